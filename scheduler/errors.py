@@ -1,0 +1,136 @@
+"""Everything that can go wrong, as one tree of exceptions.
+
+They carry data and no status codes: ``scheduler.api.errors`` maps them to HTTP,
+``scheduler.rpc.status`` to gRPC, each in one table. ``retryable`` says whether
+the same request, unchanged, can succeed later.
+"""
+
+from __future__ import annotations
+
+
+class SchedulerError(Exception):
+    """The root; ``str()`` of any of them is a sentence fit for the client."""
+
+    retryable = False
+
+
+class Invalid(SchedulerError):
+    """A value from outside that is not what it must be."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        """``field`` is its name as the sender knows it; ``problem`` says what it is and what is allowed."""
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class NotFound(SchedulerError):
+    """No such ``kind`` (``"worker"`` or ``"job"``)."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"{kind} {name!r} not found")
+        self.kind = kind
+        self.name = name
+
+
+class Conflict(SchedulerError):
+    """The request contradicts the present state, and waiting will not mend it."""
+
+
+class Refused(SchedulerError):
+    """The asker may not have that, whoever else may."""
+
+
+class Unsupported(SchedulerError):
+    """The worker lacks a capability."""
+
+    def __init__(self, worker: str, capability: str) -> None:
+        super().__init__(f"worker {worker!r} does not support {capability}")
+        self.worker = worker
+        self.capability = capability
+
+
+class WorkerFault(SchedulerError):
+    """The worker answered, with a fault of its own."""
+
+    def __init__(self, worker: str, detail: str) -> None:
+        super().__init__(f"worker {worker!r} answered with a fault: {detail}")
+        self.worker = worker
+        self.detail = detail
+
+
+class OffsetBeyondEnd(SchedulerError):
+    """An output offset past the ``size`` bytes there are."""
+
+    def __init__(self, offset: int, size: int) -> None:
+        super().__init__(f"offset {offset} is past the end: the stream has {size} bytes")
+        self.offset = offset
+        self.size = size
+
+
+class DeadlineExceeded(SchedulerError):
+    """No answer in time; what was asked may have happened. ``job_id`` is set when that was a start."""
+
+    retryable = True
+
+    def __init__(self, what: str, seconds: float, job_id: str | None = None) -> None:
+        super().__init__(f"{what}: no answer within {seconds:g} s")
+        self.what = what
+        self.seconds = seconds
+        self.job_id = job_id
+
+
+class StartUnanswered(SchedulerError):
+    """A start was sent and its answer was lost: the job is ``unknown`` until its worker reports."""
+
+    retryable = False
+
+    def __init__(self, worker: str, job_id: str) -> None:
+        super().__init__(
+            f"worker {worker!r} did not answer the start of job {job_id!r}; the job's state is unknown until it reports"
+        )
+        self.worker = worker
+        self.job_id = job_id
+
+
+class Unavailable(SchedulerError):
+    """Not now; ``retry_after`` is a hint in seconds."""
+
+    retryable = True
+
+    def __init__(self, message: str, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unreachable(Unavailable):
+    """A worker can't be reached. ``sent`` tells whether the request may have arrived all the same."""
+
+    def __init__(self, worker: str, sent: bool = False) -> None:
+        super().__init__(f"worker {worker!r} can't be reached")
+        self.worker = worker
+        self.sent = sent
+
+
+class NoFreeSlot(Unavailable):
+    """Workers match, and each has all its slots taken or can't be reached now."""
+
+
+class Busy(Unavailable):
+    """A limit on work in flight is reached."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"{what}: all {limit} in use", retry_after=1)
+        self.what = what
+        self.limit = limit
+
+
+class StoreFailed(Unavailable):
+    """The store did not commit; nothing was started or acknowledged."""
+
+
+class ShuttingDown(Unavailable):
+    """This process is stopping and takes no new work."""
+
+    def __init__(self) -> None:
+        super().__init__("shutting down")

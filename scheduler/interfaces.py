@@ -1,0 +1,331 @@
+"""The seams of the system: where one part meets another, and a fake can stand in.
+
+::
+
+    api            -> IScheduler      <- cluster.service
+    rpc (scheduler)-> IMembership     <- cluster.service
+    cluster        -> IWorkerClient   <- rpc.worker_client
+    cluster        -> IStore          <- store.*
+    rpc (worker)   -> IJobRunner      <- worker.jobs
+    worker         -> ISchedulerClient<- rpc.scheduler_client
+
+All methods are called on the reactor thread unless their name ends in ``_thd``:
+those run in a pool thread, touch nothing the reactor owns and return frozen
+values. Deferreds fail with the exceptions of ``scheduler.errors``; any other
+exception is a bug. Deadlines are the provider's: no Deferred here waits for ever
+unless its docstring says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from scheduler.model import (
+    Chunk,
+    Heartbeat,
+    HeartbeatAnswer,
+    Job,
+    JobReport,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Registered,
+    Registration,
+    Stream,
+    Worker,
+)
+
+
+@frozen
+class Target:
+    """Where a job shall run: a worker by id or name, or any that has all ``selector`` labels."""
+
+    worker: str | None = None
+    #: ``{}`` is any worker; ``None`` when ``worker`` is given.
+    selector: dict[str, str] | None = None
+
+
+@frozen
+class JobFilter:
+    """Which jobs; every field that is set must match. Times are POSIX times, half open: after <= t < before."""
+
+    worker: str | None = None
+    states: frozenset[JobState] = frozenset()
+    #: ``key`` -> value; all must match.
+    labels: dict[str, str] = field(factory=dict)
+    created_by: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+    finished_after: float | None = None
+    finished_before: float | None = None
+
+
+@frozen
+class JobPage:
+    """Some jobs, newest first; ``next`` is the cursor of the page after this one, or ``None``."""
+
+    jobs: tuple[Job, ...]
+    next: str | None = None
+
+
+@frozen
+class WorkerView:
+    """A worker and how many of its jobs have not ended."""
+
+    worker: Worker
+    running_jobs: int
+
+
+@frozen
+class Readiness:
+    """``reasons`` says why not, one sentence each; empty means ready."""
+
+    reasons: tuple[str, ...] = ()
+    workers_online: int = 0
+
+    @property
+    def ready(self) -> bool:
+        return not self.reasons
+
+
+class IOutputReader(Interface):
+    """One follower's place in one stream of one job."""
+
+    offset = Attribute("Where the next chunk starts.")
+
+    def read() -> Deferred[Chunk]:
+        """The next bytes; waits, without limit, until there are any or the stream ends.
+
+        One call at a time. A chunk with ``end`` is the last, possibly empty. Waits
+        through restarts of the worker; fails with ``Unsupported``, ``NotFound``, or
+        ``Unavailable`` when the rest can't be had (the job is lost with its output).
+        Cancelling the Deferred closes the reader.
+        """
+
+    def close() -> None:
+        """Let go of everything; a pending read is cancelled. May be called twice."""
+
+
+class IScheduler(Interface):
+    """All that the HTTP API can ask."""
+
+    def submit(spec: JobSpec, target: Target) -> Deferred[Job]:
+        """Start a job; fires once its worker has answered, with a job that is running or already final.
+
+        Errors: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``,
+        ``Unreachable`` (nothing was started, no job exists), ``StartUnanswered`` (the job exists,
+        unknown), ``Unsupported`` (a worker of the fixed part and a spec beyond it), ``Busy``,
+        ``StoreFailed``, ``ShuttingDown``. Cancelling undoes nothing: the job goes on.
+        """
+
+    def job(job_id: str) -> Job:
+        """The job as it is known now; ``NotFound``."""
+
+    def jobs(which: JobFilter, limit: int, cursor: str | None) -> JobPage:
+        """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor not made here."""
+
+    def wait(job_id: str, seconds: float) -> Deferred[Job]:
+        """The job once it is final, or as it is after ``seconds``. No RPC. ``NotFound`` at once."""
+
+    def query(worker: str, job_id: str) -> Deferred[Job]:
+        """The job, asked of its worker if it has not ended; simultaneous queries share one call.
+
+        ``worker`` is an id or a name; ``NotFound`` also when the job is another worker's.
+        ``Unreachable`` if the worker can't be reached.
+        """
+
+    def stop(job_id: str, worker: str | None = None) -> Deferred[Job]:
+        """Stop a job and wait for its verified end, at most ``stop_grace`` and a margin.
+
+        An ended job is answered as it is. ``worker`` (id or name), if given, must be the
+        job's, else ``NotFound``. ``DeadlineExceeded`` when the end did not come in time.
+        """
+
+    def stop_matching(which: JobFilter) -> Deferred[tuple[Job, ...]]:
+        """Stop every matching unfinished job; fires when each ended or could not be stopped, with all as they are."""
+
+    def workers() -> tuple[WorkerView, ...]:
+        """All known workers, by name."""
+
+    def worker(name: str) -> WorkerView:
+        """By id or name; ``NotFound``."""
+
+    def drain(name: str) -> Deferred[WorkerView]:
+        """No new jobs for it; ``NotFound``."""
+
+    def resume(name: str) -> Deferred[WorkerView]:
+        """Undo ``drain``; ``NotFound``."""
+
+    def forget(name: str) -> Deferred[None]:
+        """Drop a worker; its unfinished jobs are ``lost``. ``Conflict`` while it is online; ``NotFound``."""
+
+    def open_output(job_id: str, stream: Stream, offset: int) -> IOutputReader:
+        """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``."""
+
+    def read_output(job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
+        """At most ``size`` bytes of what is there now, perhaps fewer; ``size`` 0 asks for the length alone.
+
+        ``OffsetBeyondEnd``, ``NotFound``, ``Unsupported``, ``Unreachable``, ``Busy``, ``DeadlineExceeded``.
+        """
+
+    def readiness() -> Readiness:
+        """Whether new work can be taken."""
+
+
+class IMembership(Interface):
+    """All that a worker can ask of the scheduler."""
+
+    def register(registration: Registration, peer: str) -> Deferred[Registered]:
+        """``peer`` is the IP address the call came from.
+
+        Errors: ``Invalid`` (address, id, labels...), ``Refused`` (address not allowed),
+        ``Conflict`` (another live worker has that name), ``ShuttingDown``.
+        """
+
+    def deregister(worker_id: str) -> Deferred[None]:
+        """``NotFound`` when it is not known."""
+
+    def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
+        """Fires once everything acknowledged is committed; ``NotFound`` means register again."""
+
+
+class IOutputStream(Interface):
+    """A server stream under way."""
+
+    finished = Attribute(
+        "Deferred[None]: fires after the last chunk was delivered (one with ``end``), "
+        "or fails with what cut it: Unreachable, DeadlineExceeded, Unsupported, NotFound, Busy, WorkerFault."
+    )
+
+    def cancel() -> None:
+        """Nothing is delivered afterwards. May be called twice."""
+
+
+class IWorkerClient(Interface):
+    """Calls to workers. Channels are lazy, one for each worker id, replaced when its address changes.
+
+    Every method may fail with ``Unreachable``, ``DeadlineExceeded``, ``Busy``,
+    ``Unsupported`` and ``WorkerFault``.
+    """
+
+    def probe(worker: Worker) -> Deferred[None]:
+        """Whether a call to it succeeds: any answer counts."""
+
+    def start_job(worker: Worker, job: Job) -> Deferred[JobStatus]:
+        """``JobStatus.job_id`` is the worker's id for it, ours or not.
+
+        ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``
+        and ``DeadlineExceeded``: it may have arrived.
+        """
+
+    def stop_job(worker: Worker, job_id: str) -> Deferred[None]:
+        """Ask for the stop, not wait for the end. ``NotFound``."""
+
+    def query_job(worker: Worker, job_id: str) -> Deferred[JobStatus]:
+        """``NotFound``. Of a worker of the fixed part, only ``state``, ``reason`` and ``exit_code`` are known."""
+
+    def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
+        """At most ``size`` bytes; 0 asks for the length alone. ``NotFound``, ``OffsetBeyondEnd``."""
+
+    def stream_output(
+        worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Callable[[Chunk], None]
+    ) -> IOutputStream:
+        """Call ``deliver`` on the reactor thread with each chunk from ``offset`` on, until the end.
+
+        The next chunk is not taken off the wire before ``deliver`` returned. ``Busy`` at once
+        (raised) when all streams are in use.
+        """
+
+    def forget(worker_id: str) -> None:
+        """Close its channel, if there is one."""
+
+
+@frozen
+class Removed:
+    """A record of the store that is no more: ``kind`` is ``"job"`` or ``"worker"``."""
+
+    kind: str
+    id: str
+
+
+Record = Job | Worker | Removed
+
+
+@frozen
+class Loaded:
+    """All that a store holds."""
+
+    jobs: tuple[Job, ...] = ()
+    workers: tuple[Worker, ...] = ()
+
+
+class IStore(Interface):
+    """The durable copy of the registry."""
+
+    def load() -> Deferred[Loaded]:
+        """Everything saved so far; ``StoreFailed``."""
+
+    def save(records: Iterable[Record]) -> Deferred[None]:
+        """Fires once all of them are durable, in the order of calls; ``StoreFailed`` if none is."""
+
+
+class IJobRunner(Interface):
+    """All that the scheduler can ask of a worker."""
+
+    def start(job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+        """Start once; the same id again is answered with its status now. ``job_id`` ``""``: choose one.
+
+        What may not or can't run is a status FAILED with the reason. ``Invalid`` for an id
+        that is none; ``ShuttingDown``; ``DeadlineExceeded`` when no shim answered.
+        """
+
+    def stop(job_id: str, wait: bool) -> Deferred[JobStatus]:
+        """Of an ended job its status. With ``wait`` fires at its end, without limit. ``NotFound``."""
+
+    def query(job_id: str) -> JobStatus:
+        """``NotFound``."""
+
+    def read_output_thd(job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        """What the spool holds now, at most ``size`` bytes; 0: the length alone. ``NotFound``, ``OffsetBeyondEnd``."""
+
+    def watch_output(job_id: str, stream: Stream, notify: Callable[[], None]) -> Callable[[], None]:
+        """Call ``notify`` whenever the stream may have grown or ended; returns a function that ends that.
+
+        ``NotFound``. ``notify`` is called on the reactor thread and must not block.
+        """
+
+
+class ISchedulerClient(Interface):
+    """A worker's calls to its scheduler. Every method may fail with ``Unreachable`` and ``DeadlineExceeded``."""
+
+    def register(registration: Registration) -> Deferred[Registered]:
+        """``Invalid``, ``Refused``, ``Conflict``."""
+
+    def deregister(worker_id: str) -> Deferred[None]:
+        """``NotFound``."""
+
+    def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
+        """``NotFound`` means register again."""
+
+
+class IJobs(Interface):
+    """What a worker's membership needs to know of its jobs."""
+
+    def running() -> tuple[str, ...]:
+        """Ids of all jobs that have not ended."""
+
+    def unacknowledged() -> tuple[JobReport, ...]:
+        """Ended jobs the scheduler has not acknowledged, oldest first, without specs."""
+
+    def describe(job_ids: Iterable[str]) -> tuple[JobReport, ...]:
+        """With specs, but for stdin and script; ids not known are left out."""
+
+    def acknowledge(job_ids: Iterable[str]) -> None:
+        """The scheduler keeps these now."""
+
+    def on_end(notify: Callable[[], None]) -> None:
+        """Call ``notify`` after each end of a job."""

@@ -1,0 +1,256 @@
+"""The values everything else is about: workers, jobs, and what may become of a job.
+
+All are frozen; a change makes a new value (``attrs.evolve``). Times are POSIX
+times (seconds, float, UTC) by the wall clock, for people to read; nothing is
+ever decided by comparing them. Absent is ``None``.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from attrs import field, frozen
+
+#: What an id from outside must match before it becomes the name of anything.
+ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+#: Seconds between TERM and KILL when a job does not say.
+DEFAULT_STOP_GRACE = 10.0
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` may be the id of a worker or a job."""
+    return ID_PATTERN.fullmatch(text) is not None
+
+
+def _frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType(dict(value))
+
+
+class Stream(enum.Enum):
+    """One of a job's two output streams."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class JobState(enum.Enum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    TIMED_OUT = "timed_out"
+    UNKNOWN = "unknown"
+    LOST = "lost"
+
+    @property
+    def final(self) -> bool:
+        """Whether it never changes again."""
+        return self in FINAL
+
+
+FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED, JobState.TIMED_OUT, JobState.LOST})
+
+#: From each state, the states a job may go to.
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
+    {
+        JobState.QUEUED: frozenset({JobState.STARTING, JobState.STOPPED, JobState.FAILED}),
+        JobState.STARTING: FINAL | {JobState.RUNNING, JobState.UNKNOWN},
+        JobState.RUNNING: FINAL | {JobState.UNKNOWN},
+        JobState.UNKNOWN: FINAL | {JobState.STARTING, JobState.RUNNING},
+        **{state: frozenset() for state in FINAL},
+    }
+)
+
+
+class WorkerState(enum.Enum):
+    """Whether both directions between scheduler and worker work now."""
+
+    ONLINE = "online"
+    UNREACHABLE = "unreachable"
+
+
+@frozen
+class JobSpec:
+    """What to run, and how. Exactly one of ``command`` and ``script`` is given.
+
+    The job runs as ``command [path] args...``; an empty ``path`` is none.
+    """
+
+    command: str = ""
+    args: tuple[str, ...] = ()
+    path: str = ""
+    env: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
+    #: ``""``: an empty folder of the job's own.
+    cwd: str = ""
+    #: ``None``: /dev/null.
+    stdin: bytes | None = None
+    #: Run by its ``#!`` line.
+    script: bytes | None = None
+    #: Seconds until the job is stopped as ``timed_out``.
+    timeout: float | None = None
+    #: Seconds between TERM and KILL.
+    stop_grace: float = DEFAULT_STOP_GRACE
+    labels: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
+    #: Write stderr into the stdout stream, in order.
+    merge_stderr: bool = False
+
+    @property
+    def classic(self) -> bool:
+        """Whether ``command`` and ``path`` say all that a worker has to know."""
+        return self == JobSpec(command=self.command, path=self.path, labels=self.labels)
+
+
+@frozen
+class JobStatus:
+    """What a worker knows of a job. ``state`` is RUNNING or final."""
+
+    job_id: str
+    state: JobState
+    #: ``exit status 3``, ``signal: killed``, or why there is no exit; ``""`` while running and after success.
+    reason: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    exit_code: int | None = None
+    #: Like ``SIGKILL``.
+    signal: str | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    #: How the process tree was emptied: ``exited``, ``terminated`` or ``killed``; ``""`` is not known.
+    tree: str = ""
+    #: Ids of processes that could not be ended.
+    leftover: tuple[int, ...] = ()
+    #: Why output was cut; ``""``: every byte is in the spool.
+    output_error: str = ""
+
+
+@frozen
+class Job:
+    """A job as the scheduler knows it."""
+
+    id: str
+    spec: JobSpec
+    state: JobState
+    created_at: float
+    worker_id: str | None = None
+    worker_name: str | None = None
+    #: The id the worker chose, where it is not ours.
+    remote_id: str | None = None
+    reason: str | None = None
+    created_by: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    stop_requested_at: float | None = None
+    #: Since when the state is ``unknown``; ``None`` in any other state.
+    unknown_since: float | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    group_id: str | None = None
+    retry_of: str | None = None
+
+    @property
+    def id_on_worker(self) -> str:
+        """The id its worker knows it by."""
+        return self.remote_id or self.id
+
+
+@frozen
+class Worker:
+    """A worker as the scheduler knows it."""
+
+    id: str
+    name: str
+    #: ``host:port`` of its gRPC server, as dialled.
+    address: str
+    labels: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
+    #: Jobs that placement puts on it at once; ``None``: a worker of the fixed part, without a limit.
+    slots: int | None = None
+    state: WorkerState = WorkerState.UNREACHABLE
+    draining: bool = False
+    last_seen: float | None = None
+    #: Of its machine; ``""``: it knows only the fixed part of the contract and sends no heartbeats.
+    boot_id: str = ""
+    version: str | None = None
+
+    @property
+    def classic(self) -> bool:
+        """Whether it knows only the fixed part of the contract."""
+        return not self.boot_id
+
+
+@frozen
+class Registration:
+    """What a worker says of itself when it registers."""
+
+    address: str
+    #: Held from before; ``""``: assign one.
+    worker_id: str = ""
+    name: str = ""
+    labels: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
+    slots: int | None = None
+    boot_id: str = ""
+    version: str = ""
+
+
+@frozen
+class Registered:
+    """The answer to a registration; ``lease`` in seconds."""
+
+    worker_id: str
+    lease: float
+
+
+@frozen
+class JobReport:
+    """A job as its worker reports it; ``spec`` (without stdin and script) only when asked for."""
+
+    status: JobStatus
+    spec: JobSpec | None = None
+    created_at: float | None = None
+
+
+@frozen
+class Heartbeat:
+    """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended."""
+
+    worker_id: str
+    boot_id: str
+    running: tuple[str, ...] = ()
+    ended: tuple[JobReport, ...] = ()
+    described: tuple[JobReport, ...] = ()
+
+
+@frozen
+class HeartbeatAnswer:
+    """``acknowledged``: ended jobs that are kept now. ``describe``: jobs whose specs are wanted."""
+
+    lease: float
+    acknowledged: tuple[str, ...] = ()
+    describe: tuple[str, ...] = ()
+
+
+@frozen
+class Chunk:
+    """Some bytes of one stream."""
+
+    data: bytes
+    #: Of the first byte of ``data`` in the stream.
+    offset: int
+    #: The job has ended and ``data`` reaches the end of the stream.
+    end: bool = False
+    #: Length of the stream when this was read.
+    size: int = 0
+
+    @property
+    def next_offset(self) -> int:
+        """Where to go on."""
+        return self.offset + len(self.data)

@@ -1,0 +1,188 @@
+"""The one place where work crosses threads, both ways, always with a deadline.
+
+Theory of operation. The reactor thread owns the registry and every HTTP
+connection. Blocking work (a gRPC stub, a database) runs on a ``Pool`` of our
+own, never on the reactor's, whose ten threads also resolve names. A gRPC
+servicer, itself in a pool of grpc's, comes back with ``Hop.call_thd``, which
+waits at most so long and is closed first at shutdown: a thread parked there
+for ever would keep the process alive.
+
+A Deferred of a pool can't be cancelled: its thread runs on. So what runs there
+must end by itself, by the deadline of the RPC it makes. Functions that run in a
+pool have names ending in ``_thd``, touch nothing the reactor owns, and return
+frozen values.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any, TypeVar
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from scheduler.errors import Busy, DeadlineExceeded, ShuttingDown
+
+T = TypeVar("T")
+
+
+class Pool(Service):
+    """Threads of our own for blocking work; they exist from ``startService`` to ``stopService``."""
+
+    def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
+        self._reactor = reactor
+        self._size = size
+        self.setName(name)
+        self._threads: ThreadPool | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._threads = ThreadPool(0, self._size, self.name)
+        self._threads.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when every thread has ended; what still runs must end by its own deadline."""
+        super().stopService()
+        threads, self._threads = self._threads, None
+        done: Deferred[None] = Deferred()
+        if threads is None:
+            done.callback(None)
+            return done
+
+        # ThreadPool.stop joins its threads, so it needs one that is not among them.
+        def join_thd() -> None:
+            threads.stop()
+            self._reactor.callFromThread(done.callback, None)
+
+        threading.Thread(target=join_thd, name=f"{self.name}-stop", daemon=True).start()
+        return done
+
+    def run(self, function_thd: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
+        """Call it in one of the threads; ``ShuttingDown`` when there are none."""
+        if self._threads is None:
+            return fail(ShuttingDown())
+        return deferToThreadPool(self._reactor, self._threads, function_thd, *args, **kwargs)
+
+
+class Hop:
+    """From a thread to the reactor and back with the answer."""
+
+    def __init__(self, reactor: IReactorFromThreads) -> None:
+        self._reactor = reactor
+        self._closed = False
+        self._waiting: set[futures.Future[Any]] = set()
+        self._lock = threading.Lock()
+
+    def call_thd(self, what: str, deadline: float, function: Callable[..., Any], *args: Any) -> Any:
+        """Call ``function`` on the reactor thread; wait at most ``deadline`` seconds for what comes of it.
+
+        ``DeadlineExceeded`` names ``what``; the Deferred is then cancelled. ``ShuttingDown`` once closed.
+        """
+        answer: futures.Future[Any] = futures.Future()
+        started: list[Deferred[Any]] = []
+
+        def start() -> None:
+            if answer.done():
+                return
+            result = maybeDeferred(function, *args)
+            started.append(result)
+            result.addCallbacks(
+                lambda value: _settle(answer, value, None), lambda reason: _settle(answer, None, reason)
+            )
+
+        with self._lock:
+            if self._closed:
+                raise ShuttingDown()
+            self._waiting.add(answer)
+        try:
+            self._reactor.callFromThread(start)
+            return answer.result(deadline)
+        except futures.TimeoutError:
+            if not answer.cancel():
+                return answer.result(0)
+            self._reactor.callFromThread(_cancel, started)
+            raise DeadlineExceeded(what, deadline) from None
+        finally:
+            with self._lock:
+                self._waiting.discard(answer)
+
+    def close(self) -> None:
+        """Fail every waiting call, and all that come later, with ``ShuttingDown``."""
+        with self._lock:
+            self._closed = True
+            waiting = list(self._waiting)
+        for answer in waiting:
+            _settle(answer, None, Failure(ShuttingDown()))
+
+
+def _cancel(deferreds: list[Deferred[Any]]) -> None:
+    for deferred in deferreds:
+        deferred.cancel()
+
+
+def _settle(answer: futures.Future[Any], value: Any, reason: Failure | None) -> None:
+    try:
+        if reason is None:
+            answer.set_result(value)
+        else:
+            answer.set_exception(reason.value)
+    except futures.InvalidStateError:
+        pass  # its caller gave up
+
+
+@define
+class _Line:
+    """Those that want one key: how many run, and the rest in order."""
+
+    running: int = 0
+    waiting: deque[tuple[Callable[[], Deferred[Any]], Deferred[Any]]] = field(factory=deque)
+
+
+class Limiter:
+    """At most ``at_once`` calls in flight for each key, then a queue of ``queue``, then ``Busy``.
+
+    One stuck worker can so hold a few threads of a pool, never all. A place is
+    free again when the call has really ended, not when its caller gave up.
+    """
+
+    def __init__(self, what: str, at_once: int, queue: int) -> None:
+        self._what = what
+        self._at_once = at_once
+        self._queue = queue
+        self._lines: dict[str, _Line] = {}
+
+    def run(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """Make the call now or when a place is free; one cancelled in the queue is never made."""
+        line = self._lines.setdefault(key, _Line())
+        if line.running >= self._at_once and len(line.waiting) >= self._queue:
+            return fail(Busy(f"{self._what} of {key}", self._at_once + self._queue))
+        answer: Deferred[T] = Deferred(lambda _: self._withdraw(line, answer))
+        line.waiting.append((call, answer))
+        self._advance(key, line)
+        return answer
+
+    def _advance(self, key: str, line: _Line) -> None:
+        while line.waiting and line.running < self._at_once:
+            call, answer = line.waiting.popleft()
+            line.running += 1
+            maybeDeferred(call).addBoth(self._ended, key, line, answer)
+        if not line.running and self._lines.get(key) is line:
+            del self._lines[key]
+
+    def _ended(self, result: Any, key: str, line: _Line, answer: Deferred[Any]) -> None:
+        line.running -= 1
+        self._advance(key, line)
+        if not answer.called:
+            answer.callback(result)  # a Failure starts the errbacks
+
+    @staticmethod
+    def _withdraw(line: _Line, answer: Deferred[Any]) -> None:
+        line.waiting = deque(entry for entry in line.waiting if entry[1] is not answer)

@@ -1,0 +1,1 @@
+"""What runs on each machine: jobs, their spools, and the membership in the cluster."""
