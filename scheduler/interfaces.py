@@ -205,6 +205,10 @@ class IOutputStream(Interface):
         """Nothing is delivered afterwards. May be called twice."""
 
 
+#: Takes a chunk of a stream; a Deferred that it returns holds the stream up until it fires.
+Deliver = Callable[[Chunk], Deferred[None] | None]
+
+
 class IWorkerClient(Interface):
     """Calls to workers. Channels are lazy, one for each worker id, replaced when its address changes.
 
@@ -231,13 +235,13 @@ class IWorkerClient(Interface):
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         """At most ``size`` bytes; 0 asks for the length alone. ``NotFound``, ``OffsetBeyondEnd``."""
 
-    def stream_output(
-        worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Callable[[Chunk], None]
-    ) -> IOutputStream:
+    def stream_output(worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver) -> IOutputStream:
         """Call ``deliver`` on the reactor thread with each chunk from ``offset`` on, until the end.
 
-        The next chunk is not taken off the wire before ``deliver`` returned. ``Busy`` at once
-        (raised) when all streams are in use.
+        The next chunk is not taken off the wire before ``deliver`` returned and, where it returned
+        a Deferred, before that fired: so a receiver holds the stream up. It never does for longer
+        than a few seconds, and the provider may cut a stream held up for longer than a call's
+        deadline. ``Busy`` at once (raised) when all streams are in use.
         """
 
     def forget(worker_id: str) -> None:
