@@ -1,0 +1,39 @@
+# From a bare clone, with Python 3.11+ and make: everything else goes into .venv.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+SOURCES := setup.py pyproject.toml $(shell find scheduler proto twisted_plugins -name '*_pb2*' -prune -o -type f \
+	\( -name '*.py' -o -name '*.proto' \) -print)
+
+.PHONY: demo test bench clean
+
+# Scheduler, two workers and a sample job, until Ctrl-C; `make demo ONCE=1` ends after the job.
+demo: $(VENV)/installed
+	@$(VENV)/bin/python examples/demo.py $(if $(ONCE),--once)
+
+# Unit, contract, integration and system tests, lint and types.
+test: $(VENV)/tox
+	@$(VENV)/bin/tox run
+
+# A table of what it costs.
+bench: $(VENV)/installed
+	@$(VENV)/bin/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .tox build dist var *.egg-info scheduler/pb/*_pb2* _trial_temp* .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/pip:
+	$(if $(PYTHON),,$(error Python 3.11 or newer is needed, with its venv module))
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Installed for real: twistd does not see the plugin of an editable install.
+$(VENV)/installed: $(SOURCES) | $(VENV)/pip
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check .
+	@touch $@
+
+$(VENV)/tox: | $(VENV)/pip
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'tox>=4.20'
+	@touch $@
