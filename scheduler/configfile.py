@@ -1,0 +1,296 @@
+"""A TOML file as tables of checked values, each mistake an error that names it.
+
+The ``toml`` parser is lenient: it reads ``a = 1 b = 2`` as one key named
+``"a = 1 b"``. So nothing it returns is believed: a ``Table`` hands out a value
+only through a check of its type and range, and ``Table.done`` complains of
+every key nobody asked for. A check is a function of the table and the raw value
+that returns what the value means or raises ``Unfit`` with what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Any, TypeVar
+
+import toml
+from attrs import frozen
+
+from scheduler import durations
+from scheduler.cluster.addresses import join_address, split_address
+from scheduler.errors import Invalid, SchedulerError
+
+T = TypeVar("T")
+
+IPNetwork = IPv4Network | IPv6Network
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class ConfigError(SchedulerError):
+    """A mistake in a configuration file; ``str()`` is one line for whoever has to mend it."""
+
+    def __init__(self, file: str, allowed: str, table: str = "", key: str = "", value: object = None) -> None:
+        """Without a ``key`` the file as a whole is wrong; ``table`` is ``""`` for the top level."""
+        where = f"[{table}] {key}" if table else key
+        given = where if value is None else f"{where} = {_shown(value)}"
+        super().__init__(": ".join(_one_line(part) for part in (file, given, allowed) if part))
+        self.file = file
+        self.table = table
+        self.key = key
+        self.value = value
+
+
+class Unfit(Exception):
+    """A value fails its check; ``str()`` says what is allowed."""
+
+
+class Table:
+    """One table of a file."""
+
+    def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
+        """``name`` is ``""`` for the top level."""
+        self._file = file
+        self._name = name
+        self._values = values
+        self._known: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def get(self, key: str, check: Callable[[Table, Any], T], default: object = None) -> T:
+        """The value of ``key`` as ``check`` makes it; ``default`` stands for what the file could have said."""
+        self._known.append(key)
+        value = self._values.get(key, default)
+        try:
+            return check(self, value)
+        except Unfit as unfit:
+            raise self.error(key, value, str(unfit)) from None
+
+    def find(self, key: str, check: Callable[[Table, Any], T]) -> T | None:
+        """Like ``get``; ``None`` when the file does not say."""
+        self._known.append(key)
+        return self.get(key, check) if key in self._values else None
+
+    def table(self, key: str) -> Table:
+        """A table in this one; empty when it is not there."""
+        self._known.append(key)
+        value = self._values.get(key, {})
+        name = f"{self._name}.{key}" if self._name else key
+        if not isinstance(value, dict):
+            raise self.error(key, value, f"must be a table, [{name}]")
+        return Table(self._file, name, value)
+
+    def done(self) -> None:
+        """``ConfigError`` if it holds what was not asked for."""
+        for key, value in self._values.items():
+            if key not in self._known:
+                close = get_close_matches(key, self._known, 1)
+                known = ", ".join(dict.fromkeys(self._known))
+                raise self.error(
+                    key, value, f"unknown key; {f'did you mean {close[0]}?' if close else f'known: {known}'}"
+                )
+
+    def error(self, key: str, value: object, allowed: str) -> ConfigError:
+        """What is wrong with ``key``."""
+        return ConfigError(self._file, allowed, self._name, key, value)
+
+    def beside(self, path: str) -> Path:
+        """A path as the file means it: absolute, or beside the file."""
+        return Path(os.path.abspath(os.path.join(os.path.dirname(self._file), path)))
+
+
+def read(file: str) -> Table:
+    """The top level of a TOML file; ``ConfigError`` if it can't be read as one."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return Table(file, "", toml.loads(opened.read()))
+    except OSError as error:
+        raise ConfigError(file, f"can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(file, f"is not UTF-8 from byte {error.start} on") from None
+    except Exception as error:  # on some input the parser raises IndexError, TypeError and others
+        raise ConfigError(file, f"is not TOML: {error or type(error).__name__}") from None
+
+
+def _one_line(text: str) -> str:
+    return _CONTROL.sub(" ", text).strip()
+
+
+def _shown(value: object) -> str:
+    """A value about as the file has it, not too long."""
+    if isinstance(value, bool):
+        shown = str(value).lower()
+    elif isinstance(value, str):
+        shown = f'"{value}"'
+    elif isinstance(value, dict):
+        shown = "{...}"
+    elif isinstance(value, (list, tuple)):
+        shown = f"[{', '.join(map(_shown, value))}]"
+    else:
+        shown = str(value)
+    return shown if len(shown) <= 120 else f"{shown[:117]}..."
+
+
+# Checks of one value
+
+
+def flag(_: Table, value: Any) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise Unfit("must be true or false")
+    return value
+
+
+def text(_: Table, value: Any) -> str:
+    """A string with something in it."""
+    if not isinstance(value, str) or not value or _CONTROL.search(value) or len(value) > 4096:
+        raise Unfit("must be a string of 1 to 4096 characters, none of them a control character")
+    return value
+
+
+def one_of(*choices: str) -> Callable[[Table, Any], str]:
+    """One of a few strings."""
+
+    def check(_: Table, value: Any) -> str:
+        if value not in choices:
+            raise Unfit("must be " + " or ".join(f'"{choice}"' for choice in choices))
+        return str(value)
+
+    return check
+
+
+def list_of(check: Callable[[Table, Any], T]) -> Callable[[Table, Any], tuple[T, ...]]:
+    """A list, each of its values checked."""
+
+    def check_all(table: Table, value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise Unfit("must be a list")
+        return tuple(check(table, each) for each in value)
+
+    return check_all
+
+
+def count(lowest: int, highest: int) -> Callable[[Table, Any], int]:
+    """A whole number in a range."""
+
+    def check(_: Table, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise Unfit(f"must be a whole number from {lowest} to {highest}")
+        return value
+
+    return check
+
+
+def duration(lowest: str, highest: str) -> Callable[[Table, Any], float]:
+    """Seconds, in a range."""
+
+    def check(_: Table, value: Any) -> float:
+        try:
+            seconds = durations.parse(value)
+        except ValueError:
+            seconds = -1
+        if not durations.parse(lowest) <= seconds <= durations.parse(highest):
+            raise Unfit(f"must be {durations.ALLOWED}, from {lowest} to {highest}")
+        return seconds
+
+    return check
+
+
+def file_path(table: Table, value: Any) -> Path:
+    """A path, made absolute."""
+    return table.beside(text(table, value))
+
+
+def readable_file(table: Table, value: Any) -> Path:
+    """The path of a file that can be read now."""
+    path = file_path(table, value)
+    try:
+        with path.open("rb") as opened:
+            opened.read(1)
+    except OSError as error:
+        raise Unfit(f"must be a readable file; {path}: {error.strerror}") from None
+    return path
+
+
+def worker_name(_: Table, value: Any) -> str:
+    """What a worker may be called."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise Unfit("must be 1 to 253 letters, digits, '.', '_' or '-', the first a letter or digit")
+    return value
+
+
+def label(table: Table, key: str) -> str:
+    """The name of a label, which the file may choose; ``ConfigError``."""
+    if not _LABEL.fullmatch(key):
+        raise table.error(
+            key, None, "a label is 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit"
+        )
+    return key
+
+
+@frozen
+class Address:
+    """Where something listens or is dialled."""
+
+    host: str
+    #: 0, of what listens: any free one.
+    port: int
+
+    def __str__(self) -> str:
+        return join_address(self.host, self.port)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it certainly means the machine it is used on."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+    @property
+    def unspecified(self) -> bool:
+        """Whether it stands for every address of the machine."""
+        return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+def address(_: Table, value: Any) -> Address:
+    """An address to dial."""
+    try:
+        return Address(*split_address(value))
+    except (Invalid, AttributeError):
+        raise Unfit('must be "host:port", or "[ipv6]:port", the port from 1 to 65535') from None
+
+
+def listening(table: Table, value: Any) -> Address:
+    """An address to listen on. ``localhost`` is made 127.0.0.1, so that every server means the same by it."""
+    any_port = isinstance(value, str) and value.endswith(":0")
+    try:
+        dialled = address(table, f"{value[:-1]}1" if any_port else value)
+    except Unfit:
+        raise Unfit('must be "host:port", or "[ipv6]:port", the port up to 65535, or 0 for any free one') from None
+    host = "127.0.0.1" if dialled.host.lower() == "localhost" else dialled.host
+    return Address(host, 0 if any_port else dialled.port)
+
+
+def network(_: Table, value: Any) -> IPNetwork:
+    """A network, or one IP address."""
+    try:
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        raise Unfit('must be networks like "10.0.0.0/8", with no bit set beyond the prefix, or IP addresses') from None
+
+
+def host(_: Table, value: Any) -> str:
+    """A host name or IP address, lower case; IPv6 with or without brackets."""
+    try:
+        bare = value.strip("[]")
+        return split_address(f"[{bare}]:1" if ":" in bare else f"{bare}:1")[0].lower()
+    except (Invalid, AttributeError):
+        raise Unfit("must be host names or IP addresses, without a port") from None
