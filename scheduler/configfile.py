@@ -1,16 +1,19 @@
 """A TOML file as tables of checked values, each mistake an error that names it.
 
-The ``toml`` parser is lenient: it reads ``a = 1 b = 2`` as one key named
-``"a = 1 b"``. So nothing it returns is believed: a ``Table`` hands out a value
-only through a check of its type and range, and ``Table.done`` complains of
-every key nobody asked for. A check is a function of the table and the raw value
-that returns what the value means or raises ``Unfit`` with what is allowed.
+The ``toml`` parser is lenient: it reads ``a=1 b=2`` as one key named ``"a=1 b"``,
+and a list or multi-line string that has no end it drops without a word, with
+everything behind it. So a file must read the same to the stricter parser of the
+standard library; a ``Table`` hands out a value only through a check of its type
+and range, and ``Table.done`` complains of every key nobody asked for. A check
+is a function of the table and the raw value that returns what the value means
+or raises ``Unfit`` with what is allowed.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -110,13 +113,17 @@ def read(file: str) -> Table:
     """The top level of a TOML file; ``ConfigError`` if it can't be read as one."""
     try:
         with open(file, encoding="utf-8") as opened:
-            return Table(file, "", toml.loads(opened.read()))
+            content = opened.read()
+        values = toml.loads(content)
+        if tomllib.loads(content) != values:
+            raise ValueError("two parsers read it differently; write it more simply")
     except OSError as error:
         raise ConfigError(file, f"can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(file, f"is not UTF-8 from byte {error.start} on") from None
     except Exception as error:  # on some input the parser raises IndexError, TypeError and others
         raise ConfigError(file, f"is not TOML: {error or type(error).__name__}") from None
+    return Table(file, "", values)
 
 
 def _one_line(text: str) -> str:
