@@ -149,6 +149,9 @@ def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> Schedu
         cluster=_cluster(root.table("cluster")),
     )
     root.done()
+    grpc, http = config.grpc_server.addr, config.http_server.addr
+    if grpc.port == http.port != 0 and (grpc.host == http.host or grpc.unspecified or http.unspecified):
+        raise root.table("http_server").error("addr", str(http), f"must not be that of [grpc_server], {grpc}")
     return config
 
 

@@ -164,6 +164,17 @@ class SchedulerFileTests(ConfigCase):
         self.scheduler(beyond + "allow_insecure = true")
         self.scheduler(beyond + 'use_tls = true\nca_file = "ca.pem"')
 
+    def test_one_port_twice(self) -> None:
+        """Two servers can't share a port; any free port is not one port."""
+        self.assertEqual(
+            self.complaint(load_scheduler, '[http_server]\naddr = "localhost:50000"'),
+            '[http_server] addr = "127.0.0.1:50000": must not be that of [grpc_server], 127.0.0.1:50000',
+        )
+        everywhere = '[http_server]\nallow_insecure = true\naddr = "0.0.0.0:50000"'
+        self.assertIn("must not be that of", self.complaint(load_scheduler, everywhere))
+        self.scheduler('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"')
+        self.scheduler('[http_server]\naddr = "127.0.0.2:50000"')
+
     def test_name_is_beyond_loopback(self) -> None:
         """A name may resolve to anything, but for localhost, which is 127.0.0.1 to both servers."""
         self.assertIn("beyond loopback", self.complaint(load_scheduler, '[grpc_server]\naddr = "box:50000"'))

@@ -1,0 +1,297 @@
+"""Starting: what is refused, in which words, and what is ready when nothing was."""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from twisted.internet.base import ReactorBase
+from twisted.scripts.twistd import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler import __version__
+from scheduler.config import TlsFiles
+from scheduler.errors import Invalid
+from scheduler.startup import SchedulerOptions, StateDir, WorkerOptions, use_monotonic_time
+
+
+class StartCase(SynchronousTestCase):
+    """Parses command lines as twistd does."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.file = str(self.folder / "some.toml")
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n')
+        umask = os.umask(0o022)
+        self.addCleanup(os.umask, umask)
+
+    def write(self, content: str) -> None:
+        Path(self.file).write_text(f'state_dir = "state"\n{content}')
+
+    def parse(self, options: SchedulerOptions | WorkerOptions, *twistd: str) -> ServerOptions:
+        """As ``twistd ARGS scheduler -c FILE``, up to where the service is made."""
+
+        class Twistd(ServerOptions):
+            subCommands = [[options.program, None, lambda: options, ""]]  # noqa: N815 - twisted's name
+
+        parent = Twistd()
+        parent.parseOptions([*twistd, options.program, "-c", self.file])
+        self.addCleanup(options.state.release)
+        return parent
+
+    def refusal(self, options: SchedulerOptions | WorkerOptions | None = None) -> str:
+        """What is answered to the configuration as it is."""
+        options = options or SchedulerOptions()
+        refused = self.assertRaises(SystemExit, options.parseOptions, ["-c", self.file])
+        self.assertNotIn("\n", refused.code)  # a string: one line on stderr and exit code 1
+        return refused.code.removeprefix(f"{self.file}: ")
+
+
+class RefusalTests(StartCase):
+    """One line, exit code 1, before anything forks or listens."""
+
+    def test_no_config_named(self) -> None:
+        """Without -c it says what is needed."""
+        refused = self.assertRaises(SystemExit, SchedulerOptions().parseOptions, [])
+        self.assertEqual(refused.code, "twistd scheduler: -c FILE is needed, the configuration; see etc/scheduler.toml")
+
+    def test_no_such_file(self) -> None:
+        """A configuration that is not there is named."""
+        refused = self.assertRaises(SystemExit, WorkerOptions().parseOptions, ["-c", "no/such.toml"])
+        self.assertEqual(refused.code, "no/such.toml: can't be read: No such file or directory")
+
+    def test_mistake_in_config(self) -> None:
+        """A mistake in it is the whole answer."""
+        self.write("adr = 1")
+        self.assertEqual(
+            self.refusal(), "adr = 1: unknown key; known: state_dir, log_format, grpc_server, http_server, cluster"
+        )
+
+    def test_taken_ports(self) -> None:
+        """A port somebody listens at is refused, whichever server wanted it, and frees the state folder."""
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        problem = f' addr = "{address}": the port is taken; allowed is a free one, or 0 for any'
+        for table in ("http_server", "grpc_server"):
+            self.write(f'[{table}]\naddr = "{address}"')
+            self.assertEqual(self.refusal(), f"[{table}]{problem}")
+        self.assertEqual(self.refusal(WorkerOptions()), f"[grpc_server]{problem}")
+
+    def test_shared_port(self) -> None:
+        """Not even a port whose owner would share it is taken for free."""
+        taken = socket.create_server(("127.0.0.1", 0), reuse_port=True)
+        self.addCleanup(taken.close)
+        self.write(f'[grpc_server]\naddr = "127.0.0.1:{taken.getsockname()[1]}"')
+        self.assertIn("the port is taken", self.refusal())
+
+    def test_port_just_given_back(self) -> None:
+        """A connection that lingers after its server ended does not take the port."""
+        server = socket.create_server(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+        for each in (accepted, server, client):  # the server's end closes first and so waits
+            each.close()
+        self.write(f'[grpc_server]\naddr = "127.0.0.1:{port}"\n[http_server]\naddr = "127.0.0.1:0"')
+        self.parse(SchedulerOptions())
+
+    def test_address_of_another_machine(self) -> None:
+        """An address that is not this machine's can't be listened at, nor a name nobody knows."""
+        self.write('[http_server]\nallow_insecure = true\naddr = "192.0.2.1:0"')
+        self.assertEqual(self.refusal(), '[http_server] addr = "192.0.2.1:0": must be an address of this machine')
+        self.write('[http_server]\nallow_insecure = true\naddr = "no.such.name.invalid:0"')
+        self.assertIn("the name does not resolve", self.refusal())
+
+    def test_state_in_use(self) -> None:
+        """Of two processes with one state folder the second is refused, and can start once the first has ended."""
+        first = SchedulerOptions()
+        self.parse(first)
+        self.assertEqual(
+            self.refusal(),
+            f'state_dir = "{self.folder}/state": is in use by a running process; '
+            "each scheduler needs a folder of its own",
+        )
+        first.state.release()
+        self.parse(SchedulerOptions())
+
+    def test_unusable_state_dir(self) -> None:
+        """A state folder that can't be made is refused."""
+        (self.folder / "state").write_text("a file")
+        self.assertEqual(
+            self.refusal(),
+            f'state_dir = "{self.folder}/state": must be a folder this process can write, or can make: File exists',
+        )
+
+    def test_unusable_certificate(self) -> None:
+        """What the certificate check finds is told like any other mistake."""
+
+        class Options(SchedulerOptions):
+            @staticmethod
+            def check_tls(tls: TlsFiles) -> None:
+                raise Invalid("key_file", f"is not the key of {tls.crt_file.name}")
+
+        for name in ("a.pem", "a.key"):
+            (self.folder / name).write_text("x")
+        self.write('[grpc_server]\nuse_tls = true\ncrt_file = "a.pem"\nkey_file = "a.key"\naddr = "127.0.0.1:0"')
+        self.assertEqual(
+            self.refusal(Options()), f'[grpc_server] key_file = "{self.folder}/a.key": is not the key of a.pem'
+        )
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"')
+        self.parse(Options())  # without TLS nobody looks
+
+
+class ReadyTests(StartCase):
+    """What is there when nothing was refused."""
+
+    def test_configuration(self) -> None:
+        """The tap finds the configuration, of either program."""
+        scheduler, worker = SchedulerOptions(), WorkerOptions()
+        self.parse(scheduler)
+        self.assertEqual(scheduler.config.http_server.addr.port, 0)
+        scheduler.state.release()
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"')
+        self.parse(worker)
+        self.assertEqual(str(worker.config.scheduler), "127.0.0.1:50000")
+
+    def test_private(self) -> None:
+        """The state folder, and whatever the process writes later, is for its user alone."""
+        options = SchedulerOptions()
+        self.parse(options)
+        self.assertEqual((self.folder / "state").stat().st_mode & 0o777, 0o700)
+        self.assertEqual(os.umask(0o077), 0o077)
+
+    def test_foreign_folder_keeps_its_mode(self) -> None:
+        """A folder that was there is used as it is."""
+        (self.folder / "state").mkdir()
+        (self.folder / "state").chmod(0o750)
+        self.parse(SchedulerOptions())
+        self.assertEqual((self.folder / "state").stat().st_mode & 0o777, 0o750)
+
+    def test_owner(self) -> None:
+        """A folder made for a process that will drop its privileges belongs to the user it becomes."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can give a folder away")
+        self.parse(SchedulerOptions(), "--uid", "65534", "--gid", "65534")
+        self.assertEqual((self.folder / "state").stat().st_uid, 65534)
+
+    def test_foreground(self) -> None:
+        """In the foreground there is no pidfile, and twistd logs to stdout."""
+        twistd = self.parse(SchedulerOptions(), "-n")
+        self.assertEqual((twistd["pidfile"], twistd["logfile"]), ("", None))
+
+    def test_daemon(self) -> None:
+        """A daemon's pidfile and log are in its state folder, under the name of the program."""
+        for options, name in ((SchedulerOptions(), "scheduler"), (WorkerOptions(), "worker")):
+            self.write(
+                '[grpc_server]\naddr = "127.0.0.1:0"\n' + '[http_server]\naddr = "127.0.0.1:0"\n' * (name != "worker")
+            )
+            twistd = self.parse(options)
+            self.assertEqual(twistd["pidfile"], str(self.folder / f"state/{name}.pid"))
+            self.assertEqual(twistd["logfile"], str(self.folder / f"state/{name}.log"))
+            options.state.release()
+
+    def test_twistd_options_win(self) -> None:
+        """What the command line says of pidfile and log stands."""
+        for arguments in (["--pidfile", "x.pid", "-l", "x.log"], ["-n", "--pidfile", "x.pid", "-l", "x.log"]):
+            options = SchedulerOptions()
+            twistd = self.parse(options, *arguments)
+            self.assertEqual((twistd["pidfile"], twistd["logfile"]), (os.path.abspath("x.pid"), "x.log"))
+            options.state.release()
+
+    def test_stale_pidfile(self) -> None:
+        """A pidfile left behind does not keep a daemon from starting, though its number is a live process."""
+        (self.folder / "state").mkdir()
+        pidfile = self.folder / "state/scheduler.pid"
+        pidfile.write_text(str(os.getpid()))
+        self.parse(SchedulerOptions())
+        self.assertFalse(pidfile.exists())
+
+    def test_lock_survives_daemonizing(self) -> None:
+        """The lock is held after the process that took it has forked and ended."""
+        state = StateDir(self.folder / "state")
+        go, wait = os.pipe()
+        child = os.fork()
+        if child == 0:  # as twistd: take, fork, and the first process ends
+            state.take()
+            if os.fork() == 0:
+                os.close(wait)
+                os.read(go, 1)  # until the test lets go
+            os._exit(0)
+        os.close(go)
+        os.waitpid(child, 0)
+        self.assertRaises(BlockingIOError, state.take)
+        os.close(wait)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                state.take()
+            except BlockingIOError:
+                os.sched_yield()
+            else:
+                return state.release()
+        self.fail("the lock outlived its process")
+        return None
+
+    def test_lock_is_not_handed_on(self) -> None:
+        """A program the process starts does not hold the lock."""
+        state = StateDir(self.folder / "state")
+        state.take()
+        self.addCleanup(state.release)
+        self.assertFalse(os.get_inheritable(state._lock))
+
+    def test_endpoints(self) -> None:
+        """What listens is told in a file while it does; one left by a killed process goes when the folder is taken."""
+        state = StateDir(self.folder / "state")
+        state.take()
+        state.write_endpoints(http="127.0.0.1:3000", grpc="127.0.0.1:50000")
+        file = self.folder / "state/endpoints.json"
+        self.assertEqual(json.loads(file.read_text()), {"http": "127.0.0.1:3000", "grpc": "127.0.0.1:50000"})
+        self.assertEqual({each.name for each in file.parent.iterdir()}, {"lock", "endpoints.json"})
+        state.release()
+        state.take()
+        self.assertFalse(file.exists())
+        state.write_endpoints(grpc="127.0.0.1:1")
+        state.remove_endpoints()
+        self.assertFalse(file.exists())
+        state.remove_endpoints()
+        state.release()
+
+
+class HelpTests(SynchronousTestCase):
+    """``--help`` explains itself."""
+
+    def test_help(self) -> None:
+        """Each program says what it does, where its sample is and how it is called."""
+        for options, sample in ((SchedulerOptions(), "etc/scheduler.toml"), (WorkerOptions(), "etc/worker.toml")):
+            text = str(options)
+            for part in (f"twistd [twistd options] {options.program} -c FILE", "--config=", sample, "SIGTERM"):
+                self.assertIn(part, text)
+
+    def test_help_needs_no_config(self) -> None:
+        """Asking for help or the version starts nothing."""
+        for question, answer in (("--help", "Usage: twistd"), ("--version", f"scheduler-gateway {__version__}\n")):
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                self.assertEqual(self.assertRaises(SystemExit, SchedulerOptions().parseOptions, [question]).code, 0)
+            self.assertTrue(printed.getvalue().startswith(answer))
+
+
+class TimeTests(SynchronousTestCase):
+    """Timers."""
+
+    def test_monotonic(self) -> None:
+        """A reactor's timers follow a clock nobody sets."""
+
+        class Reactor(ReactorBase):
+            def installWaker(self) -> None:
+                pass
+
+        reactor = Reactor()
+        use_monotonic_time(reactor)
+        call = reactor.callLater(100, lambda: None)
+        self.assertApproximates(call.getTime(), time.monotonic() + 100, 10)
+        call.cancel()
