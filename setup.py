@@ -89,6 +89,5 @@ setup(
             "types-protobuf>=6",
             "types-toml>=0.10.8",
         ],
-        "lint": ["ruff>=0.17.6,<0.18"],
     },
 )

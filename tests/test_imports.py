@@ -1,0 +1,257 @@
+"""The law of imports: who may know whom, read from the source of every module, and the law itself put to the test."""
+
+import ast
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from attrs import frozen
+from twisted.plugins import scheduler_plugin
+from twisted.trial.unittest import SynchronousTestCase
+
+import scheduler
+
+ROOT = Path(scheduler.__file__).parent
+
+#: Parts that never import each other: they meet in the cluster, through interfaces, and in the taps, by name.
+ROOMS = ("scheduler.api", "scheduler.web", "scheduler.rpc", "scheduler.store", "scheduler.worker", "scheduler.cli")
+
+#: Where the parts are put together.
+TAPS = ("scheduler.tap", "scheduler.worker.tap")
+
+#: What only some may import: (what, where).
+RESERVED = (
+    (("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "scheduler.pb"), ("scheduler.rpc", "scheduler.pb")),
+    (("klein", "werkzeug"), ("scheduler.api", "scheduler.web")),
+    (("twisted.web",), ("scheduler.api", "scheduler.web", "scheduler.cli", "scheduler.client")),
+    (("sqlalchemy", "sqlite3", "psycopg"), ("scheduler.store",)),
+    (("treq",), ("scheduler.cli", "scheduler.client")),
+    (("twisted.internet.reactor",), (*TAPS, "scheduler.cli")),
+    (("toml", "tomllib"), ("scheduler.configfile",)),
+)
+
+#: These run in a bare interpreter, without site-packages.
+BARE = ("scheduler.worker.shim", "scheduler.worker.zygote")
+
+#: The vocabulary: it knows no more than this beside the standard library.
+VOCABULARY = {
+    "scheduler.errors": (),
+    "scheduler.model": ("attrs",),
+    "scheduler.durations": (),
+    "scheduler.interfaces": ("attrs", "zope.interface", "twisted.internet", "scheduler.model"),
+}
+
+LONGEST = 440
+
+
+@frozen
+class Import:
+    """One name a module imports."""
+
+    name: str
+    line: int
+    #: Inside a function, so not when the module is loaded.
+    late: bool
+
+
+def within(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether a module is one of ``parts`` or inside one."""
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def imports(module: str, source: str, is_package: bool = False) -> Iterator[Import]:
+    """Everything ``source`` imports; ``from a import b`` is both ``a`` and ``a.b``, as b may be a module."""
+
+    def visit(node: ast.AST, late: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, late)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".")[: len(module.split(".")) - node.level + is_package]
+                base = ".".join([*parents, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield Import(f"{base}.{alias.name}", node.lineno, late)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, late or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+    return visit(ast.parse(source), late=False)
+
+
+def violations(module: str, source: str, is_package: bool = False) -> list[str]:
+    """What one module imports against the law, and whether it is too long."""
+    found = []
+
+    def complain(line: int, what: str) -> None:
+        found.append(f"{module}:{line} {what}")
+
+    room = next((room for room in ROOMS if within(module, (room,))), None)
+    for each in imports(module, source, is_package):
+        for what, where in RESERVED:
+            if within(each.name, what) and not within(module, where):
+                complain(each.line, f"imports {each.name}, which only {', '.join(where)} may")
+        if module not in TAPS:
+            for other in ROOMS:
+                if other != room and within(each.name, (other,)):
+                    complain(each.line, f"imports {each.name}: {room or 'what all share'} must not know {other}")
+        if within(each.name, TAPS):
+            complain(each.line, f"imports {each.name}, which only twistd may")
+        if module in VOCABULARY and not within(
+            each.name, ("__future__", *VOCABULARY[module], *sys.stdlib_module_names)
+        ):
+            complain(each.line, f"imports {each.name}: the vocabulary knows {VOCABULARY[module]} alone")
+        if each.late and not (module in TAPS and each.name == "twisted.internet.reactor"):
+            complain(each.line, f"imports {each.name} inside a function")
+    length = source.count("\n")
+    if length > LONGEST and not within(module, ("scheduler.pb",)):
+        complain(length, "is asking to be two")
+    return found
+
+
+def foreign(module: str, sources: Mapping[str, str]) -> list[str]:
+    """What a bare interpreter could not import when it loads ``module``, and what that loads in turn."""
+    found, waiting, seen = [], [module], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in sources:
+            continue
+        seen.add(name)
+        # The packages around a module are loaded with it.
+        waiting.extend(".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1))
+        for each in imports(name, sources[name], is_package=any(other.startswith(f"{name}.") for other in sources)):
+            if within(each.name, ("scheduler",)):
+                waiting.extend((each.name, each.name.rpartition(".")[0]))
+            elif each.name.split(".")[0] not in sys.stdlib_module_names:
+                found.append(f"{name}:{each.line} imports {each.name}, loaded by {module}")
+    return found
+
+
+def installed() -> Iterator[tuple[str, Path]]:
+    """Every module of ours, by name."""
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = ["scheduler", *path.relative_to(ROOT).with_suffix("").parts]
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+class LawTests(SynchronousTestCase):
+    """Our modules keep the law."""
+
+    def test_kept(self) -> None:
+        """No module imports what it must not, imports inside a function, or is far over 400 lines."""
+        found = []
+        for module, path in installed():
+            found += violations(module, path.read_text(encoding="utf-8"), path.name == "__init__.py")
+        self.assertEqual(found, [], "\n".join(found))
+
+    def test_bare(self) -> None:
+        """What runs in a bare interpreter loads the standard library alone."""
+        sources = {module: path.read_text(encoding="utf-8") for module, path in installed()}
+        for module in BARE:
+            self.assertIn(module, sources)
+            self.assertEqual(foreign(module, sources), [])
+
+    def test_plugin(self) -> None:
+        """The plugin, which every twistd of the machine loads, imports nothing but what a plugin is made of."""
+        source = Path(scheduler_plugin.__file__).read_text(encoding="utf-8")
+        self.assertEqual(
+            [each.name for each in imports("scheduler_plugin", source)], ["twisted.application.service.ServiceMaker"]
+        )
+
+    def test_complete(self) -> None:
+        """The law names parts that exist."""
+        modules = dict(installed())
+        for module in (*TAPS, *VOCABULARY, "scheduler.configfile", "scheduler.rpc", "scheduler.api", "scheduler.store"):
+            self.assertIn(module, modules)
+
+
+class LawIsEnforcedTests(SynchronousTestCase):
+    """The law finds what breaks it."""
+
+    def assertBroken(self, module: str, source: str, check: Callable[[str, str], list[str]] = violations) -> None:
+        self.assertTrue(check(module, source), f"{module} may {source!r}")
+
+    def assertKept(self, module: str, source: str) -> None:
+        self.assertEqual(violations(module, source), [])
+
+    def test_reserved(self) -> None:
+        """A library reserved for some is seen anywhere else, in each spelling of an import."""
+        for module, source in (
+            ("scheduler.cluster.service", "import grpc"),
+            ("scheduler.cluster.service", "import grpc.aio as nothing"),
+            ("scheduler.cluster.service", "from grpc import server"),
+            ("scheduler.worker.jobs", "from scheduler.pb import worker_pb2"),
+            ("scheduler.worker.jobs", "from scheduler import pb"),
+            ("scheduler.worker.jobs", "from ..pb import worker_pb2"),
+            ("scheduler.api.app", "from google.protobuf import message"),
+            ("scheduler.rpc.server", "from twisted.web.server import Site"),
+            ("scheduler.tap", "from twisted.web.server import Site"),
+            ("scheduler.cluster.service", "from klein import Klein"),
+            ("scheduler.api.app", "import sqlite3"),
+            ("scheduler.api.app", "import treq"),
+            ("scheduler.threads", "from twisted.internet import reactor"),
+            ("scheduler.threads", "import twisted.internet.reactor"),
+            ("scheduler.tap", "import toml"),
+            ("scheduler.wire", "if TYPE_CHECKING:\n    import grpc"),
+            ("scheduler.wire", "try:\n    import grpc\nexcept ImportError:\n    pass"),
+        ):
+            self.assertBroken(module, source)
+
+    def test_rooms(self) -> None:
+        """Rooms don't know each other, and what all share knows no room."""
+        for module, source in (
+            ("scheduler.api.app", "from scheduler.rpc.status import TABLE"),
+            ("scheduler.api.app", "from scheduler import rpc"),
+            ("scheduler.api.app", "from .. import store"),
+            ("scheduler.rpc.worker_server", "import scheduler.worker.jobs"),
+            ("scheduler.worker.jobs", "from scheduler.rpc import server"),
+            ("scheduler.store.memory", "from scheduler.api import app"),
+            ("scheduler.cluster.service", "from scheduler.store.memory import MemoryStore"),
+            ("scheduler.startup", "from scheduler.rpc import credentials"),
+            ("scheduler.startup", "from scheduler.tap import Options"),
+        ):
+            self.assertBroken(module, source)
+
+    def test_vocabulary(self) -> None:
+        """The words don't depend on what is said with them."""
+        self.assertBroken("scheduler.model", "from twisted.internet.defer import Deferred")
+        self.assertBroken("scheduler.errors", "import attrs")
+        self.assertBroken("scheduler.interfaces", "from scheduler.cluster import registry")
+
+    def test_late_imports(self) -> None:
+        """An import inside a function hides a cycle; only a tap may fetch the reactor there."""
+        late = "def f():\n    from {} import {}"
+        self.assertBroken("scheduler.api.app", late.format("scheduler", "model"))
+        self.assertBroken(
+            "scheduler.api.app", "class A:\n    async def f(self):\n        if True:\n            import json"
+        )
+        self.assertBroken("scheduler.tap", late.format("scheduler", "config"))
+        self.assertKept("scheduler.tap", late.format("twisted.internet", "reactor"))
+
+    def test_length(self) -> None:
+        """A file that is far over 400 lines is seen."""
+        self.assertBroken("scheduler.model", "\n" * 500)
+
+    def test_allowed(self) -> None:
+        """What is in its place is let be."""
+        for module, source in (
+            ("scheduler.rpc.server", "import grpc\nfrom scheduler.pb import worker_pb2\nfrom .status import TABLE"),
+            ("scheduler.api.app", "from klein import Klein\nfrom twisted.web.http import Request"),
+            (
+                "scheduler.tap",
+                "from scheduler.api import app\nfrom scheduler.rpc import server\nfrom scheduler.store import memory",
+            ),
+            ("scheduler.worker.tap", "from scheduler.rpc import server\nfrom scheduler.worker import jobs"),
+            ("scheduler.cluster.service", "from scheduler.model import Job\nfrom scheduler.interfaces import IStore"),
+            ("scheduler.worker.jobs", "from twisted.internet.defer import Deferred"),
+        ):
+            self.assertKept(module, source)
+
+    def test_bare_and_what_it_loads(self) -> None:
+        """A library is seen in what runs bare, in what that loads, and in the packages around."""
+        shim = "scheduler.worker.shim"
+        clean = {"scheduler": "", "scheduler.worker": "", shim: "import os, ctypes\nfrom scheduler.worker import spool"}
+        clean["scheduler.worker.spool"] = "import json"
+        self.assertEqual(foreign(shim, clean), [])
+        for module in clean:
+            self.assertTrue(foreign(shim, clean | {module: clean[module] + "\nimport attrs"}), module)
