@@ -1,0 +1,184 @@
+"""All workers and jobs the scheduler knows, in memory: plain methods on plain values.
+
+It holds no socket, no disk and no clock; the reactor thread owns it. It knows
+the order of jobs, who holds a name, and how loaded a worker is; and it refuses
+a transition that ``scheduler.model`` does not allow, because that is a bug.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterator
+
+from scheduler.errors import Invalid, NotFound
+from scheduler.interfaces import JobFilter, JobPage
+from scheduler.model import TRANSITIONS, Job, Worker, WorkerState
+
+
+class Registry:
+    """Workers and jobs by id."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._jobs: dict[str, Job] = {}
+        # (created_at, id) of every job, ascending
+        self._order: list[tuple[float, str]] = []
+        # worker id -> ids of its jobs that have not ended
+        self._unfinished: dict[str | None, set[str]] = {}
+        # ids of finished jobs in the order of their ends; a dict, for its order
+        self._finished: dict[str, None] = {}
+        self._reserved: Counter[str] = Counter()
+
+    # -- workers
+
+    def workers(self) -> list[Worker]:
+        """All, by name."""
+        return sorted(self._workers.values(), key=lambda worker: (worker.name, worker.id))
+
+    def find_worker(self, worker_id: str | None) -> Worker | None:
+        """By id alone."""
+        return self._workers.get(worker_id) if worker_id else None
+
+    def worker(self, name: str) -> Worker:
+        """By id, or by name, where one that is online goes before any that was; ``NotFound``."""
+        if name in self._workers:
+            return self._workers[name]
+        named = [worker for worker in self._workers.values() if worker.name == name]
+        if not named:
+            raise NotFound("worker", name)
+        return max(named, key=lambda worker: (worker.state is WorkerState.ONLINE, worker.last_seen or 0, worker.id))
+
+    def workers_at(self, address: str) -> list[Worker]:
+        """All that say they listen there."""
+        return [worker for worker in self._workers.values() if worker.address == address]
+
+    def put_worker(self, worker: Worker) -> None:
+        """Add it, or replace what is known under its id."""
+        self._workers[worker.id] = worker
+
+    def remove_worker(self, worker_id: str) -> None:
+        """Its jobs stay."""
+        del self._workers[worker_id]
+
+    def load(self, worker_id: str) -> int:
+        """How many of its jobs have not ended, those reserved included."""
+        return len(self._unfinished.get(worker_id, ())) + self._reserved[worker_id]
+
+    def running_jobs(self, worker_id: str) -> int:
+        """How many of its jobs have not ended."""
+        return len(self._unfinished.get(worker_id, ()))
+
+    def reserve(self, worker_id: str) -> None:
+        """Count a job that is not committed yet, and so is not here, into the worker's load."""
+        self._reserved[worker_id] += 1
+
+    def release(self, worker_id: str) -> None:
+        """Undo one ``reserve``."""
+        self._reserved[worker_id] -= 1
+        self._reserved += Counter()  # drops what is zero
+
+    # -- jobs
+
+    def job(self, job_id: str) -> Job:
+        """``NotFound``."""
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise NotFound("job", job_id) from None
+
+    def find_job(self, job_id: str) -> Job | None:
+        """``None`` where there is none."""
+        return self._jobs.get(job_id)
+
+    def unfinished(self, worker_id: str) -> list[Job]:
+        """The worker's jobs that have not ended, oldest first."""
+        jobs = [self._jobs[job_id] for job_id in self._unfinished.get(worker_id, ())]
+        return sorted(jobs, key=lambda job: (job.created_at, job.id))
+
+    def put_job(self, job: Job) -> None:
+        """Add it, or replace what is known under its id; ``ValueError`` for an illegal transition."""
+        old = self._jobs.get(job.id)
+        if old is None:
+            insort(self._order, (job.created_at, job.id))
+        else:
+            if job.state is not old.state and job.state not in TRANSITIONS[old.state]:
+                raise ValueError(f"job {job.id}: {old.state.value} may not become {job.state.value}")
+            self._unlist(old)
+        self._jobs[job.id] = job
+        if job.state.final:
+            self._finished.setdefault(job.id)
+        else:
+            self._unfinished.setdefault(job.worker_id, set()).add(job.id)
+
+    def remove_job(self, job_id: str) -> None:
+        """As if it had never been; ``NotFound``."""
+        job = self.job(job_id)
+        self._unlist(job)
+        self._finished.pop(job_id, None)
+        del self._jobs[job_id]
+        del self._order[bisect_left(self._order, (job.created_at, job_id))]
+
+    def _unlist(self, job: Job) -> None:
+        ids = self._unfinished.get(job.worker_id)
+        if ids is not None:
+            ids.discard(job.id)
+            if not ids:
+                del self._unfinished[job.worker_id]
+
+    def surplus(self, keep: int) -> list[str]:
+        """Ids of the finished jobs beyond the ``keep`` that ended last, oldest first."""
+        excess = len(self._finished) - keep
+        return [job_id for job_id, _ in zip(self._finished, range(excess), strict=False)]
+
+    def matching(self, which: JobFilter) -> Iterator[Job]:
+        """Jobs the filter selects, newest first; do not change the registry meanwhile."""
+        return self._select(which, len(self._order))
+
+    def page(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
+        """At most ``limit`` jobs the filter selects, newest first, from ``cursor`` on."""
+        end = len(self._order) if cursor is None else bisect_left(self._order, _decode(cursor))
+        jobs: list[Job] = []
+        for job in self._select(which, end):
+            if len(jobs) == limit:
+                return JobPage(tuple(jobs), _encode(jobs[-1]))
+            jobs.append(job)
+        return JobPage(tuple(jobs))
+
+    def _select(self, which: JobFilter, end: int) -> Iterator[Job]:
+        for index in range(end - 1, -1, -1):
+            job = self._jobs[self._order[index][1]]
+            if selects(which, job):
+                yield job
+
+
+def selects(which: JobFilter, job: Job) -> bool:
+    """Whether every field of the filter that is set matches the job."""
+    return (
+        (which.worker is None or which.worker in {job.worker_id, job.worker_name})
+        and (not which.states or job.state in which.states)
+        and all(job.spec.labels.get(key) == value for key, value in which.labels.items())
+        and (which.created_by is None or job.created_by == which.created_by)
+        and _within(job.created_at, which.created_after, which.created_before)
+        and _within(job.finished_at, which.finished_after, which.finished_before)
+    )
+
+
+def _within(time: float | None, after: float | None, before: float | None) -> bool:
+    if after is None and before is None:
+        return True
+    return time is not None and (after is None or after <= time) and (before is None or time < before)
+
+
+def _encode(job: Job) -> str:
+    return base64.urlsafe_b64encode(f"{job.created_at!r} {job.id}".encode()).decode()
+
+
+def _decode(cursor: str) -> tuple[float, str]:
+    try:
+        created_at, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        return float(created_at), job_id
+    except (binascii.Error, ValueError):
+        raise Invalid("cursor", "is not one that a listing gave as its next") from None
