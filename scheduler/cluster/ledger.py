@@ -1,0 +1,162 @@
+"""The registry, its durable copy, and all who want to know of a change.
+
+Every change of a worker or a job goes through here, so that no path forgets to
+save it or to wake those who wait for it. A new job is committed first and
+visible after; a change of a known one is visible at once, and whoever must not
+speak before it is durable waits for the Deferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.cluster.registry import Registry
+from scheduler.errors import StoreFailed
+from scheduler.interfaces import IStore, Record, Removed
+from scheduler.model import Job, Worker
+
+T = TypeVar("T")
+
+#: Finished jobs kept in memory; the oldest are dropped beyond.
+KEEP_FINISHED = 10_000
+
+
+class Ledger:
+    """One for each scheduler; ``store_problem`` is why the last save failed, ``""`` if it did not."""
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, keep_finished: int = KEEP_FINISHED
+    ) -> None:
+        self.registry = Registry()
+        #: POSIX time, for people to read.
+        self.now = wall_time
+        self.store_problem = ""
+        self._clock = clock
+        self._store = store
+        self._keep_finished = keep_finished
+        # what a failed save left behind; goes with the next
+        self._unsaved: list[Record] = []
+        self._ends: dict[str, list[Deferred[Job]]] = {}
+        self._job_listeners: list[Callable[[Job], None]] = []
+        self._worker_listeners: list[Callable[[str], None]] = []
+
+    async def load(self) -> None:
+        """Take over what the store holds; before anything else."""
+        loaded = await self._store.load()
+        for worker in loaded.workers:
+            self.registry.put_worker(worker)
+        for job in loaded.jobs:
+            self.registry.put_job(job)
+
+    def listen(self, on_job: Callable[[Job], None], on_worker: Callable[[str], None]) -> None:
+        """Call these after each change: with the new job, with the id of the worker."""
+        self._job_listeners.append(on_job)
+        self._worker_listeners.append(on_worker)
+
+    def add_job(self, job: Job) -> Deferred[None]:
+        """Commit a new job, and only then let it be seen; its worker's load counts it from now on."""
+        worker_id = job.worker_id
+        assert worker_id is not None
+        self.registry.reserve(worker_id)
+
+        def show(_: None) -> None:
+            self._put(job)
+
+        def release(result: T) -> T:
+            self.registry.release(worker_id)
+            return result
+
+        return self._commit([job], again=False).addCallback(show).addBoth(release)
+
+    def update_jobs(self, jobs: Iterable[Job]) -> Deferred[None]:
+        """Put changed or adopted jobs, and let go of the oldest beyond the limit.
+
+        Fires once these and all changes before them are durable, even if none of these is one.
+        """
+        changed = [job for job in jobs if self.registry.find_job(job.id) != job]
+        for job in changed:
+            self._put(job)
+        dropped = self.registry.surplus(self._keep_finished)
+        for job_id in dropped:
+            self.registry.remove_job(job_id)
+        return self._commit([*changed, *(Removed("job", job_id) for job_id in dropped)])
+
+    def update_job(self, job: Job) -> Deferred[None]:
+        """One, like ``update_jobs``."""
+        return self.update_jobs([job])
+
+    def drop_job(self, job: Job) -> Deferred[None]:
+        """It never came to be."""
+        self.registry.remove_job(job.id)
+        for waiting in self._ends.pop(job.id, []):
+            waiting.callback(job)
+        return self._commit([Removed("job", job.id)])
+
+    def update_worker(self, worker: Worker, durable: bool = True) -> Deferred[None]:
+        """``durable=False`` for what is only true for the moment, like a sign of life."""
+        self.registry.put_worker(worker)
+        for listener in self._worker_listeners:
+            listener(worker.id)
+        return self._commit([worker] if durable else [])
+
+    def remove_worker(self, worker_id: str) -> Deferred[None]:
+        """Its jobs stay."""
+        self.registry.remove_worker(worker_id)
+        for listener in self._worker_listeners:
+            listener(worker_id)
+        return self._commit([Removed("worker", worker_id)])
+
+    def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
+        """The job at its end, or as it is after ``seconds``; ``NotFound`` is raised."""
+        job = self.registry.job(job_id)
+        ended: Deferred[Job] = Deferred()
+        if job.state.final:
+            ended.callback(job)
+            return ended
+        self._ends.setdefault(job_id, []).append(ended)
+
+        def as_it_is(_reason: object, _seconds: float) -> Job:
+            return self.registry.find_job(job_id) or job
+
+        def leave(result: T) -> T:
+            waiting = self._ends.get(job_id, [])
+            if ended in waiting:
+                waiting.remove(ended)
+            if not waiting:
+                self._ends.pop(job_id, None)
+            return result
+
+        return ended.addTimeout(seconds, self._clock, as_it_is).addBoth(leave)
+
+    def _put(self, job: Job) -> None:
+        self.registry.put_job(job)
+        if job.state.final:
+            for waiting in self._ends.pop(job.id, []):
+                waiting.callback(job)
+        for listener in self._job_listeners:
+            listener(job)
+
+    def _commit(self, records: list[Record], again: bool = True) -> Deferred[None]:
+        """Save these after all that failed before; ``again`` keeps them for the next save if this one fails too."""
+        carried, self._unsaved = self._unsaved, []
+
+        def saved(_: None) -> None:
+            self.store_problem = ""
+
+        def failed(reason: Failure) -> Failure:
+            reason.trap(StoreFailed)
+            self._unsaved = [*carried, *(records if again else []), *self._unsaved]
+            if not self.store_problem:
+                self._log.error("the store fails: {why}", why=str(reason.value))
+            self.store_problem = str(reason.value)
+            return reason
+
+        return self._store.save([*carried, *records]).addCallbacks(saved, failed)
