@@ -1,0 +1,194 @@
+"""Which workers can be reached, in both directions.
+
+Theory of operation. ``online`` means that both directions work: a sign of life
+of the worker arrived within the lease, and a call to it succeeded. A heartbeat
+proves the first. The second is proved by any call that was answered, and where
+none was made for half a lease, by a probe. A call that failed proves nothing
+yet (the worker may be slow), but asks for a probe at once; a failed probe
+decides. A worker of the fixed part sends no heartbeats: there, the answered
+call is the sign of life as well.
+
+Elapsed time is measured by the reactor's clock, which the composition root
+makes monotonic; wall time is only for people to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from attrs import define, evolve
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.cluster import lifecycle
+from scheduler.cluster.ledger import Ledger
+from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unreachable
+from scheduler.model import JobState, Worker, WorkerState
+
+T = TypeVar("T")
+
+#: A lease is looked at so many times while it lasts.
+LOOKS_PER_LEASE = 6
+
+
+@define
+class Pulse:
+    """Signs of life of one worker; times by the reactor's clock, ``None`` is never."""
+
+    heard: float | None = None
+    answered: float | None = None
+    probing: bool = False
+    #: The last probe failed, and no call was answered since.
+    failed: bool = False
+
+
+def judge(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> WorkerState:
+    """The state that follows from the signs; ``heartbeats`` tells whether the worker sends any."""
+    sign = pulse.heard if heartbeats else pulse.answered
+    alive = sign is not None and now - sign <= lease
+    callable_ = pulse.answered is not None and not pulse.failed
+    return WorkerState.ONLINE if alive and callable_ else WorkerState.UNREACHABLE
+
+
+def wants_probe(pulse: Pulse, now: float, lease: float) -> bool:
+    """Whether it is time to find out if calls to it succeed."""
+    if pulse.probing:
+        return False
+    return pulse.failed or pulse.answered is None or now - pulse.answered >= lease / 2
+
+
+class Liveness(Service):
+    """Keeps every worker's ``state`` true, and its running jobs ``unknown`` while it is unreachable."""
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, ledger: Ledger, probe: Callable[[Worker], Deferred[None]], lease: float
+    ) -> None:
+        """``probe`` makes a call to the worker, with a deadline of its own; ``lease`` in seconds."""
+        self.lease = lease
+        self._clock = clock
+        self._ledger = ledger
+        self._probe = probe
+        self._pulses: dict[str, Pulse] = {}
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
+
+    def startService(self) -> None:
+        super().startService()
+        self._looking.start(self.lease / LOOKS_PER_LEASE, now=False)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._looking.running:
+            self._looking.stop()
+
+    def heard(self, worker_id: str) -> None:
+        """It called us."""
+        pulse = self._pulse(worker_id)
+        pulse.heard = self._clock.seconds()
+        worker = self._ledger.registry.find_worker(worker_id)
+        if worker is not None:
+            self._ledger.update_worker(evolve(worker, last_seen=self._ledger.now()), durable=False)
+        self._settle(worker_id)
+
+    def registered(self, worker_id: str) -> None:
+        """It is a new process, or at a new address: whether calls succeed is open again."""
+        self._pulses[worker_id] = Pulse(answered=self._pulse(worker_id).answered)
+        self.heard(worker_id)
+        self._probe_now(worker_id)
+
+    def doubtful(self, worker_id: str) -> None:
+        """Somebody else listens at its address: all that was known of it is void until it calls again."""
+        self._pulses[worker_id] = Pulse()
+        self._settle(worker_id)
+
+    def forget(self, worker_id: str) -> None:
+        """It is no worker any more."""
+        self._pulses.pop(worker_id, None)
+
+    def observe(self, worker_id: str, call: Deferred[T]) -> Deferred[T]:
+        """Draw conclusions from a call to the worker; its result passes through."""
+
+        def succeeded(result: T) -> T:
+            self._answered(worker_id)
+            return result
+
+        def failed(reason: Failure) -> Failure:
+            if reason.check(Unreachable, DeadlineExceeded):
+                self._probe_now(worker_id)
+            elif reason.check(SchedulerError) and not reason.check(Busy):
+                self._answered(worker_id)
+            return reason
+
+        return call.addCallbacks(succeeded, failed)
+
+    def _pulse(self, worker_id: str) -> Pulse:
+        return self._pulses.setdefault(worker_id, Pulse())
+
+    def _answered(self, worker_id: str) -> None:
+        worker = self._ledger.registry.find_worker(worker_id)
+        if worker is None:
+            return
+        pulse = self._pulse(worker_id)
+        pulse.answered = self._clock.seconds()
+        pulse.failed = False
+        if worker.classic:
+            self._ledger.update_worker(evolve(worker, last_seen=self._ledger.now()), durable=False)
+        self._settle(worker_id)
+
+    def _probe_now(self, worker_id: str) -> None:
+        worker = self._ledger.registry.find_worker(worker_id)
+        pulse = self._pulse(worker_id)
+        if worker is None or pulse.probing:
+            return
+        pulse.probing = True
+
+        def succeeded(_: None) -> None:
+            if self._pulses.get(worker_id) is pulse:
+                pulse.probing = False
+                self._answered(worker_id)
+
+        def failed(reason: Failure) -> None:
+            pulse.probing = False
+            if reason.check(Busy):
+                return  # the place was not free: nothing was learnt
+            if not reason.check(SchedulerError):
+                self._log.failure("probing worker {worker_id} went wrong", reason, worker_id=worker_id)
+            if self._pulses.get(worker_id) is pulse:
+                pulse.failed = True
+                self._settle(worker_id)
+
+        self._probe(worker).addCallbacks(succeeded, failed)
+
+    def _look(self) -> None:
+        now = self._clock.seconds()
+        for worker in self._ledger.registry.workers():
+            self._settle(worker.id)
+            if wants_probe(self._pulse(worker.id), now, self.lease):
+                self._probe_now(worker.id)
+
+    def _settle(self, worker_id: str) -> None:
+        """Make the worker's state, and its jobs', what the signs say."""
+        worker = self._ledger.registry.find_worker(worker_id)
+        if worker is None:
+            return
+        state = judge(self._pulse(worker_id), not worker.classic, self._clock.seconds(), self.lease)
+        if state is worker.state:
+            return
+        self._log.info(
+            "worker {name} ({worker_id}) is {state}", name=worker.name, worker_id=worker_id, state=state.value
+        )
+        self._ledger.update_worker(evolve(worker, state=state), durable=False)
+        if state is WorkerState.UNREACHABLE:
+            now = self._ledger.now()
+            why = f"worker {worker.name!r} can't be reached"
+            # One that is starting is left to the answer of its start.
+            unfinished = self._ledger.registry.unfinished(worker_id)
+            running = [job for job in unfinished if job.state is JobState.RUNNING]
+            self._ledger.update_jobs(lifecycle.unknown(job, why, now) for job in running).addErrback(lambda _: None)
