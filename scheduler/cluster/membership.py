@@ -1,0 +1,229 @@
+"""What workers say: they come, go, show that they live, and report their jobs.
+
+A heartbeat lists all that runs on the worker and every end the scheduler has
+not acknowledged. An id the scheduler does not know is asked about (``describe``)
+and adopted with its spec. A job the scheduler believes to be there and that the
+worker did not mention is asked about by id before anything is concluded: the
+heartbeat may have crossed its start.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scheduler.cluster import lifecycle
+from scheduler.cluster.addresses import DialRule
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.liveness import Liveness
+from scheduler.cluster.sharing import Shared
+from scheduler.errors import Conflict, Invalid, NotFound, SchedulerError
+from scheduler.interfaces import IMembership, IWorkerClient
+from scheduler.model import (
+    Heartbeat,
+    HeartbeatAnswer,
+    Job,
+    JobReport,
+    JobState,
+    Registered,
+    Registration,
+    Worker,
+    WorkerState,
+    is_id,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_LABEL = re.compile(r"[^\x00-\x1f\x7f]{0,253}")
+
+
+@implementer(IMembership)
+class Membership:
+    """The scheduler's side of the conversation with its workers."""
+
+    _log = Logger()
+
+    def __init__(self, ledger: Ledger, liveness: Liveness, client: IWorkerClient, rule: DialRule) -> None:
+        self._ledger = ledger
+        self._liveness = liveness
+        self._client = client
+        self._rule = rule
+        self._confirming = Shared()
+
+    def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
+        return Deferred.fromCoroutine(self._register(registration, peer))
+
+    def deregister(self, worker_id: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._deregister(worker_id))
+
+    def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
+        return Deferred.fromCoroutine(self._heartbeat(heartbeat))
+
+    async def _register(self, registration: Registration, peer: str) -> Registered:
+        _check(registration)
+        address = await self._rule.check(registration.address, peer)
+        worker_id = registration.worker_id or str(uuid.uuid4())
+        name = registration.name or worker_id
+        registry = self._ledger.registry
+        for other in registry.workers():
+            if other.id == worker_id:
+                continue
+            if other.address == address:
+                await self._displaced(other, by_a_new_one=not registration.worker_id)
+            elif other.name == name and other.state is WorkerState.ONLINE:
+                raise Conflict(f"name {name!r} is taken by worker {other.id}, which is online at {other.address}")
+        known = registry.find_worker(worker_id)
+        self._client.forget(worker_id)  # its channel leads to the process before
+        worker = Worker(
+            id=worker_id,
+            name=name,
+            address=address,
+            labels={"name": name, **registration.labels},
+            slots=registration.slots,
+            state=known.state if known is not None else WorkerState.UNREACHABLE,
+            draining=known is not None and known.draining,
+            last_seen=self._ledger.now(),
+            boot_id=registration.boot_id,
+            version=registration.version or None,
+        )
+        await self._ledger.update_worker(worker)
+        self._liveness.registered(worker_id)
+        self._log.info(
+            "worker {name} ({worker_id}) registered at {address}", name=name, worker_id=worker_id, address=address
+        )
+        return Registered(worker_id, self._liveness.lease)
+
+    async def _displaced(self, other: Worker, by_a_new_one: bool) -> None:
+        """Somebody registers at the address of ``other``, which therefore listens there no more."""
+        if by_a_new_one:
+            await self.remove(other, "forgotten")
+        else:
+            # Another known worker took the port; this one may come back at another.
+            self._client.forget(other.id)
+            self._liveness.doubtful(other.id)
+
+    async def _deregister(self, worker_id: str) -> None:
+        worker = self._ledger.registry.find_worker(worker_id)
+        if worker is None:
+            raise NotFound("worker", worker_id)
+        why = f"worker {worker.name!r} deregistered"
+        now = self._ledger.now()
+        unfinished = self._ledger.registry.unfinished(worker_id)
+        await self._remove(worker, [lifecycle.unknown(job, why, now) for job in unfinished])
+
+    async def remove(self, worker: Worker, why: str) -> None:
+        """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``."""
+        now = self._ledger.now()
+        unfinished = self._ledger.registry.unfinished(worker.id)
+        await self._remove(worker, [lifecycle.lost(job, why, now) for job in unfinished])
+
+    async def _remove(self, worker: Worker, jobs: list[Job]) -> None:
+        self._client.forget(worker.id)
+        self._liveness.forget(worker.id)
+        jobs_saved = self._ledger.update_jobs(jobs)
+        worker_saved = self._ledger.remove_worker(worker.id)
+        self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
+        await jobs_saved
+        await worker_saved
+
+    async def _heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
+        registry = self._ledger.registry
+        worker = registry.find_worker(heartbeat.worker_id)
+        if worker is None:
+            raise NotFound("worker", heartbeat.worker_id)
+        if heartbeat.boot_id != worker.boot_id:
+            worker = evolve(worker, boot_id=heartbeat.boot_id)
+            await self._ledger.update_worker(worker)
+        self._liveness.heard(worker.id)
+        changed: list[Job] = []
+        describe: list[str] = []
+        for report in (*heartbeat.ended, *heartbeat.described):
+            job = self._after(worker, report)
+            if job is None:
+                describe.append(report.status.job_id)
+            else:
+                changed.append(job)
+        described = {report.status.job_id for report in heartbeat.described}
+        for job_id in heartbeat.running:
+            known = registry.find_job(job_id)
+            if known is None:
+                if job_id not in described:
+                    describe.append(job_id)
+            elif known.worker_id == worker.id and job_id not in described:
+                changed.append(lifecycle.running(known))
+                if known.started_at is None and known.state is not JobState.STARTING:
+                    describe.append(job_id)
+        await self._ledger.update_jobs(changed)
+        self._confirm_unmentioned(worker, heartbeat)
+        acknowledged = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        return HeartbeatAnswer(
+            lease=self._liveness.lease,
+            acknowledged=tuple(job_id for job_id in acknowledged if self._kept(job_id)),
+            describe=tuple(describe),
+        )
+
+    def _kept(self, job_id: str) -> bool:
+        job = self._ledger.registry.find_job(job_id)
+        return job is not None and job.state.final
+
+    def _after(self, worker: Worker, report: JobReport) -> Job | None:
+        """The job as the report makes it; ``None`` where the scheduler needs its spec to tell."""
+        job = self._ledger.registry.find_job(report.status.job_id)
+        now = self._ledger.now()
+        if job is None:
+            return lifecycle.adopted(report, worker, now) if report.spec is not None else None
+        if job.worker_id != worker.id:
+            self._log.warn(
+                "worker {worker_id} reports job {job_id}, which is {owner}'s: ignored",
+                worker_id=worker.id,
+                job_id=job.id,
+                owner=job.worker_id,
+            )
+            return job
+        return lifecycle.reported(job, report.status, now)
+
+    def _confirm_unmentioned(self, worker: Worker, heartbeat: Heartbeat) -> None:
+        mentioned = {*heartbeat.running, *(report.status.job_id for report in (*heartbeat.ended, *heartbeat.described))}
+        for job in self._ledger.registry.unfinished(worker.id):
+            if job.state is not JobState.STARTING and job.id_on_worker not in mentioned:
+                self._confirm(worker, job)
+
+    def _confirm(self, worker: Worker, job: Job) -> None:
+        """Ask the worker about one job, unless that is under way."""
+        if job.id in self._confirming:
+            return
+
+        async def ask() -> None:
+            try:
+                status = await self._client.query_job(worker, job.id_on_worker)
+            except NotFound:
+                now = self._ledger.registry.job(job.id)
+                await self._ledger.update_job(lifecycle.lost(now, "no record", self._ledger.now()))
+            else:
+                now = self._ledger.registry.job(job.id)
+                await self._ledger.update_job(lifecycle.reported(now, status, self._ledger.now()))
+
+        def failed(reason: Failure) -> None:
+            # The next heartbeat asks again.
+            if not reason.check(SchedulerError):
+                self._log.failure("asking about job {job_id} went wrong", reason, job_id=job.id)
+
+        self._confirming.join(job.id, lambda: Deferred.fromCoroutine(ask())).addErrback(failed)
+
+
+def _check(registration: Registration) -> None:
+    """``Invalid`` for anything that may not become part of the registry; the address has a rule of its own."""
+    if registration.worker_id and not is_id(registration.worker_id):
+        raise Invalid("workerID", f"{registration.worker_id!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+    if registration.name and not _NAME.fullmatch(registration.name):
+        raise Invalid("name", f"{registration.name!r} is not a host name: letters, digits, '.', '_', '-'; at most 253")
+    if len(registration.labels) > 64:
+        raise Invalid("labels", f"{len(registration.labels)} of them; at most 64 are allowed")
+    for key, value in registration.labels.items():
+        if not key or not _LABEL.fullmatch(key) or not _LABEL.fullmatch(value):
+            raise Invalid("labels", f"{key!r}: {value!r} is not printable text of at most 253 characters")
