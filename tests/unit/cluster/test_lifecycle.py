@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster import lifecycle
+from scheduler.model import FINAL, TRANSITIONS, JobReport, JobSpec, JobState, JobStatus
+from tests.unit.cluster.values import a_job, a_worker
+
+RUNNING = JobStatus(job_id="j-1", state=JobState.RUNNING, started_at=1000.5)
+FAILED = JobStatus(
+    job_id="j-1", state=JobState.FAILED, reason="exit status 3", started_at=1000.5, finished_at=1002.0, exit_code=3
+)
+ALL = [a_job(state=state) for state in JobState]
+
+
+class LifecycleTests(SynchronousTestCase):
+    def test_final_never_changes(self) -> None:
+        """No event changes a job that has ended."""
+        for state in FINAL:
+            job = a_job(state=state, reason="as it was")
+            for after in (
+                lifecycle.reported(job, RUNNING, 2000),
+                lifecycle.reported(job, FAILED, 2000),
+                lifecycle.reported_classic(evolve(job, stop_requested_at=1500), FAILED, 2000),
+                lifecycle.running(job),
+                lifecycle.unknown(job, "why", 2000),
+                lifecycle.lost(job, "why", 2000),
+                lifecycle.failed(job, "why", 2000),
+            ):
+                self.assertEqual((after.state, after.reason, after.finished_at), (state, "as it was", 1001.0))
+
+    def test_only_legal_transitions(self) -> None:
+        """Whatever happens to a job that was started, it goes where the table of transitions allows."""
+        for job in ALL:
+            if job.state is JobState.QUEUED:
+                continue
+            for after in (
+                lifecycle.reported(job, RUNNING, 2000),
+                lifecycle.reported(job, FAILED, 2000),
+                lifecycle.running(job),
+                lifecycle.unknown(job, "why", 2000),
+                lifecycle.lost(job, "why", 2000),
+            ):
+                if after.state is not job.state:
+                    self.assertIn(after.state, TRANSITIONS[job.state])
+
+    def test_reported_end(self) -> None:
+        """A reported end brings reason, exit code and the worker's time of it."""
+        after = lifecycle.reported(a_job(), FAILED, now=2000)
+        self.assertEqual(
+            (after.state, after.reason, after.exit_code, after.finished_at),
+            (JobState.FAILED, "exit status 3", 3, 1002.0),
+        )
+
+    def test_reported_end_without_a_time(self) -> None:
+        """An end whose time the worker does not know counts from when it was heard of."""
+        self.assertEqual(lifecycle.reported(a_job(), evolve(FAILED, finished_at=None), now=2000).finished_at, 2000)
+
+    def test_unknown_and_back(self) -> None:
+        """Unknown says since when and why; a report ends both."""
+        lost_sight = lifecycle.unknown(a_job(), "worker 'w-1' can't be reached", now=1500)
+        self.assertEqual((lost_sight.state, lost_sight.unknown_since), (JobState.UNKNOWN, 1500))
+        for back in (lifecycle.running(lost_sight), lifecycle.reported(lost_sight, RUNNING, now=1600)):
+            self.assertEqual((back.state, back.unknown_since, back.reason), (JobState.RUNNING, None, None))
+
+    def test_unknown_keeps_its_beginning(self) -> None:
+        """A job that is unknown already keeps since when."""
+        once = lifecycle.unknown(a_job(), "why", now=1500)
+        self.assertEqual(lifecycle.unknown(once, "why else", now=1700), once)
+
+    def test_stopped_on_a_classic_worker(self) -> None:
+        """A worker of the fixed part reports a stopped job as failed; the scheduler knows better."""
+        asked = a_job(stop_requested_at=1500.0)
+        killed = evolve(FAILED, reason="signal: terminated", exit_code=None)
+        self.assertIs(lifecycle.reported_classic(asked, killed, 2000).state, JobState.STOPPED)
+        self.assertIs(lifecycle.reported_classic(a_job(), killed, 2000).state, JobState.FAILED)
+
+    def test_adopted(self) -> None:
+        """A job first heard of from its worker has the spec and the times the worker tells."""
+        spec = JobSpec(command="sleep", args=("9",))
+        job = lifecycle.adopted(JobReport(RUNNING, spec, created_at=999.0), a_worker(), now=2000)
+        self.assertEqual((job.id, job.spec, job.state), ("j-1", spec, JobState.RUNNING))
+        self.assertEqual(
+            (job.created_at, job.started_at, job.worker_id, job.worker_name), (999.0, 1000.5, "w-1", "w-1")
+        )

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.placement import Candidate, place
+from scheduler.errors import Conflict, NoFreeSlot
+from scheduler.model import JobSpec, Worker, WorkerState
+from tests.unit.cluster.values import a_worker
+
+ECHO = JobSpec(command="echo")
+
+
+class PlacementTests(SynchronousTestCase):
+    def choose(self, *candidates: tuple[Worker, int], spec: JobSpec = ECHO, **selector: str) -> str:
+        return place(spec, selector, [Candidate(worker, load) for worker, load in candidates]).id
+
+    def test_least_loaded(self) -> None:
+        """The worker with the fewest unfinished jobs is chosen."""
+        self.assertEqual(self.choose((a_worker("a"), 2), (a_worker("b"), 1), (a_worker("c"), 3)), "b")
+
+    def test_ties_go_to_the_lower_name(self) -> None:
+        """Between equally loaded workers the name decides, so the choice can be foretold."""
+        self.assertEqual(self.choose((a_worker("b"), 1), (a_worker("a"), 1)), "a")
+
+    def test_selector(self) -> None:
+        """Only a worker that has every label of the selector is chosen, however loaded it is."""
+        gpu = a_worker("gpu", labels={"gpu": "yes", "os": "linux"})
+        self.assertEqual(
+            self.choose((a_worker("idle", labels={"gpu": "yes"}), 0), (gpu, 3), gpu="yes", os="linux"), "gpu"
+        )
+
+    def test_no_match(self) -> None:
+        """A selector that no worker has is a conflict that names it."""
+        with self.assertRaisesRegex(Conflict, "gpu=yes"):
+            self.choose((a_worker("a"), 0), gpu="yes")
+
+    def test_draining(self) -> None:
+        """A draining worker is as if it were not there."""
+        self.assertEqual(self.choose((a_worker("a", draining=True), 0), (a_worker("b"), 3)), "b")
+        with self.assertRaises(Conflict):
+            self.choose((a_worker("a", draining=True), 0))
+
+    def test_unreachable(self) -> None:
+        """An unreachable worker takes no job, but it matches: later may be better."""
+        gone = a_worker("a", state=WorkerState.UNREACHABLE)
+        self.assertEqual(self.choose((gone, 0), (a_worker("b"), 3)), "b")
+        with self.assertRaisesRegex(NoFreeSlot, "can be reached"):
+            self.choose((gone, 0))
+
+    def test_slots(self) -> None:
+        """A worker with all slots taken gets nothing more by selector."""
+        self.assertEqual(self.choose((a_worker("a", slots=1), 1), (a_worker("b", slots=9), 8)), "b")
+        with self.assertRaisesRegex(NoFreeSlot, "slots taken"):
+            self.choose((a_worker("a", slots=1), 1))
+
+    def test_no_slots(self) -> None:
+        """Zero slots take no placed job; unknown slots take any number."""
+        with self.assertRaises(NoFreeSlot):
+            self.choose((a_worker("a", slots=0), 0))
+        self.assertEqual(self.choose((a_worker("a", slots=None), 1000)), "a")
+
+    def test_classic_worker(self) -> None:
+        """A worker of the fixed part is chosen only for what it can be told: a command and a path."""
+        classic = a_worker("a", boot_id="", slots=None)
+        self.assertEqual(self.choose((classic, 0), (a_worker("b"), 3), spec=JobSpec(command="sh", path="x")), "a")
+        self.assertEqual(self.choose((classic, 0), (a_worker("b"), 3), spec=JobSpec(command="sh", args=("x",))), "b")
+        with self.assertRaises(Conflict):
+            self.choose((classic, 0), spec=JobSpec(command="sh", timeout=5))

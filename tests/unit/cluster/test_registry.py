@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.registry import Registry
+from scheduler.errors import Invalid, NotFound
+from scheduler.interfaces import JobFilter
+from scheduler.model import JobSpec, JobState, WorkerState
+from tests.unit.cluster.values import a_job, a_worker
+
+ANY = JobFilter()
+
+
+class WorkerTests(SynchronousTestCase):
+    def test_by_id_or_name(self) -> None:
+        """A worker answers to its id and to its name."""
+        registry = Registry()
+        worker = a_worker("id-1", name="box")
+        registry.put_worker(worker)
+        self.assertEqual((registry.worker("id-1"), registry.worker("box")), (worker, worker))
+        with self.assertRaisesRegex(NotFound, "worker 'bax' not found"):
+            registry.worker("bax")
+
+    def test_the_live_one_has_the_name(self) -> None:
+        """Of two workers with one name the one that is online answers to it."""
+        registry = Registry()
+        registry.put_worker(a_worker("z", name="box", state=WorkerState.UNREACHABLE, last_seen=2.0))
+        registry.put_worker(a_worker("a", name="box", last_seen=1.0))
+        self.assertEqual(registry.worker("box").id, "a")
+
+    def test_listed_by_name(self) -> None:
+        """Workers are listed by name."""
+        registry = Registry()
+        for name in ("c", "a", "b"):
+            registry.put_worker(a_worker(f"id-{name}", name=name))
+        self.assertEqual([worker.name for worker in registry.workers()], ["a", "b", "c"])
+
+    def test_load_counts_what_is_reserved(self) -> None:
+        """A start under way counts into the load before its job is there, so two can't take one slot."""
+        registry = Registry()
+        registry.put_worker(a_worker())
+        registry.put_job(a_job())
+        registry.put_job(a_job("j-2", JobState.SUCCEEDED))
+        registry.reserve("w-1")
+        self.assertEqual((registry.load("w-1"), registry.running_jobs("w-1")), (2, 1))
+        registry.release("w-1")
+        self.assertEqual(registry.load("w-1"), 1)
+
+
+class JobTests(SynchronousTestCase):
+    def test_illegal_transition(self) -> None:
+        """A transition the model does not allow is a bug and changes nothing."""
+        registry = Registry()
+        registry.put_job(a_job(state=JobState.SUCCEEDED))
+        with self.assertRaisesRegex(ValueError, "succeeded may not become running"):
+            registry.put_job(a_job(state=JobState.RUNNING))
+        self.assertIs(registry.job("j-1").state, JobState.SUCCEEDED)
+
+    def test_unfinished(self) -> None:
+        """A worker's unfinished jobs are known, oldest first, and leave the list as they end."""
+        registry = Registry()
+        registry.put_job(a_job("late", created_at=2000.0))
+        registry.put_job(a_job("early", created_at=1000.0))
+        self.assertEqual([job.id for job in registry.unfinished("w-1")], ["early", "late"])
+        registry.put_job(a_job("early", JobState.FAILED, created_at=1000.0))
+        self.assertEqual([job.id for job in registry.unfinished("w-1")], ["late"])
+
+    def test_remove(self) -> None:
+        """A removed job is gone from every listing."""
+        registry = Registry()
+        registry.put_job(a_job("a"))
+        registry.put_job(a_job("b"))
+        registry.remove_job("a")
+        self.assertEqual([job.id for job in registry.matching(ANY)], ["b"])
+        self.assertEqual(registry.load("w-1"), 1)
+        with self.assertRaises(NotFound):
+            registry.job("a")
+
+    def test_surplus(self) -> None:
+        """What goes first is what ended first, not what was made first."""
+        registry = Registry()
+        for number in range(4):
+            registry.put_job(a_job(f"j{number}", created_at=float(number)))
+        for number in (2, 0, 3):
+            registry.put_job(a_job(f"j{number}", JobState.SUCCEEDED, created_at=float(number)))
+        self.assertEqual(registry.surplus(keep=1), ["j2", "j0"])
+        self.assertEqual(registry.surplus(keep=5), [])
+
+
+class ListingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.registry = Registry()
+        self.registry.put_job(a_job("a", JobState.SUCCEEDED, created_at=10.0, finished_at=20.0))
+        self.registry.put_job(a_job("b", JobState.FAILED, "w-2", created_at=11.0, finished_at=15.0, worker_name="box"))
+        self.registry.put_job(
+            a_job("c", created_at=12.0, spec=JobSpec(command="x", labels={"team": "blue", "tier": "1"}))
+        )
+
+    def ids(self, **fields: object) -> str:
+        return "".join(job.id for job in self.registry.matching(JobFilter(**fields)))  # type: ignore[arg-type]
+
+    def test_filters(self) -> None:
+        """Every field that is set must match; times are half open; a job without an end has no time of it."""
+        self.assertEqual(self.ids(), "cba")
+        self.assertEqual(self.ids(worker="box"), "b")
+        self.assertEqual(self.ids(worker="w-1"), "ca")
+        self.assertEqual(self.ids(states=frozenset({JobState.FAILED, JobState.RUNNING})), "cb")
+        self.assertEqual(self.ids(labels={"team": "blue"}), "c")
+        self.assertEqual(self.ids(labels={"team": "blue", "tier": "2"}), "")
+        self.assertEqual(self.ids(created_after=11.0), "cb")
+        self.assertEqual(self.ids(created_before=11.0), "a")
+        self.assertEqual(self.ids(finished_after=15.0, finished_before=20.0), "b")
+        self.assertEqual(self.ids(finished_before=100.0), "ba")
+        self.assertEqual(self.ids(created_by="nobody"), "")
+
+    def test_a_cursor_of_ours_only(self) -> None:
+        """What no listing gave as its next is refused by name."""
+        for cursor in ("", "x", "!!!", "bm90aGluZw==", "\u2603"):
+            with self.assertRaises(Invalid) as caught:
+                self.registry.page(ANY, 10, cursor)
+            self.assertEqual(caught.exception.field, "cursor")
+
+    @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 7))
+    def test_pages_are_the_listing(self, times: list[int], limit: int) -> None:
+        """Following the cursors gives every job once, newest first, many of one time included."""
+        registry = Registry()
+        for number, created_at in enumerate(times):
+            registry.put_job(a_job(f"j{number}", created_at=float(created_at)))
+        seen: list[str] = []
+        cursor = None
+        while True:
+            page = registry.page(ANY, limit, cursor)
+            seen += [job.id for job in page.jobs]
+            if page.next is None:
+                break
+            self.assertEqual(len(page.jobs), limit)
+            cursor = page.next
+        self.assertEqual(seen, [job.id for job in registry.matching(ANY)])
+        self.assertEqual(len(set(seen)), len(times))
+
+    def test_a_job_made_meanwhile_shifts_no_page(self) -> None:
+        """The next page goes on where the last ended, whatever came since."""
+        first = self.registry.page(ANY, 1, None)
+        self.registry.put_job(a_job("d", created_at=99.0))
+        self.assertEqual([job.id for job in self.registry.page(ANY, 5, first.next).jobs], ["b", "a"])

@@ -1,0 +1,28 @@
+"""Workers and jobs for the tests of the cluster: valid, and short to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scheduler.model import Job, JobSpec, JobState, Worker, WorkerState
+
+
+def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:
+    """Online, with four slots, of a machine that sends heartbeats."""
+    facts: dict[str, Any] = {
+        "name": worker_id,
+        "address": f"127.0.0.1:{30000 + sum(map(ord, worker_id))}",
+        "labels": {"name": worker_id},
+        "slots": 4,
+        "state": WorkerState.ONLINE,
+        "boot_id": "boot",
+    }
+    return Worker(id=worker_id, **(facts | changes))
+
+
+def a_job(job_id: str = "j-1", state: JobState = JobState.RUNNING, worker_id: str = "w-1", **changes: Any) -> Job:
+    """On ``w-1``, made at time 1000."""
+    facts: dict[str, Any] = {"spec": JobSpec(command="true"), "created_at": 1000.0, "worker_name": worker_id}
+    if state.final:
+        facts["finished_at"] = 1001.0
+    return Job(id=job_id, state=state, worker_id=worker_id, **(facts | changes))
