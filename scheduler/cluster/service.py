@@ -255,8 +255,7 @@ class Cluster:
         try:
             status = await self._client.query_job(worker, job.id_on_worker)
         except NotFound:
-            current = self._registry.job(job.id)
-            await self._ledger.update_job(lifecycle.lost(current, "no record", self._ledger.now()))
+            await self._no_record(job)
             return
         reported = lifecycle.reported_classic if worker.classic else lifecycle.reported
         await self._ledger.update_job(reported(self._registry.job(job.id), status, self._ledger.now()))
@@ -272,12 +271,20 @@ class Cluster:
         worker = self._reachable(job)
         await self._ledger.update_job(evolve(job, stop_requested_at=job.stop_requested_at or self._ledger.now()))
         ask = asking.run if asking is not None else _at_once
-        await ask(self._client.stop_job, worker, job.id_on_worker)
+        try:
+            await ask(self._client.stop_job, worker, job.id_on_worker)
+        except NotFound:
+            return await self._no_record(job)
         seconds = job.spec.stop_grace + STOP_MARGIN
         job = await self._ledger.wait(job.id, seconds)
         if not job.state.final:
             raise DeadlineExceeded(f"stop of job {job.id}", seconds, job.id)
         return job
+
+    async def _no_record(self, job: Job) -> Job:
+        """Its worker does not know it."""
+        await self._ledger.update_job(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
+        return self._registry.job(job.id)
 
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:
         worker = evolve(self._registry.worker(name), draining=draining)

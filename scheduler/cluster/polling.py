@@ -1,0 +1,66 @@
+"""Jobs of workers that can't tell when one ends: they are asked, about once a second.
+
+A worker that knows only the fixed part of the contract sends no heartbeats, so
+the end of its jobs is polled. Each worker has a round of its own, one question
+at a time, so one that is slow holds up no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.cluster.registry import Registry
+from scheduler.errors import SchedulerError
+from scheduler.model import Job, WorkerState
+
+#: Seconds between the rounds of one worker.
+INTERVAL = 1.0
+
+
+class Polling(Service):
+    """Asks every online worker of the fixed part about each of its unfinished jobs."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, registry: Registry, query: Callable[[str, str], Deferred[Job]]) -> None:
+        """``query`` takes a worker's id and a job's, and records the answer."""
+        self._registry = registry
+        self._query = query
+        self._asking: set[str] = set()
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
+
+    def startService(self) -> None:
+        super().startService()
+        self._looking.start(INTERVAL, now=False)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._looking.running:
+            self._looking.stop()
+
+    def _look(self) -> None:
+        for worker in self._registry.workers():
+            if worker.classic and worker.state is WorkerState.ONLINE and worker.id not in self._asking:
+                self._asking.add(worker.id)
+                Deferred.fromCoroutine(self._round(worker.id)).addErrback(self._went_wrong, worker.id)
+
+    async def _round(self, worker_id: str) -> None:
+        try:
+            for job in self._registry.unfinished(worker_id):
+                try:
+                    await self._query(worker_id, job.id)
+                except SchedulerError:
+                    return  # liveness draws the conclusions
+        finally:
+            self._asking.discard(worker_id)
+
+    def _went_wrong(self, reason: Failure, worker_id: str) -> None:
+        self._log.failure("asking worker {worker_id} about its jobs went wrong", reason, worker_id=worker_id)
