@@ -1,7 +1,9 @@
 """The law of imports: who may know whom, read from the source of every module, and the law itself put to the test."""
 
 import ast
+import os
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -252,3 +254,13 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertEqual(foreign(shim, clean), [])
         for module, source in clean.items():
             self.assertTrue(foreign(shim, clean | {module: f"{source}\nimport attrs"}), module)
+
+
+class InstalledTests(SynchronousTestCase):
+    """What is tested is what users install."""
+
+    def test_site_packages(self) -> None:
+        """These suites import the package from site-packages."""
+        if "TOX_ENV_NAME" not in os.environ:
+            self.skipTest("only tox promises an installed package")
+        self.assertTrue(ROOT.is_relative_to(sysconfig.get_path("purelib")), ROOT)

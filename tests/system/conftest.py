@@ -1,0 +1,123 @@
+"""The installed package and the real ``twistd``, started and stopped as a user would.
+
+Processes are tested from outside, so whatever a test starts, daemonized or
+not, must be gone after it: this process becomes the subreaper of all it
+starts, and ``daemons`` kills and reaps what is left.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+#: The checkout, or unpacked sdist, that the tests belong to.
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Where the programs of the environment under test are.
+BIN = Path(sys.executable).parent
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def wait_until(ready: Callable[[], object], what: str, seconds: float = 20) -> None:
+    """Fail the test if that does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds:g} s")
+        time.sleep(0.02)
+
+
+def children(parent: int) -> Iterator[int]:
+    """Processes whose parent that is now, zombies among them."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if f"\nPPid:\t{parent}\n" in status.read_text():
+                yield int(status.parent.name)
+
+
+class Daemon:
+    """One ``twistd scheduler`` or ``twistd worker``, with all it keeps in a folder of its own."""
+
+    def __init__(self, program: str, folder: Path, config: str) -> None:
+        """``config`` is TOML; ``state_dir`` is set here."""
+        folder.mkdir()
+        self.program = program
+        self.folder = folder
+        self.state = folder / "state"
+        self.file = folder / f"{program}.toml"
+        self.file.write_text(f'state_dir = "state"\n{config}')
+        self.log = folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, foreground: bool = True, arguments: tuple[str, ...] = ()) -> None:
+        """``twistd -n``, or daemonized; returns when it listens."""
+        mode = ["-n"] if foreground else ["-l", str(self.log)]
+        command = [str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file)]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
+        if foreground:
+            self._process = process
+        elif process.wait(30) != 0:
+            pytest.fail(f"{self.program} did not start:\n{self.log_tail()}")
+        wait_until(self._listens, f"{self.program} listens")
+
+    def _listens(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            pytest.fail(f"{self.program} ended:\n{self.log_tail()}")
+        return (self.state / "endpoints.json").exists()
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """Where each server really listens."""
+        return json.loads((self.state / "endpoints.json").read_text())
+
+    @property
+    def pid(self) -> int:
+        """Of the process that serves."""
+        if self._process is not None:
+            return self._process.pid
+        return int((self.state / f"{self.program}.pid").read_text())
+
+    def log_tail(self) -> str:
+        """What it said last."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+    def kill(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal and wait for the end."""
+        pid = self.pid
+        os.kill(pid, number)
+        if self._process is not None:
+            self._process.wait(30)
+            self._process = None
+        else:
+            wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, f"{self.program} ends", 30)
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Makes daemons, by program, TOML and folder; none of what a test started outlives it."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    before = set(children(os.getpid()))
+
+    def make(program: str, config: str = "", name: str = "") -> Daemon:
+        return Daemon(program, tmp_path / (name or program), config)
+
+    yield make
+    deadline = time.monotonic() + 20
+    while left := set(children(os.getpid())) - before:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        assert time.monotonic() < deadline, f"can't end {left}"
+        time.sleep(0.01)
