@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from scheduler.cluster.ledger import Ledger
+from scheduler.errors import NotFound, StoreFailed
+from scheduler.interfaces import IStore, JobFilter, Loaded, Record, Removed
+from scheduler.model import Job, JobState
+from scheduler.store.memory import MemoryStore
+from tests.unit.cluster.values import a_job, a_worker
+
+
+@implementer(IStore)
+class HeldStore:
+    """Commits when the test says so."""
+
+    def __init__(self) -> None:
+        self.saves: list[tuple[list[Record], Deferred[None]]] = []
+
+    def load(self) -> Deferred[Loaded]:
+        raise NotImplementedError
+
+    def save(self, records: Iterable[Record]) -> Deferred[None]:
+        saved: Deferred[None] = Deferred()
+        self.saves.append((list(records), saved))
+        return saved
+
+    def commit(self) -> None:
+        self.saves.pop(0)[1].callback(None)
+
+    def fail(self) -> None:
+        self.saves.pop(0)[1].errback(StoreFailed("disk full"))
+
+
+class LedgerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = HeldStore()
+        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store, keep_finished=2)
+        self.seen: list[tuple[str, JobState]] = []
+        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), lambda worker_id: None)
+
+    def add(self, job: Job) -> None:
+        added = self.ledger.add_job(job)
+        self.store.commit()
+        self.successResultOf(added)
+
+    def test_a_new_job_is_invisible_until_committed(self) -> None:
+        """Nobody sees a job that may yet be lost, but the load of its worker counts it."""
+        added = self.ledger.add_job(a_job())
+        self.assertNoResult(added)
+        self.assertIsNone(self.ledger.registry.find_job("j-1"))
+        self.assertEqual(self.ledger.registry.load("w-1"), 1)
+        self.store.commit()
+        self.successResultOf(added)
+        self.assertEqual(self.ledger.registry.load("w-1"), 1)
+        self.assertEqual(self.seen, [("j-1", JobState.RUNNING)])
+
+    def test_a_failed_commit_drops_the_job(self) -> None:
+        """A job whose commit failed has never been, in the store's next save neither."""
+        added = self.ledger.add_job(a_job())
+        self.store.fail()
+        self.failureResultOf(added, StoreFailed)
+        self.assertIsNone(self.ledger.registry.find_job("j-1"))
+        self.assertEqual(self.ledger.registry.load("w-1"), 0)
+        self.assertIn("disk full", self.ledger.store_problem)
+        self.ledger.update_worker(a_worker())
+        self.assertEqual(self.store.saves[0][0], [a_worker()])
+
+    def test_a_failed_update_goes_with_the_next(self) -> None:
+        """What one save could not keep the next one brings again, in order, and the problem is over."""
+        self.add(a_job())
+        ended = a_job(state=JobState.SUCCEEDED)
+        update = self.ledger.update_job(ended)
+        self.store.fail()
+        self.failureResultOf(update, StoreFailed)
+        again = self.ledger.update_worker(a_worker())
+        self.assertEqual(self.store.saves[0][0], [ended, a_worker()])
+        self.store.commit()
+        self.successResultOf(again)
+        self.assertEqual(self.ledger.store_problem, "")
+
+    def test_no_change_is_not_told(self) -> None:
+        """An update that changes nothing wakes nobody, yet waits for what was saved before."""
+        self.add(a_job())
+        self.seen.clear()
+        self.assertNoResult(self.ledger.update_job(a_job()))
+        self.assertEqual(self.seen, [])
+
+    def test_wait_for_the_end(self) -> None:
+        """All who wait for a job get it at its end, and at once when it has ended."""
+        self.add(a_job())
+        waits = [self.ledger.wait("j-1", 30), self.ledger.wait("j-1", 60)]
+        self.ledger.update_job(a_job(state=JobState.FAILED))
+        for wait in waits:
+            self.assertIs(self.successResultOf(wait).state, JobState.FAILED)
+        self.assertIs(self.successResultOf(self.ledger.wait("j-1", 30)).state, JobState.FAILED)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_wait_no_longer(self) -> None:
+        """After its time a wait answers the job as it is."""
+        self.add(a_job())
+        wait = self.ledger.wait("j-1", 30)
+        self.ledger.update_job(evolve(a_job(), state=JobState.UNKNOWN))
+        self.clock.advance(29)
+        self.assertNoResult(wait)
+        self.clock.advance(1)
+        self.assertIs(self.successResultOf(wait).state, JobState.UNKNOWN)
+
+    def test_a_wait_given_up_leaves_nothing(self) -> None:
+        """Cancelling a wait frees its timer and disturbs no other."""
+        self.add(a_job())
+        first, second = self.ledger.wait("j-1", 30), self.ledger.wait("j-1", 30)
+        first.addErrback(lambda _: None).cancel()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
+        self.assertIs(self.successResultOf(second).state, JobState.SUCCEEDED)
+
+    def test_wait_for_nothing(self) -> None:
+        """There is no waiting for a job that is not there."""
+        with self.assertRaises(NotFound):
+            self.ledger.wait("j-9", 30)
+
+    def test_the_oldest_ends_are_dropped(self) -> None:
+        """Beyond the limit the finished job that ended first goes, from the store too; unfinished ones stay."""
+        for number in range(4):
+            self.add(a_job(f"j{number}"))
+        for number in range(3):
+            self.ledger.update_job(a_job(f"j{number}", JobState.SUCCEEDED))
+        self.assertEqual(sorted(job.id for job in self.ledger.registry.matching(JobFilter())), ["j1", "j2", "j3"])
+        self.assertIn(Removed("job", "j0"), self.store.saves[-1][0])
+
+    def test_load(self) -> None:
+        """What the store holds is known after loading."""
+        store = MemoryStore()
+        store.save([a_job(), a_worker()])
+        ledger = Ledger(self.clock, lambda: 1000.0, store)
+        self.successResultOf(Deferred.fromCoroutine(ledger.load()))
+        self.assertEqual((ledger.registry.job("j-1"), ledger.registry.worker("w-1")), (a_job(), a_worker()))

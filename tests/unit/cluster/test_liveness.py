@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.liveness import Liveness, Pulse, judge, wants_probe
+from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
+from scheduler.model import JobState, Worker, WorkerState
+from scheduler.store.memory import MemoryStore
+from tests.unit.cluster.values import a_job, a_worker
+
+ONLINE, UNREACHABLE = WorkerState.ONLINE, WorkerState.UNREACHABLE
+LEASE = 30.0
+
+
+class JudgeTests(SynchronousTestCase):
+    def test_both_directions(self) -> None:
+        """Online takes a heartbeat within the lease and a call that was answered; one alone is not enough."""
+        for pulse, state in (
+            (Pulse(), UNREACHABLE),
+            (Pulse(heard=100.0), UNREACHABLE),
+            (Pulse(answered=100.0), UNREACHABLE),
+            (Pulse(heard=100.0, answered=1.0), ONLINE),
+            (Pulse(heard=100.0, answered=1.0, failed=True), UNREACHABLE),
+            (Pulse(heard=69.0, answered=100.0), UNREACHABLE),
+            (Pulse(heard=70.0, answered=100.0), ONLINE),
+        ):
+            self.assertIs(judge(pulse, True, 100.0, LEASE), state, pulse)
+
+    def test_without_heartbeats(self) -> None:
+        """Of a worker that sends no heartbeats an answered call within the lease is enough."""
+        self.assertIs(judge(Pulse(answered=70.0), False, 100.0, LEASE), ONLINE)
+        self.assertIs(judge(Pulse(answered=69.0), False, 100.0, LEASE), UNREACHABLE)
+        self.assertIs(judge(Pulse(heard=100.0), False, 100.0, LEASE), UNREACHABLE)
+
+    def test_when_to_probe(self) -> None:
+        """A probe is due after a failure, before any answer, and half a lease after the last; never two at once."""
+        for pulse, due in (
+            (Pulse(), True),
+            (Pulse(answered=86.0), False),
+            (Pulse(answered=85.0), True),
+            (Pulse(answered=99.0, failed=True), True),
+            (Pulse(answered=1.0, probing=True), False),
+        ):
+            self.assertIs(wants_probe(pulse, 100.0, LEASE), due, pulse)
+
+
+class LivenessTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.ledger = Ledger(self.clock, lambda: 1000.0, MemoryStore())
+        self.probes: list[Deferred[None]] = []
+        self.liveness = Liveness(self.clock, self.ledger, self.probe, LEASE)
+        self.liveness.startService()
+        self.addCleanup(self.liveness.stopService)
+        self.ledger.update_worker(a_worker(state=UNREACHABLE))
+
+    def probe(self, worker: Worker) -> Deferred[None]:
+        self.probes.append(Deferred())
+        return self.probes[-1]
+
+    def state(self) -> WorkerState:
+        return self.ledger.registry.worker("w-1").state
+
+    def go_online(self) -> None:
+        self.liveness.registered("w-1")
+        self.probes.pop().callback(None)
+        self.assertIs(self.state(), ONLINE)
+
+    def test_registering_is_half(self) -> None:
+        """A worker that registered is online once a call to it succeeded, not before."""
+        self.liveness.registered("w-1")
+        self.assertIs(self.state(), UNREACHABLE)
+        self.assertEqual(len(self.probes), 1)
+        self.probes[0].callback(None)
+        self.assertIs(self.state(), ONLINE)
+        self.assertEqual(self.ledger.registry.worker("w-1").last_seen, 1000.0)
+
+    def test_a_worker_that_can_only_call(self) -> None:
+        """A worker whose heartbeats arrive but that can't be called is never online."""
+        self.liveness.registered("w-1")
+        for _ in range(10):
+            for probe in self.probes:
+                probe.errback(Unreachable("w-1"))
+            self.probes.clear()
+            self.liveness.heard("w-1")
+            self.assertIs(self.state(), UNREACHABLE)
+            self.clock.advance(LEASE / 6)
+        self.assertTrue(self.probes)
+
+    def test_silence(self) -> None:
+        """A lease without a heartbeat makes a worker unreachable, and its running jobs unknown since then."""
+        self.go_online()
+        self.ledger.update_job(a_job())
+        self.clock.pump([LEASE / 6] * 6)
+        for probe in self.probes:
+            probe.callback(None)  # calls still succeed: that alone is not enough
+        self.assertIs(self.state(), ONLINE)
+        self.clock.advance(LEASE / 6)
+        self.assertIs(self.state(), UNREACHABLE)
+        job = self.ledger.registry.job("j-1")
+        self.assertEqual((job.state, job.unknown_since), (JobState.UNKNOWN, 1000.0))
+
+    def test_a_start_is_left_to_its_answer(self) -> None:
+        """A job that is starting when its worker drops out of sight is decided by the answer of its start."""
+        self.go_online()
+        self.ledger.update_job(a_job(state=JobState.STARTING))
+        self.liveness.doubtful("w-1")
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.STARTING)
+
+    def test_a_failed_call_asks_a_failed_probe_decides(self) -> None:
+        """One call that fails proves nothing, but a probe follows at once; if that fails too it is out."""
+        self.go_online()
+        call: Deferred[None] = Deferred()
+        observed = self.liveness.observe("w-1", call)
+        call.errback(DeadlineExceeded("query", 10))
+        self.failureResultOf(observed, DeadlineExceeded)
+        self.assertIs(self.state(), ONLINE)
+        self.probes.pop().errback(Unreachable("w-1"))
+        self.assertIs(self.state(), UNREACHABLE)
+
+    def test_any_answer_counts(self) -> None:
+        """An error that the worker itself answered shows that calls to it succeed; a limit of ours shows nothing."""
+        self.liveness.registered("w-1")
+        self.probes.pop().errback(Unreachable("w-1"))
+        for error, state in ((Busy("calls", 4), UNREACHABLE), (NotFound("job", "x"), ONLINE)):
+            call: Deferred[None] = Deferred()
+            observed = self.liveness.observe("w-1", call)
+            call.errback(error)
+            self.failureResultOf(observed, type(error))
+            self.assertIs(self.state(), state)
+
+    def test_back_again(self) -> None:
+        """After the fault heals the next probe brings the worker back."""
+        self.go_online()
+        self.liveness.observe("w-1", _failed(Unreachable("w-1"))).addErrback(lambda _: None)
+        self.probes.pop().errback(Unreachable("w-1"))
+        self.clock.advance(LEASE / 6)
+        self.probes.pop().callback(None)
+        self.assertIs(self.state(), ONLINE)
+
+    def test_probed_while_idle(self) -> None:
+        """A worker nobody calls is probed about every half lease, one probe at a time."""
+        self.go_online()
+        self.clock.pump([LEASE / 6] * 12)
+        self.assertEqual(len(self.probes), 1)
+
+    def test_an_old_probe_says_nothing_of_the_new_process(self) -> None:
+        """The failure of a probe sent before the worker registered anew is ignored."""
+        self.liveness.registered("w-1")
+        self.liveness.registered("w-1")
+        old, new = self.probes
+        new.callback(None)
+        old.errback(Unreachable("w-1"))
+        self.assertIs(self.state(), ONLINE)
+
+    def test_classic_worker(self) -> None:
+        """A worker without heartbeats is kept online, and seen, by the calls it answers."""
+        self.ledger.update_worker(a_worker(boot_id="", state=UNREACHABLE))
+        self.liveness.registered("w-1")
+        for _ in range(5):
+            self.probes.pop().callback(None)
+            self.assertIs(self.state(), ONLINE)
+            self.clock.pump([LEASE / 6] * 3)
+        self.clock.pump([LEASE / 6] * 4)
+        self.assertIs(self.state(), UNREACHABLE)
+
+
+def _failed(error: Exception) -> Deferred[None]:
+    call: Deferred[None] = Deferred()
+    call.errback(error)
+    return call
