@@ -142,7 +142,7 @@ def _shown(value: object) -> str:
         shown = f"[{', '.join(map(_shown, value))}]"
     else:
         shown = str(value)
-    return shown if len(shown) <= 120 else f"{shown[:117]}..."
+    return shown if len(shown) <= 400 else f"{shown[:397]}..."
 
 
 # Checks of one value
