@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.addresses import DialRule
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.liveness import Liveness
+from scheduler.cluster.membership import Membership
+from scheduler.errors import Conflict, Invalid, NotFound, Refused, Unreachable
+from scheduler.model import (
+    Heartbeat,
+    HeartbeatAnswer,
+    JobReport,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Registered,
+    Registration,
+    WorkerState,
+    is_id,
+)
+from scheduler.store.memory import MemoryStore
+from tests.unit.cluster.scripted import ScriptedClient
+from tests.unit.cluster.values import a_job, a_worker
+
+LEASE = 30.0
+HOME = "127.0.0.1"
+
+
+def running(job_id: str = "j-1") -> JobStatus:
+    return JobStatus(job_id, JobState.RUNNING, started_at=900.0)
+
+
+def ended(job_id: str = "j-1") -> JobStatus:
+    return JobStatus(job_id, JobState.FAILED, "exit status 3", started_at=900.0, finished_at=950.0, exit_code=3)
+
+
+class MembershipTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.client = ScriptedClient()
+        self.ledger = Ledger(self.clock, lambda: 1000.0, MemoryStore())
+        self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
+        rule = DialRule([], lambda name: succeed([]), keep_names=False)
+        self.membership = Membership(self.ledger, self.liveness, self.client, rule)
+
+    def register(self, address: str = f"{HOME}:30000", **facts: Any) -> Registered:
+        facts = {"boot_id": "boot"} | facts
+        return self.successResultOf(self.membership.register(Registration(address, **facts), HOME))
+
+    def online(self, **facts: Any) -> str:
+        """Register a worker and answer its probe."""
+        worker_id = self.register(**facts).worker_id
+        self.client.take("probe").answer.callback(None)
+        self.assertIs(self.ledger.registry.worker(worker_id).state, WorkerState.ONLINE)
+        return worker_id
+
+    def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
+        heartbeat = Heartbeat(worker_id, "boot", **facts)
+        return self.successResultOf(self.membership.heartbeat(heartbeat))
+
+    def state(self, job_id: str = "j-1") -> JobState:
+        return self.ledger.registry.job(job_id).state
+
+
+class RegisterTests(MembershipTestCase):
+    def test_a_new_worker(self) -> None:
+        """A worker without an id gets one, and the lease; it is listed as what it said it is."""
+        answer = self.register(name="box", labels={"gpu": "yes"}, slots=2, version="0.1.0")
+        self.assertTrue(is_id(answer.worker_id))
+        self.assertEqual(answer.lease, LEASE)
+        worker = self.ledger.registry.worker("box")
+        self.assertEqual((worker.id, worker.address, worker.slots), (answer.worker_id, f"{HOME}:30000", 2))
+        self.assertEqual(worker.labels, {"name": "box", "gpu": "yes"})
+        self.assertEqual((worker.state, worker.version), (WorkerState.UNREACHABLE, "0.1.0"))
+
+    def test_the_fixed_part_alone(self) -> None:
+        """A worker that tells only its address is known by its id, without slots or version."""
+        worker_id = self.register(boot_id="").worker_id
+        worker = self.ledger.registry.worker(worker_id)
+        self.assertEqual((worker.name, worker.slots, worker.version, worker.classic), (worker_id, None, None, True))
+
+    def test_under_its_id(self) -> None:
+        """A worker that comes back under its id keeps id, drain and jobs, and its old channel is closed."""
+        worker_id = self.online(name="box")
+        self.ledger.update_worker(evolve(self.ledger.registry.worker("box"), draining=True))
+        self.ledger.update_job(a_job(worker_id=worker_id))
+        again = self.register(f"{HOME}:30001", worker_id=worker_id, name="box")
+        self.assertEqual(again.worker_id, worker_id)
+        worker = self.ledger.registry.worker(worker_id)
+        self.assertEqual((worker.address, worker.draining), (f"{HOME}:30001", True))
+        self.assertIn(worker_id, self.client.forgotten)
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_unknown_id(self) -> None:
+        """After a restart of the scheduler a worker keeps the id it brings."""
+        self.assertEqual(self.register(worker_id="w-from-before").worker_id, "w-from-before")
+
+    def test_new_worker_at_a_known_address(self) -> None:
+        """One without an id at a known address replaces the old entry, whose jobs are lost."""
+        old = self.online(name="box")
+        self.ledger.update_job(a_job(worker_id=old))
+        new = self.register(name="box").worker_id
+        self.assertNotEqual(new, old)
+        self.assertEqual([worker.id for worker in self.ledger.registry.workers()], [new])
+        job = self.ledger.registry.job("j-1")
+        self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
+
+    def test_known_worker_at_anothers_address(self) -> None:
+        """One that held an id at another's address makes the other doubtful, not forgotten."""
+        old = self.online(name="a")
+        self.register(worker_id="w-b", name="b")
+        self.assertIs(self.ledger.registry.worker(old).state, WorkerState.UNREACHABLE)
+
+    def test_a_live_name_is_unique(self) -> None:
+        """The name of a worker that is online is taken; that of one that is not can be had."""
+        first = self.online(name="box")
+        taken = self.membership.register(Registration(f"{HOME}:30001", name="box"), HOME)
+        self.assertIn(first, str(self.failureResultOf(taken, Conflict).value))
+        self.liveness.doubtful(first)
+        self.register(f"{HOME}:30001", name="box")
+
+    def test_bad_registrations(self) -> None:
+        """What is no id, name, label or address is refused, by the name of its field, and changes nothing."""
+        for field, facts in (
+            ("address", {"address": "unix:/run/x"}),
+            ("workerID", {"worker_id": "../x"}),
+            ("workerID", {"worker_id": "x" * 65}),
+            ("name", {"name": "a\nb"}),
+            ("name", {"name": "a b"}),
+            ("name", {"name": "-a"}),
+            ("labels", {"labels": {"": "x"}}),
+            ("labels", {"labels": {"a": "x\x00"}}),
+            ("labels", {"labels": {str(number): "" for number in range(65)}}),
+        ):
+            registration = Registration(**({"address": f"{HOME}:30000"} | facts))
+            failure = self.failureResultOf(self.membership.register(registration, HOME), Invalid)
+            self.assertEqual(failure.value.field, field, facts)
+        refused = self.membership.register(Registration("169.254.169.254:80"), HOME)
+        self.failureResultOf(refused, Refused)
+        self.assertEqual(self.ledger.registry.workers(), [])
+
+
+class DeregisterTests(MembershipTestCase):
+    def test_gone_and_back(self) -> None:
+        """A deregistered worker is no worker any more and its jobs are unknown; registering restores both."""
+        worker_id = self.online(name="box")
+        self.ledger.update_job(a_job(worker_id=worker_id))
+        self.successResultOf(self.membership.deregister(worker_id))
+        self.assertEqual(self.ledger.registry.workers(), [])
+        self.assertIs(self.state(), JobState.UNKNOWN)
+        self.register(worker_id=worker_id, name="box")
+        self.beat(worker_id, running=("j-1",))
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_nobody(self) -> None:
+        """Who is not known can't leave."""
+        self.failureResultOf(self.membership.deregister("w-9"), NotFound)
+
+
+class HeartbeatTests(MembershipTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.online(worker_id="w-1")
+
+    def test_unknown_worker(self) -> None:
+        """A heartbeat of a worker that is not known says: register again."""
+        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-9", "boot")), NotFound)
+
+    def test_an_end_is_kept_then_acknowledged(self) -> None:
+        """An end is acknowledged once it is recorded, and again when its acknowledgement was lost."""
+        self.ledger.update_job(a_job())
+        for _ in range(2):
+            self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ("j-1",))
+        job = self.ledger.registry.job("j-1")
+        self.assertEqual((job.state, job.exit_code, job.finished_at), (JobState.FAILED, 3, 950.0))
+
+    def test_a_later_story_changes_nothing(self) -> None:
+        """A final state stays what it was, whatever the worker says later."""
+        self.ledger.update_job(a_job(state=JobState.LOST))
+        self.beat("w-1", ended=(JobReport(ended()),), running=("j-1",))
+        self.assertIs(self.state(), JobState.LOST)
+
+    def test_unknown_jobs_are_described_and_adopted(self) -> None:
+        """A job never heard of, running or ended, is asked about and then known with its spec."""
+        answer = self.beat("w-1", running=("j-1",), ended=(JobReport(ended("j-2")),))
+        self.assertEqual(set(answer.describe), {"j-1", "j-2"})
+        self.assertEqual(answer.acknowledged, ())
+        spec = JobSpec(command="sleep", args=("9",))
+        answer = self.beat(
+            "w-1",
+            running=("j-1",),
+            ended=(JobReport(ended("j-2")),),
+            described=(JobReport(running(), spec, 800.0), JobReport(ended("j-2"), spec, 801.0)),
+        )
+        self.assertEqual((self.state("j-1"), self.state("j-2")), (JobState.RUNNING, JobState.FAILED))
+        self.assertEqual(self.ledger.registry.job("j-1").spec, spec)
+        self.assertIn("j-2", answer.acknowledged)
+
+    def test_running_ends_unknown(self) -> None:
+        """A job that was unknown and is listed runs."""
+        self.ledger.update_job(a_job(state=JobState.UNKNOWN, started_at=900.0, unknown_since=990.0))
+        self.assertEqual(self.beat("w-1", running=("j-1",)).describe, ())
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_unmentioned_and_not_known_there(self) -> None:
+        """A job the worker does not mention is asked about; without a record there it is lost, by name."""
+        self.ledger.update_job(a_job())
+        self.beat("w-1")
+        self.beat("w-1")  # asks no second time meanwhile
+        call = self.client.take("query_job")
+        self.assertEqual(call.args, ("j-1",))
+        self.assertEqual(self.client.calls, [])
+        call.answer.errback(NotFound("job", "j-1"))
+        job = self.ledger.registry.job("j-1")
+        self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))
+
+    def test_unmentioned_but_there(self) -> None:
+        """A heartbeat that crossed the start of a job does not lose it."""
+        self.ledger.update_job(a_job())
+        self.beat("w-1")
+        self.client.take("query_job").answer.callback(running())
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_unmentioned_and_no_answer(self) -> None:
+        """What can't be asked is not concluded; the next heartbeat asks again."""
+        self.ledger.update_job(a_job())
+        self.beat("w-1")
+        self.client.take("query_job").answer.errback(Unreachable("w-1"))
+        self.assertIs(self.state(), JobState.RUNNING)
+        self.beat("w-1")
+        self.client.take("query_job")
+
+    def test_a_start_under_way_is_not_asked_about(self) -> None:
+        """A job that is starting is left to the answer of its start."""
+        self.ledger.update_job(a_job(state=JobState.STARTING))
+        self.beat("w-1")
+        self.assertEqual(self.client.calls, [])
+
+    def test_anothers_job(self) -> None:
+        """A worker has no say in another's job."""
+        self.ledger.update_worker(a_worker("w-2"))
+        self.ledger.update_job(a_job(worker_id="w-2"))
+        self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ())
+        self.assertIs(self.state(), JobState.RUNNING)
