@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from scheduler.cluster.output import Outputs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from scheduler.cluster.addresses import DialRule
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.liveness import Liveness
+from scheduler.cluster.membership import Membership
+from scheduler.cluster.service import STOP_MARGIN, Cluster
+from scheduler.errors import (
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    NotFound,
+    ShuttingDown,
+    StartUnanswered,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.interfaces import IScheduler, JobFilter, Target
+from scheduler.model import Heartbeat, Job, JobReport, JobSpec, JobState, JobStatus, Worker, WorkerState
+from scheduler.store.memory import MemoryStore
+from tests.unit.cluster.scripted import Call, ScriptedClient
+from tests.unit.cluster.values import a_job, a_worker
+
+ECHO = JobSpec(command="echo")
+ANY = Target(selector={})
+W1 = Target(worker="w-1")
+
+
+class ClusterTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.client = ScriptedClient()
+        self.ledger = Ledger(self.clock, lambda: 1000.0, MemoryStore())
+        liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
+        rule = DialRule([], lambda name: succeed([]), keep_names=False)
+        self.membership = Membership(self.ledger, liveness, self.client, rule)
+        outputs = Outputs(self.clock, self.client, self.ledger.registry)
+        self.cluster = Cluster(self.ledger, self.client, self.membership, outputs)
+        self.add(a_worker())
+
+    def add(self, *things: Worker | Job) -> None:
+        for thing in things:
+            if isinstance(thing, Worker):
+                self.ledger.update_worker(thing)
+            else:
+                self.ledger.update_job(thing)
+
+    def only_job(self) -> Job:
+        (job,) = self.ledger.registry.matching(JobFilter())
+        return job
+
+    def jobs(self) -> list[Job]:
+        return list(self.ledger.registry.matching(JobFilter()))
+
+
+class SubmitTests(ClusterTestCase):
+    def submit(self, spec: JobSpec = ECHO, target: Target = W1) -> tuple[Deferred[Job], Call]:
+        answer = self.cluster.submit(spec, target)
+        self.assertNoResult(answer)
+        return answer, self.client.take("start_job")
+
+    def test_interface(self) -> None:
+        """The cluster is what the HTTP API may ask."""
+        self.assertTrue(verifyObject(IScheduler, self.cluster))
+
+    def test_start(self) -> None:
+        """A submitted job is starting while its worker is called, and running once it answered."""
+        answer, call = self.submit()
+        job = self.only_job()
+        self.assertEqual((job.state, job.worker_name, job.created_at), (JobState.STARTING, "w-1", 1000.0))
+        self.assertEqual(call.args, (job,))
+        call.answer.callback(JobStatus(job.id, JobState.RUNNING, started_at=1000.5))
+        started = self.successResultOf(answer)
+        self.assertEqual((started.state, started.started_at, started.remote_id), (JobState.RUNNING, 1000.5, None))
+
+    def test_what_the_worker_refuses(self) -> None:
+        """A job its worker will not run exists and has failed, with the reason."""
+        answer, call = self.submit()
+        call.answer.callback(JobStatus(self.only_job().id, JobState.FAILED, "command 'echo' is not allowed"))
+        self.assertEqual(self.successResultOf(answer).reason, "command 'echo' is not allowed")
+
+    def test_an_id_of_its_own(self) -> None:
+        """The id in the API is ours; what the worker chose is kept to call it by."""
+        answer, call = self.submit()
+        call.answer.callback(JobStatus("theirs", JobState.RUNNING))
+        job = self.successResultOf(answer)
+        self.assertEqual((job.id_on_worker, self.cluster.job(job.id)), ("theirs", job))
+
+    def test_nothing_was_sent(self) -> None:
+        """A start that never left is the caller's error and no job."""
+        for error in (Unreachable("w-1"), Busy("calls of w-1", 4), Unsupported("w-1", "StartJob"), ShuttingDown()):
+            answer, call = self.submit()
+            call.answer.errback(error)
+            self.failureResultOf(answer, type(error))
+            self.assertEqual((self.jobs(), self.ledger.registry.load("w-1")), ([], 0))
+
+    def test_sent_and_not_answered(self) -> None:
+        """A start that may have arrived is an unknown job, and the error names it."""
+        for error in (Unreachable("w-1", sent=True), DeadlineExceeded("start", 10)):
+            answer, call = self.submit()
+            call.answer.errback(error)
+            job_id = self.failureResultOf(answer, StartUnanswered).value.job_id
+            job = self.cluster.job(job_id)
+            self.assertEqual((job.state, job.unknown_since), (JobState.UNKNOWN, 1000.0))
+
+    def test_fault(self) -> None:
+        """A fault leaves a job that may have come up unknown; a worker of the fixed part has started none."""
+        answer, call = self.submit()
+        call.answer.errback(WorkerFault("w-1", "boom"))
+        self.failureResultOf(answer, WorkerFault)
+        self.assertIs(self.only_job().state, JobState.UNKNOWN)
+        self.ledger.drop_job(self.only_job())
+        self.add(a_worker(boot_id="", slots=None))
+        answer, call = self.submit()
+        call.answer.errback(WorkerFault("w-1", "boom"))
+        self.failureResultOf(answer, WorkerFault)
+        self.assertIs(self.only_job().state, JobState.FAILED)
+
+    def test_a_heartbeat_is_faster(self) -> None:
+        """An end that the heartbeat brings before the answer of the start stands."""
+        answer, call = self.submit()
+        job = self.only_job()
+        ended = JobStatus(job.id, JobState.SUCCEEDED, finished_at=1001.0, exit_code=0)
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),))))
+        call.answer.callback(JobStatus(job.id, JobState.RUNNING))
+        self.assertIs(self.successResultOf(answer).state, JobState.SUCCEEDED)
+
+    def test_hanging_up_undoes_nothing(self) -> None:
+        """A client that goes away leaves the start to go on."""
+        answer, call = self.submit()
+        answer.addErrback(lambda _: None).cancel()
+        call.answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        self.assertIs(self.only_job().state, JobState.RUNNING)
+
+    def test_named_worker(self) -> None:
+        """A named worker must be known, not draining, reachable; its slots do not bind."""
+        self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-9")), NotFound)
+        self.add(a_worker("w-2", draining=True), a_worker("w-3", state=WorkerState.UNREACHABLE))
+        self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-2")), Conflict)
+        self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-3")), Unreachable)
+        self.add(a_worker("w-4", slots=0))
+        self.submit(target=Target(worker="w-4"))
+
+    def test_fixed_part(self) -> None:
+        """A worker of the fixed part takes a command and a path; more is not supported."""
+        self.add(a_worker("old", boot_id="", slots=None))
+        more = self.cluster.submit(JobSpec(command="sh", args=("x",)), Target(worker="old"))
+        self.failureResultOf(more, Unsupported)
+        self.submit(JobSpec(command="sh", path="x", labels={"team": "blue"}), Target(worker="old"))
+
+    def test_two_at_once_take_two_slots(self) -> None:
+        """Starts under way count: the second goes to the next worker, the third is refused."""
+        self.add(a_worker("w-1", slots=1), a_worker("w-2", slots=1))
+        _, first = self.submit(target=ANY)
+        _, second = self.submit(target=ANY)
+        self.assertEqual({first.worker_id, second.worker_id}, {"w-1", "w-2"})
+        self.assertIn("slots", str(self.failureResultOf(self.cluster.submit(ECHO, ANY)).value))
+
+    def test_shutting_down(self) -> None:
+        """A shutdown waits for the starts under way and refuses new ones."""
+        answer, call = self.submit()
+        down = self.cluster.shut_down()
+        self.assertNoResult(down)
+        self.failureResultOf(self.cluster.submit(ECHO, W1), ShuttingDown)
+        self.assertEqual(self.cluster.readiness().reasons, ("shutting down",))
+        call.answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        self.successResultOf(down)
+        self.successResultOf(answer)
+
+
+class QueryTests(ClusterTestCase):
+    def test_the_worker_is_asked(self) -> None:
+        """A query of an unfinished job asks its worker; those at the same moment share the call."""
+        self.add(a_job())
+        answers = [self.cluster.query("w-1", "j-1") for _ in range(3)]
+        call = self.client.take("query_job")
+        self.assertEqual(self.client.calls, [])
+        call.answer.callback(JobStatus("j-1", JobState.FAILED, "exit status 3", exit_code=3))
+        self.assertEqual([self.successResultOf(answer).exit_code for answer in answers], [3, 3, 3])
+
+    def test_a_finished_one_is_not(self) -> None:
+        """Of a finished job nobody is asked, even when its worker has gone."""
+        self.add(a_job(state=JobState.SUCCEEDED))
+        self.ledger.remove_worker("w-1")
+        self.assertIs(self.successResultOf(self.cluster.query("w-1", "j-1")).state, JobState.SUCCEEDED)
+
+    def test_not_found(self) -> None:
+        """An unknown worker, an unknown job and another worker's job are not found."""
+        self.add(a_job(), a_worker("w-2"))
+        for worker, job_id, kind in (("w-9", "j-1", "worker"), ("w-1", "j-9", "job"), ("w-2", "j-1", "job")):
+            error = self.failureResultOf(_call(self.cluster.query, worker, job_id), NotFound).value
+            self.assertEqual(error.kind, kind)
+
+    def test_unreachable(self) -> None:
+        """Of a job whose worker can't be reached there is no answer."""
+        self.add(a_job(state=JobState.UNKNOWN), a_worker(state=WorkerState.UNREACHABLE))
+        self.failureResultOf(self.cluster.query("w-1", "j-1"), Unreachable)
+
+    def test_no_record(self) -> None:
+        """A job its worker does not know is lost."""
+        self.add(a_job())
+        answer = self.cluster.query("w-1", "j-1")
+        self.client.take("query_job").answer.errback(NotFound("job", "j-1"))
+        job = self.successResultOf(answer)
+        self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))
+
+    def test_one_hangs_up(self) -> None:
+        """One asker that goes away does not spoil the answer for the other."""
+        self.add(a_job())
+        first, second = self.cluster.query("w-1", "j-1"), self.cluster.query("w-1", "j-1")
+        first.addErrback(lambda _: None).cancel()
+        self.client.take("query_job").answer.callback(JobStatus("j-1", JobState.SUCCEEDED, exit_code=0))
+        self.assertIs(self.successResultOf(second).state, JobState.SUCCEEDED)
+
+
+class StopTests(ClusterTestCase):
+    def end(self, state: JobState) -> None:
+        ended = JobStatus("j-1", state, "signal: terminated", finished_at=1001.0, signal="SIGTERM")
+        heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended),))
+        self.successResultOf(self.membership.heartbeat(heartbeat))
+
+    def test_stop_waits_for_the_end(self) -> None:
+        """A stop is answered once the end of the job has been reported."""
+        self.add(a_job())
+        answer = self.cluster.stop("j-1")
+        self.client.take("stop_job").answer.callback(None)
+        self.assertNoResult(answer)
+        self.assertEqual(self.cluster.job("j-1").stop_requested_at, 1000.0)
+        self.end(JobState.STOPPED)
+        self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
+
+    def test_no_end_in_time(self) -> None:
+        """A stop whose job has not ended within its grace and a margin is not called one."""
+        self.add(a_job(spec=JobSpec(command="x", stop_grace=3.0)))
+        answer = self.cluster.stop("j-1")
+        self.client.take("stop_job").answer.callback(None)
+        self.clock.advance(3.0 + STOP_MARGIN)
+        self.failureResultOf(answer, DeadlineExceeded)
+
+    def test_ended_already(self) -> None:
+        """Of an ended job nothing is asked."""
+        self.add(a_job(state=JobState.SUCCEEDED))
+        self.assertIs(self.successResultOf(self.cluster.stop("j-1", "w-1")).state, JobState.SUCCEEDED)
+        self.assertEqual(self.client.calls, [])
+
+    def test_unreachable(self) -> None:
+        """A stop that can't be delivered is refused, and the job not marked."""
+        self.add(a_job(), a_worker(state=WorkerState.UNREACHABLE))
+        self.failureResultOf(self.cluster.stop("j-1"), Unreachable)
+        self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
+
+    def test_no_record(self) -> None:
+        """A job its worker does not know is lost, which is an end."""
+        self.add(a_job())
+        answer = self.cluster.stop("j-1")
+        self.client.take("stop_job").answer.errback(NotFound("job", "j-1"))
+        self.assertIs(self.successResultOf(answer).state, JobState.LOST)
+
+    def test_while_starting(self) -> None:
+        """A stop of a job that is starting is sent once the start was answered."""
+        self.cluster.submit(ECHO, W1)
+        start = self.client.take("start_job")
+        job_id = self.only_job().id
+        self.cluster.stop(job_id)
+        self.assertEqual(self.client.calls, [])
+        start.answer.callback(JobStatus(job_id, JobState.RUNNING))
+        self.assertEqual(self.client.take("stop_job").args, (job_id,))
+
+    def test_of_another_worker(self) -> None:
+        """A stop that names the wrong worker stops nothing."""
+        self.add(a_job(), a_worker("w-2"))
+        self.failureResultOf(_call(self.cluster.stop, "j-1", "w-2"), NotFound)
+        self.assertEqual(self.client.calls, [])
+
+    def test_matching(self) -> None:
+        """All that match are stopped; one that can't be is answered as it is."""
+        self.add(a_worker("w-2", state=WorkerState.UNREACHABLE))
+        self.add(a_job(), a_job("j-2", JobState.UNKNOWN, "w-2"), a_job("j-3", JobState.FAILED))
+        answer = self.cluster.stop_matching(JobFilter())
+        self.client.take("stop_job").answer.callback(None)
+        self.end(JobState.STOPPED)
+        stopped = {job.id: job.state for job in self.successResultOf(answer)}
+        self.assertEqual(stopped, {"j-1": JobState.STOPPED, "j-2": JobState.UNKNOWN})
+
+
+class WorkersTests(ClusterTestCase):
+    def test_view(self) -> None:
+        """A worker is shown with the number of its jobs that have not ended."""
+        self.add(a_job(), a_job("j-2", JobState.SUCCEEDED))
+        (view,) = self.cluster.workers()
+        self.assertEqual((view, view.running_jobs), (self.cluster.worker("w-1"), 1))
+
+    def test_drain_and_resume(self) -> None:
+        """A drained worker takes no job until it is resumed."""
+        self.assertTrue(self.successResultOf(self.cluster.drain("w-1")).worker.draining)
+        self.failureResultOf(self.cluster.submit(ECHO, ANY), Conflict)
+        self.assertFalse(self.successResultOf(self.cluster.resume("w-1")).worker.draining)
+        self.cluster.submit(ECHO, ANY)
+        self.client.take("start_job")
+
+    def test_forget(self) -> None:
+        """One that is online can't be forgotten; one that is not goes, and its jobs are lost."""
+        self.add(a_job(state=JobState.UNKNOWN))
+        self.failureResultOf(self.cluster.forget("w-1"), Conflict)
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.successResultOf(self.cluster.forget("w-1"))
+        self.assertEqual(self.cluster.workers(), ())
+        job = self.cluster.job("j-1")
+        self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
+
+    def test_forget_one_that_deregistered(self) -> None:
+        """One that deregistered and will not come back can be forgotten by its id, so its jobs are lost."""
+        self.add(a_job())
+        self.successResultOf(self.membership.deregister("w-1"))
+        self.successResultOf(self.cluster.forget("w-1"))
+        self.assertIs(self.cluster.job("j-1").state, JobState.LOST)
+        self.failureResultOf(self.cluster.forget("w-1"), NotFound)
+
+    def test_readiness(self) -> None:
+        """Ready is ready, with how many workers are online."""
+        self.add(evolve(a_worker("w-2"), state=WorkerState.UNREACHABLE))
+        readiness = self.cluster.readiness()
+        self.assertEqual((readiness.ready, readiness.workers_online), (True, 1))
+
+
+def _call(function: Any, *args: Any) -> Deferred[Any]:
+    """A refusal may come at once or later."""
+    try:
+        answer: Deferred[Any] = function(*args)
+    except NotFound as error:
+        answer = Deferred()
+        answer.errback(error)
+    return answer
