@@ -94,7 +94,7 @@ class Table:
         """``ConfigError`` if it holds what was not asked for."""
         for key, value in self._values.items():
             if key not in self._known:
-                close = get_close_matches(key, self._known, 1)
+                close = get_close_matches(key, self._known, 1, cutoff=0.75)
                 known = ", ".join(dict.fromkeys(self._known))
                 raise self.error(
                     key, value, f"unknown key; {f'did you mean {close[0]}?' if close else f'known: {known}'}"
