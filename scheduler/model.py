@@ -17,6 +17,8 @@ from attrs import field, frozen
 #: What an id from outside must match before it becomes the name of anything.
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 #: Seconds between TERM and KILL when a job does not say.
 DEFAULT_STOP_GRACE = 10.0
 
@@ -24,6 +26,17 @@ DEFAULT_STOP_GRACE = 10.0
 def is_id(text: str) -> bool:
     """Whether ``text`` may be the id of a worker or a job."""
     return ID_PATTERN.fullmatch(text) is not None
+
+
+def env_name_problem(name: str) -> str | None:
+    """Why a job may not be given an environment variable of that name; ``None`` when it may."""
+    if _ENV_NAME.fullmatch(name) is None:
+        return "is not a name of letters, digits and '_' that does not begin with a digit"
+    if name.startswith("LD_"):
+        return "belongs to the dynamic linker (LD_*) and can't be set"
+    if name.startswith("SCHEDULER_") or name == "NOTIFY_SOCKET":
+        return "is not for jobs to be given (SCHEDULER_*, NOTIFY_SOCKET)"
+    return None
 
 
 def _frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
