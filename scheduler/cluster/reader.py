@@ -1,0 +1,149 @@
+"""One follower's place in one stream of one job.
+
+It is served from its tail's window, or waits there for bytes to come by the
+stream, or pulls; ``scheduler.cluster.tail`` tells when. Here is decided what a
+failure means to a follower. While the job has not ended it is worth waiting for
+its worker, without limit. The output of one that has ended is there or is not:
+a reader that got nothing yet fails at once, one under way after ``GIVE_UP``.
+"""
+
+from __future__ import annotations
+
+import math
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scheduler.cluster.extent import NOT_STARTED, length, nothing, without_record, without_worker
+from scheduler.cluster.tail import Tail
+from scheduler.errors import (
+    Busy,
+    DeadlineExceeded,
+    NotFound,
+    OffsetBeyondEnd,
+    SchedulerError,
+    Unavailable,
+    Unreachable,
+    WorkerFault,
+)
+from scheduler.interfaces import IOutputReader
+from scheduler.model import Chunk, Job, JobState, Worker, WorkerState
+
+#: Bytes handed out, or asked for, at once.
+PIECE = 1024 * 1024
+
+#: Seconds without a byte after which a reader under way gives up on the worker of a job that has ended, and any
+#: reader on one that answers with faults.
+GIVE_UP, GIVE_UP_ON_FAULTS = 30.0, 5.0
+
+
+@implementer(IOutputReader)
+class Reader:
+    """Joins ``tail`` and leaves it when it is over."""
+
+    _log = Logger()
+
+    def __init__(self, tail: Tail, offset: int) -> None:
+        self.offset = offset
+        #: Why it is over; ``None`` while it is not.
+        self.error: Exception | None = None
+        self._tail = tail
+        # nothing was read yet
+        self._fresh = True
+        # the next bytes come by the stream, as far as is known; else they must be pulled
+        self._live = tail.window.start <= offset <= tail.window.end
+        self._waiting: Deferred[Chunk] | None = None
+        self._pulling: Deferred[Chunk] | None = None
+        tail.join(self)
+        if self._live and not tail.job.state.final:
+            self._demand()
+
+    def read(self) -> Deferred[Chunk]:
+        if self.error is not None:
+            return fail(self.error)
+        assert self._waiting is None, "one read at a time"
+        waiting: Deferred[Chunk] = Deferred(lambda _: self.close())
+        self._waiting = waiting
+        self.advance()
+        return waiting
+
+    def close(self) -> None:
+        self.fail(CancelledError())
+
+    def fail(self, error: Exception) -> None:
+        """It is over: a read that waits fails, and so do all that come later."""
+        if self.error is not None:
+            return
+        self.error = error
+        waiting, self._waiting = self._waiting, None
+        pulling, self._pulling = self._pulling, None
+        self._tail.leave(self)
+        if pulling is not None:
+            pulling.cancel()
+        if waiting is not None:
+            waiting.errback(error)
+
+    def advance(self) -> None:
+        """Serve the read that waits, if one does, or see to it that it can be served."""
+        if self._waiting is None or self._pulling is not None:
+            return
+        tail = self._tail
+        data = tail.window.read(self.offset, PIECE)
+        size = tail.window.end if tail.ended else length(tail.job, tail.stream)
+        if data:
+            end = tail.ended and self.offset + len(data) == size
+            self._give(Chunk(data, self.offset, end, tail.window.end))
+        elif size is not None and self.offset >= size:
+            self._give_or_fail(nothing, self.offset, size)
+        else:
+            self._demand()
+
+    def unfollow(self, error: BaseException) -> None:
+        """The stream can't be had: pull. ``Busy`` is told to one who has got nothing yet, to try again later."""
+        if not self._live:
+            return
+        self._live = False
+        if self._fresh and isinstance(error, Busy):
+            self.fail(error)
+
+    def _demand(self) -> None:
+        """Have the next bytes come, by the stream or by a pull, or wait until something changes."""
+        tail = self._tail
+        if self.offset < tail.window.start:
+            self._live = False
+        if tail.held or (self._live and tail.reaches(self.offset)):
+            return
+        job, worker = tail.job, tail.worker
+        if tail.void:
+            self.fail(NotFound("job", job.id))
+        elif worker is None and job.state is JobState.LOST:
+            self.fail(without_worker(job))
+        elif worker is None:
+            self._hold(without_worker(job))
+        elif worker.state is not WorkerState.ONLINE or job.state in NOT_STARTED:
+            self._hold(Unreachable(worker.name))
+        elif self._live and not job.state.final:
+            tail.follow(worker, self.offset)
+        else:
+            self._pull(worker, job)
+
+    def _hold(self, error: SchedulerError) -> None:
+        """Wait for another try, or fail with ``error`` if there were enough."""
+        if self._tail.failing_for >= self._patience(error):
+            self.fail(error)
+        else:
+            self._tail.hold()
+
+    def _patience(self, error: SchedulerError) -> float:
+        if isinstance(error, WorkerFault):
+            return GIVE_UP_ON_FAULTS
+        if not self._tail.job.state.final:
+            return math.inf
+        return 0.0 if self._fresh else GIVE_UP
+
+    def _pull(self, worker: Worker, job: Job) -> None:
+        pulling = self._tail.client.read_output(worker, job.id_on_worker, self._tail.stream, self.offset, PIECE)
+        self._pulling = pulling
+        pulling.addCallbacks(self._pulled, self._pull_failed, callbackArgs=(worker,))
