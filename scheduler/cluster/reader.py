@@ -10,6 +10,8 @@ a reader that got nothing yet fails at once, one under way after ``GIVE_UP``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
@@ -22,7 +24,6 @@ from scheduler.errors import (
     Busy,
     DeadlineExceeded,
     NotFound,
-    OffsetBeyondEnd,
     SchedulerError,
     Unavailable,
     Unreachable,
@@ -93,6 +94,7 @@ class Reader:
         data = tail.window.read(self.offset, PIECE)
         size = tail.window.end if tail.ended else length(tail.job, tail.stream)
         if data:
+            self._live = True
             end = tail.ended and self.offset + len(data) == size
             self._give(Chunk(data, self.offset, end, tail.window.end))
         elif size is not None and self.offset >= size:
@@ -100,20 +102,20 @@ class Reader:
         else:
             self._demand()
 
-    def unfollow(self, error: BaseException) -> None:
+    def unfollow(self, reason: Failure) -> None:
         """The stream can't be had: pull. ``Busy`` is told to one who has got nothing yet, to try again later."""
         if not self._live:
             return
         self._live = False
-        if self._fresh and isinstance(error, Busy):
-            self.fail(error)
+        if self._fresh and isinstance(reason.value, Busy):
+            self.fail(reason.value)
 
     def _demand(self) -> None:
         """Have the next bytes come, by the stream or by a pull, or wait until something changes."""
         tail = self._tail
         if self.offset < tail.window.start:
             self._live = False
-        if tail.held or (self._live and tail.reaches(self.offset)):
+        if tail.held or (tail.reaches(self.offset) and (self._live or self.offset == tail.window.end)):
             return
         job, worker = tail.job, tail.worker
         if tail.void:
@@ -147,3 +149,55 @@ class Reader:
         pulling = self._tail.client.read_output(worker, job.id_on_worker, self._tail.stream, self.offset, PIECE)
         self._pulling = pulling
         pulling.addCallbacks(self._pulled, self._pull_failed, callbackArgs=(worker,))
+
+    def _pulled(self, chunk: Chunk, worker: Worker) -> None:
+        self._pulling = None
+        if self.error is not None:
+            return
+        if chunk.offset != self.offset:
+            self._hold(WorkerFault(worker.name, f"output of offset {chunk.offset}, not {self.offset}"))
+        elif chunk.data or chunk.end:
+            self._live = chunk.next_offset >= chunk.size
+            self._tail.progressed()
+            self._give(chunk)
+        elif self._tail.job.state.final:
+            self._hold(Unavailable(f"the output of job {self._tail.job.id!r} has not come to its end"))
+        else:
+            self._live = True
+            self.advance()
+
+    def _pull_failed(self, reason: Failure) -> None:
+        self._pulling = None
+        if self.error is not None:
+            return
+        error, job = reason.value, self._tail.job
+        assert isinstance(error, Exception)
+        if isinstance(error, NotFound) and job.state.final:
+            self._give_or_fail(without_record, job, self._tail.stream, self.offset)
+        elif isinstance(error, Busy) and self._fresh:
+            self.fail(error)
+        elif isinstance(error, NotFound | Unavailable | DeadlineExceeded | WorkerFault):
+            self._hold(error)
+        else:
+            if not isinstance(error, SchedulerError):
+                self._log.failure("reading output of job {job_id} went wrong", reason, job_id=job.id)
+            self.fail(error)
+
+    def _give_or_fail(self, find: Callable[..., Chunk], *args: Any) -> None:
+        try:
+            chunk = find(*args)
+        except SchedulerError as error:
+            self.fail(error)
+        else:
+            self._give(chunk)
+
+    def _give(self, chunk: Chunk) -> None:
+        waiting, self._waiting = self._waiting, None
+        assert waiting is not None
+        self._fresh = False
+        self.offset = chunk.next_offset
+        if chunk.end:
+            self.close()
+        else:
+            self._tail.came_to(self.offset)
+        waiting.callback(chunk)

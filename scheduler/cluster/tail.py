@@ -53,7 +53,7 @@ class Follower(Protocol):
     def advance(self) -> None:
         """Something changed: bytes came, or what failed may be tried again."""
 
-    def unfollow(self, error: BaseException) -> None:
+    def unfollow(self, reason: Failure) -> None:
         """The stream can't be had, so it is no way to the next bytes."""
 
     def fail(self, error: Exception) -> None:
@@ -262,14 +262,14 @@ class Tail:
         self._let_go()
         if self._clock.seconds() - self._started_at > LAST_DELAY:
             self.progressed()  # it was fine
-        error = result.value if result is not None else Unavailable("the output ended without its end")
-        self._log.debug("output of job {job_id} was cut: {why}", job_id=self._job.id, why=str(error))
-        if result is not None and not isinstance(error, SchedulerError):
-            self._log.failure("streaming output of job {job_id} went wrong", result, job_id=self._job.id)
+        reason = result or Failure(Unavailable("the output ended without its end"))
+        self._log.debug("output of job {job_id} was cut: {why}", job_id=self._job.id, why=str(reason.value))
+        if not reason.check(SchedulerError):
+            self._log.failure("streaming output of job {job_id} went wrong", reason, job_id=self._job.id)
         self.hold()
-        if isinstance(error, Busy) or not isinstance(error, Unavailable | DeadlineExceeded):
+        if reason.check(Busy) or not reason.check(Unavailable, DeadlineExceeded):
             for follower in list(self._followers):
-                follower.unfollow(error)
+                follower.unfollow(reason)
 
     def _let_go(self) -> None:
         """Cancel the stream, if one runs."""

@@ -1,0 +1,109 @@
+"""The output of jobs, for all who read it: live from any offset, or what is there now.
+
+A live reader (``scheduler.cluster.reader``) shares one stream to the worker with
+all others of the same output (``scheduler.cluster.tail``). A snapshot is one call
+to the worker. No output is kept here: the worker's spool is the only truth.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from scheduler.cluster.extent import NOT_STARTED, length, nothing, without_record, without_worker
+from scheduler.cluster.reader import Reader
+from scheduler.cluster.registry import Registry
+from scheduler.cluster.tail import Tail
+from scheduler.cluster.window import Window
+from scheduler.errors import NotFound, ShuttingDown, Unreachable, Unsupported
+from scheduler.interfaces import IOutputReader, IWorkerClient
+from scheduler.model import Chunk, Job, Stream, WorkerState
+
+#: Bytes of a followed stream that are kept at its live end.
+WINDOW = 4 * 1024 * 1024
+
+#: What a worker of the fixed part lacks.
+CAPABILITY = "reading the output of jobs"
+
+
+class Outputs:
+    """One for each scheduler. ``clock`` measures patience, ``window`` is in bytes."""
+
+    def __init__(self, clock: IReactorTime, client: IWorkerClient, registry: Registry, window: int = WINDOW) -> None:
+        self._clock = clock
+        self._client = client
+        self._registry = registry
+        self._window = window
+        # worker id -> what is followed of its jobs
+        self._tails: dict[str | None, dict[tuple[str, Stream], Tail]] = {}
+        self._stopping = False
+
+    def open(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
+        """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``, ``ShuttingDown`` are raised."""
+        job = self._job(job_id)
+        of_worker = self._tails.setdefault(job.worker_id, {})
+        tail = of_worker.get((job_id, stream))
+        if tail is None:
+            window = Window(self._window)
+            window.reset(offset)
+            tail = Tail(self._clock, self._client, self._registry, job, stream, window, self._drop)
+            of_worker[job_id, stream] = tail
+        reader = Reader(tail, offset)
+        if reader.error is not None:
+            raise reader.error
+        return reader
+
+    def read(self, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
+        """What ``IScheduler.read_output`` promises; ``Unavailable`` for a job that is lost with its output."""
+        return Deferred.fromCoroutine(self._read(job_id, stream, offset, size))
+
+    def job_changed(self, job: Job) -> None:
+        """It is new in the registry, or another than before."""
+        for stream in Stream:
+            tail = self._tails.get(job.worker_id, {}).get((job.id, stream))
+            if tail is not None:
+                tail.job_changed()
+
+    def worker_changed(self, worker_id: str) -> None:
+        """It gave a sign of life, is another than before, or is gone."""
+        for tail in list(self._tails.get(worker_id, {}).values()):
+            if tail.held:
+                tail.wake()
+
+    def shut_down(self) -> None:
+        """Every reader fails with ``ShuttingDown``, now or when it reads; no stream is left."""
+        self._stopping = True
+        for of_worker in list(self._tails.values()):
+            for tail in list(of_worker.values()):
+                tail.fail(ShuttingDown())
+
+    def _job(self, job_id: str) -> Job:
+        """One whose output can be asked for."""
+        if self._stopping:
+            raise ShuttingDown()
+        job = self._registry.job(job_id)
+        worker = self._registry.find_worker(job.worker_id)
+        if worker is not None and worker.classic:
+            raise Unsupported(worker.name, CAPABILITY)
+        return job
+
+    async def _read(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        job = self._job(job_id)
+        whole = 0 if job.state in NOT_STARTED else length(job, stream)
+        if whole is not None and offset >= whole:
+            return nothing(offset, whole, end=job.state.final)
+        worker = self._registry.find_worker(job.worker_id)
+        if worker is None:
+            raise without_worker(job)
+        if worker.state is not WorkerState.ONLINE:
+            raise Unreachable(worker.name)
+        try:
+            return await self._client.read_output(worker, job.id_on_worker, stream, offset, size)
+        except NotFound:
+            return without_record(self._registry.find_job(job_id) or job, stream, offset)
+
+    def _drop(self, tail: Tail) -> None:
+        worker_id = tail.job.worker_id
+        del self._tails[worker_id][tail.job.id, tail.stream]
+        if not self._tails[worker_id]:
+            del self._tails[worker_id]
