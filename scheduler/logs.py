@@ -1,11 +1,192 @@
-"""Logs: one line an event, its fields named, as text or JSON; and the request id that ties lines together."""
+"""Logs: one line an event, its fields named, as text or JSON; and the request id that ties lines together.
+
+Theory of operation. twistd starts its log after the service was made and before
+it becomes a daemon, with the ``ILogObserver`` that is set on the application,
+else with one of its own. A service that is made for a command line meets its
+application only when it gets it as its parent: there ``LoggingService`` sets
+ours. So there is one observer, from the first line on, and what twistd was told
+about where to log still holds.
+
+A name, a command or an address in an event is whatever its sender wrote. It is
+a field and never a format; in a line of text everything that is not printable
+is escaped, so that no value can forge a line or command a terminal. Only a
+traceback has lines of its own, each indented.
+"""
 
 from __future__ import annotations
 
+import re
+import signal
+import sys
+import time
+from collections.abc import Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import lru_cache
+from json import dumps
+from string import Formatter
+from typing import IO, Any, cast
+
+from twisted.application.service import IServiceCollection, MultiService
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, formatEvent
+from twisted.python.components import Componentized
+from twisted.python.logfile import LogFile
+from twisted.python.reflect import safe_str
 
 #: Id of the HTTP request on whose behalf the present code runs, ``""`` when there is none. It travels
 #: in the gRPC metadata under ``METADATA_KEY`` and appears in the log lines of scheduler and worker.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 METADATA_KEY = "x-request-id"
+
+#: What Twisted's older log adds to an event beside the ``log_`` keys.
+_LEGACY = frozenset({"message", "time", "system", "isError", "format", "why", "failure", "logLevel", "printed"})
+
+_PLAIN = re.compile(r"""[^\s"\\=]+""")
+
+
+def observer(out: IO[Any], json: bool) -> FileLogObserver:
+    """What writes every event as a line to ``out``: as text for people, or as a JSON object."""
+    if json:
+        return FileLogObserver(out, _as_json)
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    # A terminal may lack a character that is fit to print.
+    return FileLogObserver(out, lambda event: _as_text(event).encode(encoding, "backslashreplace").decode(encoding))
+
+
+class LoggingService(MultiService):
+    """The top service of a process; under twistd, the process logs as ``log_format`` says.
+
+    Where to is still twistd's options' to say: stdout with ``--nodaemon``, else ``--logfile``, rotated on
+    SIGUSR1. With ``--syslog`` or ``--logger`` twistd logs on its own.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, twistd: Mapping[str, Any] | None, log_format: str) -> None:
+        """``twistd`` are its options, ``None`` where there is no twistd; ``log_format`` is ``"text"`` or ``"json"``.
+
+        ``SystemExit`` with one line when the log file can't be written.
+        """
+        super().__init__()
+        self._reactor = reactor
+        self._observer: FileLogObserver | None = None
+        self._file: LogFile | None = None
+        if twistd is not None and not twistd["logger"] and not twistd.get("syslog"):
+            self._file = _log_file(twistd)
+            self._observer = observer(cast(IO[str], self._file or sys.stdout), log_format == "json")
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        if self._file is not None and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+            rotate = self._file.rotate
+            signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(rotate))
+        super().startService()
+
+
+def _log_file(twistd: Mapping[str, Any]) -> LogFile | None:
+    """The file that twistd is to log to, ``None`` for stdout."""
+    name = twistd["logfile"]
+    if twistd["nodaemon"]:
+        if name in (None, "", "-"):
+            return None
+    elif name == "-":
+        raise SystemExit("--logfile -: a daemon can't log to stdout; use --nodaemon, or name a file")
+    name = name or "twistd.log"
+    try:
+        file: LogFile = LogFile.fromFullPath(name)
+    except OSError as error:
+        raise SystemExit(f"--logfile {name}: can't be written: {error.strerror}") from None
+    return file
+
+
+def _as_text(event: LogEvent) -> str:
+    used = _fields_used(safe_str(event.get("log_format", "")))
+    fields = {key: value for key, value in _fields(event).items() if key not in used}
+    named = "".join(f" {_escaped(key)}={_quoted(value)}" for key, value in fields.items())
+    line = f"{_time(event)} {_level(event):<8} {_escaped(_namespace(event))}: {_escaped(formatEvent(event))}{named}\n"
+    traceback = "".join(f"    {_escaped(part)}\n" for part in _traceback(event).splitlines())
+    return line + traceback
+
+
+def _as_json(event: LogEvent) -> str:
+    record: dict[str, Any] = {
+        "time": _time(event),
+        "level": _level(event),
+        "namespace": _namespace(event),
+        "message": formatEvent(event),
+    }
+    traceback = _traceback(event)
+    if traceback:
+        record["traceback"] = traceback
+    for key, value in _fields(event).items():
+        record[f"{key}_" if key in record else key] = _json_value(value)
+    return dumps(record) + "\n"
+
+
+def _fields(event: LogEvent) -> dict[str, Any]:
+    fields = {key: value for key, value in event.items() if not key.startswith("log_") and key not in _LEGACY}
+    request_id = REQUEST_ID.get()
+    return {"request_id": request_id, **fields} if request_id else fields
+
+
+@lru_cache
+def _fields_used(template: str) -> frozenset[str]:
+    """The fields a format shows by itself."""
+    try:
+        return frozenset(re.split(r"[.\[(]", name)[0] for _, name, _, _ in Formatter().parse(template) if name)
+    except ValueError:
+        return frozenset()
+
+
+def _time(event: LogEvent) -> str:
+    moment = datetime.fromtimestamp(event.get("log_time", time.time()), UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+
+
+def _level(event: LogEvent) -> str:
+    level = event.get("log_level")
+    return level.name if level is not None else "info"
+
+
+def _namespace(event: LogEvent) -> str:
+    namespace = safe_str(event.get("log_namespace", "-"))
+    return safe_str(event["log_system"]) if namespace == "log_legacy" and "log_system" in event else namespace
+
+
+def _traceback(event: LogEvent) -> str:
+    failure = event.get("log_failure")
+    if failure is None:
+        return ""
+    try:
+        return str(failure.getTraceback())
+    except Exception:  # an exception whose text can't be made
+        return safe_str(failure.type)
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def _quoted(value: object) -> str:
+    text = safe_str(value)
+    if _PLAIN.fullmatch(text) and text.isprintable():
+        return text
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{_escaped(quoted)}"'
+
+
+def _json_value(value: object) -> Any:
+    try:
+        dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return safe_str(value)
+    return value
