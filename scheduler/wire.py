@@ -107,7 +107,7 @@ class Fields:
 
     def __init__(self, body: Object) -> None:
         self._body = body
-        self._asked: list[str] = []
+        self._asked: set[str] = set()
 
     def given(self, name: str) -> bool:
         """Whether the field is there."""
@@ -115,7 +115,7 @@ class Fields:
 
     def take(self, name: str, kind: type | None = None, default: Any = _MISSING) -> Any:
         """The field's value, of that type; ``Invalid`` if it is another, or missing without a default."""
-        self._asked.append(name)
+        self._asked.add(name)
         value = self._body.get(name, default)
         if value is _MISSING:
             raise Invalid(name, "is missing" + (f": it must be {_KINDS[kind]}" if kind else ""))

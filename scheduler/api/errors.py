@@ -1,0 +1,128 @@
+"""From what went wrong to what the client is told: one table, and RFC 9457 problem documents.
+
+Every error of this server is ``application/problem+json`` that also carries
+``error``, its text. What is not in the table is a bug: the client gets an
+incident id, the log gets the traceback under the same id.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from attrs import field, frozen
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from scheduler import wire
+from scheduler.errors import (
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    Invalid,
+    NoFreeSlot,
+    NotFound,
+    OffsetBeyondEnd,
+    Refused,
+    SchedulerError,
+    ShuttingDown,
+    StartUnanswered,
+    StoreFailed,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+
+_log = Logger()
+
+#: Every exception of the domain.
+STATUS: Mapping[type[SchedulerError], int] = {
+    Invalid: 400,
+    Refused: 403,
+    NotFound: 404,
+    Conflict: 409,
+    OffsetBeyondEnd: 416,
+    Unsupported: 501,
+    WorkerFault: 502,
+    Unavailable: 503,
+    Unreachable: 503,
+    NoFreeSlot: 503,
+    Busy: 503,
+    StoreFailed: 503,
+    ShuttingDown: 503,
+    DeadlineExceeded: 504,
+    StartUnanswered: 504,
+}
+
+
+@frozen
+class Problem:
+    """What a client is told of an error: ``members`` are further members of the document."""
+
+    status: int
+    detail: str
+    headers: Mapping[str, str] = field(factory=dict)
+    members: Mapping[str, Any] = field(factory=dict)
+
+    def document(self) -> bytes:
+        """The body."""
+        return wire.dump(
+            {
+                "type": "about:blank",
+                "title": HTTPStatus(self.status).phrase,
+                "status": self.status,
+                "detail": self.detail,
+                "error": self.detail,
+                **self.members,
+            }
+        )
+
+
+class ProblemError(Exception):
+    """A refusal that only HTTP knows, such as an unwelcome content type."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.problem = Problem(status, detail, headers or {})
+
+
+def problem_of(failure: Failure) -> Problem:
+    """What to tell of a failure; logs it if it is a bug."""
+    error = failure.value
+    if isinstance(error, ProblemError):
+        return error.problem
+    if isinstance(error, SchedulerError) and type(error) in STATUS:
+        return Problem(STATUS[type(error)], str(error), _headers(error), _members(error))
+    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
+        return _routing(error)
+    incident = uuid.uuid4().hex
+    _log.failure("incident {incident}", failure=failure, incident=incident)
+    return Problem(500, f"internal error; the log has more under {incident}", members={"incident": incident})
+
+
+def _headers(error: SchedulerError) -> dict[str, str]:
+    if isinstance(error, Unavailable):
+        return {"Retry-After": str(max(1, round(error.retry_after)))}
+    if isinstance(error, OffsetBeyondEnd):
+        return {"Content-Range": f"bytes */{error.size}"}
+    return {}
+
+
+def _members(error: SchedulerError) -> dict[str, Any]:
+    if isinstance(error, Invalid):
+        return {"field": error.field}
+    if isinstance(error, (DeadlineExceeded, StartUnanswered)) and error.job_id:
+        return {"job_id": error.job_id}
+    return {}
+
+
+def _routing(error: HTTPException) -> Problem:
+    status = error.code or 400
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return Problem(status, f"this route is for {allowed}", {"Allow": allowed})
+    return Problem(status, "there is no such route" if status == 404 else str(error.description))

@@ -1,0 +1,50 @@
+"""No web page may use this server through its visitor's browser.
+
+A page anywhere can make a browser send requests to 127.0.0.1, and by DNS
+rebinding even under its own name. So, for every method of every path, before
+anything else is looked at:
+
+- exactly one ``Host``, and its name is one that this server goes by;
+- an ``Origin``, if there is one, is the server's own;
+- ``Sec-Fetch-Site``, if there is one, says that no other site is behind it.
+
+And no answer ever carries a CORS header. Programs send neither of the last two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from twisted.web.http_headers import Headers
+
+from scheduler.api.errors import Problem
+
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9_.-]+))(?::[0-9]{1,5})?")
+
+_SAME_SITE = frozenset({"same-origin", "none"})
+
+
+def refusal(headers: Headers, allowed_hosts: Collection[str]) -> Problem | None:
+    """Why a request with these headers is not answered; ``None`` when it may be.
+
+    ``allowed_hosts`` are names and addresses in lower case, without port or brackets.
+    """
+    hosts = _all(headers, "host")
+    if len(hosts) != 1:
+        return Problem(400, f"exactly one Host header is wanted, not {len(hosts)}")
+    host = hosts[0].lower()
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return Problem(400, "the Host header is not a name or address")
+    if (match["v6"] or match["name"]) not in allowed_hosts:
+        return Problem(403, f"this server does not go by the name {host!r}; see allowed_hosts in [http_server]")
+    if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in _all(headers, "origin")):
+        return Problem(403, "requests on behalf of other web pages are not answered (Origin)")
+    if any(site.lower() not in _SAME_SITE for site in _all(headers, "sec-fetch-site")):
+        return Problem(403, "requests on behalf of other sites are not answered (Sec-Fetch-Site)")
+    return None
+
+
+def _all(headers: Headers, name: str) -> list[str]:
+    return [value.decode("latin-1") for value in headers.getRawHeaders(name.encode("ascii"), [])]

@@ -1,0 +1,209 @@
+"""What may follow the ``?``: each parameter known, given once, and checked; and the filters of jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from scheduler import durations
+from scheduler.errors import Invalid
+from scheduler.interfaces import JobFilter
+from scheduler.model import JobState, Stream
+from scheduler.wire import Object, check_label, check_text, shown
+
+#: Names of the filters of jobs.
+FILTERS = (
+    "worker",
+    "state",
+    "label",
+    "created_by",
+    "created_after",
+    "created_before",
+    "finished_after",
+    "finished_before",
+)
+
+#: Seconds; nobody waits longer for one answer.
+LONGEST_WAIT = 300.0
+
+MOST_JOBS = 1000
+
+_FLAGS = {"1": True, "true": True, "0": False, "false": False}
+
+# A "+" that was not escaped arrives as a space.
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:([Zz])|([ +-][0-9]{2}:[0-9]{2}))"
+)
+_AGO = re.compile(r"[0-9.]+[a-z]+")
+
+Pairs = list[tuple[str, str]]
+
+
+def read_pairs(query: bytes) -> Pairs:
+    """The parameters of a query string, in order; ``Invalid`` if they are not UTF-8."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise Invalid("query", "is not percent-encoded UTF-8") from None
+    return [(name, check_text(shown(name)[1:-1], value)) for name, value in pairs]
+
+
+class Query:
+    """The parameters of one request: those allowed, each once at most (``label`` as often as wanted)."""
+
+    def __init__(self, pairs: Pairs, allowed: Iterable[str]) -> None:
+        """``Invalid`` for a parameter that is not among ``allowed``, or given twice."""
+        names = tuple(allowed)
+        self._values: dict[str, str] = {}
+        self.labels: list[str] = []
+        for name, value in pairs:
+            if name not in names:
+                raise Invalid(
+                    shown(name)[1:-1], f"is not a parameter of this route; allowed: {', '.join(names) or 'none'}"
+                )
+            if name == "label":
+                self.labels.append(value)
+            elif name in self._values:
+                raise Invalid(name, "is given twice")
+            else:
+                self._values[name] = value
+
+    def given(self, name: str) -> bool:
+        """Whether the parameter is there."""
+        return name in self._values
+
+    def text(self, name: str) -> str | None:
+        """Its value; ``None`` if it is absent, ``Invalid`` if it is empty."""
+        value = self._values.get(name)
+        if value == "":
+            raise Invalid(name, "must not be empty")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """``1`` or ``0``; absent is false."""
+        value = self._values.get(name, "0")
+        if value not in _FLAGS:
+            raise Invalid(name, f"{shown(value)} must be 1 or 0")
+        return _FLAGS[value]
+
+    def number(self, name: str, least: int, most: int) -> int | None:
+        """An integer within bounds; ``None`` if it is absent."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if re.fullmatch("[0-9]{1,18}", value) is None or not least <= int(value) <= most:
+            raise Invalid(name, f"{shown(value)} must be a number from {least} to {most}")
+        return int(value)
+
+    def wait(self) -> float | None:
+        """``wait`` in seconds; ``None`` if it is absent."""
+        value = self._values.get("wait")
+        if value is None:
+            return None
+        try:
+            seconds = durations.parse(value)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= LONGEST_WAIT:
+            raise Invalid("wait", f"{shown(value)} must be {durations.ALLOWED}, at most {LONGEST_WAIT:g} s")
+        return seconds
+
+    def stream(self) -> Stream:
+        """``stream``; stdout if it is absent."""
+        value = self._values.get("stream", Stream.STDOUT.value)
+        try:
+            return Stream(value)
+        except ValueError:
+            raise Invalid("stream", f"{shown(value)} must be stdout or stderr") from None
+
+    def filter(self, now: float) -> JobFilter:
+        """The jobs meant; ``now`` is the POSIX time that ``24h`` is counted back from."""
+        return JobFilter(
+            worker=self.text("worker"),
+            states=self._states(),
+            labels=self._labels(),
+            created_by=self.text("created_by"),
+            created_after=self._time("created_after", now),
+            created_before=self._time("created_before", now),
+            finished_after=self._time("finished_after", now),
+            finished_before=self._time("finished_before", now),
+        )
+
+    def _states(self) -> frozenset[JobState]:
+        names = self.text("state")
+        if names is None:
+            return frozenset()
+        try:
+            return frozenset(JobState(name.strip()) for name in names.split(","))
+        except ValueError:
+            allowed = ", ".join(state.value for state in JobState)
+            raise Invalid("state", f"{shown(names)} must be one or more, parted by commas, of {allowed}") from None
+
+    def _labels(self) -> dict[str, str]:
+        labels: dict[str, str] = {}
+        for text in self.labels:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise Invalid("label", f"{shown(text)} must be like key=value")
+            if labels.setdefault(key, check_label("label", key, value)) != value:
+                raise Invalid("label", f"{shown(key)} is given twice")
+        return labels
+
+    def _time(self, name: str, now: float) -> float | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        when = _rfc3339(text) if _TIME.fullmatch(text) else _ago(text, now)
+        if when is None:
+            raise Invalid(name, f"{shown(text)} must be a time like 2024-05-01T12:00:00Z, or like 24h for so long ago")
+        return when
+
+
+def _rfc3339(text: str) -> float | None:
+    match = _TIME.fullmatch(text)
+    assert match is not None
+    date, clock, fraction, zulu, offset = match.groups()
+    zone = "+00:00" if zulu else offset.replace(" ", "+")
+    try:
+        when = datetime.fromisoformat(f"{date}T{clock}.{(fraction or '')[:6]:0<6}{zone}")
+        return when.astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _ago(text: str, now: float) -> float | None:
+    # A bare number could as well be meant as a POSIX time, so it is neither.
+    if _AGO.fullmatch(text) is None:
+        return None
+    try:
+        return now - durations.parse(text)
+    except ValueError:
+        return None
+
+
+def pairs_of(body: Object) -> Pairs:
+    """Filters in a JSON body as the pairs they would be in a query string.
+
+    Every value is a string as it would be there; ``state`` and ``label`` may also be
+    lists of strings, and ``label`` an object.
+    """
+    pairs: Pairs = []
+    for name, value in body.items():
+        if name == "label":
+            pairs += [(name, text) for text in _label_texts(value)]
+        elif name == "state" and isinstance(value, list):
+            pairs.append((name, ",".join(check_text(name, state) for state in value)))
+        else:
+            pairs.append((name, check_text(shown(name)[1:-1], value)))
+    return pairs
+
+
+def _label_texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key}={check_label('label', key, text)}" for key, text in value.items()]
+    if isinstance(value, list):
+        return [check_text("label", text) for text in value]
+    return [check_text("label", value)]
