@@ -40,8 +40,9 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 METADATA_KEY = "x-request-id"
 
-#: What Twisted's older log adds to an event beside the ``log_`` keys.
-_LEGACY = frozenset({"message", "time", "system", "isError", "format", "why", "failure", "logLevel", "printed"})
+#: What Twisted's older log adds to an event beside the ``log_`` keys, be it one of its own or not.
+_ADDED = frozenset({"message", "time", "system", "isError", "format", "logLevel", "printed"})
+_ADDED_TO_OLDER = _ADDED | {"why", "failure"}
 
 _PLAIN = re.compile(r"""[^\s"\\=]+""")
 
@@ -107,7 +108,7 @@ def _as_text(event: LogEvent) -> str:
     used = _fields_used(safe_str(event.get("log_format", "")))
     fields = {key: value for key, value in _fields(event).items() if key not in used}
     named = "".join(f" {_escaped(key)}={_quoted(value)}" for key, value in fields.items())
-    line = f"{_time(event)} {_level(event):<8} {_escaped(_namespace(event))}: {_escaped(formatEvent(event))}{named}\n"
+    line = f"{_time(event)} {_level(event):<8} {_escaped(_namespace(event))}: {_escaped(_message(event))}{named}\n"
     traceback = "".join(f"    {_escaped(part)}\n" for part in _traceback(event).splitlines())
     return line + traceback
 
@@ -117,7 +118,7 @@ def _as_json(event: LogEvent) -> str:
         "time": _time(event),
         "level": _level(event),
         "namespace": _namespace(event),
-        "message": formatEvent(event),
+        "message": _message(event),
     }
     traceback = _traceback(event)
     if traceback:
@@ -128,7 +129,8 @@ def _as_json(event: LogEvent) -> str:
 
 
 def _fields(event: LogEvent) -> dict[str, Any]:
-    fields = {key: value for key, value in event.items() if not key.startswith("log_") and key not in _LEGACY}
+    added = _ADDED_TO_OLDER if _older(event) else _ADDED
+    fields = {key: value for key, value in event.items() if not key.startswith("log_") and key not in added}
     request_id = REQUEST_ID.get()
     return {"request_id": request_id, **fields} if request_id else fields
 
@@ -152,13 +154,23 @@ def _level(event: LogEvent) -> str:
     return level.name if level is not None else "info"
 
 
+def _older(event: LogEvent) -> bool:
+    """Whether it comes from Twisted's older log."""
+    return event.get("log_namespace") == "log_legacy"
+
+
 def _namespace(event: LogEvent) -> str:
-    namespace = safe_str(event.get("log_namespace", "-"))
-    return safe_str(event["log_system"]) if namespace == "log_legacy" and "log_system" in event else namespace
+    return safe_str(event.get("log_system" if _older(event) else "log_namespace", "-"))
+
+
+def _message(event: LogEvent) -> str:
+    if _older(event) and "failure" in event:  # its text would be the traceback
+        return safe_str(event.get("why") or "Unhandled Error")
+    return formatEvent(event)
 
 
 def _traceback(event: LogEvent) -> str:
-    failure = event.get("log_failure")
+    failure = event.get("failure" if _older(event) else "log_failure")
     if failure is None:
         return ""
     try:

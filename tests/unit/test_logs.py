@@ -1,0 +1,253 @@
+"""Log lines: what is in them, and what can't be."""
+
+import io
+import json
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Application, Service
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import FileLogObserver, ILogObserver, Logger, globalLogPublisher
+from twisted.python import log as older
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from scheduler.logs import REQUEST_ID, LoggingService, observer
+
+CONTROLS = "\x00\x07\x1b[2J\r\n\t\x7f\x85\u2028\u202e\udc80"
+
+
+class LineCase(SynchronousTestCase):
+    """Logs into a buffer."""
+
+    json = False
+
+    def setUp(self) -> None:
+        self.out = io.StringIO()
+        self.write = observer(self.out, self.json)
+        self.log = Logger("some.place", observer=lambda event: self.write({**event, "log_time": 1_000_000_000.9876}))
+
+    def line(self) -> str:
+        """The only one."""
+        written = self.out.getvalue()
+        self.assertEqual((written[-1], written.count("\n")), ("\n", 1))
+        return written[:-1]
+
+
+class TextTests(LineCase):
+    """For people."""
+
+    def message(self) -> str:
+        """The line from behind time, level and place."""
+        return self.line().split(": ", 1)[1]
+
+    def test_line(self) -> None:
+        """A line has the time in UTC, level, place and message."""
+        self.log.warn("worker {name} is gone", name="w1")
+        self.assertEqual(self.line(), "2001-09-09T01:46:40.987Z warn     some.place: worker w1 is gone")
+
+    def test_fields(self) -> None:
+        """What the message does not show is named behind it, quoted where it has to be."""
+        self.log.info(
+            "{name}: {labels[a]}", name="w", labels={"a": 1}, slots=4, none="", two="a b", equal="a=b", quote='"\\'
+        )
+        self.assertEqual(self.message(), r'w: 1 slots=4 none="" two="a b" equal="a=b" quote="\"\\"')
+
+    def test_request_id(self) -> None:
+        """What is logged on behalf of a request names it."""
+
+        def serve() -> None:
+            REQUEST_ID.set("r1")
+            self.log.info("served")
+
+        copy_context().run(serve)
+        self.assertEqual(self.message(), "served request_id=r1")
+
+    def test_control_characters(self) -> None:
+        """No value can end the line, erase it, or turn it round, wherever it stands."""
+        self.log.info("shown {value}", value=CONTROLS, other=CONTROLS)
+        escaped = r"\x00\x07\x1b[2J\r\n\t\x7f\x85\u2028\u202e\udc80"
+        self.assertEqual(self.message(), f'shown {escaped} other="{escaped}"')
+
+    def test_letters(self) -> None:
+        """Letters of any script are left as they are, where the output has them."""
+        self.log.info("größe {value}", value="漢字")
+        self.assertEqual(self.message(), "größe 漢字")
+
+    def test_output_without_letters(self) -> None:
+        """An output that lacks a character gets its number."""
+        raw = io.BytesIO()
+        terminal = io.TextIOWrapper(raw, encoding="ascii")
+        Logger(observer=observer(terminal, False)).info("{v}", v="é")
+        self.assertIn(rb": \xe9", raw.getvalue())
+
+    def test_not_a_format(self) -> None:
+        """A value with braces is shown, not evaluated."""
+        self.log.info("ran {command}", command="{log_source.__class__} {0!r}", path="{name}")
+        self.assertEqual(self.message(), "ran {log_source.__class__} {0!r} path={name}")
+
+    def test_traceback(self) -> None:
+        """A failure brings its traceback in indented lines, which its text can't leave."""
+        try:
+            raise RuntimeError(f"first{CONTROLS}2001-09-09T01:46:40.987Z info forged")
+        except RuntimeError:
+            self.log.failure("it went wrong", job_id="j1")
+        first, *others = self.out.getvalue().removesuffix("\n").split("\n")
+        self.assertIn("critical some.place: it went wrong job_id=j1", first)
+        self.assertGreater(len(others), 3)
+        for line in others:
+            self.assertTrue(line.startswith("    "), line)
+            self.assertTrue(line.isprintable(), line)
+        self.assertIn("RuntimeError: first", self.out.getvalue())
+
+    def test_value_that_fails(self) -> None:
+        """A value that can't be shown does not lose the line."""
+
+        class Bad:
+            def __str__(self) -> str:
+                raise RuntimeError("no")
+
+        self.log.info("have it", bad=Bad())
+        self.assertIn("have it bad=", self.line())
+
+    def test_failure_that_fails(self) -> None:
+        """Nor does an exception that can't be shown."""
+
+        class Bad(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no")
+
+        self.log.failure("went wrong", Failure(Bad()))
+        self.assertIn("went wrong", self.out.getvalue())
+
+    def test_unformattable(self) -> None:
+        """A format that lacks its field still makes a line."""
+        self.log.info("{missing}", given=1)
+        self.assertIn("missing", self.line())
+
+
+class OlderLogTests(LineCase):
+    """What Twisted still says through twisted.python.log."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        globalLogPublisher.addObserver(self.write)
+        self.addCleanup(globalLogPublisher.removeObserver, self.write)
+
+    def test_message(self) -> None:
+        """A message is no format, and its system stands for the place."""
+        older.msg("{braces} \r", system="HTTPChannel")
+        self.assertRegex(self.line(), r"Z info     HTTPChannel: \{braces\} \\r$")
+
+    def test_failure(self) -> None:
+        """An error has its reason in the line and its traceback below."""
+        older.err(Failure(RuntimeError("no")), "writing went wrong")
+        self.flushLoggedErrors(RuntimeError)
+        self.assertRegex(
+            self.out.getvalue(), r"Z critical -: writing went wrong\n    .*\n(    .*\n)*    .*Error: no\n$"
+        )
+
+
+class JsonTests(LineCase):
+    """For machines."""
+
+    json = True
+
+    def record(self) -> dict[str, Any]:
+        return json.loads(self.line())
+
+    def test_line(self) -> None:
+        """An event is an object: time, level, place, message and every field, with its type where JSON has it."""
+        self.log.info(
+            "worker {name}",
+            name="w1",
+            slots=4,
+            labels={"a": [1, None]},
+            share=float("nan"),
+            raw=Path("x"),
+        )
+        self.assertEqual(
+            self.record(),
+            {
+                "time": "2001-09-09T01:46:40.987Z",
+                "level": "info",
+                "namespace": "some.place",
+                "message": "worker w1",
+                "name": "w1",
+                "slots": 4,
+                "labels": {"a": [1, None]},
+                "share": "nan",
+                "raw": "x",
+            },
+        )
+
+    def test_control_characters(self) -> None:
+        """Every value is what it was, in a line that can be printed."""
+        self.log.info("{value}", value=CONTROLS)
+        self.assertTrue(self.line().isascii() and self.line().isprintable())
+        self.assertEqual(self.record()["value"], CONTROLS)
+
+    def test_taken_name(self) -> None:
+        """A field does not replace what every line has."""
+        self.log.info("said", namespace="mine", why="because")
+        record = self.record()
+        self.assertEqual(record["why"], "because")
+        self.assertEqual((record["namespace"], record["namespace_"]), ("some.place", "mine"))
+
+    def test_request_id(self) -> None:
+        """What is logged on behalf of a request names it."""
+        context = copy_context()
+        context.run(REQUEST_ID.set, "r1")
+        context.run(self.log.info, "served")
+        self.assertEqual(self.record()["request_id"], "r1")
+
+    def test_traceback(self) -> None:
+        """A failure has its traceback as a value of its own."""
+        self.log.failure("it went wrong", Failure(RuntimeError("no")))
+        record = self.record()
+        self.assertEqual((record["level"], record["message"]), ("critical", "it went wrong"))
+        self.assertIn("RuntimeError: no", record["traceback"])
+
+
+class LoggingServiceTests(SynchronousTestCase):
+    """Which observer twistd finds on its application."""
+
+    def installed(self, **options: object) -> ILogObserver | None:
+        twistd = {"logger": None, "syslog": 0, "logfile": None, "nodaemon": True, **options}
+        application = Application("test")
+        LoggingService(MemoryReactorClock(), twistd, "json").setServiceParent(application)
+        return application.getComponent(ILogObserver, None)
+
+    def test_ours(self) -> None:
+        """Ours, unless twistd was told otherwise."""
+        ours = self.installed()
+        verifyObject(ILogObserver, ours)
+        self.assertIsInstance(ours, FileLogObserver)
+
+    def test_syslog(self) -> None:
+        """With --syslog twistd makes its own."""
+        self.assertIsNone(self.installed(syslog=1))
+
+    def test_logger(self) -> None:
+        """With --logger twistd uses that."""
+        self.assertIsNone(self.installed(logger=list))
+
+    def test_without_twistd(self) -> None:
+        """In a test it is a service like any other, and starts its children."""
+        root, child = LoggingService(MemoryReactorClock(), None, "text"), Service()
+        child.setServiceParent(root)
+        root.startService()
+        self.assertTrue(child.running)
+
+    def test_daemon_to_stdout(self) -> None:
+        """A daemon has no stdout to log to."""
+        refused = self.assertRaises(SystemExit, self.installed, logfile="-", nodaemon=False)
+        self.assertIn("--logfile -: a daemon can't log to stdout", refused.code)
+
+    def test_unwritable(self) -> None:
+        """A log file that can't be written is refused in a line that names it."""
+        name = self.mktemp() + "/no/such.log"
+        refused = self.assertRaises(SystemExit, self.installed, logfile=name)
+        self.assertEqual(refused.code, f"--logfile {name}: can't be written: No such file or directory")
