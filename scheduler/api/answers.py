@@ -1,0 +1,53 @@
+"""A complete response as a value, and how it goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+from twisted.web.server import Request
+
+from scheduler import wire
+from scheduler.api.errors import Problem
+
+JSON = "application/json"
+
+PROBLEM = "application/problem+json"
+
+
+@frozen
+class Answer:
+    """A response whose body is known. ``Content-Length`` is the body's unless ``headers`` say otherwise (HEAD)."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: str | None = None
+    headers: Mapping[str, str] = field(factory=dict)
+
+
+def json_answer(value: wire.Object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """A JSON document."""
+    return Answer(wire.dump(value), status, JSON, headers or {})
+
+
+def problem_answer(problem: Problem) -> Answer:
+    """A problem document."""
+    return Answer(problem.document(), problem.status, PROBLEM, problem.headers)
+
+
+def prepare(request: Request, answer: Answer) -> bytes:
+    """Set status and headers; the body is returned, to be written."""
+    request.setResponseCode(answer.status)
+    if answer.content_type is not None:
+        request.setHeader("Content-Type", answer.content_type)
+    if answer.status != 204:
+        request.setHeader("Content-Length", str(len(answer.body)))
+    for name, value in answer.headers.items():
+        request.setHeader(name, value)
+    return answer.body
+
+
+def send(request: Request, answer: Answer) -> None:
+    """The whole response."""
+    request.write(prepare(request, answer))
+    request.finish()
