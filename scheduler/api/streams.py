@@ -1,6 +1,6 @@
 """Responses that go on for as long as a job does.
 
-Theory of operation. A stream is an ``IResource`` that answers NOT_DONE_YET and
+Theory of operation. A stream is a resource that answers NOT_DONE_YET and
 registers itself as the push producer of its connection, so the socket says when
 more may be written. It asks a reader for the next chunk only while it may
 write, and one at a time: a slow client holds at most one chunk beside what the
@@ -12,7 +12,7 @@ and every byte was sent; whatever else happens, the connection is cut. Until the
 first chunk came, or for ``HOLD`` seconds, the headers are held back too, so that
 a stream that can't be had at all is answered with a problem document.
 
-``Under way`` knows all streams and long polls, for the shutdown: events are told
+``UnderWay`` knows all streams and long polls, for the shutdown: events are told
 to resume later, the rest is cut.
 """
 
@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
+from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
@@ -157,14 +159,14 @@ class _Tap:
             self._failed(failure)
 
 
-@implementer(IResource, IPushProducer)
-class StreamResource:
+@implementer(IPushProducer)
+class StreamResource(Resource):
     """What the streams have in common: beginning, pausing, being cut."""
 
-    isLeaf = True
-    server = None
+    isLeaf = True  # noqa: N815
 
     def __init__(self, clock: IReactorTime, under_way: UnderWay, headers: Mapping[str, str], status: int) -> None:
+        super().__init__()
         self._clock = clock
         self._under_way = under_way
         self._headers = headers
@@ -174,7 +176,7 @@ class StreamResource:
         self._timer: IDelayedCall | None = None
         self._taps: list[_Tap] = []
 
-    # -- IResource
+    # -- Resource
 
     def render(self, request: Request) -> int:
         self._request = request
@@ -188,12 +190,6 @@ class StreamResource:
         self._open()
         self._pull()
         return NOT_DONE_YET
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        raise TypeError("a stream has no children")
-
-    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
-        raise TypeError("a stream has no children")
 
     # -- IPushProducer
 
@@ -260,7 +256,7 @@ class StreamResource:
         if request.chunked or request.responseHeaders.hasHeader("Content-Length"):
             request.loseConnection()  # what was written still arrives, and is seen to be short
         else:
-            request.transport.abortConnection()
+            cast(ITCPTransport, request.transport).abortConnection()
 
     def _release(self) -> Request | None:
         """Let go of everything; the request, if there is something left to tell it."""
@@ -343,7 +339,7 @@ class EventStream(StreamResource):
 
     def _open(self) -> None:
         for stream, reader in self._readers.items():
-            self._taps.append(_Tap(reader, self._wanted, lambda chunk, of=stream: self._deliver(of, chunk), self._cut))
+            self._taps.append(_Tap(reader, self._wanted, partial(self._deliver, stream), self._cut))
         if self._started:
             self._begin()
             self._event("job", wire.job_json(self._job))

@@ -1,0 +1,333 @@
+"""The routes. Each handler decodes, makes one call to the scheduler, and encodes.
+
+A handler takes the request and what its path names, and returns an ``Answer``
+or a stream; whatever it raises becomes a problem document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException
+
+from scheduler import wire
+from scheduler.api.answers import Answer, json_answer, prepare, problem_answer
+from scheduler.api.errors import Problem, ProblemError, problem_of
+from scheduler.api.events import Offsets, read_offsets
+from scheduler.api.output import offset_of_tail, read_range, size_of
+from scheduler.api.query import FILTERS, MOST_JOBS, Pairs, Query, pairs_of, read_pairs
+from scheduler.api.streams import CHUNK, EventStream, RawStream, SpanReader, StreamResource, UnderWay
+from scheduler.errors import Invalid, NotFound
+from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.model import Job, Stream, is_id
+
+#: Of a request's body, in bytes.
+LARGEST_BODY = 1024 * 1024
+
+_JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
+
+_RAW = {"Content-Type": "text/plain; charset=utf-8"}
+
+Reply = Answer | StreamResource
+
+
+def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[], float], under_way: UnderWay) -> Klein:
+    """A fresh app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
+    app = Klein()
+    app.url_map.merge_slashes = False
+    routes = _Routes(scheduler, clock, wall_time, under_way)
+
+    def route(method: str, path: str, handler: Callable[..., Awaitable[Reply]]) -> None:
+        async def answered(request: Request, **names: str) -> Any:
+            try:
+                reply = await handler(request, **names)
+            except CancelledError:
+                raise  # the client is gone
+            except Exception:
+                reply = problem_answer(problem_of(Failure()))
+            return prepare(request, reply) if isinstance(reply, Answer) else reply
+
+        endpoint = f"{method} {path}"
+        app.route(path, methods=[method], endpoint=endpoint)(
+            lambda request, **names: ensureDeferred(answered(request, **names))
+        )
+
+    @app.handle_errors(HTTPException)
+    def unrouted(request: Request, failure: Failure) -> bytes:
+        return prepare(request, problem_answer(problem_of(failure)))
+
+    for method, path, handler in routes.table():
+        route(method, path, handler)
+    return app
+
+
+def query_of(request: Request, allowed: Iterable[str] = ()) -> Query:
+    """The request's parameters."""
+    return Query(pairs_in(request), allowed)
+
+
+def pairs_in(request: Request) -> Pairs:
+    """The request's query string, apart."""
+    return read_pairs(request.uri.partition(b"?")[2])
+
+
+def body_of(request: Request) -> wire.Object:
+    """The request's JSON; ``Invalid``, or 413 or 415."""
+    for header in request.requestHeaders.getRawHeaders("content-type", []):
+        kind, _, parameters = header.lower().partition(";")
+        charset = parameters.replace(" ", "").replace('"', "")
+        if kind.strip() not in _JSON_TYPES or charset not in ("", "charset=utf-8"):
+            raise ProblemError(415, f"the body must be application/json in UTF-8, not {wire.shown(header)}")
+    body = request.content.read(LARGEST_BODY + 1)
+    if len(body) > LARGEST_BODY:
+        raise ProblemError(413, f"a body is at most {LARGEST_BODY} bytes")
+    return wire.load(body)
+
+
+def wants_events(request: Request) -> bool:
+    """Whether ``Accept`` asks for server-sent events."""
+    ranges = ",".join(request.requestHeaders.getRawHeaders("accept", [])).lower().split(",")
+    return any(kind.partition(";")[0].strip() == "text/event-stream" for kind in ranges)
+
+
+def refuse_idempotency_key(request: Request) -> None:
+    """To ignore it would be to break its promise."""
+    if request.requestHeaders.hasHeader("idempotency-key"):
+        raise ProblemError(501, "Idempotency-Key is not supported")
+
+
+class _Routes:
+    """The handlers, over what they share."""
+
+    def __init__(
+        self, scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[], float], under_way: UnderWay
+    ) -> None:
+        self._scheduler = scheduler
+        self._clock = clock
+        self._wall_time = wall_time
+        self._under_way = under_way
+
+    def table(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Reply]]], ...]:
+        """Method, path, handler. HEAD goes with GET."""
+        return (
+            ("POST", "/start", self.start),
+            ("POST", "/stop", self.stop),
+            ("POST", "/query", self.query),
+            ("POST", "/v1/jobs", self.submit),
+            ("GET", "/v1/jobs", self.jobs),
+            ("POST", "/v1/jobs/stop", self.stop_matching),
+            ("GET", "/v1/jobs/<job_id>", self.job),
+            ("POST", "/v1/jobs/<job_id>/stop", self.stop_job),
+            ("GET", "/v1/jobs/<job_id>/output", self.output),
+            ("GET", "/v1/workers", self.workers),
+            ("GET", "/v1/workers/<worker>", self.worker),
+            ("DELETE", "/v1/workers/<worker>", self.forget),
+            ("POST", "/v1/workers/<worker>/drain", self.drain),
+            ("POST", "/v1/workers/<worker>/resume", self.resume),
+            ("GET", "/healthz", self.healthz),
+            ("GET", "/readyz", self.readyz),
+        )
+
+    # -- the classic three
+
+    async def start(self, request: Request) -> Reply:
+        query_of(request)
+        refuse_idempotency_key(request)
+        job = await self._scheduler.submit(*wire.read_start(body_of(request)))
+        return json_answer({"job_id": job.id}, 201, {"Location": f"/v1/jobs/{job.id}"})
+
+    async def stop(self, request: Request) -> Reply:
+        query_of(request)
+        worker, job_id = wire.read_worker_and_job(body_of(request))
+        await self._scheduler.stop(_checked(job_id), worker)
+        return json_answer({"success": True})
+
+    async def query(self, request: Request) -> Reply:
+        query_of(request)
+        worker, job_id = wire.read_worker_and_job(body_of(request))
+        return json_answer(wire.query_json(await self._scheduler.query(worker, _checked(job_id))))
+
+    # -- jobs
+
+    async def submit(self, request: Request) -> Reply:
+        query = query_of(request, ("wait", "follow"))
+        refuse_idempotency_key(request)
+        wait, follow, as_events = query.wait(), query.flag("follow"), wants_events(request)
+        if wait is not None and (follow or as_events):
+            raise Invalid("wait", "does not go with a stream, which ends when the job does")
+        job = await self._scheduler.submit(*wire.read_submit(body_of(request)))
+        headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
+        if as_events:
+            return self._events(job, {stream: 0 for stream in Stream}, headers, started=True)
+        if follow:
+            return self._follow(job, Stream.STDOUT, 0, headers, 201)
+        if wait is not None:
+            job = await self._final(job.id, wait)
+        return json_answer(wire.job_json(job), 201, headers)
+
+    async def jobs(self, request: Request) -> Reply:
+        query = query_of(request, (*FILTERS, "limit", "cursor"))
+        limit = query.number("limit", 1, MOST_JOBS) or 100
+        page = self._scheduler.jobs(query.filter(self._wall_time()), limit, query.text("cursor"))
+        return json_answer(wire.page_json(page))
+
+    async def job(self, request: Request, job_id: str) -> Reply:
+        wait = query_of(request, ("wait",)).wait()
+        job = self._scheduler.job(_checked(job_id))
+        if wait is not None and not job.state.final and request.method != b"HEAD":
+            job = await self._final(job_id, wait)
+        return json_answer(wire.job_json(job))
+
+    async def stop_job(self, request: Request, job_id: str) -> Reply:
+        query_of(request)
+        wire.read_nothing(body_of(request))
+        return json_answer(wire.job_json(await self._scheduler.stop(_checked(job_id))))
+
+    async def stop_matching(self, request: Request) -> Reply:
+        pairs = pairs_in(request) + pairs_of(body_of(request))
+        which = Query(pairs, FILTERS).filter(self._wall_time())
+        if not pairs:
+            raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
+        stopped = await self._scheduler.stop_matching(which)
+        return json_answer({"jobs": [wire.job_json(job) for job in stopped]})
+
+    async def _final(self, job_id: str, seconds: float) -> Job:
+        """The job at its end, or as it is after ``seconds``, or as it is when this process is to end."""
+        waiting = self._scheduler.wait(job_id, seconds)
+        self._under_way.add(waiting.cancel)
+        try:
+            return await waiting
+        except CancelledError:
+            return self._scheduler.job(job_id)
+        finally:
+            self._under_way.discard(waiting.cancel)
+
+    # -- output
+
+    async def output(self, request: Request, job_id: str) -> Reply:
+        query = query_of(request, ("stream", "offset", "tail", "follow"))
+        as_events, follow, tail = wants_events(request), query.flag("follow"), query.number("tail", 0, 10**9)
+        if tail is not None and query.given("offset"):
+            raise Invalid("tail", "does not go with offset")
+        job = self._scheduler.job(_checked(job_id))
+        if as_events:
+            return await self._resumed_events(request, job, query, tail)
+        stream, offset = query.stream(), query.number("offset", 0, 10**18 - 1)
+        ranged = request.requestHeaders.hasHeader("range")
+        if ranged and (follow or offset is not None or tail is not None):
+            raise Invalid("Range", "does not go with follow, offset or tail")
+        if follow:
+            if tail is not None:
+                offset, _ = await offset_of_tail(self._scheduler, job.id, stream, tail)
+            if request.method == b"HEAD":
+                return Answer(headers=_RAW)
+            return self._follow(job, stream, offset or 0, {}, 200)
+        return await self._snapshot(request, job, stream, offset or 0, tail)
+
+    async def _snapshot(self, request: Request, job: Job, stream: Stream, offset: int, tail: int | None) -> Reply:
+        """What is there now, or a part of it, with its length."""
+        headers, status, end = {**_RAW, "Accept-Ranges": "bytes"}, 200, None
+        wanted = None
+        if not request.requestHeaders.hasHeader("if-range"):  # nothing it could hold is known here
+            wanted = read_range(request.getHeader("range"))
+        if tail is not None:
+            offset, end = await offset_of_tail(self._scheduler, job.id, stream, tail)
+        elif wanted is not None:
+            size = await size_of(self._scheduler, job.id, stream)
+            if size or wanted.suffix is None:
+                offset, end = wanted.within(size)
+                headers["Content-Range"], status = f"bytes {offset}-{end - 1}/{size}", 206
+        size = 0 if request.method == b"HEAD" else CHUNK if end is None else min(CHUNK, end - offset)
+        first = await self._scheduler.read_output(job.id, stream, offset, size)
+        end = max(first.size, offset) if end is None else end
+        headers |= {"Content-Length": str(end - offset), "X-Output-Offset": str(offset)}
+        if request.method == b"HEAD":
+            return Answer(status=status, headers=headers)
+        reader = SpanReader(self._scheduler, job.id, stream, first, end)
+        return RawStream(self._clock, self._under_way, reader, headers, status)
+
+    def _follow(self, job: Job, stream: Stream, offset: int, headers: dict[str, str], status: int) -> Reply:
+        reader = self._scheduler.open_output(job.id, stream, offset)
+        headers = {**_RAW, **headers, "X-Output-Offset": str(offset), "X-Accel-Buffering": "no"}
+        return RawStream(self._clock, self._under_way, reader, headers, status)
+
+    async def _resumed_events(self, request: Request, job: Job, query: Query, tail: int | None) -> Reply:
+        if query.given("stream"):
+            raise Invalid("stream", "does not go with events, which are of both")
+        if request.requestHeaders.hasHeader("range"):
+            raise Invalid("Range", "does not go with events")
+        # A browser that reconnects repeats its URL, so the header is the later word.
+        last, given = request.getHeader("last-event-id"), query.text("offset")
+        if last:
+            offsets = read_offsets("Last-Event-ID", last)
+        elif given is not None:
+            offsets = read_offsets("offset", given)
+        else:
+            offsets = {stream: 0 for stream in Stream}
+            for stream in Stream if tail is not None else ():
+                offsets[stream], _ = await offset_of_tail(self._scheduler, job.id, stream, tail or 0)
+        if request.method == b"HEAD":
+            return Answer(content_type="text/event-stream")
+        return self._events(job, offsets, {})
+
+    def _events(self, job: Job, offsets: Offsets, headers: dict[str, str], started: bool = False) -> Reply:
+        readers: dict[Stream, IOutputReader] = {}
+        try:
+            for stream, offset in offsets.items():
+                readers[stream] = self._scheduler.open_output(job.id, stream, offset)
+        except Exception:
+            for reader in readers.values():
+                reader.close()
+            raise
+        return EventStream(self._clock, self._under_way, self._scheduler, job, readers, headers, started)
+
+    # -- workers
+
+    async def workers(self, request: Request) -> Reply:
+        query_of(request)
+        return json_answer(wire.workers_json(self._scheduler.workers()))
+
+    async def worker(self, request: Request, worker: str) -> Reply:
+        query_of(request)
+        return json_answer(wire.worker_json(self._scheduler.worker(worker)))
+
+    async def drain(self, request: Request, worker: str) -> Reply:
+        query_of(request)
+        wire.read_nothing(body_of(request))
+        return json_answer(wire.worker_json(await self._scheduler.drain(worker)))
+
+    async def resume(self, request: Request, worker: str) -> Reply:
+        query_of(request)
+        wire.read_nothing(body_of(request))
+        return json_answer(wire.worker_json(await self._scheduler.resume(worker)))
+
+    async def forget(self, request: Request, worker: str) -> Reply:
+        query_of(request)
+        await self._scheduler.forget(worker)
+        return Answer(status=204)
+
+    # -- the process
+
+    async def healthz(self, request: Request) -> Reply:
+        query_of(request)
+        return json_answer({"alive": True})
+
+    async def readyz(self, request: Request) -> Reply:
+        query_of(request)
+        readiness = self._scheduler.readiness()
+        if readiness.ready:
+            return json_answer({"ready": True, "workers_online": readiness.workers_online})
+        members = {"ready": False, "workers_online": readiness.workers_online, "reasons": list(readiness.reasons)}
+        return problem_answer(Problem(503, "; ".join(readiness.reasons), {"Retry-After": "5"}, members))
+
+
+def _checked(job_id: str) -> str:
+    if not is_id(job_id):
+        raise NotFound("job", job_id)
+    return job_id
