@@ -1,0 +1,169 @@
+"""The scheduler as a worker sees it, in memory, and its failure twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock, deferLater
+from zope.interface import implementer
+
+from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unreachable, Unsupported
+from scheduler.interfaces import ISchedulerClient
+from scheduler.model import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
+
+T = TypeVar("T")
+
+Call = tuple[str, Registration | Heartbeat | str]
+
+
+@implementer(ISchedulerClient)
+class FakeSchedulerClient:
+    """A scheduler in good health that records what it is told; the ids it assigns are ``w1``, ``w2``...
+
+    ``knows`` are ids of jobs that need no describing. While ``failure`` is set every call fails with it. While
+    ``holding`` answers wait for ``release``; what was asked is done when it is answered.
+    """
+
+    def __init__(self, lease: float = 30.0) -> None:
+        self.lease = lease
+        self.calls: list[Call] = []
+        self.failure: SchedulerError | None = None
+        self.holding = False
+        self.workers: dict[str, Registration] = {}
+        self.knows: set[str] = set()
+        self.acknowledges = True
+        self.reports: dict[str, JobReport] = {}
+        self._assigned = 0
+        self._held: list[Callable[[], None]] = []
+
+    # what a test does and asks
+
+    @property
+    def heartbeats(self) -> list[Heartbeat]:
+        """Those that were sent, in order, answered or not."""
+        return [what for _, what in self.calls if isinstance(what, Heartbeat)]
+
+    @property
+    def methods(self) -> list[str]:
+        """What was called, in order."""
+        return [method for method, _ in self.calls]
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for an answer."""
+        return len(self._held)
+
+    def release(self) -> None:
+        """Answer all that wait, and hold no more."""
+        self.holding = False
+        held, self._held = self._held, []
+        for answer in held:
+            answer()
+
+    def forget_everything(self) -> None:
+        """As if restarted, without a store."""
+        self.workers.clear()
+        self.knows.clear()
+        self.reports.clear()
+
+    # ISchedulerClient
+
+    def register(self, registration: Registration) -> Deferred[Registered]:
+        return self._call("register", registration, self._register)
+
+    def deregister(self, worker_id: str) -> Deferred[None]:
+        return self._call("deregister", worker_id, self._deregister)
+
+    def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
+        return self._call("heartbeat", heartbeat, self._heartbeat)
+
+    def _call(self, method: str, what: Registration | Heartbeat | str, act: Callable[[Any], T]) -> Deferred[T]:
+        self.calls.append((method, what))
+
+        def answer() -> Deferred[T]:
+            if self.failure is not None:
+                return fail(self.failure)
+            try:
+                return succeed(act(what))
+            except SchedulerError as error:
+                return fail(error)
+
+        if not self.holding:
+            return answer()
+        answered: Deferred[T] = Deferred()
+        self._held.append(lambda: answer().chainDeferred(answered))
+        return answered
+
+    def _register(self, registration: Registration) -> Registered:
+        worker_id = registration.worker_id
+        if not worker_id:
+            self._assigned += 1
+            worker_id = f"w{self._assigned}"
+        self.workers[worker_id] = evolve(registration, worker_id=worker_id)
+        return Registered(worker_id, self.lease)
+
+    def _deregister(self, worker_id: str) -> None:
+        if self.workers.pop(worker_id, None) is None:
+            raise NotFound("worker", worker_id)
+
+    def _heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
+        if heartbeat.worker_id not in self.workers:
+            raise NotFound("worker", heartbeat.worker_id)
+        for report in heartbeat.described:
+            self.knows.add(report.status.job_id)
+        ended = (*heartbeat.ended, *(report for report in heartbeat.described if report.status.state.final))
+        for report in ended:
+            self.reports[report.status.job_id] = report
+        mentioned = (*heartbeat.running, *(report.status.job_id for report in ended))
+        kept = tuple(report.status.job_id for report in ended if report.status.job_id in self.knows)
+        return HeartbeatAnswer(
+            lease=self.lease,
+            acknowledged=kept if self.acknowledges else (),
+            describe=tuple(job_id for job_id in mentioned if job_id not in self.knows),
+        )
+
+
+class ClassicSchedulerClient(FakeSchedulerClient):
+    """A scheduler of the fixed part: it knows no heartbeats, nor ids held from before, and tells no lease."""
+
+    def _register(self, registration: Registration) -> Registered:
+        return evolve(super()._register(evolve(registration, worker_id="")), lease=0)
+
+    def _heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
+        raise Unsupported("the scheduler", "Heartbeat")
+
+
+class UnreachableSchedulerClient(FakeSchedulerClient):
+    """Nobody listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure = Unreachable("the scheduler")
+
+
+class RefusingSchedulerClient(FakeSchedulerClient):
+    """Everything is refused, with that error."""
+
+    def __init__(self, error: SchedulerError) -> None:
+        super().__init__()
+        self.failure = error
+
+
+class SilentSchedulerClient(FakeSchedulerClient):
+    """Calls arrive and are never answered, so that all end at their deadline, in seconds of the clock."""
+
+    def __init__(self, clock: Clock, deadline: float = 10.0) -> None:
+        super().__init__()
+        self._clock = clock
+        self._deadline = deadline
+
+    def _call(self, method: str, what: Registration | Heartbeat | str, act: Callable[[Any], T]) -> Deferred[T]:
+        super()._call(method, what, act)
+
+        def too_late() -> T:
+            raise DeadlineExceeded(method, self._deadline)
+
+        return deferLater(self._clock, self._deadline, too_late)
