@@ -120,7 +120,7 @@ class CommandTests(PolicyCase):
 
     def test_relative_folder_on_path(self) -> None:
         """A folder of PATH that the job's own folder would decide is passed over."""
-        self.policy = evolve(self.policy, base={"PATH": f".::{self.tools}"})
+        self.policy = evolve(self.policy, base={"PATH": f"{os.path.relpath(self.bin)}::{self.tools}"})
         self.assertRaises(NotRunnable, self.run_, "sh")
         self.assertEqual(self.run_("python"), [self.python])
 
