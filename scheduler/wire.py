@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +26,14 @@ Object = dict[str, Any]
 
 #: Seconds; no timeout is longer.
 LONGEST = 3650 * 86400.0
+
+#: Bytes of an argument or a variable, and of a path, that Linux takes: MAX_ARG_STRLEN and PATH_MAX, less the NUL.
+LONGEST_TEXT, LONGEST_PATH = 131_071, 4_095
+
+#: Characters of a name, and of a label's value.
+LONGEST_NAME = 253
+
+MOST_ARGS, MOST_VARIABLES, MOST_LABELS = 32_768, 4_096, 64
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 
@@ -77,8 +85,8 @@ def _printable(name: str) -> str:
     return shown(name)[1:-1]
 
 
-def check_text(field: str, value: object, one_line: bool = False) -> str:
-    """``value`` if it is text that may be passed on; ``Invalid``."""
+def check_text(field: str, value: object, one_line: bool = False, most: int | None = None) -> str:
+    """``value`` if it is text that may be passed on, of at most so many bytes; ``Invalid``."""
     if not isinstance(value, str):
         raise Invalid(field, f"must be a string, not {shown(value)}")
     if "\0" in value:
@@ -86,9 +94,11 @@ def check_text(field: str, value: object, one_line: bool = False) -> str:
     if one_line and ("\n" in value or "\r" in value):
         raise Invalid(field, f"{shown(value)} must be one line")
     try:
-        value.encode("utf-8")
+        length = len(value.encode("utf-8"))
     except UnicodeEncodeError:
         raise Invalid(field, f"{shown(value)} holds half a surrogate pair, which is no character") from None
+    if most is not None and length > most:
+        raise Invalid(field, f"{shown(value)} has {length} bytes; at most {most} are allowed")
     return value
 
 
@@ -99,7 +109,15 @@ def check_label(field: str, key: str, value: object) -> str:
             field,
             f"{shown(key)} is no label: 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit",
         )
-    return check_text(f"{field}.{key}", value, one_line=True)
+    text = check_text(f"{field}.{key}", value)
+    if len(text) > LONGEST_NAME or not text.isprintable():
+        raise Invalid(f"{field}.{key}", f"{shown(text)} must be printable text of at most {LONGEST_NAME} characters")
+    return text
+
+
+def _count(field: str, given: Sized, most: int) -> None:
+    if len(given) > most:
+        raise Invalid(field, f"{len(given)} of them; at most {most} are allowed")
 
 
 class Fields:
@@ -123,17 +141,22 @@ class Fields:
             raise Invalid(name, f"must be {_KINDS[kind]}, not {shown(value)}")
         return value
 
-    def text(self, name: str, default: Any = _MISSING, one_line: bool = False) -> Any:
+    def text(self, name: str, default: Any = _MISSING) -> Any:
         """Text without NUL; or the default as it is."""
         value = self.take(name, str, default)
-        return check_text(name, value, one_line) if name in self._body else value
+        return check_text(name, value) if name in self._body else value
 
-    def name(self, name: str) -> str:
-        """Text of one line that is not empty."""
-        value: str = self.text(name, one_line=True)
+    def path(self, name: str, default: str) -> str:
+        """One line, not longer than a path may be."""
+        value: str = self.take(name, str, default)
+        return check_text(name, value, one_line=True, most=LONGEST_PATH)
+
+    def name(self, name: str, most: int = LONGEST_NAME) -> str:
+        """One line that is not empty."""
+        value: str = self.take(name, str)
         if not value:
             raise Invalid(name, "must not be empty")
-        return value
+        return check_text(name, value, one_line=True, most=most)
 
     def duration(self, name: str, default: float | None, zero: bool) -> float | None:
         """Seconds; ``null`` where the default is none."""
@@ -161,7 +184,7 @@ def read_start(body: Object) -> tuple[JobSpec, Target]:
     """``POST /start``."""
     fields = Fields(body)
     target = Target(worker=fields.name("worker_id"))
-    spec = JobSpec(command=fields.name("command"), path=fields.text("path", "", one_line=True))
+    spec = JobSpec(command=fields.name("command", LONGEST_PATH), path=fields.path("path", ""))
     fields.end()
     return spec, target
 
@@ -185,11 +208,11 @@ def read_submit(body: Object) -> tuple[JobSpec, Target]:
     target = _target(fields)
     script = _script(fields)
     spec = JobSpec(
-        command=fields.name("command") if script is None else "",
-        args=tuple(check_text(f"args[{index}]", arg) for index, arg in enumerate(fields.take("args", list, []))),
-        path=fields.text("path", "", one_line=True),
+        command=fields.name("command", LONGEST_PATH) if script is None else "",
+        args=_args(fields.take("args", list, [])),
+        path=fields.path("path", ""),
         env=_env(fields.take("env", dict, {})),
-        cwd=fields.text("cwd", "", one_line=True),
+        cwd=fields.path("cwd", ""),
         stdin=_stdin(fields),
         script=script,
         timeout=fields.duration("timeout", None, zero=False),
@@ -237,16 +260,23 @@ def _stdin(fields: Fields) -> bytes | None:
         raise Invalid("stdin_base64", f"{shown(encoded)} is not base64") from None
 
 
+def _args(given: list[Any]) -> tuple[str, ...]:
+    _count("args", given, MOST_ARGS)
+    return tuple(check_text(f"args[{index}]", arg, most=LONGEST_TEXT) for index, arg in enumerate(given))
+
+
 def _env(given: Object) -> dict[str, str]:
+    _count("env", given, MOST_VARIABLES)
     for name, value in given.items():
         check_text("env", name)
         if problem := env_name_problem(name):
             raise Invalid("env", f"{shown(name)} {problem}")
-        check_text(f"env.{name}", value)
+        check_text(f"env.{shown(name)[1:-1]}", value, most=LONGEST_TEXT - len(name) - 1)
     return given
 
 
 def _labels(field: str, given: Object) -> dict[str, str]:
+    _count(field, given, MOST_LABELS)
     return {key: check_label(field, key, value) for key, value in given.items()}
 
 
@@ -254,10 +284,13 @@ def _labels(field: str, given: Object) -> dict[str, str]:
 
 
 def time_text(when: float | None) -> str | None:
-    """RFC 3339, UTC, to the microsecond."""
+    """RFC 3339, UTC, to the microsecond; ``None`` too for what no calendar has."""
     if when is None:
         return None
-    return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    try:
+        return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None  # a worker's word is not to be relied on
 
 
 def job_json(job: Job) -> Object:
