@@ -7,8 +7,9 @@ or a stream; whatever it raises becomes a problem document.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, BinaryIO, cast
 
+from attrs import evolve
 from klein import Klein
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -23,7 +24,7 @@ from scheduler.api.events import Offsets, read_offsets
 from scheduler.api.output import offset_of_tail, read_range, size_of
 from scheduler.api.query import FILTERS, MOST_JOBS, Pairs, Query, pairs_of, read_pairs
 from scheduler.api.streams import CHUNK, EventStream, RawStream, SpanReader, StreamResource, UnderWay
-from scheduler.errors import Invalid, NotFound
+from scheduler.errors import Invalid, NotFound, SchedulerError, Unsupported
 from scheduler.interfaces import IOutputReader, IScheduler
 from scheduler.model import Job, Stream, is_id
 
@@ -58,10 +59,10 @@ def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[],
             lambda request, **names: ensureDeferred(answered(request, **names))
         )
 
-    @app.handle_errors(HTTPException)
-    def unrouted(request: Request, failure: Failure) -> bytes:
+    def unrouted(request: Any, failure: Failure) -> bytes:
         return prepare(request, problem_answer(problem_of(failure)))
 
+    app.handle_errors(HTTPException)(unrouted)
     for method, path, handler in routes.table():
         route(method, path, handler)
     return app
@@ -84,7 +85,7 @@ def body_of(request: Request) -> wire.Object:
         charset = parameters.replace(" ", "").replace('"', "")
         if kind.strip() not in _JSON_TYPES or charset not in ("", "charset=utf-8"):
             raise ProblemError(415, f"the body must be application/json in UTF-8, not {wire.shown(header)}")
-    body = request.content.read(LARGEST_BODY + 1)
+    body = cast(BinaryIO, request.content).read(LARGEST_BODY + 1)
     if len(body) > LARGEST_BODY:
         raise ProblemError(413, f"a body is at most {LARGEST_BODY} bytes")
     return wire.load(body)
@@ -161,12 +162,22 @@ class _Routes:
         wait, follow, as_events = query.wait(), query.flag("follow"), wants_events(request)
         if wait is not None and (follow or as_events):
             raise Invalid("wait", "does not go with a stream, which ends when the job does")
-        job = await self._scheduler.submit(*wire.read_submit(body_of(request)))
+        spec, target = wire.read_submit(body_of(request))
+        if (follow or as_events) and target.worker is not None:
+            worker = self._scheduler.worker(target.worker).worker
+            if worker.classic:
+                raise Unsupported(worker.name, "output")
+        job = await self._scheduler.submit(spec, target)
         headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
-        if as_events:
-            return self._events(job, {stream: 0 for stream in Stream}, headers, started=True)
-        if follow:
-            return self._follow(job, Stream.STDOUT, 0, headers, 201)
+        try:
+            if as_events:
+                return self._events(job, dict.fromkeys(Stream, 0), headers, started=True)
+            if follow:
+                return self._follow(job, Stream.STDOUT, 0, headers, 201)
+        except SchedulerError:  # it runs all the same
+            problem = problem_of(Failure())
+            members = {**problem.members, "job_id": job.id}
+            return problem_answer(evolve(problem, headers={**problem.headers, **headers}, members=members))
         if wait is not None:
             job = await self._final(job.id, wait)
         return json_answer(wire.job_json(job), 201, headers)
@@ -269,7 +280,7 @@ class _Routes:
         elif given is not None:
             offsets = read_offsets("offset", given)
         else:
-            offsets = {stream: 0 for stream in Stream}
+            offsets = dict.fromkeys(Stream, 0)
             for stream in Stream if tail is not None else ():
                 offsets[stream], _ = await offset_of_tail(self._scheduler, job.id, stream, tail or 0)
         if request.method == b"HEAD":

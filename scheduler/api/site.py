@@ -1,0 +1,344 @@
+"""The HTTP server: limits on what comes in, the guard, request ids, the access log, and the way out.
+
+``make_site`` puts it together. One request passes, in this order: the limits on
+headers, body and time (``Channel``, ``Request``), the guard, the routes. All of
+these answer with problem documents. Each request, answered or not, is one line
+of the log.
+
+A body that is too large is refused when its length is known or the limit is
+passed, not when it has arrived. To close at once would reset the connection
+under a client that is still sending, and the answer would be lost; so what it
+sends is thrown away for a while.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import socket
+import uuid
+from collections.abc import Callable, Collection
+from contextvars import copy_context
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IConsumer, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http, server
+from twisted.web.resource import IResource
+
+from scheduler.api.answers import problem_answer, send
+from scheduler.api.app import LARGEST_BODY, make_app
+from scheduler.api.errors import Problem, problem_of
+from scheduler.api.guard import refusal
+from scheduler.api.streams import UnderWay
+from scheduler.errors import ShuttingDown
+from scheduler.interfaces import IScheduler
+from scheduler.logs import REQUEST_ID
+
+#: Seconds a connection may be silent between requests.
+IDLE = 60.0
+
+#: Seconds for all headers of a request, and then for all of its body.
+HEADERS_DEADLINE, BODY_DEADLINE = 20.0, 60.0
+
+#: Seconds and bytes for which the rest of a refused body is thrown away.
+LINGER, LINGER_BYTES = 30.0, 256 * 1024 * 1024
+
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+_log = Logger()
+
+
+def make_site(
+    scheduler: IScheduler,
+    clock: IReactorTime,
+    wall_time: Callable[[], float],
+    allowed_hosts: Collection[str],
+    max_connections: int = 10_000,
+) -> ApiSite:
+    """The factory to listen with.
+
+    ``clock`` is the reactor; ``wall_time`` gives POSIX times, for filters like ``24h``;
+    ``allowed_hosts`` are names and addresses in lower case, without port or brackets.
+    """
+    under_way = UnderWay()
+    routes = make_app(scheduler, clock, wall_time, under_way).resource()
+    return ApiSite(routes, clock, frozenset(allowed_hosts), under_way, max_connections)
+
+
+class Request(server.Request):
+    """A request that is never too large, has an id, and is logged once."""
+
+    site: ApiSite
+    #: The body is larger than it may be.
+    oversized = False
+
+    def __init__(self, channel: Channel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(channel, *args, **kwargs)
+        self.site = channel.site
+        self.request_id = ""
+        self._received = 0
+        self._began = channel.site.clock.seconds()
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = io.BytesIO()
+        self.oversized = (length or 0) > LARGEST_BODY
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._received += len(data)
+        self.oversized = self.oversized or self._received > LARGEST_BODY
+        if not self.oversized and self.content is not None:
+            self.content.write(data)
+
+    def process(self) -> None:
+        given = self.getHeader(b"x-request-id") or b""
+        self.request_id = given.decode("ascii") if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        copy_context().run(self._process)
+
+    def _process(self) -> None:
+        REQUEST_ID.set(self.request_id)
+        self.responseHeaders.setRawHeaders("Server", ["scheduler"])
+        self.responseHeaders.setRawHeaders("Date", [http.datetimeToString()])
+        self.responseHeaders.setRawHeaders("X-Request-ID", [self.request_id])
+        self.responseHeaders.setRawHeaders("Cache-Control", ["no-store"])
+        self.responseHeaders.setRawHeaders("X-Content-Type-Options", ["nosniff"])
+        try:
+            problem = self._refusal()
+            if problem is not None:
+                send(self, problem_answer(problem))
+                return
+            self.prepath, self.postpath = [], [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
+            self.render(self.site.resource)
+        except Exception:
+            self.processingFailed(Failure())
+
+    def _refusal(self) -> Problem | None:
+        """Why this is not for the routes."""
+        problem = refusal(self.requestHeaders, self.site.allowed_hosts)
+        if problem is None and self.oversized:
+            problem = Problem(413, f"a body is at most {LARGEST_BODY} bytes")
+        if problem is None and self.site.draining:
+            problem = problem_of(Failure(ShuttingDown()))
+        if problem is None:
+            problem = _problem_of_target(self.path)
+        if self.oversized or self.site.draining:
+            self.channel.persistent = 0
+            self.responseHeaders.setRawHeaders("Connection", ["close"])
+        return problem
+
+    def processingFailed(self, reason: Failure) -> None:
+        problem = problem_of(reason)
+        if self.startedWriting or self._disconnected:
+            self.loseConnection()
+        else:
+            send(self, problem_answer(problem))
+
+    def finish(self) -> None:
+        self._ended(aborted=False)
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.request_id and not self.finished:
+            self._ended(aborted=True)
+        super().connectionLost(reason)
+
+    def _ended(self, aborted: bool) -> None:
+        _log.info(
+            "{method} {path} {status} {bytes} B {ms:.0f} ms{cut}",
+            method=self.method.decode("ascii"),
+            path=self.path.decode("latin-1"),
+            status=self.code,
+            bytes=self.sentLength,
+            ms=1000 * (self.site.clock.seconds() - self._began),
+            cut=" cut" if aborted else "",
+            aborted=aborted,
+            request_id=self.request_id,
+        )
+
+
+def _problem_of_target(path: bytes) -> Problem | None:
+    if not path.startswith(b"/"):
+        return Problem(400, "the request's target must be a path, like /v1/jobs")
+    try:
+        unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return Problem(400, "the path is not percent-encoded UTF-8")
+    return None
+
+
+class Channel(http.HTTPChannel):
+    """A connection that can't be held open by sending slowly."""
+
+    site: ApiSite
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deadline: IDelayedCall | None = None
+        self._refused = False
+        #: Bytes still to be thrown away before this is cut.
+        self._lingering = 0
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        _keep_alive(self.transport)
+        self.site.channels.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._set_deadline(None)
+        super().connectionLost(reason)
+        self.site.lost(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._lingering:
+            self._throw_away(data)
+            return
+        if self._deadline is None and not self._handlingRequest:
+            self._set_deadline(HEADERS_DEADLINE)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        request = self.requests[-1]
+        if (self.length or 0) > LARGEST_BODY:
+            request.requestHeaders.removeHeader("Expect")
+        super().allHeadersReceived()
+        self._set_deadline(BODY_DEADLINE)
+        if request.oversized:
+            self.length = 0  # it is answered now, whatever is still to come
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._lingering:
+            self._throw_away(data)
+            return
+        super().rawDataReceived(data)
+        # In chunks, it turns out only on the way that they are too many.
+        if self.requests and self.requests[-1].oversized and not self._handlingRequest:
+            self.allContentReceived()
+
+    def allContentReceived(self) -> None:
+        self._set_deadline(None)
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        self._refused = request.oversized
+        pipelined = bool(self._dataBuffer)
+        super().requestDone(request)
+        if pipelined and self.persistent and not self._handlingRequest and self._deadline is None:
+            self._set_deadline(HEADERS_DEADLINE)
+
+    def loseConnection(self) -> None:
+        if not self._refused:
+            super().loseConnection()
+        elif not self._lingering:
+            self._lingering = LINGER_BYTES
+            self._set_deadline(LINGER)
+            cast(IConsumer, self._networkProducer).unregisterProducer()
+            if (half_close := getattr(self.transport, "loseWriteConnection", None)) is not None:
+                half_close()
+
+    def close_when_done(self) -> None:
+        """Close it, after the answer to a request that is under way."""
+        self.persistent = 0
+        if not self.requests:
+            self.loseConnection()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        cast(ITCPTransport, self.transport).abortConnection()
+
+    def _throw_away(self, data: bytes) -> None:
+        self._lingering -= len(data)
+        if self._lingering <= 0:
+            self._lingering = 1
+            self.abort()
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.callLater(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self.abort()
+
+
+def _keep_alive(transport: Any) -> None:
+    """Have the kernel find out within two minutes that a silent client is no more."""
+    if not ITCPTransport.providedBy(transport):
+        return
+    transport.setTcpKeepAlive(True)
+    get_handle = getattr(transport, "getHandle", None)
+    if get_handle is not None:
+        for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+            get_handle().setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class ApiSite(server.Site):
+    """The factory of connections; HTTP/1.1 only. See ``make_site``."""
+
+    protocol = Channel  # type: ignore[assignment]
+    requestFactory = Request  # noqa: N815
+
+    def __init__(
+        self,
+        resource: IResource,
+        clock: IReactorTime,
+        allowed_hosts: frozenset[str],
+        under_way: UnderWay,
+        max_connections: int,
+    ) -> None:
+        super().__init__(resource, timeout=IDLE, reactor=clock, parsePOSTFormSubmission=False)
+        self.clock = clock
+        self.allowed_hosts = allowed_hosts
+        self.draining = False
+        self.channels: set[Channel] = set()
+        self._under_way = under_way
+        self._max_connections = max_connections
+        self._drained: Deferred[None] | None = None
+
+    def startFactory(self) -> None:
+        """No log file, and no timer for its time stamps: each request logs itself."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"http/1.1"]
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if len(self.channels) >= self._max_connections:
+            return None
+        return super().buildProtocol(addr)
+
+    def lost(self, channel: Channel) -> None:
+        """A connection is no more."""
+        self.channels.discard(channel)
+        if self._drained is not None and not self.channels:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def drain(self, grace: float) -> Deferred[None]:
+        """Refuse new requests, end streams and long polls, let other requests be answered.
+
+        Fires when the last connection is closed; those that are left after ``grace`` seconds are cut.
+        """
+        self.draining = True
+        for channel in list(self.channels):
+            channel.close_when_done()
+        self._under_way.end()
+        if not self.channels:
+            return succeed(None)
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        cut = self.clock.callLater(grace, self._cut)
+
+        def over(_: None) -> None:
+            if cut.active():
+                cut.cancel()
+
+        return drained.addCallback(over)
+
+    def _cut(self) -> None:
+        _log.info("cutting {count} connections that have not ended", count=len(self.channels))
+        for channel in list(self.channels):
+            channel.abort()
