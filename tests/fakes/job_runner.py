@@ -1,0 +1,198 @@
+"""A worker's jobs in memory: nothing runs, tests write the output and end the jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from scheduler.errors import Invalid, NotFound, OffsetBeyondEnd, ShuttingDown
+from scheduler.interfaces import IJobRunner, IJobs
+from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
+
+_Notify = Callable[[], None]
+
+
+@define(eq=False)
+class _Entry:
+    """One job."""
+
+    status: JobStatus
+    spec: JobSpec
+    created_at: float
+    output: dict[Stream, bytearray] = field(factory=lambda: {stream: bytearray() for stream in Stream})
+    watchers: list[tuple[Stream, _Notify]] = field(factory=list)
+    waiting: list[Deferred[JobStatus]] = field(factory=list)
+    acknowledged: bool = False
+
+
+@implementer(IJobRunner, IJobs)
+class FakeJobRunner:
+    """Deterministic. ``write`` appends output, ``end`` ends a job; ``wall_time`` gives all times.
+
+    ``refused`` maps commands to the reasons why they may not run. A stop ends the job
+    at once unless ``ends_on_stop`` is false; ``started`` and ``stops`` record calls.
+    """
+
+    def __init__(self, wall_time: Callable[[], float] = lambda: 1000.0) -> None:
+        self.refused: dict[str, str] = {}
+        self.ends_on_stop = True
+        self.shutting_down = False
+        self.started: list[tuple[str, JobSpec, float | None]] = []
+        self.stops: list[tuple[str, bool]] = []
+        self._wall_time = wall_time
+        self._jobs: dict[str, _Entry] = {}
+        self._ended: list[str] = []
+        self._notify: list[_Notify] = []
+        self._chosen = 0
+        self._lock = threading.Lock()
+
+    # what a test does
+
+    def write(self, job_id: str, data: bytes, stream: Stream = Stream.STDOUT) -> None:
+        """The job writes."""
+        entry = self._entry(job_id)
+        assert not entry.status.state.final, f"{job_id} has ended"
+        with self._lock:
+            entry.output[stream] += data
+        for watched, notify in list(entry.watchers):
+            if watched is stream:
+                notify()
+
+    def end(
+        self,
+        job_id: str,
+        exit_code: int | None = 0,
+        state: JobState | None = None,
+        reason: str | None = None,
+        signal: str | None = None,
+    ) -> JobStatus:
+        """The job ends, by default as one with that exit code does."""
+        entry = self._entry(job_id)
+        assert not entry.status.state.final, f"{job_id} has ended"
+        if state is None:
+            state = JobState.SUCCEEDED if exit_code == 0 else JobState.FAILED
+        if reason is None:
+            reason = f"exit status {exit_code}" if exit_code else ""
+        status = evolve(
+            entry.status,
+            state=state,
+            reason=reason,
+            exit_code=exit_code,
+            signal=signal,
+            finished_at=self._wall_time(),
+            stdout_bytes=len(entry.output[Stream.STDOUT]),
+            stderr_bytes=len(entry.output[Stream.STDERR]),
+            tree="exited",
+        )
+        self._finish(entry, status)
+        return status
+
+    # IJobRunner
+
+    def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+        self.started.append((job_id, spec, created_at))
+        if job_id and not is_id(job_id):
+            return fail(Invalid("jobID", "must match [A-Za-z0-9_-]{1,64}"))
+        known = self._jobs.get(job_id)
+        if known is not None:
+            return succeed(known.status)
+        if self.shutting_down:
+            return fail(ShuttingDown())
+        if not job_id:
+            self._chosen += 1
+            job_id = f"job-{self._chosen}"
+        now = self._wall_time()
+        reason = self.refused.get(spec.command)
+        status = JobStatus(job_id, JobState.RUNNING, started_at=None if reason else now)
+        entry = _Entry(status, spec, now if created_at is None else created_at)
+        self._jobs[job_id] = entry
+        if reason:
+            refusal = evolve(
+                status, state=JobState.FAILED, reason=reason, finished_at=now, stdout_bytes=0, stderr_bytes=0
+            )
+            self._finish(entry, refusal)
+        return succeed(entry.status)
+
+    def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
+        try:
+            entry = self._entry(job_id)
+        except NotFound as error:
+            return fail(error)
+        self.stops.append((job_id, wait))
+        if not entry.status.state.final and self.ends_on_stop:
+            self.end(job_id, None, JobState.STOPPED, "signal: terminated", "SIGTERM")
+        if entry.status.state.final or not wait:
+            return succeed(entry.status)
+        waiting: Deferred[JobStatus] = Deferred(lambda cancelled: entry.waiting.remove(cancelled))
+        entry.waiting.append(waiting)
+        return waiting
+
+    def query(self, job_id: str) -> JobStatus:
+        return self._entry(job_id).status
+
+    def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        with self._lock:
+            entry = self._entry(job_id)
+            output = entry.output[stream]
+            if offset > len(output):
+                raise OffsetBeyondEnd(offset, len(output))
+            data = bytes(output[offset : offset + size])
+            end = entry.status.state.final and offset + len(data) == len(output)
+            return Chunk(data, offset, end, len(output))
+
+    def watch_output(self, job_id: str, stream: Stream, notify: _Notify) -> _Notify:
+        entry = self._entry(job_id)
+        watcher = (stream, notify)
+        entry.watchers.append(watcher)
+
+        def remove() -> None:
+            if watcher in entry.watchers:
+                entry.watchers.remove(watcher)
+
+        return remove
+
+    # IJobs
+
+    def running(self) -> tuple[str, ...]:
+        return tuple(job_id for job_id, entry in self._jobs.items() if not entry.status.state.final)
+
+    def unacknowledged(self) -> tuple[JobReport, ...]:
+        ended = [self._jobs[job_id] for job_id in self._ended]
+        return tuple(JobReport(entry.status, created_at=entry.created_at) for entry in ended if not entry.acknowledged)
+
+    def describe(self, job_ids: Iterable[str]) -> tuple[JobReport, ...]:
+        known = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
+        return tuple(
+            JobReport(entry.status, evolve(entry.spec, stdin=None, script=None), entry.created_at) for entry in known
+        )
+
+    def acknowledge(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            entry = self._jobs.get(job_id)
+            if entry is not None and entry.status.state.final:
+                entry.acknowledged = True
+
+    def on_end(self, notify: _Notify) -> None:
+        self._notify.append(notify)
+
+    def _entry(self, job_id: str) -> _Entry:
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise NotFound("job", job_id) from None
+
+    def _finish(self, entry: _Entry, status: JobStatus) -> None:
+        with self._lock:
+            entry.status = status
+        self._ended.append(status.job_id)
+        waiting, entry.waiting = entry.waiting, []
+        for deferred in waiting:
+            deferred.callback(status)
+        for _, notify in list(entry.watchers):
+            notify()
+        for notify in self._notify:
+            notify()
