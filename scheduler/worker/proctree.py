@@ -1,0 +1,135 @@
+"""Processes as /proc shows them: who descends from whom, and signals to exactly them. Standard library only.
+
+A bare process id is never trusted: between looking and signalling the process
+may end and another get its id. So a signal goes to a pidfd, opened first and
+then checked against the start time that was seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from scheduler.worker.spool import Identity
+
+#: From linux/prctl.h.
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Process(NamedTuple):
+    """One line of /proc/<pid>/stat."""
+
+    identity: Identity
+    parent: int
+    session: int
+    #: Ended, and only waits to be reaped.
+    ended: bool
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
+
+
+def become_subreaper() -> None:
+    """Descendants whose parent ends become children of this process."""
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl: {os.strerror(number)}")
+
+
+def process(pid: int) -> Process | None:
+    """The process with that id now."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            line = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, in parentheses, may hold anything; behind the last one begin the fields from the third on.
+    fields = line[line.rindex(b")") + 2 :].split()
+    return Process(Identity(pid, int(fields[19])), int(fields[1]), int(fields[3]), fields[0] in b"ZX")
+
+
+def itself() -> Identity:
+    """This process."""
+    found = process(os.getpid())
+    assert found is not None
+    return found.identity
+
+
+def alive() -> Iterator[Process]:
+    """All that have not ended."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            found = process(int(name))
+            if found is not None and not found.ended:
+                yield found
+
+
+def descendants(roots: Collection[int], among: Collection[Process]) -> list[Process]:
+    """Those ``among`` these that descend from the processes with ids ``roots``, without the roots."""
+    children: dict[int, list[Process]] = {}
+    for each in among:
+        children.setdefault(each.parent, []).append(each)
+    found: list[Process] = []
+    pending = list(roots)
+    while pending:
+        for child in children.get(pending.pop(), ()):
+            found.append(child)
+            pending.append(child.pid)
+    return found
+
+
+def of_job(job_id: str, leader: Identity | None) -> list[Process]:
+    """What is left of a job without its shim: known by its environment or its session, and all that descends from it.
+
+    ``leader`` is the job's first process. Its session counts only while it exists: later its id may be another's.
+    """
+    everybody = list(alive())
+    mark = f"SCHEDULER_JOB_ID={job_id}".encode()
+    led = leader is not None and any(each.identity == leader for each in everybody)
+    known = [
+        each
+        for each in everybody
+        if (led and leader is not None and each.session == leader.pid) or mark in _environment(each.pid)
+    ]
+    others = descendants({each.pid for each in known}, everybody)
+    return [each for each in {*known, *others} if each.pid != os.getpid()]
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:  # it ended, or is another user's
+        return []
+
+
+def open_pidfd(identity: Identity) -> int | None:
+    """A pidfd of exactly that process, ``None`` when it is gone."""
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    found = process(identity.pid)
+    if found is not None and found.identity == identity:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def send(identity: Identity, number: signal.Signals) -> None:
+    """Signal exactly that process, if it is there and may be signalled."""
+    pidfd = open_pidfd(identity)
+    if pidfd is None:
+        return
+    try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,241 @@
+"""The folder of one job: its files, and how they are written and read. Standard library only.
+
+::
+
+    job.json      what to run; complete before the folder gets its name
+    stdin script  the job's, where it has them
+    work/         where it runs, unless it says otherwise
+    stdout stderr its output, every byte in order
+    lock          flock of the shim, and who that is: "<pid> <start time>"
+    start.json    that the job was started, when, and as which process
+    stop          exists: somebody asked for the stop
+    exit.tmp      room for the exit record, taken before the start
+    exit.json     the exit record: the job has ended, and nothing here changes any more
+    acknowledged  exists: the scheduler keeps the end
+
+Theory of operation. Who holds the lock decides what becomes of the job. A shim
+starts it only if it gets the lock, finds no exit record and finds the lock file
+empty, and writes itself into the lock file first; so a job is started at most
+once, and a shim that was killed leaves a trace. A worker that gets the lock of
+a job without an exit record knows that the shim is gone and writes the record
+itself, while it holds the lock. A file that matters appears under its name only
+when it is whole and on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+#: Of all records; a reader refuses what it does not know.
+FORMAT = 1
+
+#: Bytes taken for the exit record at the start, so that a full disk still gets one.
+RECORD_ROOM = 8192
+
+_LONGEST_REASON = 1000
+_MOST_LEFTOVER = 100
+
+Record = dict[str, Any]
+
+
+class Identity(NamedTuple):
+    """One process, ever: ids are used again, and then with another start time."""
+
+    pid: int
+    #: In ticks since the machine's start.
+    starttime: int
+
+
+class Spool:
+    """The folder of a job."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.job = self._path("job.json")
+        self.stdin = self._path("stdin")
+        self.script = self._path("script")
+        self.work = self._path("work")
+        self.start = self._path("start.json")
+        self.exit = self._path("exit.json")
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def output(self, stream: str) -> str:
+        """The file of ``stdout`` or ``stderr``."""
+        return self._path(stream)
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of stdout and of stderr."""
+        return os.stat(self.output("stdout")).st_size, os.stat(self.output("stderr")).st_size
+
+    # records
+
+    def read_job(self) -> Record | None:
+        return _read(self.job)
+
+    def read_start(self) -> Record | None:
+        return _read(self.start)
+
+    def read_exit(self) -> Record | None:
+        return _read(self.exit)
+
+    def write_start(self, record: Record) -> None:
+        self._put(self.start, f"{self.start}.tmp", record)
+
+    def write_exit(self, record: Record) -> None:
+        """The end. Fits in the room that was taken, whatever the record says."""
+        short = record | {
+            "reason": record["reason"][:_LONGEST_REASON],
+            "leftover": list(record["leftover"])[:_MOST_LEFTOVER],
+        }
+        self._put(self.exit, self._path("exit.tmp"), short)
+
+    def reserve(self) -> None:
+        """Take the room for the exit record; ``OSError`` when there is none."""
+        fd = os.open(self._path("exit.tmp"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, RECORD_ROOM)
+        finally:
+            os.close(fd)
+
+    def _put(self, path: str, temporary: str, record: Record) -> None:
+        write_file(temporary, json.dumps({"format": FORMAT, **record}).encode())
+        os.rename(temporary, path)
+        sync_folder(self.folder)
+
+    # marks
+
+    def ask_stop(self) -> None:
+        write_file(self._path("stop"), b"")
+        sync_folder(self.folder)
+
+    def stop_asked(self) -> bool:
+        return os.path.exists(self._path("stop"))
+
+    def acknowledge(self) -> None:
+        """Not synced: a mark that is lost is made again."""
+        os.close(os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600))
+
+    def acknowledged(self) -> bool:
+        return os.path.exists(self._path("acknowledged"))
+
+    # lock
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int | None]:
+        """The lock as a descriptor, or ``None`` when another holds it. No process started meanwhile inherits it."""
+        fd = os.open(self._path("lock"), os.O_RDWR)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+            else:
+                yield fd
+        finally:
+            os.close(fd)
+
+    def begin(self, lock: int, shim: Identity) -> None:
+        """Leave the trace of the shim that has the lock."""
+        os.pwrite(lock, f"{shim.pid} {shim.starttime}\n".encode(), 0)
+
+    def begun_by(self) -> Identity | None:
+        """The shim that took the job on; ``None``: none ever did."""
+        with open(self._path("lock"), "rb") as lock:
+            words = lock.read().split()
+        return Identity(int(words[0]), int(words[1])) if len(words) == 2 else None
+
+
+def create(
+    spool: Spool, record: Record, stdin: bytes | None, script: bytes | None, exit_record: Record | None = None
+) -> None:
+    """Make the folder, at once and durably; with an ``exit_record``, of a job that has ended already."""
+    parent, name = os.path.split(spool.folder)
+    making = Spool(os.path.join(parent, f".new-{name}"))
+    os.mkdir(making.folder, 0o700)
+    os.mkdir(making.work, 0o700)
+    for empty in (making.output("stdout"), making.output("stderr"), os.path.join(making.folder, "lock")):
+        os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    if stdin is not None:
+        write_file(making.stdin, stdin)
+    if script is not None:
+        write_file(making.script, script, 0o700)
+    write_file(making.job, json.dumps({"format": FORMAT, **record}).encode())
+    if exit_record is not None:
+        making.write_exit(exit_record)
+    sync_folder(making.folder)
+    os.rename(making.folder, spool.folder)
+    sync_folder(parent)
+
+
+def exit_record(
+    state: str,
+    reason: str,
+    finished_at: float,
+    sizes: tuple[int, int] = (0, 0),
+    exit_code: int | None = None,
+    signal: str | None = None,
+    started_at: float | None = None,
+    tree: str = "",
+    leftover: tuple[int, ...] = (),
+    output_error: str = "",
+) -> Record:
+    """An exit record, its fields those of ``scheduler.model.JobStatus``."""
+    return {
+        "state": state,
+        "reason": reason,
+        "exit_code": exit_code,
+        "signal": signal,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "stdout_bytes": sizes[0],
+        "stderr_bytes": sizes[1],
+        "tree": tree,
+        "leftover": leftover,
+        "output_error": output_error,
+    }
+
+
+def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
+    """All of ``data``, on the disk; room the file had before is used."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.ftruncate(fd, len(data))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def boot_id() -> str:
+    """Another after each start of the machine."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _read(path: str) -> Record | None:
+    try:
+        with open(path, "rb") as file:
+            record: Mapping[str, Any] = json.load(file)
+    except FileNotFoundError:
+        return None
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {record.get('format')!r}, known is {FORMAT}")
+    return dict(record)
