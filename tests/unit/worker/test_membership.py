@@ -287,6 +287,21 @@ class HeartbeatTests(MembershipCase):
         self.clock.pump([0.5] * 61)
         self.assertEqual(self.client.methods, ["heartbeat"] * 3)
 
+    def test_slow_answer(self) -> None:
+        """When an answer comes later than the next beat was due, that follows at once, and the others in their time."""
+        self.client.acknowledges = False
+        self.start("j1")
+        self.begin()
+        self.client.holding = True
+        self.jobs.end("j1")
+        self.clock.advance(25)
+        self.client.release()
+        self.assertEqual([self.ended(beat) for beat in self.client.heartbeats], [["j1"], ["j1"]])
+        self.clock.advance(9)
+        self.assertEqual(len(self.client.calls), 2)
+        self.clock.advance(1)
+        self.assertEqual(len(self.client.calls), 3)
+
     def test_lease_changes(self) -> None:
         """The lease is the one told last."""
         self.begin()
