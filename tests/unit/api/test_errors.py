@@ -1,0 +1,88 @@
+"""What a client is told of what went wrong."""
+
+import inspect
+import json
+
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.exceptions import NotFound as NoSuchRoute
+
+from scheduler import errors
+from scheduler.api.errors import STATUS, Problem, ProblemError, problem_of
+from scheduler.errors import (
+    Busy,
+    DeadlineExceeded,
+    Invalid,
+    NoFreeSlot,
+    OffsetBeyondEnd,
+    SchedulerError,
+    StartUnanswered,
+)
+
+
+class ProblemTests(SynchronousTestCase):
+    """From exception to problem document."""
+
+    def test_complete(self) -> None:
+        """Every exception of the domain has its status, and the table has nothing else."""
+        every = {
+            error
+            for _, error in inspect.getmembers(errors, inspect.isclass)
+            if issubclass(error, SchedulerError) and error is not SchedulerError
+        }
+        self.assertEqual(set(STATUS), every)
+
+    def test_retry_after(self) -> None:
+        """The hint of when to try again is in whole seconds, at least one."""
+        self.assertEqual(problem_of(Failure(Busy("calls", 4))).headers["Retry-After"], "1")
+        self.assertEqual(problem_of(Failure(NoFreeSlot("full", 20))).headers["Retry-After"], "20")
+        self.assertEqual(problem_of(Failure(NoFreeSlot("full", 0))).headers["Retry-After"], "1")
+
+    def test_members(self) -> None:
+        """The field that is wrong and the job that may run are told apart from the text."""
+        self.assertEqual(problem_of(Failure(Invalid("args", "no"))).members, {"field": "args"})
+        self.assertEqual(problem_of(Failure(StartUnanswered("w", "j1"))).members, {"job_id": "j1"})
+        self.assertEqual(problem_of(Failure(DeadlineExceeded("start", 10, "j2"))).members, {"job_id": "j2"})
+        self.assertEqual(problem_of(Failure(DeadlineExceeded("query", 10))).members, {})
+
+    def test_size(self) -> None:
+        """Past the end, the size is told as for a range."""
+        self.assertEqual(problem_of(Failure(OffsetBeyondEnd(9, 5))).headers, {"Content-Range": "bytes */5"})
+
+    def test_document(self) -> None:
+        """It is RFC 9457, with the text as ``error`` too."""
+        self.assertEqual(
+            json.loads(Problem(404, "no such thing", members={"x": 1}).document()),
+            {
+                "type": "about:blank",
+                "title": "Not Found",
+                "status": 404,
+                "detail": "no such thing",
+                "error": "no such thing",
+                "x": 1,
+            },
+        )
+
+    def test_routing(self) -> None:
+        """What the router refuses looks like everything else."""
+        problem = problem_of(Failure(MethodNotAllowed(["POST", "GET"])))
+        self.assertEqual((problem.status, problem.headers), (405, {"Allow": "GET, POST"}))
+        self.assertEqual(problem_of(Failure(NoSuchRoute())).status, 404)
+
+    def test_own(self) -> None:
+        """A refusal of HTTP's own is told as it is."""
+        self.assertEqual(problem_of(Failure(ProblemError(415, "no"))), Problem(415, "no"))
+
+    def test_bug(self) -> None:
+        """Of a bug only an incident's id is told, and the log has the rest under it."""
+        problem = problem_of(Failure(RuntimeError("secret")))
+        self.assertEqual(problem.status, 500)
+        self.assertNotIn("secret", problem.document().decode())
+        self.assertIn(problem.members["incident"], problem.detail)
+        self.assertEqual([str(failure.value) for failure in self.flushLoggedErrors(RuntimeError)], ["secret"])
+
+    def test_unknown_of_the_domain(self) -> None:
+        """An exception that the table has not is a bug too."""
+        self.assertEqual(problem_of(Failure(SchedulerError("x"))).status, 500)
+        self.flushLoggedErrors(SchedulerError)

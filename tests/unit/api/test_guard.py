@@ -1,0 +1,69 @@
+"""Who is let in."""
+
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from scheduler.api.guard import refusal
+
+ALLOWED = frozenset({"127.0.0.1", "::1", "localhost", "box.example"})
+
+
+class GuardTests(SynchronousTestCase):
+    """Host, Origin, Sec-Fetch-Site."""
+
+    def status(self, *headers: tuple[str, str]) -> int | None:
+        found = Headers()
+        for name, value in headers:
+            found.addRawHeader(name, value)
+        problem = refusal(found, ALLOWED)
+        return problem.status if problem else None
+
+    def test_programs(self) -> None:
+        """A program that names the server by one of its names is let in, whatever the port."""
+        for host in ("127.0.0.1", "127.0.0.1:3000", "[::1]:80", "[::1]", "LocalHost:1", "box.example"):
+            self.assertIsNone(self.status(("Host", host)), host)
+
+    def test_foreign_host(self) -> None:
+        """Another name, as a rebound one, is refused."""
+        for host in ("evil.example", "127.0.0.1.evil.example", "localhost.", "127.0.0.2", "[::2]:80", "0.0.0.0"):
+            self.assertEqual(self.status(("Host", host)), 403, host)
+
+    def test_no_host(self) -> None:
+        """None, two, and what is not a host at all, are mistakes."""
+        self.assertEqual(self.status(), 400)
+        self.assertEqual(self.status(("Host", "localhost"), ("Host", "localhost")), 400)
+        for host in ("", "localhost:", "localhost:x", "a@localhost", "localhost/x", "localhost, localhost", "::1", "ä"):
+            self.assertEqual(self.status(("Host", host)), 400, host)
+
+    def test_origin(self) -> None:
+        """Its own pages may ask; those of another host, port or of nowhere may not."""
+        for own in ("http://localhost:3000", "https://localhost:3000", "HTTP://LOCALHOST:3000"):
+            self.assertIsNone(self.status(("Host", "localhost:3000"), ("Origin", own)))
+        for origin in (
+            "null",
+            "",
+            "http://localhost",
+            "http://localhost:3001",
+            "http://127.0.0.1:3000",
+            "http://evil.example",
+            "http://localhost:3000.evil.example",
+            "file://",
+        ):
+            self.assertEqual(self.status(("Host", "localhost:3000"), ("Origin", origin)), 403, origin)
+
+    def test_two_origins(self) -> None:
+        """One good origin does not make up for another."""
+        own = ("Origin", "http://localhost")
+        self.assertEqual(self.status(("Host", "localhost"), own, ("Origin", "http://evil.example")), 403)
+
+    def test_site(self) -> None:
+        """What another site has caused is refused, and any word that is not known."""
+        for site, status in (
+            ("same-origin", None),
+            ("none", None),
+            ("cross-site", 403),
+            ("same-site", 403),
+            ("", 403),
+            ("new", 403),
+        ):
+            self.assertEqual(self.status(("Host", "localhost"), ("Sec-Fetch-Site", site)), status, site)
