@@ -1,0 +1,195 @@
+"""A connection to a site in memory, byte by byte, with a clock and a socket buffer that can be full."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scheduler.api.site import ApiSite, make_site
+from tests.fakes.scheduler import FakeScheduler
+
+HOSTS = ("127.0.0.1", "localhost", "::1")
+
+NOW = 1_700_000_000.0
+
+
+@frozen
+class Response:
+    """One response; ``complete`` tells whether its body ended as its headers say."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    complete: bool
+    #: What came after it.
+    rest: bytes = b""
+
+    def json(self) -> Any:
+        """The body's document."""
+        return json.loads(self.body)
+
+
+def read_response(received: bytes, head: bool = False) -> Response | None:
+    """The first response in ``received``; ``None`` while its headers are not all there."""
+    top, blank, body = received.partition(b"\r\n\r\n")
+    if not blank:
+        return None
+    first, *lines = top.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    status = int(first.split(" ")[1])
+    if status == 100:
+        return read_response(body, head)
+    if head or status == 204:
+        return Response(status, headers, b"", True, body)
+    if "content-length" in headers:
+        length = int(headers["content-length"])
+        return Response(status, headers, body[:length], len(body) >= length, body[length:])
+    if headers.get("transfer-encoding") != "chunked":
+        return Response(status, headers, body, False)
+    data = b""
+    while True:
+        size, line_end, more = body.partition(b"\r\n")
+        if not line_end or len(more) < int(size, 16) + 2:
+            return Response(status, headers, data, False, body)
+        if int(size, 16) == 0:
+            return Response(status, headers, data, True, more[2:])
+        data, body = data + more[: int(size, 16)], more[int(size, 16) + 2 :]
+
+
+@implementer(ITransport, IConsumer, IPushProducer)
+class Socket:
+    """The server's side of a connection. With ``room`` set, more than that unread makes it pause its producer."""
+
+    def __init__(self, protocol: Any) -> None:
+        self.protocol = protocol
+        self.received = b""
+        self.unread = 0
+        self.room: int | None = None
+        self.connected = True
+        self.aborted = self.half_closed = self.reading_paused = False
+        self.producer: Any = None
+
+    @property
+    def disconnecting(self) -> bool:
+        return not self.connected
+
+    def write(self, data: bytes) -> None:
+        assert not self.half_closed
+        if self.connected:
+            self.received += data
+            self.unread += len(data)
+            if self.room is not None and self.unread > self.room and self.producer is not None:
+                self.producer.pauseProducing()
+
+    def writeSequence(self, pieces: Any) -> None:
+        self.write(b"".join(pieces))
+
+    def take(self) -> None:
+        """The client reads all there is."""
+        self.unread = 0
+        if self.producer is not None:
+            self.producer.resumeProducing()
+
+    def loseConnection(self) -> None:
+        self.lost(Failure(ConnectionDone()))
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.lost(Failure(ConnectionDone()))
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
+
+    def lost(self, reason: Failure) -> None:
+        """It is no more."""
+        if self.connected:
+            self.connected = False
+            if self.producer is not None:
+                self.producer.stopProducing()
+            self.protocol.connectionLost(reason)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        self.reading_paused = True
+
+    def resumeProducing(self) -> None:
+        self.reading_paused = False
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 50001)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 3000)
+
+
+class Server:
+    """A site over a ``FakeScheduler`` with one worker, ``w1``; all in memory."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        self.scheduler = FakeScheduler(self.clock, lambda: NOW)
+        self.scheduler.add_worker(labels={"zone": "a"})
+        self.site: ApiSite = make_site(self.scheduler, self.clock, lambda: NOW, HOSTS, **settings)
+
+    def connect(self) -> Connection:
+        """A new connection."""
+        return Connection(self)
+
+    def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Connection:
+        """A request on a connection of its own."""
+        connection = self.connect()
+        connection.ask(method, target, body, **headers)
+        return connection
+
+
+class Connection:
+    """The client's side."""
+
+    def __init__(self, server: Server) -> None:
+        self.protocol = server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50001))
+        self.socket = Socket(self.protocol)
+        self.protocol.makeConnection(self.socket)
+        self._head = False
+
+    def send(self, data: bytes) -> None:
+        """Raw bytes."""
+        if self.socket.connected:
+            self.protocol.dataReceived(data)
+
+    def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> None:
+        """A request; ``_`` in a header's name is ``-``."""
+        self._head = method == "HEAD"
+        fields = {"host": "127.0.0.1:3000", "content-length": str(len(body)), **headers}
+        lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+        self.send("\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1") + body)
+
+    def response(self) -> Response:
+        """What came so far; the headers must have."""
+        found = read_response(self.socket.received, self._head)
+        assert found is not None, "no response yet"
+        return found
+
+    @property
+    def answered(self) -> bool:
+        """Whether the headers have come."""
+        return read_response(self.socket.received, self._head) is not None
+
+    def hang_up(self) -> None:
+        """The client goes away."""
+        self.socket.lost(Failure(ConnectionLost()))
