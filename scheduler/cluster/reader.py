@@ -58,8 +58,8 @@ class Reader:
         self._waiting: Deferred[Chunk] | None = None
         self._pulling: Deferred[Chunk] | None = None
         tail.join(self)
-        if self._live and not tail.job.state.final:
-            self._demand()
+        if offset == tail.window.end and not tail.ended and not tail.job.state.final:
+            self._demand()  # so that a refusal is known before the first read
 
     def read(self) -> Deferred[Chunk]:
         if self.error is not None:

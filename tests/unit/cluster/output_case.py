@@ -1,0 +1,71 @@
+"""What the tests of live output share: one job ``j-1`` on worker ``w-1``, and its spool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.output import Outputs
+from scheduler.cluster.registry import Registry
+from scheduler.interfaces import IOutputReader
+from scheduler.model import Chunk, JobState, Stream, WorkerState
+from tests.unit.cluster.spooled import Spool, SpooledClient
+from tests.unit.cluster.values import a_job, a_worker
+
+KEY = ("j-1", Stream.STDOUT)
+
+#: Bytes of the window in these tests; a stream is held up beyond half of it.
+WINDOW = 100
+
+
+class OutputTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.client = SpooledClient()
+        self.registry = Registry()
+        self.registry.put_worker(a_worker())
+        self.registry.put_job(a_job())
+        self.outputs = Outputs(self.clock, self.client, self.registry, WINDOW)
+
+    @property
+    def spool(self) -> Spool:
+        return self.client.spools[KEY]
+
+    def write(self, size: int) -> None:
+        """Bytes of which no two that are near each other are the same."""
+        have = len(self.spool.data)
+        self.spool.data += bytes((at * 7 + at // 256) % 256 for at in range(have, have + size))
+
+    def open(self, offset: int = 0) -> IOutputReader:
+        return self.outputs.open(*KEY, offset)
+
+    def change_job(self, **changes: Any) -> None:
+        job = evolve(self.registry.job("j-1"), **changes)
+        self.registry.put_job(job)
+        self.outputs.job_changed(job)
+
+    def end_job(self, state: JobState = JobState.SUCCEEDED, **changes: Any) -> None:
+        self.spool.ended = True
+        self.change_job(state=state, finished_at=1001.0, **changes)
+
+    def set_worker(self, state: WorkerState) -> None:
+        self.registry.put_worker(a_worker(state=state))
+        self.outputs.worker_changed("w-1")
+
+    def assert_gives(self, reading: Deferred[Chunk], offset: int, size: int, end: bool = False) -> None:
+        """It has the bytes of the spool from ``offset`` on, ``size`` of them."""
+        chunk = self.successResultOf(reading)
+        expected = (offset, self.spool.data[offset : offset + size], end)
+        self.assertEqual((chunk.offset, chunk.data, chunk.end), expected)
+        self.assertEqual(len(chunk.data), size)
+
+    def assert_idle(self) -> None:
+        """Nothing is left of any reader."""
+        self.assertEqual(self.client.running(), [])
+        self.assertTrue(all(read.answer.called for read in self.client.reads))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.outputs._tails, {})

@@ -1,0 +1,414 @@
+"""Followers, the stream they share, and what holds it up."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError
+from zope.interface.verify import verifyObject
+
+from scheduler.cluster.reader import PIECE
+from scheduler.cluster.tail import PATIENCE
+from scheduler.errors import Busy, NotFound, ShuttingDown, Unsupported
+from scheduler.interfaces import IOutputReader, IWorkerClient
+from scheduler.model import Stream
+from tests.unit.cluster.output_case import KEY, WINDOW, OutputTestCase
+from tests.unit.cluster.values import a_worker
+
+
+class FollowTests(OutputTestCase):
+    def test_interfaces(self) -> None:
+        """A reader is what the API reads; the fake client is what it reads from."""
+        self.assertTrue(verifyObject(IOutputReader, self.open()))
+        self.assertTrue(verifyObject(IWorkerClient, self.client))
+
+    def test_live(self) -> None:
+        """A read waits for bytes and gets them as they come."""
+        reading = self.open().read()
+        self.client.flow(10)
+        self.assertNoResult(reading)
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(reading, 0, 5)
+
+    def test_size(self) -> None:
+        """A chunk tells how long the stream was known to be."""
+        reader = self.open()
+        self.write(30)
+        self.client.flow(10)
+        self.assertEqual(self.successResultOf(reader.read()).size, 30)
+
+    def test_end(self) -> None:
+        """The last chunk says so, and then nothing is left of the reader."""
+        reader = self.open()
+        reading = reader.read()
+        self.write(5)
+        self.spool.ended = True
+        self.client.flow(10)
+        self.assert_gives(reading, 0, 5, end=True)
+        self.assert_idle()
+        self.failureResultOf(reader.read(), CancelledError)
+
+    def test_end_alone(self) -> None:
+        """A job that ends without more output ends its readers with an empty chunk."""
+        reader = self.open()
+        self.write(5)
+        self.client.flow(10)
+        self.successResultOf(reader.read())
+        reading = reader.read()
+        self.spool.ended = True
+        self.client.flow(10)
+        self.assert_gives(reading, 5, 0, end=True)
+
+    def test_end_lets_the_stream_end(self) -> None:
+        """A stream that came to its end is not cancelled."""
+        self.open().read()
+        self.spool.ended = True
+        self.client.flow(10)
+        (stream,) = self.client.streams
+        self.assertFalse(stream.cancelled)
+
+    def test_starts_at_own_offset(self) -> None:
+        """A single follower gets a stream from its own offset on, and nothing is pulled."""
+        self.write(50)
+        reading = self.open(20).read()
+        self.client.flow(10)
+        self.assertEqual((self.client.streams[0].offset, self.client.reads_made), (50, 0))
+        self.assert_gives(reading, 20, 10)
+
+    def test_one_stream_for_all(self) -> None:
+        """However many follow one output, the worker streams it once, and each gets every byte."""
+        readings = [self.open().read() for _ in range(5)]
+        self.write(10)
+        self.client.flow(10)
+        for reading in readings:
+            self.assert_gives(reading, 0, 10)
+        self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 0))
+
+    def test_streams_are_apart(self) -> None:
+        """Stdout and stderr of a job are followed apart."""
+        self.open()
+        self.outputs.open("j-1", Stream.STDERR, 0)
+        self.assertEqual([stream.key[1] for stream in self.client.running()], [Stream.STDOUT, Stream.STDERR])
+
+    def test_id_on_worker(self) -> None:
+        """The worker is asked by the id it chose."""
+        self.change_job(remote_id="theirs")
+        self.open()
+        self.assertEqual(self.client.stream().key[0], "theirs")
+
+    def test_cancelled_after_last(self) -> None:
+        """The stream is cancelled when its last follower left, not before."""
+        first, second = self.open(), self.open()
+        first.close()
+        self.client.stream()
+        second.close()
+        self.assert_idle()
+        self.assertTrue(self.client.streams[0].cancelled)
+
+    def test_begins_anew(self) -> None:
+        """One who follows after all have left gets a new stream."""
+        self.open().close()
+        self.write(5)
+        reading = self.open().read()
+        self.client.flow(10)
+        self.assert_gives(reading, 0, 5)
+
+    def test_large_chunk(self) -> None:
+        """At most ``PIECE`` bytes are handed out at once."""
+        self.outputs._window = 4 * PIECE
+        self.spool.data = bytes(PIECE + 10)
+        reader = self.open()
+        self.client.flow(2 * PIECE)
+        self.assert_gives(reader.read(), 0, PIECE)
+        self.assert_gives(reader.read(), PIECE, 10)
+
+
+class LeaveTests(OutputTestCase):
+    def test_close_cancels_the_read(self) -> None:
+        """Closing fails a read that waits, and may be done twice."""
+        reader = self.open()
+        reading = reader.read()
+        reader.close()
+        reader.close()
+        self.failureResultOf(reading, CancelledError)
+        self.assert_idle()
+
+    def test_cancelling_the_read_closes(self) -> None:
+        """A client that hangs up cancels its read; that frees everything."""
+        reader = self.open()
+        reading = reader.read()
+        reading.cancel()
+        self.failureResultOf(reading, CancelledError)
+        self.failureResultOf(reader.read(), CancelledError)
+        self.assert_idle()
+
+    def test_cancelling_a_pull(self) -> None:
+        """Cancelled while it pulls, the call to the worker is cancelled too."""
+        self.end_job()
+        reading = self.open().read()
+        reading.cancel()
+        self.failureResultOf(reading, CancelledError)
+        self.assert_idle()
+
+    def test_others_stay(self) -> None:
+        """One that leaves takes nothing from the others, even while chunks are handed out."""
+        first, second = self.open(), self.open()
+        first.read().addCallback(lambda _: second.close())
+        cancelled = second.read()
+        third = self.open().read()
+        self.write(5)
+        self.client.flow(10)
+        self.failureResultOf(cancelled, CancelledError)
+        self.assert_gives(third, 0, 5)
+
+    def test_last_leaves_while_served(self) -> None:
+        """The last one may leave when it is handed its bytes."""
+        reader = self.open()
+        reader.read().addCallback(lambda _: reader.close())
+        self.write(WINDOW)
+        self.client.flow(WINDOW)
+        self.assert_idle()
+
+    def test_shut_down(self) -> None:
+        """At shutdown every reader fails with a word that tells to resume, now or at its next read."""
+        waiting, dawdling = self.open(), self.open()
+        reading = waiting.read()
+        self.outputs.shut_down()
+        self.failureResultOf(reading, ShuttingDown)
+        self.failureResultOf(dawdling.read(), ShuttingDown)
+        self.assertRaises(ShuttingDown, self.open)
+        self.failureResultOf(self.outputs.read(*KEY, 0, 10), ShuttingDown)
+        self.assert_idle()
+
+
+class WindowTests(OutputTestCase):
+    def test_inside(self) -> None:
+        """A later follower inside the window is served from it, without a call."""
+        fast = self.open()
+        self.write(50)
+        self.client.flow(10)
+        self.successResultOf(fast.read())
+        self.assert_gives(self.open(20).read(), 20, 30)
+        self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 0))
+
+    def run_ahead(self, size: int) -> IOutputReader:
+        """A fast follower that has read ``size`` bytes."""
+        fast = self.open()
+        self.write(size)
+        while fast.offset < size:
+            self.client.flow(10)
+            self.successResultOf(fast.read())
+        return fast
+
+    def test_behind_pulls_until_inside(self) -> None:
+        """A follower behind the window pulls, one call in flight, until it is back in."""
+        self.run_ahead(300)
+        slow = self.open()
+        reading = slow.read()
+        self.assertEqual([read.offset for read in self.client.reads], [0])
+        self.client.answer(150)
+        self.assert_gives(reading, 0, 150)
+        self.assertEqual(self.client.reads, [])
+        reading = slow.read()
+        self.client.answer(60)
+        self.assert_gives(reading, 150, 60)
+        self.assert_gives(slow.read(), 210, 90)
+        waiting = slow.read()
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(waiting, 300, 5)
+        self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 2))
+
+    def test_pulled_to_the_stream(self) -> None:
+        """One that pulled just up to where the stream is waits for it there."""
+        self.run_ahead(300)
+        slow = self.open()
+        reading = slow.read()
+        self.client.answer(300)
+        self.successResultOf(reading)
+        waiting = slow.read()
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(waiting, 300, 5)
+        self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 1))
+
+    def test_slow_holds_nobody_up(self) -> None:
+        """A slow follower falls out of the window; the fast one reads on without a pause, and both get it all."""
+        slow = self.open()
+        fast = self.run_ahead(500)
+        self.assertFalse(self.client.stream().held)
+        self.assertEqual((fast.offset, self.client.reads_made), (500, 0))
+        got = b""
+        while len(got) < 500:
+            reading = slow.read()
+            if self.client.reads:
+                self.client.answer(70)
+            got += self.successResultOf(reading).data
+        self.assertEqual(got, self.spool.data)
+        self.assertEqual(len(self.client.streams), 1)
+
+    def test_ahead_moves_the_stream(self) -> None:
+        """One at the live end takes the stream there when it is far behind; who was there goes on by pulling."""
+        self.write(500)
+        first = self.open()
+        self.client.flow(10)
+        self.assertTrue(self.client.stream().held)
+        late = self.open(500).read()
+        self.client.answer()
+        self.assertEqual(self.client.stream().offset, 500)
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(late, 500, 5)
+        reading = first.read()
+        self.client.answer(40)
+        self.assert_gives(reading, 0, 40)
+
+    def test_ahead_waits_for_a_near_stream(self) -> None:
+        """One that is only a little ahead of the stream waits for it to come, and it is not held up."""
+        self.write(120)
+        slow = self.open()
+        self.client.flow(10)
+        self.assertTrue(self.client.stream().held)
+        ahead = self.open(120)
+        reading = ahead.read()
+        self.client.answer()
+        self.successResultOf(slow.read())
+        self.client.flow(10)
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(reading, 120, 5)
+        self.assertEqual(len(self.client.streams), 1)
+
+    def test_reads_that_end_at_the_live_end(self) -> None:
+        """After a pull that reached the live end the stream goes on from there, without an empty call."""
+        self.write(10)
+        self.open().close()
+        self.run_ahead(300).close()
+        reader = self.open()
+        self.client.stream().cut(NotFound("job", "j-1"))
+        self.clock.advance(1)
+        reading = reader.read()
+        self.client.answer()
+        self.successResultOf(reading)
+        reader.read()
+        self.assertEqual((self.client.stream().offset, self.client.reads_made), (310, 1))
+
+
+class PressureTests(OutputTestCase):
+    def test_held_up(self) -> None:
+        """While the only follower is half a window behind, the stream is held up, so that it stays inside."""
+        reader = self.open()
+        self.write(500)
+        self.client.flow(10)
+        self.assertTrue(self.client.stream().held)
+        self.assertEqual(self.client.stream().offset, WINDOW // 2 + 10)
+        self.successResultOf(reader.read())
+        self.assertFalse(self.client.stream().held)
+        self.client.flow(10)
+        self.assertTrue(self.client.stream().held)
+        self.assertEqual(self.client.reads_made, 0)
+
+    def test_follows_to_the_end(self) -> None:
+        """A follower that reads at its own pace gets a long output by one stream alone."""
+        reader = self.open()
+        self.write(2000)
+        while reader.offset < 2000:
+            self.client.flow(10)
+            self.clock.advance(PATIENCE / 2)
+            self.successResultOf(reader.read())
+        self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 0))
+
+    def test_let_go(self) -> None:
+        """No thread waits for a client: a stream held up for ``PATIENCE`` is let go, and the window with it."""
+        reader = self.open()
+        self.write(500)
+        self.client.flow(10)
+        stream = self.client.stream()
+        self.clock.advance(PATIENCE)
+        self.assertEqual((stream.cancelled, stream.held), (True, False))
+        (tail,) = self.outputs._tails["w-1"].values()
+        self.assertEqual(tail.window.start, tail.window.end)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        reading = reader.read()
+        self.client.answer(400)
+        self.assert_gives(reading, 0, 400)
+        reading = reader.read()
+        self.client.answer(100)
+        self.assert_gives(reading, 400, 100)
+        reading = reader.read()
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(reading, 500, 5)
+
+    def test_fastest_counts(self) -> None:
+        """A stream held up for one goes on when another one comes near enough."""
+        self.open()
+        fast = self.open()
+        self.write(500)
+        self.client.flow(10)
+        self.assertTrue(self.client.stream().held)
+        self.successResultOf(fast.read())
+        self.assertFalse(self.client.stream().held)
+
+    def test_last_leaves_while_held(self) -> None:
+        """The thread that is held up is free as soon as nobody follows any more."""
+        reader = self.open()
+        self.write(500)
+        self.client.flow(10)
+        stream = self.client.stream()
+        reader.close()
+        self.assertFalse(stream.held)
+        self.assert_idle()
+
+
+class RefusalTests(OutputTestCase):
+    def test_unknown_job(self) -> None:
+        """There is no output of a job that is not known."""
+        self.assertRaises(NotFound, self.outputs.open, "j-2", Stream.STDOUT, 0)
+
+    def test_classic_worker(self) -> None:
+        """A worker of the fixed part can't give output, and that is said at once."""
+        self.registry.put_worker(evolve(a_worker(), boot_id=""))
+        self.assertRaises(Unsupported, self.open)
+        self.failureResultOf(self.outputs.read(*KEY, 0, 10), Unsupported)
+        self.assert_idle()
+
+    def test_busy(self) -> None:
+        """Beyond the limit of streams a follower is refused, and leaves nothing behind."""
+        self.client.refuse = Busy("output streams", 256)
+        self.assertRaises(Busy, self.open)
+        self.assert_idle()
+        self.open()
+        self.client.stream()
+
+    def test_busy_worker(self) -> None:
+        """Where the worker is at its limit, a follower who got nothing yet is told so."""
+        reader = self.open()
+        reading = reader.read()
+        self.client.stream().cut(Busy("output streams", 64))
+        self.failureResultOf(reading, Busy)
+        self.assert_idle()
+
+    def test_busy_worker_while_under_way(self) -> None:
+        """One under way goes on by pulling, ever more slowly, until there is room for its stream."""
+        reader = self.open()
+        self.write(5)
+        self.client.flow(10)
+        self.successResultOf(reader.read())
+        reading = reader.read()
+        for _ in range(3):
+            self.client.stream().cut(Busy("output streams", 64))
+            self.clock.advance(1)
+            self.client.answer()
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(reading, 5, 5)
+        self.assertEqual(self.client.reads_made, 3)
+
+    def test_busy_pull(self) -> None:
+        """One whose first pull finds no place is told so; it has no answer to spoil yet."""
+        self.end_job()
+        reading = self.open().read()
+        self.client.fail_read(Busy("reads", 68))
+        self.failureResultOf(reading, Busy)
+        self.assert_idle()
