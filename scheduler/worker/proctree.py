@@ -52,7 +52,9 @@ def process(pid: int) -> Process | None:
         return None
     # The name, in parentheses, may hold anything; behind the last one begin the fields from the third on.
     fields = line[line.rindex(b")") + 2 :].split()
-    return Process(Identity(pid, int(fields[19])), int(fields[1]), int(fields[3]), fields[0] in b"ZX")
+    # A main thread that has ended looks like an ended process; the others may run on.
+    ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return Process(Identity(pid, int(fields[19])), int(fields[1]), int(fields[3]), ended)
 
 
 def itself() -> Identity:

@@ -153,11 +153,18 @@ class Spool:
 
 
 def create(
-    spool: Spool, record: Record, stdin: bytes | None, script: bytes | None, exit_record: Record | None = None
+    folder: str,
+    making_in: str,
+    record: Record,
+    stdin: bytes | None,
+    script: bytes | None,
+    exit_record: Record | None = None,
 ) -> None:
-    """Make the folder, at once and durably; with an ``exit_record``, of a job that has ended already."""
-    parent, name = os.path.split(spool.folder)
-    making = Spool(os.path.join(parent, f".new-{name}"))
+    """Make a spool, at once and durably; with an ``exit_record``, of a job that has ended already.
+
+    ``making_in`` is the name of the folder, beside ``folder``, until it is complete.
+    """
+    making, parent = Spool(making_in), os.path.dirname(folder)
     os.mkdir(making.folder, 0o700)
     os.mkdir(making.work, 0o700)
     for empty in (making.output("stdout"), making.output("stderr"), os.path.join(making.folder, "lock")):
@@ -170,7 +177,7 @@ def create(
     if exit_record is not None:
         making.write_exit(exit_record)
     sync_folder(making.folder)
-    os.rename(making.folder, spool.folder)
+    os.rename(making.folder, folder)
     sync_folder(parent)
 
 

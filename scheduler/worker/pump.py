@@ -1,0 +1,64 @@
+"""Moves what a job writes from a pipe into a file, without copying it through this process. Standard library only.
+
+The job has the pipe and not the file: ``echo x > /dev/stderr`` opens what is
+behind the descriptor anew and would truncate a file. When the file can't take
+more (a full disk, a quota) the read end is closed, so the job is told by EPIPE
+instead of being held up for ever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+#: As much as one call moves at most, so that one stream can't starve the other.
+_AT_ONCE = 1 << 20
+
+
+class Pump:
+    """One pipe and its file."""
+
+    def __init__(self, path: str) -> None:
+        # Not O_APPEND: splice refuses that.
+        self._file = os.open(path, os.O_WRONLY)
+        #: ``write_end`` is for the job; close it here once the job has it. ``source`` is -1 once it is closed.
+        self.source, self.write_end = os.pipe()
+        #: Bytes in the file.
+        self.size = 0
+        #: Why the file could take no more.
+        self.error = ""
+        os.set_blocking(self.source, False)
+
+    def move(self, most: int = _AT_ONCE) -> int:
+        """Move what the pipe holds now, ``most`` bytes at most; 0 when there was nothing, or will never be."""
+        try:
+            moved = os.splice(self.source, self._file, most, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.error = os.strerror(error.errno or 0)
+            moved = 0
+        self.size += moved
+        if not moved:
+            self.close()
+        return moved
+
+    def drain(self) -> None:
+        """Move the rest, which nobody of the job's tree adds to any more, and end."""
+        if self.source >= 0:
+            # Somebody else may have been given the pipe and go on for ever: what it holds now is all that counts.
+            rest = fcntl.fcntl(self.source, fcntl.F_GETPIPE_SZ)
+            while rest > 0 and (moved := self.move(rest)):
+                rest -= moved
+            self.close()
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            self.error = self.error or os.strerror(error.errno or 0)
+        os.close(self._file)
+
+    def close(self) -> None:
+        """Close the read end."""
+        if self.source >= 0:
+            os.close(self.source)
+            self.source = -1

@@ -1,0 +1,134 @@
+"""Forks shims, cheaply, and clears up behind those that were killed. Standard library only.
+
+Run by its path, by a bare interpreter: ``python -I -S zygote.py <descriptor>``,
+the descriptor being its end of a SOCK_SEQPACKET pair. A message is the folder of
+a spool together with the pipe on which the shim answers; nothing is sent back.
+
+Theory of operation. A fork of the worker would copy a large process with threads
+of grpc in it, and a fresh interpreter for each job costs 20 ms. This process has
+all that a shim needs in memory and one thread. It is a subreaper: what a killed
+shim leaves behind comes here, where every child that is not a shim is an orphan
+and is killed. When the worker goes, it stays until its last shim has ended; when
+it is killed itself, the shims go on without it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+
+if __name__ == "__main__":  # run by its path, so the package is not on the path yet
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from scheduler.worker import proctree, shim
+
+#: Longer than any path.
+_LONGEST_MESSAGE = 8192
+
+#: Seconds between two rounds of killing orphans: at first, and at most when some don't end.
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
+
+
+class Zygote:
+    """Serves one worker."""
+
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests: socket.socket | None = requests
+        self._shims: set[int] = set()
+        #: Until the next round of killing orphans; ``None`` when there are none.
+        self._pause: float | None = None
+        self._signals, self._wakeup = os.pipe()
+        self._poll = select.poll()
+
+    def run(self) -> None:
+        """Until the worker is gone and nothing is left to look after."""
+        proctree.become_subreaper()
+        os.set_blocking(self._signals, False)
+        os.set_blocking(self._wakeup, False)
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._poll.register(self._signals, select.POLLIN)
+        assert self._requests is not None
+        self._poll.register(self._requests, select.POLLIN)
+        gc.freeze()  # a collection in a shim would copy every page
+        while self._requests is not None or self._shims or self._pause is not None:
+            self._serve()
+
+    def _serve(self) -> None:
+        timeout = None if self._pause is None else self._pause * 1000
+        for fd, _ in self._poll.poll(timeout):
+            if fd == self._signals:
+                os.read(self._signals, 4096)
+            else:
+                self._take_request()
+        self._reap()
+        if self._pause is not None:
+            self._kill_orphans(self._pause)
+
+    def _take_request(self) -> None:
+        assert self._requests is not None
+        folder, descriptors, _, _ = socket.recv_fds(self._requests, _LONGEST_MESSAGE, 1)
+        if not folder:
+            self._poll.unregister(self._requests)
+            self._requests.close()
+            self._requests = None
+            return
+        (answer,) = descriptors
+        os.set_inheritable(answer, False)
+        try:
+            self._fork(os.fsdecode(folder), answer)
+        except OSError:
+            traceback.print_exc()  # the worker sees that the spool was not begun
+        finally:
+            os.close(answer)
+
+    def _fork(self, folder: str, answer: int) -> None:
+        pid = os.fork()
+        if pid:
+            self._shims.add(pid)
+            return
+        signal.set_wakeup_fd(-1)
+        for fd in (self._signals, self._wakeup):
+            os.close(fd)
+        if self._requests is not None:
+            self._requests.close()
+        shim.main(folder, answer)
+
+    def _reap(self) -> None:
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                if pid in self._shims:
+                    self._shims.discard(pid)
+                    if status:
+                        self._pause = _FIRST_PAUSE
+        except ChildProcessError:
+            return
+
+    def _kill_orphans(self, pause: float) -> None:
+        """One round; whoever forks meanwhile is found by the next."""
+        everybody = list(proctree.alive())
+        mine = [each for each in everybody if each.parent == os.getpid() and each.pid not in self._shims]
+        below = proctree.descendants([each.pid for each in mine], everybody)
+        for each in [*mine, *below]:
+            proctree.send(each.identity, signal.SIGKILL)
+        self._pause = min(2 * pause, _LONGEST_PAUSE) if mine else None
+
+
+def main() -> None:
+    """Serve the worker at the other end of the descriptor that is the argument."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    requests.set_inheritable(False)
+    Zygote(requests).run()
+
+
+if __name__ == "__main__":
+    main()
