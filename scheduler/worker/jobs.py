@@ -1,0 +1,370 @@
+"""The jobs of this worker: started once, followed to their ends, taken back after a restart.
+
+Theory of operation. The spool is the only truth; this is what the reactor
+remembers of it. A job runs under its shim and needs nothing from here. Its end
+is pushed: the shim's pidfd wakes the reactor, and then the spool is asked, in a
+pool, what the end was. The same question is asked after a start and when a
+worker starts; the answer is an exit record, or the shim to wait for. A shim that
+is gone without a record is answered with the record ``lost``, written then.
+"""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scheduler.errors import Invalid, NotFound, SchedulerError, ShuttingDown, Unavailable
+from scheduler.interfaces import IJobRunner, IJobs
+from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.threads import Pool
+from scheduler.worker import proctree
+from scheduler.worker.pidfd import Pidfd
+from scheduler.worker.records import Held
+from scheduler.worker.spools import Found, Spools
+
+#: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
+_AGAIN = 0.05
+_AGAIN_AFTER_FAILURE = 5.0
+
+#: Seconds between two looks for jobs kept long enough.
+_SWEEP_EVERY = 3600.0
+
+Notify = Callable[[], None]
+
+
+class OutputWatch(Protocol):
+    """``scheduler.worker.watch.OutputWatch``: calls ``notify`` when a file has grown."""
+
+    def add(self, path: str, notify: Notify) -> Notify: ...
+
+
+class IReactor(IReactorFDSet, IReactorTime):
+    """What is needed of the reactor."""
+
+
+@define(eq=False)
+class _Job:
+    """One job."""
+
+    status: JobStatus
+    created_at: float
+    #: Without stdin and script; ``None`` once acknowledged: hardly anybody asks any more.
+    spec: JobSpec | None
+    #: The start has not been answered.
+    starting: bool = False
+    stop_asked: bool = False
+    shim: Pidfd | None = None
+    #: Wait for the start's answer, and for the end.
+    for_start: list[Deferred[JobStatus]] = field(factory=list)
+    for_end: list[Deferred[JobStatus]] = field(factory=list)
+    watchers: list[Notify] = field(factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.status.job_id
+
+
+@implementer(IJobRunner, IJobs)
+class JobRunner:
+    """Runs jobs. ``recover`` must have fired before anything else is asked; ``shut_down`` leaves the jobs running."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactor,
+        pool: Pool,
+        spools: Spools,
+        watch: OutputWatch,
+        wall_time: Callable[[], float],
+        keep_spool: float,
+    ) -> None:
+        """``keep_spool`` is in seconds, from a job's end on."""
+        self._reactor = reactor
+        self._pool = pool
+        self._spools = spools
+        self._watch = watch
+        self._wall_time = wall_time
+        self._keep_spool = keep_spool
+        self._jobs: dict[str, _Job] = {}
+        #: In the order of their ends.
+        self._unacknowledged: dict[str, _Job] = {}
+        self._running: dict[str, _Job] = {}
+        self._on_end: list[Notify] = []
+        self._again: dict[_Job, IDelayedCall] = {}
+        self._closed = False
+        self._sweeper = LoopingCall(self._sweep)
+        self._sweeper.clock = reactor
+
+    # life
+
+    def recover(self) -> Deferred[None]:
+        """Take back the jobs of the worker process before this one; fires when each has ended or is followed."""
+        return self._pool.run(self._spools.load_thd).addCallback(self._take_back)
+
+    def shut_down(self) -> None:
+        """Follow nothing any more. The jobs run on, and wait for the next worker process."""
+        self._closed = True
+        if self._sweeper.running:
+            self._sweeper.stop()
+        again, self._again = self._again, {}
+        for call in again.values():
+            call.cancel()
+        for job in list(self._running.values()):
+            if job.shim is not None:
+                job.shim.close()
+            _settle(job.for_end, Failure(ShuttingDown()))
+
+    def _take_back(self, found: list[Found]) -> None:
+        if self._closed:
+            return
+        for each in sorted(found, key=_finished_at):
+            status = JobStatus(each.job_id, JobState.RUNNING)
+            job = _Job(status, each.created_at, each.spec, stop_asked=each.stop_asked)
+            self._jobs[job.id] = job
+            if isinstance(each.seen, Held):
+                self._running[job.id] = job
+                self._follow(job, each.seen)
+                self._log.info("job {job_id} taken back", job_id=job.id)
+            else:
+                job.status = each.seen
+                if each.acknowledged:
+                    job.spec = None
+                else:
+                    self._unacknowledged[job.id] = job
+        self._sweeper.start(min(_SWEEP_EVERY, self._keep_spool))
+
+    # IJobRunner
+
+    def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+        if job_id and not is_id(job_id):
+            return fail(Invalid("jobID", "must match [A-Za-z0-9_-]{1,64}"))
+        known = self._jobs.get(job_id)
+        if known is not None:
+            return self._when_started(known)
+        if self._closed:
+            return fail(ShuttingDown())
+        job = _Job(
+            JobStatus(job_id or str(uuid.uuid4()), JobState.RUNNING),
+            self._wall_time() if created_at is None else created_at,
+            evolve(spec, stdin=None, script=None),
+            starting=True,
+        )
+        self._jobs[job.id] = self._running[job.id] = job
+        answer = self._when_started(job)
+        self._pool.run(self._spools.start_thd, job.id, spec, job.created_at).addCallbacks(
+            self._started, self._not_started, callbackArgs=(job,), errbackArgs=(job,)
+        )
+        return answer
+
+    def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return fail(NotFound("job", job_id))
+        return self._when_started(job).addCallback(lambda _: self._stop(job, wait))
+
+    def query(self, job_id: str) -> JobStatus:
+        return self._known(job_id).status
+
+    def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        return self._spools.read_thd(job_id, stream, offset, size)
+
+    def watch_output(self, job_id: str, stream: Stream, notify: Notify) -> Notify:
+        job = self._known(job_id)
+        if job.status.state.final:
+            return _nothing
+        try:
+            unwatch = self._watch.add(self._spools.spool(job_id).output(stream.value), notify)
+        except OSError as error:
+            raise Unavailable(f"the output of job {job_id!r} can't be watched: {error.strerror}") from error
+
+        def watcher() -> None:  # one of its own for each call, whatever ``notify`` equals
+            notify()
+
+        job.watchers.append(watcher)
+
+        def remove() -> None:
+            unwatch()
+            if watcher in job.watchers:
+                job.watchers.remove(watcher)
+
+        return remove
+
+    # IJobs
+
+    def running(self) -> tuple[str, ...]:
+        return tuple(self._running)
+
+    def unacknowledged(self) -> tuple[JobReport, ...]:
+        return tuple(JobReport(job.status, created_at=job.created_at) for job in self._unacknowledged.values())
+
+    def describe(self, job_ids: Iterable[str]) -> tuple[JobReport, ...]:
+        known = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
+        return tuple(
+            JobReport(job.status, job.spec or self._spools.spec_thd(job.id), job.created_at)
+            for job in known  # the disk is asked, here, for a job that is not reported any more
+        )
+
+    def acknowledge(self, job_ids: Iterable[str]) -> None:
+        acknowledged = [job_id for job_id in job_ids if job_id in self._unacknowledged]
+        for job_id in acknowledged:
+            self._unacknowledged.pop(job_id).spec = None
+        if acknowledged:
+            self._pool.run(self._spools.acknowledge_thd, acknowledged).addErrback(
+                self._complaint("{count} acknowledgements are not written down", count=len(acknowledged))
+            )
+
+    def on_end(self, notify: Notify) -> None:
+        self._on_end.append(notify)
+
+    # from the start to the end
+
+    def _known(self, job_id: str) -> _Job:
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise NotFound("job", job_id) from None
+
+    def _when_started(self, job: _Job) -> Deferred[JobStatus]:
+        return _wait_in(job.for_start) if job.starting else succeed(job.status)
+
+    def _started(self, seen: JobStatus | Held, job: _Job) -> None:
+        job.starting = False
+        if isinstance(seen, Held):
+            self._log.info("job {job_id} started: {command}", job_id=job.id, command=_command(job))
+        self._place(seen, job)
+        _settle(job.for_start, job.status)
+
+    def _not_started(self, failure: Failure, job: _Job) -> None:
+        del self._jobs[job.id], self._running[job.id]
+        if failure.check(SchedulerError) is None:
+            self._log.failure("job {job_id} not started", failure, job_id=job.id)
+        else:
+            self._log.warn("job {job_id} not started: {why}", job_id=job.id, why=failure.getErrorMessage())
+        _settle(job.for_start, failure)
+
+    def _place(self, seen: JobStatus | Held, job: _Job) -> None:
+        if isinstance(seen, Held):
+            self._follow(job, seen)
+        else:
+            self._end(job, seen)
+
+    def _follow(self, job: _Job, held: Held) -> None:
+        """Wait for the end of the shim that has the job."""
+        job.status = evolve(job.status, started_at=held.started_at)
+        if self._closed:
+            return
+        pidfd = None if held.shim is None else proctree.open_pidfd(held.shim)
+        if pidfd is None:  # it is about to say who it is, or has just ended
+            self._ask_later(job, _AGAIN)
+            return
+        job.shim = Pidfd(self._reactor, pidfd, lambda: self._ask(job))
+        if job.stop_asked:
+            job.shim.signal(signal.SIGTERM)
+
+    def _ask_later(self, job: _Job, seconds: float) -> None:
+        if not self._closed:
+            self._again[job] = self._reactor.callLater(seconds, self._ask, job)
+
+    def _ask(self, job: _Job) -> None:
+        """Look what the spool says now."""
+        self._again.pop(job, None)
+        job.shim = None
+        self._pool.run(self._spools.judge_thd, job.id).addCallbacks(
+            self._place, self._not_judged, callbackArgs=(job,), errbackArgs=(job,)
+        )
+
+    def _not_judged(self, failure: Failure, job: _Job) -> None:
+        if not self._closed:
+            self._log.failure("job {job_id} has ended and can't be decided on yet", failure, job_id=job.id)
+        self._ask_later(job, _AGAIN_AFTER_FAILURE)
+
+    def _stop(self, job: _Job, wait: bool) -> JobStatus | Deferred[JobStatus]:
+        if job.status.state.final:
+            return job.status
+        marked = self._pool.run(self._spools.spool(job.id).ask_stop)
+        marked.addErrback(self._complaint("the stop of job {job_id} is not written down", job_id=job.id))
+        if not wait:
+            return marked.addCallback(lambda _: self._signal_stop(job))
+        marked.addCallback(lambda _: self._signal_stop(job))
+        return _wait_in(job.for_end)
+
+    def _signal_stop(self, job: _Job) -> JobStatus:
+        job.stop_asked = True
+        if job.shim is not None:
+            job.shim.signal(signal.SIGTERM)
+        return job.status
+
+    def _end(self, job: _Job, status: JobStatus) -> None:
+        job.status = status
+        del self._running[job.id]
+        self._unacknowledged[job.id] = job
+        self._log.info(
+            "job {job_id} ended: {state} {reason}", job_id=job.id, state=status.state.value, reason=status.reason
+        )
+        _settle(job.for_end, status)
+        watchers, job.watchers = job.watchers, []
+        for notify in (*watchers, *self._on_end):
+            try:
+                notify()
+            except Exception:
+                self._log.failure("who was told of the end of job {job_id} failed", job_id=job.id)
+
+    # afterwards
+
+    def _sweep(self) -> None:
+        """Remove what was acknowledged and kept long enough."""
+        old = self._wall_time() - self._keep_spool
+        gone = [
+            job.id
+            for job in self._jobs.values()
+            if job.id not in self._running and job.id not in self._unacknowledged and _older(job.status, old)
+        ]
+        for job_id in gone:
+            del self._jobs[job_id]
+        if gone:
+            self._log.info("{count} old jobs removed", count=len(gone))
+            self._pool.run(self._spools.remove_thd, gone).addErrback(self._complaint("old jobs are not removed"))
+
+    def _complaint(self, message: str, **fields: Any) -> Callable[[Failure], None]:
+        """Log what failed, and go on."""
+        return lambda failure: self._log.failure(message, failure, **fields)
+
+
+def _wait_in(waiting: list[Deferred[JobStatus]]) -> Deferred[JobStatus]:
+    """One more that waits, until it is cancelled."""
+    deferred: Deferred[JobStatus] = Deferred(waiting.remove)
+    waiting.append(deferred)
+    return deferred
+
+
+def _settle(waiting: list[Deferred[JobStatus]], result: JobStatus | Failure) -> None:
+    """Answer all that wait."""
+    while waiting:
+        waiting.pop(0).callback(result)  # a Failure starts the errbacks
+
+
+def _command(job: _Job) -> str:
+    return job.spec.command or "script" if job.spec else ""
+
+
+def _finished_at(found: Found) -> float:
+    return 0.0 if isinstance(found.seen, Held) else found.seen.finished_at or 0.0
+
+
+def _older(status: JobStatus, than: float) -> bool:
+    return status.finished_at is not None and status.finished_at <= than
+
+
+def _nothing() -> None:
+    """What is called to stop watching an ended job."""

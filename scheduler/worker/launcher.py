@@ -1,0 +1,114 @@
+"""The worker's end of the zygote: starts it, asks it for shims, and starts another when it is gone.
+
+The zygote is exec'd by ``subprocess``, which forks nothing of this process (it
+uses vfork as long as it is asked for no more than here), in a session of its
+own: Ctrl-C is for the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+
+from twisted.logger import Logger
+
+from scheduler.worker import zygote
+
+
+class Launcher:
+    """All of it may be called from any thread."""
+
+    _log = Logger()
+
+    def __init__(self, log_file: str) -> None:
+        """``log_file`` gets what zygote and shims have to say: tracebacks, so nothing."""
+        self._log_file = log_file
+        self._lock = threading.Lock()
+        self._closed = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's."""
+        return None if self._process is None else self._process.pid
+
+    def launch_thd(self, folder: str, deadline: float) -> bool:
+        """Have a shim forked for that spool; wait until the spool shows what became of it, or the shim is gone.
+
+        ``False`` when neither came within ``deadline`` seconds; ``OSError`` when there is no zygote to be had.
+        """
+        answer, question = os.pipe()
+        try:
+            try:
+                self._request(folder, question, deadline)
+            finally:
+                os.close(question)
+            waiting = select.poll()
+            waiting.register(answer, select.POLLIN)
+            return bool(waiting.poll(deadline * 1000))
+        finally:
+            os.close(answer)
+
+    def close(self) -> None:
+        """Let the zygote go: it ends after its last shim. Nothing is launched any more."""
+        with self._lock:
+            self._closed = True
+            self._let_go()
+
+    def _request(self, folder: str, question: int, deadline: float) -> None:
+        with self._lock:
+            if self._requests is not None and not self._send(self._requests, folder, question, deadline):
+                self._log.warn("the zygote is gone; starting another")
+                self._let_go()
+            if self._requests is None:
+                self._requests = self._start()
+                if not self._send(self._requests, folder, question, deadline):
+                    self._let_go()
+                    raise ChildProcessError(f"the zygote ended at once, see {self._log_file}")
+
+    @staticmethod
+    def _send(requests: socket.socket, folder: str, question: int, deadline: float) -> bool:
+        """``False``: nobody is there."""
+        requests.settimeout(deadline)
+        try:
+            socket.send_fds(requests, [os.fsencode(folder)], [question])
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def _start(self) -> socket.socket:
+        if self._closed:
+            raise ChildProcessError("shutting down")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, open(os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+            # UTF-8 whatever the locale: the spool's records are.
+            command = [sys.executable, "-I", "-S", "-X", "utf8", zygote.__file__, str(theirs.fileno())]
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                    cwd="/",
+                    umask=0o077,
+                )
+            except OSError:
+                ours.close()
+                raise
+        return ours
+
+    def _let_go(self) -> None:
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+        if self._process is not None:
+            # Reaps it if it has ended. One that has not is reaped by init, or by a later call of subprocess.
+            self._process.poll()
+            self._process = None

@@ -1,0 +1,118 @@
+"""What a spool's records say, as values of the model; and what becomes of a job whose shim is gone.
+
+Functions here block on the disk and run in a pool.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+
+from scheduler.model import JobSpec, JobState, JobStatus
+from scheduler.worker import proctree
+from scheduler.worker.spool import Identity, Record, Spool, boot_id, exit_record
+
+NO_RECORD = "no record"
+REBOOTED = "rebooted"
+
+#: Seconds to wait for what a killed shim left to be gone.
+_STRAYS_PATIENCE = 5.0
+_STRAYS_PAUSE = 0.02
+
+
+@frozen
+class Held:
+    """A shim has the job; who it is shows a moment after it took it."""
+
+    shim: Identity | None
+    started_at: float | None
+
+
+@frozen
+class Unbegun:
+    """No shim ever took the job on."""
+
+
+def spec_record(spec: JobSpec) -> Record:
+    """A spec without stdin and script."""
+    return {
+        "command": spec.command,
+        "args": spec.args,
+        "path": spec.path,
+        "env": dict(spec.env),
+        "cwd": spec.cwd,
+        "timeout": spec.timeout,
+        "stop_grace": spec.stop_grace,
+        "labels": dict(spec.labels),
+        "merge_stderr": spec.merge_stderr,
+    }
+
+
+def spec_of(record: Record) -> JobSpec:
+    """The spec in ``job.json``."""
+    return JobSpec(**record["spec"] | {"args": tuple(record["spec"]["args"])})
+
+
+def status_of(job_id: str, record: Record) -> JobStatus:
+    """What an exit record says."""
+    fields: dict[str, Any] = {name: value for name, value in record.items() if name != "format"}
+    return JobStatus(job_id, **fields | {"state": JobState(record["state"]), "leftover": tuple(record["leftover"])})
+
+
+def judge_thd(
+    job_id: str, spool: Spool, wall_time: Callable[[], float], not_begun: str | None = None
+) -> JobStatus | Held | Unbegun:
+    """How the job ended, or who has it.
+
+    Of a job without shim and exit record this writes the record, while holding the
+    lock: it is lost. One that was never begun has failed for the reason ``not_begun``, if
+    that is given: a shim that still comes for it will not begin it.
+    """
+    ended = spool.read_exit()
+    if ended is not None:
+        return status_of(job_id, ended)
+    with spool.locked() as lock:
+        begun_by = spool.begun_by()
+        if lock is None:
+            started = spool.read_start()
+            return Held(begun_by, started["started_at"] if started else None)
+        ended = spool.read_exit()
+        if ended is None:
+            job = spool.read_job()
+            assert job is not None
+            rebooted = job["boot_id"] != boot_id()
+            if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
+                ended = _lost_thd(job_id, spool, wall_time, rebooted)
+            elif not_begun is not None:
+                ended = exit_record(JobState.FAILED.value, not_begun, wall_time())
+            else:
+                return Unbegun()
+            spool.write_exit(ended)
+        return status_of(job_id, ended)
+
+
+def _lost_thd(job_id: str, spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> Record:
+    """The record of an end that nobody saw, once what the shim left is ended."""
+    started = spool.read_start()
+    tree, strays = "", []
+    if not rebooted:
+        leader = Identity(started["pid"], started["starttime"]) if started else None
+        give_up_at = time.monotonic() + _STRAYS_PATIENCE
+        while (strays := proctree.of_job(job_id, leader)) and time.monotonic() < give_up_at:
+            tree = "killed"
+            for stray in strays:
+                proctree.send(stray.identity, signal.SIGKILL)
+            time.sleep(_STRAYS_PAUSE)
+    return exit_record(
+        JobState.LOST.value,
+        REBOOTED if rebooted else NO_RECORD,
+        wall_time(),
+        sizes=spool.sizes(),
+        started_at=started["started_at"] if started else None,
+        tree=tree,
+        leftover=tuple(stray.pid for stray in strays),
+    )

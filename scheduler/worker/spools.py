@@ -1,0 +1,195 @@
+"""All spools of this worker: what blocks, and so runs in a pool."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from scheduler.errors import NotFound, OffsetBeyondEnd, Unavailable
+from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.worker.commands import NotRunnable
+from scheduler.worker.launcher import Launcher
+from scheduler.worker.records import Held, Unbegun, judge_thd, spec_of, spec_record
+from scheduler.worker.spool import Record, Spool, boot_id, create, exit_record
+
+#: Seconds a shim has to start its job.
+START_DEADLINE = 10.0
+
+#: A zygote may be killed with a start in its hands; so twice.
+_LAUNCHES = 2
+
+#: Before the id, in the name of a folder that is not there yet, or not any more.
+_MAKING = ".new-"
+_REMOVING = ".gone-"
+
+
+class Policy(Protocol):
+    """``scheduler.worker.commands.Policy``: what may run here, and how."""
+
+    def environment(self, job_id: str, spec: JobSpec) -> dict[str, str]: ...
+
+    def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]: ...
+
+
+@frozen
+class Found:
+    """A job whose spool was there already; ``spec`` lacks stdin and script."""
+
+    job_id: str
+    spec: JobSpec
+    created_at: float
+    acknowledged: bool
+    stop_asked: bool
+    seen: JobStatus | Held
+
+
+class Spools:
+    """The folder ``jobs`` and what is in it."""
+
+    _log = Logger()
+
+    def __init__(self, folder: str, policy: Policy, launcher: Launcher, wall_time: Callable[[], float]) -> None:
+        self._folder = folder
+        self._policy = policy
+        self._launcher = launcher
+        self._wall_time = wall_time
+
+    def spool(self, job_id: str) -> Spool:
+        """The spool of a job, whether it exists or not; ``NotFound`` for an id that is none."""
+        if not is_id(job_id):
+            raise NotFound("job", job_id)
+        return Spool(os.path.join(self._folder, job_id))
+
+    def start_thd(self, job_id: str, spec: JobSpec, created_at: float) -> JobStatus | Held:
+        """Make the spool, unless it is there, and have a shim start the job.
+
+        Answers when the job runs, or has ended, or could not be started. ``Unavailable``: no spool could
+        be written, and nothing was started.
+        """
+        spool = self.spool(job_id)
+        try:
+            if not os.path.exists(spool.folder):
+                self._create(job_id, spool, spec, created_at)
+            return self._launch(job_id, spool)
+        except OSError as error:
+            raise Unavailable(f"the job's spool can't be written: {os.strerror(error.errno or 0)}") from error
+
+    def _create(self, job_id: str, spool: Spool, spec: JobSpec, created_at: float) -> None:
+        refused: Record | None = None
+        argv: list[str] = []
+        env: dict[str, str] = {}
+        try:
+            argv = self._policy.command_line_thd(spec, None if spec.script is None else spool.script)
+            env = self._policy.environment(job_id, spec)
+            if spec.cwd and not os.path.isabs(spec.cwd):
+                raise NotRunnable(f"cwd {spec.cwd!r}: must be an absolute path")
+        except NotRunnable as error:
+            refused = exit_record(JobState.FAILED.value, str(error), self._wall_time())
+        record: Record = {
+            "id": job_id,
+            "created_at": created_at,
+            "boot_id": boot_id(),
+            "spec": spec_record(spec),
+            "argv": argv,
+            "env": env,
+            "cwd": spec.cwd or spool.work,
+            "stdin": spec.stdin is not None,
+        }
+        try:
+            create(spool.folder, self._beside(job_id, _MAKING), record, spec.stdin, spec.script, refused)
+        except OSError:
+            shutil.rmtree(self._beside(job_id, _MAKING), ignore_errors=True)
+            raise
+
+    def _launch(self, job_id: str, spool: Spool) -> JobStatus | Held:
+        problem = "no shim began it"
+        for _ in range(_LAUNCHES):
+            seen = judge_thd(job_id, spool, self._wall_time)
+            if not isinstance(seen, Unbegun):
+                return seen
+            try:
+                if not self._launcher.launch_thd(spool.folder, START_DEADLINE):
+                    problem = f"no shim answered within {START_DEADLINE:g} s"
+                    break
+            except OSError as error:
+                problem = f"no shim could be started: {error}"
+        seen = judge_thd(job_id, spool, self._wall_time, not_begun=f"could not be started: {problem}")
+        assert not isinstance(seen, Unbegun)
+        return seen
+
+    def judge_thd(self, job_id: str) -> JobStatus | Held:
+        """How the job ended, or who has it; one that nobody began is not begun any more."""
+        seen = judge_thd(job_id, self.spool(job_id), self._wall_time, "not started: the worker ended first")
+        assert not isinstance(seen, Unbegun)
+        return seen
+
+    def load_thd(self) -> list[Found]:
+        """All jobs there are; what is left of unfinished work in the folder is removed."""
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+        for name in os.listdir(self._folder):
+            if name.startswith((_MAKING, _REMOVING)):
+                shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
+        return list(self._load())
+
+    def _load(self) -> Iterator[Found]:
+        for job_id in os.listdir(self._folder):
+            if not is_id(job_id):
+                continue
+            spool = self.spool(job_id)
+            try:
+                record = spool.read_job()
+                if record is None:
+                    raise ValueError("no job.json")
+                try:
+                    seen = self.judge_thd(job_id)
+                except OSError:  # a full disk takes no record now
+                    self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
+                    seen = Held(None, None)
+                yield Found(
+                    job_id, spec_of(record), record["created_at"], spool.acknowledged(), spool.stop_asked(), seen
+                )
+            except Exception:
+                self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
+
+    def _beside(self, job_id: str, prefix: str) -> str:
+        """A name in the folder that is no id."""
+        return os.path.join(self._folder, prefix + job_id)
+
+    def spec_thd(self, job_id: str) -> JobSpec | None:
+        """A job's spec without stdin and script."""
+        record = self.spool(job_id).read_job()
+        return None if record is None else spec_of(record)
+
+    def acknowledge_thd(self, job_ids: Iterable[str]) -> None:
+        """Remember across restarts that the scheduler keeps these."""
+        for job_id in job_ids:
+            self.spool(job_id).acknowledge()
+
+    def remove_thd(self, job_ids: Iterable[str]) -> None:
+        """Remove jobs, each gone at once as far as anybody can see."""
+        for job_id in job_ids:
+            going = self._beside(job_id, _REMOVING)
+            os.rename(self.spool(job_id).folder, going)
+            shutil.rmtree(going, ignore_errors=True)  # what resists is tried again by the next process
+
+    def read_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        """See ``IJobRunner.read_output_thd``."""
+        spool = self.spool(job_id)
+        ended = os.path.exists(spool.exit)  # looked at first: from then on the file does not grow
+        try:
+            fd = os.open(spool.output(stream.value), os.O_RDONLY)
+        except FileNotFoundError:
+            raise NotFound("job", job_id) from None
+        try:
+            length = os.fstat(fd).st_size
+            if offset > length:
+                raise OffsetBeyondEnd(offset, length)
+            data = os.pread(fd, min(size, length - offset), offset)
+        finally:
+            os.close(fd)
+        return Chunk(data, offset, ended and offset + len(data) == length, length)
