@@ -21,6 +21,7 @@ from scheduler import wire
 from scheduler.api.answers import Answer, json_answer, prepare, problem_answer
 from scheduler.api.errors import Problem, ProblemError, problem_of
 from scheduler.api.events import Offsets, read_offsets
+from scheduler.api.guard import values_of
 from scheduler.api.output import offset_of_tail, read_range, size_of
 from scheduler.api.query import FILTERS, MOST_JOBS, Pairs, Query, pairs_of, read_pairs
 from scheduler.api.streams import CHUNK, EventStream, RawStream, SpanReader, StreamResource, UnderWay
@@ -80,7 +81,9 @@ def pairs_in(request: Request) -> Pairs:
 
 def body_of(request: Request) -> wire.Object:
     """The request's JSON; ``Invalid``, or 413 or 415."""
-    for header in request.requestHeaders.getRawHeaders("content-type", []):
+    if values_of(request.requestHeaders, "content-encoding"):
+        raise ProblemError(415, "the body must not be encoded (Content-Encoding)")
+    for header in values_of(request.requestHeaders, "content-type"):
         kind, _, parameters = header.lower().partition(";")
         charset = parameters.replace(" ", "").replace('"', "")
         if kind.strip() not in _JSON_TYPES or charset not in ("", "charset=utf-8"):
@@ -93,7 +96,7 @@ def body_of(request: Request) -> wire.Object:
 
 def wants_events(request: Request) -> bool:
     """Whether ``Accept`` asks for server-sent events."""
-    ranges = ",".join(request.requestHeaders.getRawHeaders("accept", [])).lower().split(",")
+    ranges = ",".join(values_of(request.requestHeaders, "accept")).lower().split(",")
     return any(kind.partition(";")[0].strip() == "text/event-stream" for kind in ranges)
 
 
@@ -246,7 +249,7 @@ class _Routes:
         headers, status, end = {**_RAW, "Accept-Ranges": "bytes"}, 200, None
         wanted = None
         if not request.requestHeaders.hasHeader("if-range"):  # nothing it could hold is known here
-            wanted = read_range(request.getHeader("range"))
+            wanted = read_range(",".join(values_of(request.requestHeaders, "range")))
         if tail is not None:
             offset, end = await offset_of_tail(self._scheduler, job.id, stream, tail)
         elif wanted is not None:
@@ -274,7 +277,7 @@ class _Routes:
         if request.requestHeaders.hasHeader("range"):
             raise Invalid("Range", "does not go with events")
         # A browser that reconnects repeats its URL, so the header is the later word.
-        last, given = request.getHeader("last-event-id"), query.text("offset")
+        last, given = "".join(values_of(request.requestHeaders, "last-event-id")), query.text("offset")
         if last:
             offsets = read_offsets("Last-Event-ID", last)
         elif given is not None:

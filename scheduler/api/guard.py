@@ -30,7 +30,7 @@ def refusal(headers: Headers, allowed_hosts: Collection[str]) -> Problem | None:
 
     ``allowed_hosts`` are names and addresses in lower case, without port or brackets.
     """
-    hosts = _all(headers, "host")
+    hosts = values_of(headers, "host")
     if len(hosts) != 1:
         return Problem(400, f"exactly one Host header is wanted, not {len(hosts)}")
     host = hosts[0].lower()
@@ -39,12 +39,13 @@ def refusal(headers: Headers, allowed_hosts: Collection[str]) -> Problem | None:
         return Problem(400, "the Host header is not a name or address")
     if (match["v6"] or match["name"]) not in allowed_hosts:
         return Problem(403, f"this server does not go by the name {host!r}; see allowed_hosts in [http_server]")
-    if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in _all(headers, "origin")):
+    if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in values_of(headers, "origin")):
         return Problem(403, "requests on behalf of other web pages are not answered (Origin)")
-    if any(site.lower() not in _SAME_SITE for site in _all(headers, "sec-fetch-site")):
+    if any(site.lower() not in _SAME_SITE for site in values_of(headers, "sec-fetch-site")):
         return Problem(403, "requests on behalf of other sites are not answered (Sec-Fetch-Site)")
     return None
 
 
-def _all(headers: Headers, name: str) -> list[str]:
+def values_of(headers: Headers, name: str) -> list[str]:
+    """Every value of a header; whatever bytes it has, each is a character."""
     return [value.decode("latin-1") for value in headers.getRawHeaders(name.encode("ascii"), [])]
