@@ -163,6 +163,8 @@ class Request(server.Request):
 def _problem_of_target(path: bytes) -> Problem | None:
     if not path.startswith(b"/"):
         return Problem(400, "the request's target must be a path, like /v1/jobs")
+    if path.startswith(b"//"):
+        return Problem(404, "there is no such route")  # not another name for one that there is
     try:
         unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:

@@ -187,7 +187,7 @@ class StreamResource(Resource):
         request.registerProducer(self, True)
         self._under_way.add(self.end)
         self._timer = self._clock.callLater(HOLD, self._begin)
-        self._open()
+        self._introduce()
         self._pull()
         return NOT_DONE_YET
 
@@ -207,9 +207,8 @@ class StreamResource(Resource):
 
     # -- for those below
 
-    @abstractmethod
-    def _open(self) -> None:
-        """Make the taps."""
+    def _introduce(self) -> None:
+        """Say something before all output."""
 
     @abstractmethod
     def end(self) -> None:
@@ -293,10 +292,7 @@ class RawStream(StreamResource):
         status: int = 200,
     ) -> None:
         super().__init__(clock, under_way, headers, status)
-        self._reader = reader
-
-    def _open(self) -> None:
-        self._taps = [_Tap(self._reader, self._wanted, self._deliver, self._cut)]
+        self._taps = [_Tap(reader, self._wanted, self._deliver, self._cut)]
 
     def end(self) -> None:
         self._cut(Failure(ShuttingDown()))
@@ -332,14 +328,14 @@ class EventStream(StreamResource):
         self._scheduler = scheduler
         self._job = job
         self._started = started
-        self._readers = readers
+        self._taps = [
+            _Tap(reader, self._wanted, partial(self._deliver, stream), self._cut) for stream, reader in readers.items()
+        ]
         self._pieces = {stream: events.Pieces(reader.offset) for stream, reader in readers.items()}
         self._unended = set(readers)
         self._settling: Deferred[None] | None = None
 
-    def _open(self) -> None:
-        for stream, reader in self._readers.items():
-            self._taps.append(_Tap(reader, self._wanted, partial(self._deliver, stream), self._cut))
+    def _introduce(self) -> None:
         if self._started:
             self._begin()
             self._event("job", wire.job_json(self._job))
