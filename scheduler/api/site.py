@@ -124,7 +124,7 @@ class Request(server.Request):
         if problem is None and self.site.draining:
             problem = problem_of(Failure(ShuttingDown()))
         if problem is None:
-            problem = _problem_of_target(self.path)
+            problem = _problem_of_line(self.method, self.path)
         if self.oversized or self.site.draining:
             self.channel.persistent = 0
             self.responseHeaders.setRawHeaders("Connection", ["close"])
@@ -160,10 +160,12 @@ class Request(server.Request):
         )
 
 
-def _problem_of_target(path: bytes) -> Problem | None:
+def _problem_of_line(method: bytes, path: bytes) -> Problem | None:
+    if not method.isupper():
+        return Problem(400, "a method is in upper case")  # the routes would take it for the one that is
     if not path.startswith(b"/"):
         return Problem(400, "the request's target must be a path, like /v1/jobs")
-    if path.startswith(b"//"):
+    if path.startswith(b"//") or b"%2f" in path.lower():
         return Problem(404, "there is no such route")  # not another name for one that there is
     try:
         unquote_to_bytes(path).decode("utf-8")
