@@ -120,6 +120,10 @@ class FakeScheduler:
         self._workers[worker.id] = worker
         return worker
 
+    def workers_are(self, state: WorkerState) -> None:
+        """Every worker is in that state now."""
+        self._workers = {worker.id: evolve(worker, state=state) for worker in self._workers.values()}
+
     def add_job(self, output: bytes = b"", errors: bytes = b"", state: JobState = JobState.RUNNING, **more: Any) -> Job:
         """A job of worker ``w1`` that has written that much; ended if ``state`` is final."""
         worker = self._workers.get("id-w1") or self.add_worker()

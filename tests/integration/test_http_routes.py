@@ -1,0 +1,49 @@
+"""All routes over a real socket."""
+
+from typing import Any
+
+import treq
+from treq.client import HTTPClient
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from scheduler.api.site import make_site
+from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.conversation import HOSTS
+from tests.unit.api.routes import NOW, Reply, RouteScenarios
+
+
+class SocketRouteTests(RouteScenarios, TestCase):
+    """The scenarios, with connections that are kept."""
+
+    def setUp(self) -> None:
+        self.scheduler = FakeScheduler(reactor, lambda: NOW)
+        self.scheduler.add_worker(labels={"zone": "a"})
+        self._site = make_site(self.scheduler, reactor, lambda: NOW, HOSTS)
+        self._port = reactor.listenTCP(0, self._site, interface="127.0.0.1")
+        self._pool = HTTPConnectionPool(reactor)
+        self._client = HTTPClient(Agent(reactor, pool=self._pool))
+
+    async def tearDown(self) -> None:
+        await self._pool.closeCachedConnections()
+        await self._port.stopListening()
+        await self._site.drain(5.0)
+        self.assertEqual(self.scheduler.readers(), [])
+
+    def play(self, done: Deferred[None]) -> Deferred[None]:
+        return done
+
+    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> Deferred[Reply]:
+        return Deferred.fromCoroutine(self._call(method, path, body, headers))
+
+    async def _call(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = f"http://127.0.0.1:{self._port.getHost().port}{path}"
+        response: Any = await self._client.request(method, url, data=body, headers=fields, allow_redirects=False)
+        content = await treq.content(response)
+        found = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
+        if isinstance(response.length, int):
+            found.setdefault("content-length", str(response.length))
+        return Reply(response.code, found, content)

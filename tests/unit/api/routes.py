@@ -1,0 +1,488 @@
+"""What each route answers: a body of tests that runs in memory and over a real socket alike.
+
+A subclass gives ``scheduler``, ``call`` and ``play``; a scenario is a coroutine
+that ``play`` runs to its end.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from scheduler.errors import (
+    Busy,
+    DeadlineExceeded,
+    NoFreeSlot,
+    StartUnanswered,
+    StoreFailed,
+    Unreachable,
+    WorkerFault,
+)
+from scheduler.interfaces import JobFilter, Readiness, Target
+from scheduler.model import JobSpec, JobState, WorkerState
+from tests.fakes.scheduler import FakeScheduler
+
+NOW = 1_700_000_000.0
+
+ROUTES = {
+    "/start": {"POST"},
+    "/stop": {"POST"},
+    "/query": {"POST"},
+    "/v1/jobs": {"GET", "HEAD", "POST"},
+    "/v1/jobs/stop": {"GET", "HEAD", "POST"},
+    "/v1/jobs/job-1": {"GET", "HEAD"},
+    "/v1/jobs/job-1/stop": {"POST"},
+    "/v1/jobs/job-1/output": {"GET", "HEAD"},
+    "/v1/workers": {"GET", "HEAD"},
+    "/v1/workers/w1": {"GET", "HEAD", "DELETE"},
+    "/v1/workers/w1/drain": {"POST"},
+    "/v1/workers/w1/resume": {"POST"},
+    "/healthz": {"GET", "HEAD"},
+    "/readyz": {"GET", "HEAD"},
+}
+
+
+@frozen
+class Reply:
+    """A response as its client sees it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body's document."""
+        return json.loads(self.body)
+
+
+def scenario(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], Any]:
+    """A test written as a coroutine."""
+
+    @functools.wraps(test)
+    def played(self: Any) -> Any:
+        return self.play(Deferred.fromCoroutine(test(self)))
+
+    return played
+
+
+class RouteScenarios:
+    """All routes, over a ``FakeScheduler`` with the worker ``w1``."""
+
+    scheduler: FakeScheduler
+    call: Callable[..., Deferred[Reply]]
+    play: Callable[[Deferred[None]], Any]
+    assertEqual: Callable[..., None]  # noqa: N815
+    assertIn: Callable[..., None]  # noqa: N815
+
+    def post(self, path: str, document: object, **headers: str) -> Deferred[Reply]:
+        return self.call("POST", path, json.dumps(document).encode(), **headers)
+
+    async def assert_problem(self, reply: Deferred[Reply], status: int, text: str = "") -> Reply:
+        found = await reply
+        self.assertEqual(found.status, status, found.body)
+        self.assertEqual(found.headers["content-type"], "application/problem+json")
+        self.assertEqual(found.json()["status"], status)
+        self.assertIn(text, found.json()["error"])
+        return found
+
+    # -- the classic three
+
+    @scenario
+    async def test_start(self) -> None:
+        """A job is started on the worker, by id or name, and its id is answered."""
+        for worker in ("w1", "id-w1"):
+            reply = await self.post("/start", {"worker_id": worker, "command": "echo", "path": "p"})
+            self.assertEqual((reply.status, set(reply.json())), (201, {"job_id"}))
+            self.assertEqual(
+                self.scheduler.calls[-1], ("submit", JobSpec(command="echo", path="p"), Target(worker=worker))
+            )
+
+    @scenario
+    async def test_classic_run(self) -> None:
+        """Started, asked for, stopped, stopped again, asked for: as ever."""
+        job_id = (await self.post("/start", {"worker_id": "w1", "command": "cat", "path": ""})).json()["job_id"]
+        both = {"worker_id": "w1", "job_id": job_id}
+        self.assertEqual((await self.post("/query", both)).json(), {"done": False, "error": False, "error_text": ""})
+        for _ in range(2):
+            reply = await self.post("/stop", both)
+            self.assertEqual((reply.status, reply.json()), (200, {"success": True}))
+        self.assertEqual(
+            (await self.post("/query", both)).json(), {"done": True, "error": True, "error_text": "signal: terminated"}
+        )
+
+    @scenario
+    async def test_classic_not_found(self) -> None:
+        """Neither worker nor job are made up, nor is a job found at another worker."""
+        self.scheduler.add_worker("w2")
+        job = self.scheduler.add_job()
+        await self.assert_problem(self.post("/start", {"worker_id": "w9", "command": "a"}), 404, "worker 'w9'")
+        for path in ("/stop", "/query"):
+            for worker, job_id in (("w9", job.id), ("w1", "nope"), ("w2", job.id), ("w1", "../etc"), ("w1", "ä")):
+                await self.assert_problem(self.post(path, {"worker_id": worker, "job_id": job_id}), 404)
+
+    @scenario
+    async def test_failures(self) -> None:
+        """What the scheduler can't do has its status, and a hint where trying again helps."""
+        for error, status, retry_after in (
+            (Unreachable("w1"), 503, "5"),
+            (NoFreeSlot("full", 7), 503, "7"),
+            (Busy("calls", 4), 503, "1"),
+            (StoreFailed("disk full"), 503, "5"),
+            (WorkerFault("w1", "what"), 502, None),
+            (DeadlineExceeded("start", 10.0), 504, None),
+        ):
+            self.scheduler.fail["submit"] = error
+            reply = await self.assert_problem(self.post("/start", {"worker_id": "w1", "command": "a"}), status)
+            self.assertEqual(reply.headers.get("retry-after"), retry_after)
+        self.scheduler.fail["submit"] = StartUnanswered("w1", "job-7")
+        reply = await self.assert_problem(self.post("/start", {"worker_id": "w1", "command": "a"}), 504)
+        self.assertEqual(reply.json()["job_id"], "job-7")
+
+    # -- bodies
+
+    @scenario
+    async def test_types(self) -> None:
+        """A body is JSON with its type, with curl's or without one; another type is refused."""
+        body = b'{"worker_id": "w1", "command": "a"}'
+        for kind in (
+            "application/json",
+            "application/x-www-form-urlencoded",
+            "Application/JSON; charset=UTF-8",
+            'application/json;charset="utf-8"',
+        ):
+            self.assertEqual((await self.call("POST", "/start", body, content_type=kind)).status, 201, kind)
+        self.assertEqual((await self.call("POST", "/start", body)).status, 201)
+        for kind in ("text/plain", "multipart/form-data; boundary=a", "application/json; charset=latin-1", "x"):
+            await self.assert_problem(self.call("POST", "/start", body, content_type=kind), 415)
+
+    @scenario
+    async def test_mistakes_in_bodies(self) -> None:
+        """A mistake is named, with its field, and makes no job."""
+        for body, field in (
+            (b"{", "body"),
+            (b"[]", "body"),
+            (b"", "worker_id"),
+            (b'{"worker_id": 1, "command": "a"}', "worker_id"),
+            (b'{"worker_id": "w1", "command": "a", "args": []}', "args"),
+            (b'{"worker_id": "w1", "command": "a", "command": "b"}', "command"),
+            (b'{"worker_id": "w1", "command": "a\\u0000"}', "command"),
+            (b'{"worker_id": "w1", "command": "a\\nb"}', "command"),
+            (b'{"worker_id": "w1", "command": "a\\ud800"}', "command"),
+        ):
+            reply = await self.assert_problem(self.call("POST", "/start", body), 400, field)
+            self.assertEqual(reply.json()["field"], field)
+        self.assertEqual(self.scheduler.calls, [])
+
+    @scenario
+    async def test_bodies_of_nothing(self) -> None:
+        """Routes that want nothing take nothing, or an empty object."""
+        for path in ("/v1/workers/w1/drain", "/v1/workers/w1/resume"):
+            self.assertEqual((await self.call("POST", path)).status, 200)
+            self.assertEqual((await self.call("POST", path, b"{}")).status, 200)
+            await self.assert_problem(self.call("POST", path, b'{"a": 1}'), 400, "a")
+
+    @scenario
+    async def test_idempotency_key(self) -> None:
+        """A promise that is not kept yet is not given."""
+        for path, body in (
+            ("/start", {"worker_id": "w1", "command": "a"}),
+            ("/v1/jobs", {"worker": "w1", "command": "a"}),
+        ):
+            await self.assert_problem(self.post(path, body, idempotency_key="k"), 501)
+        self.assertEqual(self.scheduler.calls, [])
+
+    # -- submitting
+
+    @scenario
+    async def test_submit(self) -> None:
+        """A job in full is answered, with its place."""
+        reply = await self.post("/v1/jobs", {"selector": {"zone": "a"}, "command": "echo", "args": ["ä"]})
+        self.assertEqual((reply.status, reply.headers["location"]), (201, "/v1/jobs/job-1"))
+        self.assertEqual(reply.json()["args"], ["ä"])
+        self.assertEqual((await self.call("GET", reply.headers["location"])).json(), reply.json())
+
+    @scenario
+    async def test_submit_refused(self) -> None:
+        """Nowhere to run is a conflict."""
+        await self.assert_problem(self.post("/v1/jobs", {"selector": {"zone": "z"}, "command": "a"}), 409)
+
+    @scenario
+    async def test_submit_many_arguments(self) -> None:
+        """10,000 arguments are as good as one."""
+        reply = await self.post("/v1/jobs", {"worker": "w1", "command": "echo", "args": ["argument"] * 10_000})
+        self.assertEqual((reply.status, len(reply.json()["args"])), (201, 10_000))
+
+    @scenario
+    async def test_submit_and_wait(self) -> None:
+        """With ``wait`` the answer is the job at its end, or as it is then."""
+        reply = await self.post("/v1/jobs?wait=0", {"worker": "w1", "command": "a"})
+        self.assertEqual((reply.status, reply.json()["state"]), (201, "running"))
+
+    @scenario
+    async def test_wait_with_a_stream(self) -> None:
+        """To wait for the end of a stream is one thing too many."""
+        body = {"worker": "w1", "command": "a"}
+        await self.assert_problem(self.post("/v1/jobs?wait=1&follow=1", body), 400, "wait")
+        await self.assert_problem(self.post("/v1/jobs?wait=1", body, accept="text/event-stream"), 400, "wait")
+        await self.assert_problem(self.post("/v1/jobs?tail=1", body), 400, "tail")
+        self.assertEqual(self.scheduler.calls, [])
+
+    # -- jobs
+
+    @scenario
+    async def test_jobs(self) -> None:
+        """Newest first, in pages."""
+        for _ in range(5):
+            self.scheduler.add_job()
+        first = (await self.call("GET", "/v1/jobs?limit=3")).json()
+        self.assertEqual([job["id"] for job in first["jobs"]], ["job-5", "job-4", "job-3"])
+        second = (await self.call("GET", f"/v1/jobs?limit=3&cursor={first['next']}")).json()
+        self.assertEqual([job["id"] for job in second["jobs"]], ["job-2", "job-1"])
+        self.assertEqual(second["next"], None)
+        self.assertEqual(self.scheduler.calls[-1][2], 3)
+        await self.call("GET", "/v1/jobs")
+        self.assertEqual(self.scheduler.calls[-1], ("jobs", JobFilter(), 100, None))
+        for mistake in ("limit=0", "limit=1001", "cursor=x", "state=dead", "worker=w1&worker=w2", "foo=1"):
+            await self.assert_problem(self.call("GET", f"/v1/jobs?{mistake}"), 400, mistake.partition("=")[0])
+
+    @scenario
+    async def test_filters(self) -> None:
+        """They reach the scheduler."""
+        await self.call("GET", "/v1/jobs?state=running,unknown&label=a=1&created_after=1h")
+        self.assertEqual(
+            self.scheduler.calls[-1][1],
+            JobFilter(
+                states=frozenset({JobState.RUNNING, JobState.UNKNOWN}), labels={"a": "1"}, created_after=NOW - 3600
+            ),
+        )
+
+    @scenario
+    async def test_job(self) -> None:
+        """One job, of which an ended one is answered at once."""
+        job = self.scheduler.add_job(state=JobState.FAILED)
+        for path in (f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}?wait=300"):
+            reply = await self.call("GET", path)
+            self.assertEqual((reply.status, reply.json()["state"]), (200, "failed"))
+        for path in ("/v1/jobs/nope", "/v1/jobs/..", "/v1/jobs/a.b", "/v1/jobs/%00", "/v1/jobs/" + "a" * 65):
+            await self.assert_problem(self.call("GET", path), 404)
+        await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}?wait=301"), 400, "wait")
+
+    @scenario
+    async def test_stop(self) -> None:
+        """The job that was stopped is answered."""
+        job = self.scheduler.add_job()
+        reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
+        self.assertEqual((reply.status, reply.json()["state"], reply.json()["signal"]), (200, "stopped", "SIGTERM"))
+        await self.assert_problem(self.call("POST", "/v1/jobs/nope/stop"), 404)
+
+    @scenario
+    async def test_stop_matching(self) -> None:
+        """All that match are stopped, by query or by body; without a filter none is."""
+        for way in ("?label=a=1", {"label": {"a": "1"}}):
+            mine = self.scheduler.add_job(spec=JobSpec(command="a", labels={"a": "1"}))
+            other = self.scheduler.add_job()
+            if isinstance(way, str):
+                reply = await self.call("POST", f"/v1/jobs/stop{way}")
+            else:
+                reply = await self.post("/v1/jobs/stop", way)
+            self.assertEqual([(job["id"], job["state"]) for job in reply.json()["jobs"]], [(mine.id, "stopped")])
+            self.assertEqual(self.scheduler.job(other.id).state, JobState.RUNNING)
+        await self.assert_problem(self.call("POST", "/v1/jobs/stop"), 400, "filter")
+        await self.assert_problem(self.call("POST", "/v1/jobs/stop", b"{}"), 400, "filter")
+        await self.assert_problem(self.post("/v1/jobs/stop?worker=w1", {"worker": "w1"}), 400, "twice")
+        await self.assert_problem(self.post("/v1/jobs/stop", {"limit": "1"}), 400, "limit")
+
+    # -- output
+
+    @scenario
+    async def test_output(self) -> None:
+        """What is there, with its length; from an offset; the last lines; of either stream."""
+        job = self.scheduler.add_job(b"one\ntwo\n", b"err")
+        for query, body, offset in (
+            ("", b"one\ntwo\n", 0),
+            ("?offset=4", b"two\n", 4),
+            ("?offset=8", b"", 8),
+            ("?tail=1", b"two\n", 4),
+            ("?tail=0", b"", 8),
+            ("?stream=stderr", b"err", 0),
+            ("?follow=0", b"one\ntwo\n", 0),
+        ):
+            reply = await self.call("GET", f"/v1/jobs/{job.id}/output{query}")
+            self.assertEqual((reply.status, reply.body), (200, body))
+            self.assertEqual(reply.headers["content-length"], str(len(body)))
+            self.assertEqual(reply.headers["x-output-offset"], str(offset))
+            self.assertEqual(reply.headers["content-type"], "text/plain; charset=utf-8")
+            self.assertEqual(reply.headers["accept-ranges"], "bytes")
+
+    @scenario
+    async def test_large_output(self) -> None:
+        """Output that takes many reads comes whole, and what is written meanwhile is not added."""
+        self.scheduler.piece = 1000
+        job = self.scheduler.add_job(bytes(range(256)) * 300)
+        reply = await self.call("GET", f"/v1/jobs/{job.id}/output")
+        self.assertEqual(reply.body, bytes(range(256)) * 300)
+        reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=500-60000")
+        self.assertEqual(reply.body, (bytes(range(256)) * 300)[500:60001])
+
+    @scenario
+    async def test_ranges(self) -> None:
+        """One range is answered, others are as if there were none."""
+        job = self.scheduler.add_job(b"0123456789")
+        for header, body, content_range in (
+            ("bytes=0-0", b"0", "bytes 0-0/10"),
+            ("bytes=5-", b"56789", "bytes 5-9/10"),
+            ("bytes=-3", b"789", "bytes 7-9/10"),
+            ("bytes=8-99", b"89", "bytes 8-9/10"),
+        ):
+            reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range=header)
+            self.assertEqual((reply.status, reply.body), (206, body))
+            self.assertEqual(reply.headers["content-range"], content_range)
+            self.assertEqual(reply.headers["content-length"], str(len(body)))
+        for header in ("bytes=0-1,4-5", "bytes=x", "bytes=5-4", "lines=1-2", "%00", "-"):
+            reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range=header)
+            self.assertEqual((reply.status, reply.body), (200, b"0123456789"), header)
+        reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=0-0", if_range='"x"')
+        self.assertEqual(reply.status, 200)
+        for header in ("bytes=10-", "bytes=99-100", "bytes=-0"):
+            reply = await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output", range=header), 416)
+            self.assertEqual(reply.headers["content-range"], "bytes */10")
+        await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output?offset=11"), 416)
+        for query in ("follow=1", "offset=0", "tail=1"):
+            path = f"/v1/jobs/{job.id}/output?{query}"
+            await self.assert_problem(self.call("GET", path, range="bytes=0-1"), 400, "Range")
+
+    @scenario
+    async def test_range_of_nothing(self) -> None:
+        """Of an empty output no byte can be had, but its last ones are all there are."""
+        job = self.scheduler.add_job(b"")
+        await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=0-"), 416)
+        reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=-5")
+        self.assertEqual((reply.status, reply.body), (200, b""))
+
+    @scenario
+    async def test_output_mistakes(self) -> None:
+        """Mistakes are named; what is not there is not found; what can't be had is 501."""
+        job = self.scheduler.add_job(b"x")
+        for query in ("stream=out", "offset=-1", "offset=x", "tail=-1", "tail=1&offset=1", "follow=2", "wait=1"):
+            await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output?{query}"), 400)
+        await self.assert_problem(self.call("GET", "/v1/jobs/nope/output"), 404)
+        self.scheduler.add_worker("old", boot_id="")
+        old = (await self.post("/start", {"worker_id": "old", "command": "a"})).json()["job_id"]
+        for query in ("", "?follow=1", "?tail=1"):
+            await self.assert_problem(self.call("GET", f"/v1/jobs/{old}/output{query}"), 501)
+        await self.assert_problem(self.call("GET", f"/v1/jobs/{old}/output", accept="text/event-stream"), 501)
+
+    @scenario
+    async def test_follow(self) -> None:
+        """Of an ended job, following is reading to the end."""
+        job = self.scheduler.add_job(b"all of it", b"no", JobState.SUCCEEDED)
+        reply = await self.call("GET", f"/v1/jobs/{job.id}/output?follow=1")
+        self.assertEqual((reply.status, reply.body), (200, b"all of it"))
+        self.assertEqual("content-length" in reply.headers, False)
+
+    @scenario
+    async def test_events(self) -> None:
+        """Of an ended job, the events are both streams and the end."""
+        job = self.scheduler.add_job(b"out", b"err", JobState.SUCCEEDED)
+        reply = await self.call("GET", f"/v1/jobs/{job.id}/output", accept="text/event-stream")
+        self.assertEqual(reply.headers["content-type"], "text/event-stream")
+        self.assertEqual(reply.body.count(b"\n\n"), 3)
+        self.assertIn(b'event: stdout\nid: 3,0\ndata: {"offset": 0, "text": "out"}\n\n', reply.body)
+
+    # -- workers
+
+    @scenario
+    async def test_workers(self) -> None:
+        """All by name, or one by id or name."""
+        self.scheduler.add_worker("a1")
+        self.scheduler.add_job()
+        reply = await self.call("GET", "/v1/workers")
+        self.assertEqual([worker["name"] for worker in reply.json()["workers"]], ["a1", "w1"])
+        for name in ("w1", "id-w1"):
+            worker = (await self.call("GET", f"/v1/workers/{name}")).json()
+            self.assertEqual((worker["id"], worker["state"], worker["running_jobs"]), ("id-w1", "online", 1))
+        await self.assert_problem(self.call("GET", "/v1/workers/nope"), 404)
+
+    @scenario
+    async def test_drain(self) -> None:
+        """Drained and resumed."""
+        for path, draining in (("drain", True), ("resume", False)):
+            reply = await self.call("POST", f"/v1/workers/w1/{path}")
+            self.assertEqual((reply.status, reply.json()["draining"]), (200, draining))
+            await self.assert_problem(self.call("POST", f"/v1/workers/nope/{path}"), 404)
+
+    @scenario
+    async def test_forget(self) -> None:
+        """An online worker stays; another is gone, without a word."""
+        await self.assert_problem(self.call("DELETE", "/v1/workers/w1"), 409)
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        reply = await self.call("DELETE", "/v1/workers/w1")
+        self.assertEqual((reply.status, reply.body), (204, b""))
+        await self.assert_problem(self.call("DELETE", "/v1/workers/w1"), 404)
+
+    # -- the process
+
+    @scenario
+    async def test_health(self) -> None:
+        """Alive; ready, or why not."""
+        self.assertEqual((await self.call("GET", "/healthz")).status, 200)
+        self.scheduler.ready = Readiness((), 3)
+        reply = await self.call("GET", "/readyz")
+        self.assertEqual((reply.status, reply.json()), (200, {"ready": True, "workers_online": 3}))
+        self.scheduler.ready = Readiness(("the store failed", "shutting down"))
+        reply = await self.assert_problem(self.call("GET", "/readyz"), 503, "the store failed")
+        self.assertEqual(reply.json()["reasons"], ["the store failed", "shutting down"])
+
+    # -- methods
+
+    @scenario
+    async def test_methods(self) -> None:
+        """Each route answers its own methods; the others are refused with those it has."""
+        self.scheduler.add_job()
+        for path, methods in ROUTES.items():
+            for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"):
+                reply = await self.call(method, path)
+                if method not in methods:
+                    self.assertEqual(reply.status, 405, (method, path))
+                    self.assertEqual(set(reply.headers["allow"].split(", ")), methods)
+                elif reply.status == 405:
+                    raise AssertionError(f"{method} {path} is refused")
+
+    @scenario
+    async def test_head(self) -> None:
+        """HEAD is GET without the body, and starts nothing."""
+        job = self.scheduler.add_job(b"0123456789")
+        for path in ("/healthz", "/v1/jobs", f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}/output", "/v1/workers"):
+            get, head = await self.call("GET", path), await self.call("HEAD", path)
+            self.assertEqual((head.status, head.body), (get.status, b""))
+            for name in ("content-length", "content-type"):
+                self.assertEqual(head.headers[name], get.headers[name], path)
+        head = await self.call("HEAD", f"/v1/jobs/{job.id}/output", range="bytes=2-4")
+        self.assertEqual((head.status, head.headers["content-range"]), (206, "bytes 2-4/10"))
+        for headers in ({}, {"accept": "text/event-stream"}):
+            head = await self.call("HEAD", f"/v1/jobs/{job.id}/output?follow=1", **headers)
+            self.assertEqual((head.status, head.body), (200, b""))
+        self.assertEqual((await self.call("HEAD", f"/v1/jobs/{job.id}?wait=300")).status, 200)
+        self.assertEqual((await self.call("HEAD", "/v1/jobs/nope/output")).status, 404)
+        self.assertEqual(self.scheduler.readers(), [])
+
+    @scenario
+    async def test_nowhere(self) -> None:
+        """What is no route is not found, for any method."""
+        for path in ("/", "/v1", "/v1/", "/v1/jobs/", "/start/", "/v2/jobs", "/favicon.ico", "/v1/jobs/a/b/c"):
+            for method in ("GET", "POST", "DELETE"):
+                await self.assert_problem(self.call(method, path), 404)
+
+    @scenario
+    async def test_parameters(self) -> None:
+        """No route takes a parameter that it does not know."""
+        self.scheduler.add_job()
+        for path, methods in ROUTES.items():
+            for method in methods - {"HEAD"}:
+                body = b'{"worker_id": "w1", "job_id": "job-1"}' if path in ("/stop", "/query") else b""
+                await self.assert_problem(self.call(method, f"{path}?bogus=1", body), 400, "bogus")

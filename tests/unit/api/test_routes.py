@@ -1,0 +1,54 @@
+"""All routes, in memory: a real client, a real server, no socket."""
+
+from typing import Any
+
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.model import Stream
+from tests.unit.api.conversation import Server
+from tests.unit.api.routes import Reply, RouteScenarios
+
+
+class MemoryRouteTests(RouteScenarios, SynchronousTestCase):
+    """The scenarios, with treq's in-memory transport."""
+
+    def setUp(self) -> None:
+        self._server = Server()
+        self.scheduler = self._server.scheduler
+        self._client = StubTreq(self._server.site.resource)
+        # Its own Site knows none of our limits.
+        self._client._agent._serverFactory = self._server.site
+
+    def play(self, done: Deferred[None]) -> None:
+        self.successResultOf(done)
+
+    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> Deferred[Reply]:
+        return Deferred.fromCoroutine(self._call(method, path, body, headers))
+
+    async def _call(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        asked = self._client.request(
+            method, f"http://127.0.0.1:3000{path}", data=body, headers=fields, allow_redirects=False
+        )
+        self._server.clock.advance(0)
+        self._client.flush()
+        response: Any = await asked
+        content = await self._client.content(response)
+        found = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
+        if response.length is not None and isinstance(response.length, int):
+            found.setdefault("content-length", str(response.length))
+        return Reply(response.code, found, content)
+
+
+class FakeTests(SynchronousTestCase):
+    """The stand-in."""
+
+    def test_provides(self) -> None:
+        """It is a scheduler, and its readers are readers."""
+        scheduler = Server().scheduler
+        verifyObject(IScheduler, scheduler)
+        verifyObject(IOutputReader, scheduler.open_output(scheduler.add_job().id, Stream.STDOUT, 0))
