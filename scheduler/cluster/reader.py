@@ -133,10 +133,10 @@ class Reader:
 
     def _hold(self, error: SchedulerError) -> None:
         """Wait for another try, or fail with ``error`` if there were enough."""
-        if self._tail.failing_for >= self._patience(error):
+        if self._tail.failing_for(error) >= self._patience(error):
             self.fail(error)
         else:
-            self._tail.hold()
+            self._tail.hold(error)
 
     def _patience(self, error: SchedulerError) -> float:
         if isinstance(error, WorkerFault):
@@ -155,7 +155,7 @@ class Reader:
         if self.error is not None:
             return
         if chunk.offset != self.offset:
-            self._hold(WorkerFault(worker.name, f"output of offset {chunk.offset}, not {self.offset}"))
+            self._hold(WorkerFault(worker.name, f"output of {chunk.offset}, not {self.offset}"))
         elif chunk.data or chunk.end:
             self._live = chunk.next_offset >= chunk.size
             self._tail.progressed()

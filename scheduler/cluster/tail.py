@@ -34,7 +34,7 @@ from twisted.python.failure import Failure
 
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.window import Window
-from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unavailable
+from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputStream, IWorkerClient
 from scheduler.model import Chunk, Job, Stream, Worker
 
@@ -97,7 +97,8 @@ class Tail:
 
         self._retry: IDelayedCall | None = None
         self._delay = FIRST_DELAY
-        self._failing_since: float | None = None
+        # when the first error of each kind came, since there was progress
+        self._failing: dict[type, float] = {}
 
     # -- the job and its worker
 
@@ -150,15 +151,14 @@ class Tail:
         """Something failed, and it is not time yet to try again."""
         return self._retry is not None
 
-    @property
-    def failing_for(self) -> float:
-        """Seconds since the first of the failures that nothing came in between."""
-        return 0.0 if self._failing_since is None else self._clock.seconds() - self._failing_since
+    def failing_for(self, error: BaseException) -> float:
+        """Seconds since the first error of that kind that nothing came after."""
+        now = self._clock.seconds()
+        return now - self._failing.get(type(error), now)
 
-    def hold(self) -> None:
-        """Something failed: nothing is tried before a while has passed or something changed."""
-        if self._failing_since is None:
-            self._failing_since = self._clock.seconds()
+    def hold(self, error: BaseException) -> None:
+        """This failed: nothing is tried before a while has passed or something changed."""
+        self._failing.setdefault(type(error), self._clock.seconds())
         if self._retry is None:
             self._retry = self._clock.callLater(self._delay, self.wake)
             self._delay = min(2 * self._delay, LAST_DELAY)
@@ -170,7 +170,7 @@ class Tail:
 
     def progressed(self) -> None:
         """The worker gave something: what fails next is the first failure."""
-        self._failing_since = None
+        self._failing.clear()
         self._delay = FIRST_DELAY
 
     def _stop_waiting(self) -> None:
@@ -217,14 +217,8 @@ class Tail:
         if start != self._starts:
             return None
         if chunk.offset != self.window.end:
-            self._log.warn(
-                "output of job {job_id}: offset {offset} came where {expected} was due",
-                job_id=self._job.id,
-                offset=chunk.offset,
-                expected=self.window.end,
-            )
-            self._let_go()
-            self.hold()
+            fault = WorkerFault(self._job.worker_name or "", f"output of {chunk.offset}, not {self.window.end}")
+            self._stopped(Failure(fault), start)
             return None
         self.window.append(chunk.data)
         self.progressed()
@@ -263,11 +257,12 @@ class Tail:
         if self._clock.seconds() - self._started_at > LAST_DELAY:
             self.progressed()  # it was fine
         reason = result or Failure(Unavailable("the output ended without its end"))
-        self._log.debug("output of job {job_id} was cut: {why}", job_id=self._job.id, why=str(reason.value))
         if not reason.check(SchedulerError):
             self._log.failure("streaming output of job {job_id} went wrong", reason, job_id=self._job.id)
-        self.hold()
+        assert reason.value is not None
+        self.hold(reason.value)
         if reason.check(Busy) or not reason.check(Unavailable, DeadlineExceeded):
+            self._log.warn("output of job {job_id} is not streamed: {why}", job_id=self._job.id, why=str(reason.value))
             for follower in list(self._followers):
                 follower.unfollow(reason)
 
