@@ -1,0 +1,306 @@
+"""Between messages of the wire and values of the model.
+
+What comes from outside is checked here: an id, a time or a number that can't be
+one is ``Invalid``, by the name its field has in the message. Absent is ``None``
+in the model, and 0, ``""`` or not set in a message.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scheduler.errors import Invalid
+from scheduler.model import (
+    DEFAULT_STOP_GRACE,
+    Chunk,
+    Heartbeat,
+    HeartbeatAnswer,
+    JobReport,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Registered,
+    Registration,
+    Stream,
+    is_id,
+)
+from scheduler.pb import scheduler_pb2, worker_pb2
+
+_OUTCOMES = {
+    JobState.RUNNING: worker_pb2.RUNNING,
+    JobState.SUCCEEDED: worker_pb2.SUCCEEDED,
+    JobState.FAILED: worker_pb2.FAILED,
+    JobState.STOPPED: worker_pb2.STOPPED,
+    JobState.TIMED_OUT: worker_pb2.TIMED_OUT,
+    JobState.LOST: worker_pb2.LOST,
+}
+_STATES = {outcome: state for state, outcome in _OUTCOMES.items()}
+_STREAMS = {Stream.STDOUT: worker_pb2.STDOUT, Stream.STDERR: worker_pb2.STDERR}
+_STREAM_OF = {int(number): stream for stream, number in _STREAMS.items()}
+
+#: The last second of the year 9999: a later time can't be written down.
+_END_OF_TIME = 253402300799.0
+
+
+def checked_id(field: str, text: str) -> str:
+    """``text``, if it may be an id; ``Invalid``."""
+    if not is_id(text):
+        raise Invalid(field, f"{text[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+    return text
+
+
+def _time(field: str, value: float) -> float | None:
+    if not 0 <= value <= _END_OF_TIME:  # NaN is neither
+        raise Invalid(field, f"{value!r} is not a POSIX time")
+    return value or None
+
+
+def _seconds(field: str, value: float, least: float) -> float:
+    if not math.isfinite(value) or value < least:
+        raise Invalid(field, f"{value!r} is not a finite number of seconds of at least {least:g}")
+    return value
+
+
+def _size(field: str, value: int) -> int:
+    if value < 0:
+        raise Invalid(field, f"{value} is negative")
+    return value
+
+
+# -- a job's spec
+
+
+def start_to_pb(job_id: str, spec: JobSpec, created_at: float | None) -> worker_pb2.StartJobReq:
+    """All there is to say of a start."""
+    return worker_pb2.StartJobReq(
+        jobID=job_id,
+        command=spec.command,
+        path=spec.path,
+        args=spec.args,
+        env=spec.env,
+        cwd=spec.cwd,
+        stdin=spec.stdin,
+        script=spec.script,
+        timeout=spec.timeout,
+        stopGrace=spec.stop_grace,
+        labels=spec.labels,
+        mergeStderr=spec.merge_stderr,
+        createdAt=created_at or 0,
+    )
+
+
+def classic_start_to_pb(spec: JobSpec) -> worker_pb2.StartJobReq:
+    """A start as a worker of the fixed part knows it."""
+    return worker_pb2.StartJobReq(command=spec.command, path=spec.path)
+
+
+def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
+    """``Invalid`` for numbers that are none."""
+    return JobSpec(
+        command=start.command,
+        path=start.path,
+        args=tuple(start.args),
+        env=dict(start.env),
+        cwd=start.cwd,
+        stdin=start.stdin if start.HasField("stdin") else None,
+        script=start.script if start.HasField("script") else None,
+        timeout=_seconds("timeout", start.timeout, 0) if start.HasField("timeout") else None,
+        stop_grace=_seconds("stopGrace", start.stopGrace, 0) if start.HasField("stopGrace") else DEFAULT_STOP_GRACE,
+        labels=dict(start.labels),
+        merge_stderr=start.mergeStderr,
+    )
+
+
+def created_at_from_pb(start: worker_pb2.StartJobReq) -> float | None:
+    """``Invalid`` for a time that is none."""
+    return _time("createdAt", start.createdAt)
+
+
+# -- how a job is
+
+
+def status_to_pb(status: JobStatus) -> worker_pb2.JobStatus:
+    """Of a job that its worker started or refused."""
+    return worker_pb2.JobStatus(
+        jobID=status.job_id,
+        outcome=_OUTCOMES[status.state],
+        reason=status.reason,
+        startedAt=status.started_at or 0,
+        finishedAt=status.finished_at or 0,
+        exitCode=status.exit_code,
+        signal=status.signal or "",
+        stdoutBytes=status.stdout_bytes,
+        stderrBytes=status.stderr_bytes,
+        tree=status.tree,
+        leftover=status.leftover,
+        outputError=status.output_error,
+    )
+
+
+def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
+    """``Invalid`` for an id, an outcome or a number that is none."""
+    if status.outcome not in _STATES:
+        raise Invalid("outcome", f"{status.outcome} is none that is known here")
+    return JobStatus(
+        job_id=checked_id("jobID", status.jobID),
+        state=_STATES[status.outcome],
+        reason=status.reason,
+        started_at=_time("startedAt", status.startedAt),
+        finished_at=_time("finishedAt", status.finishedAt),
+        exit_code=status.exitCode if status.HasField("exitCode") else None,
+        signal=status.signal or None,
+        stdout_bytes=_size("stdoutBytes", status.stdoutBytes) if status.HasField("stdoutBytes") else None,
+        stderr_bytes=_size("stderrBytes", status.stderrBytes) if status.HasField("stderrBytes") else None,
+        tree=status.tree,
+        leftover=tuple(status.leftover),
+        output_error=status.outputError,
+    )
+
+
+def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
+    """The fixed part, and the whole beside it."""
+    failed = status.state.final and status.state is not JobState.SUCCEEDED
+    return worker_pb2.QueryJobRes(
+        done=status.state.final,
+        error=failed,
+        errorText=(status.reason or status.state.value) if failed else "",
+        status=status_to_pb(status),
+    )
+
+
+def query_from_pb(job_id: str, answer: worker_pb2.QueryJobRes) -> JobStatus:
+    """Of a worker of the fixed part, what can be told from its text: ``exit status N`` is a code."""
+    if answer.HasField("status"):
+        return status_from_pb(answer.status)
+    if not answer.done:
+        return JobStatus(job_id, JobState.RUNNING)
+    if not answer.error:
+        return JobStatus(job_id, JobState.SUCCEEDED, exit_code=0)
+    text, _, number = answer.errorText.rpartition(" ")
+    code = int(number) if text == "exit status" and number.isascii() and number.isdigit() and len(number) < 10 else None
+    return JobStatus(job_id, JobState.FAILED, reason=answer.errorText or "error", exit_code=code)
+
+
+def report_to_pb(report: JobReport) -> scheduler_pb2.JobReport:
+    """With its spec, if there is one."""
+    message = scheduler_pb2.JobReport(status=status_to_pb(report.status))
+    if report.spec is not None:
+        message.start.CopyFrom(start_to_pb(report.status.job_id, report.spec, report.created_at))
+    return message
+
+
+def report_from_pb(report: scheduler_pb2.JobReport) -> JobReport:
+    """``Invalid`` as its parts are."""
+    status = status_from_pb(report.status)
+    if not report.HasField("start"):
+        return JobReport(status)
+    return JobReport(status, spec_from_pb(report.start), created_at_from_pb(report.start))
+
+
+# -- what a worker says
+
+
+def registration_to_pb(registration: Registration) -> scheduler_pb2.RegisterReq:
+    """All a worker says of itself."""
+    return scheduler_pb2.RegisterReq(
+        address=registration.address,
+        workerID=registration.worker_id,
+        name=registration.name,
+        labels=registration.labels,
+        slots=registration.slots,
+        bootID=registration.boot_id,
+        version=registration.version,
+    )
+
+
+def registration_from_pb(message: scheduler_pb2.RegisterReq) -> Registration:
+    """Whether it is acceptable, the cluster decides."""
+    return Registration(
+        address=message.address,
+        worker_id=message.workerID,
+        name=message.name,
+        labels=dict(message.labels),
+        slots=message.slots if message.HasField("slots") else None,
+        boot_id=message.bootID,
+        version=message.version,
+    )
+
+
+def registered_to_pb(registered: Registered) -> scheduler_pb2.RegisterRes:
+    """A refusal is a status, so ``success`` is always true."""
+    return scheduler_pb2.RegisterRes(success=True, workerID=registered.worker_id, lease=registered.lease)
+
+
+def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float) -> Registered:
+    """A scheduler of the fixed part tells no lease."""
+    lease = _seconds("lease", message.lease, 0) or default_lease
+    return Registered(checked_id("workerID", message.workerID), lease)
+
+
+def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
+    """A sign of life."""
+    return scheduler_pb2.HeartbeatReq(
+        workerID=heartbeat.worker_id,
+        bootID=heartbeat.boot_id,
+        running=heartbeat.running,
+        ended=map(report_to_pb, heartbeat.ended),
+        described=map(report_to_pb, heartbeat.described),
+    )
+
+
+def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
+    """``Invalid`` if any part is."""
+    if not message.bootID:
+        raise Invalid("bootID", "is empty; a worker that sends heartbeats says which boot of its machine it is in")
+    return Heartbeat(
+        worker_id=checked_id("workerID", message.workerID),
+        boot_id=message.bootID,
+        running=tuple(checked_id("running", job_id) for job_id in message.running),
+        ended=tuple(map(report_from_pb, message.ended)),
+        described=tuple(map(report_from_pb, message.described)),
+    )
+
+
+def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
+    """What the scheduler keeps, and what it wants to know."""
+    return scheduler_pb2.HeartbeatRes(lease=answer.lease, acknowledged=answer.acknowledged, describe=answer.describe)
+
+
+def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
+    """``Invalid`` for a lease that is none."""
+    return HeartbeatAnswer(
+        lease=_seconds("lease", message.lease, 0),
+        acknowledged=tuple(message.acknowledged),
+        describe=tuple(message.describe),
+    )
+
+
+# -- output
+
+
+def stream_to_pb(stream: Stream) -> worker_pb2.Stream:
+    """Which of the two."""
+    return _STREAMS[stream]
+
+
+def stream_from_pb(number: int) -> Stream:
+    """``Invalid`` for a number that is neither."""
+    try:
+        return _STREAM_OF[number]
+    except KeyError:
+        raise Invalid("stream", f"{number} is neither 0 (stdout) nor 1 (stderr)") from None
+
+
+def offset_from_pb(offset: int) -> int:
+    """``Invalid`` for one that is negative."""
+    return _size("offset", offset)
+
+
+def chunk_from_stream(message: worker_pb2.StreamJobRes) -> Chunk:
+    """How long the stream is now, a message of it does not say."""
+    return Chunk(message.output, message.offset, message.end)
+
+
+def chunk_from_read(message: worker_pb2.ReadOutputRes) -> Chunk:
+    """What there was when it was read."""
+    return Chunk(message.output, message.offset, message.end, message.size)
