@@ -1,0 +1,51 @@
+"""How servers are dialled."""
+
+from __future__ import annotations
+
+import grpc
+
+from scheduler.config import TlsFiles
+from scheduler.logs import METADATA_KEY, REQUEST_ID
+from scheduler.rpc import credentials
+
+#: Seconds a unary call may take, from when it was asked for.
+DEADLINE = 10.0
+
+#: The largest message either side takes, bytes.
+MAX_MESSAGE = 4 * 1024 * 1024
+
+Metadata = tuple[tuple[str, str], ...]
+
+_OPTIONS = (
+    # the default backs off to two minutes: a worker that is back would stay unreachable as long
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # a dead peer is noticed after 40 s; without ping_timeout the keepalive timeout never goes below 60 s
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # idle connections are closed, and opened again by the next call
+    ("grpc.client_idle_timeout_ms", 300_000),
+    # an address is dialled as it is, whatever the environment says
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    # channels to one address must not share a connection: a new one is there to start afresh
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+)
+
+
+def dial(address: str, tls: TlsFiles | None) -> grpc.Channel:
+    """A channel to ``host:port``; it connects with the first call."""
+    if tls is None:
+        return grpc.insecure_channel(address, options=_OPTIONS)
+    return grpc.secure_channel(address, credentials.for_client(tls), options=_OPTIONS)
+
+
+def request_metadata() -> Metadata:
+    """What ties the call to the request it is made for; on the reactor thread."""
+    request_id = REQUEST_ID.get()
+    return ((METADATA_KEY, request_id),) if request_id else ()

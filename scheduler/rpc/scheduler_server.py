@@ -1,0 +1,81 @@
+"""The ``Scheduler`` service: what workers call."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+from twisted.internet.interfaces import IReactorFromThreads
+
+from scheduler.config import TlsFiles
+from scheduler.configfile import Address
+from scheduler.errors import Invalid
+from scheduler.interfaces import IMembership
+from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
+from scheduler.rpc import convert
+from scheduler.rpc.channel import DEADLINE
+from scheduler.rpc.server import GrpcServer, Limits, Servicer
+from scheduler.threads import Hop
+
+# Calls are short. A connection gets fewer than there are threads, so none can hold them all.
+_LIMITS = Limits(threads=32, queue=256, streams=8)
+
+
+def scheduler_server(
+    reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None, membership: IMembership
+) -> GrpcServer:
+    """Serves workers from when it is started."""
+    return GrpcServer(
+        reactor,
+        address,
+        tls,
+        _LIMITS,
+        _SchedulerServicer(membership, Hop(reactor)),
+        scheduler_pb2_grpc.add_SchedulerServicer_to_server,
+        ["jobscheduler.Scheduler"],
+    )
+
+
+def peer_host(peer: str) -> str:
+    """The IP address in gRPC's ``ipv4:1.2.3.4:5`` or ``ipv6:[::1]:5``; ``Invalid`` for another kind of peer."""
+    kind, _, rest = unquote(peer).partition(":")
+    if kind not in {"ipv4", "ipv6"}:
+        raise Invalid("peer", f"{peer!r} is no IP address")
+    return rest.rpartition(":")[0].strip("[]").partition("%")[0]
+
+
+class _SchedulerServicer(Servicer, scheduler_pb2_grpc.SchedulerServicer):
+    def __init__(self, membership: IMembership, hop: Hop) -> None:
+        super().__init__(hop, DEADLINE)
+        self._membership = membership
+
+    def RegisterWorker(
+        self, request: scheduler_pb2.RegisterReq, context: grpc.ServicerContext
+    ) -> scheduler_pb2.RegisterRes:
+        def register() -> Any:
+            registration = convert.registration_from_pb(request)
+            return self._membership.register(registration, peer_host(context.peer()))
+
+        try:
+            return convert.registered_to_pb(self.answer_thd(context, "RegisterWorker", register))
+        except Exception as error:
+            self.fail_thd(context, error)
+
+    def DeregisterWorker(
+        self, request: scheduler_pb2.DeregisterReq, context: grpc.ServicerContext
+    ) -> scheduler_pb2.DeregisterRes:
+        try:
+            self.answer_thd(context, "DeregisterWorker", self._membership.deregister, request.workerID)
+            return scheduler_pb2.DeregisterRes(success=True)
+        except Exception as error:
+            self.fail_thd(context, error)
+
+    def Heartbeat(
+        self, request: scheduler_pb2.HeartbeatReq, context: grpc.ServicerContext
+    ) -> scheduler_pb2.HeartbeatRes:
+        try:
+            heartbeat = convert.heartbeat_from_pb(request)
+            return convert.answer_to_pb(self.answer_thd(context, "Heartbeat", self._membership.heartbeat, heartbeat))
+        except Exception as error:
+            self.fail_thd(context, error)

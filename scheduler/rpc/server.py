@@ -1,0 +1,181 @@
+"""A sync gRPC server as a service: bound before privileges are shed, drained when it stops.
+
+Theory of operation. Nothing of grpc exists before the service starts, because
+twistd forks to become a daemon and a server made before that is dead. Each call
+has a thread of the server's pool; it reaches the reactor through the ``Hop``.
+At the stop the hop is closed first, which frees every thread that waits for the
+reactor; then calls get a little time to end, and are cancelled.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any, NoReturn
+
+import grpc
+from attrs import frozen
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+
+from scheduler.config import TlsFiles
+from scheduler.configfile import Address
+from scheduler.errors import SchedulerError
+from scheduler.logs import METADATA_KEY, REQUEST_ID
+from scheduler.rpc import credentials, status
+from scheduler.rpc.channel import MAX_MESSAGE
+from scheduler.threads import Hop
+
+#: Seconds calls may go on after the stop.
+STOP_GRACE = 2.0
+
+
+@frozen
+class Limits:
+    """What one server takes on: ``threads`` calls at once, ``queue`` more that wait, ``streams`` per connection."""
+
+    threads: int
+    queue: int
+    streams: int
+
+
+class Servicer:
+    """What both servicers share: every call's way to the reactor and back, and out of it with an error."""
+
+    _log = Logger()
+
+    def __init__(self, hop: Hop, deadline: float) -> None:
+        """``deadline`` in seconds, for calls whose client sets none or a longer one."""
+        self.hop = hop
+        self._deadline = deadline
+
+    def stop(self) -> None:
+        """Let go of calls that wait; the server is about to end."""
+
+    def answer_thd(
+        self,
+        context: grpc.ServicerContext,
+        what: str,
+        function: Callable[..., Any],
+        *args: Any,
+        cap: float | None = None,
+    ) -> Any:
+        """What ``function`` answers on the reactor thread, within the client's deadline and ours."""
+        seconds = min(context.time_remaining(), self._deadline if cap is None else cap)
+        return self.hop.call_thd(what, seconds, _for_request, request_id(context), function, *args)
+
+    def fail_thd(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
+        """End the call with an error; one that is no error of ours is a bug, and the caller is told no more."""
+        if isinstance(error, SchedulerError):
+            status.abort(context, error)
+        self._log.failure("a call went wrong")
+        context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+
+def request_id(context: grpc.ServicerContext) -> str:
+    """Of the HTTP request the call is made for, ``""`` if it is for none."""
+    for key, value in context.invocation_metadata():
+        if key == METADATA_KEY and isinstance(value, str):
+            return value[:64]
+    return ""
+
+
+def _for_request(request: str, function: Callable[..., Any], *args: Any) -> Any:
+    token = REQUEST_ID.set(request)
+    try:
+        return function(*args)
+    finally:
+        REQUEST_ID.reset(token)
+
+
+class GrpcServer(Service):
+    """``bound`` is where it listens, once it does."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        address: Address,
+        tls: TlsFiles | None,
+        limits: Limits,
+        servicer: Servicer,
+        add: Callable[[Any, grpc.Server], None],
+        names: Sequence[str],
+    ) -> None:
+        """``add`` puts the servicer on a server, ``names`` are the full names of its services."""
+        self.bound: Address | None = None
+        self._reactor = reactor
+        self._address = address
+        self._tls = tls
+        self._limits = limits
+        self._servicer = servicer
+        self._add = add
+        self._names = names
+        self._server: grpc.Server | None = None
+
+    def privilegedStartService(self) -> None:
+        """Bind; ``OSError`` naming the address where that can't be."""
+        super().privilegedStartService()
+        server = grpc.server(
+            futures.ThreadPoolExecutor(self._limits.threads, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=self._limits.threads + self._limits.queue,
+            options=(
+                ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
+                ("grpc.max_concurrent_streams", self._limits.streams),
+                ("grpc.max_receive_message_length", MAX_MESSAGE),
+                ("grpc.max_send_message_length", MAX_MESSAGE),
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.ping_timeout_ms", 20_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ),
+        )
+        self._add(self._servicer, server)
+        checks = health.HealthServicer()
+        checks.set("", health_pb2.HealthCheckResponse.SERVING)
+        for name in self._names:
+            checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+        if self._address.loopback:
+            reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        try:
+            if self._tls is None:
+                port = server.add_insecure_port(str(self._address))
+            else:
+                port = server.add_secure_port(str(self._address), credentials.for_server(self._tls))
+        except RuntimeError:
+            raise OSError(f"can't listen on {self._address}: it is in use, or no address of this machine") from None
+        self._server = server
+        self.bound = Address(self._address.host, port)
+
+    def startService(self) -> None:
+        super().startService()
+        if self._server is None:
+            self.privilegedStartService()
+        assert self._server is not None
+        self._server.start()
+        self._log.info("gRPC on {address}", address=str(self.bound))
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when no call is under way any more."""
+        super().stopService()
+        self._servicer.hop.close()
+        self._servicer.stop()
+        server, self._server = self._server, None
+        stopped: Deferred[None] = Deferred()
+
+        # Waiting blocks; the pools may be gone by then, so it has a thread of its own.
+        def wait_thd() -> None:
+            if server is not None:
+                server.stop(STOP_GRACE).wait(STOP_GRACE + 5.0)
+            self._reactor.callFromThread(stopped.callback, None)
+
+        threading.Thread(target=wait_thd, name="grpc-stop", daemon=True).start()
+        return stopped

@@ -1,0 +1,321 @@
+"""Calls to workers: blocking stubs on pools of their own, bridged to the reactor.
+
+Theory of operation. Each worker id has one channel, made at the first call and
+replaced when the address changes. Unary calls of one worker are few at a time,
+so a stuck one holds some threads, never all; output is read on other threads
+than calls, and probes on others again. A call's deadline runs from when it was
+asked for: one that waited too long for its place is never made.
+
+A start must be known to have left or not. So each is preceded, on the same
+channel, by a health check: where that fails nothing was sent; what happens
+after it may have arrived.
+
+An output stream has a thread, which takes the next message off the wire only
+when the receiver is done with the one before.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+from attrs import frozen
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from zope.interface import implementer
+
+from scheduler.config import TlsFiles
+from scheduler.errors import (
+    Busy,
+    DeadlineExceeded,
+    Invalid,
+    NotFound,
+    OffsetBeyondEnd,
+    SchedulerError,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
+from scheduler.model import Chunk, Job, JobState, JobStatus, Stream, Worker
+from scheduler.pb import worker_pb2, worker_pb2_grpc
+from scheduler.rpc import convert, status
+from scheduler.rpc.channel import DEADLINE, Metadata, dial, request_metadata
+from scheduler.threads import Hop, Limiter, Pool
+
+T = TypeVar("T")
+
+#: Unary calls in flight per worker, and those that wait.
+CALLS, QUEUE = 4, 64
+#: Threads for calls, for reading output and for probes.
+CALL_THREADS, READ_THREADS, PROBE_THREADS = 32, 16, 16
+#: Output streams at once, each with a thread.
+STREAMS = 256
+#: Seconds the check before a start, or a probe, may take.
+CHECK_DEADLINE = 5.0
+#: Seconds after which a stream is cut and begun again where it was.
+STREAM_DEADLINE = 3600.0
+#: Seconds a receiver may hold a stream up.
+HOLD_DEADLINE = 30.0
+
+
+@frozen
+class _Line:
+    """The channel of one worker, and what speaks over it."""
+
+    address: str
+    channel: grpc.Channel
+    worker: worker_pb2_grpc.WorkerStub
+    health: health_pb2_grpc.HealthStub
+
+
+@implementer(IWorkerClient)
+class WorkerClient(MultiService):
+    """Usable while it runs as a service."""
+
+    def __init__(self, reactor: IReactorFromThreads, tls: TlsFiles | None) -> None:
+        super().__init__()
+        self._tls = tls
+        self._hop = Hop(reactor)
+        self._calls = Pool(reactor, "worker-calls", CALL_THREADS)
+        self._reads = Pool(reactor, "worker-reads", READ_THREADS)
+        self._probes = Pool(reactor, "worker-probes", PROBE_THREADS)
+        self._streams = Pool(reactor, "worker-streams", STREAMS)
+        for pool in (self._calls, self._reads, self._probes, self._streams):
+            pool.setServiceParent(self)
+        self._call_limit = Limiter("calls to worker", CALLS, QUEUE)
+        self._read_limit = Limiter("output reads from worker", CALLS, QUEUE)
+        self._lines: dict[str, _Line] = {}
+        self._open: set[_Stream] = set()
+
+    def stopService(self) -> Deferred[Any]:
+        """Cuts what is under way; fires when no thread is left."""
+        self._hop.close()
+        for stream in tuple(self._open):
+            stream.cancel()
+        for worker_id in tuple(self._lines):
+            self.forget(worker_id)
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
+
+    def forget(self, worker_id: str) -> None:
+        line = self._lines.pop(worker_id, None)
+        if line is not None:
+            line.channel.close()
+
+    def probe(self, worker: Worker) -> Deferred[None]:
+        return self._probes.run(_check_thd, self._line(worker), worker.name, CHECK_DEADLINE)
+
+    def start_job(self, worker: Worker, job: Job) -> Deferred[JobStatus]:
+        if worker.classic:
+            request = convert.classic_start_to_pb(job.spec)
+        else:
+            request = convert.start_to_pb(job.id, job.spec, job.created_at)
+        return self._call(worker, _start_thd, request)
+
+    def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+        return self._call(worker, _stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
+
+    def query_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus]:
+        return self._call(worker, _query_thd, worker_pb2.QueryJobReq(jobID=job_id))
+
+    def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
+        request = worker_pb2.ReadOutputReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset, max=size)
+        return self._call(worker, _read_thd, request, output=True)
+
+    def stream_output(
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+    ) -> IOutputStream:
+        if len(self._open) >= STREAMS:
+            raise Busy("output streams", STREAMS)
+        request = worker_pb2.StreamJobReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset)
+        opened = _Stream(self._hop, deliver)
+        self._open.add(opened)
+
+        def closed(result: T) -> T:
+            self._open.discard(opened)
+            return result
+
+        pumping = self._streams.run(opened.pump_thd, self._line(worker), worker.name, request, request_metadata())
+        opened.follow(pumping.addBoth(closed))
+        return opened
+
+    def _line(self, worker: Worker) -> _Line:
+        line = self._lines.get(worker.id)
+        if line is None or line.address != worker.address:
+            self.forget(worker.id)
+            channel = dial(worker.address, self._tls)
+            line = _Line(
+                worker.address, channel, worker_pb2_grpc.WorkerStub(channel), health_pb2_grpc.HealthStub(channel)
+            )
+            self._lines[worker.id] = line
+        return line
+
+    def _call(self, worker: Worker, call_thd: Callable[..., T], request: Any, output: bool = False) -> Deferred[T]:
+        asked = time.monotonic()
+        pool, limit = (self._reads, self._read_limit) if output else (self._calls, self._call_limit)
+        metadata = request_metadata()
+
+        def timed_thd(line: _Line) -> T:
+            seconds = asked + DEADLINE - time.monotonic()
+            if seconds <= 0:
+                raise Busy(f"calls to worker {worker.name!r}", CALLS)
+            return call_thd(line, worker.name, request, seconds, metadata)
+
+        return limit.run(worker.id, lambda: pool.run(timed_thd, self._line(worker)))
+
+
+@implementer(IOutputStream)
+class _Stream:
+    """One call of StreamJob and the thread that pumps it."""
+
+    def __init__(self, hop: Hop, deliver: Deliver) -> None:
+        self.finished: Deferred[None] = Deferred()
+        self._hop = hop
+        self._deliver = deliver
+        self._lock = threading.Lock()
+        self._call: grpc.Call | None = None
+        self._cancelled = False
+        self._held: Deferred[None] | None = None
+
+    def follow(self, pumping: Deferred[None]) -> None:
+        """Report the end of the pump, unless nobody listens any more."""
+
+        def report(result: Any) -> None:
+            if not self._cancelled:
+                self.finished.callback(result)  # a Failure starts the errbacks
+
+        pumping.addBoth(report)
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            call = self._call
+        if call is not None:
+            call.cancel()
+        held, self._held = self._held, None
+        if held is not None:
+            held.callback(None)
+
+    def pump_thd(self, line: _Line, worker: str, request: worker_pb2.StreamJobReq, metadata: Metadata) -> None:
+        """Until the stream ends or is cut."""
+        try:
+            messages: Any = line.worker.StreamJob(request, timeout=STREAM_DEADLINE, metadata=metadata)
+            with self._lock:
+                self._call = messages
+                cancelled = self._cancelled
+            if cancelled:
+                messages.cancel()
+            for message in messages:
+                chunk = convert.chunk_from_stream(message)
+                self._hop.call_thd("receiver of output", HOLD_DEADLINE, self._deliver_one, chunk)
+        except grpc.RpcError as failure:
+            raise _understood(failure, worker, "StreamJob", STREAM_DEADLINE) from None
+        except ValueError:  # the channel was closed
+            raise Unreachable(worker) from None
+        finally:
+            if self._call is not None:
+                self._call.cancel()
+
+    def _deliver_one(self, chunk: Chunk) -> Deferred[None] | None:
+        if self._cancelled:
+            return None
+        done = self._deliver(chunk)
+        if done is None or self._cancelled:
+            return None
+        held: Deferred[None] = Deferred()
+        self._held = held
+
+        def go_on(_: object) -> None:
+            if self._held is held:
+                self._held = None
+                held.callback(None)
+
+        done.addBoth(go_on)
+        return held
+
+
+def _check_thd(line: _Line, worker: str, seconds: float) -> None:
+    """``Unreachable`` unless there was an answer of any kind."""
+    try:
+        line.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
+    except grpc.RpcError as failure:
+        if failure.code() in _NO_ANSWER:
+            raise Unreachable(worker) from None
+    except ValueError:  # the channel was closed
+        raise Unreachable(worker) from None
+
+
+def _start_thd(
+    line: _Line, worker: str, request: worker_pb2.StartJobReq, seconds: float, metadata: Metadata
+) -> JobStatus:
+    before = time.monotonic()
+    _check_thd(line, worker, min(seconds, CHECK_DEADLINE))
+    left = max(seconds - (time.monotonic() - before), 0.1)
+    answer = _made_thd(line.worker.StartJob, "StartJob", worker, request, left, metadata)
+    if answer.HasField("status"):
+        return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
+    return JobStatus(_read_answer(worker, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
+
+
+def _stop_thd(line: _Line, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata) -> None:
+    _made_thd(line.worker.StopJob, "StopJob", worker, request, seconds, metadata)
+
+
+def _query_thd(
+    line: _Line, worker: str, request: worker_pb2.QueryJobReq, seconds: float, metadata: Metadata
+) -> JobStatus:
+    answer = _made_thd(line.worker.QueryJob, "QueryJob", worker, request, seconds, metadata)
+    return _read_answer(worker, lambda: convert.query_from_pb(request.jobID, answer))
+
+
+def _read_thd(line: _Line, worker: str, request: worker_pb2.ReadOutputReq, seconds: float, metadata: Metadata) -> Chunk:
+    answer = _made_thd(line.worker.ReadOutput, "ReadOutput", worker, request, seconds, metadata)
+    return convert.chunk_from_read(answer)
+
+
+def _made_thd(
+    method: Callable[..., Any], name: str, worker: str, request: Any, seconds: float, metadata: Metadata
+) -> Any:
+    try:
+        return method(request, timeout=seconds, metadata=metadata)
+    except grpc.RpcError as failure:
+        raise _understood(failure, worker, name, seconds) from None
+    except ValueError:  # the channel was closed between the check and the call
+        raise Unreachable(worker, sent=True) from None
+
+
+def _read_answer(worker: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except Invalid as error:
+        raise WorkerFault(worker, str(error)) from None
+
+
+_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+
+def _understood(failure: grpc.RpcError, worker: str, method: str, seconds: float) -> SchedulerError:
+    """The error the caller is promised for what the worker, or gRPC, answered."""
+    told = status.told(failure)
+    if isinstance(told, NotFound | OffsetBeyondEnd | Unavailable):
+        return told
+    match failure.code():
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return Unsupported(worker, method)
+        case grpc.StatusCode.NOT_FOUND:
+            return NotFound("job", "of this call")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Unavailable(f"worker {worker!r} has no room for the call: {failure.details()}", retry_after=1)
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return Unreachable(worker, sent=True)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"{method} on worker {worker!r}", seconds)
+        case _:
+            return WorkerFault(worker, failure.details() or failure.code().name)

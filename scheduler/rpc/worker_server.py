@@ -1,0 +1,196 @@
+"""The ``Worker`` service: what the scheduler calls.
+
+Theory of operation. A call holds a thread. Short ones have sixteen in reserve;
+output streams have 64, counted here, so that followers can never keep a stop
+from being heard. A stop that waits for the end of its job holds one of the
+reserve, so only some of them may wait at a time. A stream reads the spool in
+its own thread and sleeps until the watch of the file, the end of the call or
+the end of the server wakes it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+
+from scheduler.config import TlsFiles
+from scheduler.configfile import Address
+from scheduler.errors import Busy, DeadlineExceeded, ShuttingDown
+from scheduler.interfaces import IJobRunner
+from scheduler.model import JobStatus, Stream
+from scheduler.pb import worker_pb2, worker_pb2_grpc
+from scheduler.rpc import convert
+from scheduler.rpc.channel import DEADLINE
+from scheduler.rpc.server import GrpcServer, Limits, Servicer
+from scheduler.threads import Hop
+
+#: Output streams at once.
+STREAMS = 64
+#: Threads kept for everything else.
+RESERVE = 16
+#: Stops that wait for the end of their job at once.
+WAITING_STOPS = 8
+#: Seconds such a stop waits at most, if its caller sets no deadline.
+STOP_WAIT = 300.0
+#: Bytes of output in one message.
+CHUNK = 1024 * 1024
+#: Seconds after which a stream looks at its file without having been woken.
+LOOK_AGAIN = 30.0
+
+_LIMITS = Limits(threads=STREAMS + RESERVE, queue=64, streams=STREAMS + RESERVE)
+
+
+def worker_server(
+    reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None, runner: IJobRunner
+) -> GrpcServer:
+    """Serves the scheduler from when it is started."""
+    return GrpcServer(
+        reactor,
+        address,
+        tls,
+        _LIMITS,
+        _WorkerServicer(runner, Hop(reactor), reactor),
+        worker_pb2_grpc.add_WorkerServicer_to_server,
+        ["jobscheduler.Worker"],
+    )
+
+
+class _Places:
+    """So many at a time, then ``Busy``."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        self._what = what
+        self._limit = limit
+        self._places = threading.Semaphore(limit)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        if not self._places.acquire(blocking=False):
+            raise Busy(self._what, self._limit)
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
+    def __init__(self, runner: IJobRunner, hop: Hop, reactor: IReactorFromThreads) -> None:
+        super().__init__(hop, DEADLINE)
+        self._runner = runner
+        self._reactor = reactor
+        self._streams = _Places("output streams of this worker", STREAMS)
+        self._stops = _Places("stops that wait", WAITING_STOPS)
+        self._stopping = threading.Event()
+        self._sleeping: set[threading.Event] = set()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for wake in tuple(self._sleeping):
+            wake.set()
+
+    def StartJob(self, request: worker_pb2.StartJobReq, context: grpc.ServicerContext) -> worker_pb2.StartJobRes:
+        try:
+            spec = convert.spec_from_pb(request)
+            created_at = convert.created_at_from_pb(request)
+            status = self.answer_thd(context, "StartJob", self._runner.start, request.jobID, spec, created_at)
+            return worker_pb2.StartJobRes(jobID=status.job_id, status=convert.status_to_pb(status))
+        except Exception as error:
+            self.fail_thd(context, error)
+
+    def StopJob(self, request: worker_pb2.StopJobReq, context: grpc.ServicerContext) -> worker_pb2.StopJobRes:
+        try:
+            if request.HasField("wait") and not request.wait:
+                status = self.answer_thd(context, "StopJob", self._runner.stop, request.jobID, False)
+            else:
+                status = self._stop_and_wait_thd(request.jobID, context)
+            return worker_pb2.StopJobRes(status=convert.status_to_pb(status))
+        except Exception as error:
+            self.fail_thd(context, error)
+
+    def _stop_and_wait_thd(self, job_id: str, context: grpc.ServicerContext) -> JobStatus:
+        ends: list[Any] = []
+
+        def begin(wake: threading.Event) -> Deferred[None] | None:
+            """Fires at once when the stop is refused, and leaves the end to ``ends``."""
+            ended = self._runner.stop(job_id, True)
+            ended.addCallbacks(ends.append, ends.append).addBoth(lambda _: wake.set())
+            return None
+
+        with self._stops.one(), self._waking(context) as wake:
+            self.answer_thd(context, "StopJob", begin, wake)
+            seconds = min(context.time_remaining(), STOP_WAIT)
+            woken = wake.wait(seconds)
+            if not ends:
+                raise ShuttingDown() if woken else DeadlineExceeded(f"end of job {job_id}", seconds)
+        if isinstance(ends[0], JobStatus):
+            return ends[0]
+        raise ends[0].value
+
+    def QueryJob(self, request: worker_pb2.QueryJobReq, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
+        try:
+            return convert.query_to_pb(self.answer_thd(context, "QueryJob", self._runner.query, request.jobID))
+        except Exception as error:
+            self.fail_thd(context, error)
+
+    def ReadOutput(self, request: worker_pb2.ReadOutputReq, context: grpc.ServicerContext) -> worker_pb2.ReadOutputRes:
+        try:
+            stream = convert.stream_from_pb(request.stream)
+            offset = convert.offset_from_pb(request.offset)
+            size = min(convert.offset_from_pb(request.max), CHUNK)
+            chunk = self._runner.read_output_thd(request.jobID, stream, offset, size)
+            return worker_pb2.ReadOutputRes(output=chunk.data, offset=chunk.offset, end=chunk.end, size=chunk.size)
+        except Exception as error:
+            self.fail_thd(context, error)
+
+    def StreamJob(
+        self, request: worker_pb2.StreamJobReq, context: grpc.ServicerContext
+    ) -> Iterator[worker_pb2.StreamJobRes]:
+        try:
+            stream = convert.stream_from_pb(request.stream)
+            offset = convert.offset_from_pb(request.offset)
+            with self._streams.one(), self._waking(context) as wake:
+                unwatch = self.answer_thd(
+                    context, "StreamJob", self._runner.watch_output, request.jobID, stream, wake.set, cap=DEADLINE
+                )
+                try:
+                    yield from self._stream_thd(request.jobID, stream, offset, context, wake)
+                finally:
+                    self._reactor.callFromThread(unwatch)
+        except Exception as error:
+            self.fail_thd(context, error)
+
+    def _stream_thd(
+        self, job_id: str, stream: Stream, offset: int, context: grpc.ServicerContext, wake: threading.Event
+    ) -> Iterator[worker_pb2.StreamJobRes]:
+        while True:
+            wake.clear()  # before looking: what comes after is not missed
+            if self._stopping.is_set():
+                raise ShuttingDown()
+            if not context.is_active():
+                return
+            chunk = self._runner.read_output_thd(job_id, stream, offset, CHUNK)
+            if chunk.data or chunk.end:
+                yield worker_pb2.StreamJobRes(output=chunk.data, offset=chunk.offset, end=chunk.end)
+                offset = chunk.next_offset
+            if chunk.end:
+                return
+            if not chunk.data:
+                wake.wait(LOOK_AGAIN)
+
+    @contextmanager
+    def _waking(self, context: grpc.ServicerContext) -> Iterator[threading.Event]:
+        """An event that is also set when the call or the server ends."""
+        wake = threading.Event()
+        self._sleeping.add(wake)
+        try:
+            if not context.add_callback(wake.set) or self._stopping.is_set():
+                wake.set()
+            yield wake
+        finally:
+            self._sleeping.discard(wake)
