@@ -1,0 +1,266 @@
+"""What every job runner does: the one of real processes, and the one in memory."""
+
+import os
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from scheduler.errors import Invalid, NotFound, OffsetBeyondEnd
+from scheduler.interfaces import IJobRunner, IJobs
+from scheduler.model import JobSpec, JobState, JobStatus, Stream, is_id
+from tests.fakes.job_runner import FakeJobRunner
+from tests.integration.running import RunningCase
+
+
+class Contract:
+    """Mixed into a TestCase that has ``runner``, ``job()`` (a spec that runs until told), ``write`` and ``finish``."""
+
+    def job(self) -> JobSpec:
+        raise NotImplementedError
+
+    def write(self, job_id: str, text: str) -> None:
+        raise NotImplementedError
+
+    def finish(self, job_id: str, code: int) -> None:
+        raise NotImplementedError
+
+    async def started(self, job_id: str = "job-1") -> JobStatus:
+        return await self.runner.start(job_id, self.job(), 7.0)
+
+    def when_ended(self) -> Deferred[None]:
+        """Fires at the next end."""
+        deferred: Deferred[None] = Deferred()
+        self.runner.on_end(lambda: deferred.called or deferred.callback(None))
+        return deferred
+
+    async def ended(self, code: int = 0, job_id: str = "job-1") -> JobStatus:
+        await self.started(job_id)
+        at_end = self.when_ended()
+        self.finish(job_id, code)
+        await at_end
+        return self.runner.query(job_id)
+
+    async def written(self, text: str, job_id: str = "job-1") -> None:
+        grown: Deferred[None] = Deferred()
+        remove = self.runner.watch_output(job_id, Stream.STDOUT, lambda: grown.called or grown.callback(None))
+        self.write(job_id, text)
+        await grown
+        remove()
+
+    def test_interfaces(self) -> None:
+        """It provides what it says, with the arguments that are asked for."""
+        verifyObject(IJobRunner, self.runner)
+        verifyObject(IJobs, self.runner)
+
+    async def test_start(self) -> None:
+        """A start is answered with a job that runs under that id."""
+        status = await self.started()
+        self.assertEqual((status.job_id, status.state, status.reason), ("job-1", JobState.RUNNING, ""))
+        self.assertIsNotNone(status.started_at)
+        self.assertEqual(self.runner.query("job-1"), status)
+        self.assertEqual(self.runner.running(), ("job-1",))
+
+    async def test_chosen_id(self) -> None:
+        """Asked without an id it chooses one, another each time."""
+        first, second = await self.started(""), await self.started("")
+        self.assertTrue(is_id(first.job_id) and is_id(second.job_id))
+        self.assertNotEqual(first.job_id, second.job_id)
+
+    async def test_same_id_again(self) -> None:
+        """The same id again is answered with the job there is, running or ended."""
+        first = await self.started()
+        self.assertEqual(await self.started(), first)
+        at_end = self.when_ended()
+        self.finish("job-1", 3)
+        await at_end
+        self.assertEqual(await self.started(), self.runner.query("job-1"))
+        self.assertEqual(self.runner.query("job-1").exit_code, 3)
+
+    async def test_same_id_at_once(self) -> None:
+        """Starts of one id at the same moment are one job, and all are answered."""
+        answers = await gatherResults([self.runner.start("job-1", self.job(), None) for _ in range(5)])
+        self.assertEqual(set(answers), {self.runner.query("job-1")})
+        self.assertEqual(self.runner.running(), ("job-1",))
+
+    async def test_bad_id(self) -> None:
+        """An id that could be a path is refused, everywhere."""
+        for bad in ("../x", "a/b", ".", "x" * 65, "a\n"):
+            with self.assertRaises(Invalid):
+                await self.runner.start(bad, self.job(), None)
+            with self.assertRaises(NotFound):
+                self.runner.read_output_thd(bad, Stream.STDOUT, 0, 1)
+
+    async def test_refused(self) -> None:
+        """What may not run is a job that failed, with the reason, kept like any other."""
+        at_end = self.when_ended()
+        status = await self.runner.start("job-1", JobSpec(command="no-such-program"), 7.0)
+        self.assertEqual(status.state, JobState.FAILED)
+        self.assertIn("no-such-program", status.reason)
+        await at_end
+        self.assertEqual([report.status for report in self.runner.unacknowledged()], [status])
+        self.assertEqual(self.runner.running(), ())
+
+    async def test_success(self) -> None:
+        """Exit status 0 is a success, without a reason."""
+        status = await self.ended(0)
+        self.assertEqual((status.state, status.reason, status.exit_code), (JobState.SUCCEEDED, "", 0))
+        self.assertGreaterEqual(status.finished_at, status.started_at)
+        self.assertEqual((status.stdout_bytes, status.stderr_bytes), (0, 0))
+
+    async def test_failure(self) -> None:
+        """Another exit status is a failure, with the status as its reason."""
+        status = await self.ended(3)
+        self.assertEqual((status.state, status.reason, status.exit_code), (JobState.FAILED, "exit status 3", 3))
+
+    async def test_stop(self) -> None:
+        """A stop that waits is answered with the end."""
+        await self.started()
+        status = await self.runner.stop("job-1", wait=True)
+        self.assertEqual((status.state, status.reason), (JobState.STOPPED, "signal: terminated"))
+        self.assertEqual((status.signal, status.exit_code), ("SIGTERM", None))
+        self.assertEqual(self.runner.query("job-1"), status)
+
+    async def test_stop_without_waiting(self) -> None:
+        """A stop that does not wait ends the job all the same."""
+        await self.started()
+        at_end = self.when_ended()
+        await self.runner.stop("job-1", wait=False)
+        await at_end
+        self.assertEqual(self.runner.query("job-1").state, JobState.STOPPED)
+
+    async def test_stop_of_an_ended_job(self) -> None:
+        """The stop of an ended job is answered with its end, which it does not change."""
+        status = await self.ended(3)
+        self.assertEqual(await self.runner.stop("job-1", wait=True), status)
+
+    async def test_stop_twice(self) -> None:
+        """Everybody who stops a job is answered with the same end."""
+        await self.started()
+        first, second = await gatherResults([self.runner.stop("job-1", wait=True) for _ in range(2)])
+        self.assertEqual(first, second)
+
+    async def test_unknown(self) -> None:
+        """Of a job that is not known everything is NotFound."""
+        with self.assertRaises(NotFound):
+            self.runner.query("other")
+        with self.assertRaises(NotFound):
+            await self.runner.stop("other", wait=True)
+        with self.assertRaises(NotFound):
+            self.runner.read_output_thd("other", Stream.STDOUT, 0, 1)
+        with self.assertRaises(NotFound):
+            self.runner.watch_output("other", Stream.STDOUT, lambda: None)
+
+    async def test_output(self) -> None:
+        """Output is read from any offset, at most so much, and says where it ends and whether that is the end."""
+        await self.started()
+        await self.written("hello")
+        chunk = self.runner.read_output_thd("job-1", Stream.STDOUT, 1, 3)
+        self.assertEqual((chunk.data, chunk.offset, chunk.end, chunk.size), (b"ell", 1, False, 5))
+        length = self.runner.read_output_thd("job-1", Stream.STDOUT, 0, 0)
+        self.assertEqual((length.data, length.end, length.size), (b"", False, 5))
+        at_place = self.runner.read_output_thd("job-1", Stream.STDOUT, 5, 9)
+        self.assertEqual((at_place.data, at_place.end), (b"", False))
+        at_end = self.when_ended()
+        self.finish("job-1", 0)
+        await at_end
+        self.assertTrue(self.runner.read_output_thd("job-1", Stream.STDOUT, 2, 9).end)
+        self.assertTrue(self.runner.read_output_thd("job-1", Stream.STDOUT, 5, 9).end)
+        self.assertFalse(self.runner.read_output_thd("job-1", Stream.STDOUT, 0, 4).end)
+        self.assertFalse(self.runner.read_output_thd("job-1", Stream.STDOUT, 0, 0).end)
+        self.assertTrue(self.runner.read_output_thd("job-1", Stream.STDERR, 0, 9).end)
+        self.assertEqual(self.runner.query("job-1").stdout_bytes, 5)
+
+    async def test_offset_beyond_the_end(self) -> None:
+        """An offset past what is there says how much there is."""
+        await self.started()
+        await self.written("hello")
+        with self.assertRaises(OffsetBeyondEnd) as raised:
+            self.runner.read_output_thd("job-1", Stream.STDOUT, 6, 1)
+        self.assertEqual(raised.exception.size, 5)
+
+    async def test_watch(self) -> None:
+        """Whoever watches a stream is told of its end, until the watch is given up."""
+        await self.started()
+        told: list[str] = []
+        self.runner.watch_output("job-1", Stream.STDERR, lambda: told.append("watching"))
+        remove = self.runner.watch_output("job-1", Stream.STDERR, lambda: told.append("left"))
+        remove()
+        remove()
+        at_end = self.when_ended()
+        self.finish("job-1", 0)
+        await at_end
+        self.assertEqual(told, ["watching"])
+        self.runner.watch_output("job-1", Stream.STDERR, lambda: None)()  # of an ended job too
+
+    async def test_acknowledge(self) -> None:
+        """An ended job is reported, oldest first, until it is acknowledged; a running one can't be."""
+        first, second = await self.ended(1), await self.ended(2, "job-2")
+        await self.started("job-3")
+        reports = self.runner.unacknowledged()
+        self.assertEqual([report.status for report in reports], [first, second])
+        self.assertEqual([(report.spec, report.created_at) for report in reports], [(None, 7.0), (None, 7.0)])
+        self.runner.acknowledge(["job-1", "job-3", "other"])
+        self.assertEqual([report.status for report in self.runner.unacknowledged()], [second])
+        self.assertEqual(self.runner.query("job-1"), first)
+        self.assertEqual(self.runner.running(), ("job-3",))
+
+    async def test_describe(self) -> None:
+        """A description has the spec without stdin and script, of running, ended and acknowledged jobs alike."""
+        running = self.job()
+        spec = JobSpec(
+            command="no-such-program", args=("a",), env={"A": "b"}, labels={"l": "m"}, timeout=1.5, stdin=b"secret"
+        )
+        await self.runner.start("job-1", running, 7.0)
+        await self.runner.start("job-2", spec, 8.0)
+        for _ in range(2):
+            first, second = self.runner.describe(["job-1", "other", "job-2"])
+            self.assertEqual((first.status, first.spec, first.created_at), (self.runner.query("job-1"), running, 7.0))
+            self.assertEqual(second.spec, JobSpec(command="no-such-program", args=("a",), env={"A": "b"}, labels={"l": "m"}, timeout=1.5))  # fmt: skip
+            self.runner.acknowledge(["job-2"])
+
+
+class FakeTests(Contract, TestCase):
+    """The runner in memory."""
+
+    def setUp(self) -> None:
+        self.runner = FakeJobRunner()
+        self.runner.refused["no-such-program"] = "command 'no-such-program' not found"
+
+    def job(self) -> JobSpec:
+        return JobSpec(command="sh", path="/fifo")
+
+    def write(self, job_id: str, text: str) -> None:
+        self.runner.write(job_id, text.encode())
+
+    def finish(self, job_id: str, code: int) -> None:
+        self.runner.end(job_id, code)
+
+
+class RealTests(Contract, RunningCase):
+    """Real processes: each is a shell that reads its commands from a pipe."""
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.runner = self.worker.runner
+        self.pipes = os.path.join(self.state_dir, "pipes")
+        os.mkdir(self.pipes)
+        self.fifos: list[int] = []
+        self.addCleanup(lambda: [os.close(fd) for fd in self.fifos])
+
+    def job(self) -> JobSpec:
+        """Each with a pipe of its own."""
+        path = os.path.join(self.pipes, str(len(self.fifos)))
+        os.mkfifo(path)
+        self.fifos.append(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+        return JobSpec(command="sh", path=path)
+
+    def tell(self, job_id: str, command: str) -> None:
+        (report,) = self.runner.describe([job_id])
+        os.write(self.fifos[int(os.path.basename(report.spec.path))], command.encode() + b"\n")
+
+    def write(self, job_id: str, text: str) -> None:
+        self.tell(job_id, f"printf {text}")
+
+    def finish(self, job_id: str, code: int) -> None:
+        self.tell(job_id, f"exit {code}")

@@ -1,0 +1,182 @@
+"""Real jobs in tests: a job runner with its threads, its zygote and a state folder, that can be dropped like a dead worker."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from scheduler.model import JobSpec, JobStatus, Stream
+from scheduler.threads import Pool
+from scheduler.worker import proctree
+from scheduler.worker.commands import Policy
+from scheduler.worker.jobs import JobRunner
+from scheduler.worker.launcher import Launcher
+from scheduler.worker.spool import Identity, Spool
+from scheduler.worker.spools import Spools
+from scheduler.worker.watch import OutputWatch
+
+DAY = 86400.0
+
+#: Kept short: a job that ignores TERM is waited for this long.
+GRACE = 0.5
+
+#: Three processes that ignore TERM and say who they are: one in the job's session, one that left it by
+#: setsid, one that did so after a double fork and has no environment.
+STUBBORN = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def stay(*_):
+    os.write(1, b"%d\\n" % os.getpid())
+    while True:
+        signal.pause()
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os.execve(sys.executable, [sys.executable, "-c", '''
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.write(1, b"%d\\\\n" % os.getpid())
+while True:
+    signal.pause()
+'''], {})
+    os._exit(0)
+if not os.fork():
+    os.setsid()
+    stay()
+stay()
+"""
+
+
+def wall_time() -> float:
+    return time.time()
+
+
+class Running:
+    """One life of a worker's job runner."""
+
+    def __init__(self, state_dir: str, keep_spool: float = DAY, wall_time: Callable[[], float] = wall_time) -> None:
+        policy = Policy(scripts_dir=os.path.join(state_dir, "scripts"), scripts_only=False, allowed_commands=("*",))
+        self.jobs_dir = os.path.join(state_dir, "jobs")
+        self.log = os.path.join(state_dir, "shims.log")
+        self.pool = Pool(reactor, "jobs", 8)
+        self.launcher = Launcher(self.log)
+        self.watch = OutputWatch(reactor)
+        self.spools = Spools(self.jobs_dir, policy, self.launcher, wall_time)
+        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, keep_spool)
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        self._up = False
+
+    async def begin(self) -> None:
+        self.pool.startService()
+        self._up = True
+        await self.runner.recover()
+        self.runner.on_end(self._look)
+
+    async def drop(self) -> None:
+        """End as a worker process does: by letting go of everything."""
+        if self._up:
+            self._up = False
+            self.runner.shut_down()
+            self.launcher.close()
+            self.watch.close()
+            await self.pool.stopService()
+
+    def spool(self, job_id: str) -> Spool:
+        return self.spools.spool(job_id)
+
+    def shim(self, job_id: str) -> Identity:
+        """Of a job that was started."""
+        found = self.spool(job_id).begun_by()
+        assert found is not None
+        return found
+
+    async def start(self, *command: str, job_id: str = "", **spec: object) -> str:
+        """The id of a job that runs, or has ended."""
+        fields = {"command": command[0], "args": command[1:], "stop_grace": GRACE} if command else {"stop_grace": GRACE}
+        status = await self.runner.start(job_id, JobSpec(**{**fields, **spec}), None)
+        return status.job_id
+
+    async def run(self, *command: str, **spec: object) -> JobStatus:
+        """The end of a job that ends."""
+        return await self.ended(await self.start(*command, **spec))
+
+    async def ended(self, job_id: str) -> JobStatus:
+        await self._until(lambda: self.runner.query(job_id).state.final)
+        return self.runner.query(job_id)
+
+    async def lines(self, job_id: str, count: int) -> list[bytes]:
+        """The job's output, once it has so many lines."""
+        remove = self.runner.watch_output(job_id, Stream.STDOUT, self._look)
+        await self._until(lambda: self.output(job_id).count(b"\n") >= count)
+        remove()
+        return self.output(job_id).splitlines()
+
+    def output(self, job_id: str, stream: Stream = Stream.STDOUT) -> bytes:
+        data = b""
+        while chunk := self.runner.read_output_thd(job_id, stream, len(data), 1 << 20).data:
+            data += chunk
+        return data
+
+    def _until(self, true: Callable[[], bool]) -> Deferred[None]:
+        deferred: Deferred[None] = Deferred()
+        self._waiting.append((true, deferred))
+        self._look()
+        return deferred
+
+    def _look(self) -> None:
+        for entry in list(self._waiting):
+            if entry[0]():
+                self._waiting.remove(entry)
+                entry[1].callback(None)
+
+
+class RunningCase(TestCase):
+    """Has a state folder and the first life of a runner."""
+
+    timeout = 60
+
+    async def setUp(self) -> None:
+        self.state_dir = os.path.abspath(self.mktemp())
+        os.mkdir(self.state_dir)
+        self.worker = await self.next_life()
+
+    async def next_life(self, **settings: object) -> Running:
+        worker = Running(self.state_dir, **settings)
+        self.addCleanup(self._end, worker)
+        await worker.begin()
+        return worker
+
+    async def _end(self, worker: Running) -> None:
+        await worker.drop()
+        for job_id in os.listdir(worker.jobs_dir):
+            shim = worker.spool(job_id).begun_by()
+            if shim is not None:  # with the shim, its zygote kills the job
+                proctree.send(shim, signal.SIGKILL)
+                for each in proctree.of_job(job_id, None):
+                    proctree.send(each.identity, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError), open(worker.log, encoding="utf-8") as log:
+            self.assertEqual(log.read(), "")
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended, reaped or not."""
+    found = proctree.process(pid)
+    return found is None or found.ended
+
+
+def later(seconds: float) -> Deferred[None]:
+    """For what nothing tells of: the state of processes that are not ours."""
+    deferred: Deferred[None] = Deferred()
+    reactor.callLater(seconds, deferred.callback, None)
+    return deferred
+
+
+async def gone(*pids: int) -> None:
+    """Once all have ended."""
+    while not all(map(is_gone, pids)):
+        await later(0.01)
