@@ -13,7 +13,11 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from attrs import frozen
+from twisted.internet.address import IPv4Address as IPv4Endpoint
+from twisted.internet.address import IPv6Address as IPv6Endpoint
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from zope.interface import implementer
 
 from scheduler.errors import Invalid, Refused
 
@@ -85,3 +89,31 @@ class DialRule:
         if address == caller or (address.is_loopback and caller.is_loopback):
             return True
         return any(address in network for network in self.allowed_networks)
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    def __init__(self) -> None:
+        self.found: Deferred[Sequence[str]] = Deferred()
+        self._hosts: list[str] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        pass
+
+    def addressResolved(self, address: IAddress) -> None:
+        if isinstance(address, IPv4Endpoint | IPv6Endpoint):
+            self._hosts.append(address.host.partition("%")[0])
+
+    def resolutionComplete(self) -> None:
+        self.found.callback(self._hosts)
+
+
+def resolving(resolver: IHostnameResolver) -> Callable[[str], Deferred[Sequence[str]]]:
+    """``DialRule.resolve`` by the reactor's resolver."""
+
+    def resolve(name: str) -> Deferred[Sequence[str]]:
+        receiver = _Receiver()
+        resolver.resolveHostName(receiver, name)
+        return receiver.found
+
+    return resolve

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import IStore, Record, Removed
+from scheduler.interfaces import IStore, Loaded, Record, Removed
 from scheduler.model import Job, Worker
 
 T = TypeVar("T")
@@ -48,13 +48,16 @@ class Ledger:
         self._job_listeners: list[Callable[[Job], None]] = []
         self._worker_listeners: list[Callable[[str], None]] = []
 
-    async def load(self) -> None:
+    def load(self) -> Deferred[None]:
         """Take over what the store holds; before anything else."""
-        loaded = await self._store.load()
-        for worker in loaded.workers:
-            self.registry.put_worker(worker)
-        for job in loaded.jobs:
-            self.registry.put_job(job)
+
+        def take(loaded: Loaded) -> None:
+            for worker in loaded.workers:
+                self.registry.put_worker(worker)
+            for job in loaded.jobs:
+                self.registry.put_job(job)
+
+        return self._store.load().addCallback(take)
 
     def listen(self, on_job: Callable[[Job], None], on_worker: Callable[[str], None]) -> None:
         """Call these after each change: with the new job, with the id of the worker."""

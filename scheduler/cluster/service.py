@@ -28,12 +28,12 @@ from scheduler.cluster.output import Outputs
 from scheduler.cluster.placement import Candidate, place
 from scheduler.cluster.sharing import Shared, shielded
 from scheduler.errors import (
-    Busy,
     Conflict,
     DeadlineExceeded,
     NotFound,
     ShuttingDown,
     StartUnanswered,
+    Unavailable,
     Unreachable,
     Unsupported,
     WorkerFault,
@@ -213,7 +213,7 @@ class Cluster:
                 raise
             await self._unanswered(job)
             raise StartUnanswered(worker.name, job.id) from error
-        except (Busy, Unsupported, ShuttingDown):
+        except (Unavailable, Unsupported):
             await self._ledger.drop_job(job)
             raise
         except WorkerFault as fault:

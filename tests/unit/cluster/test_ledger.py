@@ -141,5 +141,5 @@ class LedgerTests(SynchronousTestCase):
         store = MemoryStore()
         store.save([a_job(), a_worker()])
         ledger = Ledger(self.clock, lambda: 1000.0, store)
-        self.successResultOf(Deferred.fromCoroutine(ledger.load()))
+        self.successResultOf(ledger.load())
         self.assertEqual((ledger.registry.job("j-1"), ledger.registry.worker("w-1")), (a_job(), a_worker()))

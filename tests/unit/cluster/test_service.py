@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import evolve
-from scheduler.cluster.output import Outputs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,6 +12,7 @@ from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
+from scheduler.cluster.output import Outputs
 from scheduler.cluster.service import STOP_MARGIN, Cluster
 from scheduler.errors import (
     Busy,

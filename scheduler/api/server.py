@@ -1,0 +1,61 @@
+"""The HTTP server as a service: bound before privileges are shed, drained when it stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IReactorTCP
+from twisted.logger import Logger
+
+from scheduler.api.site import ApiSite
+from scheduler.configfile import Address
+
+#: Seconds requests under way may take to be answered at the stop.
+DRAIN = 5.0
+
+#: Connections the kernel holds for us until we take them.
+_BACKLOG = 512
+
+
+class HttpServer(Service):
+    """``bound`` is where it listens, once it does."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTCP, address: Address, site: ApiSite) -> None:
+        self.bound: Address | None = None
+        self._reactor = reactor
+        self._address = address
+        self._site = site
+        self._port: IListeningPort | None = None
+
+    def privilegedStartService(self) -> None:
+        """Bind; ``CannotListenError`` where that can't be."""
+        super().privilegedStartService()
+        self._port = self._reactor.listenTCP(
+            self._address.port,
+            self._site,  # type: ignore[arg-type]  # klein and twisted differ in what a factory builds
+            backlog=_BACKLOG,
+            interface=self._address.host,
+        )
+        where: Any = self._port.getHost()
+        self.bound = Address(self._address.host, where.port)
+
+    def startService(self) -> None:
+        super().startService()
+        if self._port is None:
+            self.privilegedStartService()
+        self._log.info("HTTP on {address}", address=str(self.bound))
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when the last connection is closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            await maybeDeferred(port.stopListening)
+        await self._site.drain(DRAIN)

@@ -1,0 +1,80 @@
+"""Composition root of ``twistd scheduler``: what there is, and in which order it starts and, backwards, stops."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.application.service import IService
+
+from scheduler import startup, systemd
+from scheduler.api.server import HttpServer
+from scheduler.api.site import make_site
+from scheduler.cluster.addresses import DialRule, resolving
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.liveness import Liveness
+from scheduler.cluster.membership import Membership
+from scheduler.cluster.observed_client import ObservedClient
+from scheduler.cluster.output import Outputs
+from scheduler.cluster.polling import Polling
+from scheduler.cluster.service import Cluster
+from scheduler.logs import LoggingService
+from scheduler.rpc import credentials
+from scheduler.rpc.scheduler_server import scheduler_server
+from scheduler.rpc.worker_client import WorkerClient
+from scheduler.services import Ordered, Step
+from scheduler.store.memory import MemoryStore
+
+
+class Options(startup.SchedulerOptions):
+    """See ``scheduler.startup``."""
+
+    check_tls = staticmethod(credentials.check)
+
+
+def makeService(options: Options) -> IService:
+    """Nothing runs, and nothing of grpc exists, before it is started."""
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - by now, as twistd was told
+
+    reactor: Any = installed  # its type says least of all that it is
+    startup.use_monotonic_time(reactor)
+    config, state = options.config, options.state
+    tls = config.grpc_server.tls
+
+    ledger = Ledger(reactor, time.time, MemoryStore())
+    calls = WorkerClient(reactor, tls)
+    liveness = Liveness(reactor, ledger, calls.probe, config.cluster.lease)
+    workers = ObservedClient(calls, liveness)
+    rule = DialRule(config.cluster.allowed_networks, resolving(reactor.nameResolver), keep_names=tls is not None)
+    membership = Membership(ledger, liveness, workers, rule)
+    outputs = Outputs(reactor, workers, ledger.registry)
+    cluster = Cluster(ledger, workers, membership, outputs)
+    ledger.listen(outputs.job_changed, outputs.worker_changed)
+    grpc = scheduler_server(reactor, config.grpc_server.addr, tls, membership)
+    site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)
+    http = HttpServer(reactor, config.http_server.addr, site)
+
+    def ready() -> None:
+        state.write_endpoints(http=str(http.bound), grpc=str(grpc.bound))
+        systemd.notify(systemd.READY)
+
+    def stopping() -> None:
+        systemd.notify(systemd.STOPPING)
+        state.remove_endpoints()
+
+    top = LoggingService(reactor, options.parent, config.log_format)
+    parts = Ordered(reactor)
+    parts.setServiceParent(top)
+    for part in (
+        Step(start=ledger.load),
+        calls,
+        Step(stop=outputs.shut_down),
+        Step(stop=cluster.shut_down),
+        liveness,
+        Polling(reactor, ledger.registry, cluster.query),
+        grpc,
+        http,
+        Step(start=ready, stop=stopping),
+    ):
+        part.setServiceParent(parts)
+    return top

@@ -1,0 +1,87 @@
+"""Composition root of ``twistd worker``: what there is, and in which order it starts and, backwards, stops."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from twisted.application.service import IService
+
+from scheduler import __version__, startup, systemd
+from scheduler.logs import LoggingService
+from scheduler.model import Registration
+from scheduler.rpc import credentials
+from scheduler.rpc.scheduler_client import SchedulerClient
+from scheduler.rpc.worker_server import worker_server
+from scheduler.services import Ordered, Step
+from scheduler.threads import Pool
+from scheduler.worker.commands import Policy
+from scheduler.worker.jobs import JobRunner
+from scheduler.worker.launcher import Launcher
+from scheduler.worker.membership import Membership
+from scheduler.worker.spool import boot_id
+from scheduler.worker.spools import Spools
+from scheduler.worker.watch import OutputWatch
+
+#: Threads for the spools: starts wait there for their shim, and disks for their platters.
+SPOOL_THREADS = 16
+
+
+class Options(startup.WorkerOptions):
+    """See ``scheduler.startup``."""
+
+    check_tls = staticmethod(credentials.check)
+
+
+def makeService(options: Options) -> IService:
+    """Nothing runs, and nothing of grpc exists, before it is started."""
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - by now, as twistd was told
+
+    reactor: Any = installed  # its type says least of all that it is
+    startup.use_monotonic_time(reactor)
+    config, state, settings = options.config, options.state, options.config.worker
+    tls = config.grpc_server.tls
+
+    policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands)
+    launcher = Launcher(str(state.path / "shims.log"))
+    spools = Spools(str(state.path / "jobs"), policy, launcher, time.time)
+    pool = Pool(reactor, "spools", SPOOL_THREADS)
+    watch = OutputWatch(reactor)
+    jobs = JobRunner(reactor, pool, spools, watch, time.time, settings.keep_spool)
+    grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs)
+    scheduler = SchedulerClient(reactor, config.scheduler, tls)
+
+    def facts() -> Registration:
+        return Registration(
+            address=str(settings.advertise_addr or grpc.bound),
+            name=settings.name,
+            labels=settings.labels,
+            slots=settings.slots,
+            boot_id=boot_id(),
+            version=__version__,
+        )
+
+    def ready() -> None:
+        state.write_endpoints(grpc=str(grpc.bound))
+        systemd.notify(systemd.READY)
+
+    def stopping() -> None:
+        systemd.notify(systemd.STOPPING)
+        state.remove_endpoints()
+
+    top = LoggingService(reactor, options.parent, config.log_format)
+    parts = Ordered(reactor)
+    parts.setServiceParent(top)
+    for part in (
+        Step(stop=launcher.close),
+        pool,
+        Step(stop=watch.close),
+        Step(start=jobs.recover, stop=jobs.shut_down),
+        scheduler,
+        grpc,
+        Membership(reactor, scheduler, jobs, facts, state.path / "worker_id", random.SystemRandom()),
+        Step(start=ready, stop=stopping),
+    ):
+        part.setServiceParent(parts)
+    return top
