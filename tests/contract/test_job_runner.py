@@ -2,6 +2,7 @@
 
 import os
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
@@ -208,15 +209,13 @@ class Contract:
     async def test_describe(self) -> None:
         """A description has the spec without stdin and script, of running, ended and acknowledged jobs alike."""
         running = self.job()
-        spec = JobSpec(
-            command="no-such-program", args=("a",), env={"A": "b"}, labels={"l": "m"}, timeout=1.5, stdin=b"secret"
-        )
+        spec = JobSpec(command="no-such-program", args=("a",), env={"A": "b"}, labels={"l": "m"}, timeout=1.5)
         await self.runner.start("job-1", running, 7.0)
-        await self.runner.start("job-2", spec, 8.0)
+        await self.runner.start("job-2", evolve(spec, stdin=b"secret"), 8.0)
         for _ in range(2):
             first, second = self.runner.describe(["job-1", "other", "job-2"])
             self.assertEqual((first.status, first.spec, first.created_at), (self.runner.query("job-1"), running, 7.0))
-            self.assertEqual(second.spec, JobSpec(command="no-such-program", args=("a",), env={"A": "b"}, labels={"l": "m"}, timeout=1.5))  # fmt: skip
+            self.assertEqual(second.spec, spec)
             self.runner.acknowledge(["job-2"])
 
 

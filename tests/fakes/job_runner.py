@@ -127,7 +127,7 @@ class FakeJobRunner:
             self.end(job_id, None, JobState.STOPPED, "signal: terminated", "SIGTERM")
         if entry.status.state.final or not wait:
             return succeed(entry.status)
-        waiting: Deferred[JobStatus] = Deferred(lambda cancelled: entry.waiting.remove(cancelled))
+        waiting: Deferred[JobStatus] = Deferred(entry.waiting.remove)
         entry.waiting.append(waiting)
         return waiting
 

@@ -1,4 +1,4 @@
-"""Real jobs in tests: a job runner with its threads, its zygote and a state folder, that can be dropped like a dead worker."""
+"""Real jobs in tests: a job runner with threads, zygote and state folder, which can be dropped like a dead worker."""
 
 import contextlib
 import os
@@ -25,30 +25,38 @@ DAY = 86400.0
 #: Kept short: a job that ignores TERM is waited for this long.
 GRACE = 0.5
 
-#: Three processes that ignore TERM and say who they are: one in the job's session, one that left it by
-#: setsid, one that did so after a double fork and has no environment.
-STUBBORN = """
+#: A job that ends with 3 when it is told to, by ``Running.tell``.
+UNTIL_TOLD = "while [ ! -e told ]; do sleep 0.02; done; exit 3"
+
+_STAY = """
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.write(1, b"%d\\n" % os.getpid())
+while True:
+    signal.pause()
+"""
+
+
+def stubborn(environment: str = "{}", main: str = "stay()") -> str:
+    """Python for three processes that ignore TERM and say who they are.
+
+    One is in the job's session, one left it by setsid; the third did so too, after a
+    double fork, and has another ``environment``. What the first does is ``main``.
+    """
+    return f"""
 import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-def stay(*_):
-    os.write(1, b"%d\\n" % os.getpid())
-    while True:
-        signal.pause()
+def stay():
+    exec({_STAY!r})
 if not os.fork():
     os.setsid()
     if not os.fork():
-        os.execve(sys.executable, [sys.executable, "-c", '''
-import os, signal
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-os.write(1, b"%d\\\\n" % os.getpid())
-while True:
-    signal.pause()
-'''], {})
+        os.execve(sys.executable, [sys.executable, "-c", {_STAY!r}], {environment})
     os._exit(0)
 if not os.fork():
     os.setsid()
     stay()
-stay()
+{main}
 """
 
 
@@ -104,6 +112,11 @@ class Running:
     async def run(self, *command: str, **spec: object) -> JobStatus:
         """The end of a job that ends."""
         return await self.ended(await self.start(*command, **spec))
+
+    def tell(self, job_id: str) -> None:
+        """Let a job that runs ``UNTIL_TOLD`` end."""
+        with open(os.path.join(self.spool(job_id).work, "told"), "xb"):
+            pass
 
     async def ended(self, job_id: str) -> JobStatus:
         await self._until(lambda: self.runner.query(job_id).state.final)

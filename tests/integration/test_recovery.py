@@ -1,0 +1,245 @@
+"""What a worker finds of the jobs of the process before it, and how little it keeps itself."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
+
+from scheduler.errors import NotFound, ShuttingDown
+from scheduler.model import JobSpec, JobState, Stream
+from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
+
+
+def edit(path: str, **fields: object) -> None:
+    """Change a record."""
+    with open(path, encoding="utf-8") as file:
+        record = json.load(file)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(record | fields, file)
+
+
+class NextLifeTests(RunningCase):
+    """A worker ends and another begins."""
+
+    async def test_running_and_ended(self) -> None:
+        """Jobs run on without a worker; the next follows those that run and finds how the others ended."""
+        runs = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        ends = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        shims = [self.worker.shim(job).pid for job in (runs, ends)]
+        await self.worker.drop()
+        self.worker.tell(ends)
+        await gone(shims[1])
+        self.assertFalse(is_gone(shims[0]))
+        before = time.monotonic()
+        self.worker = await self.next_life()
+        self.assertLess(time.monotonic() - before, 2)
+        self.assertEqual(self.worker.runner.running(), (runs,))
+        self.assertEqual([report.status.exit_code for report in self.worker.runner.unacknowledged()], [3])
+        self.worker.tell(runs)
+        self.assertEqual((await self.worker.ended(runs)).exit_code, 3)
+
+    async def test_killed(self) -> None:
+        """A worker killed by -9 leaves its jobs running, each byte of their output kept."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.worker_process", self.state_dir],
+            cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        await self.worker.drop()
+        count = "i=0; while [ ! -e told ]; do echo $i; i=$((i+1)); done; echo $i; exit 3"
+        process.stdin.write(json.dumps(["sh", "-c", count]).encode() + b"\n")
+        process.stdin.flush()
+        job = (await deferToThread(process.stdout.readline)).decode().strip()
+        process.kill()
+        await deferToThread(process.wait)
+        process.stdin.close()
+        self.worker = await self.next_life()
+        self.assertEqual(self.worker.runner.running(), (job,))
+        await self.worker.lines(job, self.worker.output(job).count(b"\n") + 1000)
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+        lines = self.worker.output(job).split()
+        self.assertEqual(lines, [b"%d" % number for number in range(len(lines))])
+
+    async def test_stop_afterwards(self) -> None:
+        """A job taken back can be stopped."""
+        job = await self.worker.start(sys.executable, "-c", stubborn())
+        pids = [int(line) for line in await self.worker.lines(job, 3)]
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, status.tree), (JobState.STOPPED, "killed"))
+        self.assertTrue(all(map(is_gone, pids)), pids)
+
+    async def test_stop_written_down(self) -> None:
+        """A stop that was written down by a worker killed before it said so is carried out by the next."""
+        job = await self.worker.start("sleep", "600")
+        await self.worker.drop()
+        self.worker.spool(job).ask_stop()
+        self.worker = await self.next_life()
+        self.assertEqual((await self.worker.ended(job)).state, JobState.STOPPED)
+
+    async def test_shim_killed_meanwhile(self) -> None:
+        """A job whose shim was killed while there was no worker is lost."""
+        job = await self.worker.start("sleep", "600")
+        shim = self.worker.shim(job).pid
+        await self.worker.drop()
+        os.kill(shim, 9)
+        await gone(shim)
+        self.worker = await self.next_life()
+        status = self.worker.runner.query(job)
+        self.assertEqual((status.state, status.reason, status.exit_code), (JobState.LOST, "no record", None))
+        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+
+    async def test_rebooted(self) -> None:
+        """A job that ran when the machine went down is lost, and nothing is signalled for it."""
+        job = await self.worker.start("sleep", "600")
+        shim = self.worker.shim(job).pid
+        main = self.worker.spool(job).read_start()["pid"]
+        await self.worker.drop()
+        os.kill(shim, 9)
+        await gone(shim, main)
+        edit(self.worker.spool(job).job, boot_id="another")
+        bystander = subprocess.Popen(["sleep", "600"], env={"SCHEDULER_JOB_ID": job})
+        self.addCleanup(bystander.wait)
+        self.addCleanup(bystander.kill)
+        self.worker = await self.next_life()
+        status = self.worker.runner.query(job)
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "rebooted"))
+        self.assertIsNone(bystander.poll())
+
+    async def test_not_begun(self) -> None:
+        """A job that no shim took on before the worker ended failed, and a shim that comes late does nothing."""
+        real, self.worker.launcher.launch_thd = self.worker.launcher.launch_thd, lambda *_: True
+        failed = await self.worker.start("sh", "-c", "echo ran")
+        self.assertEqual(self.worker.runner.query(failed).state, JobState.FAILED)
+        self.assertIn("could not be started", self.worker.runner.query(failed).reason)
+        await self.worker.pool.run(real, self.worker.spool(failed).folder, 10.0)
+        self.assertEqual(self.worker.output(failed), b"")
+        os.unlink(self.worker.spool(failed).exit)  # as if the worker had been killed before it decided
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        status = self.worker.runner.query(failed)
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
+
+    async def test_once(self) -> None:
+        """A second shim for a job that was begun does nothing, while the first is there and when it was killed."""
+        job = await self.worker.start("sh", "-c", f"echo ran; {UNTIL_TOLD}")
+        await self.worker.lines(job, 1)
+        folder = self.worker.spool(job).folder
+        await self.worker.pool.run(self.worker.launcher.launch_thd, folder, 10.0)
+        await self.worker.drop()
+        shim = self.worker.shim(job).pid
+        os.kill(shim, 9)
+        await gone(shim)
+        another = await self.next_life()
+        os.unlink(another.spool(job).exit)
+        await another.pool.run(another.launcher.launch_thd, folder, 10.0)
+        self.assertEqual(another.output(job), b"ran\n")
+
+    async def test_same_id_in_the_next_life(self) -> None:
+        """An id that was started by the worker before is answered, not started again."""
+        job = await self.worker.start("sh", "-c", "echo ran", job_id="job-1")
+        status = await self.worker.ended(job)
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        self.assertEqual(await self.worker.runner.start("job-1", JobSpec(command="false"), None), status)
+        self.assertEqual(self.worker.output(job), b"ran\n")
+
+    async def test_acknowledged(self) -> None:
+        """What was acknowledged is not reported by the next worker, but known."""
+        first = await self.worker.start("true")
+        second = await self.worker.start("true")
+        for job in (first, second):
+            await self.worker.ended(job)
+        self.worker.runner.acknowledge([first])
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], [second])
+        self.assertEqual(self.worker.runner.query(first).state, JobState.SUCCEEDED)
+        self.assertEqual(self.worker.runner.describe([first])[0].spec.command, "true")
+
+    async def test_leftovers(self) -> None:
+        """Unfinished folders are removed, a broken one is left alone, and neither keeps the worker from its jobs."""
+        job = await self.worker.start("true")
+        await self.worker.ended(job)
+        await self.worker.drop()
+        for name in (".new-a", ".gone-b", "broken"):
+            os.makedirs(os.path.join(self.worker.jobs_dir, name, "work"))
+        self.worker = await self.next_life()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {job, "broken"})
+        self.assertEqual(self.worker.runner.query(job).state, JobState.SUCCEEDED)
+        os.rmdir(os.path.join(self.worker.jobs_dir, "broken", "work"))
+        os.rmdir(os.path.join(self.worker.jobs_dir, "broken"))
+
+    async def test_after_the_end(self) -> None:
+        """A runner that was shut down starts nothing, and whoever waited for an end is told."""
+        job = await self.worker.start("sleep", "600")
+        waiting = self.worker.runner.stop(job, wait=True)
+        self.worker.runner.shut_down()
+        await self.assertFailure(waiting, ShuttingDown)
+        await self.assertFailure(self.worker.runner.start("", JobSpec(command="true"), None), ShuttingDown)
+
+
+class KeepingTests(RunningCase):
+    """What stays, and for how long."""
+
+    async def test_sweep(self) -> None:
+        """An ended job is removed when it was acknowledged and kept long enough, and only then."""
+        await self.worker.drop()
+        clock = [1000.0]
+        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
+        jobs = [await self.worker.start("true") for _ in range(3)]
+        for job in jobs:
+            await self.worker.ended(job)
+        runs = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        old, unacknowledged, young = jobs
+        self.worker.runner.acknowledge([old, young])
+        await self.worker.drop()
+        edit(self.worker.spool(old).exit, finished_at=1000.0)
+        edit(self.worker.spool(unacknowledged).exit, finished_at=1000.0)
+        edit(self.worker.spool(young).exit, finished_at=1000.5)
+        clock[0] = 1100.0
+        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
+        await self.worker.drop()  # when the pool has done what it was given
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {unacknowledged, young, runs})
+        with self.assertRaises(NotFound):
+            self.worker.runner.query(old)
+        with self.assertRaises(NotFound):
+            self.worker.runner.read_output_thd(old, Stream.STDOUT, 0, 1)
+
+    async def test_descriptors(self) -> None:
+        """Fifty jobs later the worker has the descriptors it had before."""
+        await self.worker.run("true")
+        before = sorted(os.listdir("/proc/self/fd"))
+        jobs = await gatherResults([self.worker.runner.start("", JobSpec(command="true"), None) for _ in range(50)])
+        for job in jobs:
+            await self.worker.ended(job.job_id)
+        await self.worker.run("false", cwd="/no/such")
+        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
+
+    async def test_many_at_once(self) -> None:
+        """As many as are started at once all run, each once, with the output that is its own."""
+        jobs = await gatherResults(
+            [self.worker.runner.start("", JobSpec(command="sh", args=("-c", f"echo {n}")), None) for n in range(60)]
+        )
+        for number, job in enumerate(jobs):
+            self.assertEqual((await self.worker.ended(job.job_id)).state, JobState.SUCCEEDED)
+            self.assertEqual(self.worker.output(job.job_id), b"%d\n" % number)
+
+    async def test_stop_while_starting(self) -> None:
+        """A job stopped before its start was answered is stopped."""
+        started = self.worker.runner.start("job-1", JobSpec(command="sleep", args=("600",)), None)
+        status = await self.worker.runner.stop("job-1", wait=True)
+        self.assertEqual(status.state, JobState.STOPPED)
+        self.assertEqual((await started).state, JobState.RUNNING)

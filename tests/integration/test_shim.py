@@ -1,0 +1,305 @@
+"""The shim with real processes: how jobs start, how they end, what they leave, and what becomes of their output."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+
+from twisted.trial.unittest import SkipTest
+
+from scheduler.errors import Unavailable
+from scheduler.model import JobSpec, JobState, JobStatus, Stream
+from scheduler.worker.commands import base_environment
+from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
+
+
+class EndTests(RunningCase):
+    """How a job ended."""
+
+    async def test_exit_codes(self) -> None:
+        """The exit code is the main process's own, and none left means the tree was empty."""
+        for code in (0, 1, 127, 255):
+            status = await self.worker.run("sh", "-c", f"exit {code}")
+            self.assertEqual((status.exit_code, status.signal, status.tree), (code, None, "exited"))
+            self.assertEqual(status.reason, f"exit status {code}" if code else "")
+
+    async def test_signals(self) -> None:
+        """A signal nobody asked for is a failure that names it."""
+        for name, text in (("KILL", "killed"), ("TERM", "terminated"), ("SEGV", "segmentation fault")):
+            status = await self.worker.run("sh", "-c", f"kill -{name} $$")
+            self.assertEqual((status.state, status.reason), (JobState.FAILED, f"signal: {text}"))
+            self.assertEqual((status.exit_code, status.signal), (None, f"SIG{name}"))
+
+    async def test_timeout(self) -> None:
+        """A job that runs too long is stopped as timed out."""
+        status = await self.worker.run("sleep", "600", timeout=0.25)
+        self.assertEqual((status.state, status.reason), (JobState.TIMED_OUT, "timed out after 0.25 s"))
+        self.assertEqual((status.signal, status.tree), ("SIGTERM", "terminated"))
+
+    async def test_stopped_with_success(self) -> None:
+        """A job that ends well when it is asked to stop was stopped all the same."""
+        job = await self.worker.start("bash", "-c", "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done")
+        await self.worker.lines(job, 1)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, status.exit_code, status.reason), (JobState.STOPPED, 0, "stopped"))
+
+    async def test_stop_of_a_held_job(self) -> None:
+        """A job held by SIGSTOP can act on TERM."""
+        job = await self.worker.start(
+            "bash", "-c", "trap 'exit 5' TERM; echo up; kill -STOP $$; sleep 600", stop_grace=30.0
+        )
+        await self.worker.lines(job, 1)
+        self.assertEqual((await self.worker.runner.stop(job, wait=True)).exit_code, 5)
+
+    async def test_stop_of_a_stubborn_tree(self) -> None:
+        """What ignores TERM, double-forked and left the session is gone within the grace and two seconds."""
+        job = await self.worker.start(sys.executable, "-c", stubborn())
+        pids = [int(line) for line in await self.worker.lines(job, 3)]
+        before = time.monotonic()
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertTrue(all(map(is_gone, pids)), pids)
+        self.assertLess(time.monotonic() - before, GRACE + 2)
+        self.assertGreaterEqual(time.monotonic() - before, GRACE)
+        self.assertEqual((status.state, status.signal), (JobState.STOPPED, "SIGKILL"))
+        self.assertEqual((status.tree, status.leftover), ("killed", ()))
+
+    async def test_what_is_left_at_the_end(self) -> None:
+        """Processes the job leaves are ended, though they hold its output; the exit code stays the job's."""
+        job = await self.worker.start(sys.executable, "-c", stubborn(main="sys.exit(7)"))
+        pids = [int(line) for line in await self.worker.lines(job, 2)]
+        before = time.monotonic()
+        status = await self.worker.ended(job)
+        self.assertLess(time.monotonic() - before, GRACE + 2)
+        self.assertTrue(all(map(is_gone, pids)), pids)
+        self.assertEqual((status.state, status.exit_code, status.tree), (JobState.FAILED, 7, "killed"))
+        self.assertEqual(status.stdout_bytes, len(self.worker.output(job)))
+
+    async def test_what_is_left_and_obeys(self) -> None:
+        """A background process that obeys TERM costs no grace."""
+        before = time.monotonic()
+        status = await self.worker.run("sh", "-c", "sleep 600 & exit 0", stop_grace=50.0)
+        self.assertEqual((status.state, status.tree), (JobState.SUCCEEDED, "terminated"))
+        self.assertLess(time.monotonic() - before, 20)
+
+
+class StartTests(RunningCase):
+    """What a job is given, and what it is told when it can't be started."""
+
+    async def refused(self, *command: str, **spec: object) -> str:
+        status = await self.worker.run(*command, **spec)
+        self.assertEqual((status.state, status.started_at, status.exit_code), (JobState.FAILED, None, None))
+        return status.reason
+
+    async def test_environment(self) -> None:
+        """The environment is the base, the job's own, and nothing of the worker's."""
+        os.environ["OF_THE_WORKER"] = "x"
+        self.addCleanup(os.environ.pop, "OF_THE_WORKER")
+        job = await self.worker.start("/usr/bin/env", job_id=f"env-{os.getpid()}", env={"A": "b c\nd=é"})
+        await self.worker.ended(job)
+        expected = {**base_environment(), "PYTHONUNBUFFERED": "1", "SCHEDULER_JOB_ID": job, "A": "b c\nd=é"}
+        lines = "".join(f"{name}={value}\n" for name, value in expected.items())
+        self.assertEqual(sorted(self.worker.output(job).split(b"\n")), sorted(lines.encode().split(b"\n")))
+
+    async def test_descriptors(self) -> None:
+        """A job has its three streams and no other descriptor, and its input is empty."""
+        job = await self.worker.start("/bin/sh", "-c", "cd /proc/self/fd; echo *; readlink 0")
+        await self.worker.ended(job)
+        numbers, stdin = self.worker.output(job).decode().splitlines()
+        self.assertEqual((numbers, stdin), ("0 1 2 3", "/dev/null"))  # 3: the shell looking
+
+    async def test_signals_and_umask(self) -> None:
+        """Signals have their default actions, none is blocked, and the umask is the usual one."""
+        job = await self.worker.start("sh", "-c", "grep -E '^Sig(Blk|Ign)' /proc/self/status; umask")
+        await self.worker.ended(job)
+        _, blocked, _, ignored, umask = self.worker.output(job).split()
+        of_libc = 3 << 31  # 32 and 33, which it keeps for itself and posix_spawn leaves ignored
+        self.assertEqual((int(blocked, 16), int(ignored, 16) & ~of_libc, umask), (0, 0, b"0022"))
+
+    async def test_session(self) -> None:
+        """A job that signals its whole group reaches itself and not its shim."""
+        status = await self.worker.run("sh", "-c", "kill -USR1 0; sleep 600")
+        self.assertEqual((status.state, status.signal), (JobState.FAILED, "SIGUSR1"))
+
+    async def test_stdin_and_script(self) -> None:
+        """A script is run by its ``#!`` line, with its arguments and its input."""
+        script = b'#!/bin/sh\necho "$1"\ncat\npwd\n'
+        job = await self.worker.start(script=script, args=("a b", "c"), stdin=b"\x00\xffin\n")
+        self.assertEqual((await self.worker.ended(job)).reason, "")
+        self.assertEqual(self.worker.output(job), b"a b\n\x00\xffin\n" + self.worker.spool(job).work.encode() + b"\n")
+
+    async def test_own_folder(self) -> None:
+        """Without ``cwd`` a job is in an empty folder of its own; with one, there."""
+        job = await self.worker.start("sh", "-c", "ls -A; touch mine")
+        await self.worker.ended(job)
+        self.assertEqual(self.worker.output(job), b"")
+        self.assertEqual(os.listdir(self.worker.spool(job).work), ["mine"])
+        job = await self.worker.start("pwd", cwd="/usr")
+        await self.worker.ended(job)
+        self.assertEqual(self.worker.output(job), b"/usr\n")
+
+    async def test_no_such_folder(self) -> None:
+        """A ``cwd`` that is not there, is no folder, or is relative is a reason."""
+        self.assertEqual(await self.refused("true", cwd="/no/such"), "cwd '/no/such': not found")
+        self.assertEqual(await self.refused("true", cwd="/etc/passwd"), "cwd '/etc/passwd': Not a directory")
+        self.assertIn("absolute", await self.refused("true", cwd="etc"))
+
+    async def test_no_such_program(self) -> None:
+        """A program that is not there, or that the kernel does not run, is a reason that names it."""
+        self.assertIn("'/no/such' not found", await self.refused("/no/such"))
+        for content, problem in (
+            ("no program\n", "Exec format error"),
+            ("#!/no/such/interpreter\n", "the interpreter it names was not found"),
+        ):
+            path = os.path.join(self.state_dir, "program")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(content)
+            os.chmod(path, 0o700)
+            self.assertEqual(await self.refused(path), f"command {path!r}: {problem}")
+
+    async def test_too_much(self) -> None:
+        """Arguments beyond what the kernel takes are a reason."""
+        self.assertIn("Argument list too long", await self.refused("true", "x" * 200_000))
+
+    async def test_private(self) -> None:
+        """The spool is for its owner alone, whatever the umask."""
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        job = await self.worker.start(script=b"#!/bin/sh\ntrue\n", stdin=b"x")
+        await self.worker.ended(job)
+        folder = self.worker.spool(job).folder
+        modes = {name: os.stat(os.path.join(folder, name)).st_mode & 0o777 for name in [".", *os.listdir(folder)]}
+        self.assertGreater(set(modes), {".", "work", "script", "stdin", "job.json", "exit.json", "lock", "stdout"})
+        self.assertEqual({name for name, mode in modes.items() if mode & 0o077}, set())
+
+
+class OutputTests(RunningCase):
+    """What the job writes is in the spool."""
+
+    async def test_two_streams(self) -> None:
+        """Each stream has its own file, though somebody opens it anew by name."""
+        job = await self.worker.start(
+            "sh", "-c", "echo one; echo two >&2; echo three > /dev/stderr; echo four > /dev/stdout; echo five >&2"
+        )
+        status = await self.worker.ended(job)
+        self.assertEqual(self.worker.output(job), b"one\nfour\n")
+        self.assertEqual(self.worker.output(job, Stream.STDERR), b"two\nthree\nfive\n")
+        self.assertEqual((status.stdout_bytes, status.stderr_bytes), (9, 15))
+
+    async def test_merged(self) -> None:
+        """Merged, both streams are one, in order."""
+        job = await self.worker.start("sh", "-c", "echo 1; echo 2 >&2; echo 3; echo 4 >&2", merge_stderr=True)
+        await self.worker.ended(job)
+        self.assertEqual(self.worker.output(job), b"1\n2\n3\n4\n")
+        self.assertEqual(self.worker.output(job, Stream.STDERR), b"")
+
+    async def test_a_lot(self) -> None:
+        """Fifty megabytes of anything arrive as they were written."""
+        source = (
+            "import hashlib, os, sys; h = hashlib.sha256()\n"
+            "for _ in range(800):\n b = os.urandom(65536); h.update(b); sys.stdout.buffer.write(b)\n"
+            "sys.stderr.write(h.hexdigest())"
+        )
+        job = await self.worker.start(sys.executable, "-c", source)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.reason, status.stdout_bytes), ("", 800 * 65536))
+        written = self.worker.output(job, Stream.STDERR).decode()
+        self.assertEqual(hashlib.sha256(self.worker.output(job)).hexdigest(), written)
+
+    async def test_closed(self) -> None:
+        """A job that closes its output runs on."""
+        job = await self.worker.start("sh", "-c", "echo up; exec >&- 2>&-; sleep 0.1; exit 4")
+        self.assertEqual((await self.worker.ended(job)).exit_code, 4)
+
+    async def test_pipe_given_away(self) -> None:
+        """Somebody outside the tree who writes to the job's pipe for ever does not delay its end."""
+        job = await self.worker.start("sh", "-c", "echo up; sleep 600")
+        await self.worker.lines(job, 1)
+        main = self.worker.spool(job).read_start()["pid"]
+        with open(f"/proc/{main}/fd/1", "wb") as pipe:
+            outside = subprocess.Popen(["yes"], stdout=pipe, stderr=subprocess.DEVNULL)
+        self.addCleanup(outside.wait)
+        self.addCleanup(outside.kill)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual(status.state, JobState.STOPPED)
+
+
+class FullDiskTests(RunningCase):
+    """A disk with no room left."""
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        await self.worker.drop()
+        disk = self.worker.jobs_dir
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], capture_output=True, check=False, text=True
+        )
+        if mounted.returncode:
+            raise SkipTest(f"a small tmpfs can't be mounted here: {mounted.stderr.strip()}")
+        self.addCleanup(subprocess.run, ["umount", "-l", disk], check=True)
+        self.worker = await self.next_life()
+
+    async def full(self, command: str) -> JobStatus:
+        job = await self.worker.start("sh", "-c", command)
+        status = await self.worker.ended(job)
+        self.assertEqual(status.stdout_bytes, len(self.worker.output(job)))
+        self.assertEqual(status.output_error, "stdout: No space left on device")
+        self.assertGreater(status.stdout_bytes, 100_000)
+        return status
+
+    async def test_told_by_a_signal(self) -> None:
+        """A job that fills the disk is told by SIGPIPE, and its end is written down all the same."""
+        status = await self.full("exec yes")
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "signal: broken pipe"))
+
+    async def test_other_stream_goes_on(self) -> None:
+        """A job that does not mind ends as it likes."""
+        status = await self.full("trap '' PIPE; yes 2>/dev/null; exit 6")
+        self.assertEqual((status.state, status.exit_code), (JobState.FAILED, 6))
+
+    async def test_nothing_is_started(self) -> None:
+        """Where no spool can be written nothing is started, and once there is room the same start works."""
+        filler = (await self.full("yes")).job_id
+        full = await self.assertFailure(self.worker.runner.start("late", JobSpec(command="true"), None), Unavailable)
+        self.assertIn("No space left on device", str(full))
+        self.assertEqual(self.worker.runner.running(), ())
+        os.truncate(self.worker.spool(filler).output("stdout"), 0)
+        started = await self.worker.runner.start("late", JobSpec(command="true"), None)
+        self.assertEqual(started.job_id, "late")
+
+
+class DyingTests(RunningCase):
+    """Parts that are killed."""
+
+    async def test_shim(self) -> None:
+        """Of a job whose shim was killed nothing is left, and it is lost: no code is invented."""
+        job = await self.worker.start(sys.executable, "-c", stubborn())
+        pids = [int(line) for line in await self.worker.lines(job, 3)]
+        os.kill(self.worker.shim(job).pid, 9)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "no record"))
+        self.assertEqual((status.exit_code, status.signal), (None, None))
+        self.assertIsNotNone(status.started_at)
+        self.assertEqual(status.stdout_bytes, len(self.worker.output(job)))
+        await gone(*pids)
+
+    async def test_zygote(self) -> None:
+        """Without the zygote running jobs run on, and the next start has another."""
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        first = self.worker.launcher.pid
+        os.kill(first, 9)
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        self.assertNotEqual(self.worker.launcher.pid, first)
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+
+    async def test_zygote_and_shim(self) -> None:
+        """Without both, the worker ends what it knows of the job."""
+        job = await self.worker.start(sys.executable, "-c", stubborn("os.environ"))
+        pids = [int(line) for line in await self.worker.lines(job, 3)]
+        os.kill(self.worker.launcher.pid, 9)
+        await gone(self.worker.launcher.pid)
+        os.kill(self.worker.shim(job).pid, 9)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.state, status.tree, status.leftover), (JobState.LOST, "killed", ()))
+        self.assertTrue(all(map(is_gone, pids)), pids)
