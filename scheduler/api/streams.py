@@ -153,10 +153,10 @@ class _Tap:
         self.pull()
 
     def _lost(self, failure: Failure) -> None:
+        # Also what went wrong with the last chunk, whose reader is closed by then.
         self._reading = False
-        if not self._closed:
-            self.close()
-            self._failed(failure)
+        self.close()
+        self._failed(failure)
 
 
 @implementer(IPushProducer)
@@ -242,10 +242,10 @@ class StreamResource(Resource):
 
     def _cut(self, failure: Failure) -> None:
         """The other end: a problem document while that is possible, or a connection that breaks."""
-        problem = problem_of(failure)
         request = self._release()
         if request is None:
             return
+        problem = problem_of(failure)
         if not self._begun:
             for name in ("Content-Length", "Content-Range", "Accept-Ranges"):
                 request.responseHeaders.removeHeader(name)

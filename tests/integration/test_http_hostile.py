@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from scheduler.api.site import make_site
+from scheduler.errors import NotFound
 from scheduler.model import Job
 from tests.fakes.scheduler import FakeScheduler
 
@@ -581,6 +582,24 @@ class HangUpTests(HostileCase):
             await self.eventually(lambda: bool(self.scheduler.waits or self.scheduler.readers()), "waits")
             wire.transport.abortConnection()
             await self.eventually(lambda: not (self.scheduler.waits or self.scheduler.readers()), "freed")
+
+    async def test_forgotten_meanwhile(self) -> None:
+        """A stream of a job that was forgotten in the middle is cut, not left hanging."""
+        for error in (NotFound("job", "job-1"), RuntimeError("a bug")):
+            self.scheduler.fail["wait"] = error
+            job = self.scheduler.add_job(output=b"out")
+            wire = await self.connect()
+            wire.transport.write(
+                f"GET /v1/jobs/{job.id}/output HTTP/1.1\r\nHost: localhost\r\n"
+                "Accept: text/event-stream\r\n\r\n".encode()
+            )
+            await wire.problem()
+            self.scheduler.finish(job.id)
+            await wire.end()
+            self.assertIn(b'"text": "out"', wire.received)
+            self.assertNotIn(b"event: end", wire.received)
+            self.assertFalse(wire.received.endswith(b"0\r\n\r\n"))
+            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), isinstance(error, RuntimeError))
 
     async def test_while_streaming(self) -> None:
         """Who goes in the middle of a stream it does not read frees its readers."""
