@@ -35,7 +35,7 @@ from scheduler.api.app import LARGEST_BODY, make_app
 from scheduler.api.errors import Problem, problem_of
 from scheduler.api.guard import refusal
 from scheduler.api.streams import UnderWay
-from scheduler.errors import ShuttingDown
+from scheduler.errors import Busy, ShuttingDown
 from scheduler.interfaces import IScheduler
 from scheduler.logs import REQUEST_ID
 
@@ -47,6 +47,9 @@ HEADERS_DEADLINE, BODY_DEADLINE = 20.0, 60.0
 
 #: Seconds and bytes for which the rest of a refused body is thrown away.
 LINGER, LINGER_BYTES = 30.0, 256 * 1024 * 1024
+
+#: Connections over the limit that are told so; more are closed at once.
+SPARE_CONNECTIONS = 64
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -74,6 +77,7 @@ class Request(server.Request):
     """A request that is never too large, has an id, and is logged once."""
 
     site: ApiSite
+    channel: Channel
     #: The body is larger than it may be.
     oversized = False
 
@@ -123,9 +127,11 @@ class Request(server.Request):
             problem = Problem(413, f"a body is at most {LARGEST_BODY} bytes")
         if problem is None and self.site.draining:
             problem = problem_of(Failure(ShuttingDown()))
+        if problem is None and self.channel.crowded:
+            problem = problem_of(Failure(Busy("connections", self.site.max_connections)))
         if problem is None:
             problem = _problem_of_line(self.method, self.path)
-        if self.oversized or self.site.draining:
+        if self.oversized or self.site.draining or self.channel.crowded:
             self.channel.persistent = 0
             self.responseHeaders.setRawHeaders("Connection", ["close"])
         return problem
@@ -185,11 +191,14 @@ class Channel(http.HTTPChannel):
         self._refused = False
         #: Bytes still to be thrown away before this is cut.
         self._lingering = 0
+        #: It is one too many, and may only be told so.
+        self.crowded = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
         _keep_alive(self.transport)
         self.site.channels.add(self)
+        self.crowded = len(self.site.channels) > self.site.max_connections
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._set_deadline(None)
@@ -300,7 +309,7 @@ class ApiSite(server.Site):
         self.draining = False
         self.channels: set[Channel] = set()
         self._under_way = under_way
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         self._drained: Deferred[None] | None = None
 
     def startFactory(self) -> None:
@@ -310,8 +319,8 @@ class ApiSite(server.Site):
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        if len(self.channels) >= self._max_connections:
-            return None
+        if len(self.channels) >= self.max_connections + SPARE_CONNECTIONS:
+            return None  # so it is closed
         return super().buildProtocol(addr)
 
     def lost(self, channel: Channel) -> None:

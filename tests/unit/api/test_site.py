@@ -162,12 +162,27 @@ class ConnectionTests(SiteTestCase):
     """How many."""
 
     def test_limit(self) -> None:
-        """Over the limit a connection is not taken; when one is gone there is room again."""
+        """Over the limit a connection is told so and closed; when one is gone there is room again."""
         server = Server(max_connections=2)
-        first, _ = server.connect(), server.connect()
-        self.assertIsNone(server.site.buildProtocol(None))
+        first, second = server.connect(), server.connect()
+        third = server.ask("GET", "/healthz")
+        response = third.response()
+        self.assertEqual((response.status, response.headers["connection"]), (503, "close"))
+        self.assertEqual(
+            (response.headers["retry-after"], response.json()["error"]), ("1", "connections: all 2 in use")
+        )
+        self.assertFalse(third.socket.connected)
         first.hang_up()
-        self.assertIsNotNone(server.site.buildProtocol(None))
+        self.assertEqual(server.ask("GET", "/healthz").response().status, 200)
+        second.ask("GET", "/healthz")
+        self.assertEqual(second.response().status, 200)
+
+    def test_far_over_the_limit(self) -> None:
+        """When too many are being told so, no more are taken."""
+        server = Server(max_connections=2)
+        for _ in range(2 + site.SPARE_CONNECTIONS):
+            server.connect()
+        self.assertIsNone(server.site.buildProtocol(None))
 
     def test_http_1_only(self) -> None:
         """Nothing else is negotiated."""
