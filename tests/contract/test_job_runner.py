@@ -1,6 +1,7 @@
 """What every job runner does: the one of real processes, and the one in memory."""
 
 import os
+import uuid
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
@@ -12,6 +13,9 @@ from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import JobSpec, JobState, JobStatus, Stream, is_id
 from tests.fakes.job_runner import FakeJobRunner
 from tests.integration.running import RunningCase
+
+#: Another in each process: what a lost job left is looked for on the whole machine.
+JOB, SECOND, THIRD = (str(uuid.uuid4()) for _ in range(3))
 
 
 class Contract:
@@ -26,7 +30,7 @@ class Contract:
     def finish(self, job_id: str, code: int) -> None:
         raise NotImplementedError
 
-    async def started(self, job_id: str = "job-1") -> JobStatus:
+    async def started(self, job_id: str = JOB) -> JobStatus:
         return await self.runner.start(job_id, self.job(), 7.0)
 
     def when_ended(self) -> Deferred[None]:
@@ -35,14 +39,14 @@ class Contract:
         self.runner.on_end(lambda: deferred.called or deferred.callback(None))
         return deferred
 
-    async def ended(self, code: int = 0, job_id: str = "job-1") -> JobStatus:
+    async def ended(self, code: int = 0, job_id: str = JOB) -> JobStatus:
         await self.started(job_id)
         at_end = self.when_ended()
         self.finish(job_id, code)
         await at_end
         return self.runner.query(job_id)
 
-    async def written(self, text: str, job_id: str = "job-1") -> None:
+    async def written(self, text: str, job_id: str = JOB) -> None:
         grown: Deferred[None] = Deferred()
         remove = self.runner.watch_output(job_id, Stream.STDOUT, lambda: grown.called or grown.callback(None))
         self.write(job_id, text)
@@ -57,10 +61,10 @@ class Contract:
     async def test_start(self) -> None:
         """A start is answered with a job that runs under that id."""
         status = await self.started()
-        self.assertEqual((status.job_id, status.state, status.reason), ("job-1", JobState.RUNNING, ""))
+        self.assertEqual((status.job_id, status.state, status.reason), (JOB, JobState.RUNNING, ""))
         self.assertIsNotNone(status.started_at)
-        self.assertEqual(self.runner.query("job-1"), status)
-        self.assertEqual(self.runner.running(), ("job-1",))
+        self.assertEqual(self.runner.query(JOB), status)
+        self.assertEqual(self.runner.running(), (JOB,))
 
     async def test_chosen_id(self) -> None:
         """Asked without an id it chooses one, another each time."""
@@ -73,16 +77,16 @@ class Contract:
         first = await self.started()
         self.assertEqual(await self.started(), first)
         at_end = self.when_ended()
-        self.finish("job-1", 3)
+        self.finish(JOB, 3)
         await at_end
-        self.assertEqual(await self.started(), self.runner.query("job-1"))
-        self.assertEqual(self.runner.query("job-1").exit_code, 3)
+        self.assertEqual(await self.started(), self.runner.query(JOB))
+        self.assertEqual(self.runner.query(JOB).exit_code, 3)
 
     async def test_same_id_at_once(self) -> None:
         """Starts of one id at the same moment are one job, and all are answered."""
-        answers = await gatherResults([self.runner.start("job-1", self.job(), None) for _ in range(5)])
-        self.assertEqual(set(answers), {self.runner.query("job-1")})
-        self.assertEqual(self.runner.running(), ("job-1",))
+        answers = await gatherResults([self.runner.start(JOB, self.job(), None) for _ in range(5)])
+        self.assertEqual(set(answers), {self.runner.query(JOB)})
+        self.assertEqual(self.runner.running(), (JOB,))
 
     async def test_bad_id(self) -> None:
         """An id that could be a path is refused, everywhere."""
@@ -95,7 +99,7 @@ class Contract:
     async def test_refused(self) -> None:
         """What may not run is a job that failed, with the reason, kept like any other."""
         at_end = self.when_ended()
-        status = await self.runner.start("job-1", JobSpec(command="no-such-program"), 7.0)
+        status = await self.runner.start(JOB, JobSpec(command="no-such-program"), 7.0)
         self.assertEqual(status.state, JobState.FAILED)
         self.assertIn("no-such-program", status.reason)
         await at_end
@@ -117,28 +121,28 @@ class Contract:
     async def test_stop(self) -> None:
         """A stop that waits is answered with the end."""
         await self.started()
-        status = await self.runner.stop("job-1", wait=True)
+        status = await self.runner.stop(JOB, wait=True)
         self.assertEqual((status.state, status.reason), (JobState.STOPPED, "signal: terminated"))
         self.assertEqual((status.signal, status.exit_code), ("SIGTERM", None))
-        self.assertEqual(self.runner.query("job-1"), status)
+        self.assertEqual(self.runner.query(JOB), status)
 
     async def test_stop_without_waiting(self) -> None:
         """A stop that does not wait ends the job all the same."""
         await self.started()
         at_end = self.when_ended()
-        await self.runner.stop("job-1", wait=False)
+        await self.runner.stop(JOB, wait=False)
         await at_end
-        self.assertEqual(self.runner.query("job-1").state, JobState.STOPPED)
+        self.assertEqual(self.runner.query(JOB).state, JobState.STOPPED)
 
     async def test_stop_of_an_ended_job(self) -> None:
         """The stop of an ended job is answered with its end, which it does not change."""
         status = await self.ended(3)
-        self.assertEqual(await self.runner.stop("job-1", wait=True), status)
+        self.assertEqual(await self.runner.stop(JOB, wait=True), status)
 
     async def test_stop_twice(self) -> None:
         """Everybody who stops a job is answered with the same end."""
         await self.started()
-        first, second = await gatherResults([self.runner.stop("job-1", wait=True) for _ in range(2)])
+        first, second = await gatherResults([self.runner.stop(JOB, wait=True) for _ in range(2)])
         self.assertEqual(first, second)
 
     async def test_unknown(self) -> None:
@@ -156,67 +160,67 @@ class Contract:
         """Output is read from any offset, at most so much, and says where it ends and whether that is the end."""
         await self.started()
         await self.written("hello")
-        chunk = self.runner.read_output_thd("job-1", Stream.STDOUT, 1, 3)
+        chunk = self.runner.read_output_thd(JOB, Stream.STDOUT, 1, 3)
         self.assertEqual((chunk.data, chunk.offset, chunk.end, chunk.size), (b"ell", 1, False, 5))
-        length = self.runner.read_output_thd("job-1", Stream.STDOUT, 0, 0)
+        length = self.runner.read_output_thd(JOB, Stream.STDOUT, 0, 0)
         self.assertEqual((length.data, length.end, length.size), (b"", False, 5))
-        at_place = self.runner.read_output_thd("job-1", Stream.STDOUT, 5, 9)
+        at_place = self.runner.read_output_thd(JOB, Stream.STDOUT, 5, 9)
         self.assertEqual((at_place.data, at_place.end), (b"", False))
         at_end = self.when_ended()
-        self.finish("job-1", 0)
+        self.finish(JOB, 0)
         await at_end
-        self.assertTrue(self.runner.read_output_thd("job-1", Stream.STDOUT, 2, 9).end)
-        self.assertTrue(self.runner.read_output_thd("job-1", Stream.STDOUT, 5, 9).end)
-        self.assertFalse(self.runner.read_output_thd("job-1", Stream.STDOUT, 0, 4).end)
-        self.assertFalse(self.runner.read_output_thd("job-1", Stream.STDOUT, 0, 0).end)
-        self.assertTrue(self.runner.read_output_thd("job-1", Stream.STDERR, 0, 9).end)
-        self.assertEqual(self.runner.query("job-1").stdout_bytes, 5)
+        self.assertTrue(self.runner.read_output_thd(JOB, Stream.STDOUT, 2, 9).end)
+        self.assertTrue(self.runner.read_output_thd(JOB, Stream.STDOUT, 5, 9).end)
+        self.assertFalse(self.runner.read_output_thd(JOB, Stream.STDOUT, 0, 4).end)
+        self.assertFalse(self.runner.read_output_thd(JOB, Stream.STDOUT, 0, 0).end)
+        self.assertTrue(self.runner.read_output_thd(JOB, Stream.STDERR, 0, 9).end)
+        self.assertEqual(self.runner.query(JOB).stdout_bytes, 5)
 
     async def test_offset_beyond_the_end(self) -> None:
         """An offset past what is there says how much there is."""
         await self.started()
         await self.written("hello")
         with self.assertRaises(OffsetBeyondEnd) as raised:
-            self.runner.read_output_thd("job-1", Stream.STDOUT, 6, 1)
+            self.runner.read_output_thd(JOB, Stream.STDOUT, 6, 1)
         self.assertEqual(raised.exception.size, 5)
 
     async def test_watch(self) -> None:
         """Whoever watches a stream is told of its end, until the watch is given up."""
         await self.started()
         told: list[str] = []
-        self.runner.watch_output("job-1", Stream.STDERR, lambda: told.append("watching"))
-        remove = self.runner.watch_output("job-1", Stream.STDERR, lambda: told.append("left"))
+        self.runner.watch_output(JOB, Stream.STDERR, lambda: told.append("watching"))
+        remove = self.runner.watch_output(JOB, Stream.STDERR, lambda: told.append("left"))
         remove()
         remove()
         at_end = self.when_ended()
-        self.finish("job-1", 0)
+        self.finish(JOB, 0)
         await at_end
         self.assertEqual(told, ["watching"])
-        self.runner.watch_output("job-1", Stream.STDERR, lambda: None)()  # of an ended job too
+        self.runner.watch_output(JOB, Stream.STDERR, lambda: None)()  # of an ended job too
 
     async def test_acknowledge(self) -> None:
         """An ended job is reported, oldest first, until it is acknowledged; a running one can't be."""
-        first, second = await self.ended(1), await self.ended(2, "job-2")
-        await self.started("job-3")
+        first, second = await self.ended(1), await self.ended(2, SECOND)
+        await self.started(THIRD)
         reports = self.runner.unacknowledged()
         self.assertEqual([report.status for report in reports], [first, second])
         self.assertEqual([(report.spec, report.created_at) for report in reports], [(None, 7.0), (None, 7.0)])
-        self.runner.acknowledge(["job-1", "job-3", "other"])
+        self.runner.acknowledge([JOB, THIRD, "other"])
         self.assertEqual([report.status for report in self.runner.unacknowledged()], [second])
-        self.assertEqual(self.runner.query("job-1"), first)
-        self.assertEqual(self.runner.running(), ("job-3",))
+        self.assertEqual(self.runner.query(JOB), first)
+        self.assertEqual(self.runner.running(), (THIRD,))
 
     async def test_describe(self) -> None:
         """A description has the spec without stdin and script, of running, ended and acknowledged jobs alike."""
         running = self.job()
         spec = JobSpec(command="no-such-program", args=("a",), env={"A": "b"}, labels={"l": "m"}, timeout=1.5)
-        await self.runner.start("job-1", running, 7.0)
-        await self.runner.start("job-2", evolve(spec, stdin=b"secret"), 8.0)
+        await self.runner.start(JOB, running, 7.0)
+        await self.runner.start(SECOND, evolve(spec, stdin=b"secret"), 8.0)
         for _ in range(2):
-            first, second = self.runner.describe(["job-1", "other", "job-2"])
-            self.assertEqual((first.status, first.spec, first.created_at), (self.runner.query("job-1"), running, 7.0))
+            first, second = self.runner.describe([JOB, "other", SECOND])
+            self.assertEqual((first.status, first.spec, first.created_at), (self.runner.query(JOB), running, 7.0))
             self.assertEqual(second.spec, spec)
-            self.runner.acknowledge(["job-2"])
+            self.runner.acknowledge([SECOND])
 
 
 class FakeTests(Contract, TestCase):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
@@ -12,6 +13,9 @@ from twisted.internet.threads import deferToThread
 from scheduler.errors import NotFound, ShuttingDown
 from scheduler.model import JobSpec, JobState, Stream
 from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
+
+#: Another in each process: what a lost job left is looked for on the whole machine.
+JOB = str(uuid.uuid4())
 
 
 def edit(path: str, **fields: object) -> None:
@@ -148,11 +152,11 @@ class NextLifeTests(RunningCase):
 
     async def test_same_id_in_the_next_life(self) -> None:
         """An id that was started by the worker before is answered, not started again."""
-        job = await self.worker.start("sh", "-c", "echo ran", job_id="job-1")
+        job = await self.worker.start("sh", "-c", "echo ran", job_id=JOB)
         status = await self.worker.ended(job)
         await self.worker.drop()
         self.worker = await self.next_life()
-        self.assertEqual(await self.worker.runner.start("job-1", JobSpec(command="false"), None), status)
+        self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="false"), None), status)
         self.assertEqual(self.worker.output(job), b"ran\n")
 
     async def test_acknowledged(self) -> None:
@@ -239,7 +243,7 @@ class KeepingTests(RunningCase):
 
     async def test_stop_while_starting(self) -> None:
         """A job stopped before its start was answered is stopped."""
-        started = self.worker.runner.start("job-1", JobSpec(command="sleep", args=("600",)), None)
-        status = await self.worker.runner.stop("job-1", wait=True)
+        started = self.worker.runner.start(JOB, JobSpec(command="sleep", args=("600",)), None)
+        status = await self.worker.runner.stop(JOB, wait=True)
         self.assertEqual(status.state, JobState.STOPPED)
         self.assertEqual((await started).state, JobState.RUNNING)

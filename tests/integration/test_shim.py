@@ -260,12 +260,13 @@ class FullDiskTests(RunningCase):
     async def test_nothing_is_started(self) -> None:
         """Where no spool can be written nothing is started, and once there is room the same start works."""
         filler = (await self.full("yes")).job_id
-        full = await self.assertFailure(self.worker.runner.start("late", JobSpec(command="true"), None), Unavailable)
+        late = f"late-{os.getpid()}"
+        full = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
         self.assertIn("No space left on device", str(full))
         self.assertEqual(self.worker.runner.running(), ())
         os.truncate(self.worker.spool(filler).output("stdout"), 0)
-        started = await self.worker.runner.start("late", JobSpec(command="true"), None)
-        self.assertEqual(started.job_id, "late")
+        started = await self.worker.runner.start(late, JobSpec(command="true"), None)
+        self.assertEqual(started.job_id, late)
 
 
 class DyingTests(RunningCase):
