@@ -86,6 +86,7 @@ class Spool:
         return _read(self.exit)
 
     def write_start(self, record: Record) -> None:
+        """Whole or not there; a power cut may take it, as it takes the job."""
         self._put(self.start, f"{self.start}.tmp", record)
 
     def write_exit(self, record: Record) -> None:
@@ -95,6 +96,7 @@ class Spool:
             "leftover": list(record["leftover"])[:_MOST_LEFTOVER],
         }
         self._put(self.exit, self._path("exit.tmp"), short)
+        sync_folder(self.folder)
 
     def reserve(self) -> None:
         """Take the room for the exit record; ``OSError`` when there is none."""
@@ -104,10 +106,10 @@ class Spool:
         finally:
             os.close(fd)
 
-    def _put(self, path: str, temporary: str, record: Record) -> None:
+    @staticmethod
+    def _put(path: str, temporary: str, record: Record) -> None:
         write_file(temporary, json.dumps({"format": FORMAT, **record}).encode())
         os.rename(temporary, path)
-        sync_folder(self.folder)
 
     # marks
 
