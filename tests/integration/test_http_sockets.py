@@ -1,0 +1,207 @@
+"""Blocking clients over raw sockets: those that look up too late, read too slowly, or are gone; and what it costs."""
+
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from scheduler.api.site import make_site
+from scheduler.model import JobState
+from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.conversation import HOSTS, NOW, Response, read_response
+
+MIB = 1024 * 1024
+
+
+def request(line: str, body: bytes = b"", *headers: str) -> bytes:
+    """A request, the only one of its connection."""
+    head = [f"{line} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """Until a response is complete or the server closes."""
+    received = b""
+    while (response := read_response(received)) is None or not response.complete:
+        data = connection.recv(65536)
+        if not data:
+            break
+        received += data
+    return received
+
+
+def exchange(port: int, *pieces: bytes) -> bytes:
+    """Send all of it, and only then look for an answer."""
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        return read_answer(connection)
+
+
+def hang_up(port: int, sent: bytes, reset: bool, read: bool) -> None:
+    """Send that, perhaps read a little, and go, politely or not."""
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(sent)
+        if read:
+            connection.recv(100)
+
+
+def digest_of_chunks(connection: socket.socket) -> tuple[str, bool]:
+    """Read a chunked response; of its body the digest, and whether it ended."""
+    stream = connection.makefile("rb")
+    while stream.readline().strip():
+        pass
+    digest = hashlib.sha256()
+    while size := int(stream.readline() or b"0", 16):
+        digest.update(stream.read(size))
+        stream.readline()
+    return digest.hexdigest(), stream.readline() == b"\r\n"
+
+
+class SocketTestCase(TestCase):
+    """A server that listens; afterwards it has no connection, no reader and no error left."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.scheduler = FakeScheduler(reactor, lambda: NOW)
+        self.scheduler.add_worker()
+        self.site = make_site(self.scheduler, reactor, lambda: NOW, HOSTS)
+        self.listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self.port = self.listening.getHost().port
+        self._waiting: list[Deferred[None]] = []
+        lost = self.site.lost
+
+        def noticed(channel: Any) -> None:
+            lost(channel)
+            while self._waiting and not self.site.channels:
+                self._waiting.pop().callback(None)
+
+        self.site.lost = noticed  # type: ignore[method-assign]
+
+    async def tearDown(self) -> None:
+        await self.everyone_gone()
+        self.assertEqual(self.scheduler.readers(), [])
+        self.assertEqual(self.scheduler.waits, 0)
+        await self.listening.stopListening()
+
+    async def everyone_gone(self) -> None:
+        """Once the server has noticed that all clients are gone."""
+        # Connections are taken in order, so those before this one have been.
+        await self.ask(request("GET /healthz"))
+        if self.site.channels:
+            gone: Deferred[None] = Deferred()
+            self._waiting.append(gone)
+            await gone
+
+    async def ask(self, *pieces: bytes) -> Response:
+        response = read_response(await deferToThread(exchange, self.port, *pieces))
+        assert response is not None
+        return response
+
+
+class TooMuchTests(SocketTestCase):
+    """Clients that send more than is wanted."""
+
+    async def test_100_megabytes(self) -> None:
+        """A client that sends 100 MB before it looks up sees the refusal, with a length told or in chunks."""
+        for header, piece in (
+            (b"Content-Length: 104857600", b"x" * MIB),
+            (b"Transfer-Encoding: chunked", b"100000\r\n" + b"x" * MIB + b"\r\n"),
+        ):
+            head = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n"
+            response = await self.ask(head, *([piece] * 100))
+            self.assertEqual((response.status, response.complete), (413, True))
+
+
+class HangUpTests(SocketTestCase):
+    """One side is gone."""
+
+    async def test_each_stage(self) -> None:
+        """Wherever in its life a request is left, by a close or by a reset, everything it held is free again."""
+        job = self.scheduler.add_job(b"x" * MIB)
+        self.scheduler.held["query"] = Deferred()
+        output = f"/v1/jobs/{job.id}/output"
+        start = request("POST /start", b'{"worker_id": "w1", "command": "a"}')
+        query = request("POST /query", f'{{"worker_id": "w1", "job_id": "{job.id}"}}'.encode())
+        submit = b'{"worker": "w1", "command": "a"}'
+        events = "Accept: text/event-stream"
+        await self.everyone_gone()
+        before = len(os.listdir("/proc/self/fd"))
+        for sent, answered in (
+            (b"", False),
+            (start[:10], False),
+            (start[:-10], False),
+            (start, True),
+            (request("GET /healthz") * 50, True),
+            (request(f"GET /v1/jobs/{job.id}?wait=300"), False),
+            (query, False),
+            (request(f"GET {output}"), True),
+            (request(f"GET {output}?follow=1"), True),
+            (request(f"GET {output}", b"", events), True),
+            (request("POST /v1/jobs?wait=300", submit), False),
+            (request("POST /v1/jobs?follow=1", submit), True),
+            (request("POST /v1/jobs", submit, events), True),
+            (request("POST /start", b"x" * 2 * MIB), False),
+        ):
+            for read in {False, answered}:
+                for reset in (False, True):
+                    await deferToThread(hang_up, self.port, sent, reset, read)
+        await self.everyone_gone()
+        self.assertEqual(self.scheduler.readers(), [])
+        self.assertEqual(self.scheduler.waits, 0)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertIs(self.scheduler.job(job.id).state, JobState.RUNNING)
+
+    async def test_server_hangs_up(self) -> None:
+        """At shutdown a follower's connection is closed without the end of the body."""
+        job = self.scheduler.add_job(b"some")
+
+        def follow(seen: Callable[[], None]) -> bytes:
+            with socket.create_connection(("127.0.0.1", self.port), 20) as connection:
+                connection.sendall(request(f"GET /v1/jobs/{job.id}/output?follow=1"))
+                received = b""
+                while b"some" not in received:
+                    received += connection.recv(65536)
+                reactor.callFromThread(seen)
+                return received + read_answer(connection)
+
+        seen: Deferred[None] = Deferred()
+        following = deferToThread(follow, lambda: seen.callback(None))
+        await seen
+        await self.site.drain(20.0)
+        response = read_response(await following)
+        assert response is not None
+        self.assertEqual((response.body, response.complete), (b"some", False))
+
+
+class SlowClientTests(SocketTestCase):
+    """Clients that do not read."""
+
+    async def test_back_pressure(self) -> None:
+        """While a client reads nothing, output is read no further than buffers go; then all of it arrives."""
+        output = os.urandom(MIB) * 64
+        self.scheduler.piece = 256 * 1024
+        job = self.scheduler.add_job(output, state=JobState.SUCCEEDED)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            connection.settimeout(20)
+            await deferToThread(connection.connect, ("127.0.0.1", self.port))
+            await deferToThread(connection.sendall, request(f"GET /v1/jobs/{job.id}/output?follow=1"))
+            # Another client is served meanwhile, many times over.
+            for _ in range(50):
+                self.assertEqual((await self.ask(request("GET /healthz"))).status, 200)
+            [reader] = self.scheduler.readers()
+            self.assertLess(reader.offset, 16 * MIB)
+            digest, complete = await deferToThread(digest_of_chunks, connection)
+        self.assertEqual(digest, hashlib.sha256(output).hexdigest())
+        self.assertTrue(complete)
