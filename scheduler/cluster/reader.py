@@ -115,7 +115,10 @@ class Reader:
         tail = self._tail
         if self.offset < tail.window.start:
             self._live = False
-        if tail.held or (tail.reaches(self.offset) and (self._live or self.offset == tail.window.end)):
+        if tail.reaches(self.offset) and (self._live or self.offset == tail.window.end):
+            tail.came_to(self.offset)
+            return
+        if tail.held:
             return
         job, worker = tail.job, tail.worker
         if tail.void:

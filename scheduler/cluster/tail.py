@@ -191,7 +191,8 @@ class Tail:
     def follow(self, worker: Worker, offset: int) -> None:
         """Have the stream run to ``offset``, the live end, from where it is if that is near, else from there."""
         self._let_go()
-        if self.window.start == self.window.end or offset > self.window.end + self.window.capacity:
+        moved = offset > self.window.end + self.window.capacity
+        if moved:
             self.window.reset(offset)
         start = self._starts
         self._started_at = self._clock.seconds()
@@ -203,9 +204,11 @@ class Tail:
             self._stopped(Failure(), start)
         else:
             self._running.finished.addBoth(self._stopped, start)
+        if moved:
+            self._advance()  # those who waited where it was
 
     def came_to(self, offset: int) -> None:
-        """A reader came so far: if it was waited for, go on."""
+        """A follower came so far: if the stream is held up for want of that, it goes on."""
         if self.window.end - offset <= self._slack:
             self._go_on()
 
@@ -249,6 +252,7 @@ class Tail:
     def _park(self) -> None:
         self._let_go()
         self.window.reset(self.window.end)
+        self._advance()
 
     def _stopped(self, result: Failure | None, start: int) -> None:
         if start != self._starts:

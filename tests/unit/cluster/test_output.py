@@ -222,15 +222,24 @@ class WindowTests(OutputTestCase):
     def test_pulled_to_the_stream(self) -> None:
         """One that pulled just up to where the stream is waits for it there."""
         self.run_ahead(300)
+        self.write(5)
         slow = self.open()
         reading = slow.read()
         self.client.answer(300)
         self.successResultOf(reading)
         waiting = slow.read()
-        self.write(5)
         self.client.flow(10)
         self.assert_gives(waiting, 300, 5)
         self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 1))
+
+    def test_joins_at_the_end(self) -> None:
+        """One who follows from the end of a stream that has ended gets the end, without a call."""
+        self.open()
+        self.write(10)
+        self.spool.ended = True
+        self.client.flow(10)
+        self.assert_gives(self.open(10).read(), 10, 0, end=True)
+        self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 0))
 
     def test_slow_holds_nobody_up(self) -> None:
         """A slow follower falls out of the window; the fast one reads on without a pause, and both get it all."""
@@ -263,16 +272,25 @@ class WindowTests(OutputTestCase):
         self.client.answer(40)
         self.assert_gives(reading, 0, 40)
 
+    def test_ahead_moves_those_who_wait(self) -> None:
+        """One who waits where the stream was, when it is moved, is not forgotten there."""
+        waiting = self.run_ahead(10).read()
+        self.write(490)
+        self.open(500).read()
+        self.client.answer()
+        self.client.answer(40)
+        self.assert_gives(waiting, 10, 40)
+
     def test_ahead_waits_for_a_near_stream(self) -> None:
-        """One that is only a little ahead of the stream waits for it to come, and it is not held up."""
+        """One that is only a little ahead of the stream waits for it to come, and it is held up no more."""
         self.write(120)
-        slow = self.open()
+        self.open()
         self.client.flow(10)
         self.assertTrue(self.client.stream().held)
         ahead = self.open(120)
         reading = ahead.read()
         self.client.answer()
-        self.successResultOf(slow.read())
+        self.assertFalse(self.client.stream().held)
         self.client.flow(10)
         self.write(5)
         self.client.flow(10)

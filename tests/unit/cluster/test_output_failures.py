@@ -182,6 +182,23 @@ class ResumeTests(OutputTestCase):
         self.client.answer()
         self.assert_gives(reading, 10, 10, end=True)
 
+    def test_pull_succeeds_between(self) -> None:
+        """Failures before bytes came are forgiven: the next try is soon again."""
+        self.end_job()
+        self.write(20)
+        reader = self.open(1)
+        reading = reader.read()
+        for _ in range(4):
+            self.client.fail_read(WorkerFault("w-1", "oh"))
+            self.clock.advance(LAST_DELAY / 4)
+        self.client.answer(9)
+        self.successResultOf(reading)
+        reading = reader.read()
+        self.client.fail_read(WorkerFault("w-1", "oh"))
+        self.clock.advance(FIRST_DELAY)
+        self.client.answer()
+        self.assert_gives(reading, 10, 10, end=True)
+
     def test_pull_of_another_place(self) -> None:
         """A pull answered with bytes of another place is a fault, and made again."""
         self.end_job()
@@ -238,6 +255,14 @@ class EndTests(OutputTestCase):
         self.set_worker(WorkerState.UNREACHABLE)
         self.assert_gives(self.open().read(), 0, 0, end=True)
         self.assertEqual(self.client.reads_made, 0)
+
+    def test_length_so_far(self) -> None:
+        """What a running job was said to have written is not the end."""
+        self.change_job(stdout_bytes=5)
+        self.write(10)
+        reading = self.open(5).read()
+        self.client.flow(10)
+        self.assert_gives(reading, 5, 5)
 
     def test_told_of_the_end(self) -> None:
         """A follower who has it all is let go when the job is known to have ended there, even if its stream is cut."""
