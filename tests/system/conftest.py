@@ -60,6 +60,7 @@ class Daemon:
 
     def start(self, *, foreground: bool = True, arguments: tuple[str, ...] = ()) -> None:
         """``twistd -n``, or daemonized; returns when it listens."""
+        (self.state / "endpoints.json").unlink(missing_ok=True)  # what a killed one left would seem to listen
         mode = ["-n"] if foreground else ["-l", str(self.log)]
         command = [str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file)]
         with self.log.open("ab") as log:
@@ -87,6 +88,16 @@ class Daemon:
             return self._process.pid
         return int((self.state / f"{self.program}.pid").read_text())
 
+    def keep_ports(self) -> None:
+        """Listen at the same ports when started again."""
+        text = self.file.read_text()
+        for table, address in (
+            ("grpc_server", self.endpoints.get("grpc")),
+            ("http_server", self.endpoints.get("http")),
+        ):
+            text = text.replace(f'[{table}]\naddr = "127.0.0.1:0"', f'[{table}]\naddr = "{address}"')
+        self.file.write_text(text)
+
     def log_tail(self) -> str:
         """What it said last."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
@@ -100,6 +111,22 @@ class Daemon:
             self._process = None
         else:
             wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, f"{self.program} ends", 30)
+
+
+def process_tree(root: int) -> set[int]:
+    """All that descend from that process."""
+    found: set[int] = set()
+    for child in children(root):
+        found |= {child} | process_tree(child)
+    return found
+
+
+def alive(pid: int) -> bool:
+    """There, and no zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -121,3 +148,25 @@ def daemons(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
                 os.waitpid(pid, os.WNOHANG)
         assert time.monotonic() < deadline, f"can't end {left}"
         time.sleep(0.01)
+
+
+SCHEDULER = '[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n[cluster]\nlease = "6s"\n'
+
+
+def worker_config(scheduler: str, name: str = "w1", more: str = "") -> str:
+    """TOML of a worker of the scheduler whose gRPC server listens there."""
+    return (
+        f'[grpc_server]\naddr = "127.0.0.1:0"\n[scheduler]\naddr = "{scheduler}"\n'
+        f'[worker]\nname = "{name}"\nscripts_dir = "{ROOT}/etc/scripts"\nslots = 50\n{more}'
+    )
+
+
+@pytest.fixture
+def cluster(daemons: Callable[..., Daemon]) -> tuple[Daemon, Daemon]:
+    """A scheduler and its worker ``w1``, in the foreground. Both come back at their ports when started again."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    scheduler.keep_ports()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
+    worker.start()
+    return scheduler, worker

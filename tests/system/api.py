@@ -1,0 +1,145 @@
+"""A client of the HTTP API for the system tests, over real sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import treq
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, ResponseDone
+
+from tests.system.conftest import Daemon
+
+
+def pause(seconds: float) -> Deferred[None]:
+    """Of a poll, between two looks; no test's outcome depends on its length."""
+    return deferLater(reactor, seconds, lambda: None)
+
+
+class Download(Protocol):
+    """Collects a body; ``limit`` cuts the connection once so many bytes are there, ``nap`` slows reading down."""
+
+    def __init__(self, limit: int | None = None, nap: float = 0.0) -> None:
+        self.body = bytearray()
+        self.ended: Deferred[bool] = Deferred()
+        self._limit = limit
+        self._nap = nap
+
+    def dataReceived(self, data: bytes) -> None:
+        self.body += data
+        if self._limit is not None and len(self.body) >= self._limit:
+            self._limit = None
+            self.transport.abortConnection()
+        elif self._nap:
+            self.transport.pauseProducing()
+            reactor.callLater(self._nap, self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.ended.called:
+            self.transport.resumeProducing()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Fires with whether the body ended properly."""
+        self.ended.callback(reason.check(ResponseDone) is not None)
+
+
+class Api:
+    """Of one scheduler."""
+
+    def __init__(self, scheduler: Daemon) -> None:
+        self._scheduler = scheduler
+        self._agent = Agent(reactor)
+
+    def url(self, path: str) -> str:
+        return f"http://{self._scheduler.endpoints['http']}{path}"
+
+    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Status and document."""
+        data = None if body is None else json.dumps(body).encode()
+        answer = await treq.request(
+            method,
+            self.url(path),
+            data=data,
+            headers={**headers, "Content-Type": "application/json"},
+            agent=self._agent,
+            timeout=60,
+        )
+        text = await answer.content()
+        return answer.code, json.loads(text) if text else None
+
+    async def get(self, path: str) -> Any:
+        status, document = await self.call("GET", path)
+        assert status == 200, document
+        return document
+
+    async def submit(self, **job: Any) -> str:
+        """The id of a job that was started, on ``w1`` unless said otherwise."""
+        if "selector" not in job:
+            job.setdefault("worker", "w1")
+        status, document = await self.call("POST", "/v1/jobs", job)
+        assert status == 201, document
+        return document["id"]
+
+    async def job(self, job_id: str) -> Any:
+        return await self.get(f"/v1/jobs/{job_id}")
+
+    async def ended(self, job_id: str, seconds: int = 60) -> Any:
+        """The job at its end."""
+        job = await self.get(f"/v1/jobs/{job_id}?wait={seconds}")
+        assert job["state"] not in ("starting", "running", "unknown"), job
+        return job
+
+    async def until(self, path: str, ready: Any, tries: int = 600) -> Any:
+        """What is there once it is as it should be; fails after about 30 s."""
+        for _ in range(tries):
+            status, document = await self.call("GET", path)
+            if status == 200 and ready(document):
+                return document
+            await pause(0.05)
+        raise AssertionError(f"{path} stays {document}")
+
+    async def online(self, *names: str) -> Any:
+        """The workers of those names, once all of them are."""
+        return await self.until(
+            "/v1/workers",
+            lambda document: (
+                {w["name"] for w in document["workers"] if w["state"] == "online"} >= set(names or ("w1",))
+            ),
+        )
+
+    async def open(self, path: str, limit: int | None = None, nap: float = 0.0) -> Download:
+        """A body as it comes."""
+        answer = await treq.get(self.url(path), agent=self._agent, unbuffered=True)
+        assert answer.code == 200, await answer.content()
+        download = Download(limit, nap)
+        answer.original.deliverBody(download)
+        return download
+
+    async def follow(self, job_id: str, stream: str = "stdout") -> bytes:
+        """A whole stream, resumed as often as it is cut."""
+        body = bytearray()
+        for _ in range(600):
+            path = f"/v1/jobs/{job_id}/output?follow=1&stream={stream}&offset={len(body)}"
+            try:
+                download = await self.open(path)
+            except AssertionError:
+                raise
+            except Exception:  # the scheduler is down
+                await pause(0.1)
+                continue
+            whole = await download.ended
+            body += download.body
+            if whole:
+                return bytes(body)
+            await pause(0.05)
+        raise AssertionError(f"{job_id} has no end")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,187 @@
+"""What dies, and what must not die with it: real daemons, real processes, kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest_twisted
+from twisted.internet.defer import ensureDeferred, gatherResults
+
+from tests.system.api import Api, pause
+from tests.system.conftest import Daemon, alive, children, process_tree
+
+Cluster = tuple[Daemon, Daemon]
+
+#: Prints a numbered line twenty times a second, then exits with the code it was given.
+COUNT = "import sys, time\nfor n in range({lines}):\n print(n)\n time.sleep(0.05)\nsys.exit({code})"
+
+#: A process that ignores TERM, and a grandchild that does so too and has left for a session of its own.
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+print(os.getpid(), flush=True)
+while True:
+    time.sleep(1)
+"""
+
+
+def count(lines: int, code: int = 0) -> dict[str, object]:
+    return {"command": sys.executable, "args": ["-c", COUNT.format(lines=lines, code=code)]}
+
+
+def counted(lines: int) -> bytes:
+    return "".join(f"{n}\n" for n in range(lines)).encode()
+
+
+def zygote_of(worker: Daemon) -> int:
+    (zygote,) = (pid for pid in children(worker.pid) if b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return zygote
+
+
+async def output_pids(api: Api, job_id: str, number: int) -> list[int]:
+    """The process ids a job has printed, once there are so many."""
+    for _ in range(400):
+        download = await api.open(f"/v1/jobs/{job_id}/output")
+        await download.ended
+        pids = [int(word) for word in download.body.split()]
+        if len(pids) == number:
+            return pids
+        await pause(0.05)
+    raise AssertionError(f"{job_id} printed only {pids}")
+
+
+@pytest_twisted.ensureDeferred
+async def test_kill_the_worker(cluster: Cluster) -> None:
+    """Jobs outlive their worker's kill -9: output without a gap, the true exit codes, taken back when it returns."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    (before,) = (await api.online())["workers"]
+    jobs = [await api.submit(**count(lines=80, code=number % 4)) for number in range(12)]
+    following = gatherResults([ensureDeferred(api.follow(job)) for job in jobs])
+    short = await api.submit(**count(lines=4, code=7))
+    worker.kill(signal.SIGKILL)
+    await pause(1.0)  # the short one ends meanwhile
+    worker.start()
+    returned = time.monotonic()
+    await api.until("/v1/workers/w1", lambda w: w["state"] == "online" and w["id"] == before["id"])
+    for job in jobs:
+        await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
+    assert time.monotonic() - returned < 10
+    assert (await api.ended(short))["exit_code"] == 7
+    assert set(await following) == {counted(80)}
+    for number, job in enumerate(jobs):
+        ended = await api.ended(job)
+        assert (ended["exit_code"], ended["state"]) == (number % 4, "failed" if number % 4 else "succeeded")
+
+
+@pytest_twisted.ensureDeferred
+async def test_kill_the_scheduler(cluster: Cluster) -> None:
+    """A scheduler without a memory learns of workers and running jobs from the workers; the job never notices."""
+    scheduler, _ = cluster
+    api = Api(scheduler)
+    (before,) = (await api.online())["workers"]
+    job = await api.submit(**count(lines=120, code=5), labels={"team": "blue"})
+    scheduler.kill(signal.SIGKILL)
+    scheduler.start()
+    (after,) = (await api.online())["workers"]
+    assert after["id"] == before["id"]
+    known = await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
+    assert (known["command"], known["labels"]) == (sys.executable, {"team": "blue"})
+    assert await api.follow(job) == counted(120)
+    assert (await api.ended(job))["exit_code"] == 5
+
+
+@pytest_twisted.ensureDeferred
+async def test_kill_the_zygote(cluster: Cluster) -> None:
+    """Without the process that forks shims the running jobs run on, and the next start works."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(**count(lines=40, code=3))
+    os.kill(zygote_of(worker), signal.SIGKILL)
+    assert (await api.ended(await api.submit(command="sh", args=["-c", "exit 4"])))["exit_code"] == 4
+    assert (await api.ended(job))["exit_code"] == 3
+    assert await api.follow(job) == counted(40)
+
+
+@pytest_twisted.ensureDeferred
+async def test_kill_a_shim(cluster: Cluster) -> None:
+    """A job whose shim was killed is lost: no code is invented, and nothing of it is left running."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command=sys.executable, args=["-c", STUBBORN])
+    pids = await output_pids(api, job, 2)
+    (shim,) = (pid for pid in children(zygote_of(worker)) if set(pids) <= process_tree(pid))
+    os.kill(shim, signal.SIGKILL)
+    ended = await api.ended(job)
+    assert (ended["state"], ended["exit_code"], ended["signal"]) == ("lost", None, None)
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_stop_a_stubborn_tree(cluster: Cluster) -> None:
+    """A stop empties a tree that ignores TERM, double-forks and calls setsid within its grace and two seconds."""
+    scheduler, _ = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command=sys.executable, args=["-c", STUBBORN], stop_grace=1)
+    pids = await output_pids(api, job, 2)
+    asked = time.monotonic()
+    status, stopped = await api.call("POST", f"/v1/jobs/{job}/stop")
+    took = time.monotonic() - asked
+    assert (status, stopped["state"], stopped["signal"]) == (200, "stopped", "SIGKILL")
+    assert [pid for pid in pids if alive(pid)] == []
+    assert 1 <= took < 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_timeout(cluster: Cluster) -> None:
+    """A job past its timeout is stopped as that, whether its worker lives or not."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="sleep", args=["600"], timeout=2, stop_grace=1)
+    worker.kill(signal.SIGKILL)
+    await pause(3.0)
+    worker.start()
+    ended = await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "timed_out")
+    assert ended["finished_at"] is not None
+    assert ended["reason"] == "timed out after 2 s"
+
+
+@pytest_twisted.ensureDeferred
+async def test_stop_a_worker_with_a_job(cluster: Cluster) -> None:
+    """SIGTERM leaves a running job running and the worker known; without one the worker deregisters."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(**count(lines=60, code=9))
+    worker.kill()
+    assert [w["name"] for w in (await api.get("/v1/workers"))["workers"]] == ["w1"]
+    worker.start()
+    assert (await api.ended(job))["exit_code"] == 9
+    assert await api.follow(job) == counted(60)
+    worker.kill()
+    assert (await api.get("/v1/workers"))["workers"] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_worker_first(daemons, cluster: Cluster) -> None:  # type: ignore[no-untyped-def]
+    """A worker that starts before its scheduler keeps trying and registers when it can."""
+    scheduler, worker = cluster
+    worker.kill()
+    scheduler.kill()
+    worker.start()
+    await pause(1.0)
+    assert alive(worker.pid)
+    scheduler.start()
+    await Api(scheduler).online()
