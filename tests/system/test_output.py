@@ -1,0 +1,89 @@
+"""Every byte of a stream, in order, however it is read."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+
+import pytest_twisted
+from twisted.internet.defer import ensureDeferred, gatherResults
+
+from tests.system.api import Api, Download, sha256
+from tests.system.conftest import Daemon
+
+Cluster = tuple[Daemon, Daemon]
+
+#: Writes random bytes to both streams in pieces of random sizes, now and then pausing; the seed decides all.
+WRITER = """
+import os, random, sys, time
+source = random.Random({seed})
+sizes = {{1: {out}, 2: {err}}}
+while sizes:
+    stream = source.choice(list(sizes))
+    size = min(sizes[stream], source.choice([1, 100, 4096, 65536, 1000003]))
+    data = source.randbytes(size)
+    while data:
+        data = data[os.write(stream, data):]
+    sizes[stream] -= size
+    if not sizes[stream]:
+        del sizes[stream]
+    if source.random() < 0.1:
+        time.sleep(0.02)
+"""
+
+
+async def read_in_pieces(api: Api, job: str, stream: str, source: random.Random, nap: float) -> bytes:
+    """Assemble a stream from connections that are cut at random places, by offset."""
+    body = bytearray()
+    while True:
+        limit = source.choice([1, 1000, 100_000, 3_000_000, None, None])
+        download: Download = await api.open(
+            f"/v1/jobs/{job}/output?follow=1&stream={stream}&offset={len(body)}", limit, nap
+        )
+        whole = await download.ended
+        body += download.body
+        if whole:
+            return bytes(body)
+
+
+@pytest_twisted.ensureDeferred
+async def test_followed_is_spooled(cluster: Cluster) -> None:
+    """What followers, slow and fast, assembled over random disconnects has the sha256 of the spool."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    await api.online()
+    seed = time.time_ns()
+    print("seed", seed)  # noqa: T201 - shown when it fails
+    source = random.Random(seed)
+    for _ in range(4):
+        sizes = {stream: source.choice([0, 1, 70_000, 2_000_000, 9_000_000]) for stream in ("stdout", "stderr")}
+        code = WRITER.format(seed=source.randrange(1 << 30), out=sizes["stdout"], err=sizes["stderr"])
+        code = code.replace("sizes = {", "sizes = {k: v for k, v in {").replace("}\nwhile", "}.items() if v}\nwhile", 1)
+        job = await api.submit(command=sys.executable, args=["-c", code])
+        readers = [
+            (stream, ensureDeferred(read_in_pieces(api, job, stream, source, nap)))
+            for stream in sizes
+            for nap in (0.0, 0.0, 0.005)
+        ]
+        bodies = await gatherResults([reader for _, reader in readers])
+        assert (await api.ended(job))["exit_code"] == 0
+        for (stream, _), body in zip(readers, bodies, strict=True):
+            spooled = (worker.state / "jobs" / job / stream).read_bytes()
+            assert len(spooled) == sizes[stream]
+            assert sha256(body) == sha256(spooled)
+
+
+@pytest_twisted.ensureDeferred
+async def test_ranges(cluster: Cluster) -> None:
+    """A part of an ended job's output is had by Range, offset or tail."""
+    scheduler, _ = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="printf", args=["one\\ntwo\\nthree\\n"])
+    await api.ended(job)
+    for query, body in {"": "one\ntwo\nthree\n", "?offset=4": "two\nthree\n", "?tail=1": "three\n"}.items():
+        download = await api.open(f"/v1/jobs/{job}/output{query}")
+        assert await download.ended
+        assert download.body.decode() == body
+    assert (await api.call("GET", f"/v1/jobs/{job}/output", Range="bytes=99-"))[0] == 416
