@@ -206,9 +206,6 @@ class Channel(http.HTTPChannel):
         self.site.lost(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._lingering:
-            self._throw_away(data)
-            return
         if self._deadline is None and not self._handlingRequest:
             self._set_deadline(HEADERS_DEADLINE)
         super().dataReceived(data)
