@@ -1,0 +1,190 @@
+"""Starting, refusing to start, and stopping, as a user would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+import trustme
+from twisted.internet.threads import deferToThread
+
+from tests.system.api import Api
+from tests.system.conftest import BIN, SCHEDULER, Daemon, wait_until, worker_config
+
+Make = Callable[..., Daemon]
+
+
+def refusal(program: str, file: Path, *, daemonized: bool) -> str:
+    """What twistd says on stderr when it refuses to start; nothing on stdout, exit code 1."""
+    mode = [] if daemonized else ["-n"]
+    command = [str(BIN / "twistd"), *mode, program, "-c", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=file.parent)
+    assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("daemonized", [False, True])
+def test_refusals(daemons: Make, tmp_path: Path, daemonized: bool) -> None:
+    """What can't work is one line that names file, key, value and what is allowed, daemonized or not."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "no.pem").write_text("no certificate")
+        pem = f'crt_file = "{tmp_path}/no.pem"\nkey_file = "{tmp_path}/no.pem"\n'
+        for number, (program, text, words) in enumerate(
+            (
+                ("scheduler", f'[http_server]\naddr = "127.0.0.1:{port}"\n', ("addr", str(port), "taken", "free")),
+                ("scheduler", f'[grpc_server]\naddr = "127.0.0.1:{port}"\n', ("addr", str(port), "taken", "free")),
+                ("worker", f'[grpc_server]\naddr = "127.0.0.1:{port}"\n', ("addr", str(port), "taken", "free")),
+                ("scheduler", "[grpc_server]\nuse_tls = true\n", ("crt_file", "server.pem")),
+                ("scheduler", f"[grpc_server]\nuse_tls = true\n{pem}", ("crt_file", "no.pem", "PEM")),
+                ("scheduler", "[http_server]\nadr = 1\n", ("adr", "addr")),
+                ("worker", '[scheduler]\naddr = "unix:/run/x"\n', ("addr", "unix:/run/x", "host:port")),
+                ("worker", '[worker]\nslots = "two"\n', ("slots", "two")),
+                ("scheduler", '[http_server]\naddr = "0.0.0.0:0"\n', ("addr", "0.0.0.0:0", "allow_insecure")),
+                ("worker", '[grpc_server]\naddr = "0.0.0.0:0"\n', ("addr", "0.0.0.0:0", "ca_file")),
+            )
+        ):
+            daemon = daemons(program, text, f"d{number}")
+            said = refusal(program, daemon.file, daemonized=daemonized)
+            assert said.count("\n") == 1, said
+            for word in (daemon.file.name, *words):
+                assert word in said, said
+
+
+def test_start_twice(daemons: Make) -> None:
+    """A second process on the same state folder is refused; the first one is not disturbed."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    said = refusal("scheduler", scheduler.file, daemonized=False)
+    assert said.count("\n") == 1
+    assert "state_dir" in said
+    assert "in use" in said
+    scheduler.kill()
+
+
+def test_help() -> None:
+    """Both programs explain themselves."""
+    for program in ("scheduler", "worker"):
+        command = [BIN / "twistd", program, "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0
+        assert f"etc/{program}.toml" in done.stdout
+        assert "--config" in done.stdout
+
+
+@pytest_twisted.ensureDeferred
+async def test_daemonized(daemons: Make) -> None:
+    """Without -n both fork twice, write a pidfile, serve, log to a file and end by SIGTERM, leaving nothing behind."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    await deferToThread(scheduler.start, foreground=False)
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
+    await deferToThread(worker.start, foreground=False)
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="echo", args=["hi"])
+    assert await api.follow(job) == b"hi\n"
+    for daemon in (worker, scheduler):
+        pidfile = daemon.state / f"{daemon.program}.pid"
+        assert int(pidfile.read_text()) == daemon.pid
+        await deferToThread(daemon.kill)
+        assert not pidfile.exists()
+        assert not (daemon.state / "endpoints.json").exists()
+        assert "Traceback" not in daemon.log.read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_mutual_tls(daemons: Make, tmp_path: Path) -> None:
+    """With certificates of one authority on both sides a job runs; a worker of another authority never registers."""
+    authorities = {"ours": trustme.CA(), "theirs": trustme.CA()}
+    tables = {}
+    for name, authority in authorities.items():
+        certificate = authority.issue_cert("127.0.0.1", "localhost")
+        folder = tmp_path / name
+        folder.mkdir()
+        certificate.private_key_pem.write_to_path(folder / "server.key")
+        certificate.cert_chain_pems[0].write_to_path(folder / "server.pem")
+        authority.cert_pem.write_to_path(folder / "ca.pem")
+        tables[name] = "[grpc_server]\nuse_tls = true\n" + "".join(
+            f'{key} = "{folder}/{file}"\n'
+            for key, file in {"crt_file": "server.pem", "key_file": "server.key", "ca_file": "ca.pem"}.items()
+        )
+    scheduler = daemons("scheduler", SCHEDULER.replace("[grpc_server]\n", tables["ours"]))
+    scheduler.start()
+    for name, table in tables.items():
+        text = worker_config(scheduler.endpoints["grpc"], name).replace("[grpc_server]\n", table)
+        daemons("worker", text, f"worker-{name}").start()
+    api = Api(scheduler)
+    (worker,) = (await api.online("ours"))["workers"]
+    assert worker["name"] == "ours"
+    job = await api.submit(worker="ours", command="echo", args=["hi"])
+    assert await api.follow(job) == b"hi\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_stop_under_load(daemons: Make) -> None:
+    """SIGTERM ends a scheduler with a hundred streams open soon, none of them with an end that is not one."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
+    worker.start()
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="sh", args=["-c", "while :; do echo x; sleep 0.1; done"])
+    downloads = [await api.open(f"/v1/jobs/{job}/output?follow=1") for _ in range(100)]
+    await deferToThread(scheduler.kill, signal.SIGTERM)
+    assert [await download.ended for download in downloads] == [False] * 100
+
+
+def _count(folder: str, pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/{folder}"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_garbage(daemons: Make) -> None:
+    """Bad requests over a real socket give no 500 and no traceback, and cost no descriptor and no thread."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
+    worker.start()
+    api = Api(scheduler)
+    await api.online()
+    for _ in range(3):  # what is made once is there
+        await api.ended(await api.submit(command="true"))
+    before = [(daemon, _count("fd", daemon.pid), _count("task", daemon.pid)) for daemon in (scheduler, worker)]
+    job = {"worker": "w1", "command": "true"}
+    for method, path, body, status in (
+        ("POST", "/v1/jobs", [], 400),
+        ("POST", "/v1/jobs", {**job, "commando": 1}, 400),
+        ("POST", "/v1/jobs", {**job, "args": "x"}, 400),
+        ("POST", "/v1/jobs", {**job, "args": ["\0"]}, 400),
+        ("POST", "/v1/jobs", {**job, "command": "a\nb"}, 400),
+        ("POST", "/v1/jobs", {**job, "args": ["x"] * 10_000}, 201),
+        ("POST", "/v1/jobs", {**job, "worker": "w9"}, 404),
+        ("POST", "/v1/jobs", {"selector": {"gpu": "no"}, "command": "true"}, 409),
+        ("POST", "/start", {"worker_id": "w1", "command": "no-such-program", "path": ""}, 201),
+        ("POST", "/query", {"worker_id": "w1", "job_id": "../../etc"}, (400, 404)),
+        ("POST", "/stop", {"worker_id": "w1"}, 400),
+        ("DELETE", "/v1/jobs", None, 405),
+        ("GET", "/v1/jobs/%00", None, (400, 404)),
+        ("GET", "/v1/jobs?state=happy", None, 400),
+        ("GET", "/nowhere", None, 404),
+    ):
+        answer, document = await api.call(method, path, body)
+        assert answer in (status if isinstance(status, tuple) else (status,)), (method, path, body, document)
+        assert answer == 201 or document["error"]
+    assert (await api.call("GET", "/v1/workers", Origin="http://evil.example"))[0] == 403
+    assert (await api.call("GET", "/v1/workers", Host="evil.example"))[0] == 403
+    for raw in (b"\x16\x03\x01\x00", b"GET / HTTP/9\r\n\r\n", b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Le"):
+        host, port = scheduler.endpoints["http"].rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as cut:
+            cut.sendall(raw)
+    for daemon, fds, threads in before:
+        wait_until(lambda pid=daemon.pid, fds=fds: _count("fd", pid) <= fds + 3, "descriptors are given back")
+        assert _count("task", daemon.pid) <= threads + 40  # pools grow to their sizes and no further
+        assert "Traceback" not in daemon.log.read_text()
