@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 
 from scheduler.cluster.reader import PIECE
 from scheduler.cluster.tail import PATIENCE
-from scheduler.errors import Busy, NotFound, ShuttingDown, Unsupported
+from scheduler.errors import Busy, NotFound, ShuttingDown, Unreachable, Unsupported
 from scheduler.interfaces import IOutputReader, IWorkerClient
 from scheduler.model import Stream
 from tests.unit.cluster.output_case import KEY, WINDOW, OutputTestCase
@@ -231,6 +231,19 @@ class WindowTests(OutputTestCase):
         self.client.flow(10)
         self.assert_gives(waiting, 300, 5)
         self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 1))
+
+    def test_back_in(self) -> None:
+        """One that is back in the window counts on the stream like all others, also when that is begun again."""
+        self.run_ahead(300)
+        slow = self.open()
+        reading = slow.read()
+        self.client.answer(250)
+        self.successResultOf(reading)
+        self.assert_gives(slow.read(), 250, 50)
+        self.client.stream().cut(Unreachable("w-1"))
+        slow.read()
+        self.clock.advance(1)
+        self.assertEqual((self.client.stream().offset, self.client.reads_made), (300, 1))
 
     def test_joins_at_the_end(self) -> None:
         """One who follows from the end of a stream that has ended gets the end, without a call."""

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import Busy, DeadlineExceeded, Invalid, ShuttingDown
+from scheduler.threads import Hop, Limiter, Pool
+
+
+class Postbox:
+    """A reactor that calls what it is given at once, or when the test says so."""
+
+    def __init__(self, at_once: bool = True) -> None:
+        self.at_once = at_once
+        self.calls: list[Callable[[], Any]] = []
+
+    def callFromThread(self, function: Callable[..., Any], *args: Any) -> None:
+        self.calls.append(lambda: function(*args))
+        if self.at_once:
+            self.deliver()
+
+    def deliver(self) -> None:
+        while self.calls:
+            self.calls.pop(0)()
+
+
+class HopTests(SynchronousTestCase):
+    """With the calling thread in the place of both."""
+
+    def test_result(self) -> None:
+        """The caller gets what the function returns, or what its Deferred fires with."""
+        hop = Hop(Postbox())
+        self.assertEqual(hop.call_thd("it", 1.0, lambda a, b: a + b, 1, 2), 3)
+        self.assertEqual(hop.call_thd("it", 1.0, lambda: succeed(4)), 4)
+
+    def test_failure(self) -> None:
+        """The caller gets the exception, however the function fails."""
+
+        def raises() -> None:
+            raise Invalid("x", "is none")
+
+        hop = Hop(Postbox())
+        for function in (raises, lambda: fail(Invalid("x", "is none"))):
+            self.assertRaises(Invalid, hop.call_thd, "it", 1.0, function)
+
+    def test_own_timeout(self) -> None:
+        """A function that fails with a ``TimeoutError`` of its own is not taken for one that did not answer."""
+        self.assertRaises(TimeoutError, Hop(Postbox()).call_thd, "it", 1.0, lambda: fail(TimeoutError("own")))
+
+    def test_deadline(self) -> None:
+        """What is not there in time is ``DeadlineExceeded``, named; and it is cancelled."""
+        cancelled: list[object] = []
+        slow: Deferred[None] = Deferred(cancelled.append)
+        error = self.assertRaises(DeadlineExceeded, Hop(Postbox()).call_thd, "the query", 0.0, lambda: slow)
+        self.assertEqual((error.what, error.seconds, cancelled), ("the query", 0.0, [slow]))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_never_begun(self) -> None:
+        """What the reactor had no time for before the deadline is not begun after it."""
+        postbox, called = Postbox(at_once=False), []
+        self.assertRaises(DeadlineExceeded, Hop(postbox).call_thd, "it", 0.0, lambda: called.append(1))
+        postbox.deliver()
+        self.assertEqual(called, [])
+
+    def test_late_answer(self) -> None:
+        """An answer, or a failure, after the deadline is nobody's, and dropped."""
+        for settle in (lambda late: late.callback(1), lambda late: late.errback(Invalid("x", "is none"))):
+            late: Deferred[Any] = Deferred(settle)
+            self.assertRaises(DeadlineExceeded, Hop(Postbox()).call_thd, "it", 0.0, lambda late=late: late)
+            self.assertIsNone(self.successResultOf(late))
+
+    def test_closed(self) -> None:
+        """Once closed every call is refused, and the reactor is not asked."""
+        hop, called = Hop(Postbox()), []
+        hop.close()
+        self.assertRaises(ShuttingDown, hop.call_thd, "it", 1.0, lambda: called.append(1))
+        self.assertEqual(called, [])
+
+    def test_closed_while_waiting(self) -> None:
+        """Closing answers those who wait."""
+        hop = Hop(Postbox())
+
+        def close_and_wait() -> Deferred[None]:
+            hop.close()
+            return Deferred()
+
+        self.assertRaises(ShuttingDown, hop.call_thd, "it", 60.0, close_and_wait)
+        self.assertEqual(hop._waiting, set())
+
+
+class PoolTests(SynchronousTestCase):
+    def test_not_running(self) -> None:
+        """A pool without threads refuses work."""
+        self.failureResultOf(Pool(Postbox(), "p", 1).run(lambda: None), ShuttingDown)
+
+    def test_stop_unstarted(self) -> None:
+        """Stopping one that never started is done at once."""
+        self.successResultOf(Pool(Postbox(), "p", 1).stopService())
+
+
+class LimiterTests(SynchronousTestCase):
+    """Two at once and one in the queue."""
+
+    def setUp(self) -> None:
+        self.limiter = Limiter("calls to", at_once=2, queue=1)
+        self.begun: list[Deferred[Any]] = []
+
+    def call(self, key: str = "a") -> Deferred[Any]:
+        def begin() -> Deferred[Any]:
+            call: Deferred[Any] = Deferred()
+            self.begun.append(call)
+            return call
+
+        return self.limiter.run(key, begin)
+
+    def test_at_once(self) -> None:
+        """As many as there are places are begun at once, the next waits for a place, one more is refused."""
+        first, second, third = self.call(), self.call(), self.call()
+        self.assertEqual(len(self.begun), 2)
+        error = self.failureResultOf(self.call(), Busy).value
+        self.assertEqual((error.what, error.limit), ("calls to of a", 3))
+        self.begun[1].callback("two")
+        self.assertEqual(self.successResultOf(second), "two")
+        self.assertEqual(len(self.begun), 3)
+        self.begun[2].callback("three")
+        self.begun[0].callback("one")
+        self.assertEqual((self.successResultOf(first), self.successResultOf(third)), ("one", "three"))
+
+    def test_keys_are_apart(self) -> None:
+        """One key's calls take no place from another's."""
+        for _ in range(3):
+            self.call("a")
+        self.call("b")
+        self.assertEqual(len(self.begun), 3)
+
+    def test_failures_free_the_place(self) -> None:
+        """A call that fails, or can't even be made, frees its place and tells its caller."""
+
+        def impossible() -> Deferred[None]:
+            raise Invalid("x", "is none")
+
+        for _ in range(5):
+            self.failureResultOf(self.limiter.run("a", impossible), Invalid)
+        answer = self.call()
+        self.begun[0].errback(Invalid("x", "is none"))
+        self.failureResultOf(answer, Invalid)
+        self.assertEqual(self.limiter._lines, {})
+
+    def test_in_order(self) -> None:
+        """Those who wait are served in the order they came."""
+        limiter, order = Limiter("calls to", 1, 10), []
+        blocking: Deferred[None] = Deferred()
+        limiter.run("a", lambda: blocking)
+        for number in range(5):
+            limiter.run("a", lambda number=number: succeed(order.append(number)))
+        blocking.callback(None)
+        self.assertEqual(order, [0, 1, 2, 3, 4])
+
+    def test_cancelled_in_the_queue(self) -> None:
+        """A call cancelled before its turn is never made, and its place in the queue is free."""
+        self.call(), self.call()
+        gone = self.call()
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        served = self.call()
+        self.begun[0].callback(None)
+        self.begun[2].callback("served")
+        self.assertEqual(self.successResultOf(served), "served")
+        self.assertEqual(len(self.begun), 3)
+
+    def test_cancelled_under_way(self) -> None:
+        """Whoever cancels a call under way is rid of it, but its place is taken until it has ended."""
+        gone, _ = self.call(), self.call()
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        waiting = self.call()
+        self.assertEqual(len(self.begun), 2)
+        self.begun[0].errback(Invalid("x", "is none"))
+        self.assertEqual(len(self.begun), 3)
+        self.assertNoResult(waiting)
+
+    def test_another_call_from_the_answer(self) -> None:
+        """Whoever is answered may call again at once, and no one else's place is lost by it."""
+        answer = self.call()
+        answer.addCallback(lambda _: self.call())
+        self.begun[0].callback(None)
+        self.assertEqual(len(self.begun), 2)
+        self.begun[1].callback("again")
+        self.assertEqual(self.successResultOf(answer), "again")
+        self.assertEqual(self.limiter._lines, {})
