@@ -104,12 +104,16 @@ class Unavailable(SchedulerError):
 
 
 class Unreachable(Unavailable):
-    """A worker can't be reached. ``sent`` tells whether the request may have arrived all the same."""
+    """A worker, or of a worker its scheduler, can't be reached.
 
-    def __init__(self, worker: str, sent: bool = False) -> None:
-        super().__init__(f"worker {worker!r} can't be reached")
-        self.worker = worker
+    ``sent`` tells whether the request may have arrived all the same.
+    """
+
+    def __init__(self, name: str, sent: bool = False, kind: str = "worker") -> None:
+        super().__init__(f"{kind} {name!r} can't be reached")
+        self.name = name
         self.sent = sent
+        self.kind = kind
 
 
 class NoFreeSlot(Unavailable):

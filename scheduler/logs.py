@@ -131,8 +131,8 @@ def _as_json(event: LogEvent) -> str:
 def _fields(event: LogEvent) -> dict[str, Any]:
     added = _ADDED_TO_OLDER if _older(event) else _ADDED
     fields = {key: value for key, value in event.items() if not key.startswith("log_") and key not in added}
-    request_id = REQUEST_ID.get()
-    return {"request_id": request_id, **fields} if request_id else fields
+    request_id = fields.pop("request_id", REQUEST_ID.get())
+    return {**fields, "request_id": request_id} if request_id else fields
 
 
 @lru_cache

@@ -361,4 +361,4 @@ def workers_json(views: Iterable[WorkerView]) -> Object:
 
 def dump(value: Object) -> bytes:
     """JSON, in UTF-8, one line with a newline. Half surrogate pairs are escaped, so this never fails."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"

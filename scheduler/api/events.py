@@ -31,7 +31,7 @@ _OFFSETS = re.compile(r"([0-9]{1,18})(?:,([0-9]{1,18}))?")
 
 def event(name: str, data: Object, event_id: str) -> bytes:
     """One event. JSON has no raw line breaks, so the data is one line."""
-    text = json.dumps(data, ensure_ascii=False)
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return f"event: {name}\nid: {event_id}\ndata: {text}\n\n".encode("utf-8", "backslashreplace")
 
 

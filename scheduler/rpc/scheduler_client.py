@@ -77,7 +77,7 @@ def _call_thd(channel: grpc.Channel, address: str, method: str, request: Any, re
     except grpc.RpcError as failure:
         raise _understood(failure, address, method) from None
     except ValueError:  # the channel was closed
-        raise Unreachable(f"scheduler at {address}") from None
+        raise Unreachable(address, kind="scheduler") from None
 
 
 def _understood(failure: grpc.RpcError, address: str, method: str) -> SchedulerError:
@@ -86,7 +86,7 @@ def _understood(failure: grpc.RpcError, address: str, method: str) -> SchedulerE
         return told
     match failure.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return Unreachable(f"scheduler at {address}", sent=True)
+            return Unreachable(address, sent=True, kind="scheduler")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{method} at the scheduler", DEADLINE)
         case grpc.StatusCode.UNIMPLEMENTED:

@@ -44,7 +44,7 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.DeadlineExceeded: Row(StatusCode.DEADLINE_EXCEEDED, ("what", "seconds")),
     errors.StartUnanswered: Row(StatusCode.UNKNOWN, ("worker", "job_id")),
     errors.Unavailable: Row(StatusCode.UNAVAILABLE, ("message", "retry_after")),
-    errors.Unreachable: Row(StatusCode.UNAVAILABLE, ("worker", "sent")),
+    errors.Unreachable: Row(StatusCode.UNAVAILABLE, ("name", "sent", "kind")),
     errors.NoFreeSlot: Row(StatusCode.RESOURCE_EXHAUSTED, ("message", "retry_after")),
     errors.Busy: Row(StatusCode.RESOURCE_EXHAUSTED, ("what", "limit")),
     errors.StoreFailed: Row(StatusCode.UNAVAILABLE, ("message", "retry_after")),

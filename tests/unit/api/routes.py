@@ -392,7 +392,7 @@ class RouteScenarios:
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", accept="text/event-stream")
         self.assertEqual(reply.headers["content-type"], "text/event-stream")
         self.assertEqual(reply.body.count(b"\n\n"), 3)
-        self.assertIn(b'event: stdout\nid: 3,0\ndata: {"offset": 0, "text": "out"}\n\n', reply.body)
+        self.assertIn(b'event: stdout\nid: 3,0\ndata: {"offset":0,"text":"out"}\n\n', reply.body)
 
     # -- workers
 

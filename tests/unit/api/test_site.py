@@ -279,7 +279,7 @@ class RequestIdTests(SiteTestCase):
         self.assertEqual(
             [tuple(line[name] for name in names) for line in lines],
             [
-                ("GET", "/healthz", 200, 16, 0, False, "a"),
+                ("GET", "/healthz", 200, 15, 0, False, "a"),
                 ("GET", f"/v1/jobs/{job.id}/output", 200, 4, 2000, True, "b"),
             ],
         )
