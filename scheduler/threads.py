@@ -19,6 +19,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent import futures
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -69,7 +71,12 @@ class Pool(Service):
         """Call it in one of the threads; ``ShuttingDown`` when there are none."""
         if self._threads is None:
             return fail(ShuttingDown())
-        return deferToThreadPool(self._reactor, self._threads, function_thd, *args, **kwargs)
+        answer: Deferred[T] = Deferred()
+        # What follows belongs to the request this was for: its id is in the context.
+        context = copy_context()
+        done = deferToThreadPool(self._reactor, self._threads, function_thd, *args, **kwargs)
+        done.addBoth(lambda result: context.run(answer.callback, result))  # a Failure starts the errbacks
+        return answer
 
 
 class Hop:
@@ -165,7 +172,8 @@ class Limiter:
         if line.running >= self._at_once and len(line.waiting) >= self._queue:
             return fail(Busy(f"{self._what} of {key}", self._at_once + self._queue))
         answer: Deferred[T] = Deferred(lambda _: self._withdraw(line, answer))
-        line.waiting.append((call, answer))
+        # It may be made when another's has ended, and is still made for the request of today.
+        line.waiting.append((partial(copy_context().run, call), answer))
         self._advance(key, line)
         return answer
 

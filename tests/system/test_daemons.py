@@ -99,6 +99,23 @@ async def test_daemonized(daemons: Make) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_request_id(daemons: Make) -> None:
+    """A request's id is in its answer and in the log lines of both daemons."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
+    worker.start()
+    api = Api(scheduler)
+    await api.online()
+    job = {"worker": "w1", "command": "true"}
+    _, started = await api.call("POST", "/v1/jobs", job, **{"X-Request-ID": "trace-me-1"})
+    await api.ended(started["id"])
+    for daemon in (scheduler, worker):
+        lines = [line for line in daemon.log.read_text().splitlines() if "request_id=trace-me-1" in line]
+        assert any(started["id"] in line for line in lines), daemon.log_tail()
+
+
+@pytest_twisted.ensureDeferred
 async def test_mutual_tls(daemons: Make, tmp_path: Path) -> None:
     """With certificates of one authority on both sides a job runs; a worker of another authority never registers."""
     authorities = {"ours": trustme.CA(), "theirs": trustme.CA()}
