@@ -29,6 +29,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 #: Of all records; a reader refuses what it does not know.
@@ -233,6 +234,7 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
+@lru_cache
 def boot_id() -> str:
     """Another after each start of the machine."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

@@ -26,6 +26,7 @@ if __name__ == "__main__":  # run by its path, so the package is not on the path
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from scheduler.worker import proctree, shim
+from scheduler.worker.spool import boot_id
 
 #: Longer than any path.
 _LONGEST_MESSAGE = 8192
@@ -56,6 +57,7 @@ class Zygote:
         self._poll.register(self._signals, select.POLLIN)
         assert self._requests is not None
         self._poll.register(self._requests, select.POLLIN)
+        boot_id()  # no shim has to read it
         gc.freeze()  # a collection in a shim would copy every page
         while self._requests is not None or self._shims or self._pause is not None:
             self._serve()
