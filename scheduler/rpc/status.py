@@ -9,6 +9,7 @@ a program that knows only the fixed part; it is read by its code.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import grpc
@@ -21,7 +22,7 @@ from scheduler.errors import SchedulerError
 #: Of the trailing metadata; the value is JSON: ``{"error": "NotFound", "kind": "job", "name": "..."}``.
 METADATA_KEY = "scheduler-error-bin"
 
-#: Characters of one text that travel; all metadata of a call must stay below 8 KiB.
+#: Bytes of one text that travel. Beyond 8 KiB of metadata in all, encoded, gRPC may refuse the whole answer.
 _LONGEST = 500
 
 
@@ -30,25 +31,27 @@ class Row:
     """``arguments`` are those the error is made from; ``message`` is its text, any other an attribute of it."""
 
     code: StatusCode
-    arguments: tuple[str, ...] = ("message",)
+    arguments: Mapping[str, type]
 
+
+_UNAVAILABLE = {"message": str, "retry_after": int}
 
 TABLE: dict[type[SchedulerError], Row] = {
-    errors.Invalid: Row(StatusCode.INVALID_ARGUMENT, ("field", "problem")),
-    errors.NotFound: Row(StatusCode.NOT_FOUND, ("kind", "name")),
-    errors.Conflict: Row(StatusCode.FAILED_PRECONDITION),
-    errors.Refused: Row(StatusCode.PERMISSION_DENIED),
-    errors.Unsupported: Row(StatusCode.UNIMPLEMENTED, ("worker", "capability")),
-    errors.WorkerFault: Row(StatusCode.INTERNAL, ("worker", "detail")),
-    errors.OffsetBeyondEnd: Row(StatusCode.OUT_OF_RANGE, ("offset", "size")),
-    errors.DeadlineExceeded: Row(StatusCode.DEADLINE_EXCEEDED, ("what", "seconds")),
-    errors.StartUnanswered: Row(StatusCode.UNKNOWN, ("worker", "job_id")),
-    errors.Unavailable: Row(StatusCode.UNAVAILABLE, ("message", "retry_after")),
-    errors.Unreachable: Row(StatusCode.UNAVAILABLE, ("name", "sent", "kind")),
-    errors.NoFreeSlot: Row(StatusCode.RESOURCE_EXHAUSTED, ("message", "retry_after")),
-    errors.Busy: Row(StatusCode.RESOURCE_EXHAUSTED, ("what", "limit")),
-    errors.StoreFailed: Row(StatusCode.UNAVAILABLE, ("message", "retry_after")),
-    errors.ShuttingDown: Row(StatusCode.UNAVAILABLE, ()),
+    errors.Invalid: Row(StatusCode.INVALID_ARGUMENT, {"field": str, "problem": str}),
+    errors.NotFound: Row(StatusCode.NOT_FOUND, {"kind": str, "name": str}),
+    errors.Conflict: Row(StatusCode.FAILED_PRECONDITION, {"message": str}),
+    errors.Refused: Row(StatusCode.PERMISSION_DENIED, {"message": str}),
+    errors.Unsupported: Row(StatusCode.UNIMPLEMENTED, {"worker": str, "capability": str}),
+    errors.WorkerFault: Row(StatusCode.INTERNAL, {"worker": str, "detail": str}),
+    errors.OffsetBeyondEnd: Row(StatusCode.OUT_OF_RANGE, {"offset": int, "size": int}),
+    errors.DeadlineExceeded: Row(StatusCode.DEADLINE_EXCEEDED, {"what": str, "seconds": float}),
+    errors.StartUnanswered: Row(StatusCode.UNKNOWN, {"worker": str, "job_id": str}),
+    errors.Unavailable: Row(StatusCode.UNAVAILABLE, _UNAVAILABLE),
+    errors.Unreachable: Row(StatusCode.UNAVAILABLE, {"worker": str, "sent": bool}),
+    errors.NoFreeSlot: Row(StatusCode.RESOURCE_EXHAUSTED, _UNAVAILABLE),
+    errors.Busy: Row(StatusCode.RESOURCE_EXHAUSTED, {"what": str, "limit": int}),
+    errors.StoreFailed: Row(StatusCode.UNAVAILABLE, _UNAVAILABLE),
+    errors.ShuttingDown: Row(StatusCode.UNAVAILABLE, {}),
 }
 
 _BY_NAME = {error.__name__: error for error in TABLE}
@@ -58,11 +61,16 @@ def abort(context: grpc.ServicerContext, error: SchedulerError) -> NoReturn:
     """End the call with the error's status."""
     row = TABLE[type(error)]
     data: dict[str, Any] = {"error": type(error).__name__}
-    for argument in row.arguments:
+    for argument, kind in row.arguments.items():
         value = str(error) if argument == "message" else getattr(error, argument)
-        data[argument] = value[:_LONGEST] if isinstance(value, str) else value
-    context.set_trailing_metadata(((METADATA_KEY, json.dumps(data).encode()),))
-    context.abort(row.code, str(error)[:_LONGEST])
+        data[argument] = _short(value) if kind is str else kind(value)
+    context.set_trailing_metadata(((METADATA_KEY, json.dumps(data, ensure_ascii=False).encode()),))
+    context.abort(row.code, _short(str(error)))
+
+
+def _short(text: str) -> str:
+    """What may travel of a text; what is no Unicode is escaped."""
+    return text.encode("utf-8", "backslashreplace")[:_LONGEST].decode("utf-8", "ignore")
 
 
 def told(failure: grpc.RpcError) -> SchedulerError | None:
@@ -73,7 +81,9 @@ def told(failure: grpc.RpcError) -> SchedulerError | None:
             try:
                 data = json.loads(value)
                 error = _BY_NAME[data["error"]]
-                return error(*(data[argument] for argument in TABLE[error].arguments))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                return None  # of a later version
+                arguments = [(data[argument], kind) for argument, kind in TABLE[error].arguments.items()]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                return None  # of a later version, or no better
+            if all(type(argument) is kind for argument, kind in arguments):
+                return error(*(argument for argument, _ in arguments))
     return None
