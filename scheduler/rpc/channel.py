@@ -38,11 +38,23 @@ _OPTIONS = (
 )
 
 
-def dial(address: str, tls: TlsFiles | None) -> grpc.Channel:
-    """A channel to ``host:port``; it connects with the first call."""
-    if tls is None:
-        return grpc.insecure_channel(address, options=_OPTIONS)
-    return grpc.secure_channel(address, credentials.for_client(tls), options=_OPTIONS)
+class Dialler:
+    """Makes channels; all show, and ask for, the same certificates."""
+
+    def __init__(self, tls: TlsFiles | None) -> None:
+        """``OSError`` when the files can't be read."""
+        self._certificates = None if tls is None else credentials.Current(tls, credentials.for_client)
+
+    def certificates(self) -> grpc.ChannelCredentials | None:
+        """As they are now, another object after a change; ``None`` for plain text."""
+        return None if self._certificates is None else self._certificates.get()
+
+    def dial(self, address: str) -> grpc.Channel:
+        """A channel to ``host:port``; it connects with the first call."""
+        certificates = self.certificates()
+        if certificates is None:
+            return grpc.insecure_channel(address, options=_OPTIONS)
+        return grpc.secure_channel(address, certificates, options=_OPTIONS)
 
 
 def request_metadata() -> Metadata:

@@ -8,8 +8,9 @@ in the model, and 0, ``""`` or not set in a message.
 from __future__ import annotations
 
 import math
+import signal
 
-from scheduler.errors import Invalid
+from scheduler.errors import Invalid, Refused
 from scheduler.model import (
     DEFAULT_STOP_GRACE,
     Chunk,
@@ -38,6 +39,9 @@ _STATES = {outcome: state for state, outcome in _OUTCOMES.items()}
 _STREAMS = {Stream.STDOUT: worker_pb2.STDOUT, Stream.STDERR: worker_pb2.STDERR}
 _STREAM_OF = {int(number): stream for stream, number in _STREAMS.items()}
 
+#: A worker of the fixed part names a signal by its description.
+_SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for number in signal.Signals}
+
 #: The last second of the year 9999: a later time can't be written down.
 _END_OF_TIME = 253402300799.0
 
@@ -49,21 +53,22 @@ def checked_id(field: str, text: str) -> str:
     return text
 
 
+def checked_size(field: str, value: int) -> int:
+    """``value``, if it may be an offset or a number of bytes; ``Invalid``."""
+    if value < 0:
+        raise Invalid(field, f"{value} is negative")
+    return value
+
+
 def _time(field: str, value: float) -> float | None:
     if not 0 <= value <= _END_OF_TIME:  # NaN is neither
         raise Invalid(field, f"{value!r} is not a POSIX time")
     return value or None
 
 
-def _seconds(field: str, value: float, least: float) -> float:
-    if not math.isfinite(value) or value < least:
-        raise Invalid(field, f"{value!r} is not a finite number of seconds of at least {least:g}")
-    return value
-
-
-def _size(field: str, value: int) -> int:
-    if value < 0:
-        raise Invalid(field, f"{value} is negative")
+def _seconds(field: str, value: float) -> float:
+    if not math.isfinite(value) or value < 0:
+        raise Invalid(field, f"{value!r} is not a finite number of seconds of at least 0")
     return value
 
 
@@ -104,8 +109,8 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
         cwd=start.cwd,
         stdin=start.stdin if start.HasField("stdin") else None,
         script=start.script if start.HasField("script") else None,
-        timeout=_seconds("timeout", start.timeout, 0) if start.HasField("timeout") else None,
-        stop_grace=_seconds("stopGrace", start.stopGrace, 0) if start.HasField("stopGrace") else DEFAULT_STOP_GRACE,
+        timeout=_seconds("timeout", start.timeout) if start.HasField("timeout") else None,
+        stop_grace=_seconds("stopGrace", start.stopGrace) if start.HasField("stopGrace") else DEFAULT_STOP_GRACE,
         labels=dict(start.labels),
         merge_stderr=start.mergeStderr,
     )
@@ -149,8 +154,8 @@ def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
         finished_at=_time("finishedAt", status.finishedAt),
         exit_code=status.exitCode if status.HasField("exitCode") else None,
         signal=status.signal or None,
-        stdout_bytes=_size("stdoutBytes", status.stdoutBytes) if status.HasField("stdoutBytes") else None,
-        stderr_bytes=_size("stderrBytes", status.stderrBytes) if status.HasField("stderrBytes") else None,
+        stdout_bytes=checked_size("stdoutBytes", status.stdoutBytes) if status.HasField("stdoutBytes") else None,
+        stderr_bytes=checked_size("stderrBytes", status.stderrBytes) if status.HasField("stderrBytes") else None,
         tree=status.tree,
         leftover=tuple(status.leftover),
         output_error=status.outputError,
@@ -169,16 +174,20 @@ def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
 
 
 def query_from_pb(job_id: str, answer: worker_pb2.QueryJobRes) -> JobStatus:
-    """Of a worker of the fixed part, what can be told from its text: ``exit status N`` is a code."""
+    """Of a worker of the fixed part, what its text tells: ``exit status N`` is a code, ``signal: killed`` a signal."""
     if answer.HasField("status"):
-        return status_from_pb(answer.status)
+        status = status_from_pb(answer.status)
+        if status.job_id != job_id:
+            raise Invalid("jobID", f"{status.job_id!r} is not the job that was asked about")
+        return status
     if not answer.done:
         return JobStatus(job_id, JobState.RUNNING)
     if not answer.error:
         return JobStatus(job_id, JobState.SUCCEEDED, exit_code=0)
     text, _, number = answer.errorText.rpartition(" ")
     code = int(number) if text == "exit status" and number.isascii() and number.isdigit() and len(number) < 10 else None
-    return JobStatus(job_id, JobState.FAILED, reason=answer.errorText or "error", exit_code=code)
+    reason = answer.errorText or "error"
+    return JobStatus(job_id, JobState.FAILED, reason=reason, exit_code=code, signal=_SIGNALS.get(reason))
 
 
 def report_to_pb(report: JobReport) -> scheduler_pb2.JobReport:
@@ -232,8 +241,10 @@ def registered_to_pb(registered: Registered) -> scheduler_pb2.RegisterRes:
 
 
 def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float) -> Registered:
-    """A scheduler of the fixed part tells no lease."""
-    lease = _seconds("lease", message.lease, 0) or default_lease
+    """A scheduler of the fixed part tells no lease, and has no other way to refuse than ``success``."""
+    if not message.success:
+        raise Refused("the scheduler did not take the registration")
+    lease = _seconds("lease", message.lease) or default_lease
     return Registered(checked_id("workerID", message.workerID), lease)
 
 
@@ -269,7 +280,7 @@ def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
 def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
     """``Invalid`` for a lease that is none."""
     return HeartbeatAnswer(
-        lease=_seconds("lease", message.lease, 0),
+        lease=_seconds("lease", message.lease),
         acknowledged=tuple(message.acknowledged),
         describe=tuple(message.describe),
     )
@@ -291,16 +302,14 @@ def stream_from_pb(number: int) -> Stream:
         raise Invalid("stream", f"{number} is neither 0 (stdout) nor 1 (stderr)") from None
 
 
-def offset_from_pb(offset: int) -> int:
-    """``Invalid`` for one that is negative."""
-    return _size("offset", offset)
-
-
 def chunk_from_stream(message: worker_pb2.StreamJobRes) -> Chunk:
     """How long the stream is now, a message of it does not say."""
     return Chunk(message.output, message.offset, message.end)
 
 
-def chunk_from_read(message: worker_pb2.ReadOutputRes) -> Chunk:
-    """What there was when it was read."""
-    return Chunk(message.output, message.offset, message.end, message.size)
+def chunk_from_read(message: worker_pb2.ReadOutputRes, offset: int, most: int) -> Chunk:
+    """What there was when it was read; ``Invalid`` if that is not what was asked for."""
+    chunk = Chunk(message.output, message.offset, message.end, message.size)
+    if chunk.offset != offset or len(chunk.data) > most or chunk.next_offset > chunk.size:
+        raise Invalid("output", f"{len(chunk.data)} bytes from {chunk.offset} of {chunk.size} were not asked for")
+    return chunk

@@ -1,14 +1,16 @@
 """Certificates for serving and for dialling, and what is wrong with them before anything starts.
 
-The server reads its pair anew at each handshake after the files changed, so a
-rotation needs no restart; a pair that can't be read keeps the one before. A
-channel keeps the pair it was made with.
+Files are read anew after they changed, so a rotation needs no restart: by a
+server at the next handshake, by a client for the next channel. What can't be
+read, or does not fit together, leaves things as they were.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -17,6 +19,8 @@ from twisted.logger import Logger
 
 from scheduler.config import TlsFiles
 from scheduler.errors import Invalid
+
+T = TypeVar("T")
 
 _log = Logger()
 
@@ -51,28 +55,43 @@ def _read(field: str, path: Path) -> bytes:
         raise Invalid(field, f"{path} can't be read: {error.strerror}") from None
 
 
-def for_server(files: TlsFiles) -> grpc.ServerCredentials:
-    """To serve with; with a ``ca_file`` a client must show a certificate it signed."""
-    stamp = _stamp(files)
+class Current(Generic[T]):
+    """What is made of the files as they are now."""
 
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal stamp
+    def __init__(self, files: TlsFiles, make: Callable[[TlsFiles], T]) -> None:
+        self._files = files
+        self._make = make
+        self._stamp = _stamp(files)
+        self._made = make(files)
+
+    def get(self) -> T:
+        """Made anew if the files have changed; the same object as before if not, or if they can't be used."""
         try:
-            now = _stamp(files)
-            if now == stamp:
-                return None
-            check(files)
-            pair = _configuration(files)
+            stamp = _stamp(self._files)  # first: a change while they are read is seen the next time
+            if stamp != self._stamp:
+                check(self._files)
+                self._made = self._make(self._files)
+                self._stamp = stamp
+                _log.info("certificates were read anew", file=str(self._files.crt_file))
         except (OSError, Invalid) as error:
             _log.warn("certificates stay as they were: {why}", why=str(error))
-            return None
-        stamp = now
-        _log.info("certificates were read anew")
-        return pair
+        return self._made
+
+
+def for_server(files: TlsFiles) -> grpc.ServerCredentials:
+    """To serve with; with a ``ca_file`` a client must show a certificate it signed."""
+    current = Current(files, _configuration)
+    served = current.get()
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        """At each handshake; ``None`` keeps what is served."""
+        nonlocal served
+        before, served = served, current.get()
+        return None if served is before else served
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(files),
-        fetch,  # type: ignore[arg-type]  # None keeps the pair: documented by grpc, not in its stubs
+        served,
+        fetch,  # type: ignore[arg-type]  # None is documented by grpc, not in its stubs
         require_client_authentication=files.ca_file is not None,
     )
 

@@ -7,15 +7,18 @@ from typing import Any, TypeVar
 
 import grpc
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.config import TlsFiles
 from scheduler.configfile import Address
 from scheduler.errors import (
     DeadlineExceeded,
+    Invalid,
     SchedulerError,
+    ShuttingDown,
     Unavailable,
     Unreachable,
     Unsupported,
@@ -25,7 +28,7 @@ from scheduler.interfaces import ISchedulerClient
 from scheduler.model import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, status
-from scheduler.rpc.channel import DEADLINE, dial
+from scheduler.rpc.channel import DEADLINE, Dialler
 from scheduler.threads import Pool
 
 T = TypeVar("T")
@@ -38,21 +41,35 @@ DEFAULT_LEASE = 30.0
 class SchedulerClient(MultiService):
     """Usable while it runs as a service."""
 
-    def __init__(self, reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None) -> None:
+    def __init__(
+        self, reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None, deadline: float = DEADLINE
+    ) -> None:
+        """``deadline`` in seconds, of each call."""
         super().__init__()
         self._address = str(address)
         self._tls = tls
+        self._deadline = deadline
         self._pool = Pool(reactor, "scheduler-calls", 2)
         self._pool.setServiceParent(self)
+        self._dialler: Dialler | None = None
+        self._certificates: grpc.ChannelCredentials | None = None
         self._channel: grpc.Channel | None = None
+
+    def startService(self) -> None:
+        """``OSError`` when certificates can't be read."""
+        self._dialler = Dialler(self._tls)
+        super().startService()
 
     def stopService(self) -> Deferred[Any]:
         """Cuts what is under way; fires when no thread is left."""
+        self._hang_up()
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
+
+    def _hang_up(self) -> None:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        stopped: Deferred[Any] = super().stopService()
-        return stopped
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         request = convert.registration_to_pb(registration)
@@ -65,33 +82,44 @@ class SchedulerClient(MultiService):
         return self._call("Heartbeat", convert.heartbeat_to_pb(heartbeat), convert.answer_from_pb)
 
     def _call(self, method: str, request: Any, read: Callable[[Any], T]) -> Deferred[T]:
+        if self._dialler is None or not self.running:
+            return fail(ShuttingDown())
         if self._channel is None:
-            self._channel = dial(self._address, self._tls)
-        answer: Deferred[T] = self._pool.run(_call_thd, self._channel, self._address, method, request, read)
-        return answer
+            self._channel = self._dialler.dial(self._address)
+            self._certificates = self._dialler.certificates()
+        stub = scheduler_pb2_grpc.SchedulerStub(self._channel)
+        answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), method, request, read)
+        return answer.addErrback(self._failed)
 
+    def _failed(self, reason: Failure) -> Failure:
+        """A channel keeps the certificates it was made with; when it does not connect, newer ones may."""
+        assert self._dialler is not None
+        if reason.check(Unreachable, DeadlineExceeded) and self._certificates is not self._dialler.certificates():
+            self._hang_up()
+        return reason
 
-def _call_thd(channel: grpc.Channel, address: str, method: str, request: Any, read: Callable[[Any], T]) -> T:
-    try:
-        return read(getattr(scheduler_pb2_grpc.SchedulerStub(channel), method)(request, timeout=DEADLINE))
-    except grpc.RpcError as failure:
-        raise _understood(failure, address, method) from None
-    except ValueError:  # the channel was closed
-        raise Unreachable(address, kind="scheduler") from None
+    def _call_thd(self, call: Callable[..., Any], method: str, request: Any, read: Callable[[Any], T]) -> T:
+        try:
+            return read(call(request, timeout=self._deadline))
+        except grpc.RpcError as failure:
+            raise self._understood(failure, method) from None
+        except Invalid as error:
+            raise WorkerFault("scheduler", str(error)) from None
+        except ValueError:  # the channel was closed
+            raise Unreachable(f"scheduler at {self._address}") from None
 
-
-def _understood(failure: grpc.RpcError, address: str, method: str) -> SchedulerError:
-    told = status.told(failure)
-    if told is not None:
-        return told
-    match failure.code():
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return Unreachable(address, sent=True, kind="scheduler")
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"{method} at the scheduler", DEADLINE)
-        case grpc.StatusCode.UNIMPLEMENTED:
-            return Unsupported("scheduler", method)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Unavailable(f"the scheduler has no room for the call: {failure.details()}")
-        case _:
-            return WorkerFault("scheduler", failure.details() or failure.code().name)
+    def _understood(self, failure: grpc.RpcError, method: str) -> SchedulerError:
+        told = status.told(failure)
+        if told is not None:
+            return told
+        match failure.code():
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+                return Unreachable(f"scheduler at {self._address}", sent=True)
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return DeadlineExceeded(f"{method} at the scheduler", self._deadline)
+            case grpc.StatusCode.UNIMPLEMENTED:
+                return Unsupported("scheduler", method)
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return Unavailable(f"the scheduler has no room for the call: {failure.details()}")
+            case _:
+                return WorkerFault("scheduler", failure.details() or failure.code().name)

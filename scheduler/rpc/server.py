@@ -37,7 +37,11 @@ STOP_GRACE = 2.0
 
 @frozen
 class Limits:
-    """What one server takes on: ``threads`` calls at once, ``queue`` more that wait, ``streams`` per connection."""
+    """What one server takes on: ``threads`` calls at once, ``queue`` more that wait, ``streams`` per connection.
+
+    A call has its thread before its message is there, and may never send it. With
+    fewer streams than threads no connection can keep all others from being heard.
+    """
 
     threads: int
     queue: int
@@ -63,10 +67,9 @@ class Servicer:
         what: str,
         function: Callable[..., Any],
         *args: Any,
-        cap: float | None = None,
     ) -> Any:
         """What ``function`` answers on the reactor thread, within the client's deadline and ours."""
-        seconds = min(context.time_remaining(), self._deadline if cap is None else cap)
+        seconds = min(context.time_remaining(), self._deadline)
         return self.hop.call_thd(what, seconds, _for_request, request_id(context), function, *args)
 
     def fail_thd(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
@@ -118,12 +121,14 @@ class GrpcServer(Service):
         self._add = add
         self._names = names
         self._server: grpc.Server | None = None
+        self._threads: futures.ThreadPoolExecutor | None = None
 
     def privilegedStartService(self) -> None:
         """Bind; ``OSError`` naming the address where that can't be."""
         super().privilegedStartService()
+        self._threads = futures.ThreadPoolExecutor(self._limits.threads, thread_name_prefix="grpc")
         server = grpc.server(
-            futures.ThreadPoolExecutor(self._limits.threads, thread_name_prefix="grpc"),
+            self._threads,
             maximum_concurrent_rpcs=self._limits.threads + self._limits.queue,
             options=(
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
@@ -169,12 +174,14 @@ class GrpcServer(Service):
         self._servicer.hop.close()
         self._servicer.stop()
         server, self._server = self._server, None
+        threads, self._threads = self._threads, None
         stopped: Deferred[None] = Deferred()
 
         # Waiting blocks; the pools may be gone by then, so it has a thread of its own.
         def wait_thd() -> None:
-            if server is not None:
+            if server is not None and threads is not None:
                 server.stop(STOP_GRACE).wait(STOP_GRACE + 5.0)
+                threads.shutdown(wait=False, cancel_futures=True)
             self._reactor.callFromThread(stopped.callback, None)
 
         threading.Thread(target=wait_thd, name="grpc-stop", daemon=True).start()

@@ -7,8 +7,9 @@ than calls, and probes on others again. A call's deadline runs from when it was
 asked for: one that waited too long for its place is never made.
 
 A start must be known to have left or not. So each is preceded, on the same
-channel, by a health check: where that fails nothing was sent; what happens
-after it may have arrived.
+channel, by a health check: where that fails nothing was sent. After it only an
+answer that the worker gives before it looks at a call (no such method, no room)
+says that nothing was started.
 
 An output stream has a thread, which takes the next message off the wire only
 when the receiver is done with the one before.
@@ -25,8 +26,9 @@ import grpc
 from attrs import frozen
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.config import TlsFiles
@@ -37,6 +39,7 @@ from scheduler.errors import (
     NotFound,
     OffsetBeyondEnd,
     SchedulerError,
+    ShuttingDown,
     Unavailable,
     Unreachable,
     Unsupported,
@@ -46,7 +49,7 @@ from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.model import Chunk, Job, JobState, JobStatus, Stream, Worker
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, status
-from scheduler.rpc.channel import DEADLINE, Metadata, dial, request_metadata
+from scheduler.rpc.channel import DEADLINE, Dialler, Metadata, request_metadata
 from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
@@ -70,6 +73,7 @@ class _Line:
     """The channel of one worker, and what speaks over it."""
 
     address: str
+    certificates: grpc.ChannelCredentials | None
     channel: grpc.Channel
     worker: worker_pb2_grpc.WorkerStub
     health: health_pb2_grpc.HealthStub
@@ -79,9 +83,12 @@ class _Line:
 class WorkerClient(MultiService):
     """Usable while it runs as a service."""
 
-    def __init__(self, reactor: IReactorFromThreads, tls: TlsFiles | None) -> None:
+    def __init__(self, reactor: IReactorFromThreads, tls: TlsFiles | None, deadline: float = DEADLINE) -> None:
+        """``deadline`` in seconds, of everything but streams."""
         super().__init__()
         self._tls = tls
+        self._deadline = deadline
+        self._dialler: Dialler | None = None
         self._hop = Hop(reactor)
         self._calls = Pool(reactor, "worker-calls", CALL_THREADS)
         self._reads = Pool(reactor, "worker-reads", READ_THREADS)
@@ -89,10 +96,15 @@ class WorkerClient(MultiService):
         self._streams = Pool(reactor, "worker-streams", STREAMS)
         for pool in (self._calls, self._reads, self._probes, self._streams):
             pool.setServiceParent(self)
-        self._call_limit = Limiter("calls to worker", CALLS, QUEUE)
-        self._read_limit = Limiter("output reads from worker", CALLS, QUEUE)
+        self._call_limit = Limiter("worker calls", CALLS, QUEUE)
+        self._read_limit = Limiter("output reads", CALLS, QUEUE)
         self._lines: dict[str, _Line] = {}
         self._open: set[_Stream] = set()
+
+    def startService(self) -> None:
+        """``OSError`` when certificates can't be read."""
+        self._dialler = Dialler(self._tls)
+        super().startService()
 
     def stopService(self) -> Deferred[Any]:
         """Cuts what is under way; fires when no thread is left."""
@@ -110,7 +122,8 @@ class WorkerClient(MultiService):
             line.channel.close()
 
     def probe(self, worker: Worker) -> Deferred[None]:
-        return self._probes.run(_check_thd, self._line(worker), worker.name, CHECK_DEADLINE)
+        seconds = min(self._deadline, CHECK_DEADLINE)
+        return self._on_line(worker, lambda line: self._probes.run(_check_thd, line, worker.name, seconds))
 
     def start_job(self, worker: Worker, job: Job) -> Deferred[JobStatus]:
         if worker.classic:
@@ -135,6 +148,7 @@ class WorkerClient(MultiService):
         if len(self._open) >= STREAMS:
             raise Busy("output streams", STREAMS)
         request = worker_pb2.StreamJobReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset)
+        metadata = request_metadata()
         opened = _Stream(self._hop, deliver)
         self._open.add(opened)
 
@@ -142,20 +156,36 @@ class WorkerClient(MultiService):
             self._open.discard(opened)
             return result
 
-        pumping = self._streams.run(opened.pump_thd, self._line(worker), worker.name, request, request_metadata())
+        pumping = self._on_line(
+            worker, lambda line: self._streams.run(opened.pump_thd, line, worker.name, request, metadata)
+        )
         opened.follow(pumping.addBoth(closed))
         return opened
 
-    def _line(self, worker: Worker) -> _Line:
+    def _on_line(self, worker: Worker, call: Callable[[_Line], Deferred[T]]) -> Deferred[T]:
+        """Make a call on the worker's channel, which is made now if there is none to its address."""
+        if self._dialler is None or not self.running:
+            return fail(ShuttingDown())
         line = self._lines.get(worker.id)
         if line is None or line.address != worker.address:
             self.forget(worker.id)
-            channel = dial(worker.address, self._tls)
-            line = _Line(
-                worker.address, channel, worker_pb2_grpc.WorkerStub(channel), health_pb2_grpc.HealthStub(channel)
+            channel = self._dialler.dial(worker.address)
+            line = self._lines[worker.id] = _Line(
+                worker.address,
+                self._dialler.certificates(),
+                channel,
+                worker_pb2_grpc.WorkerStub(channel),
+                health_pb2_grpc.HealthStub(channel),
             )
-            self._lines[worker.id] = line
-        return line
+        return call(line).addErrback(self._failed, worker.id, line)
+
+    def _failed(self, reason: Failure, worker_id: str, line: _Line) -> Failure:
+        """A channel keeps the certificates it was made with; when it does not connect, newer ones may."""
+        assert self._dialler is not None
+        unreachable = reason.check(Unreachable, DeadlineExceeded)
+        if unreachable and self._lines.get(worker_id) is line and line.certificates is not self._dialler.certificates():
+            self.forget(worker_id)
+        return reason
 
     def _call(self, worker: Worker, call_thd: Callable[..., T], request: Any, output: bool = False) -> Deferred[T]:
         asked = time.monotonic()
@@ -163,12 +193,12 @@ class WorkerClient(MultiService):
         metadata = request_metadata()
 
         def timed_thd(line: _Line) -> T:
-            seconds = asked + DEADLINE - time.monotonic()
+            seconds = asked + self._deadline - time.monotonic()
             if seconds <= 0:
-                raise Busy(f"calls to worker {worker.name!r}", CALLS)
+                raise Busy(f"places for calls to worker {worker.name!r}", CALLS)
             return call_thd(line, worker.name, request, seconds, metadata)
 
-        return limit.run(worker.id, lambda: pool.run(timed_thd, self._line(worker)))
+        return limit.run(worker.id, lambda: self._on_line(worker, lambda line: pool.run(timed_thd, line)))
 
 
 @implementer(IOutputStream)
@@ -216,7 +246,7 @@ class _Stream:
                 chunk = convert.chunk_from_stream(message)
                 self._hop.call_thd("receiver of output", HOLD_DEADLINE, self._deliver_one, chunk)
         except grpc.RpcError as failure:
-            raise _understood(failure, worker, "StreamJob", STREAM_DEADLINE) from None
+            raise _understood(failure, worker, "StreamJob", request.jobID, STREAM_DEADLINE) from None
         except ValueError:  # the channel was closed
             raise Unreachable(worker) from None
         finally:
@@ -277,7 +307,7 @@ def _query_thd(
 
 def _read_thd(line: _Line, worker: str, request: worker_pb2.ReadOutputReq, seconds: float, metadata: Metadata) -> Chunk:
     answer = _made_thd(line.worker.ReadOutput, "ReadOutput", worker, request, seconds, metadata)
-    return convert.chunk_from_read(answer)
+    return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
 
 
 def _made_thd(
@@ -286,7 +316,7 @@ def _made_thd(
     try:
         return method(request, timeout=seconds, metadata=metadata)
     except grpc.RpcError as failure:
-        raise _understood(failure, worker, name, seconds) from None
+        raise _understood(failure, worker, name, request.jobID, seconds) from None
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(worker, sent=True) from None
 
@@ -301,21 +331,21 @@ def _read_answer(worker: str, read: Callable[[], T]) -> T:
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
-def _understood(failure: grpc.RpcError, worker: str, method: str, seconds: float) -> SchedulerError:
+def _understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, seconds: float) -> SchedulerError:
     """The error the caller is promised for what the worker, or gRPC, answered."""
     told = status.told(failure)
-    if isinstance(told, NotFound | OffsetBeyondEnd | Unavailable):
+    if isinstance(told, NotFound | OffsetBeyondEnd | Busy):
         return told
     match failure.code():
         case grpc.StatusCode.UNIMPLEMENTED:
             return Unsupported(worker, method)
         case grpc.StatusCode.NOT_FOUND:
-            return NotFound("job", "of this call")
+            return NotFound("job", job_id)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return Unavailable(f"worker {worker!r} has no room for the call: {failure.details()}", retry_after=1)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return Unreachable(worker, sent=True)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"{method} on worker {worker!r}", seconds)
+            return DeadlineExceeded(f"{method} on worker {worker!r}", round(seconds, 1))
         case _:
             return WorkerFault(worker, failure.details() or failure.code().name)

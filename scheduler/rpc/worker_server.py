@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
 
 from scheduler.config import TlsFiles
 from scheduler.configfile import Address
@@ -43,7 +44,8 @@ CHUNK = 1024 * 1024
 #: Seconds after which a stream looks at its file without having been woken.
 LOOK_AGAIN = 30.0
 
-_LIMITS = Limits(threads=STREAMS + RESERVE, queue=64, streams=STREAMS + RESERVE)
+# One connection gets what the scheduler needs: all streams and the reserve; as many again are there for others.
+_LIMITS = Limits(threads=STREAMS + 2 * RESERVE, queue=64, streams=STREAMS + RESERVE)
 
 
 def worker_server(
@@ -114,23 +116,23 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
             self.fail_thd(context, error)
 
     def _stop_and_wait_thd(self, job_id: str, context: grpc.ServicerContext) -> JobStatus:
-        ends: list[Any] = []
+        waiting: list[Deferred[Any]] = []
+        ends: list[JobStatus | Failure] = []
 
-        def begin(wake: threading.Event) -> Deferred[None] | None:
-            """Fires at once when the stop is refused, and leaves the end to ``ends``."""
-            ended = self._runner.stop(job_id, True)
-            ended.addCallbacks(ends.append, ends.append).addBoth(lambda _: wake.set())
-            return None
+        def begin(wake: threading.Event) -> None:
+            waiting.append(self._runner.stop(job_id, True))
+            waiting[0].addBoth(ends.append).addBoth(lambda _: wake.set())
 
         with self._stops.one(), self._waking(context) as wake:
             self.answer_thd(context, "StopJob", begin, wake)
             seconds = min(context.time_remaining(), STOP_WAIT)
             woken = wake.wait(seconds)
             if not ends:
-                raise ShuttingDown() if woken else DeadlineExceeded(f"end of job {job_id}", seconds)
-        if isinstance(ends[0], JobStatus):
-            return ends[0]
-        raise ends[0].value
+                self._reactor.callFromThread(waiting[0].cancel)
+                raise ShuttingDown() if woken else DeadlineExceeded(f"end of job {job_id}", round(seconds, 1))
+        if isinstance(ends[0], Failure):
+            ends[0].raiseException()
+        return ends[0]
 
     def QueryJob(self, request: worker_pb2.QueryJobReq, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
         try:
@@ -141,8 +143,8 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     def ReadOutput(self, request: worker_pb2.ReadOutputReq, context: grpc.ServicerContext) -> worker_pb2.ReadOutputRes:
         try:
             stream = convert.stream_from_pb(request.stream)
-            offset = convert.offset_from_pb(request.offset)
-            size = min(convert.offset_from_pb(request.max), CHUNK)
+            offset = convert.checked_size("offset", request.offset)
+            size = min(convert.checked_size("max", request.max), CHUNK)
             chunk = self._runner.read_output_thd(request.jobID, stream, offset, size)
             return worker_pb2.ReadOutputRes(output=chunk.data, offset=chunk.offset, end=chunk.end, size=chunk.size)
         except Exception as error:
@@ -153,10 +155,10 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     ) -> Iterator[worker_pb2.StreamJobRes]:
         try:
             stream = convert.stream_from_pb(request.stream)
-            offset = convert.offset_from_pb(request.offset)
+            offset = convert.checked_size("offset", request.offset)
             with self._streams.one(), self._waking(context) as wake:
                 unwatch = self.answer_thd(
-                    context, "StreamJob", self._runner.watch_output, request.jobID, stream, wake.set, cap=DEADLINE
+                    context, "StreamJob", self._runner.watch_output, request.jobID, stream, wake.set
                 )
                 try:
                     yield from self._stream_thd(request.jobID, stream, offset, context, wake)
