@@ -12,7 +12,7 @@ import fcntl
 import os
 
 #: As much as one call moves at most, so that one stream can't starve the other.
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 18
 
 
 class Pump:
@@ -23,8 +23,6 @@ class Pump:
         self._file = os.open(path, os.O_WRONLY)
         #: ``write_end`` is for the job; close it here once the job has it. ``source`` is -1 once it is closed.
         self.source, self.write_end = os.pipe()
-        #: Bytes in the file.
-        self.size = 0
         #: Why the file could take no more.
         self.error = ""
         os.set_blocking(self.source, False)
@@ -38,7 +36,6 @@ class Pump:
         except OSError as error:
             self.error = os.strerror(error.errno or 0)
             moved = 0
-        self.size += moved
         if not moved:
             self.close()
         return moved

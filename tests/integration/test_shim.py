@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -205,6 +206,17 @@ class OutputTests(RunningCase):
         self.assertEqual((status.reason, status.stdout_bytes), ("", 800 * 65536))
         written = self.worker.output(job, Stream.STDERR).decode()
         self.assertEqual(hashlib.sha256(self.worker.output(job)).hexdigest(), written)
+
+    async def test_all_of_it(self) -> None:
+        """What is in the pipe when the job has ended is not lost, however much."""
+        source = (
+            "import fcntl, os, signal; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n"
+            "os.kill(os.getppid(), signal.SIGSTOP); os.write(1, b'x' * (1 << 20)); os._exit(0)"
+        )
+        job = await self.worker.start(sys.executable, "-c", source)
+        await gone(self.worker.spool(job).read_start()["pid"])
+        os.kill(self.worker.shim(job).pid, signal.SIGCONT)
+        self.assertEqual((await self.worker.ended(job)).stdout_bytes, 1 << 20)
 
     async def test_closed(self) -> None:
         """A job that closes its output runs on."""
