@@ -179,6 +179,7 @@ class LimiterTests(SynchronousTestCase):
         waiting = self.call()
         self.assertEqual(len(self.begun), 2)
         self.begun[0].errback(Invalid("x", "is none"))
+        self.assertIsNone(self.successResultOf(self.begun[0]))
         self.assertEqual(len(self.begun), 3)
         self.assertNoResult(waiting)
 
