@@ -24,15 +24,16 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from twisted.internet.base import ReactorBase
 from twisted.python import usage
 
-from scheduler import __version__
+from scheduler import __version__, systemd
 from scheduler.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
 from scheduler.configfile import Address, ConfigError
 from scheduler.errors import Invalid
+from scheduler.services import Step
 
 
 class StateDir:
@@ -75,6 +76,26 @@ class StateDir:
     def remove_endpoints(self) -> None:
         """Nothing listens any more."""
         self._endpoints.unlink(missing_ok=True)
+
+
+class Listening(Protocol):
+    """A server; ``bound`` is where it listens, once it does."""
+
+    bound: Address | None
+
+
+def announcement(state: StateDir, **servers: Listening) -> Step:
+    """The last to start and the first to stop: says where the servers listen, and to systemd that they do."""
+
+    def ready() -> None:
+        state.write_endpoints(**{name: str(server.bound) for name, server in servers.items()})
+        systemd.notify(systemd.READY)
+
+    def stopping() -> None:
+        systemd.notify(systemd.STOPPING)
+        state.remove_endpoints()
+
+    return Step(ready, stopping)
 
 
 def use_monotonic_time(reactor: ReactorBase) -> None:

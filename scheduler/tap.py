@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from scheduler import startup, systemd
+from scheduler import startup
 from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
 from scheduler.cluster.addresses import DialRule, resolving
@@ -54,14 +54,6 @@ def makeService(options: Options) -> IService:
     site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)
     http = HttpServer(reactor, config.http_server.addr, site)
 
-    def ready() -> None:
-        state.write_endpoints(http=str(http.bound), grpc=str(grpc.bound))
-        systemd.notify(systemd.READY)
-
-    def stopping() -> None:
-        systemd.notify(systemd.STOPPING)
-        state.remove_endpoints()
-
     top = LoggingService(reactor, options.parent, config.log_format)
     parts = Ordered(reactor)
     parts.setServiceParent(top)
@@ -74,7 +66,7 @@ def makeService(options: Options) -> IService:
         Polling(reactor, ledger.registry, cluster.query),
         grpc,
         http,
-        Step(start=ready, stop=stopping),
+        startup.announcement(state, http=http, grpc=grpc),
     ):
         part.setServiceParent(parts)
     return top

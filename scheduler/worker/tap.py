@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from scheduler import __version__, startup, systemd
+from scheduler import __version__, startup
 from scheduler.logs import LoggingService
 from scheduler.model import Registration
 from scheduler.rpc import credentials
@@ -62,14 +62,6 @@ def makeService(options: Options) -> IService:
             version=__version__,
         )
 
-    def ready() -> None:
-        state.write_endpoints(grpc=str(grpc.bound))
-        systemd.notify(systemd.READY)
-
-    def stopping() -> None:
-        systemd.notify(systemd.STOPPING)
-        state.remove_endpoints()
-
     top = LoggingService(reactor, options.parent, config.log_format)
     parts = Ordered(reactor)
     parts.setServiceParent(top)
@@ -81,7 +73,7 @@ def makeService(options: Options) -> IService:
         scheduler,
         grpc,
         Membership(reactor, scheduler, jobs, facts, state.path / "worker_id", random.SystemRandom()),
-        Step(start=ready, stop=stopping),
+        startup.announcement(state, grpc=grpc),
     ):
         part.setServiceParent(parts)
     return top

@@ -99,12 +99,9 @@ async def test_daemonized(daemons: Make) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_request_id(daemons: Make) -> None:
+async def test_request_id(cluster: tuple[Daemon, Daemon]) -> None:
     """A request's id is in its answer and in the log lines of both daemons."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
-    worker.start()
+    scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
     job = {"worker": "w1", "command": "true"}
@@ -144,12 +141,9 @@ async def test_mutual_tls(daemons: Make, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_stop_under_load(daemons: Make) -> None:
+async def test_stop_under_load(cluster: tuple[Daemon, Daemon]) -> None:
     """SIGTERM ends a scheduler with a hundred streams open soon, none of them with an end that is not one."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
-    worker.start()
+    scheduler, _ = cluster
     api = Api(scheduler)
     await api.online()
     job = await api.submit(command="sh", args=["-c", "while :; do echo x; sleep 0.1; done"])
@@ -163,12 +157,9 @@ def _count(folder: str, pid: int) -> int:
 
 
 @pytest_twisted.ensureDeferred
-async def test_garbage(daemons: Make) -> None:
+async def test_garbage(cluster: tuple[Daemon, Daemon]) -> None:
     """Bad requests over a real socket give no 500 and no traceback, and cost no descriptor and no thread."""
-    scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
-    worker.start()
+    scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
     for _ in range(3):  # what is made once is there
