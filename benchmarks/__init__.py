@@ -1,0 +1,1 @@
+"""What Scheduler costs, measured on the real daemons: ``make bench``."""

@@ -1,0 +1,223 @@
+"""Measure, and print a table: ``python -m benchmarks [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+from attrs import frozen
+
+from benchmarks.daemons import Running, call, running
+
+#: A job's clock is the reader's: CLOCK_MONOTONIC is one for the whole machine.
+_TICKER = """
+import time
+for _ in range({n}):
+    time.sleep(0.02)
+    print(time.monotonic_ns(), flush=True)
+"""
+
+
+@frozen
+class Row:
+    """One line of the table."""
+
+    what: str
+    figure: str
+    n: str
+    note: str = ""
+
+
+def _latency(seconds: list[float]) -> str:
+    ordered = sorted(seconds)
+    p99 = ordered[int(len(ordered) * 0.99) - 1]
+    return f"p50 {statistics.median(ordered) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"
+
+
+def _timed(times: int, once: Callable[[], object]) -> list[float]:
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        once()
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def submit(daemons: Running, quick: bool) -> list[Row]:
+    """From the POST to the end of ``echo``, and to its first byte."""
+    connection, n = daemons.connect(), 30 if quick else 300
+    job = {"worker": "w1", "command": "echo", "args": ["hi"]}
+
+    def to_end() -> None:
+        assert call(connection, "POST", "/v1/jobs?wait=30", job)["exit_code"] == 0
+
+    firsts: list[float] = []
+
+    def to_first_byte() -> None:
+        began = time.perf_counter()
+        connection.request("POST", "/v1/jobs?follow=1", body=json.dumps(job))
+        answer = connection.getresponse()
+        assert answer.read(1) == b"h"
+        firsts.append(time.perf_counter() - began)
+        answer.read()
+
+    _timed(10, to_end)
+    ends = _timed(n, to_end)
+    _timed(n, to_first_byte)
+    return [
+        Row("submit to end of `echo`, one after another", _latency(ends), str(n)),
+        Row("submit to first output byte", _latency(firsts), str(n)),
+    ]
+
+
+def starts(daemons: Running, quick: bool) -> list[Row]:
+    """How many ``POST /start`` of ``true`` are answered a second."""
+    n, clients = 100 if quick else 1000, 16
+    left = iter(range(n))
+
+    def client() -> None:
+        connection = daemons.connect()
+        for _ in left:
+            call(connection, "POST", "/start", {"worker_id": "w1", "command": "true"})
+
+    began = time.perf_counter()
+    _together([client] * clients)
+    return [Row(f"`/start` of `true`, {clients} clients", f"{n / (time.perf_counter() - began):.0f} /s", str(n))]
+
+
+def _together(functions: list[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def live(daemons: Running, quick: bool) -> list[Row]:
+    """From a line's writing in the job to its reading by a follower."""
+    connection, n = daemons.connect(), 50 if quick else 300
+    job = {"worker": "w1", "command": sys.executable, "args": ["-c", _TICKER.format(n=n)]}
+    connection.request("POST", "/v1/jobs?follow=1", body=json.dumps(job))
+    answer = connection.getresponse()
+    delays = [(time.monotonic_ns() - int(line)) / 1e9 for line in answer]
+    assert len(delays) == n
+    return [Row("byte written to byte read", _latency(delays), str(n))]
+
+
+def queries(daemons: Running, quick: bool) -> list[Row]:
+    """``/query`` of unfinished jobs, each asked of the worker, beside a route that does nothing."""
+    if shutil.which("wrk") is None:
+        return [Row("`/query` proxied", "skipped", "", "wrk is not here")]
+    connection, seconds = daemons.connect(), 2 if quick else 10
+    jobs = [
+        call(connection, "POST", "/v1/jobs", {"worker": "w1", "command": "sleep", "args": ["600"]})["id"]
+        for _ in range(64)
+    ]
+    rows = []
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        bodies = ", ".join(f"'{json.dumps({'worker_id': 'w1', 'job_id': job})}'" for job in jobs)
+        # Requests for one job at one moment share a call; so each goes to another job.
+        script.write(f"bodies = {{{bodies}}}\nn = 0\nfunction request()\n n = n % #bodies + 1\n")
+        script.write(' return wrk.format("POST", "/query", nil, bodies[n])\nend\n')
+        script.flush()
+        for connections in (1, 16, 64):
+            proxied = _wrk(daemons, connections, seconds, "/query", "-s", script.name)
+            nothing = _wrk(daemons, connections, seconds, "/healthz")
+            note = f"{proxied / nothing:.2f} of `/healthz` ({nothing:.0f} /s)"
+            rows.append(
+                Row(
+                    f"`/query` proxied, {connections} connections",
+                    f"{proxied:.0f} /s",
+                    f"{proxied * seconds:.0f}",
+                    note,
+                )
+            )
+    call(connection, "POST", "/v1/jobs/stop?state=running")
+    return rows
+
+
+def _wrk(daemons: Running, connections: int, seconds: int, path: str, *more: str) -> float:
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *more, f"http://{daemons.http}{path}"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in printed, printed
+    found = re.search(r"Requests/sec: *([0-9.]+)", printed)
+    assert found is not None, printed
+    return float(found[1])
+
+
+def throughput(daemons: Running, quick: bool) -> list[Row]:
+    """A large output, followed while it is written and read when it is there, and what memory that takes."""
+    size = 100_000_000 if quick else 1_000_000_000
+    job = {"worker": "w1", "command": "head", "args": ["-c", str(size), "/dev/zero"]}
+    rows = []
+    for followers in (1, 10):
+        daemons.reset_peak()
+        connection = daemons.connect()
+        began = time.perf_counter()
+        job_id = call(connection, "POST", "/v1/jobs", job)["id"]
+        path = f"/v1/jobs/{job_id}/output?follow=1"
+        _together([lambda path=path: _download(daemons.connect(), path, size)] * followers)
+        rows.append(_throughput_row(daemons, f"followed live by {followers}", size * followers, began))
+    daemons.reset_peak()
+    began = time.perf_counter()
+    _download(daemons.connect(), f"/v1/jobs/{job_id}/output", size)
+    rows.append(_throughput_row(daemons, "read by one when it has ended", size, began))
+    return rows
+
+
+def _download(connection: http.client.HTTPConnection, path: str, size: int) -> None:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    buffer, got = bytearray(1 << 20), 0
+    while read := answer.readinto(buffer):
+        got += read
+    assert got == size, (got, size)
+
+
+def _throughput_row(daemons: Running, what: str, size: int, began: float) -> Row:
+    rate = size / (time.perf_counter() - began) / 1e6
+    scheduler, worker = daemons.peak_rss()
+    return Row(
+        f"output {what}",
+        f"{rate:.0f} MB/s in all",
+        f"{size / 1e9:g} GB",
+        f"peak RSS scheduler {scheduler:.0f} MiB, worker {worker:.0f} MiB",
+    )
+
+
+MEASUREMENTS = (submit, starts, live, queries, throughput)
+
+
+def main() -> None:
+    """All, or those named."""
+    names = {measure.__name__: measure for measure in MEASUREMENTS}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all unless named")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(names):
+        parser.error(f"{', '.join(sorted(unknown))}: must be of {', '.join(names)}")
+    print(
+        f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}\n"
+    )
+    print("| what | figure | n | |\n| --- | --- | --- | --- |")
+    for name in options.names or names:
+        with running() as daemons:  # anew for each, so none pays for another
+            for row in names[name](daemons, options.quick):
+                print(f"| {row.what} | {row.figure} | {row.n} | {row.note} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

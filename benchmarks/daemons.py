@@ -1,0 +1,109 @@
+"""A real scheduler and a real worker on loopback, for as long as a measurement takes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+
+@frozen
+class Running:
+    """Both daemons: where HTTP is served, the worker's id and the two process ids."""
+
+    http: str
+    worker_id: str
+    scheduler_pid: int
+    worker_pid: int
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection of its own."""
+        return http.client.HTTPConnection(self.http, timeout=120)
+
+    def peak_rss(self) -> tuple[float, float]:
+        """The most memory scheduler and worker have had so far, MiB."""
+        return _peak(self.scheduler_pid), _peak(self.worker_pid)
+
+    def reset_peak(self) -> None:
+        """Count the peak from now on."""
+        for pid in (self.scheduler_pid, self.worker_pid):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _peak(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError(pid)
+
+
+def call(connection: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> Any:
+    """The document of a request that must succeed."""
+    connection.request(method, path, body=None if body is None else json.dumps(body))
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.status >= 400:
+        raise RuntimeError(text.decode())
+    return json.loads(text)
+
+
+@contextmanager
+def running() -> Iterator[Running]:
+    """Start both, wait until the worker is online, end both and all they started."""
+    with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as folder:
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            server = '[grpc_server]\naddr = "127.0.0.1:0"\n'
+            processes.append(_start("scheduler", folder, server + '[http_server]\naddr = "127.0.0.1:0"\n'))
+            endpoints = _endpoints(folder, "scheduler")
+            more = f'[scheduler]\naddr = "{endpoints["grpc"]}"\n[worker]\nname = "w1"\nslots = 1000\n'
+            processes.append(_start("worker", folder, server + more))
+            _endpoints(folder, "worker")
+            yield _online(endpoints["http"], *(process.pid for process in processes))
+        finally:
+            for process in reversed(processes):
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+
+
+def _start(program: str, folder: str, config: str) -> subprocess.Popen[bytes]:
+    file = Path(folder, f"{program}.toml")
+    file.write_text(f'state_dir = "{program}"\n{config}')
+    twistd = Path(sys.executable).with_name("twistd")
+    log = os.open(Path(folder, f"{program}.log"), os.O_CREAT | os.O_WRONLY)
+    try:
+        return subprocess.Popen([twistd, "-n", program, "-c", file], stdout=log, stderr=log, cwd=folder)
+    finally:
+        os.close(log)
+
+
+def _endpoints(folder: str, program: str) -> dict[str, str]:
+    file = Path(folder, program, "endpoints.json")
+    deadline = time.monotonic() + 30
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(Path(folder, f"{program}.log").read_text())
+        time.sleep(0.02)
+    found: dict[str, str] = json.loads(file.read_text())
+    return found
+
+
+def _online(http_address: str, scheduler_pid: int, worker_pid: int) -> Running:
+    connection = http.client.HTTPConnection(http_address, timeout=30)
+    for _ in range(1500):
+        workers = call(connection, "GET", "/v1/workers")["workers"]
+        if workers and workers[0]["state"] == "online":
+            return Running(http_address, workers[0]["id"], scheduler_pid, worker_pid)
+        time.sleep(0.02)
+    raise TimeoutError("the worker does not come online")
