@@ -106,7 +106,7 @@ class SchedulerClient(MultiService):
         except Invalid as error:
             raise WorkerFault("scheduler", str(error)) from None
         except ValueError:  # the channel was closed
-            raise Unreachable(f"scheduler at {self._address}") from None
+            raise Unreachable(self._address, kind="scheduler") from None
 
     def _understood(self, failure: grpc.RpcError, method: str) -> SchedulerError:
         told = status.told(failure)
@@ -114,7 +114,7 @@ class SchedulerClient(MultiService):
             return told
         match failure.code():
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-                return Unreachable(f"scheduler at {self._address}", sent=True)
+                return Unreachable(self._address, sent=True, kind="scheduler")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return DeadlineExceeded(f"{method} at the scheduler", self._deadline)
             case grpc.StatusCode.UNIMPLEMENTED:

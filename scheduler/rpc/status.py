@@ -47,7 +47,7 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.DeadlineExceeded: Row(StatusCode.DEADLINE_EXCEEDED, {"what": str, "seconds": float}),
     errors.StartUnanswered: Row(StatusCode.UNKNOWN, {"worker": str, "job_id": str}),
     errors.Unavailable: Row(StatusCode.UNAVAILABLE, _UNAVAILABLE),
-    errors.Unreachable: Row(StatusCode.UNAVAILABLE, {"worker": str, "sent": bool}),
+    errors.Unreachable: Row(StatusCode.UNAVAILABLE, {"name": str, "sent": bool, "kind": str}),
     errors.NoFreeSlot: Row(StatusCode.RESOURCE_EXHAUSTED, _UNAVAILABLE),
     errors.Busy: Row(StatusCode.RESOURCE_EXHAUSTED, {"what": str, "limit": int}),
     errors.StoreFailed: Row(StatusCode.UNAVAILABLE, _UNAVAILABLE),
