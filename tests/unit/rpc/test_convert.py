@@ -1,0 +1,284 @@
+"""Between messages and values: nothing is lost on the way, and nothing gets in that is none."""
+
+import math
+import signal
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import Invalid, Refused
+from scheduler.model import (
+    Chunk,
+    Heartbeat,
+    HeartbeatAnswer,
+    JobReport,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Registered,
+    Registration,
+    Stream,
+)
+from scheduler.pb import scheduler_pb2, worker_pb2
+from scheduler.rpc import convert
+
+INT64 = st.integers(0, 2**63 - 1)
+INT32 = st.integers(-(2**31), 2**31 - 1)
+TEXTS = st.dictionaries(st.text(), st.text(), max_size=4)
+IDS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+TIMES = st.none() | st.floats(0.001, convert._END_OF_TIME)
+SECONDS = st.floats(0, allow_nan=False, allow_infinity=False)
+
+SPECS = st.builds(
+    JobSpec,
+    command=st.text(),
+    args=st.lists(st.text()).map(tuple),
+    path=st.text(),
+    env=TEXTS,
+    cwd=st.text(),
+    stdin=st.none() | st.binary(),
+    script=st.none() | st.binary(),
+    timeout=st.none() | SECONDS,
+    stop_grace=SECONDS,
+    labels=TEXTS,
+    merge_stderr=st.booleans(),
+)
+STATUSES = st.builds(
+    JobStatus,
+    job_id=IDS,
+    state=st.sampled_from([JobState.RUNNING, *(state for state in JobState if state.final)]),
+    reason=st.text(),
+    started_at=TIMES,
+    finished_at=TIMES,
+    exit_code=st.none() | INT32,
+    signal=st.none() | st.text(min_size=1),
+    stdout_bytes=st.none() | INT64,
+    stderr_bytes=st.none() | INT64,
+    tree=st.text(),
+    leftover=st.lists(INT32).map(tuple),
+    output_error=st.text(),
+)
+REPORTS = st.builds(JobReport, STATUSES) | st.builds(JobReport, STATUSES, SPECS, TIMES)
+REGISTRATIONS = st.builds(
+    Registration,
+    address=st.text(),
+    worker_id=st.text(),
+    name=st.text(),
+    labels=TEXTS,
+    slots=st.none() | st.integers(0, 2**32 - 1),
+    boot_id=st.text(),
+    version=st.text(),
+)
+FEW_REPORTS = st.lists(REPORTS, max_size=3).map(tuple)
+
+NO_SECONDS = (math.nan, math.inf, -math.inf, -1.0)
+NO_TIMES = (*NO_SECONDS, 1e300)
+NO_IDS = ("", "a/b", "..", "x" * 65, "a\n", "ä")
+
+
+def sent(message):
+    """As it arrives."""
+    return type(message).FromString(message.SerializeToString())
+
+
+class RoundTrip(SynchronousTestCase):
+    """Each value arrives as the same value."""
+
+    @given(IDS | st.just(""), SPECS, TIMES)
+    def test_start(self, job_id: str, spec: JobSpec, created_at: float | None) -> None:
+        """A job's spec, with the id and the time of the scheduler."""
+        message = sent(convert.start_to_pb(job_id, spec, created_at))
+        self.assertEqual(message.jobID, job_id)
+        self.assertEqual(convert.spec_from_pb(message), spec)
+        self.assertEqual(convert.created_at_from_pb(message), created_at)
+
+    @given(STATUSES)
+    def test_status(self, status: JobStatus) -> None:
+        """How a job is."""
+        self.assertEqual(convert.status_from_pb(sent(convert.status_to_pb(status))), status)
+
+    @given(STATUSES)
+    def test_query(self, status: JobStatus) -> None:
+        """The answer to a query carries it whole, and the fixed part beside it is true."""
+        message = sent(convert.query_to_pb(status))
+        self.assertEqual(convert.query_from_pb(status.job_id, message), status)
+        self.assertEqual(message.done, status.state.final)
+        self.assertEqual(message.error, status.state.final and status.state is not JobState.SUCCEEDED)
+        self.assertEqual(bool(message.errorText), message.error)
+
+    @given(IDS, st.text(min_size=1), st.lists(IDS).map(tuple), FEW_REPORTS, FEW_REPORTS)
+    def test_heartbeat(self, worker_id: str, boot_id: str, running: tuple, ended: tuple, described: tuple) -> None:
+        """A sign of life with its reports."""
+        heartbeat = Heartbeat(worker_id, boot_id, running, ended, described)
+        self.assertEqual(convert.heartbeat_from_pb(sent(convert.heartbeat_to_pb(heartbeat))), heartbeat)
+
+    @given(SECONDS, st.lists(IDS).map(tuple), st.lists(IDS).map(tuple))
+    def test_answer(self, lease: float, acknowledged: tuple, describe: tuple) -> None:
+        """The answer to it."""
+        answer = HeartbeatAnswer(lease, acknowledged, describe)
+        self.assertEqual(convert.answer_from_pb(sent(convert.answer_to_pb(answer))), answer)
+
+    @given(REGISTRATIONS)
+    def test_registration(self, registration: Registration) -> None:
+        """What a worker says of itself."""
+        self.assertEqual(convert.registration_from_pb(sent(convert.registration_to_pb(registration))), registration)
+
+    @given(IDS, st.floats(0.001, 1e9))
+    def test_registered(self, worker_id: str, lease: float) -> None:
+        """The answer to that."""
+        registered = Registered(worker_id, lease)
+        self.assertEqual(convert.registered_from_pb(sent(convert.registered_to_pb(registered)), 30), registered)
+
+    def test_streams(self) -> None:
+        """The two streams keep their names."""
+        for stream in Stream:
+            self.assertIs(convert.stream_from_pb(convert.stream_to_pb(stream)), stream)
+
+
+class Untrusted(SynchronousTestCase):
+    """What can't be is refused by its name on the wire."""
+
+    def refused(self, field: str, read, *args: object) -> None:
+        self.assertEqual(self.assertRaises(Invalid, read, *args).field, field)
+
+    def test_seconds(self) -> None:
+        """Seconds are finite and not negative."""
+        for bad in NO_SECONDS:
+            self.refused("timeout", convert.spec_from_pb, worker_pb2.StartJobReq(timeout=bad))
+            self.refused("stopGrace", convert.spec_from_pb, worker_pb2.StartJobReq(stopGrace=bad))
+            self.refused("lease", convert.answer_from_pb, scheduler_pb2.HeartbeatRes(lease=bad))
+            message = scheduler_pb2.RegisterRes(success=True, workerID="w", lease=bad)
+            self.refused("lease", convert.registered_from_pb, message, 30.0)
+
+    def test_times(self) -> None:
+        """Times can be written as a date."""
+        for bad in NO_TIMES:
+            self.refused("createdAt", convert.created_at_from_pb, worker_pb2.StartJobReq(createdAt=bad))
+            for field in ("startedAt", "finishedAt"):
+                message = worker_pb2.JobStatus(jobID="j", **{field: bad})
+                self.refused(field, convert.status_from_pb, message)
+
+    def test_sizes(self) -> None:
+        """Numbers of bytes are not negative."""
+        for field in ("stdoutBytes", "stderrBytes"):
+            self.refused(field, convert.status_from_pb, worker_pb2.JobStatus(jobID="j", **{field: -1}))
+        self.refused("max", convert.checked_size, "max", -1)
+
+    def test_ids(self) -> None:
+        """Ids are ids, wherever they are."""
+        for bad in NO_IDS:
+            good = {"workerID": "w", "bootID": "b"}
+            self.refused("workerID", convert.heartbeat_from_pb, scheduler_pb2.HeartbeatReq(workerID=bad, bootID="b"))
+            self.refused("running", convert.heartbeat_from_pb, scheduler_pb2.HeartbeatReq(running=["a", bad], **good))
+            self.refused("jobID", convert.status_from_pb, worker_pb2.JobStatus(jobID=bad))
+            report = scheduler_pb2.JobReport(status=worker_pb2.JobStatus(jobID=bad))
+            for field in ("ended", "described"):
+                message = scheduler_pb2.HeartbeatReq(**good, **{field: [report]})
+                self.refused("jobID", convert.heartbeat_from_pb, message)
+            message = scheduler_pb2.RegisterRes(success=True, workerID=bad)
+            self.refused("workerID", convert.registered_from_pb, message, 30.0)
+
+    def test_boot_id(self) -> None:
+        """A heartbeat says of which boot it is."""
+        self.refused("bootID", convert.heartbeat_from_pb, scheduler_pb2.HeartbeatReq(workerID="w"))
+
+    def test_unknown_outcome(self) -> None:
+        """An outcome of a later version is not taken for another."""
+        self.refused("outcome", convert.status_from_pb, worker_pb2.JobStatus(jobID="j", outcome=99))
+
+    def test_unknown_stream(self) -> None:
+        """There are two streams."""
+        self.refused("stream", convert.stream_from_pb, 2)
+
+    def test_other_job(self) -> None:
+        """The answer about another job is no answer."""
+        message = convert.query_to_pb(JobStatus("other", JobState.RUNNING))
+        self.refused("jobID", convert.query_from_pb, "j", message)
+
+    def test_other_bytes(self) -> None:
+        """Bytes that were not asked for are no output."""
+        good = worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=8)
+        self.assertEqual(convert.chunk_from_read(good, 5, 3), Chunk(b"abc", 5, False, 8))
+        self.refused("output", convert.chunk_from_read, good, 4, 3)
+        self.refused("output", convert.chunk_from_read, good, 5, 2)
+        self.refused("output", convert.chunk_from_read, worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=7), 5, 3)
+
+
+class FixedPart(SynchronousTestCase):
+    """Messages of programs that know nothing else."""
+
+    def test_start(self) -> None:
+        """Such a worker is sent what it knows, and nothing more."""
+        message = convert.classic_start_to_pb(JobSpec(command="sh", path="a.sh", stop_grace=3))
+        self.assertEqual(
+            [(field.name, value) for field, value in message.ListFields()], [("command", "sh"), ("path", "a.sh")]
+        )
+
+    def test_spec(self) -> None:
+        """What such a scheduler sends is a job with every default."""
+        self.assertEqual(
+            convert.spec_from_pb(worker_pb2.StartJobReq(command="sh", path="a.sh")), JobSpec(command="sh", path="a.sh")
+        )
+
+    def test_registration(self) -> None:
+        """Such a worker has no slots, no name and no boot."""
+        self.assertEqual(
+            convert.registration_from_pb(scheduler_pb2.RegisterReq(address="h:1")), Registration(address="h:1")
+        )
+
+    def test_registered(self) -> None:
+        """Such a scheduler tells no lease."""
+        message = scheduler_pb2.RegisterRes(success=True, workerID="w")
+        self.assertEqual(convert.registered_from_pb(message, 30.0), Registered("w", 30.0))
+
+    def test_not_registered(self) -> None:
+        """Its way to refuse is heard."""
+        self.assertRaises(Refused, convert.registered_from_pb, scheduler_pb2.RegisterRes(workerID="w"), 30.0)
+
+    def query(self, **answer: object) -> JobStatus:
+        return convert.query_from_pb("j", worker_pb2.QueryJobRes(**answer))
+
+    def test_running(self) -> None:
+        """Not done is running, whatever else it says."""
+        self.assertEqual(self.query(error=True, errorText="exit status 1"), JobStatus("j", JobState.RUNNING))
+
+    def test_succeeded(self) -> None:
+        """Done without error is exit code 0."""
+        self.assertEqual(self.query(done=True), JobStatus("j", JobState.SUCCEEDED, exit_code=0))
+
+    def test_exit_status(self) -> None:
+        """The text of an exit status tells the code, if it is exactly that."""
+        for text, code in (
+            ("exit status 3", 3),
+            ("exit status 255", 255),
+            ("exit status -1", None),
+            ("exit status ٣", None),
+            ("exit status ", None),
+            ("exit status 3 ", None),
+            ("the exit status 3", None),
+            ("exit status " + "9" * 5000, None),
+            ("no such file", None),
+        ):
+            status = self.query(done=True, error=True, errorText=text)
+            self.assertEqual(status, JobStatus("j", JobState.FAILED, reason=text, exit_code=code))
+
+    def test_signal(self) -> None:
+        """The text of a signal tells its name."""
+        for text, name in (
+            ("signal: killed", "SIGKILL"),
+            ("signal: terminated", "SIGTERM"),
+            ("signal: segmentation fault", "SIGSEGV"),
+            ("signal: nonsense", None),
+            ("killed", None),
+        ):
+            status = self.query(done=True, error=True, errorText=text)
+            self.assertEqual((status.state, status.reason, status.signal), (JobState.FAILED, text, name))
+            self.assertIsNone(status.exit_code)
+            if name is not None:
+                self.assertIn(name, signal.Signals.__members__)
+
+    def test_no_text(self) -> None:
+        """An error without a text is an error all the same."""
+        status = self.query(done=True, error=True)
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "error"))

@@ -1,0 +1,131 @@
+"""Errors across the wire: each comes back as itself, and nothing else comes in with them."""
+
+import json
+from collections.abc import Iterator
+
+from grpc import StatusCode
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler import errors
+from scheduler.errors import SchedulerError
+from scheduler.rpc import status
+
+#: One of each.
+EXAMPLES = (
+    errors.Invalid("address", "must be host:port"),
+    errors.NotFound("job", "j-1"),
+    errors.Conflict("another worker has that name"),
+    errors.Refused("that address is not allowed"),
+    errors.Unsupported("w", "StreamJob"),
+    errors.WorkerFault("w", "its disk is on fire"),
+    errors.OffsetBeyondEnd(9, 7),
+    errors.DeadlineExceeded("QueryJob", 10),
+    errors.StartUnanswered("w", "j-1"),
+    errors.Unavailable("not now", 7),
+    errors.Unreachable("host:1", sent=True, kind="scheduler"),
+    errors.NoFreeSlot("all slots are taken", 3),
+    errors.Busy("streams", 64),
+    errors.StoreFailed("disk full", 5),
+    errors.ShuttingDown(),
+)
+
+
+class Aborted(Exception):
+    pass
+
+
+class Context:
+    """The part of a servicer's context that an error needs."""
+
+    def set_trailing_metadata(self, metadata: tuple) -> None:
+        self.metadata = metadata
+
+    def abort(self, code: StatusCode, details: str) -> None:
+        self.code = code
+        self.details = details
+        raise Aborted
+
+
+class Failure:
+    """The part of an RpcError that tells it."""
+
+    def __init__(self, metadata: tuple | None) -> None:
+        self._metadata = metadata
+
+    def trailing_metadata(self) -> tuple | None:
+        return self._metadata
+
+
+def all_errors(root: type[SchedulerError] = SchedulerError) -> Iterator[type[SchedulerError]]:
+    for error in root.__subclasses__():
+        if error.__module__ == errors.__name__:
+            yield error
+            yield from all_errors(error)
+
+
+class StatusTests(SynchronousTestCase):
+    def aborted(self, error: SchedulerError) -> Context:
+        context = Context()
+        self.assertRaises(Aborted, status.abort, context, error)
+        return context
+
+    def test_complete(self) -> None:
+        """Every error there is has a row, and an example here."""
+        self.assertEqual(set(status.TABLE), set(all_errors()))
+        self.assertEqual(set(status.TABLE), set(map(type, EXAMPLES)))
+
+    def test_round_trip(self) -> None:
+        """Each arrives as what it was, with its data and its sentence."""
+        for error in EXAMPLES:
+            context = self.aborted(error)
+            self.assertEqual(context.details, str(error))
+            self.assertIs(context.code, status.TABLE[type(error)].code)
+            back = status.told(Failure(context.metadata))
+            self.assertIs(type(back), type(error))
+            self.assertEqual(str(back), str(error))
+            self.assertEqual(vars(back), vars(error))
+
+    def test_codes(self) -> None:
+        """A program that knows only gRPC is told what it understands: never OK, and UNKNOWN only of what is."""
+        codes = {row.code for row in status.TABLE.values()}
+        self.assertNotIn(StatusCode.OK, codes)
+        self.assertEqual(
+            [error for error, row in status.TABLE.items() if row.code is StatusCode.UNKNOWN], [errors.StartUnanswered]
+        )
+
+    def test_long_texts(self) -> None:
+        """Texts of any length and kind stay below what gRPC carries, and are no half characters."""
+        for text in ("x" * 100_000, "\U0001f600" * 100_000, '"\\\n' * 10_000, "\udcff" * 10_000):
+            context = self.aborted(errors.Invalid(text, text))
+            ((_, value),) = context.metadata
+            on_the_wire = len(value) * 4 / 3 + sum(1 if 32 <= byte < 127 else 3 for byte in context.details.encode())
+            self.assertLess(on_the_wire, 7000)
+            back = status.told(Failure(context.metadata))
+            self.assertIs(type(back), errors.Invalid)
+            self.assertNotIn("\ufffd", back.field)
+
+    def test_nothing_told(self) -> None:
+        """What gRPC itself answers has no error of ours in it."""
+        self.assertIsNone(status.told(Failure(None)))
+        self.assertIsNone(status.told(Failure((("other", "x"), ("other-bin", b"{}")))))
+
+    def test_hostile(self) -> None:
+        """What is no error of ours, in name, number or type, is none."""
+        for told in (
+            b"",
+            b"\xff",
+            b"[]",
+            b"null",
+            b"{}",
+            b"[" * 100_000,
+            {"error": "SchedulerError"},
+            {"error": ["NotFound"]},
+            {"error": "NotFound", "kind": "job"},
+            {"error": "NotFound", "kind": "job", "name": None},
+            {"error": "OffsetBeyondEnd", "offset": "9", "size": 7},
+            {"error": "OffsetBeyondEnd", "offset": True, "size": 7},
+            {"error": "Unavailable", "message": "x", "retry_after": "x\r\nSet-Cookie: y"},
+            {"error": "Unreachable", "name": "w", "kind": "worker", "sent": 0},
+        ):
+            value = told if isinstance(told, bytes) else json.dumps(told).encode()
+            self.assertIsNone(status.told(Failure(((status.METADATA_KEY, value),))), told)
