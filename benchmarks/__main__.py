@@ -209,9 +209,8 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(f"{', '.join(sorted(unknown))}: must be of {', '.join(names)}")
-    print(
-        f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}\n"
-    )
+    machine = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    print(f"{machine}, load {os.getloadavg()[0]:.1f}\n")
     print("| what | figure | n | |\n| --- | --- | --- | --- |")
     for name in options.names or names:
         with running() as daemons:  # anew for each, so none pays for another
