@@ -45,6 +45,18 @@ class EndTests(RunningCase):
         status = await self.worker.runner.stop(job, wait=True)
         self.assertEqual((status.state, status.exit_code, status.reason), (JobState.STOPPED, 0, "stopped"))
 
+    async def test_stop_before_the_exit_was_known(self) -> None:
+        """A job that ends by itself between being asked to stop and being told was stopped."""
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        shim, main = self.worker.shim(job).pid, self.worker.spool(job).read_start()["pid"]
+        os.kill(shim, signal.SIGSTOP)
+        await self.worker.runner.stop(job, wait=False)
+        self.worker.tell(job)
+        await gone(main)
+        os.kill(shim, signal.SIGCONT)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.state, status.reason), (JobState.STOPPED, "exit status 3"))
+
     async def test_stop_of_a_held_job(self) -> None:
         """A job held by SIGSTOP can act on TERM."""
         job = await self.worker.start(
