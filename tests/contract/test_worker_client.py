@@ -1,0 +1,406 @@
+"""What every client of workers does: the one over the wire, and the one in memory; and how each fails."""
+
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from scheduler.errors import DeadlineExceeded, NotFound, OffsetBeyondEnd, SchedulerError, Unreachable, WorkerFault
+from scheduler.interfaces import IOutputStream, IWorkerClient
+from scheduler.model import Chunk, JobSpec, JobState, Stream
+from tests.fakes.job_runner import FakeJobRunner
+from tests.fakes.worker_client import (
+    FailingWorkerClient,
+    FakeWorkerClient,
+    SilentWorkerClient,
+    UnreachableWorkerClient,
+)
+from tests.integration.rpc import RpcCase, a_job, a_worker
+
+MIB = 1024 * 1024
+
+
+class Receiver:
+    """Takes a stream in; while ``holding`` it holds each chunk up until ``release``."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.holding = False
+        self._held: list[Deferred[None]] = []
+        self._wanted: list[tuple[int, Deferred[None]]] = []
+
+    def __call__(self, chunk: Chunk) -> Deferred[None] | None:
+        self.chunks.append(chunk)
+        for entry in list(self._wanted):
+            if len(self.data) >= entry[0]:
+                self._wanted.remove(entry)
+                entry[1].callback(None)
+        if not self.holding:
+            return None
+        held: Deferred[None] = Deferred()
+        self._held.append(held)
+        return held
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(chunk.data for chunk in self.chunks)
+
+    def has(self, count: int) -> Deferred[None]:
+        """Fires once so many bytes are here."""
+        deferred: Deferred[None] = Deferred()
+        if len(self.data) >= count:
+            deferred.callback(None)
+        else:
+            self._wanted.append((count, deferred))
+        return deferred
+
+    def release(self) -> None:
+        self.holding = False
+        held, self._held = self._held, []
+        for each in held:
+            each.callback(None)
+
+
+class Contract:
+    """Mixed into an RpcCase that has ``client``, and ``runner`` behind ``worker``."""
+
+    async def failure(self, error: type[SchedulerError], call: Deferred) -> SchedulerError:
+        return await self.assertFailure(call, error)
+
+    async def started(self, job_id: str = "j", **spec: object) -> None:
+        await self.client.start_job(self.worker, a_job(job_id, **spec))
+
+    def follow(self, stream: Stream = Stream.STDOUT, offset: int = 0) -> tuple[IOutputStream, Receiver]:
+        receiver = Receiver()
+        return self.client.stream_output(self.worker, "j", stream, offset, receiver), receiver
+
+    def test_interface(self) -> None:
+        """It provides what it says, with the arguments that are asked for."""
+        verifyObject(IWorkerClient, self.client)
+
+    async def test_start(self) -> None:
+        """A start is answered with how the job is, and the worker gets all there is to know."""
+        spec = JobSpec(
+            "sh", ("-c", "x"), "a.sh", {"A": "b"}, "/tmp", b"\0in", b"#!\xff", 1.5, 2.5, {"l": "v"}, merge_stderr=True
+        )
+        status = await self.client.start_job(self.worker, evolve(a_job(), spec=spec))
+        self.assertEqual((status.job_id, status.state), ("j", JobState.RUNNING))
+        self.assertEqual(status, self.runner.query("j"))
+        self.assertEqual(self.runner.started, [("j", spec, 7.0)])
+
+    async def test_start_again(self) -> None:
+        """The same start again is answered with the job there is."""
+        await self.started()
+        self.runner.end("j", 3)
+        status = await self.client.start_job(self.worker, a_job())
+        self.assertEqual((status.state, status.exit_code), (JobState.FAILED, 3))
+
+    async def test_refused(self) -> None:
+        """What the worker refuses to run is a job that failed, with the reason."""
+        self.runner.refused["rm"] = "not allowed"
+        status = await self.client.start_job(self.worker, a_job(command="rm"))
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not allowed"))
+
+    async def test_no_job(self) -> None:
+        """What is no job at all is a fault."""
+        error = await self.failure(WorkerFault, self.client.start_job(self.worker, a_job("../j")))
+        self.assertIn("jobID", error.detail)
+
+    async def test_going_down(self) -> None:
+        """A worker that is going down can't be reached; what it had begun it may have done."""
+        self.runner.shutting_down = True
+        error = await self.failure(Unreachable, self.client.start_job(self.worker, a_job()))
+        self.assertTrue(error.sent)
+
+    async def test_classic(self) -> None:
+        """A worker of the fixed part chooses the id, and starts what it knows of the spec."""
+        classic = evolve(self.worker, boot_id="")
+        status = await self.client.start_job(classic, a_job(command="sh", path="a.sh"))
+        self.assertEqual((status.job_id, status.state), ("job-1", JobState.RUNNING))
+        ((asked, spec, created_at),) = self.runner.started
+        self.assertEqual((asked, spec, created_at), ("", JobSpec(command="sh", path="a.sh"), None))
+
+    async def test_stop(self) -> None:
+        """A stop is asked for, and not waited for."""
+        self.runner.ends_on_stop = False
+        await self.started()
+        self.assertIsNone(await self.client.stop_job(self.worker, "j"))
+        self.assertEqual(self.runner.stops, [("j", False)])
+        self.runner.end("j")
+        self.assertIsNone(await self.client.stop_job(self.worker, "j"))
+
+    async def test_query(self) -> None:
+        """A query is answered with all that is known, running or ended."""
+        await self.started()
+        self.assertEqual(await self.client.query_job(self.worker, "j"), self.runner.query("j"))
+        self.runner.write("j", b"abc")
+        ended = self.runner.end("j", None, JobState.STOPPED, "signal: killed", "SIGKILL")
+        self.assertEqual(await self.client.query_job(self.worker, "j"), ended)
+
+    async def test_not_found(self) -> None:
+        """A job that the worker does not know is not found, by its name, whatever is asked."""
+        stream, _ = self.follow()
+        for call in (
+            self.client.stop_job(self.worker, "j"),
+            self.client.query_job(self.worker, "j"),
+            self.client.read_output(self.worker, "j", Stream.STDOUT, 0, 1),
+            stream.finished,
+        ):
+            error = await self.failure(NotFound, call)
+            self.assertEqual((error.kind, error.name), ("job", "j"))
+
+    async def read(self, offset: int, size: int, stream: Stream = Stream.STDOUT) -> Chunk:
+        return await self.client.read_output(self.worker, "j", stream, offset, size)
+
+    async def test_read(self) -> None:
+        """Reading gives what is there, as much as was asked for, and how much there is."""
+        await self.started()
+        self.runner.write("j", b"hello\0\xff")
+        self.runner.write("j", b"err", Stream.STDERR)
+        self.assertEqual(await self.read(1, 3), Chunk(b"ell", 1, False, 7))
+        self.assertEqual(await self.read(0, 100), Chunk(b"hello\0\xff", 0, False, 7))
+        self.assertEqual(await self.read(0, 0), Chunk(b"", 0, False, 7))
+        self.assertEqual(await self.read(7, 1), Chunk(b"", 7, False, 7))
+        self.assertEqual(await self.read(0, 9, Stream.STDERR), Chunk(b"err", 0, False, 3))
+        self.runner.end("j")
+        self.assertEqual(await self.read(0, 100), Chunk(b"hello\0\xff", 0, True, 7))
+        self.assertEqual(await self.read(0, 7), Chunk(b"hello\0\xff", 0, True, 7))
+        self.assertEqual(await self.read(0, 6), Chunk(b"hello\0", 0, False, 7))
+
+    async def test_read_much(self) -> None:
+        """However much is asked for, some comes, and the next goes on after it."""
+        await self.started()
+        self.runner.write("j", bytes(5 * MIB))
+        chunk = await self.read(0, 1 << 40)
+        self.assertEqual((chunk.offset, chunk.size), (0, 5 * MIB))
+        self.assertTrue(0 < chunk.next_offset <= 5 * MIB)
+
+    async def test_beyond_end(self) -> None:
+        """An offset past the end is told with how much there is."""
+        await self.started()
+        self.runner.write("j", b"abc")
+        stream, _ = self.follow(offset=9)
+        for call in (self.client.read_output(self.worker, "j", Stream.STDOUT, 9, 1), stream.finished):
+            error = await self.failure(OffsetBeyondEnd, call)
+            self.assertEqual((error.offset, error.size), (9, 3))
+
+    async def test_stream(self) -> None:
+        """A stream brings what is there, then what comes, and ends with the job."""
+        await self.started()
+        self.runner.write("j", b"before")
+        stream, received = self.follow(offset=3)
+        verifyObject(IOutputStream, stream)
+        await received.has(3)
+        for part in (b"\0\xff", b"\n", b"more"):
+            self.runner.write("j", part)
+            self.runner.write("j", b"other", Stream.STDERR)
+            await received.has(len(self.runner.read_output_thd("j", Stream.STDOUT, 3, 100).data))
+        self.runner.end("j")
+        self.assertIsNone(await stream.finished)
+        self.assertEqual(received.data, b"ore\0\xff\nmore")
+        self.assertEqual([chunk.end for chunk in received.chunks], [False] * (len(received.chunks) - 1) + [True])
+        position = 3
+        for chunk in received.chunks:
+            self.assertEqual(chunk.offset, position)
+            position = chunk.next_offset
+
+    async def test_stream_of_nothing(self) -> None:
+        """A stream of a job that ended without output is its end."""
+        await self.started()
+        self.runner.end("j")
+        for which in Stream:
+            stream, received = self.follow(which)
+            await stream.finished
+            self.assertEqual(received.chunks, [Chunk(b"", 0, True)])
+
+    async def test_streams_side_by_side(self) -> None:
+        """Each stream of a job brings all of it, however large."""
+        await self.started()
+        data = bytes(range(256)) * (20 * MIB // 256) + b"rest"
+        self.runner.write("j", data)
+        streams = [self.follow() for _ in range(3)]
+        self.runner.end("j")
+        for stream, received in streams:
+            await stream.finished
+            self.assertTrue(received.data == data)
+
+    async def test_held_up(self) -> None:
+        """A receiver that is not done with a chunk gets no other, and misses none."""
+        await self.started()
+        stream, received = self.follow()
+        received.holding = True
+        self.runner.write("j", b"first")
+        await received.has(5)
+        for _ in range(20):  # time enough for what must not come
+            self.runner.write("j", bytes(MIB))
+            await self.client.query_job(self.worker, "j")
+        self.assertEqual(len(received.chunks), 1)
+        self.runner.end("j")
+        received.release()
+        await stream.finished
+        self.assertEqual(received.data, b"first" + bytes(20 * MIB))
+
+    async def test_cancelled(self) -> None:
+        """After a cancel nothing is delivered, even if more was on its way; a second one does no harm."""
+        await self.started()
+        self.runner.write("j", bytes(8 * MIB))
+        stream, received = self.follow()
+        received.holding = True
+        await received.has(1)
+        stream.cancel()
+        stream.cancel()
+        received.release()
+        self.runner.write("j", b"more")
+        for _ in range(5):
+            await self.client.query_job(self.worker, "j")
+        self.assertEqual(len(received.chunks), 1)
+
+    async def test_cancelled_by_receiver(self) -> None:
+        """A receiver may cancel while it takes a chunk in."""
+        await self.started()
+        self.runner.write("j", bytes(8 * MIB))
+        chunks: list[Chunk] = []
+        cancelled: Deferred[None] = Deferred()
+
+        def deliver(chunk: Chunk) -> Deferred[None]:
+            chunks.append(chunk)
+            stream.cancel()
+            cancelled.callback(None)
+            return Deferred()  # that never fires
+
+        stream = self.client.stream_output(self.worker, "j", Stream.STDOUT, 0, deliver)
+        await cancelled
+        for _ in range(5):
+            await self.client.query_job(self.worker, "j")
+        self.assertEqual(len(chunks), 1)
+
+    async def test_probe(self) -> None:
+        """A worker that answers can be reached."""
+        self.assertIsNone(await self.client.probe(self.worker))
+
+    async def test_forget(self) -> None:
+        """One that was forgotten can be called again; forgetting a stranger does no harm."""
+        self.client.forget("stranger")
+        await self.started()
+        self.client.forget(self.worker.id)
+        self.assertEqual((await self.client.query_job(self.worker, "j")).state, JobState.RUNNING)
+
+
+class FakeTests(Contract, RpcCase):
+    """In memory."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.runner = FakeJobRunner()
+        self.worker = a_worker("nowhere:1")
+        self.client = FakeWorkerClient(reactor, {self.worker.id: self.runner})
+
+
+class RealTests(Contract, RpcCase):
+    """Over the wire."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.runner = FakeJobRunner()
+        self.worker = a_worker(self.worker_server(self.runner).bound)
+        self.client = self.worker_client()
+
+
+class Unanswered:
+    """Mixed into an RpcCase that has a ``client``, which can't do anything with ``worker``: all ways to ask it."""
+
+    def asked(self) -> dict[str, Deferred]:
+        self.stream = self.client.stream_output(self.worker, "j", Stream.STDOUT, 0, lambda chunk: None)
+        return {
+            "probe": self.client.probe(self.worker),
+            "start": self.client.start_job(self.worker, a_job()),
+            "stop": self.client.stop_job(self.worker, "j"),
+            "query": self.client.query_job(self.worker, "j"),
+            "read": self.client.read_output(self.worker, "j", Stream.STDOUT, 0, 1),
+            "stream": self.stream.finished,
+        }
+
+
+class UnreachableContract(Unanswered):
+    async def test_unreachable(self) -> None:
+        """Nobody is there: everything says so at once, and the start has not left."""
+        for name, call in self.asked().items():
+            error = await self.assertFailure(call, Unreachable)
+            self.assertEqual((error.name, error.kind), (self.worker.name, "worker"), name)
+            if name == "start":
+                self.assertFalse(error.sent)
+
+
+class UnreachableFakeTests(UnreachableContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = a_worker("nowhere:1")
+        self.client = UnreachableWorkerClient(reactor)
+
+
+class UnreachableRealTests(UnreachableContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = a_worker(self.dead_address())
+        self.client = self.worker_client()
+
+
+class SilentContract(Unanswered):
+    async def test_silent(self) -> None:
+        """Nobody answers: every call ends by its deadline, and says that, or that nobody was reached."""
+        asked = self.asked()
+        del asked["stream"]  # it has all the time it wants
+        self.stream.cancel()
+        for name, call in asked.items():
+            error = await self.assertFailure(call, Unreachable, DeadlineExceeded)
+            if name in ("stop", "query", "read"):
+                self.assertIsInstance(error, DeadlineExceeded)
+            elif name == "probe":
+                self.assertIsInstance(error, Unreachable)
+
+
+class SilentFakeTests(SilentContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = a_worker("nowhere:1")
+        self.client = SilentWorkerClient(reactor, {}, deadline=0.1)
+
+    async def test_stream(self) -> None:
+        """So does a stream, here."""
+        stream = self.client.stream_output(self.worker, "j", Stream.STDOUT, 0, lambda chunk: None)
+        await self.assertFailure(stream.finished, DeadlineExceeded)
+
+    async def test_arrives(self) -> None:
+        """What is not answered may be done all the same."""
+        runner = FakeJobRunner()
+        client = SilentWorkerClient(reactor, {self.worker.id: runner}, deadline=0.1, arrives=True)
+        await self.assertFailure(client.start_job(self.worker, a_job()), DeadlineExceeded)
+        self.assertEqual(runner.running(), ("j",))
+
+
+class SilentRealTests(SilentContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = a_worker(self.silent_address())
+        self.client = self.worker_client(deadline=0.5)
+
+
+class FailingFakeTests(Unanswered, RpcCase):
+    async def test_failing(self) -> None:
+        """It fails with what it was told to fail with, and records what was asked of it."""
+        self.worker = a_worker("nowhere:1")
+        self.client = FailingWorkerClient(reactor, WorkerFault("w", "on fire"))
+        for call in self.asked().values():
+            await self.assertFailure(call, WorkerFault)
+        self.assertEqual(
+            self.client.calls,
+            [
+                ("stream_output", "w", "j"),
+                ("probe", "w", ""),
+                ("start_job", "w", "j"),
+                ("stop_job", "w", "j"),
+                ("query_job", "w", "j"),
+                ("read_output", "w", "j"),
+            ],
+        )
+        self.assertEqual(self.client.streams, [])
