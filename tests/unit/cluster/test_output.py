@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from attrs import evolve
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
 from scheduler.cluster.reader import PIECE
 from scheduler.cluster.tail import PATIENCE
-from scheduler.errors import Busy, NotFound, ShuttingDown, Unreachable, Unsupported
+from scheduler.errors import NotFound, ShuttingDown, Unreachable
 from scheduler.interfaces import IOutputReader, IWorkerClient
 from scheduler.model import Stream
 from tests.unit.cluster.output_case import KEY, WINDOW, OutputTestCase
-from tests.unit.cluster.values import a_worker
 
 
 class FollowTests(OutputTestCase):
@@ -389,57 +387,4 @@ class PressureTests(OutputTestCase):
         stream = self.client.stream()
         reader.close()
         self.assertFalse(stream.held)
-        self.assert_idle()
-
-
-class RefusalTests(OutputTestCase):
-    def test_unknown_job(self) -> None:
-        """There is no output of a job that is not known."""
-        self.assertRaises(NotFound, self.outputs.open, "j-2", Stream.STDOUT, 0)
-
-    def test_classic_worker(self) -> None:
-        """A worker of the fixed part can't give output, and that is said at once."""
-        self.registry.put_worker(evolve(a_worker(), boot_id=""))
-        self.assertRaises(Unsupported, self.open)
-        self.failureResultOf(self.outputs.read(*KEY, 0, 10), Unsupported)
-        self.assert_idle()
-
-    def test_busy(self) -> None:
-        """Beyond the limit of streams a follower is refused, and leaves nothing behind."""
-        self.client.refuse = Busy("output streams", 256)
-        self.assertRaises(Busy, self.open)
-        self.assert_idle()
-        self.open()
-        self.client.stream()
-
-    def test_busy_worker(self) -> None:
-        """Where the worker is at its limit, a follower who got nothing yet is told so."""
-        reader = self.open()
-        reading = reader.read()
-        self.client.stream().cut(Busy("output streams", 64))
-        self.failureResultOf(reading, Busy)
-        self.assert_idle()
-
-    def test_busy_worker_while_under_way(self) -> None:
-        """One under way goes on by pulling, ever more slowly, until there is room for its stream."""
-        reader = self.open()
-        self.write(5)
-        self.client.flow(10)
-        self.successResultOf(reader.read())
-        reading = reader.read()
-        for _ in range(3):
-            self.client.stream().cut(Busy("output streams", 64))
-            self.clock.advance(1)
-            self.client.answer()
-        self.write(5)
-        self.client.flow(10)
-        self.assert_gives(reading, 5, 5)
-        self.assertEqual(self.client.reads_made, 3)
-
-    def test_busy_pull(self) -> None:
-        """One whose first pull finds no place is told so; it has no answer to spoil yet."""
-        self.end_job()
-        reading = self.open().read()
-        self.client.fail_read(Busy("reads", 68))
-        self.failureResultOf(reading, Busy)
         self.assert_idle()

@@ -1,0 +1,228 @@
+"""A follower goes on where it was, whatever cut its stream."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from scheduler.cluster.tail import FIRST_DELAY, LAST_DELAY
+from scheduler.errors import (
+    DeadlineExceeded,
+    NotFound,
+    Unreachable,
+    WorkerFault,
+)
+from scheduler.interfaces import IOutputReader
+from scheduler.model import Chunk, JobState, WorkerState
+from tests.unit.cluster.output_case import KEY, OutputTestCase
+from tests.unit.cluster.values import a_job
+
+CUT = Unreachable("w-1", sent=True)
+
+
+class ResumeTests(OutputTestCase):
+    def under_way(self) -> tuple[IOutputReader, Deferred[Chunk]]:
+        """One that has read 10 bytes and waits for more."""
+        reader = self.open()
+        self.write(10)
+        self.client.flow(10)
+        self.successResultOf(reader.read())
+        return reader, reader.read()
+
+    def test_where_it_was(self) -> None:
+        """A stream that is cut is begun again after a moment, at the offset reached."""
+        _, reading = self.under_way()
+        self.write(5)
+        self.client.stream().cut(CUT)
+        self.assertEqual(self.client.running(), [])
+        self.clock.advance(FIRST_DELAY)
+        self.client.flow(10)
+        self.assertEqual(self.client.streams[-1].offset, 15)
+        self.assert_gives(reading, 10, 5)
+        self.assertEqual(self.client.reads_made, 0)
+
+    def test_deadline(self) -> None:
+        """A stream that came to its deadline is begun again like one that was cut."""
+        self.under_way()
+        self.client.stream().cut(DeadlineExceeded("StreamJob", 3600.0))
+        self.clock.advance(FIRST_DELAY)
+        self.assertEqual(self.client.stream().offset, 10)
+
+    def test_end_without_end(self) -> None:
+        """A stream that ends, but not with the end, was cut."""
+        _, reading = self.under_way()
+        self.client.stream().cut(None)
+        self.assertNoResult(reading)
+        self.clock.advance(FIRST_DELAY)
+        self.assertEqual(self.client.stream().offset, 10)
+
+    def test_wrong_offset(self) -> None:
+        """Bytes of another place than was due are not taken; after a pull the stream is begun again."""
+        _, reading = self.under_way()
+        for skew in (1, -1):
+            stream = self.client.stream()
+            stream.send(Chunk(b"wrong", 10 + skew))
+            self.assertNoResult(reading)
+            self.assertTrue(stream.cancelled)
+            self.clock.advance(LAST_DELAY)
+            self.client.answer()
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(reading, 10, 5)
+
+    def test_ever_more_slowly(self) -> None:
+        """Tries come ever more slowly, but never more than ``LAST_DELAY`` apart, until a byte comes."""
+        reader, reading = self.under_way()
+        tried = []
+        for _ in range(10):
+            started = self.clock.seconds()
+            self.client.stream().cut(CUT)
+            while not self.client.running():
+                self.clock.advance(0.05)
+            tried.append(self.clock.seconds() - started)
+        self.assertEqual(tried, sorted(tried))
+        self.assertAlmostEqual(tried[0], FIRST_DELAY)
+        self.assertAlmostEqual(tried[-1], LAST_DELAY, delta=0.1)
+        self.write(1)
+        self.client.flow(10)
+        self.successResultOf(reading)
+        reader.read()
+        self.client.stream().cut(CUT)
+        self.clock.advance(FIRST_DELAY)
+        self.client.stream()
+
+    def test_long_silence_is_no_failure(self) -> None:
+        """A stream that ran for long without a byte was fine: the next cut is the first."""
+        self.under_way()
+        for _ in range(8):
+            self.client.stream().cut(CUT)
+            self.clock.pump([LAST_DELAY])
+        self.clock.advance(2 * LAST_DELAY)
+        self.client.stream().cut(CUT)
+        self.clock.advance(FIRST_DELAY)
+        self.client.stream()
+
+    def test_worker_comes_back(self) -> None:
+        """A worker that can't be reached is not called; when it is back, its streams are begun at once."""
+        _, reading = self.under_way()
+        self.set_worker(WorkerState.UNREACHABLE)
+        self.client.stream().cut(CUT)
+        self.change_job(state=JobState.UNKNOWN, unknown_since=1.0)
+        self.clock.pump([LAST_DELAY] * 100)
+        self.assertEqual(len(self.client.streams), 1)
+        self.write(5)
+        self.set_worker(WorkerState.ONLINE)
+        self.client.flow(10)
+        self.assert_gives(reading, 10, 5)
+
+    def test_restart_unnoticed(self) -> None:
+        """A worker that was never missed: its registration begins its streams at once."""
+        self.under_way()
+        for _ in range(5):
+            self.client.stream().cut(CUT)
+            self.clock.advance(LAST_DELAY)
+        self.client.stream().cut(CUT)
+        self.set_worker(WorkerState.ONLINE)
+        self.client.stream()
+
+    def test_worker_goes_and_registers_again(self) -> None:
+        """A worker that deregistered may register again under its id; its followers wait for it."""
+        _, reading = self.under_way()
+        self.registry.remove_worker("w-1")
+        self.outputs.worker_changed("w-1")
+        self.client.stream().cut(CUT)
+        self.clock.pump([LAST_DELAY] * 100)
+        self.write(5)
+        self.set_worker(WorkerState.ONLINE)
+        self.client.flow(10)
+        self.assert_gives(reading, 10, 5)
+
+    def test_ended_meanwhile(self) -> None:
+        """The rest of a job that ended while its worker was away is pulled, however long that took."""
+        _, reading = self.under_way()
+        self.set_worker(WorkerState.UNREACHABLE)
+        self.client.stream().cut(CUT)
+        self.clock.pump([LAST_DELAY] * 100)
+        self.write(5)
+        self.end_job()
+        self.clock.advance(1)
+        self.set_worker(WorkerState.ONLINE)
+        self.client.answer()
+        self.assert_gives(reading, 10, 5, end=True)
+        self.assert_idle()
+
+    def test_others_wait_too(self) -> None:
+        """All followers of a stream that was cut go on by one new stream."""
+        readings = [self.under_way()[1]]
+        readings += [self.open(10).read() for _ in range(3)]
+        self.client.stream().cut(CUT)
+        self.clock.advance(FIRST_DELAY)
+        self.write(5)
+        self.client.flow(10)
+        for reading in readings:
+            self.assert_gives(reading, 10, 5)
+        self.assertEqual((len(self.client.streams), self.client.reads_made), (2, 0))
+
+    def test_pull_fails(self) -> None:
+        """A pull that fails is made again, with the bytes in order."""
+        self.end_job()
+        self.write(20)
+        reader = self.open()
+        reading = reader.read()
+        self.client.answer(10)
+        self.successResultOf(reading)
+        for error in (CUT, DeadlineExceeded("ReadOutput", 10.0), WorkerFault("w-1", "oh")):
+            reading = reader.read() if reading.called else reading
+            self.client.fail_read(error)
+            self.assertNoResult(reading)
+            self.clock.advance(LAST_DELAY / 2)
+        self.client.answer()
+        self.assert_gives(reading, 10, 10, end=True)
+
+    def test_pull_succeeds_between(self) -> None:
+        """Failures before bytes came are forgiven: the next try is soon again."""
+        self.end_job()
+        self.write(20)
+        reader = self.open(1)
+        reading = reader.read()
+        for _ in range(4):
+            self.client.fail_read(WorkerFault("w-1", "oh"))
+            self.clock.advance(LAST_DELAY / 4)
+        self.client.answer(9)
+        self.successResultOf(reading)
+        reading = reader.read()
+        self.client.fail_read(WorkerFault("w-1", "oh"))
+        self.clock.advance(FIRST_DELAY)
+        self.client.answer()
+        self.assert_gives(reading, 10, 10, end=True)
+
+    def test_pull_of_another_place(self) -> None:
+        """A pull answered with bytes of another place is a fault, and made again."""
+        self.end_job()
+        self.write(20)
+        reading = self.open().read()
+        self.client.reads.pop().answer.callback(Chunk(b"wrong", 3, size=20))
+        self.assertNoResult(reading)
+        self.clock.advance(FIRST_DELAY)
+        self.client.answer()
+        self.assert_gives(reading, 0, 20, end=True)
+
+    def test_not_started_yet(self) -> None:
+        """The worker of a job that is still being started is not asked before it was."""
+        self.registry.put_job(a_job("j-1b", JobState.STARTING))
+        reading = self.outputs.open("j-1b", KEY[1], 0).read()
+        self.clock.pump([1.0] * 10)
+        self.assertEqual(self.client.streams, [])
+        job = a_job("j-1b", JobState.RUNNING)
+        self.registry.put_job(job)
+        self.outputs.job_changed(job)
+        self.assertEqual(self.client.stream().key[0], "j-1b")
+        self.assertNoResult(reading)
+
+    def test_never_came_to_be(self) -> None:
+        """A job whose start never left is no job, and neither is its output."""
+        self.registry.put_job(a_job("j-1b", JobState.STARTING))
+        reading = self.outputs.open("j-1b", KEY[1], 0).read()
+        self.registry.remove_job("j-1b")
+        self.clock.advance(LAST_DELAY)
+        self.failureResultOf(reading, NotFound)
+        self.assert_idle()

@@ -1,0 +1,103 @@
+"""What is there now, for one who does not follow."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from scheduler.errors import (
+    DeadlineExceeded,
+    NotFound,
+    OffsetBeyondEnd,
+    Unavailable,
+    Unreachable,
+    WorkerFault,
+)
+from scheduler.model import Chunk, JobState, WorkerState
+from tests.unit.cluster.output_case import KEY, OutputTestCase
+from tests.unit.cluster.values import a_job
+
+CUT = Unreachable("w-1", sent=True)
+
+
+class SnapshotTests(OutputTestCase):
+    def read(self, offset: int = 0, size: int = 100) -> Deferred[Chunk]:
+        return self.outputs.read(*KEY, offset, size)
+
+    def test_asks_the_worker(self) -> None:
+        """What is there is one call, for just the bytes wanted."""
+        self.write(50)
+        reading = self.read(10, 20)
+        self.client.answer()
+        self.assert_gives(reading, 10, 20)
+
+    def test_length(self) -> None:
+        """No bytes wanted: the length alone."""
+        self.write(50)
+        reading = self.read(0, 0)
+        self.client.answer()
+        self.assertEqual(self.successResultOf(reading), Chunk(b"", 0, size=50))
+
+    def test_errors_pass(self) -> None:
+        """The worker's answer is the answer."""
+        for error in (OffsetBeyondEnd(5, 0), CUT, DeadlineExceeded("ReadOutput", 10.0), WorkerFault("w-1", "oh")):
+            reading = self.read(5)
+            self.client.fail_read(error)
+            self.failureResultOf(reading, type(error))
+
+    def test_unknown_job(self) -> None:
+        """A job that is not known is not found."""
+        self.failureResultOf(self.outputs.read("j-2", KEY[1], 0, 1), NotFound)
+
+    def test_unreachable(self) -> None:
+        """A worker that can't be reached, or is known no more, is not called."""
+        self.set_worker(WorkerState.UNREACHABLE)
+        self.failureResultOf(self.read(), Unreachable)
+        self.registry.remove_worker("w-1")
+        self.failureResultOf(self.read(), Unreachable)
+        self.assertEqual(self.client.reads_made, 0)
+
+    def test_no_worker(self) -> None:
+        """A job that was never given to a worker has no output that can be had."""
+        self.registry.put_job(a_job("j-3", JobState.LOST, reason="forgotten"))
+        self.registry.remove_worker("w-1")
+        reading = self.outputs.read("j-3", KEY[1], 0, 1)
+        self.assertIn("forgotten", str(self.failureResultOf(reading, Unavailable).value))
+
+    def test_not_started(self) -> None:
+        """A job that is being started has written nothing yet; that is not its end."""
+        self.registry.put_job(a_job("j-3", JobState.STARTING))
+        chunk = self.successResultOf(self.outputs.read("j-3", KEY[1], 0, 10))
+        self.assertEqual(chunk, Chunk(b"", 0))
+        self.failureResultOf(self.outputs.read("j-3", KEY[1], 1, 10), OffsetBeyondEnd)
+
+    def test_known_length(self) -> None:
+        """Behind the known length there is nothing to ask for."""
+        self.write(10)
+        self.end_job(stdout_bytes=10)
+        self.assertEqual(self.successResultOf(self.read(10)), Chunk(b"", 10, end=True, size=10))
+        self.failureResultOf(self.read(11), OffsetBeyondEnd)
+        self.assertEqual(self.client.reads_made, 0)
+
+    def test_no_record(self) -> None:
+        """Without a record on the worker: nothing, of a job that never started; not now; lost; or not found."""
+        for state, outcome in (
+            (JobState.RUNNING, Unavailable),
+            (JobState.FAILED, None),
+            (JobState.LOST, Unavailable),
+            (JobState.SUCCEEDED, NotFound),
+        ):
+            job = a_job(f"j-{state.value}", state)
+            self.registry.put_job(job)
+            reading = self.outputs.read(job.id, KEY[1], 0, 10)
+            self.client.fail_read(NotFound("job", job.id))
+            if outcome is None:
+                self.assertEqual(self.successResultOf(reading), Chunk(b"", 0, end=True))
+            else:
+                self.failureResultOf(reading, outcome)
+
+    def test_cancel(self) -> None:
+        """One that goes away cancels the call."""
+        reading = self.read()
+        reading.cancel()
+        self.failureResultOf(reading, CancelledError)
+        self.assertTrue(self.client.reads[0].answer.called)
