@@ -19,8 +19,9 @@ Metadata = tuple[tuple[str, str], ...]
 _OPTIONS = (
     # the default backs off to two minutes: a worker that is back would stay unreachable as long
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # its name misleads: how long a connection may take to come up, TLS and all
+    ("grpc.min_reconnect_backoff_ms", 5000),
     # a dead peer is noticed after 40 s; without ping_timeout the keepalive timeout never goes below 60 s
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
