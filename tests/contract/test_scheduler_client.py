@@ -1,0 +1,186 @@
+"""What every client of the scheduler does: the one over the wire, and the one in memory; and how each fails."""
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from scheduler.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Invalid,
+    NotFound,
+    Refused,
+    SchedulerError,
+    StoreFailed,
+    Unreachable,
+)
+from scheduler.interfaces import IMembership, ISchedulerClient
+from scheduler.model import (
+    Heartbeat,
+    HeartbeatAnswer,
+    JobReport,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Registered,
+    Registration,
+)
+from tests.fakes.scheduler_client import FakeSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
+from tests.integration.rpc import RpcCase
+
+FACTS = Registration("127.0.0.1:30000", "", "box", {"gpu": "2"}, 0, "boot", "1.0")
+ENDED = JobStatus("ended", JobState.FAILED, "exit status 3", 1.0, 2.0, 3, None, 7, 0, "killed", (4, 5), "disk full")
+SPEC = JobSpec("sh", ("-c", "x"), labels={"a": "b"}, timeout=0.5)
+
+
+@implementer(IMembership)
+class AsMembership:
+    """A scheduler in memory, as its server sees it."""
+
+    def __init__(self, scheduler: FakeSchedulerClient) -> None:
+        self._scheduler = scheduler
+        self.peers: list[str] = []
+
+    def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
+        self.peers.append(peer)
+        return self._scheduler.register(registration)
+
+    def deregister(self, worker_id: str) -> Deferred[None]:
+        return self._scheduler.deregister(worker_id)
+
+    def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
+        return self._scheduler.heartbeat(heartbeat)
+
+
+class Contract:
+    """Mixed into an RpcCase that has ``client``, and ``scheduler`` behind it."""
+
+    def test_interface(self) -> None:
+        """It provides what it says, with the arguments that are asked for."""
+        verifyObject(ISchedulerClient, self.client)
+
+    async def test_register(self) -> None:
+        """The scheduler gets all a worker says of itself, and assigns an id and a lease."""
+        self.assertEqual(await self.client.register(FACTS), Registered("w1", 30.0))
+        self.assertEqual(self.scheduler.calls, [("register", FACTS)])
+
+    async def test_register_again(self) -> None:
+        """An id held from before is confirmed."""
+        held = Registration("127.0.0.1:30000", worker_id="w-7", boot_id="boot")
+        self.assertEqual((await self.client.register(held)).worker_id, "w-7")
+
+    async def test_deregister(self) -> None:
+        """One that leaves is known no more, and a stranger never was."""
+        await self.client.register(FACTS)
+        self.assertIsNone(await self.client.deregister("w1"))
+        self.assertEqual(self.scheduler.workers, {})
+        error = await self.assertFailure(self.client.deregister("w1"), NotFound)
+        self.assertEqual((error.kind, error.name), ("worker", "w1"))
+
+    async def test_heartbeat(self) -> None:
+        """A sign of life arrives whole; the answer says what is kept and what is wanted."""
+        await self.client.register(FACTS)
+        self.scheduler.knows.add("ended")
+        heartbeat = Heartbeat(
+            "w1",
+            "boot",
+            ("known", "strange"),
+            (JobReport(ENDED),),
+            (JobReport(JobStatus("known", JobState.RUNNING, started_at=1.5), SPEC, 1.25),),
+        )
+        self.assertEqual(await self.client.heartbeat(heartbeat), HeartbeatAnswer(30.0, ("ended",), ("strange",)))
+        self.assertEqual(self.scheduler.heartbeats, [heartbeat])
+
+    async def test_forgotten(self) -> None:
+        """To one it does not know the scheduler says so."""
+        error = await self.assertFailure(self.client.heartbeat(Heartbeat("w9", "boot")), NotFound)
+        self.assertEqual((error.kind, error.name), ("worker", "w9"))
+
+    async def test_errors(self) -> None:
+        """What is wrong with a worker is told as it is."""
+        for error in (
+            Invalid("name", "is too long"),
+            Refused("that address is not yours"),
+            Conflict("another worker has that name"),
+            StoreFailed("disk full", 3),
+        ):
+            self.scheduler.failure = error
+            told = await self.assertFailure(self.client.register(FACTS), type(error))
+            self.assertEqual((str(told), vars(told)), (str(error), vars(error)))
+
+
+class FakeTests(Contract, RpcCase):
+    """In memory."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.scheduler = self.client = FakeSchedulerClient()
+
+
+class RealTests(Contract, RpcCase):
+    """Over the wire."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.scheduler = FakeSchedulerClient()
+        self.membership = AsMembership(self.scheduler)
+        self.client = self.scheduler_client(self.scheduler_server(self.membership).bound)
+
+    async def test_peer(self) -> None:
+        """The scheduler knows from where it was called."""
+        await self.client.register(FACTS)
+        self.assertEqual(self.membership.peers, ["127.0.0.1"])
+
+    async def test_bug(self) -> None:
+        """What goes wrong inside the scheduler is logged there, and not told here."""
+        self.scheduler.failure = ZeroDivisionError("secret")
+        error = await self.assertFailure(self.client.register(FACTS), SchedulerError)
+        self.assertNotIn("secret", str(error))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class Unanswered:
+    """Mixed into an RpcCase that has a ``client``, which can't do anything: all ways to ask."""
+
+    async def fails(self, *errors: type[SchedulerError]) -> None:
+        calls = [self.client.register(FACTS), self.client.heartbeat(Heartbeat("w", "b")), self.client.deregister("w")]
+        for error in await gatherResults([self.assertFailure(call, *errors) for call in calls]):
+            if isinstance(error, Unreachable):
+                self.assertIn("scheduler", str(error))
+
+
+class UnreachableContract(Unanswered):
+    async def test_unreachable(self) -> None:
+        """Nobody is there: every call says so at once, and of whom."""
+        await self.fails(Unreachable)
+
+
+class UnreachableFakeTests(UnreachableContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = UnreachableSchedulerClient()
+
+
+class UnreachableRealTests(UnreachableContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.scheduler_client(self.dead_address())
+
+
+class SilentContract(Unanswered):
+    async def test_silent(self) -> None:
+        """Nobody answers: every call ends by its deadline, and says that, or that nobody was reached."""
+        await self.fails(DeadlineExceeded, Unreachable)
+
+
+class SilentFakeTests(SilentContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = SilentSchedulerClient(reactor, deadline=0.1)
+
+
+class SilentRealTests(SilentContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.scheduler_client(self.silent_address(), deadline=0.5)
