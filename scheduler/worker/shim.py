@@ -39,6 +39,9 @@ _KILL_AGAIN = 0.02
 _BUSY_TRIES = 50
 _BUSY_PAUSE = 0.02
 
+#: Seconds; poll takes no more than 24 days at once.
+_LONGEST_WAIT = 86400.0
+
 _JOB_UMASK = 0o022
 
 #: Ignored by Python, by a daemon or by whoever started the worker; the job gets them as they are by default.
@@ -190,7 +193,7 @@ class _Job:
         """Move output and take signals until something else may be due."""
         due = self._kill_at if self._kill_at is not None else self._deadline
         # Rounded up: a timeout of 0 ms before the time would spin.
-        wait = None if due is None else max(0, int((due - time.monotonic()) * 1000) + 1)
+        wait = None if due is None else max(0, int(min(due - time.monotonic(), _LONGEST_WAIT) * 1000) + 1)
         for fd, _ in self._poll.poll(wait):
             if fd == self._signals:
                 self._stop_asked = self._stop_asked or signal.SIGTERM in os.read(fd, 4096)

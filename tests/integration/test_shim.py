@@ -38,6 +38,13 @@ class EndTests(RunningCase):
         self.assertEqual((status.state, status.reason), (JobState.TIMED_OUT, "timed out after 0.25 s"))
         self.assertEqual((status.signal, status.tree), ("SIGTERM", "terminated"))
 
+    async def test_long_timeout(self) -> None:
+        """Years are as good a timeout, and as good a grace, as seconds."""
+        years = 10 * 365 * 86400.0
+        status = await self.worker.run("sh", "-c", "sleep 600 & exit 3", timeout=years, stop_grace=years)
+        self.assertEqual((status.state, status.exit_code), (JobState.FAILED, 3))
+        self.assertEqual(status.tree, "terminated")
+
     async def test_stopped_with_success(self) -> None:
         """A job that ends well when it is asked to stop was stopped all the same."""
         job = await self.worker.start("bash", "-c", "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done")
