@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
 
+import grpc
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -13,6 +20,7 @@ from scheduler.config import TlsFiles
 from scheduler.configfile import Address
 from scheduler.interfaces import IJobRunner, IMembership
 from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.pb import worker_pb2_grpc
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer
@@ -39,8 +47,19 @@ def a_job(job_id: str = "j", **spec: object) -> Job:
     return Job(job_id, JobSpec(**{"command": "true", **spec}), JobState.STARTING, 7.0)
 
 
+Method = Callable[[Any, grpc.ServicerContext], Any]
+
+
+class StandIn(worker_pb2_grpc.WorkerServicer):
+    """A worker of these methods alone."""
+
+    def __init__(self, methods: dict[str, Method]) -> None:
+        for name, method in methods.items():
+            setattr(self, name, method)
+
+
 class RpcCase(TestCase):
-    """Makes servers and clients that are stopped at the end."""
+    """Makes servers, clients and processes that are stopped at the end."""
 
     timeout = 60
 
@@ -77,6 +96,35 @@ class RpcCase(TestCase):
         client = SchedulerClient(reactor, address, tls, deadline)
         self.run_until_end(client)
         return client
+
+    def stand_in(self, **methods: Method) -> Worker:
+        """A worker that does what a test tells it to, in threads of its own, and lacks all else: health checks, too."""
+        server = grpc.server(threads := futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
+        worker_pb2_grpc.add_WorkerServicer_to_server(StandIn(methods), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        self.addCleanup(threads.shutdown, wait=False)
+        self.addCleanup(lambda: server.stop(0).wait(5))
+        return a_worker(f"127.0.0.1:{port}", "stand-in")
+
+    def channel(self, address: object) -> grpc.Channel:
+        """Of gRPC itself, to call what our clients never would."""
+        channel = grpc.insecure_channel(str(address), options=[("grpc.use_local_subchannel_pool", 1)])
+        self.addCleanup(channel.close)
+        return channel
+
+    def process(self, module: str, *arguments: str) -> tuple[subprocess.Popen, str]:
+        """One that runs that module, and the first line it prints."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            text=True,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process, process.stdout.readline().strip()
 
     def dead_address(self) -> Address:
         """Where nobody listens: the port is taken, and not listened on."""

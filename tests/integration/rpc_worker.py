@@ -1,0 +1,19 @@
+"""A worker with jobs in memory, in a process of its own: prints its address; one job, ``j``, runs."""
+
+import sys
+
+from twisted.internet import reactor
+
+from scheduler.configfile import Address
+from scheduler.model import JobSpec
+from scheduler.rpc.worker_server import worker_server
+from tests.fakes.job_runner import FakeJobRunner
+
+if __name__ == "__main__":
+    runner = FakeJobRunner()
+    runner.start("j", JobSpec(command="true"), None)
+    server = worker_server(reactor, Address("127.0.0.1", 0), None, runner)
+    server.startService()
+    sys.stdout.write(f"{server.bound}\n")
+    sys.stdout.flush()
+    reactor.run()

@@ -1,0 +1,412 @@
+"""Calls to workers that are slow, stuck, gone, or answer with anything: what is said of them, and what it costs."""
+
+import os
+import signal
+import threading
+import time
+
+import grpc
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import blockingCallFromThread
+
+from scheduler.errors import (
+    Busy,
+    DeadlineExceeded,
+    NotFound,
+    OffsetBeyondEnd,
+    SchedulerError,
+    ShuttingDown,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.logs import REQUEST_ID
+from scheduler.model import Chunk, JobState, JobStatus, Stream
+from scheduler.pb import worker_pb2
+from scheduler.rpc import status, worker_client
+from tests.fakes.job_runner import FakeJobRunner
+from tests.integration.rpc import RpcCase, a_job, a_worker, later
+
+
+def answer(message: object):
+    return lambda request, context: message
+
+
+def refuse(code: grpc.StatusCode, details: str = "details"):
+    return lambda request, context: context.abort(code, details)
+
+
+class AnswerTests(RpcCase):
+    """What a worker answers, and what is made of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.worker_client(deadline=5.0)
+
+    async def outcome(self, expected: type[SchedulerError], method, **methods) -> SchedulerError:
+        worker = self.stand_in(**methods)
+        error = await self.assertFailure(method(worker), expected)
+        self.client.forget(worker.id)
+        return error
+
+    def query(self, worker) -> Deferred:
+        return self.client.query_job(worker, "j")
+
+    def start(self, worker) -> Deferred:
+        return self.client.start_job(worker, a_job())
+
+    def read(self, worker) -> Deferred:
+        return self.client.read_output(worker, "j", Stream.STDOUT, 5, 3)
+
+    def stream(self, worker) -> Deferred:
+        return self.client.stream_output(worker, "j", Stream.STDOUT, 0, lambda chunk: None).finished
+
+    async def test_codes(self) -> None:
+        """Each status has its error, from a worker that knows no other way to tell."""
+        code = grpc.StatusCode
+        for refusal, error in (
+            (code.NOT_FOUND, NotFound),
+            (code.UNIMPLEMENTED, Unsupported),
+            (code.UNAVAILABLE, Unreachable),
+            (code.CANCELLED, Unreachable),
+            (code.DEADLINE_EXCEEDED, DeadlineExceeded),
+            (code.RESOURCE_EXHAUSTED, Unavailable),
+            (code.INTERNAL, WorkerFault),
+            (code.UNKNOWN, WorkerFault),
+            (code.INVALID_ARGUMENT, WorkerFault),
+            (code.PERMISSION_DENIED, WorkerFault),
+            (code.OUT_OF_RANGE, WorkerFault),
+        ):
+            for method, name in (
+                (self.query, "QueryJob"),
+                (self.start, "StartJob"),
+                (self.read, "ReadOutput"),
+                (self.stream, "StreamJob"),
+            ):
+                told = await self.outcome(error, method, **{name: refuse(refusal)})
+                self.assertIs(type(told), error)
+                if error is Unreachable:
+                    self.assertTrue(told.sent)
+                elif error is NotFound:
+                    self.assertEqual((told.kind, told.name), ("job", "j"))
+                elif error is Unsupported:
+                    self.assertEqual((told.worker, told.capability), ("stand-in", name))
+                elif error is WorkerFault:
+                    self.assertEqual((told.worker, told.detail), ("stand-in", "details"))
+
+    async def test_raises(self) -> None:
+        """A worker that fails in its own code is at fault."""
+
+        def fails(request: object, context: object) -> None:
+            raise ZeroDivisionError
+
+        await self.outcome(WorkerFault, self.query, QueryJob=fails)
+
+    async def test_no_method(self) -> None:
+        """A method it does not have is a capability it lacks."""
+        for method in (self.query, self.start, self.read, self.stream):
+            await self.outcome(Unsupported, method)
+
+    async def test_told(self) -> None:
+        """Of errors told as ours only those are taken that a worker may have; none says that a start never left."""
+
+        def telling(error: SchedulerError):
+            return lambda request, context: status.abort(context, error)
+
+        for told, error in (
+            (NotFound("job", "other"), NotFound),
+            (OffsetBeyondEnd(5, 2), OffsetBeyondEnd),
+            (Busy("streams", 64), Busy),
+            (Unreachable("w", sent=False), Unreachable),
+            (ShuttingDown(), Unreachable),
+            (Unsupported("w", "x"), Unsupported),
+        ):
+            for method, name in ((self.read, "ReadOutput"), (self.start, "StartJob")):
+                got = await self.outcome(error, method, **{name: telling(told)})
+                if error is Unreachable:
+                    self.assertTrue(got.sent)
+
+    async def test_nonsense(self) -> None:
+        """Answers that can't be are the worker's fault."""
+        status_of = worker_pb2.JobStatus
+        for message in (
+            worker_pb2.StartJobRes(),
+            worker_pb2.StartJobRes(jobID="a/b"),
+            worker_pb2.StartJobRes(jobID="j", status=status_of(jobID="j", outcome=77)),
+        ):
+            await self.outcome(WorkerFault, self.start, StartJob=answer(message))
+        for message in (
+            worker_pb2.QueryJobRes(status=status_of(jobID="other")),
+            worker_pb2.QueryJobRes(status=status_of(jobID="j", startedAt=float("nan"))),
+        ):
+            await self.outcome(WorkerFault, self.query, QueryJob=answer(message))
+        for message in (
+            worker_pb2.ReadOutputRes(output=b"abcd", offset=5, size=9),
+            worker_pb2.ReadOutputRes(output=b"abc", offset=0, size=9),
+            worker_pb2.ReadOutputRes(offset=5, size=-1),
+        ):
+            await self.outcome(WorkerFault, self.read, ReadOutput=answer(message))
+
+    async def test_no_health(self) -> None:
+        """A worker without health checks is as good as any."""
+        worker = self.stand_in(StartJob=answer(worker_pb2.StartJobRes(jobID="7")))
+        self.assertIsNone(await self.client.probe(worker))
+        self.assertEqual(await self.client.start_job(worker, a_job()), JobStatus("7", JobState.RUNNING))
+
+    async def test_stream_without_end(self) -> None:
+        """A stream that the worker ends without an end is over, with what it brought."""
+        chunks: list[Chunk] = []
+        worker = self.stand_in(StreamJob=lambda request, context: iter([worker_pb2.StreamJobRes(output=b"abc")]))
+        await self.client.stream_output(worker, "j", Stream.STDOUT, 0, chunks.append).finished
+        self.assertEqual(chunks, [Chunk(b"abc", 0)])
+
+    async def test_request_id(self) -> None:
+        """What a call is made for goes with it, and nothing if it is for nothing."""
+        seen: list[object] = []
+
+        def query(request: object, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
+            seen.append(dict(context.invocation_metadata()).get("x-request-id"))
+            return worker_pb2.QueryJobRes()
+
+        worker = self.stand_in(QueryJob=query)
+        await self.query(worker)
+        token = REQUEST_ID.set("r-17")
+        asked = self.query(worker)
+        REQUEST_ID.reset(token)
+        await asked
+        self.assertEqual(seen, [None, "r-17"])
+
+
+class StuckTests(RpcCase):
+    """Workers that take calls and don't answer."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.go_on = threading.Event()
+        self.addCleanup(self.go_on.set)
+        self.arrived = threading.Semaphore(0)
+        self.calls: list[str] = []
+
+    def hang(self, request, context: grpc.ServicerContext):
+        self.calls.append(request.jobID)
+        self.arrived.release()
+        self.go_on.wait()
+        return worker_pb2.QueryJobRes()
+
+    def healthy(self):
+        """Another worker, with a job."""
+        runner = FakeJobRunner()
+        runner.start("j", a_job().spec, None)
+        return a_worker(self.worker_server(runner).bound, "healthy")
+
+    async def test_start_unanswered(self) -> None:
+        """A start that was taken and not answered is told from one that never left."""
+        client = self.worker_client(deadline=0.5)
+        error = await self.assertFailure(client.start_job(self.stand_in(StartJob=self.hang), a_job()), DeadlineExceeded)
+        self.assertEqual(error.seconds, 0.5)
+        self.assertEqual(self.calls, ["j"])
+
+    async def test_limits(self) -> None:
+        """Four calls at a time and a queue; beyond it Busy at once; who waited too long is never called for."""
+        client = self.worker_client(deadline=1.0)
+        worker = self.stand_in(QueryJob=self.hang)
+        calls = [client.query_job(worker, f"j{number}") for number in range(68)]
+        beyond = await self.assertFailure(client.query_job(worker, "beyond"), Busy)
+        self.assertEqual(beyond.limit, 68)
+        await self.assertFailure(client.start_job(worker, a_job()), Busy)
+        await client.probe(worker)  # a queue of its own
+        for number, call in enumerate(calls):
+            error = await self.assertFailure(call, DeadlineExceeded, Busy)
+            self.assertIsInstance(error, DeadlineExceeded if number < 4 else (DeadlineExceeded, Busy))
+        self.assertLess(len(self.calls), 20)
+        self.assertNotIn("beyond", self.calls)
+
+    async def test_others(self) -> None:
+        """Calls to others go through meanwhile, and so does reading output."""
+        client = self.worker_client(deadline=5.0)
+        stuck = self.stand_in(QueryJob=self.hang, ReadOutput=answer(worker_pb2.ReadOutputRes()))
+        healthy = self.healthy()
+        calls = [client.query_job(stuck, "j") for _ in range(30)]
+        for _ in range(4):
+            self.arrived.acquire()
+        self.assertEqual((await client.query_job(healthy, "j")).state, JobState.RUNNING)
+        self.assertEqual(await client.read_output(stuck, "j", Stream.STDOUT, 0, 9), Chunk(b"", 0))
+        self.assertEqual(len(self.calls), 4)
+        self.go_on.set()
+        await gatherResults(calls)
+
+    async def test_stopped_process(self) -> None:
+        """A worker that is frozen costs its callers no more than their deadline, and is as before when it goes on."""
+        process, address = self.process("tests.integration.rpc_worker")
+        frozen, healthy = a_worker(address, "frozen"), self.healthy()
+        client = self.worker_client(deadline=1.0)
+        await client.query_job(frozen, "j")
+        process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        start = client.start_job(frozen, a_job("k"))
+        query = client.query_job(frozen, "j")
+        probe = client.probe(frozen)
+        await client.query_job(healthy, "j")
+        self.assertFalse((await self.assertFailure(start, Unreachable)).sent)
+        await self.assertFailure(query, DeadlineExceeded)
+        await self.assertFailure(probe, Unreachable)
+        self.assertLess(time.monotonic() - began, 5.0)
+        process.send_signal(signal.SIGCONT)
+        self.assertEqual((await client.query_job(frozen, "j")).state, JobState.RUNNING)
+        await self.assertFailure(client.query_job(frozen, "k"), NotFound)
+
+    async def test_killed_process(self) -> None:
+        """A stream from a worker that dies is cut at once, as one that can't be reached."""
+        process, address = self.process("tests.integration.rpc_worker")
+        client, worker = self.worker_client(), a_worker(address)
+        stream = client.stream_output(worker, "j", Stream.STDOUT, 0, lambda chunk: None)
+        await client.query_job(worker, "j")
+        process.kill()
+        await self.assertFailure(stream.finished, Unreachable)
+        error = await self.assertFailure(client.start_job(worker, a_job()), Unreachable)
+        self.assertFalse(error.sent)
+
+    async def test_stop(self) -> None:
+        """A client that stops waits for nothing: what is under way fails, and so does what comes later."""
+        client = self.worker_client(deadline=60.0)
+        worker = self.stand_in(QueryJob=self.hang)
+        calls = [client.query_job(worker, "j") for _ in range(9)]
+        silent = client.stream_output(a_worker(self.silent_address(), "s"), "j", Stream.STDOUT, 0, lambda chunk: None)
+        for _ in range(4):
+            self.arrived.acquire()
+        stopping = client.stopService()
+        for call in calls:
+            await self.assertFailure(call, Unreachable, ShuttingDown)
+        await stopping
+        await self.assertFailure(client.query_job(worker, "j"), ShuttingDown)
+        await self.assertFailure(client.probe(worker), ShuttingDown)
+        self.assertFalse(silent.finished.called)
+
+
+class ChannelTests(RpcCase):
+    """Where calls go to."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.runners = [FakeJobRunner(), FakeJobRunner()]
+        self.addresses = [self.worker_server(runner).bound for runner in self.runners]
+        self.client = self.worker_client()
+
+    async def test_moved(self) -> None:
+        """A worker that has moved is called where it is now."""
+        for number, address in enumerate(self.addresses):
+            await self.client.start_job(a_worker(address), a_job(f"j{number}"))
+        self.assertEqual([runner.running() for runner in self.runners], [("j0",), ("j1",)])
+
+    async def test_moved_while_called(self) -> None:
+        """What is under way to where it was is over, and may have arrived."""
+        self.runners[0].start("j", a_job().spec, None)
+        stream = self.client.stream_output(
+            a_worker(self.addresses[0]), "j", Stream.STDOUT, 0, lambda chunk: received.callback(None)
+        )
+        received: Deferred[None] = Deferred()
+        self.runners[0].write("j", b"x")
+        await received
+        await self.client.probe(a_worker(self.addresses[1]))
+        self.assertTrue((await self.assertFailure(stream.finished, Unreachable)).sent)
+
+    async def test_proxy(self) -> None:
+        """A worker is dialled as it is, whatever proxies the environment names."""
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            self.addCleanup(os.environ.pop, name)
+            os.environ[name] = f"http://{self.dead_address()}"
+        await self.client.probe(a_worker(self.addresses[0]))
+
+
+class StreamTests(RpcCase):
+    """Streams, and the threads they hold."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.worker_client()
+
+    def open(self, worker, deliver=lambda chunk: None):
+        return self.client.stream_output(worker, "j", Stream.STDOUT, 0, deliver)
+
+    async def test_all_streams(self) -> None:
+        """There are so many streams; one more is Busy at once, and cancelled ones make room at once."""
+        worker = a_worker(self.silent_address())
+        for _ in range(2):
+            streams = [await self.open_when_free(worker) for _ in range(worker_client.STREAMS)]
+            self.assertEqual(self.assertRaises(Busy, self.open, worker).limit, worker_client.STREAMS)
+            for stream in streams:
+                stream.cancel()
+
+    async def open_when_free(self, worker):
+        while True:
+            try:
+                return self.open(worker)
+            except Busy:
+                await later(0.01)
+
+    async def test_receiver_fails(self) -> None:
+        """A receiver that raises ends its stream."""
+        runner = FakeJobRunner()
+        worker = a_worker(self.worker_server(runner).bound)
+        runner.start("j", a_job().spec, None)
+        runner.write("j", b"x")
+
+        def deliver(chunk: Chunk) -> None:
+            raise ZeroDivisionError
+
+        await self.assertFailure(self.open(worker, deliver).finished, ZeroDivisionError)
+
+    async def test_held_too_long(self) -> None:
+        """A receiver that is never done is cut off."""
+        self.patch(worker_client, "HOLD_DEADLINE", 0.1)
+        runner = FakeJobRunner()
+        worker = a_worker(self.worker_server(runner).bound)
+        runner.start("j", a_job().spec, None)
+        runner.write("j", b"x")
+        await self.assertFailure(self.open(worker, lambda chunk: Deferred()).finished, DeadlineExceeded)
+
+    async def test_more_than_a_worker_has(self) -> None:
+        """A worker whose streams are all in use says so, answers everything else, and has room when one ends."""
+        runner = FakeJobRunner()
+        worker = a_worker(self.worker_server(runner).bound)
+        runner.start("j", a_job().spec, None)
+        runner.write("j", b"x")
+        received = [Deferred() for _ in range(64)]
+        streams = [self.open(worker, lambda chunk, each=each: each.callback(None)) for each in received]
+        await gatherResults(received)
+        self.assertEqual((await self.assertFailure(self.open(worker).finished, Busy)).limit, 64)
+        self.assertEqual((await self.client.query_job(worker, "j")).state, JobState.RUNNING)
+        streams.pop().cancel()
+        again: Deferred[None] = Deferred()
+        while not again.called:
+            stream = self.open(worker, lambda chunk: again.callback(None))
+            stream.finished.addErrback(lambda reason: reason.trap(Busy))
+            await later(0.05)
+            if not again.called:
+                stream.cancel()
+        runner.end("j")
+
+    def test_reactor_is_free(self) -> Deferred:
+        """Nothing here blocks the reactor thread, be the worker as silent as can be."""
+        worker = a_worker(self.silent_address())
+        streams = [self.open(worker) for _ in range(8)]
+        probes = [self.client.probe(worker).addErrback(lambda _: None) for _ in range(8)]
+        began = time.monotonic()
+        done: Deferred[None] = Deferred()
+
+        def check() -> None:
+            blockingCallFromThread(reactor, lambda: None)
+            reactor.callFromThread(done.callback, None)
+
+        threading.Thread(target=check).start()
+
+        def over(_: object) -> Deferred:
+            self.assertLess(time.monotonic() - began, 1.0)
+            for stream in streams:
+                stream.cancel()
+            self.client.forget(worker.id)
+            return gatherResults(probes)
+
+        return done.addCallback(over)

@@ -1,0 +1,481 @@
+"""Both gRPC servers: how they start and stop, what they take on, and what else they answer."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from scheduler.configfile import Address
+from scheduler.errors import Unreachable
+from scheduler.interfaces import IJobRunner
+from scheduler.logs import REQUEST_ID
+from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream
+from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+from scheduler.rpc import worker_server
+from scheduler.rpc.server import GrpcServer
+from tests.contract.test_scheduler_client import FACTS, AsMembership
+from tests.fakes.job_runner import FakeJobRunner
+from tests.fakes.scheduler_client import FakeSchedulerClient
+from tests.integration.http2 import half_open
+from tests.integration.rpc import ANY_PORT, RpcCase, a_job, a_worker, later
+
+T = TypeVar("T")
+
+SPEC = JobSpec(command="true")
+
+NOTHING_YET = """
+import os
+from twisted.internet import reactor
+from scheduler.configfile import Address
+from scheduler.rpc.scheduler_client import SchedulerClient
+from scheduler.rpc.scheduler_server import scheduler_server
+from scheduler.rpc.worker_client import WorkerClient
+from scheduler.rpc.worker_server import worker_server
+address = Address("127.0.0.1", 0)
+kept = (
+    scheduler_server(reactor, address, None, None),
+    worker_server(reactor, address, None, None),
+    WorkerClient(reactor, None),
+    SchedulerClient(reactor, address, None),
+)
+os.write(1, b"%d" % len(os.listdir("/proc/self/task")))
+"""
+
+
+class ServerCase(RpcCase):
+    async def called(self, method, request: object, timeout: float = 10.0) -> object:
+        """What a stub of gRPC's own answers, called in a thread."""
+        return await deferToThread(method, request, timeout=timeout)
+
+    async def code(self, method, request: object, timeout: float = 10.0) -> grpc.StatusCode:
+        """The status it is refused with."""
+        error = await self.assertFailure(deferToThread(method, request, timeout=timeout), grpc.RpcError)
+        self.details = error.details()
+        return error.code()
+
+    def setUp(self) -> None:
+        super().setUp()
+        reactor.suggestThreadPoolSize(20)
+
+    async def threads_end(self, before: frozenset[threading.Thread]) -> None:
+        """But for the reactor's own, which the calls of these tests are made in."""
+        ours = reactor.getThreadPool().threads
+        while not before.issuperset(set(threading.enumerate()) - set(ours)):
+            await later(0.01)
+
+
+class StartTests(ServerCase):
+    def test_nothing_before_the_start(self) -> None:
+        """What was made and not started has no thread, so that the process may fork to become a daemon."""
+        done = subprocess.run(
+            [sys.executable, "-c", NOTHING_YET],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+        )
+        self.assertEqual(done.stdout, b"1")
+
+    def refused(self, address: Address) -> str:
+        server = worker_server.worker_server(reactor, address, None, FakeJobRunner())
+        self.addCleanup(server.stopService)
+        return str(self.assertRaises(OSError, server.startService))
+
+    def test_port_taken(self) -> None:
+        """A port that is taken is told at once, with the address, be it by another of ours or a stranger."""
+        stranger = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(stranger.close)
+        for taken in (self.worker_server(FakeJobRunner()).bound, Address(*stranger.getsockname())):
+            self.assertIn(f"can't listen on {taken}", self.refused(taken))
+
+    def test_no_address_of_ours(self) -> None:
+        """So is an address that is none of this machine."""
+        self.assertIn("can't listen on 192.0.2.1:0", self.refused(Address("192.0.2.1", 0)))
+
+    async def test_before_privileges_go(self) -> None:
+        """The port is taken while the process may still take any, and served once it starts."""
+        server = worker_server.worker_server(reactor, ANY_PORT, None, FakeJobRunner())
+        server.privilegedStartService()
+        self.addCleanup(server.stopService)
+        bound = server.bound
+        self.assertIn(str(bound), self.refused(bound))
+        server.startService()
+        self.assertEqual(server.bound, bound)
+        await self.worker_client().probe(a_worker(bound))
+
+    async def test_again(self) -> None:
+        """A port is free again once its server has stopped."""
+        first = self.worker_server(FakeJobRunner())
+        await first.stopService()
+        self.worker_server(FakeJobRunner(), address=first.bound)
+
+
+class BesideTests(ServerCase):
+    """What every gRPC server has."""
+
+    def servers(self) -> list[tuple[GrpcServer, str]]:
+        return [
+            (self.worker_server(FakeJobRunner()), "jobscheduler.Worker"),
+            (self.scheduler_server(AsMembership(FakeSchedulerClient())), "jobscheduler.Scheduler"),
+        ]
+
+    async def test_health(self) -> None:
+        """Health is answered, for the whole and for the service."""
+        for server, service in self.servers():
+            check = health_pb2_grpc.HealthStub(self.channel(server.bound)).Check
+            for name in ("", service):
+                answer = await self.called(check, health_pb2.HealthCheckRequest(service=name))
+                self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+
+    async def services(self, address: object) -> set[str]:
+        ask = reflection_pb2_grpc.ServerReflectionStub(self.channel(address)).ServerReflectionInfo
+        question = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = await deferToThread(lambda: list(ask(iter([question]), timeout=10)))
+        return {each.name for each in answer.list_services_response.service}
+
+    async def test_reflection(self) -> None:
+        """On loopback a server says what it has."""
+        for server, service in self.servers():
+            self.assertIn(service, await self.services(server.bound))
+
+    async def test_no_reflection(self) -> None:
+        """Elsewhere it does not."""
+        server = self.worker_server(FakeJobRunner(), address=Address("0.0.0.0", 0))
+        error = await self.assertFailure(
+            Deferred.fromCoroutine(self.services(f"127.0.0.1:{server.bound.port}")), grpc.RpcError
+        )
+        self.assertIs(error.code(), grpc.StatusCode.UNIMPLEMENTED)
+
+
+class RudeTests(ServerCase):
+    """One connection can't keep all others from being heard."""
+
+    def rude(self, address: Address, path: str) -> None:
+        connection = half_open((address.host, address.port), path, 200)
+        self.addCleanup(connection.close)
+        connection.settimeout(10)
+        self.assertTrue(connection.recv(1))
+
+    async def test_worker(self) -> None:
+        """Calls that never send their message take what one connection gets; a stop goes through."""
+        runner = FakeJobRunner()
+        runner.start("j", SPEC, None)
+        address = self.worker_server(runner).bound
+        self.rude(address, "/jobscheduler.Worker/StreamJob")
+        await self.worker_client(deadline=5.0).stop_job(a_worker(address), "j")
+
+    async def test_scheduler(self) -> None:
+        """So does a registration."""
+        address = self.scheduler_server(AsMembership(FakeSchedulerClient())).bound
+        for _ in range(3):
+            self.rude(address, "/jobscheduler.Scheduler/RegisterWorker")
+        self.assertEqual((await self.scheduler_client(address, deadline=5.0).register(FACTS)).worker_id, "w1")
+
+
+class WorkerCase(ServerCase):
+    """A worker's server, and a stub of gRPC's own."""
+
+    runner: IJobRunner
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.runner = self.make_runner()
+        self.server = self.worker_server(self.runner)
+        self.stub = worker_pb2_grpc.WorkerStub(self.channel(self.server.bound))
+
+    def make_runner(self) -> FakeJobRunner:
+        return FakeJobRunner()
+
+
+class Counting(FakeJobRunner):
+    """Counts what is not let go of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watching = 0
+        self.waiting = 0
+
+    def watch_output(self, job_id: str, stream: Stream, notify: Callable[[], None]) -> Callable[[], None]:
+        unwatch = super().watch_output(job_id, stream, notify)
+        self.watching += 1
+
+        def counted() -> None:
+            unwatch()
+            self.watching -= 1
+
+        return counted
+
+    def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
+        def over(result: T) -> T:
+            self.waiting -= 1
+            return result
+
+        self.waiting += 1
+        return super().stop(job_id, wait).addBoth(over)
+
+
+class WorkerTests(WorkerCase):
+    def make_runner(self) -> FakeJobRunner:
+        return Counting()
+
+    async def test_chosen_id(self) -> None:
+        """A start without an id is a job with one of the worker's choice."""
+        answer = await self.called(self.stub.StartJob, worker_pb2.StartJobReq(command="true"))
+        self.assertEqual(answer.jobID, "job-1")
+
+    async def test_bad_values(self) -> None:
+        """Values that can't be are refused by name, and nothing is started."""
+        for method, request, field in (
+            (self.stub.StartJob, worker_pb2.StartJobReq(jobID="a/b"), "jobID"),
+            (self.stub.StartJob, worker_pb2.StartJobReq(timeout=float("nan")), "timeout"),
+            (self.stub.StartJob, worker_pb2.StartJobReq(createdAt=-1), "createdAt"),
+            (self.stub.ReadOutput, worker_pb2.ReadOutputReq(jobID="j", offset=-1), "offset"),
+            (self.stub.ReadOutput, worker_pb2.ReadOutputReq(jobID="j", max=-1), "max"),
+            (self.stub.ReadOutput, worker_pb2.ReadOutputReq(jobID="j", stream=7), "stream"),
+        ):
+            self.assertIs(await self.code(method, request), grpc.StatusCode.INVALID_ARGUMENT)
+            self.assertTrue(self.details.startswith(f"{field}: "), self.details)
+        for bad in (worker_pb2.StreamJobReq(jobID="j", offset=-1), worker_pb2.StreamJobReq(jobID="j", stream=7)):
+            code = await self.code(lambda request, timeout: list(self.stub.StreamJob(request, timeout=timeout)), bad)
+            self.assertIs(code, grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertEqual(self.runner.running(), ())
+
+    async def test_no_deadline(self) -> None:
+        """A client that sets no deadline is answered."""
+        answer = await self.called(self.stub.StartJob, worker_pb2.StartJobReq(command="true"), timeout=None)
+        self.assertEqual(answer.jobID, "job-1")
+
+    async def test_stop_waits(self) -> None:
+        """A stop without ``wait`` is answered at the end, with how it ended."""
+        self.runner.ends_on_stop = False
+        self.runner.start("j", SPEC, None)
+        answer = self.called(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j"))
+        answer = Deferred.fromCoroutine(answer)
+        await self.stops(1)
+        self.assertFalse(answer.called)
+        self.runner.end("j", 9)
+        self.assertEqual((await answer).status.exitCode, 9)
+
+    async def stops(self, count: int) -> None:
+        """Once so many stops have arrived."""
+        while len(self.runner.stops) < count:
+            await later(0.01)
+
+    async def test_stop_of_ended(self) -> None:
+        """Of an ended job it is answered at once, and of an unknown one it says so."""
+        self.runner.start("j", SPEC, None)
+        self.runner.end("j")
+        answer = await self.called(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j"))
+        self.assertEqual(answer.status.outcome, worker_pb2.SUCCEEDED)
+        request = worker_pb2.StopJobReq(jobID="k")
+        self.assertIs(await self.code(self.stub.StopJob, request), grpc.StatusCode.NOT_FOUND)
+
+    async def test_stop_too_long(self) -> None:
+        """It waits no longer than its client, and then nothing is left of it."""
+        self.runner.ends_on_stop = False
+        self.runner.start("j", SPEC, None)
+        code = await self.code(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j"), timeout=0.5)
+        self.assertIs(code, grpc.StatusCode.DEADLINE_EXCEEDED)
+        while self.runner.waiting:
+            await later(0.01)
+
+    async def test_many_stops(self) -> None:
+        """So many stops wait; one more is refused, one that does not wait is not, and queries are answered."""
+        self.runner.ends_on_stop = False
+        self.runner.start("j", SPEC, None)
+        request = worker_pb2.StopJobReq(jobID="j")
+        waiting = [
+            Deferred.fromCoroutine(self.called(self.stub.StopJob, request)) for _ in range(worker_server.WAITING_STOPS)
+        ]
+        await self.stops(worker_server.WAITING_STOPS)
+        self.assertIs(await self.code(self.stub.StopJob, request), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        await self.called(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j", wait=False))
+        await self.called(self.stub.QueryJob, worker_pb2.QueryJobReq(jobID="j"))
+        self.runner.end("j")
+        for answer in waiting:
+            self.assertEqual((await answer).status.outcome, worker_pb2.SUCCEEDED)
+
+    async def test_cancelled_stream(self) -> None:
+        """A stream whose client is gone is let go of, though its job writes nothing."""
+        self.runner.start("j", SPEC, None)
+        stream = self.stub.StreamJob(worker_pb2.StreamJobReq(jobID="j"))
+        while not self.runner.watching:
+            await later(0.01)
+        stream.cancel()
+        while self.runner.watching:
+            await later(0.01)
+
+    async def test_big_chunks(self) -> None:
+        """No message is larger than a client takes by default, however much there is."""
+        self.runner.start("j", SPEC, None)
+        self.runner.write("j", bytes(9 << 20))
+        self.runner.end("j")
+        request = worker_pb2.ReadOutputReq(jobID="j", max=1 << 60)
+        self.assertLessEqual(len((await self.called(self.stub.ReadOutput, request)).output), 3 << 20)
+        messages = await deferToThread(lambda: list(self.stub.StreamJob(worker_pb2.StreamJobReq(jobID="j"))))
+        self.assertEqual(sum(len(message.output) for message in messages), 9 << 20)
+
+    async def test_stop_of_server(self) -> None:
+        """A server that stops lets go of what waits: streams and stops end at once, told as going down."""
+        self.runner.ends_on_stop = False
+        self.runner.start("j", SPEC, None)
+        self.runner.write("j", b"x")
+        client = self.worker_client()
+        received: Deferred[None] = Deferred()
+        stream = client.stream_output(
+            a_worker(self.server.bound), "j", Stream.STDOUT, 0, lambda chunk: received.callback(None)
+        )
+        await received
+        stop = Deferred.fromCoroutine(self.code(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j"), 60))
+        await self.stops(1)
+        await self.server.stopService()
+        await self.assertFailure(stream.finished, Unreachable)
+        self.assertIs(await stop, grpc.StatusCode.UNAVAILABLE)
+        while self.runner.watching or self.runner.waiting:
+            await later(0.01)
+
+
+class NeverAnswers(FakeJobRunner):
+    """Starts are never answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled = 0
+        self.asked: Deferred[None] = Deferred()
+
+    def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+        def cancelled(_: Deferred[JobStatus]) -> None:
+            self.cancelled += 1
+
+        self.asked.called or self.asked.callback(None)
+        return Deferred(cancelled)
+
+
+class SlowWorkerTests(WorkerCase):
+    def make_runner(self) -> FakeJobRunner:
+        return NeverAnswers()
+
+    async def test_deadline(self) -> None:
+        """What is not answered in the client's time is given up on both sides."""
+        code = await self.code(self.stub.StartJob, worker_pb2.StartJobReq(command="true"), timeout=0.5)
+        self.assertIs(code, grpc.StatusCode.DEADLINE_EXCEEDED)
+        while not self.runner.cancelled:
+            await later(0.01)
+
+    async def test_stop_of_server(self) -> None:
+        """A server stops though a call waits for the reactor; its client is told that the start may have arrived."""
+        client = self.worker_client()
+        start = client.start_job(a_worker(self.server.bound), a_job())
+        await self.runner.asked
+        await self.server.stopService()
+        self.assertTrue((await self.assertFailure(start, Unreachable)).sent)
+
+
+class Bug(FakeJobRunner):
+    """Has bugs, in every thread."""
+
+    def query(self, job_id: str) -> JobStatus:
+        raise ZeroDivisionError("secret")
+
+    def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        raise ZeroDivisionError("secret")
+
+
+class BugTests(WorkerCase):
+    def make_runner(self) -> FakeJobRunner:
+        return Bug()
+
+    async def test_bug(self) -> None:
+        """A bug is logged, and its client is told no more than that there is one."""
+        self.runner.start("j", SPEC, None)
+        read = worker_pb2.ReadOutputReq(jobID="j")
+        stream = worker_pb2.StreamJobReq(jobID="j")
+        for method, request in (
+            (self.stub.QueryJob, worker_pb2.QueryJobReq(jobID="j")),
+            (self.stub.ReadOutput, read),
+            (lambda request, timeout: list(self.stub.StreamJob(request, timeout=timeout)), stream),
+        ):
+            self.assertIs(await self.code(method, request), grpc.StatusCode.INTERNAL)
+            self.assertEqual(self.details, "internal error")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
+
+class Notes(FakeJobRunner):
+    """Notes on whose behalf it is asked."""
+
+    def query(self, job_id: str) -> JobStatus:
+        self.noted = REQUEST_ID.get()
+        return JobStatus(job_id, JobState.RUNNING)
+
+
+class RequestTests(WorkerCase):
+    def make_runner(self) -> FakeJobRunner:
+        return Notes()
+
+    async def test_request_id(self) -> None:
+        """What is done for a request knows its id; it ends with the call, and is not as long as it likes."""
+        for metadata, noted in (
+            ((("x-request-id", "r-1"),), "r-1"),
+            ((("x-request-id", "x" * 1000),), "x" * 64),
+            (None, ""),
+        ):
+            request = worker_pb2.QueryJobReq(jobID="j")
+            await deferToThread(self.stub.QueryJob, request, timeout=10, metadata=metadata)
+            self.assertEqual(self.runner.noted, noted)
+        self.assertEqual(REQUEST_ID.get(), "")
+
+
+class Slow(AsMembership):
+    """Answers when told to."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeSchedulerClient())
+        self.asked: Deferred[None] = Deferred()
+
+    def deregister(self, worker_id: str) -> Deferred[None]:
+        self.asked.callback(None)
+        return Deferred()
+
+
+class SchedulerTests(ServerCase):
+    async def test_fixed_part(self) -> None:
+        """A worker that knows only its address registers, and leaves."""
+        scheduler = FakeSchedulerClient()
+        server = self.scheduler_server(AsMembership(scheduler))
+        stub = scheduler_pb2_grpc.SchedulerStub(self.channel(server.bound))
+        answer = await self.called(stub.RegisterWorker, scheduler_pb2.RegisterReq(address="127.0.0.1:30000"))
+        self.assertEqual((answer.success, answer.workerID), (True, "w1"))
+        answer = await self.called(stub.DeregisterWorker, scheduler_pb2.DeregisterReq(workerID="w1"))
+        self.assertTrue(answer.success)
+        request = scheduler_pb2.DeregisterReq(workerID="w1")
+        self.assertIs(await self.code(stub.DeregisterWorker, request), grpc.StatusCode.NOT_FOUND)
+
+    async def test_bad_heartbeat(self) -> None:
+        """A heartbeat that can't be is refused by name."""
+        server = self.scheduler_server(AsMembership(FakeSchedulerClient()))
+        stub = scheduler_pb2_grpc.SchedulerStub(self.channel(server.bound))
+        for request in (
+            scheduler_pb2.HeartbeatReq(workerID="../w", bootID="b"),
+            scheduler_pb2.HeartbeatReq(workerID="w"),
+            scheduler_pb2.HeartbeatReq(workerID="w", bootID="b", running=["a/b"]),
+        ):
+            self.assertIs(await self.code(stub.Heartbeat, request), grpc.StatusCode.INVALID_ARGUMENT)
+
+    async def test_stop_of_server(self) -> None:
+        """A server stops though a call waits for the reactor."""
+        membership = Slow()
+        server = self.scheduler_server(membership)
+        stub = scheduler_pb2_grpc.SchedulerStub(self.channel(server.bound))
+        code = Deferred.fromCoroutine(self.code(stub.DeregisterWorker, scheduler_pb2.DeregisterReq(workerID="w"), 60))
+        await membership.asked
+        await server.stopService()
+        self.assertIs(await code, grpc.StatusCode.UNAVAILABLE)
