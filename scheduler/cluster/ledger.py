@@ -101,6 +101,8 @@ class Ledger:
         self.registry.remove_job(job.id)
         for waiting in self._ends.pop(job.id, []):
             waiting.callback(job)
+        for listener in self._job_listeners:
+            listener(job)
         return self._commit([Removed("job", job.id)])
 
     def update_worker(self, worker: Worker, durable: bool = True) -> Deferred[None]:
