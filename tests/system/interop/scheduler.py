@@ -1,0 +1,57 @@
+"""A scheduler that knows only the fixed part: ``scheduler.py STUBS``.
+
+Prints its address, then drives the first worker that registers: a job that
+fails, a job that it stops, and prints what QueryJob said of each at its end.
+"""
+
+# ruff: noqa: T201 - what it prints is what the test reads
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from concurrent import futures
+
+import grpc
+
+sys.path.insert(0, sys.argv[1])
+import fixed_pb2 as pb
+import fixed_pb2_grpc as pb_grpc
+
+registered: queue.Queue[str] = queue.Queue()
+
+
+class Scheduler(pb_grpc.SchedulerServicer):
+    def RegisterWorker(self, request, context):
+        registered.put(request.address)
+        return pb.RegisterRes(success=True, workerID="given-by-them")
+
+    def DeregisterWorker(self, request, context):
+        print("deregistered", request.workerID, flush=True)
+        return pb.DeregisterRes(success=True)
+
+
+server = grpc.server(futures.ThreadPoolExecutor(4))
+pb_grpc.add_SchedulerServicer_to_server(Scheduler(), server)
+print(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
+server.start()
+
+with grpc.insecure_channel(registered.get(timeout=30)) as channel:
+    worker = pb_grpc.WorkerStub(channel)
+
+    def at_end(job_id: str) -> str:
+        deadline = time.monotonic() + 30
+        while not (answer := worker.QueryJob(pb.QueryJobReq(jobID=job_id), timeout=10)).done:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return f"{answer.error} {answer.errorText}"
+
+    print(at_end(worker.StartJob(pb.StartJobReq(command="false"), timeout=10).jobID), flush=True)
+    print(at_end(worker.StartJob(pb.StartJobReq(command="true"), timeout=10).jobID), flush=True)
+    counting = worker.StartJob(pb.StartJobReq(command="bash", path="count.sh"), timeout=10).jobID
+    assert not worker.QueryJob(pb.QueryJobReq(jobID=counting), timeout=10).done
+    worker.StopJob(pb.StopJobReq(jobID=counting), timeout=30)
+    stopped = worker.QueryJob(pb.QueryJobReq(jobID=counting), timeout=10)
+    assert stopped.done  # without `wait` it is answered at the end
+    print(f"{stopped.error} {stopped.errorText}", flush=True)
+server.wait_for_termination()
