@@ -120,7 +120,7 @@ def queries(daemons: Running, quick: bool) -> list[Row]:
     """``/query`` of unfinished jobs, each asked of the worker, beside a route that does nothing."""
     if shutil.which("wrk") is None:
         return [Row("`/query` proxied", "skipped", "", "wrk is not here")]
-    connection, seconds = daemons.connect(), 2 if quick else 10
+    connection, seconds = daemons.connect(), 2 if quick else 5
     jobs = [
         call(connection, "POST", "/v1/jobs", {"worker": "w1", "command": "sleep", "args": ["600"]})["id"]
         for _ in range(64)
@@ -144,7 +144,7 @@ def queries(daemons: Running, quick: bool) -> list[Row]:
                     note,
                 )
             )
-    call(connection, "POST", "/v1/jobs/stop?state=running")
+    call(daemons.connect(), "POST", "/v1/jobs/stop?state=running")  # the other has been idle for too long
     return rows
 
 
