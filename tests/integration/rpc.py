@@ -64,10 +64,12 @@ class RpcCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
+        reactor.suggestThreadPoolSize(20)  # for calls that a test makes itself
         self.addCleanup(self.threads_end, frozenset(threading.enumerate()))
 
     async def threads_end(self, before: frozenset[threading.Thread]) -> None:
-        """Once there are no others than before."""
+        """Once there are no others than before, but for the reactor's own."""
+        before |= set(reactor.getThreadPool().threads)
         while not before.issuperset(threading.enumerate()):
             await later(0.01)
 

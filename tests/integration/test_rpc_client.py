@@ -379,14 +379,17 @@ class StreamTests(RpcCase):
         self.assertEqual((await self.assertFailure(self.open(worker).finished, Busy)).limit, 64)
         self.assertEqual((await self.client.query_job(worker, "j")).state, JobState.RUNNING)
         streams.pop().cancel()
-        again: Deferred[None] = Deferred()
-        while not again.called:
-            stream = self.open(worker, lambda chunk: again.callback(None))
-            stream.finished.addErrback(lambda reason: reason.trap(Busy))
-            await later(0.05)
-            if not again.called:
-                stream.cancel()
-        runner.end("j")
+        while True:
+            received = Deferred()
+            streams.append(self.open(worker, received.callback))
+            streams[-1].finished.addErrback(received.errback)
+            try:
+                await received
+                break
+            except Busy:
+                await later(0.01)
+        for stream in streams:
+            stream.cancel()
 
     def test_reactor_is_free(self) -> Deferred:
         """Nothing here blocks the reactor thread, be the worker as silent as can be."""

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -62,16 +61,6 @@ class ServerCase(RpcCase):
         error = await self.assertFailure(deferToThread(method, request, timeout=timeout), grpc.RpcError)
         self.details = error.details()
         return error.code()
-
-    def setUp(self) -> None:
-        super().setUp()
-        reactor.suggestThreadPoolSize(20)
-
-    async def threads_end(self, before: frozenset[threading.Thread]) -> None:
-        """But for the reactor's own, which the calls of these tests are made in."""
-        ours = reactor.getThreadPool().threads
-        while not before.issuperset(set(threading.enumerate()) - set(ours)):
-            await later(0.01)
 
 
 class StartTests(ServerCase):

@@ -1,0 +1,204 @@
+"""Certificates in both roles: who is let in, who is believed, and how they are changed under way."""
+
+import os
+import socket
+import ssl
+from pathlib import Path
+
+import grpc
+import trustme
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+
+from scheduler.config import TlsFiles
+from scheduler.configfile import Address
+from scheduler.errors import Unreachable
+from scheduler.model import JobState, Worker
+from scheduler.pb import worker_pb2, worker_pb2_grpc
+from scheduler.rpc.scheduler_client import SchedulerClient
+from scheduler.rpc.server import GrpcServer
+from scheduler.rpc.worker_client import WorkerClient
+from tests.contract.test_scheduler_client import FACTS, AsMembership
+from tests.fakes.job_runner import FakeJobRunner
+from tests.fakes.scheduler_client import FakeSchedulerClient
+from tests.integration.rpc import ANY_PORT, RpcCase, a_job, a_worker
+
+OURS, OTHERS = trustme.CA(), trustme.CA()
+
+
+class TlsCase(RpcCase):
+    """Makes certificates, and a worker with a job that wants them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+
+    def files(self, name: str, *hosts: str, issuer: trustme.CA = OURS, trusted: trustme.CA | None = OURS) -> TlsFiles:
+        """A pair for those hosts, and whom its holder trusts; an existing one of that name is replaced."""
+        files = TlsFiles(
+            self.folder / f"{name}.pem",
+            self.folder / f"{name}.key",
+            self.folder / f"{name}-ca.pem" if trusted else None,
+        )
+        pair = issuer.issue_cert(*(hosts or ("127.0.0.1", "localhost")))
+        self.put(files.crt_file, b"".join(blob.bytes() for blob in pair.cert_chain_pems))
+        self.put(files.key_file, pair.private_key_pem.bytes())
+        if trusted is not None:
+            self.put(files.ca_file, trusted.cert_pem.bytes())
+        return files
+
+    def put(self, path: Path, content: bytes) -> None:
+        draft = path.with_suffix(".new")
+        draft.write_bytes(content)
+        os.replace(draft, path)
+
+    def worker(self, tls: TlsFiles | None, address: Address = ANY_PORT) -> Worker:
+        self.runner = FakeJobRunner()
+        self.runner.start("j", a_job().spec, None)
+        self.server: GrpcServer = self.worker_server(self.runner, tls, address)
+        return a_worker(self.server.bound)
+
+    async def works(self, client: WorkerClient, worker: Worker) -> None:
+        self.assertEqual((await client.query_job(worker, "j")).state, JobState.RUNNING)
+
+    async def refused(self, client: WorkerClient, worker: Worker) -> None:
+        """Nothing gets through, and a start is known not to have."""
+        error = await self.assertFailure(client.start_job(worker, a_job("k")), Unreachable)
+        self.assertFalse(error.sent)
+        await self.assertFailure(client.probe(worker), Unreachable)
+        self.assertEqual(self.runner.running(), ("j",))
+
+    def plain_call(self, address: object, credentials: grpc.ChannelCredentials) -> None:
+        """As a client of gRPC's own."""
+        with grpc.secure_channel(str(address), credentials) as channel:
+            worker_pb2_grpc.WorkerStub(channel).QueryJob(worker_pb2.QueryJobReq(jobID="j"), timeout=10)
+
+
+class WorkerTests(TlsCase):
+    """From scheduler to worker."""
+
+    async def test_both_known(self) -> None:
+        """Who shows a certificate of the authority that both trust is let in, and believed."""
+        await self.works(self.worker_client(self.files("client")), self.worker(self.files("server")))
+
+    async def test_stranger_calls(self) -> None:
+        """A client of another authority is not let in, though it believes the server."""
+        client = self.worker_client(self.files("client", issuer=OTHERS))
+        await self.refused(client, self.worker(self.files("server")))
+
+    async def test_stranger_serves(self) -> None:
+        """A server of another authority is not believed, though it would let the client in."""
+        await self.refused(
+            self.worker_client(self.files("client")), self.worker(self.files("server", issuer=OTHERS, trusted=OURS))
+        )
+
+    async def test_nameless(self) -> None:
+        """Who shows no certificate is not let in."""
+        worker = self.worker(self.files("server"))
+        credentials = grpc.ssl_channel_credentials(OURS.cert_pem.bytes())
+        error = await self.assertFailure(deferToThread(self.plain_call, worker.address, credentials), grpc.RpcError)
+        self.assertIs(error.code(), grpc.StatusCode.UNAVAILABLE)
+
+    async def test_nameless_is_welcome(self) -> None:
+        """Without an authority of its own a server lets in who shows none."""
+        worker = self.worker(self.files("server", trusted=None))
+        await deferToThread(self.plain_call, worker.address, grpc.ssl_channel_credentials(OURS.cert_pem.bytes()))
+
+    async def test_other_host(self) -> None:
+        """A certificate for another host is none for the one that was dialled."""
+        await self.refused(
+            self.worker_client(self.files("client")), self.worker(self.files("server", "elsewhere.example"))
+        )
+
+    async def test_host_by_name(self) -> None:
+        """A host that was dialled by its name is believed by its name."""
+        server = self.worker(self.files("server", "localhost"))
+        named = a_worker(server.address.replace("127.0.0.1", "localhost"))
+        await self.works(self.worker_client(self.files("client")), named)
+
+    async def test_plain_text(self) -> None:
+        """Plain text and TLS don't meet, either way."""
+        await self.refused(self.worker_client(), self.worker(self.files("server")))
+        await self.refused(self.worker_client(self.files("client")), self.worker(None))
+
+    def test_unreadable(self) -> None:
+        """Files that have gone since they were checked end the start, by name."""
+        files = self.files("gone")
+        files.key_file.unlink()
+        for service in (WorkerClient(reactor, files), SchedulerClient(reactor, Address("127.0.0.1", 1), files)):
+            self.assertIn("gone.key", str(self.assertRaises(OSError, service.startService)))
+        self.assertIn("gone.key", str(self.assertRaises(OSError, self.worker, files)))
+
+
+class SchedulerTests(TlsCase):
+    """From worker to scheduler."""
+
+    def client(self, tls: TlsFiles | None) -> SchedulerClient:
+        server = self.scheduler_server(AsMembership(FakeSchedulerClient()), self.files("server"))
+        return self.scheduler_client(server.bound, tls)
+
+    async def test_known(self) -> None:
+        """Who is known registers."""
+        self.assertEqual((await self.client(self.files("client")).register(FACTS)).worker_id, "w1")
+
+    async def test_strangers(self) -> None:
+        """Others can't."""
+        for tls in (None, self.files("a", issuer=OTHERS), self.files("b", trusted=OTHERS)):
+            await self.assertFailure(self.client(tls).register(FACTS), Unreachable)
+
+
+class ChangeTests(TlsCase):
+    """Certificates that change while everything runs."""
+
+    def shown(self, worker: Worker) -> bytes:
+        """The certificate the server shows now, whoever asks."""
+        host, _, port = worker.address.rpartition(":")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        with socket.create_connection((host, int(port)), 10) as raw, context.wrap_socket(raw) as connection:
+            return connection.getpeercert(binary_form=True)
+
+    def held(self, files: TlsFiles) -> bytes:
+        return ssl.PEM_cert_to_DER_cert(files.crt_file.read_text().split("\n\n")[0])
+
+    async def test_server(self) -> None:
+        """A server shows the certificate that is there now, and keeps the one before while the new one does not fit."""
+        files = self.files("server")
+        worker = self.worker(files)
+        first = self.held(files)
+        self.assertEqual(await deferToThread(self.shown, worker), first)
+        key = files.key_file.read_bytes()
+        self.files("server")
+        new_key = files.key_file.read_bytes()
+        self.put(files.key_file, key)
+        self.assertEqual(await deferToThread(self.shown, worker), first)
+        self.put(files.key_file, new_key)
+        self.assertNotEqual(self.held(files), first)
+        self.assertEqual(await deferToThread(self.shown, worker), self.held(files))
+        await self.works(self.worker_client(self.files("client")), worker)
+
+    async def test_all(self) -> None:
+        """Another authority for all takes over with no restart: what is connected stays, the next call reconnects."""
+        worker = self.worker(self.files("server"))
+        client = self.worker_client(self.files("client"))
+        await self.works(client, worker)
+        self.files("server", issuer=OTHERS, trusted=OTHERS)
+        await self.works(client, worker)
+        await self.server.stopService()
+        worker = self.worker(self.files("server"), self.server.bound)
+        self.files("server", issuer=OTHERS, trusted=OTHERS)
+        await self.refused(client, worker)
+        self.files("client", issuer=OTHERS, trusted=OTHERS)
+        await self.assertFailure(client.probe(worker), Unreachable)  # the last by the old certificates
+        await self.works(client, worker)
+
+    async def test_worker_side(self) -> None:
+        """So it does for a worker that calls its scheduler."""
+        server = self.scheduler_server(AsMembership(FakeSchedulerClient()), self.files("server"))
+        client = self.scheduler_client(server.bound, self.files("client", issuer=OTHERS, trusted=OTHERS))
+        await self.assertFailure(client.register(FACTS), Unreachable)
+        self.files("client")
+        await self.assertFailure(client.register(FACTS), Unreachable)
+        self.assertEqual((await client.register(FACTS)).worker_id, "w1")
