@@ -34,7 +34,7 @@ from scheduler.worker.spools import Found, Spools
 
 #: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
 _AGAIN = 0.05
-_AGAIN_AFTER_FAILURE = 5.0
+_AGAIN_AFTER_FAILURE = 2.0
 
 #: Seconds between two looks for jobs kept long enough.
 _SWEEP_EVERY = 3600.0
@@ -264,7 +264,12 @@ class JobRunner:
         job.status = evolve(job.status, started_at=held.started_at)
         if self._closed:
             return
-        pidfd = None if held.shim is None else proctree.open_pidfd(held.shim)
+        try:
+            pidfd = None if held.shim is None else proctree.open_pidfd(held.shim)
+        except OSError:  # no descriptor is left
+            self._log.failure("job {job_id} can't be followed yet", job_id=job.id)
+            self._ask_later(job, _AGAIN_AFTER_FAILURE)
+            return
         if pidfd is None:  # it is about to say who it is, or has just ended
             self._ask_later(job, _AGAIN)
             return

@@ -113,12 +113,16 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def open_pidfd(identity: Identity) -> int | None:
-    """A pidfd of exactly that process, ``None`` when it is gone."""
+    """A pidfd of exactly that process, ``None`` when it is gone; ``OSError`` when no descriptor is left."""
     try:
         pidfd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return None
-    found = process(identity.pid)
+    try:
+        found = process(identity.pid)
+    except OSError:
+        os.close(pidfd)
+        raise
     if found is not None and found.identity == identity:
         return pidfd
     os.close(pidfd)

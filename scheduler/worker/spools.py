@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,9 @@ from scheduler.worker.spool import Record, Spool, boot_id, create, exit_record
 
 #: Seconds a shim has to start its job.
 START_DEADLINE = 10.0
+
+#: What a job is can't be seen now, and it may well run.
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 #: A zygote may be killed with a start in its hands; so twice.
 _LAUNCHES = 2
@@ -77,7 +81,7 @@ class Spools:
                 self._create(job_id, spool, spec, created_at)
             return self._launch(job_id, spool)
         except OSError as error:
-            raise Unavailable(f"the job's spool can't be written: {os.strerror(error.errno or 0)}") from error
+            raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
 
     def _create(self, job_id: str, spool: Spool, spec: JobSpec, created_at: float) -> None:
         refused: Record | None = None
@@ -100,16 +104,18 @@ class Spools:
             "cwd": spec.cwd or spool.work,
             "stdin": spec.stdin is not None,
         }
+        making = self._beside(job_id, _MAKING)
+        shutil.rmtree(making, ignore_errors=True)  # of a start that failed and could not even clear up
         try:
-            create(spool.folder, self._beside(job_id, _MAKING), record, spec.stdin, spec.script, refused)
+            create(spool.folder, making, record, spec.stdin, spec.script, refused)
         except OSError:
-            shutil.rmtree(self._beside(job_id, _MAKING), ignore_errors=True)
+            shutil.rmtree(making, ignore_errors=True)
             raise
 
     def _launch(self, job_id: str, spool: Spool) -> JobStatus | Held:
         problem = "no shim began it"
+        seen = judge_thd(job_id, spool, self._wall_time)
         for _ in range(_LAUNCHES):
-            seen = judge_thd(job_id, spool, self._wall_time)
             if not isinstance(seen, Unbegun):
                 return seen
             try:
@@ -118,9 +124,18 @@ class Spools:
                     break
             except OSError as error:
                 problem = f"no shim could be started: {error}"
-        seen = judge_thd(job_id, spool, self._wall_time, not_begun=f"could not be started: {problem}")
+            seen = self._judge_launched(job_id, spool)
+        seen = self._judge_launched(job_id, spool, f"could not be started: {problem}")
         assert not isinstance(seen, Unbegun)
         return seen
+
+    def _judge_launched(self, job_id: str, spool: Spool, not_begun: str | None = None) -> JobStatus | Held | Unbegun:
+        try:
+            return judge_thd(job_id, spool, self._wall_time, not_begun)
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR:
+                raise  # there is no room for the record, so nobody began it
+            return Held(None, None)
 
     def judge_thd(self, job_id: str) -> JobStatus | Held:
         """How the job ended, or who has it; one that nobody began is not begun any more."""

@@ -2,15 +2,16 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
 import uuid
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import DeferredList, gatherResults
 from twisted.internet.threads import deferToThread
 
-from scheduler.errors import NotFound, ShuttingDown
+from scheduler.errors import NotFound, ShuttingDown, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
 from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
 
@@ -247,3 +248,28 @@ class KeepingTests(RunningCase):
         status = await self.worker.runner.stop(JOB, wait=True)
         self.assertEqual(status.state, JobState.STOPPED)
         self.assertEqual((await started).state, JobState.RUNNING)
+
+    async def test_no_descriptor_left(self) -> None:
+        """Without descriptors for all some starts are refused, and work later; no job that was begun is forgotten."""
+        await self.worker.run("true")
+        before = sorted(os.listdir("/proc/self/fd"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 14, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        spec = JobSpec(command="sleep", args=("1",))
+        answers = await DeferredList(
+            [self.worker.runner.start(f"{JOB}-{n}", spec, None) for n in range(40)], consumeErrors=True
+        )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        refused = {number for number, (good, _) in enumerate(answers) if not good}
+        for number in refused:
+            answers[number][1].trap(Unavailable)
+            spool = self.worker.spool(f"{JOB}-{number}")
+            self.assertTrue(not os.path.exists(spool.folder) or spool.begun_by() is None)
+            await self.worker.runner.start(f"{JOB}-{number}", spec, None)
+        for number in range(40):
+            self.assertEqual((await self.worker.ended(f"{JOB}-{number}")).state, JobState.SUCCEEDED)
+        self.assertTrue(refused)
+        self.assertLess(len(refused), 40)
+        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
+        self.flushLoggedErrors(OSError)
