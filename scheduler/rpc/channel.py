@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import grpc
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from scheduler.config import TlsFiles
+from scheduler.errors import DeadlineExceeded, Unreachable
 from scheduler.logs import METADATA_KEY, REQUEST_ID
 from scheduler.rpc import credentials
 
@@ -40,7 +43,7 @@ _OPTIONS = (
 
 
 class Dialler:
-    """Makes channels; all show, and ask for, the same certificates."""
+    """Makes lines; all show, and ask for, the same certificates."""
 
     def __init__(self, tls: TlsFiles | None) -> None:
         """``OSError`` when the files can't be read."""
@@ -50,12 +53,41 @@ class Dialler:
         """As they are now, another object after a change; ``None`` for plain text."""
         return None if self._certificates is None else self._certificates.get()
 
-    def dial(self, address: str) -> grpc.Channel:
-        """A channel to ``host:port``; it connects with the first call."""
-        certificates = self.certificates()
-        if certificates is None:
-            return grpc.insecure_channel(address, options=_OPTIONS)
-        return grpc.secure_channel(address, certificates, options=_OPTIONS)
+    def dial(self, address: str) -> Line:
+        """A line to ``host:port``; it connects with the first call."""
+        return Line(self, address)
+
+
+class Line:
+    """A ``channel`` to one address, with the certificates of the time it was made."""
+
+    _log = Logger()
+
+    def __init__(self, dialler: Dialler, address: str) -> None:
+        self.address = address
+        self._dialler = dialler
+        self._certificates = dialler.certificates()
+        if self._certificates is None:
+            self.channel = grpc.insecure_channel(address, options=_OPTIONS)
+        else:
+            self.channel = grpc.secure_channel(address, self._certificates, options=_OPTIONS)
+        self._trouble = ""
+
+    def failed(self, reason: Failure) -> bool:
+        """Log why nobody was reached, if that is news; answers whether another line, with newer certificates, may."""
+        if not reason.check(Unreachable, DeadlineExceeded):
+            return False
+        cause = reason.value and reason.value.__cause__
+        if isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.UNAVAILABLE:
+            trouble = (cause.details() or "")[:500]
+            if trouble != self._trouble:
+                self._trouble = trouble
+                self._log.warn("calls to {address} fail: {why}", address=self.address, why=trouble)
+        return self._dialler.certificates() is not self._certificates
+
+    def close(self) -> None:
+        """End every call under way."""
+        self.channel.close()
 
 
 def request_metadata() -> Metadata:

@@ -28,7 +28,7 @@ from scheduler.interfaces import ISchedulerClient
 from scheduler.model import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, status
-from scheduler.rpc.channel import DEADLINE, Dialler
+from scheduler.rpc.channel import DEADLINE, Dialler, Line
 from scheduler.threads import Pool
 
 T = TypeVar("T")
@@ -52,8 +52,7 @@ class SchedulerClient(MultiService):
         self._pool = Pool(reactor, "scheduler-calls", 2)
         self._pool.setServiceParent(self)
         self._dialler: Dialler | None = None
-        self._certificates: grpc.ChannelCredentials | None = None
-        self._channel: grpc.Channel | None = None
+        self._line: Line | None = None
 
     def startService(self) -> None:
         """``OSError`` when certificates can't be read."""
@@ -67,9 +66,9 @@ class SchedulerClient(MultiService):
         return stopped
 
     def _hang_up(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         request = convert.registration_to_pb(registration)
@@ -84,17 +83,14 @@ class SchedulerClient(MultiService):
     def _call(self, method: str, request: Any, read: Callable[[Any], T]) -> Deferred[T]:
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
-        if self._channel is None:
-            self._channel = self._dialler.dial(self._address)
-            self._certificates = self._dialler.certificates()
-        stub = scheduler_pb2_grpc.SchedulerStub(self._channel)
+        if self._line is None:
+            self._line = self._dialler.dial(self._address)
+        stub = scheduler_pb2_grpc.SchedulerStub(self._line.channel)
         answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), method, request, read)
-        return answer.addErrback(self._failed)
+        return answer.addErrback(self._failed, self._line)
 
-    def _failed(self, reason: Failure) -> Failure:
-        """A channel keeps the certificates it was made with; when it does not connect, newer ones may."""
-        assert self._dialler is not None
-        if reason.check(Unreachable, DeadlineExceeded) and self._certificates is not self._dialler.certificates():
+    def _failed(self, reason: Failure, line: Line) -> Failure:
+        if line.failed(reason) and self._line is line:
             self._hang_up()
         return reason
 
@@ -102,7 +98,7 @@ class SchedulerClient(MultiService):
         try:
             return read(call(request, timeout=self._deadline))
         except grpc.RpcError as failure:
-            raise self._understood(failure, method) from None
+            raise self._understood(failure, method) from failure
         except Invalid as error:
             raise WorkerFault("scheduler", str(error)) from None
         except ValueError:  # the channel was closed

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
-from attrs import frozen
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, fail
@@ -49,7 +48,7 @@ from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.model import Chunk, Job, JobState, JobStatus, Stream, Worker
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, status
-from scheduler.rpc.channel import DEADLINE, Dialler, Metadata, request_metadata
+from scheduler.rpc.channel import DEADLINE, Dialler, Line, Metadata, request_metadata
 from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
@@ -68,15 +67,13 @@ STREAM_DEADLINE = 3600.0
 HOLD_DEADLINE = 30.0
 
 
-@frozen
-class _Line:
-    """The channel of one worker, and what speaks over it."""
+class _Stubs:
+    """A worker's line, and what speaks over it."""
 
-    address: str
-    certificates: grpc.ChannelCredentials | None
-    channel: grpc.Channel
-    worker: worker_pb2_grpc.WorkerStub
-    health: health_pb2_grpc.HealthStub
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.worker = worker_pb2_grpc.WorkerStub(line.channel)
+        self.health = health_pb2_grpc.HealthStub(line.channel)
 
 
 @implementer(IWorkerClient)
@@ -98,7 +95,7 @@ class WorkerClient(MultiService):
             pool.setServiceParent(self)
         self._call_limit = Limiter("worker calls", CALLS, QUEUE)
         self._read_limit = Limiter("output reads", CALLS, QUEUE)
-        self._lines: dict[str, _Line] = {}
+        self._stubs: dict[str, _Stubs] = {}
         self._open: set[_Stream] = set()
 
     def startService(self) -> None:
@@ -111,19 +108,19 @@ class WorkerClient(MultiService):
         self._hop.close()
         for stream in tuple(self._open):
             stream.cancel()
-        for worker_id in tuple(self._lines):
+        for worker_id in tuple(self._stubs):
             self.forget(worker_id)
         stopped: Deferred[Any] = super().stopService()
         return stopped
 
     def forget(self, worker_id: str) -> None:
-        line = self._lines.pop(worker_id, None)
-        if line is not None:
-            line.channel.close()
+        stubs = self._stubs.pop(worker_id, None)
+        if stubs is not None:
+            stubs.line.close()
 
     def probe(self, worker: Worker) -> Deferred[None]:
         seconds = min(self._deadline, CHECK_DEADLINE)
-        return self._on_line(worker, lambda line: self._probes.run(_check_thd, line, worker.name, seconds))
+        return self._on_line(worker, lambda stubs: self._probes.run(_check_thd, stubs, worker.name, seconds))
 
     def start_job(self, worker: Worker, job: Job) -> Deferred[JobStatus]:
         if worker.classic:
@@ -157,33 +154,23 @@ class WorkerClient(MultiService):
             return result
 
         pumping = self._on_line(
-            worker, lambda line: self._streams.run(opened.pump_thd, line, worker.name, request, metadata)
+            worker, lambda stubs: self._streams.run(opened.pump_thd, stubs, worker.name, request, metadata)
         )
         opened.follow(pumping.addBoth(closed))
         return opened
 
-    def _on_line(self, worker: Worker, call: Callable[[_Line], Deferred[T]]) -> Deferred[T]:
-        """Make a call on the worker's channel, which is made now if there is none to its address."""
+    def _on_line(self, worker: Worker, call: Callable[[_Stubs], Deferred[T]]) -> Deferred[T]:
+        """Make a call on the worker's line, which is made now if there is none to its address."""
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
-        line = self._lines.get(worker.id)
-        if line is None or line.address != worker.address:
+        stubs = self._stubs.get(worker.id)
+        if stubs is None or stubs.line.address != worker.address:
             self.forget(worker.id)
-            channel = self._dialler.dial(worker.address)
-            line = self._lines[worker.id] = _Line(
-                worker.address,
-                self._dialler.certificates(),
-                channel,
-                worker_pb2_grpc.WorkerStub(channel),
-                health_pb2_grpc.HealthStub(channel),
-            )
-        return call(line).addErrback(self._failed, worker.id, line)
+            stubs = self._stubs[worker.id] = _Stubs(self._dialler.dial(worker.address))
+        return call(stubs).addErrback(self._failed, worker.id, stubs)
 
-    def _failed(self, reason: Failure, worker_id: str, line: _Line) -> Failure:
-        """A channel keeps the certificates it was made with; when it does not connect, newer ones may."""
-        assert self._dialler is not None
-        unreachable = reason.check(Unreachable, DeadlineExceeded)
-        if unreachable and self._lines.get(worker_id) is line and line.certificates is not self._dialler.certificates():
+    def _failed(self, reason: Failure, worker_id: str, stubs: _Stubs) -> Failure:
+        if stubs.line.failed(reason) and self._stubs.get(worker_id) is stubs:
             self.forget(worker_id)
         return reason
 
@@ -192,13 +179,13 @@ class WorkerClient(MultiService):
         pool, limit = (self._reads, self._read_limit) if output else (self._calls, self._call_limit)
         metadata = request_metadata()
 
-        def timed_thd(line: _Line) -> T:
+        def timed_thd(stubs: _Stubs) -> T:
             seconds = asked + self._deadline - time.monotonic()
             if seconds <= 0:
                 raise Busy(f"places for calls to worker {worker.name!r}", CALLS)
-            return call_thd(line, worker.name, request, seconds, metadata)
+            return call_thd(stubs, worker.name, request, seconds, metadata)
 
-        return limit.run(worker.id, lambda: self._on_line(worker, lambda line: pool.run(timed_thd, line)))
+        return limit.run(worker.id, lambda: self._on_line(worker, lambda stubs: pool.run(timed_thd, stubs)))
 
 
 @implementer(IOutputStream)
@@ -233,10 +220,10 @@ class _Stream:
         if held is not None:
             held.callback(None)
 
-    def pump_thd(self, line: _Line, worker: str, request: worker_pb2.StreamJobReq, metadata: Metadata) -> None:
+    def pump_thd(self, stubs: _Stubs, worker: str, request: worker_pb2.StreamJobReq, metadata: Metadata) -> None:
         """Until the stream ends or is cut."""
         try:
-            messages: Any = line.worker.StreamJob(request, timeout=STREAM_DEADLINE, metadata=metadata)
+            messages: Any = stubs.worker.StreamJob(request, timeout=STREAM_DEADLINE, metadata=metadata)
             with self._lock:
                 self._call = messages
                 cancelled = self._cancelled
@@ -246,7 +233,7 @@ class _Stream:
                 chunk = convert.chunk_from_stream(message)
                 self._hop.call_thd("receiver of output", HOLD_DEADLINE, self._deliver_one, chunk)
         except grpc.RpcError as failure:
-            raise _understood(failure, worker, "StreamJob", request.jobID, STREAM_DEADLINE) from None
+            raise _understood(failure, worker, "StreamJob", request.jobID, STREAM_DEADLINE) from failure
         except ValueError:  # the channel was closed
             raise Unreachable(worker) from None
         finally:
@@ -271,42 +258,44 @@ class _Stream:
         return held
 
 
-def _check_thd(line: _Line, worker: str, seconds: float) -> None:
+def _check_thd(stubs: _Stubs, worker: str, seconds: float) -> None:
     """``Unreachable`` unless there was an answer of any kind."""
     try:
-        line.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
+        stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
     except grpc.RpcError as failure:
         if failure.code() in _NO_ANSWER:
-            raise Unreachable(worker) from None
+            raise Unreachable(worker) from failure
     except ValueError:  # the channel was closed
         raise Unreachable(worker) from None
 
 
 def _start_thd(
-    line: _Line, worker: str, request: worker_pb2.StartJobReq, seconds: float, metadata: Metadata
+    stubs: _Stubs, worker: str, request: worker_pb2.StartJobReq, seconds: float, metadata: Metadata
 ) -> JobStatus:
     before = time.monotonic()
-    _check_thd(line, worker, min(seconds, CHECK_DEADLINE))
+    _check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
     left = max(seconds - (time.monotonic() - before), 0.1)
-    answer = _made_thd(line.worker.StartJob, "StartJob", worker, request, left, metadata)
+    answer = _made_thd(stubs.worker.StartJob, "StartJob", worker, request, left, metadata)
     if answer.HasField("status"):
         return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
     return JobStatus(_read_answer(worker, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
 
 
-def _stop_thd(line: _Line, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata) -> None:
-    _made_thd(line.worker.StopJob, "StopJob", worker, request, seconds, metadata)
+def _stop_thd(stubs: _Stubs, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata) -> None:
+    _made_thd(stubs.worker.StopJob, "StopJob", worker, request, seconds, metadata)
 
 
 def _query_thd(
-    line: _Line, worker: str, request: worker_pb2.QueryJobReq, seconds: float, metadata: Metadata
+    stubs: _Stubs, worker: str, request: worker_pb2.QueryJobReq, seconds: float, metadata: Metadata
 ) -> JobStatus:
-    answer = _made_thd(line.worker.QueryJob, "QueryJob", worker, request, seconds, metadata)
+    answer = _made_thd(stubs.worker.QueryJob, "QueryJob", worker, request, seconds, metadata)
     return _read_answer(worker, lambda: convert.query_from_pb(request.jobID, answer))
 
 
-def _read_thd(line: _Line, worker: str, request: worker_pb2.ReadOutputReq, seconds: float, metadata: Metadata) -> Chunk:
-    answer = _made_thd(line.worker.ReadOutput, "ReadOutput", worker, request, seconds, metadata)
+def _read_thd(
+    stubs: _Stubs, worker: str, request: worker_pb2.ReadOutputReq, seconds: float, metadata: Metadata
+) -> Chunk:
+    answer = _made_thd(stubs.worker.ReadOutput, "ReadOutput", worker, request, seconds, metadata)
     return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
 
 
@@ -316,7 +305,7 @@ def _made_thd(
     try:
         return method(request, timeout=seconds, metadata=metadata)
     except grpc.RpcError as failure:
-        raise _understood(failure, worker, name, request.jobID, seconds) from None
+        raise _understood(failure, worker, name, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(worker, sent=True) from None
 

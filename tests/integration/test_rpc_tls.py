@@ -9,6 +9,7 @@ import grpc
 import trustme
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
 
 from scheduler.config import TlsFiles
 from scheduler.configfile import Address
@@ -63,11 +64,22 @@ class TlsCase(RpcCase):
         self.assertEqual((await client.query_job(worker, "j")).state, JobState.RUNNING)
 
     async def refused(self, client: WorkerClient, worker: Worker) -> None:
-        """Nothing gets through, and a start is known not to have."""
+        """Nothing gets through, a start is known not to have, and the log says why, once."""
+        logged: list[str] = []
+
+        def note(event: dict) -> None:
+            if event.get("log_namespace") == "scheduler.rpc.channel.Line":
+                logged.append(event["log_format"].format(**event))
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
         error = await self.assertFailure(client.start_job(worker, a_job("k")), Unreachable)
         self.assertFalse(error.sent)
-        await self.assertFailure(client.probe(worker), Unreachable)
+        for _ in range(5):
+            await self.assertFailure(client.probe(worker), Unreachable)
         self.assertEqual(self.runner.running(), ("j",))
+        self.assertTrue(logged[0].startswith(f"calls to {worker.address} fail: "), logged)
+        self.assertEqual(len(logged), len(set(logged)))
 
     def plain_call(self, address: object, credentials: grpc.ChannelCredentials) -> None:
         """As a client of gRPC's own."""
