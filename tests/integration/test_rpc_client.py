@@ -119,12 +119,14 @@ class AnswerTests(RpcCase):
             (NotFound("job", "other"), NotFound),
             (OffsetBeyondEnd(5, 2), OffsetBeyondEnd),
             (Busy("streams", 64), Busy),
+            (Unavailable("no room on the disk", 9), Unavailable),
             (Unreachable("w", sent=False), Unreachable),
             (ShuttingDown(), Unreachable),
             (Unsupported("w", "x"), Unsupported),
         ):
             for method, name in ((self.read, "ReadOutput"), (self.start, "StartJob")):
                 got = await self.outcome(error, method, **{name: telling(told)})
+                self.assertIs(type(got), error)
                 if error is Unreachable:
                     self.assertTrue(got.sent)
 
