@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Collection, Iterator
@@ -18,6 +19,9 @@ from scheduler.worker.spool import Identity
 
 #: From linux/prctl.h.
 _PR_SET_CHILD_SUBREAPER = 36
+
+#: What pidfd_open says of a process that is gone, is just being reaped, or whose id is a thread's now.
+_GONE = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -116,8 +120,10 @@ def open_pidfd(identity: Identity) -> int | None:
     """A pidfd of exactly that process, ``None`` when it is gone; ``OSError`` when no descriptor is left."""
     try:
         pidfd = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
-        return None
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
     try:
         found = process(identity.pid)
     except OSError:
