@@ -251,7 +251,7 @@ class _Job:
         code = None if self._wait_status is None else os.waitstatus_to_exitcode(self._wait_status)
         number = -code if code is not None and code < 0 else None
         if self._ended_by == "timed_out":
-            reason = f"timed out after {self._timeout:g} s"
+            reason = f"timed out after {self._timeout:.12g} s"
         elif code is None:
             reason = "could not be killed"
         elif number is not None:

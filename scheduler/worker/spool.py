@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 FORMAT = 1
 
 #: Bytes taken for the exit record at the start, so that a full disk still gets one.
-RECORD_ROOM = 8192
+RECORD_ROOM = 16384
 
 _LONGEST_REASON = 1000
 _MOST_LEFTOVER = 100
