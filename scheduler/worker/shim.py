@@ -67,10 +67,6 @@ def _run(spool: Spool, answer: int) -> None:
     with spool.locked() as lock:
         if lock is None or spool.read_exit() is not None or spool.begun_by() is not None:
             return
-        try:
-            spool.reserve()
-        except OSError:  # a full disk: the worker sees that nothing was begun
-            return
         spool.begin(lock, proctree.itself())
         record = spool.read_job()
         assert record is not None

@@ -9,7 +9,7 @@
     lock          flock of the shim, and who that is: "<pid> <start time>"
     start.json    that the job was started, when, and as which process
     stop          exists: somebody asked for the stop
-    exit.tmp      room for the exit record, taken before the start
+    exit.tmp      room for the exit record, taken with the folder
     exit.json     the exit record: the job has ended, and nothing here changes any more
     acknowledged  exists: the scheduler keeps the end
 
@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 #: Of all records; a reader refuses what it does not know.
 FORMAT = 1
 
-#: Bytes taken for the exit record at the start, so that a full disk still gets one.
+#: Bytes taken for the exit record beforehand, so that a full disk still gets one.
 RECORD_ROOM = 16384
 
 _LONGEST_REASON = 1000
@@ -177,7 +177,9 @@ def create(
     if script is not None:
         write_file(making.script, script, 0o700)
     write_file(making.job, json.dumps({"format": FORMAT, **record}).encode())
-    if exit_record is not None:
+    if exit_record is None:
+        making.reserve()
+    else:
         making.write_exit(exit_record)
     sync_folder(making.folder)
     os.rename(making.folder, folder)
