@@ -284,7 +284,7 @@ class IJobRunner(Interface):
         """Start once; the same id again is answered with its status now. ``job_id`` ``""``: choose one.
 
         What may not or can't run is a status FAILED with the reason. ``Invalid`` for an id
-        that is none; ``ShuttingDown``; ``DeadlineExceeded`` when no shim answered.
+        that is none; ``ShuttingDown``; ``Unavailable`` when no spool can be used, and then nothing was started.
         """
 
     def stop(job_id: str, wait: bool) -> Deferred[JobStatus]:
