@@ -222,6 +222,7 @@ class StuckTests(RpcCase):
         for number, call in enumerate(calls):
             error = await self.assertFailure(call, DeadlineExceeded, Busy)
             self.assertIsInstance(error, DeadlineExceeded if number < 4 else (DeadlineExceeded, Busy))
+        self.assertIsInstance(error, Busy)  # the last, whose start would be known not to have left
         self.assertLess(len(self.calls), 20)
         self.assertNotIn("beyond", self.calls)
 
@@ -347,6 +348,26 @@ class StreamTests(RpcCase):
                 return self.open(worker)
             except Busy:
                 await later(0.01)
+
+    async def test_cancelled_while_held(self) -> None:
+        """A stream that is cancelled while its receiver holds it up makes room at once."""
+        self.patch(worker_client, "STREAMS", 1)
+        runner = FakeJobRunner()
+        worker = a_worker(self.worker_server(runner).bound)
+        runner.start("j", a_job().spec, None)
+        runner.write("j", b"x")
+        held: Deferred[None] = Deferred()
+
+        def deliver(chunk: Chunk) -> Deferred[None]:
+            held.callback(None)
+            return Deferred()
+
+        stream = self.open(worker, deliver)
+        await held
+        began = time.monotonic()
+        stream.cancel()
+        (await self.open_when_free(worker)).cancel()
+        self.assertLess(time.monotonic() - began, worker_client.HOLD_DEADLINE / 2)
 
     async def test_receiver_fails(self) -> None:
         """A receiver that raises ends its stream."""

@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,6 +22,7 @@ from scheduler.interfaces import IJobRunner
 from scheduler.logs import REQUEST_ID
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+from scheduler.rpc import server as rpc_server
 from scheduler.rpc import worker_server
 from scheduler.rpc.server import GrpcServer
 from tests.contract.test_scheduler_client import FACTS, AsMembership
@@ -148,25 +151,25 @@ class BesideTests(ServerCase):
 class RudeTests(ServerCase):
     """One connection can't keep all others from being heard."""
 
-    def rude(self, address: Address, path: str) -> None:
-        connection = half_open((address.host, address.port), path, 200)
-        self.addCleanup(connection.close)
-        connection.settimeout(10)
-        self.assertTrue(connection.recv(1))
+    async def rude(self, address: Address, path: str, threads: int) -> None:
+        """Returns once so many threads have a call."""
+        self.addCleanup(half_open((address.host, address.port), path, 200).close)
+        while sum(thread.name.startswith("grpc_") for thread in threading.enumerate()) < threads:
+            await later(0.01)
 
     async def test_worker(self) -> None:
         """Calls that never send their message take what one connection gets; a stop goes through."""
         runner = FakeJobRunner()
         runner.start("j", SPEC, None)
         address = self.worker_server(runner).bound
-        self.rude(address, "/jobscheduler.Worker/StreamJob")
+        await self.rude(address, "/jobscheduler.Worker/StreamJob", 80)
         await self.worker_client(deadline=5.0).stop_job(a_worker(address), "j")
 
     async def test_scheduler(self) -> None:
         """So does a registration."""
         address = self.scheduler_server(AsMembership(FakeSchedulerClient())).bound
-        for _ in range(3):
-            self.rude(address, "/jobscheduler.Scheduler/RegisterWorker")
+        for number in (1, 2, 3):
+            await self.rude(address, "/jobscheduler.Scheduler/RegisterWorker", 8 * number)
         self.assertEqual((await self.scheduler_client(address, deadline=5.0).register(FACTS)).worker_id, "w1")
 
 
@@ -184,14 +187,26 @@ class WorkerCase(ServerCase):
     def make_runner(self) -> FakeJobRunner:
         return FakeJobRunner()
 
+    async def stopped_soon(self) -> None:
+        """By what is let go of, not by the grace that calls get."""
+        self.patch(rpc_server, "STOP_GRACE", 30.0)
+        began = time.monotonic()
+        await self.server.stopService()
+        self.assertLess(time.monotonic() - began, 8.0)
+
 
 class Counting(FakeJobRunner):
-    """Counts what is not let go of."""
+    """Counts reads, and what is not let go of."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.reads = 0
         self.watching = 0
         self.waiting = 0
+
+    def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        self.reads += 1
+        return super().read_output_thd(job_id, stream, offset, size)
 
     def watch_output(self, job_id: str, stream: Stream, notify: Callable[[], None]) -> Callable[[], None]:
         unwatch = super().watch_output(job_id, stream, notify)
@@ -303,6 +318,22 @@ class WorkerTests(WorkerCase):
         while self.runner.watching:
             await later(0.01)
 
+    async def test_idle_stream(self) -> None:
+        """A stream of a job that writes nothing does nothing, and looks again when it is told to."""
+        self.runner.start("j", SPEC, None)
+        received: Deferred[None] = Deferred()
+        worker = a_worker(self.server.bound)
+        client = self.worker_client()
+        client.stream_output(worker, "j", Stream.STDOUT, 0, lambda chunk: received.callback(None))
+        while not self.runner.watching:
+            await later(0.01)
+        for _ in range(20):
+            await client.query_job(worker, "j")
+        self.assertLessEqual(self.runner.reads, 2)
+        self.runner.write("j", b"x")
+        await received
+        self.assertLessEqual(self.runner.reads, 4)
+
     async def test_big_chunks(self) -> None:
         """No message is larger than a client takes by default, however much there is."""
         self.runner.start("j", SPEC, None)
@@ -326,7 +357,7 @@ class WorkerTests(WorkerCase):
         await received
         stop = Deferred.fromCoroutine(self.code(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j"), 60))
         await self.stops(1)
-        await self.server.stopService()
+        await self.stopped_soon()
         await self.assertFailure(stream.finished, Unreachable)
         self.assertIs(await stop, grpc.StatusCode.UNAVAILABLE)
         while self.runner.watching or self.runner.waiting:
@@ -355,17 +386,19 @@ class SlowWorkerTests(WorkerCase):
 
     async def test_deadline(self) -> None:
         """What is not answered in the client's time is given up on both sides."""
+        began = time.monotonic()
         code = await self.code(self.stub.StartJob, worker_pb2.StartJobReq(command="true"), timeout=0.5)
         self.assertIs(code, grpc.StatusCode.DEADLINE_EXCEEDED)
         while not self.runner.cancelled:
             await later(0.01)
+        self.assertLess(time.monotonic() - began, 8.0)
 
     async def test_stop_of_server(self) -> None:
         """A server stops though a call waits for the reactor; its client is told that the start may have arrived."""
         client = self.worker_client()
         start = client.start_job(a_worker(self.server.bound), a_job())
         await self.runner.asked
-        await self.server.stopService()
+        await self.stopped_soon()
         self.assertTrue((await self.assertFailure(start, Unreachable)).sent)
 
 
