@@ -364,6 +364,7 @@ class StreamTests(RpcCase):
 
         stream = self.open(worker, deliver)
         await held
+        await later(0)  # not from inside the receiver
         began = time.monotonic()
         stream.cancel()
         (await self.open_when_free(worker)).cancel()
