@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import grpc
 from twisted.internet import reactor
@@ -246,7 +248,7 @@ class StuckTests(RpcCase):
         frozen, healthy = a_worker(address, "frozen"), self.healthy()
         client = self.worker_client(deadline=1.0)
         await client.query_job(frozen, "j")
-        process.send_signal(signal.SIGSTOP)
+        await self.freeze(process)
         began = time.monotonic()
         start = client.start_job(frozen, a_job("k"))
         query = client.query_job(frozen, "j")
@@ -259,6 +261,13 @@ class StuckTests(RpcCase):
         process.send_signal(signal.SIGCONT)
         self.assertEqual((await client.query_job(frozen, "j")).state, JobState.RUNNING)
         await self.assertFailure(client.query_job(frozen, "k"), NotFound)
+
+    async def freeze(self, process: subprocess.Popen) -> None:
+        """Returns once every thread has stopped."""
+        process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{process.pid}/task")
+        while not all("\nState:\tT" in (task / "status").read_text() for task in tasks.iterdir()):
+            await later(0.01)
 
     async def test_killed_process(self) -> None:
         """A stream from a worker that dies is cut at once, as one that can't be reached."""
