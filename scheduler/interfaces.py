@@ -230,7 +230,7 @@ class IWorkerClient(Interface):
         """Ask for the stop, not wait for the end. ``NotFound``."""
 
     def query_job(worker: Worker, job_id: str) -> Deferred[JobStatus]:
-        """``NotFound``. Of one of the fixed part, only ``state``, ``reason``, ``exit_code`` and ``signal`` are known."""
+        """``NotFound``. Of the fixed part, only ``state``, ``reason``, ``exit_code`` and ``signal`` are known."""
 
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         """At most ``size`` bytes; 0 asks for the length alone. ``NotFound``, ``OffsetBeyondEnd``."""
