@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import os
 import platform
 import re
@@ -13,9 +14,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from attrs import frozen
 
@@ -42,7 +43,7 @@ class Row:
 
 def _latency(seconds: list[float]) -> str:
     ordered = sorted(seconds)
-    p99 = ordered[int(len(ordered) * 0.99) - 1]
+    p99 = ordered[math.ceil(len(ordered) * 0.99) - 1]
     return f"p50 {statistics.median(ordered) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"
 
 
@@ -98,11 +99,10 @@ def starts(daemons: Running, quick: bool) -> list[Row]:
 
 
 def _together(functions: list[Callable[[], None]]) -> None:
-    threads = [threading.Thread(target=function) for function in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    """Call all at once, each in a thread; what one of them raises is raised."""
+    with ThreadPoolExecutor(len(functions)) as threads:
+        for done in [threads.submit(function) for function in functions]:
+            done.result()
 
 
 def live(daemons: Running, quick: bool) -> list[Row]:
