@@ -115,7 +115,7 @@ class Spools:
     def _launch(self, job_id: str, spool: Spool) -> JobStatus | Held:
         problem = "no shim began it"
         seen = judge_thd(job_id, spool, self._wall_time)
-        for _ in range(_LAUNCHES):
+        for tries in range(_LAUNCHES):
             if not isinstance(seen, Unbegun):
                 return seen
             try:
@@ -123,6 +123,8 @@ class Spools:
                     problem = f"no shim answered within {START_DEADLINE:g} s"
                     break
             except OSError as error:
+                if not tries and error.errno in _NO_DESCRIPTOR:
+                    raise  # nobody was asked for a shim
                 problem = f"no shim could be started: {error}"
             seen = self._judge_launched(job_id, spool)
         seen = self._judge_launched(job_id, spool, f"could not be started: {problem}")
