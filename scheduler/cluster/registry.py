@@ -51,10 +51,6 @@ class Registry:
             raise NotFound("worker", name)
         return max(named, key=lambda worker: (worker.state is WorkerState.ONLINE, worker.last_seen or 0, worker.id))
 
-    def workers_at(self, address: str) -> list[Worker]:
-        """All that say they listen there."""
-        return [worker for worker in self._workers.values() if worker.address == address]
-
     def put_worker(self, worker: Worker) -> None:
         """Add it, or replace what is known under its id."""
         self._workers[worker.id] = worker
