@@ -10,13 +10,12 @@ omits nothing.
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterator
 
 from scheduler.errors import Invalid
 from scheduler.model import Stream
-from scheduler.wire import Object, shown
+from scheduler.wire import Object, dump, shown
 
 #: Bytes of output in one event, at most.
 MOST = 64 * 1024
@@ -31,8 +30,7 @@ _OFFSETS = re.compile(r"([0-9]{1,18})(?:,([0-9]{1,18}))?")
 
 def event(name: str, data: Object, event_id: str) -> bytes:
     """One event. JSON has no raw line breaks, so the data is one line."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {name}\nid: {event_id}\ndata: {text}\n\n".encode("utf-8", "backslashreplace")
+    return f"event: {name}\nid: {event_id}\ndata: ".encode() + dump(data) + b"\n"
 
 
 def read_offsets(field: str, text: str) -> Offsets:
