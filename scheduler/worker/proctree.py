@@ -77,6 +77,15 @@ def alive() -> Iterator[Process]:
                 yield found
 
 
+def reaped() -> Iterator[tuple[int, int]]:
+    """The children that have ended, each with its wait status; ``ChildProcessError`` where there is no child at all."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        yield pid, status
+
+
 def descendants(roots: Collection[int], among: Collection[Process]) -> list[Process]:
     """Those ``among`` these that descend from the processes with ids ``roots``, without the roots."""
     children: dict[int, list[Process]] = {}

@@ -201,10 +201,7 @@ class _Job:
 
     def _reap(self) -> None:
         try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
+            for pid, status in proctree.reaped():
                 if pid == self.main:
                     self._wait_status = status
                     # What was asked while it still ran counts, whoever is heard first.

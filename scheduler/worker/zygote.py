@@ -14,6 +14,7 @@ it is killed itself, the shims go on without it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -103,17 +104,12 @@ class Zygote:
         shim.main(folder, answer)
 
     def _reap(self) -> None:
-        try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
+        with contextlib.suppress(ChildProcessError):
+            for pid, status in proctree.reaped():
                 if pid in self._shims:
                     self._shims.discard(pid)
                     if status:
                         self._pause = _FIRST_PAUSE
-        except ChildProcessError:
-            return
 
     def _kill_orphans(self, pause: float) -> None:
         """One round; whoever forks meanwhile is found by the next."""
