@@ -13,11 +13,11 @@ dropped, as if it had never been; when it may have arrived the job is
 from __future__ import annotations
 
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -99,7 +99,7 @@ class Cluster:
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
         jobs = [job for job in self._registry.matching(which) if not job.state.final]
         asking = DeferredSemaphore(STOPS_AT_ONCE)
-        stops = [Deferred.fromCoroutine(self._stop(job, asking)) for job in jobs]
+        stops = [Deferred.fromCoroutine(self._stop(job, asking.run)) for job in jobs]
 
         def as_they_are(_: object) -> tuple[Job, ...]:
             return tuple(self._registry.find_job(job.id) or job for job in jobs)
@@ -260,7 +260,8 @@ class Cluster:
         reported = lifecycle.reported_classic if worker.classic else lifecycle.reported
         await self._ledger.update_job(reported(self._registry.job(job.id), status, self._ledger.now()))
 
-    async def _stop(self, job: Job, asking: DeferredSemaphore | None = None) -> Job:
+    async def _stop(self, job: Job, ask: Callable[..., Deferred[Any]] = maybeDeferred) -> Job:
+        """``ask`` makes the call to the worker, when it is time."""
         if job.state.final:
             return job
         if job.id in self._starts:
@@ -270,7 +271,6 @@ class Cluster:
                 return job
         worker = self._reachable(job)
         await self._ledger.update_job(evolve(job, stop_requested_at=job.stop_requested_at or self._ledger.now()))
-        ask = asking.run if asking is not None else _at_once
         try:
             await ask(self._client.stop_job, worker, job.id_on_worker)
         except NotFound:
@@ -305,7 +305,3 @@ class Cluster:
         if worker.state is WorkerState.ONLINE:
             raise Conflict(f"worker {worker.name!r} is online; stop it first")
         await self._membership.remove(worker, "forgotten")
-
-
-def _at_once(function: Any, *args: Any) -> Any:
-    return function(*args)

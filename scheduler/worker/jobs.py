@@ -299,10 +299,8 @@ class JobRunner:
             return job.status
         marked = self._pool.run(self._spools.spool(job.id).ask_stop)
         marked.addErrback(self._complaint("the stop of job {job_id} is not written down", job_id=job.id))
-        if not wait:
-            return marked.addCallback(lambda _: self._signal_stop(job))
-        marked.addCallback(lambda _: self._signal_stop(job))
-        return _wait_in(job.for_end)
+        signalled = marked.addCallback(lambda _: self._signal_stop(job))
+        return _wait_in(job.for_end) if wait else signalled
 
     def _signal_stop(self, job: _Job) -> JobStatus:
         job.stop_asked = True
