@@ -105,12 +105,16 @@ class Ledger:
             listener(job)
         return self._commit([Removed("job", job.id)])
 
-    def update_worker(self, worker: Worker, durable: bool = True) -> Deferred[None]:
-        """``durable=False`` for what is only true for the moment, like a sign of life."""
+    def update_worker(self, worker: Worker) -> Deferred[None]:
+        """Put it, and save it."""
+        self.note_worker(worker)
+        return self._commit([worker])
+
+    def note_worker(self, worker: Worker) -> None:
+        """Put what is only true for the moment, like a sign of life: it comes often, and is not saved."""
         self.registry.put_worker(worker)
         for listener in self._worker_listeners:
             listener(worker.id)
-        return self._commit([worker] if durable else [])
 
     def remove_worker(self, worker_id: str) -> Deferred[None]:
         """Its jobs stay."""

@@ -94,7 +94,7 @@ class Liveness(Service):
         pulse.heard = self._clock.seconds()
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is not None:
-            self._ledger.update_worker(evolve(worker, last_seen=self._ledger.now()), durable=False)
+            self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._settle(worker_id)
 
     def registered(self, worker_id: str) -> None:
@@ -139,7 +139,7 @@ class Liveness(Service):
         pulse.answered = self._clock.seconds()
         pulse.failed = False
         if worker.classic:
-            self._ledger.update_worker(evolve(worker, last_seen=self._ledger.now()), durable=False)
+            self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._settle(worker_id)
 
     def _probe_now(self, worker_id: str) -> None:
@@ -184,7 +184,7 @@ class Liveness(Service):
         self._log.info(
             "worker {name} ({worker_id}) is {state}", name=worker.name, worker_id=worker_id, state=state.value
         )
-        self._ledger.update_worker(evolve(worker, state=state), durable=False)
+        self._ledger.note_worker(evolve(worker, state=state))
         if state is WorkerState.UNREACHABLE:
             now = self._ledger.now()
             why = f"worker {worker.name!r} can't be reached"

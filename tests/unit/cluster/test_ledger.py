@@ -93,6 +93,11 @@ class LedgerTests(SynchronousTestCase):
         self.assertNoResult(self.ledger.update_job(a_job()))
         self.assertEqual(self.seen, [])
 
+    def test_what_is_only_noted_is_not_saved(self) -> None:
+        """A sign of life changes what is known and costs the store nothing."""
+        self.ledger.note_worker(a_worker())
+        self.assertEqual((self.ledger.registry.worker("w-1"), self.store.saves), (a_worker(), []))
+
     def test_wait_for_the_end(self) -> None:
         """All who wait for a job get it at its end, and at once when it has ended."""
         self.add(a_job())
