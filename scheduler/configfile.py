@@ -26,13 +26,12 @@ from attrs import frozen
 from scheduler import durations
 from scheduler.cluster.addresses import join_address, split_address
 from scheduler.errors import Invalid, SchedulerError
+from scheduler.model import LABEL_PATTERN, NAME_PATTERN
 
 T = TypeVar("T")
 
 IPNetwork = IPv4Network | IPv6Network
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -228,14 +227,14 @@ def readable_file(table: Table, value: Any) -> Path:
 
 def worker_name(_: Table, value: Any) -> str:
     """What a worker may be called."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
         raise Unfit("must be 1 to 253 letters, digits, '.', '_' or '-', the first a letter or digit")
     return value
 
 
 def label(table: Table, key: str) -> str:
     """The name of a label, which the file may choose; ``ConfigError``."""
-    if not _LABEL.fullmatch(key):
+    if not LABEL_PATTERN.fullmatch(key):
         raise table.error(
             key, None, "a label is 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit"
         )

@@ -19,6 +19,10 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+#: What a worker may be called, and what a label of a job or, in its configuration, of a worker.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
+
 #: Seconds between TERM and KILL when a job does not say.
 DEFAULT_STOP_GRACE = 10.0
 
@@ -81,6 +85,11 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         **{state: frozenset() for state in FINAL},
     }
 )
+
+
+def error_text(state: JobState, reason: str | None) -> str:
+    """Why a job that has ended did not succeed; ``""`` for one that did, or has not ended, and for no other."""
+    return (reason or state.value) if state.final and state is not JobState.SUCCEEDED else ""
 
 
 class WorkerState(enum.Enum):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from collections.abc import Iterable, Mapping, Sized
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from scheduler import durations
 from scheduler.errors import Invalid
 from scheduler.interfaces import JobPage, Target, WorkerView
-from scheduler.model import DEFAULT_STOP_GRACE, Job, JobSpec, JobState, env_name_problem
+from scheduler.model import DEFAULT_STOP_GRACE, LABEL_PATTERN, Job, JobSpec, env_name_problem, error_text
 
 #: A decoded JSON object.
 Object = dict[str, Any]
@@ -34,8 +33,6 @@ LONGEST_TEXT, LONGEST_PATH = 131_071, 4_095
 LONGEST_NAME = 253
 
 MOST_ARGS, MOST_VARIABLES, MOST_LABELS = 32_768, 4_096, 64
-
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 
 _MISSING: Any = object()
 
@@ -104,7 +101,7 @@ def check_text(field: str, value: object, one_line: bool = False, most: int | No
 
 def check_label(field: str, key: str, value: object) -> str:
     """The value of a label that may be; ``Invalid``."""
-    if not _LABEL.fullmatch(key):
+    if not LABEL_PATTERN.fullmatch(key):
         raise Invalid(
             field,
             f"{shown(key)} is no label: 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit",
@@ -329,12 +326,8 @@ def page_json(page: JobPage) -> Object:
 
 def query_json(job: Job) -> Object:
     """The answer of ``POST /query``."""
-    error = job.state.final and job.state is not JobState.SUCCEEDED
-    return {
-        "done": job.state.final,
-        "error": error,
-        "error_text": (job.reason or job.state.value) if error else "",
-    }
+    text = error_text(job.state, job.reason)
+    return {"done": job.state.final, "error": bool(text), "error_text": text}
 
 
 def worker_json(view: WorkerView) -> Object:

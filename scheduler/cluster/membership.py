@@ -26,6 +26,7 @@ from scheduler.cluster.sharing import Shared
 from scheduler.errors import Conflict, Invalid, NotFound, SchedulerError
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.model import (
+    NAME_PATTERN,
     Heartbeat,
     HeartbeatAnswer,
     Job,
@@ -38,7 +39,6 @@ from scheduler.model import (
     is_id,
 )
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _LABEL = re.compile(r"[^\x00-\x1f\x7f]{0,253}")
 
 
@@ -220,7 +220,7 @@ def _check(registration: Registration) -> None:
     """``Invalid`` for anything that may not become part of the registry; the address has a rule of its own."""
     if registration.worker_id and not is_id(registration.worker_id):
         raise Invalid("workerID", f"{registration.worker_id!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
-    if registration.name and not _NAME.fullmatch(registration.name):
+    if registration.name and not NAME_PATTERN.fullmatch(registration.name):
         raise Invalid("name", f"{registration.name!r} is not a host name: letters, digits, '.', '_', '-'; at most 253")
     if len(registration.labels) > 64:
         raise Invalid("labels", f"{len(registration.labels)} of them; at most 64 are allowed")

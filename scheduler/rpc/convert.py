@@ -23,6 +23,7 @@ from scheduler.model import (
     Registered,
     Registration,
     Stream,
+    error_text,
     is_id,
 )
 from scheduler.pb import scheduler_pb2, worker_pb2
@@ -164,11 +165,11 @@ def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
 
 def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
     """The fixed part, and the whole beside it."""
-    failed = status.state.final and status.state is not JobState.SUCCEEDED
+    text = error_text(status.state, status.reason)
     return worker_pb2.QueryJobRes(
         done=status.state.final,
-        error=failed,
-        errorText=(status.reason or status.state.value) if failed else "",
+        error=bool(text),
+        errorText=text,
         status=status_to_pb(status),
     )
 
