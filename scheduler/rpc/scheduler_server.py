@@ -15,7 +15,7 @@ from scheduler.interfaces import IMembership
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.channel import DEADLINE
-from scheduler.rpc.server import GrpcServer, Limits, Servicer
+from scheduler.rpc.server import GrpcServer, Limits, Servicer, answered
 from scheduler.threads import Hop
 
 # Calls are short. A connection gets fewer than there are threads, so none can hold them all.
@@ -50,6 +50,7 @@ class _SchedulerServicer(Servicer, scheduler_pb2_grpc.SchedulerServicer):
         super().__init__(hop, DEADLINE)
         self._membership = membership
 
+    @answered
     def RegisterWorker(
         self, request: scheduler_pb2.RegisterReq, context: grpc.ServicerContext
     ) -> scheduler_pb2.RegisterRes:
@@ -57,25 +58,18 @@ class _SchedulerServicer(Servicer, scheduler_pb2_grpc.SchedulerServicer):
             registration = convert.registration_from_pb(request)
             return self._membership.register(registration, peer_host(context.peer()))
 
-        try:
-            return convert.registered_to_pb(self.answer_thd(context, "RegisterWorker", register))
-        except Exception as error:
-            self.fail_thd(context, error)
+        return convert.registered_to_pb(self.answer_thd(context, "RegisterWorker", register))
 
+    @answered
     def DeregisterWorker(
         self, request: scheduler_pb2.DeregisterReq, context: grpc.ServicerContext
     ) -> scheduler_pb2.DeregisterRes:
-        try:
-            self.answer_thd(context, "DeregisterWorker", self._membership.deregister, request.workerID)
-            return scheduler_pb2.DeregisterRes(success=True)
-        except Exception as error:
-            self.fail_thd(context, error)
+        self.answer_thd(context, "DeregisterWorker", self._membership.deregister, request.workerID)
+        return scheduler_pb2.DeregisterRes(success=True)
 
+    @answered
     def Heartbeat(
         self, request: scheduler_pb2.HeartbeatReq, context: grpc.ServicerContext
     ) -> scheduler_pb2.HeartbeatRes:
-        try:
-            heartbeat = convert.heartbeat_from_pb(request)
-            return convert.answer_to_pb(self.answer_thd(context, "Heartbeat", self._membership.heartbeat, heartbeat))
-        except Exception as error:
-            self.fail_thd(context, error)
+        heartbeat = convert.heartbeat_from_pb(request)
+        return convert.answer_to_pb(self.answer_thd(context, "Heartbeat", self._membership.heartbeat, heartbeat))

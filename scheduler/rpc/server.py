@@ -12,7 +12,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import Any, NoReturn
+from functools import wraps
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from attrs import frozen
@@ -30,6 +31,10 @@ from scheduler.logs import METADATA_KEY, REQUEST_ID
 from scheduler.rpc import credentials, status
 from scheduler.rpc.channel import MAX_MESSAGE
 from scheduler.threads import Hop
+
+S = TypeVar("S", bound="Servicer")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 #: Seconds calls may go on after the stop.
 STOP_GRACE = 2.0
@@ -78,6 +83,21 @@ class Servicer:
             status.abort(context, error)
         self._log.failure("a call went wrong")
         context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+
+def answered(
+    method: Callable[[S, Request, grpc.ServicerContext], Response],
+) -> Callable[[S, Request, grpc.ServicerContext], Response]:
+    """A method of a servicer; whatever it raises becomes the status of the call."""
+
+    @wraps(method)
+    def answer_thd(servicer: S, request: Request, context: grpc.ServicerContext) -> Response:
+        try:
+            return method(servicer, request, context)
+        except Exception as error:
+            servicer.fail_thd(context, error)
+
+    return answer_thd
 
 
 def request_id(context: grpc.ServicerContext) -> str:

@@ -28,7 +28,7 @@ from scheduler.model import JobStatus, Stream
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.channel import DEADLINE
-from scheduler.rpc.server import GrpcServer, Limits, Servicer
+from scheduler.rpc.server import GrpcServer, Limits, Servicer, answered
 from scheduler.threads import Hop
 
 #: Output streams at once.
@@ -96,24 +96,20 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         for wake in tuple(self._sleeping):
             wake.set()
 
+    @answered
     def StartJob(self, request: worker_pb2.StartJobReq, context: grpc.ServicerContext) -> worker_pb2.StartJobRes:
-        try:
-            spec = convert.spec_from_pb(request)
-            created_at = convert.created_at_from_pb(request)
-            status = self.answer_thd(context, "StartJob", self._runner.start, request.jobID, spec, created_at)
-            return worker_pb2.StartJobRes(jobID=status.job_id, status=convert.status_to_pb(status))
-        except Exception as error:
-            self.fail_thd(context, error)
+        spec = convert.spec_from_pb(request)
+        created_at = convert.created_at_from_pb(request)
+        status = self.answer_thd(context, "StartJob", self._runner.start, request.jobID, spec, created_at)
+        return worker_pb2.StartJobRes(jobID=status.job_id, status=convert.status_to_pb(status))
 
+    @answered
     def StopJob(self, request: worker_pb2.StopJobReq, context: grpc.ServicerContext) -> worker_pb2.StopJobRes:
-        try:
-            if request.HasField("wait") and not request.wait:
-                status = self.answer_thd(context, "StopJob", self._runner.stop, request.jobID, False)
-            else:
-                status = self._stop_and_wait_thd(request.jobID, context)
-            return worker_pb2.StopJobRes(status=convert.status_to_pb(status))
-        except Exception as error:
-            self.fail_thd(context, error)
+        if request.HasField("wait") and not request.wait:
+            status = self.answer_thd(context, "StopJob", self._runner.stop, request.jobID, False)
+        else:
+            status = self._stop_and_wait_thd(request.jobID, context)
+        return worker_pb2.StopJobRes(status=convert.status_to_pb(status))
 
     def _stop_and_wait_thd(self, job_id: str, context: grpc.ServicerContext) -> JobStatus:
         waiting: list[Deferred[Any]] = []
@@ -134,21 +130,21 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
             ends[0].raiseException()
         return ends[0]
 
+    @answered
     def QueryJob(self, request: worker_pb2.QueryJobReq, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
-        try:
-            return convert.query_to_pb(self.answer_thd(context, "QueryJob", self._runner.query, request.jobID))
-        except Exception as error:
-            self.fail_thd(context, error)
+        return convert.query_to_pb(self.answer_thd(context, "QueryJob", self._runner.query, request.jobID))
 
-    def ReadOutput(self, request: worker_pb2.ReadOutputReq, context: grpc.ServicerContext) -> worker_pb2.ReadOutputRes:
-        try:
-            stream = convert.stream_from_pb(request.stream)
-            offset = convert.checked_size("offset", request.offset)
-            size = min(convert.checked_size("max", request.max), CHUNK)
-            chunk = self._runner.read_output_thd(request.jobID, stream, offset, size)
-            return worker_pb2.ReadOutputRes(output=chunk.data, offset=chunk.offset, end=chunk.end, size=chunk.size)
-        except Exception as error:
-            self.fail_thd(context, error)
+    @answered
+    def ReadOutput(
+        self,
+        request: worker_pb2.ReadOutputReq,
+        context: grpc.ServicerContext,  # noqa: ARG002 - grpc gives it
+    ) -> worker_pb2.ReadOutputRes:
+        stream = convert.stream_from_pb(request.stream)
+        offset = convert.checked_size("offset", request.offset)
+        size = min(convert.checked_size("max", request.max), CHUNK)
+        chunk = self._runner.read_output_thd(request.jobID, stream, offset, size)
+        return worker_pb2.ReadOutputRes(output=chunk.data, offset=chunk.offset, end=chunk.end, size=chunk.size)
 
     def StreamJob(
         self, request: worker_pb2.StreamJobReq, context: grpc.ServicerContext
