@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.threads import deferToThread
 
 from tests.system.api import Api, pause
-from tests.system.conftest import Daemon, alive, children, process_tree
+from tests.system.conftest import Daemon, alive, children, process_tree, wait_until
 
 Cluster = tuple[Daemon, Daemon]
 
@@ -46,6 +47,11 @@ def zygote_of(worker: Daemon) -> int:
     return zygote
 
 
+async def exists(file: Path) -> None:
+    """Once it is there."""
+    await deferToThread(wait_until, file.exists, f"{file} appears")
+
+
 async def output_pids(api: Api, job_id: str, number: int) -> list[int]:
     """The process ids a job has printed, once there are so many."""
     for _ in range(400):
@@ -68,7 +74,7 @@ async def test_kill_the_worker(cluster: Cluster) -> None:
     following = gatherResults([ensureDeferred(api.follow(job)) for job in jobs])
     short = await api.submit(**count(lines=4, code=7))
     worker.kill(signal.SIGKILL)
-    await pause(1.0)  # the short one ends meanwhile
+    await exists(worker.state / "jobs" / short / "exit.json")  # the short one ends meanwhile
     worker.start()
     returned = time.monotonic()
     await api.until("/v1/workers/w1", lambda w: w["state"] == "online" and w["id"] == before["id"])
@@ -151,7 +157,7 @@ async def test_timeout(cluster: Cluster) -> None:
     await api.online()
     job = await api.submit(command="sleep", args=["600"], timeout=2, stop_grace=1)
     worker.kill(signal.SIGKILL)
-    await pause(3.0)
+    await exists(worker.state / "jobs" / job / "exit.json")
     worker.start()
     ended = await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "timed_out")
     assert ended["finished_at"] is not None
@@ -181,7 +187,7 @@ async def test_worker_first(daemons, cluster: Cluster) -> None:  # type: ignore[
     worker.kill()
     scheduler.kill()
     worker.start()
-    await pause(1.0)
+    await deferToThread(wait_until, lambda: "no contact with the scheduler" in worker.log.read_text(), "it has tried")
     assert alive(worker.pid)
     scheduler.start()
     await Api(scheduler).online()
