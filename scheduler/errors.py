@@ -59,6 +59,22 @@ class WorkerFault(SchedulerError):
         self.detail = detail
 
 
+class KeyReused(SchedulerError):
+    """An idempotency key came with another request than the first time."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"Idempotency-Key {key!r} was used for another request")
+        self.key = key
+
+
+class OutputPruned(SchedulerError):
+    """A job's output is no longer kept by its worker."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the output of job {job_id!r} is no longer kept")
+        self.job_id = job_id
+
+
 class OffsetBeyondEnd(SchedulerError):
     """An output offset past the ``size`` bytes there are."""
 
@@ -118,6 +134,22 @@ class Unreachable(Unavailable):
 
 class NoFreeSlot(Unavailable):
     """Workers match, and each has all its slots taken or can't be reached now."""
+
+
+class QueueFull(Unavailable):
+    """As many jobs wait for a free slot as may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs are queued, and no more may be", retry_after=10)
+        self.limit = limit
+
+
+class KeyInUse(Unavailable):
+    """The first request with this idempotency key has not been answered yet."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the first request with Idempotency-Key {key!r} is still under way", retry_after=1)
+        self.key = key
 
 
 class Busy(Unavailable):

@@ -28,6 +28,7 @@ from scheduler.model import (
     Chunk,
     Heartbeat,
     HeartbeatAnswer,
+    IdempotencyKey,
     Job,
     JobReport,
     JobSpec,
@@ -36,17 +37,9 @@ from scheduler.model import (
     Registered,
     Registration,
     Stream,
+    Target,
     Worker,
 )
-
-
-@frozen
-class Target:
-    """Where a job shall run: a worker by id or name, or any that has all ``selector`` labels."""
-
-    worker: str | None = None
-    #: ``{}`` is any worker; ``None`` when ``worker`` is given.
-    selector: dict[str, str] | None = None
 
 
 @frozen
@@ -223,14 +216,17 @@ class IWorkerClient(Interface):
         """``JobStatus.job_id`` is the worker's id for it, ours or not.
 
         ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``
-        and ``DeadlineExceeded``: it may have arrived.
+        and ``DeadlineExceeded``: it may have arrived. ``Conflict``: the id was used up before, or sealed.
         """
 
     def stop_job(worker: Worker, job_id: str) -> Deferred[None]:
         """Ask for the stop, not wait for the end. ``NotFound``."""
 
-    def query_job(worker: Worker, job_id: str) -> Deferred[JobStatus]:
-        """``NotFound``. Of the fixed part, only ``state``, ``reason``, ``exit_code`` and ``signal`` are known."""
+    def query_job(worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
+        """``NotFound``; with ``seal``, a start of it that arrives later is then refused.
+
+        Of the fixed part, only ``state``, ``reason``, ``exit_code`` and ``signal`` are known.
+        """
 
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         """At most ``size`` bytes; 0 asks for the length alone. ``NotFound``, ``OffsetBeyondEnd``."""
@@ -250,13 +246,13 @@ class IWorkerClient(Interface):
 
 @frozen
 class Removed:
-    """A record of the store that is no more: ``kind`` is ``"job"`` or ``"worker"``."""
+    """A record of the store that is no more: ``kind`` is ``"job"``, ``"worker"`` or ``"key"``."""
 
     kind: str
     id: str
 
 
-Record = Job | Worker | Removed
+Record = Job | Worker | IdempotencyKey | Removed
 
 
 @frozen
@@ -265,6 +261,7 @@ class Loaded:
 
     jobs: tuple[Job, ...] = ()
     workers: tuple[Worker, ...] = ()
+    keys: tuple[IdempotencyKey, ...] = ()
 
 
 class IStore(Interface):

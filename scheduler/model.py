@@ -123,11 +123,43 @@ class JobSpec:
     labels: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
     #: Write stderr into the stdout stream, in order.
     merge_stderr: bool = False
+    #: Bytes of stdout and stderr together at which the job is ended as ``failed``.
+    output_limit: int | None = None
 
     @property
     def classic(self) -> bool:
         """Whether ``command`` and ``path`` say all that a worker has to know."""
         return self == JobSpec(command=self.command, path=self.path, labels=self.labels)
+
+
+@frozen
+class Target:
+    """Where a job shall run: a worker by id or name, or any that has all ``selector`` labels."""
+
+    worker: str | None = None
+    #: ``{}`` is any worker; ``None`` when ``worker`` is given.
+    selector: Mapping[str, str] | None = None
+
+
+@frozen
+class Retry:
+    """How often a job that ``failed`` or ``timed_out`` is run again, each time as a job of its own."""
+
+    #: Runs after the first.
+    attempts: int
+    #: Seconds from an end to the next run.
+    delay: float = 0.0
+
+
+@frozen
+class Terms:
+    """How a job waits for its turn, and what follows a run that did not succeed."""
+
+    #: Seconds it may be ``queued``; 0: it starts at once or not at all.
+    queue_timeout: float = 0.0
+    #: Higher goes first.
+    priority: int = 0
+    retry: Retry | None = None
 
 
 @frozen
@@ -177,7 +209,15 @@ class Job:
     stdout_bytes: int | None = None
     stderr_bytes: int | None = None
     group_id: str | None = None
+    #: The job that this one is the next attempt of.
     retry_of: str | None = None
+    #: Where it was to run; ``None`` of one first heard of from its worker.
+    target: Target | None = None
+    terms: Terms = Terms()
+    #: Somebody was told that it will be started, so it must be, once.
+    promised: bool = False
+    #: It is final here, ``lost`` with its forgotten worker, which is back and still runs it: it can be stopped.
+    orphan: bool = False
 
     @property
     def id_on_worker(self) -> str:
@@ -207,6 +247,18 @@ class Worker:
     def classic(self) -> bool:
         """Whether it knows only the fixed part of the contract."""
         return not self.boot_id
+
+
+@frozen
+class IdempotencyKey:
+    """What a client called a request of its own, and the job that came of it; kept as long as the job."""
+
+    key: str
+    #: SHA-256 of the request, in hexadecimal.
+    fingerprint: str
+    job_id: str
+    #: The job as the first answer showed it; ``None``: none was given yet.
+    answer: Job | None = None
 
 
 @frozen

@@ -17,8 +17,8 @@ from typing import Any
 
 from scheduler import durations
 from scheduler.errors import Invalid
-from scheduler.interfaces import JobPage, Target, WorkerView
-from scheduler.model import DEFAULT_STOP_GRACE, LABEL_PATTERN, Job, JobSpec, env_name_problem, error_text
+from scheduler.interfaces import JobPage, WorkerView
+from scheduler.model import DEFAULT_STOP_GRACE, LABEL_PATTERN, Job, JobSpec, Target, env_name_problem, error_text
 
 #: A decoded JSON object.
 Object = dict[str, Any]

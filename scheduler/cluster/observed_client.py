@@ -27,8 +27,8 @@ class ObservedClient:
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
         return self._liveness.observe(worker.id, self._client.stop_job(worker, job_id))
 
-    def query_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus]:
-        return self._liveness.observe(worker.id, self._client.query_job(worker, job_id))
+    def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
+        return self._liveness.observe(worker.id, self._client.query_job(worker, job_id, seal))
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         return self._liveness.observe(worker.id, self._client.read_output(worker, job_id, stream, offset, size))

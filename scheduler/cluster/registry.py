@@ -13,7 +13,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
 
-from scheduler.errors import Invalid, NotFound
+from scheduler.errors import Invalid, NotFound, Unreachable
 from scheduler.interfaces import JobFilter, JobPage
 from scheduler.model import TRANSITIONS, Job, Worker, WorkerState
 
@@ -50,6 +50,13 @@ class Registry:
         if not named:
             raise NotFound("worker", name)
         return max(named, key=lambda worker: (worker.state is WorkerState.ONLINE, worker.last_seen or 0, worker.id))
+
+    def reachable(self, job: Job) -> Worker:
+        """The worker of a job, if calls to it succeed; ``Unreachable``."""
+        worker = self.find_worker(job.worker_id)
+        if worker is None or worker.state is not WorkerState.ONLINE:
+            raise Unreachable(job.worker_name or job.worker_id or "none")
+        return worker
 
     def put_worker(self, worker: Worker) -> None:
         """Add it, or replace what is known under its id."""

@@ -92,6 +92,7 @@ def start_to_pb(job_id: str, spec: JobSpec, created_at: float | None) -> worker_
         labels=spec.labels,
         mergeStderr=spec.merge_stderr,
         createdAt=created_at or 0,
+        outputLimit=spec.output_limit,
     )
 
 
@@ -114,6 +115,7 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
         stop_grace=_seconds("stopGrace", start.stopGrace) if start.HasField("stopGrace") else DEFAULT_STOP_GRACE,
         labels=dict(start.labels),
         merge_stderr=start.mergeStderr,
+        output_limit=checked_size("outputLimit", start.outputLimit) if start.HasField("outputLimit") else None,
     )
 
 

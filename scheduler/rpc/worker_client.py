@@ -132,8 +132,8 @@ class WorkerClient(MultiService):
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
         return self._call(worker, _stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
 
-    def query_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus]:
-        return self._call(worker, _query_thd, worker_pb2.QueryJobReq(jobID=job_id))
+    def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
+        return self._call(worker, _query_thd, worker_pb2.QueryJobReq(jobID=job_id, seal=seal))
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         request = worker_pb2.ReadOutputReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset, max=size)

@@ -54,7 +54,7 @@ class FakeWorkerClient:
             "stop_job", worker, job_id, lambda runner: runner.stop(job_id, False).addCallback(lambda _: None)
         )
 
-    def query_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus]:
+    def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         return self._call("query_job", worker, job_id, lambda runner: runner.query(job_id))
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:

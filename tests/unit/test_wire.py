@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
 from scheduler.errors import Invalid
-from scheduler.interfaces import JobPage, Target, WorkerView
-from scheduler.model import Job, JobSpec, JobState, Worker, WorkerState
+from scheduler.interfaces import JobPage, WorkerView
+from scheduler.model import Job, JobSpec, JobState, Target, Worker, WorkerState
 
 TEXTS = ("command", "path", "cwd", "stdin", "stdin_base64", "script", "worker")
 

@@ -23,8 +23,8 @@ from scheduler.errors import (
     Unreachable,
     WorkerFault,
 )
-from scheduler.interfaces import JobFilter, Readiness, Target
-from scheduler.model import JobSpec, JobState, WorkerState
+from scheduler.interfaces import JobFilter, Readiness
+from scheduler.model import JobSpec, JobState, Target, WorkerState
 from tests.fakes.scheduler import FakeScheduler
 
 NOW = 1_700_000_000.0

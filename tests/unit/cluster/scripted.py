@@ -44,7 +44,7 @@ class ScriptedClient:
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
         return self._call("stop_job", worker, job_id)
 
-    def query_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus]:
+    def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         return self._call("query_job", worker, job_id)
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:

@@ -159,7 +159,7 @@ class SpooledClient:
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
         raise NotImplementedError
 
-    def query_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus]:
+    def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         raise NotImplementedError
 
     def forget(self, worker_id: str) -> None:

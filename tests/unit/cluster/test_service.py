@@ -13,7 +13,8 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.output import Outputs
-from scheduler.cluster.service import STOP_MARGIN, Cluster
+from scheduler.cluster.service import Cluster
+from scheduler.cluster.stops import STOP_MARGIN
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -25,8 +26,8 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import IScheduler, JobFilter, Target
-from scheduler.model import Heartbeat, Job, JobReport, JobSpec, JobState, JobStatus, Worker, WorkerState
+from scheduler.interfaces import IScheduler, JobFilter
+from scheduler.model import Heartbeat, Job, JobReport, JobSpec, JobState, JobStatus, Target, Worker, WorkerState
 from scheduler.store.memory import MemoryStore
 from tests.unit.cluster.scripted import Call, ScriptedClient
 from tests.unit.cluster.values import a_job, a_worker

@@ -43,6 +43,7 @@ SPECS = st.builds(
     stop_grace=SECONDS,
     labels=TEXTS,
     merge_stderr=st.booleans(),
+    output_limit=st.none() | st.integers(0, 2**63 - 1),
 )
 STATUSES = st.builds(
     JobStatus,
