@@ -14,6 +14,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
+from scheduler import failpoints
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.placement import Candidate, place
@@ -96,6 +97,7 @@ class Starts:
 
     async def _start(self, worker: Worker, job: Job) -> Job:
         await self._ledger.add_job(job)
+        failpoints.hit("scheduler.after-commit-before-rpc")
         try:
             status = await self._client.start_job(worker, job)
         except (Unreachable, DeadlineExceeded) as error:
@@ -114,6 +116,7 @@ class Starts:
             else:
                 await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
             raise
+        failpoints.hit("scheduler.after-rpc-before-record")
         return await self._started(worker, job, status)
 
     async def _unanswered(self, job: Job) -> None:
@@ -130,4 +133,5 @@ class Starts:
         self._log.info(
             "job {job_id} on {worker}: {state}", job_id=job.id, worker=worker.name, state=started.state.value
         )
+        failpoints.hit("scheduler.before-answer")
         return self._registry.job(job.id)

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from scheduler import failpoints
 from scheduler.errors import Invalid, NotFound, SchedulerError, ShuttingDown, Unavailable
 from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
@@ -243,6 +244,7 @@ class JobRunner:
         if isinstance(seen, Held):
             self._log.info("job {job_id} started: {command}", job_id=job.id, command=_command(job))
         self._place(seen, job)
+        failpoints.hit("worker.before-start-answer")
         _settle(job.for_start, job.status)
 
     def _not_started(self, failure: Failure, job: _Job) -> None:

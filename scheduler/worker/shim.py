@@ -79,7 +79,7 @@ def _run(spool: Spool, answer: int) -> None:
                 )
             os.close(answer)
             ended = job.supervise()
-        spool.write_exit(ended)
+        spool.write_exit(ended, "shim.before-exit-rename")
 
 
 def _watch_signals() -> int:

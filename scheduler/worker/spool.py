@@ -32,6 +32,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from scheduler import failpoints
+
 #: Of all records; a reader refuses what it does not know.
 FORMAT = 1
 
@@ -88,15 +90,18 @@ class Spool:
 
     def write_start(self, record: Record) -> None:
         """Whole or not there; a power cut may take it, as it takes the job."""
-        self._put(self.start, f"{self.start}.tmp", record)
+        self._write(f"{self.start}.tmp", record)
+        os.rename(f"{self.start}.tmp", self.start)
 
-    def write_exit(self, record: Record) -> None:
+    def write_exit(self, record: Record, failpoint: str = "worker.before-exit-rename") -> None:
         """The end. Fits in the room that was taken, whatever the record says."""
         short = record | {
             "reason": record["reason"][:_LONGEST_REASON],
             "leftover": list(record["leftover"])[:_MOST_LEFTOVER],
         }
-        self._put(self.exit, self._path("exit.tmp"), short)
+        self._write(self._path("exit.tmp"), short)
+        failpoints.hit(failpoint)
+        os.rename(self._path("exit.tmp"), self.exit)
         sync_folder(self.folder)
 
     def reserve(self) -> None:
@@ -108,9 +113,8 @@ class Spool:
             os.close(fd)
 
     @staticmethod
-    def _put(path: str, temporary: str, record: Record) -> None:
-        write_file(temporary, json.dumps({"format": FORMAT, **record}).encode())
-        os.rename(temporary, path)
+    def _write(path: str, record: Record) -> None:
+        write_file(path, json.dumps({"format": FORMAT, **record}).encode())
 
     # marks
 
@@ -182,8 +186,10 @@ def create(
     else:
         making.write_exit(exit_record)
     sync_folder(making.folder)
+    failpoints.hit("worker.before-spool-rename")
     os.rename(making.folder, folder)
     sync_folder(parent)
+    failpoints.hit("worker.after-spool-rename")
 
 
 def exit_record(

@@ -11,6 +11,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.logger import Logger
 
+from scheduler import failpoints
 from scheduler.errors import NotFound, OffsetBeyondEnd, Unavailable
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.worker.commands import NotRunnable
@@ -185,12 +186,14 @@ class Spools:
     def acknowledge_thd(self, job_ids: Iterable[str]) -> None:
         """Remember across restarts that the scheduler keeps these."""
         for job_id in job_ids:
+            failpoints.hit("worker.before-ack-written")
             self.spool(job_id).acknowledge()
 
     def remove_thd(self, job_ids: Iterable[str]) -> None:
         """Remove jobs, each gone at once as far as anybody can see."""
         for job_id in job_ids:
             going = self._beside(job_id, _REMOVING)
+            failpoints.hit("worker.before-spool-removed")
             os.rename(self.spool(job_id).folder, going)
             shutil.rmtree(going, ignore_errors=True)  # what resists is tried again by the next process
 

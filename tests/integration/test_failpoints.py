@@ -1,0 +1,63 @@
+"""Failpoints, each in a process of its own that is to die."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler import failpoints
+
+ROOT = Path(failpoints.__file__).parent
+
+PASSING = """
+from scheduler import failpoints
+for number in range(3):
+    print(number, flush=True)
+    failpoints.hit("worker.before-ack-written")
+"""
+
+
+def passed(setting: str) -> tuple[str, int, str]:
+    """What a process that passes a point three times prints, how it ends, and its complaint."""
+    done = subprocess.run(
+        [sys.executable, "-c", PASSING],
+        env={"SCHEDULER_FAILPOINTS": setting, "PYTHONPATH": str(ROOT.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.replace("\n", ""), done.returncode, done.stderr
+
+
+class FailpointTests(SynchronousTestCase):
+    """When a process dies."""
+
+    def test_off(self) -> None:
+        """Without the variable, or where it names another point, nothing happens."""
+        self.assertEqual(passed(""), ("012", 0, ""))
+        self.assertEqual(passed("worker.before-start-answer"), ("012", 0, ""))
+
+    def test_first(self) -> None:
+        """A point that is named kills at once, as -9 does."""
+        self.assertEqual(passed("scheduler.before-answer,worker.before-ack-written"), ("0", -signal.SIGKILL, ""))
+
+    def test_counted(self) -> None:
+        """With a number it kills when it is passed for that time, and not if that never comes."""
+        self.assertEqual(passed("worker.before-ack-written:3"), ("012", -signal.SIGKILL, ""))
+        self.assertEqual(passed("worker.before-ack-written:4"), ("012", 0, ""))
+
+    def test_misspelt(self) -> None:
+        """A name that is none ends the process before it does anything."""
+        printed, code, complaint = passed("worker.before-ack")
+        self.assertEqual((printed, code), ("", 1))
+        self.assertIn("'worker.before-ack' is none of scheduler.after-commit-before-rpc", complaint)
+
+    def test_all_are_passed_somewhere(self) -> None:
+        """Every point that can be named is in the code, and every one in the code can be named."""
+        code = "".join(path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py") if path.name != "failpoints.py")
+        self.assertEqual(
+            set(re.findall(r'"((?:scheduler|worker|shim)\.(?:before|after)-[a-z-]+)"', code)), failpoints.POINTS
+        )
