@@ -8,7 +8,7 @@ speak before it is durable waits for the Deferred.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from scheduler.cluster.registry import Registry
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record, Removed
-from scheduler.model import Job, Worker
+from scheduler.model import IdempotencyKey, Job, Worker
 
 T = TypeVar("T")
 
@@ -56,6 +56,8 @@ class Ledger:
                 self.registry.put_worker(worker)
             for job in loaded.jobs:
                 self.registry.put_job(job)
+            for key in loaded.keys:
+                self.registry.put_key(key)
 
         return self._store.load().addCallback(take)
 
@@ -64,46 +66,56 @@ class Ledger:
         self._job_listeners.append(on_job)
         self._worker_listeners.append(on_worker)
 
-    def add_job(self, job: Job) -> Deferred[None]:
-        """Commit a new job, and only then let it be seen; its worker's load counts it from now on."""
+    def add_job(self, job: Job, key: IdempotencyKey | None = None) -> Deferred[None]:
+        """Commit a new job, with the key of its request, and only then let them be seen.
+
+        If it has a worker already, the load of that one counts it from now on.
+        """
         worker_id = job.worker_id
-        assert worker_id is not None
-        self.registry.reserve(worker_id)
+        if worker_id is not None:
+            self.registry.reserve(worker_id)
 
         def show(_: None) -> None:
             self._put(job)
+            if key is not None:
+                self.registry.put_key(key)
 
         def release(result: T) -> T:
-            self.registry.release(worker_id)
+            if worker_id is not None:
+                self.registry.release(worker_id)
             return result
 
-        return self._commit([job], again=False).addCallback(show).addBoth(release)
+        records: list[Record] = [job] if key is None else [job, key]
+        return self._commit(records, again=False).addCallback(show).addBoth(release)
 
-    def update_jobs(self, jobs: Iterable[Job]) -> Deferred[None]:
-        """Put changed or adopted jobs, and let go of the oldest beyond the limit.
+    def update_jobs(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey] = ()) -> Deferred[None]:
+        """Put changed or adopted jobs and changed keys, and let go of the oldest jobs beyond the limit.
 
         Fires once these and all changes before them are durable, even if none of these is one.
         """
         changed = [job for job in jobs if self.registry.find_job(job.id) != job]
         for job in changed:
             self._put(job)
-        dropped = self.registry.surplus(self._keep_finished)
-        for job_id in dropped:
-            self.registry.remove_job(job_id)
-        return self._commit([*changed, *(Removed("job", job_id) for job_id in dropped)])
+        changed_keys = [key for key in keys if self.registry.find_key(key.key) != key]
+        for key in changed_keys:
+            self.registry.put_key(key)
+        removed: list[Record] = []
+        for job_id in self.registry.surplus(self._keep_finished):
+            removed += self._remove(job_id)
+        return self._commit([*changed, *changed_keys, *removed])
 
     def update_job(self, job: Job) -> Deferred[None]:
         """One, like ``update_jobs``."""
         return self.update_jobs([job])
 
     def drop_job(self, job: Job) -> Deferred[None]:
-        """It never came to be."""
-        self.registry.remove_job(job.id)
+        """It never came to be, and the key of its request is free again."""
+        removed = self._remove(job.id)
         for waiting in self._ends.pop(job.id, []):
             waiting.callback(job)
         for listener in self._job_listeners:
             listener(job)
-        return self._commit([Removed("job", job.id)])
+        return self._commit(removed)
 
     def update_worker(self, worker: Worker) -> Deferred[None]:
         """Put it, and save it."""
@@ -145,6 +157,12 @@ class Ledger:
 
         return ended.addTimeout(seconds, self._clock, as_it_is).addBoth(leave)
 
+    def _remove(self, job_id: str) -> list[Record]:
+        """Forget a job and its key; what there is to save of that."""
+        key = self.registry.key_of(job_id)
+        self.registry.remove_job(job_id)
+        return [Removed("job", job_id), *([] if key is None else [Removed("key", key.key)])]
+
     def _put(self, job: Job) -> None:
         self.registry.put_job(job)
         if job.state.final:
@@ -153,7 +171,7 @@ class Ledger:
         for listener in self._job_listeners:
             listener(job)
 
-    def _commit(self, records: list[Record], again: bool = True) -> Deferred[None]:
+    def _commit(self, records: Sequence[Record], again: bool = True) -> Deferred[None]:
         """Save these after all that failed before; ``again`` keeps them for the next save if this one fails too."""
         carried, self._unsaved = self._unsaved, []
 

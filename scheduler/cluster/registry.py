@@ -15,11 +15,11 @@ from collections.abc import Iterator
 
 from scheduler.errors import Invalid, NotFound, Unreachable
 from scheduler.interfaces import JobFilter, JobPage
-from scheduler.model import TRANSITIONS, Job, Worker, WorkerState
+from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Worker, WorkerState
 
 
 class Registry:
-    """Workers and jobs by id."""
+    """Workers and jobs by id, and the keys of the requests that jobs came from."""
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
@@ -31,6 +31,9 @@ class Registry:
         # ids of finished jobs in the order of their ends; a dict, for its order
         self._finished: dict[str, None] = {}
         self._reserved: Counter[str] = Counter()
+        self._keys: dict[str, IdempotencyKey] = {}
+        # job id -> its key
+        self._key_of: dict[str, str] = {}
 
     # -- workers
 
@@ -117,12 +120,26 @@ class Registry:
             self._unfinished.setdefault(job.worker_id, set()).add(job.id)
 
     def remove_job(self, job_id: str) -> None:
-        """As if it had never been; ``NotFound``."""
+        """As if it had never been, its key included; ``NotFound``."""
         job = self.job(job_id)
+        self._keys.pop(self._key_of.pop(job_id, ""), None)
         self._unlist(job)
         self._finished.pop(job_id, None)
         del self._jobs[job_id]
         del self._order[bisect_left(self._order, (job.created_at, job_id))]
+
+    def put_key(self, key: IdempotencyKey) -> None:
+        """Add it, or replace what is known under its name; its job is here."""
+        self._keys[key.key] = key
+        self._key_of[key.job_id] = key.key
+
+    def find_key(self, key: str) -> IdempotencyKey | None:
+        """By its name; ``None`` where there is none."""
+        return self._keys.get(key)
+
+    def key_of(self, job_id: str) -> IdempotencyKey | None:
+        """The key of the request that the job came from."""
+        return self._keys.get(self._key_of.get(job_id, ""))
 
     def _unlist(self, job: Job) -> None:
         ids = self._unfinished.get(job.worker_id)

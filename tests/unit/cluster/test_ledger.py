@@ -11,9 +11,11 @@ from zope.interface import implementer
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import NotFound, StoreFailed
 from scheduler.interfaces import IStore, JobFilter, Loaded, Record, Removed
-from scheduler.model import Job, JobState
+from scheduler.model import IdempotencyKey, Job, JobState
 from scheduler.store.memory import MemoryStore
 from tests.unit.cluster.values import a_job, a_worker
+
+A_KEY = IdempotencyKey("k", "f" * 64, "j-1")
 
 
 @implementer(IStore)
@@ -46,8 +48,8 @@ class LedgerTests(SynchronousTestCase):
         self.seen: list[tuple[str, JobState]] = []
         self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), lambda worker_id: None)
 
-    def add(self, job: Job) -> None:
-        added = self.ledger.add_job(job)
+    def add(self, job: Job, key: IdempotencyKey | None = None) -> None:
+        added = self.ledger.add_job(job, key)
         self.store.commit()
         self.successResultOf(added)
 
@@ -72,6 +74,37 @@ class LedgerTests(SynchronousTestCase):
         self.assertIn("disk full", self.ledger.store_problem)
         self.ledger.update_worker(a_worker())
         self.assertEqual(self.store.saves[0][0], [a_worker()])
+
+    def test_a_queued_job_loads_nobody(self) -> None:
+        """A job without a worker is committed and shown like any other, and counts into no load."""
+        self.add(a_job(state=JobState.QUEUED, worker_id=None))
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.QUEUED)
+        self.assertEqual(self.ledger.registry.load("w-1"), 0)
+
+    def test_a_key_comes_with_its_job(self) -> None:
+        """Job and key go into one save, and are seen together once it is committed."""
+        added = self.ledger.add_job(a_job(), A_KEY)
+        self.assertEqual(self.store.saves[0][0], [a_job(), A_KEY])
+        self.assertIsNone(self.ledger.registry.find_key("k"))
+        self.store.commit()
+        self.successResultOf(added)
+        self.assertEqual(self.ledger.registry.find_key("k"), A_KEY)
+
+    def test_a_key_learns_its_answer(self) -> None:
+        """A changed key goes into the save of what changed its job; an unchanged one into none."""
+        self.add(a_job(), A_KEY)
+        answered = evolve(A_KEY, answer=a_job())
+        for _ in range(2):
+            self.ledger.update_jobs([a_job(stdout_bytes=3)], keys=[answered])
+        self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=3), answered], []])
+        self.assertEqual(self.ledger.registry.find_key("k"), answered)
+
+    def test_a_key_goes_with_its_job(self) -> None:
+        """The key of a job that never came to be is free again, here and in the store."""
+        self.add(a_job(), A_KEY)
+        self.ledger.drop_job(a_job())
+        self.assertEqual(self.store.saves[0][0], [Removed("job", "j-1"), Removed("key", "k")])
+        self.assertIsNone(self.ledger.registry.find_key("k"))
 
     def test_a_failed_update_goes_with_the_next(self) -> None:
         """What one save could not keep the next one brings again, in order, and the problem is over."""
@@ -144,7 +177,8 @@ class LedgerTests(SynchronousTestCase):
     def test_load(self) -> None:
         """What the store holds is known after loading."""
         store = MemoryStore()
-        store.save([a_job(), a_worker()])
+        store.save([a_job(), a_worker(), A_KEY])
         ledger = Ledger(self.clock, lambda: 1000.0, store)
         self.successResultOf(ledger.load())
         self.assertEqual((ledger.registry.job("j-1"), ledger.registry.worker("w-1")), (a_job(), a_worker()))
+        self.assertEqual(ledger.registry.find_key("k"), A_KEY)

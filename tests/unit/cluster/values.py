@@ -20,7 +20,9 @@ def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:
     return Worker(id=worker_id, **(facts | changes))
 
 
-def a_job(job_id: str = "j-1", state: JobState = JobState.RUNNING, worker_id: str = "w-1", **changes: Any) -> Job:
+def a_job(
+    job_id: str = "j-1", state: JobState = JobState.RUNNING, worker_id: str | None = "w-1", **changes: Any
+) -> Job:
     """On ``w-1``, made at time 1000."""
     facts: dict[str, Any] = {"spec": JobSpec(command="true"), "created_at": 1000.0, "worker_name": worker_id}
     if state.final:
