@@ -1,0 +1,97 @@
+"""The history of a run: what clients asked, were told, and when; one JSON object a line.
+
+Written by many threads while the daemons die, read by the checker. Times are
+seconds by the harness's monotonic clock. An event is written when its outcome
+is known, so ``began`` of one that took long may be before the lines above it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, field, frozen
+
+#: Of a job as the API shows it, what the checker judges.
+SEEN = ("state", "reason", "exit_code", "signal", "stop_requested_at", "worker_name")
+
+
+@frozen(kw_only=True)
+class Event:
+    """One operation and its outcome. What does not apply is ``None``, and not in the file.
+
+    ``op`` is one of
+
+    - ``start``: ``ticket`` (the client's own name for what it wants run, once), ``key``, ``seed``, ``lines``,
+      ``status`` and ``job`` as answered; without ``status`` there was no answer
+    - ``see``: ``job`` was looked at, with ``status`` 200 and ``seen``, or 404; ``via`` says how
+    - ``stop``: ``job``, ``status``
+    - ``read``: ``reader`` got ``length`` bytes with that ``sha256`` of ``job``'s stdout at ``offset``; with ``end`` it
+      was told that this is all
+    - ``fault``, ``heal``: ``what`` was done; ``jobs`` are those which the fault may have destroyed
+    - ``agree``: all sides agreed after ``seconds``, or did not within ``limit`` and have ``differences``
+    - ``last``: as ``see``, when everything was over
+    """
+
+    op: str
+    began: float
+    t: float
+    #: Line in the file, from 1; set by the reader.
+    number: int = 0
+    job: str | None = None
+    ticket: str | None = None
+    key: str | None = None
+    seed: int | None = None
+    lines: int | None = None
+    status: int | None = None
+    seen: Mapping[str, Any] | None = None
+    via: str | None = None
+    reader: str | None = None
+    offset: int | None = None
+    length: int | None = None
+    sha256: str | None = None
+    end: bool | None = None
+    what: str | None = None
+    jobs: Sequence[str] = ()
+    seconds: float | None = None
+    limit: float | None = None
+    differences: Sequence[str] = ()
+    error: str | None = None
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether a client was told that its job will run."""
+        return self.op == "start" and self.status in (201, 202) and self.job is not None
+
+
+@frozen
+class History:
+    """Appends to the file; from any thread."""
+
+    path: Path
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    def add(self, op: str, began: float | None = None, **fields: Any) -> float:
+        """Write an event that ends now, and began then (now, if not said); returns now."""
+        now = time.monotonic()
+        event = Event(op=op, began=now if began is None else began, t=now, **fields)
+        data = asdict(event, filter=lambda attribute, value: attribute.name != "number" and value not in (None, ()))
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(data) + "\n")
+        return now
+
+    def see(self, job: Mapping[str, Any], began: float, via: str, op: str = "see") -> None:
+        """Write down a job as it was shown."""
+        self.add(op, began, job=job["id"], status=200, seen={name: job[name] for name in SEEN}, via=via)
+
+
+def read(path: Path) -> list[Event]:
+    """All events, in the order they were written."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Event(number=number, **json.loads(line)) for number, line in enumerate(lines, 1)]

@@ -1,0 +1,47 @@
+"""What the fault harness writes down and reads back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.faults import evidence, job
+from tests.faults.evidence import Run, Spool
+from tests.faults.history import History, read
+
+
+class HistoryTests(SynchronousTestCase):
+    def test_round_trip(self) -> None:
+        """Events are read as they were written, in order, with their lines; what does not apply is absent."""
+        history = History(Path(self.mktemp()))
+        history.add("start", 1.5, ticket="t1", seed=0, lines=3, status=201, job="j")
+        shown: dict[str, Any] = dict.fromkeys(("reason", "exit_code", "signal", "stop_requested_at"))
+        history.see({"id": "j", "state": "running", "worker_name": "w1", **shown}, 2.5, "get")
+        start, sight = read(history.path)
+        self.assertEqual((start.number, start.op, start.began, start.seed, start.job), (1, "start", 1.5, 0, "j"))
+        self.assertTrue(start.acknowledged)
+        self.assertEqual((sight.number, sight.seen["state"], sight.via, sight.ticket), (2, "running", "get", None))
+
+    def test_evidence(self) -> None:
+        """Of each process of a job there is a run; one that did not come to its end has no code."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "t1").write_text("run j 42 1000\nend j 42 7\nrun j 43 2000\n")
+        self.assertEqual(evidence.runs(folder), [Run("t1", "j", 42, 7), Run("t1", "j", 43)])
+
+    def test_spools(self) -> None:
+        """Of a spool is known how much of its output is what the job prints."""
+        state = Path(self.mktemp())
+        for name in ("good", "bad"):
+            folder = state / "jobs" / name
+            folder.mkdir(parents=True)
+            (folder / "job.json").write_text("{}")
+            (folder / "exit.json").write_text('{"state": "lost"}')
+            (folder / "stdout").write_bytes(job.output(1, 3))
+        bad, good = evidence.spools({"w1": state}, {"good": (1, 4), "bad": (2, 3)})
+        self.assertEqual(
+            (good.job, good.worker, good.exit, good.size, good.good), ("good", "w1", {"state": "lost"}, 192, 192)
+        )
+        self.assertEqual((bad.job, bad.size, bad.good), ("bad", 192, len("00000000 ")))
