@@ -18,6 +18,8 @@ from scheduler.cluster.observed_client import ObservedClient
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.polling import Polling
 from scheduler.cluster.service import Cluster
+from scheduler.cluster.starts import Starts
+from scheduler.cluster.stops import Stops
 from scheduler.logs import LoggingService
 from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_server import scheduler_server
@@ -48,7 +50,9 @@ def makeService(options: Options) -> IService:
     rule = DialRule(config.cluster.allowed_networks, resolving(reactor.nameResolver), keep_names=tls is not None)
     membership = Membership(ledger, liveness, workers, rule)
     outputs = Outputs(reactor, workers, ledger.registry)
-    cluster = Cluster(ledger, workers, membership, outputs)
+    starts = Starts(ledger, workers)
+    stops = Stops(ledger, workers, starts)
+    cluster = Cluster(ledger, workers, starts, stops, membership, outputs)
     ledger.listen(outputs.job_changed, outputs.worker_changed)
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, membership)
     site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)

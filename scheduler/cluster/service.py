@@ -40,12 +40,20 @@ T = TypeVar("T")
 class Cluster:
     """The scheduler itself."""
 
-    def __init__(self, ledger: Ledger, client: IWorkerClient, membership: Membership, outputs: Outputs) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        client: IWorkerClient,
+        starts: Starts,
+        stops: Stops,
+        membership: Membership,
+        outputs: Outputs,
+    ) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
-        self._starts = Starts(ledger, client)
-        self._stops = Stops(ledger, client, self._starts)
+        self._starts = starts
+        self._stops = stops
         self._membership = membership
         self._outputs = outputs
         self._queries = Shared()

@@ -14,7 +14,8 @@ from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.service import Cluster
-from scheduler.cluster.stops import STOP_MARGIN
+from scheduler.cluster.starts import Starts
+from scheduler.cluster.stops import STOP_MARGIN, Stops
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -46,7 +47,9 @@ class ClusterTestCase(SynchronousTestCase):
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.membership = Membership(self.ledger, liveness, self.client, rule)
         outputs = Outputs(self.clock, self.client, self.ledger.registry)
-        self.cluster = Cluster(self.ledger, self.client, self.membership, outputs)
+        starts = Starts(self.ledger, self.client)
+        self.stops = Stops(self.ledger, self.client, starts)
+        self.cluster = Cluster(self.ledger, self.client, starts, self.stops, self.membership, outputs)
         self.add(a_worker())
 
     def add(self, *things: Worker | Job) -> None:
