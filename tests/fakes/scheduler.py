@@ -2,127 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from attrs import define, evolve, field
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from attrs import evolve
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd, Unsupported
-from scheduler.interfaces import (
-    IOutputReader,
-    IScheduler,
-    JobFilter,
-    JobPage,
-    Readiness,
-    Target,
-    WorkerView,
+from scheduler.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Invalid,
+    NoFreeSlot,
+    NotFound,
+    OffsetBeyondEnd,
+    StartUnanswered,
+    Unavailable,
+    Unreachable,
+    Unsupported,
 )
-from scheduler.model import Chunk, Job, JobSpec, JobState, Stream, Worker, WorkerState
+from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, WorkerView
+from scheduler.model import Chunk, Job, JobSpec, JobState, Stream, Target, Worker, WorkerState
+from tests.fakes.scheduler_jobs import Entry, FakeReader
 
-
-@define(eq=False)
-class _Entry:
-    """One job."""
-
-    job: Job
-    output: dict[Stream, bytearray] = field(factory=lambda: {stream: bytearray() for stream in Stream})
-    #: The streams of an ended job end; a test may keep them open.
-    ended: set[Stream] = field(factory=set)
-    waiting: list[Deferred[Job]] = field(factory=list)
-    readers: list[FakeReader] = field(factory=list)
-
-
-@implementer(IOutputReader)
-class FakeReader:
-    """Reads what tests wrote, at most ``piece`` bytes at once; ``break_with`` fails the pending or next read."""
-
-    def __init__(self, entry: _Entry, stream: Stream, offset: int, piece: int) -> None:
-        self.offset = offset
-        self.closed = False
-        self.reads = 0
-        self._entry = entry
-        self._stream = stream
-        self._piece = piece
-        self._pending: Deferred[Chunk] | None = None
-        self._broken: Exception | None = None
-
-    def read(self) -> Deferred[Chunk]:
-        assert self._pending is None, "one read at a time"
-        assert not self.closed, "read after close"
-        self.reads += 1
-        self._pending = pending = Deferred(lambda _: self.close())
-        self.look()
-        return pending
-
-    def close(self) -> None:
-        self.closed = True
-        if self in self._entry.readers:
-            self._entry.readers.remove(self)
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.errback(CancelledError())
-
-    def break_with(self, error: Exception) -> None:
-        """Fail the pending read, or the next."""
-        self._broken = error
-        self.look()
-
-    def look(self) -> None:
-        """Answer the pending read if there is something."""
-        if self._pending is None:
-            return
-        if self._broken is not None:
-            pending, self._pending = self._pending, None
-            pending.errback(self._broken)
-            return
-        whole = self._entry.output[self._stream]
-        data = bytes(whole[self.offset : self.offset + self._piece])
-        end = self._stream in self._entry.ended and self.offset + len(data) >= len(whole)
-        if data or end:
-            chunk = Chunk(data, self.offset, end, len(whole))
-            self.offset += len(data)
-            pending, self._pending = self._pending, None
-            pending.callback(chunk)
+#: Seconds a stop may take beyond the job's own ``stop_grace``.
+STOP_MARGIN = 5.0
 
 
 @implementer(IScheduler)
 class FakeScheduler:
     """Deterministic. ``add_worker`` makes workers, ``write`` and ``finish`` drive jobs.
 
+    A job runs at once, or fails if ``refused`` has a reason why its command may not; a start
+    is ``unanswered``, its job unknown, and a stop ends nothing, where a test says so.
     ``fail[method]`` is raised by that method, ``held[method]`` a Deferred that it returns.
-    ``calls`` records what was asked. Workers without a boot id do not support output.
+    ``calls`` records what was asked. Workers without a boot id know the fixed part alone.
     """
 
     def __init__(self, clock: IReactorTime, wall_time: Callable[[], float] = lambda: 1_700_000_000.0) -> None:
         self._clock = clock
         self._wall_time = wall_time
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._workers: dict[str, Worker] = {}
         self._ids = iter(range(1, 1_000_000))
         self.calls: list[tuple[Any, ...]] = []
         self.fail: dict[str, Exception] = {}
         self.held: dict[str, Deferred[Any]] = {}
-        self.ready = Readiness()
+        self.refused: dict[str, str] = {}
+        self.unanswered = False
+        self.ends_on_stop = True
+        #: What ``readiness`` answers, if not that all is well.
+        self.ready: Readiness | None = None
         #: Bytes that a read answers with, at most.
         self.piece = 1024 * 1024
 
     # -- for tests
 
     def add_worker(self, name: str = "w1", boot_id: str = "boot", **more: Any) -> Worker:
-        """An online worker with the id ``id-<name>``."""
-        worker = Worker(
-            id=f"id-{name}", name=name, address="127.0.0.1:1", boot_id=boot_id, state=WorkerState.ONLINE, **more
-        )
+        """An online worker with the id ``id-<name>``, and its name as a label."""
+        facts: dict[str, Any] = {"address": "127.0.0.1:1", "state": WorkerState.ONLINE} | more
+        facts["labels"] = {"name": name, **facts.get("labels", {})}
+        worker = Worker(id=f"id-{name}", name=name, boot_id=boot_id, **facts)
         self._workers[worker.id] = worker
         return worker
 
     def workers_are(self, state: WorkerState) -> None:
         """Every worker is in that state now."""
-        self._workers = {worker.id: evolve(worker, state=state) for worker in self._workers.values()}
+        for worker in list(self._workers.values()):
+            self.worker_is(worker.name, state)
+
+    def worker_is(self, name: str, state: WorkerState) -> None:
+        """That worker is; what runs on one that can't be reached is unknown until it is back."""
+        worker = self._set(name, state=state).worker
+        for entry in self._entries.values():
+            if entry.job.worker_id != worker.id or entry.job.state.final:
+                continue
+            if state is WorkerState.ONLINE:
+                entry.job = evolve(entry.job, state=JobState.RUNNING, unknown_since=None, reason=None)
+            elif entry.job.state is JobState.RUNNING:
+                entry.job = self._unknown(entry.job, f"worker {worker.name!r} can't be reached")
 
     def add_job(self, output: bytes = b"", errors: bytes = b"", state: JobState = JobState.RUNNING, **more: Any) -> Job:
         """A job of worker ``w1`` that has written that much; ended if ``state`` is final."""
@@ -145,13 +105,20 @@ class FakeScheduler:
         self._look(entry)
 
     def finish(self, job_id: str, state: JobState = JobState.SUCCEEDED, **changes: Any) -> Job:
-        """The job ends, and its output with it."""
+        """The job ends, and its output with it; a lost one's can't be had any more."""
         entry = self._entries[job_id]
-        entry.job = evolve(entry.job, state=state, finished_at=self._wall_time(), **changes)
+        if state is not JobState.LOST:
+            changes.setdefault("stdout_bytes", len(entry.output[Stream.STDOUT]))
+            changes.setdefault("stderr_bytes", len(entry.output[Stream.STDERR]))
+        entry.job = evolve(entry.job, state=state, finished_at=self._wall_time(), unknown_since=None, **changes)
         waiting, entry.waiting = entry.waiting, []
         for deferred in waiting:
             deferred.callback(entry.job)
-        self.end_output(job_id)
+        if state is JobState.LOST:
+            for reader in list(entry.readers):
+                reader.break_with(_lost(entry.job))
+        else:
+            self.end_output(job_id)
         return entry.job
 
     def readers(self) -> list[FakeReader]:
@@ -160,14 +127,14 @@ class FakeScheduler:
 
     @property
     def waits(self) -> int:
-        """How many calls of ``wait`` are pending."""
+        """How many wait for the end of a job."""
         return sum(len(entry.waiting) for entry in self._entries.values())
 
     # -- IScheduler
 
     def submit(self, spec: JobSpec, target: Target) -> Deferred[Job]:
         self.calls.append(("submit", spec, target))
-        return self._answer("submit", lambda: self._new(self._place(target), spec))
+        return self._answer("submit", lambda: self._start(spec, target))
 
     def job(self, job_id: str) -> Job:
         self._fail("job")
@@ -176,34 +143,23 @@ class FakeScheduler:
     def jobs(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         self.calls.append(("jobs", which, limit, cursor))
         self._fail("jobs")
-        if cursor is not None and not cursor.isdigit():
-            raise Invalid("cursor", f"{cursor!r} is not one that was given out")
-        matching = [job for job in self._newest() if _matches(job, which)]
-        start = int(cursor or 0)
-        more = len(matching) > start + limit
-        return JobPage(tuple(matching[start : start + limit]), str(start + limit) if more else None)
+        jobs = self._newest()
+        if cursor is not None:
+            ids = [job.id for job in jobs]
+            if cursor not in ids:
+                raise Invalid("cursor", f"{cursor!r} is not one that was given out")
+            jobs = jobs[ids.index(cursor) + 1 :]
+        matching = [job for job in jobs if _matches(job, which)]
+        page = tuple(matching[:limit])
+        return JobPage(page, page[-1].id if len(matching) > limit else None)
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         self._fail("wait")
-        entry = self._entry(job_id)
-        if entry.job.state.final:
-            return succeed(entry.job)
-
-        def over(result: Job | Failure) -> Job | Failure:
-            if waiting in entry.waiting:
-                entry.waiting.remove(waiting)
-            if timeout.active():
-                timeout.cancel()
-            return result
-
-        waiting: Deferred[Job] = Deferred()
-        entry.waiting.append(waiting)
-        timeout = self._clock.callLater(seconds, lambda: waiting.callback(entry.job))
-        return waiting.addBoth(over)
+        return self._end_of(self._entry(job_id), seconds)
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
         self.calls.append(("query", worker, job_id))
-        return self._answer("query", lambda: self._of_worker(worker, job_id).job)
+        return self._answer("query", lambda: self._query(worker, job_id))
 
     def stop(self, job_id: str, worker: str | None = None) -> Deferred[Job]:
         self.calls.append(("stop", job_id, worker))
@@ -211,12 +167,7 @@ class FakeScheduler:
 
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
         self.calls.append(("stop_matching", which))
-        return self._answer(
-            "stop_matching",
-            lambda: tuple(
-                self._stop(job.id, None) for job in self._newest() if not job.state.final and _matches(job, which)
-            ),
-        )
+        return self._answer("stop_matching", lambda: self._stop_matching(which))
 
     def workers(self) -> tuple[WorkerView, ...]:
         self._fail("workers")
@@ -238,6 +189,9 @@ class FakeScheduler:
             if worker.state is WorkerState.ONLINE:
                 raise Conflict(f"worker {worker.name!r} is online")
             del self._workers[worker.id]
+            for job in self._newest():
+                if job.worker_id == worker.id and not job.state.final:
+                    self.finish(job.id, JobState.LOST, reason="forgotten")
 
         return self._answer("forget", forget)
 
@@ -248,6 +202,8 @@ class FakeScheduler:
         self._supports_output(entry)
         reader = FakeReader(entry, stream, offset, self.piece)
         entry.readers.append(reader)
+        if entry.job.state is JobState.LOST:
+            reader.break_with(_lost(entry.job))
         return reader
 
     def read_output(self, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
@@ -256,7 +212,11 @@ class FakeScheduler:
         def read() -> Chunk:
             entry = self._entry(job_id)
             self._supports_output(entry)
+            if entry.job.state is JobState.LOST:
+                raise _lost(entry.job)
             whole = entry.output[stream]
+            if offset < len(whole) or not entry.job.state.final:
+                self._reachable(entry.job)
             if offset > len(whole):
                 raise OffsetBeyondEnd(offset, len(whole))
             data = bytes(whole[offset : offset + min(size, self.piece)])
@@ -266,7 +226,8 @@ class FakeScheduler:
 
     def readiness(self) -> Readiness:
         self._fail("readiness")
-        return self.ready
+        online = sum(worker.state is WorkerState.ONLINE for worker in self._workers.values())
+        return self.ready or Readiness((), online)
 
     # -- within
 
@@ -277,11 +238,12 @@ class FakeScheduler:
     def _answer(self, method: str, make: Callable[[], Any]) -> Deferred[Any]:
         if method in self.held:
             return self.held[method].addCallback(lambda _: make())
-        try:
+
+        def answer() -> Any:
             self._fail(method)
-            return succeed(make())
-        except Exception:
-            return fail()
+            return make()
+
+        return maybeDeferred(answer)
 
     def _new(self, worker: Worker, spec: JobSpec, **more: Any) -> Job:
         job = Job(
@@ -294,40 +256,121 @@ class FakeScheduler:
             worker_name=worker.name,
             **more,
         )
-        self._entries[job.id] = _Entry(job)
+        self._entries[job.id] = Entry(job)
         return job
 
-    def _place(self, target: Target) -> Worker:
-        if target.worker is not None:
-            return self._worker(target.worker)
-        wanted = (target.selector or {}).items()
-        for worker in self._workers.values():
-            if wanted <= worker.labels.items():
-                return worker
-        raise Conflict("no worker has these labels")
+    def _start(self, spec: JobSpec, target: Target) -> Job:
+        worker = self._place(spec, target)
+        job = self._new(worker, spec, target=target)
+        if self.unanswered:
+            self._entries[job.id].job = self._unknown(evolve(job, started_at=None), "the start was not answered")
+            raise StartUnanswered(worker.name, job.id)
+        if spec.command in self.refused:
+            return self.finish(job.id, JobState.FAILED, reason=self.refused[spec.command], started_at=None)
+        return job
 
-    def _stop(self, job_id: str, worker: str | None) -> Job:
+    def _place(self, spec: JobSpec, target: Target) -> Worker:
+        if target.worker is not None:
+            worker = self._worker(target.worker)
+            if worker.draining:
+                raise Conflict(f"worker {worker.name!r} is draining")
+            if worker.classic and not spec.classic:
+                raise Unsupported(worker.name, "more than a command and a path")
+            if worker.state is not WorkerState.ONLINE:
+                raise Unreachable(worker.name)
+            return worker
+        wanted = (target.selector or {}).items()
+        matching = [
+            view
+            for view in map(self._view, self._workers.values())
+            if wanted <= view.worker.labels.items()
+            and not view.worker.draining
+            and (spec.classic or not view.worker.classic)
+        ]
+        if not matching:
+            raise Conflict("no worker has these labels")
+        free = [
+            view
+            for view in matching
+            if view.worker.state is WorkerState.ONLINE
+            and (view.worker.slots is None or view.running_jobs < view.worker.slots)
+        ]
+        if not free:
+            raise NoFreeSlot("no worker that has these labels is free")
+        return min(free, key=lambda view: (view.running_jobs, view.worker.name)).worker
+
+    def _end_of(self, entry: Entry, seconds: float) -> Deferred[Job]:
+        """The job at its end, or as it is after ``seconds``."""
+        if entry.job.state.final:
+            return succeed(entry.job)
+
+        def over(result: Job | Failure) -> Job | Failure:
+            if waiting in entry.waiting:
+                entry.waiting.remove(waiting)
+            if timeout.active():
+                timeout.cancel()
+            return result
+
+        waiting: Deferred[Job] = Deferred()
+        entry.waiting.append(waiting)
+        timeout = self._clock.callLater(seconds, lambda: waiting.callback(entry.job))
+        return waiting.addBoth(over)
+
+    def _query(self, worker: str, job_id: str) -> Job:
+        job = self._of_worker(worker, job_id).job
+        if not job.state.final:
+            self._reachable(job)
+        return job
+
+    def _stop(self, job_id: str, worker: str | None) -> Deferred[Job]:
         entry = self._entry(job_id) if worker is None else self._of_worker(worker, job_id)
         if entry.job.state.final:
-            return entry.job
-        return self.finish(job_id, JobState.STOPPED, reason="signal: terminated", signal="SIGTERM")
+            return succeed(entry.job)
+        self._reachable(entry.job)
+        entry.job = evolve(entry.job, stop_requested_at=entry.job.stop_requested_at or self._wall_time())
+        if self.ends_on_stop:
+            self.finish(job_id, JobState.STOPPED, reason="signal: terminated", signal="SIGTERM")
+        seconds = entry.job.spec.stop_grace + STOP_MARGIN
 
-    def _entry(self, job_id: str) -> _Entry:
+        def ended(job: Job) -> Job:
+            if not job.state.final:
+                raise DeadlineExceeded(f"stop of job {job_id}", seconds, job_id)
+            return job
+
+        return self._end_of(entry, seconds).addCallback(ended)
+
+    def _stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
+        ids = [job.id for job in self._newest() if not job.state.final and _matches(job, which)]
+        stops = DeferredList([maybeDeferred(self._stop, job_id, None) for job_id in ids], consumeErrors=True)
+        return stops.addCallback(lambda _: tuple(self._entries[job_id].job for job_id in ids))
+
+    def _entry(self, job_id: str) -> Entry:
         if job_id not in self._entries:
             raise NotFound("job", job_id)
         return self._entries[job_id]
 
-    def _of_worker(self, worker: str, job_id: str) -> _Entry:
-        entry = self._entry(job_id)
-        if self._worker(worker).id != entry.job.worker_id:
-            raise NotFound("job", job_id)
-        return entry
+    def _of_worker(self, worker: str, job_id: str) -> Entry:
+        entry = self._entries.get(job_id)
+        if entry is not None and worker in (entry.job.worker_id, entry.job.worker_name):
+            return entry
+        self._worker(worker)
+        raise NotFound("job", job_id)
 
     def _worker(self, name: str) -> Worker:
+        if name in self._workers:
+            return self._workers[name]
         for worker in self._workers.values():
-            if name in (worker.id, worker.name):
+            if worker.name == name:
                 return worker
         raise NotFound("worker", name)
+
+    def _reachable(self, job: Job) -> None:
+        worker = self._workers.get(job.worker_id or "")
+        if worker is None or worker.state is not WorkerState.ONLINE:
+            raise Unreachable(job.worker_name or "none")
+
+    def _unknown(self, job: Job, why: str) -> Job:
+        return evolve(job, state=JobState.UNKNOWN, unknown_since=self._wall_time(), reason=why)
 
     def _view(self, worker: Worker) -> WorkerView:
         return WorkerView(worker, sum(job.worker_id == worker.id and not job.state.final for job in self._newest()))
@@ -337,18 +380,22 @@ class FakeScheduler:
         self._workers[worker.id] = worker
         return self._view(worker)
 
-    def _newest(self) -> Iterable[Job]:
+    def _newest(self) -> list[Job]:
         return [entry.job for entry in reversed(self._entries.values())]
 
-    def _supports_output(self, entry: _Entry) -> None:
+    def _supports_output(self, entry: Entry) -> None:
         worker = self._workers.get(entry.job.worker_id or "")
         if worker is not None and worker.classic:
             raise Unsupported(worker.name, "output")
 
     @staticmethod
-    def _look(entry: _Entry) -> None:
+    def _look(entry: Entry) -> None:
         for reader in list(entry.readers):
             reader.look()
+
+
+def _lost(job: Job) -> Unavailable:
+    return Unavailable(f"job {job.id!r} is lost ({job.reason}), and its output with it")
 
 
 def _matches(job: Job, which: JobFilter) -> bool:
