@@ -1,0 +1,336 @@
+"""What the contract of ``IScheduler`` is told in: a scheduler and its world, where a test makes things happen.
+
+There is one world for each provider; a test knows no more than ``World``. What
+a new part of the interface needs to happen is a new method there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from scheduler.cluster.addresses import DialRule
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.liveness import Liveness
+from scheduler.cluster.membership import Membership
+from scheduler.cluster.observed_client import ObservedClient
+from scheduler.cluster.output import Outputs
+from scheduler.cluster.service import Cluster
+from scheduler.cluster.starts import Starts
+from scheduler.cluster.stops import Stops
+from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed, Unreachable
+from scheduler.interfaces import IScheduler, IStore, JobFilter, Readiness, Record
+from scheduler.model import (
+    Heartbeat,
+    Job,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Registration,
+    Stream,
+    Target,
+    Worker,
+    WorkerState,
+)
+from scheduler.store.memory import MemoryStore
+from tests.fakes.job_runner import FakeJobRunner
+from tests.fakes.scheduler import FakeScheduler
+from tests.fakes.worker_client import FakeWorkerClient
+
+#: Wall time when the clock says 0; it passes like the clock.
+EPOCH = 1_700_000_000.0
+
+ECHO = JobSpec(command="echo")
+W1 = Target(worker="w1")
+ANY = Target(selector={})
+
+
+class World(Protocol):
+    """Workers are told by their names; their ids are ``id-<name>``."""
+
+    clock: Clock
+    scheduler: IScheduler
+
+    def add_worker(
+        self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False
+    ) -> None:
+        """One that is online; ``classic``: it knows the fixed part alone."""
+
+    def lose(self, name: str) -> None:
+        """It can't be reached any more, and the scheduler knows."""
+
+    def find(self, name: str) -> None:
+        """It can be reached, and has told the scheduler what runs on it."""
+
+    def vanish(self, name: str) -> None:
+        """It can't be reached any more; the scheduler may find out by calling it."""
+
+    def refuse(self, command: str, why: str) -> None:
+        """No worker runs that command."""
+
+    def start_fails(self, error: SchedulerError) -> None:
+        """The next starts end so, and nothing is sent."""
+
+    def start_goes_unanswered(self) -> None:
+        """The next starts arrive, and their answers do not."""
+
+    def ignore_stops(self) -> None:
+        """No job ends for being asked."""
+
+    def store_fails(self, why: str) -> None:
+        """From now on."""
+
+    def write(self, job: Job, data: bytes, stream: Stream = Stream.STDOUT) -> None:
+        """The job writes."""
+
+    def end(self, job: Job, exit_code: int = 0, report: bool = True) -> None:
+        """The job ends, and its worker, if it is to ``report``, says so."""
+
+    def readers(self) -> int:
+        """How many still hold on to a stream."""
+
+    def flow(self) -> None:
+        """What is under way comes to rest; that may take seconds by the clock."""
+        self.clock.pump([0.1] * 20)
+
+
+class FakeWorld(World):
+    """In memory, as the tests of the HTTP API have it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.scheduler = self._fake = FakeScheduler(self.clock, lambda: EPOCH + self.clock.seconds())
+
+    def add_worker(
+        self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False
+    ) -> None:
+        self._fake.add_worker(name, "" if classic else "boot", slots=slots, labels=labels or {})
+
+    def lose(self, name: str) -> None:
+        self._fake.worker_is(name, WorkerState.UNREACHABLE)
+
+    def find(self, name: str) -> None:
+        self._fake.worker_is(name, WorkerState.ONLINE)
+
+    vanish = lose  # it finds out at once
+
+    def refuse(self, command: str, why: str) -> None:
+        self._fake.refused[command] = why
+
+    def start_fails(self, error: SchedulerError) -> None:
+        self._fake.fail["submit"] = error
+
+    def start_goes_unanswered(self) -> None:
+        self._fake.unanswered = True
+
+    def ignore_stops(self) -> None:
+        self._fake.ends_on_stop = False
+
+    def store_fails(self, why: str) -> None:
+        self._fake.fail["submit"] = StoreFailed(why)
+        self._fake.ready = Readiness((why,))
+
+    def write(self, job: Job, data: bytes, stream: Stream = Stream.STDOUT) -> None:
+        self._fake.write(job.id, data, stream)
+
+    def end(self, job: Job, exit_code: int = 0, report: bool = True) -> None:
+        facts = {"reason": f"exit status {exit_code}"} if exit_code else {}
+        state = JobState.FAILED if exit_code else JobState.SUCCEEDED
+        self._fake.finish(job.id, state, exit_code=exit_code, **facts)
+
+    def readers(self) -> int:
+        return len(self._fake.readers())
+
+
+class ClusterWorld(World):
+    """The real thing, between a store and workers in memory."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self._runners: dict[str, FakeJobRunner] = {}
+        self._refused: dict[str, str] = {}
+        self._store = _Store()
+        self._client = _Client(self.clock)
+        self._ledger = Ledger(self.clock, self._now, self._store)
+        self._liveness = Liveness(self.clock, self._ledger, self._client.probe, 30.0)
+        client = ObservedClient(self._client, self._liveness)
+        rule = DialRule([], lambda name: succeed([]), keep_names=False)
+        self._membership = Membership(self._ledger, self._liveness, client, rule)
+        outputs = Outputs(self.clock, client, self._ledger.registry)
+        starts = Starts(self._ledger, client)
+        stops = Stops(self._ledger, client, starts)
+        self.scheduler = Cluster(self._ledger, client, starts, stops, self._membership, outputs)
+        self._ledger.listen(outputs.job_changed, outputs.worker_changed)
+
+    def add_worker(
+        self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False
+    ) -> None:
+        runner = FakeJobRunner(self._now)
+        runner.refused = self._refused
+        runner.on_end(lambda: self._report(name))
+        self._runners[name] = runner
+        self._client.runners[f"id-{name}"] = runner
+        registration = Registration(
+            f"127.0.0.1:{30000 + len(self._runners)}",
+            f"id-{name}",
+            name,
+            labels or {},
+            slots,
+            boot_id="" if classic else "boot",
+        )
+        _now(self._membership.register(registration, "127.0.0.1"))
+
+    def lose(self, name: str) -> None:
+        self.vanish(name)
+        worker = self._worker(name)
+        self._liveness.observe(worker.id, self._client.probe(worker)).addErrback(lambda _: None)
+
+    def find(self, name: str) -> None:
+        worker = self._worker(name)
+        self._client.runners[worker.id] = self._runners[name]
+        _now(self._liveness.observe(worker.id, self._client.probe(worker)))
+        self._report(name)
+
+    def vanish(self, name: str) -> None:
+        del self._client.runners[f"id-{name}"]
+        for stream in list(self._client.streams):
+            stream.fail(Failure(Unreachable(name, sent=True)))
+
+    def refuse(self, command: str, why: str) -> None:
+        self._refused[command] = why
+
+    def start_fails(self, error: SchedulerError) -> None:
+        self._client.start_fails = error
+
+    def start_goes_unanswered(self) -> None:
+        self._client.answers_starts = False
+
+    def ignore_stops(self) -> None:
+        for runner in self._runners.values():
+            runner.ends_on_stop = False
+
+    def store_fails(self, why: str) -> None:
+        self._store.problem = why
+
+    def write(self, job: Job, data: bytes, stream: Stream = Stream.STDOUT) -> None:
+        self._runner(job).write(job.id_on_worker, data, stream)
+
+    def end(self, job: Job, exit_code: int = 0, report: bool = True) -> None:
+        self._client.reports = report
+        self._runner(job).end(job.id_on_worker, exit_code)
+        self._client.reports = True
+
+    def readers(self) -> int:
+        return len(self._client.streams)
+
+    def _now(self) -> float:
+        return EPOCH + self.clock.seconds()
+
+    def _worker(self, name: str) -> Worker:
+        return self._ledger.registry.worker(name)
+
+    def _runner(self, job: Job) -> FakeJobRunner:
+        assert job.worker_name is not None
+        return self._runners[job.worker_name]
+
+    def _report(self, name: str) -> None:
+        """What its heartbeat tells, or, if it sends none, what the polling finds out."""
+        worker = self._ledger.registry.find_worker(f"id-{name}")
+        if worker is None or worker.id not in self._client.runners or not self._client.reports:
+            return
+        if worker.classic:
+            for job in self._ledger.registry.unfinished(worker.id):
+                self.scheduler.query(worker.id, job.id)
+            return
+        runner = self._runners[name]
+        heartbeat = Heartbeat(worker.id, worker.boot_id, runner.running(), runner.unacknowledged())
+        runner.acknowledge(_now(self._membership.heartbeat(heartbeat)).acknowledged)
+
+
+class _Client(FakeWorkerClient):
+    """One whose starts can go wrong; ``reports`` tells whether workers call by themselves."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock, {})
+        self.start_fails: SchedulerError | None = None
+        self.answers_starts = True
+        self.reports = True
+
+    def start_job(self, worker: Worker, job: Job) -> Deferred[JobStatus]:
+        if self.start_fails is not None:
+            return fail(self.start_fails)
+        answer = super().start_job(worker, job)
+        return answer if self.answers_starts else answer.addCallback(lambda _: fail(DeadlineExceeded("start", 10)))
+
+
+@implementer(IStore)
+class _Store(MemoryStore):
+    """``problem``, if there is one, is why nothing is saved."""
+
+    problem = ""
+
+    def save(self, records: Iterable[Record]) -> Deferred[None]:
+        return fail(StoreFailed(self.problem)) if self.problem else super().save(records)
+
+
+def _now(answer: Deferred[Any]) -> Any:
+    """The result that is there."""
+    results: list[Any] = []
+    answer.addBoth(results.append)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+class Contract:
+    """Mixed into a test case that has ``world_class``: a scheduler with the worker ``w1``, and short words for it."""
+
+    world_class: Callable[[], World]
+
+    def setUp(self) -> None:
+        self.world = self.world_class()
+        self.scheduler = self.world.scheduler
+        self.world.add_worker("w1")
+
+    def submit(self, target: Target = W1, spec: JobSpec = ECHO) -> Job:
+        """What a submission is answered with, a second later than all before."""
+        self.world.clock.advance(1.0)
+        job: Job = self.successResultOf(self.scheduler.submit(spec, target))
+        return job
+
+    def ended(self, exit_code: int = 0, output: bytes = b"") -> Job:
+        """A job that has ended."""
+        job = self.submit()
+        self.world.write(job, output)
+        self.world.end(job, exit_code)
+        return self.scheduler.job(job.id)
+
+    def refusal(self, error: type[SchedulerError], method: Callable[..., Deferred[Any]], *args: Any) -> Any:
+        """The error that a call comes to; it may be raised at once, or later."""
+        return self.failureResultOf(maybeDeferred(method, *args), error).value
+
+    def ids(self, which: JobFilter | None = None) -> list[str]:
+        """Of all jobs that match, newest first."""
+        return [job.id for job in self.scheduler.jobs(which or JobFilter(), 100, None).jobs]
+
+    def state(self, job: Job) -> JobState:
+        """As it is now."""
+        return self.scheduler.job(job.id).state
+
+
+def for_every_provider(*contracts: type[Contract]) -> dict[str, type[SynchronousTestCase]]:
+    """The test cases by their names: each contract for each world."""
+    cases = {}
+    for contract in contracts:
+        for world in (FakeWorld, ClusterWorld):
+            name = contract.__name__ + world.__name__.replace("World", "Tests")
+            facts = {"world_class": world, "__module__": contract.__module__, "__doc__": world.__doc__}
+            cases[name] = type(name, (contract, SynchronousTestCase), facts)
+    return cases

@@ -1,0 +1,434 @@
+"""What every scheduler does with jobs, for the HTTP API: the cluster, and the one in memory that stands in for it.
+
+There is a class of behaviours for each thing that can be asked; at the end all of
+them are run for every provider.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError
+from zope.interface.verify import verifyObject
+
+from scheduler.errors import (
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    Invalid,
+    NoFreeSlot,
+    NotFound,
+    SchedulerError,
+    ShuttingDown,
+    StartUnanswered,
+    StoreFailed,
+    Unreachable,
+    Unsupported,
+)
+from scheduler.interfaces import IScheduler, JobFilter
+from scheduler.model import JobSpec, JobState, Target
+from tests.contract.scheduler_worlds import ANY, ECHO, EPOCH, W1, Contract, for_every_provider
+
+
+class Submitting(Contract):
+    def refused(self, error: type[SchedulerError], target: Target, spec: JobSpec = ECHO) -> SchedulerError:
+        """A submission comes to that, and to no job."""
+        before = self.ids()
+        refusal: SchedulerError = self.refusal(error, self.scheduler.submit, spec, target)
+        self.assertEqual(self.ids(), before)
+        return refusal
+
+    def test_interface(self) -> None:
+        """It provides what it says, with the arguments that are asked for."""
+        self.assertTrue(verifyObject(IScheduler, self.scheduler))
+
+    def test_runs(self) -> None:
+        """A submitted job runs on the worker that was named, by id or by name, and is known from then on."""
+        self.world.add_worker("w2")
+        spec = JobSpec("sh", ("-c", "x"), env={"A": "b"}, labels={"team": "blue"})
+        for target in (Target(worker="w2"), Target(worker="id-w2")):
+            job = self.submit(target, spec)
+            self.assertEqual((job.worker_id, job.worker_name), ("id-w2", "w2"))
+            self.assertEqual((job.spec, job.target, job.state), (spec, target, JobState.RUNNING))
+            self.assertEqual(job.created_at, EPOCH + self.world.clock.seconds())
+            self.assertEqual((job.started_at, job.finished_at), (job.created_at, None))
+            self.assertEqual(self.scheduler.job(job.id), job)
+
+    def test_refused_by_the_worker(self) -> None:
+        """What the worker will not run is a job that failed, with the reason."""
+        self.world.refuse("echo", "command 'echo' is not allowed")
+        job = self.submit()
+        self.assertEqual((job.state, job.reason), (JobState.FAILED, "command 'echo' is not allowed"))
+        self.assertEqual((job.started_at, job.finished_at), (None, EPOCH + 1))
+        self.assertEqual(self.scheduler.job(job.id), job)
+
+    def test_selector(self) -> None:
+        """Of the workers that have all labels the least loaded takes the job, of equals the first by name."""
+        self.world.add_worker("b", labels={"gpu": "yes", "zone": "a"})
+        self.world.add_worker("a", labels={"gpu": "yes", "zone": "a"})
+        self.world.add_worker("0", labels={"gpu": "yes", "zone": "b"})
+        target = Target(selector={"gpu": "yes", "zone": "a"})
+        self.assertEqual([self.submit(target).worker_name for _ in range(4)], ["a", "b", "a", "b"])
+        self.assertEqual(self.submit(Target(selector={"name": "w1"})).worker_name, "w1")
+        self.assertEqual(self.submit(ANY).worker_name, "0")
+
+    def test_not_found(self) -> None:
+        """A named worker must be known."""
+        error = self.refused(NotFound, Target(worker="nobody"))
+        self.assertEqual((error.kind, error.name), ("worker", "nobody"))
+
+    def test_none_matches(self) -> None:
+        """A selector that no worker has the labels for is a conflict."""
+        self.refused(Conflict, Target(selector={"gpu": "yes"}))
+        self.refused(Conflict, Target(selector={"name": "w2"}))
+
+    def test_draining(self) -> None:
+        """A worker that is drained takes nothing, named or not, until it is resumed."""
+        self.successResultOf(self.scheduler.drain("w1"))
+        self.refused(Conflict, W1)
+        self.refused(Conflict, ANY)
+        self.world.add_worker("w2")
+        self.assertEqual(self.submit(ANY).worker_name, "w2")
+        self.successResultOf(self.scheduler.resume("w1"))
+        self.assertEqual(self.submit(ANY).worker_name, "w1")
+
+    def test_no_free_slot(self) -> None:
+        """Slots bind only the choice among workers: a job for a named one starts at once."""
+        self.world.add_worker("w2", slots=1, labels={"gpu": "yes"})
+        gpu = Target(selector={"gpu": "yes"})
+        first = self.submit(gpu)
+        self.refused(NoFreeSlot, gpu)
+        second = self.submit(Target(worker="w2"))
+        self.world.end(first)
+        self.refused(NoFreeSlot, gpu)
+        self.world.end(second)
+        self.assertEqual(self.submit(gpu).worker_name, "w2")
+
+    def test_unreachable(self) -> None:
+        """A worker that is known to be out of reach takes nothing; as one of those that match it has no free slot."""
+        self.world.lose("w1")
+        self.assertEqual(self.refused(Unreachable, W1).name, "w1")
+        self.refused(NoFreeSlot, ANY)
+        self.world.add_worker("w2")
+        self.assertEqual(self.submit(ANY).worker_name, "w2")
+
+    def test_out_of_reach_at_the_call(self) -> None:
+        """A worker that can't be reached when it is called leaves no job, and takes the next when it is back."""
+        self.world.vanish("w1")
+        self.refused(Unreachable, W1)
+        self.world.find("w1")
+        self.submit()
+
+    def test_nothing_was_sent(self) -> None:
+        """A start that never left its process leaves no job and takes no slot."""
+        for error in (Busy("calls", 4), Unsupported("w1", "StartJob"), ShuttingDown(), Unreachable("w1")):
+            self.world.start_fails(error)
+            self.assertIs(self.refused(type(error), W1), error)
+        self.assertEqual(self.scheduler.worker("w1").running_jobs, 0)
+
+    def test_unanswered(self) -> None:
+        """A start that may have arrived is a job: unknown, until its worker reports."""
+        self.world.start_goes_unanswered()
+        error = self.refusal(StartUnanswered, self.scheduler.submit, ECHO, W1)
+        job = self.scheduler.job(error.job_id)
+        self.assertEqual((error.worker, self.ids()), ("w1", [job.id]))
+        self.assertEqual((job.state, job.worker_name, job.target), (JobState.UNKNOWN, "w1", W1))
+        self.assertEqual((job.unknown_since, job.started_at), (EPOCH, None))
+        self.assertEqual(job.reason, "the start was not answered")
+        self.world.find("w1")
+        job = self.scheduler.job(job.id)
+        self.assertEqual((job.state, job.unknown_since, job.reason), (JobState.RUNNING, None, None))
+
+    def test_unsupported(self) -> None:
+        """A worker of the fixed part takes a command and a path; more it is not offered."""
+        self.world.add_worker("old", labels={"arch": "vax"}, classic=True)
+        old, vax, more = Target(worker="old"), Target(selector={"arch": "vax"}), JobSpec(command="sh", args=("x",))
+        self.assertEqual(self.refused(Unsupported, old, more).worker, "old")
+        self.refused(Conflict, vax, more)
+        for target in (old, vax):
+            spec = JobSpec(command="sh", path="x", labels={"team": "blue"})
+            self.assertEqual(self.submit(target, spec).state, JobState.RUNNING)
+
+    def test_store(self) -> None:
+        """While the store fails no job is taken."""
+        self.world.store_fails("disk full")
+        self.refused(StoreFailed, W1)
+
+
+class Looking(Contract):
+    def test_not_found(self) -> None:
+        """A job that never was is not found."""
+        with self.assertRaises(NotFound) as caught:
+            self.scheduler.job("nothing")
+        self.assertEqual((caught.exception.kind, caught.exception.name), ("job", "nothing"))
+
+    def test_ended(self) -> None:
+        """A job that ended says how, and how much it wrote."""
+        job = self.submit()
+        self.world.write(job, b"hello")
+        self.world.clock.advance(2.0)
+        self.world.end(job, 3)
+        job = self.scheduler.job(job.id)
+        self.assertEqual((job.state, job.exit_code, job.reason), (JobState.FAILED, 3, "exit status 3"))
+        self.assertEqual((job.finished_at, job.stdout_bytes, job.stderr_bytes), (EPOCH + 3, 5, 0))
+
+    def test_unknown_and_back(self) -> None:
+        """What runs on a worker that can't be reached is unknown, since then, and nothing else is; until it is back."""
+        running, ended = self.submit(), self.ended()
+        self.world.clock.advance(5.0)
+        self.world.lose("w1")
+        job = self.scheduler.job(running.id)
+        self.assertEqual((job.state, job.unknown_since), (JobState.UNKNOWN, EPOCH + 7))
+        self.assertEqual(job.reason, "worker 'w1' can't be reached")
+        self.assertEqual(self.scheduler.job(ended.id), ended)
+        self.world.find("w1")
+        self.assertEqual(self.scheduler.job(running.id), running)
+
+    def test_order_and_limit(self) -> None:
+        """Newest first; a page says where the next one starts, and the last that there is none."""
+        jobs = [self.submit() for _ in range(5)][::-1]
+        self.assertEqual(self.scheduler.jobs(JobFilter(), 5, None).jobs, tuple(jobs))
+        self.assertIsNone(self.scheduler.jobs(JobFilter(), 5, None).next)
+        pages, cursor = [], None
+        while not pages or cursor is not None:
+            page = self.scheduler.jobs(JobFilter(), 2, cursor)
+            pages.append(page.jobs)
+            cursor = page.next
+        self.assertEqual(pages, [tuple(jobs[:2]), tuple(jobs[2:4]), tuple(jobs[4:])])
+
+    def test_cursor_stays(self) -> None:
+        """The next page goes on where the last one ended, though jobs came and jobs ended meanwhile."""
+        jobs = [self.submit() for _ in range(4)][::-1]
+        running = JobFilter(states=frozenset({JobState.RUNNING}))
+        page = self.scheduler.jobs(running, 2, None)
+        self.submit()
+        self.world.end(jobs[1])
+        self.assertEqual(self.scheduler.jobs(running, 2, page.next).jobs, tuple(jobs[2:]))
+
+    def test_cursor_invalid(self) -> None:
+        """A cursor that was never given out is none."""
+        self.submit()
+        for cursor in ("", "x", "0", "²", "\ud800", "MTA=", "../../etc"):
+            with self.assertRaises(Invalid) as caught:
+                self.scheduler.jobs(JobFilter(), 10, cursor)
+            self.assertEqual(caught.exception.field, "cursor")
+
+    def test_filters(self) -> None:
+        """Every field that is set must match; after is from then on, before is up to but not at."""
+        self.world.add_worker("w2")
+        first = self.submit(W1, JobSpec(command="a", labels={"team": "blue", "run": "7"})).id
+        second = self.submit(Target(worker="w2"), JobSpec(command="b", labels={"team": "blue"}))
+        third = self.submit(W1, JobSpec(command="c", labels={"team": "red"})).id
+        self.world.clock.advance(1.0)
+        self.world.end(second)
+        for which, expected in (
+            (JobFilter(), [third, second.id, first]),
+            (JobFilter(worker="w1"), [third, first]),
+            (JobFilter(worker="id-w2"), [second.id]),
+            (JobFilter(worker="w3"), []),
+            (JobFilter(states=frozenset({JobState.RUNNING})), [third, first]),
+            (JobFilter(states=frozenset({JobState.RUNNING, JobState.SUCCEEDED})), [third, second.id, first]),
+            (JobFilter(labels={"team": "blue"}), [second.id, first]),
+            (JobFilter(labels={"team": "blue", "run": "7"}), [first]),
+            (JobFilter(labels={"team": "blue", "run": "8"}), []),
+            (JobFilter(created_by="nobody"), []),
+            (JobFilter(created_after=EPOCH + 2), [third, second.id]),
+            (JobFilter(created_before=EPOCH + 2), [first]),
+            (JobFilter(created_after=EPOCH + 2, created_before=EPOCH + 3), [second.id]),
+            (JobFilter(finished_after=EPOCH + 4), [second.id]),
+            (JobFilter(finished_after=EPOCH + 4.5), []),
+            (JobFilter(finished_before=EPOCH + 4), []),
+            (JobFilter(finished_before=EPOCH + 5), [second.id]),
+            (JobFilter(worker="w1", labels={"team": "blue"}, states=frozenset({JobState.RUNNING})), [first]),
+        ):
+            self.assertEqual(self.ids(which), expected, which)
+
+
+class Waiting(Contract):
+    def test_end(self) -> None:
+        """All who wait for the end of a job get it, and one who comes after it gets it at once."""
+        job = self.submit()
+        waits = [self.scheduler.wait(job.id, 30) for _ in range(2)]
+        self.world.clock.advance(29)
+        for wait in waits:
+            self.assertNoResult(wait)
+        self.world.end(job, 3)
+        for wait in (*waits, self.scheduler.wait(job.id, 30)):
+            self.assertEqual(self.successResultOf(wait).exit_code, 3)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_as_it_is(self) -> None:
+        """After the seconds a job that has not ended is answered as it is by then."""
+        job = self.submit()
+        short, long = self.scheduler.wait(job.id, 2), self.scheduler.wait(job.id, 4)
+        self.world.lose("w1")
+        self.world.clock.advance(2)
+        self.assertIs(self.successResultOf(short).state, JobState.UNKNOWN)
+        self.assertNoResult(long)
+        self.world.find("w1")
+        self.world.clock.advance(2)
+        self.assertEqual(self.successResultOf(long), job)
+
+    def test_not_found(self) -> None:
+        """Nobody waits for a job that never was."""
+        with self.assertRaises(NotFound):
+            self.scheduler.wait("nothing", 30)
+
+    def test_cancel(self) -> None:
+        """One who goes away leaves the others to wait, and nothing behind."""
+        job = self.submit()
+        gone, stays = self.scheduler.wait(job.id, 30), self.scheduler.wait(job.id, 30)
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.assertEqual(len(self.world.clock.getDelayedCalls()), 1)
+        self.world.end(job)
+        self.assertIs(self.successResultOf(stays).state, JobState.SUCCEEDED)
+
+
+class Querying(Contract):
+    def test_running(self) -> None:
+        """A query, by the worker's id or name, is answered with the job as it is."""
+        job = self.submit()
+        for worker in ("w1", "id-w1"):
+            self.assertEqual(self.successResultOf(self.scheduler.query(worker, job.id)).state, JobState.RUNNING)
+
+    def test_unreported(self) -> None:
+        """The worker is asked: an end that nobody told is found out."""
+        job = self.submit()
+        self.world.end(job, 3, report=False)
+        answer = self.successResultOf(self.scheduler.query("w1", job.id))
+        self.assertEqual((answer.state, answer.exit_code), (JobState.FAILED, 3))
+        self.assertEqual(self.scheduler.job(job.id), answer)
+
+    def test_not_found(self) -> None:
+        """An unknown worker, an unknown job, and a job of another worker are not found; the worker comes first."""
+        self.world.add_worker("w2")
+        job = self.submit()
+        for worker, job_id, kind in (
+            ("nobody", job.id, "worker"),
+            ("nobody", "nothing", "worker"),
+            ("w1", "nothing", "job"),
+            ("w2", job.id, "job"),
+        ):
+            error = self.refusal(NotFound, self.scheduler.query, worker, job_id)
+            self.assertEqual((error.kind, error.name), (kind, worker if kind == "worker" else job_id))
+
+    def test_unreachable(self) -> None:
+        """Of a job that has not ended there is no answer without its worker."""
+        job = self.submit()
+        self.world.vanish("w1")
+        for _ in range(2):
+            self.refusal(Unreachable, self.scheduler.query, "w1", job.id)
+        self.assertIs(self.state(job), JobState.UNKNOWN)
+
+    def test_ended(self) -> None:
+        """A job that has ended needs its worker no more, even one that was forgotten."""
+        job = self.ended(3)
+        self.world.lose("w1")
+        self.assertEqual(self.successResultOf(self.scheduler.query("w1", job.id)), job)
+        self.successResultOf(self.scheduler.forget("w1"))
+        for worker in ("w1", "id-w1"):
+            self.assertEqual(self.successResultOf(self.scheduler.query(worker, job.id)), job)
+
+
+class Stopping(Contract):
+    def test_stop(self) -> None:
+        """A stop is answered with the end, and says when it was asked for."""
+        job = self.submit()
+        self.world.clock.advance(4.0)
+        stopped = self.successResultOf(self.scheduler.stop(job.id))
+        self.assertEqual((stopped.state, stopped.signal), (JobState.STOPPED, "SIGTERM"))
+        self.assertEqual(stopped.reason, "signal: terminated")
+        self.assertEqual((stopped.stop_requested_at, stopped.finished_at), (EPOCH + 5, EPOCH + 5))
+        self.assertEqual(self.scheduler.job(job.id), stopped)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_worker(self) -> None:
+        """A stop may name the job's worker, by id or name."""
+        for worker in ("w1", "id-w1"):
+            self.successResultOf(self.scheduler.stop(self.submit().id, worker))
+
+    def test_not_found(self) -> None:
+        """An unknown job or worker, or a job of another worker, is not found, and runs on."""
+        self.world.add_worker("w2")
+        job = self.submit()
+        for args, kind in (
+            (("nothing",), "job"),
+            (("nothing", "w1"), "job"),
+            ((job.id, "nobody"), "worker"),
+            ((job.id, "w2"), "job"),
+        ):
+            self.assertEqual(self.refusal(NotFound, self.scheduler.stop, *args).kind, kind)
+        self.assertEqual(self.scheduler.job(job.id), job)
+
+    def test_ended(self) -> None:
+        """A job that has ended is answered as it is, whatever became of its worker."""
+        job = self.ended(3)
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), job)
+        self.world.lose("w1")
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id, "w1")), job)
+
+    def test_waits_for_the_end(self) -> None:
+        """While the job lives its stop has no answer; how it ends is the answer."""
+        self.world.ignore_stops()
+        job = self.submit(spec=JobSpec(command="x", stop_grace=20))
+        stop = self.scheduler.stop(job.id)
+        self.world.clock.advance(20)
+        self.assertNoResult(stop)
+        self.assertEqual(self.scheduler.job(job.id).stop_requested_at, EPOCH + 1)
+        self.world.end(job)
+        self.assertIs(self.successResultOf(stop).state, JobState.SUCCEEDED)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_deadline(self) -> None:
+        """A job that has not ended some time after its grace is not called stopped, and the error names it."""
+        self.world.ignore_stops()
+        job = self.submit(spec=JobSpec(command="x", stop_grace=20))
+        stop = self.scheduler.stop(job.id)
+        self.world.clock.advance(60)
+        self.assertEqual(self.failureResultOf(stop, DeadlineExceeded).value.job_id, job.id)
+        self.assertIs(self.state(job), JobState.RUNNING)
+
+    def test_cancel(self) -> None:
+        """One who asked for a stop and goes away leaves the others to wait for it."""
+        self.world.ignore_stops()
+        job = self.submit()
+        gone, stays = self.scheduler.stop(job.id), self.scheduler.stop(job.id)
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.world.end(job)
+        self.assertIs(self.successResultOf(stays).state, JobState.SUCCEEDED)
+
+    def test_matching(self) -> None:
+        """All that match and have not ended are stopped, and no others; one that can't be is answered as it is."""
+        self.world.add_worker("w2")
+        red = JobSpec(command="a", labels={"team": "red"})
+        other, first, ended = self.submit(), self.submit(spec=red), self.submit(spec=red)
+        lost = self.submit(Target(worker="w2"), red)
+        last = self.submit(spec=red)
+        self.world.end(ended)
+        self.world.lose("w2")
+        jobs = self.successResultOf(self.scheduler.stop_matching(JobFilter(labels={"team": "red"})))
+        self.assertEqual(
+            {job.id: job.state for job in jobs},
+            {last.id: JobState.STOPPED, lost.id: JobState.UNKNOWN, first.id: JobState.STOPPED},
+        )
+        self.assertEqual([self.scheduler.job(job.id) for job in jobs], list(jobs))
+        self.assertEqual((self.state(other), self.state(ended)), (JobState.RUNNING, JobState.SUCCEEDED))
+
+    def test_matching_none(self) -> None:
+        """Where none matches there is nothing to wait for."""
+        self.submit()
+        self.assertEqual(self.successResultOf(self.scheduler.stop_matching(JobFilter(worker="nobody"))), ())
+
+    def test_matching_waits(self) -> None:
+        """It is answered when the last one has ended, or its time is over."""
+        self.world.ignore_stops()
+        jobs = [self.submit(spec=JobSpec(command="x", stop_grace=20)) for _ in range(2)]
+        stop = self.scheduler.stop_matching(JobFilter())
+        self.world.end(jobs[0])
+        self.assertNoResult(stop)
+        self.world.clock.advance(60)
+        states = {job.id: job.state for job in self.successResultOf(stop)}
+        self.assertEqual(states, {jobs[0].id: JobState.SUCCEEDED, jobs[1].id: JobState.RUNNING})
+
+
+globals().update(for_every_provider(Submitting, Looking, Waiting, Querying, Stopping))
