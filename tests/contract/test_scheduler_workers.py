@@ -216,8 +216,8 @@ class Following(Contract):
         reading = self.read(reader)
         reading.cancel()
         self.failureResultOf(reading, CancelledError)
-        reader.close()
         self.assertEqual((self.world.readers(), self.world.clock.getDelayedCalls()), (0, []))
+        reader.close()
 
     def test_close(self) -> None:
         """Closing a reader cancels its read, and leaves nothing; it may be closed twice."""
