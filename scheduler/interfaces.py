@@ -281,7 +281,8 @@ class IJobRunner(Interface):
         """Start once; the same id again is answered with its status now. ``job_id`` ``""``: choose one.
 
         What may not or can't run is a status FAILED with the reason. ``Invalid`` for an id
-        that is none; ``ShuttingDown``; ``Unavailable`` when no spool can be used, and then nothing was started.
+        that is none; ``Conflict`` for one that was used up before, or sealed; ``ShuttingDown``;
+        ``Unavailable`` when no spool can be used, and then nothing was started.
         """
 
     def stop(job_id: str, wait: bool) -> Deferred[JobStatus]:
@@ -289,6 +290,12 @@ class IJobRunner(Interface):
 
     def query(job_id: str) -> JobStatus:
         """``NotFound``."""
+
+    def seal(job_id: str) -> Deferred[JobStatus]:
+        """Its status, like ``query``; or ``NotFound``, and then, durably, it is never started.
+
+        Of a job whose start is under way the status once that is over. ``Unavailable``: the disk does not take it.
+        """
 
     def read_output_thd(job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         """What the spool holds now, at most ``size`` bytes; 0: the length alone. ``NotFound``, ``OffsetBeyondEnd``."""

@@ -33,10 +33,12 @@ from zope.interface import implementer
 from scheduler.config import TlsFiles
 from scheduler.errors import (
     Busy,
+    Conflict,
     DeadlineExceeded,
     Invalid,
     NotFound,
     OffsetBeyondEnd,
+    OutputPruned,
     SchedulerError,
     ShuttingDown,
     Unavailable,
@@ -323,7 +325,7 @@ _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, gr
 def _understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, seconds: float) -> SchedulerError:
     """The error the caller is promised for what the worker, or gRPC, answered."""
     told = status.told(failure)
-    if isinstance(told, NotFound | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
+    if isinstance(told, NotFound | Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
         return told  # not ShuttingDown: what was under way may have been done all the same
     match failure.code():
         case grpc.StatusCode.UNIMPLEMENTED:

@@ -132,7 +132,8 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
 
     @answered
     def QueryJob(self, request: worker_pb2.QueryJobReq, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
-        return convert.query_to_pb(self.answer_thd(context, "QueryJob", self._runner.query, request.jobID))
+        ask = self._runner.seal if request.seal else self._runner.query
+        return convert.query_to_pb(self.answer_thd(context, "QueryJob", ask, request.jobID))
 
     @answered
     def ReadOutput(

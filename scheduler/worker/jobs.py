@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler import failpoints
-from scheduler.errors import Invalid, NotFound, SchedulerError, ShuttingDown, Unavailable
+from scheduler.errors import Conflict, Invalid, NotFound, SchedulerError, ShuttingDown, Unavailable
 from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.threads import Pool
@@ -103,6 +103,8 @@ class JobRunner:
         self._running: dict[str, _Job] = {}
         self._on_end: list[Notify] = []
         self._again: dict[_Job, IDelayedCall] = {}
+        #: Not decided yet.
+        self._sealing: dict[str, list[Deferred[JobStatus]]] = {}
         self._closed = False
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = reactor
@@ -130,20 +132,24 @@ class JobRunner:
         if self._closed:
             return
         for each in sorted(found, key=_finished_at):
-            status = JobStatus(each.job_id, JobState.RUNNING)
-            job = _Job(status, each.created_at, each.spec, stop_asked=each.stop_asked)
-            self._jobs[job.id] = job
-            if isinstance(each.seen, Held):
-                self._running[job.id] = job
-                self._follow(job, each.seen)
-                self._log.info("job {job_id} taken back", job_id=job.id)
-            else:
-                job.status = each.seen
-                if each.acknowledged:
-                    job.spec = None
-                else:
-                    self._unacknowledged[job.id] = job
+            self._take(each)
         self._sweeper.start(min(_SWEEP_EVERY, self._keep_spool))
+
+    def _take(self, found: Found) -> _Job:
+        status = JobStatus(found.job_id, JobState.RUNNING)
+        job = _Job(status, found.created_at, found.spec, stop_asked=found.stop_asked)
+        self._jobs[job.id] = job
+        if isinstance(found.seen, Held):
+            self._running[job.id] = job
+            self._follow(job, found.seen)
+            self._log.info("job {job_id} taken back", job_id=job.id)
+        else:
+            job.status = found.seen
+            if found.acknowledged:
+                job.spec = None
+            else:
+                self._unacknowledged[job.id] = job
+        return job
 
     # IJobRunner
 
@@ -153,6 +159,8 @@ class JobRunner:
         known = self._jobs.get(job_id)
         if known is not None:
             return self._when_started(known)
+        if job_id in self._sealing:
+            return fail(Conflict(f"job {job_id!r} is given up by its scheduler, so it is not started"))
         if self._closed:
             return fail(ShuttingDown())
         job = _Job(
@@ -176,6 +184,29 @@ class JobRunner:
 
     def query(self, job_id: str) -> JobStatus:
         return self._known(job_id).status
+
+    def seal(self, job_id: str) -> Deferred[JobStatus]:
+        known = self._jobs.get(job_id)
+        if known is not None:
+            # One whose start comes to nothing is none.
+            return self._when_started(known).addErrback(lambda _: self.seal(job_id))
+        if not is_id(job_id):
+            return fail(NotFound("job", job_id))
+        if job_id not in self._sealing:
+            self._sealing[job_id] = []
+            sealed = self._pool.run(self._spools.seal_thd, job_id)
+            sealed.addCallback(self._found_or_sealed, job_id).addBoth(self._sealed, job_id)
+        return _wait_in(self._sealing[job_id])
+
+    def _found_or_sealed(self, found: Found | None, job_id: str) -> JobStatus:
+        if found is None:
+            raise NotFound("job", job_id)
+        return self._take(found).status
+
+    def _sealed(self, result: JobStatus | Failure, job_id: str) -> None:
+        if isinstance(result, Failure) and result.check(SchedulerError) is None:
+            self._log.failure("job {job_id} is not sealed", result, job_id=job_id)
+        _settle(self._sealing.pop(job_id), result)
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         return self._spools.read_thd(job_id, stream, offset, size)

@@ -220,7 +220,7 @@ def exit_record(
     }
 
 
-def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
+def write_file(path: str, data: bytes | bytearray, mode: int = 0o600) -> None:
     """All of ``data``, on the disk; room the file had before is used."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
     try:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from attrs import frozen
 from twisted.logger import Logger
 
 from scheduler import failpoints
-from scheduler.errors import NotFound, OffsetBeyondEnd, Unavailable
+from scheduler.errors import Conflict, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.worker.commands import NotRunnable
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import Held, Unbegun, judge_thd, spec_of, spec_record
 from scheduler.worker.spool import Record, Spool, boot_id, create, exit_record
+from scheduler.worker.used import Use, UsedIds
 
 #: Seconds a shim has to start its job.
 START_DEADLINE = 10.0
@@ -58,8 +59,11 @@ class Spools:
 
     _log = Logger()
 
-    def __init__(self, folder: str, policy: Policy, launcher: Launcher, wall_time: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: str, used: UsedIds, policy: Policy, launcher: Launcher, wall_time: Callable[[], float]
+    ) -> None:
         self._folder = folder
+        self._used = used
         self._policy = policy
         self._launcher = launcher
         self._wall_time = wall_time
@@ -73,16 +77,46 @@ class Spools:
     def start_thd(self, job_id: str, spec: JobSpec, created_at: float) -> JobStatus | Held:
         """Make the spool, unless it is there, and have a shim start the job.
 
-        Answers when the job runs, or has ended, or could not be started. ``Unavailable``: no spool could
-        be written, and nothing was started.
+        Answers when the job runs, or has ended, or could not be started. ``Conflict``: the id was used up.
+        ``Unavailable``: no spool could be written, and nothing was started.
         """
         spool = self.spool(job_id)
         try:
-            if not os.path.exists(spool.folder):
+            self._check_unused(job_id)
+            if os.path.exists(spool.folder):
+                self._check_readable(job_id, spool)
+            else:
                 self._create(job_id, spool, spec, created_at)
             return self._launch(job_id, spool)
         except OSError as error:
             raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
+
+    def _check_unused(self, job_id: str) -> None:
+        use = self._used.find_thd(job_id)
+        if use is Use.SEALED:
+            raise Conflict(f"job {job_id!r} was not started before its scheduler gave it up, so it is not started now")
+        if use is not None:
+            raise Conflict(f"job {job_id!r} was started before, and is no longer kept")
+
+    @staticmethod
+    def _check_readable(job_id: str, spool: Spool) -> None:
+        try:
+            readable = spool.read_job() is not None
+        except ValueError:
+            readable = False
+        if not readable:
+            raise Conflict(f"the spool of job {job_id!r} is there and unreadable, so it is not started")
+
+    def seal_thd(self, job_id: str) -> Found | None:
+        """The job, if its spool is there; else its id is used up from now on. ``Unavailable``: it can't be told."""
+        try:
+            found = self._find(job_id) if os.path.exists(self.spool(job_id).folder) else None
+            if found is not None:
+                return found
+            self._used.add_thd([job_id], Use.SEALED)
+        except OSError as error:
+            raise Unavailable(f"job {job_id!r} can't be sealed: {os.strerror(error.errno or 0)}") from error
+        return None
 
     def _create(self, job_id: str, spool: Spool, spec: JobSpec, created_at: float) -> None:
         refused: Record | None = None
@@ -152,27 +186,26 @@ class Spools:
         for name in os.listdir(self._folder):
             if name.startswith((_MAKING, _REMOVING)):
                 shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
-        return list(self._load())
+        self._used.open_thd()
+        found = (self._find(job_id) for job_id in os.listdir(self._folder) if is_id(job_id))
+        return [each for each in found if each is not None]
 
-    def _load(self) -> Iterator[Found]:
-        for job_id in os.listdir(self._folder):
-            if not is_id(job_id):
-                continue
-            spool = self.spool(job_id)
+    def _find(self, job_id: str) -> Found | None:
+        """A job whose spool is there; ``None`` if that is unreadable."""
+        spool = self.spool(job_id)
+        try:
+            record = spool.read_job()
+            if record is None:
+                raise ValueError("no job.json")
             try:
-                record = spool.read_job()
-                if record is None:
-                    raise ValueError("no job.json")
-                try:
-                    seen = self.judge_thd(job_id)
-                except OSError:  # a full disk takes no record now
-                    self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
-                    seen = Held(None, None)
-                yield Found(
-                    job_id, spec_of(record), record["created_at"], spool.acknowledged(), spool.stop_asked(), seen
-                )
-            except Exception:
-                self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
+                seen = self.judge_thd(job_id)
+            except OSError:  # a full disk takes no record now
+                self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
+                seen = Held(None, None)
+            return Found(job_id, spec_of(record), record["created_at"], spool.acknowledged(), spool.stop_asked(), seen)
+        except Exception:
+            self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
+            return None
 
     def _beside(self, job_id: str, prefix: str) -> str:
         """A name in the folder that is no id."""
@@ -190,7 +223,9 @@ class Spools:
             self.spool(job_id).acknowledge()
 
     def remove_thd(self, job_ids: Iterable[str]) -> None:
-        """Remove jobs, each gone at once as far as anybody can see."""
+        """Remove jobs, each gone at once as far as anybody can see; their ids stay used."""
+        job_ids = tuple(job_ids)
+        self._used.add_thd(job_ids, Use.PRUNED)
         for job_id in job_ids:
             going = self._beside(job_id, _REMOVING)
             failpoints.hit("worker.before-spool-removed")
@@ -204,6 +239,8 @@ class Spools:
         try:
             fd = os.open(spool.output(stream.value), os.O_RDONLY)
         except FileNotFoundError:
+            if self._used.find_thd(job_id) is Use.PRUNED:
+                raise OutputPruned(job_id) from None
             raise NotFound("job", job_id) from None
         try:
             length = os.fstat(fd).st_size

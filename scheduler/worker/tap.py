@@ -22,6 +22,7 @@ from scheduler.worker.launcher import Launcher
 from scheduler.worker.membership import Membership
 from scheduler.worker.spool import boot_id
 from scheduler.worker.spools import Spools
+from scheduler.worker.used import UsedIds
 from scheduler.worker.watch import OutputWatch
 
 #: Threads for the spools: starts wait there for their shim, and disks for their platters.
@@ -45,7 +46,8 @@ def makeService(options: Options) -> IService:
 
     policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands)
     launcher = Launcher(str(state.path / "shims.log"))
-    spools = Spools(str(state.path / "jobs"), policy, launcher, time.time)
+    used = UsedIds(str(state.path / "used-ids"))
+    spools = Spools(str(state.path / "jobs"), used, policy, launcher, time.time)
     pool = Pool(reactor, "spools", SPOOL_THREADS)
     watch = OutputWatch(reactor)
     jobs = JobRunner(reactor, pool, spools, watch, time.time, settings.keep_spool)
@@ -67,6 +69,7 @@ def makeService(options: Options) -> IService:
     parts.setServiceParent(top)
     for part in (
         Step(stop=launcher.close),
+        Step(stop=used.close),
         pool,
         Step(stop=watch.close),
         Step(start=jobs.recover, stop=jobs.shut_down),

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import Invalid, NotFound, OffsetBeyondEnd
+from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd
 from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import JobSpec, JobState, JobStatus, Stream, is_id
 from tests.fakes.job_runner import FakeJobRunner
@@ -155,6 +155,44 @@ class Contract:
             self.runner.read_output_thd("other", Stream.STDOUT, 0, 1)
         with self.assertRaises(NotFound):
             self.runner.watch_output("other", Stream.STDOUT, lambda: None)
+
+    async def test_seal(self) -> None:
+        """An id that is no job's is sealed: it is not found, and then never started, whatever is asked."""
+        for _ in range(2):
+            error = await self.assertFailure(self.runner.seal(JOB), NotFound)
+            self.assertEqual((error.kind, error.name), ("job", JOB))
+            await self.assertFailure(self.runner.start(JOB, self.job(), 7.0), Conflict)
+        self.assertEqual((self.runner.running(), self.runner.unacknowledged()), ((), ()))
+        with self.assertRaises(NotFound):
+            self.runner.query(JOB)
+        with self.assertRaises(NotFound):
+            self.runner.read_output_thd(JOB, Stream.STDOUT, 0, 1)
+        self.assertEqual((await self.started(SECOND)).state, JobState.RUNNING)
+
+    async def test_seal_of_a_job(self) -> None:
+        """The seal of a job, running, ended or acknowledged, is its status, and it goes on as before."""
+        started = await self.started()
+        self.assertEqual(await self.runner.seal(JOB), started)
+        self.assertEqual(await self.started(), started)
+        at_end = self.when_ended()
+        self.finish(JOB, 3)
+        await at_end
+        for _ in range(2):
+            self.assertEqual(await self.runner.seal(JOB), self.runner.query(JOB))
+            self.runner.acknowledge([JOB])
+
+    async def test_seal_at_once(self) -> None:
+        """A start and a seal at the same moment agree: the one that was first decides."""
+        start, seal = self.runner.start(JOB, self.job(), 7.0), self.runner.seal(JOB)
+        self.assertEqual(await seal, await start)
+        seal, start = self.runner.seal(SECOND), self.runner.start(SECOND, self.job(), 7.0)
+        await self.assertFailure(start, Conflict)
+        await self.assertFailure(seal, NotFound)
+
+    async def test_seal_of_what_is_no_id(self) -> None:
+        """What could not be an id is not found."""
+        for bad in ("../x", "", "x" * 65):
+            await self.assertFailure(self.runner.seal(bad), NotFound)
 
     async def test_output(self) -> None:
         """Output is read from any offset, at most so much, and says where it ends and whether that is the end."""

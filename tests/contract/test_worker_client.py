@@ -5,7 +5,15 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import DeadlineExceeded, NotFound, OffsetBeyondEnd, SchedulerError, Unreachable, WorkerFault
+from scheduler.errors import (
+    Conflict,
+    DeadlineExceeded,
+    NotFound,
+    OffsetBeyondEnd,
+    SchedulerError,
+    Unreachable,
+    WorkerFault,
+)
 from scheduler.interfaces import IOutputStream, IWorkerClient
 from scheduler.model import Chunk, JobSpec, JobState, Stream
 from tests.fakes.job_runner import FakeJobRunner
@@ -136,6 +144,16 @@ class Contract:
         self.runner.write("j", b"abc")
         ended = self.runner.end("j", None, JobState.STOPPED, "signal: killed", "SIGKILL")
         self.assertEqual(await self.client.query_job(self.worker, "j"), ended)
+
+    async def test_seal(self) -> None:
+        """A query that seals is answered like any other; a job that was not found is not started afterwards."""
+        await self.failure(NotFound, self.client.query_job(self.worker, "j"))
+        await self.started()
+        self.assertEqual(await self.client.query_job(self.worker, "j", seal=True), self.runner.query("j"))
+        error = await self.failure(NotFound, self.client.query_job(self.worker, "k", seal=True))
+        self.assertEqual((error.kind, error.name), ("job", "k"))
+        error = await self.failure(Conflict, self.client.start_job(self.worker, a_job("k")))
+        self.assertIn("'k'", str(error))
 
     async def test_not_found(self) -> None:
         """A job that the worker does not know is not found, by its name, whatever is asked."""

@@ -9,7 +9,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from scheduler.errors import Invalid, NotFound, OffsetBeyondEnd, ShuttingDown
+from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd, ShuttingDown
 from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 
@@ -46,6 +46,7 @@ class FakeJobRunner:
         self._wall_time = wall_time
         self._jobs: dict[str, _Entry] = {}
         self._ended: list[str] = []
+        self._used: set[str] = set()
         self._notify: list[_Notify] = []
         self._chosen = 0
         self._lock = threading.Lock()
@@ -100,6 +101,8 @@ class FakeJobRunner:
         known = self._jobs.get(job_id)
         if known is not None:
             return succeed(known.status)
+        if job_id in self._used:
+            return fail(Conflict(f"job {job_id!r} is not started: its id was used up"))
         if self.shutting_down:
             return fail(ShuttingDown())
         if not job_id:
@@ -133,6 +136,14 @@ class FakeJobRunner:
 
     def query(self, job_id: str) -> JobStatus:
         return self._entry(job_id).status
+
+    def seal(self, job_id: str) -> Deferred[JobStatus]:
+        known = self._jobs.get(job_id)
+        if known is not None:
+            return succeed(known.status)
+        if is_id(job_id):
+            self._used.add(job_id)
+        return fail(NotFound("job", job_id))
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         with self._lock:

@@ -55,7 +55,7 @@ class FakeWorkerClient:
         )
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
-        return self._call("query_job", worker, job_id, lambda runner: runner.query(job_id))
+        return self._call("query_job", worker, job_id, lambda runner: (runner.seal if seal else runner.query)(job_id))
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         def read(runner: IJobRunner) -> Chunk:

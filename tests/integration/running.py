@@ -18,6 +18,7 @@ from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.spool import Identity, Spool
 from scheduler.worker.spools import Spools
+from scheduler.worker.used import UsedIds
 from scheduler.worker.watch import OutputWatch
 
 DAY = 86400.0
@@ -74,7 +75,8 @@ class Running:
         self.pool = Pool(reactor, "jobs", 8)
         self.launcher = Launcher(self.log)
         self.watch = OutputWatch(reactor)
-        self.spools = Spools(self.jobs_dir, policy, self.launcher, wall_time)
+        self.used = UsedIds(os.path.join(state_dir, "used-ids"))
+        self.spools = Spools(self.jobs_dir, self.used, policy, self.launcher, wall_time)
         self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, keep_spool)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False
@@ -93,6 +95,7 @@ class Running:
             self.launcher.close()
             self.watch.close()
             await self.pool.stopService()
+            self.used.close()
 
     def spool(self, job_id: str) -> Spool:
         return self.spools.spool(job_id)

@@ -1,5 +1,6 @@
 """What a worker finds of the jobs of the process before it, and how little it keeps itself."""
 
+import errno
 import json
 import os
 import resource
@@ -11,7 +12,7 @@ import uuid
 from twisted.internet.defer import DeferredList, gatherResults
 from twisted.internet.threads import deferToThread
 
-from scheduler.errors import NotFound, ShuttingDown, Unavailable
+from scheduler.errors import Conflict, NotFound, OutputPruned, ShuttingDown, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
 from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
 
@@ -25,6 +26,10 @@ def edit(path: str, **fields: object) -> None:
         record = json.load(file)
     with open(path, "w", encoding="utf-8") as file:
         json.dump(record | fields, file)
+
+
+def no_descriptor(*_: object) -> None:
+    raise OSError(errno.EMFILE, "no descriptor")
 
 
 class NextLifeTests(RunningCase):
@@ -220,8 +225,44 @@ class KeepingTests(RunningCase):
         self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {unacknowledged, young, runs})
         with self.assertRaises(NotFound):
             self.worker.runner.query(old)
-        with self.assertRaises(NotFound):
+        with self.assertRaises(OutputPruned):
             self.worker.runner.read_output_thd(old, Stream.STDOUT, 0, 1)
+
+    async def test_used_once(self) -> None:
+        """An id that was used or sealed is not started again, in this life or the next, though its spool is gone."""
+        await self.worker.drop()
+        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 1000.0)
+        used, sealed = (await self.worker.run("true")).job_id, f"sealed-{JOB}"
+        await self.assertFailure(self.worker.runner.seal(sealed), NotFound)
+        self.worker.runner.acknowledge([used])
+        await self.worker.drop()
+        edit(self.worker.spool(used).exit, finished_at=1000.0)
+        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 2000.0)
+        await self.worker.drop()  # when the pool has done what it was given
+        for _ in range(2):
+            self.worker = await self.next_life()
+            for job_id in (used, sealed):
+                again = self.worker.runner.start(job_id, JobSpec(command="true"), None)
+                await self.assertFailure(again, Conflict)
+            await self.worker.drop()
+            self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+            with self.assertRaises(OutputPruned):
+                self.worker.runner.read_output_thd(used, Stream.STDOUT, 0, 1)
+            with self.assertRaises(NotFound):
+                self.worker.runner.read_output_thd(sealed, Stream.STDOUT, 0, 1)
+
+    async def test_seal_of_a_failed_start(self) -> None:
+        """Of a start that left a spool and no job, the seal is an end that stays."""
+        real, self.worker.spools._launch = self.worker.spools._launch, no_descriptor
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
+        self.worker.spools._launch = real
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
+        with self.assertRaises(NotFound):
+            self.worker.runner.query(JOB)
+        status = await self.worker.runner.seal(JOB)
+        self.assertEqual((status.state, status.started_at), (JobState.FAILED, None))
+        self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="true"), None), status)
+        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
 
     async def test_descriptors(self) -> None:
         """Fifty jobs later the worker has the descriptors it had before."""
