@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from scheduler.model import (
+    AT_ONCE,
     Chunk,
     Heartbeat,
     HeartbeatAnswer,
@@ -38,6 +39,7 @@ from scheduler.model import (
     Registration,
     Stream,
     Target,
+    Terms,
     Worker,
 )
 
@@ -63,6 +65,14 @@ class JobPage:
 
     jobs: tuple[Job, ...]
     next: str | None = None
+
+
+@frozen
+class RequestKey:
+    """What a client called its request, and the SHA-256 of what it asked for, in hexadecimal."""
+
+    key: str
+    fingerprint: str
 
 
 @frozen
@@ -106,14 +116,22 @@ class IOutputReader(Interface):
 class IScheduler(Interface):
     """All that the HTTP API can ask."""
 
-    def submit(spec: JobSpec, target: Target) -> Deferred[Job]:
+    def submit(spec: JobSpec, target: Target, terms: Terms = AT_ONCE, key: RequestKey | None = None) -> Deferred[Job]:
         """Start a job; fires once its worker has answered, with a job that is running or already final.
 
         Errors: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``,
         ``Unreachable`` (nothing was started, no job exists), ``StartUnanswered`` (the job exists,
         unknown), ``Unsupported`` (a worker of the fixed part and a spec beyond it), ``Busy``,
         ``StoreFailed``, ``ShuttingDown``. Cancelling undoes nothing: the job goes on.
+
+        A request with a ``key`` is carried out once. Sent again it is answered as the first time:
+        with the job as it was then, or, where the answer was never given, as it is now; with
+        ``StartUnanswered`` while that is what there is to say. ``KeyReused`` when the fingerprint
+        is another, ``KeyInUse`` while the first is under way. One that made no job leaves no key.
         """
+
+    def replays(key: RequestKey) -> bool:
+        """Whether ``submit`` would answer such a request as it was answered before."""
 
     def job(job_id: str) -> Job:
         """The job as it is known now; ``NotFound``."""

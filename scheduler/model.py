@@ -162,6 +162,10 @@ class Terms:
     retry: Retry | None = None
 
 
+#: Now or not at all, and nothing after it.
+AT_ONCE = Terms()
+
+
 @frozen
 class JobStatus:
     """What a worker knows of a job. ``state`` is RUNNING or final."""
@@ -213,7 +217,7 @@ class Job:
     retry_of: str | None = None
     #: Where it was to run; ``None`` of one first heard of from its worker.
     target: Target | None = None
-    terms: Terms = Terms()
+    terms: Terms = AT_ONCE
     #: Somebody was told that it will be started, so it must be, once.
     promised: bool = False
     #: It is final here, ``lost`` with its forgotten worker, which is back and still runs it: it can be stopped.

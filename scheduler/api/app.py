@@ -22,11 +22,12 @@ from scheduler.api.answers import Answer, json_answer, prepare, problem_answer
 from scheduler.api.errors import Problem, ProblemError, problem_of
 from scheduler.api.events import Offsets, read_offsets
 from scheduler.api.guard import values_of
+from scheduler.api.idempotency import REPLAYED, key_of
 from scheduler.api.output import offset_of_tail, read_range, size_of
 from scheduler.api.query import FILTERS, MOST_JOBS, Pairs, Query, pairs_of, read_pairs
 from scheduler.api.streams import CHUNK, EventStream, RawStream, SpanReader, StreamResource, UnderWay
 from scheduler.errors import Invalid, NotFound, SchedulerError, Unsupported
-from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.interfaces import IOutputReader, IScheduler, RequestKey
 from scheduler.model import Job, Stream, is_id
 
 #: Of a request's body, in bytes.
@@ -100,12 +101,6 @@ def wants_events(request: Request) -> bool:
     return any(kind.partition(";")[0].strip() == "text/event-stream" for kind in ranges)
 
 
-def refuse_idempotency_key(request: Request) -> None:
-    """To ignore it would be to break its promise."""
-    if request.requestHeaders.hasHeader("idempotency-key"):
-        raise ProblemError(501, "Idempotency-Key is not supported")
-
-
 class _Routes:
     """The handlers, over what they share."""
 
@@ -142,8 +137,10 @@ class _Routes:
 
     async def start(self, request: Request) -> Reply:
         query_of(request)
-        refuse_idempotency_key(request)
-        job = await self._scheduler.submit(*wire.read_start(body_of(request)))
+        body = body_of(request)
+        spec, target = wire.read_start(body)
+        key, _ = self._key(request, "POST /start", body)
+        job = await self._scheduler.submit(spec, target, key=key)
         return json_answer({"job_id": job.id}, 201, {"Location": f"/v1/jobs/{job.id}"})
 
     async def stop(self, request: Request) -> Reply:
@@ -157,20 +154,29 @@ class _Routes:
         worker, job_id = wire.read_worker_and_job(body_of(request))
         return json_answer(wire.query_json(await self._scheduler.query(worker, _checked(job_id))))
 
+    def _key(self, request: Request, route: str, body: wire.Object) -> tuple[RequestKey | None, bool]:
+        """The request's key, and whether it was answered before: then its answer says so."""
+        key = key_of(request.requestHeaders, route, body)
+        again = key is not None and self._scheduler.replays(key)
+        if again:
+            request.setHeader(REPLAYED, b"true")
+        return key, again
+
     # -- jobs
 
     async def submit(self, request: Request) -> Reply:
         query = query_of(request, ("wait", "follow"))
-        refuse_idempotency_key(request)
         wait, follow, as_events = query.wait(), query.flag("follow"), wants_events(request)
         if wait is not None and (follow or as_events):
             raise Invalid("wait", "does not go with a stream, which ends when the job does")
-        spec, target = wire.read_submit(body_of(request))
-        if (follow or as_events) and target.worker is not None:
+        body = body_of(request)
+        spec, target = wire.read_submit(body)
+        key, again = self._key(request, "POST /v1/jobs", body)
+        if (follow or as_events) and target.worker is not None and not again:
             worker = self._scheduler.worker(target.worker).worker
             if worker.classic:
                 raise Unsupported(worker.name, "output")
-        job = await self._scheduler.submit(spec, target)
+        job = await self._scheduler.submit(spec, target, key=key)
         headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
         try:
             if as_events:

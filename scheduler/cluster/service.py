@@ -29,9 +29,10 @@ from scheduler.interfaces import (
     JobFilter,
     JobPage,
     Readiness,
+    RequestKey,
     WorkerView,
 )
-from scheduler.model import Chunk, Job, JobSpec, Stream, Target, Worker, WorkerState
+from scheduler.model import AT_ONCE, Chunk, Job, JobSpec, Stream, Target, Terms, Worker, WorkerState
 
 T = TypeVar("T")
 
@@ -60,8 +61,13 @@ class Cluster:
 
     # -- jobs
 
-    def submit(self, spec: JobSpec, target: Target) -> Deferred[Job]:
-        return self._own(self._starts.submit(spec, target))
+    def submit(
+        self, spec: JobSpec, target: Target, terms: Terms = AT_ONCE, key: RequestKey | None = None
+    ) -> Deferred[Job]:
+        return self._own(self._starts.submit(spec, target, terms, key))
+
+    def replays(self, key: RequestKey) -> bool:
+        return self._starts.keys.replays(key)
 
     def job(self, job_id: str) -> Job:
         return self._registry.job(job_id)

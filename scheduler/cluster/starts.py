@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from scheduler import failpoints
 from scheduler.cluster import lifecycle
+from scheduler.cluster.keys import Keys
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.placement import Candidate, place
 from scheduler.cluster.sharing import shielded
@@ -29,8 +30,8 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import IWorkerClient
-from scheduler.model import Job, JobSpec, JobState, JobStatus, Target, Worker, WorkerState
+from scheduler.interfaces import IWorkerClient, RequestKey
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, JobStatus, Target, Terms, Worker, WorkerState
 
 
 class Starts:
@@ -42,11 +43,27 @@ class Starts:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
+        self.keys = Keys(ledger.registry)
         self._under_way: dict[str, Deferred[Job]] = {}
         self._closed = False
 
-    async def submit(self, spec: JobSpec, target: Target) -> Job:
+    async def submit(self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None) -> Job:
         """See ``IScheduler.submit``."""
+        known = self.keys.find(key) if key is not None else None
+        if known is not None:
+            return self._replay(known)
+        with self.keys.in_use(key):
+            return await self._submit(spec, target, terms, key)
+
+    def _replay(self, key: IdempotencyKey) -> Job:
+        if key.answer is not None:
+            return key.answer
+        job = self._registry.job(key.job_id)
+        if job.state in {JobState.STARTING, JobState.UNKNOWN}:
+            raise StartUnanswered(job.worker_name or "", job.id)
+        return job
+
+    async def _submit(self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None) -> Job:
         if self._closed:
             raise ShuttingDown()
         worker = self._choose(spec, target)
@@ -58,8 +75,9 @@ class Starts:
             worker_id=worker.id,
             worker_name=worker.name,
             target=target,
+            terms=terms,
         )
-        start = Deferred.fromCoroutine(self._start(worker, job))
+        start = Deferred.fromCoroutine(self._start(worker, job, key))
         self._under_way[job.id] = start
         try:
             return await shielded(start)
@@ -95,8 +113,8 @@ class Starts:
             raise Unreachable(worker.name)
         return worker
 
-    async def _start(self, worker: Worker, job: Job) -> Job:
-        await self._ledger.add_job(job)
+    async def _start(self, worker: Worker, job: Job, key: RequestKey | None) -> Job:
+        await self._ledger.add_job(job, None if key is None else IdempotencyKey(key.key, key.fingerprint, job.id))
         failpoints.hit("scheduler.after-commit-before-rpc")
         try:
             status = await self._client.start_job(worker, job)
@@ -129,9 +147,10 @@ class Starts:
         if status.job_id != job.id:
             current = evolve(current, remote_id=status.job_id)
         started = lifecycle.reported(current, evolve(status, started_at=status.started_at or now), now)
-        await self._ledger.update_job(started)
+        key = self._registry.key_of(job.id)
+        await self._ledger.update_jobs([started], keys=[] if key is None else [evolve(key, answer=started)])
         self._log.info(
             "job {job_id} on {worker}: {state}", job_id=job.id, worker=worker.name, state=started.state.value
         )
         failpoints.hit("scheduler.before-answer")
-        return self._registry.job(job.id)
+        return started

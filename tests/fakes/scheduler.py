@@ -15,6 +15,8 @@ from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
     Invalid,
+    KeyInUse,
+    KeyReused,
     NoFreeSlot,
     NotFound,
     OffsetBeyondEnd,
@@ -23,8 +25,20 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, WorkerView
-from scheduler.model import Chunk, Job, JobSpec, JobState, Stream, Target, Worker, WorkerState
+from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, RequestKey, WorkerView
+from scheduler.model import (
+    AT_ONCE,
+    Chunk,
+    IdempotencyKey,
+    Job,
+    JobSpec,
+    JobState,
+    Stream,
+    Target,
+    Terms,
+    Worker,
+    WorkerState,
+)
 from tests.fakes.scheduler_jobs import Entry, FakeReader
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``.
@@ -46,6 +60,8 @@ class FakeScheduler:
         self._wall_time = wall_time
         self._entries: dict[str, Entry] = {}
         self._workers: dict[str, Worker] = {}
+        # one without a job's id is under way
+        self._keys: dict[str, IdempotencyKey] = {}
         self._ids = iter(range(1, 1_000_000))
         self.calls: list[tuple[Any, ...]] = []
         self.fail: dict[str, Exception] = {}
@@ -132,9 +148,20 @@ class FakeScheduler:
 
     # -- IScheduler
 
-    def submit(self, spec: JobSpec, target: Target) -> Deferred[Job]:
-        self.calls.append(("submit", spec, target))
-        return self._answer("submit", lambda: self._start(spec, target))
+    def submit(
+        self, spec: JobSpec, target: Target, terms: Terms = AT_ONCE, key: RequestKey | None = None
+    ) -> Deferred[Job]:
+        if key is not None and key.key in self._keys:
+            return maybeDeferred(self._replay, key)
+        self.calls.append(("submit", spec, target, terms))
+        if key is not None:
+            self._keys[key.key] = IdempotencyKey(key.key, key.fingerprint, "")
+        answer = self._answer("submit", lambda: self._start(spec, target, terms))
+        return answer if key is None else answer.addBoth(self._answered, key)
+
+    def replays(self, key: RequestKey) -> bool:
+        known = self._keys.get(key.key)
+        return known is not None and known.fingerprint == key.fingerprint and known.job_id != ""
 
     def job(self, job_id: str) -> Job:
         self._fail("job")
@@ -259,9 +286,32 @@ class FakeScheduler:
         self._entries[job.id] = Entry(job)
         return job
 
-    def _start(self, spec: JobSpec, target: Target) -> Job:
+    def _replay(self, key: RequestKey) -> Job:
+        known = self._keys[key.key]
+        if known.fingerprint != key.fingerprint:
+            raise KeyReused(key.key)
+        if not known.job_id:
+            raise KeyInUse(key.key)
+        if known.answer is not None:
+            return known.answer
+        job = self._entries[known.job_id].job
+        if job.state is JobState.UNKNOWN:
+            raise StartUnanswered(job.worker_name or "", job.id)
+        return job
+
+    def _answered(self, result: Job | Failure, key: RequestKey) -> Job | Failure:
+        """The first request with that key is over."""
+        if isinstance(result, Job):
+            self._keys[key.key] = IdempotencyKey(key.key, key.fingerprint, result.id, result)
+        elif isinstance(result.value, StartUnanswered):
+            self._keys[key.key] = IdempotencyKey(key.key, key.fingerprint, result.value.job_id)
+        else:
+            del self._keys[key.key]
+        return result
+
+    def _start(self, spec: JobSpec, target: Target, terms: Terms) -> Job:
         worker = self._place(spec, target)
-        job = self._new(worker, spec, target=target)
+        job = self._new(worker, spec, target=target, terms=terms)
         if self.unanswered:
             self._entries[job.id].job = self._unknown(evolve(job, started_at=None), "the start was not answered")
             raise StartUnanswered(worker.name, job.id)

@@ -24,7 +24,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import JobFilter, Readiness
-from scheduler.model import JobSpec, JobState, Target, WorkerState
+from scheduler.model import JobSpec, JobState, Target, Terms, WorkerState
 from tests.fakes.scheduler import FakeScheduler
 
 NOW = 1_700_000_000.0
@@ -99,7 +99,7 @@ class RouteScenarios:
             reply = await self.post("/start", {"worker_id": worker, "command": "echo", "path": "p"})
             self.assertEqual((reply.status, set(reply.json())), (201, {"job_id"}))
             self.assertEqual(
-                self.scheduler.calls[-1], ("submit", JobSpec(command="echo", path="p"), Target(worker=worker))
+                self.scheduler.calls[-1], ("submit", JobSpec(command="echo", path="p"), Target(worker=worker), Terms())
             )
 
     @scenario
@@ -186,15 +186,80 @@ class RouteScenarios:
             self.assertEqual((await self.call("POST", path, b"{}")).status, 200)
             await self.assert_problem(self.call("POST", path, b'{"a": 1}'), 400, "a")
 
+    # -- keys
+
     @scenario
-    async def test_idempotency_key(self) -> None:
-        """A promise that is not kept yet is not given."""
+    async def test_same_key(self) -> None:
+        """A request sent again, however its body is written, starts nothing and gets the first answer."""
+        for path, text, again in (
+            ("/start", b'{"worker_id": "w1", "command": "a"}', b'{"command":"a", \n"worker_id":"w1"}'),
+            ("/v1/jobs", b'{"selector": {}, "command": "a"}', b'{"command":"\\u0061","selector":{}}'),
+        ):
+            first = await self.call("POST", path, text, idempotency_key=path)
+            self.assertEqual((first.status, first.headers.get("idempotent-replayed")), (201, None))
+            self.scheduler.finish(first.headers["location"].rpartition("/")[2])
+            second = await self.call("POST", path, again, idempotency_key=path)
+            self.assertEqual((second.status, second.body), (201, first.body))
+            self.assertEqual(second.headers["idempotent-replayed"], "true")
+            self.assertEqual(second.headers["location"], first.headers["location"])
+        self.assertEqual(len(self.scheduler.calls), 2)
+
+    @scenario
+    async def test_same_key_another_answer(self) -> None:
+        """How the answer is wanted is not part of the request: the end, or the output, of the first job."""
+        body = {"worker": "w1", "command": "a"}
+        job = (await self.post("/v1/jobs", body, idempotency_key="k")).json()
+        self.scheduler.write(job["id"], b"out")
+        self.scheduler.finish(job["id"])
+        waited = await self.post("/v1/jobs?wait=1", body, idempotency_key="k")
+        self.assertEqual((waited.status, waited.json()["state"]), (201, "succeeded"))
+        followed = await self.post("/v1/jobs?follow=1", body, idempotency_key="k")
+        self.assertEqual((followed.status, followed.headers["x-job-id"], followed.body), (201, job["id"], b"out"))
+        events = await self.post("/v1/jobs", body, idempotency_key="k", accept="text/event-stream")
+        self.assertEqual(
+            [line for line in events.body.split(b"\n") if line.startswith(b"event: ")],
+            [b"event: job", b"event: stdout", b"event: end"],
+        )
+        for reply in (waited, followed, events):
+            self.assertEqual(reply.headers["idempotent-replayed"], "true")
+
+    @scenario
+    async def test_key_of_another_request(self) -> None:
+        """A used key with another body, or at another route, is refused."""
+        await self.post("/v1/jobs", {"worker": "w1", "command": "a"}, idempotency_key="k")
+        for path, body in (
+            ("/v1/jobs", {"worker": "w1", "command": "b"}),
+            ("/v1/jobs", {"worker": "w1", "command": "a", "args": []}),
+            ("/start", {"worker_id": "w1", "command": "a"}),
+        ):
+            reply = await self.assert_problem(self.post(path, body, idempotency_key="k"), 422, "'k'")
+            self.assertEqual(reply.headers.get("idempotent-replayed"), None)
+        self.assertEqual(len(self.scheduler.calls), 1)
+
+    @scenario
+    async def test_key_of_nothing(self) -> None:
+        """A start that came to nothing leaves its key free."""
+        body = {"worker_id": "w1", "command": "a"}
+        self.scheduler.fail["submit"] = Unreachable("w1")
+        await self.assert_problem(self.post("/start", body, idempotency_key="k"), 503)
+        del self.scheduler.fail["submit"]
+        reply = await self.post("/start", body, idempotency_key="k")
+        self.assertEqual((reply.status, reply.headers.get("idempotent-replayed")), (201, None))
+
+    @scenario
+    async def test_not_a_key(self) -> None:
+        """A key is given once, of printable ASCII, not too long; a mistake makes no job."""
         for path, body in (
             ("/start", {"worker_id": "w1", "command": "a"}),
             ("/v1/jobs", {"worker": "w1", "command": "a"}),
         ):
-            await self.assert_problem(self.post(path, body, idempotency_key="k"), 501)
-        self.assertEqual(self.scheduler.calls, [])
+            for wrong in ("", "a" * 256, "a\tb"):
+                reply = await self.assert_problem(self.post(path, body, idempotency_key=wrong), 400, "Idempotency-Key")
+                self.assertEqual(reply.json()["field"], "Idempotency-Key")
+            self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(
+            (await self.post("/start", {"worker_id": "w1", "command": "a"}, idempotency_key=" ~" * 127)).status, 201
+        )
 
     # -- submitting
 

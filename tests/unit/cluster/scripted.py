@@ -1,15 +1,18 @@
-"""A worker client whose every call waits for the test to answer it."""
+"""A worker client whose every call waits for the test to answer it, and a store that waits when told to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
+from scheduler.errors import StoreFailed
+from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient, Record
 from scheduler.model import Chunk, Job, JobStatus, Stream, Worker
+from scheduler.store.memory import MemoryStore
 
 
 @define
@@ -62,3 +65,29 @@ class ScriptedClient:
         call = Call(method, worker.id, args)
         self.calls.append(call)
         return call.answer
+
+
+class ScriptedStore(MemoryStore):
+    """Commits at once, or while ``held`` when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = False
+        self._waiting: list[tuple[list[Record], Deferred[None]]] = []
+
+    def save(self, records: Iterable[Record]) -> Deferred[None]:
+        if not self.held:
+            return super().save(records)
+        saved: Deferred[None] = Deferred()
+        self._waiting.append((list(records), saved))
+        return saved
+
+    def commit(self) -> None:
+        """What waited longest is durable."""
+        records, saved = self._waiting.pop(0)
+        super().save(records)
+        saved.callback(None)
+
+    def fail(self) -> None:
+        """What waited longest could not be kept."""
+        self._waiting.pop(0)[1].errback(StoreFailed("disk full"))

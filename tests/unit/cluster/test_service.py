@@ -29,8 +29,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IScheduler, JobFilter
 from scheduler.model import Heartbeat, Job, JobReport, JobSpec, JobState, JobStatus, Target, Worker, WorkerState
-from scheduler.store.memory import MemoryStore
-from tests.unit.cluster.scripted import Call, ScriptedClient
+from tests.unit.cluster.scripted import Call, ScriptedClient, ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 
 ECHO = JobSpec(command="echo")
@@ -41,8 +40,15 @@ W1 = Target(worker="w-1")
 class ClusterTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
+        self.store = ScriptedStore()
+        self.begin()
+        self.add(a_worker())
+
+    def begin(self) -> None:
+        """A scheduler on what the store holds; whatever ran before is as if killed."""
         self.client = ScriptedClient()
-        self.ledger = Ledger(self.clock, lambda: 1000.0, MemoryStore())
+        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
+        self.ledger.load()
         liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.membership = Membership(self.ledger, liveness, self.client, rule)
@@ -50,7 +56,6 @@ class ClusterTestCase(SynchronousTestCase):
         starts = Starts(self.ledger, self.client)
         self.stops = Stops(self.ledger, self.client, starts)
         self.cluster = Cluster(self.ledger, self.client, starts, self.stops, self.membership, outputs)
-        self.add(a_worker())
 
     def add(self, *things: Worker | Job) -> None:
         for thing in things:

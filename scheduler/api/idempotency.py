@@ -1,0 +1,38 @@
+"""The header ``Idempotency-Key``: what a client calls its request, and which request that was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from twisted.web.http_headers import Headers
+
+from scheduler.api.guard import values_of
+from scheduler.errors import Invalid
+from scheduler.interfaces import RequestKey
+from scheduler.wire import Object, shown
+
+HEADER = "Idempotency-Key"
+
+#: Of an answer that was given before, to the same request.
+REPLAYED = b"Idempotent-Replayed"
+
+LONGEST_KEY = 255
+
+
+def key_of(headers: Headers, route: str, body: Object) -> RequestKey | None:
+    """The key of a request, ``None`` if it has none; ``Invalid``.
+
+    ``route`` and ``body`` are what tells one request from another: not how the body
+    is written, and not how the answer is wanted.
+    """
+    values = values_of(headers, HEADER.lower())
+    if not values:
+        return None
+    if len(values) > 1:
+        raise Invalid(HEADER, f"is given {len(values)} times")
+    key = values[0]
+    if not 1 <= len(key) <= LONGEST_KEY or not (key.isascii() and key.isprintable()):
+        raise Invalid(HEADER, f"{shown(key)} must be 1 to {LONGEST_KEY} printable characters of ASCII")
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return RequestKey(key, hashlib.sha256(f"{route}\n{text}".encode("ascii")).hexdigest())

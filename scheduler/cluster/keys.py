@@ -1,0 +1,53 @@
+"""Requests that their clients named with a key: one sent again does nothing again.
+
+A key is durable with the job that came of its request, and lives as long as that
+job (``scheduler.cluster.ledger``). Here is decided what a request with a key is:
+the first, which is carried out; the same again, which is given the first one's
+answer; another one under a used key; or the same again before the first was
+answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from scheduler.cluster.registry import Registry
+from scheduler.errors import KeyInUse, KeyReused
+from scheduler.interfaces import RequestKey
+from scheduler.model import IdempotencyKey
+
+
+class Keys:
+    """The keys of requests under way, beside those that the registry holds."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        # key -> fingerprint
+        self._in_use: dict[str, str] = {}
+
+    def find(self, key: RequestKey) -> IdempotencyKey | None:
+        """What is known of the request, ``None`` if it is the first; ``KeyReused``, ``KeyInUse``."""
+        known = self._registry.find_key(key.key)
+        fingerprint = known.fingerprint if known is not None else self._in_use.get(key.key)
+        if fingerprint not in {None, key.fingerprint}:
+            raise KeyReused(key.key)
+        if key.key in self._in_use:
+            raise KeyInUse(key.key)
+        return known
+
+    def replays(self, key: RequestKey) -> bool:
+        """Whether the request is one that came before and is over."""
+        known = self._registry.find_key(key.key)
+        return known is not None and known.fingerprint == key.fingerprint and key.key not in self._in_use
+
+    @contextmanager
+    def in_use(self, key: RequestKey | None) -> Iterator[None]:
+        """The first request with that key is under way."""
+        if key is not None:
+            self._in_use[key.key] = key.fingerprint
+        try:
+            yield
+        finally:
+            if key is not None:
+                del self._in_use[key.key]

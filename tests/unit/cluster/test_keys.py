@@ -1,0 +1,104 @@
+"""A request with a key is carried out once, and answered as often as it is sent."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from scheduler.errors import KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
+from scheduler.interfaces import RequestKey
+from scheduler.model import AT_ONCE, Job, JobState, JobStatus
+from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
+
+KEY = RequestKey("k", "f" * 64)
+OTHER = RequestKey("k", "0" * 64)
+
+
+class KeyTests(ClusterTestCase):
+    def submit(self, key: RequestKey = KEY) -> Deferred[Job]:
+        return self.cluster.submit(ECHO, W1, AT_ONCE, key)
+
+    def started(self) -> Job:
+        """The first request, answered."""
+        answer = self.submit()
+        self.client.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        return self.successResultOf(answer)
+
+    def test_again(self) -> None:
+        """The same request is answered with the job as it was then, whatever became of it, and calls nobody."""
+        job = self.started()
+        self.ledger.update_job(evolve(job, state=JobState.FAILED, finished_at=1001.0))
+        self.assertTrue(self.cluster.replays(KEY))
+        self.assertEqual(self.successResultOf(self.submit()), job)
+        self.assertEqual((self.client.calls, len(self.jobs())), ([], 1))
+
+    def test_another_request(self) -> None:
+        """A key that was used for another request is refused, answered or not, and so is that."""
+        self.submit()
+        self.failureResultOf(self.submit(OTHER), KeyReused)
+        self.client.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        self.failureResultOf(self.submit(OTHER), KeyReused)
+        self.assertFalse(self.cluster.replays(OTHER))
+
+    def test_under_way(self) -> None:
+        """While the first is under way, before and after its commit, the same again is refused for the moment."""
+        self.store.held = True
+        self.submit()
+        self.failureResultOf(self.submit(), KeyInUse)
+        self.store.commit()
+        self.client.take("start_job")
+        self.failureResultOf(self.submit(), KeyInUse)
+        self.assertFalse(self.cluster.replays(KEY))
+
+    def test_the_client_hangs_up(self) -> None:
+        """The answer that nobody waited for is kept for who asks again."""
+        self.submit().addErrback(lambda _: None).cancel()
+        self.client.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        self.assertEqual(self.successResultOf(self.submit()), self.only_job())
+
+    def test_nothing_came_of_it(self) -> None:
+        """A request that made no job leaves no key: not found, not committed, never sent."""
+        self.failureResultOf(self.cluster.submit(ECHO, evolve(W1, worker="w-9"), AT_ONCE, KEY), NotFound)
+        answer = self.submit()
+        self.client.take("start_job").answer.errback(Unreachable("w-1"))
+        self.failureResultOf(answer, Unreachable)
+        self.store.held = True
+        answer = self.submit()
+        self.store.fail()
+        self.failureResultOf(answer, StoreFailed)
+        self.store.held = False
+        self.begin()
+        self.assertFalse(self.cluster.replays(KEY))
+        self.started()
+
+    def test_unanswered(self) -> None:
+        """A start that was not answered is that again while nobody knows more, and then the job."""
+        answer = self.submit()
+        self.client.take("start_job").answer.errback(Unreachable("w-1", sent=True))
+        job_id = self.failureResultOf(answer, StartUnanswered).value.job_id
+        self.assertTrue(self.cluster.replays(KEY))
+        self.assertEqual(self.failureResultOf(self.submit(), StartUnanswered).value.job_id, job_id)
+        self.ledger.update_job(evolve(self.only_job(), state=JobState.RUNNING, unknown_since=None))
+        self.assertEqual(self.successResultOf(self.submit()), self.only_job())
+
+    def test_across_a_restart(self) -> None:
+        """Key and answer are as durable as the job."""
+        job = self.started()
+        self.begin()
+        self.assertEqual(self.successResultOf(self.submit()), job)
+        self.failureResultOf(self.submit(OTHER), KeyReused)
+
+    def test_killed_before_the_answer(self) -> None:
+        """After a crash between commit and answer the same request is answered with the job, once it is known."""
+        self.submit()
+        self.begin()
+        self.failureResultOf(self.submit(), StartUnanswered)
+        self.ledger.update_job(evolve(self.only_job(), state=JobState.RUNNING))
+        self.assertEqual(self.successResultOf(self.submit()), self.only_job())
+        self.assertEqual((self.client.calls, len(self.jobs())), ([], 1))
+
+    def test_as_long_as_the_job(self) -> None:
+        """With its job the key is gone, and the request is a new one."""
+        self.ledger.drop_job(self.started())
+        self.assertFalse(self.cluster.replays(KEY))
+        self.started()
