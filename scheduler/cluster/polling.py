@@ -8,15 +8,15 @@ at a time, so one that is slow holds up no other.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.sharing import Rounds
 from scheduler.errors import SchedulerError
 from scheduler.model import Job, WorkerState
 
@@ -27,13 +27,11 @@ INTERVAL = 1.0
 class Polling(Service):
     """Asks every online worker of the fixed part about each of its unfinished jobs."""
 
-    _log = Logger()
-
     def __init__(self, clock: IReactorTime, registry: Registry, query: Callable[[str, str], Deferred[Job]]) -> None:
         """``query`` takes a worker's id and a job's, and records the answer."""
         self._registry = registry
         self._query = query
-        self._asking: set[str] = set()
+        self._rounds = Rounds("asking about the jobs")
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
 
@@ -48,19 +46,12 @@ class Polling(Service):
 
     def _look(self) -> None:
         for worker in self._registry.workers():
-            if worker.classic and worker.state is WorkerState.ONLINE and worker.id not in self._asking:
-                self._asking.add(worker.id)
-                Deferred.fromCoroutine(self._round(worker.id)).addErrback(self._went_wrong, worker.id)
+            if worker.classic and worker.state is WorkerState.ONLINE:
+                self._rounds.begin(worker.id, partial(self._round, worker.id))
 
     async def _round(self, worker_id: str) -> None:
-        try:
-            for job in self._registry.unfinished(worker_id):
-                try:
-                    await self._query(worker_id, job.id)
-                except SchedulerError:
-                    return  # liveness draws the conclusions
-        finally:
-            self._asking.discard(worker_id)
-
-    def _went_wrong(self, reason: Failure, worker_id: str) -> None:
-        self._log.failure("asking worker {worker_id} about its jobs went wrong", reason, worker_id=worker_id)
+        for job in self._registry.unfinished(worker_id):
+            try:
+                await self._query(worker_id, job.id)
+            except SchedulerError:
+                return  # liveness draws the conclusions

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
@@ -45,3 +47,27 @@ class Shared:
         for answer in self._waiting.pop(key):
             if not answer.called:
                 answer.callback(result)
+
+
+class Rounds:
+    """What is gone through again and again for each key: one round at a time."""
+
+    _log = Logger()
+
+    def __init__(self, what: str) -> None:
+        """``what`` names a round in the log, where one goes wrong."""
+        self._what = what
+        self._going: set[str] = set()
+
+    def begin(self, key: str, round_: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
+        """Unless one is under way for ``key``."""
+        if key in self._going:
+            return
+        self._going.add(key)
+
+        def over(result: Any) -> None:
+            self._going.discard(key)
+            if isinstance(result, Failure):
+                self._log.failure("{what} of {key} went wrong", result, what=self._what, key=key)
+
+        Deferred.fromCoroutine(round_()).addBoth(over)
