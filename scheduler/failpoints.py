@@ -20,6 +20,7 @@ POINTS = frozenset(
     {
         "scheduler.after-commit-before-rpc",  # the job is durable, and its worker has not heard of it
         "scheduler.after-rpc-before-record",  # the worker has answered the start, and the store does not know
+        "scheduler.before-acknowledge",  # what a heartbeat reported is kept, and its worker has not heard so
         "scheduler.before-answer",  # the start is recorded, and the client has not heard of it
         "worker.before-spool-rename",  # the spool is complete, and has not its name yet
         "worker.after-spool-rename",  # the spool is there, and no shim was asked for

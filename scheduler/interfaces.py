@@ -57,6 +57,7 @@ class JobFilter:
     created_before: float | None = None
     finished_after: float | None = None
     finished_before: float | None = None
+    orphan: bool | None = None
 
 
 @frozen
@@ -150,14 +151,17 @@ class IScheduler(Interface):
         """
 
     def stop(job_id: str, worker: str | None = None) -> Deferred[Job]:
-        """Stop a job and wait for its verified end, at most ``stop_grace`` and a margin.
+        """Stop a job and wait for its verified end, at most ``stop_grace`` and a margin, and at most a minute.
 
-        An ended job is answered as it is. ``worker`` (id or name), if given, must be the
-        job's, else ``NotFound``. ``DeadlineExceeded`` when the end did not come in time.
+        A job that is ``over`` is answered as it is, one that was queued is ``stopped`` at once. One that is not
+        ``over`` is answered where the stop is recorded, and its worker can't be told now (it will be, when it is
+        back), or was told and may take longer than a minute. ``worker`` (id or name), if given, must be the job's,
+        else ``NotFound``. ``DeadlineExceeded`` when the end did not come in time; ``WorkerFault``, ``Unsupported``;
+        ``StoreFailed`` when the stop could be neither delivered nor recorded.
         """
 
     def stop_matching(which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        """Stop every matching unfinished job; fires when each ended or could not be stopped, with all as they are."""
+        """Stop every matching job that is not ``over``, like ``stop``; fires, within a minute, with all as they are."""
 
     def workers() -> tuple[WorkerView, ...]:
         """All known workers, by name."""

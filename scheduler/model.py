@@ -220,8 +220,13 @@ class Job:
     terms: Terms = AT_ONCE
     #: Somebody was told that it will be started, so it must be, once.
     promised: bool = False
-    #: It is final here, ``lost`` with its forgotten worker, which is back and still runs it: it can be stopped.
+    #: It is final here, ``lost``, and yet its worker turned out to run it: it can be stopped, and followed.
     orphan: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it is final, and nothing of it is known to run."""
+        return self.state.final and not self.orphan
 
     @property
     def id_on_worker(self) -> str:

@@ -17,6 +17,7 @@ from scheduler.cluster.membership import Membership
 from scheduler.cluster.observed_client import ObservedClient
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.polling import Polling
+from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
@@ -48,12 +49,14 @@ def makeService(options: Options) -> IService:
     liveness = Liveness(reactor, ledger, calls.probe, config.cluster.lease)
     workers = ObservedClient(calls, liveness)
     rule = DialRule(config.cluster.allowed_networks, resolving(reactor.nameResolver), keep_names=tls is not None)
-    membership = Membership(ledger, liveness, workers, rule)
-    outputs = Outputs(reactor, workers, ledger.registry)
     starts = Starts(ledger, workers)
-    stops = Stops(ledger, workers, starts)
-    cluster = Cluster(ledger, workers, starts, stops, membership, outputs)
+    stops = Stops(reactor, ledger, workers, starts)
+    reconciler = Reconciler(ledger, workers, starts)
+    membership = Membership(ledger, liveness, workers, rule, reconciler)
+    outputs = Outputs(reactor, workers, ledger.registry)
+    cluster = Cluster(ledger, starts, stops, reconciler, membership, outputs)
     ledger.listen(outputs.job_changed, outputs.worker_changed)
+    ledger.listen(stops.job_changed, stops.worker_changed)
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, membership)
     site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)
     http = HttpServer(reactor, config.http_server.addr, site)

@@ -316,6 +316,7 @@ def job_json(job: Job) -> Object:
         "stderr_bytes": job.stderr_bytes,
         "group_id": job.group_id,
         "retry_of": job.retry_of,
+        "orphan": job.orphan,
     }
 
 
@@ -328,6 +329,11 @@ def query_json(job: Job) -> Object:
     """The answer of ``POST /query``."""
     text = error_text(job.state, job.reason)
     return {"done": job.state.final, "error": bool(text), "error_text": text}
+
+
+def stop_json(job: Job) -> Object:
+    """The answer of ``POST /stop``."""
+    return {"success": True} if job.over else {"success": False, "stop_requested_at": time_text(job.stop_requested_at)}
 
 
 def worker_json(view: WorkerView) -> Object:

@@ -146,8 +146,8 @@ class _Routes:
     async def stop(self, request: Request) -> Reply:
         query_of(request)
         worker, job_id = wire.read_worker_and_job(body_of(request))
-        await self._scheduler.stop(_checked(job_id), worker)
-        return json_answer({"success": True})
+        job = await self._scheduler.stop(_checked(job_id), worker)
+        return json_answer(wire.stop_json(job), 200 if job.over else 202)
 
     async def query(self, request: Request) -> Reply:
         query_of(request)
@@ -207,7 +207,8 @@ class _Routes:
     async def stop_job(self, request: Request, job_id: str) -> Reply:
         query_of(request)
         wire.read_nothing(body_of(request))
-        return json_answer(wire.job_json(await self._scheduler.stop(_checked(job_id))))
+        job = await self._scheduler.stop(_checked(job_id))
+        return json_answer(wire.job_json(job), 200 if job.over else 202)
 
     async def stop_matching(self, request: Request) -> Reply:
         pairs = pairs_in(request) + pairs_of(body_of(request))

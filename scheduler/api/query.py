@@ -24,6 +24,7 @@ FILTERS = (
     "created_before",
     "finished_after",
     "finished_before",
+    "orphan",
 )
 
 #: Seconds; nobody waits longer for one answer.
@@ -83,7 +84,7 @@ class Query:
         return value
 
     def flag(self, name: str) -> bool:
-        """``1`` or ``0``; absent is false."""
+        """``1`` or ``true``, ``0`` or ``false``; absent is false."""
         value = self._values.get(name, "0")
         if value not in _FLAGS:
             raise Invalid(name, f"{shown(value)} must be 1 or 0")
@@ -130,6 +131,7 @@ class Query:
             created_before=self._time("created_before", now),
             finished_after=self._time("finished_after", now),
             finished_before=self._time("finished_before", now),
+            orphan=self.flag("orphan") if self.given("orphan") else None,
         )
 
     def _states(self) -> frozenset[JobState]:

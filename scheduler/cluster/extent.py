@@ -11,7 +11,7 @@ NOT_STARTED = frozenset({JobState.QUEUED, JobState.STARTING})
 
 def length(job: Job, stream: Stream) -> int | None:
     """How many bytes there are in all, where that is known."""
-    if not job.state.final:
+    if not job.over:
         return None
     return job.stdout_bytes if stream is Stream.STDOUT else job.stderr_bytes
 
@@ -27,7 +27,7 @@ def without_record(job: Job, stream: Stream, offset: int) -> Chunk:
     """What is read of a job its worker has no record of: nothing if it never started, else an error is raised."""
     if job.state is JobState.FAILED and length(job, stream) is None:
         return nothing(offset, 0)
-    if job.state.final:
+    if job.over:
         raise lost(job) if job.state is JobState.LOST else NotFound("output of job", job.id)
     raise Unavailable(f"job {job.id!r} is {job.state.value}: its worker does not know it at present")
 

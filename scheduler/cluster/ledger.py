@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -44,7 +44,9 @@ class Ledger:
         self._keep_finished = keep_finished
         # what a failed save left behind; goes with the next
         self._unsaved: list[Record] = []
+        # those who wait for the end of a job, and those who wait until it is over
         self._ends: dict[str, list[Deferred[Job]]] = {}
+        self._overs: dict[str, list[Deferred[Job]]] = {}
         self._job_listeners: list[Callable[[Job], None]] = []
         self._worker_listeners: list[Callable[[str], None]] = []
 
@@ -111,8 +113,8 @@ class Ledger:
     def drop_job(self, job: Job) -> Deferred[None]:
         """It never came to be, and the key of its request is free again."""
         removed = self._remove(job.id)
-        for waiting in self._ends.pop(job.id, []):
-            waiting.callback(job)
+        self._wake(self._ends, job)
+        self._wake(self._overs, job)
         for listener in self._job_listeners:
             listener(job)
         return self._commit(removed)
@@ -138,21 +140,27 @@ class Ledger:
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         """The job at its end, or as it is after ``seconds``; ``NotFound`` is raised."""
         job = self.registry.job(job_id)
+        return succeed(job) if job.state.final else self._wait(self._ends, job, seconds)
+
+    def wait_over(self, job_id: str, seconds: float) -> Deferred[Job]:
+        """The same of the time when nothing of the job is known to run, which for an orphan comes later."""
+        job = self.registry.job(job_id)
+        return succeed(job) if job.over else self._wait(self._overs, job, seconds)
+
+    def _wait(self, who: dict[str, list[Deferred[Job]]], job: Job, seconds: float) -> Deferred[Job]:
+        job_id = job.id
         ended: Deferred[Job] = Deferred()
-        if job.state.final:
-            ended.callback(job)
-            return ended
-        self._ends.setdefault(job_id, []).append(ended)
+        who.setdefault(job_id, []).append(ended)
 
         def as_it_is(_reason: object, _seconds: float) -> Job:
             return self.registry.find_job(job_id) or job
 
         def leave(result: T) -> T:
-            waiting = self._ends.get(job_id, [])
+            waiting = who.get(job_id, [])
             if ended in waiting:
                 waiting.remove(ended)
             if not waiting:
-                self._ends.pop(job_id, None)
+                who.pop(job_id, None)
             return result
 
         return ended.addTimeout(seconds, self._clock, as_it_is).addBoth(leave)
@@ -166,10 +174,16 @@ class Ledger:
     def _put(self, job: Job) -> None:
         self.registry.put_job(job)
         if job.state.final:
-            for waiting in self._ends.pop(job.id, []):
-                waiting.callback(job)
+            self._wake(self._ends, job)
+        if job.over:
+            self._wake(self._overs, job)
         for listener in self._job_listeners:
             listener(job)
+
+    @staticmethod
+    def _wake(who: dict[str, list[Deferred[Job]]], job: Job) -> None:
+        for waiting in who.pop(job.id, []):
+            waiting.callback(job)
 
     def _commit(self, records: Sequence[Record], again: bool = True) -> Deferred[None]:
         """Save these after all that failed before; ``again`` keeps them for the next save if this one fails too."""

@@ -1,7 +1,8 @@
 """What an event makes of a job: pure functions from a job to the next one.
 
-Each answers the job it was given where the event changes nothing; above all, a
-final job never changes.
+Each answers the job it was given where the event changes nothing; above all, the
+state of a final job never changes. That its worker runs it all the same makes it
+an ``orphan``, until it ends there.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from attrs import evolve
 
 from scheduler.model import Job, JobReport, JobState, JobStatus, Worker
 
+#: Why a job failed that nobody was told of.
+NEVER_STARTED = "never started: the start did not reach the worker"
+
 
 def reported(job: Job, status: JobStatus, now: float) -> Job:
     """Its worker says how it is; ``now`` stands in for an end the worker has no time of."""
     if job.state.final:
-        return job
+        return _orphaned(job, not status.state.final)
     known = evolve(
         job,
         state=status.state,
         reason=status.reason or None,
-        started_at=status.started_at or job.started_at,
+        started_at=status.started_at or _seen(job, status.state, now),
         exit_code=status.exit_code,
         signal=status.signal,
         stdout_bytes=status.stdout_bytes,
@@ -38,10 +42,13 @@ def reported_classic(job: Job, status: JobStatus, now: float) -> Job:
     return reported(job, status, now)
 
 
-def running(job: Job) -> Job:
-    """Its worker lists it among those that have not ended."""
-    if job.state is JobState.UNKNOWN:
-        return evolve(job, state=JobState.RUNNING, unknown_since=None, reason=None)
+def running(job: Job, now: float) -> Job:
+    """Its worker lists it among those that have not ended; ``now`` stands in for a start nothing is known of yet."""
+    if job.state.final:
+        return _orphaned(job, True)
+    if job.state in {JobState.STARTING, JobState.UNKNOWN}:
+        started_at = _seen(job, JobState.RUNNING, now)
+        return evolve(job, state=JobState.RUNNING, started_at=started_at, unknown_since=None, reason=None)
     return job
 
 
@@ -55,8 +62,28 @@ def unknown(job: Job, why: str, now: float) -> Job:
 def lost(job: Job, why: str, now: float) -> Job:
     """Nobody will ever be able to say: ``why`` is ``no record``, ``rebooted`` or ``forgotten``."""
     if job.state.final:
+        return _orphaned(job, False)
+    if job.state is JobState.QUEUED:
         return job
     return evolve(job, state=JobState.LOST, reason=why, finished_at=now, unknown_since=None)
+
+
+def absent(job: Job, now: float) -> Job:
+    """Its worker has no record of it, and will not take a start of it any more."""
+    if not unconfirmed(job):
+        return lost(job, "no record", now)
+    return failed(job, NEVER_STARTED, now) if job.stop_requested_at is None else withdrawn(job, now)
+
+
+def withdrawn(job: Job, now: float) -> Job:
+    """It was stopped in time: it is not going to be started."""
+    if job.state.final:
+        return job
+    reason = "stopped before it was started"
+    asked = now if job.stop_requested_at is None else job.stop_requested_at
+    return evolve(
+        job, state=JobState.STOPPED, reason=reason, finished_at=now, unknown_since=None, stop_requested_at=asked
+    )
 
 
 def failed(job: Job, why: str, now: float) -> Job:
@@ -78,3 +105,19 @@ def adopted(report: JobReport, worker: Worker, now: float) -> Job:
         worker_name=worker.name,
     )
     return reported(job, report.status, now)
+
+
+def unconfirmed(job: Job) -> bool:
+    """Whether a start of it may have been sent, and nobody can say yet that it arrived."""
+    return job.state in {JobState.STARTING, JobState.UNKNOWN} and job.started_at is None
+
+
+def _seen(job: Job, state: JobState, now: float) -> float | None:
+    """When it started; one that was seen to run is not ``unconfirmed`` any more, whatever its worker can tell."""
+    return now if job.started_at is None and state is JobState.RUNNING else job.started_at
+
+
+def _orphaned(job: Job, runs: bool) -> Job:
+    """A final job that its worker says runs, or does not."""
+    orphan = runs and job.state is JobState.LOST
+    return job if job.orphan is orphan else evolve(job, orphan=orphan)

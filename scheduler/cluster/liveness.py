@@ -96,6 +96,8 @@ class Liveness(Service):
         if worker is not None:
             self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._settle(worker_id)
+        if pulse.failed or pulse.answered is None:
+            self._probe_now(worker_id)  # it is back: that calls succeed again is to be known soon
 
     def registered(self, worker_id: str) -> None:
         """It is a new process, or at a new address: whether calls succeed is open again."""

@@ -1,10 +1,6 @@
 """What workers say: they come, go, show that they live, and report their jobs.
 
-A heartbeat lists all that runs on the worker and every end the scheduler has
-not acknowledged. An id the scheduler does not know is asked about (``describe``)
-and adopted with its spec. A job the scheduler believes to be there and that the
-worker did not mention is asked about by id before anything is concluded: the
-heartbeat may have crossed its start.
+What follows from a report is decided in ``scheduler.cluster.reconcile``.
 """
 
 from __future__ import annotations
@@ -15,23 +11,21 @@ import uuid
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from scheduler import failpoints
 from scheduler.cluster import lifecycle
 from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
-from scheduler.cluster.sharing import Shared
-from scheduler.errors import Conflict, Invalid, NotFound, SchedulerError
+from scheduler.cluster.reconcile import Reconciler
+from scheduler.errors import Conflict, Invalid, NotFound
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.model import (
     NAME_PATTERN,
     Heartbeat,
     HeartbeatAnswer,
     Job,
-    JobReport,
-    JobState,
     Registered,
     Registration,
     Worker,
@@ -48,12 +42,14 @@ class Membership:
 
     _log = Logger()
 
-    def __init__(self, ledger: Ledger, liveness: Liveness, client: IWorkerClient, rule: DialRule) -> None:
+    def __init__(
+        self, ledger: Ledger, liveness: Liveness, client: IWorkerClient, rule: DialRule, reconciler: Reconciler
+    ) -> None:
         self._ledger = ledger
         self._liveness = liveness
         self._client = client
         self._rule = rule
-        self._confirming = Shared()
+        self._reconciler = reconciler
 
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
         return Deferred.fromCoroutine(self._register(registration, peer))
@@ -140,80 +136,20 @@ class Membership:
             worker = evolve(worker, boot_id=heartbeat.boot_id)
             await self._ledger.update_worker(worker)
         self._liveness.heard(worker.id)
-        changed: list[Job] = []
-        describe: list[str] = []
-        for report in (*heartbeat.ended, *heartbeat.described):
-            job = self._after(worker, report)
-            if job is None:
-                describe.append(report.status.job_id)
-            else:
-                changed.append(job)
-        described = {report.status.job_id for report in heartbeat.described}
-        for job_id in heartbeat.running:
-            known = registry.find_job(job_id)
-            if known is None:
-                if job_id not in described:
-                    describe.append(job_id)
-            elif known.worker_id == worker.id and job_id not in described:
-                changed.append(lifecycle.running(known))
-                if known.started_at is None and known.state is not JobState.STARTING:
-                    describe.append(job_id)
+        changed, describe = self._reconciler.listed(worker, heartbeat)
         await self._ledger.update_jobs(changed)
-        self._confirm_unmentioned(worker, heartbeat)
-        acknowledged = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        self._reconciler.ask_about_unlisted(worker, heartbeat)
+        told = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        failpoints.hit("scheduler.before-acknowledge")
         return HeartbeatAnswer(
             lease=self._liveness.lease,
-            acknowledged=tuple(job_id for job_id in acknowledged if self._kept(job_id)),
+            acknowledged=tuple(job_id for job_id in told if self._kept(job_id)),
             describe=tuple(describe),
         )
 
     def _kept(self, job_id: str) -> bool:
         job = self._ledger.registry.find_job(job_id)
         return job is not None and job.state.final
-
-    def _after(self, worker: Worker, report: JobReport) -> Job | None:
-        """The job as the report makes it; ``None`` where the scheduler needs its spec to tell."""
-        job = self._ledger.registry.find_job(report.status.job_id)
-        now = self._ledger.now()
-        if job is None:
-            return lifecycle.adopted(report, worker, now) if report.spec is not None else None
-        if job.worker_id != worker.id:
-            self._log.warn(
-                "worker {worker_id} reports job {job_id}, which is {owner}'s: ignored",
-                worker_id=worker.id,
-                job_id=job.id,
-                owner=job.worker_id,
-            )
-            return job
-        return lifecycle.reported(job, report.status, now)
-
-    def _confirm_unmentioned(self, worker: Worker, heartbeat: Heartbeat) -> None:
-        mentioned = {*heartbeat.running, *(report.status.job_id for report in (*heartbeat.ended, *heartbeat.described))}
-        for job in self._ledger.registry.unfinished(worker.id):
-            if job.state is not JobState.STARTING and job.id_on_worker not in mentioned:
-                self._confirm(worker, job)
-
-    def _confirm(self, worker: Worker, job: Job) -> None:
-        """Ask the worker about one job, unless that is under way."""
-        if job.id in self._confirming:
-            return
-
-        async def ask() -> None:
-            try:
-                status = await self._client.query_job(worker, job.id_on_worker)
-            except NotFound:
-                now = self._ledger.registry.job(job.id)
-                await self._ledger.update_job(lifecycle.lost(now, "no record", self._ledger.now()))
-            else:
-                now = self._ledger.registry.job(job.id)
-                await self._ledger.update_job(lifecycle.reported(now, status, self._ledger.now()))
-
-        def failed(reason: Failure) -> None:
-            # The next heartbeat asks again.
-            if not reason.check(SchedulerError):
-                self._log.failure("asking about job {job_id} went wrong", reason, job_id=job.id)
-
-        self._confirming.join(job.id, lambda: Deferred.fromCoroutine(ask())).addErrback(failed)
 
 
 def _check(registration: Registration) -> None:

@@ -91,7 +91,7 @@ class Outputs:
         job = self._job(job_id)
         whole = 0 if job.state in NOT_STARTED else length(job, stream)
         if whole is not None and offset >= whole:
-            return nothing(offset, whole, end=job.state.final)
+            return nothing(offset, whole, end=job.over)
         worker = self._registry.find_worker(job.worker_id)
         if worker is None:
             raise without_worker(job)

@@ -58,7 +58,7 @@ class Reader:
         self._waiting: Deferred[Chunk] | None = None
         self._pulling: Deferred[Chunk] | None = None
         tail.join(self)
-        if offset == tail.window.end and not tail.ended and not tail.job.state.final:
+        if offset == tail.window.end and not tail.ended and not tail.job.over:
             self._demand()  # so that a refusal is known before the first read
 
     def read(self) -> Deferred[Chunk]:
@@ -129,7 +129,7 @@ class Reader:
             self._hold(without_worker(job))
         elif worker.state is not WorkerState.ONLINE or job.state in NOT_STARTED:
             self._hold(Unreachable(worker.name))
-        elif self._live and not job.state.final:
+        elif self._live and not job.over:
             tail.follow(worker, self.offset)
         else:
             self._pull(worker, job)
@@ -144,7 +144,7 @@ class Reader:
     def _patience(self, error: SchedulerError) -> float:
         if isinstance(error, WorkerFault):
             return GIVE_UP_ON_FAULTS
-        if not self._tail.job.state.final:
+        if not self._tail.job.over:
             return math.inf
         return 0.0 if self._fresh else GIVE_UP
 
@@ -163,7 +163,7 @@ class Reader:
             self._live = chunk.next_offset >= chunk.size
             self._tail.progressed()
             self._give(chunk)
-        elif self._tail.job.state.final:
+        elif self._tail.job.over:
             self._hold(Unavailable(f"the output of job {self._tail.job.id!r} has not come to its end"))
         else:
             self._live = True
@@ -175,7 +175,7 @@ class Reader:
             return
         error, job = reason.value, self._tail.job
         assert isinstance(error, Exception)
-        if isinstance(error, NotFound) and job.state.final:
+        if isinstance(error, NotFound) and job.over:
             self._give_or_fail(without_record, job, self._tail.stream, self.offset)
         elif isinstance(error, Busy) and self._fresh:
             self.fail(error)

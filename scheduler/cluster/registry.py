@@ -11,7 +11,7 @@ import base64
 import binascii
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from scheduler.errors import Invalid, NotFound, Unreachable
 from scheduler.interfaces import JobFilter, JobPage
@@ -26,8 +26,10 @@ class Registry:
         self._jobs: dict[str, Job] = {}
         # (created_at, id) of every job, ascending
         self._order: list[tuple[float, str]] = []
-        # worker id -> ids of its jobs that have not ended
+        # worker id -> ids of its jobs that have not ended there
         self._unfinished: dict[str | None, set[str]] = {}
+        # the same, of those that were asked to stop
+        self._stopping: dict[str | None, set[str]] = {}
         # ids of finished jobs in the order of their ends; a dict, for its order
         self._finished: dict[str, None] = {}
         self._reserved: Counter[str] = Counter()
@@ -100,9 +102,15 @@ class Registry:
         return self._jobs.get(job_id)
 
     def unfinished(self, worker_id: str) -> list[Job]:
-        """The worker's jobs that have not ended, oldest first."""
-        jobs = [self._jobs[job_id] for job_id in self._unfinished.get(worker_id, ())]
-        return sorted(jobs, key=lambda job: (job.created_at, job.id))
+        """The worker's jobs that have not ended there, orphans among them, oldest first."""
+        return self._oldest_first(self._unfinished.get(worker_id, ()))
+
+    def stopping(self, worker_id: str) -> list[Job]:
+        """Those of them that were asked to stop, oldest first."""
+        return self._oldest_first(self._stopping.get(worker_id, ()))
+
+    def _oldest_first(self, job_ids: Iterable[str]) -> list[Job]:
+        return sorted((self._jobs[job_id] for job_id in job_ids), key=lambda job: (job.created_at, job.id))
 
     def put_job(self, job: Job) -> None:
         """Add it, or replace what is known under its id; ``ValueError`` for an illegal transition."""
@@ -114,10 +122,13 @@ class Registry:
                 raise ValueError(f"job {job.id}: {old.state.value} may not become {job.state.value}")
             self._unlist(old)
         self._jobs[job.id] = job
-        if job.state.final:
+        if job.over:
             self._finished.setdefault(job.id)
-        else:
-            self._unfinished.setdefault(job.worker_id, set()).add(job.id)
+            return
+        self._finished.pop(job.id, None)
+        self._unfinished.setdefault(job.worker_id, set()).add(job.id)
+        if job.stop_requested_at is not None:
+            self._stopping.setdefault(job.worker_id, set()).add(job.id)
 
     def remove_job(self, job_id: str) -> None:
         """As if it had never been, its key included; ``NotFound``."""
@@ -142,11 +153,12 @@ class Registry:
         return self._keys.get(self._key_of.get(job_id, ""))
 
     def _unlist(self, job: Job) -> None:
-        ids = self._unfinished.get(job.worker_id)
-        if ids is not None:
-            ids.discard(job.id)
-            if not ids:
-                del self._unfinished[job.worker_id]
+        for index in (self._unfinished, self._stopping):
+            ids = index.get(job.worker_id)
+            if ids is not None:
+                ids.discard(job.id)
+                if not ids:
+                    del index[job.worker_id]
 
     def surplus(self, keep: int) -> list[str]:
         """Ids of the finished jobs beyond the ``keep`` that ended last, oldest first."""
@@ -183,6 +195,7 @@ def selects(which: JobFilter, job: Job) -> bool:
         and (which.created_by is None or job.created_by == which.created_by)
         and _within(job.created_at, which.created_after, which.created_before)
         and _within(job.finished_at, which.finished_after, which.finished_before)
+        and which.orphan in {None, job.orphan}
     )
 
 

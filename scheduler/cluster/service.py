@@ -18,14 +18,14 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.output import Outputs
-from scheduler.cluster.sharing import Shared, shielded
+from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.sharing import shielded
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
 from scheduler.errors import Conflict, NotFound
 from scheduler.interfaces import (
     IOutputReader,
     IScheduler,
-    IWorkerClient,
     JobFilter,
     JobPage,
     Readiness,
@@ -44,20 +44,19 @@ class Cluster:
     def __init__(
         self,
         ledger: Ledger,
-        client: IWorkerClient,
         starts: Starts,
         stops: Stops,
+        reconciler: Reconciler,
         membership: Membership,
         outputs: Outputs,
     ) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
-        self._client = client
+        self._reconciler = reconciler
         self._starts = starts
         self._stops = stops
         self._membership = membership
         self._outputs = outputs
-        self._queries = Shared()
 
     # -- jobs
 
@@ -86,7 +85,7 @@ class Cluster:
         return self._own(self._stops.stop(job))
 
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        jobs = [job for job in self._registry.matching(which) if not job.state.final]
+        jobs = [job for job in self._registry.matching(which) if not job.over]
 
         def as_they_are(_: None) -> tuple[Job, ...]:
             return tuple(self._registry.find_job(job.id) or job for job in jobs)
@@ -142,33 +141,25 @@ class Cluster:
         return WorkerView(worker, self._registry.running_jobs(worker.id))
 
     def _job_on(self, worker: str, job_id: str) -> Job:
-        """The job, if it is that worker's, who may have gone; ``NotFound``."""
+        """The job, if it is that worker's, who may have gone or have another name now; ``NotFound``."""
         job = self._registry.find_job(job_id)
         if job is not None and worker in {job.worker_id, job.worker_name}:
             return job
-        self._registry.worker(worker)
+        if self._registry.worker(worker).id == (job and job.worker_id):
+            return self._registry.job(job_id)
         raise NotFound("job", job_id)
 
     async def _query(self, job: Job) -> Job:
         if job.state.final:
             return job
         worker = self._registry.reachable(job)
-        await self._queries.join(job.id, lambda: Deferred.fromCoroutine(self._ask(worker, job)))
-        return self._registry.job(job.id)
-
-    async def _ask(self, worker: Worker, job: Job) -> None:
         starting = self._starts.answered(job.id)
         if starting is not None:
             await starting
             job = self._registry.job(job.id)
-        try:
-            status = await self._client.query_job(worker, job.id_on_worker)
-        except NotFound:
-            lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
-            await self._ledger.update_job(lost)
-            return
-        reported = lifecycle.reported_classic if worker.classic else lifecycle.reported
-        await self._ledger.update_job(reported(self._registry.job(job.id), status, self._ledger.now()))
+        if not job.state.final:
+            await self._reconciler.ask(worker, job)
+        return self._registry.job(job.id)
 
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:
         worker = evolve(self._registry.worker(name), draining=draining)

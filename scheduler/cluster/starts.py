@@ -84,6 +84,33 @@ class Starts:
         finally:
             del self._under_way[job.id]
 
+    def under_way(self, job_id: str) -> bool:
+        """Whether this process waits for the answer to the start of that job."""
+        return job_id in self._under_way
+
+    async def again(self, job: Job) -> None:
+        """Send the start of a job once more, to the same worker, which runs it once under its id.
+
+        Of an error nothing follows: as before, nobody can say yet whether a start arrived. ``Conflict``: the id was
+        used up before, and the job is ``lost``.
+        """
+        worker = self._registry.reachable(job)
+        start = Deferred.fromCoroutine(self._again(worker, job))
+        self._under_way[job.id] = start
+        try:
+            await shielded(start)
+        finally:
+            del self._under_way[job.id]
+
+    async def _again(self, worker: Worker, job: Job) -> Job:
+        try:
+            status = await self._client.start_job(worker, job)
+        except Conflict:
+            lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
+            await self._ledger.update_job(lost)
+            raise
+        return await self._started(worker, job, status)
+
     def answered(self, job_id: str) -> Deferred[Job] | None:
         """Fires, or fails, like the start of that job; ``None``: it is not under way."""
         start = self._under_way.get(job_id)

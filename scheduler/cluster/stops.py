@@ -1,63 +1,159 @@
-"""Stops: asked of the worker, and over when the worker says that the job has ended."""
+"""Stops: recorded, asked of the worker, and over when the worker says that the job has ended.
+
+Theory of operation. A stop is durable: ``stop_requested_at`` is committed before
+anybody is told of it. What was asked for and not taken by the worker yet is
+asked again with every sign of life of a worker that is online, until it is; so
+it does not matter who is down when a stop is asked for, nor for how long. A
+worker that has taken a stop keeps it in the job's spool.
+
+A job that is queued is not going to be started. One whose start was not answered
+is asked about first, which seals its id: where it has not arrived it never will.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.sharing import shielded
+from scheduler.cluster.sharing import Rounds, Shared, shielded
 from scheduler.cluster.starts import Starts
-from scheduler.errors import DeadlineExceeded, NotFound
+from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import Job
+from scheduler.model import Job, JobState, WorkerState
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``.
 STOP_MARGIN = 5.0
+
+#: Seconds after which a stop that was delivered is answered with the job as it is, however long its grace.
+MOST_PATIENCE = 60.0
 
 #: Stops asked for at once when many jobs are stopped together.
 STOPS_AT_ONCE = 16
 
 
 class Stops:
-    """Ends jobs."""
+    """Ends jobs. ``clock`` measures patience."""
 
-    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts) -> None:
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, ledger: Ledger, client: IWorkerClient, starts: Starts) -> None:
+        self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
         self._starts = starts
+        # ids of unfinished jobs whose workers have taken the stop
+        self._taken: set[str] = set()
+        self._asking = Shared()
+        self._rounds = Rounds("delivering the stops")
 
     async def stop(self, job: Job, ask: Callable[..., Deferred[Any]] = maybeDeferred) -> Job:
         """See ``IScheduler.stop``; ``ask`` makes the call to the worker, when it is time."""
-        if job.state.final:
+        until = self._clock.seconds() + MOST_PATIENCE
+        if job.over:
             return job
-        starting = self._starts.answered(job.id)
-        if starting is not None:
+        unsaved = await self._record(job)
+        while (starting := self._starts.answered(job.id)) is not None:
             await DeferredList([starting], consumeErrors=True)
-            job = self._registry.job(job.id)
-            if job.state.final:
-                return job
-        worker = self._registry.reachable(job)
-        await self._ledger.update_job(evolve(job, stop_requested_at=job.stop_requested_at or self._ledger.now()))
-        try:
-            await ask(self._client.stop_job, worker, job.id_on_worker)
-        except NotFound:
-            lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
-            await self._ledger.update_job(lost)
-            return self._registry.job(job.id)
-        seconds = job.spec.stop_grace + STOP_MARGIN
-        job = await self._ledger.wait(job.id, seconds)
-        if not job.state.final:
-            raise DeadlineExceeded(f"stop of job {job.id}", seconds, job.id)
+        job = self._registry.job(job.id)
+        if not job.over:
+            try:
+                await self._deliver(job, ask)
+            except (Unavailable, DeadlineExceeded):
+                if unsaved is not None:
+                    raise unsaved from None
+                return self._registry.job(job.id)
+            patience, left = job.spec.stop_grace + STOP_MARGIN, until - self._clock.seconds()
+            job = await self._ledger.wait_over(job.id, max(0.0, min(patience, left)))
+            if not job.over and patience <= left:
+                raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
         return job
 
     def stop_all(self, jobs: Iterable[Job]) -> Deferred[None]:
-        """Fires when each has ended, or could not be stopped: that shows in its state."""
+        """Fires when each has ended, or could not be stopped in time: that shows in its state."""
         asking = DeferredSemaphore(STOPS_AT_ONCE)
         stops = [Deferred.fromCoroutine(self.stop(job, asking.run)) for job in jobs]
-        return shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
+        done = shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
+        return done.addTimeout(MOST_PATIENCE, self._clock, lambda _reason, _seconds: None)
+
+    def job_changed(self, job: Job) -> None:
+        """It is new in the registry, or another than before."""
+        if job.over:
+            self._taken.discard(job.id)
+
+    def worker_changed(self, worker_id: str) -> None:
+        """It gave a sign of life, is another than before, or is gone."""
+        worker = self._registry.find_worker(worker_id)
+        if worker is not None and worker.state is WorkerState.ONLINE and self._undelivered(worker_id):
+            self._rounds.begin(worker_id, partial(self._round, worker_id))
+
+    def _undelivered(self, worker_id: str) -> list[Job]:
+        return [job for job in self._registry.stopping(worker_id) if self._may_deliver(job)]
+
+    def _may_deliver(self, job: Job) -> bool:
+        return (
+            not job.over
+            and job.id not in self._taken
+            and job.id not in self._asking
+            and not self._starts.under_way(job.id)
+        )
+
+    async def _round(self, worker_id: str) -> None:
+        for job in self._undelivered(worker_id):
+            current = self._registry.find_job(job.id)
+            if current is None or not self._may_deliver(current):
+                continue
+            try:
+                await self._deliver(current)
+            except (Unavailable, DeadlineExceeded):
+                return  # the next sign of life tries again
+            except SchedulerError as error:
+                self._log.warn("job {job_id} is not stopped: {why}", job_id=job.id, why=str(error))
+
+    async def _record(self, job: Job) -> StoreFailed | None:
+        """Commit that a stop was asked for, and end what is only queued; why that failed, if it did.
+
+        A job can be stopped while the store fails; only to promise it for later takes the commit.
+        """
+        now = self._ledger.now()
+        if job.state is JobState.QUEUED:
+            await self._ledger.update_job(lifecycle.withdrawn(job, now))
+            return None
+        asked = now if job.stop_requested_at is None else job.stop_requested_at
+        try:
+            await self._ledger.update_job(evolve(job, stop_requested_at=asked))
+        except StoreFailed as failure:
+            return failure
+        return None
+
+    def _deliver(self, job: Job, ask: Callable[..., Deferred[Any]] = maybeDeferred) -> Deferred[None]:
+        """Have its worker take the stop, now; errors are those of the call."""
+        return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(job, ask)))
+
+    async def _ask(self, job: Job, ask: Callable[..., Deferred[Any]]) -> None:
+        if job.state is JobState.QUEUED:  # again: its start never left
+            await self._ledger.update_job(lifecycle.withdrawn(job, self._ledger.now()))
+            return
+        worker = self._registry.reachable(job)
+        if lifecycle.unconfirmed(job) and not worker.classic:
+            try:
+                status = await ask(self._client.query_job, worker, job.id_on_worker, seal=True)
+            except NotFound:
+                await self._ledger.update_job(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
+                return
+            await self._ledger.update_job(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
+        try:
+            await ask(self._client.stop_job, worker, job.id_on_worker)
+        except NotFound:
+            await self._ledger.update_job(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
+            return
+        if not self._registry.job(job.id).over:
+            self._taken.add(job.id)

@@ -84,7 +84,7 @@ class Tail:
         self._clock = clock
         self._registry = registry
         self._job = job
-        self._final = job.state.final
+        self._final = job.over
         self._on_empty = on_empty
         self._followers: dict[Follower, None] = {}
 
@@ -120,7 +120,7 @@ class Tail:
 
     def job_changed(self) -> None:
         """Look at the job again."""
-        if self.job.state.final and not self._final:
+        if self.job.over and not self._final:
             self._final = True
             self.progressed()  # what is waited for is another thing now
         self.wake()

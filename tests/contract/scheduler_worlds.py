@@ -21,6 +21,7 @@ from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.observed_client import ObservedClient
 from scheduler.cluster.output import Outputs
+from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
@@ -71,6 +72,9 @@ class World(Protocol):
     def vanish(self, name: str) -> None:
         """It can't be reached any more; the scheduler may find out by calling it."""
 
+    def come_back(self, name: str) -> None:
+        """It was forgotten, registers under its id, and tells the scheduler what runs on it."""
+
     def refuse(self, command: str, why: str) -> None:
         """No worker runs that command."""
 
@@ -106,17 +110,22 @@ class FakeWorld(World):
     def __init__(self) -> None:
         self.clock = Clock()
         self.scheduler = self._fake = FakeScheduler(self.clock, lambda: EPOCH + self.clock.seconds())
+        self._workers: dict[str, Worker] = {}
 
     def add_worker(
         self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False
     ) -> None:
-        self._fake.add_worker(name, "" if classic else "boot", slots=slots, labels=labels or {})
+        worker = self._fake.add_worker(name, "" if classic else "boot", slots=slots, labels=labels or {})
+        self._workers[name] = worker
 
     def lose(self, name: str) -> None:
         self._fake.worker_is(name, WorkerState.UNREACHABLE)
 
     def find(self, name: str) -> None:
         self._fake.worker_is(name, WorkerState.ONLINE)
+
+    def come_back(self, name: str) -> None:
+        self._fake.come_back(self._workers[name])
 
     vanish = lose  # it finds out at once
 
@@ -161,12 +170,15 @@ class ClusterWorld(World):
         self._liveness = Liveness(self.clock, self._ledger, self._client.probe, 30.0)
         client = ObservedClient(self._client, self._liveness)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self._membership = Membership(self._ledger, self._liveness, client, rule)
-        outputs = Outputs(self.clock, client, self._ledger.registry)
         starts = Starts(self._ledger, client)
-        stops = Stops(self._ledger, client, starts)
-        self.scheduler = Cluster(self._ledger, client, starts, stops, self._membership, outputs)
+        stops = Stops(self.clock, self._ledger, client, starts)
+        reconciler = Reconciler(self._ledger, client, starts)
+        self._membership = Membership(self._ledger, self._liveness, client, rule, reconciler)
+        outputs = Outputs(self.clock, client, self._ledger.registry)
+        self.scheduler = Cluster(self._ledger, starts, stops, reconciler, self._membership, outputs)
         self._ledger.listen(outputs.job_changed, outputs.worker_changed)
+        self._ledger.listen(stops.job_changed, stops.worker_changed)
+        self._registrations: dict[str, Registration] = {}
 
     def add_worker(
         self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False
@@ -184,6 +196,7 @@ class ClusterWorld(World):
             slots,
             boot_id="" if classic else "boot",
         )
+        self._registrations[name] = registration
         _now(self._membership.register(registration, "127.0.0.1"))
 
     def lose(self, name: str) -> None:
@@ -195,6 +208,11 @@ class ClusterWorld(World):
         worker = self._worker(name)
         self._client.runners[worker.id] = self._runners[name]
         _now(self._liveness.observe(worker.id, self._client.probe(worker)))
+        self._report(name)
+
+    def come_back(self, name: str) -> None:
+        self._client.runners[f"id-{name}"] = self._runners[name]
+        _now(self._membership.register(self._registrations[name], "127.0.0.1"))
         self._report(name)
 
     def vanish(self, name: str) -> None:

@@ -430,5 +430,44 @@ class Stopping(Contract):
         states = {job.id: job.state for job in self.successResultOf(stop)}
         self.assertEqual(states, {jobs[0].id: JobState.SUCCEEDED, jobs[1].id: JobState.RUNNING})
 
+    def test_later(self) -> None:
+        """A stop for a worker that can't be reached is recorded, and carried out when the worker is back."""
+        job = self.submit()
+        self.world.lose("w1")
+        recorded = self.successResultOf(self.scheduler.stop(job.id))
+        self.assertEqual((recorded.state, recorded.over), (JobState.UNKNOWN, False))
+        self.assertEqual(recorded.stop_requested_at, EPOCH + 1)
+        self.world.clock.advance(100)
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), recorded)
+        self.world.find("w1")
+        self.assertIs(self.state(job), JobState.STOPPED)
+
+    def test_long_grace(self) -> None:
+        """A job that may take longer than a minute to end is answered as it is by then."""
+        self.world.ignore_stops()
+        job = self.submit(spec=JobSpec(command="x", stop_grace=600))
+        stop = self.scheduler.stop(job.id)
+        self.world.clock.advance(59)
+        self.assertNoResult(stop)
+        self.world.clock.advance(1)
+        self.assertIs(self.successResultOf(stop).state, JobState.RUNNING)
+
+    def test_orphan(self) -> None:
+        """A job that was lost with its worker and runs on it when it is back is an orphan: lost, and to be stopped."""
+        job = self.submit()
+        self.world.lose("w1")
+        self.successResultOf(self.scheduler.forget("w1"))
+        lost = self.scheduler.job(job.id)
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), lost)
+        self.world.come_back("w1")
+        orphan = self.scheduler.job(job.id)
+        self.assertEqual((orphan.state, orphan.reason, orphan.orphan), (JobState.LOST, "forgotten", True))
+        self.assertEqual((orphan.finished_at, self.ids(JobFilter(orphan=True))), (lost.finished_at, [job.id]))
+        self.assertEqual(self.scheduler.worker("w1").running_jobs, 1)
+        self.assertEqual(self.successResultOf(self.scheduler.wait(job.id, 30)), orphan)
+        stopped = self.successResultOf(self.scheduler.stop(job.id))
+        self.assertEqual((stopped.state, stopped.orphan), (JobState.LOST, False))
+        self.assertEqual((self.scheduler.worker("w1").running_jobs, self.ids(JobFilter(orphan=True))), (0, []))
+
 
 globals().update(for_every_provider(Submitting, Looking, Waiting, Querying, Stopping))

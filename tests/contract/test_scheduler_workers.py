@@ -259,6 +259,24 @@ class Following(Contract):
         for failed in (reading, self.read(self.open(job))):
             self.failureResultOf(failed, Unavailable)
 
+    def test_orphan(self) -> None:
+        """The output of an orphan is read on, and comes to its end with it."""
+        job = self.submit()
+        self.world.write(job, b"one")
+        self.world.lose("w1")
+        self.successResultOf(self.scheduler.forget("w1"))
+        self.world.come_back("w1")
+        reader = self.open(job)
+        first = self.successResultOf(self.read(reader))
+        self.assertEqual((first.data, first.end), (b"one", False))
+        self.world.write(job, b"two")
+        self.world.flow()
+        second = self.successResultOf(self.read(reader))
+        self.assertEqual((second.data, second.offset), (b"two", 3))
+        self.successResultOf(self.scheduler.stop(job.id))
+        self.world.flow()
+        self.assertTrue(self.successResultOf(self.read(reader)).end)
+
 
 class Reading(Contract):
     """Output as it is."""

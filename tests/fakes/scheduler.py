@@ -41,8 +41,8 @@ from scheduler.model import (
 )
 from tests.fakes.scheduler_jobs import Entry, FakeReader
 
-#: Seconds a stop may take beyond the job's own ``stop_grace``.
-STOP_MARGIN = 5.0
+#: Seconds a stop may take beyond the job's own ``stop_grace``, and the most that anybody waits for one.
+STOP_MARGIN, MOST_PATIENCE = 5.0, 60.0
 
 
 @implementer(IScheduler)
@@ -90,23 +90,36 @@ class FakeScheduler:
             self.worker_is(worker.name, state)
 
     def worker_is(self, name: str, state: WorkerState) -> None:
-        """That worker is; what runs on one that can't be reached is unknown until it is back."""
+        """That worker is; what runs on one that can't be reached is unknown, and its stops wait, until it is back."""
         worker = self._set(name, state=state).worker
-        for entry in self._entries.values():
+        for entry in list(self._entries.values()):
             if entry.job.worker_id != worker.id or entry.job.state.final:
                 continue
             if state is WorkerState.ONLINE:
                 entry.job = evolve(entry.job, state=JobState.RUNNING, unknown_since=None, reason=None)
+                if entry.job.stop_requested_at is not None:
+                    self._end_stopped(entry)
             elif entry.job.state is JobState.RUNNING:
                 entry.job = self._unknown(entry.job, f"worker {worker.name!r} can't be reached")
 
+    def come_back(self, worker: Worker) -> None:
+        """It was forgotten, registers again, and runs all of its jobs that are lost."""
+        self._workers[worker.id] = evolve(worker, state=WorkerState.ONLINE)
+        for entry in self._entries.values():
+            if entry.job.worker_id == worker.id and entry.job.state is JobState.LOST:
+                entry.job = evolve(entry.job, orphan=True)
+                entry.ended.clear()
+
     def add_job(self, output: bytes = b"", errors: bytes = b"", state: JobState = JobState.RUNNING, **more: Any) -> Job:
-        """A job of worker ``w1`` that has written that much; ended if ``state`` is final."""
+        """A job of worker ``w1`` that has written that much, in that state."""
         worker = self._workers.get("id-w1") or self.add_worker()
         job = self._new(worker, more.pop("spec", JobSpec(command="true")), **more)
         self.write(job.id, output)
         self.write(job.id, errors, Stream.STDERR)
-        return self.finish(job.id, state) if state.final else job
+        if state.final:
+            return self.finish(job.id, state)
+        job = self._entries[job.id].job = evolve(job, state=state)
+        return job
 
     def write(self, job_id: str, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         """Output of the job."""
@@ -229,7 +242,7 @@ class FakeScheduler:
         self._supports_output(entry)
         reader = FakeReader(entry, stream, offset, self.piece)
         entry.readers.append(reader)
-        if entry.job.state is JobState.LOST:
+        if entry.job.state is JobState.LOST and entry.job.over:
             reader.break_with(_lost(entry.job))
         return reader
 
@@ -374,23 +387,34 @@ class FakeScheduler:
 
     def _stop(self, job_id: str, worker: str | None) -> Deferred[Job]:
         entry = self._entry(job_id) if worker is None else self._of_worker(worker, job_id)
-        if entry.job.state.final:
-            return succeed(entry.job)
-        self._reachable(entry.job)
-        entry.job = evolve(entry.job, stop_requested_at=entry.job.stop_requested_at or self._wall_time())
-        if self.ends_on_stop:
-            self.finish(job_id, JobState.STOPPED, reason="signal: terminated", signal="SIGTERM")
-        seconds = entry.job.spec.stop_grace + STOP_MARGIN
+        job = entry.job
+        if job.over:
+            return succeed(job)
+        job = entry.job = evolve(job, stop_requested_at=job.stop_requested_at or self._wall_time())
+        if job.state is JobState.QUEUED:
+            return succeed(self.finish(job_id, JobState.STOPPED, reason="stopped before it was started"))
+        if not self._is_reachable(job):
+            return succeed(job)
+        self._end_stopped(entry)
+        patience = job.spec.stop_grace + STOP_MARGIN
 
         def ended(job: Job) -> Job:
-            if not job.state.final:
-                raise DeadlineExceeded(f"stop of job {job_id}", seconds, job_id)
+            if not job.over and patience <= MOST_PATIENCE:
+                raise DeadlineExceeded(f"stop of job {job_id}", patience, job_id)
             return job
 
-        return self._end_of(entry, seconds).addCallback(ended)
+        return self._end_of(entry, min(patience, MOST_PATIENCE)).addCallback(ended)
+
+    def _end_stopped(self, entry: Entry) -> None:
+        """The worker has been told."""
+        if self.ends_on_stop and entry.job.orphan:
+            entry.job = evolve(entry.job, orphan=False)
+            self.end_output(entry.job.id)
+        elif self.ends_on_stop:
+            self.finish(entry.job.id, JobState.STOPPED, reason="signal: terminated", signal="SIGTERM")
 
     def _stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        ids = [job.id for job in self._newest() if not job.state.final and _matches(job, which)]
+        ids = [job.id for job in self._newest() if not job.over and _matches(job, which)]
         stops = DeferredList([maybeDeferred(self._stop, job_id, None) for job_id in ids], consumeErrors=True)
         return stops.addCallback(lambda _: tuple(self._entries[job_id].job for job_id in ids))
 
@@ -415,15 +439,18 @@ class FakeScheduler:
         raise NotFound("worker", name)
 
     def _reachable(self, job: Job) -> None:
-        worker = self._workers.get(job.worker_id or "")
-        if worker is None or worker.state is not WorkerState.ONLINE:
+        if not self._is_reachable(job):
             raise Unreachable(job.worker_name or "none")
+
+    def _is_reachable(self, job: Job) -> bool:
+        worker = self._workers.get(job.worker_id or "")
+        return worker is not None and worker.state is WorkerState.ONLINE
 
     def _unknown(self, job: Job, why: str) -> Job:
         return evolve(job, state=JobState.UNKNOWN, unknown_since=self._wall_time(), reason=why)
 
     def _view(self, worker: Worker) -> WorkerView:
-        return WorkerView(worker, sum(job.worker_id == worker.id and not job.state.final for job in self._newest()))
+        return WorkerView(worker, sum(job.worker_id == worker.id and not job.over for job in self._newest()))
 
     def _set(self, name: str, **changes: Any) -> WorkerView:
         worker = evolve(self._worker(name), **changes)
@@ -456,6 +483,7 @@ def _matches(job: Job, which: JobFilter) -> bool:
         and which.created_by in (None, job.created_by)
         and _between(job.created_at, which.created_after, which.created_before)
         and _between(job.finished_at, which.finished_after, which.finished_before)
+        and which.orphan in (None, job.orphan)
     )
 
 

@@ -293,6 +293,7 @@ class WriteTests(SynchronousTestCase):
                 "stderr_bytes": None,
                 "group_id": None,
                 "retry_of": None,
+                "orphan": False,
             },
         )
         self.assertEqual(wire.page_json(JobPage((job,), "c")), {"jobs": [wire.job_json(job)], "next": "c"})

@@ -346,6 +346,47 @@ class RouteScenarios:
         await self.assert_problem(self.call("POST", "/v1/jobs/nope/stop"), 404)
 
     @scenario
+    async def test_stop_later(self) -> None:
+        """A stop that can't be delivered yet is accepted, with when it was asked for, and is no success so far."""
+        job = self.scheduler.add_job()
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        for _ in range(2):
+            reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
+            document = reply.json()
+            self.assertEqual((reply.status, document["id"], document["state"]), (202, job.id, "unknown"))
+            self.assertEqual(document["stop_requested_at"], "2023-11-14T22:13:20.000000Z")
+            reply = await self.post("/stop", {"worker_id": "w1", "job_id": job.id})
+            self.assertEqual(reply.status, 202)
+            self.assertEqual(reply.json(), {"success": False, "stop_requested_at": "2023-11-14T22:13:20.000000Z"})
+        self.scheduler.workers_are(WorkerState.ONLINE)
+        reply = await self.post("/stop", {"worker_id": "w1", "job_id": job.id})
+        self.assertEqual((reply.status, reply.json()), (200, {"success": True}))
+
+    @scenario
+    async def test_stop_queued(self) -> None:
+        """A queued job is stopped at once."""
+        job = self.scheduler.add_job(state=JobState.QUEUED)
+        reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
+        self.assertEqual((reply.status, reply.json()["state"]), (200, "stopped"))
+        self.assertEqual(reply.json()["reason"], "stopped before it was started")
+
+    @scenario
+    async def test_orphan(self) -> None:
+        """A job that is lost and runs is shown as an orphan, can be asked for, and stopped."""
+        job = self.scheduler.add_job(state=JobState.LOST)
+        other = self.scheduler.add_job(state=JobState.SUCCEEDED)
+        self.scheduler.come_back(self.scheduler.worker("w1").worker)
+        for query, ids in (("1", [job.id]), ("true", [job.id]), ("0", [other.id])):
+            listed = (await self.call("GET", f"/v1/jobs?orphan={query}")).json()["jobs"]
+            self.assertEqual([found["id"] for found in listed], ids)
+        await self.assert_problem(self.call("GET", "/v1/jobs?orphan=perhaps"), 400, "orphan")
+        for orphan in (True, False):
+            found = (await self.call("GET", f"/v1/jobs/{job.id}")).json()
+            self.assertEqual((found["state"], found["orphan"]), ("lost", orphan))
+            reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
+            self.assertEqual((reply.status, reply.json()["orphan"]), (200, False))
+
+    @scenario
     async def test_stop_matching(self) -> None:
         """All that match are stopped, by query or by body; without a filter none is."""
         for way in ("?label=a=1", {"label": {"a": "1"}}):

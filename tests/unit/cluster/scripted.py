@@ -48,7 +48,7 @@ class ScriptedClient:
         return self._call("stop_job", worker, job_id)
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
-        return self._call("query_job", worker, job_id)
+        return self._call("query_job", worker, job_id, seal)
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         return self._call("read_output", worker, job_id, stream, offset, size)

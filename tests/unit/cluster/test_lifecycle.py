@@ -23,7 +23,7 @@ class LifecycleTests(SynchronousTestCase):
                 lifecycle.reported(job, RUNNING, 2000),
                 lifecycle.reported(job, FAILED, 2000),
                 lifecycle.reported_classic(evolve(job, stop_requested_at=1500), FAILED, 2000),
-                lifecycle.running(job),
+                lifecycle.running(job, 2000),
                 lifecycle.unknown(job, "why", 2000),
                 lifecycle.lost(job, "why", 2000),
                 lifecycle.failed(job, "why", 2000),
@@ -38,7 +38,7 @@ class LifecycleTests(SynchronousTestCase):
             for after in (
                 lifecycle.reported(job, RUNNING, 2000),
                 lifecycle.reported(job, FAILED, 2000),
-                lifecycle.running(job),
+                lifecycle.running(job, 2000),
                 lifecycle.unknown(job, "why", 2000),
                 lifecycle.lost(job, "why", 2000),
             ):
@@ -61,7 +61,7 @@ class LifecycleTests(SynchronousTestCase):
         """Unknown says since when and why; a report ends both."""
         lost_sight = lifecycle.unknown(a_job(), "worker 'w-1' can't be reached", now=1500)
         self.assertEqual((lost_sight.state, lost_sight.unknown_since), (JobState.UNKNOWN, 1500))
-        for back in (lifecycle.running(lost_sight), lifecycle.reported(lost_sight, RUNNING, now=1600)):
+        for back in (lifecycle.running(lost_sight, 1600), lifecycle.reported(lost_sight, RUNNING, now=1600)):
             self.assertEqual((back.state, back.unknown_since, back.reason), (JobState.RUNNING, None, None))
 
     def test_unknown_keeps_its_beginning(self) -> None:

@@ -7,11 +7,21 @@ from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster import lifecycle
 from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
-from scheduler.errors import Conflict, Invalid, NotFound, Refused, Unreachable
+from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.starts import Starts
+from scheduler.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    Refused,
+    Unreachable,
+    WorkerFault,
+)
 from scheduler.model import (
     Heartbeat,
     HeartbeatAnswer,
@@ -47,7 +57,9 @@ class MembershipTestCase(SynchronousTestCase):
         self.ledger = Ledger(self.clock, lambda: 1000.0, MemoryStore())
         self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self.membership = Membership(self.ledger, self.liveness, self.client, rule)
+        self.starts = Starts(self.ledger, self.client)
+        reconciler = Reconciler(self.ledger, self.client, self.starts)
+        self.membership = Membership(self.ledger, self.liveness, self.client, rule, reconciler)
 
     def register(self, address: str = f"{HOME}:30000", **facts: Any) -> Registered:
         facts = {"boot_id": "boot"} | facts
@@ -214,7 +226,7 @@ class HeartbeatTests(MembershipTestCase):
         self.beat("w-1")
         self.beat("w-1")  # asks no second time meanwhile
         call = self.client.take("query_job")
-        self.assertEqual(call.args, ("j-1",))
+        self.assertEqual(call.args, ("j-1", True))
         self.assertEqual(self.client.calls, [])
         call.answer.errback(NotFound("job", "j-1"))
         job = self.ledger.registry.job("j-1")
@@ -229,18 +241,25 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_unmentioned_and_no_answer(self) -> None:
         """What can't be asked is not concluded; the next heartbeat asks again."""
-        self.ledger.update_job(a_job())
+        self.ledger.update_jobs([a_job(), a_job("j-2")])
         self.beat("w-1")
         self.client.take("query_job").answer.errback(Unreachable("w-1"))
         self.assertIs(self.state(), JobState.RUNNING)
+        self.client.calls.clear()  # a probe
         self.beat("w-1")
         self.client.take("query_job")
 
-    def test_a_start_under_way_is_not_asked_about(self) -> None:
-        """A job that is starting is left to the answer of its start."""
-        self.ledger.update_job(a_job(state=JobState.STARTING))
+    def test_one_after_the_other(self) -> None:
+        """Many that were not mentioned are asked about one by one; a fault of the worker about one is none of all."""
+        self.ledger.update_jobs([a_job("j-1"), a_job("j-2"), a_job("j-3")])
         self.beat("w-1")
-        self.assertEqual(self.client.calls, [])
+        self.client.take("query_job").answer.errback(WorkerFault("w-1", "what"))
+        call = self.client.take("query_job")
+        self.assertEqual((call.args, self.client.calls), (("j-2", True), []))
+        self.ledger.update_job(lifecycle.reported(self.ledger.registry.job("j-3"), ended("j-3"), 1000.0))
+        call.answer.callback(ended("j-2"))
+        self.assertEqual([self.state(job) for job in ("j-1", "j-2")], [JobState.RUNNING, JobState.FAILED])
+        self.assertEqual(self.client.calls, [])  # the third has ended meanwhile
 
     def test_anothers_job(self) -> None:
         """A worker has no say in another's job."""

@@ -13,9 +13,10 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.output import Outputs
+from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.starts import Starts
-from scheduler.cluster.stops import STOP_MARGIN, Stops
+from scheduler.cluster.stops import Stops
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -51,11 +52,13 @@ class ClusterTestCase(SynchronousTestCase):
         self.ledger.load()
         liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self.membership = Membership(self.ledger, liveness, self.client, rule)
-        outputs = Outputs(self.clock, self.client, self.ledger.registry)
         starts = Starts(self.ledger, self.client)
-        self.stops = Stops(self.ledger, self.client, starts)
-        self.cluster = Cluster(self.ledger, self.client, starts, self.stops, self.membership, outputs)
+        self.stops = Stops(self.clock, self.ledger, self.client, starts)
+        self.ledger.listen(self.stops.job_changed, self.stops.worker_changed)
+        reconciler = Reconciler(self.ledger, self.client, starts)
+        self.membership = Membership(self.ledger, liveness, self.client, rule, reconciler)
+        outputs = Outputs(self.clock, self.client, self.ledger.registry)
+        self.cluster = Cluster(self.ledger, starts, self.stops, reconciler, self.membership, outputs)
 
     def add(self, *things: Worker | Job) -> None:
         for thing in things:
@@ -207,7 +210,7 @@ class QueryTests(ClusterTestCase):
         """An unknown worker, an unknown job and another worker's job are not found."""
         self.add(a_job(), a_worker("w-2"))
         for worker, job_id, kind in (("w-9", "j-1", "worker"), ("w-1", "j-9", "job"), ("w-2", "j-1", "job")):
-            error = self.failureResultOf(_call(self.cluster.query, worker, job_id), NotFound).value
+            error = self.failureResultOf(call_or_fail(self.cluster.query, worker, job_id), NotFound).value
             self.assertEqual(error.kind, kind)
 
     def test_unreachable(self) -> None:
@@ -230,76 +233,6 @@ class QueryTests(ClusterTestCase):
         first.addErrback(lambda _: None).cancel()
         self.client.take("query_job").answer.callback(JobStatus("j-1", JobState.SUCCEEDED, exit_code=0))
         self.assertIs(self.successResultOf(second).state, JobState.SUCCEEDED)
-
-
-class StopTests(ClusterTestCase):
-    def end(self, state: JobState) -> None:
-        ended = JobStatus("j-1", state, "signal: terminated", finished_at=1001.0, signal="SIGTERM")
-        heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended),))
-        self.successResultOf(self.membership.heartbeat(heartbeat))
-
-    def test_stop_waits_for_the_end(self) -> None:
-        """A stop is answered once the end of the job has been reported."""
-        self.add(a_job())
-        answer = self.cluster.stop("j-1")
-        self.client.take("stop_job").answer.callback(None)
-        self.assertNoResult(answer)
-        self.assertEqual(self.cluster.job("j-1").stop_requested_at, 1000.0)
-        self.end(JobState.STOPPED)
-        self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
-
-    def test_no_end_in_time(self) -> None:
-        """A stop whose job has not ended within its grace and a margin is not called one."""
-        self.add(a_job(spec=JobSpec(command="x", stop_grace=3.0)))
-        answer = self.cluster.stop("j-1")
-        self.client.take("stop_job").answer.callback(None)
-        self.clock.advance(3.0 + STOP_MARGIN)
-        self.failureResultOf(answer, DeadlineExceeded)
-
-    def test_ended_already(self) -> None:
-        """Of an ended job nothing is asked."""
-        self.add(a_job(state=JobState.SUCCEEDED))
-        self.assertIs(self.successResultOf(self.cluster.stop("j-1", "w-1")).state, JobState.SUCCEEDED)
-        self.assertEqual(self.client.calls, [])
-
-    def test_unreachable(self) -> None:
-        """A stop that can't be delivered is refused, and the job not marked."""
-        self.add(a_job(), a_worker(state=WorkerState.UNREACHABLE))
-        self.failureResultOf(self.cluster.stop("j-1"), Unreachable)
-        self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
-
-    def test_no_record(self) -> None:
-        """A job its worker does not know is lost, which is an end."""
-        self.add(a_job())
-        answer = self.cluster.stop("j-1")
-        self.client.take("stop_job").answer.errback(NotFound("job", "j-1"))
-        self.assertIs(self.successResultOf(answer).state, JobState.LOST)
-
-    def test_while_starting(self) -> None:
-        """A stop of a job that is starting is sent once the start was answered."""
-        self.cluster.submit(ECHO, W1)
-        start = self.client.take("start_job")
-        job_id = self.only_job().id
-        self.cluster.stop(job_id)
-        self.assertEqual(self.client.calls, [])
-        start.answer.callback(JobStatus(job_id, JobState.RUNNING))
-        self.assertEqual(self.client.take("stop_job").args, (job_id,))
-
-    def test_of_another_worker(self) -> None:
-        """A stop that names the wrong worker stops nothing."""
-        self.add(a_job(), a_worker("w-2"))
-        self.failureResultOf(_call(self.cluster.stop, "j-1", "w-2"), NotFound)
-        self.assertEqual(self.client.calls, [])
-
-    def test_matching(self) -> None:
-        """All that match are stopped; one that can't be is answered as it is."""
-        self.add(a_worker("w-2", state=WorkerState.UNREACHABLE))
-        self.add(a_job(), a_job("j-2", JobState.UNKNOWN, "w-2"), a_job("j-3", JobState.FAILED))
-        answer = self.cluster.stop_matching(JobFilter())
-        self.client.take("stop_job").answer.callback(None)
-        self.end(JobState.STOPPED)
-        stopped = {job.id: job.state for job in self.successResultOf(answer)}
-        self.assertEqual(stopped, {"j-1": JobState.STOPPED, "j-2": JobState.UNKNOWN})
 
 
 class WorkersTests(ClusterTestCase):
@@ -342,7 +275,7 @@ class WorkersTests(ClusterTestCase):
         self.assertEqual((readiness.ready, readiness.workers_online), (True, 1))
 
 
-def _call(function: Any, *args: Any) -> Deferred[Any]:
+def call_or_fail(function: Any, *args: Any) -> Deferred[Any]:
     """A refusal may come at once or later."""
     try:
         answer: Deferred[Any] = function(*args)

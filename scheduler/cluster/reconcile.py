@@ -1,0 +1,134 @@
+"""Bringing the registry and what runs on a worker to agree, whichever of the two was down.
+
+Theory of operation. A heartbeat lists all that runs on the worker and every end
+the scheduler has not acknowledged. What is listed is believed: a job nobody can
+say anything about is ``running`` again, one never heard of is asked to be
+described and is adopted with its spec, one that is ``lost`` becomes an orphan.
+
+What is not listed proves nothing: the heartbeat may have crossed the start of
+the job. So it is asked about by id, and the question seals the id against a
+start that is still on its way. Where the worker then has no record,
+
+- a job that was seen to run is ``lost``;
+- one whose start was not answered never starts, and has ``failed``. Nobody was
+  promised that it would;
+- one that was promised must run: it is not asked about, its start is sent again
+  under the same id, which the worker answers by the job it has, or by starting it.
+
+Starts that this process is waiting for are left to their own answer. A worker of
+the fixed part reports nothing: it is polled, and asked without a seal.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from scheduler.cluster import lifecycle
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.sharing import Rounds, Shared
+from scheduler.cluster.starts import Starts
+from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unavailable
+from scheduler.interfaces import IWorkerClient
+from scheduler.model import Heartbeat, Job, JobReport, JobState, Worker
+
+
+class Reconciler:
+    """One for each scheduler."""
+
+    _log = Logger()
+
+    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts) -> None:
+        self._ledger = ledger
+        self._registry = ledger.registry
+        self._client = client
+        self._starts = starts
+        self._asking = Shared()
+        self._rounds = Rounds("asking about the unmentioned jobs")
+
+    def listed(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], list[str]]:
+        """The jobs that the heartbeat changes, and the ids of those the scheduler needs to have described."""
+        changed: list[Job] = []
+        describe: list[str] = []
+        for report in (*heartbeat.ended, *heartbeat.described):
+            job = self._after(worker, report)
+            if job is None:
+                describe.append(report.status.job_id)
+            else:
+                changed.append(job)
+        described = {report.status.job_id for report in heartbeat.described}
+        for job_id in heartbeat.running:
+            known = self._registry.find_job(job_id)
+            if job_id in described or self._starts.under_way(job_id):
+                continue
+            if known is None:
+                describe.append(job_id)
+            elif known.worker_id == worker.id:
+                changed.append(lifecycle.running(known, self._ledger.now()))
+                if known.started_at is None and not known.state.final:
+                    describe.append(job_id)
+        return changed, describe
+
+    def _after(self, worker: Worker, report: JobReport) -> Job | None:
+        """The job as the report makes it; ``None`` where the scheduler needs its spec to tell."""
+        job = self._registry.find_job(report.status.job_id)
+        now = self._ledger.now()
+        if job is None:
+            return lifecycle.adopted(report, worker, now) if report.spec is not None else None
+        if job.worker_id != worker.id:
+            self._log.warn(
+                "worker {worker_id} reports job {job_id}, which is {owner}'s: ignored",
+                worker_id=worker.id,
+                job_id=job.id,
+                owner=job.worker_id,
+            )
+            return job
+        return lifecycle.reported(job, report.status, now)
+
+    def ask_about_unlisted(self, worker: Worker, heartbeat: Heartbeat) -> None:
+        """Find out, one after the other, what became of the worker's jobs that the heartbeat does not mention."""
+        mentioned = {*heartbeat.running, *(report.status.job_id for report in (*heartbeat.ended, *heartbeat.described))}
+        unlisted = [
+            job.id
+            for job in self._registry.unfinished(worker.id)
+            if job.id_on_worker not in mentioned and not self._starts.under_way(job.id)
+        ]
+        if unlisted:
+            self._rounds.begin(worker.id, partial(self._round, worker, unlisted))
+
+    async def _round(self, worker: Worker, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            job = self._registry.find_job(job_id)
+            if job is None or job.over or job.state is JobState.QUEUED or self._starts.under_way(job_id):
+                continue
+            try:
+                await self.ask(worker, job)
+            except (Unavailable, DeadlineExceeded):
+                return  # the next heartbeat asks again
+            except SchedulerError as error:
+                self._log.warn("nothing is known of job {job_id}: {why}", job_id=job_id, why=str(error))
+
+    def ask(self, worker: Worker, job: Job) -> Deferred[None]:
+        """Have the registry say of an unfinished job what its worker says now; errors are those of the call.
+
+        Those who ask at the same moment share the call. The start of the job must not be under way.
+        """
+        return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(worker, job)))
+
+    async def _ask(self, worker: Worker, job: Job) -> None:
+        unsure = lifecycle.unconfirmed(job) and not worker.classic
+        if unsure and job.promised and job.stop_requested_at is None:
+            await self._starts.again(job)
+            return
+        now = self._ledger.now
+        try:
+            status = await self._client.query_job(worker, job.id_on_worker, seal=not worker.classic)
+        except NotFound:
+            current = self._registry.job(job.id)
+            absent = lifecycle.absent(current, now()) if unsure else lifecycle.lost(current, "no record", now())
+            await self._ledger.update_job(absent)
+        else:
+            reported = lifecycle.reported_classic if worker.classic else lifecycle.reported
+            await self._ledger.update_job(reported(self._registry.job(job.id), status, now()))

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from scheduler.cluster import lifecycle
+from scheduler.errors import Busy, Conflict, DeadlineExceeded, NotFound, Unreachable
+from scheduler.interfaces import JobFilter
+from scheduler.model import AT_ONCE, Job, JobReport, JobSpec, JobState, Target
+from tests.unit.cluster.scripted import Call
+from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
+from tests.unit.cluster.values import a_job
+
+
+class ReconcileTests(MembershipTestCase):
+    """What becomes of jobs whose starts were not answered, or whose scheduler died with them under way."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.online(worker_id="w-1")
+
+    def submit(self) -> tuple[Deferred[Job], Call]:
+        answer = Deferred.fromCoroutine(
+            self.starts.submit(JobSpec(command="echo"), Target(worker="w-1"), AT_ONCE, None)
+        )
+        return answer, self.client.take("start_job")
+
+    def only_job(self) -> Job:
+        (job,) = self.ledger.registry.matching(JobFilter())
+        return job
+
+    def test_a_start_under_way_is_left_alone(self) -> None:
+        """Neither a heartbeat that lists the job nor one that does not says anything before the start is answered."""
+        answer, call = self.submit()
+        job = self.only_job()
+        self.beat("w-1")
+        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.beat("w-1", running=(job.id,)).describe, ())
+        self.assertIs(self.state(job.id), JobState.STARTING)
+        call.answer.callback(running(job.id))
+        self.assertIs(self.successResultOf(answer).state, JobState.RUNNING)
+
+    def test_an_unanswered_start_arrived(self) -> None:
+        """A job whose start was not answered runs once its worker lists it, and is described."""
+        for state in (JobState.UNKNOWN, JobState.STARTING):
+            self.ledger.update_job(a_job(state.value, state))
+            self.assertEqual(self.beat("w-1", running=(state.value,)).describe, (state.value,))
+            self.assertIs(self.state(state.value), JobState.RUNNING)
+
+    def test_an_unanswered_start_is_asked_about(self) -> None:
+        """A job whose start was not answered is as its worker says when asked, with the id sealed."""
+        for state in (JobState.UNKNOWN, JobState.STARTING):
+            self.ledger.update_job(a_job(state.value, state))
+            self.beat("w-1")
+            call = self.client.take("query_job")
+            self.assertEqual(call.args, (state.value, True))
+            call.answer.callback(ended(state.value))
+            self.assertIs(self.state(state.value), JobState.FAILED)
+            self.assertEqual(self.ledger.registry.job(state.value).exit_code, 3)
+
+    def test_an_unanswered_start_never_arrived(self) -> None:
+        """A job that nobody was promised and whose start did not arrive has failed, and says why."""
+        for state in (JobState.UNKNOWN, JobState.STARTING):
+            self.ledger.update_job(a_job(state.value, state))
+            self.beat("w-1")
+            self.client.take("query_job").answer.errback(NotFound("job", state.value))
+            job = self.ledger.registry.job(state.value)
+            self.assertEqual((job.state, job.reason), (JobState.FAILED, lifecycle.NEVER_STARTED))
+
+    def test_a_promised_job_is_started(self) -> None:
+        """A job that somebody was promised is sent again under its id, and runs, or has run, as its worker answers."""
+        for state in (JobState.UNKNOWN, JobState.STARTING):
+            job = a_job(state.value, state, promised=True)
+            self.ledger.update_job(job)
+            self.beat("w-1")
+            call = self.client.take("start_job")
+            self.assertEqual(call.args[0].id, job.id)
+            self.beat("w-1")
+            self.assertEqual(self.client.calls, [])  # it is under way
+            call.answer.callback(running(job.id))
+            self.assertIs(self.state(job.id), JobState.RUNNING)
+            self.ledger.update_job(lifecycle.reported(self.ledger.registry.job(job.id), ended(job.id), 1000.0))
+
+    def test_a_promised_job_is_sent_until_it_arrives(self) -> None:
+        """A start that was sent again and not answered is sent with the next heartbeat too."""
+        self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True))
+        for error in (Unreachable("w-1", sent=True), DeadlineExceeded("start", 10.0), Busy("calls", 4)):
+            self.beat("w-1")
+            self.client.take("start_job").answer.errback(error)
+            self.client.calls.clear()  # a probe
+            self.assertIs(self.state(), JobState.UNKNOWN)
+        self.beat("w-1")
+        self.client.take("start_job").answer.callback(running())
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_a_promised_job_that_ran(self) -> None:
+        """A promised job whose id its worker has used up is lost, not sent for ever."""
+        self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True))
+        self.beat("w-1")
+        self.client.take("start_job").answer.errback(Conflict("used up"))
+        self.assertIs(self.state(), JobState.LOST)
+
+    def test_a_promised_job_that_was_stopped(self) -> None:
+        """A promised job that was asked to stop is not started any more: its id is sealed."""
+        self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True, stop_requested_at=999.0))
+        self.beat("w-1")
+        self.client.take("query_job").answer.errback(NotFound("job", "j-1"))
+        job = self.ledger.registry.job("j-1")
+        self.assertEqual((job.state, job.reason), (JobState.STOPPED, "stopped before it was started"))
+
+    def test_a_queued_job_is_nobodys(self) -> None:
+        """A job that waits for a worker, even this one, is none that the worker should know."""
+        self.ledger.update_job(a_job(state=JobState.QUEUED))
+        self.beat("w-1")
+        self.assertEqual(self.client.calls, [])
+        self.assertIs(self.state(), JobState.QUEUED)
+
+
+class OrphanTests(MembershipTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.online(worker_id="w-1", name="box")
+        self.ledger.update_job(a_job(started_at=900.0))
+        self.successResultOf(self.membership.remove(self.ledger.registry.worker("w-1"), "forgotten"))
+        self.assertIs(self.state(), JobState.LOST)
+        self.online(worker_id="w-1", name="box")
+
+    def job(self) -> Job:
+        return self.ledger.registry.job("j-1")
+
+    def test_a_forgotten_worker_returns(self) -> None:
+        """A lost job that its worker runs is an orphan: lost as before, and a load on the worker."""
+        answer = self.beat("w-1", running=("j-1",))
+        self.assertEqual((answer.describe, answer.acknowledged), ((), ()))
+        job = self.job()
+        self.assertEqual((job.state, job.reason, job.orphan, job.over), (JobState.LOST, "forgotten", True, False))
+        self.assertEqual(self.ledger.registry.load("w-1"), 1)
+        self.assertEqual(self.ledger.registry.running_jobs("w-1"), 1)
+        self.assertEqual(self.ledger.registry.surplus(0), [])
+
+    def test_its_end(self) -> None:
+        """The end of an orphan is acknowledged, and changes nothing but that it is none any more."""
+        self.beat("w-1", running=("j-1",))
+        answer = self.beat("w-1", ended=(JobReport(ended()),))
+        self.assertEqual(answer.acknowledged, ("j-1",))
+        job = self.job()
+        self.assertEqual((job.state, job.exit_code, job.orphan), (JobState.LOST, None, False))
+        self.assertEqual(self.ledger.registry.load("w-1"), 0)
+        self.assertEqual(self.ledger.registry.surplus(0), ["j-1"])
+
+    def test_unmentioned(self) -> None:
+        """An orphan that its worker does not list any more is asked about, and is none where there is no record."""
+        self.beat("w-1", running=("j-1",))
+        self.beat("w-1")
+        self.client.take("query_job").answer.errback(NotFound("job", "j-1"))
+        self.assertEqual((self.job().reason, self.job().orphan), ("forgotten", False))
+
+    def test_forgotten_again(self) -> None:
+        """With its worker an orphan is gone once more."""
+        self.beat("w-1", running=("j-1",))
+        self.successResultOf(self.membership.remove(self.ledger.registry.worker("w-1"), "forgotten"))
+        self.assertFalse(self.job().orphan)
+
+    def test_only_what_was_lost(self) -> None:
+        """A heartbeat that is older than the end its worker reported makes no orphan."""
+        self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED))
+        self.beat("w-1", running=("j-2",))
+        self.assertTrue(self.ledger.registry.job("j-2").over)
