@@ -1,4 +1,4 @@
-"""The HTTP server as a service: bound before privileges are shed, drained when it stops."""
+"""The HTTP server as a service: bound before privileges are shed, serving once it is started, drained at the stop."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class HttpServer(Service):
             backlog=_BACKLOG,
             interface=self._address.host,
         )
+        # Nobody is answered before there is something to say; the kernel keeps who connects meanwhile.
+        self._port.stopReading()  # type: ignore[attr-defined]
         where: Any = self._port.getHost()
         self.bound = Address(self._address.host, where.port)
 
@@ -47,6 +49,7 @@ class HttpServer(Service):
         super().startService()
         if self._port is None:
             self.privilegedStartService()
+        self._port.startReading()  # type: ignore[union-attr]
         self._log.info("HTTP on {address}", address=str(self.bound))
 
     def stopService(self) -> Deferred[None]:

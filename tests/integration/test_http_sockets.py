@@ -12,7 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
+from scheduler.configfile import Address
 from scheduler.model import JobState
 from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.conversation import HOSTS, NOW, Response, read_response
@@ -65,6 +67,27 @@ def digest_of_chunks(connection: socket.socket) -> tuple[str, bool]:
         digest.update(stream.read(size))
         stream.readline()
     return digest.hexdigest(), stream.readline() == b"\r\n"
+
+
+class ServiceTests(TestCase):
+    """The server as a service."""
+
+    timeout = 60
+
+    async def test_bound_is_not_serving(self) -> None:
+        """Who connects while the process is still starting is answered once it has started, and not before."""
+        scheduler = FakeScheduler(reactor, lambda: NOW)
+        server = HttpServer(reactor, Address("127.0.0.1", 0), make_site(scheduler, reactor, lambda: NOW, HOSTS))
+        server.privilegedStartService()
+        self.addCleanup(server.stopService)
+        assert server.bound is not None
+        answer = deferToThread(exchange, server.bound.port, request("GET /v1/jobs"))
+        asked = Deferred()
+        reactor.callLater(0.2, asked.callback, None)
+        await asked
+        self.assertEqual(scheduler.calls, [])
+        server.startService()
+        self.assertIn(b" 200 ", (await answer).split(b"\r\n")[0])
 
 
 class SocketTestCase(TestCase):
