@@ -5,11 +5,15 @@ of the worker arrived within the lease, and a call to it succeeded. A heartbeat
 proves the first. The second is proved by any call that was answered, and where
 none was made for half a lease, by a probe. A call that failed proves nothing
 yet (the worker may be slow), but asks for a probe at once; a failed probe
-decides. A worker of the fixed part sends no heartbeats: there, the answered
-call is the sign of life as well.
+decides. One that is silent is not probed: whatever came of it, it would not be
+online. A worker of the fixed part sends no heartbeats: there, the answered call
+is the sign of life as well.
 
 Elapsed time is measured by the reactor's clock, which the composition root
-makes monotonic; wall time is only for people to read.
+makes monotonic; wall time is only for people to read. Time in which this process
+did not run (it was stopped, or its machine) does not count: who called meanwhile
+waits in a socket, and is to be heard before anything is concluded. It shows as a
+look that is late.
 """
 
 from __future__ import annotations
@@ -55,9 +59,10 @@ def judge(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> WorkerSta
     return WorkerState.ONLINE if alive and callable_ else WorkerState.UNREACHABLE
 
 
-def wants_probe(pulse: Pulse, now: float, lease: float) -> bool:
+def wants_probe(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
     """Whether it is time to find out if calls to it succeed."""
-    if pulse.probing:
+    silent = heartbeats and (pulse.heard is None or now - pulse.heard > lease)
+    if pulse.probing or silent:
         return False
     return pulse.failed or pulse.answered is None or now - pulse.answered >= lease / 2
 
@@ -76,12 +81,16 @@ class Liveness(Service):
         self._ledger = ledger
         self._probe = probe
         self._pulses: dict[str, Pulse] = {}
+        # when the next look is due, and how often this process was found not to have run
+        self._due = 0.0
+        self._pauses = 0
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
 
     def startService(self) -> None:
         super().startService()
-        self._looking.start(self.lease / LOOKS_PER_LEASE, now=False)
+        self._due = self._clock.seconds()
+        self._looking.start(self.lease / LOOKS_PER_LEASE)
 
     def stopService(self) -> None:
         super().stopService()
@@ -91,7 +100,7 @@ class Liveness(Service):
     def heard(self, worker_id: str) -> None:
         """It called us."""
         pulse = self._pulse(worker_id)
-        pulse.heard = self._clock.seconds()
+        pulse.heard = self._now()
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is not None:
             self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
@@ -130,6 +139,19 @@ class Liveness(Service):
 
         return call.addCallbacks(succeeded, failed)
 
+    def _now(self) -> float:
+        """The time; all signs of life are shifted by what passed of it while this process did not run."""
+        now = self._clock.seconds()
+        late = now - self._due
+        if self._looking.running and late > self.lease / LOOKS_PER_LEASE:
+            self._log.warn("this process did not run for {seconds:.1f} s", seconds=late)
+            self._due = now
+            self._pauses += 1
+            for pulse in self._pulses.values():
+                pulse.heard = None if pulse.heard is None else pulse.heard + late
+                pulse.answered = None if pulse.answered is None else pulse.answered + late
+        return now
+
     def _pulse(self, worker_id: str) -> Pulse:
         return self._pulses.setdefault(worker_id, Pulse())
 
@@ -138,7 +160,7 @@ class Liveness(Service):
         if worker is None:
             return
         pulse = self._pulse(worker_id)
-        pulse.answered = self._clock.seconds()
+        pulse.answered = self._now()
         pulse.failed = False
         if worker.classic:
             self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
@@ -150,6 +172,7 @@ class Liveness(Service):
         if worker is None or pulse.probing:
             return
         pulse.probing = True
+        pauses = self._pauses
 
         def succeeded(_: None) -> None:
             if self._pulses.get(worker_id) is pulse:
@@ -162,17 +185,23 @@ class Liveness(Service):
                 return  # the place was not free: nothing was learnt
             if not reason.check(SchedulerError):
                 self._log.failure("probing worker {worker_id} went wrong", reason, worker_id=worker_id)
-            if self._pulses.get(worker_id) is pulse:
-                pulse.failed = True
-                self._settle(worker_id)
+            if self._pulses.get(worker_id) is not pulse:
+                return
+            self._now()
+            if self._pauses != pauses:
+                self._probe_now(worker_id)  # its time ran out while nobody here could hear the answer
+                return
+            pulse.failed = True
+            self._settle(worker_id)
 
         self._probe(worker).addCallbacks(succeeded, failed)
 
     def _look(self) -> None:
-        now = self._clock.seconds()
+        now = self._now()
+        self._due = now + self.lease / LOOKS_PER_LEASE
         for worker in self._ledger.registry.workers():
             self._settle(worker.id)
-            if wants_probe(self._pulse(worker.id), now, self.lease):
+            if wants_probe(self._pulse(worker.id), not worker.classic, now, self.lease):
                 self._probe_now(worker.id)
 
     def _settle(self, worker_id: str) -> None:
@@ -180,7 +209,7 @@ class Liveness(Service):
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is None:
             return
-        state = judge(self._pulse(worker_id), not worker.classic, self._clock.seconds(), self.lease)
+        state = judge(self._pulse(worker_id), not worker.classic, self._now(), self.lease)
         if state is worker.state:
             return
         self._log.info(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -44,7 +45,13 @@ class JudgeTests(SynchronousTestCase):
             (Pulse(answered=99.0, failed=True), True),
             (Pulse(answered=1.0, probing=True), False),
         ):
-            self.assertIs(wants_probe(pulse, 100.0, LEASE), due, pulse)
+            self.assertIs(wants_probe(pulse, False, 100.0, LEASE), due, pulse)
+            self.assertIs(wants_probe(evolve(pulse, heard=70.0), True, 100.0, LEASE), due, pulse)
+
+    def test_the_silent_are_not_probed(self) -> None:
+        """A worker whose heartbeats are missing is not probed: it would not be online for that."""
+        for heard in (None, 69.0):
+            self.assertFalse(wants_probe(Pulse(heard=heard, answered=1.0, failed=True), True, 100.0, LEASE))
 
 
 class LivenessTests(SynchronousTestCase):
@@ -144,8 +151,63 @@ class LivenessTests(SynchronousTestCase):
     def test_probed_while_idle(self) -> None:
         """A worker nobody calls is probed about every half lease, one probe at a time."""
         self.go_online()
-        self.clock.pump([LEASE / 6] * 12)
+        for _ in range(12):
+            self.clock.advance(LEASE / 6)
+            self.liveness.heard("w-1")
         self.assertEqual(len(self.probes), 1)
+
+    def test_known_from_before(self) -> None:
+        """A worker that the scheduler knows from before its restart is online one heartbeat and one answer later."""
+        self.assertEqual(self.probes, [])
+        self.liveness.heard("w-1")
+        self.liveness.heard("w-1")
+        self.probes.pop().callback(None)
+        self.assertIs(self.state(), ONLINE)
+
+    def test_heard_again(self) -> None:
+        """A worker that could not be called is probed as soon as it calls, not at the next look."""
+        self.go_online()
+        self.liveness.observe("w-1", _failed(Unreachable("w-1"))).addErrback(lambda _: None)
+        self.probes.pop().errback(Unreachable("w-1"))
+        self.liveness.heard("w-1")
+        self.probes.pop().callback(None)
+        self.assertIs(self.state(), ONLINE)
+
+    def test_this_process_was_stopped(self) -> None:
+        """After a pause of this process a worker has its lease, or what was left of it, to be heard again."""
+        self.go_online()
+        self.ledger.update_job(a_job())
+        self.clock.advance(LEASE / 6)
+        self.clock.advance(10 * LEASE)
+        self.assertIs(self.state(), ONLINE)
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+        for _ in range(5):
+            self.clock.advance(LEASE / 6)
+            for probe in self.probes:
+                probe.callback(None)
+            self.probes.clear()
+        self.assertIs(self.state(), UNREACHABLE)
+
+    def test_what_is_first_after_a_pause(self) -> None:
+        """That holds too when something else than the look is the first thing that happens."""
+        self.go_online()
+        self.ledger.update_worker(a_worker("w-2", state=UNREACHABLE))
+        self.liveness.registered("w-2")
+        self.clock.rightNow += 10 * LEASE
+        self.liveness.observe("w-1", _failed(NotFound("job", "j-1"))).addErrback(lambda _: None)
+        self.assertIs(self.state(), ONLINE)
+        self.clock.advance(0)
+        self.assertIs(self.state(), ONLINE)
+
+    def test_a_probe_that_was_under_way_in_a_pause(self) -> None:
+        """A probe whose time ran out while this process was stopped proves nothing, and is made again."""
+        self.go_online()
+        self.clock.pump([LEASE / 6] * 3)
+        self.clock.rightNow += 10 * LEASE
+        self.probes.pop().errback(Unreachable("w-1"))
+        self.assertIs(self.state(), ONLINE)
+        self.probes.pop().errback(Unreachable("w-1"))
+        self.assertIs(self.state(), UNREACHABLE)
 
     def test_an_old_probe_says_nothing_of_the_new_process(self) -> None:
         """The failure of a probe sent before the worker registered anew is ignored."""
