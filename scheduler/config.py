@@ -22,6 +22,7 @@ from scheduler.configfile import (
     IPNetwork,
     Table,
     address,
+    byte_count,
     count,
     duration,
     file_path,
@@ -120,6 +121,8 @@ class WorkerSettings:
     advertise_addr: Address | None
     #: Seconds the spool of an ended job is kept.
     keep_spool: float
+    #: Bytes of output of any job; ``None``: as the job says.
+    output_limit: int | None
 
 
 @frozen
@@ -249,6 +252,7 @@ def _worker(table: Table) -> WorkerSettings:
         allowed_commands=table.get("allowed_commands", list_of(text), ["*"]),
         advertise_addr=table.find("advertise_addr", address),
         keep_spool=table.get("keep_spool", duration("1s", "3650d"), "7d"),
+        output_limit=table.find("output_limit", byte_count),
     )
     table.done()
     return settings

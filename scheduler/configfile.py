@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import toml
 from attrs import frozen
 
-from scheduler import durations
+from scheduler import durations, sizes
 from scheduler.cluster.addresses import join_address, split_address
 from scheduler.errors import Invalid, SchedulerError
 from scheduler.model import LABEL_PATTERN, NAME_PATTERN
@@ -207,6 +207,17 @@ def duration(lowest: str, highest: str) -> Callable[[Table, Any], float]:
         return seconds
 
     return check
+
+
+def byte_count(_: Table, value: Any) -> int:
+    """A number of bytes, at least 1."""
+    try:
+        size = sizes.parse(value)
+    except ValueError:
+        size = 0
+    if not size:
+        raise Unfit(f"must be {sizes.ALLOWED}, at least 1")
+    return size
 
 
 def file_path(table: Table, value: Any) -> Path:

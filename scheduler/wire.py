@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sized
 from datetime import UTC, datetime
 from typing import Any
 
-from scheduler import durations
+from scheduler import durations, sizes
 from scheduler.errors import Invalid
 from scheduler.interfaces import JobPage, WorkerView
 from scheduler.model import DEFAULT_STOP_GRACE, LABEL_PATTERN, Job, JobSpec, Target, env_name_problem, error_text
@@ -169,6 +169,19 @@ class Fields:
             raise Invalid(name, f"{shown(value)} must be {durations.ALLOWED}, {limits}, at most 3650d")
         return seconds
 
+    def size(self, name: str) -> int | None:
+        """A number of bytes, at least 1; ``null`` is none."""
+        value = self.take(name, default=None)
+        if value is None:
+            return None
+        try:
+            size = sizes.parse(value)
+        except ValueError:
+            size = 0
+        if not size:
+            raise Invalid(name, f"{shown(value)} must be {sizes.ALLOWED}, at least 1")
+        return size
+
     def end(self) -> None:
         """``Invalid`` for the first field that nothing asked for."""
         for name in self._body:
@@ -216,6 +229,7 @@ def read_submit(body: Object) -> tuple[JobSpec, Target]:
         stop_grace=fields.duration("stop_grace", DEFAULT_STOP_GRACE, zero=True) or 0.0,
         labels=_labels("labels", fields.take("labels", dict, {})),
         merge_stderr=fields.take("merge_stderr", bool, False),
+        output_limit=fields.size("output_limit"),
     )
     fields.take("command", str, "")
     fields.end()
@@ -305,6 +319,7 @@ def job_json(job: Job) -> Object:
         "cwd": spec.cwd or None,
         "env": dict(spec.env),
         "labels": dict(spec.labels),
+        "output_limit": spec.output_limit,
         "created_by": job.created_by,
         "created_at": time_text(job.created_at),
         "started_at": time_text(job.started_at),

@@ -3,7 +3,7 @@
 The job has the pipe and not the file: ``echo x > /dev/stderr`` opens what is
 behind the descriptor anew and would truncate a file. When the file can't take
 more (a full disk, a quota) the read end is closed, so the job is told by EPIPE
-instead of being held up for ever.
+instead of being held up for ever. So it is when as much was moved as the job may write.
 """
 
 from __future__ import annotations
@@ -15,10 +15,33 @@ import os
 _AT_ONCE = 1 << 18
 
 
+class Allowance:
+    """Bytes that all pumps of a job together may still move."""
+
+    def __init__(self, limit: int | None) -> None:
+        """``None``: without end."""
+        self.limit = limit
+        self._moved = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left."""
+        return self.limit is not None and self._moved >= self.limit
+
+    def most(self, wanted: int) -> int:
+        """So much of ``wanted`` may be moved."""
+        return wanted if self.limit is None else min(wanted, self.limit - self._moved)
+
+    def spend(self, moved: int) -> None:
+        """So much was moved."""
+        self._moved += moved
+
+
 class Pump:
     """One pipe and its file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, allowance: Allowance) -> None:
+        self._allowance = allowance
         # Not O_APPEND: splice refuses that.
         self._file = os.open(path, os.O_WRONLY)
         #: ``write_end`` is for the job; close it here once the job has it. ``source`` is -1 once it is closed.
@@ -29,13 +52,15 @@ class Pump:
 
     def move(self, most: int = _AT_ONCE) -> int:
         """Move what the pipe holds now, ``most`` bytes at most; 0 when there was nothing, or will never be."""
+        moved = 0
         try:
-            moved = os.splice(self.source, self._file, most, flags=os.SPLICE_F_NONBLOCK)
+            if not self._allowance.spent:
+                moved = os.splice(self.source, self._file, self._allowance.most(most), flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
             return 0
         except OSError as error:
             self.error = os.strerror(error.errno or 0)
-            moved = 0
+        self._allowance.spend(moved)
         if not moved:
             self.close()
         return moved

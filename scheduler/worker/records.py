@@ -49,6 +49,7 @@ def spec_record(spec: JobSpec) -> Record:
         "stop_grace": spec.stop_grace,
         "labels": dict(spec.labels),
         "merge_stderr": spec.merge_stderr,
+        "output_limit": spec.output_limit,
     }
 
 

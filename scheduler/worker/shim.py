@@ -9,8 +9,8 @@ The shim is a subreaper. What the job leaves behind, however often it forked and
 whatever sessions it made, becomes a child of the shim, so "no child is left" is
 all that has to be known to say that the tree is empty. TERM to the shim asks for
 the stop of the job; the mark ``stop`` in the spool says so to a shim that is not
-there yet. From the end of the main process, a stop or the timeout on, there is
-one course: TERM to everybody, the grace, KILL to everybody again and again until
+there yet. From the end of the main process, a stop, the timeout or too much output
+on, there is one course: TERM to everybody, the grace, KILL to everybody again and again until
 nobody is left; then the pipes are emptied and the exit record is written.
 """
 
@@ -26,7 +26,7 @@ import traceback
 from typing import Any, NoReturn
 
 from scheduler.worker import proctree
-from scheduler.worker.pump import Pump
+from scheduler.worker.pump import Allowance, Pump
 from scheduler.worker.spool import Record, Spool, boot_id, exit_record
 
 #: Seconds from the first KILL until what is still there is reported as left over.
@@ -103,12 +103,14 @@ class _Job:
         self._record = record
         self._signals = signals
         self._timeout: float | None = record["spec"]["timeout"]
+        # The limit is not there in a spool of an older format.
+        self._allowance = Allowance(record.get("output_limit"))
         self._pumps: dict[str, Pump] = {}
         self._poll = select.poll()
         self._poll.register(signals, select.POLLIN)
         self._wait_status: int | None = None
         self._children = True
-        #: Who ended it: ``""`` itself, ``"stopped"``, ``"timed_out"``.
+        #: Who ended it: ``""`` itself, ``"stopped"``, ``"timed_out"``, ``"limited"``.
         self._ended_by = ""
         self._stop_asked = spool.stop_asked()
         self._tree = "exited"
@@ -124,7 +126,7 @@ class _Job:
         if self._stop_asked:
             return exit_record("stopped", "stopped before it was started", time.time())
         names = ["stdout"] if self._record["spec"]["merge_stderr"] else ["stdout", "stderr"]
-        self._pumps = {name: Pump(self._spool.output(name)) for name in names}
+        self._pumps = {name: Pump(self._spool.output(name), self._allowance) for name in names}
         stdin = os.open(self._spool.stdin if self._record["stdin"] else os.devnull, os.O_RDONLY)
         out, err = self._pumps[names[0]].write_end, self._pumps[names[-1]].write_end
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, out, err))]
@@ -198,6 +200,11 @@ class _Job:
             pump.move()
             if pump.source < 0:
                 self._poll.unregister(fd)
+        if self._allowance.spent:
+            for pump in self._pumps.values():
+                if pump.source >= 0:
+                    self._poll.unregister(pump.source)
+                    pump.close()
 
     def _reap(self) -> None:
         try:
@@ -217,6 +224,8 @@ class _Job:
                 self._ended_by = "stopped"
             elif self._deadline is not None and now >= self._deadline:
                 self._ended_by = "timed_out"
+            elif self._allowance.spent:
+                self._ended_by = "limited"
         if not self._children or (self._wait_status is None and not self._ended_by):
             return
         if self._kill_at is None:
@@ -243,7 +252,14 @@ class _Job:
     def _exit_record(self) -> Record:
         code = None if self._wait_status is None else os.waitstatus_to_exitcode(self._wait_status)
         number = -code if code is not None and code < 0 else None
-        if self._ended_by == "timed_out":
+        state = self._ended_by or ("failed" if code else "succeeded")
+        problems = [f"{name}: {pump.error}" for name, pump in self._pumps.items() if pump.error]
+        if self._allowance.spent:
+            limit = f"output limit of {self._allowance.limit} bytes reached"
+            problems.append(limit)
+        if self._allowance.spent and self._ended_by in ("", "limited"):
+            state, reason = "failed", limit
+        elif self._ended_by == "timed_out":
             reason = f"timed out after {self._timeout:.12g} s"
         elif code is None:
             reason = "could not be killed"
@@ -254,7 +270,7 @@ class _Job:
         else:
             reason = self._ended_by
         return exit_record(
-            state=self._ended_by or ("failed" if code else "succeeded"),
+            state=state,
             reason=reason,
             finished_at=time.time(),
             sizes=self._spool.sizes(),
@@ -263,7 +279,7 @@ class _Job:
             started_at=self.started_at,
             tree=self._tree,
             leftover=self._leftover,
-            output_error="; ".join(f"{name}: {pump.error}" for name, pump in self._pumps.items() if pump.error),
+            output_error="; ".join(problems),
         )
 
 

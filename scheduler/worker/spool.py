@@ -34,8 +34,9 @@ from typing import Any, NamedTuple
 
 from scheduler import failpoints
 
-#: Of all records; a reader refuses what it does not know.
-FORMAT = 1
+#: Of all records that are written; and those that are read: in the first there is no output limit.
+FORMAT = 2
+_READABLE = (1, 2)
 
 #: Bytes taken for the exit record beforehand, so that a full disk still gets one.
 RECORD_ROOM = 16384
@@ -255,6 +256,6 @@ def _read(path: str) -> Record | None:
             record: Mapping[str, Any] = json.load(file)
     except FileNotFoundError:
         return None
-    if record.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {record.get('format')!r}, known is {FORMAT}")
+    if record.get("format") not in _READABLE:
+        raise ValueError(f"{path}: format {record.get('format')!r}, known are {_READABLE}")
     return dict(record)

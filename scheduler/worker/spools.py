@@ -60,13 +60,21 @@ class Spools:
     _log = Logger()
 
     def __init__(
-        self, folder: str, used: UsedIds, policy: Policy, launcher: Launcher, wall_time: Callable[[], float]
+        self,
+        folder: str,
+        used: UsedIds,
+        policy: Policy,
+        launcher: Launcher,
+        wall_time: Callable[[], float],
+        output_limit: int | None,
     ) -> None:
+        """``output_limit``: bytes that no job may write more of, whatever its own limit."""
         self._folder = folder
         self._used = used
         self._policy = policy
         self._launcher = launcher
         self._wall_time = wall_time
+        self._output_limit = output_limit
 
     def spool(self, job_id: str) -> Spool:
         """The spool of a job, whether it exists or not; ``NotFound`` for an id that is none."""
@@ -129,6 +137,7 @@ class Spools:
                 raise NotRunnable(f"cwd {spec.cwd!r}: must be an absolute path")
         except NotRunnable as error:
             refused = exit_record(JobState.FAILED.value, str(error), self._wall_time())
+        limits = [limit for limit in (spec.output_limit, self._output_limit) if limit is not None]
         record: Record = {
             "id": job_id,
             "created_at": created_at,
@@ -138,6 +147,7 @@ class Spools:
             "env": env,
             "cwd": spec.cwd or spool.work,
             "stdin": spec.stdin is not None,
+            "output_limit": min(limits, default=None),
         }
         making = self._beside(job_id, _MAKING)
         shutil.rmtree(making, ignore_errors=True)  # of a start that failed and could not even clear up

@@ -47,7 +47,7 @@ def makeService(options: Options) -> IService:
     policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands)
     launcher = Launcher(str(state.path / "shims.log"))
     used = UsedIds(str(state.path / "used-ids"))
-    spools = Spools(str(state.path / "jobs"), used, policy, launcher, time.time)
+    spools = Spools(str(state.path / "jobs"), used, policy, launcher, time.time, settings.output_limit)
     pool = Pool(reactor, "spools", SPOOL_THREADS)
     watch = OutputWatch(reactor)
     jobs = JobRunner(reactor, pool, spools, watch, time.time, settings.keep_spool)

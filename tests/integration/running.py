@@ -68,7 +68,13 @@ def wall_time() -> float:
 class Running:
     """One life of a worker's job runner."""
 
-    def __init__(self, state_dir: str, keep_spool: float = DAY, wall_time: Callable[[], float] = wall_time) -> None:
+    def __init__(
+        self,
+        state_dir: str,
+        keep_spool: float = DAY,
+        wall_time: Callable[[], float] = wall_time,
+        output_limit: int | None = None,
+    ) -> None:
         policy = Policy(scripts_dir=os.path.join(state_dir, "scripts"), scripts_only=False, allowed_commands=("*",))
         self.jobs_dir = os.path.join(state_dir, "jobs")
         self.log = os.path.join(state_dir, "shims.log")
@@ -76,7 +82,7 @@ class Running:
         self.launcher = Launcher(self.log)
         self.watch = OutputWatch(reactor)
         self.used = UsedIds(os.path.join(state_dir, "used-ids"))
-        self.spools = Spools(self.jobs_dir, self.used, policy, self.launcher, wall_time)
+        self.spools = Spools(self.jobs_dir, self.used, policy, self.launcher, wall_time, output_limit)
         self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, keep_spool)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False

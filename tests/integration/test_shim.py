@@ -255,6 +255,84 @@ class OutputTests(RunningCase):
         self.assertEqual(status.state, JobState.STOPPED)
 
 
+class LimitTests(RunningCase):
+    """A job that may write so much and no more."""
+
+    def check(self, status: JobStatus, limit: int) -> None:
+        reason = f"output limit of {limit} bytes reached"
+        self.assertEqual((status.state, status.reason, status.output_error), (JobState.FAILED, reason, reason))
+        self.assertEqual(status.stdout_bytes + status.stderr_bytes, limit)
+        self.assertEqual(status.stdout_bytes, len(self.worker.output(status.job_id)))
+        self.assertEqual(status.stderr_bytes, len(self.worker.output(status.job_id, Stream.STDERR)))
+
+    async def test_limit(self) -> None:
+        """A job that writes too much is ended, and every byte up to the limit is kept."""
+        status = await self.worker.run("sh", "-c", "exec yes", output_limit=100_001)
+        self.check(status, 100_001)
+        self.assertEqual(self.worker.output(status.job_id), b"y\n" * 50_000 + b"y")
+
+    async def test_both_streams(self) -> None:
+        """Both streams count together, whoever writes."""
+        status = await self.worker.run("sh", "-c", "yes & yes >&2 & sleep 600", output_limit=1_000_000)
+        self.check(status, 1_000_000)
+
+    async def test_whole_tree(self) -> None:
+        """What ignores TERM is killed after the grace, wherever it went."""
+        wait = "import time\nwhile not os.path.exists('told'): time.sleep(0.02)\n"
+        source = stubborn(main=wait + "os.write(1, b'x' * 999)\nwhile True: signal.pause()")
+        job = await self.worker.start(sys.executable, "-c", source, output_limit=500)
+        pids = [int(line) for line in await self.worker.lines(job, 2)]
+        self.worker.tell(job)
+        status = await self.worker.ended(job)
+        self.check(status, 500)
+        self.assertEqual((status.tree, status.signal), ("killed", "SIGKILL"))
+        self.assertTrue(all(map(is_gone, pids)), pids)
+
+    async def test_at_the_end(self) -> None:
+        """A job that had ended by itself when its last output was moved has reached its limit all the same."""
+        source = "import os, signal; os.kill(os.getppid(), signal.SIGSTOP); os.write(1, b'x' * 9000); os._exit(0)"
+        job = await self.worker.start(sys.executable, "-c", source, output_limit=8000)
+        await gone(self.worker.spool(job).read_start()["pid"])
+        os.kill(self.worker.shim(job).pid, signal.SIGCONT)
+        status = await self.worker.ended(job)
+        self.check(status, 8000)
+        self.assertEqual(status.exit_code, 0)
+
+    async def test_below(self) -> None:
+        """A job that stays below ends as it likes."""
+        status = await self.worker.run("sh", "-c", "echo 12345; exit 4", output_limit=7)
+        self.assertEqual((status.reason, status.output_error, status.stdout_bytes), ("exit status 4", "", 6))
+
+    async def test_stopped_before(self) -> None:
+        """A job that was stopped and reaches its limit in its grace is stopped, and says that output was cut."""
+        source = "trap 'while :; do echo more; done' TERM; echo up; while :; do sleep 0.01; done"
+        job = await self.worker.start("bash", "-c", source, output_limit=1000)
+        await self.worker.lines(job, 1)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual(status.state, JobState.STOPPED)
+        self.assertEqual((status.stdout_bytes, status.output_error), (1000, "output limit of 1000 bytes reached"))
+
+    async def test_cap(self) -> None:
+        """The worker's own limit holds for all jobs; one of a job that is lower holds for that."""
+        await self.worker.drop()
+        self.worker = await self.next_life(output_limit=5000)
+        for own, limit in ((None, 5000), (9000, 5000), (600, 600)):
+            status = await self.worker.run("yes", output_limit=own)
+            self.check(status, limit)
+            (report,) = self.worker.runner.describe([status.job_id])
+            self.assertEqual(report.spec.output_limit, own)
+
+    async def test_without_a_worker(self) -> None:
+        """The limit holds while there is no worker."""
+        job = await self.worker.start("sh", "-c", f"{UNTIL_TOLD.removesuffix('; exit 3')}; exec yes", output_limit=3000)
+        shim = self.worker.shim(job).pid
+        await self.worker.drop()
+        self.worker.tell(job)
+        await gone(shim)
+        self.worker = await self.next_life()
+        self.check(self.worker.runner.query(job), 3000)
+
+
 class FullDiskTests(RunningCase):
     """A disk with no room left."""
 

@@ -248,6 +248,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.allowed_commands, ("*",))
         self.assertIsNone(settings.advertise_addr)
         self.assertEqual(settings.keep_spool, 7 * 86400)
+        self.assertIsNone(settings.output_limit)
 
     def test_sample(self) -> None:
         """The file in etc/ is the defaults, spelled out."""
@@ -256,7 +257,8 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(sample.grpc_server, default.grpc_server)
         self.assertEqual(sample.scheduler, default.scheduler)
         self.assertEqual(sample.worker.scripts_dir, ETC / "scripts")
-        for name in ("name", "labels", "slots", "scripts_only", "allowed_commands", "advertise_addr", "keep_spool"):
+        names = ["name", "labels", "slots", "scripts_only", "allowed_commands", "advertise_addr"]
+        for name in (*names, "keep_spool", "output_limit"):
             self.assertEqual(getattr(sample.worker, name), getattr(default.worker, name), name)
 
     def test_every_key(self) -> None:
@@ -274,6 +276,7 @@ class WorkerFileTests(ConfigCase):
             allowed_commands = ["bash", "/usr/bin/make"]
             advertise_addr = "box.example.com:30000"
             keep_spool = 3600
+            output_limit = "1.5MB"
             """
         ).worker
         self.assertEqual(settings.name, "w1")
@@ -284,6 +287,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.allowed_commands, ("bash", "/usr/bin/make"))
         self.assertEqual(str(settings.advertise_addr), "box.example.com:30000")
         self.assertEqual(settings.keep_spool, 3600)
+        self.assertEqual(settings.output_limit, 1_500_000)
 
     def test_unreachable_worker(self) -> None:
         """A worker on loopback whose scheduler is elsewhere could never be called, so it refuses."""
@@ -388,6 +392,8 @@ class MistakeTests(ConfigCase):
             '[worker]\nallowed_commands = ["a\\u0000"]': "none of them a control character",
             '[worker]\nscripts_dir = ["x"]': "must be a string",
             '[worker]\nkeep_spool = "0s"': "from 1s to 3650d",
+            "[worker]\noutput_limit = 0": "a size like 100MB, 50GB or 4GiB, at least 1",
+            '[worker]\noutput_limit = "10%"': "a size like 100MB, 50GB or 4GiB, at least 1",
             '[worker]\nadvertise_addr = "0.0.0.0:0"': "the port from 1 to 65535",
             '[scheduler]\naddr = "127.0.0.1:0"': "the port from 1 to 65535",
         }.items():

@@ -86,6 +86,7 @@ class SubmitTests(SynchronousTestCase):
                 stop_grace=0,
                 labels={"ci": "42"},
                 merge_stderr=True,
+                output_limit="1.5MB",
             )
         )
         self.assertEqual(target, Target(selector={"gpu": "yes", "zone.example/a": ""}))
@@ -102,6 +103,7 @@ class SubmitTests(SynchronousTestCase):
                 stop_grace=0.0,
                 labels={"ci": "42"},
                 merge_stderr=True,
+                output_limit=1_500_000,
             ),
         )
 
@@ -178,6 +180,13 @@ class SubmitTests(SynchronousTestCase):
         """A label that could not be asked for is refused."""
         for name in ("", "a=b", "a b", "-a", "a" * 254):
             self.refused("labels", body(labels={name: "x"}))
+
+    def test_sizes(self) -> None:
+        """Bytes or a size; null is none; a limit of nothing is no limit."""
+        for given_, size in ((1, 1), ("100MB", 100_000_000), ("4KiB", 4096), (None, None)):
+            self.assertEqual(wire.read_submit(body(output_limit=given_))[0].output_limit, size)
+        for wrong in (0, -1, True, 1.5, "10%", "0MB", "much", [], 2**61):
+            self.refused("output_limit", body(output_limit=wrong))
 
     def test_durations(self) -> None:
         """Durations or seconds; a timeout of nothing is no timeout; null is none."""
@@ -282,6 +291,7 @@ class WriteTests(SynchronousTestCase):
                 "cwd": None,
                 "env": {},
                 "labels": {"x": "y"},
+                "output_limit": None,
                 "created_by": None,
                 "created_at": "2023-11-14T22:13:20.250000Z",
                 "started_at": None,

@@ -1,11 +1,11 @@
-"""The pump's own promise: emptying a pipe comes to an end."""
+"""The pump's own promises: emptying a pipe comes to an end, and no more is moved than is allowed."""
 
 import fcntl
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.worker.pump import Pump
+from scheduler.worker.pump import Allowance, Pump
 
 
 class FilledAgain(Pump):
@@ -21,10 +21,10 @@ class FilledAgain(Pump):
 class DrainTests(SynchronousTestCase):
     """The end of a job's output."""
 
-    def pump(self, kind: type[Pump]) -> Pump:
+    def pump(self, kind: type[Pump] = Pump, allowance: Allowance | None = None) -> Pump:
         path = self.mktemp()
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
-        pump = kind(path)
+        pump = kind(path, allowance or Allowance(None))
         self.addCleanup(os.close, pump.write_end)
         self.path = path
         return pump
@@ -47,3 +47,18 @@ class DrainTests(SynchronousTestCase):
             self.assertEqual((file.read(), pump.error), (b"abcdef", ""))
         with self.assertRaises(BrokenPipeError):
             os.write(pump.write_end, b"g")
+
+    def test_allowance(self) -> None:
+        """Two pumps move as many bytes as both together may, to the last, and then close their pipes."""
+        allowance = Allowance(5)
+        first, second = self.pump(allowance=allowance), self.pump(allowance=allowance)
+        os.write(first.write_end, b"abc")
+        os.write(second.write_end, b"defg")
+        self.assertEqual((first.move(), allowance.spent), (3, False))
+        self.assertEqual((second.move(), allowance.spent), (2, True))
+        self.assertEqual((second.move(), second.source), (0, -1))
+        os.write(first.write_end, b"h")
+        first.drain()
+        self.assertEqual((first.source, first.error), (-1, ""))
+        with open(self.path, "rb") as file:
+            self.assertEqual(file.read(), b"de")

@@ -36,5 +36,5 @@ class ExitRecordTests(SynchronousTestCase):
     def test_unknown_format(self) -> None:
         """A record of another format is refused, not guessed at."""
         with open(self.spool.exit, "w", encoding="utf-8") as file:
-            file.write('{"format": 2, "state": "succeeded"}')
+            file.write('{"format": 3, "state": "succeeded"}')
         self.assertRaises(ValueError, self.spool.read_exit)
