@@ -193,6 +193,8 @@ def _one_reader(case: Case, reads: Sequence[Event]) -> Iterator[Violation]:
         expected = load_job.output(*case.seeds[job])[offset:reached]
         if hashlib.sha256(expected).hexdigest() != read.sha256:
             yield Violation("P3", f"bytes {offset} to {reached} are not the job's", job, (read.number,))
+        if read.error is not None:
+            yield Violation("P3", f"read to {reached}, and then {read.error}", job, (read.number,))
         if read.end:
             whole = _whole(case, job) if job not in case.spools else case.spools[job].size
             if whole is not None and whole != reached:
@@ -252,6 +254,8 @@ def _against_evidence(case: Case, job: str, sight: Event) -> Iterator[Violation]
         yield wrong("succeeded without an exit code")
     if code is None and state == "failed" and runs and (ends or signal is None):
         yield wrong(f"failed ({reason}), but the job ran" + (f" and exited with {ends.pop()}" if ends else ""))
+    if state == "failed" and signal is not None and job not in case.destroyed:
+        yield wrong(f"ended by {signal}, and nobody sent that")
     if state != "succeeded" and not reason:
         yield wrong(f"{state} without a reason")
     if state == "stopped" and job not in case.stops:

@@ -26,12 +26,12 @@ class Event:
 
     ``op`` is one of
 
-    - ``start``: ``ticket`` (the client's own name for what it wants run, once), ``key``, ``seed``, ``lines``,
-      ``status`` and ``job`` as answered; without ``status`` there was no answer
+    - ``start``: ``ticket`` (the client's own name for what it wants run, once), ``worker`` if one was named, ``key``,
+      ``seed``, ``lines``, ``status`` and ``job`` as answered; without ``status`` there was no answer
     - ``see``: ``job`` was looked at, with ``status`` 200 and ``seen``, or 404; ``via`` says how
     - ``stop``: ``job``, ``status``
     - ``read``: ``reader`` got ``length`` bytes with that ``sha256`` of ``job``'s stdout at ``offset``; with ``end`` it
-      was told that this is all
+      was told that this is all, with ``error`` it gave up
     - ``fault``, ``heal``: ``what`` was done; ``jobs`` are those which the fault may have destroyed
     - ``agree``: all sides agreed after ``seconds``, or did not within ``limit`` and have ``differences``
     - ``last``: as ``see``, when everything was over
@@ -44,6 +44,7 @@ class Event:
     number: int = 0
     job: str | None = None
     ticket: str | None = None
+    worker: str | None = None
     key: str | None = None
     seed: int | None = None
     lines: int | None = None

@@ -228,6 +228,25 @@ class CheckerTests(SynchronousTestCase):
         self.story.add("stop", job="j", status=200)
         self.violations()
 
+    def test_nobody_killed_it(self) -> None:
+        """P4: a job was ended by a signal that no fault sent."""
+        self.story.start()
+        self.story.runs = [Run("t1", "j", 42)]
+        self.story.spool = evolve(self.story.spool, exit={"state": "failed", "exit_code": None, "signal": "SIGKILL"})
+        last = self.story.see("failed", "last", exit_code=None, signal="SIGKILL", reason="signal: killed")
+        self.violations(("P4", (last,)))
+        self.story.add("fault", what="kill -9 job", jobs=("j",))
+        self.violations()
+
+    def test_gave_up(self) -> None:
+        """P3: a reader can't come to the end."""
+        self.story.start()
+        self.story.read(0, 100)
+        self.story.see("failed", "last")
+        late = self.story.read(100, 0)
+        self.story.events[-1] = evolve(self.story.events[-1], error="no end")
+        self.violations(("P3", (late,)))
+
     def test_end_changes(self) -> None:
         """P4: one end first, and then another."""
         self.story.start()

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults import evidence, job
-from tests.faults.evidence import Run, Spool
+from tests.faults.evidence import Run
 from tests.faults.history import History, read
 
 

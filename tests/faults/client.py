@@ -1,0 +1,126 @@
+"""A client of the HTTP API for many threads: one connection for each request, which may fail at any point."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from attrs import frozen
+
+Document = Any
+
+#: How a request may fail without an answer: refused, reset, cut, too late, or the scheduler's address is not known.
+CUT = (OSError, http.client.HTTPException, ValueError)
+
+
+@frozen
+class Bytes:
+    """Some output, where it began, as the server said or as follows from what was asked."""
+
+    offset: int
+    data: bytes
+
+
+@frozen
+class End:
+    """The server said that this is all; of events, with the job."""
+
+    job: Document | None = None
+
+
+@frozen
+class Api:
+    """Of the scheduler that listens at ``address()``, ``host:port``."""
+
+    address: Callable[[], str]
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Document = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+    ) -> tuple[int, Document]:
+        """Status and document; one of ``CUT`` when there was no whole answer."""
+        connection = http.client.HTTPConnection(self.address(), timeout=timeout)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), dict(headers or {}))
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+        finally:
+            connection.close()
+
+    def get(self, path: str, timeout: float = 30.0) -> Document:
+        """A document; ``None`` when there is no answer, or another than 200."""
+        try:
+            status, document = self.call("GET", path, timeout=timeout)
+        except CUT:
+            return None
+        return document if status == 200 else None
+
+    def worker_states(self) -> dict[str, str]:
+        """``online`` or ``unreachable``, by name; of a scheduler that does not answer, nothing."""
+        document = self.get("/v1/workers", timeout=5)
+        return {worker["name"]: worker["state"] for worker in document["workers"]} if document else {}
+
+    def jobs(self) -> dict[str, Document] | None:
+        """All jobs by id; ``None``: the scheduler does not answer."""
+        found: dict[str, Document] = {}
+        cursor = ""
+        while True:
+            page = self.get(f"/v1/jobs?limit=1000{cursor}")
+            if page is None:
+                return None
+            found |= {job["id"]: job for job in page["jobs"]}
+            if not page["next"]:
+                return found
+            cursor = f"&cursor={page['next']}"
+
+    def follow(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End]:
+        """A job's stdout from there on as a raw body; without ``End`` it was cut, or is one of ``CUT``."""
+        connection = http.client.HTTPConnection(self.address(), timeout=timeout)
+        try:
+            connection.request("GET", f"/v1/jobs/{job}/output?follow=1&offset={offset}")
+            answer = connection.getresponse()
+            if answer.status != 200:
+                return
+            while data := answer.read1(65536):
+                yield Bytes(offset, data)
+                offset += len(data)
+            yield End()
+        finally:
+            connection.close()
+
+    def events(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End]:
+        """The same as events, which say themselves where they are; stderr is left out."""
+        connection = http.client.HTTPConnection(self.address(), timeout=timeout)
+        try:
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": f"{offset},0"}
+            connection.request("GET", f"/v1/jobs/{job}/output", headers=headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                return
+            fields: dict[str, str] = {}
+            while line := answer.readline().decode():
+                if line != "\n":
+                    name, _, value = line.rstrip("\n").partition(":")
+                    fields[name] = value.removeprefix(" ")
+                    continue
+                kind, data = fields.get("event"), fields.get("data")
+                fields = {}
+                if kind == "stdout" and data is not None:
+                    event = json.loads(data)
+                    text = event["text"].encode() if "text" in event else base64.b64decode(event["base64"])
+                    yield Bytes(event["offset"], text)
+                elif kind == "end" and data is not None:
+                    yield End(json.loads(data))
+                    return
+                elif kind == "resume":
+                    return
+        finally:
+            connection.close()

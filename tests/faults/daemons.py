@@ -1,0 +1,260 @@
+"""The real daemons, and what can be done to their processes.
+
+Each is a ``twistd`` of the installed package in a session of its own, with its
+configuration, state and log in a folder of its own. This process is the
+subreaper of all of them, so that what is orphaned comes back here and none of it
+outlives the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.faults.client import Api
+
+BIN = Path(sys.executable).parent
+
+#: Seconds: of all that should take no time at all, on a machine that is busy with other things.
+PATIENCE = 60.0
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Broken(Exception):
+    """The harness can't go on: a daemon does not start, or something does not come about."""
+
+
+def wait_until(ready: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.02) -> float:
+    """Seconds until that came true; ``Broken`` if it does not in time."""
+    began = time.monotonic()
+    while not ready():
+        if time.monotonic() - began > seconds:
+            raise Broken(f"{what}: not within {seconds:g} s")
+        time.sleep(pause)
+    return time.monotonic() - began
+
+
+class Daemon:
+    """One ``twistd scheduler`` or ``twistd worker``."""
+
+    def __init__(self, program: str, name: str, folder: Path, config: str, prefix: Sequence[str] = ()) -> None:
+        """``config`` is TOML; ``prefix`` is put before the command (``ip netns exec ...``)."""
+        folder.mkdir(parents=True)
+        self.program = program
+        self.name = name
+        self.folder = folder
+        self.state = folder / "state"
+        self.file = folder / f"{program}.toml"
+        self.file.write_text(f'state_dir = "state"\n{config}')
+        self.log = folder / "log"
+        #: Added to the environment at each start.
+        self.environment: dict[str, str] = {}
+        self._prefix = tuple(prefix)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self, *options: str) -> list[str]:
+        """What is run; ``options`` are twistd's."""
+        return [*self._prefix, str(BIN / "twistd"), *options, self.program, "-c", str(self.file)]
+
+    def start(self, environment: Mapping[str, str] | None = None, wait: bool = True) -> float:
+        """Start it; seconds until it listens."""
+        (self.state / "endpoints.json").unlink(missing_ok=True)  # what a killed one left would seem to listen
+        (self.folder / "twistd.pid").unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command("-n"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=os.environ | self.environment | (environment or {}),
+                start_new_session=True,
+            )
+        return wait_until(self.listens, f"{self.name} listens") if wait else 0.0
+
+    def listens(self) -> bool:
+        """``Broken`` if it has ended instead."""
+        if not self.alive():
+            raise Broken(f"{self.name} ended; the end of {self.log}:\n{self.log_tail()}")
+        return (self.state / "endpoints.json").exists()
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """Where each server really listens."""
+        found: dict[str, str] = json.loads((self.state / "endpoints.json").read_text())
+        return found
+
+    def keep_ports(self) -> None:
+        """Listen at the same ports when started again."""
+        text = self.file.read_text()
+        for table, server in (("grpc_server", "grpc"), ("http_server", "http")):
+            if address := self.endpoints.get(server):
+                text = text.replace(f'[{table}]\naddr = "127.0.0.1:0"', f'[{table}]\naddr = "{address}"')
+        self.file.write_text(text)
+
+    @property
+    def pid(self) -> int:
+        """Of the process that serves."""
+        assert self._process is not None
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether it has not ended; one that has is reaped."""
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: int) -> None:
+        """To it alone, not to its children."""
+        os.kill(self.pid, number)
+
+    def kill(self, number: int = signal.SIGKILL, seconds: float = PATIENCE) -> float:
+        """Send a signal and wait for the end; how long that took."""
+        began = time.monotonic()
+        if self.alive():
+            self.send(number)
+            self.wait(seconds)
+        return time.monotonic() - began
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """Its exit status, once it has ended; ``Broken``."""
+        assert self._process is not None
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Broken(f"{self.name} does not end within {seconds:g} s") from None
+
+    def log_tail(self) -> str:
+        """What it said last."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
+
+
+class Cluster:
+    """A scheduler and its workers, ``w1`` and so on."""
+
+    def __init__(self, folder: Path, lease: float = 3.0, more: str = "") -> None:
+        """``lease`` in seconds; ``more`` is added to the scheduler's TOML."""
+        self.folder = folder
+        self.lease = lease
+        config = (
+            '[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n'
+            f'[cluster]\nlease = "{lease:g}s"\n{more}'
+        )
+        self.scheduler = Daemon("scheduler", "scheduler", folder / "scheduler", config)
+        self.workers: list[Daemon] = []
+        self.api = Api(lambda: self.scheduler.endpoints["http"])
+
+    def start(self, workers: int) -> None:
+        """Start all; returns when every worker is online."""
+        self.scheduler.start()
+        self.scheduler.keep_ports()
+        for _ in range(workers):
+            self.add_worker().start()
+            self.workers[-1].keep_ports()
+        self.wait_online()
+
+    def add_worker(self, more: str = "", prefix: Sequence[str] = (), grpc: str = 'addr = "127.0.0.1:0"') -> Daemon:
+        """One more, not started; ``more`` is added to its table ``worker``."""
+        name = f"w{len(self.workers) + 1}"
+        config = (
+            f'[grpc_server]\n{grpc}\n[scheduler]\naddr = "{self.scheduler.endpoints["grpc"]}"\n'
+            f'[worker]\nname = "{name}"\nslots = 200\n{more}'
+        )
+        self.workers.append(Daemon("worker", name, self.folder / name, config, prefix))
+        return self.workers[-1]
+
+    def wait_online(self, seconds: float = PATIENCE) -> float:
+        """Until every worker is online; how long it took."""
+        return wait_until(self.online, "all workers are online", seconds)
+
+    def online(self) -> bool:
+        """Whether every worker is."""
+        names = {worker.name for worker in self.workers}
+        return {name for name, state in self.api.worker_states().items() if state == "online"} >= names
+
+    def serving(self) -> bool:
+        """Whether the scheduler answers."""
+        return self.api.get("/v1/jobs?limit=1") is not None
+
+    @property
+    def daemons(self) -> list[Daemon]:
+        return [self.scheduler, *self.workers]
+
+    def end(self) -> None:
+        """End them, by force; their jobs go with ``end_children``."""
+        for daemon in reversed(self.daemons):
+            with contextlib.suppress(ProcessLookupError, AssertionError):
+                daemon.send(signal.SIGCONT)
+            with contextlib.suppress(AssertionError):
+                daemon.kill()
+
+
+# -- processes
+
+
+def become_subreaper() -> None:
+    """What is orphaned below becomes a child of this process."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children(parent: int) -> Iterator[int]:
+    """Processes whose parent that is now, zombies among them."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if f"\nPPid:\t{parent}\n" in status.read_text():
+                yield int(status.parent.name)
+
+
+def tree(root: int) -> set[int]:
+    """All that descend from that process."""
+    found: set[int] = set()
+    for child in children(root):
+        found |= {child} | tree(child)
+    return found
+
+
+def alive(pid: int) -> bool:
+    """There, and no zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def zygote_of(worker: Daemon) -> int | None:
+    """The process that forks its shims."""
+    for pid in children(worker.pid):
+        with contextlib.suppress(OSError):
+            if b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return None
+
+
+def reap_orphans(keep: Sequence[Daemon]) -> None:
+    """Collect orphans that have ended; the daemons are left to their own ``wait``."""
+    mine = {daemon.pid for daemon in keep if daemon.alive()}
+    for pid in children(os.getpid()):
+        if pid not in mine and not alive(pid):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def end_children(seconds: float = PATIENCE) -> None:
+    """Kill and reap whatever is left of this process's children, and theirs as they come here; ``Broken``."""
+    deadline = time.monotonic() + seconds
+    while left := set(children(os.getpid())):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if time.monotonic() > deadline:
+            raise Broken(f"can't end {left}")
+        time.sleep(0.01)

@@ -1,0 +1,65 @@
+"""kill -9 of a worker with live jobs, which are taken back whole when it returns, at once or late."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+from tests.faults.client import CUT
+from tests.faults.daemons import Daemon, wait_until
+from tests.faults.load import Mix
+from tests.faults.run import Run
+
+#: Live jobs on the worker, and seconds from its start until all are taken back.
+LIVE = 20
+TAKEN_BACK = 2.0
+
+#: Seconds the worker is away, in turn.
+AWAY = (0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 60.0)
+
+
+class Experiment:
+    number = 3
+    name = "kill-worker"
+    rounds = 50
+    quick_rounds = 2
+
+    def possible(self) -> None:
+        pass
+
+    def go(self, run: Run) -> None:
+        run.start(mix=Mix(rate=3.0))
+        away = itertools.cycle(AWAY)
+        for number in range(run.setting.rounds):
+            run.figures.rounds += 1
+            self._round(run, number, next(away) * run.setting.scale)
+        run.verdict()
+
+    def _round(self, run: Run, number: int, away: float) -> None:
+        worker = run.cluster.workers[number % len(run.cluster.workers)]
+        live: list[str] = []
+        for count in range(LIVE):
+            seconds = away + run.random.uniform(4, 6)
+            if job := run.load.ticket(run.random, f"live{number}-{count}", seconds, worker.name):
+                live.append(job)
+        run.load.resume()
+        run.pause(0.0, 1.0)
+        run.fault(f"kill -9 {worker.name}")
+        worker.kill()
+        time.sleep(away)
+        worker.start()
+        healed = run.heal(f"{worker.name} listens")
+        for job in live:
+            wait_until(lambda job=job: asked(run, worker, job), f"{worker.name} answers for job {job}")
+        run.figures.taken_back.append(time.monotonic() - healed)
+        run.within(run.figures.taken_back[-1], TAKEN_BACK, f"taking {len(live)} jobs back", "E3")
+        run.converge(healed)
+
+
+def asked(run: Run, worker: Daemon, job: str) -> bool:
+    """Whether the worker answers for a job; of one that has not ended ``/query`` always asks."""
+    try:
+        status, _ = run.cluster.api.call("POST", "/query", {"worker_id": worker.name, "job_id": job})
+    except CUT:
+        return False
+    return status == 200

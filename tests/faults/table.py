@@ -1,0 +1,44 @@
+"""The figures of all experiments as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.faults.run import Figures
+
+HEAD = ("#", "experiment", "rounds", "jobs", "acknowledged", "lost", "duplicated", "serving", "taken back", "converged")
+
+
+def markdown(rows: Sequence[tuple[int, str, Figures]]) -> str:
+    """One line each, and the sums."""
+    lines = [_line(HEAD), _line(["---"] * len(HEAD))]
+    for number, name, figures in rows:
+        lines.append(_line((number, name, *_counts(figures), *_times(figures))))
+    total = Figures()
+    for _, _, figures in rows:
+        for name in ("rounds", "jobs", "acknowledged", "lost", "duplicated"):
+            setattr(total, name, getattr(total, name) + getattr(figures, name))
+        for name in ("serving", "taken_back", "converged"):
+            getattr(total, name).extend(getattr(figures, name))
+    lines.append(_line(("", "all", *_counts(total), *_times(total))))
+    lines += ["", "Times in seconds, median / longest."]
+    lines += [f"- {name}: {note}" for _, name, figures in rows for note in figures.notes]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _counts(figures: Figures) -> tuple[int, ...]:
+    return figures.rounds, figures.jobs, figures.acknowledged, figures.lost, figures.duplicated
+
+
+def _times(figures: Figures) -> tuple[str, ...]:
+    return tuple(_spread(times) for times in (figures.serving, figures.taken_back, figures.converged))
+
+
+def _spread(times: Sequence[float]) -> str:
+    if not times:
+        return ""
+    return f"{sorted(times)[len(times) // 2]:.1f} / {max(times):.1f}"
