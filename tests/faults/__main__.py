@@ -15,7 +15,7 @@ from random import Random
 from tests.faults import experiments, table
 from tests.faults.daemons import Broken, become_subreaper, end_children
 from tests.faults.experiments import Plan
-from tests.faults.run import Run, Setting, Skipped
+from tests.faults.run import Disagreed, Run, Setting, Skipped
 
 
 def main() -> int:
@@ -80,6 +80,8 @@ def _one(plan: Plan, folder: Path, options: argparse.Namespace) -> Run | None:
     try:
         plan.possible()
         plan.go(run)
+    except Disagreed:
+        run.verdict()
     except Skipped as why:
         print(f"skipped: {why}", flush=True)
         return None

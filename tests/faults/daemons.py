@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from pathlib import Path
 from tests.faults.client import Api
 
 BIN = Path(sys.executable).parent
+
+LOOPBACK = "127.0.0.1"
 
 #: Seconds: of all that should take no time at all, on a machine that is busy with other things.
 PATIENCE = 60.0
@@ -96,9 +99,8 @@ class Daemon:
     def keep_ports(self) -> None:
         """Listen at the same ports when started again."""
         text = self.file.read_text()
-        for table, server in (("grpc_server", "grpc"), ("http_server", "http")):
-            if address := self.endpoints.get(server):
-                text = text.replace(f'[{table}]\naddr = "127.0.0.1:0"', f'[{table}]\naddr = "{address}"')
+        for server, address in self.endpoints.items():
+            text = re.sub(rf'(\[{server}_server\]\naddr = ".*:)0"', rf'\g<1>{address.rpartition(":")[2]}"', text)
         self.file.write_text(text)
 
     @property
@@ -136,35 +138,43 @@ class Daemon:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
 
 
+def _server(name: str, host: str) -> str:
+    """A table of the configuration."""
+    open_ = "" if host == LOOPBACK else "allow_insecure = true\n"
+    return f'[{name}_server]\naddr = "{host}:0"\n{open_}'
+
+
 class Cluster:
     """A scheduler and its workers, ``w1`` and so on."""
 
-    def __init__(self, folder: Path, lease: float = 3.0, more: str = "") -> None:
-        """``lease`` in seconds; ``more`` is added to the scheduler's TOML."""
+    def __init__(self, folder: Path, lease: float = 3.0, host: str = LOOPBACK, more: str = "") -> None:
+        """``lease`` in seconds; ``host`` is where the scheduler listens; ``more`` is added to its TOML."""
         self.folder = folder
         self.lease = lease
-        config = (
-            '[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n'
-            f'[cluster]\nlease = "{lease:g}s"\n{more}'
-        )
+        config = f'{_server("grpc", host)}{_server("http", host)}[cluster]\nlease = "{lease:g}s"\n{more}'
         self.scheduler = Daemon("scheduler", "scheduler", folder / "scheduler", config)
         self.workers: list[Daemon] = []
         self.api = Api(lambda: self.scheduler.endpoints["http"])
 
     def start(self, workers: int) -> None:
-        """Start all; returns when every worker is online."""
+        """Start the scheduler and so many workers; returns when all are online."""
         self.scheduler.start()
         self.scheduler.keep_ports()
         for _ in range(workers):
-            self.add_worker().start()
-            self.workers[-1].keep_ports()
+            self.join(self.add_worker())
         self.wait_online()
 
-    def add_worker(self, more: str = "", prefix: Sequence[str] = (), grpc: str = 'addr = "127.0.0.1:0"') -> Daemon:
-        """One more, not started; ``more`` is added to its table ``worker``."""
+    @staticmethod
+    def join(worker: Daemon) -> None:
+        """Start a worker for the first time."""
+        worker.start()
+        worker.keep_ports()
+
+    def add_worker(self, host: str = LOOPBACK, prefix: Sequence[str] = (), more: str = "") -> Daemon:
+        """One more, not started, that listens at ``host``; ``more`` is added to its table ``worker``."""
         name = f"w{len(self.workers) + 1}"
         config = (
-            f'[grpc_server]\n{grpc}\n[scheduler]\naddr = "{self.scheduler.endpoints["grpc"]}"\n'
+            f'{_server("grpc", host)}[scheduler]\naddr = "{self.scheduler.endpoints["grpc"]}"\n'
             f'[worker]\nname = "{name}"\nslots = 200\n{more}'
         )
         self.workers.append(Daemon("worker", name, self.folder / name, config, prefix))
@@ -235,6 +245,36 @@ def zygote_of(worker: Daemon) -> int | None:
             if b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return pid
     return None
+
+
+def parent_of(pid: int) -> int | None:
+    """Its parent's id."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(words[1])
+
+
+def descriptors(pid: int) -> int:
+    """How many files it has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid: int) -> int:
+    """How many it has."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def memory(pid: int) -> float:
+    """What it has resident, MiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time it has used."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def reap_orphans(keep: Sequence[Daemon]) -> None:

@@ -54,6 +54,9 @@ class Mix:
     stops: float = 0.1
     #: Of the jobs, followed to their end.
     followed: float = 0.5
+    #: Threads that start jobs, and threads that follow them.
+    starters: int = 2
+    readers: int = 4
     #: Threads that look at jobs, and looks a second of each.
     watchers: int = 1
     looks: float = 10.0
@@ -95,15 +98,15 @@ class Load:
         """Where the jobs write."""
         return self.folder / "evidence"
 
-    def start(self, starters: int = 2, readers: int = 4) -> None:
+    def start(self) -> None:
         """Start the threads; nothing is started before ``resume``."""
         self.evidence.mkdir(exist_ok=True)
         (self.folder / "scripts").mkdir(exist_ok=True)
-        for number in range(starters):
-            self._thread(self._start_jobs, number, starters)
+        for number in range(self.mix.starters):
+            self._thread(self._start_jobs, number)
         for _ in range(self.mix.watchers):
             self._thread(self._watch)
-        for number in range(readers):
+        for number in range(self.mix.readers):
             self._thread(self._read, number)
 
     def _thread(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -148,7 +151,7 @@ class Load:
 
     # starts
 
-    def _start_jobs(self, random: Random, number: int, of: int) -> None:
+    def _start_jobs(self, random: Random, number: int) -> None:
         count = 0
         while not self._closed.is_set():
             if not self._starting.wait(0.1):
@@ -160,7 +163,7 @@ class Load:
                     self.ticket(random, ticket)
             finally:
                 self._in_flight.remove(ticket)
-            self._closed.wait(random.uniform(0.5, 1.5) * of / self.mix.rate)
+            self._closed.wait(random.uniform(0.5, 1.5) * self.mix.starters / self.mix.rate)
 
     def ticket(
         self, random: Random, ticket: str, seconds: float | None = None, worker: str | None = None

@@ -22,6 +22,10 @@ class Skipped(Exception):
     """The experiment can't be made here; says why."""
 
 
+class Disagreed(Exception):
+    """The sides do not agree, which the history says: time for the verdict."""
+
+
 @frozen
 class Setting:
     """How a run shall be."""
@@ -67,9 +71,9 @@ class Run:
         self.agreement: Agreement
         self._clusters: list[Cluster] = []
 
-    def start(self, workers: int = 2, mix: Mix = USUAL, lease: float = 3.0, more: str = "") -> None:
+    def start(self, workers: int = 2, mix: Mix = USUAL) -> None:
         """A cluster whose workers are online, and its load, paused."""
-        self.use(Cluster(self.folder, lease, more), mix)
+        self.use(Cluster(self.folder), mix)
         self.cluster.start(workers)
 
     def use(self, cluster: Cluster, mix: Mix = USUAL) -> None:
@@ -81,6 +85,10 @@ class Run:
         self.load.start()
 
     # faults
+
+    def lasting(self, seconds: float, shortest: float) -> float:
+        """Seconds that a fault lasts, scaled, but not shorter."""
+        return max(seconds * self.setting.scale, shortest)
 
     def pause(self, shortest: float, longest: float | None = None) -> None:
         """Wait; between the two, at random."""
@@ -105,12 +113,13 @@ class Run:
         return self.heal("scheduler serves")
 
     def converge(self, healed: float, idle: bool = False) -> None:
-        """Start no more, and wait until both sides agree."""
+        """Start no more, and wait until both sides agree; ``Disagreed``, as more rounds would show nothing new."""
         self.load.hold()
         seconds = self.agreement.wait(healed, self.setting.patience, idle)
         self.load.pause()
-        if seconds is not None:
-            self.figures.converged.append(seconds)
+        if seconds is None:
+            raise Disagreed
+        self.figures.converged.append(seconds)
         reap_orphans(self.cluster.daemons)
 
     # verdict

@@ -1,0 +1,95 @@
+"""kill -9 of a process exactly there: between commit and call, between call and record, before a rename, and so on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+from scheduler.failpoints import POINTS
+from tests.faults import evidence
+from tests.faults.daemons import Broken, Daemon, wait_until
+from tests.faults.experiments.kill_shim import live_runs, shim_of
+from tests.faults.load import Mix
+from tests.faults.run import Run
+
+#: Seconds in which a point is passed, or the round counts as one without a fault.
+PASSED = 12.0
+
+
+class Experiment:
+    number = 2
+    name = "failpoints"
+    rounds = 4 * len(POINTS)
+    quick_rounds = 0
+
+    def possible(self) -> None:
+        pass
+
+    def go(self, run: Run) -> None:
+        run.start(mix=Mix(rate=8.0, longest=1.0))
+        spare = run.cluster.add_worker(more='keep_spool = "1s"\n')  # spools are removed while it lives
+        run.cluster.join(spare)
+        run.cluster.wait_online()
+        points = sorted(POINTS)
+        missed: dict[str, int] = {}
+        for number in range(run.setting.rounds):
+            point = points[number % len(points)]
+            if self._round(run, point):
+                run.figures.rounds += 1
+            else:
+                missed[point] = missed.get(point, 0) + 1
+        for point, count in missed.items():
+            run.note("{point} was not passed in {count} rounds", point=point, count=count)
+        run.verdict()
+
+    def _round(self, run: Run, point: str) -> bool:
+        program = point.partition(".")[0]
+        target = self._target(run, point)
+        armed = {"SCHEDULER_FAILPOINTS": f"{point}:{run.random.randint(1, 3) if program != 'shim' else 1}"}
+        ended = {ran.job for ran in evidence.runs(run.load.evidence) if ran.code is not None}
+        run.fault(f"{target.name} dies at {armed['SCHEDULER_FAILPOINTS']}")
+        target.kill()
+        with contextlib.suppress(Broken):  # it may die while it starts
+            target.start(armed)
+        run.load.resume()
+        passed = self._await_death(run, target, point)
+        run.load.hold()
+        if program == "shim":
+            # Each of its jobs dies with its shim, when it ends.
+            run.load.pause()
+            ran = {ran.job for ran in evidence.runs(run.load.evidence)}
+            run.fault("shims died at their ends", jobs=tuple(ran - ended))
+        target.kill()
+        if target is run.cluster.scheduler:
+            healed = run.restart_scheduler()
+        else:
+            target.start()
+            healed = run.heal(f"{target.name} listens")
+        run.converge(healed)
+        return passed
+
+    @staticmethod
+    def _target(run: Run, point: str) -> Daemon:
+        if point.startswith("scheduler."):
+            return run.cluster.scheduler
+        return run.cluster.workers[-1] if point == "worker.before-spool-removed" else run.cluster.workers[0]
+
+    @staticmethod
+    def _await_death(run: Run, target: Daemon, point: str) -> bool:
+        if point.startswith("shim."):
+            time.sleep(2.0)
+            return True
+        if point == "worker.before-exit-rename":  # only of a job whose shim is gone
+            for _ in range(3):
+                wait_until(lambda: live_runs(run, target), f"a job runs on {target.name}")
+                ran = live_runs(run, target)[0]
+                if shim := shim_of(ran):
+                    run.fault("kill -9 shim", jobs=(ran.job,))
+                    os.kill(shim, signal.SIGKILL)
+        try:
+            wait_until(lambda: not target.alive(), point, PASSED)
+        except Broken:
+            return False
+        return True

@@ -1,0 +1,70 @@
+"""kill -9 of a job's shim: the job is lost, nothing of it is left, and no exit code is invented."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.faults import evidence
+from tests.faults.checker import FINAL
+from tests.faults.daemons import Daemon, alive, parent_of, wait_until
+from tests.faults.evidence import Run as Process
+from tests.faults.load import Mix
+from tests.faults.run import Run
+
+
+class Experiment:
+    number = 5
+    name = "kill-shim"
+    rounds = 40
+    quick_rounds = 4
+
+    def possible(self) -> None:
+        pass
+
+    def go(self, run: Run) -> None:
+        run.start(mix=Mix(shortest=1.0))
+        for _ in range(run.setting.rounds):
+            run.figures.rounds += 1
+            run.load.resume()
+            run.pause(0.2, 0.8)
+            wait_until(lambda: live_runs(run), "a job runs")
+            self._kill_one(run, run.random.choice(live_runs(run)))
+        run.converge(run.heal("nothing is killed any more"))
+        run.verdict()
+
+    def _kill_one(self, run: Run, process: Process) -> None:
+        shim = shim_of(process)
+        if shim is None:
+            return
+        killed = run.fault("kill -9 shim", jobs=(process.job,))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(shim, signal.SIGKILL)
+        path = f"/v1/jobs/{process.job}"
+        wait_until(lambda: (run.cluster.api.get(path) or {"state": ""})["state"] in FINAL, f"{process.job} is final")
+        heartbeat = run.cluster.lease / 3
+        run.within(time.monotonic() - killed, heartbeat + 1, "knowing that a shim is dead", "E5")
+        wait_until(lambda: not alive(process.pid), f"{process.job} is gone")
+
+
+def live_runs(run: Run, worker: Daemon | None = None) -> list[Process]:
+    """Processes of the load that have not ended; of that worker."""
+    return [
+        ran
+        for ran in evidence.runs(run.load.evidence)
+        if ran.code is None and alive(ran.pid) and (worker is None or spool(worker, ran.job).exists())
+    ]
+
+
+def spool(worker: Daemon, job: str) -> Path:
+    """A job's folder there."""
+    return worker.state / "jobs" / job
+
+
+def shim_of(process: Process) -> int | None:
+    """The process id of the shim of a job of the load, whose scripts all end in ``exec``."""
+    parent = parent_of(process.pid)
+    return parent if parent != os.getpid() else None
