@@ -1,0 +1,84 @@
+"""The clock steps by an hour, forth and back: leases, timeouts and jobs do not notice."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.faults.daemons import Cluster
+from tests.faults.load import USUAL
+from tests.faults.run import Run, Skipped
+
+LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfaketimeMT.so.1")
+
+#: The steps, as offsets from the true time.
+STEPS = ("+3600", "-3600", "+0", "-3600", "+3600", "+0")
+
+#: Seconds that a job with a timeout may take.
+TIMEOUT = 3.0
+
+
+class Experiment:
+    number = 14
+    name = "clock"
+    rounds = 6
+    quick_rounds = 2
+
+    def possible(self) -> None:
+        library()
+
+    def go(self, run: Run) -> None:
+        file = run.folder / "faketime"
+        file.write_text("+0")
+        run.use(Cluster(run.folder), USUAL)
+        cluster = run.cluster
+        fake = {
+            "LD_PRELOAD": str(library()),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+        cluster.scheduler.environment |= fake
+        cluster.start(workers=0)
+        for _ in range(2):
+            worker = cluster.add_worker()
+            worker.environment |= fake
+            cluster.join(worker)
+        cluster.wait_online()
+        for number in range(run.setting.rounds):
+            run.figures.rounds += 1
+            self._round(run, file, STEPS[number % len(STEPS)])
+        run.verdict()
+
+    def _round(self, run: Run, file: Path, offset: str) -> None:
+        api = run.cluster.api
+        run.load.resume()
+        run.pause(0.3, 0.6)
+        began = time.monotonic()
+        _, job = api.call(
+            "POST",
+            "/v1/jobs",
+            {"worker": "w1", "command": "sleep", "args": ["600"], "timeout": TIMEOUT, "stop_grace": 1},
+        )
+        at = run.fault(f"the clock goes to {offset}")
+        file.write_text(offset)
+        while time.monotonic() < at + run.cluster.lease + 1:
+            run.demand(run.cluster.online(), "E14", f"a worker is not online after a step to {offset}")
+            time.sleep(0.3)
+        ended = api.get(f"/v1/jobs/{job['id']}?wait=20")
+        took = time.monotonic() - began
+        run.demand(
+            ended and ended["state"] == "timed_out", "E14", f"a job with a timeout is {ended and ended['state']}"
+        )
+        run.demand(took >= TIMEOUT, "E14", f"a timeout of {TIMEOUT:g} s came after {took:.1f} s")
+        run.within(took, 2 * TIMEOUT + 2, f"a timeout of {TIMEOUT:g} s", "E14")
+        run.converge(run.heal("the clock stays"))
+
+
+def library() -> Path:
+    """libfaketime; ``Skipped`` where it is not."""
+    for pattern in LIBRARIES:
+        for found in Path("/").glob(pattern.lstrip("/")):
+            return found
+    raise Skipped("libfaketime is not installed")

@@ -1,0 +1,104 @@
+"""A network that lets through one way only, and a peer that is gone without a word: what it held is freed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from tests.faults import network
+from tests.faults.daemons import descriptors, wait_until
+from tests.faults.experiments.partition import start
+from tests.faults.load import Mix
+from tests.faults.network import Link
+from tests.faults.run import Run
+
+#: Seconds until the scheduler has given up a client that is gone without a word.
+FREED = 60.0
+
+#: Seconds of heartbeats that get nowhere.
+STALLED = 20.0
+
+#: A client that follows a job's output, raw or as events, and says when it has some.
+CLIENT = """
+import sys, urllib.request
+request = urllib.request.Request(sys.argv[1], headers={"Accept": sys.argv[2]})
+answer = urllib.request.urlopen(request)
+answer.read(64)
+print("reading", flush=True)
+while answer.read(64):
+    pass
+"""
+
+#: Clients of each kind.
+CLIENTS = 3
+
+
+class Experiment:
+    number = 10
+    name = "half-open"
+    rounds = 2
+    quick_rounds = 0
+
+    def possible(self) -> None:
+        network.possible()
+
+    def go(self, run: Run) -> None:
+        with network.link() as link:
+            start(run, link, Mix(rate=4.0, starters=8, longest=4.0))
+            for number in range(run.setting.rounds):
+                run.figures.rounds += 1
+                self._stall(run, link)
+                self._vanish(run, link, number)
+            run.verdict()
+            run.end()
+
+    def _stall(self, run: Run, link: Link) -> None:
+        """What the worker says gets nowhere, what it is told arrives."""
+        worker = run.cluster.workers[0]
+        run.load.resume()
+        run.pause(1.0, 2.0)
+        run.fault(f"{worker.name} is heard by nobody")
+        link.stall_from_there()
+        states = run.cluster.api.worker_states
+        wait_until(lambda: states().get(worker.name) == "unreachable", "a worker that is not heard is unreachable")
+        time.sleep(run.lasting(STALLED, 3))
+        link.flow_from_there()
+        run.converge(run.heal(f"{worker.name} is heard again"))
+
+    def _vanish(self, run: Run, link: Link, number: int) -> None:
+        """Clients in the middle of a stream lose their network and then their lives."""
+        run.load.pause()
+        scheduler = run.cluster.scheduler
+        wait_until(lambda: not list(run.agreement.differences(idle=True)), "all jobs have ended")
+        base = descriptors(scheduler.pid)
+        job = run.load.ticket(run.random, f"long{number}", 2 * FREED, run.cluster.workers[1].name)
+        clients = [
+            subprocess.Popen([*link.prefix, sys.executable, "-c", CLIENT, url, accept], stdout=subprocess.PIPE)
+            for url, accept in self._streams(run, job)
+        ]
+        for client in clients:
+            assert client.stdout is not None
+            client.stdout.readline()
+        at = run.fault("clients lose their network, and end")
+        link.cut()
+        for client in clients:
+            client.kill()
+            client.wait()
+        held = descriptors(scheduler.pid)
+        run.demand(
+            held >= base + len(clients), "E10", f"{held} descriptors with {len(clients)} clients, {base} without"
+        )
+        # The job's own stream stays, as does a follower of the load.
+        wait_until(lambda: descriptors(scheduler.pid) <= held - len(clients), "what clients held is freed", 2 * FREED)
+        freed = time.monotonic() - at
+        link.mend()
+        run.note("freed what {count} clients held after {freed:.0f} s", count=len(clients), freed=freed)
+        run.within(freed, FREED, "freeing what clients held", "E10")
+        run.load.stop(job or "")
+        run.converge(run.heal("joined again"))
+
+    @staticmethod
+    def _streams(run: Run, job: str | None) -> list[tuple[str, str]]:
+        path = f"http://{run.cluster.scheduler.endpoints['http']}/v1/jobs/{job}/output"
+        return [(f"{path}?follow=1", "*/*"), (path, "text/event-stream")] * CLIENTS

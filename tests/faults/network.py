@@ -1,0 +1,87 @@
+"""A network of the harness's own: a namespace joined to this one by a pair of virtual interfaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+
+from attrs import frozen
+
+from tests.faults.run import Skipped
+
+#: Nobody's hardware address: frames to it arrive, and nobody takes them.
+_NOBODY = "02:00:00:00:00:99"
+
+
+@frozen
+class Link:
+    """Between this namespace, ``here``, and another, ``there``."""
+
+    namespace: str
+    #: Interfaces.
+    near: str
+    far: str
+    here: str
+    there: str
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """Put before a command that shall run there."""
+        return ("ip", "netns", "exec", self.namespace)
+
+    def cut(self) -> None:
+        """Nothing passes, either way, and nobody is told."""
+        _ip("link", "set", self.far, "down", at=self.namespace)
+
+    def mend(self) -> None:
+        """All passes again."""
+        _ip("link", "set", self.far, "up", at=self.namespace)
+
+    def stall_from_there(self) -> None:
+        """What is sent there gets nowhere; what is sent here arrives."""
+        _ip("neigh", "replace", self.here, "lladdr", _NOBODY, "nud", "permanent", "dev", self.far, at=self.namespace)
+
+    def flow_from_there(self) -> None:
+        """It does again."""
+        _ip("neigh", "del", self.here, "dev", self.far, at=self.namespace)
+
+
+@contextlib.contextmanager
+def link() -> Iterator[Link]:
+    """One that is up; gone at the end."""
+    number = os.getpid() % 16384
+    block = f"10.{200 + number // 4096}.{number // 16 % 256}.{number % 16 * 16}".rpartition(".")
+    base = int(block[2])
+    name = f"schf{os.getpid()}"
+    made = Link(name, f"{name}a", f"{name}b", f"{block[0]}.{base + 1}", f"{block[0]}.{base + 2}")
+    _ip("netns", "add", name)
+    try:
+        _ip("link", "add", made.near, "type", "veth", "peer", "name", made.far, "netns", name)
+        _ip("addr", "add", f"{made.here}/30", "dev", made.near)
+        _ip("link", "set", made.near, "up")
+        _ip("link", "set", "lo", "up", at=name)
+        _ip("addr", "add", f"{made.there}/30", "dev", made.far, at=name)
+        made.mend()
+        yield made
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            _ip("link", "del", made.near)
+        _ip("netns", "del", name)
+
+
+def possible() -> None:
+    """``Skipped`` where no such network can be made."""
+    try:
+        with link():
+            pass
+    except FileNotFoundError:
+        raise Skipped("there is no ip (iproute2)") from None
+    except subprocess.CalledProcessError as error:
+        raise Skipped(f"no network namespace can be made: {error.stderr.decode().strip()}") from None
+
+
+def _ip(*words: str, at: str | None = None) -> None:
+    command: Sequence[str] = ["ip", *(["-n", at] if at else []), *words]
+    subprocess.run(command, check=True, capture_output=True)
