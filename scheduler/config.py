@@ -101,6 +101,8 @@ class SchedulerConfig:
     state_dir: Path
     #: ``"text"`` or ``"json"``.
     log_format: str
+    #: Seconds from SIGTERM to the end of the process, whatever hangs.
+    shutdown_timeout: float
     grpc_server: GrpcServer
     http_server: HttpServer
     cluster: Cluster
@@ -134,6 +136,8 @@ class WorkerConfig:
     state_dir: Path
     #: ``"text"`` or ``"json"``.
     log_format: str
+    #: Seconds from SIGTERM to the end of the process, whatever hangs.
+    shutdown_timeout: float
     grpc_server: GrpcServer
     #: The scheduler's gRPC server.
     scheduler: Address
@@ -147,6 +151,7 @@ def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> Schedu
         file=path,
         state_dir=root.get("state_dir", file_path, _default_state_dir("scheduler", environ)),
         log_format=root.get("log_format", one_of("text", "json"), "text"),
+        shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
         grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:50000"),
         http_server=_http_server(root.table("http_server")),
         cluster=_cluster(root.table("cluster")),
@@ -165,6 +170,7 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
         file=path,
         state_dir=root.get("state_dir", file_path, _default_state_dir("scheduler-worker", environ)),
         log_format=root.get("log_format", one_of("text", "json"), "text"),
+        shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
         grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:30000"),
         scheduler=_scheduler(root.table("scheduler")),
         worker=_worker(root.table("worker")),

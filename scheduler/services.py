@@ -1,7 +1,8 @@
 """Services in an order: each starts when the one before is ready, and stops when all after it have stopped.
 
 Twisted's ``MultiService`` stops all its children at once; here, what takes
-requests is closed before what answers them.
+requests is closed before what answers them. A stop has its time: what has not
+ended by then, a call that hangs or a database that does, is left behind.
 """
 
 from __future__ import annotations
@@ -11,9 +12,17 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorCore
+from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+#: Of the time that is left, what one child's stop may take.
+_SHARE = 0.75
+
+
+class IReactor(IReactorCore, IReactorTime):
+    """What is needed of the reactor."""
 
 
 def _nothing() -> None:
@@ -41,9 +50,15 @@ class Ordered(MultiService):
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorCore) -> None:
+    def __init__(self, reactor: IReactor, stop_timeout: float, last_resort: Callable[[float], None]) -> None:
+        """``stop_timeout`` in seconds; with it ``last_resort`` is called when a stop begins.
+
+        It is to end the process thereafter, in case that even the reactor hangs.
+        """
         super().__init__()
         self._reactor = reactor
+        self._stop_timeout = stop_timeout
+        self._last_resort = last_resort
         self._started: list[IService] = []
         self._starting: Deferred[None] | None = None
 
@@ -69,14 +84,30 @@ class Ordered(MultiService):
             self._reactor.stop()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when the first child, the last to go, has stopped."""
+        """Fires when the first child, the last to go, has stopped, or ``stop_timeout`` is over."""
         Service.stopService(self)
-        return Deferred.fromCoroutine(self._stop())
+        self._last_resort(self._stop_timeout)
+        return Deferred.fromCoroutine(self._stop(self._reactor.seconds() + self._stop_timeout))
 
-    async def _stop(self) -> None:
+    async def _stop(self, until: float) -> None:
         while self._started:
             service = self._started.pop()
+            name = str(service.name or type(service).__name__)
+            left = until - self._reactor.seconds()
+            # Those after it are to have their turn, whatever it does.
+            seconds = left * _SHARE if self._started else left
+            stopped: Deferred[Any] = Deferred()
+            maybeDeferred(service.stopService).addBoth(self._pass_on, stopped)
             try:
-                await maybeDeferred(service.stopService)
+                await stopped.addTimeout(max(seconds, 0.0), self._reactor)
+            except TimedOut:
+                self._log.warn(
+                    "{service} has not stopped in {seconds:.1f} s: left behind", service=name, seconds=seconds
+                )
             except Exception:  # the others are to stop all the same
-                self._log.failure("{service} did not stop well", service=str(service.name or type(service).__name__))
+                self._log.failure("{service} did not stop well", service=name)
+
+    @staticmethod
+    def _pass_on(result: Any, stopped: Deferred[Any]) -> None:
+        if not stopped.called:
+            stopped.callback(result)  # a Failure starts the errbacks

@@ -21,6 +21,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,6 +97,17 @@ def announcement(state: StateDir, **servers: Listening) -> Step:
         state.remove_endpoints()
 
     return Step(ready, stopping)
+
+
+def end_after(seconds: float) -> None:
+    """End this process a second later than that, even if it hangs."""
+
+    def end_thd() -> None:
+        time.sleep(seconds + 1.0)
+        os.write(2, b"shutdown_timeout is over: ending with what hangs\n")
+        os._exit(1)
+
+    threading.Thread(target=end_thd, name="last-resort", daemon=True).start()
 
 
 def use_monotonic_time(reactor: ReactorBase) -> None:

@@ -59,10 +59,10 @@ def makeService(options: Options) -> IService:
     ledger.listen(stops.job_changed, stops.worker_changed)
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, membership)
     site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)
-    http = HttpServer(reactor, config.http_server.addr, site)
+    http = HttpServer(reactor, config.http_server.addr, site, config.shutdown_timeout / 2)
 
     top = LoggingService(reactor, options.parent, config.log_format)
-    parts = Ordered(reactor)
+    parts = Ordered(reactor, config.shutdown_timeout, startup.end_after)
     parts.setServiceParent(top)
     for part in (
         Step(start=ledger.load),
@@ -73,6 +73,7 @@ def makeService(options: Options) -> IService:
         Polling(reactor, ledger.registry, cluster.query),
         grpc,
         http,
+        Step(stop=cluster.refuse),
         startup.announcement(state, http=http, grpc=grpc),
     ):
         part.setServiceParent(parts)

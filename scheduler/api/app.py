@@ -7,11 +7,11 @@ or a stream; whatever it raises becomes a problem document.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from attrs import evolve
 from klein import Klein
-from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
@@ -26,7 +26,7 @@ from scheduler.api.idempotency import REPLAYED, key_of
 from scheduler.api.output import offset_of_tail, read_range, size_of
 from scheduler.api.query import FILTERS, MOST_JOBS, Pairs, Query, pairs_of, read_pairs
 from scheduler.api.streams import CHUNK, EventStream, RawStream, SpanReader, StreamResource, UnderWay
-from scheduler.errors import Invalid, NotFound, SchedulerError, Unsupported
+from scheduler.errors import Invalid, NotFound, SchedulerError, ShuttingDown, Unsupported
 from scheduler.interfaces import IOutputReader, IScheduler, RequestKey
 from scheduler.model import Job, Stream, is_id
 
@@ -38,6 +38,8 @@ _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
 _RAW = {"Content-Type": "text/plain; charset=utf-8"}
 
 Reply = Answer | StreamResource
+
+T = TypeVar("T")
 
 
 def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[], float], under_way: UnderWay) -> Klein:
@@ -146,7 +148,7 @@ class _Routes:
     async def stop(self, request: Request) -> Reply:
         query_of(request)
         worker, job_id = wire.read_worker_and_job(body_of(request))
-        job = await self._scheduler.stop(_checked(job_id), worker)
+        job = await self._stopped(self._scheduler.stop(_checked(job_id), worker), job_id)
         return json_answer(wire.stop_json(job), 200 if job.over else 202)
 
     async def query(self, request: Request) -> Reply:
@@ -207,7 +209,7 @@ class _Routes:
     async def stop_job(self, request: Request, job_id: str) -> Reply:
         query_of(request)
         wire.read_nothing(body_of(request))
-        job = await self._scheduler.stop(_checked(job_id))
+        job = await self._stopped(self._scheduler.stop(_checked(job_id)), job_id)
         return json_answer(wire.job_json(job), 200 if job.over else 202)
 
     async def stop_matching(self, request: Request) -> Reply:
@@ -215,19 +217,44 @@ class _Routes:
         which = Query(pairs, FILTERS).filter(self._wall_time())
         if not pairs:
             raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
-        stopped = await self._scheduler.stop_matching(which)
+        stopped = await self._unless_shut_down(self._scheduler.stop_matching(which))
         return json_answer({"jobs": [wire.job_json(job) for job in stopped]})
 
     async def _final(self, job_id: str, seconds: float) -> Job:
         """The job at its end, or as it is after ``seconds``, or as it is when this process is to end."""
-        waiting = self._scheduler.wait(job_id, seconds)
-        self._under_way.add(waiting.cancel)
+        try:
+            return await self._unless_shut_down(self._scheduler.wait(job_id, seconds))
+        except ShuttingDown:
+            return self._scheduler.job(job_id)
+
+    async def _stopped(self, stopping: Deferred[Job], job_id: str) -> Job:
+        """What comes of a stop; when this process is to end, the job as it is, if the stop was recorded."""
+        try:
+            return await self._unless_shut_down(stopping)
+        except ShuttingDown:
+            job = self._scheduler.job(job_id)
+            if job.stop_requested_at is None:
+                raise
+            return job
+
+    async def _unless_shut_down(self, waiting: Deferred[T]) -> T:
+        """What is waited for; ``ShuttingDown`` when this process is to end before it comes."""
+        ending = False
+
+        def end() -> None:
+            nonlocal ending
+            ending = True
+            waiting.cancel()
+
+        self._under_way.add(end)
         try:
             return await waiting
         except CancelledError:
-            return self._scheduler.job(job_id)
+            if ending:
+                raise ShuttingDown() from None
+            raise
         finally:
-            self._under_way.discard(waiting.cancel)
+            self._under_way.discard(end)
 
     # -- output
 

@@ -12,9 +12,6 @@ from twisted.logger import Logger
 from scheduler.api.site import ApiSite
 from scheduler.configfile import Address
 
-#: Seconds requests under way may take to be answered at the stop.
-DRAIN = 5.0
-
 #: Connections the kernel holds for us until we take them.
 _BACKLOG = 512
 
@@ -24,11 +21,13 @@ class HttpServer(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorTCP, address: Address, site: ApiSite) -> None:
+    def __init__(self, reactor: IReactorTCP, address: Address, site: ApiSite, drain: float) -> None:
+        """``drain``: seconds that requests under way may take to be answered at the stop."""
         self.bound: Address | None = None
         self._reactor = reactor
         self._address = address
         self._site = site
+        self._drain = drain
         self._port: IListeningPort | None = None
 
     def privilegedStartService(self) -> None:
@@ -61,4 +60,4 @@ class HttpServer(Service):
         port, self._port = self._port, None
         if port is not None:
             await maybeDeferred(port.stopListening)
-        await self._site.drain(DRAIN)
+        await self._site.drain(self._drain)

@@ -128,6 +128,10 @@ class Cluster:
         online = sum(worker.state is WorkerState.ONLINE for worker in self._registry.workers())
         return Readiness(tuple(reasons), online)
 
+    def refuse(self) -> None:
+        """Take no new work from now on, and say so."""
+        self._starts.close()
+
     def shut_down(self) -> Deferred[None]:
         """Take no new work; fires when every start under way has been answered."""
         return self._starts.close()

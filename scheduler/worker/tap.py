@@ -65,7 +65,7 @@ def makeService(options: Options) -> IService:
         )
 
     top = LoggingService(reactor, options.parent, config.log_format)
-    parts = Ordered(reactor)
+    parts = Ordered(reactor, config.shutdown_timeout, startup.end_after)
     parts.setServiceParent(top)
     for part in (
         Step(stop=launcher.close),

@@ -77,7 +77,8 @@ class ServiceTests(TestCase):
     async def test_bound_is_not_serving(self) -> None:
         """Who connects while the process is still starting is answered once it has started, and not before."""
         scheduler = FakeScheduler(reactor, lambda: NOW)
-        server = HttpServer(reactor, Address("127.0.0.1", 0), make_site(scheduler, reactor, lambda: NOW, HOSTS))
+        site = make_site(scheduler, reactor, lambda: NOW, HOSTS)
+        server = HttpServer(reactor, Address("127.0.0.1", 0), site, drain=5.0)
         server.privilegedStartService()
         self.addCleanup(server.stopService)
         assert server.bound is not None

@@ -191,3 +191,51 @@ async def test_worker_first(daemons, cluster: Cluster) -> None:  # type: ignore[
     assert alive(worker.pid)
     scheduler.start()
     await Api(scheduler).online()
+
+
+@pytest_twisted.ensureDeferred
+async def test_stop_later(cluster: Cluster) -> None:
+    """A stop that can't be delivered is accepted, and carried out when the worker is back."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="sh", args=["-c", "echo $$; exec sleep 600"])
+    (pid,) = await output_pids(api, job, 1)
+    worker.kill(signal.SIGKILL)
+    status, accepted = await api.call("POST", f"/v1/jobs/{job}/stop")
+    assert (status, accepted["finished_at"]) == (202, None)
+    assert accepted["stop_requested_at"] is not None
+    status, classic = await api.call("POST", "/stop", {"worker_id": "w1", "job_id": job})
+    assert (status, classic) == (202, {"success": False, "stop_requested_at": accepted["stop_requested_at"]})
+    assert alive(pid)
+    worker.start()
+    stopped = await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "stopped")
+    assert (stopped["signal"], stopped["stop_requested_at"]) == ("SIGTERM", accepted["stop_requested_at"])
+    assert not alive(pid)
+
+
+@pytest_twisted.ensureDeferred
+async def test_orphan(cluster: Cluster) -> None:
+    """A job of a forgotten worker is lost for good, yet when the worker is back it is shown, followed and stopped."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    (before,) = (await api.online())["workers"]
+    job = await api.submit(command="sh", args=["-c", "echo $$; exec sleep 600"])
+    (pid,) = await output_pids(api, job, 1)
+    worker.kill(signal.SIGKILL)
+    await api.until("/v1/workers/w1", lambda w: w["state"] == "unreachable")
+    assert (await api.call("DELETE", "/v1/workers/w1"))[0] == 204
+    lost = await api.job(job)
+    assert (lost["state"], lost["reason"], lost["orphan"]) == ("lost", "forgotten", False)
+    worker.start()
+    orphan = await api.until(f"/v1/jobs/{job}", lambda j: j["orphan"])
+    assert orphan == {**lost, "orphan": True}
+    (after,) = (await api.online())["workers"]
+    assert (after["id"], after["running_jobs"]) == (before["id"], 1)
+    assert [j["id"] for j in (await api.get("/v1/jobs?orphan=1"))["jobs"]] == [job]
+    following = ensureDeferred(api.follow(job))
+    status, stopped = await api.call("POST", f"/v1/jobs/{job}/stop")
+    assert (status, stopped["state"], stopped["orphan"]) == (200, "lost", False)
+    assert not alive(pid)
+    assert await following == f"{pid}\n".encode()
+    assert (await api.get("/v1/workers/w1"))["running_jobs"] == 0

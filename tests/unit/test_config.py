@@ -86,6 +86,7 @@ class SchedulerFileTests(ConfigCase):
         self.assertEqual(sample.http_server, default.http_server)
         self.assertEqual(sample.cluster, default.cluster)
         self.assertEqual((sample.state_dir, sample.log_format), (default.state_dir, default.log_format))
+        self.assertEqual((sample.shutdown_timeout, default.shutdown_timeout), (20, 20))
 
     def test_every_key(self) -> None:
         """Each key reaches its attribute."""
@@ -94,6 +95,7 @@ class SchedulerFileTests(ConfigCase):
             """
             state_dir = "state"
             log_format = "json"
+            shutdown_timeout = "5s"
             [grpc_server]
             addr = "0.0.0.0:1"
             use_tls = true
@@ -112,6 +114,7 @@ class SchedulerFileTests(ConfigCase):
         self.assertEqual(config.file, self.file)
         self.assertEqual(config.state_dir, self.folder / "state")
         self.assertEqual(config.log_format, "json")
+        self.assertEqual(config.shutdown_timeout, 5)
         self.assertEqual(str(config.grpc_server.addr), "0.0.0.0:1")
         self.assertEqual(
             config.grpc_server.tls,
@@ -365,6 +368,8 @@ class MistakeTests(ConfigCase):
             '[grpc_server]\nuse_tls = "yes"': '[grpc_server] use_tls = "yes": must be true or false',
             "[grpc_server]\nuse_tls = 1": "[grpc_server] use_tls = 1: must be true or false",
             "[grpc_server]\naddr = 50000": '[grpc_server] addr = 50000: must be "host:port"',
+            "shutdown_timeout = 0": "shutdown_timeout = 0: must be a duration like 30s, 5m, 24h or 7d, or a number of "
+            "seconds, from 1s to 1h",
             '[cluster]\nlease = "soon"': '[cluster] lease = "soon": must be a duration like 30s, 5m, 24h or 7d',
             "[cluster]\nlease = true": "[cluster] lease = true: must be a duration",
             "[cluster]\nlease = -1": "from 1s to 1h",

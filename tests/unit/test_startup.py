@@ -68,7 +68,8 @@ class RefusalTests(StartCase):
         """A mistake in it is the whole answer."""
         self.write("adr = 1")
         self.assertEqual(
-            self.refusal(), "adr = 1: unknown key; known: state_dir, log_format, grpc_server, http_server, cluster"
+            self.refusal(),
+            "adr = 1: unknown key; known: state_dir, log_format, shutdown_timeout, grpc_server, http_server, cluster",
         )
 
     def test_taken_ports(self) -> None:

@@ -351,6 +351,26 @@ class DrainTests(SiteTestCase):
         self.assertEqual((client.response().status, client.response().json()["state"]), (200, "running"))
         self.assertEqual(self.scheduler.waits, 0)
 
+    def test_stop(self) -> None:
+        """Who waits for the end of a job it stopped is told that this is accepted: the stop goes on."""
+        self.scheduler.ends_on_stop = False
+        job = self.scheduler.add_job()
+        body = f'{{"worker_id":"w1","job_id":"{job.id}"}}'.encode()
+        asked = [self.server.ask("POST", f"/v1/jobs/{job.id}/stop"), self.server.ask("POST", "/stop", body)]
+        self.successResultOf(self.server.site.drain(5.0))
+        self.assertEqual([client.response().status for client in asked], [202, 202])
+        self.assertEqual(asked[1].response().json()["success"], False)
+
+    def test_stop_not_recorded(self) -> None:
+        """One whose stop has not been recorded yet is told to try again, and so is who stops many."""
+        job = self.scheduler.add_job()
+        for path, method in ((f"/v1/jobs/{job.id}/stop", "stop"), ("/v1/jobs/stop?worker=w1", "stop_matching")):
+            self.scheduler.held[method] = Deferred()
+            client = self.server.ask("POST", path)
+            self.assertEqual(client.socket.received, b"")
+        self.successResultOf(self.server.site.drain(5.0))
+        self.assertEqual(client.response().status, 503)
+
     def test_bounded(self) -> None:
         """What does not end is cut."""
         self.scheduler.held["submit"] = Deferred()
