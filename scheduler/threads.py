@@ -187,20 +187,23 @@ class _Line:
 class Limiter:
     """At most ``at_once`` calls in flight for each key, then a queue of ``queue``, then ``Busy``.
 
-    One stuck worker can so hold a few threads of a pool, never all. A place is
-    free again when the call has really ended, not when its caller gave up.
+    One stuck worker can so hold a few threads of a pool, never all. Nor can some of
+    them: while half of the ``threads`` are in use, a key has one call in flight. A place
+    is free again when the call has really ended, not when its caller gave up.
     """
 
-    def __init__(self, what: str, at_once: int, queue: int) -> None:
+    def __init__(self, what: str, at_once: int, queue: int, threads: int) -> None:
         self._what = what
         self._at_once = at_once
         self._queue = queue
+        self._half = threads // 2
+        self._running = 0
         self._lines: dict[str, _Line] = {}
 
     def run(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
         """Make the call now or when a place is free; one cancelled in the queue is never made."""
         line = self._lines.setdefault(key, _Line())
-        if line.running >= self._at_once and len(line.waiting) >= self._queue:
+        if not self._may_begin(line) and len(line.waiting) >= self._queue:
             return fail(Busy(f"{self._what} of {key}", self._at_once + self._queue))
         answer: Deferred[T] = Deferred(lambda _: self._withdraw(line, answer))
         # It may be made when another's has ended, and is still made for the request of today.
@@ -208,16 +211,21 @@ class Limiter:
         self._advance(key, line)
         return answer
 
+    def _may_begin(self, line: _Line) -> bool:
+        return line.running < (self._at_once if self._running < self._half else 1)
+
     def _advance(self, key: str, line: _Line) -> None:
-        while line.waiting and line.running < self._at_once:
+        while line.waiting and self._may_begin(line):
             call, answer = line.waiting.popleft()
             line.running += 1
+            self._running += 1
             maybeDeferred(call).addBoth(self._ended, key, line, answer)
         if not line.running and self._lines.get(key) is line:
             del self._lines[key]
 
     def _ended(self, result: Any, key: str, line: _Line, answer: Deferred[Any]) -> None:
         line.running -= 1
+        self._running -= 1
         self._advance(key, line)
         if not answer.called:
             answer.callback(result)  # a Failure starts the errbacks

@@ -2,9 +2,11 @@
 
 Theory of operation. Each worker id has one channel, made at the first call and
 replaced when the address changes. Unary calls of one worker are few at a time,
-so a stuck one holds some threads, never all; output is read on other threads
-than calls, and probes on others again. A call's deadline runs from when it was
-asked for: one that waited too long for its place is never made.
+so a stuck one holds some threads, never all; and where many threads are held a
+worker gets one, so it takes dozens that are stuck to be felt by others. Output
+is read on other threads than calls, and probes on others again. A call's
+deadline runs from when it was asked for: one that waited too long for its place
+is never made.
 
 A start must be known to have left or not. So each is preceded, on the same
 channel, by a health check: where that fails nothing was sent. After it only an
@@ -58,7 +60,7 @@ T = TypeVar("T")
 #: Unary calls in flight per worker, and those that wait.
 CALLS, QUEUE = 4, 64
 #: Threads for calls, for reading output and for probes.
-CALL_THREADS, READ_THREADS, PROBE_THREADS = 32, 16, 16
+CALL_THREADS, READ_THREADS, PROBE_THREADS = 64, 32, 16
 #: Output streams at once, each with a thread.
 STREAMS = 256
 #: Seconds the check before a start, or a probe, may take.
@@ -95,8 +97,8 @@ class WorkerClient(MultiService):
         self._streams = Pool(reactor, "worker-streams", STREAMS)
         for pool in (self._calls, self._reads, self._probes, self._streams):
             pool.setServiceParent(self)
-        self._call_limit = Limiter("worker calls", CALLS, QUEUE)
-        self._read_limit = Limiter("output reads", CALLS, QUEUE)
+        self._call_limit = Limiter("worker calls", CALLS, QUEUE, CALL_THREADS)
+        self._read_limit = Limiter("output reads", CALLS, QUEUE, READ_THREADS)
         self._stubs: dict[str, _Stubs] = {}
         self._open: set[_Stream] = set()
 

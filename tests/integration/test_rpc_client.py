@@ -242,6 +242,20 @@ class StuckTests(RpcCase):
         self.go_on.set()
         await gatherResults(calls)
 
+    async def test_many_that_are_silent(self) -> None:
+        """Two dozen workers on which all calls hang, and a dozen on which reads do, keep nobody from the others."""
+        client = self.worker_client(deadline=5.0)
+        healthy, address = self.healthy(), self.silent_address()
+        silent = [a_worker(address, f"silent-{number}") for number in range(24)]
+        calls = [client.query_job(worker, "j") for worker in silent for _ in range(8)]
+        calls += [client.read_output(worker, "j", Stream.STDOUT, 0, 1) for worker in silent[:12] for _ in range(8)]
+        began = time.monotonic()
+        self.assertEqual((await client.query_job(healthy, "j")).state, JobState.RUNNING)
+        await client.read_output(healthy, "j", Stream.STDOUT, 0, 0)
+        self.assertLess(time.monotonic() - began, 3.0)
+        for call in calls:
+            await self.assertFailure(call, DeadlineExceeded, Busy, Unreachable)
+
     async def test_stopped_process(self) -> None:
         """A worker that is frozen costs its callers no more than their deadline, and is as before when it goes on."""
         process, address = self.process("tests.integration.rpc_worker")

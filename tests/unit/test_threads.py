@@ -105,7 +105,7 @@ class LimiterTests(SynchronousTestCase):
     """Two at once and one in the queue."""
 
     def setUp(self) -> None:
-        self.limiter = Limiter("calls to", at_once=2, queue=1)
+        self.limiter = Limiter("calls to", at_once=2, queue=1, threads=10)
         self.begun: list[Deferred[Any]] = []
 
     def call(self, key: str = "a") -> Deferred[Any]:
@@ -136,6 +136,23 @@ class LimiterTests(SynchronousTestCase):
         self.call("b")
         self.assertEqual(len(self.begun), 3)
 
+    def test_not_all_by_some(self) -> None:
+        """While half of the threads are in use nobody has a second call in flight, and anybody has a first."""
+        for key in "aabbc":
+            self.call(key)
+        self.assertEqual(len(self.begun), 5)
+        second, other = self.call("c"), self.call("d")
+        self.failureResultOf(self.call("c"), Busy)
+        self.assertEqual(len(self.begun), 6)  # the one of d
+        self.begun[5].callback(None)
+        self.begun[0].callback(None)
+        self.successResultOf(other)
+        self.assertNoResult(second)
+        self.begun[4].callback(None)  # the first of c
+        self.assertEqual(len(self.begun), 7)
+        self.begun[6].callback("second")
+        self.assertEqual(self.successResultOf(second), "second")
+
     def test_failures_free_the_place(self) -> None:
         """A call that fails, or can't even be made, frees its place and tells its caller."""
 
@@ -151,7 +168,7 @@ class LimiterTests(SynchronousTestCase):
 
     def test_in_order(self) -> None:
         """Those who wait are served in the order they came."""
-        limiter, order = Limiter("calls to", 1, 10), []
+        limiter, order = Limiter("calls to", 1, 10, 10), []
         blocking: Deferred[None] = Deferred()
         limiter.run("a", lambda: blocking)
         for number in range(5):
