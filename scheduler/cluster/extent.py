@@ -13,6 +13,8 @@ def length(job: Job, stream: Stream) -> int | None:
     """How many bytes there are in all, where that is known."""
     if not job.over:
         return None
+    if job.worker_id is None:
+        return 0  # it ended in the queue
     return job.stdout_bytes if stream is Stream.STDOUT else job.stderr_bytes
 
 

@@ -34,20 +34,23 @@ class Outputs:
         self._client = client
         self._registry = registry
         self._window = window
-        # worker id -> what is followed of its jobs
-        self._tails: dict[str | None, dict[tuple[str, Stream], Tail]] = {}
+        # job id -> what is followed of it
+        self._tails: dict[str, dict[Stream, Tail]] = {}
+        # of each of these jobs its worker, and the other way round
+        self._worker_of: dict[str, str | None] = {}
+        self._jobs_of: dict[str | None, set[str]] = {}
         self._stopping = False
 
     def open(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
         """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``, ``ShuttingDown`` are raised."""
         job = self._job(job_id)
-        of_worker = self._tails.setdefault(job.worker_id, {})
-        tail = of_worker.get((job_id, stream))
+        tail = self._tails.get(job_id, {}).get(stream)
         if tail is None:
             window = Window(self._window)
             window.reset(offset)
             tail = Tail(self._clock, self._client, self._registry, job, stream, window, self._drop)
-            of_worker[job_id, stream] = tail
+            self._tails.setdefault(job_id, {})[stream] = tail
+            self._file(job)
         reader = Reader(tail, offset)
         if reader.error is not None:
             raise reader.error
@@ -59,22 +62,24 @@ class Outputs:
 
     def job_changed(self, job: Job) -> None:
         """It is new in the registry, or another than before."""
-        for stream in Stream:
-            tail = self._tails.get(job.worker_id, {}).get((job.id, stream))
-            if tail is not None:
-                tail.job_changed()
+        if job.id not in self._tails:
+            return
+        self._file(job)
+        for tail in list(self._tails[job.id].values()):
+            tail.job_changed()
 
     def worker_changed(self, worker_id: str) -> None:
         """It gave a sign of life, is another than before, or is gone."""
-        for tail in list(self._tails.get(worker_id, {}).values()):
-            if tail.held:
-                tail.wake()
+        for job_id in list(self._jobs_of.get(worker_id, ())):
+            for tail in list(self._tails.get(job_id, {}).values()):
+                if tail.held:
+                    tail.wake()
 
     def shut_down(self) -> None:
         """Every reader fails with ``ShuttingDown``, now or when it reads; no stream is left."""
         self._stopping = True
-        for of_worker in list(self._tails.values()):
-            for tail in list(of_worker.values()):
+        for tails in list(self._tails.values()):
+            for tail in list(tails.values()):
                 tail.fail(ShuttingDown())
 
     def _job(self, job_id: str) -> Job:
@@ -102,8 +107,23 @@ class Outputs:
         except NotFound:
             return without_record(self._registry.find_job(job_id) or job, stream, offset)
 
+    def _file(self, job: Job) -> None:
+        """Find it under its worker, which it gets when it leaves the queue."""
+        self._unfile(job.id)
+        self._worker_of[job.id] = job.worker_id
+        self._jobs_of.setdefault(job.worker_id, set()).add(job.id)
+
+    def _unfile(self, job_id: str) -> None:
+        if job_id not in self._worker_of:
+            return
+        worker_id = self._worker_of.pop(job_id)
+        self._jobs_of[worker_id].discard(job_id)
+        if not self._jobs_of[worker_id]:
+            del self._jobs_of[worker_id]
+
     def _drop(self, tail: Tail) -> None:
-        worker_id = tail.job.worker_id
-        del self._tails[worker_id][tail.job.id, tail.stream]
-        if not self._tails[worker_id]:
-            del self._tails[worker_id]
+        tails = self._tails[tail.job.id]
+        del tails[tail.stream]
+        if not tails:
+            del self._tails[tail.job.id]
+            self._unfile(tail.job.id)

@@ -123,6 +123,8 @@ class Reader:
         job, worker = tail.job, tail.worker
         if tail.void:
             self.fail(NotFound("job", job.id))
+        elif job.state is JobState.QUEUED:
+            pass  # nothing is to be had before that changes
         elif worker is None and job.state is JobState.LOST:
             self.fail(without_worker(job))
         elif worker is None:

@@ -355,7 +355,7 @@ class PressureTests(OutputTestCase):
         stream = self.client.stream()
         self.clock.advance(PATIENCE)
         self.assertEqual((stream.cancelled, stream.held), (True, False))
-        (tail,) = self.outputs._tails["w-1"].values()
+        (tail,) = self.outputs._tails["j-1"].values()
         self.assertEqual(tail.window.start, tail.window.end)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         reading = reader.read()
