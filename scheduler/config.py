@@ -90,6 +90,8 @@ class Cluster:
     allowed_networks: tuple[IPNetwork, ...]
     #: Seconds a worker counts as reachable after a sign of life.
     lease: float
+    #: Jobs that may be queued.
+    queue_max: int
 
 
 @frozen
@@ -235,6 +237,7 @@ def _cluster(table: Table) -> Cluster:
     cluster = Cluster(
         allowed_networks=table.get("allowed_networks", list_of(network), []),
         lease=table.get("lease", duration("1s", "1h"), "30s"),
+        queue_max=table.get("queue_max", count(0, 1_000_000), 10_000),
     )
     table.done()
     return cluster

@@ -24,3 +24,11 @@ def parse(value: object) -> float:
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         return float(match[1]) * _UNITS[match[2]]
     raise ValueError(f"must be {ALLOWED}")
+
+
+def text(seconds: float) -> str:
+    """As people would write it, exactly: ``1h``, ``90s``, ``500ms``."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"

@@ -19,6 +19,7 @@ _VARIABLE = "SCHEDULER_FAILPOINTS"
 POINTS = frozenset(
     {
         "scheduler.after-commit-before-rpc",  # the job is durable, and its worker has not heard of it
+        "scheduler.after-dequeue-commit",  # a queued job is starting on a worker, which has not heard of it
         "scheduler.after-rpc-before-record",  # the worker has answered the start, and the store does not know
         "scheduler.before-acknowledge",  # what a heartbeat reported is kept, and its worker has not heard so
         "scheduler.before-answer",  # the start is recorded, and the client has not heard of it

@@ -79,7 +79,8 @@ FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED, JobSta
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
         JobState.QUEUED: frozenset({JobState.STARTING, JobState.STOPPED, JobState.FAILED}),
-        JobState.STARTING: FINAL | {JobState.RUNNING, JobState.UNKNOWN},
+        # back to queued: a start that never left is none
+        JobState.STARTING: FINAL | {JobState.QUEUED, JobState.RUNNING, JobState.UNKNOWN},
         JobState.RUNNING: FINAL | {JobState.UNKNOWN},
         JobState.UNKNOWN: FINAL | {JobState.STARTING, JobState.RUNNING},
         **{state: frozenset() for state in FINAL},
@@ -164,6 +165,12 @@ class Terms:
 
 #: Now or not at all, and nothing after it.
 AT_ONCE = Terms()
+
+#: Seconds a job placed by selector may be ``queued`` when it does not say.
+DEFAULT_QUEUE_TIMEOUT = 3600.0
+
+#: The limits of ``Terms.priority``, both ways, and of ``Retry.attempts``.
+HIGHEST_PRIORITY, MOST_ATTEMPTS = 1000, 100
 
 
 @frozen

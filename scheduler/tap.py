@@ -17,10 +17,12 @@ from scheduler.cluster.membership import Membership
 from scheduler.cluster.observed_client import ObservedClient
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.polling import Polling
+from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
+from scheduler.cluster.waiting import Waiting
 from scheduler.logs import LoggingService
 from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_server import scheduler_server
@@ -49,7 +51,9 @@ def makeService(options: Options) -> IService:
     liveness = Liveness(reactor, ledger, calls.probe, config.cluster.lease)
     workers = ObservedClient(calls, liveness)
     rule = DialRule(config.cluster.allowed_networks, resolving(reactor.nameResolver), keep_names=tls is not None)
-    starts = Starts(ledger, workers)
+    waiting = Waiting()
+    starts = Starts(reactor, ledger, workers, waiting, config.cluster.queue_max)
+    queue = Queue(reactor, ledger, starts, waiting)
     stops = Stops(reactor, ledger, workers, starts)
     reconciler = Reconciler(ledger, workers, starts)
     membership = Membership(ledger, liveness, workers, rule, reconciler)
@@ -57,6 +61,7 @@ def makeService(options: Options) -> IService:
     cluster = Cluster(ledger, starts, stops, reconciler, membership, outputs)
     ledger.listen(outputs.job_changed, outputs.worker_changed)
     ledger.listen(stops.job_changed, stops.worker_changed)
+    ledger.listen(queue.job_changed, queue.worker_changed)
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, membership)
     site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)
     http = HttpServer(reactor, config.http_server.addr, site, config.shutdown_timeout / 2)
@@ -71,6 +76,7 @@ def makeService(options: Options) -> IService:
         Step(stop=cluster.shut_down),
         liveness,
         Polling(reactor, ledger.registry, cluster.query),
+        queue,
         grpc,
         http,
         Step(stop=cluster.refuse),

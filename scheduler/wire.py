@@ -18,7 +18,20 @@ from typing import Any
 from scheduler import durations, sizes
 from scheduler.errors import Invalid
 from scheduler.interfaces import JobPage, WorkerView
-from scheduler.model import DEFAULT_STOP_GRACE, LABEL_PATTERN, Job, JobSpec, Target, env_name_problem, error_text
+from scheduler.model import (
+    DEFAULT_QUEUE_TIMEOUT,
+    DEFAULT_STOP_GRACE,
+    HIGHEST_PRIORITY,
+    LABEL_PATTERN,
+    MOST_ATTEMPTS,
+    Job,
+    JobSpec,
+    Retry,
+    Target,
+    Terms,
+    env_name_problem,
+    error_text,
+)
 
 #: A decoded JSON object.
 Object = dict[str, Any]
@@ -120,8 +133,10 @@ def _count(field: str, given: Sized, most: int) -> None:
 class Fields:
     """A JSON object being read, field by field; ``end`` refuses what was not asked for."""
 
-    def __init__(self, body: Object) -> None:
+    def __init__(self, body: Object, within: str = "") -> None:
+        """``within`` is what a field's name is shown behind."""
         self._body = body
+        self._within = within
         self._asked: set[str] = set()
 
     def given(self, name: str) -> bool:
@@ -133,9 +148,16 @@ class Fields:
         self._asked.add(name)
         value = self._body.get(name, default)
         if value is _MISSING:
-            raise Invalid(name, "is missing" + (f": it must be {_KINDS[kind]}" if kind else ""))
+            raise Invalid(self._within + name, "is missing" + (f": it must be {_KINDS[kind]}" if kind else ""))
         if name in self._body and kind is not None and not isinstance(value, kind):
-            raise Invalid(name, f"must be {_KINDS[kind]}, not {shown(value)}")
+            raise Invalid(self._within + name, f"must be {_KINDS[kind]}, not {shown(value)}")
+        return value
+
+    def number(self, name: str, least: int, most: int, default: Any = _MISSING) -> int:
+        """An integer within bounds, both inclusive."""
+        value = self.take(name, default=default)
+        if type(value) is not int or not least <= value <= most:
+            raise Invalid(self._within + name, f"{shown(value)} must be an integer from {least} to {most}")
         return value
 
     def text(self, name: str, default: Any = _MISSING) -> Any:
@@ -166,7 +188,7 @@ class Fields:
             seconds = -1.0
         if seconds < 0 or seconds > LONGEST or (not zero and not seconds):
             limits = "from 0" if zero else "more than 0"
-            raise Invalid(name, f"{shown(value)} must be {durations.ALLOWED}, {limits}, at most 3650d")
+            raise Invalid(self._within + name, f"{shown(value)} must be {durations.ALLOWED}, {limits}, at most 3650d")
         return seconds
 
     def size(self, name: str) -> int | None:
@@ -187,7 +209,7 @@ class Fields:
         for name in self._body:
             if name not in self._asked:
                 allowed = ", ".join(sorted(self._asked)) or "none"
-                raise Invalid(_printable(name), f"is not a field of this request; allowed: {allowed}")
+                raise Invalid(self._within + _printable(name), f"is not a field of this request; allowed: {allowed}")
 
 
 def read_start(body: Object) -> tuple[JobSpec, Target]:
@@ -212,10 +234,16 @@ def read_nothing(body: Object) -> None:
     Fields(body).end()
 
 
-def read_submit(body: Object) -> tuple[JobSpec, Target]:
+def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:
     """``POST /v1/jobs``."""
     fields = Fields(body)
     target = _target(fields)
+    patience = DEFAULT_QUEUE_TIMEOUT if target.worker is None else 0.0
+    terms = Terms(
+        queue_timeout=fields.duration("queue_timeout", patience, zero=True) or 0.0,
+        priority=fields.number("priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY, 0),
+        retry=_retry(fields),
+    )
     script = _script(fields)
     spec = JobSpec(
         command=fields.name("command", LONGEST_PATH) if script is None else "",
@@ -235,7 +263,7 @@ def read_submit(body: Object) -> tuple[JobSpec, Target]:
     fields.end()
     if script is not None and spec.path:
         raise Invalid("path", "goes with command, not with script")
-    return spec, target
+    return spec, target, terms
 
 
 def _target(fields: Fields) -> Target:
@@ -248,6 +276,17 @@ def _target(fields: Fields) -> Target:
         target = Target(selector=_labels("selector", fields.take("selector", dict)))
         fields.take("worker", str, "")
     return target
+
+
+def _retry(fields: Fields) -> Retry | None:
+    if not fields.given("retry"):
+        fields.take("retry", dict, {})
+        return None
+    inner = Fields(fields.take("retry", dict), "retry.")
+    attempts = inner.number("attempts", 1, MOST_ATTEMPTS)
+    retry = Retry(attempts, inner.duration("delay", 0.0, zero=True) or 0.0)
+    inner.end()
+    return retry
 
 
 def _script(fields: Fields) -> bytes | None:
@@ -306,7 +345,7 @@ def time_text(when: float | None) -> str | None:
 
 def job_json(job: Job) -> Object:
     """A job as everyone sees it."""
-    spec = job.spec
+    spec, terms, retry = job.spec, job.terms, job.terms.retry
     return {
         "id": job.id,
         "worker_id": job.worker_id,
@@ -332,7 +371,15 @@ def job_json(job: Job) -> Object:
         "group_id": job.group_id,
         "retry_of": job.retry_of,
         "orphan": job.orphan,
+        "queue_timeout": _number(terms.queue_timeout),
+        "priority": terms.priority,
+        "retry": None if retry is None else {"attempts": retry.attempts, "delay": _number(retry.delay)},
     }
+
+
+def _number(seconds: float) -> float:
+    """Whole where it is."""
+    return int(seconds) if seconds == int(seconds) else seconds
 
 
 def page_json(page: JobPage) -> Object:

@@ -28,7 +28,7 @@ from scheduler.api.query import FILTERS, MOST_JOBS, Pairs, Query, pairs_of, read
 from scheduler.api.streams import CHUNK, EventStream, RawStream, SpanReader, StreamResource, UnderWay
 from scheduler.errors import Invalid, NotFound, SchedulerError, ShuttingDown, Unsupported
 from scheduler.interfaces import IOutputReader, IScheduler, RequestKey
-from scheduler.model import Job, Stream, is_id
+from scheduler.model import Job, JobState, Stream, is_id
 
 #: Of a request's body, in bytes.
 LARGEST_BODY = 1024 * 1024
@@ -172,19 +172,19 @@ class _Routes:
         if wait is not None and (follow or as_events):
             raise Invalid("wait", "does not go with a stream, which ends when the job does")
         body = body_of(request)
-        spec, target = wire.read_submit(body)
+        spec, target, terms = wire.read_submit(body)
         key, again = self._key(request, "POST /v1/jobs", body)
         if (follow or as_events) and target.worker is not None and not again:
             worker = self._scheduler.worker(target.worker).worker
             if worker.classic:
                 raise Unsupported(worker.name, "output")
-        job = await self._scheduler.submit(spec, target, key=key)
+        job = await self._scheduler.submit(spec, target, terms, key)
         headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
         try:
             if as_events:
                 return self._events(job, dict.fromkeys(Stream, 0), headers, started=True)
             if follow:
-                return self._follow(job, Stream.STDOUT, 0, headers, 201)
+                return self._follow(job, Stream.STDOUT, 0, headers, 201, at_once=job.state is JobState.QUEUED)
         except SchedulerError:  # it runs all the same
             problem = problem_of(Failure())
             members = {**problem.members, "job_id": job.id}
@@ -300,10 +300,12 @@ class _Routes:
         reader = SpanReader(self._scheduler, job.id, stream, first, end)
         return RawStream(self._clock, self._under_way, reader, headers, status)
 
-    def _follow(self, job: Job, stream: Stream, offset: int, headers: dict[str, str], status: int) -> Reply:
+    def _follow(
+        self, job: Job, stream: Stream, offset: int, headers: dict[str, str], status: int, at_once: bool = False
+    ) -> Reply:
         reader = self._scheduler.open_output(job.id, stream, offset)
         headers = {**_RAW, **headers, "X-Output-Offset": str(offset), "X-Accel-Buffering": "no"}
-        return RawStream(self._clock, self._under_way, reader, headers, status)
+        return RawStream(self._clock, self._under_way, reader, headers, status, at_once)
 
     async def _resumed_events(self, request: Request, job: Job, query: Query, tail: int | None) -> Reply:
         if query.given("stream"):

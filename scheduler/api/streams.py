@@ -290,9 +290,16 @@ class RawStream(StreamResource):
         reader: IOutputReader,
         headers: Mapping[str, str],
         status: int = 200,
+        at_once: bool = False,
     ) -> None:
+        """``at_once``: the headers do not wait for the first byte."""
         super().__init__(clock, under_way, headers, status)
+        self._at_once = at_once
         self._taps = [_Tap(reader, self._wanted, self._deliver, self._cut)]
+
+    def _introduce(self) -> None:
+        if self._at_once:
+            self._begin()
 
     def end(self) -> None:
         self._cut(Failure(ShuttingDown()))

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scheduler.cluster import lifecycle
 from scheduler.cluster.registry import Registry
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record, Removed
@@ -93,9 +94,11 @@ class Ledger:
     def update_jobs(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey] = ()) -> Deferred[None]:
         """Put changed or adopted jobs and changed keys, and let go of the oldest jobs beyond the limit.
 
+        What follows a job that ends, its next attempt, comes with it: nobody ever sees one without the other.
         Fires once these and all changes before them are durable, even if none of these is one.
         """
         changed = [job for job in jobs if self.registry.find_job(job.id) != job]
+        changed += self._next_attempts(changed)
         for job in changed:
             self._put(job)
         changed_keys = [key for key in keys if self.registry.find_key(key.key) != key]
@@ -105,6 +108,15 @@ class Ledger:
         for job_id in self.registry.surplus(self._keep_finished):
             removed += self._remove(job_id)
         return self._commit([*changed, *changed_keys, *removed])
+
+    def _next_attempts(self, changed: list[Job]) -> list[Job]:
+        found = []
+        for job in changed:
+            before = self.registry.find_job(job.id)
+            following = lifecycle.next_attempt(job, self.now())
+            if following is not None and before is not None and not before.state.final:
+                found.append(following)
+        return found
 
     def update_job(self, job: Job) -> Deferred[None]:
         """One, like ``update_jobs``."""

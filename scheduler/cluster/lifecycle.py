@@ -7,6 +7,8 @@ an ``orphan``, until it ends there.
 
 from __future__ import annotations
 
+from uuid import NAMESPACE_OID, uuid5
+
 from attrs import evolve
 
 from scheduler.model import Job, JobReport, JobState, JobStatus, Worker
@@ -87,10 +89,47 @@ def withdrawn(job: Job, now: float) -> Job:
 
 
 def failed(job: Job, why: str, now: float) -> Job:
-    """It could not be started."""
+    """It could not be started, and is not tried again."""
     if job.state.final:
         return job
-    return evolve(job, state=JobState.FAILED, reason=why, finished_at=now, unknown_since=None)
+    retry = None if job.terms.retry is None else evolve(job.terms.retry, attempts=0)
+    terms = evolve(job.terms, retry=retry)
+    return evolve(job, state=JobState.FAILED, reason=why, finished_at=now, unknown_since=None, terms=terms)
+
+
+def waiting(job: Job, now: float) -> Job:
+    """Its start never left: it is queued (again), unless it was stopped meanwhile."""
+    if job.state is not JobState.STARTING:
+        return job
+    if job.stop_requested_at is not None:
+        return withdrawn(job, now)
+    named = job.worker_name if job.target is not None and job.target.worker is not None else None
+    return evolve(job, state=JobState.QUEUED, worker_id=None, worker_name=named, promised=True)
+
+
+def next_attempt(job: Job, now: float) -> Job | None:
+    """What follows a job that has just ended, by its terms; its id follows from that of the job.
+
+    It is queued, and due when the delay has passed.
+    """
+    retry = job.terms.retry
+    if job.state not in {JobState.FAILED, JobState.TIMED_OUT} or job.stop_requested_at is not None:
+        return None
+    if job.target is None or retry is None or not retry.attempts:
+        return None
+    return Job(
+        id=str(uuid5(NAMESPACE_OID, f"next attempt of job {job.id}")),
+        spec=job.spec,
+        state=JobState.QUEUED,
+        created_at=now,
+        worker_name=job.worker_name if job.target.worker is not None else None,
+        created_by=job.created_by,
+        group_id=job.group_id,
+        retry_of=job.id,
+        target=job.target,
+        terms=evolve(job.terms, retry=evolve(retry, attempts=retry.attempts - 1)),
+        promised=True,
+    )
 
 
 def adopted(report: JobReport, worker: Worker, now: float) -> Job:

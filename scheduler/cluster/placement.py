@@ -16,11 +16,13 @@ class Candidate:
 
     worker: Worker
     load: int
+    #: Others come first, or it took no job a moment ago.
+    withheld: bool = False
 
     @property
     def free(self) -> bool:
         """Whether placement may put one more job on it."""
-        return self.worker.slots is None or self.load < self.worker.slots
+        return not self.withheld and (self.worker.slots is None or self.load < self.worker.slots)
 
 
 def place(spec: JobSpec, selector: Mapping[str, str], candidates: Iterable[Candidate]) -> Worker:
@@ -29,7 +31,8 @@ def place(spec: JobSpec, selector: Mapping[str, str], candidates: Iterable[Candi
     A worker of the fixed part is a candidate only for a job it can be told whole.
 
     Raises ``Conflict`` when no worker matches, whether reachable or not, and
-    ``NoFreeSlot`` when those that match can't take a job now.
+    ``NoFreeSlot`` when those that match can't take a job now. One that is draining,
+    or has no slots at all, does not match.
     """
     wanted = ", ".join(f"{key}={value}" for key, value in sorted(selector.items())) or "any worker"
     matching = [candidate for candidate in candidates if _matches(candidate.worker, spec, selector)]
@@ -47,6 +50,7 @@ def place(spec: JobSpec, selector: Mapping[str, str], candidates: Iterable[Candi
 def _matches(worker: Worker, spec: JobSpec, selector: Mapping[str, str]) -> bool:
     return (
         not worker.draining
+        and worker.slots != 0
         and (spec.classic or not worker.classic)
         and all(worker.labels.get(key) == value for key, value in selector.items())
     )

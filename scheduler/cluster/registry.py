@@ -56,6 +56,10 @@ class Registry:
             raise NotFound("worker", name)
         return max(named, key=lambda worker: (worker.state is WorkerState.ONLINE, worker.last_seen or 0, worker.id))
 
+    def has_worker(self, name: str) -> bool:
+        """Whether there is one of that id or name."""
+        return name in self._workers or any(worker.name == name for worker in self._workers.values())
+
     def reachable(self, job: Job) -> Worker:
         """The worker of a job, if calls to it succeed; ``Unreachable``."""
         worker = self.find_worker(job.worker_id)
@@ -101,8 +105,13 @@ class Registry:
         """``None`` where there is none."""
         return self._jobs.get(job_id)
 
-    def unfinished(self, worker_id: str) -> list[Job]:
-        """The worker's jobs that have not ended there, orphans among them, oldest first."""
+    @property
+    def queued(self) -> int:
+        """How many jobs are queued: those that have not ended and have no worker."""
+        return len(self._unfinished.get(None, ()))
+
+    def unfinished(self, worker_id: str | None) -> list[Job]:
+        """The worker's jobs that have not ended there, orphans among them, oldest first; ``None``: those queued."""
         return self._oldest_first(self._unfinished.get(worker_id, ()))
 
     def stopping(self, worker_id: str) -> list[Job]:

@@ -32,7 +32,7 @@ from scheduler.interfaces import (
     RequestKey,
     WorkerView,
 )
-from scheduler.model import AT_ONCE, Chunk, Job, JobSpec, Stream, Target, Terms, Worker, WorkerState
+from scheduler.model import AT_ONCE, Chunk, Job, JobSpec, JobState, Stream, Target, Terms, Worker, WorkerState
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ class Cluster:
         raise NotFound("job", job_id)
 
     async def _query(self, job: Job) -> Job:
-        if job.state.final:
+        if job.state.final or job.state is JobState.QUEUED:
             return job
         worker = self._registry.reachable(job)
         starting = self._starts.answered(job.id)
@@ -175,12 +175,24 @@ class Cluster:
             worker = self._registry.worker(name)
         except NotFound:
             # One that deregistered is no worker any more, but its jobs wait for it.
-            orphans = self._registry.unfinished(name)
-            if not orphans:
+            jobs = [*self._registry.unfinished(name), *self._queued_for(name)]
+            if not jobs:
                 raise
-            now = self._ledger.now()
-            await self._ledger.update_jobs([lifecycle.lost(job, "forgotten", now) for job in orphans])
+            await self._ledger.update_jobs([self._forgotten(job) for job in jobs])
             return
         if worker.state is WorkerState.ONLINE:
             raise Conflict(f"worker {worker.name!r} is online; stop it first")
         await self._membership.remove(worker, "forgotten")
+        await self._ledger.update_jobs([self._forgotten(job) for job in self._queued_for(worker.id, worker.name)])
+
+    def _queued_for(self, *names: str) -> list[Job]:
+        """The jobs that are queued for the worker that had these names, and for no other of the same."""
+        left = {name for name in names if not self._registry.has_worker(name)}
+        queued = self._registry.unfinished(None)
+        return [job for job in queued if job.target is not None and job.target.worker in left]
+
+    def _forgotten(self, job: Job) -> Job:
+        now = self._ledger.now()
+        if job.state is JobState.QUEUED:
+            return lifecycle.failed(job, f"worker {job.worker_name!r} was forgotten", now)
+        return lifecycle.lost(job, "forgotten", now)

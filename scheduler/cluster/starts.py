@@ -1,18 +1,26 @@
-"""Starts: from the choice of a worker to its answer.
+"""Starts: from the choice of a worker to its answer, at once or when the turn comes.
 
 A start goes: choose a worker, commit the job as ``starting``, call the worker,
-record the answer, answer. When the call shows that nothing was sent the job is
-dropped, as if it had never been; when it may have arrived the job is
-``unknown`` until its worker reports.
+record the answer, answer. Where no worker can take the job now, and it may wait,
+it is committed as ``queued`` instead, and that is the answer; ``scheduler.cluster.queue``
+has it started later, by the same steps.
+
+When the call shows that nothing was sent, a job that may wait goes (back) into the
+queue, and any other is dropped, as if it had never been. When it may have arrived
+the job is ``unknown`` until its worker reports.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Coroutine
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from scheduler import failpoints
 from scheduler.cluster import lifecycle
@@ -20,11 +28,16 @@ from scheduler.cluster.keys import Keys
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.placement import Candidate, place
 from scheduler.cluster.sharing import shielded
+from scheduler.cluster.waiting import Waiting
 from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
+    NoFreeSlot,
+    QueueFull,
+    SchedulerError,
     ShuttingDown,
     StartUnanswered,
+    StoreFailed,
     Unavailable,
     Unreachable,
     Unsupported,
@@ -33,18 +46,39 @@ from scheduler.errors import (
 from scheduler.interfaces import IWorkerClient, RequestKey
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, JobStatus, Target, Terms, Worker, WorkerState
 
+#: Jobs that may be queued.
+QUEUE_MAX = 10_000
+
+#: Seconds a worker that took no job is let alone, at most.
+LET_ALONE = 60.0
+
 
 class Starts:
     """All starts under way; each runs to its end, whoever asked for it."""
 
     _log = Logger()
 
-    def __init__(self, ledger: Ledger, client: IWorkerClient) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        ledger: Ledger,
+        client: IWorkerClient,
+        waiting: Waiting,
+        queue_max: int = QUEUE_MAX,
+    ) -> None:
+        """``waiting`` are the jobs that are queued, and due; ``clock`` measures how long a worker is let alone."""
+        self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
+        self._waiting = waiting
+        self._queue_max = queue_max
         self.keys = Keys(ledger.registry)
         self._under_way: dict[str, Deferred[Job]] = {}
+        # of them those that are to be queued, and not committed yet
+        self._entering = 0
+        # worker id -> until when it is let alone, by the clock
+        self._let_alone: dict[str, float] = {}
         self._closed = False
 
     async def submit(self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None) -> Job:
@@ -55,34 +89,22 @@ class Starts:
         with self.keys.in_use(key):
             return await self._submit(spec, target, terms, key)
 
-    def _replay(self, key: IdempotencyKey) -> Job:
-        if key.answer is not None:
-            return key.answer
-        job = self._registry.job(key.job_id)
-        if job.state in {JobState.STARTING, JobState.UNKNOWN}:
-            raise StartUnanswered(job.worker_name or "", job.id)
-        return job
+    def dispatch(self, job: Job) -> Worker:
+        """Start a queued job on a worker that can take it now, chosen here; raises like ``submit`` if none can."""
+        assert job.target is not None
+        worker = self._choose(job.spec, job.target, job.terms, newcomer=False)
+        self.dispatch_to(worker, job)
+        return worker
 
-    async def _submit(self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None) -> Job:
-        if self._closed:
-            raise ShuttingDown()
-        worker = self._choose(spec, target)
-        job = Job(
-            id=str(uuid.uuid4()),
-            spec=spec,
-            state=JobState.STARTING,
-            created_at=self._ledger.now(),
-            worker_id=worker.id,
-            worker_name=worker.name,
-            target=target,
-            terms=terms,
-        )
-        start = Deferred.fromCoroutine(self._start(worker, job, key))
-        self._under_way[job.id] = start
-        try:
-            return await shielded(start)
-        finally:
-            del self._under_way[job.id]
+    def dispatch_to(self, worker: Worker, job: Job) -> Deferred[None]:
+        """Start a queued job on that worker; fires when that is over, however it went."""
+        starting = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
+
+        def over(result: object) -> None:
+            if isinstance(result, Failure) and not result.check(SchedulerError):
+                self._log.failure("starting job {job_id} went wrong", result, job_id=job.id)
+
+        return self._run(job.id, self._dispatch(worker, starting)).addBoth(over)
 
     def under_way(self, job_id: str) -> bool:
         """Whether this process waits for the answer to the start of that job."""
@@ -94,27 +116,20 @@ class Starts:
         Of an error nothing follows: as before, nobody can say yet whether a start arrived. ``Conflict``: the id was
         used up before, and the job is ``lost``.
         """
-        worker = self._registry.reachable(job)
-        start = Deferred.fromCoroutine(self._again(worker, job))
-        self._under_way[job.id] = start
-        try:
-            await shielded(start)
-        finally:
-            del self._under_way[job.id]
-
-    async def _again(self, worker: Worker, job: Job) -> Job:
-        try:
-            status = await self._client.start_job(worker, job)
-        except Conflict:
-            lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
-            await self._ledger.update_job(lost)
-            raise
-        return await self._started(worker, job, status)
+        await self._run(job.id, self._again(self._registry.reachable(job), job))
 
     def answered(self, job_id: str) -> Deferred[Job] | None:
         """Fires, or fails, like the start of that job; ``None``: it is not under way."""
         start = self._under_way.get(job_id)
         return None if start is None else shielded(start)
+
+    def let_alone(self, worker: Worker) -> bool:
+        """Whether it took no job a moment ago, so that none is sent there for a while."""
+        until = self._let_alone.get(worker.id)
+        if until is not None and until <= self._clock.seconds():
+            del self._let_alone[worker.id]
+            until = None
+        return until is not None
 
     def close(self) -> Deferred[None]:
         """Take no more; fires when every start under way has been answered."""
@@ -127,9 +142,49 @@ class Starts:
         """Whether ``close`` was called."""
         return self._closed
 
-    def _choose(self, spec: JobSpec, target: Target) -> Worker:
+    # -- requests
+
+    def _replay(self, key: IdempotencyKey) -> Job:
+        if key.answer is not None:
+            return key.answer
+        job = self._registry.job(key.job_id)
+        if job.state in {JobState.STARTING, JobState.UNKNOWN}:
+            raise StartUnanswered(job.worker_name or "", job.id)
+        return job
+
+    async def _submit(self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None) -> Job:
+        if self._closed:
+            raise ShuttingDown()
+        job = Job(
+            id=str(uuid.uuid4()),
+            spec=spec,
+            state=JobState.QUEUED,
+            created_at=self._ledger.now(),
+            target=target,
+            terms=terms,
+        )
+        try:
+            worker = self._choose(spec, target, terms, newcomer=True)
+        except (NoFreeSlot, Unreachable):
+            if not terms.queue_timeout:
+                raise
+            if not self._room():
+                raise QueueFull(self._queue_max) from None
+            return await self._run(job.id, self._enqueue(job, key))
+        job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
+        return await self._run(job.id, self._start(worker, job, key))
+
+    def _choose(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool) -> Worker:
+        """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited."""
         if target.worker is None:
-            candidates = [Candidate(worker, self._registry.load(worker.id)) for worker in self._registry.workers()]
+            candidates = [
+                Candidate(
+                    worker,
+                    self._registry.load(worker.id),
+                    withheld=self.let_alone(worker) or (newcomer and self._waiting.before(worker, terms.priority)),
+                )
+                for worker in self._registry.workers()
+            ]
             return place(spec, target.selector or {}, candidates)
         worker = self._registry.worker(target.worker)
         if worker.draining:
@@ -138,31 +193,97 @@ class Starts:
             raise Unsupported(worker.name, "more than a command and a path")
         if worker.state is not WorkerState.ONLINE:
             raise Unreachable(worker.name)
+        if terms.queue_timeout and (self.let_alone(worker) or (newcomer and self._waiting.named(worker))):
+            raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
         return worker
 
+    def _room(self) -> bool:
+        """Whether one more job may be queued."""
+        return self._registry.queued + self._entering < self._queue_max
+
+    # -- the steps
+
+    def _run(self, job_id: str, start: Coroutine[Deferred[Any], Any, Job]) -> Deferred[Job]:
+        """Have a start known as under way while it is."""
+        answered: Deferred[Job] = Deferred()
+        self._under_way[job_id] = answered
+
+        def over(result: Any) -> None:
+            del self._under_way[job_id]
+            answered.callback(result)  # a Failure starts the errbacks
+
+        Deferred.fromCoroutine(start).addBoth(over)
+        return shielded(answered)
+
+    async def _enqueue(self, job: Job, key: RequestKey | None) -> Job:
+        assert job.target is not None
+        named = None if job.target.worker is None else self._registry.worker(job.target.worker).name
+        job = evolve(job, worker_name=named, promised=True)
+        self._entering += 1
+        try:
+            await self._ledger.add_job(job, _named(key, job, answer=job))
+        finally:
+            self._entering -= 1
+        self._log.info("job {job_id} is queued", job_id=job.id)
+        return job
+
     async def _start(self, worker: Worker, job: Job, key: RequestKey | None) -> Job:
-        await self._ledger.add_job(job, None if key is None else IdempotencyKey(key.key, key.fingerprint, job.id))
+        await self._ledger.add_job(job, _named(key, job))
         failpoints.hit("scheduler.after-commit-before-rpc")
+        return await self._call(worker, job)
+
+    async def _dispatch(self, worker: Worker, job: Job) -> Job:
+        try:
+            await self._ledger.update_job(job)
+        except StoreFailed as failure:
+            return await self._not_sent(worker, job, failure)
+        failpoints.hit("scheduler.after-dequeue-commit")
+        current = self._registry.job(job.id)
+        if current.stop_requested_at is not None:
+            return await self._record(lifecycle.withdrawn(current, self._ledger.now()))
+        return await self._call(worker, job)
+
+    async def _call(self, worker: Worker, job: Job) -> Job:
+        """The call and what follows from it."""
         try:
             status = await self._client.start_job(worker, job)
         except (Unreachable, DeadlineExceeded) as error:
             if isinstance(error, Unreachable) and not error.sent:
-                await self._ledger.drop_job(job)
-                raise
+                return await self._not_sent(worker, job, error)
             await self._unanswered(job)
             raise StartUnanswered(worker.name, job.id) from error
-        except (Unavailable, Unsupported):
-            await self._ledger.drop_job(job)
-            raise
+        except (Unavailable, Unsupported) as error:
+            return await self._not_sent(worker, job, error)
+        except Conflict as error:
+            return await self._record(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
         except WorkerFault as fault:
             if worker.classic:
-                failed = lifecycle.failed(self._registry.job(job.id), str(fault), self._ledger.now())
-                await self._ledger.update_job(failed)
+                await self._record(lifecycle.failed(self._registry.job(job.id), str(fault), self._ledger.now()))
             else:
                 await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
             raise
         failpoints.hit("scheduler.after-rpc-before-record")
         return await self._started(worker, job, status)
+
+    async def _again(self, worker: Worker, job: Job) -> Job:
+        try:
+            status = await self._client.start_job(worker, job)
+        except Conflict:
+            lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
+            await self._ledger.update_job(lost)
+            raise
+        return await self._started(worker, job, status)
+
+    async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported) -> Job:
+        """The worker has not heard of the job, and is let alone for a while."""
+        if isinstance(error, Unavailable):
+            self._let_alone[worker.id] = self._clock.seconds() + min(error.retry_after, LET_ALONE)
+            if job.terms.queue_timeout and (job.promised or self._room()):
+                return await self._record(lifecycle.waiting(self._registry.job(job.id), self._ledger.now()))
+        if job.promised:
+            return await self._record(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
+        await self._ledger.drop_job(job)
+        raise error
 
     async def _unanswered(self, job: Job) -> None:
         now = self._registry.job(job.id)
@@ -174,10 +295,21 @@ class Starts:
         if status.job_id != job.id:
             current = evolve(current, remote_id=status.job_id)
         started = lifecycle.reported(current, evolve(status, started_at=status.started_at or now), now)
-        key = self._registry.key_of(job.id)
-        await self._ledger.update_jobs([started], keys=[] if key is None else [evolve(key, answer=started)])
+        await self._record(started)
         self._log.info(
             "job {job_id} on {worker}: {state}", job_id=job.id, worker=worker.name, state=started.state.value
         )
         failpoints.hit("scheduler.before-answer")
         return started
+
+    async def _record(self, job: Job) -> Job:
+        """What the request for the job is answered with, if it was not answered before."""
+        key = self._registry.key_of(job.id)
+        unanswered = key is not None and key.answer is None
+        await self._ledger.update_jobs([job], keys=[evolve(key, answer=job)] if key is not None and unanswered else [])
+        return job
+
+
+def _named(key: RequestKey | None, job: Job, answer: Job | None = None) -> IdempotencyKey | None:
+    """The key as it is kept with the job."""
+    return None if key is None else IdempotencyKey(key.key, key.fingerprint, job.id, answer)

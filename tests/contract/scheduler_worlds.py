@@ -21,10 +21,12 @@ from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.observed_client import ObservedClient
 from scheduler.cluster.output import Outputs
+from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
+from scheduler.cluster.waiting import Waiting
 from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed, Unreachable
 from scheduler.interfaces import IScheduler, IStore, JobFilter, Readiness, Record
 from scheduler.model import (
@@ -46,6 +48,9 @@ from tests.fakes.worker_client import FakeWorkerClient
 
 #: Wall time when the clock says 0; it passes like the clock.
 EPOCH = 1_700_000_000.0
+
+#: Jobs that may be queued.
+QUEUE_MAX = 4
 
 ECHO = JobSpec(command="echo")
 W1 = Target(worker="w1")
@@ -170,7 +175,9 @@ class ClusterWorld(World):
         self._liveness = Liveness(self.clock, self._ledger, self._client.probe, 30.0)
         client = ObservedClient(self._client, self._liveness)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        starts = Starts(self._ledger, client)
+        waiting = Waiting()
+        starts = Starts(self.clock, self._ledger, client, waiting, queue_max=QUEUE_MAX)
+        queue = Queue(self.clock, self._ledger, starts, waiting)
         stops = Stops(self.clock, self._ledger, client, starts)
         reconciler = Reconciler(self._ledger, client, starts)
         self._membership = Membership(self._ledger, self._liveness, client, rule, reconciler)
@@ -179,6 +186,8 @@ class ClusterWorld(World):
         self._ledger.listen(outputs.job_changed, outputs.worker_changed)
         self._ledger.listen(stops.job_changed, stops.worker_changed)
         self._registrations: dict[str, Registration] = {}
+        self._ledger.listen(queue.job_changed, queue.worker_changed)
+        queue.startService()
 
     def add_worker(
         self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler import wire
 from scheduler.errors import Invalid
 from scheduler.interfaces import JobPage, WorkerView
-from scheduler.model import Job, JobSpec, JobState, Target, Worker, WorkerState
+from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Retry, Target, Terms, Worker, WorkerState
 
 TEXTS = ("command", "path", "cwd", "stdin", "stdin_base64", "script", "worker")
 
@@ -69,11 +69,11 @@ class SubmitTests(SynchronousTestCase):
 
     def test_least(self) -> None:
         """Command and place are enough; all else has its default."""
-        self.assertEqual(wire.read_submit(body()), (JobSpec(command="echo"), Target(worker="w1")))
+        self.assertEqual(wire.read_submit(body()), (JobSpec(command="echo"), Target(worker="w1"), AT_ONCE))
 
     def test_everything(self) -> None:
         """Every field arrives."""
-        spec, target = wire.read_submit(
+        spec, target, _ = wire.read_submit(
             body(
                 worker=...,
                 selector={"gpu": "yes", "zone.example/a": ""},
@@ -109,7 +109,7 @@ class SubmitTests(SynchronousTestCase):
 
     def test_script_and_stdin(self) -> None:
         """Text is passed on in UTF-8; a script takes arguments."""
-        spec, _ = wire.read_submit(body(command=..., script="#!/bin/sh\nä\n", stdin="ö", args=["1"]))
+        spec, _, _ = wire.read_submit(body(command=..., script="#!/bin/sh\nä\n", stdin="ö", args=["1"]))
         self.assertEqual((spec.command, spec.script, spec.stdin), ("", "#!/bin/sh\nä\n".encode(), "ö".encode()))
         self.assertEqual(spec.args, ("1",))
 
@@ -205,6 +205,32 @@ class SubmitTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         """An unknown field is named, and what is allowed."""
         self.assertIn("stop_grace", self.refused("comand", body(comand="echo")))
+
+    def test_terms(self) -> None:
+        """By selector a job waits an hour unless it says otherwise, for a named worker only if it says so."""
+        self.assertEqual(wire.read_submit(body(worker=..., selector={}))[2], Terms(queue_timeout=3600.0))
+        for where in ({"worker": "w1"}, {"worker": ..., "selector": {}}):
+            for given_, seconds in (("2h", 7200.0), (0, 0.0), (0.5, 0.5)):
+                terms = wire.read_submit(body(queue_timeout=given_, priority=-7, **where))[2]
+                self.assertEqual(terms, Terms(seconds, -7))
+        self.assertEqual(wire.read_submit(body(retry={"attempts": 3}))[2].retry, Retry(3, 0.0))
+        self.assertEqual(wire.read_submit(body(retry={"attempts": 100, "delay": "1m"}))[2].retry, Retry(100, 60.0))
+
+    def test_terms_refused(self) -> None:
+        """Each of them is what it must be, and a complaint says which is not."""
+        wrong: tuple[tuple[str, tuple[Any, ...]], ...] = (
+            ("queue_timeout", (None, -1, "soon", True, "3651d", [])),
+            ("priority", (None, 1001, -1001, 1.0, "1", True)),
+            ("retry", (None, 1, [], "3")),
+        )
+        for field, values in wrong:
+            for value in values:
+                self.refused(field, body(**{field: value}))
+        for attempts in (None, 0, 101, 1.0, "1", True):
+            self.refused("retry.attempts", body(retry={"attempts": attempts}))
+        self.refused("retry.attempts", body(retry={}))
+        self.refused("retry.delay", body(retry={"attempts": 1, "delay": None}))
+        self.refused("retry.every", body(retry={"attempts": 1, "every": 1}))
 
     def test_complaints_quote(self) -> None:
         """A complaint has the value, shortened."""
@@ -304,8 +330,14 @@ class WriteTests(SynchronousTestCase):
                 "group_id": None,
                 "retry_of": None,
                 "orphan": False,
+                "queue_timeout": 0,
+                "priority": 0,
+                "retry": None,
             },
         )
+        shown = wire.job_json(Job("j1", JobSpec(), JobState.QUEUED, 0.0, terms=Terms(0.5, 7, Retry(2, 60.0))))
+        terms = {name: shown[name] for name in ("queue_timeout", "priority", "retry")}
+        self.assertEqual(terms, {"queue_timeout": 0.5, "priority": 7, "retry": {"attempts": 2, "delay": 60}})
         self.assertEqual(wire.page_json(JobPage((job,), "c")), {"jobs": [wire.job_json(job)], "next": "c"})
 
     def test_worker(self) -> None:

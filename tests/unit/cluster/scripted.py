@@ -25,6 +25,17 @@ class Call:
     answer: Deferred[Any] = field(factory=Deferred)
 
 
+@define
+@implementer(IOutputStream)
+class ScriptedStream:
+    """One that brings nothing."""
+
+    finished: Deferred[None]
+
+    def cancel(self) -> None:
+        pass
+
+
 @implementer(IWorkerClient)
 class ScriptedClient:
     """``take`` gives the oldest call nobody took yet."""
@@ -56,7 +67,9 @@ class ScriptedClient:
     def stream_output(
         self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
     ) -> IOutputStream:
-        raise NotImplementedError
+        call = Call("stream_output", worker.id, (job_id, stream, offset))
+        self.calls.append(call)
+        return ScriptedStream(call.answer)
 
     def forget(self, worker_id: str) -> None:
         self.forgotten.append(worker_id)

@@ -14,6 +14,7 @@ from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.starts import Starts
+from scheduler.cluster.waiting import Waiting
 from scheduler.errors import (
     Conflict,
     Invalid,
@@ -57,7 +58,7 @@ class MembershipTestCase(SynchronousTestCase):
         self.ledger = Ledger(self.clock, lambda: 1000.0, MemoryStore())
         self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self.starts = Starts(self.ledger, self.client)
+        self.starts = Starts(self.clock, self.ledger, self.client, Waiting())
         reconciler = Reconciler(self.ledger, self.client, self.starts)
         self.membership = Membership(self.ledger, self.liveness, self.client, rule, reconciler)
 

@@ -54,10 +54,17 @@ class PlacementTests(SynchronousTestCase):
             self.choose((a_worker("a", slots=1), 1))
 
     def test_no_slots(self) -> None:
-        """Zero slots take no placed job; unknown slots take any number."""
-        with self.assertRaises(NoFreeSlot):
+        """A worker with zero slots is as if it were not there; unknown slots take any number."""
+        with self.assertRaises(Conflict):
             self.choose((a_worker("a", slots=0), 0))
         self.assertEqual(self.choose((a_worker("a", slots=None), 1000)), "a")
+
+    def test_withheld(self) -> None:
+        """A worker that is withheld gets nothing, and matches."""
+        choice = place(ECHO, {}, [Candidate(a_worker("a"), 0, withheld=True), Candidate(a_worker("b"), 3)])
+        self.assertEqual(choice.id, "b")
+        with self.assertRaises(NoFreeSlot):
+            place(ECHO, {}, [Candidate(a_worker("a"), 0, withheld=True)])
 
     def test_classic_worker(self) -> None:
         """A worker of the fixed part is chosen only for what it can be told: a command and a path."""

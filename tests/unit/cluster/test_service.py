@@ -13,10 +13,12 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.output import Outputs
+from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
+from scheduler.cluster.waiting import Waiting
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -39,25 +41,33 @@ W1 = Target(worker="w-1")
 
 
 class ClusterTestCase(SynchronousTestCase):
+    queue_max = 3
+
     def setUp(self) -> None:
-        self.clock = Clock()
         self.store = ScriptedStore()
+        self.wall = 1000.0
         self.begin()
         self.add(a_worker())
 
     def begin(self) -> None:
         """A scheduler on what the store holds; whatever ran before is as if killed."""
+        self.clock = Clock()
         self.client = ScriptedClient()
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
+        self.ledger = Ledger(self.clock, lambda: self.wall, self.store)
         self.ledger.load()
         liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        starts = Starts(self.ledger, self.client)
+        waiting = Waiting()
+        starts = Starts(self.clock, self.ledger, self.client, waiting, self.queue_max)
+        self.queue = Queue(self.clock, self.ledger, starts, waiting)
+        self.ledger.listen(self.queue.job_changed, self.queue.worker_changed)
+        self.queue.startService()
         self.stops = Stops(self.clock, self.ledger, self.client, starts)
         self.ledger.listen(self.stops.job_changed, self.stops.worker_changed)
         reconciler = Reconciler(self.ledger, self.client, starts)
         self.membership = Membership(self.ledger, liveness, self.client, rule, reconciler)
         outputs = Outputs(self.clock, self.client, self.ledger.registry)
+        self.ledger.listen(outputs.job_changed, outputs.worker_changed)
         self.cluster = Cluster(self.ledger, starts, self.stops, reconciler, self.membership, outputs)
 
     def add(self, *things: Worker | Job) -> None:

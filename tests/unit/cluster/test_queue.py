@@ -1,0 +1,562 @@
+"""Jobs that wait for a worker: who waits, who goes first, and when it is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
+
+from scheduler.cluster.queue import LOOK, STARTS, STARTS_OF_WORKER
+from scheduler.errors import (
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    NoFreeSlot,
+    NotFound,
+    QueueFull,
+    StoreFailed,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+)
+from scheduler.interfaces import JobFilter, RequestKey
+from scheduler.model import Job, JobSpec, JobState, JobStatus, Stream, Target, Terms, Worker, WorkerState
+from tests.unit.cluster.scripted import Call
+from tests.unit.cluster.test_service import ANY, ECHO, W1, ClusterTestCase
+from tests.unit.cluster.values import a_worker
+
+HOUR = 3600.0
+PATIENT = Terms(queue_timeout=HOUR)
+KEY = RequestKey("k", "f" * 64)
+
+
+class QueueTestCase(ClusterTestCase):
+    """One worker with one slot, which is taken by a job of its own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.add(a_worker(slots=1))
+        self.first = self.run_job(W1)
+
+    def run_job(self, target: Target = ANY) -> Job:
+        """One that runs at once."""
+        answer = self.cluster.submit(ECHO, target)
+        self.running(self.client.take("start_job"))
+        return self.successResultOf(answer)
+
+    def running(self, call: Call) -> Job:
+        """The worker has started it."""
+        (job,) = call.args
+        call.answer.callback(JobStatus(job.id, JobState.RUNNING))
+        return self.cluster.job(job.id)
+
+    def submit(self, target: Target = ANY, terms: Terms = PATIENT, **more: Any) -> Deferred[Job]:
+        return self.cluster.submit(more.pop("spec", ECHO), target, terms, **more)
+
+    def queued(self, target: Target = ANY, terms: Terms = PATIENT, **more: Any) -> Job:
+        """One that has to wait."""
+        job = self.successResultOf(self.submit(target, terms, **more))
+        self.assertEqual((job.state, job.promised), (JobState.QUEUED, True))
+        self.assertEqual(self.client.calls, [])
+        return job
+
+    def end(self, job: Job) -> None:
+        """It has succeeded."""
+        current = self.cluster.job(job.id)
+        self.ledger.update_job(evolve(current, state=JobState.SUCCEEDED, finished_at=self.wall, exit_code=0))
+        self.clock.advance(0)
+
+    def change(self, worker: Worker) -> None:
+        self.ledger.update_worker(worker)
+        self.clock.advance(0)
+
+    def taken(self) -> Job:
+        """The job that a worker is asked to start next."""
+        self.clock.advance(0)
+        job = self.running(self.client.take("start_job"))
+        self.assertIs(job.state, JobState.RUNNING)
+        return job
+
+    def state(self, job: Job) -> JobState:
+        return self.cluster.job(job.id).state
+
+    def assert_ended(self, job: Job, state: JobState, reason: str) -> None:
+        ended = self.cluster.job(job.id)
+        self.assertEqual((ended.state, ended.reason), (state, reason))
+
+
+class EnteringTests(QueueTestCase):
+    def test_by_selector(self) -> None:
+        """A job for which no slot is free is queued, without a worker, and durable before it is answered."""
+        self.store.held = True
+        answer = self.submit()
+        self.assertNoResult(answer)
+        self.store.commit()
+        job = self.successResultOf(answer)
+        self.assertEqual((job.state, job.worker_id, job.worker_name), (JobState.QUEUED, None, None))
+        self.assertEqual(self.cluster.job(job.id), job)
+
+    def test_not_by_default(self) -> None:
+        """Without a ``queue_timeout`` it is now or never."""
+        self.failureResultOf(self.cluster.submit(ECHO, ANY), NoFreeSlot)
+        self.assertEqual(self.jobs(), [self.first])
+
+    def test_unreachable_ones_match(self) -> None:
+        """A job that only unreachable workers match is queued; one that none matches, or only draining ones, is not."""
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.queued()
+        self.failureResultOf(self.submit(Target(selector={"gpu": "yes"})), Conflict)
+        for useless in (a_worker(draining=True), a_worker(slots=0)):
+            self.change(useless)
+            self.failureResultOf(self.submit(), Conflict)
+
+    def test_named(self) -> None:
+        """For a named worker a job waits only where that can't be reached; its slots do not bind."""
+        self.assertEqual(self.run_job(W1).worker_id, "w-1")
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
+        job = self.queued(W1)
+        self.assertEqual((job.worker_id, job.worker_name), (None, "w-1"))
+        self.change(a_worker(slots=1))
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_named_and_hopeless(self) -> None:
+        """Where waiting will not mend it nothing waits."""
+        self.failureResultOf(self.submit(Target(worker="w-9")), NotFound)
+        self.change(a_worker(draining=True))
+        self.failureResultOf(self.submit(W1), Conflict)
+        self.change(a_worker(boot_id="", slots=None, state=WorkerState.UNREACHABLE))
+        self.failureResultOf(self.submit(W1, spec=JobSpec(command="x", args=("y",))), Unsupported)
+
+    def test_full(self) -> None:
+        """When as many are queued as may, those being committed included, one more is refused."""
+        self.queued()
+        self.store.held = True
+        self.submit()
+        self.submit()
+        self.assertEqual(self.failureResultOf(self.submit(), QueueFull).value.limit, 3)
+
+    def test_not_committed(self) -> None:
+        """A job that could not be committed is not queued, and takes no place."""
+        self.store.held = True
+        answer = self.submit()
+        self.store.fail()
+        self.failureResultOf(answer, StoreFailed)
+        self.store.held = False
+        for _ in range(3):
+            self.queued()
+
+    def test_key(self) -> None:
+        """The answer with a key is the queued job, whatever became of it, across a restart too."""
+        job = self.queued(key=KEY)
+        self.end(self.first)
+        self.assertEqual(self.taken().id, job.id)
+        for _ in range(2):
+            self.assertEqual(self.successResultOf(self.submit(key=KEY)), job)
+            self.begin()
+
+    def test_newcomers_wait_their_turn(self) -> None:
+        """A slot that was freed this moment is not for one who just came, unless that goes first."""
+        waited = self.queued()
+        self.store.held = True
+        self.end(self.first)
+        self.store.held = False
+        self.assertIs(self.state(waited), JobState.STARTING)  # it waits for its commit
+        self.change(a_worker(slots=2, state=WorkerState.UNREACHABLE))
+        late = self.queued()
+        self.ledger.update_worker(a_worker(slots=2))  # nobody has looked at it yet
+        self.queued()
+        urgent = self.submit(terms=Terms(HOUR, priority=1))
+        self.assertEqual(self.running(self.client.take("start_job")), self.successResultOf(urgent))
+        self.assertIs(self.state(late), JobState.QUEUED)
+
+
+class OrderTests(QueueTestCase):
+    queue_max = 100
+
+    def test_priority_then_age(self) -> None:
+        """The slot goes to the highest priority, and of those to who came first."""
+        jobs = [self.queued(terms=Terms(HOUR, priority=priority)) for priority in (0, -1, 5, 0, 5)]
+        last = self.first
+        for number in (2, 4, 0, 3, 1):
+            self.end(last)
+            last = self.taken()
+            self.assertEqual(last.id, jobs[number].id)
+        self.assertEqual(self.client.calls, [])
+
+    def test_nobody_is_held_up(self) -> None:
+        """A job that no worker can take now lets those behind it pass, whatever its priority."""
+        self.add(a_worker("w-2", labels={"gpu": "yes"}, state=WorkerState.UNREACHABLE))
+        urgent = self.queued(Target(selector={"gpu": "yes"}), Terms(HOUR, priority=1000))
+        waits = self.queued()
+        self.end(self.first)
+        self.assertEqual(self.taken().id, waits.id)
+        self.assertIs(self.state(urgent), JobState.QUEUED)
+
+    def test_least_loaded(self) -> None:
+        """Workers that come at the same moment share the work."""
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        for _ in range(4):
+            self.queued()
+        for name in ("w-2", "w-3"):
+            self.ledger.update_worker(a_worker(name, slots=2))
+        self.clock.advance(0)
+        self.assertEqual([call.worker_id for call in self.client.calls], ["w-2", "w-3", "w-2", "w-3"])
+
+    def test_no_more_than_slots(self) -> None:
+        """A worker gets as many as it has slots, one of the fixed part as many as there are."""
+        for _ in range(5):
+            self.queued()
+        self.change(a_worker("w-2", slots=2))
+        self.assertEqual(len(self.client.calls), 2)
+        self.client.calls.clear()
+        self.change(a_worker("w-3", slots=None, boot_id=""))
+        self.assertEqual(len(self.client.calls), 3)
+
+    def test_few_at_a_time(self) -> None:
+        """No worker is flooded with those that waited for it, and nothing is by all workers together."""
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        waiting = [self.queued(W1) for _ in range(STARTS_OF_WORKER + 2)]
+        self.change(a_worker())
+        self.assertEqual(len(self.client.calls), STARTS_OF_WORKER)
+        for _ in waiting:
+            self.taken()
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        for _ in range(STARTS + 5):
+            self.queued()
+        for number in range(STARTS + 5):
+            self.ledger.update_worker(a_worker(f"x-{number}", slots=1))
+        self.clock.advance(0)
+        self.assertEqual(len(self.client.calls), STARTS)
+        for _ in range(STARTS + 5):
+            self.taken()
+        self.assertEqual(self.client.calls, [])
+
+
+class StartingTests(QueueTestCase):
+    def test_commit_then_call(self) -> None:
+        """A job that leaves the queue is starting on its worker, and that is durable, before the worker is called."""
+        job = self.queued()
+        self.store.held = True
+        self.end(self.first)
+        self.store.commit()
+        starting = self.cluster.job(job.id)
+        self.assertEqual((starting.state, starting.worker_id, starting.worker_name), (JobState.STARTING, "w-1", "w-1"))
+        self.assertEqual(self.client.calls, [])
+        self.store.commit()
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_not_committed(self) -> None:
+        """If that could not be committed the job waits again, and is started when the store is well."""
+        job = self.queued()
+        self.store.held = True
+        self.end(self.first)
+        self.store.commit()
+        self.store.fail()
+        self.assertEqual((self.state(job), self.client.calls), (JobState.QUEUED, []))
+        self.store.held = False
+        self.clock.pump([LOOK] * 4)
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_what_frees_a_worker(self) -> None:
+        """The end of a job, a worker that comes, a new one, more slots, a drain that is over: each starts one."""
+        for free in (
+            lambda: self.end(self.first),
+            lambda: self.change(a_worker(slots=9)),
+            lambda: self.change(a_worker("w-2")),
+            lambda: self.ledger.drop_job(self.cluster.job(self.first.id)),
+        ):
+            self.setUp()
+            job = self.queued()
+            free()
+            self.assertEqual(self.taken().id, job.id)
+        self.setUp()
+        job = self.queued()
+        self.successResultOf(self.cluster.drain("w-1"))
+        self.end(self.first)
+        self.clock.advance(LOOK)
+        self.assertEqual(self.client.calls, [])
+        self.successResultOf(self.cluster.resume("w-1"))
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_safety_net(self) -> None:
+        """A slot that was freed without a word is found within seconds, and an empty queue has no timer."""
+        self.ledger.registry.reserve("w-1")
+        job = self.queued()
+        self.end(self.first)
+        self.assertEqual(self.client.calls, [])
+        self.ledger.registry.release("w-1")
+        self.clock.advance(LOOK)
+        self.assertEqual(self.taken().id, job.id)
+        self.clock.pump([LOOK] * 2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_it_never_left(self) -> None:
+        """A start that never left puts the job back where it was, and lets the worker alone for a while."""
+        for error in (Unreachable("w-1"), Busy("calls", 4), Unavailable("no space left", 5)):
+            self.setUp()
+            job, behind = self.queued(), self.queued()
+            self.end(self.first)
+            self.client.take("start_job").answer.errback(error)
+            current = self.cluster.job(job.id)
+            self.assertEqual((current.state, current.worker_id), (JobState.QUEUED, None))
+            self.clock.advance(0)
+            self.assertEqual(self.client.calls, [])
+            self.clock.pump([LOOK] * 4)
+            self.assertEqual(self.taken().id, job.id)
+            self.assertIs(self.state(behind), JobState.QUEUED)
+
+    def test_another_worker(self) -> None:
+        """What one worker would not take another may."""
+        job = self.queued()
+        self.end(self.first)
+        call = self.client.take("start_job")
+        self.change(a_worker("w-2"))
+        call.answer.errback(Unavailable("no space left"))
+        self.clock.advance(0)
+        self.assertEqual(self.client.calls[0].worker_id, "w-2")
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_a_direct_start_that_never_left(self) -> None:
+        """A job that may wait does so then, and is no error; where it may not it is one, and no job."""
+        self.end(self.first)
+        answer = self.submit(key=KEY)
+        self.client.take("start_job").answer.errback(Busy("calls", 4))
+        job = self.successResultOf(answer)
+        self.assertEqual((job.state, job.worker_id, job.promised), (JobState.QUEUED, None, True))
+        self.assertEqual(self.successResultOf(self.submit(key=KEY)), job)
+        self.failureResultOf(self.cluster.submit(ECHO, ANY), NoFreeSlot)
+        self.clock.advance(LOOK)
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_sent_and_not_answered(self) -> None:
+        """A start that may have arrived is unknown, and stays promised until its time is over."""
+        job = self.queued()
+        self.end(self.first)
+        self.clock.advance(100)
+        self.client.take("start_job").answer.errback(DeadlineExceeded("start", 10))
+        self.assertEqual((self.state(job), self.cluster.job(job.id).promised), (JobState.UNKNOWN, True))
+        self.clock.advance(HOUR - 100)
+        self.assertFalse(self.cluster.job(job.id).promised)
+
+    def test_used_up(self) -> None:
+        """An id that its worker refuses for good ends the job."""
+        job = self.queued()
+        self.end(self.first)
+        self.client.take("start_job").answer.errback(Conflict("the id was used before"))
+        self.assert_ended(job, JobState.FAILED, "the id was used before")
+
+    def test_the_worker_can_not(self) -> None:
+        """A worker that knows no starts ends it too."""
+        job = self.queued()
+        self.end(self.first)
+        self.client.take("start_job").answer.errback(Unsupported("w-1", "StartJob"))
+        self.assert_ended(job, JobState.FAILED, "worker 'w-1' does not support StartJob")
+
+    def test_shutting_down(self) -> None:
+        """Nothing more is started then; those under way are waited for."""
+        job, behind = self.queued(), self.queued()
+        self.end(self.first)
+        down = self.cluster.shut_down()
+        self.assertNoResult(down)
+        self.end(self.running(self.client.take("start_job")))
+        self.successResultOf(down)
+        self.assertEqual((self.state(job), self.state(behind)), (JobState.SUCCEEDED, JobState.QUEUED))
+        self.queue.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class LeavingTests(QueueTestCase):
+    def test_too_late(self) -> None:
+        """A job that nobody took in its time has failed, and says how long that was."""
+        for seconds, text in ((HOUR, "1h"), (90.0, "90s"), (0.5, "500ms")):
+            job = self.queued(terms=Terms(seconds))
+            self.clock.advance(seconds * 0.99)
+            self.assertIs(self.state(job), JobState.QUEUED)
+            self.clock.advance(seconds * 0.01)
+            self.assert_ended(job, JobState.FAILED, f"queue_timeout of {text} passed before a worker was free")
+        self.end(self.first)
+        self.assertEqual(self.client.calls, [])
+
+    def test_clock_steps(self) -> None:
+        """A step of the wall clock, either way, makes nobody's time longer or shorter."""
+        for step in (HOUR, -HOUR):
+            job = self.queued()
+            self.wall += step
+            self.clock.advance(HOUR - 1)
+            self.assertIs(self.state(job), JobState.QUEUED)
+            self.clock.advance(1)
+            self.assertIs(self.state(job), JobState.FAILED)
+
+    def test_time_goes_on(self) -> None:
+        """A start that came to nothing does not begin the time anew."""
+        job = self.queued()
+        self.clock.advance(HOUR - 1)
+        self.end(self.first)
+        call = self.client.take("start_job")
+        self.clock.advance(2)
+        self.assertIs(self.state(job), JobState.STARTING)
+        call.answer.errback(Unreachable("w-1"))
+        self.clock.advance(0)
+        self.assertIs(self.state(job), JobState.FAILED)
+
+    def test_stopped(self) -> None:
+        """One that was stopped is not started, and asks nobody."""
+        job = self.queued()
+        stopped = self.successResultOf(self.cluster.stop(job.id))
+        self.assertEqual((stopped.state, stopped.reason), (JobState.STOPPED, "stopped before it was started"))
+        self.end(self.first)
+        self.clock.advance(HOUR)
+        self.assertEqual((self.client.calls, self.clock.getDelayedCalls()), ([], []))
+
+    def test_stopped_while_starting(self) -> None:
+        """A stop of one that is leaving the queue ends it where its start never left, or was not made yet."""
+        job = self.queued()
+        self.end(self.first)
+        answer = self.cluster.stop(job.id)
+        self.client.take("start_job").answer.errback(Unreachable("w-1"))
+        self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
+        self.change(a_worker())
+        self.clock.pump([LOOK] * 4)
+        self.assertEqual(self.client.calls, [])
+
+    def test_stopped_while_committing(self) -> None:
+        """A stop that comes before the worker was called is in time."""
+        job = self.queued()
+        self.store.held = True
+        self.end(self.first)
+        answer = self.cluster.stop(job.id)
+        for _ in range(4):
+            self.store.commit()
+        self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
+        self.assertEqual(self.client.calls, [])
+
+    def test_forgotten_worker(self) -> None:
+        """A job for a worker that is forgotten has failed; one for another of that name goes on waiting."""
+        self.end(self.first)
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        by_id, by_selector = self.queued(W1), self.queued()
+        self.successResultOf(self.cluster.forget("w-1"))
+        self.assert_ended(by_id, JobState.FAILED, "worker 'w-1' was forgotten")
+        self.assertIs(self.state(by_selector), JobState.QUEUED)
+        for worker_id in ("old", "new"):
+            self.change(a_worker(worker_id, name="twin", state=WorkerState.UNREACHABLE))
+        by_id, by_name = self.queued(Target(worker="old")), self.queued(Target(worker="twin"))
+        self.successResultOf(self.cluster.forget("old"))
+        self.assertEqual((self.state(by_id), self.state(by_name)), (JobState.FAILED, JobState.QUEUED))
+
+    def test_deregistered_worker(self) -> None:
+        """A job for a worker that went away waits for it, until that is forgotten."""
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        job, other = self.queued(W1), self.queued(W1)
+        self.successResultOf(self.membership.deregister("w-1"))
+        self.assertIs(self.state(job), JobState.QUEUED)
+        self.successResultOf(self.cluster.stop(other.id))
+        self.change(a_worker())
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_query_and_listing(self) -> None:
+        """Of a queued job nobody is asked, and it can be listed."""
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        job = self.queued(W1)
+        self.assertEqual(self.successResultOf(self.cluster.query("w-1", job.id)), job)
+        for which in (JobFilter(states=frozenset({JobState.QUEUED})), JobFilter(worker="w-1")):
+            self.assertIn(job, self.cluster.jobs(which, 10, None).jobs)
+        self.assertEqual(self.cluster.readiness().reasons, ())
+
+
+class RestartTests(QueueTestCase):
+    def restart(self, after: float) -> None:
+        """The scheduler was killed, and is back so many seconds later."""
+        self.wall += after
+        self.begin()
+
+    def test_the_queue_is_made_again(self) -> None:
+        """Who waited waits, in the same order, and is started when a worker is free."""
+        behind, ahead = self.queued(), self.queued(terms=Terms(HOUR, priority=1))
+        self.wall += 1
+        last = self.queued()
+        self.restart(10)
+        self.assertEqual([self.state(job) for job in (behind, ahead, last)], [JobState.QUEUED] * 3)
+        current = self.first
+        for job in (ahead, behind, last):
+            self.end(current)
+            current = self.taken()
+            self.assertEqual(current.id, job.id)
+
+    def test_what_is_left(self) -> None:
+        """Of its time is left what was left, never more than all of it."""
+        job = self.queued()
+        self.restart(HOUR - 60)
+        self.clock.advance(59)
+        self.assertIs(self.state(job), JobState.QUEUED)
+        self.clock.advance(1)
+        self.assertIs(self.state(job), JobState.FAILED)
+        job = self.queued()
+        self.restart(-10 * HOUR)
+        self.clock.advance(HOUR)
+        self.assertIs(self.state(job), JobState.FAILED)
+
+    def test_days_later(self) -> None:
+        """Nothing starts whose time ran out while nobody was there, though a worker is free."""
+        job = self.queued()
+        self.ledger.update_job(evolve(self.first, state=JobState.SUCCEEDED, finished_at=self.wall))
+        self.restart(3 * 86400)
+        self.clock.pump([0, LOOK])
+        self.assertEqual((self.state(job), self.client.calls), (JobState.FAILED, []))
+
+    def test_killed_before_the_call(self) -> None:
+        """One that was to be started when the process died is still promised, or, days later, is not any more."""
+        for after, promised in ((10.0, True), (3 * 86400.0, False)):
+            self.setUp()
+            job = self.queued()
+            self.end(self.first)
+            self.assertIs(self.state(job), JobState.STARTING)
+            self.restart(after)
+            self.clock.advance(0)
+            self.assertEqual(self.cluster.job(job.id).promised, promised)
+
+
+class FollowingTests(QueueTestCase):
+    def test_follow(self) -> None:
+        """Who follows a queued job reads nothing until it runs, and then its output; nothing is polled meanwhile."""
+        job = self.queued()
+        reader = self.cluster.open_output(job.id, Stream.STDOUT, 0)
+        reading = reader.read()
+        self.clock.advance(0)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 2)  # its time, and a look at the workers
+        self.clock.pump([LOOK] * 10)
+        self.assertNoResult(reading)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 2)
+        self.end(self.first)
+        self.taken()
+        self.assertEqual(self.client.take("stream_output").args, (job.id, Stream.STDOUT, 0))
+        reader.close()
+        self.failureResultOf(reading, CancelledError)
+
+    def test_never_started(self) -> None:
+        """The output of a job that ended in the queue is empty, and ends properly, whoever asks for it when."""
+        job = self.queued()
+        reading = self.cluster.open_output(job.id, Stream.STDOUT, 0).read()
+        self.successResultOf(self.cluster.stop(job.id))
+        for chunk in (
+            self.successResultOf(reading),
+            self.successResultOf(self.cluster.open_output(job.id, Stream.STDERR, 0).read()),
+            self.successResultOf(self.cluster.read_output(job.id, Stream.STDOUT, 0, 10)),
+        ):
+            self.assertEqual((chunk.data, chunk.offset, chunk.end), (b"", 0, True))
+
+    def test_snapshot(self) -> None:
+        """What is there of it now is nothing, and not the end."""
+        job = self.queued()
+        chunk = self.successResultOf(self.cluster.read_output(job.id, Stream.STDOUT, 0, 10))
+        self.assertEqual((chunk.data, chunk.end), (b"", False))
+
+    def test_wait(self) -> None:
+        """Who waits for the end of a queued job waits for its end."""
+        job = self.queued()
+        waiting = self.cluster.wait(job.id, 300)
+        self.end(self.first)
+        self.end(self.taken())
+        self.assertIs(self.successResultOf(waiting).state, JobState.SUCCEEDED)
