@@ -311,10 +311,10 @@ class IJobRunner(Interface):
         """Of an ended job its status. With ``wait`` fires at its end, without limit. ``NotFound``."""
 
     def query(job_id: str) -> JobStatus:
-        """``NotFound``."""
+        """Of a job whose start was answered; ``NotFound``. It may be called in any thread."""
 
     def seal(job_id: str) -> Deferred[JobStatus]:
-        """Its status, like ``query``; or ``NotFound``, and then, durably, it is never started.
+        """Its status; or ``NotFound``, and then, durably, it is never started.
 
         Of a job whose start is under way the status once that is over. ``Unavailable``: the disk does not take it.
         """

@@ -183,7 +183,10 @@ class JobRunner:
         return self._when_started(job).addCallback(lambda _: self._stop(job, wait))
 
     def query(self, job_id: str) -> JobStatus:
-        return self._known(job_id).status
+        job = self._known(job_id)
+        if job.starting:
+            raise NotFound("job", job_id)
+        return job.status  # frozen, and replaced as a whole: so any thread may look
 
     def seal(self, job_id: str) -> Deferred[JobStatus]:
         known = self._jobs.get(job_id)

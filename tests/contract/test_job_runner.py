@@ -305,3 +305,10 @@ class RealTests(Contract, RunningCase):
 
     def finish(self, job_id: str, code: int) -> None:
         self.tell(job_id, f"exit {code}")
+
+    async def test_query_while_starting(self) -> None:
+        """A job is not found before its start was answered, which may still come to nothing."""
+        start = self.runner.start(JOB, self.job(), 7.0)
+        with self.assertRaises(NotFound):
+            self.runner.query(JOB)
+        self.assertEqual(await start, self.runner.query(JOB))

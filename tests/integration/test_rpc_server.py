@@ -13,7 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 
 from scheduler.configfile import Address
@@ -22,8 +22,8 @@ from scheduler.interfaces import IJobRunner
 from scheduler.logs import REQUEST_ID
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+from scheduler.rpc import convert, worker_server
 from scheduler.rpc import server as rpc_server
-from scheduler.rpc import worker_server
 from scheduler.rpc.server import GrpcServer
 from tests.contract.test_scheduler_client import FACTS, AsMembership
 from tests.fakes.job_runner import FakeJobRunner
@@ -258,6 +258,12 @@ class WorkerTests(WorkerCase):
         answer = await self.called(self.stub.StartJob, worker_pb2.StartJobReq(command="true"), timeout=None)
         self.assertEqual(answer.jobID, "job-1")
 
+    def test_query_of_busy(self) -> None:
+        """A query is answered though the reactor is busy."""
+        self.runner.start("j", SPEC, None)
+        answer = self.stub.QueryJob(worker_pb2.QueryJobReq(jobID="j"), timeout=10)  # here, so the reactor waits for it
+        self.assertIs(convert.query_from_pb("j", answer).state, JobState.RUNNING)
+
     async def test_stop_waits(self) -> None:
         """A stop without ``wait`` is answered at the end, with how it ended."""
         self.runner.ends_on_stop = False
@@ -405,7 +411,7 @@ class SlowWorkerTests(WorkerCase):
 class Bug(FakeJobRunner):
     """Has bugs, in every thread."""
 
-    def query(self, job_id: str) -> JobStatus:
+    def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
         raise ZeroDivisionError("secret")
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
@@ -422,7 +428,7 @@ class BugTests(WorkerCase):
         read = worker_pb2.ReadOutputReq(jobID="j")
         stream = worker_pb2.StreamJobReq(jobID="j")
         for method, request in (
-            (self.stub.QueryJob, worker_pb2.QueryJobReq(jobID="j")),
+            (self.stub.StopJob, worker_pb2.StopJobReq(jobID="j", wait=False)),
             (self.stub.ReadOutput, read),
             (lambda request, timeout: list(self.stub.StreamJob(request, timeout=timeout)), stream),
         ):
@@ -434,9 +440,9 @@ class BugTests(WorkerCase):
 class Notes(FakeJobRunner):
     """Notes on whose behalf it is asked."""
 
-    def query(self, job_id: str) -> JobStatus:
+    def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
         self.noted = REQUEST_ID.get()
-        return JobStatus(job_id, JobState.RUNNING)
+        return succeed(JobStatus(job_id, JobState.RUNNING))
 
 
 class RequestTests(WorkerCase):
@@ -450,8 +456,8 @@ class RequestTests(WorkerCase):
             ((("x-request-id", "x" * 1000),), "x" * 64),
             (None, ""),
         ):
-            request = worker_pb2.QueryJobReq(jobID="j")
-            await deferToThread(self.stub.QueryJob, request, timeout=10, metadata=metadata)
+            request = worker_pb2.StopJobReq(jobID="j", wait=False)
+            await deferToThread(self.stub.StopJob, request, timeout=10, metadata=metadata)
             self.assertEqual(self.runner.noted, noted)
         self.assertEqual(REQUEST_ID.get(), "")
 
