@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
+from attrs.converters import optional
 
 #: What an id from outside must match before it becomes the name of anything.
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -43,8 +44,13 @@ def env_name_problem(name: str) -> str | None:
     return None
 
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
 def _frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType(dict(value))
+    if isinstance(value, MappingProxyType):  # made here
+        return value
+    return MappingProxyType(dict(value)) if value else _NOTHING
 
 
 class Stream(enum.Enum):
@@ -110,7 +116,7 @@ class JobSpec:
     command: str = ""
     args: tuple[str, ...] = ()
     path: str = ""
-    env: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
+    env: Mapping[str, str] = field(default=_NOTHING, converter=_frozen_mapping)
     #: ``""``: an empty folder of the job's own.
     cwd: str = ""
     #: ``None``: /dev/null.
@@ -121,7 +127,7 @@ class JobSpec:
     timeout: float | None = None
     #: Seconds between TERM and KILL.
     stop_grace: float = DEFAULT_STOP_GRACE
-    labels: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
+    labels: Mapping[str, str] = field(default=_NOTHING, converter=_frozen_mapping)
     #: Write stderr into the stdout stream, in order.
     merge_stderr: bool = False
     #: Bytes of stdout and stderr together at which the job is ended as ``failed``.
@@ -132,6 +138,10 @@ class JobSpec:
         """Whether ``command`` and ``path`` say all that a worker has to know."""
         return self == JobSpec(command=self.command, path=self.path, labels=self.labels)
 
+    def trimmed(self) -> JobSpec:
+        """All but ``stdin`` and ``script``, which can be large and are needed to run it alone."""
+        return self if self.stdin is None and self.script is None else evolve(self, stdin=None, script=None)
+
 
 @frozen
 class Target:
@@ -139,7 +149,7 @@ class Target:
 
     worker: str | None = None
     #: ``{}`` is any worker; ``None`` when ``worker`` is given.
-    selector: Mapping[str, str] | None = None
+    selector: Mapping[str, str] | None = field(default=None, converter=optional(_frozen_mapping))
 
 
 @frozen
@@ -240,6 +250,12 @@ class Job:
         """The id its worker knows it by."""
         return self.remote_id or self.id
 
+    def trimmed(self) -> Job:
+        """Without what was needed to run it, if it has ended and will not be run again."""
+        if not self.state.final or self.terms.retry is not None or self.spec.trimmed() is self.spec:
+            return self
+        return evolve(self, spec=self.spec.trimmed())
+
 
 @frozen
 class Worker:
@@ -249,7 +265,7 @@ class Worker:
     name: str
     #: ``host:port`` of its gRPC server, as dialled.
     address: str
-    labels: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
+    labels: Mapping[str, str] = field(default=_NOTHING, converter=_frozen_mapping)
     #: Jobs that placement puts on it at once; ``None``: a worker of the fixed part, without a limit.
     slots: int | None = None
     state: WorkerState = WorkerState.UNREACHABLE
@@ -276,6 +292,12 @@ class IdempotencyKey:
     #: The job as the first answer showed it; ``None``: none was given yet.
     answer: Job | None = None
 
+    def trimmed(self) -> IdempotencyKey:
+        """Its answer without what was needed to run the job."""
+        if self.answer is None:
+            return self
+        return evolve(self, answer=evolve(self.answer, spec=self.answer.spec.trimmed()))
+
 
 @frozen
 class Registration:
@@ -285,7 +307,7 @@ class Registration:
     #: Held from before; ``""``: assign one.
     worker_id: str = ""
     name: str = ""
-    labels: Mapping[str, str] = field(factory=dict, converter=_frozen_mapping)
+    labels: Mapping[str, str] = field(default=_NOTHING, converter=_frozen_mapping)
     slots: int | None = None
     boot_id: str = ""
     version: str = ""
