@@ -3,35 +3,36 @@
 Every change of a worker or a job goes through here, so that no path forgets to
 save it or to wake those who wait for it. A new job is committed first and
 visible after; a change of a known one is visible at once, and whoever must not
-speak before it is durable waits for the Deferred.
+speak before it is durable waits for the Deferred. What fails to be saved is
+saved later (``saving``), but for new jobs, which then have never been.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.registry import Registry
-from scheduler.errors import StoreFailed
+from scheduler.cluster.saving import Saving
 from scheduler.interfaces import IStore, Loaded, Record, Removed
-from scheduler.model import IdempotencyKey, Job, Worker
+from scheduler.model import IdempotencyKey, Job, Worker, WorkerState
 
 T = TypeVar("T")
 
-#: Finished jobs kept in memory; the oldest are dropped beyond.
-KEEP_FINISHED = 10_000
+#: Finished jobs kept at most; beyond, those that ended first go. Each takes about 1 KiB of memory.
+KEEP_FINISHED = 100_000
+
+#: Why a job is ``unknown`` before its worker has called again.
+RESTARTED = "the scheduler was restarted"
 
 
 class Ledger:
-    """One for each scheduler; ``store_problem`` is why the last save failed, ``""`` if it did not."""
-
-    _log = Logger()
+    """One for each scheduler."""
 
     def __init__(
         self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, keep_finished: int = KEEP_FINISHED
@@ -39,30 +40,41 @@ class Ledger:
         self.registry = Registry()
         #: POSIX time, for people to read.
         self.now = wall_time
-        self.store_problem = ""
         self._clock = clock
         self._store = store
         self._keep_finished = keep_finished
-        # what a failed save left behind; goes with the next
-        self._unsaved: list[Record] = []
+        self._saving = Saving(clock, store, self._present)
         # those who wait for the end of a job, and those who wait until it is over
         self._ends: dict[str, list[Deferred[Job]]] = {}
         self._overs: dict[str, list[Deferred[Job]]] = {}
         self._job_listeners: list[Callable[[Job], None]] = []
         self._worker_listeners: list[Callable[[str], None]] = []
 
+    @property
+    def store_problem(self) -> str:
+        """Why nothing can be saved at present; ``""``: it can."""
+        return self._saving.problem
+
     def load(self) -> Deferred[None]:
-        """Take over what the store holds; before anything else."""
+        """Take over what the store holds; before anything else.
+
+        No worker is reachable before it calls, and what was starting or running is ``unknown`` until its worker tells.
+        """
 
         def take(loaded: Loaded) -> None:
+            now = self.now()
             for worker in loaded.workers:
-                self.registry.put_worker(worker)
-            for job in loaded.jobs:
-                self.registry.put_job(job)
+                self.registry.put_worker(evolve(worker, state=WorkerState.UNREACHABLE))
+            for job in sorted(loaded.jobs, key=lambda job: job.finished_at or 0):
+                self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))
             for key in loaded.keys:
                 self.registry.put_key(key)
 
         return self._store.load().addCallback(take)
+
+    def close(self) -> Deferred[None]:
+        """Save what is owed, if that is possible now; fires when nothing more will be tried."""
+        return self._saving.close()
 
     def listen(self, on_job: Callable[[Job], None], on_worker: Callable[[str], None]) -> None:
         """Call these after each change: with the new job, with the id of the worker."""
@@ -81,7 +93,7 @@ class Ledger:
         def show(_: None) -> None:
             self._put(job)
             if key is not None:
-                self.registry.put_key(key)
+                self.registry.put_key(key.trimmed())
 
         def release(result: T) -> T:
             if worker_id is not None:
@@ -89,7 +101,7 @@ class Ledger:
             return result
 
         records: list[Record] = [job] if key is None else [job, key]
-        return self._commit(records, again=False).addCallback(show).addBoth(release)
+        return self._saving.save(records).addCallback(show).addBoth(release)
 
     def update_jobs(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey] = ()) -> Deferred[None]:
         """Put changed or adopted jobs and changed keys, and let go of the oldest jobs beyond the limit.
@@ -97,17 +109,18 @@ class Ledger:
         What follows a job that ends, its next attempt, comes with it: nobody ever sees one without the other.
         Fires once these and all changes before them are durable, even if none of these is one.
         """
-        changed = [job for job in jobs if self.registry.find_job(job.id) != job]
+        changed = [job for job in jobs if self.registry.find_job(job.id) != job.trimmed()]
         changed += self._next_attempts(changed)
+        changed = [job.trimmed() for job in changed]
         for job in changed:
             self._put(job)
-        changed_keys = [key for key in keys if self.registry.find_key(key.key) != key]
+        changed_keys = [key for key in (key.trimmed() for key in keys) if self.registry.find_key(key.key) != key]
         for key in changed_keys:
             self.registry.put_key(key)
         removed: list[Record] = []
         for job_id in self.registry.surplus(self._keep_finished):
             removed += self._remove(job_id)
-        return self._commit([*changed, *changed_keys, *removed])
+        return self._saving.save([*changed, *changed_keys, *removed])
 
     def _next_attempts(self, changed: list[Job]) -> list[Job]:
         found = []
@@ -129,12 +142,12 @@ class Ledger:
         self._wake(self._overs, job)
         for listener in self._job_listeners:
             listener(job)
-        return self._commit(removed)
+        return self._saving.save(removed)
 
     def update_worker(self, worker: Worker) -> Deferred[None]:
         """Put it, and save it."""
         self.note_worker(worker)
-        return self._commit([worker])
+        return self._saving.save([worker])
 
     def note_worker(self, worker: Worker) -> None:
         """Put what is only true for the moment, like a sign of life: it comes often, and is not saved."""
@@ -147,7 +160,7 @@ class Ledger:
         self.registry.remove_worker(worker_id)
         for listener in self._worker_listeners:
             listener(worker_id)
-        return self._commit([Removed("worker", worker_id)])
+        return self._saving.save([Removed("worker", worker_id)])
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         """The job at its end, or as it is after ``seconds``; ``NotFound`` is raised."""
@@ -197,19 +210,13 @@ class Ledger:
         for waiting in who.pop(job.id, []):
             waiting.callback(job)
 
-    def _commit(self, records: Sequence[Record], again: bool = True) -> Deferred[None]:
-        """Save these after all that failed before; ``again`` keeps them for the next save if this one fails too."""
-        carried, self._unsaved = self._unsaved, []
-
-        def saved(_: None) -> None:
-            self.store_problem = ""
-
-        def failed(reason: Failure) -> Failure:
-            reason.trap(StoreFailed)
-            self._unsaved = [*carried, *(records if again else []), *self._unsaved]
-            if not self.store_problem:
-                self._log.error("the store fails: {why}", why=str(reason.value))
-            self.store_problem = str(reason.value)
-            return reason
-
-        return self._store.save([*carried, *records]).addCallbacks(saved, failed)
+    def _present(self, which: Removed) -> Record:
+        found: Record | None
+        match which.kind:
+            case "job":
+                found = self.registry.find_job(which.id)
+            case "key":
+                found = self.registry.find_key(which.id)
+            case _:
+                found = self.registry.find_worker(which.id)
+        return which if found is None else found

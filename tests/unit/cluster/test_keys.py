@@ -9,6 +9,7 @@ from scheduler.errors import KeyInUse, KeyReused, NotFound, StartUnanswered, Sto
 from scheduler.interfaces import RequestKey
 from scheduler.model import AT_ONCE, Job, JobState, JobStatus
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
+from tests.unit.cluster.values import a_worker
 
 KEY = RequestKey("k", "f" * 64)
 OTHER = RequestKey("k", "0" * 64)
@@ -68,6 +69,7 @@ class KeyTests(ClusterTestCase):
         self.failureResultOf(answer, StoreFailed)
         self.store.held = False
         self.begin()
+        self.add(a_worker())
         self.assertFalse(self.cluster.replays(KEY))
         self.started()
 

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import NotFound, StoreFailed
 from scheduler.interfaces import IStore, JobFilter, Loaded, Record, Removed
-from scheduler.model import IdempotencyKey, Job, JobState
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Retry, Target, Terms, WorkerState
 from scheduler.store.memory import MemoryStore
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -65,15 +65,15 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(self.seen, [("j-1", JobState.RUNNING)])
 
     def test_a_failed_commit_drops_the_job(self) -> None:
-        """A job whose commit failed has never been, in the store's next save neither."""
-        added = self.ledger.add_job(a_job())
+        """A job whose commit failed has never been, even if its records got to the disk."""
+        added = self.ledger.add_job(a_job(), A_KEY)
         self.store.fail()
         self.failureResultOf(added, StoreFailed)
         self.assertIsNone(self.ledger.registry.find_job("j-1"))
         self.assertEqual(self.ledger.registry.load("w-1"), 0)
         self.assertIn("disk full", self.ledger.store_problem)
-        self.ledger.update_worker(a_worker())
-        self.assertEqual(self.store.saves[0][0], [a_worker()])
+        self.clock.advance(1)
+        self.assertEqual(self.store.saves[0][0], [Removed("job", "j-1"), Removed("key", "k")])
 
     def test_a_queued_job_loads_nobody(self) -> None:
         """A job without a worker is committed and shown like any other, and counts into no load."""
@@ -106,17 +106,20 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(self.store.saves[0][0], [Removed("job", "j-1"), Removed("key", "k")])
         self.assertIsNone(self.ledger.registry.find_key("k"))
 
-    def test_a_failed_update_goes_with_the_next(self) -> None:
-        """What one save could not keep the next one brings again, in order, and the problem is over."""
+    def test_a_failed_update_is_made_up_for(self) -> None:
+        """What could not be saved is, as it is known then, as soon as the store works, and nobody has to ask for it."""
         self.add(a_job())
-        ended = a_job(state=JobState.SUCCEEDED)
-        update = self.ledger.update_job(ended)
+        update = self.ledger.update_job(a_job(stdout_bytes=1))
         self.store.fail()
         self.failureResultOf(update, StoreFailed)
-        again = self.ledger.update_worker(a_worker())
-        self.assertEqual(self.store.saves[0][0], [ended, a_worker()])
+        ended = a_job(state=JobState.SUCCEEDED)
+        self.failureResultOf(self.ledger.update_job(ended), StoreFailed)
+        self.failureResultOf(self.ledger.update_worker(a_worker()), StoreFailed)
+        self.failureResultOf(self.ledger.add_job(a_job("j-2")), StoreFailed)
+        self.assertEqual(self.store.saves, [])
+        self.clock.advance(1)
+        self.assertEqual(self.store.saves[0][0], [ended, a_worker(), Removed("job", "j-2")])
         self.store.commit()
-        self.successResultOf(again)
         self.assertEqual(self.ledger.store_problem, "")
 
     def test_no_change_is_not_told(self) -> None:
@@ -174,11 +177,28 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(sorted(job.id for job in self.ledger.registry.matching(JobFilter())), ["j1", "j2", "j3"])
         self.assertIn(Removed("job", "j0"), self.store.saves[-1][0])
 
+    def test_an_ended_job_is_kept_light(self) -> None:
+        """What was only needed to run it is let go of at its end, but not before its next attempt has it."""
+        spec = JobSpec(command="cat", stdin=b"in")
+        job = a_job(spec=spec, target=Target("w-1"), terms=Terms(retry=Retry(1)))
+        self.add(job)
+        self.assertEqual(self.ledger.registry.job("j-1").spec, spec)
+        self.ledger.update_job(evolve(job, state=JobState.FAILED, finished_at=1001.0))
+        self.assertEqual(self.ledger.registry.job("j-1").spec, spec.trimmed())
+        (again,) = (job for job in self.ledger.registry.matching(JobFilter()) if job.retry_of == "j-1")
+        self.assertEqual(again.spec, spec)
+
     def test_load(self) -> None:
-        """What the store holds is known after loading."""
+        """After a restart nobody is reachable, what ran is unknown, and the rest is as it was."""
         store = MemoryStore()
-        store.save([a_job(), a_worker(), A_KEY])
-        ledger = Ledger(self.clock, lambda: 1000.0, store)
+        queued, ended = a_job("j-2", JobState.QUEUED, worker_id=None), a_job("j-3", JobState.FAILED)
+        store.save([a_job(), queued, ended, a_job("j-4", JobState.STARTING), a_worker(), A_KEY])
+        ledger = Ledger(self.clock, lambda: 2000.0, store)
         self.successResultOf(ledger.load())
-        self.assertEqual((ledger.registry.job("j-1"), ledger.registry.worker("w-1")), (a_job(), a_worker()))
-        self.assertEqual(ledger.registry.find_key("k"), A_KEY)
+        registry = ledger.registry
+        self.assertEqual([registry.job("j-2"), registry.job("j-3"), registry.find_key("k")], [queued, ended, A_KEY])
+        for job_id in ("j-1", "j-4"):
+            job = registry.job(job_id)
+            expected = (JobState.UNKNOWN, "the scheduler was restarted", 2000.0)
+            self.assertEqual((job.state, job.reason, job.unknown_since), expected)
+        self.assertIs(registry.worker("w-1").state, WorkerState.UNREACHABLE)

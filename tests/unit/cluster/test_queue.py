@@ -144,6 +144,7 @@ class EnteringTests(QueueTestCase):
         self.store.fail()
         self.failureResultOf(answer, StoreFailed)
         self.store.held = False
+        self.clock.advance(1)
         for _ in range(3):
             self.queued()
 
@@ -468,9 +469,10 @@ class LeavingTests(QueueTestCase):
 
 class RestartTests(QueueTestCase):
     def restart(self, after: float) -> None:
-        """The scheduler was killed, and is back so many seconds later."""
+        """The scheduler was killed, and is back so many seconds later, and its worker has called."""
         self.wall += after
         self.begin()
+        self.add(a_worker(slots=1))
 
     def test_the_queue_is_made_again(self) -> None:
         """Who waited waits, in the same order, and is started when a worker is free."""

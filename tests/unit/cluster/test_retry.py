@@ -163,6 +163,7 @@ class RetryTests(ClusterTestCase):
             self.end(job)
             self.wall += 40
             self.begin()
+            self.add(a_worker())
             self.clock.advance(wait - 1)
             self.assertEqual(self.client.calls, [])
             self.clock.advance(1)

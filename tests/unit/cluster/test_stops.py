@@ -289,7 +289,8 @@ class FailingStoreTests(ClusterTestCase):
         self.store.fail()
         self.client.take("stop_job").answer.callback(None)
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0)
-        self.ledger.update_job(lifecycle.reported(self.cluster.job("j-1"), ended, 1001.0))
+        update = self.ledger.update_job(lifecycle.reported(self.cluster.job("j-1"), ended, 1001.0))
+        self.failureResultOf(update, StoreFailed)
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
 
     def test_not_delivered(self) -> None:
@@ -299,6 +300,8 @@ class FailingStoreTests(ClusterTestCase):
         self.assertNoResult(answer)
         self.store.fail()
         self.failureResultOf(answer, StoreFailed)
+        self.clock.advance(1)
+        self.store.commit()  # it works again
         answer = self.cluster.stop("j-1")
         self.store.commit()
         self.assertFalse(self.successResultOf(answer).over)

@@ -1,0 +1,104 @@
+"""What the store could not take is brought to it again, until it does.
+
+While the store works, every save is simply passed on. When one fails, what it
+was about is remembered by id, and from then on nothing but an attempt of our
+own goes to the store, after a second, then ever later, up to ten: it brings
+whatever is known by then under those ids. So a store that fails is not stormed,
+a late attempt can't put back what has changed since, and what is owed grows
+with the number of jobs at most, not with time. The first attempt that succeeds
+ends it; nobody has to ask for anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.errors import StoreFailed
+from scheduler.interfaces import IStore, Record, Removed
+from scheduler.model import IdempotencyKey, Job
+
+#: Seconds from a failure to the next attempt; each further one waits twice as long, up to the second of these.
+FIRST_DELAY = 1.0
+LONGEST_DELAY = 10.0
+
+
+class Saving:
+    """``problem`` is why the store fails, ``""`` while it does not."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, store: IStore, present: Callable[[Removed], Record]) -> None:
+        """``present`` says what is known under an id now: its record, or that there is none, as it was given."""
+        self.problem = ""
+        self._clock = clock
+        self._store = store
+        self._present = present
+        # an ordered set
+        self._owed: dict[Removed, None] = {}
+        self._delay = FIRST_DELAY
+        self._timer: IDelayedCall | None = None
+
+    def save(self, records: Sequence[Record]) -> Deferred[None]:
+        """Fires once they are durable. ``StoreFailed``: what is known under their ids will be once that is possible."""
+        if self.problem:
+            self._owe(records)
+            return fail(StoreFailed(self.problem))
+        return self._store.save(records).addErrback(self._failed, records)
+
+    def close(self) -> Deferred[None]:
+        """Try once more, if anything is owed, and never again; fires when that is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            return self._attempt().addErrback(lambda _: None)
+        return succeed(None)
+
+    def _owe(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._owed[_id(record)] = None
+
+    def _failed(self, reason: Failure, records: Iterable[Record]) -> Failure:
+        reason.trap(StoreFailed)
+        self._owe(records)
+        if not self.problem:
+            self._log.error("the store fails: {why}", why=str(reason.value))
+            self._delay = FIRST_DELAY
+            self._try_later()
+        self.problem = str(reason.value)
+        return reason
+
+    def _try_later(self) -> None:
+        self._timer = self._clock.callLater(self._delay, self._try_again)
+        self._delay = min(2 * self._delay, LONGEST_DELAY)
+
+    def _try_again(self) -> None:
+        self._timer = None
+        self._attempt().addErrback(lambda _: self._try_later())
+
+    def _attempt(self) -> Deferred[None]:
+        owed, self._owed = self._owed, {}
+        records = [self._present(each) for each in owed]
+        return self._store.save(records).addCallbacks(self._works, self._failed, errbackArgs=(records,))
+
+    def _works(self, _: None) -> None:
+        self.problem = ""
+        self._log.info("the store works again")
+        since, self._owed = self._owed, {}
+        if since:
+            self.save([self._present(each) for each in since]).addErrback(lambda _: None)
+
+
+def _id(record: Record) -> Removed:
+    match record:
+        case Removed():
+            return record
+        case Job():
+            return Removed("job", record.id)
+        case IdempotencyKey():
+            return Removed("key", record.key)
+    return Removed("worker", record.id)

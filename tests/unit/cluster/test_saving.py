@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.saving import Saving
+from scheduler.errors import StoreFailed
+from scheduler.interfaces import Record, Removed
+from tests.unit.cluster.test_ledger import HeldStore
+from tests.unit.cluster.values import a_job, a_worker
+
+
+class SavingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = HeldStore()
+        self.known: dict[Removed, Record] = {}
+        self.saving = Saving(self.clock, self.store, lambda which: self.known.get(which, which))
+
+    def break_it(self) -> None:
+        broken = self.saving.save([a_worker()])
+        self.store.fail()
+        self.failureResultOf(broken, StoreFailed)
+
+    def test_while_it_works(self) -> None:
+        """Saves are passed on at once, several at a time, and no timer runs."""
+        saves = [self.saving.save([a_job()]), self.saving.save([a_worker()])]
+        self.assertEqual([records for records, _ in self.store.saves], [[a_job()], [a_worker()]])
+        for save in saves:
+            self.store.commit()
+            self.successResultOf(save)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ever_later(self) -> None:
+        """Attempts are a second apart at first, then further, but never more than ten."""
+        self.break_it()
+        for delay in (1, 2, 4, 8, 10, 10):
+            self.clock.advance(delay - 0.5)
+            self.assertEqual(self.store.saves, [])
+            self.clock.advance(0.5)
+            self.store.fail()
+            self.assertTrue(self.saving.problem)
+        self.clock.advance(10)
+        self.store.commit()
+        self.assertEqual((self.saving.problem, self.clock.getDelayedCalls()), ("", []))
+
+    def test_again_from_the_start(self) -> None:
+        """After the store has worked, the next failure is tried to mend as quickly as the first."""
+        self.break_it()
+        self.clock.advance(1)
+        self.store.fail()
+        self.clock.advance(2)
+        self.store.commit()
+        self.break_it()
+        self.clock.advance(1)
+        self.assertEqual(len(self.store.saves), 1)
+
+    def test_the_latest_is_saved(self) -> None:
+        """A save that failed before one that succeeded does not bring back what it held."""
+        early, late = self.saving.save([a_job()]), self.saving.save([a_job(stdout_bytes=9)])
+        self.known[Removed("job", "j-1")] = a_job(stdout_bytes=9)
+        self.store.fail()
+        self.store.commit()
+        self.failureResultOf(early, StoreFailed)
+        self.successResultOf(late)
+        self.clock.advance(1)
+        self.assertEqual(self.store.saves[0][0], [a_job(stdout_bytes=9)])
+
+    def test_changed_meanwhile(self) -> None:
+        """What changes during an attempt is saved right after it."""
+        self.break_it()
+        self.clock.advance(1)
+        self.failureResultOf(self.saving.save([a_job()]), StoreFailed)
+        self.known[Removed("job", "j-1")] = a_job()
+        self.store.commit()
+        self.assertEqual(self.store.saves[0][0], [a_job()])
+
+    def test_close(self) -> None:
+        """At the end it is tried once more, and that is waited for."""
+        self.break_it()
+        closed = self.saving.close()
+        self.assertNoResult(closed)
+        self.store.fail()
+        self.successResultOf(closed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_close_at_rest(self) -> None:
+        """Where nothing is owed there is nothing to wait for."""
+        self.successResultOf(self.saving.close())
