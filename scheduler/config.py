@@ -35,6 +35,7 @@ from scheduler.configfile import (
     one_of,
     read,
     readable_file,
+    store_url,
     text,
     worker_name,
 )
@@ -95,6 +96,16 @@ class Cluster:
 
 
 @frozen
+class Store:
+    """``[store]``."""
+
+    #: ``memory:``, ``sqlite:///`` and an absolute path, or ``postgresql+psycopg://...``, perhaps with a password.
+    url: str
+    #: Seconds a job is kept after its end.
+    keep_jobs: float
+
+
+@frozen
 class SchedulerConfig:
     """All of ``scheduler.toml``."""
 
@@ -108,6 +119,7 @@ class SchedulerConfig:
     grpc_server: GrpcServer
     http_server: HttpServer
     cluster: Cluster
+    store: Store
 
 
 @frozen
@@ -149,14 +161,16 @@ class WorkerConfig:
 def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> SchedulerConfig:
     """Read and check ``scheduler.toml``; ``ConfigError``."""
     root = read(path)
+    state_dir = root.get("state_dir", file_path, _default_state_dir("scheduler", environ))
     config = SchedulerConfig(
         file=path,
-        state_dir=root.get("state_dir", file_path, _default_state_dir("scheduler", environ)),
+        state_dir=state_dir,
         log_format=root.get("log_format", one_of("text", "json"), "text"),
         shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
         grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:50000"),
         http_server=_http_server(root.table("http_server")),
         cluster=_cluster(root.table("cluster")),
+        store=_store(root.table("store"), state_dir),
     )
     root.done()
     grpc, http = config.grpc_server.addr, config.http_server.addr
@@ -241,6 +255,15 @@ def _cluster(table: Table) -> Cluster:
     )
     table.done()
     return cluster
+
+
+def _store(table: Table, state_dir: Path) -> Store:
+    store = Store(
+        url=table.get("url", store_url(state_dir), "sqlite:///scheduler.db"),
+        keep_jobs=table.get("keep_jobs", duration("1s", "3650d"), "30d"),
+    )
+    table.done()
+    return store
 
 
 def _scheduler(table: Table) -> Address:

@@ -34,6 +34,9 @@ IPNetwork = IPv4Network | IPv6Network
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+# In a URL, right or wrong: what is between the first ":" and the last "@", and any parameter that is a password.
+_PASSWORD = re.compile(r"(?<=//)([^:@/]*:).*(?=@)|((?:ssl)?password=)[^&]*")
+
 
 class ConfigError(SchedulerError):
     """A mistake in a configuration file; ``str()`` is one line for whoever has to mend it."""
@@ -51,6 +54,11 @@ class ConfigError(SchedulerError):
 
 class Unfit(Exception):
     """A value fails its check; ``str()`` says what is allowed."""
+
+    def __init__(self, allowed: str, shown: object = None) -> None:
+        """``shown`` stands for the value where that is nothing to show."""
+        super().__init__(allowed)
+        self.shown = shown
 
 
 class Table:
@@ -73,7 +81,7 @@ class Table:
         try:
             return check(self, value)
         except Unfit as unfit:
-            raise self.error(key, value, str(unfit)) from None
+            raise self.error(key, value if unfit.shown is None else unfit.shown, str(unfit)) from None
 
     def find(self, key: str, check: Callable[[Table, Any], T]) -> T | None:
         """Like ``get``; ``None`` when the file does not say."""
@@ -234,6 +242,30 @@ def readable_file(table: Table, value: Any) -> Path:
     except OSError as error:
         raise Unfit(f"must be a readable file; {path}: {error.strerror}") from None
     return path
+
+
+def without_password(url: str) -> str:
+    """A URL fit for anyone's eyes."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
+
+
+def store_url(state_dir: Path) -> Callable[[Table, Any], str]:
+    """Where to keep what is known: ``memory:``, ``sqlite:///`` with an absolute path, or a PostgreSQL database."""
+
+    def check(_: Table, value: Any) -> str:
+        url = value if isinstance(value, str) and not _CONTROL.search(value) else ""
+        if url == "memory:" or re.fullmatch(r"postgresql\+psycopg://[^/]*/[^/?]+(\?.*)?", url):
+            return url
+        path = url.removeprefix("sqlite:///")
+        if path not in ("", url) and not path.endswith("/") and "?" not in path:
+            return f"sqlite:///{os.path.abspath(os.path.join(state_dir, path))}"
+        raise Unfit(
+            'must be "sqlite:///FILE", in state_dir if it is not absolute (sqlite:////var/...), '
+            'or "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE", or "memory:" to keep nothing',
+            without_password(value) if isinstance(value, str) else None,
+        )
+
+    return check
 
 
 def worker_name(_: Table, value: Any) -> str:

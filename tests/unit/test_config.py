@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.config import TlsFiles, load_scheduler, load_worker
+from scheduler.config import Store, TlsFiles, load_scheduler, load_worker
 from scheduler.configfile import Address, ConfigError
 
 ETC = Path(__file__).resolve().parents[2] / "etc"
@@ -85,6 +85,7 @@ class SchedulerFileTests(ConfigCase):
         self.assertEqual(sample.grpc_server, default.grpc_server)
         self.assertEqual(sample.http_server, default.http_server)
         self.assertEqual(sample.cluster, default.cluster)
+        self.assertEqual(sample.store, default.store)
         self.assertEqual((sample.state_dir, sample.log_format), (default.state_dir, default.log_format))
         self.assertEqual((sample.shutdown_timeout, default.shutdown_timeout), (20, 20))
 
@@ -109,6 +110,9 @@ class SchedulerFileTests(ConfigCase):
             [cluster]
             allowed_networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.7"]
             lease = "2m"
+            [store]
+            url = "sqlite:///jobs/all.db"
+            keep_jobs = "12h"
             """
         )
         self.assertEqual(config.file, self.file)
@@ -128,6 +132,37 @@ class SchedulerFileTests(ConfigCase):
             (ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("192.0.2.7/32")),
         )
         self.assertEqual(config.cluster.lease, 120)
+        self.assertEqual(config.store, Store(f"sqlite:///{self.folder}/state/jobs/all.db", 12 * 3600))
+
+    def test_store_urls(self) -> None:
+        """A file is in the state folder unless it is absolute; a server and no memory at all are taken as they are."""
+        for url, meant in {
+            "sqlite:///x.db": f"sqlite:///{self.folder}/state/x.db",
+            "sqlite:////srv/x.db": "sqlite:////srv/x.db",
+            "memory:": "memory:",
+            "postgresql+psycopg://me:a%40b@db.example.com:5433/jobs?sslmode=verify-full": None,
+            "postgresql+psycopg:///jobs?host=/run/postgresql": None,
+        }.items():
+            config = self.scheduler(f'state_dir = "state"\n[store]\nurl = "{url}"')
+            self.assertEqual(config.store.url, meant or url)
+        self.assertEqual(self.scheduler('state_dir = "/s"').store, Store("sqlite:////s/scheduler.db", 30 * 86400))
+
+    def test_wrong_store_urls(self) -> None:
+        """Every other is refused, with what is allowed and without the password it may hold."""
+        for url, shown in {
+            "scheduler.db": "scheduler.db",
+            "sqlite://": "sqlite://",
+            "sqlite:///": "sqlite:///",
+            "sqlite:///folder/": "sqlite:///folder/",
+            "sqlite:///x.db?mode=ro": "sqlite:///x.db?mode=ro",
+            "mysql://me:se@c:ret@host/db": "mysql://me:***@host/db",
+            "postgresql://me:secret@host/db": "postgresql://me:***@host/db",
+            "postgresql+psycopg://me:secret@host": "postgresql+psycopg://me:***@host",
+            "postgres://host/db?user=me&password=secret&x=1": "postgres://host/db?user=me&password=***&x=1",
+        }.items():
+            complaint = self.complaint(load_scheduler, f'[store]\nurl = "{url}"')
+            self.assertTrue(complaint.startswith(f'[store] url = "{shown}": must be "sqlite:///FILE"'), complaint)
+        self.assertIn("[store] url = 3: must be", self.complaint(load_scheduler, "[store]\nurl = 3"))
 
     def test_frozen(self) -> None:
         """What was read can't be changed."""
@@ -341,7 +376,8 @@ class MistakeTests(ConfigCase):
             "[grcp_server]\naddr = 1": "grcp_server = {...}: unknown key; did you mean grpc_server?",
             "statedir = true": "statedir = true: unknown key; did you mean state_dir?",
             "[cluster]\nzzz = [1, 2]": "[cluster] zzz = [1, 2]: unknown key; known: allowed_networks, lease",
-            '[store]\nurl = "memory:"': "store = {...}: unknown key; known: ",
+            "[store]\nkeep = 1": "[store] keep = 1: unknown key; known: url, keep_jobs",
+            '[client]\nurl = "memory:"': "client = {...}: unknown key; known: ",
         }.items():
             self.assertIn(complaint, self.complaint(load_scheduler, content))
 
@@ -372,6 +408,7 @@ class MistakeTests(ConfigCase):
             "seconds, from 1s to 1h",
             '[cluster]\nlease = "soon"': '[cluster] lease = "soon": must be a duration like 30s, 5m, 24h or 7d',
             "[cluster]\nlease = true": "[cluster] lease = true: must be a duration",
+            "[store]\nkeep_jobs = 0": "[store] keep_jobs = 0: must be a duration like 30s, 5m, 24h or 7d",
             "[cluster]\nlease = -1": "from 1s to 1h",
             "[cluster]\nlease = 3601": "from 1s to 1h",
             "[cluster]\nlease = 2020-01-01": "[cluster] lease = 2020-01-01: must be a duration",
