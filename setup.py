@@ -64,6 +64,7 @@ setup(
         "grpcio-reflection>=1.76.0",
         "protobuf>=6.33",
         "klein>=24.8",
+        "SQLAlchemy>=2.1",
         "toml>=0.10.2",
         # With [tls], or every start of any twistd complains about a half-installed pyOpenSSL. Earlier versions have
         # request smuggling and denial of service in twisted.web.
@@ -72,10 +73,12 @@ setup(
         "zope.interface>=6.0",
     ],
     extras_require={
+        "postgresql": ["psycopg[binary]>=3.2"],
         "test": [
             "build>=1.2",
             "grpcio-tools==1.76.0",
             "hypothesis>=6.100",
+            "psycopg[binary]>=3.2",
             "pytest>=8",
             "pytest-twisted>=1.14",
             "setuptools>=77",

@@ -290,10 +290,14 @@ class IStore(Interface):
     """The durable copy of the registry."""
 
     def load() -> Deferred[Loaded]:
-        """Everything saved so far; ``StoreFailed``."""
+        """Everything saved so far, jobs and the answers of keys ``trimmed``; ``StoreFailed``."""
 
     def save(records: Iterable[Record]) -> Deferred[None]:
-        """Fires once all of them are durable, in the order of calls; ``StoreFailed`` if none is."""
+        """Fires once all of them are durable, in the order of calls.
+
+        ``StoreFailed``: some may be all the same, where the answer to a commit was lost. The spec of
+        a job is kept as first saved; that of a key's answer as the spec of its job, which is there.
+        """
 
 
 class IJobRunner(Interface):

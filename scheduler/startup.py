@@ -32,7 +32,7 @@ from twisted.python import usage
 
 from scheduler import __version__, systemd
 from scheduler.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
-from scheduler.configfile import Address, ConfigError
+from scheduler.configfile import Address, ConfigError, without_password
 from scheduler.errors import Invalid
 from scheduler.services import Step
 
@@ -153,6 +153,7 @@ class _Options(usage.Options):
             self._check_tls()
             for table, address in self.servers():
                 self._check_port(table, address)
+            self.prepare()
         except ConfigError as error:
             self.state.release()
             raise SystemExit(str(error)) from None
@@ -167,11 +168,19 @@ class _Options(usage.Options):
         """Where it will listen, by table of the configuration."""
         raise NotImplementedError
 
-    def _take_state_dir(self) -> None:
+    def prepare(self) -> None:
+        """Whatever else may have to be refused; ``ConfigError``."""
+
+    @property
+    def user(self) -> tuple[int | None, int | None]:
+        """Ids of the user and the group the process will be, ``None`` where they stay."""
         twistd: Mapping[str, Any] = self.parent or {}
+        return twistd.get("uid"), twistd.get("gid")
+
+    def _take_state_dir(self) -> None:
         self.state = StateDir(self.config.state_dir)
         try:
-            self.state.take(twistd.get("uid"), twistd.get("gid"))
+            self.state.take(*self.user)
         except BlockingIOError:
             problem = f"is in use by a running process; each {self.program} needs a folder of its own"
         except OSError as error:
@@ -232,6 +241,12 @@ class SchedulerOptions(_Options):
 
     program = "scheduler"
     config: SchedulerConfig
+
+    #: A tap sets this static method: makes fit for use what a URL names, for that user and group, and returns it;
+    #: raises ``Invalid``, field ``url``.
+    open_database: Callable[[str, int | None, int | None], Any] | None = None
+
+    database: Any = None
     longdesc = (
         "Puts one HTTP API in front of all your machines. Workers register here over gRPC ([grpc_server] addr); "
         "clients ask over HTTP ([http_server] addr) to start, stop, query or watch jobs on them: "
@@ -247,6 +262,16 @@ class SchedulerOptions(_Options):
     def servers(self) -> list[tuple[str, Address]]:
         """Both servers."""
         return [("http_server", self.config.http_server.addr), ("grpc_server", self.config.grpc_server.addr)]
+
+    def prepare(self) -> None:
+        """Have the database: ``database`` is set."""
+        if self.open_database is None:
+            return
+        url = self.config.store.url
+        try:
+            self.database = self.open_database(url, *self.user)
+        except Invalid as error:
+            raise ConfigError(self.config.file, error.problem, "store", error.field, without_password(url)) from None
 
 
 class WorkerOptions(_Options):

@@ -28,13 +28,15 @@ from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.services import Ordered, Step
-from scheduler.store.memory import MemoryStore
+from scheduler.store import database
+from scheduler.store.sql import make_store
 
 
 class Options(startup.SchedulerOptions):
     """See ``scheduler.startup``."""
 
     check_tls = staticmethod(credentials.check)
+    open_database = staticmethod(database.prepare)
 
 
 def makeService(options: Options) -> IService:
@@ -46,7 +48,8 @@ def makeService(options: Options) -> IService:
     config, state = options.config, options.state
     tls = config.grpc_server.tls
 
-    ledger = Ledger(reactor, time.time, MemoryStore())
+    store = make_store(reactor, options.database)
+    ledger = Ledger(reactor, time.time, store)
     calls = WorkerClient(reactor, tls)
     liveness = Liveness(reactor, ledger, calls.probe, config.cluster.lease)
     workers = ObservedClient(calls, liveness)
@@ -70,7 +73,8 @@ def makeService(options: Options) -> IService:
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after)
     parts.setServiceParent(top)
     for part in (
-        Step(start=ledger.load),
+        store,
+        Step(start=ledger.load, stop=ledger.close),
         calls,
         Step(stop=outputs.shut_down),
         Step(stop=cluster.shut_down),

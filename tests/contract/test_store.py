@@ -1,48 +1,256 @@
-"""What every store does: today the memory store alone."""
+"""What every store does: in memory, in a file of SQLite, on a PostgreSQL server."""
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from scheduler.interfaces import IStore, Loaded, Removed
-from scheduler.model import JobState
+from scheduler.interfaces import IStore, Loaded, Record, Removed
+from scheduler.model import (
+    IdempotencyKey,
+    Job,
+    JobSpec,
+    JobState,
+    Retry,
+    Target,
+    Terms,
+    Worker,
+    WorkerState,
+)
+from scheduler.store.database import prepare
 from scheduler.store.memory import MemoryStore
+from scheduler.store.sql import Writer, make_store
+from tests import postgres
 from tests.unit.cluster.values import a_job, a_worker
 
+_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
+_SOME = st.none() | _TEXT
+_TIME = st.floats(allow_nan=False, allow_infinity=False)
+_COUNT = st.none() | st.integers(0, 2**63 - 1)
+_MAPPING = st.dictionaries(_TEXT, _TEXT, max_size=3)
+_BYTES = st.none() | st.binary(max_size=50)
+_SPECS = st.builds(
+    JobSpec,
+    command=_TEXT,
+    args=st.lists(_TEXT, max_size=3).map(tuple),
+    path=_TEXT,
+    env=_MAPPING,
+    cwd=_TEXT,
+    stdin=_BYTES,
+    script=_BYTES,
+    timeout=st.none() | _TIME,
+    stop_grace=_TIME,
+    labels=_MAPPING,
+    merge_stderr=st.booleans(),
+    output_limit=_COUNT,
+)
+_JOBS = st.builds(
+    Job,
+    id=st.uuids().map(str),
+    spec=_SPECS,
+    state=st.sampled_from(JobState),
+    created_at=_TIME,
+    worker_id=_SOME,
+    worker_name=_SOME,
+    remote_id=_SOME,
+    reason=_SOME,
+    created_by=_SOME,
+    started_at=st.none() | _TIME,
+    finished_at=st.none() | _TIME,
+    exit_code=st.none() | st.integers(-(2**31), 2**31),
+    signal=_SOME,
+    stop_requested_at=st.none() | _TIME,
+    unknown_since=st.none() | _TIME,
+    stdout_bytes=_COUNT,
+    stderr_bytes=_COUNT,
+    group_id=_SOME,
+    retry_of=_SOME,
+    target=st.none() | st.builds(Target, worker=_SOME, selector=st.none() | _MAPPING),
+    terms=st.builds(
+        Terms,
+        queue_timeout=_TIME,
+        priority=st.integers(-1000, 1000),
+        retry=st.none() | st.builds(Retry, attempts=st.integers(0, 1000), delay=_TIME),
+    ),
+    promised=st.booleans(),
+    orphan=st.booleans(),
+)
+_WORKERS = st.builds(
+    Worker,
+    id=st.uuids().map(str),
+    name=_TEXT,
+    address=_TEXT,
+    labels=_MAPPING,
+    slots=_COUNT,
+    state=st.sampled_from(WorkerState),
+    draining=st.booleans(),
+    last_seen=st.none() | _TIME,
+    boot_id=_TEXT,
+    version=_SOME,
+)
 
-class MemoryTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.store = MemoryStore()
 
-    def loaded(self) -> Loaded:
-        return self.successResultOf(self.store.load())
+@st.composite
+def _keys(draw: st.DrawFn) -> tuple[Job, IdempotencyKey]:
+    """A key and its job, which has gone on since it was answered."""
+    job = draw(_JOBS)
+    answer = draw(st.none() | _JOBS.map(lambda then: evolve(then, id=job.id, spec=job.spec)))
+    return job, IdempotencyKey(draw(st.uuids().map(str)), draw(_TEXT), job.id, answer)
+
+
+class StoreContract:
+    """Mixed into a ``TestCase`` that has ``make``."""
+
+    url: str
+
+    async def setUp(self) -> None:
+        self.url = self.new_url()
+        self.store: Any = self.open()
+        self.store.startService()
+        self.addCleanup(lambda: self.store.stopService())  # noqa: PLW0108 - of the store there is by then
+
+    def new_url(self) -> str:
+        raise NotImplementedError
+
+    def open(self) -> Any:
+        return make_store(reactor, prepare(self.url))
+
+    async def again(self) -> Loaded:
+        """What is there for the next process."""
+        if not isinstance(self.store, MemoryStore):
+            await self.store.stopService()
+            self.store = self.open()
+            self.store.startService()
+        loaded: Loaded = await self.store.load()
+        return loaded
 
     def test_interface(self) -> None:
         """It has all that a store has."""
         self.assertTrue(verifyObject(IStore, self.store))
 
-    def test_empty(self) -> None:
+    async def test_empty(self) -> None:
         """A new one holds nothing."""
-        self.assertEqual(self.loaded(), Loaded())
+        self.assertEqual(await self.store.load(), Loaded())
 
-    def test_saved_is_loaded(self) -> None:
-        """Jobs and workers come back as they were saved."""
-        self.successResultOf(self.store.save([a_job(), a_worker()]))
-        self.assertEqual(self.loaded(), Loaded((a_job(),), (a_worker(),)))
+    async def test_saved_is_loaded(self) -> None:
+        """Jobs, workers and keys come back as they were saved."""
+        key = IdempotencyKey("k", "f" * 64, "j-1", a_job(state=JobState.STARTING))
+        await self.store.save([a_job(), a_worker(), key])
+        self.assertEqual(await self.again(), Loaded((a_job(),), (a_worker(),), (key,)))
 
-    def test_the_last_one_counts(self) -> None:
+    async def test_the_last_one_counts(self) -> None:
         """A record saved again replaces the one before, within one save too."""
         ended = a_job(state=JobState.SUCCEEDED)
-        self.successResultOf(self.store.save([a_job(), ended]))
-        self.successResultOf(self.store.save([evolve(a_worker(), draining=True)]))
-        self.successResultOf(self.store.save([a_worker()]))
-        self.assertEqual(self.loaded(), Loaded((ended,), (a_worker(),)))
+        key = IdempotencyKey("k", "f" * 64, "j-1")
+        await self.store.save([a_job(), key, ended, evolve(key, answer=ended)])
+        await self.store.save([evolve(a_worker(), draining=True)])
+        await self.store.save([a_worker()])
+        self.assertEqual(await self.again(), Loaded((ended,), (a_worker(),), (evolve(key, answer=ended),)))
 
-    def test_removed(self) -> None:
+    async def test_removed(self) -> None:
         """What was removed is gone, and removing what is not there is nothing."""
-        self.successResultOf(self.store.save([a_job(), a_worker()]))
-        self.successResultOf(self.store.save([Removed("job", "j-1"), Removed("worker", "w-1")]))
-        self.successResultOf(self.store.save([Removed("job", "j-1"), Removed("worker", "w-1")]))
-        self.assertEqual(self.loaded(), Loaded())
+        await self.store.save([a_job(), a_worker(), IdempotencyKey("k", "f", "j-1")])
+        gone = [Removed("job", "j-1"), Removed("worker", "w-1"), Removed("key", "k")]
+        await self.store.save(gone)
+        await self.store.save(gone)
+        self.assertEqual(await self.again(), Loaded())
+
+    async def test_removed_and_back(self) -> None:
+        """Within one save too, an id that was free again can be used for something else."""
+        await self.store.save([a_job(), a_job("j-2")])
+        other = a_job(spec=JobSpec(command="other"))
+        await self.store.save([Removed("job", "j-1"), other, Removed("job", "j-2")])
+        self.assertEqual((await self.again()).jobs, (other,))
+
+    async def test_a_spec_is_kept_as_first_saved(self) -> None:
+        """What a job is told to run is written once, whatever a later record leaves out."""
+        job = a_job(spec=JobSpec(command="cat", stdin=b"\xff\x00", script=b"#!"))
+        await self.store.save([job])
+        await self.store.save([evolve(job, spec=job.spec.trimmed(), promised=True)])
+        self.assertEqual((await self.again()).jobs, (evolve(job, promised=True),))
+
+    async def test_an_ended_job_comes_back_light(self) -> None:
+        """Input of a job that has ended is not loaded, unless it will be run again."""
+        spec = JobSpec(command="cat", stdin=b"in")
+        done = a_job("j-1", JobState.FAILED, spec=spec)
+        again = a_job("j-2", JobState.FAILED, spec=spec, finished_at=1002.0, terms=Terms(retry=Retry(1)))
+        await self.store.save([done, again])
+        self.assertEqual((await self.again()).jobs, (evolve(done, spec=spec.trimmed()), again))
+
+    async def test_in_the_order_of_calls(self) -> None:
+        """Saves made at once are all answered, in order, and the last one counts."""
+        answered: list[int] = []
+        saves: list[Deferred[None]] = []
+        for number in range(50):
+            saved = self.store.save([a_job(stdout_bytes=number)])
+            saves.append(saved.addCallback(lambda _, number=number: answered.append(number)))
+        await gatherResults(saves)
+        self.assertEqual(answered, list(range(50)))
+        self.assertEqual((await self.again()).jobs, (a_job(stdout_bytes=49),))
+
+    async def test_a_save_of_nothing_waits(self) -> None:
+        """It is answered after all saves before it."""
+        answered: list[str] = []
+        self.store.save([a_job()]).addCallback(lambda _: answered.append("job"))
+        await self.store.save([])
+        self.assertEqual(answered, ["job"])
+
+    async def test_stopping_saves_what_waits(self) -> None:
+        """What was to be saved when the process stops is."""
+        for number in range(20):
+            self.store.save([a_job(f"j-{number:02}")])
+        self.assertEqual([job.id for job in (await self.again()).jobs], [f"j-{number:02}" for number in range(20)])
+
+    async def test_text_no_database_takes(self) -> None:
+        """A NUL, or half a surrogate pair, in what a worker says can't keep anything from being saved."""
+        await self.store.save([a_job(reason="a\0\ud800b"), a_worker(version="\0")])
+        self.assertEqual(len((await self.again()).jobs), 1)
+
+
+class MemoryTests(StoreContract, TestCase):
+    def new_url(self) -> str:
+        return "memory:"
+
+
+class SqlContract(StoreContract):
+    def test_property(self) -> None:
+        """Every field of every record comes back exactly."""
+        writer = Writer(self.store._database)
+        self.addCleanup(writer.close_thd)
+
+        @settings(deadline=None, max_examples=60)
+        @given(st.lists(_JOBS, max_size=3), st.lists(_keys(), max_size=3), st.lists(_WORKERS, max_size=3))
+        def come_back(jobs: list[Job], pairs: list[tuple[Job, IdempotencyKey]], workers: list[Worker]) -> None:
+            keys = [key for _, key in pairs]
+            jobs = [*jobs, *(job for job, _ in pairs)]
+            writer.write_thd([*jobs, *keys, *workers], False)
+            loaded = writer.load_thd()
+            self.assertEqual({job.id: job for job in loaded.jobs}, {job.id: job.trimmed() for job in jobs})
+            self.assertEqual({worker.id: worker for worker in loaded.workers}, {each.id: each for each in workers})
+            self.assertEqual({key.key: key for key in loaded.keys}, {key.key: key.trimmed() for key in keys})
+            gone: list[Record] = [Removed("key", key.key) for key in keys]
+            gone += [Removed("job", job.id) for job in jobs] + [Removed("worker", worker.id) for worker in workers]
+            writer.write_thd(gone, False)
+            self.assertEqual(writer.load_thd(), Loaded())
+
+        come_back()
+
+
+class SqliteTests(SqlContract, TestCase):
+    def new_url(self) -> str:
+        return f"sqlite:///{os.path.abspath(self.mktemp())}"
+
+
+class PostgresTests(SqlContract, TestCase):
+    skip = postgres.why_not() or None
+
+    def new_url(self) -> str:
+        return postgres.server().url()

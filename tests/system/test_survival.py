@@ -90,7 +90,7 @@ async def test_kill_the_worker(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_kill_the_scheduler(cluster: Cluster) -> None:
-    """A scheduler without a memory learns of workers and running jobs from the workers; the job never notices."""
+    """A killed scheduler comes back with workers and jobs as they were, and takes the running ones back."""
     scheduler, _ = cluster
     api = Api(scheduler)
     (before,) = (await api.online())["workers"]

@@ -69,7 +69,8 @@ class RefusalTests(StartCase):
         self.write("adr = 1")
         self.assertEqual(
             self.refusal(),
-            "adr = 1: unknown key; known: state_dir, log_format, shutdown_timeout, grpc_server, http_server, cluster",
+            "adr = 1: unknown key; "
+            "known: state_dir, log_format, shutdown_timeout, grpc_server, http_server, cluster, store",
         )
 
     def test_taken_ports(self) -> None:

@@ -1,0 +1,287 @@
+"""The two kinds of database: how each is reached, kept for one scheduler alone, and interrupted.
+
+A file of SQLite belongs to who holds the ``flock`` on the lock file beside it,
+from before the process daemonizes to its end, however it ends. A database on a
+PostgreSQL server belongs to who holds a session's advisory lock, and that
+session is the very one that writes: when it breaks, nothing is written until a
+new one has the lock again, so two schedulers can never both write.
+
+``prepare`` is called before the process daemonizes, when a refusal can still be
+told on the terminal: it takes or at least tries the lock, makes the tables, or
+brings those of an older version up to date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import secrets
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from scheduler.configfile import without_password
+from scheduler.errors import Invalid, StoreFailed
+from scheduler.store import schema
+
+#: Seconds a write waits for somebody who looks at the file with another program.
+BUSY_TIMEOUT = 5.0
+
+#: Seconds for a connection to a server, and for one statement on it.
+CONNECT_TIMEOUT = 4
+STATEMENT_TIMEOUT = 8
+
+#: Seconds the session of a scheduler just gone is waited for; the server may notice late.
+LOCK_PATIENCE = 2.0
+
+#: Bytes of a file that is looked through for damage at every start; a larger one only where it is read.
+CHECKED_WHOLE = 1 << 30
+
+#: Distinguishes our advisory locks from other programs'.
+_LOCK_SPACE = 0x5C4ED
+
+
+class Database(Protocol):
+    """What the store needs to know of one."""
+
+    #: The dialect's ``insert``, which can also update.
+    insert: Callable[..., Any]
+
+    def prepare(self, steps: Sequence[schema.Step] = schema.STEPS) -> None:
+        """Make it fit for use; ``Invalid`` of ``url`` says why it is not."""
+
+    def connect_thd(self) -> Connection:
+        """A connection that may write, for this thread; ``SQLAlchemyError``, ``StoreFailed``."""
+
+    def interrupt(self) -> None:
+        """From another thread: make fail what that connection is doing."""
+
+    def release(self) -> None:
+        """Let another process have it."""
+
+
+def why(error: BaseException) -> str:
+    """One line for people, with nothing of the statement that failed or of its values."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def _unfit(error: BaseException) -> Invalid:
+    return Invalid("url", f"can't be used: {why(error)}" if isinstance(error, SQLAlchemyError) else why(error))
+
+
+def _bring_up_to_date(
+    connection: Connection, steps: Sequence[schema.Step], alone: bool, before: Callable[[int], None]
+) -> None:
+    """Make or upgrade the tables; ``before`` is called with the version of tables that will be changed."""
+    with connection.begin():
+        version = schema.version_of(connection, alone)
+        schema.check_version(version, steps)
+        if version == 0:
+            schema.create(connection, steps)
+            return
+    if version <= len(steps):
+        before(version)
+    for present in range(version, len(steps) + 1):
+        with connection.begin():
+            schema.upgrade(connection, present, steps)
+
+
+class SqliteFile:
+    """A file of this machine."""
+
+    insert = staticmethod(sqlite.insert)
+
+    def __init__(self, path: str, uid: int | None = None, gid: int | None = None) -> None:
+        """A file made here will be that user's."""
+        self._path = Path(os.path.realpath(path))
+        self._owner = (-1 if uid is None else uid, -1 if gid is None else gid)
+        self._lock: int | None = None
+        self._engine = create_engine(
+            f"sqlite:///{self._path}",
+            poolclass=NullPool,
+            connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+        )
+        event.listen(self._engine, "connect", self._set_up_thd)
+        event.listen(self._engine, "begin", self._begin_thd)
+        self._open: sqlite3.Connection | None = None
+
+    def prepare(self, steps: Sequence[schema.Step] = schema.STEPS) -> None:
+        try:
+            self._take_lock()
+        except BlockingIOError:
+            raise Invalid("url", "is in use by a running scheduler; each needs a database of its own") from None
+        except OSError as error:
+            raise Invalid("url", f"must be a file this process can write, or can make: {error.strerror}") from None
+        try:
+            with contextlib.closing(self._engine.connect()) as connection:
+                self._check_whole(connection)
+                _bring_up_to_date(connection, steps, True, lambda version: self._back_up(connection, version))
+        except (SQLAlchemyError, schema.UnfitDatabase, OSError) as error:
+            self.release()
+            raise _unfit(error) from error
+
+    def connect_thd(self) -> Connection:
+        connection = self._engine.connect()
+        self._open = connection.connection.dbapi_connection  # type: ignore[assignment]
+        return connection
+
+    def interrupt(self) -> None:
+        if self._open is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it has just been closed
+                self._open.interrupt()
+
+    def release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        os.close(self._file(self._path))
+        lock = self._file(self._path.with_name(f"{self._path.name}.lock"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise
+        self._lock = lock
+
+    def _file(self, path: Path) -> int:
+        """Open it, made for its owner alone if it is not there."""
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.fstat(opened).st_size == 0:
+            os.fchown(opened, *self._owner)
+        return opened
+
+    def _check_whole(self, connection: Connection) -> None:
+        if self._path.stat().st_size <= CHECKED_WHOLE:
+            damage = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+            connection.rollback()
+            if damage != "ok":
+                raise schema.UnfitDatabase(f"is damaged: {' '.join(str(damage).split())}")
+
+    def _back_up(self, connection: Connection, version: int) -> None:
+        """A whole copy beside the file, or none."""
+        copy = self._path.with_name(f"{self._path.name}.v{version}.bak")
+        draft = copy.with_name(f"{copy.name}.tmp")
+        draft.unlink(missing_ok=True)
+        os.close(self._file(draft))
+        with contextlib.closing(sqlite3.connect(draft)) as target:
+            connection.connection.dbapi_connection.backup(target)  # type: ignore[union-attr]
+        draft.replace(copy)
+
+    @staticmethod
+    def _set_up_thd(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin where we say, those of DDL too
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @staticmethod
+    def _begin_thd(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class PostgresServer:
+    """A database on a server; its user owns the tables."""
+
+    insert = staticmethod(postgresql.insert)
+
+    def __init__(self, url: str) -> None:
+        if importlib.util.find_spec("psycopg") is None:
+            raise Invalid("url", "needs the driver psycopg: pip install 'scheduler-gateway[postgresql]'")
+        self._shown = without_password(url)
+        self._me = f"scheduler {secrets.token_hex(8)}"
+        parsed = make_url(url)
+        given = {"connect_timeout"} & set(parsed.query)
+        self._engine: Engine = create_engine(
+            parsed, poolclass=NullPool, connect_args={} if given else {"connect_timeout": CONNECT_TIMEOUT}
+        )
+        # guards the number of a descriptor: once it is closed another may get it
+        self._guard = threading.Lock()
+        self._open: Any = None
+
+    def prepare(self, steps: Sequence[schema.Step] = schema.STEPS) -> None:
+        try:
+            with contextlib.closing(self.connect_thd()) as connection:
+                _bring_up_to_date(connection, steps, False, lambda _: None)
+        except (SQLAlchemyError, schema.UnfitDatabase, StoreFailed) as error:
+            raise _unfit(error) from error
+
+    def connect_thd(self) -> Connection:
+        connection = self._engine.connect()
+        try:
+            with connection.begin():
+                connection.execute(text(_SESSION), {"me": self._me})
+            self._lock_thd(connection)
+        except BaseException:
+            connection.close()
+            raise
+        with self._guard:
+            self._open = connection.connection.dbapi_connection
+        return connection
+
+    def interrupt(self) -> None:
+        """The server may be frozen, so no request to it would help: its end of the line goes dead."""
+        with self._guard:
+            if self._open is not None and not self._open.closed:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._open.fileno())) as line:
+                    line.shutdown(socket.SHUT_RDWR)
+            self._open = None
+
+    def release(self) -> None:
+        """The end of the session does it."""
+
+    def _lock_thd(self, connection: Connection) -> None:
+        """Have the lock, or ``StoreFailed``. A session of ours that the server believes alive is ended."""
+        until = time.monotonic() + LOCK_PATIENCE
+        while True:
+            with connection.begin():
+                if connection.execute(text(_LOCK), {"space": _LOCK_SPACE}).scalar_one():
+                    return
+                connection.execute(text(_END_GHOSTS), {"me": self._me})
+            if time.monotonic() > until:
+                raise StoreFailed("is in use by a running scheduler; each needs a database of its own")
+            time.sleep(0.05)
+
+
+# A server that lost sight of us must find out, or it keeps the lock for hours. Only what is committed to disk counts.
+_SESSION = f"""
+select set_config('application_name', :me, false),
+       set_config('statement_timeout', '{STATEMENT_TIMEOUT}s', false),
+       set_config('idle_in_transaction_session_timeout', '60s', false),
+       set_config('tcp_keepalives_idle', '15', false),
+       set_config('tcp_keepalives_interval', '5', false),
+       set_config('tcp_keepalives_count', '3', false),
+       case when current_setting('synchronous_commit') = 'off'
+            then set_config('synchronous_commit', 'on', false) end
+"""
+_LOCK = "select pg_try_advisory_lock(:space, hashtext(current_schema()))"
+_END_GHOSTS = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where application_name = :me and datname = current_database() and pid <> pg_backend_pid()
+"""
+
+
+def prepare(url: str, uid: int | None = None, gid: int | None = None) -> Database | None:
+    """The database a checked ``url`` names, ready for use; ``None`` for ``memory:``. ``Invalid`` of ``url``.
+
+    What has to be made will be that user's.
+    """
+    if url == "memory:":
+        return None
+    database: Database = (
+        SqliteFile(url.removeprefix("sqlite:///"), uid, gid) if url.startswith("sqlite:") else PostgresServer(url)
+    )
+    database.prepare()
+    return database

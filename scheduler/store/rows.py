@@ -1,0 +1,239 @@
+"""Records of the model as rows of the tables, and back.
+
+What comes back equals what was saved, with three exceptions. The spec of a job
+is the one it was first saved with. ``stdin`` and ``script`` stay in the database
+once nobody will need them to run the job again (``Job.trimmed``). And no text
+holds a NUL or half a surrogate pair, which a database may refuse: what a worker
+says of itself could, and a record that can never be saved would hold up all others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+from sys import intern
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import Column, Connection, Select, or_, select
+
+from scheduler.interfaces import Loaded
+from scheduler.model import (
+    FINAL,
+    IdempotencyKey,
+    Job,
+    JobSpec,
+    JobState,
+    Retry,
+    Target,
+    Terms,
+    Worker,
+    WorkerState,
+)
+from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
+
+Row = dict[str, Any]
+
+_NO_TERMS = Terms()
+
+# Fields of a job that are a column as they are.
+_PLAIN = (
+    *("id", "worker_id", "worker_name", "remote_id", "reason", "created_by", "created_at", "started_at"),
+    *("finished_at", "unknown_since", "stop_requested_at", "exit_code", "signal", "stdout_bytes", "stderr_bytes"),
+    *("group_id", "retry_of", "promised", "orphan"),
+)
+_INPUT = (SPECS.c.stdin, SPECS.c.script)
+
+
+def job_row(job: Job) -> Row:
+    """The part that changes."""
+    row: Row = {name: getattr(job, name) for name in _PLAIN}
+    row["state"] = job.state.value
+    row["worker_name"] = _clean(job.worker_name)
+    row["reason"] = _clean(job.reason)
+    row["remote_id"] = _clean(job.remote_id)
+    row["signal"] = _clean(job.signal)
+    row["target"] = _target(job.target)
+    row["terms"] = _terms(job.terms)
+    return row
+
+
+def spec_row(job: Job) -> Row:
+    """What it is told to run."""
+    spec = job.spec
+    return {
+        "job_id": job.id,
+        "command": _clean(spec.command),
+        "path": _clean(spec.path),
+        "args": _json(spec.args),
+        "env": _json(spec.env),
+        "cwd": _clean(spec.cwd),
+        "labels": _json(spec.labels),
+        "timeout": spec.timeout,
+        "stop_grace": spec.stop_grace,
+        "merge_stderr": spec.merge_stderr,
+        "output_limit": spec.output_limit,
+        "stdin": spec.stdin,
+        "script": spec.script,
+    }
+
+
+def worker_row(worker: Worker) -> Row:
+    """All of it."""
+    return {
+        "id": worker.id,
+        "name": _clean(worker.name),
+        "address": worker.address,
+        "state": worker.state.value,
+        "labels": _json(worker.labels),
+        "slots": worker.slots,
+        "draining": worker.draining,
+        "last_seen": worker.last_seen,
+        "boot_id": _clean(worker.boot_id),
+        "version": _clean(worker.version),
+    }
+
+
+def key_row(key: IdempotencyKey) -> Row:
+    """All but the spec of its answer, which is that of its job."""
+    answer = None if key.answer is None else _compact(job_row(key.answer))
+    return {"key": key.key, "fingerprint": key.fingerprint, "job_id": key.job_id, "answer": answer}
+
+
+def load(connection: Connection) -> Loaded:
+    """Everything, in the order in which the jobs ended, those that have not at the end."""
+    jobs = list(_jobs(connection))
+    specs = {job.id: job.spec for job in jobs}
+    workers = tuple(_worker(row) for row in _rows(connection, select(WORKERS).order_by(WORKERS.c.id)))
+    keys = (_key(row, specs) for row in _rows(connection, select(KEYS).order_by(KEYS.c.key)))
+    return Loaded(tuple(jobs), workers, tuple(key for key in keys if key is not None))
+
+
+def _jobs(connection: Connection) -> Iterator[Job]:
+    with_input = or_(JOBS.c.state.not_in([state.value for state in FINAL]), JOBS.c.terms.like('%"retry":{%'))
+    has_input = or_(SPECS.c.stdin.is_not(None), SPECS.c.script.is_not(None))
+    inputs = {
+        job_id: (stdin, script)
+        for job_id, stdin, script in connection.execute(
+            select(SPECS.c.job_id, *_INPUT).join(JOBS, JOBS.c.id == SPECS.c.job_id).where(with_input, has_input)
+        )
+    }
+    columns: Iterable[Column[Any]] = (*JOBS.c, *(column for column in SPECS.c if column not in set(_INPUT)))
+    joined = (
+        select(*columns)
+        .join(SPECS, SPECS.c.job_id == JOBS.c.id)
+        .order_by(JOBS.c.finished_at.is_(None), JOBS.c.finished_at, JOBS.c.created_at, JOBS.c.id)
+    )
+    for row in _rows(connection, joined):
+        stdin, script = inputs.get(row["id"], (None, None))
+        yield _job(row, _spec(row, stdin, script))
+
+
+def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row]:
+    result = connection.execute(query)
+    names = tuple(result.keys())
+    for values in result:
+        yield dict(zip(names, values, strict=True))
+
+
+def _job(row: Mapping[str, Any], spec: JobSpec) -> Job:
+    facts = {name: row[name] for name in _PLAIN}
+    for name in ("worker_id", "worker_name", "reason", "created_by"):  # the same few, a thousand times
+        if facts[name] is not None:
+            facts[name] = intern(facts[name])
+    return Job(
+        spec=spec,
+        state=JobState(row["state"]),
+        target=_target_of(row["target"]),
+        terms=_terms_of(row["terms"]),
+        **facts,
+    )
+
+
+def _spec(row: Row, stdin: bytes | None, script: bytes | None) -> JobSpec:
+    return JobSpec(
+        command=intern(row["command"]),
+        path=intern(row["path"]),
+        args=_list_of(row["args"]),
+        env=_mapping_of(row["env"]),
+        cwd=intern(row["cwd"]),
+        labels=_mapping_of(row["labels"]),
+        timeout=row["timeout"],
+        stop_grace=row["stop_grace"],
+        merge_stderr=row["merge_stderr"],
+        output_limit=row["output_limit"],
+        stdin=stdin,
+        script=script,
+    )
+
+
+def _worker(row: Row) -> Worker:
+    return Worker(**row | {"state": WorkerState(row["state"]), "labels": _mapping_of(row["labels"])})
+
+
+def _key(row: Row, specs: Mapping[str, JobSpec]) -> IdempotencyKey | None:
+    spec = specs.get(row["job_id"])
+    if spec is None:
+        return None
+    answer = None
+    if row["answer"] is not None:
+        answer = _job(json.loads(row["answer"]), spec.trimmed())
+    return IdempotencyKey(row["key"], row["fingerprint"], row["job_id"], answer)
+
+
+def _target(target: Target | None) -> str | None:
+    if target is None:
+        return None
+    selector = None if target.selector is None else dict(target.selector)
+    return _compact({"worker": target.worker, "selector": selector})
+
+
+def _terms(terms: Terms) -> str | None:
+    if terms == _NO_TERMS:
+        return None
+    retry = terms.retry and {"attempts": terms.retry.attempts, "delay": terms.retry.delay}
+    return _compact({"queue_timeout": terms.queue_timeout, "priority": terms.priority, "retry": retry})
+
+
+def _json(value: Collection[Any]) -> str | None:
+    if not value:
+        return None
+    return _compact(dict(value) if isinstance(value, Mapping) else value)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+# Most jobs are much like another: what is read once is frozen, and shared.
+
+
+@lru_cache
+def _target_of(text: str | None) -> Target | None:
+    return None if text is None else Target(**json.loads(text))
+
+
+@lru_cache
+def _terms_of(text: str | None) -> Terms:
+    if text is None:
+        return _NO_TERMS
+    facts = json.loads(text)
+    retry = facts.pop("retry")
+    return Terms(retry=retry and Retry(**retry), **facts)
+
+
+@lru_cache
+def _mapping_of(text: str | None) -> Mapping[str, str]:
+    return MappingProxyType({} if text is None else json.loads(text))
+
+
+@lru_cache
+def _list_of(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(json.loads(text))
+
+
+def _clean(text: str | None) -> str | None:
+    if text is None or (text.isascii() and "\0" not in text):
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -1,0 +1,154 @@
+"""The tables, and the numbered steps from each version of them to the next.
+
+A new database gets the tables as they are described here, and the present
+version. One of an earlier version goes through the steps it lacks, each in a
+transaction of its own. One of a later version is refused: this program can't
+know what it would destroy.
+
+What a job is told to run is written once, to ``job_specs``; what changes while
+it lives is a narrow row of ``jobs``. Times are POSIX times (seconds, UTC);
+columns that hold a mapping or a list are JSON, ``NULL`` where it is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    delete,
+    insert,
+    inspect,
+    select,
+    update,
+)
+
+from scheduler.errors import SchedulerError
+
+METADATA = MetaData()
+
+VERSIONS = Table("scheduler_schema", METADATA, Column("version", BigInteger, nullable=False))
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("worker_name", Text),
+    Column("exit_code", BigInteger),
+    Column("signal", Text),
+    Column("reason", Text),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("unknown_since", Double),
+    Column("stop_requested_at", Double),
+    Column("created_by", Text),
+    Column("worker_id", Text),
+    Column("remote_id", Text),
+    Column("stdout_bytes", BigInteger),
+    Column("stderr_bytes", BigInteger),
+    Column("group_id", Text),
+    Column("retry_of", Text),
+    Column("promised", Boolean, nullable=False),
+    Column("orphan", Boolean, nullable=False),
+    Column("target", Text),
+    Column("terms", Text),
+)
+
+SPECS = Table(
+    "job_specs",
+    METADATA,
+    Column("job_id", Text, primary_key=True),
+    Column("command", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("args", Text),
+    Column("env", Text),
+    Column("cwd", Text, nullable=False),
+    Column("labels", Text),
+    Column("timeout", Double),
+    Column("stop_grace", Double, nullable=False),
+    Column("merge_stderr", Boolean, nullable=False),
+    Column("output_limit", BigInteger),
+    Column("stdin", LargeBinary),
+    Column("script", LargeBinary),
+)
+
+WORKERS = Table(
+    "workers",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("labels", Text),
+    Column("slots", BigInteger),
+    Column("draining", Boolean, nullable=False),
+    Column("last_seen", Double),
+    Column("boot_id", Text, nullable=False),
+    Column("version", Text),
+)
+
+KEYS = Table(
+    "idempotency_keys",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("job_id", Text, nullable=False),
+    # the changing part of the job, as it was first answered
+    Column("answer", Text),
+)
+
+#: One step makes the next version of what the step before made, the first one version 2 of version 1.
+Step = Callable[[Connection], Any]
+STEPS: Sequence[Step] = ()
+
+
+class UnfitDatabase(SchedulerError):
+    """It holds what this program can't use; ``str()`` says what."""
+
+
+def version_of(connection: Connection, alone: bool) -> int:
+    """The version of the tables there, 0 where there are none; ``UnfitDatabase`` for somebody else's.
+
+    ``alone``: no table of another program may be there at all.
+    """
+    there = set(inspect(connection).get_table_names())
+    if VERSIONS.name not in there:
+        strange = there if alone else there & set(METADATA.tables)
+        if strange:
+            raise UnfitDatabase(f"holds tables of another program ({', '.join(sorted(strange)[:3])})")
+        return 0
+    versions = list(connection.execute(select(VERSIONS.c.version)).scalars())
+    if len(versions) != 1:
+        raise UnfitDatabase(f"does not say its version: {VERSIONS.name} has {len(versions)} rows, not one")
+    return int(versions[0])
+
+
+def check_version(version: int, steps: Sequence[Step] = STEPS) -> None:
+    """``UnfitDatabase`` for one from the future."""
+    latest = 1 + len(steps)
+    if version > latest:
+        raise UnfitDatabase(f"is of version {version}; this program knows versions up to {latest}, so it is too old")
+
+
+def create(connection: Connection, steps: Sequence[Step] = STEPS) -> None:
+    """Make the tables, at the latest version."""
+    METADATA.create_all(connection)
+    connection.execute(delete(VERSIONS))
+    connection.execute(insert(VERSIONS).values(version=1 + len(steps)))
+
+
+def upgrade(connection: Connection, version: int, steps: Sequence[Step] = STEPS) -> None:
+    """Take the tables from ``version``, not 0, to the one after it."""
+    steps[version - 1](connection)
+    connection.execute(update(VERSIONS).values(version=version + 1))
