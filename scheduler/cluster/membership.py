@@ -19,7 +19,7 @@ from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.reconcile import Reconciler
-from scheduler.errors import Conflict, Invalid, NotFound
+from scheduler.errors import Conflict, Invalid, NotFound, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.model import (
     NAME_PATTERN,
@@ -137,9 +137,12 @@ class Membership:
             await self._ledger.update_worker(worker)
         self._liveness.heard(worker.id)
         changed, describe = self._reconciler.listed(worker, heartbeat)
-        await self._ledger.update_jobs(changed)
-        self._reconciler.ask_about_unlisted(worker, heartbeat)
         told = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        try:
+            await self._ledger.update_jobs(changed)
+        except StoreFailed:
+            told = []  # it lives all the same, and what ended it tells again
+        self._reconciler.ask_about_unlisted(worker, heartbeat)
         failpoints.hit("scheduler.before-acknowledge")
         return HeartbeatAnswer(
             lease=self._liveness.lease,

@@ -44,11 +44,15 @@ class Saving:
         self._timer: IDelayedCall | None = None
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
-        """Fires once they are durable. ``StoreFailed``: what is known under their ids will be once that is possible."""
+        """Fires once they, and all before them, are durable.
+
+        ``StoreFailed``: what is known under their ids will be saved once that is possible.
+        """
         if self.problem:
-            self._owe(records)
-            return fail(StoreFailed(self.problem))
-        return self._store.save(records).addErrback(self._failed, records)
+            return self._later(records)
+        return self._store.save(records).addCallbacks(
+            self._saved, self._failed, callbackArgs=(records,), errbackArgs=(records,)
+        )
 
     def close(self) -> Deferred[None]:
         """Try once more, if anything is owed, and never again; fires when that is over."""
@@ -57,6 +61,14 @@ class Saving:
             self._timer = None
             return self._attempt().addErrback(lambda _: None)
         return succeed(None)
+
+    def _later(self, records: Iterable[Record]) -> Deferred[None]:
+        self._owe(records)
+        return fail(StoreFailed(self.problem))
+
+    def _saved(self, _: None, records: Iterable[Record]) -> Deferred[None] | None:
+        # One before them may have failed meanwhile.
+        return self._later(records) if self.problem else None
 
     def _owe(self, records: Iterable[Record]) -> None:
         for record in records:

@@ -220,6 +220,8 @@ class PostgresServer:
 
     def connect_thd(self) -> Connection:
         connection = self._engine.connect()
+        with self._guard:
+            self._open = connection.connection.dbapi_connection
         try:
             with connection.begin():
                 connection.execute(text(_SESSION), {"me": self._me})
@@ -227,8 +229,6 @@ class PostgresServer:
         except BaseException:
             connection.close()
             raise
-        with self._guard:
-            self._open = connection.connection.dbapi_connection
         return connection
 
     def interrupt(self) -> None:

@@ -35,8 +35,7 @@ from scheduler.model import (
     WorkerState,
     is_id,
 )
-from scheduler.store.memory import MemoryStore
-from tests.unit.cluster.scripted import ScriptedClient
+from tests.unit.cluster.scripted import ScriptedClient, ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 
 LEASE = 30.0
@@ -55,7 +54,8 @@ class MembershipTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.client = ScriptedClient()
-        self.ledger = Ledger(self.clock, lambda: 1000.0, MemoryStore())
+        self.store = ScriptedStore()
+        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
         self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.starts = Starts(self.clock, self.ledger, self.client, Waiting())
@@ -192,6 +192,18 @@ class HeartbeatTests(MembershipTestCase):
             self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ("j-1",))
         job = self.ledger.registry.job("j-1")
         self.assertEqual((job.state, job.exit_code, job.finished_at), (JobState.FAILED, 3, 950.0))
+
+    def test_an_end_that_can_not_be_kept(self) -> None:
+        """While the store fails a worker is heard, but what ended on it is not acknowledged before it is durable."""
+        self.ledger.update_job(a_job())
+        self.store.held = True
+        beat = self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended()),)))
+        self.store.fail()
+        self.assertEqual(self.successResultOf(beat).acknowledged, ())
+        self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ())
+        self.store.held = False
+        self.clock.advance(1)
+        self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ("j-1",))
 
     def test_a_later_story_changes_nothing(self) -> None:
         """A final state stays what it was, whatever the worker says later."""

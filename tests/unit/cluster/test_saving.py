@@ -56,13 +56,13 @@ class SavingTests(SynchronousTestCase):
         self.assertEqual(len(self.store.saves), 1)
 
     def test_the_latest_is_saved(self) -> None:
-        """A save that failed before one that succeeded does not bring back what it held."""
+        """A save that failed brings back nothing older than what is known, and vouches for none that came after it."""
         early, late = self.saving.save([a_job()]), self.saving.save([a_job(stdout_bytes=9)])
         self.known[Removed("job", "j-1")] = a_job(stdout_bytes=9)
         self.store.fail()
         self.store.commit()
         self.failureResultOf(early, StoreFailed)
-        self.successResultOf(late)
+        self.failureResultOf(late, StoreFailed)
         self.clock.advance(1)
         self.assertEqual(self.store.saves[0][0], [a_job(stdout_bytes=9)])
 
