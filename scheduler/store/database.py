@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import logging
 import os
 import secrets
 import socket
@@ -31,7 +32,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from scheduler.configfile import without_password
 from scheduler.errors import Invalid, StoreFailed
 from scheduler.store import schema
 
@@ -200,7 +200,7 @@ class PostgresServer:
     def __init__(self, url: str) -> None:
         if importlib.util.find_spec("psycopg") is None:
             raise Invalid("url", "needs the driver psycopg: pip install 'scheduler-gateway[postgresql]'")
-        self._shown = without_password(url)
+        logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what matters of it we say ourselves
         self._me = f"scheduler {secrets.token_hex(8)}"
         parsed = make_url(url)
         given = {"connect_timeout"} & set(parsed.query)

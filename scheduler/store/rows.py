@@ -16,6 +16,7 @@ from sys import intern
 from types import MappingProxyType
 from typing import Any
 
+from attrs import asdict
 from sqlalchemy import Column, Connection, Select, or_, select
 
 from scheduler.interfaces import Loaded
@@ -192,8 +193,7 @@ def _target(target: Target | None) -> str | None:
 def _terms(terms: Terms) -> str | None:
     if terms == _NO_TERMS:
         return None
-    retry = terms.retry and {"attempts": terms.retry.attempts, "delay": terms.retry.delay}
-    return _compact({"queue_timeout": terms.queue_timeout, "priority": terms.priority, "retry": retry})
+    return _compact(asdict(terms))
 
 
 def _json(value: Collection[Any]) -> str | None:

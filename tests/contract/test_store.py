@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
@@ -27,6 +27,7 @@ from scheduler.model import (
 )
 from scheduler.store.database import prepare
 from scheduler.store.memory import MemoryStore
+from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 from scheduler.store.sql import Writer, make_store
 from tests import postgres
 from tests.unit.cluster.values import a_job, a_worker
@@ -221,6 +222,18 @@ class MemoryTests(StoreContract, TestCase):
 
 
 class SqlContract(StoreContract):
+    def test_every_field_has_its_column(self) -> None:
+        """No field of a record was forgotten, nor is a column left that means nothing."""
+        for record, table, beside in (
+            (Job, JOBS, {"spec"}),
+            (JobSpec, SPECS, {"job_id"}),
+            (Worker, WORKERS, set()),
+            (IdempotencyKey, KEYS, set()),
+        ):
+            names = {field.name for field in fields(record)}
+            self.assertEqual(names ^ {column.name for column in table.c}, beside)
+        self.assertEqual([field.name for field in fields(Target)], ["worker", "selector"])
+
     def test_property(self) -> None:
         """Every field of every record comes back exactly."""
         writer = Writer(self.store._database)

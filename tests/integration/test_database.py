@@ -1,0 +1,282 @@
+"""A database before it is used: whose it is, whether it is fit, and how an old one becomes a new one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from scheduler.errors import Invalid
+from scheduler.interfaces import Loaded, Record
+from scheduler.model import IdempotencyKey, JobSpec, JobState, Retry, Target, Terms
+from scheduler.store.database import Database, PostgresServer, SqliteFile, prepare
+from scheduler.store.schema import METADATA, STEPS
+from scheduler.store.sql import Writer
+from tests import postgres
+from tests.unit.cluster.values import a_job, a_worker
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+_SPEC = JobSpec(
+    command="cat",
+    args=("-n", "é"),
+    path="/etc/hosts",
+    env={"A": "b"},
+    cwd="/tmp",
+    stdin=b"\xff\0",
+    timeout=1.5,
+    labels={"team": "blue"},
+    merge_stderr=True,
+    output_limit=10,
+)
+
+#: What tests/fixtures/store-1.sql holds.
+HELD: tuple[Record, ...] = (
+    a_job("j-1", JobState.FAILED, spec=_SPEC.trimmed(), exit_code=3, reason="exit status 3", finished_at=1001.25),
+    a_job(
+        "j-2", spec=_SPEC, target=Target(selector={"gpu": "yes"}), terms=Terms(60.0, 5, Retry(2, 1.5)), promised=True
+    ),
+    a_worker(),
+    IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed())),
+)
+
+
+def _add_a_column(connection: Connection) -> None:
+    connection.execute(text("alter table jobs add column note text"))
+    connection.execute(text("update jobs set note = 'old'"))
+
+
+def _fail(connection: Connection) -> None:
+    connection.execute(text("alter table jobs add column other text"))
+    connection.execute(text("insert into no_such_table values (1)"))
+
+
+class DatabaseTests:
+    """Mixed into a test case of one kind of database."""
+
+    def use(self) -> Database:
+        """Another process comes to the same database."""
+        raise NotImplementedError
+
+    def run_sql(self, statement: str) -> None:
+        raise NotImplementedError
+
+    def refusal(self, act: Callable[[], object]) -> str:
+        error = self.assertRaises(Invalid, act)
+        self.assertEqual(error.field, "url")
+        self.assertNotIn("\n", error.problem)
+        self.assertNotIn("secret", error.problem)
+        return error.problem
+
+    def read(self, database: Database, statement: str) -> list[tuple[object, ...]]:
+        with closing(database.connect_thd()) as connection:
+            return [tuple(row) for row in connection.execute(text(statement))]
+
+    def test_new(self) -> None:
+        """A new database gets the tables, at the latest version, and preparing it again changes nothing."""
+        for _ in range(2):
+            database = self.use()
+            database.prepare()
+            self.assertEqual(self.read(database, "select version from scheduler_schema"), [(1 + len(STEPS),)])
+            database.release()
+
+    def test_upgrade(self) -> None:
+        """Each step that is missing is taken once, in order, and what was there stays."""
+        database = self.use()
+        database.prepare()
+        writer = Writer(database)
+        writer.write_thd(HELD, False)
+        writer.close_thd()
+        for _ in range(2):
+            database.release()
+            database = self.use()
+            database.prepare([*STEPS, _add_a_column])
+        self.assertEqual(self.read(database, "select version from scheduler_schema"), [(2 + len(STEPS),)])
+        self.assertEqual(self.read(database, "select id, note from jobs order by id"), [("j-1", "old"), ("j-2", "old")])
+
+    def test_failed_upgrade(self) -> None:
+        """A step that fails leaves everything as it was after the step before."""
+        database = self.use()
+        database.prepare()
+        database.release()
+        database = self.use()
+        self.assertIn("no_such_table", self.refusal(lambda: database.prepare([*STEPS, _add_a_column, _fail])))
+        database = self.use()
+        database.prepare([*STEPS, _add_a_column])
+        self.assertEqual(self.read(database, "select version from scheduler_schema"), [(2 + len(STEPS),)])
+        self.assertNotIn("other", self.columns(database)["jobs"])
+
+    def columns(self, database: Database) -> dict[str, list[str]]:
+        with closing(database.connect_thd()) as connection:
+            return {
+                name: [column["name"] for column in inspect(connection).get_columns(name)] for name in METADATA.tables
+            }
+
+    def test_from_the_future(self) -> None:
+        """A database of a later version is refused, with both versions, and not touched."""
+        database = self.use()
+        database.prepare()
+        database.release()
+        self.run_sql("update scheduler_schema set version = 99")
+        ours = 1 + len(STEPS)
+        self.assertEqual(
+            self.refusal(lambda: self.use().prepare()),
+            f"is of version 99; this program knows versions up to {ours}, so it is too old",
+        )
+
+    def test_foreign(self) -> None:
+        """Tables of another program are left alone."""
+        self.run_sql("create table jobs (title text)")
+        self.assertEqual(self.refusal(lambda: self.use().prepare()), "holds tables of another program (jobs)")
+
+    def test_without_a_version(self) -> None:
+        """One that does not say its version any more is refused."""
+        database = self.use()
+        database.prepare()
+        database.release()
+        self.run_sql("delete from scheduler_schema")
+        self.assertIn("does not say its version", self.refusal(lambda: self.use().prepare()))
+
+
+class SqliteTests(DatabaseTests, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.file = Path(self.mktemp()).absolute()
+
+    def use(self) -> Database:
+        return SqliteFile(str(self.file))
+
+    def run_sql(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.file)) as connection:
+            connection.executescript(statement)
+
+    def test_alone(self) -> None:
+        """A second scheduler is refused until the first has let go, through a link to the file too."""
+        first = self.use()
+        first.prepare()
+        link = self.file.with_suffix(".link")
+        link.symlink_to(self.file)
+        for path in (self.file, link):
+            self.assertEqual(
+                self.refusal(lambda path=path: SqliteFile(str(path)).prepare()),
+                "is in use by a running scheduler; each needs a database of its own",
+            )
+        first.release()
+        self.use().prepare()
+
+    def test_for_its_owner_alone(self) -> None:
+        """Others on the machine can't read it: it holds what jobs were given."""
+        os.umask(os.umask(0o022))
+        self.use().prepare()
+        for path in (self.file, self.file.with_name(f"{self.file.name}.lock")):
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+
+    def test_survives_power_loss(self) -> None:
+        """A commit is on the disk when it is answered, and readers don't hold it up."""
+        database = self.use()
+        database.prepare()
+        self.assertEqual(self.read(database, "pragma synchronous"), [(2,)])
+        self.assertEqual(self.read(database, "pragma journal_mode"), [("wal",)])
+
+    def test_no_place(self) -> None:
+        """What can't be a file of ours is refused with the reason."""
+        for path, problem in {
+            "/no/such/folder/x.db": "No such file or directory",
+            str(Path(self.mktemp()).absolute().parent): "Is a directory",
+        }.items():
+            self.assertIn(problem, self.refusal(lambda path=path: SqliteFile(path).prepare()))
+
+    def test_no_database(self) -> None:
+        """A file that is something else is refused and left alone."""
+        self.file.write_bytes(b"#!/bin/sh\n" * 1000)
+        self.assertEqual(self.refusal(lambda: self.use().prepare()), "can't be used: file is not a database")
+        self.assertEqual(self.file.read_bytes(), b"#!/bin/sh\n" * 1000)
+
+    def test_damaged(self) -> None:
+        """One that is broken somewhere inside is refused before anything is answered from it."""
+        database = self.use()
+        database.prepare()
+        writer = Writer(database)
+        writer.write_thd([a_job(f"j-{number}") for number in range(2000)], False)
+        writer.close_thd()
+        database.release()
+        with self.file.open("r+b") as opened:
+            opened.seek(self.file.stat().st_size // 2)
+            opened.write(b"\xa5" * 8192)
+        problem = self.refusal(lambda: self.use().prepare())
+        self.assertTrue("is damaged" in problem or "malformed" in problem, problem)
+
+    def test_of_version_1(self) -> None:
+        """A database as version 1 wrote it is read today; a copy is kept of one that has to be changed for that."""
+        self.run_sql((FIXTURES / "store-1.sql").read_text())
+        database = self.use()
+        database.prepare()
+        writer = Writer(database)
+        held = Loaded(HELD[:2], HELD[2:3], HELD[3:])
+        self.assertEqual(writer.load_thd(), held)
+        writer.close_thd()
+        fresh = SqliteFile(str(Path(self.mktemp()).absolute()))
+        fresh.prepare()
+        self.assertEqual(self.columns(database), self.columns(fresh))
+
+    def test_backup(self) -> None:
+        """Before the first step a whole copy is made beside the file, which can take its place."""
+        self.run_sql((FIXTURES / "store-1.sql").read_text())
+        self.use().prepare([*STEPS, _add_a_column])
+        copy = self.file.with_name(f"{self.file.name}.v1.bak")
+        self.assertEqual(stat.S_IMODE(copy.stat().st_mode), 0o600)
+        old = SqliteFile(str(copy))
+        old.prepare()
+        writer = Writer(old)
+        self.assertEqual(writer.load_thd(), Loaded(HELD[:2], HELD[2:3], HELD[3:]))
+        writer.close_thd()
+        self.assertEqual(list(self.file.parent.glob(f"{self.file.name}*.tmp")), [])
+
+
+class PostgresTests(DatabaseTests, TestCase):
+    skip = postgres.why_not() or None
+
+    def setUp(self) -> None:
+        self.server = postgres.server()
+        self.url = self.server.url()
+
+    def use(self) -> Database:
+        return PostgresServer(self.url)
+
+    def run_sql(self, statement: str) -> None:
+        self.server.sql(statement, self.url.rpartition("/")[2])
+
+    def test_alone(self) -> None:
+        """A second scheduler is refused until the session of the first has ended."""
+        first = self.use()
+        first.prepare()
+        with closing(first.connect_thd()):
+            self.assertEqual(
+                self.refusal(lambda: self.use().prepare()),
+                "is in use by a running scheduler; each needs a database of its own",
+            )
+        self.use().prepare()
+
+    def test_beside_others(self) -> None:
+        """Tables of other names are none of ours."""
+        self.run_sql("create table invoices (id int)")
+        self.use().prepare()
+
+    def test_no_server(self) -> None:
+        """One that can't be reached is refused with what the driver says, on one line."""
+        url = f"postgresql+psycopg://me:secret@127.0.0.1:{self.server.port}/none"
+        self.assertIn("can't be used: ", self.refusal(lambda: prepare(url)))
+        self.assertIn("can't be used: ", self.refusal(lambda: prepare("postgresql+psycopg://me:secret@127.0.0.1:1/x")))
+
+    def test_no_driver(self) -> None:
+        """Without the driver the refusal says what to install."""
+        modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "psycopg"}
+        self.addCleanup(sys.modules.update, modules)
+        sys.modules["psycopg"] = None  # type: ignore[assignment]
+        self.assertIn("pip install 'scheduler-gateway[postgresql]'", self.refusal(lambda: prepare(self.url)))

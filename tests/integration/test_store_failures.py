@@ -1,0 +1,196 @@
+"""Databases that fail: what is answered meanwhile, and that the store recovers by itself."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from scheduler.errors import StoreFailed
+from scheduler.model import JobSpec
+from scheduler.store.database import Database, PostgresServer, SqliteFile
+from scheduler.store.sql import SqlStore
+from tests import postgres
+from tests.unit.cluster.values import a_job
+
+
+class StoreCase(TestCase):
+    timeout = 90
+
+    def open(self, database: Any, **limits: Any) -> SqlStore:
+        database.prepare()
+        store = SqlStore(reactor, database, **limits)
+        store.startService()
+        self.addCleanup(store.stopService)
+        return store
+
+    async def until_saved(self, store: SqlStore) -> None:
+        """Whoever saves again and again succeeds in the end."""
+        while True:
+            try:
+                return await store.save([a_job("j-after")])
+            except StoreFailed:
+                await deferLater(reactor, 0.1)
+
+    async def refusal(self, saved: Deferred[None]) -> str:
+        failure: Any = await self.assertFailure(saved, StoreFailed)
+        return str(failure)
+
+
+class HeldDatabase(SqliteFile):
+    """``release_thd`` lets the thread go on that wants to connect."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.interrupts = 0
+
+    def connect_thd(self) -> Connection:
+        self.go_on.wait(60)
+        return super().connect_thd()
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+
+
+class GroupTests(StoreCase):
+    def setUp(self) -> None:
+        self.database = HeldDatabase(str(Path(self.mktemp()).absolute()))
+        self.addCleanup(self.database.go_on.set)
+
+    async def test_one_commit_for_all_that_waits(self) -> None:
+        """Saves that arrive while one is written share the next transaction, however many they are."""
+        store = self.open(self.database)
+        commits: list[Connection] = []
+        event.listen(self.database._engine, "commit", commits.append)
+        await gatherResults([store.save([a_job(f"j-{number}")]) for number in range(500)])
+        self.assertEqual(len(commits), 2)
+        self.assertEqual(len((await store.load()).jobs), 500)
+
+    async def test_bounded(self) -> None:
+        """No more saves wait than may; the rest fail at once, and the store goes on."""
+        store = self.open(self.database, most_waiting=3)
+        self.database.go_on.clear()
+        saves = [store.save([a_job(f"j-{number}")]) for number in range(6)]
+        for saved in saves[4:]:
+            self.assertIn("3 changes wait", await self.refusal(saved))
+        self.database.go_on.set()
+        await gatherResults(saves[:4])
+        await store.save([a_job()])
+
+    async def test_no_answer(self) -> None:
+        """What does not end in time has failed, so has all that waits for it, and nothing waits until it is back."""
+        store = self.open(self.database, deadline=0.2)
+        self.database.go_on.clear()
+        saves = [store.save([a_job("j-1")]), store.save([a_job("j-2")])]
+        for saved in saves:
+            self.assertIn("did not answer within 0.2 s", await self.refusal(saved))
+        self.assertIn("did not answer", await self.refusal(store.save([a_job("j-3")])))
+        self.assertEqual(self.database.interrupts, 1)
+        self.database.go_on.set()
+        await self.until_saved(store)
+
+    async def test_no_space(self) -> None:
+        """On a full disk saves fail and what is there can be read; with space again they succeed."""
+        pages = 40
+        event.listen(self.database._engine, "connect", lambda raw, _: raw.execute(f"pragma max_page_count = {pages}"))
+        store = self.open(self.database)
+        await store.save([a_job("j-small")])
+        big = a_job("j-big", spec=JobSpec(stdin=bytes(1 << 20)))
+        self.assertIn("database or disk is full", await self.refusal(store.save([big])))
+        self.assertEqual([job.id for job in (await store.load()).jobs], ["j-small"])
+        self.assertIn("database or disk is full", await self.refusal(store.save([big])))
+        pages = 4000
+        await store.save([big])
+        self.assertEqual(len((await store.load()).jobs), 2)
+
+    async def test_nothing_tells_whether_it_works(self) -> None:
+        """After a failure even a save of nothing succeeds only when something could be written."""
+        store = self.open(self.database)
+        with closing(self.database._engine.connect()) as blocker:
+            event.listen(self.database._engine, "connect", lambda raw, _: raw.execute("pragma busy_timeout = 1"))
+            blocker.exec_driver_sql("select 1")  # begins, and holds the only writer's place
+            for records in ([a_job()], []):
+                self.assertIn("database is locked", await self.refusal(store.save(records)))
+        await store.save([])
+
+
+class PostgresTests(StoreCase):
+    skip = postgres.why_not() or None
+
+    def setUp(self) -> None:
+        self.server = postgres.server()
+        self.url = self.server.url()
+
+    async def test_frozen(self) -> None:
+        """A server that does not move makes saves fail in time, and is used again as soon as it moves."""
+        store = self.open(PostgresServer(self.url), deadline=1.0)
+        await store.save([a_job("j-1")])
+        self.addCleanup(self.server.signal, signal.SIGCONT)
+        self.server.signal(signal.SIGSTOP)
+        saves = [store.save([a_job("j-2")]), store.save([a_job("j-3")])]
+        for saved in saves:
+            self.assertIn("did not answer within 1 s", await self.refusal(saved))
+        self.server.signal(signal.SIGCONT)
+        await self.until_saved(store)
+        self.assertIn("j-after", [job.id for job in (await store.load()).jobs])
+
+    async def test_killed(self) -> None:
+        """While the server is down saves fail; once it is back they succeed, with all that was ever committed."""
+        store = self.open(PostgresServer(self.url))
+        await store.save([a_job("j-1")])
+        self.server.kill()
+        self.addCleanup(lambda: self.server.process.poll() is not None and self.server.start())
+        for _ in range(2):
+            self.assertIn("refused", await self.refusal(store.save([a_job("j-2")])))
+        self.server.start()
+        await self.until_saved(store)
+        self.assertEqual({job.id for job in (await store.load()).jobs}, {"j-1", "j-after"})
+
+    async def test_restarted_at_rest(self) -> None:
+        """A restart of the server between two saves fails neither."""
+        store = self.open(PostgresServer(self.url))
+        await store.save([a_job("j-1")])
+        self.server.kill()
+        self.server.start()
+        await store.save([a_job("j-2")])
+        self.assertEqual(len((await store.load()).jobs), 2)
+
+    async def test_the_lock_goes_with_the_session(self) -> None:
+        """Who lost its session writes no more while another scheduler has the database, and does again after."""
+        store = self.open(PostgresServer(self.url), deadline=30.0)
+        await store.save([a_job("j-1")])
+        other = PostgresServer(self.url)
+        self.take_over(other)
+        with closing(self.took):
+            self.assertIn("is in use by a running scheduler", await self.refusal(store.save([a_job("j-2")])))
+        await self.until_saved(store)
+        self.assertEqual({job.id for job in (await store.load()).jobs}, {"j-1", "j-after"})
+
+    def take_over(self, other: Database) -> None:
+        self.server.sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid()",
+            self.url.rpartition("/")[2],
+        )
+        self.took = other.connect_thd()
+
+    async def test_a_session_believed_alive(self) -> None:
+        """The lock of a session that only the server still believes in is taken back."""
+        database = PostgresServer(self.url)
+        store = self.open(database)
+        await store.save([a_job("j-1")])
+        ghost = store._writer._connection
+        assert ghost is not None
+        self.addCleanup(ghost.close)
+        store._writer._connection = None  # as if the line had broken, and the server had not noticed
+        await store.save([a_job("j-2")])
