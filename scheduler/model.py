@@ -251,8 +251,8 @@ class Job:
         return self.remote_id or self.id
 
     def trimmed(self) -> Job:
-        """Without what was needed to run it, if it has ended and will not be run again."""
-        if not self.state.final or self.terms.retry is not None or self.spec.trimmed() is self.spec:
+        """Without what was needed to run it, if it has ended; a next attempt is a job of its own."""
+        if not self.state.final or self.spec.trimmed() is self.spec:
             return self
         return evolve(self, spec=self.spec.trimmed())
 

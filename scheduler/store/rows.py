@@ -2,7 +2,7 @@
 
 What comes back equals what was saved, with three exceptions. The spec of a job
 is the one it was first saved with. ``stdin`` and ``script`` stay in the database
-once nobody will need them to run the job again (``Job.trimmed``). And no text
+once nobody will need them to run the job (``Job.trimmed``). And no text
 holds a NUL or half a surrogate pair, which a database may refuse: what a worker
 says of itself could, and a record that can never be saved would hold up all others.
 """
@@ -112,7 +112,7 @@ def load(connection: Connection) -> Loaded:
 
 
 def _jobs(connection: Connection) -> Iterator[Job]:
-    with_input = or_(JOBS.c.state.not_in([state.value for state in FINAL]), JOBS.c.terms.like('%"retry":{%'))
+    with_input = JOBS.c.state.not_in([state.value for state in FINAL])
     has_input = or_(SPECS.c.stdin.is_not(None), SPECS.c.script.is_not(None))
     inputs = {
         job_id: (stdin, script)
