@@ -84,14 +84,18 @@ class Spool:
         return _read(self.job)
 
     def read_start(self) -> Record | None:
-        return _read(self.start)
+        """``None`` also for one that a power cut left in pieces."""
+        try:
+            return _read(self.start)
+        except json.JSONDecodeError:
+            return None
 
     def read_exit(self) -> Record | None:
         return _read(self.exit)
 
     def write_start(self, record: Record) -> None:
-        """Whole or not there; a power cut may take it, as it takes the job."""
-        self._write(f"{self.start}.tmp", record)
+        """Whole or not there. The start waits for it; so it is not synced: a power cut takes the job, too."""
+        self._write(f"{self.start}.tmp", record, sync=False)
         os.rename(f"{self.start}.tmp", self.start)
 
     def write_exit(self, record: Record, failpoint: str = "worker.before-exit-rename") -> None:
@@ -114,8 +118,8 @@ class Spool:
             os.close(fd)
 
     @staticmethod
-    def _write(path: str, record: Record) -> None:
-        write_file(path, json.dumps({"format": FORMAT, **record}).encode())
+    def _write(path: str, record: Record, sync: bool = True) -> None:
+        write_file(path, json.dumps({"format": FORMAT, **record}).encode(), sync=sync)
 
     # marks
 
@@ -221,15 +225,16 @@ def exit_record(
     }
 
 
-def write_file(path: str, data: bytes | bytearray, mode: int = 0o600) -> None:
-    """All of ``data``, on the disk; room the file had before is used."""
+def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:
+    """All of ``data``, on the disk if ``sync``; room the file had before is used."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
     try:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]
         os.ftruncate(fd, len(data))
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
     finally:
         os.close(fd)
 

@@ -38,3 +38,24 @@ class ExitRecordTests(SynchronousTestCase):
         with open(self.spool.exit, "w", encoding="utf-8") as file:
             file.write('{"format": 3, "state": "succeeded"}')
         self.assertRaises(ValueError, self.spool.read_exit)
+
+
+class StartRecordTests(SynchronousTestCase):
+    """That a job was started; nobody waits until it is on the disk."""
+
+    def setUp(self) -> None:
+        self.spool = Spool(self.mktemp())
+        os.mkdir(self.spool.folder)
+
+    def test_whole(self) -> None:
+        """It is read as it was written."""
+        self.assertIsNone(self.spool.read_start())
+        self.spool.write_start({"pid": 7})
+        self.assertEqual(self.spool.read_start()["pid"], 7)
+
+    def test_power_cut(self) -> None:
+        """One that a power cut left empty, or as zeros, is none."""
+        for left in (b"", bytes(100)):
+            with open(self.spool.start, "wb") as file:
+                file.write(left)
+            self.assertIsNone(self.spool.read_start())
