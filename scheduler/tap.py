@@ -19,6 +19,7 @@ from scheduler.cluster.output import Outputs
 from scheduler.cluster.polling import Polling
 from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.retention import Retention
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
@@ -75,6 +76,7 @@ def makeService(options: Options) -> IService:
     for part in (
         store,
         Step(start=ledger.load, stop=ledger.close),
+        Retention(reactor, ledger, config.store.keep_jobs),
         calls,
         Step(stop=outputs.shut_down),
         Step(stop=cluster.shut_down),

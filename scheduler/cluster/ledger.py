@@ -117,9 +117,7 @@ class Ledger:
         changed_keys = [key for key in (key.trimmed() for key in keys) if self.registry.find_key(key.key) != key]
         for key in changed_keys:
             self.registry.put_key(key)
-        removed: list[Record] = []
-        for job_id in self.registry.surplus(self._keep_finished):
-            removed += self._remove(job_id)
+        removed = [record for job_id in self.registry.surplus(self._keep_finished) for record in self._remove(job_id)]
         return self._saving.save([*changed, *changed_keys, *removed])
 
     def _next_attempts(self, changed: list[Job]) -> list[Job]:
@@ -143,6 +141,10 @@ class Ledger:
         for listener in self._job_listeners:
             listener(job)
         return self._saving.save(removed)
+
+    def remove_jobs(self, job_ids: Iterable[str]) -> Deferred[None]:
+        """They are kept no longer, nor are their keys."""
+        return self._saving.save([record for job_id in job_ids for record in self._remove(job_id)])
 
     def update_worker(self, worker: Worker) -> Deferred[None]:
         """Put it, and save it."""

@@ -174,6 +174,10 @@ class Registry:
         excess = len(self._finished) - keep
         return [job_id for job_id, _ in zip(self._finished, range(excess), strict=False)]
 
+    def finished(self) -> Iterator[Job]:
+        """All finished jobs, that which ended first first; do not change the registry meanwhile."""
+        return map(self._jobs.__getitem__, self._finished)
+
     def matching(self, which: JobFilter) -> Iterator[Job]:
         """Jobs the filter selects, newest first; do not change the registry meanwhile."""
         return self._select(which, len(self._order))

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.retention import AT_ONCE, LOOK, PACE, Retention
+from scheduler.interfaces import JobFilter
+from scheduler.model import IdempotencyKey, Job, JobState
+from tests.unit.cluster.scripted import ScriptedStore
+from tests.unit.cluster.values import a_job
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+YEAR = 365 * DAY
+NOON = 20_000 * DAY
+
+
+def ended(job_id: str, at: float, **changes: object) -> Job:
+    return a_job(job_id, JobState.SUCCEEDED, created_at=at - 1, finished_at=at, **changes)
+
+
+class RetentionTests(SynchronousTestCase):
+    """Jobs are kept for 30 days."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wall = NOON
+        self.store = ScriptedStore()
+        self.ledger = Ledger(self.clock, lambda: self.wall, self.store)
+
+    def begin(self, *jobs: Job) -> None:
+        self.ledger.update_jobs(jobs)
+        retention = Retention(self.clock, self.ledger, 30 * DAY)
+        retention.startService()
+        self.addCleanup(retention.stopService)
+
+    def kept(self) -> set[str]:
+        return {job.id for job in self.ledger.registry.matching(JobFilter())}
+
+    def pass_time(self, seconds: float) -> None:
+        """Both clocks go on, a minute at a time."""
+        for _ in range(round(seconds / 60)):
+            self.wall += 60
+            self.clock.advance(60)
+
+    def test_when_its_time_is_over(self) -> None:
+        """A job and its key go, here and in the store, when it has been kept long enough; no other does."""
+        self.ledger.add_job(a_job("j-running", created_at=NOON - YEAR))
+        self.ledger.update_jobs([ended("j-1", NOON - 30 * DAY + HOUR)], [IdempotencyKey("k", "f", "j-1")])
+        self.begin(ended("j-2", NOON - 29 * DAY), ended("j-new", NOON))
+        self.pass_time(HOUR - 120)
+        self.assertEqual(self.kept(), {"j-1", "j-2", "j-running", "j-new"})
+        self.pass_time(240)
+        self.assertEqual(self.kept(), {"j-2", "j-running", "j-new"})
+        loaded = self.successResultOf(self.store.load())
+        self.assertEqual({job.id for job in loaded.jobs}, self.kept())
+        self.assertEqual(loaded.keys, ())
+
+    def test_a_few_at_a_time(self) -> None:
+        """However many are due, at one look only so many go, the oldest first."""
+        self.begin(*(ended(f"j-{n:04}", NOON - YEAR + n) for n in range(2 * AT_ONCE + 1)), ended("j-new", NOON))
+        for left in (AT_ONCE + 2, 2, 1):
+            self.clock.advance(LOOK)
+            self.assertEqual(len(self.kept()), left)
+            self.assertIn("j-new", self.kept())
+
+    def test_a_step_of_an_hour(self) -> None:
+        """Set an hour forward or back, the clock makes nothing go that would not have gone in that hour."""
+        self.begin(ended("j-1", NOON - 30 * DAY + 2 * HOUR), ended("j-new", NOON))
+        for step in (HOUR, -HOUR, -HOUR, HOUR):
+            self.wall += step
+            self.clock.advance(LOOK)
+            self.assertEqual(self.kept(), {"j-1", "j-new"})
+
+    def test_a_step_of_a_year(self) -> None:
+        """Set a year forward, the clock makes jobs go early day by day, and no longer than it stays wrong."""
+        days = range(29)
+        self.begin(*(ended(f"j-{day}", NOON - day * DAY) for day in days))
+        self.wall += YEAR
+        self.pass_time(DAY)
+        lost = len(days) - len(self.kept())
+        self.assertLessEqual(lost, PACE)
+        self.assertGreater(lost, 0)
+        left = self.kept()
+        self.wall -= YEAR
+        self.pass_time(6 * HOUR)
+        self.assertEqual(self.kept(), left)
+
+    def test_back_after_a_year(self) -> None:
+        """So it is when the scheduler was away for so long, or its clock was set meanwhile: nothing goes at once."""
+        jobs = [ended("j-1", NOON - 20 * DAY), ended("j-2", NOON)]
+        self.wall += YEAR
+        self.begin(*jobs)
+        self.pass_time(HOUR)
+        self.assertEqual(self.kept(), {"j-1", "j-2"})
+
+    def test_a_wrong_clock_of_a_worker(self) -> None:
+        """An end that its worker dates years ago is not older than the job."""
+        self.begin(a_job("j-1", JobState.FAILED, created_at=NOON - DAY, finished_at=5.0))
+        self.pass_time(HOUR)
+        self.assertEqual(self.kept(), {"j-1"})
+
+    def test_an_orphan_is_kept(self) -> None:
+        """What still runs somewhere is known, however long ago it was lost."""
+        lost = a_job("j-1", JobState.LOST, created_at=NOON - YEAR, finished_at=NOON - YEAR, orphan=True)
+        self.begin(lost, ended("j-new", NOON))
+        self.pass_time(HOUR)
+        self.assertEqual(self.kept(), {"j-1", "j-new"})
+
+    def test_while_the_store_fails(self) -> None:
+        """Nothing more is let go of, to be made up for later."""
+        self.begin(ended("j-1", NOON - YEAR), ended("j-new", NOON))
+        self.store.held = True
+        broken = self.ledger.update_job(ended("j-2", NOON))
+        self.store.fail()
+        self.failureResultOf(broken)
+        self.clock.advance(LOOK)
+        self.assertEqual(self.kept(), {"j-1", "j-2", "j-new"})
