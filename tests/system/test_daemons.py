@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,14 +62,38 @@ def test_refusals(daemons: Make, tmp_path: Path, daemonized: bool) -> None:
 
 
 def test_start_twice(daemons: Make) -> None:
-    """A second process on the same state folder is refused; the first one is not disturbed."""
+    """A second process on the same state folder or database is refused; the first one is not disturbed."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
-    said = refusal("scheduler", scheduler.file, daemonized=False)
-    assert said.count("\n") == 1
-    assert "state_dir" in said
-    assert "in use" in said
+    url = f'url = "sqlite:///{scheduler.state}/scheduler.db"'
+    other = daemons("scheduler", f"{SCHEDULER}[store]\n{url}\n", "other")
+    for file, words in ((scheduler.file, ("state_dir", "in use")), (other.file, (f"[store] {url}", "in use"))):
+        said = refusal("scheduler", file, daemonized=False)
+        assert said.count("\n") == 1
+        for word in words:
+            assert word in said, said
     scheduler.kill()
+    other.start()
+    other.kill()
+
+
+@pytest.mark.parametrize("daemonized", [False, True])
+def test_unfit_databases(daemons: Make, daemonized: bool) -> None:
+    """A database of a later version, or no database at all, is refused on one line and left as it is."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    scheduler.kill()
+    file = scheduler.state / "scheduler.db"
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("update scheduler_schema set version = 99")
+    said = refusal("scheduler", scheduler.file, daemonized=daemonized)
+    assert said.count("\n") == 1
+    for word in (scheduler.file.name, str(file), "of version 99", "versions up to"):
+        assert word in said, said
+    file.write_bytes(b"not a database, " * 1000)
+    said = refusal("scheduler", scheduler.file, daemonized=daemonized)
+    assert said.count("\n") == 1
+    assert f'[store] url = "sqlite:///{file}": can\'t be used: file is not a database' in said
 
 
 def test_help() -> None:

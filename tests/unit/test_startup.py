@@ -129,6 +129,33 @@ class RefusalTests(StartCase):
             f'state_dir = "{self.folder}/state": must be a folder this process can write, or can make: File exists',
         )
 
+    def test_unusable_database(self) -> None:
+        """What the database is refused for is told like any other mistake, without its password."""
+
+        class Options(SchedulerOptions):
+            @staticmethod
+            def open_database(url: str, uid: int | None, gid: int | None) -> None:
+                raise Invalid("url", "is in use")
+
+        self.write(
+            '[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n'
+            '[store]\nurl = "postgresql+psycopg://me:secret@db/jobs"\n'
+        )
+        for _ in range(2):  # the state folder is free again
+            self.assertEqual(self.refusal(Options()), '[store] url = "postgresql+psycopg://me:***@db/jobs": is in use')
+
+    def test_the_database(self) -> None:
+        """It is opened for the user that the process will be, and is there when the service is made."""
+
+        class Options(SchedulerOptions):
+            @staticmethod
+            def open_database(url: str, uid: int | None, gid: int | None) -> object:
+                return url, uid, gid
+
+        options = Options()
+        self.parse(options, "--uid", "65534", "--gid", "65534")
+        self.assertEqual(options.database, (f"sqlite:///{self.folder}/state/scheduler.db", 65534, 65534))
+
     def test_unusable_certificate(self) -> None:
         """What the certificate check finds is told like any other mistake."""
 
