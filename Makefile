@@ -31,7 +31,7 @@ $(VENV)/pip:
 
 # Installed for real: twistd does not see the plugin of an editable install.
 $(VENV)/installed: $(SOURCES) | $(VENV)/pip
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check .
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check '.[postgresql]'
 	@touch $@
 
 $(VENV)/tox: | $(VENV)/pip

@@ -15,12 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
-from attrs import frozen
+from collections.abc import Callable, Iterable
 
 from benchmarks.daemons import Running, call, running
+from benchmarks.rows import Row, together
+from benchmarks.stores import durable_starts, restarts
 
 #: A job's clock is the reader's: CLOCK_MONOTONIC is one for the whole machine.
 _TICKER = """
@@ -29,16 +28,6 @@ for _ in range({n}):
     time.sleep(0.02)
     print(time.monotonic_ns(), flush=True)
 """
-
-
-@frozen
-class Row:
-    """One line of the table."""
-
-    what: str
-    figure: str
-    n: str
-    note: str = ""
 
 
 def _latency(seconds: list[float]) -> str:
@@ -81,28 +70,6 @@ def submit(daemons: Running, quick: bool) -> list[Row]:
         Row("submit to end of `echo`, one after another", _latency(ends), str(n)),
         Row("submit to first output byte", _latency(firsts), str(n)),
     ]
-
-
-def starts(daemons: Running, quick: bool) -> list[Row]:
-    """How many ``POST /start`` of ``true`` are answered a second."""
-    n, clients = 100 if quick else 1000, 16
-    left = iter(range(n))
-
-    def client() -> None:
-        connection = daemons.connect()
-        for _ in left:
-            call(connection, "POST", "/start", {"worker_id": "w1", "command": "true"})
-
-    began = time.perf_counter()
-    _together([client] * clients)
-    return [Row(f"`/start` of `true`, {clients} clients", f"{n / (time.perf_counter() - began):.0f} /s", str(n))]
-
-
-def _together(functions: list[Callable[[], None]]) -> None:
-    """Call all at once, each in a thread; what one of them raises is raised."""
-    with ThreadPoolExecutor(len(functions)) as threads:
-        for done in [threads.submit(function) for function in functions]:
-            done.result()
 
 
 def live(daemons: Running, quick: bool) -> list[Row]:
@@ -168,7 +135,7 @@ def throughput(daemons: Running, quick: bool) -> list[Row]:
         began = time.perf_counter()
         job_id = call(connection, "POST", "/v1/jobs", job)["id"]
         path = f"/v1/jobs/{job_id}/output?follow=1"
-        _together([lambda path=path: _download(daemons.connect(), path, size)] * followers)
+        together([lambda path=path: _download(daemons.connect(), path, size)] * followers)
         rows.append(_throughput_row(daemons, f"followed live by {followers}", size * followers, began))
     daemons.reset_peak()
     began = time.perf_counter()
@@ -197,12 +164,13 @@ def _throughput_row(daemons: Running, what: str, size: int, began: float) -> Row
     )
 
 
-MEASUREMENTS = (submit, starts, live, queries, throughput)
+MEASUREMENTS = (submit, live, queries, throughput)
+OF_STORES = (durable_starts, restarts)
 
 
 def main() -> None:
     """All, or those named."""
-    names = {measure.__name__: measure for measure in MEASUREMENTS}
+    names = [measure.__name__ for measure in (*MEASUREMENTS, *OF_STORES)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all unless named")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
@@ -212,10 +180,19 @@ def main() -> None:
     machine = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
     print(f"{machine}, load {os.getloadavg()[0]:.1f}\n")
     print("| what | figure | n | |\n| --- | --- | --- | --- |")
-    for name in options.names or names:
-        with running() as daemons:  # anew for each, so none pays for another
-            for row in names[name](daemons, options.quick):
-                print(f"| {row.what} | {row.figure} | {row.n} | {row.note} |", flush=True)
+    wanted = options.names or names
+    for measure in MEASUREMENTS:
+        if measure.__name__ in wanted:
+            with running() as daemons:  # anew for each, so none pays for another
+                _print(measure(daemons, options.quick))
+    for measure_stores in OF_STORES:
+        if measure_stores.__name__ in wanted:
+            _print(measure_stores(options.quick))
+
+
+def _print(rows: Iterable[Row]) -> None:
+    for row in rows:
+        print(f"| {row.what} | {row.figure} | {row.n} | {row.note} |", flush=True)
 
 
 if __name__ == "__main__":

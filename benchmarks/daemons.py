@@ -58,23 +58,43 @@ def call(connection: http.client.HTTPConnection, method: str, path: str, body: A
     return json.loads(text)
 
 
+_GRPC = '[grpc_server]\naddr = "127.0.0.1:0"\n'
+_SCHEDULER = _GRPC + '[http_server]\naddr = "127.0.0.1:0"\n'
+
+
 @contextmanager
-def running() -> Iterator[Running]:
+def running(store: str = "sqlite:///scheduler.db") -> Iterator[Running]:
     """Start both, wait until the worker is online, end both and all they started."""
-    with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as folder:
-        processes: list[subprocess.Popen[bytes]] = []
-        try:
-            server = '[grpc_server]\naddr = "127.0.0.1:0"\n'
-            processes.append(_start("scheduler", folder, server + '[http_server]\naddr = "127.0.0.1:0"\n'))
-            endpoints = _endpoints(folder, "scheduler")
-            more = f'[scheduler]\naddr = "{endpoints["grpc"]}"\n[worker]\nname = "w1"\nslots = 1000\n'
-            processes.append(_start("worker", folder, server + more))
-            _endpoints(folder, "worker")
-            yield _online(endpoints["http"], *(process.pid for process in processes))
-        finally:
-            for process in reversed(processes):
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
+    with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as folder, _processes() as processes:
+        processes.append(_start("scheduler", folder, f'{_SCHEDULER}[store]\nurl = "{store}"\n'))
+        endpoints = _endpoints(folder, "scheduler")
+        more = f'[scheduler]\naddr = "{endpoints["grpc"]}"\n[worker]\nname = "w1"\nslots = 1000\n'
+        processes.append(_start("worker", folder, _GRPC + more))
+        _endpoints(folder, "worker")
+        yield _online(endpoints["http"], *(process.pid for process in processes))
+
+
+def restart(store: str) -> float:
+    """Seconds from the start of a scheduler on that store until it is ready and has listed jobs."""
+    with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as folder, _processes() as processes:
+        began = time.perf_counter()
+        processes.append(_start("scheduler", folder, f'{_SCHEDULER}[store]\nurl = "{store}"\n'))
+        connection = http.client.HTTPConnection(_endpoints(folder, "scheduler")["http"], timeout=30)
+        call(connection, "GET", "/readyz")
+        assert len(call(connection, "GET", "/v1/jobs?limit=100")["jobs"]) == 100
+        return time.perf_counter() - began
+
+
+@contextmanager
+def _processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """What is put there is ended, the last one first."""
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        yield processes
+    finally:
+        for process in reversed(processes):
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
 
 def _start(program: str, folder: str, config: str) -> subprocess.Popen[bytes]:

@@ -2,7 +2,7 @@
 
 Debian's programs are used where they are; ``Skip`` says what is missing. The
 server listens on a socket in a folder of its own and on a free port of
-127.0.0.1, trusts whoever comes, and spares the disk.
+127.0.0.1, trusts whoever comes, and spares the disk unless told not to.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ PATIENCE = 60.0
 
 
 class Server:
-    """One server process and its folder."""
+    """One server process and its folder; ``SkipTest`` where there can be none."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, fsync: str = "off") -> None:
+        programs = _programs()
+        if why_not() or programs is None:
+            raise SkipTest(why_not())
         self._programs = programs
+        self._fsync = fsync
         self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
         # A socket's path has room for about 100 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
@@ -48,7 +52,7 @@ class Server:
             "listen_addresses": "127.0.0.1",
             "port": self.port,
             "unix_socket_directories": self.folder,
-            "fsync": "off",
+            "fsync": self._fsync,
             "shared_buffers": "16MB",
             "max_connections": 20,
         }
@@ -143,10 +147,6 @@ def why_not() -> str:
 @cache
 def server() -> Server:
     """The one of this process; ``SkipTest`` where there can be none."""
-    missing = why_not()
-    programs = _programs()
-    if missing or programs is None:
-        raise SkipTest(missing)
-    started = Server(programs)
+    started = Server()
     atexit.register(started.remove)
     return started

@@ -1,0 +1,108 @@
+"""What durability costs: starts on each kind of store, and how long a restart takes with much to remember."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.daemons import Running, call, restart, running
+from benchmarks.rows import Row, together
+from scheduler.model import Job, JobSpec, JobState, Target, Worker
+from scheduler.store.database import prepare
+from scheduler.store.sql import Writer
+from tests import postgres
+
+_FINISHED, _RUNNING = 10_000, 1_000
+
+
+def durable_starts(quick: bool) -> Iterator[Row]:
+    """``POST /start`` of ``true`` on each store, beside the one that keeps nothing."""
+    in_memory: dict[int, float] = {}
+    with _server() as server:
+        for name, url in (
+            ("memory", "memory:"),
+            ("SQLite", "sqlite:///scheduler.db"),
+            ("PostgreSQL", server.url() if server else ""),
+        ):
+            if not url:
+                yield Row(f"`/start`, {name}", "skipped", "", postgres.why_not())
+                continue
+            with running(url) as daemons:
+                for clients in (1, 16, 64):
+                    n = (10 if quick else 100) * (3 + clients // 4)
+                    rate = start_rate(daemons, clients, n)
+                    in_memory.setdefault(clients, rate)
+                    note = f"{rate / in_memory[clients]:.2f} of memory"
+                    yield Row(f"`/start` of `true`, {name}, {clients} clients", f"{rate:.0f} /s", str(n), note)
+
+
+def start_rate(daemons: Running, clients: int, n: int) -> float:
+    """How many starts are answered a second."""
+    left = iter(range(n))
+
+    def client() -> None:
+        connection = daemons.connect()
+        for _ in left:
+            call(connection, "POST", "/start", {"worker_id": "w1", "command": "true"})
+
+    began = time.perf_counter()
+    together([client] * clients)
+    return n / (time.perf_counter() - began)
+
+
+def restarts(quick: bool) -> Iterator[Row]:
+    """From the start of the process to an answer, when there is much to remember."""
+    n = 1 if quick else 5
+    with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as folder, _server() as server:
+        for name, url in (("SQLite", f"sqlite:///{folder}/full.db"), ("PostgreSQL", server.url() if server else "")):
+            what = f"restart with {_FINISHED} finished and {_RUNNING} running jobs, {name}"
+            if not url:
+                yield Row(what, "skipped", "", postgres.why_not())
+                continue
+            _fill(url)
+            seconds = sorted(restart(url) for _ in range(n))
+            yield Row(what, f"{seconds[n // 2]:.2f} s", str(n), f"longest {seconds[-1]:.2f} s")
+
+
+@contextmanager
+def _server() -> Iterator[postgres.Server | None]:
+    """One whose commits reach the disk."""
+    if postgres.why_not():
+        yield None
+        return
+    server = postgres.Server(fsync="on")
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+def _fill(url: str) -> None:
+    database = prepare(url)
+    assert database is not None
+    writer = Writer(database)
+    spec = JobSpec(command="/usr/bin/make", args=("-C", "/srv/build", "all"), env={"CI": "1"}, labels={"team": "blue"})
+    writer.write_thd([Worker("w-1", "w1", "127.0.0.1:1", boot_id="boot")], False)
+    for first in range(0, _FINISHED + _RUNNING, 1000):
+        writer.write_thd([_job(number, spec) for number in range(first, first + 1000)], False)
+    writer.close_thd()
+    database.release()
+
+
+def _job(number: int, spec: JobSpec) -> Job:
+    ended = number < _FINISHED
+    at = time.time() - 86_400 + number
+    return Job(
+        id=f"job-{number:08}",
+        spec=spec,
+        state=JobState.SUCCEEDED if ended else JobState.RUNNING,
+        created_at=at,
+        started_at=at,
+        finished_at=at + 1 if ended else None,
+        exit_code=0 if ended else None,
+        worker_id="w-1",
+        worker_name="w1",
+        target=Target("w1"),
+    )
