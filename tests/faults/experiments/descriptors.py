@@ -1,0 +1,62 @@
+"""More connections than a daemon may have files: it refuses, does not spin, and recovers."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import time
+
+from tests.faults.daemons import Daemon, cpu, descriptors, wait_until
+from tests.faults.load import Mix
+from tests.faults.run import Run
+
+#: Files a daemon may have open, and connections to it.
+LIMIT = 256
+CONNECTIONS = 400
+
+
+class Experiment:
+    number = 25
+    name = "descriptors"
+    rounds = 2
+    quick_rounds = 0
+
+    def possible(self) -> None:
+        pass
+
+    def go(self, run: Run) -> None:
+        run.start(workers=2, mix=Mix(rate=4.0))
+        for number in range(run.setting.rounds):
+            run.figures.rounds += 1
+            if number % 2 == 0:
+                self._round(run, run.cluster.scheduler, "http")
+            else:
+                self._round(run, run.cluster.workers[0], "grpc")
+        run.verdict()
+
+    def _round(self, run: Run, daemon: Daemon, server: str) -> None:
+        run.load.resume()
+        run.pause(0.5, 1.0)
+        before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        base = descriptors(daemon.pid)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (LIMIT, before[1]))
+        host, _, port = daemon.endpoints[server].rpartition(":")
+        run.fault(f"{CONNECTIONS} connections to {daemon.name}, which may have {LIMIT} files")
+        with contextlib.ExitStack() as stack:
+            for _ in range(CONNECTIONS):
+                connection = stack.enter_context(socket.socket())
+                connection.setblocking(False)
+                connection.connect_ex((host, int(port)))
+            time.sleep(1.0)
+            used, since = cpu(daemon.pid), time.monotonic()
+            time.sleep(run.lasting(10, 3))
+            share = (cpu(daemon.pid) - used) / (time.monotonic() - since)
+            held = descriptors(daemon.pid)
+        run.note("{name}: {held} files, {share:.0%} of a processor", name=daemon.name, held=held, share=share)
+        run.demand(share < 0.8, "E25", f"{daemon.name} spins: {share:.0%} of a processor")
+        run.demand(daemon.alive(), "E25", f"{daemon.name} has ended")
+        healed = run.heal("the connections are gone")
+        wait_until(lambda: descriptors(daemon.pid) < base + 40, f"{daemon.name} closes what is gone")
+        run.converge(healed)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)

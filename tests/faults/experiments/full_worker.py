@@ -1,0 +1,75 @@
+"""The disk of a worker fills up: jobs end visibly, with their true exits; the worker lives, and works again after."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.faults import volume
+from tests.faults.daemons import Cluster, wait_until
+from tests.faults.load import Mix
+from tests.faults.run import Run
+from tests.faults.volume import Volume
+
+#: Prints until it can't; then exits with a code of its own.
+FILLER = """
+import os, sys
+try:
+    while True:
+        os.write(1, bytes(65536))
+except OSError:
+    sys.exit(23)
+"""
+
+
+class Experiment:
+    number = 12
+    name = "full-worker"
+    rounds = 5
+    quick_rounds = 1
+
+    def possible(self) -> None:
+        volume.possible()
+
+    def go(self, run: Run) -> None:
+        with volume.mounted(run.folder / "volume", "8m") as disk:
+            run.use(Cluster(run.folder), Mix(rate=8.0, workers=("w1", "w2")))
+            cluster = run.cluster
+            cluster.start(workers=1)
+            small = cluster.add_worker()
+            small.state = disk.path / "state"
+            small.file.write_text(small.file.read_text().replace('"state"', f'"{small.state}"', 1))
+            cluster.join(small)
+            cluster.wait_online()
+            for _ in range(run.setting.rounds):
+                run.figures.rounds += 1
+                self._round(run, disk)
+            run.verdict()
+            run.end()
+
+    def _round(self, run: Run, disk: Volume) -> None:
+        api = run.cluster.api
+        worker = run.cluster.workers[1]
+        run.load.resume()
+        run.pause(0.5, 1.0)
+        run.fault(f"the disk of {worker.name} is full")
+        filler = {"worker": worker.name, "command": sys.executable, "args": ["-c", FILLER]}
+        _, job = api.call("POST", "/v1/jobs", filler)
+        disk.fill()
+        run.pause(1.0, 2.0)
+        ended = api.get(f"/v1/jobs/{job['id']}?wait=20")
+        run.demand(ended and ended["exit_code"] == 23, "E12", f"a job that filled the disk is {ended}", job["id"])
+        run.demand(worker.alive(), "E12", f"{worker.name} has ended")
+        run.demand(run.cluster.online(), "E12", "a worker with a full disk is not online")
+        status, refused = api.call("POST", "/v1/jobs", {"worker": worker.name, "command": "true"})
+        run.note("a start on a full disk: {status} {why}", status=status, why=refused.get("error") or refused["reason"])
+        run.load.hold()
+        disk.empty()
+        healed = run.heal("there is room again")
+        (disk.path / "state" / "jobs" / job["id"] / "stdout").write_bytes(b"")
+
+        def started() -> bool:
+            status, made = api.call("POST", "/v1/jobs?wait=5", {"worker": worker.name, "command": "true"})
+            return status == 201 and made["state"] == "succeeded"
+
+        wait_until(started, f"{worker.name} runs jobs again")
+        run.converge(healed)
