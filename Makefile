@@ -6,15 +6,19 @@ VENV := .venv
 SOURCES := setup.py pyproject.toml $(shell find scheduler proto twisted_plugins -name '*_pb2*' -prune -o -type f \
 	\( -name '*.py' -o -name '*.proto' \) -print)
 
-.PHONY: demo test bench clean
+.PHONY: demo test faults bench clean
 
 # Scheduler, two workers and a sample job, until Ctrl-C; `make demo ONCE=1` ends after the job.
 demo: $(VENV)/installed
 	@$(VENV)/bin/python examples/demo.py $(if $(ONCE),--once)
 
-# Unit, contract, integration and system tests, lint and types.
+# Unit, contract, integration and system tests, a minute and a half of fault experiments, lint and types.
 test: $(VENV)/tox
 	@$(VENV)/bin/tox run
+
+# All fault experiments in full, about forty minutes; `make faults ARGS="--seed 1 --rounds 5 kill-worker"` some of them.
+faults: $(VENV)/tox
+	@$(VENV)/bin/tox run -e faults -- $(or $(ARGS),all)
 
 # A table of what it costs.
 bench: $(VENV)/installed

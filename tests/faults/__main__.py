@@ -48,7 +48,7 @@ def main() -> int:
 def _options(plans: Sequence[Plan]) -> argparse.Namespace:
     names = "  ".join(f"{plan.number} {plan.name}" for plan in plans)
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, epilog=f"Experiments: {names}")
-    parser.add_argument("names", nargs="*", help="of experiments, or their numbers; all, if none is given")
+    parser.add_argument("names", nargs="*", help="of experiments, or their numbers; or all")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of everything that is random")
     parser.add_argument("--rounds", type=int, help="of each experiment; otherwise its own number")
     parser.add_argument("--scale", type=float, help="multiplies how long faults last (1)")
@@ -56,6 +56,8 @@ def _options(plans: Sequence[Plan]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the short subset: few rounds, scale 0.05, patience 4")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs without a violation too")
     options = parser.parse_args()
+    if options.names == ["all"]:
+        options.names = []
     known = {str(plan.number) for plan in plans} | {plan.name for plan in plans}
     if unknown := set(options.names) - known:
         parser.error(f"no such experiment: {', '.join(sorted(unknown))}; there are: {names}")

@@ -22,7 +22,7 @@ class Experiment:
     number = 3
     name = "kill-worker"
     rounds = 50
-    quick_rounds = 2
+    quick_rounds = 1
 
     def possible(self) -> None:
         pass

@@ -25,10 +25,10 @@ class Experiment:
 
     def go(self, run: Run) -> None:
         with network.link() as link:
-            start(run, link, Mix(rate=6.0, starters=8, longest=8.0))
+            start(run, link, Mix(rate=6.0, starters=8, longest=run.lasting(8, 3)))
             for number in range(run.setting.rounds):
                 run.figures.rounds += 1
-                self._round(run, link, run.lasting(CUT[number % len(CUT)], 5))
+                self._round(run, link, run.lasting(CUT[number % len(CUT)], 4))
             run.verdict()
             run.end()
 
