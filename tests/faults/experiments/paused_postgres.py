@@ -1,0 +1,52 @@
+"""The PostgreSQL that keeps the jobs is paused: as for a full disk, and bounded, and it recovers by itself."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests import postgres
+from tests.faults.daemons import Cluster
+from tests.faults.experiments.full_store import degraded, recovered
+from tests.faults.load import Mix
+from tests.faults.run import Run, Skipped
+
+
+class Experiment:
+    number = 24
+    name = "paused-postgres"
+    rounds = 3
+    quick_rounds = 0
+
+    def possible(self) -> None:
+        if why := postgres.why_not():
+            raise Skipped(why)
+
+    def go(self, run: Run) -> None:
+        with _server() as server:
+            run.use(Cluster(run.folder, more=f'[store]\nurl = "{server.url()}"\n'), Mix(rate=8.0))
+            run.cluster.start(workers=2)
+            for _ in range(run.setting.rounds):
+                run.figures.rounds += 1
+                self._round(run, server)
+            run.verdict()
+            run.end()
+
+    def _round(self, run: Run, server: postgres.Server) -> None:
+        run.load.resume()
+        run.pause(0.5, 1.5)
+        run.fault("SIGSTOP of PostgreSQL")
+        server.signal(signal.SIGSTOP)
+        degraded(run, "E24", run.lasting(20, 5))
+        server.signal(signal.SIGCONT)
+        recovered(run, "E24", run.heal("SIGCONT of PostgreSQL"))
+
+
+@contextmanager
+def _server() -> Iterator[postgres.Server]:
+    server = postgres.server()
+    try:
+        yield server
+    finally:
+        server.remove()
