@@ -24,6 +24,7 @@ from scheduler.configfile import (
     address,
     byte_count,
     count,
+    disk_share,
     duration,
     file_path,
     flag,
@@ -39,6 +40,7 @@ from scheduler.configfile import (
     text,
     worker_name,
 )
+from scheduler.sizes import Share
 
 _DAY = 86400.0
 
@@ -137,6 +139,9 @@ class WorkerSettings:
     advertise_addr: Address | None
     #: Seconds the spool of an ended job is kept.
     keep_spool: float
+    #: What all spools may take of the disk, and what must be free of it for a start.
+    spool_max: Share
+    spool_min_free: Share
     #: Bytes of output of any job; ``None``: as the job says.
     output_limit: int | None
 
@@ -284,6 +289,8 @@ def _worker(table: Table) -> WorkerSettings:
         allowed_commands=table.get("allowed_commands", list_of(text), ["*"]),
         advertise_addr=table.find("advertise_addr", address),
         keep_spool=table.get("keep_spool", duration("1s", "3650d"), "7d"),
+        spool_max=table.get("spool_max", disk_share, "10%"),
+        spool_min_free=table.get("spool_min_free", disk_share, "5%"),
         output_limit=table.find("output_limit", byte_count),
     )
     table.done()

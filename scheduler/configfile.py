@@ -228,6 +228,14 @@ def byte_count(_: Table, value: Any) -> int:
     return size
 
 
+def disk_share(_: Table, value: Any) -> sizes.Share:
+    """Part of a disk, by percentage or by bytes."""
+    try:
+        return sizes.parse_share(value)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
+
+
 def file_path(table: Table, value: Any) -> Path:
     """A path, made absolute."""
     return table.beside(text(table, value))

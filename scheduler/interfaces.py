@@ -355,8 +355,8 @@ class IJobs(Interface):
     def unacknowledged() -> tuple[JobReport, ...]:
         """Ended jobs the scheduler has not acknowledged, oldest first, without specs."""
 
-    def describe(job_ids: Iterable[str]) -> tuple[JobReport, ...]:
-        """With specs, but for stdin and script; ids not known are left out."""
+    def describe(job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
+        """In that order, with specs, but for stdin and script; ids not known are left out. It may read the disk."""
 
     def acknowledge(job_ids: Iterable[str]) -> None:
         """The scheduler keeps these now."""

@@ -372,7 +372,8 @@ class EventStream(StreamResource):
         self._write(events.event(name, data, position))
 
     def _deliver(self, stream: Stream, chunk: Chunk) -> None:
-        self._begin()
+        if chunk.data:  # the end of a stream without any says nothing of whether the other can be had
+            self._begin()
         pieces = self._pieces[stream]
         for data in pieces.feed(chunk.data):
             self._event(stream.value, data)
@@ -387,6 +388,7 @@ class EventStream(StreamResource):
         if not job.state.final:
             self.end()
             return
+        self._begin()
         self._event("end", wire.job_json(job))
         self._finish()
 

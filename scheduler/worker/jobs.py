@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -31,14 +30,13 @@ from scheduler.threads import Pool
 from scheduler.worker import proctree
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.records import Held
-from scheduler.worker.spools import Found, Spools
+from scheduler.worker.retention import Limits, Retention
+from scheduler.worker.room import Taken
+from scheduler.worker.spools import Found, NoRoom, Spools
 
 #: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
 _AGAIN = 0.05
 _AGAIN_AFTER_FAILURE = 2.0
-
-#: Seconds between two looks for jobs kept long enough.
-_SWEEP_EVERY = 3600.0
 
 Notify = Callable[[], None]
 
@@ -58,9 +56,10 @@ class _Job:
     """One job."""
 
     status: JobStatus
-    created_at: float
     #: Without stdin and script; ``None`` once acknowledged: hardly anybody asks any more.
     spec: JobSpec | None
+    #: Not known either of a job that this process found acknowledged.
+    created_at: float | None
     #: The start has not been answered.
     starting: bool = False
     stop_asked: bool = False
@@ -88,15 +87,13 @@ class JobRunner:
         spools: Spools,
         watch: OutputWatch,
         wall_time: Callable[[], float],
-        keep_spool: float,
+        limits: Limits,
     ) -> None:
-        """``keep_spool`` is in seconds, from a job's end on."""
         self._reactor = reactor
         self._pool = pool
         self._spools = spools
         self._watch = watch
         self._wall_time = wall_time
-        self._keep_spool = keep_spool
         self._jobs: dict[str, _Job] = {}
         #: In the order of their ends.
         self._unacknowledged: dict[str, _Job] = {}
@@ -106,8 +103,7 @@ class JobRunner:
         #: Not decided yet.
         self._sealing: dict[str, list[Deferred[JobStatus]]] = {}
         self._closed = False
-        self._sweeper = LoopingCall(self._sweep)
-        self._sweeper.clock = reactor
+        self._retention = Retention(reactor, pool, spools, limits, self.running, self._forget)
 
     # life
 
@@ -118,8 +114,7 @@ class JobRunner:
     def shut_down(self) -> None:
         """Follow nothing any more. The jobs run on, and wait for the next worker process."""
         self._closed = True
-        if self._sweeper.running:
-            self._sweeper.stop()
+        self._retention.stop()
         again, self._again = self._again, {}
         for call in again.values():
             call.cancel()
@@ -133,11 +128,11 @@ class JobRunner:
             return
         for each in sorted(found, key=_finished_at):
             self._take(each)
-        self._sweeper.start(min(_SWEEP_EVERY, self._keep_spool))
+        self._retention.start()
 
     def _take(self, found: Found) -> _Job:
         status = JobStatus(found.job_id, JobState.RUNNING)
-        job = _Job(status, found.created_at, found.spec, stop_asked=found.stop_asked)
+        job = _Job(status, found.spec, found.created_at, stop_asked=found.stop_asked)
         self._jobs[job.id] = job
         if isinstance(found.seen, Held):
             self._running[job.id] = job
@@ -145,10 +140,14 @@ class JobRunner:
             self._log.info("job {job_id} taken back", job_id=job.id)
         else:
             job.status = found.seen
-            if found.acknowledged:
-                job.spec = None
-            else:
+            if found.acknowledged is None:
                 self._unacknowledged[job.id] = job
+            self._retention.ended(
+                job.id,
+                max(self._wall_time() - (job.status.finished_at or 0.0), 0.0),
+                found.acknowledged is not None,
+                None if found.acknowledged is None else found.acknowledged.size,
+            )
         return job
 
     # IJobRunner
@@ -165,16 +164,28 @@ class JobRunner:
             return fail(ShuttingDown())
         job = _Job(
             JobStatus(job_id or str(uuid.uuid4()), JobState.RUNNING),
-            self._wall_time() if created_at is None else created_at,
             evolve(spec, stdin=None, script=None),
+            self._wall_time() if created_at is None else created_at,
             starting=True,
         )
         self._jobs[job.id] = self._running[job.id] = job
         answer = self._when_started(job)
-        self._pool.run(self._spools.start_thd, job.id, spec, job.created_at).addCallbacks(
+        Deferred.fromCoroutine(self._launch(job, spec)).addCallbacks(
             self._started, self._not_started, callbackArgs=(job,), errbackArgs=(job,)
         )
         return answer
+
+    async def _launch(self, job: _Job, spec: JobSpec) -> JobStatus | Held:
+        assert job.created_at is not None
+        start = self._spools.start_thd, job.id, spec, job.created_at
+        try:
+            return await self._pool.run(*start)
+        except NoRoom:
+            await self._retention.make_room()
+        try:
+            return await self._pool.run(*start)
+        except NoRoom as error:
+            raise Unavailable(str(error)) from error
 
     def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
         job = self._jobs.get(job_id)
@@ -243,21 +254,33 @@ class JobRunner:
     def unacknowledged(self) -> tuple[JobReport, ...]:
         return tuple(JobReport(job.status, created_at=job.created_at) for job in self._unacknowledged.values())
 
-    def describe(self, job_ids: Iterable[str]) -> tuple[JobReport, ...]:
+    def describe(self, job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
         known = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
-        return tuple(
-            JobReport(job.status, job.spec or self._spools.spec_thd(job.id), job.created_at)
-            for job in known  # the disk is asked, here, for a job that is not reported any more
-        )
+        unspecified = [job.id for job in known if job.spec is None]
+
+        def described(found: Mapping[str, tuple[JobSpec, float]]) -> tuple[JobReport, ...]:
+            return tuple(
+                JobReport(job.status, *((job.spec, job.created_at) if job.spec is not None else found[job.id]))
+                for job in known
+                if job.spec is not None or job.id in found  # else it was removed meanwhile
+            )
+
+        return self._pool.run(self._spools.describe_thd, unspecified).addCallback(described)
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:
         acknowledged = [job_id for job_id in job_ids if job_id in self._unacknowledged]
         for job_id in acknowledged:
             self._unacknowledged.pop(job_id).spec = None
         if acknowledged:
-            self._pool.run(self._spools.acknowledge_thd, acknowledged).addErrback(
+            written = self._pool.run(self._spools.acknowledge_thd, acknowledged)
+            written.addCallback(self._acknowledged)
+            written.addErrback(
                 self._complaint("{count} acknowledgements are not written down", count=len(acknowledged))
             )
+
+    def _acknowledged(self, found: Mapping[str, Taken]) -> None:
+        for job_id, taken in found.items():
+            self._retention.acknowledged(job_id, taken)
 
     def on_end(self, notify: Notify) -> None:
         self._on_end.append(notify)
@@ -348,6 +371,7 @@ class JobRunner:
         job.status = status
         del self._running[job.id]
         self._unacknowledged[job.id] = job
+        self._retention.ended(job.id)
         self._log.info(
             "job {job_id} ended: {state} {reason}", job_id=job.id, state=status.state.value, reason=status.reason
         )
@@ -359,21 +383,9 @@ class JobRunner:
             except Exception:
                 self._log.failure("who was told of the end of job {job_id} failed", job_id=job.id)
 
-    # afterwards
-
-    def _sweep(self) -> None:
-        """Remove what was acknowledged and kept long enough."""
-        old = self._wall_time() - self._keep_spool
-        gone = [
-            job.id
-            for job in self._jobs.values()
-            if job.id not in self._running and job.id not in self._unacknowledged and _older(job.status, old)
-        ]
-        for job_id in gone:
-            del self._jobs[job_id]
-        if gone:
-            self._log.info("{count} old jobs removed", count=len(gone))
-            self._pool.run(self._spools.remove_thd, gone).addErrback(self._complaint("old jobs are not removed"))
+    def _forget(self, job_id: str) -> None:
+        """It was removed."""
+        del self._jobs[job_id]
 
     def _complaint(self, message: str, **fields: Any) -> Callable[[Failure], None]:
         """Log what failed, and go on."""
@@ -399,10 +411,6 @@ def _command(job: _Job) -> str:
 
 def _finished_at(found: Found) -> float:
     return 0.0 if isinstance(found.seen, Held) else found.seen.finished_at or 0.0
-
-
-def _older(status: JobStatus, than: float) -> bool:
-    return status.finished_at is not None and status.finished_at <= than
 
 
 def _nothing() -> None:

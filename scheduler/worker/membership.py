@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -59,6 +58,9 @@ _DEFAULT_LEASE = 30.0
 
 #: Bytes of reports in one heartbeat; beside them it has the ids of all running jobs.
 _REPORTS_SIZE = 512 * 1024
+
+#: Descriptions in one heartbeat: as much is read at once.
+_DESCRIBED_AT_ONCE = 64
 
 #: Failures that the same request meets again until somebody changes something.
 _LASTING = (Invalid, Refused, Conflict)
@@ -238,10 +240,11 @@ class Membership(Service):
         )
 
     async def _beat(self) -> None:
-        heartbeat = Heartbeat(self._id, self._boot_id, self._jobs.running())
+        reports = () if self._unheard else await self._to_describe()
+        heartbeat = Heartbeat(self._id, self._boot_id, self._jobs.running())  # as it is when all is said
         if not self._unheard:
             room = Room(_REPORTS_SIZE)
-            described = tuple(room.fill(self._to_describe(), self._described))
+            described = tuple(room.fill(iter(reports), self._described))
             heartbeat = evolve(heartbeat, described=described, ended=tuple(room.fill(self._to_tell(), self._told)))
         try:
             answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)
@@ -269,15 +272,21 @@ class Membership(Service):
             self._registered = False
 
     def _more_to_say(self) -> bool:
-        return not self._unheard and any(True for _ in chain(self._to_describe(), self._to_tell()))
+        return not self._unheard and (bool(self._undescribed()) or any(True for _ in self._to_tell()))
 
     def _to_tell(self) -> Iterator[JobReport]:
         return (report for report in self._jobs.unacknowledged() if report.status.job_id not in self._told)
 
-    def _to_describe(self) -> Iterator[JobReport]:
-        for job_id in self._wanted:
-            if job_id not in self._described:
-                yield from self._jobs.describe([job_id])
+    async def _to_describe(self) -> tuple[JobReport, ...]:
+        asked = self._undescribed()[:_DESCRIBED_AT_ONCE]
+        if not asked:
+            return ()
+        reports: tuple[JobReport, ...] = await self._jobs.describe(asked)
+        self._described.update(set(asked) - {report.status.job_id for report in reports})  # there is nothing to tell
+        return reports
+
+    def _undescribed(self) -> list[str]:
+        return [job_id for job_id in self._wanted if job_id not in self._described]
 
     def _held_id(self) -> str:
         """The id that the process before was given, ``""`` if there is none to be had."""

@@ -11,7 +11,10 @@
     stop          exists: somebody asked for the stop
     exit.tmp      room for the exit record, taken with the folder
     exit.json     the exit record: the job has ended, and nothing here changes any more
-    acknowledged  exists: the scheduler keeps the end
+    acknowledged  exists: the scheduler keeps the end; bytes the folder takes
+
+Of a job whose output was removed before its end was acknowledged the records are
+left.
 
 Theory of operation. Who holds the lock decides what becomes of the job. A shim
 starts it only if it gets the lock, finds no exit record and finds the lock file
@@ -53,6 +56,13 @@ class Identity(NamedTuple):
     pid: int
     #: In ticks since the machine's start.
     starttime: int
+
+
+class Acknowledged(NamedTuple):
+    """The scheduler keeps the end."""
+
+    #: Bytes the folder took then, ``None`` if that was not written down.
+    size: int | None
 
 
 class Spool:
@@ -130,12 +140,22 @@ class Spool:
     def stop_asked(self) -> bool:
         return os.path.exists(self._path("stop"))
 
-    def acknowledge(self) -> None:
+    def acknowledge(self, size: int) -> None:
         """Not synced: a mark that is lost is made again."""
-        os.close(os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600))
+        fd = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            with contextlib.suppress(OSError):  # on a full disk it is the mark that counts
+                os.write(fd, b"%d\n" % size)
+        finally:
+            os.close(fd)
 
-    def acknowledged(self) -> bool:
-        return os.path.exists(self._path("acknowledged"))
+    def acknowledged(self) -> Acknowledged | None:
+        try:
+            with open(self._path("acknowledged"), "rb") as file:
+                size, end, _ = file.read().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        return Acknowledged(int(size) if end and size.isdigit() else None)
 
     # lock
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from attrs import frozen
@@ -14,10 +13,13 @@ from twisted.logger import Logger
 from scheduler import failpoints
 from scheduler.errors import Conflict, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.sizes import Share
+from scheduler.worker import room
 from scheduler.worker.commands import NotRunnable
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.records import Held, Unbegun, judge_thd, spec_of, spec_record
-from scheduler.worker.spool import Record, Spool, boot_id, create, exit_record
+from scheduler.worker.records import Held, Unbegun, judge_thd, spec_of, spec_record, status_of
+from scheduler.worker.room import Disk, Taken
+from scheduler.worker.spool import Acknowledged, Record, Spool, boot_id, create, exit_record
 from scheduler.worker.used import Use, UsedIds
 
 #: Seconds a shim has to start its job.
@@ -42,16 +44,21 @@ class Policy(Protocol):
     def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]: ...
 
 
+class NoRoom(Exception):
+    """The disk has less free than a start needs, and nothing was started; ``str()`` is a sentence that says so."""
+
+
 @frozen
 class Found:
-    """A job whose spool was there already; ``spec`` lacks stdin and script."""
+    """A job whose spool was there already."""
 
     job_id: str
-    spec: JobSpec
-    created_at: float
-    acknowledged: bool
-    stop_asked: bool
     seen: JobStatus | Held
+    #: Without stdin and script; not looked for, like ``created_at``, of a job that was acknowledged.
+    spec: JobSpec | None = None
+    created_at: float | None = None
+    stop_asked: bool = False
+    acknowledged: Acknowledged | None = None
 
 
 class Spools:
@@ -66,14 +73,16 @@ class Spools:
         policy: Policy,
         launcher: Launcher,
         wall_time: Callable[[], float],
+        min_free: Share,
         output_limit: int | None,
     ) -> None:
-        """``output_limit``: bytes that no job may write more of, whatever its own limit."""
+        """``min_free`` of the disk must be free for a start. No job writes more bytes than ``output_limit``."""
         self._folder = folder
         self._used = used
         self._policy = policy
         self._launcher = launcher
         self._wall_time = wall_time
+        self._min_free = min_free
         self._output_limit = output_limit
 
     def spool(self, job_id: str) -> Spool:
@@ -86,7 +95,7 @@ class Spools:
         """Make the spool, unless it is there, and have a shim start the job.
 
         Answers when the job runs, or has ended, or could not be started. ``Conflict``: the id was used up.
-        ``Unavailable``: no spool could be written, and nothing was started.
+        ``NoRoom``; ``Unavailable``: no spool could be written, and nothing was started.
         """
         spool = self.spool(job_id)
         try:
@@ -94,6 +103,7 @@ class Spools:
             if os.path.exists(spool.folder):
                 self._check_readable(job_id, spool)
             else:
+                self._check_room()
                 self._create(job_id, spool, spec, created_at)
             return self._launch(job_id, spool)
         except OSError as error:
@@ -105,6 +115,14 @@ class Spools:
             raise Conflict(f"job {job_id!r} was not started before its scheduler gave it up, so it is not started now")
         if use is not None:
             raise Conflict(f"job {job_id!r} was started before, and is no longer kept")
+
+    def _check_room(self) -> None:
+        disk = room.disk(self._folder)
+        if disk.free < self._min_free.of(disk.size):
+            raise NoRoom(
+                f"the disk for the output of jobs has {disk.free} bytes free, "
+                f"less than the {self._min_free} of spool_min_free"
+            )
 
     @staticmethod
     def _check_readable(job_id: str, spool: Spool) -> None:
@@ -150,11 +168,11 @@ class Spools:
             "output_limit": min(limits, default=None),
         }
         making = self._beside(job_id, _MAKING)
-        shutil.rmtree(making, ignore_errors=True)  # of a start that failed and could not even clear up
+        room.remove(making)  # of a start that failed and could not even clear up
         try:
             create(spool.folder, making, record, spec.stdin, spec.script, refused)
         except OSError:
-            shutil.rmtree(making, ignore_errors=True)
+            room.remove(making)
             raise
 
     def _launch(self, job_id: str, spool: Spool) -> JobStatus | Held:
@@ -195,7 +213,7 @@ class Spools:
         os.makedirs(self._folder, 0o700, exist_ok=True)
         for name in os.listdir(self._folder):
             if name.startswith((_MAKING, _REMOVING)):
-                shutil.rmtree(os.path.join(self._folder, name), ignore_errors=True)
+                room.remove(os.path.join(self._folder, name))
         self._used.open_thd()
         found = (self._find(job_id) for job_id in os.listdir(self._folder) if is_id(job_id))
         return [each for each in found if each is not None]
@@ -204,6 +222,9 @@ class Spools:
         """A job whose spool is there; ``None`` if that is unreadable."""
         spool = self.spool(job_id)
         try:
+            acknowledged = spool.acknowledged()
+            if acknowledged is not None and (ended := spool.read_exit()) is not None:
+                return Found(job_id, status_of(job_id, ended), acknowledged=acknowledged)
             record = spool.read_job()
             if record is None:
                 raise ValueError("no job.json")
@@ -212,7 +233,7 @@ class Spools:
             except OSError:  # a full disk takes no record now
                 self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
                 seen = Held(None, None)
-            return Found(job_id, spec_of(record), record["created_at"], spool.acknowledged(), spool.stop_asked(), seen)
+            return Found(job_id, seen, spec_of(record), record["created_at"], spool.stop_asked())
         except Exception:
             self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
             return None
@@ -221,26 +242,64 @@ class Spools:
         """A name in the folder that is no id."""
         return os.path.join(self._folder, prefix + job_id)
 
-    def spec_thd(self, job_id: str) -> JobSpec | None:
-        """A job's spec without stdin and script."""
-        record = self.spool(job_id).read_job()
-        return None if record is None else spec_of(record)
-
-    def acknowledge_thd(self, job_ids: Iterable[str]) -> None:
-        """Remember across restarts that the scheduler keeps these."""
+    def describe_thd(self, job_ids: Iterable[str]) -> dict[str, tuple[JobSpec, float]]:
+        """Specs without stdin and script, and when the jobs were created, of those whose spools are there."""
+        described = {}
         for job_id in job_ids:
+            record = self.spool(job_id).read_job()
+            if record is not None:
+                described[job_id] = spec_of(record), record["created_at"]
+        return described
+
+    def acknowledge_thd(self, job_ids: Iterable[str]) -> dict[str, Taken]:
+        """Remember across restarts that the scheduler keeps these, and what their spools take."""
+        found = {}
+        for job_id in job_ids:
+            spool = self.spool(job_id)
+            found[job_id] = room.taken(spool)
             failpoints.hit("worker.before-ack-written")
-            self.spool(job_id).acknowledge()
+            spool.acknowledge(found[job_id].size)
+        return found
 
-    def remove_thd(self, job_ids: Iterable[str]) -> None:
-        """Remove jobs, each gone at once as far as anybody can see; their ids stay used."""
-        job_ids = tuple(job_ids)
-        self._used.add_thd(job_ids, Use.PRUNED)
-        for job_id in job_ids:
+    def measure_thd(self, ended: Iterable[str], running: Iterable[str]) -> tuple[Mapping[str, Taken], Disk, int]:
+        """What each of those takes that have ended, the disk, and how much the others have written."""
+        found = {job_id: room.taken(self.spool(job_id)) for job_id in ended}
+        return found, room.disk(self._folder), sum(room.written(self.spool(job_id)) for job_id in running)
+
+    def remove_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
+        """Remove jobs, each gone at once as far as anybody can see; their ids stay used. Answers which are gone."""
+        removed = []
+        for job_id in self._use_up(tuple(job_ids)):
             going = self._beside(job_id, _REMOVING)
             failpoints.hit("worker.before-spool-removed")
-            os.rename(self.spool(job_id).folder, going)
-            shutil.rmtree(going, ignore_errors=True)  # what resists is tried again by the next process
+            try:
+                os.rename(self.spool(job_id).folder, going)
+            except OSError:
+                self._log.failure("job {job_id} can't be removed", job_id=job_id)
+                continue
+            removed.append(job_id)
+            room.remove(going)  # what resists is tried again by the next process
+        return tuple(removed)
+
+    def _use_up(self, job_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Those whose ids are used up now; on a full disk there may be a place for some only."""
+        try:
+            self._used.add_thd(job_ids, Use.PRUNED)
+            return job_ids
+        except OSError as error:
+            if len(job_ids) <= 1:
+                self._log.error("job {job_id} can't be removed: {why}", job_id=job_ids[0], why=str(error))
+                return ()
+            half = len(job_ids) // 2
+            return self._use_up(job_ids[:half]) + self._use_up(job_ids[half:])
+
+    def strip_thd(self, job_ids: Iterable[str]) -> dict[str, Taken]:
+        """Remove the output of ended jobs, and keep how they ended; answers what they take now."""
+        found = {}
+        for job_id in job_ids:
+            room.strip(self.spool(job_id))
+            found[job_id] = room.taken(self.spool(job_id))
+        return found
 
     def read_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         """See ``IJobRunner.read_output_thd``."""
@@ -249,6 +308,8 @@ class Spools:
         try:
             fd = os.open(spool.output(stream.value), os.O_RDONLY)
         except FileNotFoundError:
+            if os.path.exists(spool.folder):
+                raise OutputPruned(job_id) from None
             if self._used.find_thd(job_id) is Use.PRUNED:
                 raise OutputPruned(job_id) from None
             raise NotFound("job", job_id) from None

@@ -20,6 +20,7 @@ from scheduler.worker.commands import Policy
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.membership import Membership
+from scheduler.worker.retention import Limits
 from scheduler.worker.spool import boot_id
 from scheduler.worker.spools import Spools
 from scheduler.worker.used import UsedIds
@@ -47,10 +48,12 @@ def makeService(options: Options) -> IService:
     policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands)
     launcher = Launcher(str(state.path / "shims.log"))
     used = UsedIds(str(state.path / "used-ids"))
-    spools = Spools(str(state.path / "jobs"), used, policy, launcher, time.time, settings.output_limit)
+    jobs_dir, min_free = str(state.path / "jobs"), settings.spool_min_free
+    spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, settings.output_limit)
+    limits = Limits(settings.keep_spool, settings.spool_max, min_free)
     pool = Pool(reactor, "spools", SPOOL_THREADS)
     watch = OutputWatch(reactor)
-    jobs = JobRunner(reactor, pool, spools, watch, time.time, settings.keep_spool)
+    jobs = JobRunner(reactor, pool, spools, watch, time.time, limits)
     grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 

@@ -255,7 +255,7 @@ class Contract:
         await self.runner.start(JOB, running, 7.0)
         await self.runner.start(SECOND, evolve(spec, stdin=b"secret"), 8.0)
         for _ in range(2):
-            first, second = self.runner.describe([JOB, "other", SECOND])
+            first, second = await self.runner.describe([JOB, "other", SECOND])
             self.assertEqual((first.status, first.spec, first.created_at), (self.runner.query(JOB), running, 7.0))
             self.assertEqual(second.spec, spec)
             self.runner.acknowledge([SECOND])
@@ -297,8 +297,8 @@ class RealTests(Contract, RunningCase):
         return JobSpec(command="sh", path=path)
 
     def tell(self, job_id: str, command: str) -> None:
-        (report,) = self.runner.describe([job_id])
-        os.write(self.fifos[int(os.path.basename(report.spec.path))], command.encode() + b"\n")
+        path = self.worker.spool(job_id).read_job()["spec"]["path"]
+        os.write(self.fifos[int(os.path.basename(path))], command.encode() + b"\n")
 
     def write(self, job_id: str, text: str) -> None:
         self.tell(job_id, f"printf {text}")

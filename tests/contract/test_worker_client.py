@@ -10,6 +10,7 @@ from scheduler.errors import (
     DeadlineExceeded,
     NotFound,
     OffsetBeyondEnd,
+    OutputPruned,
     SchedulerError,
     Unreachable,
     WorkerFault,
@@ -201,6 +202,23 @@ class Contract:
         for call in (self.client.read_output(self.worker, "j", Stream.STDOUT, 9, 1), stream.finished):
             error = await self.failure(OffsetBeyondEnd, call)
             self.assertEqual((error.offset, error.size), (9, 3))
+
+    async def test_pruned(self) -> None:
+        """Output that is no longer kept is told from output that never was, read and in a stream under way."""
+        await self.started()
+        self.runner.write("j", bytes(4 * MIB))
+        stream, received = self.follow()
+        received.holding = True
+        await received.has(1)
+        self.runner.end("j")
+        self.runner.acknowledge(["j"])
+        self.runner.prune("j")
+        received.release()
+        reads = [Deferred.fromCoroutine(self.read(*span)) for span in ((0, 1), (0, 0), (9 * MIB, 1))]
+        for call in (stream.finished, *reads):
+            self.assertEqual((await self.failure(OutputPruned, call)).job_id, "j")
+        self.assertFalse(any(chunk.end for chunk in received.chunks))
+        await self.failure(Conflict, self.client.start_job(self.worker, a_job()))
 
     async def test_stream(self) -> None:
         """A stream brings what is there, then what comes, and ends with the job."""

@@ -9,7 +9,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd, ShuttingDown
+from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd, OutputPruned, ShuttingDown
 from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 
@@ -47,11 +47,22 @@ class FakeJobRunner:
         self._jobs: dict[str, _Entry] = {}
         self._ended: list[str] = []
         self._used: set[str] = set()
+        self._pruned: set[str] = set()
         self._notify: list[_Notify] = []
         self._chosen = 0
         self._lock = threading.Lock()
 
     # what a test does
+
+    def prune(self, job_id: str) -> None:
+        """A job that has ended and was acknowledged is no longer kept."""
+        entry = self._jobs.pop(job_id)
+        assert entry.acknowledged, f"{job_id} was not acknowledged"
+        self._ended.remove(job_id)
+        self._used.add(job_id)
+        self._pruned.add(job_id)
+        for _, notify in list(entry.watchers):
+            notify()
 
     def write(self, job_id: str, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         """The job writes."""
@@ -146,6 +157,8 @@ class FakeJobRunner:
         return fail(NotFound("job", job_id))
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        if job_id in self._pruned:
+            raise OutputPruned(job_id)
         with self._lock:
             entry = self._entry(job_id)
             output = entry.output[stream]
@@ -175,10 +188,13 @@ class FakeJobRunner:
         ended = [self._jobs[job_id] for job_id in self._ended]
         return tuple(JobReport(entry.status, created_at=entry.created_at) for entry in ended if not entry.acknowledged)
 
-    def describe(self, job_ids: Iterable[str]) -> tuple[JobReport, ...]:
+    def describe(self, job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
         known = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
-        return tuple(
-            JobReport(entry.status, evolve(entry.spec, stdin=None, script=None), entry.created_at) for entry in known
+        return succeed(
+            tuple(
+                JobReport(entry.status, evolve(entry.spec, stdin=None, script=None), entry.created_at)
+                for entry in known
+            )
         )
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:

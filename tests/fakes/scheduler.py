@@ -20,6 +20,7 @@ from scheduler.errors import (
     NoFreeSlot,
     NotFound,
     OffsetBeyondEnd,
+    OutputPruned,
     StartUnanswered,
     Unavailable,
     Unreachable,
@@ -150,6 +151,12 @@ class FakeScheduler:
             self.end_output(job_id)
         return entry.job
 
+    def prune(self, job_id: str) -> None:
+        """The job's worker keeps no output of it any more."""
+        entry = self._entries[job_id]
+        entry.pruned = True
+        self._look(entry)
+
     def readers(self) -> list[FakeReader]:
         """All that are open."""
         return [reader for entry in self._entries.values() for reader in entry.readers]
@@ -259,6 +266,8 @@ class FakeScheduler:
                 self._reachable(entry.job)
             if offset > len(whole):
                 raise OffsetBeyondEnd(offset, len(whole))
+            if entry.pruned and offset < len(whole):
+                raise OutputPruned(job_id)
             data = bytes(whole[offset : offset + min(size, self.piece)])
             return Chunk(data, offset, stream in entry.ended and offset + len(data) == len(whole), len(whole))
 

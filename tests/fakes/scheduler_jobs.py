@@ -6,7 +6,7 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
-from scheduler.errors import OffsetBeyondEnd
+from scheduler.errors import OffsetBeyondEnd, OutputPruned
 from scheduler.interfaces import IOutputReader
 from scheduler.model import Chunk, Job, Stream
 
@@ -17,6 +17,8 @@ class Entry:
 
     job: Job
     output: dict[Stream, bytearray] = field(factory=lambda: {stream: bytearray() for stream in Stream})
+    #: Its worker keeps no output of it any more.
+    pruned: bool = False
     #: The streams of an ended job end; a test may keep them open.
     ended: set[Stream] = field(factory=set)
     waiting: list[Deferred[Job]] = field(factory=list)
@@ -70,6 +72,9 @@ class FakeReader:
         whole = self._entry.output[self._stream]
         if self.offset > len(whole):
             self.break_with(OffsetBeyondEnd(self.offset, len(whole)))
+            return
+        if self._entry.pruned and self.offset < len(whole):
+            self.break_with(OutputPruned(self._entry.job.id))
             return
         data = bytes(whole[self.offset : self.offset + self._piece])
         end = self._stream in self._entry.ended and self.offset + len(data) >= len(whole)

@@ -11,11 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from scheduler.model import JobSpec, JobStatus, Stream
+from scheduler.sizes import parse_share
 from scheduler.threads import Pool
 from scheduler.worker import proctree
 from scheduler.worker.commands import Policy
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
+from scheduler.worker.retention import Limits
 from scheduler.worker.spool import Identity, Spool
 from scheduler.worker.spools import Spools
 from scheduler.worker.used import UsedIds
@@ -74,6 +76,8 @@ class Running:
         keep_spool: float = DAY,
         wall_time: Callable[[], float] = wall_time,
         output_limit: int | None = None,
+        spool_max: str = "100%",
+        spool_min_free: str = "0%",
     ) -> None:
         policy = Policy(scripts_dir=os.path.join(state_dir, "scripts"), scripts_only=False, allowed_commands=("*",))
         self.jobs_dir = os.path.join(state_dir, "jobs")
@@ -81,9 +85,12 @@ class Running:
         self.pool = Pool(reactor, "jobs", 8)
         self.launcher = Launcher(self.log)
         self.watch = OutputWatch(reactor)
+        limits = Limits(keep_spool, parse_share(spool_max), parse_share(spool_min_free))
         self.used = UsedIds(os.path.join(state_dir, "used-ids"))
-        self.spools = Spools(self.jobs_dir, self.used, policy, self.launcher, wall_time, output_limit)
-        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, keep_spool)
+        self.spools = Spools(
+            self.jobs_dir, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit
+        )
+        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, limits)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False
 

@@ -17,7 +17,7 @@ from scheduler.errors import Conflict, NotFound, OutputPruned, ShuttingDown, Una
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import proctree
 from scheduler.worker.spool import boot_id
-from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
+from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
 #: Another in each process: what a lost job left is looked for on the whole machine.
 JOB = str(uuid.uuid4())
@@ -179,7 +179,8 @@ class NextLifeTests(RunningCase):
         self.worker = await self.next_life()
         self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], [second])
         self.assertEqual(self.worker.runner.query(first).state, JobState.SUCCEEDED)
-        self.assertEqual(self.worker.runner.describe([first])[0].spec.command, "true")
+        (report,) = await self.worker.runner.describe([first])
+        self.assertEqual(report.spec.command, "true")
 
     async def test_leftovers(self) -> None:
         """Unfinished folders are removed, a broken one is left alone, and neither keeps the worker from its jobs."""
@@ -225,7 +226,7 @@ class FormatTests(RunningCase):
         self.assertEqual(self.worker.output("finished"), b"from stdin\ndone\n")
         self.assertEqual(self.worker.output("running-at-crash"), b"before the crash\n")
         self.assertEqual(self.worker.output("running-at-crash", Stream.STDERR), b"oops\n")
-        first, second = runner.describe(["finished", "running-at-crash"])
+        first, second = await runner.describe(["finished", "running-at-crash"])
         command = ("-c", "echo before the crash; echo oops >&2; sleep 600")
         self.assertEqual(
             second.spec,
@@ -286,6 +287,15 @@ def folder(path: str) -> dict[str, bytes]:
 class KeepingTests(RunningCase):
     """What stays, and for how long."""
 
+    async def removed(self, job_id: str) -> None:
+        """Once the worker has nothing more of that job."""
+        while True:
+            try:
+                self.worker.runner.query(job_id)
+            except NotFound:
+                return
+            await later(0.01)
+
     async def test_sweep(self) -> None:
         """An ended job is removed when it was acknowledged and kept long enough, and only then."""
         await self.worker.drop()
@@ -303,7 +313,7 @@ class KeepingTests(RunningCase):
         edit(self.worker.spool(young).exit, finished_at=1000.5)
         clock[0] = 1100.0
         self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
-        await self.worker.drop()  # when the pool has done what it was given
+        await self.removed(old)
         self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {unacknowledged, young, runs})
         with self.assertRaises(NotFound):
             self.worker.runner.query(old)
@@ -320,7 +330,8 @@ class KeepingTests(RunningCase):
         await self.worker.drop()
         edit(self.worker.spool(used).exit, finished_at=1000.0)
         self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 2000.0)
-        await self.worker.drop()  # when the pool has done what it was given
+        await self.removed(used)
+        await self.worker.drop()
         for _ in range(2):
             self.worker = await self.next_life()
             for job_id in (used, sealed):
@@ -345,6 +356,70 @@ class KeepingTests(RunningCase):
         self.assertEqual((status.state, status.started_at), (JobState.FAILED, None))
         self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="true"), None), status)
         self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+
+    async def test_clock_step(self) -> None:
+        """A step of the clock, however far, makes nothing older."""
+        await self.worker.drop()
+        clock = [time.time()]
+        self.worker = await self.next_life(keep_spool=3600.0, wall_time=lambda: clock[0])
+        job = (await self.worker.run("true")).job_id
+        self.worker.runner.acknowledge([job])
+        for step in (1e9, -2e9):
+            clock[0] += step
+            second = (await self.worker.run("true")).job_id
+            self.worker.runner.acknowledge([second])
+            await self.swept()
+            self.assertEqual(self.worker.runner.query(job).state, JobState.SUCCEEDED)
+            self.assertEqual(self.worker.runner.query(second).state, JobState.SUCCEEDED)
+
+    async def swept(self) -> None:
+        """Once one more sweep is over."""
+        await self.worker.pool.run(lambda: None)
+        await self.worker.runner._retention.make_room()
+
+    async def write(self, size: int) -> str:
+        """The id of a job that has written so much and ended."""
+        status = await self.worker.run("head", "-c", str(size), "/dev/zero")
+        self.assertEqual((status.state, status.stdout_bytes), (JobState.SUCCEEDED, size))
+        return status.job_id
+
+    async def test_most(self) -> None:
+        """Beyond ``spool_max`` the oldest that were acknowledged go; the next life counts what it finds."""
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        first, second = await self.write(1_000_000), await self.write(1_000_000)
+        self.worker.runner.acknowledge([first, second])
+        await self.swept()
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {first, second})
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        third = await self.write(1_000_000)
+        await self.removed(first)
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {second, third})
+        self.assertEqual(len(self.worker.output(second)), 1_000_000)
+        await self.assertFailure(self.worker.runner.start(first, JobSpec(command="true"), None), Conflict)
+
+    async def test_most_of_what_is_not_acknowledged(self) -> None:
+        """What was not acknowledged loses its output if it must, and is reported all the same, in the next life too."""
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        jobs = [await self.write(1_000_000) for _ in range(3)]
+        await self.swept()
+        statuses = [self.worker.runner.query(job) for job in jobs]
+        for _ in range(2):
+            self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], statuses)
+            self.assertEqual(len(await self.worker.runner.describe(jobs)), 3)
+            for offset in (0, 1_000_000):
+                with self.assertRaises(OutputPruned):
+                    self.worker.runner.read_output_thd(jobs[0], Stream.STDOUT, offset, 1)
+            self.assertEqual(len(self.worker.output(jobs[1])), 1_000_000)
+            again = await self.worker.runner.start(jobs[0], JobSpec(command="true"), None)
+            self.assertEqual(again, statuses[0])
+            await self.worker.drop()
+            self.worker = await self.next_life(spool_max="2.5MB")
+            await self.swept()
+        self.worker.runner.acknowledge(jobs)
+        await self.swept()
 
     async def test_descriptors(self) -> None:
         """Fifty jobs later the worker has the descriptors it had before."""

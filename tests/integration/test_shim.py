@@ -9,10 +9,13 @@ import time
 
 from twisted.trial.unittest import SkipTest
 
-from scheduler.errors import Unavailable
+from scheduler.errors import NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, JobStatus, Stream
 from scheduler.worker.commands import base_environment
 from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
+
+#: Python that goes on when it is told to, by ``Running.tell``.
+WAIT = "import time\nwhile not os.path.exists('told'): time.sleep(0.02)\n"
 
 
 class EndTests(RunningCase):
@@ -229,10 +232,11 @@ class OutputTests(RunningCase):
     async def test_all_of_it(self) -> None:
         """What is in the pipe when the job has ended is not lost, however much."""
         source = (
-            "import fcntl, os, signal; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n"
+            f"import fcntl, os, signal; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n{WAIT}"
             "os.kill(os.getppid(), signal.SIGSTOP); os.write(1, b'x' * (1 << 20)); os._exit(0)"
         )
         job = await self.worker.start(sys.executable, "-c", source)
+        self.worker.tell(job)
         await gone(self.worker.spool(job).read_start()["pid"])
         os.kill(self.worker.shim(job).pid, signal.SIGCONT)
         self.assertEqual((await self.worker.ended(job)).stdout_bytes, 1 << 20)
@@ -278,8 +282,7 @@ class LimitTests(RunningCase):
 
     async def test_whole_tree(self) -> None:
         """What ignores TERM is killed after the grace, wherever it went."""
-        wait = "import time\nwhile not os.path.exists('told'): time.sleep(0.02)\n"
-        source = stubborn(main=wait + "os.write(1, b'x' * 999)\nwhile True: signal.pause()")
+        source = stubborn(main=WAIT + "os.write(1, b'x' * 999)\nwhile True: signal.pause()")
         job = await self.worker.start(sys.executable, "-c", source, output_limit=500)
         pids = [int(line) for line in await self.worker.lines(job, 2)]
         self.worker.tell(job)
@@ -290,8 +293,10 @@ class LimitTests(RunningCase):
 
     async def test_at_the_end(self) -> None:
         """A job that had ended by itself when its last output was moved has reached its limit all the same."""
-        source = "import os, signal; os.kill(os.getppid(), signal.SIGSTOP); os.write(1, b'x' * 9000); os._exit(0)"
+        end = "os.kill(os.getppid(), signal.SIGSTOP); os.write(1, b'x' * 9000); os._exit(0)"
+        source = f"import os, signal\n{WAIT}{end}"
         job = await self.worker.start(sys.executable, "-c", source, output_limit=8000)
+        self.worker.tell(job)
         await gone(self.worker.spool(job).read_start()["pid"])
         os.kill(self.worker.shim(job).pid, signal.SIGCONT)
         status = await self.worker.ended(job)
@@ -319,7 +324,7 @@ class LimitTests(RunningCase):
         for own, limit in ((None, 5000), (9000, 5000), (600, 600)):
             status = await self.worker.run("yes", output_limit=own)
             self.check(status, limit)
-            (report,) = self.worker.runner.describe([status.job_id])
+            (report,) = await self.worker.runner.describe([status.job_id])
             self.assertEqual(report.spec.output_limit, own)
 
     async def test_without_a_worker(self) -> None:
@@ -365,6 +370,25 @@ class FullDiskTests(RunningCase):
         """A job that does not mind ends as it likes."""
         status = await self.full("trap '' PIPE; yes 2>/dev/null; exit 6")
         self.assertEqual((status.state, status.exit_code), (JobState.FAILED, 6))
+
+    async def test_too_little_room(self) -> None:
+        """With less free than there must be nothing is started, nor left of it; what is kept makes room first."""
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_min_free="50%")
+        filler = (await self.full("exec yes")).job_id
+        late = f"late-{os.getpid()}"
+        short = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
+        self.assertIn("less than the 50% of spool_min_free", str(short))
+        self.assertEqual((self.worker.runner.running(), os.listdir(self.worker.jobs_dir)), ((), [filler]))
+        with self.assertRaises(NotFound):
+            self.worker.runner.query(late)
+        self.worker.runner.acknowledge([filler])
+        started = await self.worker.runner.start(late, JobSpec(command="true"), None)
+        self.assertEqual(started.job_id, late)
+        await self.worker.ended(late)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [late])
+        with self.assertRaises(OutputPruned):
+            self.worker.output(filler)
 
     async def test_nothing_is_started(self) -> None:
         """Where no spool can be written nothing is started, and once there is room the same start works."""

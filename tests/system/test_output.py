@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Callable
 
 import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 
-from tests.system.api import Api, Download, sha256
-from tests.system.conftest import Daemon
+from tests.system.api import Api, Download, pause, sha256
+from tests.system.conftest import SCHEDULER, Daemon, worker_config
 
 Cluster = tuple[Daemon, Daemon]
 
@@ -72,6 +73,46 @@ async def test_followed_is_spooled(cluster: Cluster) -> None:
             spooled = (worker.state / "jobs" / job / stream).read_bytes()
             assert len(spooled) == sizes[stream]
             assert sha256(body) == sha256(spooled)
+
+
+@pytest_twisted.ensureDeferred
+async def test_pruned(daemons: Callable[..., Daemon]) -> None:
+    """Output that was kept long enough is gone, for who begins and for who is in the middle; the job is not."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='keep_spool = "2s"'))
+    worker.start()
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="head", args=["-c", "200MB", "/dev/zero"])
+    await api.ended(job)
+    slow = await api.open(f"/v1/jobs/{job}/output?follow=1", nap=0.2)
+    for _ in range(300):
+        if not (worker.state / "jobs" / job).exists():
+            break
+        await pause(0.1)
+    assert not await slow.ended
+    assert len(slow.body) < 200_000_000
+    assert not any(slow.body)
+    events = {"Accept": "text/event-stream"}
+    for query, headers in (("", {}), ("?follow=1", {}), ("?tail=1", {}), ("", {"Range": "bytes=0-1"}), ("", events)):
+        status, document = await api.call("GET", f"/v1/jobs/{job}/output{query}", **headers)
+        assert (status, document["status"]) == (410, 410)
+        assert "no longer kept" in document["error"]
+    assert (await api.job(job))["stdout_bytes"] == 200_000_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_output_limit(cluster: Cluster) -> None:
+    """A job that writes more than it may is ended, and what it may have written is there."""
+    scheduler, _ = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="yes", output_limit="1MB")
+    ended = await api.ended(job)
+    assert (ended["state"], ended["reason"]) == ("failed", "output limit of 1000000 bytes reached")
+    assert (ended["output_limit"], ended["stdout_bytes"]) == (1_000_000, 1_000_000)
+    assert await api.follow(job) == b"y\n" * 500_000
 
 
 @pytest_twisted.ensureDeferred

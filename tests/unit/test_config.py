@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.config import Store, TlsFiles, load_scheduler, load_worker
 from scheduler.configfile import Address, ConfigError
+from scheduler.sizes import Share
 
 ETC = Path(__file__).resolve().parents[2] / "etc"
 
@@ -286,6 +287,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.allowed_commands, ("*",))
         self.assertIsNone(settings.advertise_addr)
         self.assertEqual(settings.keep_spool, 7 * 86400)
+        self.assertEqual((settings.spool_max, settings.spool_min_free), (Share(percent=10), Share(percent=5)))
         self.assertIsNone(settings.output_limit)
 
     def test_sample(self) -> None:
@@ -296,7 +298,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(sample.scheduler, default.scheduler)
         self.assertEqual(sample.worker.scripts_dir, ETC / "scripts")
         names = ["name", "labels", "slots", "scripts_only", "allowed_commands", "advertise_addr"]
-        for name in (*names, "keep_spool", "output_limit"):
+        for name in (*names, "keep_spool", "spool_max", "spool_min_free", "output_limit"):
             self.assertEqual(getattr(sample.worker, name), getattr(default.worker, name), name)
 
     def test_every_key(self) -> None:
@@ -314,6 +316,8 @@ class WorkerFileTests(ConfigCase):
             allowed_commands = ["bash", "/usr/bin/make"]
             advertise_addr = "box.example.com:30000"
             keep_spool = 3600
+            spool_max = "50GB"
+            spool_min_free = "0.5%"
             output_limit = "1.5MB"
             """
         ).worker
@@ -325,6 +329,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.allowed_commands, ("bash", "/usr/bin/make"))
         self.assertEqual(str(settings.advertise_addr), "box.example.com:30000")
         self.assertEqual(settings.keep_spool, 3600)
+        self.assertEqual((settings.spool_max, settings.spool_min_free), (Share(50 * 10**9), Share(percent=0.5)))
         self.assertEqual(settings.output_limit, 1_500_000)
 
     def test_unreachable_worker(self) -> None:
@@ -434,6 +439,8 @@ class MistakeTests(ConfigCase):
             '[worker]\nallowed_commands = ["a\\u0000"]': "none of them a control character",
             '[worker]\nscripts_dir = ["x"]': "must be a string",
             '[worker]\nkeep_spool = "0s"': "from 1s to 3650d",
+            '[worker]\nspool_max = "110%"': "must be a percentage like 10%, a number of bytes, or a size like 100MB",
+            "[worker]\nspool_min_free = -1": "must be a percentage like 10%",
             "[worker]\noutput_limit = 0": "a size like 100MB, 50GB or 4GiB, at least 1",
             '[worker]\noutput_limit = "10%"': "a size like 100MB, 50GB or 4GiB, at least 1",
             '[worker]\nadvertise_addr = "0.0.0.0:0"': "the port from 1 to 65535",

@@ -500,6 +500,21 @@ class RouteScenarios:
         self.assertEqual(reply.body.count(b"\n\n"), 3)
         self.assertIn(b'event: stdout\nid: 3,0\ndata: {"offset":0,"text":"out"}\n\n', reply.body)
 
+    @scenario
+    async def test_pruned(self) -> None:
+        """Output that is no longer kept is gone, however it is asked for; the job is not."""
+        job = self.scheduler.add_job(b"out", b"", JobState.SUCCEEDED)
+        self.scheduler.prune(job.id)
+        path = f"/v1/jobs/{job.id}/output"
+        for query in ("", "?follow=1", "?tail=1", "?offset=1", "?offset=1&follow=1"):
+            await self.assert_problem(self.call("GET", path + query), 410, "no longer kept")
+        for span in ("bytes=0-1", "bytes=-1", "bytes=2-"):
+            await self.assert_problem(self.call("GET", path, range=span), 410)
+        await self.assert_problem(self.call("GET", path, accept="text/event-stream"), 410)
+        self.assertEqual((await self.call("HEAD", path)).status, 410)
+        self.assertEqual((await self.call("GET", f"{path}?stream=stderr")).body, b"")
+        self.assertEqual((await self.call("GET", f"/v1/jobs/{job.id}")).json()["stdout_bytes"], 3)
+
     # -- workers
 
     @scenario

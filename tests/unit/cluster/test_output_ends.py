@@ -10,6 +10,7 @@ from scheduler.errors import (
     Busy,
     NotFound,
     OffsetBeyondEnd,
+    OutputPruned,
     Unavailable,
     Unreachable,
     Unsupported,
@@ -92,6 +93,33 @@ class EndTests(OutputTestCase):
         reading = self.open().read()
         self.client.fail_read(NotFound("job", "j-1"))
         self.failureResultOf(reading, NotFound)
+        self.assert_idle()
+
+    def test_pruned(self) -> None:
+        """Output that its worker no longer keeps is gone, for who begins and for who is in the middle."""
+        self.write(50)
+        self.end_job(stdout_bytes=50)
+        under_way, fresh = self.open(), self.open()
+        reading = under_way.read()
+        self.client.answer(30)
+        self.assert_gives(reading, 0, 30)
+        for reader in (under_way, fresh):
+            reading = reader.read()
+            self.client.fail_read(OutputPruned("j-1"))
+            self.failureResultOf(reading, OutputPruned)
+        self.assert_idle()
+
+    def test_pruned_while_it_is_streamed(self) -> None:
+        """Where the end was not heard of yet there is a cut too, and no end."""
+        self.write(10)
+        reader = self.open()
+        self.client.flow(10)
+        self.successResultOf(reader.read())
+        reading = reader.read()
+        self.client.stream().cut(OutputPruned("j-1"))
+        self.clock.advance(LAST_DELAY)
+        self.client.fail_read(OutputPruned("j-1"))
+        self.failureResultOf(reading, OutputPruned)
         self.assert_idle()
 
     def test_lost_with_its_output(self) -> None:
