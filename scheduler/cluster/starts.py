@@ -12,6 +12,7 @@ the job is ``unknown`` until its worker reports.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Coroutine
 from typing import Any
@@ -287,7 +288,10 @@ class Starts:
 
     async def _unanswered(self, job: Job) -> None:
         now = self._registry.job(job.id)
-        await self._ledger.update_job(lifecycle.unknown(now, "the start was not answered", self._ledger.now()))
+        with contextlib.suppress(
+            StoreFailed
+        ):  # saved later; until then the store says "starting", which is no less true
+            await self._ledger.update_job(lifecycle.unknown(now, "the start was not answered", self._ledger.now()))
 
     async def _started(self, worker: Worker, job: Job, status: JobStatus) -> Job:
         current = self._registry.job(job.id)  # a heartbeat may have been faster
@@ -295,7 +299,12 @@ class Starts:
         if status.job_id != job.id:
             current = evolve(current, remote_id=status.job_id)
         started = lifecycle.reported(current, evolve(status, started_at=status.started_at or now), now)
-        await self._record(started)
+        try:
+            await self._record(started)
+        except StoreFailed as failure:
+            # That there is such a job is durable, and that it runs is saved later. An end must be durable to be told.
+            if started.state.final:
+                raise StartUnanswered(worker.name, job.id) from failure
         self._log.info(
             "job {job_id} on {worker}: {state}", job_id=job.id, worker=worker.name, state=started.state.value
         )

@@ -135,6 +135,31 @@ class SubmitTests(ClusterTestCase):
             job = self.cluster.job(job_id)
             self.assertEqual((job.state, job.unknown_since), (JobState.UNKNOWN, 1000.0))
 
+    def test_started_and_not_saved(self) -> None:
+        """That a job runs is told even if that can't be saved now: the job itself is durable since before its start."""
+        answer, call = self.submit()
+        self.store.held = True
+        call.answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        self.assertNoResult(answer)
+        self.store.fail()
+        self.assertIs(self.successResultOf(answer).state, JobState.RUNNING)
+
+    def test_ended_and_not_saved(self) -> None:
+        """An end that can't be saved is not told, but that there is such a job."""
+        answer, call = self.submit()
+        self.store.held = True
+        call.answer.callback(JobStatus(self.only_job().id, JobState.FAILED, "command 'echo' is not allowed"))
+        self.store.fail()
+        self.assertEqual(self.failureResultOf(answer, StartUnanswered).value.job_id, self.only_job().id)
+
+    def test_not_answered_and_not_saved(self) -> None:
+        """The error of a start that may have arrived names the job, even if nothing can be saved."""
+        answer, call = self.submit()
+        self.store.held = True
+        call.answer.errback(DeadlineExceeded("start", 10))
+        self.store.fail()
+        self.assertEqual(self.failureResultOf(answer, StartUnanswered).value.job_id, self.only_job().id)
+
     def test_fault(self) -> None:
         """A fault leaves a job that may have come up unknown; a worker of the fixed part has started none."""
         answer, call = self.submit()
