@@ -146,7 +146,7 @@ def _fields_used(template: str) -> frozenset[str]:
 
 def _time(event: LogEvent) -> str:
     moment = datetime.fromtimestamp(event.get("log_time", time.time()), UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _level(event: LogEvent) -> str:
@@ -166,7 +166,10 @@ def _namespace(event: LogEvent) -> str:
 def _message(event: LogEvent) -> str:
     if _older(event) and "failure" in event:  # its text would be the traceback
         return safe_str(event.get("why") or "Unhandled Error")
-    return formatEvent(event)
+    try:
+        return str(event["log_format"].format_map(event))
+    except Exception:  # Twisted can do more, slowly: call what is in a field, cope with one that can't be shown
+        return formatEvent(event)
 
 
 def _traceback(event: LogEvent) -> str:
