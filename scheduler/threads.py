@@ -2,11 +2,10 @@
 
 Theory of operation. The reactor thread owns the registry and every HTTP
 connection. Blocking work (a gRPC stub, a database) runs on a ``Pool`` of our
-own, never on the reactor's, whose ten threads also resolve names. The locks of
-Twisted's thread pool are a tenth of what a call to a worker costs, so it is not
-used. A gRPC servicer, itself in a pool of grpc's, comes back with
-``Hop.call_thd``, which waits at most so long and is closed first at shutdown: a
-thread parked there for ever would keep the process alive.
+own, never on the reactor's, whose ten threads also resolve names. A gRPC
+servicer, itself in a pool of grpc's, comes back with ``Hop.call_thd``, which
+waits at most so long and is closed first at shutdown: a thread parked there
+for ever would keep the process alive.
 
 A Deferred of a pool can't be cancelled: its thread runs on. So what runs there
 must end by itself, by the deadline of the RPC it makes. Functions that run in a
@@ -22,14 +21,15 @@ from collections.abc import Callable
 from concurrent import futures
 from contextvars import copy_context
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from scheduler.errors import Busy, DeadlineExceeded, ShuttingDown
 
@@ -37,77 +37,46 @@ T = TypeVar("T")
 
 
 class Pool(Service):
-    """Threads of our own for blocking work; they exist from ``startService`` to ``stopService``.
-
-    One is added when there is more work than threads, up to ``size``; then work waits, without limit.
-    """
+    """Threads of our own for blocking work; they exist from ``startService`` to ``stopService``."""
 
     def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
         self._reactor = reactor
         self._size = size
         self.setName(name)
-        self._threads: list[threading.Thread] = []
-        #: Work whose result the reactor has not seen.
-        self._unfinished = 0
-        self._work: SimpleQueue[Callable[[], None] | None] | None = None
+        self._threads: ThreadPool | None = None
 
     def startService(self) -> None:
         super().startService()
-        self._work = SimpleQueue()
+        self._threads = ThreadPool(0, self._size, self.name)
+        self._threads.start()
 
     def stopService(self) -> Deferred[None]:
         """Fires when every thread has ended; what still runs must end by its own deadline."""
         super().stopService()
-        work, self._work = self._work, None
-        threads, self._threads = self._threads, []
+        threads, self._threads = self._threads, None
         done: Deferred[None] = Deferred()
-        if work is None:
+        if threads is None:
             done.callback(None)
             return done
-        for _ in threads:
-            work.put(None)
 
+        # ThreadPool.stop joins its threads, so it needs one that is not among them.
         def join_thd() -> None:
-            for thread in threads:
-                thread.join()
+            threads.stop()
             self._reactor.callFromThread(done.callback, None)
 
         threading.Thread(target=join_thd, name=f"{self.name}-stop", daemon=True).start()
         return done
 
-    def run(self, function_thd: Callable[..., T], *args: Any) -> Deferred[T]:
+    def run(self, function_thd: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
         """Call it in one of the threads; ``ShuttingDown`` when there are none."""
-        work = self._work
-        if work is None:
+        if self._threads is None:
             return fail(ShuttingDown())
-        if len(self._threads) < min(self._unfinished + 1, self._size):
-            thread = threading.Thread(target=_serve_thd, args=(work,), name=f"{self.name}-{len(self._threads)}")
-            thread.start()
-            self._threads.append(thread)
         answer: Deferred[T] = Deferred()
         # What follows belongs to the request this was for: its id is in the context.
         context = copy_context()
-
-        def deliver(result: Any) -> None:
-            self._unfinished -= 1
-            context.run(answer.callback, result)  # a Failure starts the errbacks
-
-        def call_thd() -> None:
-            try:
-                result: Any = function_thd(*args)
-            except BaseException:
-                result = Failure()
-            self._reactor.callFromThread(deliver, result)
-
-        self._unfinished += 1
-        work.put(call_thd)
+        done = deferToThreadPool(self._reactor, self._threads, function_thd, *args, **kwargs)
+        done.addBoth(lambda result: context.run(answer.callback, result))  # a Failure starts the errbacks
         return answer
-
-
-def _serve_thd(work: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (call_thd := work.get()) is not None:
-        call_thd()
-        del call_thd  # and all it holds, while there is nothing to do
 
 
 class Hop:

@@ -31,7 +31,7 @@ class PoolTests(TestCase):
         """Work runs in a thread of the pool, and its result comes back to the reactor's."""
         pool = a_pool(self, 1)
         name = await pool.run(lambda suffix: threading.current_thread().name + suffix, "!")
-        self.assertTrue(name.startswith("test-pool-") and name.endswith("!"), name)
+        self.assertTrue(name.startswith("PoolThread-test-pool") and name.endswith("!"), name)
         self.assertIs(threading.current_thread(), threading.main_thread())
 
     async def test_failure(self) -> None:
@@ -77,7 +77,7 @@ class PoolTests(TestCase):
         go_on.set()
         self.assertEqual(await work, "done")
         await stopped
-        self.assertFalse([thread for thread in threading.enumerate() if "test-pool-" in thread.name])
+        self.assertFalse([thread for thread in threading.enumerate() if "PoolThread-test-pool" in thread.name])
 
     async def test_start_again(self) -> None:
         """A pool that was stopped can be started again."""
