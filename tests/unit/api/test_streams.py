@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -389,6 +389,7 @@ class EventStreamTests(StreamTestCase):
         client.hang_up()
         self.assert_nothing_left()
 
+    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(
