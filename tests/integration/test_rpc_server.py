@@ -24,6 +24,7 @@ from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, worker_server
 from scheduler.rpc import server as rpc_server
+from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer
 from tests.contract.test_scheduler_client import FACTS, AsMembership
 from tests.fakes.job_runner import FakeJobRunner
@@ -486,6 +487,20 @@ class SchedulerTests(ServerCase):
         self.assertTrue(answer.success)
         request = scheduler_pb2.DeregisterReq(workerID="w1")
         self.assertIs(await self.code(stub.DeregisterWorker, request), grpc.StatusCode.NOT_FOUND)
+
+    async def test_bound_is_not_serving(self) -> None:
+        """A worker that calls while the process is still starting is answered once it has started, and not before."""
+        scheduler = FakeSchedulerClient()
+        server = scheduler_server(reactor, ANY_PORT, None, AsMembership(scheduler))
+        server.privilegedStartService()
+        self.addCleanup(server.stopService)
+        stub = scheduler_pb2_grpc.SchedulerStub(self.channel(server.bound))
+        request = scheduler_pb2.RegisterReq(address="127.0.0.1:30000")
+        calling = deferToThread(stub.RegisterWorker, request, timeout=10.0)
+        await later(0.2)
+        self.assertEqual((scheduler.calls, calling.called), ([], False))
+        server.startService()
+        self.assertTrue((await calling).success)
 
     async def test_bad_heartbeat(self) -> None:
         """A heartbeat that can't be is refused by name."""
