@@ -189,7 +189,7 @@ class SqliteFile:
 
     @staticmethod
     def _begin_thd(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.connection.dbapi_connection.execute("BEGIN IMMEDIATE")  # type: ignore[union-attr]
 
 
 class PostgresServer:

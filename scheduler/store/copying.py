@@ -1,0 +1,65 @@
+"""``python -m scheduler.store.copying FROM TO``: all that one database holds, into another that holds nothing.
+
+For moving from a file to a server, or back, while the scheduler is stopped. Both
+are URLs as ``[store] url`` has them, of a file with its absolute path. Input of
+jobs that have ended is left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from scheduler.errors import Invalid, StoreFailed
+from scheduler.interfaces import Loaded
+from scheduler.store.database import prepare
+from scheduler.store.sql import Writer
+
+#: Jobs written in one transaction.
+AT_ONCE = 1000
+
+
+def copy(source: str, target: str) -> Loaded:
+    """What was copied; ``Invalid``, ``StoreFailed``."""
+    with _opened("FROM", source) as reader, _opened("TO", target) as writer:
+        held = reader.load_thd()
+        if writer.load_thd() != Loaded():
+            raise Invalid("TO", "must hold nothing yet")
+        for first in range(0, len(held.jobs), AT_ONCE):
+            writer.write_thd(held.jobs[first : first + AT_ONCE], False)
+        writer.write_thd([*held.workers, *held.keys], False)
+    return held
+
+
+@contextmanager
+def _opened(which: str, url: str) -> Iterator[Writer]:
+    try:
+        database = prepare(url)
+    except Invalid as error:
+        raise Invalid(which, error.problem) from None
+    if database is None:
+        raise Invalid(which, "keeps nothing")
+    writer = Writer(database)
+    try:
+        yield writer
+    finally:
+        writer.close_thd()
+        database.release()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """From the command line; a refusal is one line and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m scheduler.store.copying", description=__doc__)
+    parser.add_argument("source", metavar="FROM")
+    parser.add_argument("target", metavar="TO")
+    options = parser.parse_args(arguments)
+    try:
+        held = copy(options.source, options.target)
+    except (Invalid, StoreFailed) as error:
+        raise SystemExit(str(error)) from None
+    print(f"{len(held.jobs)} jobs, {len(held.workers)} workers, {len(held.keys)} keys")  # noqa: T201 - the answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""All of a database into another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import Invalid
+from scheduler.interfaces import Loaded
+from scheduler.store.copying import copy, main
+from scheduler.store.database import prepare
+from scheduler.store.sql import Writer
+from tests import postgres
+from tests.integration.test_database import HELD
+
+
+class CopyTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.source = self.new_file()
+        database = self.use(self.source)
+        writer = Writer(database)
+        writer.write_thd(HELD, False)
+        writer.close_thd()
+        database.release()
+
+    def new_file(self) -> str:
+        return f"sqlite:///{Path(self.mktemp()).absolute()}"
+
+    def use(self, url: str):
+        database = prepare(url)
+        assert database is not None
+        return database
+
+    def held(self, url: str) -> Loaded:
+        database = self.use(url)
+        writer = Writer(database)
+        loaded = writer.load_thd()
+        writer.close_thd()
+        database.release()
+        return loaded
+
+    def test_to_a_file(self) -> None:
+        """What one file holds the other does, and the first still."""
+        target = self.new_file()
+        self.assertEqual(copy(self.source, target), self.held(self.source))
+        self.assertEqual(self.held(target), Loaded(HELD[:2], HELD[2:3], HELD[3:]))
+
+    def test_to_a_server_and_back(self) -> None:
+        """From one kind to the other nothing is lost."""
+        target = postgres.server().url()
+        copy(self.source, target)
+        back = self.new_file()
+        copy(target, back)
+        self.assertEqual(self.held(back), self.held(self.source))
+
+    test_to_a_server_and_back.skip = postgres.why_not() or None
+
+    def test_refused(self) -> None:
+        """Nothing is mixed, and nothing is copied that a scheduler still writes to."""
+        self.assertEqual(self.assertRaises(Invalid, copy, self.source, self.source).field, "TO")
+        target = self.new_file()
+        copy(self.source, target)
+        self.assertIn("must hold nothing yet", str(self.assertRaises(SystemExit, main, [self.source, target])))
+        running = self.use(self.source)
+        self.addCleanup(running.release)
+        refused = self.assertRaises(SystemExit, main, [self.source, self.new_file()])
+        self.assertIn("FROM: is in use by a running scheduler", str(refused))
+        self.assertEqual(self.assertRaises(Invalid, copy, "memory:", target).field, "FROM")
