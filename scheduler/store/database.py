@@ -189,7 +189,7 @@ class SqliteFile:
 
     @staticmethod
     def _begin_thd(connection: Connection) -> None:
-        connection.connection.dbapi_connection.execute("BEGIN IMMEDIATE")  # type: ignore[union-attr]
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 class PostgresServer:
