@@ -1,8 +1,9 @@
-"""The worker's end of the zygote: starts it, asks it for shims, and starts another when it is gone.
+"""The worker's end of the zygote: starts it, asks it for shims, and starts another when it is gone, or hangs.
 
 The zygote is exec'd by ``subprocess``, which forks nothing of this process (it
 uses vfork as long as it is asked for no more than here), in a session of its
-own: Ctrl-C is for the worker.
+own: Ctrl-C is for the worker. One that does not answer is killed, by the id of a
+child that is not reaped yet. Its shims go on without it.
 """
 
 from __future__ import annotations
@@ -40,17 +41,21 @@ class Launcher:
     def launch_thd(self, folder: str, deadline: float) -> bool:
         """Have a shim forked for that spool; wait until the spool shows what became of it, or the shim is gone.
 
-        ``False`` when neither came within ``deadline`` seconds; ``OSError`` when there is no zygote to be had.
+        ``False`` when neither came within ``deadline`` seconds: that zygote is given up then.
+        ``OSError`` when there is no zygote to be had.
         """
         answer, question = os.pipe()
         try:
             try:
-                self._request(folder, question, deadline)
+                asked = self._request(folder, question, deadline)
             finally:
                 os.close(question)
             waiting = select.poll()
             waiting.register(answer, select.POLLIN)
-            return bool(waiting.poll(deadline * 1000))
+            if waiting.poll(deadline * 1000):
+                return True
+            self._give_up(asked)
+            return False
         finally:
             os.close(answer)
 
@@ -60,24 +65,32 @@ class Launcher:
             self._closed = True
             self._let_go()
 
-    def _request(self, folder: str, question: int, deadline: float) -> None:
+    def _request(self, folder: str, question: int, deadline: float) -> subprocess.Popen[bytes] | None:
+        """Answers which zygote was asked."""
         with self._lock:
             if self._requests is not None and not self._send(self._requests, folder, question, deadline):
                 self._log.warn("the zygote is gone; starting another")
-                self._let_go()
+                self._kill()
             if self._requests is None:
                 self._requests = self._start()
                 if not self._send(self._requests, folder, question, deadline):
-                    self._let_go()
+                    self._kill()
                     raise ChildProcessError(f"the zygote ended at once, see {self._log_file}")
+            return self._process
+
+    def _give_up(self, asked: subprocess.Popen[bytes] | None) -> None:
+        with self._lock:
+            if asked is not None and asked is self._process:  # else somebody else did so already
+                self._log.warn("the zygote {pid} does not answer; it is killed", pid=asked.pid)
+                self._kill()
 
     @staticmethod
     def _send(requests: socket.socket, folder: str, question: int, deadline: float) -> bool:
-        """``False``: nobody is there."""
+        """``False``: nobody is there, or takes anything."""
         requests.settimeout(deadline)
         try:
             socket.send_fds(requests, [os.fsencode(folder)], [question])
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
             return False
         return True
 
@@ -103,6 +116,11 @@ class Launcher:
                 ours.close()
                 raise
         return ours
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+        self._let_go()
 
     def _let_go(self) -> None:
         if self._requests is not None:

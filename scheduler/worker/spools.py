@@ -22,13 +22,13 @@ from scheduler.worker.room import Disk, Taken
 from scheduler.worker.spool import Acknowledged, Record, Spool, boot_id, create, exit_record
 from scheduler.worker.used import Use, UsedIds
 
-#: Seconds a shim has to start its job.
-START_DEADLINE = 10.0
+#: Seconds a shim has to start its job: with a second try less than a scheduler waits for the answer.
+START_DEADLINE = 4.0
 
 #: What a job is can't be seen now, and it may well run.
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
-#: A zygote may be killed with a start in its hands; so twice.
+#: A zygote may hang, or be killed with a start in its hands; so twice.
 _LAUNCHES = 2
 
 #: Before the id, in the name of a folder that is not there yet, or not any more.
@@ -184,7 +184,6 @@ class Spools:
             try:
                 if not self._launcher.launch_thd(spool.folder, START_DEADLINE):
                     problem = f"no shim answered within {START_DEADLINE:g} s"
-                    break
             except OSError as error:
                 if not tries and error.errno in _NO_DESCRIPTOR:
                     raise  # nobody was asked for a shim

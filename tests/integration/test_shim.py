@@ -3,14 +3,17 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
+from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SkipTest
 
 from scheduler.errors import NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, JobStatus, Stream
+from scheduler.worker import spools
 from scheduler.worker.commands import base_environment
 from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
 
@@ -426,6 +429,41 @@ class DyingTests(RunningCase):
         self.assertNotEqual(self.worker.launcher.pid, first)
         self.worker.tell(job)
         self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+
+    async def test_zygote_hangs(self) -> None:
+        """A zygote that does not answer is replaced while starts wait for it; jobs that run, run on."""
+        self.patch(spools, "START_DEADLINE", 0.5)
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        first = self.worker.launcher.pid
+        os.kill(first, signal.SIGSTOP)
+        starts = [self.worker.runner.start("", JobSpec(command="sh", args=("-c", "echo x")), None) for _ in range(5)]
+        for started in await gatherResults(starts):
+            status = await self.worker.ended(started.job_id)
+            self.assertEqual((status.state, self.worker.output(status.job_id)), (JobState.SUCCEEDED, b"x\n"))
+        await gone(first)
+        self.assertNotEqual(self.worker.launcher.pid, first)
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+
+    async def test_zygotes_that_hang(self) -> None:
+        """Where no zygote ever answers the start is one that failed, which a shim that comes late does not begin."""
+        self.patch(spools, "START_DEADLINE", 0.3)
+        await self.worker.run("true")
+        begun = self.worker.launcher._start
+
+        def hanging() -> socket.socket:
+            requests = begun()
+            os.kill(self.worker.launcher.pid, signal.SIGSTOP)
+            return requests
+
+        self.worker.launcher._start = hanging
+        os.kill(self.worker.launcher.pid, signal.SIGSTOP)
+        job = await self.worker.start("true")
+        status = self.worker.runner.query(job)
+        self.assertEqual(status.state, JobState.FAILED)
+        self.assertIn("could not be started: no shim answered within 0.3 s", status.reason)
+        self.worker.launcher._start = begun
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
 
     async def test_zygote_and_shim(self) -> None:
         """Without both, the worker ends what it knows of the job."""
