@@ -78,7 +78,7 @@ class Spool:
         self.exit = self._path("exit.json")
 
     def _path(self, name: str) -> str:
-        return os.path.join(self.folder, name)
+        return f"{self.folder}/{name}"
 
     def output(self, stream: str) -> str:
         """The file of ``stdout`` or ``stderr``."""

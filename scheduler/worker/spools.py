@@ -213,7 +213,10 @@ class Spools:
         for name in os.listdir(self._folder):
             if name.startswith((_MAKING, _REMOVING)):
                 room.remove(os.path.join(self._folder, name))
-        self._used.open_thd()
+        try:
+            self._used.open_thd()
+        except OSError:  # starts are refused as long as it can't be read, or made
+            self._log.failure("used ids can't be looked up")
         found = (self._find(job_id) for job_id in os.listdir(self._folder) if is_id(job_id))
         return [each for each in found if each is not None]
 

@@ -1,6 +1,7 @@
 """Real jobs in tests: a job runner with threads, zygote and state folder, which can be dropped like a dead worker."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -190,6 +191,14 @@ class RunningCase(TestCase):
                     proctree.send(each.identity, signal.SIGKILL)
         with contextlib.suppress(FileNotFoundError), open(worker.log, encoding="utf-8") as log:
             self.assertEqual(log.read(), "")
+
+
+def edit(path: str, **fields: object) -> None:
+    """Change a record."""
+    with open(path, encoding="utf-8") as file:
+        record = json.load(file)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(record | fields, file)
 
 
 def is_gone(pid: int) -> bool:

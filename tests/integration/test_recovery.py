@@ -1,41 +1,107 @@
-"""What a worker finds of the jobs of the process before it, and how little it keeps itself."""
+"""What a worker finds of the jobs of the process before it."""
 
-import errno
 import json
 import os
-import resource
-import shutil
+import signal
 import subprocess
 import sys
 import time
 import uuid
 
-from twisted.internet.defer import DeferredList, gatherResults
 from twisted.internet.threads import deferToThread
 
-from scheduler.errors import Conflict, NotFound, OutputPruned, ShuttingDown, Unavailable
-from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import proctree
-from scheduler.worker.spool import boot_id
-from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
+from scheduler.errors import ShuttingDown
+from scheduler.model import JobSpec, JobState, JobStatus
+from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone, is_gone, stubborn
 
 #: Another in each process: what a lost job left is looked for on the whole machine.
 JOB = str(uuid.uuid4())
 
 
-def edit(path: str, **fields: object) -> None:
-    """Change a record."""
-    with open(path, encoding="utf-8") as file:
-        record = json.load(file)
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(record | fields, file)
+class ProcessCase(RunningCase):
+    """Has workers in processes of their own."""
+
+    def process(self, failpoints: str = "") -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.worker_process", self.state_dir],
+            cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "SCHEDULER_FAILPOINTS": failpoints},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
 
 
-def no_descriptor(*_: object) -> None:
-    raise OSError(errno.EMFILE, "no descriptor")
+class FailpointTests(ProcessCase):
+    """A worker that dies at the worst moments."""
+
+    async def died(self, failpoint: str) -> JobStatus:
+        """How the job is that a worker had when it died there, in the next life, after the same start again."""
+        await self.worker.drop()
+        process = self.process(failpoint)
+        process.stdin.write(json.dumps([JOB, *self.command]).encode() + b"\n")
+        process.stdin.flush()
+        self.assertEqual(await deferToThread(process.wait), -signal.SIGKILL)
+        process.stdin.close()
+        self.worker = await self.next_life()
+        await self.worker.start(*self.command, job_id=JOB)
+        return await self.worker.ended(JOB)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return "sh", "-c", f"echo ran >> {self.state_dir}/runs; exit 3"
+
+    def runs(self) -> int:
+        try:
+            with open(f"{self.state_dir}/runs", encoding="ascii") as file:
+                return file.read().count("ran")
+        except FileNotFoundError:
+            return 0
+
+    async def test_before_the_spool(self) -> None:
+        """Of a start that has no spool yet nothing is left, and the same start runs it, once."""
+        self.assertEqual((await self.died("worker.before-spool-rename")).exit_code, 3)
+        self.assertEqual(self.runs(), 1)
+
+    async def test_after_the_spool(self) -> None:
+        """A start that has a spool and no shim is one that failed, and is not run by the same start again."""
+        status = await self.died("worker.after-spool-rename")
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
+        self.assertEqual(self.runs(), 0)
+
+    async def test_before_the_answer(self) -> None:
+        """A job that runs and was not answered is the one that the same start is answered with."""
+        self.assertEqual((await self.died("worker.before-start-answer")).exit_code, 3)
+        self.assertEqual(self.runs(), 1)
+
+    async def test_before_the_acknowledgement(self) -> None:
+        """An end whose acknowledgement was not written down is reported again."""
+        status = await self.died("worker.before-ack-written")
+        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+        self.assertEqual(self.runs(), 1)
+
+    async def test_shim(self) -> None:
+        """A shim that dies before its record has its name leaves a job that is lost, and not run again."""
+        await self.worker.drop()
+        process = self.process("shim.before-exit-rename")
+        process.stdin.write(json.dumps([JOB, *self.command]).encode() + b"\n")
+        process.stdin.flush()
+        await deferToThread(process.stdout.readline)
+        process.kill()
+        process.stdin.close()
+        await deferToThread(process.wait)
+        await gone(self.worker.shim(JOB).pid)
+        self.worker = await self.next_life()
+        await self.worker.start(*self.command, job_id=JOB)
+        status = self.worker.runner.query(JOB)
+        self.assertEqual((status.state, status.reason, status.exit_code), (JobState.LOST, "no record", None))
+        self.assertEqual(self.runs(), 1)
 
 
-class NextLifeTests(RunningCase):
+class NextLifeTests(ProcessCase):
     """A worker ends and another begins."""
 
     async def test_running_and_ended(self) -> None:
@@ -57,19 +123,10 @@ class NextLifeTests(RunningCase):
 
     async def test_killed(self) -> None:
         """A worker killed by -9 leaves its jobs running, each byte of their output kept."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.worker_process", self.state_dir],
-            cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
+        process = self.process()
         await self.worker.drop()
         count = "i=0; while [ ! -e told ]; do echo $i; i=$((i+1)); done; echo $i; exit 3"
-        process.stdin.write(json.dumps(["sh", "-c", count]).encode() + b"\n")
+        process.stdin.write(json.dumps(["", "sh", "-c", count]).encode() + b"\n")
         process.stdin.flush()
         job = (await deferToThread(process.stdout.readline)).decode().strip()
         process.kill()
@@ -203,271 +260,3 @@ class NextLifeTests(RunningCase):
         self.worker.runner.shut_down()
         await self.assertFailure(waiting, ShuttingDown)
         await self.assertFailure(self.worker.runner.start("", JobSpec(command="true"), None), ShuttingDown)
-
-
-class FormatTests(RunningCase):
-    """Spools of other versions."""
-
-    FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fixtures")
-
-    async def found(self, fixture: str) -> None:
-        await self.worker.drop()
-        shutil.copytree(os.path.join(self.FIXTURES, fixture), self.worker.jobs_dir, dirs_exist_ok=True)
-
-    async def test_first_format(self) -> None:
-        """Jobs of the first format are taken back, with all that is known of them."""
-        await self.found("spool-1")
-        self.worker = await self.next_life()
-        runner = self.worker.runner
-        finished, lost = runner.query("finished"), runner.query("running-at-crash")
-        self.assertEqual((finished.state, finished.exit_code, finished.reason), (JobState.FAILED, 3, "exit status 3"))
-        self.assertEqual((lost.state, lost.reason, lost.stdout_bytes), (JobState.LOST, "rebooted", 17))
-        self.assertEqual([report.status for report in runner.unacknowledged()], [finished, lost])
-        self.assertEqual(self.worker.output("finished"), b"from stdin\ndone\n")
-        self.assertEqual(self.worker.output("running-at-crash"), b"before the crash\n")
-        self.assertEqual(self.worker.output("running-at-crash", Stream.STDERR), b"oops\n")
-        first, second = await runner.describe(["finished", "running-at-crash"])
-        command = ("-c", "echo before the crash; echo oops >&2; sleep 600")
-        self.assertEqual(
-            second.spec,
-            JobSpec("sh", command, env={"LEVEL": "7"}, labels={"team": "night"}, timeout=3600.0, stop_grace=0.5),
-        )
-        self.assertTrue(first.spec.merge_stderr)
-        self.assertEqual(first.created_at, 1795528640.975634)
-        self.assertEqual(await runner.start("finished", JobSpec(command="true"), None), finished)
-
-    async def test_still_running(self) -> None:
-        """A shim of the version before that still has its job is followed to the end that it writes."""
-        await self.found("spool-1")
-        spool = self.worker.spool("running-at-crash")
-        edit(spool.job, boot_id=boot_id())
-        with open(os.path.join(self.FIXTURES, "spool-1", "finished", "exit.json"), "rb") as file:
-            record = file.read()
-        with spool.locked() as lock:
-            holder = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[lock])
-            self.addCleanup(holder.stdout.close)
-            self.addCleanup(holder.wait)
-            self.addCleanup(holder.kill)
-            spool.begin(lock, proctree.process(holder.pid).identity)
-        self.worker = await self.next_life()
-        self.assertEqual(self.worker.runner.running(), ("running-at-crash",))
-        with open(spool.exit, "wb") as file:
-            file.write(record)
-        holder.stdin.close()
-        self.assertEqual((await self.worker.ended("running-at-crash")).exit_code, 3)
-
-    async def test_later_format(self) -> None:
-        """A spool of a format that is not known is left as it is, and its id is used; others are not disturbed."""
-        await self.found("spool-1")
-        for record in ("job", "exit"):
-            edit(getattr(self.worker.spool("finished"), record), format=99)
-        before = folder(self.worker.spool("finished").folder)
-        self.worker = await self.next_life()
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        with self.assertRaises(NotFound):
-            self.worker.runner.query("finished")
-        await self.assertFailure(self.worker.runner.start("finished", JobSpec(command="true"), None), Conflict)
-        await self.assertFailure(self.worker.runner.seal("finished"), NotFound)
-        self.flushLoggedErrors(ValueError)
-        self.assertEqual(folder(self.worker.spool("finished").folder), before)
-        self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], ["running-at-crash"])
-        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
-
-
-def folder(path: str) -> dict[str, bytes]:
-    """The files in a folder."""
-    content = {}
-    for entry in os.scandir(path):
-        if entry.is_file():
-            with open(entry, "rb") as file:
-                content[entry.name] = file.read()
-    return content
-
-
-class KeepingTests(RunningCase):
-    """What stays, and for how long."""
-
-    async def removed(self, job_id: str) -> None:
-        """Once the worker has nothing more of that job."""
-        while True:
-            try:
-                self.worker.runner.query(job_id)
-            except NotFound:
-                return
-            await later(0.01)
-
-    async def test_sweep(self) -> None:
-        """An ended job is removed when it was acknowledged and kept long enough, and only then."""
-        await self.worker.drop()
-        clock = [1000.0]
-        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
-        jobs = [await self.worker.start("true") for _ in range(3)]
-        for job in jobs:
-            await self.worker.ended(job)
-        runs = await self.worker.start("sh", "-c", UNTIL_TOLD)
-        old, unacknowledged, young = jobs
-        self.worker.runner.acknowledge([old, young])
-        await self.worker.drop()
-        edit(self.worker.spool(old).exit, finished_at=1000.0)
-        edit(self.worker.spool(unacknowledged).exit, finished_at=1000.0)
-        edit(self.worker.spool(young).exit, finished_at=1000.5)
-        clock[0] = 1100.0
-        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
-        await self.removed(old)
-        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {unacknowledged, young, runs})
-        with self.assertRaises(NotFound):
-            self.worker.runner.query(old)
-        with self.assertRaises(OutputPruned):
-            self.worker.runner.read_output_thd(old, Stream.STDOUT, 0, 1)
-
-    async def test_used_once(self) -> None:
-        """An id that was used or sealed is not started again, in this life or the next, though its spool is gone."""
-        await self.worker.drop()
-        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 1000.0)
-        used, sealed = (await self.worker.run("true")).job_id, f"sealed-{JOB}"
-        await self.assertFailure(self.worker.runner.seal(sealed), NotFound)
-        self.worker.runner.acknowledge([used])
-        await self.worker.drop()
-        edit(self.worker.spool(used).exit, finished_at=1000.0)
-        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 2000.0)
-        await self.removed(used)
-        await self.worker.drop()
-        for _ in range(2):
-            self.worker = await self.next_life()
-            for job_id in (used, sealed):
-                again = self.worker.runner.start(job_id, JobSpec(command="true"), None)
-                await self.assertFailure(again, Conflict)
-            await self.worker.drop()
-            self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-            with self.assertRaises(OutputPruned):
-                self.worker.runner.read_output_thd(used, Stream.STDOUT, 0, 1)
-            with self.assertRaises(NotFound):
-                self.worker.runner.read_output_thd(sealed, Stream.STDOUT, 0, 1)
-
-    async def test_seal_of_a_failed_start(self) -> None:
-        """Of a start that left a spool and no job, the seal is an end that stays."""
-        real, self.worker.spools._launch = self.worker.spools._launch, no_descriptor
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
-        self.worker.spools._launch = real
-        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
-        with self.assertRaises(NotFound):
-            self.worker.runner.query(JOB)
-        status = await self.worker.runner.seal(JOB)
-        self.assertEqual((status.state, status.started_at), (JobState.FAILED, None))
-        self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="true"), None), status)
-        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
-
-    async def test_clock_step(self) -> None:
-        """A step of the clock, however far, makes nothing older."""
-        await self.worker.drop()
-        clock = [time.time()]
-        self.worker = await self.next_life(keep_spool=3600.0, wall_time=lambda: clock[0])
-        job = (await self.worker.run("true")).job_id
-        self.worker.runner.acknowledge([job])
-        for step in (1e9, -2e9):
-            clock[0] += step
-            second = (await self.worker.run("true")).job_id
-            self.worker.runner.acknowledge([second])
-            await self.swept()
-            self.assertEqual(self.worker.runner.query(job).state, JobState.SUCCEEDED)
-            self.assertEqual(self.worker.runner.query(second).state, JobState.SUCCEEDED)
-
-    async def swept(self) -> None:
-        """Once one more sweep is over."""
-        await self.worker.pool.run(lambda: None)
-        await self.worker.runner._retention.make_room()
-
-    async def write(self, size: int) -> str:
-        """The id of a job that has written so much and ended."""
-        status = await self.worker.run("head", "-c", str(size), "/dev/zero")
-        self.assertEqual((status.state, status.stdout_bytes), (JobState.SUCCEEDED, size))
-        return status.job_id
-
-    async def test_most(self) -> None:
-        """Beyond ``spool_max`` the oldest that were acknowledged go; the next life counts what it finds."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
-        first, second = await self.write(1_000_000), await self.write(1_000_000)
-        self.worker.runner.acknowledge([first, second])
-        await self.swept()
-        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {first, second})
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
-        third = await self.write(1_000_000)
-        await self.removed(first)
-        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {second, third})
-        self.assertEqual(len(self.worker.output(second)), 1_000_000)
-        await self.assertFailure(self.worker.runner.start(first, JobSpec(command="true"), None), Conflict)
-
-    async def test_most_of_what_is_not_acknowledged(self) -> None:
-        """What was not acknowledged loses its output if it must, and is reported all the same, in the next life too."""
-        await self.worker.drop()
-        self.worker = await self.next_life(spool_max="2.5MB")
-        jobs = [await self.write(1_000_000) for _ in range(3)]
-        await self.swept()
-        statuses = [self.worker.runner.query(job) for job in jobs]
-        for _ in range(2):
-            self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], statuses)
-            self.assertEqual(len(await self.worker.runner.describe(jobs)), 3)
-            for offset in (0, 1_000_000):
-                with self.assertRaises(OutputPruned):
-                    self.worker.runner.read_output_thd(jobs[0], Stream.STDOUT, offset, 1)
-            self.assertEqual(len(self.worker.output(jobs[1])), 1_000_000)
-            again = await self.worker.runner.start(jobs[0], JobSpec(command="true"), None)
-            self.assertEqual(again, statuses[0])
-            await self.worker.drop()
-            self.worker = await self.next_life(spool_max="2.5MB")
-            await self.swept()
-        self.worker.runner.acknowledge(jobs)
-        await self.swept()
-
-    async def test_descriptors(self) -> None:
-        """Fifty jobs later the worker has the descriptors it had before."""
-        await self.worker.run("true")
-        before = sorted(os.listdir("/proc/self/fd"))
-        jobs = await gatherResults([self.worker.runner.start("", JobSpec(command="true"), None) for _ in range(50)])
-        for job in jobs:
-            await self.worker.ended(job.job_id)
-        await self.worker.run("false", cwd="/no/such")
-        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
-
-    async def test_many_at_once(self) -> None:
-        """As many as are started at once all run, each once, with the output that is its own."""
-        jobs = await gatherResults(
-            [self.worker.runner.start("", JobSpec(command="sh", args=("-c", f"echo {n}")), None) for n in range(60)]
-        )
-        for number, job in enumerate(jobs):
-            self.assertEqual((await self.worker.ended(job.job_id)).state, JobState.SUCCEEDED)
-            self.assertEqual(self.worker.output(job.job_id), b"%d\n" % number)
-
-    async def test_stop_while_starting(self) -> None:
-        """A job stopped before its start was answered is stopped."""
-        started = self.worker.runner.start(JOB, JobSpec(command="sleep", args=("600",)), None)
-        status = await self.worker.runner.stop(JOB, wait=True)
-        self.assertEqual(status.state, JobState.STOPPED)
-        self.assertEqual((await started).state, JobState.RUNNING)
-
-    async def test_no_descriptor_left(self) -> None:
-        """Without descriptors for all some starts are refused, and work later; no job that was begun is forgotten."""
-        await self.worker.run("true")
-        before = sorted(os.listdir("/proc/self/fd"))
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 14, hard))
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        spec = JobSpec(command="sleep", args=("1",))
-        answers = await DeferredList(
-            [self.worker.runner.start(f"{JOB}-{n}", spec, None) for n in range(40)], consumeErrors=True
-        )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        refused = {number for number, (good, _) in enumerate(answers) if not good}
-        for number in refused:
-            answers[number][1].trap(Unavailable)
-            spool = self.worker.spool(f"{JOB}-{number}")
-            self.assertTrue(not os.path.exists(spool.folder) or spool.begun_by() is None)
-            await self.worker.runner.start(f"{JOB}-{number}", spec, None)
-        for number in range(40):
-            self.assertEqual((await self.worker.ended(f"{JOB}-{number}")).state, JobState.SUCCEEDED)
-        self.assertTrue(refused)
-        self.assertLess(len(refused), 40)
-        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
-        self.flushLoggedErrors(OSError)

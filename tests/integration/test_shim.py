@@ -349,7 +349,7 @@ class FullDiskTests(RunningCase):
         await self.worker.drop()
         disk = self.worker.jobs_dir
         mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], capture_output=True, check=False, text=True
+            ["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True, check=False, text=True
         )
         if mounted.returncode:
             raise SkipTest(f"a small tmpfs can't be mounted here: {mounted.stderr.strip()}")

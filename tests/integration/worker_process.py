@@ -1,7 +1,7 @@
 """A worker of its own process, to be killed: ``python -m tests.integration.worker_process STATE_DIR``.
 
-Reads a JSON list on each line of its input, a command line, starts it as a job
-and prints the job's id.
+Reads a JSON list on each line of its input, a job's id or "" and a command line,
+starts it as a job and prints the job's id. What ends is acknowledged.
 """
 
 import json
@@ -23,7 +23,8 @@ class Commands(LineReceiver):
         self.worker = worker
 
     def lineReceived(self, line: bytes) -> None:
-        Deferred.fromCoroutine(self.worker.start(*json.loads(line))).addCallbacks(
+        job_id, *command = json.loads(line)
+        Deferred.fromCoroutine(self.worker.start(*command, job_id=job_id)).addCallbacks(
             lambda job_id: self.sendLine(job_id.encode()), die
         )
 
@@ -36,6 +37,8 @@ def die(failure: Failure) -> None:
 async def begin() -> None:
     worker = Running(sys.argv[1])
     await worker.begin()
+    runner = worker.runner
+    runner.on_end(lambda: runner.acknowledge([report.status.job_id for report in runner.unacknowledged()]))
     stdio.StandardIO(Commands(worker))
 
 

@@ -1,0 +1,90 @@
+"""Spools of other versions than this one."""
+
+import os
+import shutil
+import subprocess
+
+from scheduler.errors import Conflict, NotFound
+from scheduler.model import JobSpec, JobState, Stream
+from scheduler.worker import proctree
+from scheduler.worker.spool import boot_id
+from tests.integration.running import RunningCase, edit
+
+
+class FormatTests(RunningCase):
+    """Spools of other versions."""
+
+    FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fixtures")
+
+    async def found(self, fixture: str) -> None:
+        await self.worker.drop()
+        shutil.copytree(os.path.join(self.FIXTURES, fixture), self.worker.jobs_dir, dirs_exist_ok=True)
+
+    async def test_first_format(self) -> None:
+        """Jobs of the first format are taken back, with all that is known of them."""
+        await self.found("spool-1")
+        self.worker = await self.next_life()
+        runner = self.worker.runner
+        finished, lost = runner.query("finished"), runner.query("running-at-crash")
+        self.assertEqual((finished.state, finished.exit_code, finished.reason), (JobState.FAILED, 3, "exit status 3"))
+        self.assertEqual((lost.state, lost.reason, lost.stdout_bytes), (JobState.LOST, "rebooted", 17))
+        self.assertEqual([report.status for report in runner.unacknowledged()], [finished, lost])
+        self.assertEqual(self.worker.output("finished"), b"from stdin\ndone\n")
+        self.assertEqual(self.worker.output("running-at-crash"), b"before the crash\n")
+        self.assertEqual(self.worker.output("running-at-crash", Stream.STDERR), b"oops\n")
+        first, second = await runner.describe(["finished", "running-at-crash"])
+        command = ("-c", "echo before the crash; echo oops >&2; sleep 600")
+        self.assertEqual(
+            second.spec,
+            JobSpec("sh", command, env={"LEVEL": "7"}, labels={"team": "night"}, timeout=3600.0, stop_grace=0.5),
+        )
+        self.assertTrue(first.spec.merge_stderr)
+        self.assertEqual(first.created_at, 1795528640.975634)
+        self.assertEqual(await runner.start("finished", JobSpec(command="true"), None), finished)
+
+    async def test_still_running(self) -> None:
+        """A shim of the version before that still has its job is followed to the end that it writes."""
+        await self.found("spool-1")
+        spool = self.worker.spool("running-at-crash")
+        edit(spool.job, boot_id=boot_id())
+        with open(os.path.join(self.FIXTURES, "spool-1", "finished", "exit.json"), "rb") as file:
+            record = file.read()
+        with spool.locked() as lock:
+            holder = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[lock])
+            self.addCleanup(holder.stdout.close)
+            self.addCleanup(holder.wait)
+            self.addCleanup(holder.kill)
+            spool.begin(lock, proctree.process(holder.pid).identity)
+        self.worker = await self.next_life()
+        self.assertEqual(self.worker.runner.running(), ("running-at-crash",))
+        with open(spool.exit, "wb") as file:
+            file.write(record)
+        holder.stdin.close()
+        self.assertEqual((await self.worker.ended("running-at-crash")).exit_code, 3)
+
+    async def test_later_format(self) -> None:
+        """A spool of a format that is not known is left as it is, and its id is used; others are not disturbed."""
+        await self.found("spool-1")
+        for record in ("job", "exit"):
+            edit(getattr(self.worker.spool("finished"), record), format=99)
+        before = folder(self.worker.spool("finished").folder)
+        self.worker = await self.next_life()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        with self.assertRaises(NotFound):
+            self.worker.runner.query("finished")
+        await self.assertFailure(self.worker.runner.start("finished", JobSpec(command="true"), None), Conflict)
+        await self.assertFailure(self.worker.runner.seal("finished"), NotFound)
+        self.flushLoggedErrors(ValueError)
+        self.assertEqual(folder(self.worker.spool("finished").folder), before)
+        self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], ["running-at-crash"])
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+
+
+def folder(path: str) -> dict[str, bytes]:
+    """The files in a folder."""
+    content = {}
+    for entry in os.scandir(path):
+        if entry.is_file():
+            with open(entry, "rb") as file:
+                content[entry.name] = file.read()
+    return content

@@ -1,0 +1,233 @@
+"""What stays of jobs, for how long, and how little the worker keeps itself."""
+
+import errno
+import os
+import resource
+import time
+import uuid
+
+from twisted.internet.defer import DeferredList, gatherResults
+
+from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
+from scheduler.model import JobSpec, JobState, Stream
+from scheduler.worker import used
+from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
+
+#: Another in each process: what a lost job left is looked for on the whole machine.
+JOB = str(uuid.uuid4())
+
+
+def no_descriptor(*_: object) -> None:
+    raise OSError(errno.EMFILE, "no descriptor")
+
+
+def no_room(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data[:100])
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class KeepingTests(RunningCase):
+    """What stays, and for how long."""
+
+    async def removed(self, job_id: str) -> None:
+        """Once the worker has nothing more of that job."""
+        while True:
+            try:
+                self.worker.runner.query(job_id)
+            except NotFound:
+                return
+            await later(0.01)
+
+    async def test_sweep(self) -> None:
+        """An ended job is removed when it was acknowledged and kept long enough, and only then."""
+        await self.worker.drop()
+        clock = [1000.0]
+        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
+        jobs = [await self.worker.start("true") for _ in range(3)]
+        for job in jobs:
+            await self.worker.ended(job)
+        runs = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        old, unacknowledged, young = jobs
+        self.worker.runner.acknowledge([old, young])
+        await self.worker.drop()
+        edit(self.worker.spool(old).exit, finished_at=1000.0)
+        edit(self.worker.spool(unacknowledged).exit, finished_at=1000.0)
+        edit(self.worker.spool(young).exit, finished_at=1000.5)
+        clock[0] = 1100.0
+        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
+        await self.removed(old)
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {unacknowledged, young, runs})
+        with self.assertRaises(NotFound):
+            self.worker.runner.query(old)
+        with self.assertRaises(OutputPruned):
+            self.worker.runner.read_output_thd(old, Stream.STDOUT, 0, 1)
+
+    async def test_used_once(self) -> None:
+        """An id that was used or sealed is not started again, in this life or the next, though its spool is gone."""
+        await self.worker.drop()
+        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 1000.0)
+        pruned, sealed = (await self.worker.run("true")).job_id, f"sealed-{JOB}"
+        await self.assertFailure(self.worker.runner.seal(sealed), NotFound)
+        self.worker.runner.acknowledge([pruned])
+        await self.worker.drop()
+        edit(self.worker.spool(pruned).exit, finished_at=1000.0)
+        self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 2000.0)
+        await self.removed(pruned)
+        await self.worker.drop()
+        for _ in range(2):
+            self.worker = await self.next_life()
+            for job_id in (pruned, sealed):
+                again = self.worker.runner.start(job_id, JobSpec(command="true"), None)
+                await self.assertFailure(again, Conflict)
+            await self.worker.drop()
+            self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+            with self.assertRaises(OutputPruned):
+                self.worker.runner.read_output_thd(pruned, Stream.STDOUT, 0, 1)
+            with self.assertRaises(NotFound):
+                self.worker.runner.read_output_thd(sealed, Stream.STDOUT, 0, 1)
+
+    async def test_no_room_for_used_ids(self) -> None:
+        """Where the file of used ids can't be made jobs are taken back, and nothing is started until it can."""
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        await self.worker.drop()
+        os.unlink(os.path.join(self.state_dir, "used-ids"))
+        real = used.write_file
+        self.patch(used, "write_file", no_room)
+        self.worker = await self.next_life()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+        start = self.worker.runner.start(JOB, JobSpec(command="true"), None)
+        self.assertIn("No space left", str(await self.assertFailure(start, Unavailable)))
+        await self.assertFailure(self.worker.runner.seal(JOB), Unavailable)
+        self.patch(used, "write_file", real)
+        self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
+
+    async def test_seal_of_a_failed_start(self) -> None:
+        """Of a start that left a spool and no job, the seal is an end that stays."""
+        real, self.worker.spools._launch = self.worker.spools._launch, no_descriptor
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
+        self.worker.spools._launch = real
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
+        with self.assertRaises(NotFound):
+            self.worker.runner.query(JOB)
+        status = await self.worker.runner.seal(JOB)
+        self.assertEqual((status.state, status.started_at), (JobState.FAILED, None))
+        self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="true"), None), status)
+        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+
+    async def test_clock_step(self) -> None:
+        """A step of the clock, however far, makes nothing older."""
+        await self.worker.drop()
+        clock = [time.time()]
+        self.worker = await self.next_life(keep_spool=3600.0, wall_time=lambda: clock[0])
+        job = (await self.worker.run("true")).job_id
+        self.worker.runner.acknowledge([job])
+        for step in (1e9, -2e9):
+            clock[0] += step
+            second = (await self.worker.run("true")).job_id
+            self.worker.runner.acknowledge([second])
+            await self.swept()
+            self.assertEqual(self.worker.runner.query(job).state, JobState.SUCCEEDED)
+            self.assertEqual(self.worker.runner.query(second).state, JobState.SUCCEEDED)
+
+    async def swept(self) -> None:
+        """Once one more sweep is over."""
+        await self.worker.pool.run(lambda: None)
+        await self.worker.runner._retention.make_room()
+
+    async def write(self, size: int) -> str:
+        """The id of a job that has written so much and ended."""
+        status = await self.worker.run("head", "-c", str(size), "/dev/zero")
+        self.assertEqual((status.state, status.stdout_bytes), (JobState.SUCCEEDED, size))
+        return status.job_id
+
+    async def test_most(self) -> None:
+        """Beyond ``spool_max`` the oldest that were acknowledged go; the next life counts what it finds."""
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        first, second = await self.write(1_000_000), await self.write(1_000_000)
+        self.worker.runner.acknowledge([first, second])
+        await self.swept()
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {first, second})
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        third = await self.write(1_000_000)
+        await self.removed(first)
+        self.assertEqual(set(os.listdir(self.worker.jobs_dir)), {second, third})
+        self.assertEqual(len(self.worker.output(second)), 1_000_000)
+        await self.assertFailure(self.worker.runner.start(first, JobSpec(command="true"), None), Conflict)
+
+    async def test_most_of_what_is_not_acknowledged(self) -> None:
+        """What was not acknowledged loses its output if it must, and is reported all the same, in the next life too."""
+        await self.worker.drop()
+        self.worker = await self.next_life(spool_max="2.5MB")
+        jobs = [await self.write(1_000_000) for _ in range(3)]
+        await self.swept()
+        statuses = [self.worker.runner.query(job) for job in jobs]
+        for _ in range(2):
+            self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], statuses)
+            self.assertEqual(len(await self.worker.runner.describe(jobs)), 3)
+            for offset in (0, 1_000_000):
+                with self.assertRaises(OutputPruned):
+                    self.worker.runner.read_output_thd(jobs[0], Stream.STDOUT, offset, 1)
+            self.assertEqual(len(self.worker.output(jobs[1])), 1_000_000)
+            again = await self.worker.runner.start(jobs[0], JobSpec(command="true"), None)
+            self.assertEqual(again, statuses[0])
+            await self.worker.drop()
+            self.worker = await self.next_life(spool_max="2.5MB")
+            await self.swept()
+        self.worker.runner.acknowledge(jobs)
+        await self.swept()
+
+    async def test_descriptors(self) -> None:
+        """Fifty jobs later the worker has the descriptors it had before."""
+        await self.worker.run("true")
+        before = sorted(os.listdir("/proc/self/fd"))
+        jobs = await gatherResults([self.worker.runner.start("", JobSpec(command="true"), None) for _ in range(50)])
+        for job in jobs:
+            await self.worker.ended(job.job_id)
+        await self.worker.run("false", cwd="/no/such")
+        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
+
+    async def test_many_at_once(self) -> None:
+        """As many as are started at once all run, each once, with the output that is its own."""
+        jobs = await gatherResults(
+            [self.worker.runner.start("", JobSpec(command="sh", args=("-c", f"echo {n}")), None) for n in range(60)]
+        )
+        for number, job in enumerate(jobs):
+            self.assertEqual((await self.worker.ended(job.job_id)).state, JobState.SUCCEEDED)
+            self.assertEqual(self.worker.output(job.job_id), b"%d\n" % number)
+
+    async def test_stop_while_starting(self) -> None:
+        """A job stopped before its start was answered is stopped."""
+        started = self.worker.runner.start(JOB, JobSpec(command="sleep", args=("600",)), None)
+        status = await self.worker.runner.stop(JOB, wait=True)
+        self.assertEqual(status.state, JobState.STOPPED)
+        self.assertEqual((await started).state, JobState.RUNNING)
+
+    async def test_no_descriptor_left(self) -> None:
+        """Without descriptors for all some starts are refused, and work later; no job that was begun is forgotten."""
+        await self.worker.run("true")
+        before = sorted(os.listdir("/proc/self/fd"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 14, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        spec = JobSpec(command="sleep", args=("1",))
+        answers = await DeferredList(
+            [self.worker.runner.start(f"{JOB}-{n}", spec, None) for n in range(40)], consumeErrors=True
+        )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        refused = {number for number, (good, _) in enumerate(answers) if not good}
+        for number in refused:
+            answers[number][1].trap(Unavailable)
+            spool = self.worker.spool(f"{JOB}-{number}")
+            self.assertTrue(not os.path.exists(spool.folder) or spool.begun_by() is None)
+            await self.worker.runner.start(f"{JOB}-{number}", spec, None)
+        for number in range(40):
+            self.assertEqual((await self.worker.ended(f"{JOB}-{number}")).state, JobState.SUCCEEDED)
+        self.assertTrue(refused)
+        self.assertLess(len(refused), 40)
+        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
+        self.flushLoggedErrors(OSError)
