@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IReactorTCP
+from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from scheduler.api.peers import LOOK
 from scheduler.api.site import ApiSite
 from scheduler.configfile import Address
 
@@ -29,6 +31,8 @@ class HttpServer(Service):
         self._site = site
         self._drain = drain
         self._port: IListeningPort | None = None
+        self._looking = LoopingCall(site.cut_off_the_gone)
+        self._looking.clock = cast(IReactorTime, reactor)
 
     def privilegedStartService(self) -> None:
         """Bind; ``CannotListenError`` where that can't be."""
@@ -49,6 +53,7 @@ class HttpServer(Service):
         if self._port is None:
             self.privilegedStartService()
         self._port.startReading()  # type: ignore[union-attr]
+        self._looking.start(LOOK, now=False)
         self._log.info("HTTP on {address}", address=str(self.bound))
 
     def stopService(self) -> Deferred[None]:
@@ -61,3 +66,5 @@ class HttpServer(Service):
         if port is not None:
             await maybeDeferred(port.stopListening)
         await self._site.drain(self._drain)
+        if self._looking.running:
+            self._looking.stop()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import re
-import socket
 import uuid
 from collections.abc import Callable, Collection
 from contextvars import copy_context
@@ -34,6 +33,7 @@ from scheduler.api.answers import problem_answer, send
 from scheduler.api.app import LARGEST_BODY, make_app
 from scheduler.api.errors import Problem, problem_of
 from scheduler.api.guard import refusal
+from scheduler.api.peers import gone, keep_alive
 from scheduler.api.streams import UnderWay
 from scheduler.errors import Busy, ShuttingDown
 from scheduler.interfaces import IScheduler
@@ -196,7 +196,7 @@ class Channel(http.HTTPChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        _keep_alive(self.transport)
+        keep_alive(self.transport)
         self.site.channels.add(self)
         self.crowded = len(self.site.channels) > self.site.max_connections
 
@@ -275,17 +275,6 @@ class Channel(http.HTTPChannel):
         self.abort()
 
 
-def _keep_alive(transport: Any) -> None:
-    """Have the kernel find out within two minutes that a silent client is no more."""
-    if not ITCPTransport.providedBy(transport):
-        return
-    transport.setTcpKeepAlive(True)
-    get_handle = getattr(transport, "getHandle", None)
-    if get_handle is not None:
-        for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
-            get_handle().setsockopt(socket.IPPROTO_TCP, option, value)
-
-
 class ApiSite(server.Site):
     """The factory of connections; HTTP/1.1 only. See ``make_site``."""
 
@@ -326,6 +315,12 @@ class ApiSite(server.Site):
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    def cut_off_the_gone(self) -> None:
+        """Free what is held for clients that are no more; to be called every ``peers.LOOK`` seconds."""
+        for channel in list(self.channels):
+            if gone(channel.transport):
+                channel.abort()
 
     def drain(self, grace: float) -> Deferred[None]:
         """Refuse new requests, end streams and long polls, let other requests be answered.
