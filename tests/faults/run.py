@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from attrs import define, field, frozen
 
@@ -51,6 +50,8 @@ class Figures:
     serving: list[float] = field(factory=list)
     taken_back: list[float] = field(factory=list)
     converged: list[float] = field(factory=list)
+    #: What else was timed, by what it was.
+    measured: dict[str, list[float]] = field(factory=dict)
     #: What else is worth telling.
     notes: list[str] = field(factory=list)
 
@@ -130,7 +131,8 @@ class Run:
             self.violations.append(Violation(promise, text, job))
 
     def within(self, seconds: float, limit: float, what: str, promise: str) -> None:
-        """The same, of how long something took."""
+        """The same, of how long something took, which is in the figures too."""
+        self.figures.measured.setdefault(what, []).append(seconds)
         limit *= self.setting.patience
         self.demand(seconds <= limit, promise, f"{what} took {seconds:.2f} s, more than {limit:g} s")
 
@@ -171,6 +173,7 @@ class Run:
         for cluster in self._clusters:
             cluster.end()
 
-    def note(self, text: str, **values: Any) -> None:
-        """Something worth telling in the table."""
-        self.figures.notes.append(text.format(**values))
+    def note(self, text: str) -> None:
+        """Something worth telling once."""
+        if text not in self.figures.notes:
+            self.figures.notes.append(text)

@@ -21,8 +21,10 @@ def markdown(rows: Sequence[tuple[int, str, Figures]]) -> str:
         for name in ("serving", "taken_back", "converged"):
             getattr(total, name).extend(getattr(figures, name))
     lines.append(_line(("", "all", *_counts(total), *_times(total))))
-    lines += ["", "Times in seconds, median / longest."]
-    lines += [f"- {name}: {note}" for _, name, figures in rows for note in figures.notes]
+    lines += ["", "Times in seconds, median / longest.", ""]
+    for _, name, figures in rows:
+        lines += [f"- {name}: {what} {_spread(times)}" for what, times in figures.measured.items()]
+        lines += [f"- {name}: {note}" for note in figures.notes]
     return "\n".join(lines)
 
 
@@ -41,4 +43,4 @@ def _times(figures: Figures) -> tuple[str, ...]:
 def _spread(times: Sequence[float]) -> str:
     if not times:
         return ""
-    return f"{sorted(times)[len(times) // 2]:.1f} / {max(times):.1f}"
+    return f"{sorted(times)[len(times) // 2]:.2g} / {max(times):.2g}"

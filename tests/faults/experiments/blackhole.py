@@ -57,7 +57,7 @@ class Experiment:
             run.demand(all(request.done() for request in asked), "E11", f"no answer within {DEADLINE:g} s")
             run.within(slowest, 1.0, "another request", "E11")
         dead.start()
-        run.note("{n} requests to a port that is mute: all answered in {s:.1f} s", n=REQUESTS, s=took)
+        run.within(took, DEADLINE, f"answering {REQUESTS} requests to a port that is mute", "E11")
         run.converge(run.heal(f"{dead.name} listens"))
 
 

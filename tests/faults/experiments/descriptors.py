@@ -53,7 +53,7 @@ class Experiment:
             time.sleep(run.lasting(10, 3))
             share = (cpu(daemon.pid) - used) / (time.monotonic() - since)
             held = descriptors(daemon.pid)
-        run.note("{name}: {held} files, {share:.0%} of a processor", name=daemon.name, held=held, share=share)
+        run.note(f"{daemon.name}: {held} files, {share:.0%} of a processor")
         run.demand(share < 0.8, "E25", f"{daemon.name} spins: {share:.0%} of a processor")
         run.demand(daemon.alive(), "E25", f"{daemon.name} has ended")
         healed = run.heal("the connections are gone")

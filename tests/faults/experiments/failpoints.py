@@ -10,7 +10,7 @@ import time
 from scheduler.failpoints import POINTS
 from tests.faults import evidence
 from tests.faults.daemons import Broken, Daemon, wait_until
-from tests.faults.experiments.kill_shim import live_runs, shim_of
+from tests.faults.experiments.kill_shim import one_live, shim_of
 from tests.faults.load import Mix
 from tests.faults.run import Run
 
@@ -41,13 +41,14 @@ class Experiment:
             else:
                 missed[point] = missed.get(point, 0) + 1
         for point, count in missed.items():
-            run.note("{point} was not passed in {count} rounds", point=point, count=count)
+            run.note(f"{point} was not passed in {count} rounds")
         run.verdict()
 
     def _round(self, run: Run, point: str) -> bool:
         program = point.partition(".")[0]
         target = self._target(run, point)
-        armed = {"SCHEDULER_FAILPOINTS": f"{point}:{run.random.randint(1, 3) if program != 'shim' else 1}"}
+        often = point.startswith("scheduler.") or "spool-rename" in point or "answer" in point
+        armed = {"SCHEDULER_FAILPOINTS": f"{point}:{run.random.randint(1, 3) if often else 1}"}
         ended = {ran.job for ran in evidence.runs(run.load.evidence) if ran.code is not None}
         run.fault(f"{target.name} dies at {armed['SCHEDULER_FAILPOINTS']}")
         target.kill()
@@ -59,8 +60,7 @@ class Experiment:
         if program == "shim":
             # Each of its jobs dies with its shim, when it ends.
             run.load.pause()
-            ran = {ran.job for ran in evidence.runs(run.load.evidence)}
-            run.fault("shims died at their ends", jobs=tuple(ran - ended))
+            run.fault("shims died at their ends", jobs=tuple((run.cluster.api.jobs() or {}).keys() - ended))
         target.kill()
         if target is run.cluster.scheduler:
             healed = run.restart_scheduler()
@@ -83,8 +83,7 @@ class Experiment:
             return True
         if point == "worker.before-exit-rename":  # only of a job whose shim is gone
             for _ in range(3):
-                wait_until(lambda: live_runs(run, target), f"a job runs on {target.name}")
-                ran = live_runs(run, target)[0]
+                ran = one_live(run, target)
                 if shim := shim_of(ran):
                     run.fault("kill -9 shim", jobs=(ran.job,))
                     os.kill(shim, signal.SIGKILL)

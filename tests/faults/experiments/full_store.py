@@ -62,14 +62,12 @@ def degraded(run: Run, promise: str, seconds: float) -> None:
         status = submitted(run)
         run.demand(status in (201, 503, 504), promise, f"a start is answered with {status}")
         time.sleep(0.2)
-    if not run.figures.notes:
-        run.note("/readyz meanwhile: {why}", why=why.get("error", why) if isinstance(why, dict) else why)
+    run.note(f"/readyz meanwhile: {why.get('error', why) if isinstance(why, dict) else why}")
 
 
 def recovered(run: Run, promise: str, healed: float) -> None:
     """When the store works again, starts do, without a restart."""
     took = wait_until(lambda: submitted(run) == 201, "a start is taken again")
-    run.note("starts are taken again {took:.1f} s after", took=took)
     run.within(took, run.agreement.limit, "taking starts again", promise)
     run.demand(run.cluster.api.call("GET", "/readyz")[0] == 200, promise, "is not ready again")
     run.converge(healed)

@@ -61,7 +61,7 @@ class Experiment:
         run.demand(worker.alive(), "E12", f"{worker.name} has ended")
         run.demand(run.cluster.online(), "E12", "a worker with a full disk is not online")
         status, refused = api.call("POST", "/v1/jobs", {"worker": worker.name, "command": "true"})
-        run.note("a start on a full disk: {status} {why}", status=status, why=refused.get("error") or refused["reason"])
+        run.note(f"a start on a full disk: {status} {refused.get('error') or refused['reason']}")
         run.load.hold()
         disk.empty()
         healed = run.heal("there is room again")

@@ -93,7 +93,6 @@ class Experiment:
         wait_until(lambda: descriptors(scheduler.pid) <= held - len(clients), "what clients held is freed", 2 * FREED)
         freed = time.monotonic() - at
         link.mend()
-        run.note("freed what {count} clients held after {freed:.0f} s", count=len(clients), freed=freed)
         run.within(freed, FREED, "freeing what clients held", "E10")
         run.load.stop(job or "")
         run.converge(run.heal("joined again"))

@@ -31,8 +31,7 @@ class Experiment:
             run.figures.rounds += 1
             run.load.resume()
             run.pause(0.2, 0.8)
-            wait_until(lambda: live_runs(run), "a job runs")
-            self._kill_one(run, run.random.choice(live_runs(run)))
+            self._kill_one(run, one_live(run))
         run.converge(run.heal("nothing is killed any more"))
         run.verdict()
 
@@ -57,6 +56,18 @@ def live_runs(run: Run, worker: Daemon | None = None) -> list[Process]:
         for ran in evidence.runs(run.load.evidence)
         if ran.code is None and alive(ran.pid) and (worker is None or spool(worker, ran.job).exists())
     ]
+
+
+def one_live(run: Run, worker: Daemon | None = None) -> Process:
+    """One of them, once there is one."""
+    found: list[Process] = []
+
+    def look() -> bool:
+        found[:] = live_runs(run, worker)
+        return bool(found)
+
+    wait_until(look, "a job runs")
+    return run.random.choice(found)
 
 
 def spool(worker: Daemon, job: str) -> Path:

@@ -52,7 +52,7 @@ class Experiment:
         for job in live:
             wait_until(lambda job=job: asked(run, worker, job), f"{worker.name} answers for job {job}")
         run.figures.taken_back.append(time.monotonic() - healed)
-        run.within(run.figures.taken_back[-1], TAKEN_BACK, f"taking {len(live)} jobs back", "E3")
+        run.within(run.figures.taken_back[-1], TAKEN_BACK, f"taking {LIVE} jobs back", "E3")
         run.converge(healed)
 
 

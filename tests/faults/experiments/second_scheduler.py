@@ -36,7 +36,7 @@ class Experiment:
                     second.file.write_text(text)
                 said = self._refused(run, second, what)
                 if number == 0:
-                    run.note("on the {what} of another: {said}", what=what, said=said)
+                    run.note(f"on the {what} of another: {said}")
             run.demand(run.cluster.online(), "E22", "the first one does not serve any more")
             run.converge(run.heal("it has ended"))
         run.verdict()

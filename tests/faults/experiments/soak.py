@@ -62,7 +62,7 @@ class Experiment:
         try:
             network.possible()
         except Skipped as why:
-            run.note("without cuts of the network: {why}", why=why)
+            run.note(f"without cuts of the network: {why}")
             run.start(mix=mix)
             return None
         link = stack.enter_context(network.link())
@@ -92,7 +92,7 @@ class Experiment:
                     f"{name}: {what} {getattr(later[0], what):g} to {getattr(later[-1], what):g} in {len(later)} rounds"
                 )
                 run.demand(slope <= most or grown <= most / 2, "E26", said)
-            run.note("{name}: {a} to {b}", name=name, a=later[0], b=later[-1])
+            run.note(f"{name}: {later[0]} to {later[-1]}")
 
 
 def _slope(points: list[tuple[int, float]]) -> float:
