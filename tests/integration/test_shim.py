@@ -314,7 +314,7 @@ class LimitTests(RunningCase):
     async def test_stopped_before(self) -> None:
         """A job that was stopped and reaches its limit in its grace is stopped, and says that output was cut."""
         source = "trap 'while :; do echo more; done' TERM; echo up; while :; do sleep 0.01; done"
-        job = await self.worker.start("bash", "-c", source, output_limit=1000)
+        job = await self.worker.start("bash", "-c", source, output_limit=1000, stop_grace=30.0)
         await self.worker.lines(job, 1)
         status = await self.worker.runner.stop(job, wait=True)
         self.assertEqual(status.state, JobState.STOPPED)
