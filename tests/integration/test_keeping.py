@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import threading
 import time
 import uuid
 
@@ -103,6 +104,22 @@ class KeepingTests(RunningCase):
         await self.assertFailure(self.worker.runner.seal(JOB), Unavailable)
         self.patch(used, "write_file", real)
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
+
+    async def test_start_while_sealing(self) -> None:
+        """A start that comes while its id is being sealed is refused, however long that takes."""
+        go_on, real = threading.Event(), self.worker.spools.seal_thd
+
+        def slow_thd(job_id: str) -> object:
+            go_on.wait(30)
+            return real(job_id)
+
+        self.worker.spools.seal_thd = slow_thd
+        first, second = self.worker.runner.seal(JOB), self.worker.runner.seal(JOB)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
+        go_on.set()
+        await self.assertFailure(first, NotFound)
+        await self.assertFailure(second, NotFound)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
 
     async def test_seal_of_a_failed_start(self) -> None:
         """Of a start that left a spool and no job, the seal is an end that stays."""

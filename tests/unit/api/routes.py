@@ -514,6 +514,10 @@ class RouteScenarios:
         self.assertEqual((await self.call("HEAD", path)).status, 410)
         self.assertEqual((await self.call("GET", f"{path}?stream=stderr")).body, b"")
         self.assertEqual((await self.call("GET", f"/v1/jobs/{job.id}")).json()["stdout_bytes"], 3)
+        second = self.scheduler.add_job(b"", b"err", JobState.SUCCEEDED)
+        self.scheduler.prune(second.id)
+        events = self.call("GET", f"/v1/jobs/{second.id}/output", accept="text/event-stream")
+        await self.assert_problem(events, 410)
 
     # -- workers
 

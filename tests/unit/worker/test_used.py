@@ -31,6 +31,16 @@ class UsedIdsTests(SynchronousTestCase):
             found = [ids.find_thd(job_id) for job_id in ("a", "b", "c", "d")]
             self.assertEqual(found, [Use.PRUNED, Use.PRUNED, Use.SEALED, None])
 
+    def test_durable(self) -> None:
+        """What was added is on the disk when that is said."""
+        real, synced = os.fsync, []
+        self.ids.open_thd()
+        self.patch(
+            os, "fsync", lambda fd: synced.append((os.fstat(fd).st_ino, self.opened().find_thd("b"))) or real(fd)
+        )
+        self.ids.add_thd(["a", "b"], Use.PRUNED)
+        self.assertEqual(synced, [(os.stat(self.path).st_ino, Use.PRUNED)])
+
     def test_many(self) -> None:
         """Ten thousand are found after the file has grown, a few bytes each."""
         many = [f"job-{number}" for number in range(10_000)]
