@@ -48,6 +48,8 @@ LOCK_PATIENCE = 2.0
 #: Bytes of a file that is looked through for damage at every start; a larger one only where it is read.
 CHECKED_WHOLE = 1 << 30
 
+_IN_USE = "is in use by a running scheduler; each needs a database of its own"
+
 #: Distinguishes our advisory locks from other programs'.
 _LOCK_SPACE = 0x5C4ED
 
@@ -121,7 +123,7 @@ class SqliteFile:
         try:
             self._take_lock()
         except BlockingIOError:
-            raise Invalid("url", "is in use by a running scheduler; each needs a database of its own") from None
+            raise Invalid("url", _IN_USE) from None
         except OSError as error:
             raise Invalid("url", f"must be a file this process can write, or can make: {error.strerror}") from None
         try:
@@ -215,7 +217,9 @@ class PostgresServer:
         try:
             with contextlib.closing(self.connect_thd()) as connection:
                 _bring_up_to_date(connection, steps, False, lambda _: None)
-        except (SQLAlchemyError, schema.UnfitDatabase, StoreFailed) as error:
+        except StoreFailed:
+            raise Invalid("url", _IN_USE) from None
+        except (SQLAlchemyError, schema.UnfitDatabase) as error:
             raise _unfit(error) from error
 
     def connect_thd(self) -> Connection:
@@ -251,7 +255,7 @@ class PostgresServer:
                     return
                 connection.execute(text(_END_GHOSTS), {"me": self._me})
             if time.monotonic() > until:
-                raise StoreFailed("is in use by a running scheduler; each needs a database of its own")
+                raise StoreFailed("another running scheduler has the database")
             time.sleep(0.05)
 
 

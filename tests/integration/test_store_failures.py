@@ -172,7 +172,7 @@ class PostgresTests(StoreCase):
         other = PostgresServer(self.url)
         self.take_over(other)
         with closing(self.took):
-            self.assertIn("is in use by a running scheduler", await self.refusal(store.save([a_job("j-2")])))
+            self.assertIn("another running scheduler has the database", await self.refusal(store.save([a_job("j-2")])))
         await self.until_saved(store)
         self.assertEqual({job.id for job in (await store.load()).jobs}, {"j-1", "j-after"})
 
