@@ -59,7 +59,7 @@ class Agreement:
         for worker in self.cluster.workers:
             yield from self._spools(worker, jobs, spooled, idle)
         for job, shown in jobs.items():
-            if job not in spooled and shown["state"] not in FINAL | {"queued"}:
+            if job not in spooled and shown["state"] not in FINAL and (idle or shown["state"] != "queued"):
                 yield f"job {job} is {shown['state']} and on no worker"
 
     def _spools(self, worker: Daemon, jobs: dict[str, Document], spooled: set[str], idle: bool) -> Iterator[str]:

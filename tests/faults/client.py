@@ -32,6 +32,11 @@ class End:
 
 
 @frozen
+class Gone:
+    """The output is no longer kept."""
+
+
+@frozen
 class Api:
     """Of the scheduler that listens at ``address()``, ``host:port``."""
 
@@ -81,12 +86,14 @@ class Api:
                 return found
             cursor = f"&cursor={page['next']}"
 
-    def follow(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End]:
+    def follow(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End | Gone]:
         """A job's stdout from there on as a raw body; without ``End`` it was cut, or is one of ``CUT``."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
         try:
             connection.request("GET", f"/v1/jobs/{job}/output?follow=1&offset={offset}")
             answer = connection.getresponse()
+            if answer.status == 410:
+                yield Gone()
             if answer.status != 200:
                 return
             while data := answer.read1(65536):
@@ -96,13 +103,15 @@ class Api:
         finally:
             connection.close()
 
-    def events(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End]:
+    def events(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End | Gone]:
         """The same as events, which say themselves where they are; stderr is left out."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
         try:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": f"{offset},0"}
             connection.request("GET", f"/v1/jobs/{job}/output", headers=headers)
             answer = connection.getresponse()
+            if answer.status == 410:
+                yield Gone()
             if answer.status != 200:
                 return
             fields: dict[str, str] = {}

@@ -27,7 +27,7 @@ from typing import Any
 from attrs import field, frozen
 
 from tests.faults import job as load_job
-from tests.faults.client import CUT, Api, Bytes
+from tests.faults.client import CUT, Api, Bytes, End, Gone
 from tests.faults.history import History
 
 #: Answers after which the same key is tried again.
@@ -35,6 +35,9 @@ _AGAIN = frozenset({409, 429, 502, 503, 504})
 
 #: Seconds after which the client of a key gives up.
 _KEY_PATIENCE = 45.0
+
+#: Seconds a job may wait for its worker; longer than any fault lasts.
+_QUEUED = 600.0
 
 
 @frozen
@@ -50,6 +53,8 @@ class Mix:
     keys: float = 0.5
     #: Of the starts, by ``POST /start``.
     classic: float = 0.2
+    #: Of the starts on a worker that is named, those that wait when it can't be reached.
+    waiting: float = 0.3
     #: Of the jobs, stopped by a client.
     stops: float = 0.1
     #: Of the jobs, followed to their end.
@@ -60,8 +65,9 @@ class Mix:
     #: Threads that look at jobs, and looks a second of each.
     watchers: int = 1
     looks: float = 10.0
-    #: Names of workers to start jobs on; none: on any.
-    workers: Sequence[str] = ()
+    #: Of the starts, on one of the workers that are named here; the others say that any will do.
+    named: float = 0.5
+    workers: Sequence[str] = ("w1",)
 
 
 USUAL = Mix()
@@ -182,15 +188,18 @@ class Load:
             str(lines),
             f"{seconds / lines:f}",
         ]
-        if worker is None and mix.workers:
+        if worker is None and random.random() < mix.named:
             worker = random.choice(mix.workers)
         key = f"{ticket}-{seed}" if random.random() < mix.keys else None
         where: dict[str, Any] = {"selector": {}} if worker is None else {"worker": worker}
-        path, body = "/v1/jobs", {"command": sys.executable, "args": argv, **where}
+        path = "/v1/jobs"
+        body: dict[str, Any] = {"command": sys.executable, "args": argv, **where}
         if worker is not None and random.random() < mix.classic:
             script = self.folder / "scripts" / f"{ticket}.sh"
             script.write_text(f"exec {shlex.join([sys.executable, *argv])}\n")
             path, body = "/start", {"worker_id": worker, "command": "sh", "path": str(script)}
+        elif worker is not None and random.random() < mix.waiting:
+            body["queue_timeout"] = _QUEUED
         stop_at = time.monotonic() + random.uniform(0.0, seconds) if random.random() < mix.stops else None
         followed = random.random() < mix.followed
         deadline = time.monotonic() + _KEY_PATIENCE
@@ -288,7 +297,9 @@ class Load:
             source = self.api.events if events else self.api.follow
             try:
                 for item in source(job, reached, 15):
-                    if not isinstance(item, Bytes):
+                    if isinstance(item, Gone):
+                        return
+                    if isinstance(item, End):
                         self._read_some(began, job, reader, Bytes(reached, b""), end=True)
                         if item.job is not None:
                             self.history.see(item.job, began, "events")

@@ -28,7 +28,7 @@ class Experiment:
         pass
 
     def go(self, run: Run) -> None:
-        run.start(workers=2, mix=Mix(rate=6.0, workers=("w2",), keys=0.0))
+        run.start(workers=2, mix=Mix(rate=6.0, named=1.0, workers=("w2",), keys=0.0))
         for number in range(run.setting.rounds):
             run.figures.rounds += 1
             self._round(run, number)

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from tests.faults.client import CUT, Bytes
+from tests.faults.client import CUT, Bytes, End
 from tests.faults.daemons import alive, wait_until
 from tests.faults.load import Mix
 from tests.faults.run import Run
@@ -81,7 +81,7 @@ class _Stream:
             for item in self._source(self._job, 0, 60):
                 if isinstance(item, Bytes):
                     self.reached = item.offset + len(item.data)
-                else:
+                elif isinstance(item, End):
                     self.ended = True
         except CUT:
             pass

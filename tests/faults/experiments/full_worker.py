@@ -32,7 +32,7 @@ class Experiment:
 
     def go(self, run: Run) -> None:
         with volume.mounted(run.folder / "volume", "8m") as disk:
-            run.use(Cluster(run.folder), Mix(rate=8.0, workers=("w1", "w2")))
+            run.use(Cluster(run.folder), Mix(rate=8.0, named=1.0, workers=("w1", "w2")))
             cluster = run.cluster
             cluster.start(workers=1)
             small = cluster.add_worker()
@@ -65,7 +65,9 @@ class Experiment:
         run.load.hold()
         disk.empty()
         healed = run.heal("there is room again")
-        (disk.path / "state" / "jobs" / job["id"] / "stdout").write_bytes(b"")
+        output = disk.path / "state" / "jobs" / job["id"] / "stdout"
+        if output.exists():  # not removed to make room
+            output.write_bytes(b"")
 
         def started() -> bool:
             status, made = api.call("POST", "/v1/jobs?wait=5", {"worker": worker.name, "command": "true"})

@@ -25,7 +25,7 @@ class Experiment:
         pass
 
     def go(self, run: Run) -> None:
-        run.start(workers=3, mix=Mix(rate=10.0, starters=16, workers=("w1", "w2", "w3"), keys=0.3))
+        run.start(workers=3, mix=Mix(rate=10.0, starters=16, named=1.0, workers=("w1", "w2", "w3"), keys=0.3))
         for _ in range(run.setting.rounds):
             run.figures.rounds += 1
             self._round(run)
