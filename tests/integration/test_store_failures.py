@@ -113,15 +113,14 @@ class GroupTests(StoreCase):
         await store.save([big])
         self.assertEqual(len((await store.load()).jobs), 2)
 
-    async def test_nothing_tells_whether_it_works(self) -> None:
-        """After a failure even a save of nothing succeeds only when something could be written."""
+    async def test_somebody_else_writes(self) -> None:
+        """Who holds the file up for too long with another program makes saves fail, until he lets go."""
         store = self.open(self.database)
         with closing(self.database._engine.connect()) as blocker:
             event.listen(self.database._engine, "connect", lambda raw, _: raw.execute("pragma busy_timeout = 1"))
             blocker.exec_driver_sql("select 1")  # begins, and holds the only writer's place
-            for records in ([a_job()], []):
-                self.assertIn("database is locked", await self.refusal(store.save(records)))
-        await store.save([])
+            self.assertIn("database is locked", await self.refusal(store.save([a_job()])))
+        await store.save([a_job()])
 
 
 class PostgresTests(StoreCase):
@@ -143,6 +142,18 @@ class PostgresTests(StoreCase):
         self.server.signal(signal.SIGCONT)
         await self.until_saved(store)
         self.assertIn("j-after", [job.id for job in (await store.load()).jobs])
+
+    async def test_nothing_tells_whether_it_works(self) -> None:
+        """After a failure even a save of nothing succeeds only when something could be written."""
+        store = self.open(PostgresServer(self.url))
+        await store.save([])
+        name = self.url.rpartition("/")[2]
+        self.server.sql(f"alter database {name} set default_transaction_read_only = on")
+        self.server.sql(f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")
+        for records in ([a_job()], []):
+            self.assertIn("read-only", await self.refusal(store.save(records)))
+        self.server.sql(f"alter database {name} reset default_transaction_read_only")
+        await store.save([])
 
     async def test_killed(self) -> None:
         """While the server is down saves fail; once it is back they succeed, with all that was ever committed."""
