@@ -16,9 +16,10 @@ demo: $(VENV)/installed
 test: $(VENV)/tox
 	@$(VENV)/bin/tox run
 
-# All fault experiments in full, about forty minutes; `make faults ARGS="--seed 1 --rounds 5 kill-worker"` some of them.
+# All fault experiments in full, about forty minutes; `make faults ARGS="--seed 1 --rounds 5 kill-worker"` some of them,
+# `make faults RECORD=1` puts the figures into docs/guarantees.md.
 faults: $(VENV)/tox
-	@$(VENV)/bin/tox run -e faults -- $(or $(ARGS),all)
+	@$(VENV)/bin/tox run -e faults -- $(or $(ARGS),all) $(if $(RECORD),--record $(CURDIR)/docs/guarantees.md)
 
 # A table of what it costs.
 bench: $(VENV)/installed

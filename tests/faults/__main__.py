@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import shutil
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from random import Random
 
@@ -38,8 +41,13 @@ def main() -> int:
             failed.append(plan)
         elif not options.keep:
             shutil.rmtree(run.folder)
-    print("\n" + table.markdown([(plan.number, plan.name, run.figures) for plan, run in done]))
-    print(f"{time.monotonic() - began:.0f} s; violations in {len(failed)} of {len(done)} experiments")
+    figures = table.markdown([(plan.number, plan.name, run.figures) for plan, run in done])
+    took = f"{time.monotonic() - began:.0f} s; violations in {len(failed)} of {len(done)} experiments"
+    print(f"\n{figures}\n\n{took}")
+    if options.record is not None:
+        python = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+        settings = f"Seed {options.seed}, scale {options.scale:g}, {python}, {date.today()}; {took}."
+        table.record(options.record, f"{settings}\n\n{figures}")
     if not failed and not options.keep:
         shutil.rmtree(folder)
     return 1 if failed else 0
@@ -55,6 +63,7 @@ def _options(plans: Sequence[Plan]) -> argparse.Namespace:
     parser.add_argument("--patience", type=float, help="multiplies what may take time (1)")
     parser.add_argument("--quick", action="store_true", help="the short subset: few rounds, scale 0.05, patience 4")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs without a violation too")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures into that document")
     options = parser.parse_args()
     if options.names == ["all"]:
         options.names = []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.faults.run import Figures
+
+_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 
 HEAD = ("#", "experiment", "rounds", "jobs", "acknowledged", "lost", "duplicated", "serving", "taken back", "converged")
 
@@ -26,6 +29,15 @@ def markdown(rows: Sequence[tuple[int, str, Figures]]) -> str:
         lines += [f"- {name}: {what} {_spread(times)}" for what, times in figures.measured.items()]
         lines += [f"- {name}: {note}" for note in figures.notes]
     return "\n".join(lines)
+
+
+def record(file: Path, text: str) -> None:
+    """Put it into a document, between the marks of the last one."""
+    before, mark, rest = file.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (mark and end):
+        raise ValueError(f"{file} has no {_BEGIN} ... {_END}")
+    file.write_text(f"{before}{mark}\n{text}\n{end}{after}")
 
 
 def _line(cells: Sequence[object]) -> str:
