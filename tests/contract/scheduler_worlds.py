@@ -115,6 +115,7 @@ class FakeWorld(World):
     def __init__(self) -> None:
         self.clock = Clock()
         self.scheduler = self._fake = FakeScheduler(self.clock, lambda: EPOCH + self.clock.seconds())
+        self._fake.queue_max = QUEUE_MAX
         self._workers: dict[str, Worker] = {}
 
     def add_worker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
@@ -11,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from scheduler import durations
 from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
@@ -21,6 +23,8 @@ from scheduler.errors import (
     NotFound,
     OffsetBeyondEnd,
     OutputPruned,
+    QueueFull,
+    SchedulerError,
     StartUnanswered,
     Unavailable,
     Unreachable,
@@ -41,6 +45,7 @@ from scheduler.model import (
     WorkerState,
 )
 from tests.fakes.scheduler_jobs import Entry, FakeReader
+from tests.fakes.scheduler_queue import FakeQueue, next_attempt
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``, and the most that anybody waits for one.
 STOP_MARGIN, MOST_PATIENCE = 5.0, 60.0
@@ -50,8 +55,9 @@ STOP_MARGIN, MOST_PATIENCE = 5.0, 60.0
 class FakeScheduler:
     """Deterministic. ``add_worker`` makes workers, ``write`` and ``finish`` drive jobs.
 
-    A job runs at once, or fails if ``refused`` has a reason why its command may not; a start
-    is ``unanswered``, its job unknown, and a stop ends nothing, where a test says so.
+    A job runs at once, or waits where it may (at most ``queue_max`` of them), or fails if
+    ``refused`` has a reason why its command may not; a start is ``unanswered``, its job
+    unknown, and a stop ends nothing, where a test says so.
     ``fail[method]`` is raised by that method, ``held[method]`` a Deferred that it returns.
     ``calls`` records what was asked. Workers without a boot id know the fixed part alone.
     """
@@ -64,6 +70,8 @@ class FakeScheduler:
         # one without a job's id is under way
         self._keys: dict[str, IdempotencyKey] = {}
         self._ids = iter(range(1, 1_000_000))
+        self._queue = FakeQueue(clock)
+        self.queue_max = 10_000
         self.calls: list[tuple[Any, ...]] = []
         self.fail: dict[str, Exception] = {}
         self.held: dict[str, Deferred[Any]] = {}
@@ -83,6 +91,7 @@ class FakeScheduler:
         facts["labels"] = {"name": name, **facts.get("labels", {})}
         worker = Worker(id=f"id-{name}", name=name, boot_id=boot_id, **facts)
         self._workers[worker.id] = worker
+        self._serve()
         return worker
 
     def workers_are(self, state: WorkerState) -> None:
@@ -141,6 +150,7 @@ class FakeScheduler:
             changes.setdefault("stdout_bytes", len(entry.output[Stream.STDOUT]))
             changes.setdefault("stderr_bytes", len(entry.output[Stream.STDERR]))
         entry.job = evolve(entry.job, state=state, finished_at=self._wall_time(), unknown_since=None, **changes)
+        self._queue.take(job_id)
         waiting, entry.waiting = entry.waiting, []
         for deferred in waiting:
             deferred.callback(entry.job)
@@ -149,6 +159,8 @@ class FakeScheduler:
                 reader.break_with(_lost(entry.job))
         else:
             self.end_output(job_id)
+        self._follow_up(entry.job)
+        self._serve()
         return entry.job
 
     def prune(self, job_id: str) -> None:
@@ -239,6 +251,8 @@ class FakeScheduler:
             for job in self._newest():
                 if job.worker_id == worker.id and not job.state.final:
                     self.finish(job.id, JobState.LOST, reason="forgotten")
+                if job.state is JobState.QUEUED and job.worker_name == worker.name:
+                    self.finish(job.id, JobState.FAILED, reason=f"worker {worker.name!r} was forgotten")
 
         return self._answer("forget", forget)
 
@@ -262,7 +276,7 @@ class FakeScheduler:
             if entry.job.state is JobState.LOST:
                 raise _lost(entry.job)
             whole = entry.output[stream]
-            if offset < len(whole) or not entry.job.state.final:
+            if offset < len(whole) or not (entry.job.state.final or entry.job.state is JobState.QUEUED):
                 self._reachable(entry.job)
             if offset > len(whole):
                 raise OffsetBeyondEnd(offset, len(whole))
@@ -332,14 +346,58 @@ class FakeScheduler:
         return result
 
     def _start(self, spec: JobSpec, target: Target, terms: Terms) -> Job:
-        worker = self._place(spec, target)
-        job = self._new(worker, spec, target=target, terms=terms)
+        try:
+            worker = self._place(spec, target)
+        except (NoFreeSlot, Unreachable):
+            if not terms.queue_timeout:
+                raise
+            if len(self._queue) >= self.queue_max:
+                raise QueueFull(self.queue_max) from None
+            named = self._worker(target.worker).name if target.worker is not None else None
+            job = Job(f"job-{next(self._ids)}", spec, JobState.QUEUED, self._wall_time(), worker_name=named)
+            return self._wait(evolve(job, target=target, terms=terms, promised=True), 0.0)
+        return self._begin(self._new(worker, spec, target=target, terms=terms))
+
+    def _begin(self, job: Job) -> Job:
+        """Its worker is asked to start it."""
         if self.unanswered:
             self._entries[job.id].job = self._unknown(evolve(job, started_at=None), "the start was not answered")
-            raise StartUnanswered(worker.name, job.id)
-        if spec.command in self.refused:
-            return self.finish(job.id, JobState.FAILED, reason=self.refused[spec.command], started_at=None)
+            raise StartUnanswered(job.worker_name or "", job.id)
+        if job.spec.command in self.refused:
+            return self.finish(job.id, JobState.FAILED, reason=self.refused[job.spec.command], started_at=None)
         return job
+
+    def _wait(self, job: Job, delay: float) -> Job:
+        self._entries[job.id] = Entry(job)
+        self._queue.add(job, delay, self._serve, self._expire)
+        return job
+
+    def _serve(self) -> None:
+        """Start all that wait and can be started."""
+        for job in self._queue.due():
+            entry = self._entries[job.id]
+            try:
+                worker = self._place(job.spec, job.target or Target())
+            except SchedulerError:
+                continue
+            if entry.job.state is not JobState.QUEUED:
+                continue  # one that ended at once made place for it
+            self._queue.take(job.id)
+            facts: dict[str, Any] = {"worker_id": worker.id, "worker_name": worker.name}
+            entry.job = evolve(entry.job, state=JobState.RUNNING, started_at=self._wall_time(), **facts)
+            with suppress(StartUnanswered):
+                self._begin(entry.job)
+
+    def _expire(self, job_id: str) -> None:
+        seconds = durations.text(self._entries[job_id].job.terms.queue_timeout)
+        reason = f"queue_timeout of {seconds} passed before a worker was free"
+        self.finish(job_id, JobState.FAILED, reason=reason)
+
+    def _follow_up(self, job: Job) -> None:
+        retry = job.terms.retry
+        following = next_attempt(job, f"{job.id}-again", self._wall_time())
+        if following is not None and retry is not None:
+            self._wait(following, retry.delay)
 
     def _place(self, spec: JobSpec, target: Target) -> Worker:
         if target.worker is not None:
@@ -357,6 +415,7 @@ class FakeScheduler:
             for view in map(self._view, self._workers.values())
             if wanted <= view.worker.labels.items()
             and not view.worker.draining
+            and view.worker.slots != 0
             and (spec.classic or not view.worker.classic)
         ]
         if not matching:
@@ -390,7 +449,7 @@ class FakeScheduler:
 
     def _query(self, worker: str, job_id: str) -> Job:
         job = self._of_worker(worker, job_id).job
-        if not job.state.final:
+        if not (job.state.final or job.state is JobState.QUEUED):
             self._reachable(job)
         return job
 
@@ -464,6 +523,7 @@ class FakeScheduler:
     def _set(self, name: str, **changes: Any) -> WorkerView:
         worker = evolve(self._worker(name), **changes)
         self._workers[worker.id] = worker
+        self._serve()
         return self._view(worker)
 
     def _newest(self) -> list[Job]:

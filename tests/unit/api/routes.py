@@ -24,7 +24,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import JobFilter, Readiness
-from scheduler.model import JobSpec, JobState, Target, Terms, WorkerState
+from scheduler.model import JobSpec, JobState, Retry, Target, Terms, WorkerState
 from tests.fakes.scheduler import FakeScheduler
 
 NOW = 1_700_000_000.0
@@ -275,6 +275,42 @@ class RouteScenarios:
     async def test_submit_refused(self) -> None:
         """Nowhere to run is a conflict."""
         await self.assert_problem(self.post("/v1/jobs", {"selector": {"zone": "z"}, "command": "a"}), 409)
+
+    @scenario
+    async def test_submit_and_queue(self) -> None:
+        """A job that has to wait is answered all the same, with its place, and can be found and stopped."""
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        for body in ({"selector": {}}, {"worker": "w1", "queue_timeout": "5m"}):
+            reply = await self.post("/v1/jobs", {**body, "command": "a", "priority": 7})
+            self.assertEqual((reply.status, reply.json()["state"], reply.json()["priority"]), (201, "queued", 7))
+            self.assertEqual((await self.call("GET", reply.headers["location"])).json(), reply.json())
+            found = (await self.call("GET", "/v1/jobs?state=queued")).json()["jobs"]
+            self.assertEqual([job["id"] for job in found], [reply.json()["id"]])
+            stopped = (await self.call("POST", f"{reply.headers['location']}/stop")).json()
+            self.assertEqual((stopped["state"], stopped["reason"]), ("stopped", "stopped before it was started"))
+            output = await self.call("GET", f"{reply.headers['location']}/output?follow=1")
+            self.assertEqual((output.status, output.body), (200, b""))
+
+    @scenario
+    async def test_submit_and_not_queue(self) -> None:
+        """Where it may not wait, or no more may, it is refused, with a hint; ``/start`` never waits."""
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        for body in ({"selector": {}, "queue_timeout": 0}, {"worker": "w1"}):
+            reply = await self.assert_problem(self.post("/v1/jobs", {**body, "command": "a"}), 503)
+            self.assertIn("retry-after", reply.headers)
+        await self.assert_problem(self.post("/start", {"worker_id": "w1", "command": "a"}), 503)
+        self.scheduler.queue_max = 0
+        reply = await self.assert_problem(self.post("/v1/jobs", {"selector": {}, "command": "a"}), 429, "queued")
+        self.assertEqual(reply.headers["retry-after"], "10")
+
+    @scenario
+    async def test_submit_terms(self) -> None:
+        """The terms reach the scheduler, and come back with the job."""
+        terms = {"queue_timeout": "2m", "priority": -3, "retry": {"attempts": 2, "delay": "1m"}}
+        reply = await self.post("/v1/jobs", {"selector": {}, "command": "a", **terms})
+        self.assertEqual(self.scheduler.calls[-1][3], Terms(120.0, -3, Retry(2, 60.0)))
+        shown = {name: reply.json()[name] for name in terms}
+        self.assertEqual(shown, {"queue_timeout": 120, "priority": -3, "retry": {"attempts": 2, "delay": 60}})
 
     @scenario
     async def test_submit_many_arguments(self) -> None:

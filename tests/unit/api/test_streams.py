@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api import streams
 from scheduler.errors import Busy, NotFound, Unavailable
-from scheduler.model import JobState, Stream
+from scheduler.model import JobState, Stream, WorkerState
 from tests.unit.api.conversation import Connection, Server
 from tests.unit.api.test_events import bytes_of
 
@@ -199,6 +199,28 @@ class RawTests(StreamTestCase):
         self.assertEqual((client.response().body, client.response().complete), (b"hello", True))
         self.assert_nothing_left()
 
+    def test_queued(self) -> None:
+        """One that waits for a worker has its headers at once, and its bytes when it runs."""
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
+        response = client.response()
+        self.assertEqual((response.status, response.headers["x-job-id"], response.body), (201, "job-1", b""))
+        self.assertFalse(response.complete)
+        self.scheduler.workers_are(WorkerState.ONLINE)
+        self.scheduler.write("job-1", b"hello")
+        self.scheduler.finish("job-1")
+        self.assertEqual((client.response().body, client.response().complete), (b"hello", True))
+        self.assert_nothing_left()
+
+    def test_queued_for_nothing(self) -> None:
+        """One that is never started ends properly, with nothing."""
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
+        self.clock.advance(3600)
+        self.assertIs(self.scheduler.job("job-1").state, JobState.FAILED)
+        self.assertEqual((client.response().body, client.response().complete), (b"", True))
+        self.assert_nothing_left()
+
     def test_submitted_unfollowed(self) -> None:
         """When the job runs but can't be followed, the problem names it."""
         self.scheduler.fail["open_output"] = Busy("streams", 256)
@@ -333,6 +355,22 @@ class EventStreamTests(StreamTestCase):
         self.assertEqual((name, event_id, data["id"]), ("job", "0,0", "job-1"))
         self.scheduler.finish("job-1")
         self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "end"])
+        self.assert_nothing_left()
+
+    def test_queued(self) -> None:
+        """The first event is the job that waits, and the others come when it runs; or its end, if it never does."""
+        body = b'{"selector": {}, "command": "echo", "queue_timeout": 5}'
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        late = self.server.ask("POST", "/v1/jobs", body, **EVENTS)
+        [(name, _, data)] = parse(late.response().body)
+        self.assertEqual((name, data["state"]), ("job", "queued"))
+        self.clock.advance(5)
+        self.assertEqual([name for name, _, _ in parse(late.response().body)], ["job", "end"])
+        client = self.server.ask("POST", "/v1/jobs", body, **EVENTS)
+        self.scheduler.workers_are(WorkerState.ONLINE)
+        self.scheduler.write("job-2", b"x")
+        self.scheduler.finish("job-2")
+        self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout", "end"])
         self.assert_nothing_left()
 
     def test_submit_refused(self) -> None:

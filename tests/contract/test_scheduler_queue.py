@@ -1,0 +1,233 @@
+"""What every scheduler does with jobs that wait, and with what follows a job that did not succeed."""
+
+from __future__ import annotations
+
+from scheduler.errors import Conflict, NoFreeSlot, QueueFull, Unreachable
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, JobSpec, JobState, Retry, Stream, Target, Terms
+from tests.contract.scheduler_worlds import ANY, ECHO, QUEUE_MAX, W1, Contract, for_every_provider
+
+HOUR = 3600.0
+PATIENT = Terms(queue_timeout=HOUR)
+SLOT = Target(selector={"name": "slot"})
+
+
+class Queueing(Contract):
+    def setUp(self) -> None:
+        super().setUp()
+        self.world.add_worker("slot", slots=1)
+
+    def wanted(self, target: Target = SLOT, terms: Terms = PATIENT) -> Job:
+        """What such a submission is answered with, a second later than all before."""
+        self.world.clock.advance(1.0)
+        job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, terms))
+        return job
+
+    def queued(self, target: Target = SLOT, terms: Terms = PATIENT) -> Job:
+        """One that waits."""
+        job = self.wanted(target, terms)
+        self.assertEqual((job.state, job.worker_id, job.started_at), (JobState.QUEUED, None, None))
+        self.assertEqual((job.target, job.terms, job.promised), (target, terms, True))
+        return job
+
+    def ended_in_the_queue(self, job: Job, state: JobState, reason: str) -> None:
+        ended = self.scheduler.job(job.id)
+        self.assertEqual((ended.state, ended.reason, ended.worker_id, ended.started_at), (state, reason, None, None))
+        self.assertIsNotNone(ended.finished_at)
+
+    def test_a_slot_gets_free(self) -> None:
+        """A job that finds no free slot waits, and runs when there is one."""
+        first, job = self.wanted(), self.queued()
+        self.world.end(first)
+        self.world.flow()
+        running = self.scheduler.job(job.id)
+        self.assertEqual((running.state, running.worker_name), (JobState.RUNNING, "slot"))
+        self.assertEqual(running.created_at, job.created_at)
+
+    def test_a_worker_comes(self) -> None:
+        """A job whose workers can't be reached waits for one, by selector or by name."""
+        self.world.lose("slot")
+        jobs = [self.queued(), self.queued(Target(worker="id-slot"))]
+        self.assertEqual([job.worker_name for job in jobs], [None, "slot"])
+        self.world.find("slot")
+        self.world.flow()
+        self.assertEqual([self.state(job) for job in jobs], [JobState.RUNNING] * 2)
+
+    def test_not_waiting(self) -> None:
+        """Without patience nothing waits, and nothing waits for what no worker is."""
+        self.wanted()
+        self.refusal(NoFreeSlot, self.scheduler.submit, ECHO, SLOT)
+        self.refusal(Conflict, self.scheduler.submit, ECHO, Target(selector={"gpu": "yes"}), PATIENT)
+        self.successResultOf(self.scheduler.drain("w1"))
+        self.refusal(Conflict, self.scheduler.submit, ECHO, W1, PATIENT)
+        self.world.lose("slot")
+        self.refusal(Unreachable, self.scheduler.submit, ECHO, Target(worker="slot"))
+
+    def test_order(self) -> None:
+        """Of those that wait the highest priority goes first, and of the same who came first."""
+        last = self.wanted()
+        jobs = [self.queued(terms=Terms(HOUR, priority=priority)) for priority in (0, 5, -5, 5)]
+        for number in (1, 3, 0, 2):
+            self.world.end(last)
+            self.world.flow()
+            last = self.scheduler.job(jobs[number].id)
+            self.assertIs(last.state, JobState.RUNNING)
+
+    def test_nobody_is_held_up(self) -> None:
+        """A job that nobody can take lets others pass."""
+        self.world.add_worker("other", slots=1)
+        self.world.lose("other")
+        first, stuck = self.wanted(), self.queued(Target(selector={"name": "other"}), Terms(HOUR, priority=9))
+        job = self.queued()
+        self.world.end(first)
+        self.world.flow()
+        self.assertEqual((self.state(stuck), self.state(job)), (JobState.QUEUED, JobState.RUNNING))
+
+    def test_full(self) -> None:
+        """No more wait than may."""
+        self.wanted()
+        for _ in range(QUEUE_MAX):
+            self.queued()
+        error = self.refusal(QueueFull, self.scheduler.submit, ECHO, SLOT, PATIENT)
+        self.assertEqual(error.limit, QUEUE_MAX)
+
+    def test_too_late(self) -> None:
+        """A job that nobody took in its time has failed."""
+        self.wanted()
+        job = self.queued()
+        self.world.clock.advance(HOUR - 1)
+        self.assertIs(self.state(job), JobState.QUEUED)
+        self.world.clock.advance(1)
+        self.ended_in_the_queue(job, JobState.FAILED, "queue_timeout of 1h passed before a worker was free")
+
+    def test_stop(self) -> None:
+        """A job that waits is stopped at once, and never runs."""
+        first, job = self.wanted(), self.queued()
+        stopped = self.successResultOf(self.scheduler.stop(job.id))
+        self.assertEqual(stopped, self.scheduler.job(job.id))
+        self.ended_in_the_queue(job, JobState.STOPPED, "stopped before it was started")
+        self.world.end(first)
+        self.world.flow()
+        self.assertIs(self.state(job), JobState.STOPPED)
+
+    def test_drain(self) -> None:
+        """A job goes on waiting while its worker is drained."""
+        first, job = self.wanted(), self.queued()
+        self.successResultOf(self.scheduler.drain("slot"))
+        self.world.end(first)
+        self.world.flow()
+        self.assertIs(self.state(job), JobState.QUEUED)
+        self.successResultOf(self.scheduler.resume("slot"))
+        self.world.flow()
+        self.assertIs(self.state(job), JobState.RUNNING)
+
+    def test_forget(self) -> None:
+        """A job for a worker that is forgotten has failed."""
+        self.world.lose("slot")
+        job = self.queued(Target(worker="slot"))
+        self.successResultOf(self.scheduler.forget("slot"))
+        self.ended_in_the_queue(job, JobState.FAILED, "worker 'slot' was forgotten")
+
+    def test_looking(self) -> None:
+        """It is found by its state, by the worker it names, and nobody is asked about it."""
+        self.world.lose("slot")
+        job = self.queued(Target(worker="slot"))
+        for which in (JobFilter(states=frozenset({JobState.QUEUED})), JobFilter(worker="slot")):
+            self.assertEqual(self.ids(which), [job.id])
+        self.assertEqual(self.successResultOf(self.scheduler.query("slot", job.id)), job)
+
+    def test_wait(self) -> None:
+        """Who waits for its end gets its end."""
+        first, job = self.wanted(), self.queued()
+        waiting = self.scheduler.wait(job.id, 300)
+        self.world.end(first)
+        self.world.flow()
+        self.assertNoResult(waiting)
+        self.world.end(self.scheduler.job(job.id), 3)
+        self.assertEqual(self.successResultOf(waiting).exit_code, 3)
+
+    def test_follow(self) -> None:
+        """Who follows it reads what it writes when it runs."""
+        first, job = self.wanted(), self.queued()
+        reader = self.scheduler.open_output(job.id, Stream.STDOUT, 0)
+        reading = reader.read()
+        self.assertNoResult(reading)
+        snapshot = self.successResultOf(self.scheduler.read_output(job.id, Stream.STDOUT, 0, 9))
+        self.assertEqual((snapshot.data, snapshot.end), (b"", False))
+        self.world.end(first)
+        self.world.flow()
+        self.world.write(self.scheduler.job(job.id), b"hello")
+        self.world.flow()
+        self.assertEqual(self.successResultOf(reading).data, b"hello")
+        reader.close()
+
+    def test_follow_one_that_never_starts(self) -> None:
+        """Its output is empty, and ends properly."""
+        self.wanted()
+        job = self.queued()
+        reading = self.scheduler.open_output(job.id, Stream.STDOUT, 0).read()
+        self.successResultOf(self.scheduler.stop(job.id))
+        self.world.flow()
+        for chunk in (reading, self.scheduler.open_output(job.id, Stream.STDERR, 0).read()):
+            self.assertEqual([(c.data, c.end) for c in [self.successResultOf(chunk)]], [(b"", True)])
+
+
+class Retrying(Contract):
+    def begin(self, terms: Terms, target: Target = W1, spec: JobSpec = ECHO) -> Job:
+        self.world.clock.advance(1.0)
+        job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
+        return job
+
+    def following(self, job: Job) -> Job | None:
+        jobs = [self.scheduler.job(job_id) for job_id in self.ids()]
+        return next((other for other in jobs if other.retry_of == job.id), None)
+
+    def test_again(self) -> None:
+        """A job that failed is run again after the delay, as a job of its own, until the attempts are used up."""
+        spec = JobSpec("sh", ("-c", "x"), stdin=b"in")
+        job = self.begin(Terms(HOUR, 3, Retry(2, 60.0)), ANY, spec)
+        for left in (1, 0):
+            self.world.end(job, 3)
+            following = self.following(job)
+            assert following is not None
+            self.assertEqual((following.spec, following.target, following.state), (spec, ANY, JobState.QUEUED))
+            self.assertEqual(following.terms, Terms(HOUR, 3, Retry(left, 60.0)))
+            self.world.clock.advance(59)
+            self.assertIs(self.state(following), JobState.QUEUED)
+            self.world.clock.advance(1)
+            self.world.flow()
+            job = self.scheduler.job(following.id)
+            self.assertIs(job.state, JobState.RUNNING)
+        self.world.end(job, 3)
+        self.assertIsNone(self.following(job))
+
+    def test_what_can_not_start(self) -> None:
+        """So is one that its worker could not start."""
+        self.world.refuse("echo", "command not found")
+        job = self.begin(Terms(HOUR, retry=Retry(1)), ANY)
+        self.world.flow()
+        following = self.following(job)
+        assert following is not None
+        self.assertIs(self.state(following), JobState.FAILED)
+
+    def test_not_again(self) -> None:
+        """Not after success, a stop or a loss, nor when it was never given to a worker."""
+        terms = Terms(HOUR, retry=Retry(3))
+        self.world.add_worker("other", slots=1)
+        target = Target(selector={"name": "other"})
+        job = self.begin(terms, target)
+        late = self.begin(terms, target)
+        self.world.clock.advance(HOUR)
+        self.assertIs(self.state(late), JobState.FAILED)
+        self.world.end(job)
+        stopped = self.begin(terms, target)
+        self.successResultOf(self.scheduler.stop(stopped.id))
+        lost = self.begin(terms, target)
+        self.world.lose("other")
+        self.successResultOf(self.scheduler.forget("other"))
+        for other in (job, late, stopped, lost):
+            self.assertTrue(self.state(other).final)
+            self.assertIsNone(self.following(other))
+
+
+globals().update(for_every_provider(Queueing, Retrying))
