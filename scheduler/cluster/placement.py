@@ -2,55 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
 from scheduler.errors import Conflict, NoFreeSlot
-from scheduler.model import JobSpec, Worker, WorkerState
+from scheduler.model import JobSpec, Target, Worker, WorkerState
+
+Label = tuple[str, str]
 
 
 @frozen
-class Candidate:
-    """A worker and its load: how many of its jobs have not ended."""
+class Demand:
+    """What a job needs of a worker."""
 
-    worker: Worker
-    load: int
-    #: Others come first, or it took no job a moment ago.
-    withheld: bool = False
+    #: Its id or name; ``None``: any with the labels.
+    worker: str | None
+    labels: frozenset[Label]
+    #: Whether a worker of the fixed part will do: it can be told the job whole.
+    classic: bool
 
-    @property
-    def free(self) -> bool:
-        """Whether placement may put one more job on it."""
-        return not self.withheld and (self.worker.slots is None or self.load < self.worker.slots)
+    @classmethod
+    def of(cls, spec: JobSpec, target: Target) -> Demand:
+        """That of a job."""
+        return cls(target.worker, frozenset((target.selector or {}).items()), spec.classic)
+
+    def met_by(self, worker: Worker) -> bool:
+        """Whether the worker could run such a job, were it there and had nothing else to do.
+
+        One without any slots takes only what names it.
+        """
+        if worker.classic and not self.classic:
+            return False
+        if self.worker is not None:
+            return self.worker in {worker.id, worker.name}
+        return worker.slots != 0 and self.labels <= worker.labels.items()
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in sorted(self.labels)) or "any worker"
 
 
-def place(spec: JobSpec, selector: Mapping[str, str], candidates: Iterable[Candidate]) -> Worker:
-    """The least loaded worker that has every label of ``selector`` and a free slot; ties go to the lower name.
+def has_slot(worker: Worker, load: int) -> bool:
+    """Whether placement may put one more job on it; ``load`` is how many of its jobs have not ended."""
+    return worker.slots is None or load < worker.slots
 
-    A worker of the fixed part is a candidate only for a job it can be told whole.
+
+def place(
+    demand: Demand,
+    workers: Iterable[Worker],
+    load: Callable[[str], int],
+    withheld: Callable[[Worker], bool] = lambda _: False,
+) -> Worker:
+    """The least loaded worker that meets the demand and has a free slot; ties go to the lower name.
+
+    ``load`` is given a worker's id; one that is ``withheld`` takes no job now, though it has a slot.
 
     Raises ``Conflict`` when no worker matches, whether reachable or not, and
-    ``NoFreeSlot`` when those that match can't take a job now. One that is draining,
-    or has no slots at all, does not match.
+    ``NoFreeSlot`` when those that match can't take a job now. One that is draining
+    does not match.
     """
-    wanted = ", ".join(f"{key}={value}" for key, value in sorted(selector.items())) or "any worker"
-    matching = [candidate for candidate in candidates if _matches(candidate.worker, spec, selector)]
+    matching = [worker for worker in workers if not worker.draining and demand.met_by(worker)]
     if not matching:
-        raise Conflict(f"no worker matches the selector ({wanted})")
-    online = [candidate for candidate in matching if candidate.worker.state is WorkerState.ONLINE]
+        raise Conflict(f"no worker matches the selector ({demand})")
+    online = [worker for worker in matching if worker.state is WorkerState.ONLINE]
     if not online:
-        raise NoFreeSlot(f"no worker that matches the selector ({wanted}) can be reached")
-    free = [candidate for candidate in online if candidate.free]
+        raise NoFreeSlot(f"no worker that matches the selector ({demand}) can be reached")
+    loads = [(load(worker.id), worker.name, worker.id, worker) for worker in online]
+    free = [entry for entry in loads if has_slot(entry[3], entry[0]) and not withheld(entry[3])]
     if not free:
-        raise NoFreeSlot(f"every worker that matches the selector ({wanted}) has all its slots taken")
-    return min(free, key=lambda candidate: (candidate.load, candidate.worker.name, candidate.worker.id)).worker
-
-
-def _matches(worker: Worker, spec: JobSpec, selector: Mapping[str, str]) -> bool:
-    return (
-        not worker.draining
-        and worker.slots != 0
-        and (spec.classic or not worker.classic)
-        and all(worker.labels.get(key) == value for key, value in selector.items())
-    )
+        raise NoFreeSlot(f"every worker that matches the selector ({demand}) has all its slots taken")
+    return min(free, key=lambda entry: entry[:3])[3]

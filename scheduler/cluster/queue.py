@@ -36,9 +36,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from scheduler import durations
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.placement import Candidate
+from scheduler.cluster.placement import Demand, has_slot
 from scheduler.cluster.starts import Starts
-from scheduler.cluster.waiting import Demand, Waiting
+from scheduler.cluster.waiting import Waiting
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState, Worker, WorkerState
@@ -180,8 +180,9 @@ class Queue(Service):
 
     def _wait(self, job: Job) -> None:
         """For a worker, from now on."""
+        assert job.target is not None
         if self._waiting.add(job):
-            self._consider_all(Demand.of(job))
+            self._consider_all(Demand.of(job.spec, job.target))
         if self._looking is None:
             self._looking = self._clock.callLater(LOOK, self._look)
 
@@ -212,11 +213,11 @@ class Queue(Service):
 
     def _look(self) -> None:
         self._looking = self._clock.callLater(LOOK, self._look) if self._waiting else None
-        for worker in self._registry.workers():
+        for worker in self._registry.each_worker():
             self._consider(worker.id)
 
     def _consider_all(self, demand: Demand) -> None:
-        for worker in self._registry.workers():
+        for worker in self._registry.each_worker():
             if demand.met_by(worker):
                 self._consider(worker.id)
 
@@ -251,7 +252,7 @@ class Queue(Service):
         worker = self._registry.find_worker(worker_id)
         if worker is None or not self._takes_work(worker):
             return False
-        job_id = self._waiting.first(worker, Candidate(worker, self._registry.load(worker_id)).free)
+        job_id = self._waiting.first(worker, has_slot(worker, self._registry.load(worker_id)))
         if job_id is None:
             return False
         self._under_way[worker_id] += 1

@@ -43,6 +43,10 @@ class Registry:
         """All, by name."""
         return sorted(self._workers.values(), key=lambda worker: (worker.name, worker.id))
 
+    def each_worker(self) -> Iterable[Worker]:
+        """All, in no order; do not change the registry meanwhile."""
+        return self._workers.values()
+
     def find_worker(self, worker_id: str | None) -> Worker | None:
         """By id alone."""
         return self._workers.get(worker_id) if worker_id else None

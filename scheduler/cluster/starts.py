@@ -27,7 +27,7 @@ from scheduler import failpoints
 from scheduler.cluster import lifecycle
 from scheduler.cluster.keys import Keys
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.placement import Candidate, place
+from scheduler.cluster.placement import Demand, place
 from scheduler.cluster.sharing import shielded
 from scheduler.cluster.waiting import Waiting
 from scheduler.errors import (
@@ -178,15 +178,12 @@ class Starts:
     def _choose(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool) -> Worker:
         """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited."""
         if target.worker is None:
-            candidates = [
-                Candidate(
-                    worker,
-                    self._registry.load(worker.id),
-                    withheld=self.let_alone(worker) or (newcomer and self._waiting.before(worker, terms.priority)),
-                )
-                for worker in self._registry.workers()
-            ]
-            return place(spec, target.selector or {}, candidates)
+
+            def withheld(worker: Worker) -> bool:
+                return self.let_alone(worker) or (newcomer and self._waiting.before(worker, terms.priority))
+
+            demand = Demand.of(spec, target)
+            return place(demand, self._registry.each_worker(), self._registry.load, withheld)
         worker = self._registry.worker(target.worker)
         if worker.draining:
             raise Conflict(f"worker {worker.name!r} is draining and takes no new jobs")

@@ -17,40 +17,13 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import chain, count
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from scheduler.cluster.placement import Demand, Label
 from scheduler.model import Job, Worker
 
 #: (-priority, number of arrival, job id): the least goes first.
 Place = tuple[int, int, str]
-
-Label = tuple[str, str]
-
-
-@frozen
-class Demand:
-    """What a job needs of a worker."""
-
-    #: Its id or name; ``None``: any with the labels.
-    worker: str | None
-    labels: frozenset[Label]
-    #: Whether a worker of the fixed part will do.
-    classic: bool
-
-    @classmethod
-    def of(cls, job: Job) -> Demand:
-        """The job's, which has a target."""
-        assert job.target is not None
-        labels = frozenset((job.target.selector or {}).items())
-        return cls(job.target.worker, labels, job.spec.classic)
-
-    def met_by(self, worker: Worker) -> bool:
-        """Whether the worker could run such a job, were it there and had nothing else to do."""
-        if worker.classic and not self.classic:
-            return False
-        if self.worker is not None:
-            return self.worker in {worker.id, worker.name}
-        return worker.slots != 0 and self.labels <= worker.labels.items()
 
 
 @define(eq=False)
@@ -84,7 +57,8 @@ class Waiting:
 
     def add(self, job: Job) -> bool:
         """The job waits, where it was before if it did; whether nobody waits for the same."""
-        demand = Demand.of(job)
+        assert job.target is not None
+        demand = Demand.of(job.spec, job.target)
         line = self._lines.get(demand) or self._open(demand)
         number = self._arrivals.setdefault(job.id, next(self._numbers))
         place = (-job.terms.priority, number, job.id)

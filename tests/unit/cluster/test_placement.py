@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.placement import Candidate, place
+from scheduler.cluster.placement import Demand, place
 from scheduler.errors import Conflict, NoFreeSlot
-from scheduler.model import JobSpec, Worker, WorkerState
+from scheduler.model import JobSpec, Target, Worker, WorkerState
 from tests.unit.cluster.values import a_worker
 
 ECHO = JobSpec(command="echo")
@@ -12,7 +12,9 @@ ECHO = JobSpec(command="echo")
 
 class PlacementTests(SynchronousTestCase):
     def choose(self, *candidates: tuple[Worker, int], spec: JobSpec = ECHO, **selector: str) -> str:
-        return place(spec, selector, [Candidate(worker, load) for worker, load in candidates]).id
+        loads = {worker.id: load for worker, load in candidates}
+        demand = Demand.of(spec, Target(selector=selector))
+        return place(demand, [worker for worker, _ in candidates], loads.__getitem__).id
 
     def test_least_loaded(self) -> None:
         """The worker with the fewest unfinished jobs is chosen."""
@@ -61,10 +63,10 @@ class PlacementTests(SynchronousTestCase):
 
     def test_withheld(self) -> None:
         """A worker that is withheld gets nothing, and matches."""
-        choice = place(ECHO, {}, [Candidate(a_worker("a"), 0, withheld=True), Candidate(a_worker("b"), 3)])
-        self.assertEqual(choice.id, "b")
+        workers, demand = [a_worker("a"), a_worker("b")], Demand.of(ECHO, Target(selector={}))
+        self.assertEqual(place(demand, workers, {"a": 0, "b": 3}.__getitem__, lambda worker: worker.id == "a").id, "b")
         with self.assertRaises(NoFreeSlot):
-            place(ECHO, {}, [Candidate(a_worker("a"), 0, withheld=True)])
+            place(demand, workers, lambda worker_id: 0, lambda worker: True)
 
     def test_classic_worker(self) -> None:
         """A worker of the fixed part is chosen only for what it can be told: a command and a path."""
