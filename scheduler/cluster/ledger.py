@@ -2,9 +2,14 @@
 
 Every change of a worker or a job goes through here, so that no path forgets to
 save it or to wake those who wait for it. A new job is committed first and
-visible after; a change of a known one is visible at once, and whoever must not
-speak before it is durable waits for the Deferred. What fails to be saved is
-saved later (``saving``), but for new jobs, which then have never been.
+visible after, and so is the end of one: a final state that was seen never
+changes, not even by a crash. Any other change is visible at once, and whoever
+must not speak before it is durable waits for the Deferred.
+
+What fails to be saved is saved later (``saving``). Two things are not: a new job
+has then never been, and an end that was decided here is not decided. One that
+its worker reported is shown all the same: the worker keeps it, and tells it until
+it is acknowledged.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import TypeVar
 from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.registry import Registry
@@ -44,6 +50,8 @@ class Ledger:
         self._store = store
         self._keep_finished = keep_finished
         self._saving = Saving(clock, store, self._present)
+        # jobs whose ends are being saved: nothing changes them any more
+        self._ending: dict[str, Job] = {}
         # those who wait for the end of a job, and those who wait until it is over
         self._ends: dict[str, list[Deferred[Job]]] = {}
         self._overs: dict[str, list[Deferred[Job]]] = {}
@@ -109,29 +117,59 @@ class Ledger:
         What follows a job that ends, its next attempt, comes with it: nobody ever sees one without the other.
         Fires once these and all changes before them are durable, even if none of these is one.
         """
-        changed = [job for job in jobs if self.registry.find_job(job.id) != job.trimmed()]
-        changed += self._next_attempts(changed)
-        changed = [job.trimmed() for job in changed]
-        for job in changed:
-            self._put(job)
-        changed_keys = [key for key in (key.trimmed() for key in keys) if self.registry.find_key(key.key) != key]
-        for key in changed_keys:
-            self.registry.put_key(key)
-        removed = [record for job_id in self.registry.surplus(self._keep_finished) for record in self._remove(job_id)]
-        return self._saving.save([*changed, *changed_keys, *removed])
-
-    def _next_attempts(self, changed: list[Job]) -> list[Job]:
-        found = []
-        for job in changed:
-            before = self.registry.find_job(job.id)
-            following = lifecycle.next_attempt(job, self.now())
-            if following is not None and before is not None and not before.state.final:
-                found.append(following)
-        return found
+        return self._update(jobs, keys, decided=False)
 
     def update_job(self, job: Job) -> Deferred[None]:
         """One, like ``update_jobs``."""
         return self.update_jobs([job])
+
+    def conclude_jobs(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey] = ()) -> Deferred[None]:
+        """Like ``update_jobs``, of ends that are decided here: with ``StoreFailed`` the jobs are as they were."""
+        return self._update(jobs, keys, decided=True)
+
+    def conclude_job(self, job: Job) -> Deferred[None]:
+        """One, like ``conclude_jobs``."""
+        return self.conclude_jobs([job])
+
+    def _update(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey], decided: bool) -> Deferred[None]:
+        known = [job for job in jobs if job.id not in self._ending]
+        following = [job for job in map(self._next_attempt, known) if job is not None]
+        trimmed = [job.trimmed() for job in known]
+        changed = [job for job in trimmed if self.registry.find_job(job.id) != job]
+        ends = [job for job in changed if job.state.final and not self._has_ended(job.id)]
+        self._ending |= {job.id: job for job in ends}
+        for job in changed:
+            if job.id not in self._ending:
+                self._put(job)
+        changed_keys = [key for key in (key.trimmed() for key in keys) if self.registry.find_key(key.key) != key]
+        for key in changed_keys:
+            self.registry.put_key(key)
+        removed = [
+            record
+            for job_id in self.registry.surplus(self._keep_finished - len(ends))
+            for record in self._remove(job_id)
+        ]
+
+        def settle(result: T) -> T:
+            shown = not (decided and isinstance(result, Failure))
+            for job in ends:
+                if self._ending.pop(job.id, None) is not None and shown:
+                    self._put(job)
+            for job in following:
+                if shown and job.retry_of is not None and self.registry.find_job(job.retry_of) is not None:
+                    self._put(job)
+            return result
+
+        return self._saving.save([*changed, *following, *changed_keys, *removed]).addBoth(settle)
+
+    def _has_ended(self, job_id: str) -> bool:
+        job = self.registry.find_job(job_id)
+        return job is not None and job.state.final
+
+    def _next_attempt(self, job: Job) -> Job | None:
+        if self.registry.find_job(job.id) is None or self._has_ended(job.id):
+            return None
+        return lifecycle.next_attempt(job, self.now())
 
     def drop_job(self, job: Job) -> Deferred[None]:
         """It never came to be, and the key of its request is free again."""
@@ -195,6 +233,7 @@ class Ledger:
     def _remove(self, job_id: str) -> list[Record]:
         """Forget a job and its key; what there is to save of that."""
         key = self.registry.key_of(job_id)
+        self._ending.pop(job_id, None)
         self.registry.remove_job(job_id)
         return [Removed("job", job_id), *([] if key is None else [Removed("key", key.key)])]
 

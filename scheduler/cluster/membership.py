@@ -25,7 +25,6 @@ from scheduler.model import (
     NAME_PATTERN,
     Heartbeat,
     HeartbeatAnswer,
-    Job,
     Registered,
     Registration,
     Worker,
@@ -110,22 +109,24 @@ class Membership:
         why = f"worker {worker.name!r} deregistered"
         now = self._ledger.now()
         unfinished = self._ledger.registry.unfinished(worker_id)
-        await self._remove(worker, [lifecycle.unknown(job, why, now) for job in unfinished])
+        jobs_saved = self._ledger.update_jobs([lifecycle.unknown(job, why, now) for job in unfinished])
+        worker_saved = self._remove(worker)
+        await jobs_saved
+        await worker_saved
 
     async def remove(self, worker: Worker, why: str) -> None:
         """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``."""
         now = self._ledger.now()
         unfinished = self._ledger.registry.unfinished(worker.id)
-        await self._remove(worker, [lifecycle.lost(job, why, now) for job in unfinished])
+        await self._ledger.conclude_jobs([lifecycle.lost(job, why, now) for job in unfinished])
+        if self._ledger.registry.find_worker(worker.id) is not None:  # unless it was removed meanwhile
+            await self._remove(worker)
 
-    async def _remove(self, worker: Worker, jobs: list[Job]) -> None:
+    def _remove(self, worker: Worker) -> Deferred[None]:
         self._client.forget(worker.id)
         self._liveness.forget(worker.id)
-        jobs_saved = self._ledger.update_jobs(jobs)
-        worker_saved = self._ledger.remove_worker(worker.id)
         self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
-        await jobs_saved
-        await worker_saved
+        return self._ledger.remove_worker(worker.id)
 
     async def _heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
         registry = self._ledger.registry

@@ -206,8 +206,13 @@ class Queue(Service):
         self._ledger.update_job(evolve(current, promised=False)).addErrback(lambda _: None)
 
     def _end(self, job: Job, why: str) -> None:
+        def not_yet(_: object) -> None:
+            times = self._times.get(job.id)
+            if times is not None and times.timer is None:
+                self._at(times, self._clock.seconds() + LOOK, self._next, job)
+
         ended = lifecycle.failed(self._registry.job(job.id), why, self._ledger.now())
-        self._ledger.update_job(ended).addErrback(lambda _: None)
+        self._ledger.conclude_job(ended).addErrback(not_yet)
 
     # -- finding work
 

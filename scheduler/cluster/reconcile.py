@@ -128,7 +128,7 @@ class Reconciler:
         except NotFound:
             current = self._registry.job(job.id)
             absent = lifecycle.absent(current, now()) if unsure else lifecycle.lost(current, "no record", now())
-            await self._ledger.update_job(absent)
+            await self._ledger.conclude_job(absent)
         else:
             reported = lifecycle.reported_classic if worker.classic else lifecycle.reported
             await self._ledger.update_job(reported(self._registry.job(job.id), status, now()))

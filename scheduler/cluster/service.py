@@ -178,12 +178,12 @@ class Cluster:
             jobs = [*self._registry.unfinished(name), *self._queued_for(name)]
             if not jobs:
                 raise
-            await self._ledger.update_jobs([self._forgotten(job) for job in jobs])
+            await self._ledger.conclude_jobs([self._forgotten(job) for job in jobs])
             return
         if worker.state is WorkerState.ONLINE:
             raise Conflict(f"worker {worker.name!r} is online; stop it first")
         await self._membership.remove(worker, "forgotten")
-        await self._ledger.update_jobs([self._forgotten(job) for job in self._queued_for(worker.id, worker.name)])
+        await self._ledger.conclude_jobs([self._forgotten(job) for job in self._queued_for(worker.id, worker.name)])
 
     def _queued_for(self, *names: str) -> list[Job]:
         """The jobs that are queued for the worker that had these names, and for no other of the same."""

@@ -238,7 +238,7 @@ class Starts:
         failpoints.hit("scheduler.after-dequeue-commit")
         current = self._registry.job(job.id)
         if current.stop_requested_at is not None:
-            return await self._record(lifecycle.withdrawn(current, self._ledger.now()))
+            return await self._conclude(lifecycle.withdrawn(current, self._ledger.now()))
         return await self._call(worker, job)
 
     async def _call(self, worker: Worker, job: Job) -> Job:
@@ -253,10 +253,10 @@ class Starts:
         except (Unavailable, Unsupported) as error:
             return await self._not_sent(worker, job, error)
         except Conflict as error:
-            return await self._record(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
+            return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
         except WorkerFault as fault:
             if worker.classic:
-                await self._record(lifecycle.failed(self._registry.job(job.id), str(fault), self._ledger.now()))
+                await self._conclude(lifecycle.failed(self._registry.job(job.id), str(fault), self._ledger.now()))
             else:
                 await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
             raise
@@ -268,7 +268,7 @@ class Starts:
             status = await self._client.start_job(worker, job)
         except Conflict:
             lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
-            await self._ledger.update_job(lost)
+            await self._ledger.conclude_job(lost)
             raise
         return await self._started(worker, job, status)
 
@@ -279,7 +279,7 @@ class Starts:
             if job.terms.queue_timeout and (job.promised or self._room()):
                 return await self._record(lifecycle.waiting(self._registry.job(job.id), self._ledger.now()))
         if job.promised:
-            return await self._record(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
+            return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
         await self._ledger.drop_job(job)
         raise error
 
@@ -310,10 +310,17 @@ class Starts:
 
     async def _record(self, job: Job) -> Job:
         """What the request for the job is answered with, if it was not answered before."""
-        key = self._registry.key_of(job.id)
-        unanswered = key is not None and key.answer is None
-        await self._ledger.update_jobs([job], keys=[evolve(key, answer=job)] if key is not None and unanswered else [])
+        await self._ledger.update_jobs([job], keys=self._answered_with(job))
         return job
+
+    async def _conclude(self, job: Job) -> Job:
+        """The same of an end that is decided here."""
+        await self._ledger.conclude_jobs([job], keys=self._answered_with(job))
+        return job
+
+    def _answered_with(self, job: Job) -> list[IdempotencyKey]:
+        key = self._registry.key_of(job.id)
+        return [] if key is None or key.answer is not None else [evolve(key, answer=job)]
 
 
 def _named(key: RequestKey | None, job: Job, answer: Job | None = None) -> IdempotencyKey | None:

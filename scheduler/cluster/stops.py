@@ -125,7 +125,7 @@ class Stops:
         """
         now = self._ledger.now()
         if job.state is JobState.QUEUED:
-            await self._ledger.update_job(lifecycle.withdrawn(job, now))
+            await self._ledger.conclude_job(lifecycle.withdrawn(job, now))
             return None
         asked = now if job.stop_requested_at is None else job.stop_requested_at
         try:
@@ -140,20 +140,20 @@ class Stops:
 
     async def _ask(self, job: Job, ask: Callable[..., Deferred[Any]]) -> None:
         if job.state is JobState.QUEUED:  # again: its start never left
-            await self._ledger.update_job(lifecycle.withdrawn(job, self._ledger.now()))
+            await self._ledger.conclude_job(lifecycle.withdrawn(job, self._ledger.now()))
             return
         worker = self._registry.reachable(job)
         if lifecycle.unconfirmed(job) and not worker.classic:
             try:
                 status = await ask(self._client.query_job, worker, job.id_on_worker, seal=True)
             except NotFound:
-                await self._ledger.update_job(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
+                await self._ledger.conclude_job(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
                 return
             await self._ledger.update_job(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
         try:
             await ask(self._client.stop_job, worker, job.id_on_worker)
         except NotFound:
-            await self._ledger.update_job(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
+            await self._ledger.conclude_job(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
             return
         if not self._registry.job(job.id).over:
             self._taken.add(job.id)

@@ -53,6 +53,11 @@ class LedgerTests(SynchronousTestCase):
         self.store.commit()
         self.successResultOf(added)
 
+    def end(self, job: Job) -> None:
+        ended = self.ledger.update_job(job)
+        self.store.commit()
+        self.successResultOf(ended)
+
     def test_a_new_job_is_invisible_until_committed(self) -> None:
         """Nobody sees a job that may yet be lost, but the load of its worker counts it."""
         added = self.ledger.add_job(a_job())
@@ -106,6 +111,34 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(self.store.saves[0][0], [Removed("job", "j-1"), Removed("key", "k")])
         self.assertIsNone(self.ledger.registry.find_key("k"))
 
+    def test_an_end_is_invisible_until_committed(self) -> None:
+        """Nobody sees an end that a crash could undo, nor the attempt that follows; and no other comes between."""
+        self.add(job := a_job(target=Target("w-1"), terms=Terms(retry=Retry(1))))
+        self.ledger.update_job(evolve(job, state=JobState.FAILED))
+        self.assertEqual(self.ledger.registry.find_job("j-1"), job)
+        other = self.ledger.conclude_job(evolve(job, state=JobState.LOST))
+        self.ledger.update_job(evolve(job, state=JobState.UNKNOWN))
+        self.assertEqual(self.ledger.registry.find_job("j-1"), job)
+        self.assertEqual([len(records) for records, _ in self.store.saves], [2, 0, 0])
+        self.store.commit()
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.FAILED)
+        self.assertEqual([job.retry_of for job in self.ledger.registry.unfinished(None)], ["j-1"])
+        self.assertNoResult(other)
+
+    def test_an_end_that_is_not_committed(self) -> None:
+        """If it can't be, one that was decided here is void; one that the worker reported is the truth all the same."""
+        self.add(job := a_job(target=Target("w-1"), terms=Terms(retry=Retry(1))))
+        decided = self.ledger.conclude_job(evolve(job, state=JobState.FAILED))
+        self.store.fail()
+        self.failureResultOf(decided, StoreFailed)
+        self.assertEqual(list(self.ledger.registry.matching(JobFilter())), [job])
+        reported = self.ledger.update_job(evolve(job, state=JobState.FAILED))
+        self.failureResultOf(reported, StoreFailed)
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.FAILED)
+        self.clock.advance(1)
+        saved = {record.id: record for record in self.store.saves[0][0] if isinstance(record, Job)}
+        self.assertEqual([job.state for job in saved.values()], [JobState.FAILED, JobState.QUEUED])
+
     def test_a_failed_update_is_made_up_for(self) -> None:
         """What could not be saved is, as it is known then, as soon as the store works, and nobody has to ask for it."""
         self.add(a_job())
@@ -138,7 +171,7 @@ class LedgerTests(SynchronousTestCase):
         """All who wait for a job get it at its end, and at once when it has ended."""
         self.add(a_job())
         waits = [self.ledger.wait("j-1", 30), self.ledger.wait("j-1", 60)]
-        self.ledger.update_job(a_job(state=JobState.FAILED))
+        self.end(a_job(state=JobState.FAILED))
         for wait in waits:
             self.assertIs(self.successResultOf(wait).state, JobState.FAILED)
         self.assertIs(self.successResultOf(self.ledger.wait("j-1", 30)).state, JobState.FAILED)
@@ -160,7 +193,7 @@ class LedgerTests(SynchronousTestCase):
         first, second = self.ledger.wait("j-1", 30), self.ledger.wait("j-1", 30)
         first.addErrback(lambda _: None).cancel()
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
+        self.end(a_job(state=JobState.SUCCEEDED))
         self.assertIs(self.successResultOf(second).state, JobState.SUCCEEDED)
 
     def test_wait_for_nothing(self) -> None:
@@ -172,10 +205,12 @@ class LedgerTests(SynchronousTestCase):
         """Beyond the limit the finished job that ended first goes, from the store too; unfinished ones stay."""
         for number in range(4):
             self.add(a_job(f"j{number}"))
-        for number in range(3):
-            self.ledger.update_job(a_job(f"j{number}", JobState.SUCCEEDED))
-        self.assertEqual(sorted(job.id for job in self.ledger.registry.matching(JobFilter())), ["j1", "j2", "j3"])
+        for number in range(2):
+            self.end(a_job(f"j{number}", JobState.SUCCEEDED))
+        self.ledger.update_job(a_job("j2", JobState.SUCCEEDED))
         self.assertIn(Removed("job", "j0"), self.store.saves[-1][0])
+        self.store.commit()
+        self.assertEqual(sorted(job.id for job in self.ledger.registry.matching(JobFilter())), ["j1", "j2", "j3"])
 
     def test_an_ended_job_is_kept_light(self) -> None:
         """What was only needed to run it is let go of at its end, but not before its next attempt has it."""
@@ -183,7 +218,7 @@ class LedgerTests(SynchronousTestCase):
         job = a_job(spec=spec, target=Target("w-1"), terms=Terms(retry=Retry(1)))
         self.add(job)
         self.assertEqual(self.ledger.registry.job("j-1").spec, spec)
-        self.ledger.update_job(evolve(job, state=JobState.FAILED, finished_at=1001.0))
+        self.end(evolve(job, state=JobState.FAILED, finished_at=1001.0))
         self.assertEqual(self.ledger.registry.job("j-1").spec, spec.trimmed())
         (again,) = (job for job in self.ledger.registry.matching(JobFilter()) if job.retry_of == "j-1")
         self.assertEqual(again.spec, spec)

@@ -162,6 +162,8 @@ class EnteringTests(QueueTestCase):
         waited = self.queued()
         self.store.held = True
         self.end(self.first)
+        self.store.commit()
+        self.clock.advance(0)
         self.store.held = False
         self.assertIs(self.state(waited), JobState.STARTING)  # it waits for its commit
         self.change(a_worker(slots=2, state=WorkerState.UNREACHABLE))
@@ -242,6 +244,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         self.end(self.first)
         self.store.commit()
+        self.clock.advance(0)
         starting = self.cluster.job(job.id)
         self.assertEqual((starting.state, starting.worker_id, starting.worker_name), (JobState.STARTING, "w-1", "w-1"))
         self.assertEqual(self.client.calls, [])
@@ -254,6 +257,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         self.end(self.first)
         self.store.commit()
+        self.clock.advance(0)
         self.store.fail()
         self.assertEqual((self.state(job), self.client.calls), (JobState.QUEUED, []))
         self.store.held = False
@@ -427,8 +431,10 @@ class LeavingTests(QueueTestCase):
         job = self.queued()
         self.store.held = True
         self.end(self.first)
+        self.store.commit()
+        self.clock.advance(0)
         answer = self.cluster.stop(job.id)
-        for _ in range(4):
+        for _ in range(3):
             self.store.commit()
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
         self.assertEqual(self.client.calls, [])
