@@ -293,7 +293,7 @@ class Load:
         """Read a job's stdout to its end, resumed as often as it is cut."""
         reached, deadline = 0, time.monotonic() + patience
         while time.monotonic() < deadline:
-            began = time.monotonic()
+            began, before = time.monotonic(), reached
             source = self.api.events if events else self.api.follow
             try:
                 for item in source(job, reached, 15):
@@ -308,6 +308,8 @@ class Load:
                     reached = item.offset + len(item.data)
             except CUT:
                 pass
+            if reached == before and (self.api.get(f"/v1/jobs/{job}") or {"state": None})["state"] == "lost":
+                return  # with its output, or that would have come to its end
             time.sleep(0.1)
         error = f"no end within {patience:g} s"
         self._read_some(time.monotonic(), job, reader, Bytes(reached, b""), error=error)

@@ -21,7 +21,7 @@ AWAY = (0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 60.0)
 class Experiment:
     number = 3
     name = "kill-worker"
-    rounds = 50
+    rounds = 30
     quick_rounds = 1
 
     def possible(self) -> None:
@@ -33,6 +33,7 @@ class Experiment:
         for number in range(run.setting.rounds):
             run.figures.rounds += 1
             self._round(run, number, next(away) * run.setting.scale)
+        self._new_folder(run)
         run.verdict()
 
     def _round(self, run: Run, number: int, away: float) -> None:
@@ -54,6 +55,20 @@ class Experiment:
         run.figures.taken_back.append(time.monotonic() - healed)
         run.within(run.figures.taken_back[-1], TAKEN_BACK, f"taking {LIVE} jobs back", "E3")
         run.converge(healed)
+
+    @staticmethod
+    def _new_folder(run: Run) -> None:
+        """A worker that lost its folder is given no old start: what it had is lost, and runs nowhere again."""
+        worker = run.cluster.workers[0]
+        run.load.resume()
+        run.pause(1.0, 2.0)
+        worker.kill()
+        run.load.pause()
+        there = [job for job in (run.cluster.api.jobs() or {}).values() if job["worker_name"] == worker.name]
+        run.fault(f"{worker.name} loses its folder", jobs=tuple(job["id"] for job in there if not job["finished_at"]))
+        worker.state.rename(worker.folder / "lost")
+        worker.start()
+        run.converge(run.heal(f"{worker.name} listens"))
 
 
 def asked(run: Run, worker: Daemon, job: str) -> bool:

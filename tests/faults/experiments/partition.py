@@ -17,7 +17,7 @@ CUT = (30.0, 10.0, 60.0)
 class Experiment:
     number = 9
     name = "partition"
-    rounds = 6
+    rounds = 4
     quick_rounds = 1
 
     def possible(self) -> None:

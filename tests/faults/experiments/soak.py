@@ -35,7 +35,7 @@ class Measurement:
 class Experiment:
     number = 26
     name = "soak"
-    rounds = 60
+    rounds = 40
     quick_rounds = 0
 
     def possible(self) -> None:

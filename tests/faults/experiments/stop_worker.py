@@ -18,7 +18,7 @@ GOOD = 0.5
 class Experiment:
     number = 7
     name = "stop-worker"
-    rounds = 3
+    rounds = 2
     quick_rounds = 1
 
     def possible(self) -> None:
