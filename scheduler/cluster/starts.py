@@ -296,12 +296,18 @@ class Starts:
         if status.job_id != job.id:
             current = evolve(current, remote_id=status.job_id)
         started = lifecycle.reported(current, evolve(status, started_at=status.started_at or now), now)
-        try:
-            await self._record(started)
-        except StoreFailed as failure:
-            # That there is such a job is durable, and that it runs is saved later. An end must be durable to be told.
-            if started.state.final:
-                raise StartUnanswered(worker.name, job.id) from failure
+        # That there is such a job is durable, and its worker tells again that it runs: that need not be waited for, nor
+        # succeed. An end must be durable to be told, and so must the first answer to a key and an id that is not ours.
+        told_again = not started.state.final and started.remote_id is None and self._registry.key_of(job.id) is None
+        recorded = Deferred.fromCoroutine(self._record(started))
+        if told_again:
+            recorded.addErrback(lambda reason: reason.trap(StoreFailed))
+        else:
+            try:
+                await recorded
+            except StoreFailed as failure:
+                if started.state.final:
+                    raise StartUnanswered(worker.name, job.id) from failure
         self._log.info(
             "job {job_id} on {worker}: {state}", job_id=job.id, worker=worker.name, state=started.state.value
         )

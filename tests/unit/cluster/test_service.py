@@ -136,13 +136,22 @@ class SubmitTests(ClusterTestCase):
             self.assertEqual((job.state, job.unknown_since), (JobState.UNKNOWN, 1000.0))
 
     def test_started_and_not_saved(self) -> None:
-        """That a job runs is told even if that can't be saved now: the job itself is durable since before its start."""
+        """That a job runs is told before that is saved: the job itself is durable since before its start."""
         answer, call = self.submit()
         self.store.held = True
         call.answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
-        self.assertNoResult(answer)
-        self.store.fail()
         self.assertIs(self.successResultOf(answer).state, JobState.RUNNING)
+        self.store.fail()
+        self.assertIs(self.only_job().state, JobState.RUNNING)
+
+    def test_an_id_of_the_workers_own(self) -> None:
+        """A job that its worker knows by another id is not told of before that id is durable."""
+        answer, call = self.submit()
+        self.store.held = True
+        call.answer.callback(JobStatus("its-own", JobState.RUNNING))
+        self.assertNoResult(answer)
+        self.store.commit()
+        self.assertEqual(self.successResultOf(answer).remote_id, "its-own")
 
     def test_ended_and_not_saved(self) -> None:
         """An end that can't be saved is not told, but that there is such a job."""
