@@ -50,15 +50,23 @@ class Ordered(MultiService):
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactor, stop_timeout: float, last_resort: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        reactor: IReactor,
+        stop_timeout: float,
+        last_resort: Callable[[float], None],
+        failing: Callable[[], None],
+    ) -> None:
         """``stop_timeout`` in seconds; with it ``last_resort`` is called when a stop begins.
 
-        It is to end the process thereafter, in case that even the reactor hangs.
+        It is to end the process thereafter, in case that even the reactor hangs. ``failing`` is called
+        before a start that failed late stops the reactor.
         """
         super().__init__()
         self._reactor = reactor
         self._stop_timeout = stop_timeout
         self._last_resort = last_resort
+        self._failing = failing
         self._started: list[IService] = []
         self._starting: Deferred[None] | None = None
 
@@ -81,6 +89,7 @@ class Ordered(MultiService):
     def _end_with(self, failures: list[Failure]) -> None:
         if failures:
             self._log.failure("the start failed; ending", failures[0])
+            self._failing()
             self._reactor.stop()
 
     def stopService(self) -> Deferred[None]:

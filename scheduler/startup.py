@@ -15,6 +15,7 @@ has that number now. It is close-on-exec: nothing the process starts holds it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -108,6 +109,11 @@ def end_after(seconds: float) -> None:
         os._exit(1)
 
     threading.Thread(target=end_thd, name="last-resort", daemon=True).start()
+
+
+def end_with_failure() -> None:
+    """Have this process exit with 1 when it has ended in order; twistd knows only of a start that fails at once."""
+    atexit.register(os._exit, 1)
 
 
 def use_monotonic_time(reactor: ReactorBase) -> None:

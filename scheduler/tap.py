@@ -71,7 +71,7 @@ def makeService(options: Options) -> IService:
     http = HttpServer(reactor, config.http_server.addr, site, config.shutdown_timeout / 2)
 
     top = LoggingService(reactor, options.parent, config.log_format)
-    parts = Ordered(reactor, config.shutdown_timeout, startup.end_after)
+    parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
     for part in (
         store,

@@ -68,7 +68,7 @@ def makeService(options: Options) -> IService:
         )
 
     top = LoggingService(reactor, options.parent, config.log_format)
-    parts = Ordered(reactor, config.shutdown_timeout, startup.end_after)
+    parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
     for part in (
         Step(stop=launcher.close),

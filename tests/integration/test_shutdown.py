@@ -1,4 +1,4 @@
-"""The end of a process whose own way out leads nowhere."""
+"""The end of a process that goes wrong."""
 
 import os
 import subprocess
@@ -12,10 +12,10 @@ HANGS = """
 import threading
 from twisted.internet import reactor
 from scheduler.services import Ordered, Step
-from scheduler.startup import end_after
+from scheduler.startup import end_after, end_with_failure
 for_ever = threading.Event()
 threading.Thread(target=for_ever.wait).start()
-parts = Ordered(reactor, 1.0, end_after)
+parts = Ordered(reactor, 1.0, end_after, end_with_failure)
 Step(stop=for_ever.wait).setServiceParent(parts)
 parts.startService()
 reactor.addSystemEventTrigger("before", "shutdown", parts.stopService)
@@ -23,18 +23,39 @@ reactor.callWhenRunning(reactor.stop)
 reactor.run()
 """
 
+#: A start that fails when the reactor runs already.
+FAILS_LATE = """
+from twisted.internet import reactor, task
+from scheduler.services import Ordered, Step
+from scheduler.startup import end_after, end_with_failure
+def fail():
+    raise OSError("no database")
+parts = Ordered(reactor, 1.0, end_after, end_with_failure)
+Step(start=lambda: task.deferLater(reactor, 0, fail)).setServiceParent(parts)
+parts.startService()
+reactor.run()
+"""
 
-class LastResortTests(SynchronousTestCase):
+
+def run(program: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class EndTests(SynchronousTestCase):
     def test_blocked_reactor(self) -> None:
         """A process whose reactor is blocked at the stop ends all the same, a second after its time, and says why."""
         began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", HANGS],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run(HANGS)
         self.assertEqual((done.returncode, done.stderr), (1, "shutdown_timeout is over: ending with what hangs\n"))
         self.assertGreater(time.monotonic() - began, 2.0)
+
+    def test_late_failure(self) -> None:
+        """A process whose start fails when it has begun to run ends as a failure, so that it is started again."""
+        self.assertEqual(run(FAILS_LATE).returncode, 1)

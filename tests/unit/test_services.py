@@ -15,7 +15,8 @@ class OrderedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.last_resorts: list[float] = []
-        self.parts = Ordered(self.reactor, TIMEOUT, self.last_resorts.append)
+        self.failing: list[bool] = []
+        self.parts = Ordered(self.reactor, TIMEOUT, self.last_resorts.append, lambda: self.failing.append(True))
         self.events: list[str] = []
 
     def add(self, name: str, start: Any = None, stop: Any = None) -> None:
@@ -55,13 +56,14 @@ class OrderedTests(SynchronousTestCase):
         """A start that fails is told to who starts them; one that fails later ends the process."""
         self.add("a", start=ValueError("no"))
         self.assertRaises(ValueError, self.parts.startService)
-        self.parts = Ordered(self.reactor, TIMEOUT, self.last_resorts.append)
+        self.parts = Ordered(self.reactor, TIMEOUT, self.last_resorts.append, lambda: self.failing.append(True))
         later: Deferred[None] = Deferred()
         self.add("b", start=later)
         self.add("c")
         self.parts.startService()
         later.errback(ValueError("no"))
         self.assertTrue(self.reactor.hasStopped)
+        self.assertEqual(self.failing, [True])
         self.assertNotIn("start c", self.events)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
