@@ -65,6 +65,7 @@ class Experiment:
         worker.kill()
         run.load.pause()
         there = [job for job in (run.cluster.api.jobs() or {}).values() if job["worker_name"] == worker.name]
+        run.load.without_output.update(job["id"] for job in there)
         run.fault(f"{worker.name} loses its folder", jobs=tuple(job["id"] for job in there if not job["finished_at"]))
         worker.state.rename(worker.folder / "lost")
         worker.start()
