@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -71,8 +72,14 @@ def spools(states: Mapping[str, Path], expected: Mapping[str, tuple[int, int]]) 
 
 
 def spool_folders(state: Path) -> Iterable[Path]:
-    """Those of the jobs in a worker's state folder."""
-    return (folder for folder in sorted((state / "jobs").glob("*")) if (folder / "job.json").exists())
+    """Those of the jobs in a worker's state folder that a shim took on, or that have ended.
+
+    What neither is true of was refused before anybody was asked to start it: a folder, and no job.
+    """
+    for folder in sorted((state / "jobs").glob("*")):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            if (folder / "lock").stat().st_size or (folder / "exit.json").exists():
+                yield folder
 
 
 def exit_record(folder: Path) -> dict[str, Any] | None:

@@ -32,14 +32,17 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(evidence.runs(folder), [Run("t1", "j", 42, 7), Run("t1", "j", 43)])
 
     def test_spools(self) -> None:
-        """Of a spool is known how much of its output is what the job prints."""
+        """Of each job there was, it is known how much of its output is what it prints."""
         state = Path(self.mktemp())
         for name in ("good", "bad"):
             folder = state / "jobs" / name
             folder.mkdir(parents=True)
-            (folder / "job.json").write_text("{}")
+            (folder / "lock").write_text("42 1000")
             (folder / "exit.json").write_text('{"state": "lost"}')
             (folder / "stdout").write_bytes(job.output(1, 3))
+        refused = state / "jobs" / "refused"
+        refused.mkdir()
+        (refused / "lock").touch()
         bad, good = evidence.spools({"w1": state}, {"good": (1, 4), "bad": (2, 3)})
         self.assertEqual(
             (good.job, good.worker, good.exit, good.size, good.good), ("good", "w1", {"state": "lost"}, 192, 192)
