@@ -1,0 +1,87 @@
+"""Jobs that wait, and requests sent again, with real daemons one of which is killed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from twisted.internet.threads import deferToThread
+
+from tests.system.api import Api
+from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
+
+#: Runs until a file is there.
+UNTIL = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]):\n time.sleep(0.05)"
+
+#: Notes that it ran, and fails.
+NOTE = "import sys\nopen(sys.argv[1], 'a').write(sys.argv[2])\nsys.exit(3)"
+
+
+def python(code: str, *args: object) -> dict[str, Any]:
+    return {"command": sys.executable, "args": ["-c", code, *map(str, args)]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
+    """Jobs that wait when the scheduler is killed run in their order once there is a slot, each once."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    scheduler.keep_ports()
+    config = worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")
+    daemons("worker", config).start()
+    api = Api(scheduler)
+    await api.online()
+    gate, notes = tmp_path / "gate", tmp_path / "notes"
+    first = await api.submit(selector={}, **python(UNTIL, gate))
+    jobs = {
+        letter: await api.submit(selector={}, priority=priority, **python(NOTE, notes, letter))
+        for letter, priority in (("a", 0), ("b", 5), ("c", 0))
+    }
+    stopped = await api.submit(selector={}, **python(NOTE, notes, "d"))
+    status, document = await api.call("POST", f"/v1/jobs/{stopped}/stop")
+    assert (status, document["state"]) == (200, "stopped")
+    scheduler.kill(signal.SIGKILL)
+    scheduler.start()
+    queued = (await api.get("/v1/jobs?state=queued"))["jobs"]
+    assert {job["id"] for job in queued} == set(jobs.values())
+    gate.write_text("")
+    assert (await api.ended(first))["state"] == "succeeded"
+    for job in jobs.values():
+        await api.until(f"/v1/jobs/{job}", lambda document: document["state"] == "failed")
+    assert notes.read_text() == "bac"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_outlives_the_scheduler(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
+    """A request that is sent again after a crash runs nothing again, and gets the first answer."""
+    scheduler, _ = cluster
+    api = Api(scheduler)
+    await api.online()
+    body = {"worker": "w1", **python(NOTE, tmp_path / "notes", "x")}
+    key = {"Idempotency-Key": "8f14e45f"}
+    status, first = await api.call("POST", "/v1/jobs", body, **key)
+    assert status == 201
+    await api.ended(first["id"])
+    scheduler.kill(signal.SIGKILL)
+    scheduler.start()
+    assert await api.call("POST", "/v1/jobs", body, **key) == (201, first)
+    assert (await api.call("POST", "/v1/jobs", {**body, "priority": 1}, **key))[0] == 422
+    assert (tmp_path / "notes").read_text() == "x"
+
+
+@pytest_twisted.ensureDeferred
+async def test_retry(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
+    """A job that fails is run again as often as it says, each time as another job."""
+    api = Api(cluster[0])
+    await api.online()
+    notes = tmp_path / "notes"
+    first = await api.submit(**python(NOTE, notes, "x"), retry={"attempts": 2, "delay": "100ms"})
+    await deferToThread(wait_until, lambda: notes.exists() and notes.read_text() == "xxx", "three runs")
+    listed = await api.until("/v1/jobs?state=failed", lambda document: len(document["jobs"]) == 3)
+    last, middle, oldest = listed["jobs"]
+    assert (oldest["id"], middle["retry_of"], last["retry_of"]) == (first, first, middle["id"])
+    assert [job["retry"]["attempts"] for job in (oldest, middle, last)] == [2, 1, 0]
