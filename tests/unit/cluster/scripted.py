@@ -101,6 +101,10 @@ class ScriptedStore(MemoryStore):
         super().save(records)
         saved.callback(None)
 
+    def forget(self) -> None:
+        """What waits will never be durable."""
+        self._waiting.clear()
+
     def fail(self) -> None:
         """What waited longest could not be kept."""
         self._waiting.pop(0)[1].errback(StoreFailed("disk full"))

@@ -141,9 +141,11 @@ class RetryTests(ClusterTestCase):
         self.wall += 1
         self.begin()  # killed before the commit
         self.assertIsNone(self.following(job))
-        self.store.held = False
         self.end(job)
+        self.store.commit()
+        self.begin()  # killed right after
         following = self.next(job)
+        self.store.held = False
         self.end(job)
         self.begin()
         self.assertEqual(self.next(job), following)

@@ -52,6 +52,7 @@ class ClusterTestCase(SynchronousTestCase):
     def begin(self) -> None:
         """A scheduler on what the store holds; whatever ran before is as if killed."""
         self.clock = Clock()
+        self.store.forget()
         self.client = ScriptedClient()
         self.ledger = Ledger(self.clock, lambda: self.wall, self.store)
         self.ledger.load()
