@@ -174,34 +174,28 @@ class Load:
             self._closed.wait(random.uniform(0.5, 1.5) * self.mix.starters / self.mix.rate)
 
     def ticket(
-        self, random: Random, ticket: str, seconds: float | None = None, worker: str | None = None
+        self,
+        random: Random,
+        ticket: str,
+        seconds: float | None = None,
+        worker: str | None = None,
+        waits: bool | None = None,
     ) -> str | None:
-        """Ask for a job, once or, with a key, until that is settled; its id where it was answered."""
+        """Ask for a job, once or, with a key, until that is settled; its id where it was answered.
+
+        What is ``None`` is as the mix has it. ``waits``: until the worker can be reached.
+        """
         mix = self.mix
         seconds = random.uniform(mix.shortest, mix.longest) if seconds is None else seconds
         lines = max(1, int(seconds * random.choice((10, 20, 40))))
         seed = random.getrandbits(30)
-        argv = [
-            "-I",
-            "-S",
-            load_job.__file__,
-            str(self.evidence / ticket),
-            str(seed),
-            str(lines),
-            f"{seconds / lines:f}",
-        ]
+        file, pause = str(self.evidence / ticket), f"{seconds / lines:f}"
+        argv = [sys.executable, "-I", "-S", load_job.__file__, file, str(seed), str(lines), pause]
         if worker is None and random.random() < mix.named:
             worker = random.choice(mix.workers)
+        waits = random.random() < mix.waiting if waits is None else waits
+        path, body = self._request(ticket, argv, worker, waits, classic=random.random() < mix.classic)
         key = f"{ticket}-{seed}" if random.random() < mix.keys else None
-        where: dict[str, Any] = {"selector": {}} if worker is None else {"worker": worker}
-        path = "/v1/jobs"
-        body: dict[str, Any] = {"command": sys.executable, "args": argv, **where}
-        if worker is not None and random.random() < mix.classic:
-            script = self.folder / "scripts" / f"{ticket}.sh"
-            script.write_text(f"exec {shlex.join([sys.executable, *argv])}\n")
-            path, body = "/start", {"worker_id": worker, "command": "sh", "path": str(script)}
-        elif worker is not None and random.random() < mix.waiting:
-            body["queue_timeout"] = _QUEUED
         stop_at = time.monotonic() + random.uniform(0.0, seconds) if random.random() < mix.stops else None
         followed = random.random() < mix.followed
         deadline = time.monotonic() + _KEY_PATIENCE
@@ -212,15 +206,27 @@ class Load:
                 if followed:
                     self._to_follow.put(job)
                 return job
-            if key is not None and status == 501:  # keys are not kept yet
-                key = None
-                continue
             if key is None or not (status is None or status in _AGAIN) or time.monotonic() > deadline:
                 return None
             self._closed.wait(random.uniform(0.1, 0.5))
 
+    def _request(
+        self, ticket: str, argv: list[str], worker: str | None, waits: bool, classic: bool
+    ) -> tuple[str, dict[str, Any]]:
+        """Path and body."""
+        body = {"command": argv[0], "args": argv[1:]}
+        if worker is None:
+            return "/v1/jobs", {**body, "selector": {}}
+        if waits:
+            return "/v1/jobs", {**body, "worker": worker, "queue_timeout": _QUEUED}
+        if not classic:
+            return "/v1/jobs", {**body, "worker": worker}
+        script = self.folder / "scripts" / f"{ticket}.sh"
+        script.write_text(f"exec {shlex.join(argv)}\n")
+        return "/start", {"worker_id": worker, "command": "sh", "path": str(script)}
+
     def _ask(
-        self, path: str, body: object, ticket: str, key: str | None, seed: int, lines: int
+        self, path: str, body: dict[str, Any], ticket: str, key: str | None, seed: int, lines: int
     ) -> tuple[int | None, str | None]:
         """One request; its status and the job's id, where it was answered so far."""
         began = time.monotonic()
@@ -234,7 +240,13 @@ class Load:
         if status is not None and status >= 400:
             error = answer.get("error")
         job = (answer.get("id") or answer.get("job_id")) if isinstance(answer, dict) else None
-        fields = {"ticket": ticket, "key": key, "seed": seed, "lines": lines, "worker": body.get("worker")}
+        fields = {
+            "ticket": ticket,
+            "key": key,
+            "seed": seed,
+            "lines": lines,
+            "worker": body.get("worker", body.get("worker_id")),
+        }
         self.history.add("start", began, status=status, job=job, error=error, **fields)
         if status in (200, 201, 202) and "state" in answer and key is None:  # a replayed answer is of then, not of now
             self.history.see(answer, began, "start")

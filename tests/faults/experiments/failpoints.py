@@ -82,11 +82,19 @@ class Experiment:
             time.sleep(2.0)
             return True
         if point == "worker.before-exit-rename":  # only of a job whose shim is gone
-            for _ in range(3):
-                ran = one_live(run, target)
-                if shim := shim_of(ran):
-                    run.fault("kill -9 shim", jobs=(ran.job,))
+            ran = one_live(run, target)
+            if shim := shim_of(ran):
+                run.fault("kill -9 shim", jobs=(ran.job,))
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(shim, signal.SIGKILL)
+        if point == "scheduler.after-dequeue-commit":  # only of jobs that wait for a worker
+            worker = run.cluster.workers[0]
+            worker.kill()
+            states = run.cluster.api.worker_states
+            wait_until(lambda: states().get(worker.name) == "unreachable", f"{worker.name} is unreachable")
+            for count in range(4):
+                run.load.ticket(run.random, f"waits{run.figures.rounds}-{count}", 0.2, worker.name, waits=True)
+            worker.start()
         try:
             wait_until(lambda: not target.alive(), point, PASSED)
         except Broken:
