@@ -237,6 +237,8 @@ class Starts:
             return await self._not_sent(worker, job, failure)
         failpoints.hit("scheduler.after-dequeue-commit")
         current = self._registry.job(job.id)
+        if current.state.final:
+            return current  # its end was being saved when it was chosen
         if current.stop_requested_at is not None:
             return await self._conclude(lifecycle.withdrawn(current, self._ledger.now()))
         return await self._call(worker, job)

@@ -439,6 +439,17 @@ class LeavingTests(QueueTestCase):
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
         self.assertEqual(self.client.calls, [])
 
+    def test_ends_while_a_slot_frees(self) -> None:
+        """A job whose end is being saved is not started any more."""
+        job = self.queued()
+        self.store.held = True
+        self.clock.advance(HOUR)
+        self.change(a_worker(slots=2))
+        for _ in range(3):
+            self.store.commit()
+        self.assertIs(self.state(job), JobState.FAILED)
+        self.assertEqual(self.client.calls, [])
+
     def test_forgotten_worker(self) -> None:
         """A job for a worker that is forgotten has failed; one for another of that name goes on waiting."""
         self.end(self.first)
