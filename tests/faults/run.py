@@ -174,6 +174,7 @@ class Run:
             cluster.end()
 
     def note(self, text: str) -> None:
-        """Something worth telling once."""
+        """Something worth telling once; where this run keeps its files is not."""
+        text = text.replace(str(self.folder), "...")
         if text not in self.figures.notes:
             self.figures.notes.append(text)

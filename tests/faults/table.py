@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from tests.faults.run import Figures
 
@@ -55,4 +56,4 @@ def _times(figures: Figures) -> tuple[str, ...]:
 def _spread(times: Sequence[float]) -> str:
     if not times:
         return ""
-    return f"{sorted(times)[len(times) // 2]:.2g} / {max(times):.2g}"
+    return f"{median(times):.2g} / {max(times):.2g}"
