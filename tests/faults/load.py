@@ -146,12 +146,17 @@ class Load:
         while self._in_flight and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def close(self) -> None:
-        """End all threads, after the readers have come to the end of what they read."""
-        self.pause()
+    def give_up(self) -> None:
+        """Do nothing new; the threads end when they can."""
+        self.hold()
         self._closed.set()
         for _ in self._threads:
             self._to_follow.put(None)
+
+    def close(self) -> None:
+        """End all threads, after the readers have come to the end of what they read."""
+        self.pause()
+        self.give_up()
         for thread in self._threads:
             thread.join(150)
         if self._errors:

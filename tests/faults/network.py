@@ -51,11 +51,10 @@ class Link:
 @contextlib.contextmanager
 def link() -> Iterator[Link]:
     """One that is up; gone at the end."""
-    number = os.getpid() % 16384
-    block = f"10.{200 + number // 4096}.{number // 16 % 256}.{number % 16 * 16}".rpartition(".")
-    base = int(block[2])
+    base = os.getpid() % 16384 * 4  # four addresses each
+    near, far = (f"10.213.{base >> 8}.{(base & 255) + host}" for host in (1, 2))
     name = f"schf{os.getpid()}"
-    made = Link(name, f"{name}a", f"{name}b", f"{block[0]}.{base + 1}", f"{block[0]}.{base + 2}")
+    made = Link(name, f"{name}a", f"{name}b", near, far)
     _ip("netns", "add", name)
     try:
         _ip("link", "add", made.near, "type", "veth", "peer", "name", made.far, "netns", name)

@@ -70,7 +70,7 @@ class Run:
         self.cluster: Cluster
         self.load: Load
         self.agreement: Agreement
-        self._clusters: list[Cluster] = []
+        self._used: list[tuple[Cluster, Load]] = []
 
     def start(self, workers: int = 2, mix: Mix = USUAL) -> None:
         """A cluster whose workers are online, and its load, paused."""
@@ -80,9 +80,9 @@ class Run:
     def use(self, cluster: Cluster, mix: Mix = USUAL) -> None:
         """A cluster that is not started, and its load, paused."""
         self.cluster = cluster
-        self._clusters.append(cluster)
         self.agreement = Agreement(cluster, self.history)
         self.load = Load(cluster.api, self.history, self.folder, Random(self.random.random()), mix)
+        self._used.append((cluster, self.load))
         self.load.start()
 
     # faults
@@ -169,8 +169,9 @@ class Run:
         self.figures.duplicated = len({job for promise, job in broken if promise == "P2"})
 
     def end(self) -> None:
-        """End the daemons."""
-        for cluster in self._clusters:
+        """End the daemons and, if there was no verdict, the load."""
+        for cluster, load in self._used:
+            load.give_up()
             cluster.end()
 
     def note(self, text: str) -> None:
