@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from attrs import field, frozen
 from twisted.web.server import Request
@@ -37,7 +38,8 @@ def problem_answer(problem: Problem) -> Answer:
 
 def prepare(request: Request, answer: Answer) -> bytes:
     """Set status and headers; the body is returned, to be written."""
-    request.setResponseCode(answer.status)
+    # Twisted has no words for some of them, such as 422.
+    request.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode("ascii"))
     if answer.content_type is not None:
         request.setHeader("Content-Type", answer.content_type)
     if answer.status != 204:

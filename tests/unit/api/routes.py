@@ -52,6 +52,7 @@ class Reply:
     """A response as its client sees it."""
 
     status: int
+    phrase: str
     headers: dict[str, str]
     body: bytes
 
@@ -86,7 +87,7 @@ class RouteScenarios:
         found = await reply
         self.assertEqual(found.status, status, found.body)
         self.assertEqual(found.headers["content-type"], "application/problem+json")
-        self.assertEqual(found.json()["status"], status)
+        self.assertEqual((found.json()["status"], found.json()["title"]), (status, found.phrase))
         self.assertIn(text, found.json()["error"])
         return found
 
