@@ -104,12 +104,16 @@ def problem_of(failure: Failure) -> Problem:
     if isinstance(error, ProblemError):
         return error.problem
     if isinstance(error, SchedulerError) and type(error) in STATUS:
-        return Problem(STATUS[type(error)], str(error), _headers(error), _members(error))
+        return Problem(STATUS[type(error)], _detail(error), _headers(error), _members(error))
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return _routing(error)
     incident = uuid.uuid4().hex
     _log.failure("incident {incident}", failure=failure, incident=incident)
     return Problem(500, f"internal error; the log has more under {incident}", members={"incident": incident})
+
+
+def _detail(error: SchedulerError) -> str:
+    return f"the store fails: {error}" if isinstance(error, StoreFailed) else str(error)
 
 
 def _headers(error: SchedulerError) -> dict[str, str]:

@@ -18,6 +18,7 @@ from scheduler.errors import (
     OffsetBeyondEnd,
     SchedulerError,
     StartUnanswered,
+    StoreFailed,
 )
 
 
@@ -45,6 +46,11 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(problem_of(Failure(StartUnanswered("w", "j1"))).members, {"job_id": "j1"})
         self.assertEqual(problem_of(Failure(DeadlineExceeded("start", 10, "j2"))).members, {"job_id": "j2"})
         self.assertEqual(problem_of(Failure(DeadlineExceeded("query", 10))).members, {})
+
+    def test_store(self) -> None:
+        """What fails is named: by itself the database's complaint could be about anything."""
+        problem = problem_of(Failure(StoreFailed("database or disk is full")))
+        self.assertEqual((problem.status, problem.detail), (503, "the store fails: database or disk is full"))
 
     def test_size(self) -> None:
         """Past the end, the size is told as for a range."""
