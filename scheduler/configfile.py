@@ -257,16 +257,24 @@ def without_password(url: str) -> str:
     return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
 
 
+def database_url(value: Any, folder: Path) -> str | None:
+    """``memory:``, a PostgreSQL database, or ``sqlite:///`` with an absolute path, in ``folder`` if it was not."""
+    url = value if isinstance(value, str) and not _CONTROL.search(value) else ""
+    if url == "memory:" or re.fullmatch(r"postgresql\+psycopg://[^/]*/[^/?]+(\?.*)?", url):
+        return url
+    path = url.removeprefix("sqlite:///")
+    if path not in ("", url) and not path.endswith("/") and "?" not in path:
+        return f"sqlite:///{os.path.abspath(os.path.join(folder, path))}"
+    return None
+
+
 def store_url(state_dir: Path) -> Callable[[Table, Any], str]:
-    """Where to keep what is known: ``memory:``, ``sqlite:///`` with an absolute path, or a PostgreSQL database."""
+    """Where to keep what is known, a URL of one of these kinds."""
 
     def check(_: Table, value: Any) -> str:
-        url = value if isinstance(value, str) and not _CONTROL.search(value) else ""
-        if url == "memory:" or re.fullmatch(r"postgresql\+psycopg://[^/]*/[^/?]+(\?.*)?", url):
+        url = database_url(value, state_dir)
+        if url is not None:
             return url
-        path = url.removeprefix("sqlite:///")
-        if path not in ("", url) and not path.endswith("/") and "?" not in path:
-            return f"sqlite:///{os.path.abspath(os.path.join(state_dir, path))}"
         raise Unfit(
             'must be "sqlite:///FILE", in state_dir if it is not absolute (sqlite:////var/...), '
             'or "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE", or "memory:" to keep nothing',

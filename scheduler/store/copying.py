@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from scheduler.configfile import database_url
 from scheduler.errors import Invalid, StoreFailed
 from scheduler.interfaces import Loaded
 from scheduler.store.database import prepare
@@ -19,9 +21,14 @@ from scheduler.store.sql import Writer
 #: Jobs written in one transaction.
 AT_ONCE = 1000
 
+_FILE = "sqlite:///"
+
 
 def copy(source: str, target: str) -> Loaded:
     """What was copied; ``Invalid``, ``StoreFailed``."""
+    source, target = _checked("FROM", source), _checked("TO", target)
+    if source.startswith(_FILE) and not Path(source.removeprefix(_FILE)).is_file():
+        raise Invalid("FROM", f"must be there: {source.removeprefix(_FILE)} is not, or is no file")
     with _opened("FROM", source) as reader, _opened("TO", target) as writer:
         held = reader.load_thd()
         if writer.load_thd() != Loaded():
@@ -30,6 +37,15 @@ def copy(source: str, target: str) -> Loaded:
             writer.write_thd(held.jobs[first : first + AT_ONCE], False)
         writer.write_thd([*held.workers, *held.keys], False)
     return held
+
+
+def _checked(which: str, url: str) -> str:
+    known = database_url(url, Path.cwd())
+    if known is None:
+        raise Invalid(
+            which, 'must be "sqlite:////FILE", the path absolute, or "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"'
+        )
+    return known
 
 
 @contextmanager

@@ -67,3 +67,13 @@ class CopyTests(SynchronousTestCase):
         refused = self.assertRaises(SystemExit, main, [self.source, self.new_file()])
         self.assertIn("FROM: is in use by a running scheduler", str(refused))
         self.assertEqual(self.assertRaises(Invalid, copy, "memory:", target).field, "FROM")
+
+    def test_mistyped(self) -> None:
+        """A source that is not there is not made, and what is no database is told so, in one line."""
+        absent = self.new_file()
+        refused = self.assertRaises(SystemExit, main, [absent, self.new_file()])
+        self.assertIn("FROM: must be there", str(refused))
+        self.assertFalse(Path(absent.removeprefix("sqlite:///")).exists())
+        for wrong in ("nonsense", "mysql://host/db", "sqlite://", "postgresql+psycopg://"):
+            refused = self.assertRaises(SystemExit, main, [self.source, wrong])
+            self.assertIn('TO: must be "sqlite:////FILE"', str(refused))
