@@ -169,6 +169,14 @@ def text(_: Table, value: Any) -> str:
     return value
 
 
+def command(table: Table, value: Any) -> str:
+    """A pattern of commands: of names, or of absolute paths."""
+    pattern = text(table, value)
+    if "/" in pattern and not pattern.startswith("/"):
+        raise Unfit("must be names of commands or absolute paths")
+    return pattern
+
+
 def one_of(*choices: str) -> Callable[[Table, Any], str]:
     """One of a few strings."""
 

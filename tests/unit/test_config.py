@@ -437,6 +437,7 @@ class MistakeTests(ConfigCase):
             '[worker.labels]\na.b = "x"': "[worker.labels] a = {...}: must be a string",
             '[worker]\nallowed_commands = "*"': "must be a list",
             '[worker]\nallowed_commands = ["a\\u0000"]': "none of them a control character",
+            '[worker]\nallowed_commands = ["ls", "bin/x"]': "must be names of commands or absolute paths",
             '[worker]\nscripts_dir = ["x"]': "must be a string",
             '[worker]\nkeep_spool = "0s"': "from 1s to 3650d",
             '[worker]\nspool_max = "110%"': "must be a percentage like 10%, a number of bytes, or a size like 100MB",
