@@ -28,7 +28,7 @@ SOURCES = (
     "scheduler",
     "proto",
 )
-FOLDERS = ("twisted_plugins", "etc", "docs", "examples", "tests")
+FOLDERS = ("twisted_plugins", "etc", "docs", "examples", "benchmarks", "changelog.d", "tests")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_sdist(built: Path) -> None:
             "scheduler/pb/__init__.py",
         ),
         *("etc/scheduler.toml", "etc/worker.toml", "etc/systemd/scheduler.service", "LICENSE", "Makefile", "tox.ini"),
-        *("docs/configuration.md", "examples/demo.py", "tests/system/test_packaging.py"),
+        *("docs/configuration.md", "examples/demo.py", "benchmarks/__main__.py", "tests/system/test_packaging.py"),
     } <= names
     assert [name for name in names if "_pb2" in name or name.endswith(".pyc")] == []
 
