@@ -45,7 +45,8 @@ def main() -> int:
     took = f"{time.monotonic() - began:.0f} s; violations in {len(failed)} of {len(done)} experiments"
     print(f"\n{figures}\n\n{took}")
     if options.record is not None:
-        python = f"{os.cpu_count()} cores, Linux {'.'.join(platform.release().split('.')[:2])}, Python {platform.python_version()}"
+        kernel = ".".join(platform.release().split(".")[:2])
+        python = f"{os.cpu_count()} cores, Linux {kernel}, Python {platform.python_version()}"
         settings = f"Seed {options.seed}, scale {options.scale:g}, {python}, {date.today()}; {took}."
         table.record(options.record, f"{settings}\n\n{figures}")
     if not failed and not options.keep:
