@@ -3,11 +3,12 @@
 ::
 
     api            -> IScheduler      <- cluster.service
-    rpc (scheduler)-> IMembership     <- cluster.service
+    rpc (scheduler)-> IMembership     <- cluster.membership
     cluster        -> IWorkerClient   <- rpc.worker_client
     cluster        -> IStore          <- store.*
     rpc (worker)   -> IJobRunner      <- worker.jobs
     worker         -> ISchedulerClient<- rpc.scheduler_client
+    worker         -> IJobs           <- worker.jobs
 
 All methods are called on the reactor thread unless their name ends in ``_thd``:
 those run in a pool thread, touch nothing the reactor owns and return frozen
@@ -105,8 +106,8 @@ class IOutputReader(Interface):
         """The next bytes; waits, without limit, until there are any or the stream ends.
 
         One call at a time. A chunk with ``end`` is the last, possibly empty. Waits
-        through restarts of the worker; fails with ``Unsupported``, ``NotFound``, or
-        ``Unavailable`` when the rest can't be had (the job is lost with its output).
+        through restarts of the worker; fails with ``Unsupported``, ``NotFound``, ``OutputPruned``,
+        or ``Unavailable`` when the rest can't be had (the job is lost with its output).
         Cancelling the Deferred closes the reader.
         """
 
@@ -120,9 +121,11 @@ class IScheduler(Interface):
     def submit(spec: JobSpec, target: Target, terms: Terms = AT_ONCE, key: RequestKey | None = None) -> Deferred[Job]:
         """Start a job; fires once its worker has answered, with a job that is running or already final.
 
+        Where no worker can take it now, and ``terms`` let it wait, it fires once the job is ``queued``.
+
         Errors: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``,
-        ``Unreachable`` (nothing was started, no job exists), ``StartUnanswered`` (the job exists,
-        unknown), ``Unsupported`` (a worker of the fixed part and a spec beyond it), ``Busy``,
+        ``Unreachable`` (nothing was started, no job exists), ``QueueFull``, ``StartUnanswered`` (the job
+        exists, unknown), ``Unsupported`` (a worker of the fixed part and a spec beyond it), ``Busy``,
         ``StoreFailed``, ``ShuttingDown``. Cancelling undoes nothing: the job goes on.
 
         A request with a ``key`` is carried out once. Sent again it is answered as the first time:
@@ -176,7 +179,10 @@ class IScheduler(Interface):
         """Undo ``drain``; ``NotFound``."""
 
     def forget(name: str) -> Deferred[None]:
-        """Drop a worker; its unfinished jobs are ``lost``. ``Conflict`` while it is online; ``NotFound``."""
+        """Drop a worker; its unfinished jobs are ``lost``, those queued for it have ``failed``.
+
+        ``Conflict`` while it is online; ``NotFound``.
+        """
 
     def open_output(job_id: str, stream: Stream, offset: int) -> IOutputReader:
         """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``."""
@@ -184,7 +190,8 @@ class IScheduler(Interface):
     def read_output(job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         """At most ``size`` bytes of what is there now, perhaps fewer; ``size`` 0 asks for the length alone.
 
-        ``OffsetBeyondEnd``, ``NotFound``, ``Unsupported``, ``Unreachable``, ``Busy``, ``DeadlineExceeded``.
+        ``OffsetBeyondEnd``, ``OutputPruned``, ``NotFound``, ``Unsupported``, ``Unreachable``, ``Busy``,
+        ``DeadlineExceeded``.
         """
 
     def readiness() -> Readiness:
@@ -251,7 +258,7 @@ class IWorkerClient(Interface):
         """
 
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        """At most ``size`` bytes; 0 asks for the length alone. ``NotFound``, ``OffsetBeyondEnd``."""
+        """At most ``size`` bytes; 0 asks for the length alone. ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``."""
 
     def stream_output(worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver) -> IOutputStream:
         """Call ``deliver`` on the reactor thread with each chunk from ``offset`` on, until the end.
@@ -324,7 +331,10 @@ class IJobRunner(Interface):
         """
 
     def read_output_thd(job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
-        """What the spool holds now, at most ``size`` bytes; 0: the length alone. ``NotFound``, ``OffsetBeyondEnd``."""
+        """What the spool holds now, at most ``size`` bytes; 0: the length alone.
+
+        ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``.
+        """
 
     def watch_output(job_id: str, stream: Stream, notify: Callable[[], None]) -> Callable[[], None]:
         """Call ``notify`` whenever the stream may have grown or ended; returns a function that ends that.
