@@ -260,8 +260,10 @@ class Queue(Service):
         job_id = self._waiting.first(worker, has_slot(worker, self._registry.load(worker_id)))
         if job_id is None:
             return False
+        job = self._registry.job(job_id)
+        self._leave(job)  # at once: a job whose end is being saved does not become "starting", and would stay the first
         self._under_way[worker_id] += 1
-        self._starts.dispatch_to(worker, self._registry.job(job_id)).addCallback(self._started, worker_id)
+        self._starts.dispatch_to(worker, job).addCallback(self._started, worker_id, job_id)
         return True
 
     def _takes_work(self, worker: Worker) -> bool:
@@ -272,9 +274,12 @@ class Queue(Service):
             and not self._starts.let_alone(worker)
         )
 
-    def _started(self, _: None, worker_id: str) -> None:
+    def _started(self, _: None, worker_id: str, job_id: str) -> None:
         self._under_way[worker_id] -= 1
         self._under_way += Counter()  # drops what is zero
+        job = self._registry.find_job(job_id)
+        if self.running and job is not None and job.state is JobState.QUEUED:
+            self._enter(job)  # its end was being saved meanwhile, and could not be
         if self._worth_a_look:
             self._wake()  # those there was no room for
         self._consider(worker_id)

@@ -95,6 +95,11 @@ class ScriptedStore(MemoryStore):
         self._waiting.append((list(records), saved))
         return saved
 
+    @property
+    def waits(self) -> int:
+        """How many saves have not been decided."""
+        return len(self._waiting)
+
     def commit(self) -> None:
         """What waited longest is durable."""
         records, saved = self._waiting.pop(0)

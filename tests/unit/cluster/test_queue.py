@@ -450,6 +450,30 @@ class LeavingTests(QueueTestCase):
         self.assertIs(self.state(job), JobState.FAILED)
         self.assertEqual(self.client.calls, [])
 
+    def test_stopped_while_a_slot_frees(self) -> None:
+        """A stop that is being saved when a worker is free takes no start from those behind, saved or not."""
+        for saved in (True, False):
+            self.setUp()
+            job, behind = self.queued(), self.queued()
+            self.store.held = True
+            answer = self.cluster.stop(job.id)
+            self.ledger.note_worker(a_worker(slots=9))
+            self.clock.advance(0)
+            while self.store.waits:
+                self.store.commit() if saved else self.store.fail()
+            self.store.held = False
+            self.clock.pump([LOOK] * 5)
+            if saved:
+                self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
+            else:
+                self.failureResultOf(answer, StoreFailed)
+                self.assertEqual(self.taken().id, job.id)
+            self.assertEqual(self.taken().id, behind.id)
+            self.change(a_worker(state=WorkerState.UNREACHABLE))
+            more = [self.queued(W1).id for _ in range(3)]
+            self.change(a_worker(slots=9))
+            self.assertEqual([call.args[0].id for call in self.client.calls], more)
+
     def test_forgotten_worker(self) -> None:
         """A job for a worker that is forgotten has failed; one for another of that name goes on waiting."""
         self.end(self.first)
