@@ -53,15 +53,20 @@ class Pulse:
 
 def judge(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> WorkerState:
     """The state that follows from the signs; ``heartbeats`` tells whether the worker sends any."""
-    sign = pulse.heard if heartbeats else pulse.answered
-    alive = sign is not None and now - sign <= lease
     callable_ = pulse.answered is not None and not pulse.failed
-    return WorkerState.ONLINE if alive and callable_ else WorkerState.UNREACHABLE
+    online = is_alive(pulse, heartbeats, now, lease) and callable_
+    return WorkerState.ONLINE if online else WorkerState.UNREACHABLE
+
+
+def is_alive(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
+    """Whether there was a sign of life within the lease."""
+    sign = pulse.heard if heartbeats else pulse.answered
+    return sign is not None and now - sign <= lease
 
 
 def wants_probe(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
     """Whether it is time to find out if calls to it succeed."""
-    silent = heartbeats and (pulse.heard is None or now - pulse.heard > lease)
+    silent = heartbeats and not is_alive(pulse, heartbeats, now, lease)
     if pulse.probing or silent:
         return False
     return pulse.failed or pulse.answered is None or now - pulse.answered >= lease / 2
@@ -99,11 +104,12 @@ class Liveness(Service):
 
     def heard(self, worker_id: str) -> None:
         """It called us."""
+        worker = self._ledger.registry.find_worker(worker_id)
+        if worker is None:
+            return
         pulse = self._pulse(worker_id)
         pulse.heard = self._now()
-        worker = self._ledger.registry.find_worker(worker_id)
-        if worker is not None:
-            self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
+        self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._settle(worker_id)
         if pulse.failed or pulse.answered is None:
             self._probe_now(worker_id)  # it is back: that calls succeed again is to be known soon
@@ -168,8 +174,10 @@ class Liveness(Service):
 
     def _probe_now(self, worker_id: str) -> None:
         worker = self._ledger.registry.find_worker(worker_id)
+        if worker is None:
+            return
         pulse = self._pulse(worker_id)
-        if worker is None or pulse.probing:
+        if pulse.probing:
             return
         pulse.probing = True
         pauses = self._pauses
@@ -203,6 +211,14 @@ class Liveness(Service):
             self._settle(worker.id)
             if wants_probe(self._pulse(worker.id), not worker.classic, now, self.lease):
                 self._probe_now(worker.id)
+        for worker_id in self._ledger.registry.busy():
+            self._doubt(worker_id, now)
+
+    def _doubt(self, worker_id: str, now: float) -> None:
+        """A worker that calls do not reach may report its jobs all the same: they run until it is silent, or gone."""
+        worker = self._ledger.registry.find_worker(worker_id)
+        if worker is None or not is_alive(self._pulse(worker_id), not worker.classic, now, self.lease):
+            self._lose_sight(worker_id)
 
     def _settle(self, worker_id: str) -> None:
         """Make the worker's state, and its jobs', what the signs say."""
@@ -217,9 +233,15 @@ class Liveness(Service):
         )
         self._ledger.note_worker(evolve(worker, state=state))
         if state is WorkerState.UNREACHABLE:
-            now = self._ledger.now()
-            why = f"worker {worker.name!r} can't be reached"
-            # One that is starting is left to the answer of its start.
-            unfinished = self._ledger.registry.unfinished(worker_id)
-            running = [job for job in unfinished if job.state is JobState.RUNNING]
-            self._ledger.update_jobs(lifecycle.unknown(job, why, now) for job in running).addErrback(lambda _: None)
+            self._lose_sight(worker_id)
+
+    def _lose_sight(self, worker_id: str) -> None:
+        """Nobody can say any more that its jobs run. One that is starting is left to the answer of its start."""
+        now = self._ledger.now()
+        unknown = [
+            lifecycle.unknown(job, f"worker {job.worker_name!r} can't be reached", now)
+            for job in self._ledger.registry.unfinished(worker_id)
+            if job.state is JobState.RUNNING
+        ]
+        if unknown:
+            self._ledger.update_jobs(unknown).addErrback(lambda _: None)

@@ -118,6 +118,10 @@ class Registry:
         """The worker's jobs that have not ended there, orphans among them, oldest first; ``None``: those queued."""
         return self._oldest_first(self._unfinished.get(worker_id, ()))
 
+    def busy(self) -> list[str]:
+        """Ids of the workers, known or not, with jobs that have not ended there."""
+        return [worker_id for worker_id in self._unfinished if worker_id is not None]
+
     def stopping(self, worker_id: str) -> list[Job]:
         """Those of them that were asked to stop, oldest first."""
         return self._oldest_first(self._stopping.get(worker_id, ()))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -96,6 +96,31 @@ class LivenessTests(SynchronousTestCase):
             self.assertIs(self.state(), UNREACHABLE)
             self.clock.advance(LEASE / 6)
         self.assertTrue(self.probes)
+
+    def test_what_it_calls_about_runs_until_it_is_silent(self) -> None:
+        """A job that a worker lists which can't be called itself runs, and is unknown a lease after the last sign."""
+        self.liveness.registered("w-1")
+        self.probes.pop().errback(Unreachable("w-1"))
+        self.ledger.update_job(a_job())
+        for _ in range(6):
+            self.clock.advance(LEASE / 6)
+            self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+        self.clock.advance(LEASE / 6)
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
+
+    def test_a_job_of_nobody(self) -> None:
+        """A job that turns out to run on a worker that has gone meanwhile is unknown at the next look."""
+        self.ledger.update_job(a_job(worker_id="w-gone"))
+        self.clock.advance(LEASE / 6)
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
+
+    def test_nothing_is_kept_of_one_that_has_gone(self) -> None:
+        """What becomes of calls to a worker that was removed leaves nothing behind."""
+        self.ledger.remove_worker("w-1")
+        self.liveness.forget("w-1")
+        self.liveness.heard("w-1")
+        self.failureResultOf(self.liveness.observe("w-1", fail(Unreachable("w-1"))), Unreachable)
+        self.assertEqual((self.liveness._pulses, self.probes), ({}, []))
 
     def test_silence(self) -> None:
         """A lease without a heartbeat makes a worker unreachable, and its running jobs unknown since then."""
