@@ -25,6 +25,7 @@ from scheduler.model import (
     NAME_PATTERN,
     Heartbeat,
     HeartbeatAnswer,
+    JobState,
     Registered,
     Registration,
     Worker,
@@ -108,11 +109,11 @@ class Membership:
             raise NotFound("worker", worker_id)
         why = f"worker {worker.name!r} deregistered"
         now = self._ledger.now()
-        unfinished = self._ledger.registry.unfinished(worker_id)
+        # One that is starting is left to the answer of its start.
+        unfinished = [job for job in self._ledger.registry.unfinished(worker_id) if job.state is not JobState.STARTING]
         jobs_saved = self._ledger.update_jobs([lifecycle.unknown(job, why, now) for job in unfinished])
-        worker_saved = self._remove(worker)
-        await jobs_saved
-        await worker_saved
+        jobs_saved.addErrback(lambda _: None)  # what is saved after them fails then, too
+        await self._remove(worker)
 
     async def remove(self, worker: Worker, why: str) -> None:
         """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``."""

@@ -323,6 +323,23 @@ class StartingTests(QueueTestCase):
         self.assertEqual(self.client.calls[0].worker_id, "w-2")
         self.assertEqual(self.taken().id, job.id)
 
+    def test_a_worker_that_leaves_meanwhile(self) -> None:
+        """A start that never left because its worker deregistered makes the job wait, and fails nothing."""
+        self.end(self.first)
+        answer = self.submit()
+        first = self.client.take("start_job")
+        self.change(a_worker())
+        queued = self.submit(W1)
+        second = self.client.take("start_job")
+        self.successResultOf(self.membership.deregister("w-1"))
+        for call in (first, second):
+            call.answer.errback(Unreachable("w-1"))
+        for job in (self.successResultOf(answer), self.successResultOf(queued)):
+            self.assertEqual((job.state, self.state(job)), (JobState.QUEUED, JobState.QUEUED))
+        self.change(a_worker())
+        self.clock.pump([LOOK] * 4)
+        self.assertEqual(len(self.client.calls), 2)
+
     def test_a_direct_start_that_never_left(self) -> None:
         """A job that may wait does so then, and is no error; where it may not it is one, and no job."""
         self.end(self.first)
