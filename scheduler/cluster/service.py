@@ -161,6 +161,8 @@ class Cluster:
         if starting is not None:
             await starting
             job = self._registry.job(job.id)
+            if job.state is JobState.QUEUED or self._starts.under_way(job.id):
+                return job  # that start never left: to ask would seal the id against the next
         if not job.state.final:
             await self._reconciler.ask(worker, job)
         return self._registry.job(job.id)

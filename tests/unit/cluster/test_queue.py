@@ -524,6 +524,15 @@ class LeavingTests(QueueTestCase):
             self.assertIn(job, self.cluster.jobs(which, 10, None).jobs)
         self.assertEqual(self.cluster.readiness().reasons, ())
 
+    def test_query_of_a_start_that_never_left(self) -> None:
+        """Who asks while a job is starting, which then waits again, is told so; its worker is asked nothing."""
+        job = self.queued()
+        self.end(self.first)
+        answer = self.cluster.query("w-1", job.id)
+        self.client.take("start_job").answer.errback(Busy("calls", 4))
+        self.assertIs(self.successResultOf(answer).state, JobState.QUEUED)
+        self.assertEqual(self.client.calls, [])
+
 
 class RestartTests(QueueTestCase):
     def restart(self, after: float) -> None:
