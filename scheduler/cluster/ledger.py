@@ -142,7 +142,7 @@ class Ledger:
             if job.id not in self._ending:
                 self._put(job)
         changed_keys = [key for key in (key.trimmed() for key in keys) if self.registry.find_key(key.key) != key]
-        for key in changed_keys:
+        for key in changed_keys if not decided else ():
             self.registry.put_key(key)
         removed = [
             record
@@ -158,6 +158,9 @@ class Ledger:
             for job in following:
                 if shown and job.retry_of is not None and self.registry.find_job(job.retry_of) is not None:
                     self._put(job)
+            for key in changed_keys if decided and shown else ():
+                if self.registry.find_job(key.job_id) is not None:
+                    self.registry.put_key(key)
             return result
 
         return self._saving.save([*changed, *following, *changed_keys, *removed]).addBoth(settle)

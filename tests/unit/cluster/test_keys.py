@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from scheduler.errors import KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
+from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.interfaces import RequestKey
 from scheduler.model import AT_ONCE, Job, JobState, JobStatus
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
@@ -82,6 +82,15 @@ class KeyTests(ClusterTestCase):
         self.assertEqual(self.failureResultOf(self.submit(), StartUnanswered).value.job_id, job_id)
         self.ledger.update_job(evolve(self.only_job(), state=JobState.RUNNING, unknown_since=None))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
+
+    def test_an_end_that_could_not_be_saved(self) -> None:
+        """An answer that could not be decided on is none: the same again is told what there is to say of the job."""
+        answer = self.submit()
+        self.store.held = True
+        self.client.take("start_job").answer.errback(Conflict("the id was used before"))
+        self.store.fail()
+        self.failureResultOf(answer, StoreFailed)
+        self.assertEqual(self.failureResultOf(self.submit(), StartUnanswered).value.job_id, self.only_job().id)
 
     def test_across_a_restart(self) -> None:
         """Key and answer are as durable as the job."""
