@@ -120,7 +120,9 @@ class Reconciler:
     async def _ask(self, worker: Worker, job: Job) -> None:
         unsure = lifecycle.unconfirmed(job) and not worker.classic
         if unsure and job.promised and job.stop_requested_at is None:
-            await self._starts.again(job)
+            await self._ledger.update_jobs([])  # that it went to this worker is durable, or it could go to another too
+            if self._registry.find_job(job.id) == job and not self._starts.under_way(job.id):
+                await self._starts.again(job)
             return
         now = self._ledger.now
         try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from scheduler.cluster import lifecycle
@@ -91,6 +92,20 @@ class ReconcileTests(MembershipTestCase):
         self.beat("w-1")
         self.client.take("start_job").answer.callback(running())
         self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_a_promised_job_is_not_sent_before_that_is_durable(self) -> None:
+        """Where a promised job went must be known after a crash, or it could be sent elsewhere too."""
+        job = a_job(state=JobState.QUEUED, worker_id=None, promised=True)
+        self.ledger.update_job(job)
+        self.store.held = True
+        self.ledger.update_job(evolve(job, state=JobState.STARTING, worker_id="w-1")).addErrback(lambda _: None)
+        self.store.fail()
+        self.beat("w-1")
+        self.assertEqual((self.client.calls, self.state()), ([], JobState.STARTING))
+        self.store.held = False
+        self.clock.advance(1)
+        self.beat("w-1")
+        self.client.take("start_job")
 
     def test_a_promised_job_that_ran(self) -> None:
         """A promised job whose id its worker has used up is lost, not sent for ever."""
