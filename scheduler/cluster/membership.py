@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from contextlib import suppress
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -87,7 +88,8 @@ class Membership:
             boot_id=registration.boot_id,
             version=registration.version or None,
         )
-        await self._ledger.update_worker(worker)
+        with suppress(StoreFailed):  # it is known all the same, and saved later; whoever forgets it is told again
+            await self._ledger.update_worker(worker)
         self._liveness.registered(worker_id)
         self._log.info(
             "worker {name} ({worker_id}) registered at {address}", name=name, worker_id=worker_id, address=address
@@ -136,7 +138,8 @@ class Membership:
             raise NotFound("worker", heartbeat.worker_id)
         if heartbeat.boot_id != worker.boot_id:
             worker = evolve(worker, boot_id=heartbeat.boot_id)
-            await self._ledger.update_worker(worker)
+            with suppress(StoreFailed):
+                await self._ledger.update_worker(worker)
         self._liveness.heard(worker.id)
         changed, describe = self._reconciler.listed(worker, heartbeat)
         told = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]

@@ -114,6 +114,22 @@ class RegisterTests(MembershipTestCase):
         """After a restart of the scheduler a worker keeps the id it brings."""
         self.assertEqual(self.register(worker_id="w-from-before").worker_id, "w-from-before")
 
+    def test_while_the_store_fails(self) -> None:
+        """A worker can register, come back and be rebooted though nothing can be saved: its jobs run on."""
+        worker_id = self.online()
+        self.store.held = True
+        self.ledger.update_worker(a_worker("w-9", address=f"{HOME}:39999")).addErrback(lambda _: None)
+        self.store.fail()
+        self.register(worker_id=worker_id)
+        self.client.take("probe").answer.callback(None)
+        self.successResultOf(self.membership.heartbeat(Heartbeat(worker_id, "another boot")))
+        self.assertEqual(self.ledger.registry.worker(worker_id).boot_id, "another boot")
+        other = self.online(address=f"{HOME}:30001")
+        self.store.held = False
+        self.clock.advance(1)
+        saved = {worker.id for worker in self.successResultOf(self.store.load()).workers}
+        self.assertEqual(saved, {worker_id, "w-9", other})
+
     def test_new_worker_at_a_known_address(self) -> None:
         """One without an id at a known address replaces the old entry, whose jobs are lost."""
         old = self.online(name="box")
