@@ -136,9 +136,10 @@ class Spools:
     def seal_thd(self, job_id: str) -> Found | None:
         """The job, if its spool is there; else its id is used up from now on. ``Unavailable``: it can't be told."""
         try:
-            found = self._find(job_id) if os.path.exists(self.spool(job_id).folder) else None
-            if found is not None:
-                return found
+            if os.path.exists(self.spool(job_id).folder):
+                found = self._find(job_id, tell=True)
+                if found is not None:
+                    return found
             self._used.add_thd([job_id], Use.SEALED)
         except OSError as error:
             raise Unavailable(f"job {job_id!r} can't be sealed: {os.strerror(error.errno or 0)}") from error
@@ -220,8 +221,8 @@ class Spools:
         found = (self._find(job_id) for job_id in os.listdir(self._folder) if is_id(job_id))
         return [each for each in found if each is not None]
 
-    def _find(self, job_id: str) -> Found | None:
-        """A job whose spool is there; ``None`` if that is unreadable."""
+    def _find(self, job_id: str, tell: bool = False) -> Found | None:
+        """A job whose spool is there; ``None`` if that is unreadable. With ``tell``, ``OSError`` if only at present."""
         spool = self.spool(job_id)
         try:
             acknowledged = spool.acknowledged()
@@ -236,7 +237,9 @@ class Spools:
                 self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
                 seen = Held(None, None)
             return Found(job_id, seen, spec_of(record), record["created_at"], spool.stop_asked())
-        except Exception:
+        except Exception as error:
+            if tell and isinstance(error, OSError):
+                raise  # it may well run
             self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
             return None
 
@@ -260,7 +263,10 @@ class Spools:
             spool = self.spool(job_id)
             found[job_id] = room.taken(spool)
             failpoints.hit("worker.before-ack-written")
-            spool.acknowledge(found[job_id].size)
+            try:
+                spool.acknowledge(found[job_id].size)
+            except OSError:  # the next process has it acknowledged again; on a full disk this one is to make room
+                self._log.failure("the acknowledgement of job {job_id} is not written down", job_id=job_id)
         return found
 
     def measure_thd(self, ended: Iterable[str], running: Iterable[str]) -> tuple[Mapping[str, Taken], Disk, int]:

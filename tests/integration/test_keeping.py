@@ -12,6 +12,7 @@ from twisted.internet.defer import DeferredList, gatherResults
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import used
+from scheduler.worker.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
 
 #: Another in each process: what a lost job left is looked for on the whole machine.
@@ -120,6 +121,31 @@ class KeepingTests(RunningCase):
         await self.assertFailure(first, NotFound)
         await self.assertFailure(second, NotFound)
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
+
+    async def test_seal_of_what_can_not_be_read_now(self) -> None:
+        """A job whose spool can't be read for want of a descriptor is not given up, and is taken back when it can."""
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        await self.worker.drop()
+        real = Spool.read_job
+        self.patch(Spool, "read_job", no_descriptor)
+        self.worker = await self.next_life()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        await self.assertFailure(self.worker.runner.seal(job), Unavailable)
+        self.patch(Spool, "read_job", real)
+        self.assertIs((await self.worker.runner.seal(job)).state, JobState.RUNNING)
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+
+    async def test_an_acknowledgement_that_can_not_be_written(self) -> None:
+        """What the scheduler keeps may be removed, though the disk takes no mark of that."""
+        await self.worker.drop()
+        self.worker = await self.next_life(keep_spool=0.1)
+        self.patch(Spool, "acknowledge", no_descriptor)
+        jobs = [(await self.worker.run("true")).job_id for _ in range(2)]
+        self.worker.runner.acknowledge(jobs)
+        for job in jobs:
+            await self.removed(job)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
 
     async def test_seal_of_a_failed_start(self) -> None:
         """Of a start that left a spool and no job, the seal is an end that stays."""
