@@ -107,10 +107,11 @@ class SubmitTests(ClusterTestCase):
         self.assertEqual((started.state, started.started_at, started.remote_id), (JobState.RUNNING, 1000.5, None))
 
     def test_what_the_worker_refuses(self) -> None:
-        """A job its worker will not run exists and has failed, with the reason."""
+        """A job its worker will not run exists and has failed, with the reason, without ever having started."""
         answer, call = self.submit()
         call.answer.callback(JobStatus(self.only_job().id, JobState.FAILED, "command 'echo' is not allowed"))
-        self.assertEqual(self.successResultOf(answer).reason, "command 'echo' is not allowed")
+        job = self.successResultOf(answer)
+        self.assertEqual((job.reason, job.started_at), ("command 'echo' is not allowed", None))
 
     def test_an_id_of_its_own(self) -> None:
         """The id in the API is ours; what the worker chose is kept to call it by."""
