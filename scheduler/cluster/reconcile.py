@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -65,9 +66,11 @@ class Reconciler:
                 continue
             if known is None:
                 describe.append(job_id)
-            elif known.worker_id == worker.id:
-                changed.append(lifecycle.running(known, self._ledger.now()))
-                if known.started_at is None and not known.state.final:
+                continue
+            job = self._of(worker, known, runs=True)
+            if job is not None:
+                changed.append(lifecycle.running(job, self._ledger.now()))
+                if job.started_at is None and not job.state.final:
                     describe.append(job_id)
         return changed, describe
 
@@ -77,15 +80,27 @@ class Reconciler:
         now = self._ledger.now()
         if job is None:
             return lifecycle.adopted(report, worker, now) if report.spec is not None else None
-        if job.worker_id != worker.id:
-            self._log.warn(
-                "worker {worker_id} reports job {job_id}, which is {owner}'s: ignored",
-                worker_id=worker.id,
-                job_id=job.id,
-                owner=job.worker_id,
-            )
+        its = self._of(worker, job, runs=not report.status.state.final)
+        return job if its is None else lifecycle.reported(its, report.status, now)
+
+    def _of(self, worker: Worker, job: Job, runs: bool) -> Job | None:
+        """The job, if that worker has a say in it; it has also where the job was one's that is not known any more.
+
+        So it is with a worker that lost its id and not its jobs, and has been given another.
+        """
+        if job.worker_id == worker.id:
             return job
-        return lifecycle.reported(job, report.status, now)
+        if job.worker_id is not None and self._registry.find_worker(job.worker_id) is None:
+            if not job.over or (runs and job.state is JobState.LOST):
+                return evolve(job, worker_id=worker.id, worker_name=worker.name)
+            return None
+        self._log.warn(
+            "worker {worker_id} reports job {job_id}, which is {owner}'s: ignored",
+            worker_id=worker.id,
+            job_id=job.id,
+            owner=job.worker_id,
+        )
+        return None
 
     def ask_about_unlisted(self, worker: Worker, heartbeat: Heartbeat) -> None:
         """Find out, one after the other, what became of the worker's jobs that the heartbeat does not mention."""
