@@ -182,7 +182,7 @@ class OrphanTests(MembershipTestCase):
         self.assertTrue(self.ledger.registry.job("j-2").over)
 
     def test_another_id(self) -> None:
-        """A worker that lost its id and not its jobs has a say in them: lost ones that run are orphans of its new id."""
+        """A worker that lost its id and not its jobs has a say in them: lost ones that run are its orphans."""
         self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED))
         unknown = self.online(address="127.0.0.1:30001")
         self.ledger.update_job(a_job("j-3", worker_id=unknown, started_at=900.0))
