@@ -118,7 +118,13 @@ class Membership:
         await self._remove(worker)
 
     async def remove(self, worker: Worker, why: str) -> None:
-        """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``."""
+        """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``.
+
+        Not those that are queued again because their starts never left: what is under way is cut, and answered, first.
+        """
+        self._liveness.doubtful(worker.id)
+        self._client.forget(worker.id)
+        await self._reconciler.starts_over(worker.id)
         now = self._ledger.now()
         unfinished = self._ledger.registry.unfinished(worker.id)
         await self._ledger.conclude_jobs([lifecycle.lost(job, why, now) for job in unfinished])

@@ -24,7 +24,7 @@ from __future__ import annotations
 from functools import partial
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
@@ -124,6 +124,13 @@ class Reconciler:
                 return  # the next heartbeat asks again
             except SchedulerError as error:
                 self._log.warn("nothing is known of job {job_id}: {why}", job_id=job_id, why=str(error))
+
+    async def starts_over(self, worker_id: str) -> None:
+        """Fires when the starts on that worker that are under way have been answered."""
+        for job in self._registry.unfinished(worker_id):
+            start = self._starts.answered(job.id)
+            if start is not None:
+                await DeferredList([start], consumeErrors=True)
 
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:
         """Have the registry say of an unfinished job what its worker says now; errors are those of the call.

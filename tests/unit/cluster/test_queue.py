@@ -340,6 +340,23 @@ class StartingTests(QueueTestCase):
         self.clock.pump([LOOK] * 4)
         self.assertEqual(len(self.client.calls), 2)
 
+    def test_a_worker_that_is_forgotten_meanwhile(self) -> None:
+        """With a worker go the jobs whose starts may have arrived there, and none whose start never left."""
+        arrived, never_left = self.queued(), self.queued()
+        self.change(a_worker(slots=3))
+        calls = [self.client.take("start_job") for _ in range(2)]
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        forgotten = self.cluster.forget("w-1")
+        self.assertNoResult(forgotten)
+        self.assertIn("w-1", self.client.forgotten)  # which ends the calls
+        calls[0].answer.errback(Unreachable("w-1", sent=True))
+        calls[1].answer.errback(Unreachable("w-1"))
+        self.successResultOf(forgotten)
+        self.assert_ended(arrived, JobState.LOST, "forgotten")
+        self.assertIs(self.state(never_left), JobState.QUEUED)
+        self.change(a_worker("w-2"))
+        self.assertEqual(self.taken().id, never_left.id)
+
     def test_a_direct_start_that_never_left(self) -> None:
         """A job that may wait does so then, and is no error; where it may not it is one, and no job."""
         self.end(self.first)
