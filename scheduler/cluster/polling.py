@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.sharing import Rounds
-from scheduler.errors import SchedulerError
+from scheduler.errors import DeadlineExceeded, SchedulerError, Unavailable
 from scheduler.model import Job, WorkerState
 
 #: Seconds between the rounds of one worker.
@@ -53,5 +53,7 @@ class Polling(Service):
         for job in self._registry.unfinished(worker_id):
             try:
                 await self._query(worker_id, job.id)
-            except SchedulerError:
+            except (Unavailable, DeadlineExceeded):
                 return  # liveness draws the conclusions
+            except SchedulerError:
+                continue  # a fault about one job is none about the others

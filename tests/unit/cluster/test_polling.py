@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.polling import INTERVAL, Polling
 from scheduler.cluster.registry import Registry
-from scheduler.errors import Unreachable
+from scheduler.errors import Unreachable, WorkerFault
 from scheduler.model import Job, JobState, WorkerState
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -59,6 +59,12 @@ class PollingTests(SynchronousTestCase):
         self.assertEqual(self.ids(), ["j-1"])
         self.clock.advance(INTERVAL)
         self.assertEqual(self.ids(), ["j-1", "j-1"])
+
+    def test_a_fault_does_not(self) -> None:
+        """A job that its worker only answers with a fault about keeps no other from being asked about."""
+        self.clock.advance(INTERVAL)
+        self.asked[0][2].errback(WorkerFault("old", "no such job"))
+        self.assertEqual(self.ids(), ["j-1", "j-2"])
 
     def test_stop(self) -> None:
         """After the stop nobody is asked and no timer is left."""
