@@ -119,7 +119,7 @@ class Reconciler:
             if job is None or job.over or job.state is JobState.QUEUED or self._starts.under_way(job_id):
                 continue
             try:
-                await self.ask(worker, job)
+                await self.ask(self._registry.find_worker(worker.id) or worker, job)  # it may have moved meanwhile
             except (Unavailable, DeadlineExceeded):
                 return  # the next heartbeat asks again
             except SchedulerError as error:

@@ -23,6 +23,7 @@ class Call:
     worker_id: str
     args: tuple[Any, ...]
     answer: Deferred[Any] = field(factory=Deferred)
+    address: str = ""
 
 
 @define
@@ -75,7 +76,7 @@ class ScriptedClient:
         self.forgotten.append(worker_id)
 
     def _call(self, method: str, worker: Worker, *args: Any) -> Deferred[Any]:
-        call = Call(method, worker.id, args)
+        call = Call(method, worker.id, args, address=worker.address)
         self.calls.append(call)
         return call.answer
 

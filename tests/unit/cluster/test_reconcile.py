@@ -122,6 +122,16 @@ class ReconcileTests(MembershipTestCase):
         job = self.ledger.registry.job("j-1")
         self.assertEqual((job.state, job.reason), (JobState.STOPPED, "stopped before it was started"))
 
+    def test_a_worker_that_moves_meanwhile(self) -> None:
+        """A worker that comes back at another address while its jobs are asked about is asked on there."""
+        for job_id in ("j-1", "j-2"):
+            self.ledger.update_job(a_job(job_id, JobState.UNKNOWN))
+        self.beat("w-1")
+        self.register("127.0.0.1:30009", worker_id="w-1")
+        self.client.take("query_job").answer.callback(ended("j-1"))
+        self.client.take("probe")
+        self.assertEqual(self.client.take("query_job").address, "127.0.0.1:30009")
+
     def test_a_queued_job_is_nobodys(self) -> None:
         """A job that waits for a worker, even this one, is none that the worker should know."""
         self.ledger.update_job(a_job(state=JobState.QUEUED))
