@@ -245,6 +245,8 @@ class Starts:
 
     async def _call(self, worker: Worker, job: Job) -> Job:
         """The call and what follows from it."""
+        if self._registry.find_worker(worker.id) is None:  # it went during the commit; another may be at its address
+            return await self._not_sent(worker, job, Unreachable(worker.name))
         try:
             status = await self._client.start_job(worker, job)
         except (Unreachable, DeadlineExceeded) as error:
@@ -279,11 +281,23 @@ class Starts:
         if isinstance(error, Unavailable):
             self._let_alone[worker.id] = self._clock.seconds() + min(error.retry_after, LET_ALONE)
             if job.terms.queue_timeout and (job.promised or self._room()):
-                return await self._record(lifecycle.waiting(self._registry.job(job.id), self._ledger.now()))
+                return await self._back(job)
         if job.promised:
             return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
         await self._ledger.drop_job(job)
         raise error
+
+    async def _back(self, job: Job) -> Job:
+        """Into the queue, unless it was stopped meanwhile; one that nobody was promised waits only if that is saved."""
+        waiting = lifecycle.waiting(self._registry.job(job.id), self._ledger.now())
+        if waiting.state.final:
+            return await self._conclude(waiting)
+        try:
+            return await self._record(waiting)
+        except StoreFailed:
+            if not job.promised:
+                await self._ledger.drop_job(job)
+            raise
 
     async def _unanswered(self, job: Job) -> None:
         now = self._registry.job(job.id)

@@ -369,6 +369,46 @@ class StartingTests(QueueTestCase):
         self.clock.advance(LOOK)
         self.assertEqual(self.taken().id, job.id)
 
+    def test_a_direct_start_that_can_not_be_queued(self) -> None:
+        """A job that would have to wait, and can't be saved as one that does, is an error and no job, with its key."""
+        self.end(self.first)
+        answer = self.submit(key=KEY)
+        self.store.held = True
+        self.client.take("start_job").answer.errback(Busy("calls", 4))
+        self.store.fail()
+        self.failureResultOf(answer, StoreFailed)
+        self.assertEqual(([job.id for job in self.jobs()], self.cluster.replays(KEY)), ([self.first.id], False))
+        self.store.held = False
+        self.clock.pump([LOOK] * 4)
+        self.assertEqual(self.client.calls, [])
+
+    def test_a_stop_that_can_not_be_saved(self) -> None:
+        """A stop of a start that never left is no end before that is durable."""
+        job = self.queued()
+        self.end(self.first)
+        call = self.client.take("start_job")
+        self.store.held = True
+        stop = self.cluster.stop(job.id)
+        call.answer.errback(Busy("calls", 4))
+        while self.store.waits:
+            self.store.fail()
+        self.assertIs(self.state(job), JobState.STARTING)
+        self.client.take("query_job").answer.errback(NotFound("job", job.id))  # and sealed
+        self.failureResultOf(stop, StoreFailed)
+        self.assertIs(self.state(job), JobState.STARTING)
+
+    def test_a_worker_that_leaves_during_the_commit(self) -> None:
+        """A worker that has gone when the job is durable is not called: another may listen at its address."""
+        self.end(self.first)
+        self.store.held = True
+        answers = [self.submit(), self.cluster.submit(ECHO, W1)]
+        self.membership.deregister("w-1")
+        while self.store.waits:
+            self.store.commit()
+        self.assertEqual(self.client.calls, [])
+        self.assertIs(self.successResultOf(answers[0]).state, JobState.QUEUED)
+        self.failureResultOf(answers[1], Unreachable)
+
     def test_sent_and_not_answered(self) -> None:
         """A start that may have arrived is unknown, and stays promised until its time is over."""
         job = self.queued()
