@@ -123,6 +123,13 @@ class Ledger:
         """One, like ``update_jobs``."""
         return self.update_jobs([job])
 
+    def note_job(self, job: Job) -> None:
+        """Put a job that has not ended and whose worker tells the same again: nobody waits until that is saved."""
+        if job.id not in self._ending:
+            job = job.trimmed()
+            self._put(job)
+            self._saving.note(job)
+
     def conclude_jobs(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey] = ()) -> Deferred[None]:
         """Like ``update_jobs``, of ends that are decided here: with ``StoreFailed`` the jobs are as they were."""
         return self._update(jobs, keys, decided=True)

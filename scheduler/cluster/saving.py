@@ -7,6 +7,9 @@ whatever is known by then under those ids. So a store that fails is not stormed,
 a late attempt can't put back what has changed since, and what is owed grows
 with the number of jobs at most, not with time. The first attempt that succeeds
 ends it; nobody has to ask for anything.
+
+What will be told again anyhow, and what nobody waits for, is not worth a
+transaction: it is saved along with what is saved next, or after a moment.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ from scheduler.model import IdempotencyKey, Job
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 10.0
 
+#: Seconds that what nobody waits for stays unsaved, at most.
+MOMENT = 0.1
+
 
 class Saving:
     """``problem`` is why the store fails, ``""`` while it does not."""
@@ -42,25 +48,46 @@ class Saving:
         self._owed: dict[Removed, None] = {}
         self._delay = FIRST_DELAY
         self._timer: IDelayedCall | None = None
+        # what nobody waits for, an ordered set, and when it is saved if nothing else is before
+        self._noted: dict[Removed, None] = {}
+        self._moment: IDelayedCall | None = None
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
         """Fires once they, and all before them, are durable.
 
         ``StoreFailed``: what is known under their ids will be saved once that is possible.
         """
+        records = [*self._take_noted(), *records]
         if self.problem:
             return self._later(records)
         return self._store.save(records).addCallbacks(
             self._saved, self._failed, callbackArgs=(records,), errbackArgs=(records,)
         )
 
+    def note(self, record: Record) -> None:
+        """Save what is known under its id along with what is saved next, or in a moment."""
+        self._noted[_id(record)] = None
+        if self._moment is None:
+            self._moment = self._clock.callLater(MOMENT, self._save_noted)
+
     def close(self) -> Deferred[None]:
-        """Try once more, if anything is owed, and never again; fires when that is over."""
+        """Save what was noted, or try once more if anything is owed, and never again; fires when that is over."""
+        saved = (self.save([]) if self._noted else succeed(None)).addErrback(lambda _: None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             return self._attempt().addErrback(lambda _: None)
-        return succeed(None)
+        return saved
+
+    def _take_noted(self) -> list[Record]:
+        noted, self._noted = self._noted, {}
+        if self._moment is not None and self._moment.active():
+            self._moment.cancel()
+        self._moment = None
+        return [self._present(each) for each in noted]
+
+    def _save_noted(self) -> None:
+        self.save([]).addErrback(lambda reason: reason.trap(StoreFailed))
 
     def _later(self, records: Iterable[Record]) -> Deferred[None]:
         self._owe(records)

@@ -317,12 +317,11 @@ class Starts:
         # That there is such a job is durable, and its worker tells again that it runs: that need not be waited for, nor
         # succeed. An end must be durable to be told, and so must the first answer to a key and an id that is not ours.
         told_again = not started.state.final and started.remote_id is None and self._registry.key_of(job.id) is None
-        recorded = Deferred.fromCoroutine(self._record(started))
         if told_again:
-            recorded.addErrback(lambda reason: reason.trap(StoreFailed))
+            self._ledger.note_job(started)
         else:
             try:
-                await recorded
+                await self._record(started)
             except StoreFailed as failure:
                 if started.state.final:
                     raise StartUnanswered(worker.name, job.id) from failure

@@ -3,7 +3,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.saving import Saving
+from scheduler.cluster.saving import MOMENT, Saving
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Record, Removed
 from tests.unit.cluster.test_ledger import HeldStore
@@ -87,3 +87,38 @@ class SavingTests(SynchronousTestCase):
     def test_close_at_rest(self) -> None:
         """Where nothing is owed there is nothing to wait for."""
         self.successResultOf(self.saving.close())
+
+    def test_noted(self) -> None:
+        """What is noted comes with what is saved next, before it, and as it is by then."""
+        self.saving.note(a_job())
+        self.known[Removed("job", "j-1")] = a_job(stdout_bytes=9)
+        self.saving.save([a_worker()])
+        self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=9), a_worker()]])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_noted_at_rest(self) -> None:
+        """Where nothing else is saved, what was noted is after a moment, all of it at once."""
+        for stdout_bytes in (1, 2):
+            self.saving.note(a_job(stdout_bytes=stdout_bytes))
+            self.known[Removed("job", "j-1")] = a_job(stdout_bytes=stdout_bytes)
+            self.clock.advance(MOMENT * 0.5)
+        self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=2)]])
+
+    def test_noted_and_not_saved(self) -> None:
+        """What was noted and could not be saved is owed like anything else."""
+        self.saving.note(a_job())
+        self.known[Removed("job", "j-1")] = a_job()
+        self.clock.advance(MOMENT)
+        self.store.fail()
+        self.assertTrue(self.saving.problem)
+        self.clock.advance(1)
+        self.assertEqual(self.store.saves[0][0], [a_job()])
+
+    def test_noted_at_the_end(self) -> None:
+        """The end waits for what was noted."""
+        self.saving.note(a_job())
+        closed = self.saving.close()
+        self.assertNoResult(closed)
+        self.store.commit()
+        self.successResultOf(closed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -15,6 +15,7 @@ from scheduler.cluster.membership import Membership
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.saving import MOMENT
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
@@ -143,6 +144,7 @@ class SubmitTests(ClusterTestCase):
         self.store.held = True
         call.answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
         self.assertIs(self.successResultOf(answer).state, JobState.RUNNING)
+        self.clock.advance(MOMENT)
         self.store.fail()
         self.assertIs(self.only_job().state, JobState.RUNNING)
 
