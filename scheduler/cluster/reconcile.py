@@ -155,4 +155,7 @@ class Reconciler:
             await self._ledger.conclude_job(absent)
         else:
             reported = lifecycle.reported_classic if worker.classic else lifecycle.reported
-            await self._ledger.update_job(reported(self._registry.job(job.id), status, now()))
+            current = self._registry.job(job.id)
+            known = reported(current, status, now())
+            if known != current:
+                await self._ledger.update_job(known)

@@ -78,7 +78,7 @@ class Cluster:
         return self._ledger.wait(job_id, seconds)
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
-        return self._own(self._query(self._job_on(worker, job_id)))
+        return Deferred.fromCoroutine(self._query(self._job_on(worker, job_id)))
 
     def stop(self, job_id: str, worker: str | None = None) -> Deferred[Job]:
         job = self._job_on(worker, job_id) if worker is not None else self._registry.job(job_id)
