@@ -17,7 +17,7 @@ import threading
 
 from twisted.logger import Logger
 
-from scheduler.worker import zygote
+from scheduler.worker import request, zygote
 
 
 class Launcher:
@@ -86,18 +86,13 @@ class Launcher:
 
     @staticmethod
     def _send(requests: socket.socket, folder: str, question: int, deadline: float) -> bool:
-        """``False``: nobody is there, or takes anything."""
         requests.settimeout(deadline)
-        try:
-            socket.send_fds(requests, [os.fsencode(folder)], [question])
-        except (BrokenPipeError, ConnectionResetError, TimeoutError):
-            return False
-        return True
+        return request.send(requests, folder, question)
 
     def _start(self) -> socket.socket:
         if self._closed:
             raise ChildProcessError("shutting down")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = request.pair()
         with theirs, open(os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             # UTF-8 whatever the locale: the spool's records are.
             command = [sys.executable, "-I", "-S", "-X", "utf8", zygote.__file__, str(theirs.fileno())]

@@ -1,9 +1,10 @@
 """The parent of one job: starts it, keeps its output, ends it, and writes down how it ended. Standard library only.
 
 Theory of operation. A shim is forked by the zygote, in a session of its own, and
-needs neither zygote nor worker after that. All it is told is the name of the
-spool; all it says is that it closes the pipe which the worker made for this
-start, when the spool shows what became of the start.
+needs neither zygote nor worker once it has a job. Until then it waits for one on
+the line to the zygote, and ends with it. All it is told is the name of the spool;
+all it says is that it closes the pipe which the worker made for this start, when
+the spool shows what became of the start.
 
 The shim is a subreaper. What the job leaves behind, however often it forked and
 whatever sessions it made, becomes a child of the shim, so "no child is left" is
@@ -21,11 +22,12 @@ import errno
 import os
 import select
 import signal
+import socket
 import time
 import traceback
 from typing import Any, NoReturn
 
-from scheduler.worker import proctree
+from scheduler.worker import proctree, request
 from scheduler.worker.pump import Allowance, Pump
 from scheduler.worker.spool import Record, Spool, boot_id, exit_record
 
@@ -48,13 +50,18 @@ _JOB_UMASK = 0o022
 _DEFAULTED = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
-def main(folder: str, answer: int) -> NoReturn:
-    """Be the shim of the job in ``folder``, in a process just forked, and end; ``answer`` is the pipe to the worker."""
+def main(line: socket.socket) -> NoReturn:
+    """Be the shim of the job that is asked for on ``line``, in a process just forked, and end."""
     status = 1
     try:
         os.setsid()
         proctree.become_subreaper()
-        _run(Spool(folder), answer)
+        signals = _watch_signals()
+        asked = _wait(line, signals)
+        line.close()
+        if asked is not None:
+            folder, answer = asked
+            _run(Spool(folder), answer, signals)
         status = 0
     except BaseException:
         traceback.print_exc()  # into the log of the zygote
@@ -62,8 +69,20 @@ def main(folder: str, answer: int) -> NoReturn:
         os._exit(status)
 
 
-def _run(spool: Spool, answer: int) -> None:
-    signals = _watch_signals()
+def _wait(line: socket.socket, signals: int) -> tuple[str, int] | None:
+    """The job to see through; ``None`` when there will be none, or this process is told to end."""
+    waiting = select.poll()
+    waiting.register(line, select.POLLIN)
+    waiting.register(signals, select.POLLIN)
+    while True:
+        found = dict(waiting.poll())
+        if signals in found and signal.SIGTERM in os.read(signals, 4096):
+            return None
+        if line.fileno() in found:
+            return request.receive(line)
+
+
+def _run(spool: Spool, answer: int, signals: int) -> None:
     with spool.locked() as lock:
         if lock is None or spool.read_exit() is not None or spool.begun_by() is not None:
             return

@@ -1,12 +1,13 @@
 """Forks shims, cheaply, and clears up behind those that were killed. Standard library only.
 
 Run by its path, by a bare interpreter: ``python -I -S zygote.py <descriptor>``,
-the descriptor being its end of a SOCK_SEQPACKET pair. A message is the folder of
-a spool together with the pipe on which the shim answers; nothing is sent back.
+the descriptor being its end of a line for requests (``scheduler.worker.request``).
 
 Theory of operation. A fork of the worker would copy a large process with threads
 of grpc in it, and a fresh interpreter for each job costs 20 ms. This process has
-all that a shim needs in memory and one thread. It is a subreaper: what a killed
+all that a shim needs in memory and one thread. A fork takes its time too, so one
+shim is always ready, and a request is passed on to it; only then the next is
+forked. It is a subreaper: what a killed
 shim leaves behind comes here, where every child that is not a shim is an orphan
 and is killed. When the worker goes, it stays until its last shim has ended; when
 it is killed itself, the shims go on without it.
@@ -22,19 +23,24 @@ import signal
 import socket
 import sys
 import traceback
+from typing import NamedTuple
 
 if __name__ == "__main__":  # run by its path, so the package is not on the path yet
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from scheduler.worker import proctree, shim
+from scheduler.worker import proctree, request, shim
 from scheduler.worker.spool import boot_id
-
-#: Longer than any path.
-_LONGEST_MESSAGE = 8192
 
 #: Seconds between two rounds of killing orphans: at first, and at most when some don't end.
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
+
+
+class _Ready(NamedTuple):
+    """A shim that waits for its job on the other end of ``line``."""
+
+    pid: int
+    line: socket.socket
 
 
 class Zygote:
@@ -43,6 +49,8 @@ class Zygote:
     def __init__(self, requests: socket.socket) -> None:
         self._requests: socket.socket | None = requests
         self._shims: set[int] = set()
+        #: The one of them that has no job yet.
+        self._ready: _Ready | None = None
         #: Until the next round of killing orphans; ``None`` when there are none.
         self._pause: float | None = None
         self._signals, self._wakeup = os.pipe()
@@ -60,6 +68,7 @@ class Zygote:
         self._poll.register(self._requests, select.POLLIN)
         boot_id()  # no shim has to read it
         gc.freeze()  # a collection in a shim would copy every page
+        self._prepare()
         while self._requests is not None or self._shims or self._pause is not None:
             self._serve()
 
@@ -76,36 +85,56 @@ class Zygote:
 
     def _take_request(self) -> None:
         assert self._requests is not None
-        folder, descriptors, _, _ = socket.recv_fds(self._requests, _LONGEST_MESSAGE, 1)
-        if not folder:
+        self._prepare()  # the one that was ready may have been killed
+        asked = request.receive(self._requests)
+        if asked is None:
             self._poll.unregister(self._requests)
             self._requests.close()
             self._requests = None
+            if self._ready is not None:
+                self._ready.line.close()  # so it ends
             return
-        (answer,) = descriptors
-        os.set_inheritable(answer, False)
-        try:
-            self._fork(os.fsdecode(folder), answer)
-        except OSError:
-            traceback.print_exc()  # the worker sees that the spool was not begun
-        finally:
-            os.close(answer)
+        folder, answer = asked
+        ready, self._ready = self._ready, None
+        if ready is not None:  # else the worker sees that the spool was not begun, and asks again
+            with ready.line:
+                request.send(ready.line, folder, answer)
+        os.close(answer)
+        self._prepare()
 
-    def _fork(self, folder: str, answer: int) -> None:
-        pid = os.fork()
-        if pid:
-            self._shims.add(pid)
-            return
-        signal.set_wakeup_fd(-1)
-        for fd in (self._signals, self._wakeup):
-            os.close(fd)
-        if self._requests is not None:
-            self._requests.close()
-        shim.main(folder, answer)
+    def _prepare(self) -> None:
+        """Have a shim ready. No request is at hand, so it inherits none."""
+        assert self._requests is not None
+        if self._ready is None:
+            try:
+                self._ready = self._fork(self._requests)
+            except OSError:
+                traceback.print_exc()  # it is tried again when one is asked for
+
+    def _fork(self, requests: socket.socket) -> _Ready:
+        ours, theirs = request.pair()
+        with theirs:
+            try:
+                pid = os.fork()
+            except OSError:
+                ours.close()
+                raise
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                for fd in (self._signals, self._wakeup):
+                    os.close(fd)
+                ours.close()
+                requests.close()
+                shim.main(theirs)
+        self._shims.add(pid)
+        return _Ready(pid, ours)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             for pid, status in proctree.reaped():
+                if self._ready is not None and pid == self._ready.pid:
+                    self._ready.line.close()
+                    self._ready = None
                 if pid in self._shims:
                     self._shims.discard(pid)
                     if status:
