@@ -9,9 +9,9 @@ deadline runs from when it was asked for: one that waited too long for its place
 is never made.
 
 A start must be known to have left or not. So each is preceded, on the same
-channel, by a health check: where that fails nothing was sent. After it only an
-answer that the worker gives before it looks at a call (no such method, no room)
-says that nothing was started.
+channel, by a health check, unless something was answered there a moment ago:
+where that fails nothing was sent. After it only an answer that the worker gives
+before it looks at a call (no such method, no room) says that nothing was started.
 
 An output stream has a thread, which takes the next message off the wire only
 when the receiver is done with the one before.
@@ -19,6 +19,7 @@ when the receiver is done with the one before.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -65,6 +66,8 @@ CALL_THREADS, READ_THREADS, PROBE_THREADS = 64, 32, 16
 STREAMS = 256
 #: Seconds the check before a start, or a probe, may take.
 CHECK_DEADLINE = 5.0
+#: Seconds for which an answer is as good as a check, which may take as long itself where there is much to do.
+FRESH = 0.02
 #: Seconds after which a stream is cut and begun again where it was.
 STREAM_DEADLINE = 3600.0
 #: Seconds a receiver may hold a stream up.
@@ -78,6 +81,8 @@ class _Stubs:
         self.line = line
         self.worker = worker_pb2_grpc.WorkerStub(line.channel)
         self.health = health_pb2_grpc.HealthStub(line.channel)
+        #: When the worker last answered anything, by ``time.monotonic``.
+        self.answered_at = -math.inf
 
 
 @implementer(IWorkerClient)
@@ -234,6 +239,7 @@ class _Stream:
             if cancelled:
                 messages.cancel()
             for message in messages:
+                stubs.answered_at = time.monotonic()
                 chunk = convert.chunk_from_stream(message)
                 self._hop.call_thd("receiver of output", HOLD_DEADLINE, self._deliver_one, chunk)
         except grpc.RpcError as failure:
@@ -277,41 +283,42 @@ def _start_thd(
     stubs: _Stubs, worker: str, request: worker_pb2.StartJobReq, seconds: float, metadata: Metadata
 ) -> JobStatus:
     before = time.monotonic()
-    _check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
+    if before - stubs.answered_at > FRESH:
+        _check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
     left = max(seconds - (time.monotonic() - before), 0.1)
-    answer = _made_thd(stubs.worker.StartJob, "StartJob", worker, request, left, metadata)
+    answer = _made_thd(stubs, "StartJob", worker, request, left, metadata)
     if answer.HasField("status"):
         return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
     return JobStatus(_read_answer(worker, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
 
 
 def _stop_thd(stubs: _Stubs, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata) -> None:
-    _made_thd(stubs.worker.StopJob, "StopJob", worker, request, seconds, metadata)
+    _made_thd(stubs, "StopJob", worker, request, seconds, metadata)
 
 
 def _query_thd(
     stubs: _Stubs, worker: str, request: worker_pb2.QueryJobReq, seconds: float, metadata: Metadata
 ) -> JobStatus:
-    answer = _made_thd(stubs.worker.QueryJob, "QueryJob", worker, request, seconds, metadata)
+    answer = _made_thd(stubs, "QueryJob", worker, request, seconds, metadata)
     return _read_answer(worker, lambda: convert.query_from_pb(request.jobID, answer))
 
 
 def _read_thd(
     stubs: _Stubs, worker: str, request: worker_pb2.ReadOutputReq, seconds: float, metadata: Metadata
 ) -> Chunk:
-    answer = _made_thd(stubs.worker.ReadOutput, "ReadOutput", worker, request, seconds, metadata)
+    answer = _made_thd(stubs, "ReadOutput", worker, request, seconds, metadata)
     return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
 
 
-def _made_thd(
-    method: Callable[..., Any], name: str, worker: str, request: Any, seconds: float, metadata: Metadata
-) -> Any:
+def _made_thd(stubs: _Stubs, method: str, worker: str, request: Any, seconds: float, metadata: Metadata) -> Any:
     try:
-        return method(request, timeout=seconds, metadata=metadata)
+        answer = getattr(stubs.worker, method)(request, timeout=seconds, metadata=metadata)
     except grpc.RpcError as failure:
-        raise _understood(failure, worker, name, request.jobID, seconds) from failure
+        raise _understood(failure, worker, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(worker, sent=True) from None
+    stubs.answered_at = time.monotonic()
+    return answer
 
 
 def _read_answer(worker: str, read: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -50,7 +51,7 @@ def a_job(job_id: str = "j", **spec: object) -> Job:
 Method = Callable[[Any, grpc.ServicerContext], Any]
 
 
-class StandIn(worker_pb2_grpc.WorkerServicer):
+class StandIn(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer):
     """A worker of these methods alone."""
 
     def __init__(self, methods: dict[str, Method]) -> None:
@@ -100,9 +101,11 @@ class RpcCase(TestCase):
         return client
 
     def stand_in(self, **methods: Method) -> Worker:
-        """A worker that does what a test tells it to, in threads of its own, and lacks all else: health checks, too."""
+        """A worker that does what a test tells it to, in threads of its own, and lacks all else."""
         server = grpc.server(threads := futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
-        worker_pb2_grpc.add_WorkerServicer_to_server(StandIn(methods), server)
+        stand_in = StandIn(methods)
+        worker_pb2_grpc.add_WorkerServicer_to_server(stand_in, server)
+        health_pb2_grpc.add_HealthServicer_to_server(stand_in, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         self.addCleanup(threads.shutdown, wait=False)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health_pb2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import blockingCallFromThread
@@ -159,6 +160,23 @@ class AnswerTests(RpcCase):
         self.assertIsNone(await self.client.probe(worker))
         self.assertEqual(await self.client.start_job(worker, a_job()), JobStatus("7", JobState.RUNNING))
 
+    async def test_check(self) -> None:
+        """A start is preceded by a check, but where something was answered a moment ago."""
+        checks: list[object] = []
+
+        def check(request: object, context: grpc.ServicerContext) -> health_pb2.HealthCheckResponse:
+            checks.append(request)
+            return health_pb2.HealthCheckResponse()
+
+        worker = self.stand_in(
+            StartJob=answer(worker_pb2.StartJobRes(jobID="7")), QueryJob=answer(worker_pb2.QueryJobRes()), Check=check
+        )
+        for fresh, expected in ((60.0, 0), (0.0, 1)):
+            self.patch(worker_client, "FRESH", fresh)
+            await self.client.query_job(worker, "j")
+            await self.client.start_job(worker, a_job())
+            self.assertEqual(len(checks), expected)
+
     async def test_stream_without_end(self) -> None:
         """A stream that the worker ends without an end is over, with what it brought."""
         chunks: list[Chunk] = []
@@ -258,6 +276,7 @@ class StuckTests(RpcCase):
 
     async def test_stopped_process(self) -> None:
         """A worker that is frozen costs its callers no more than their deadline, and is as before when it goes on."""
+        self.patch(worker_client, "FRESH", 0.0)
         process, address = self.process("tests.integration.rpc_worker")
         frozen, healthy = a_worker(address, "frozen"), self.healthy()
         client = self.worker_client(deadline=1.0)
@@ -285,6 +304,7 @@ class StuckTests(RpcCase):
 
     async def test_killed_process(self) -> None:
         """A stream from a worker that dies is cut at once, as one that can't be reached."""
+        self.patch(worker_client, "FRESH", 0.0)
         process, address = self.process("tests.integration.rpc_worker")
         client, worker = self.worker_client(), a_worker(address)
         stream = client.stream_output(worker, "j", Stream.STDOUT, 0, lambda chunk: None)
