@@ -228,12 +228,9 @@ def duration(lowest: str, highest: str) -> Callable[[Table, Any], float]:
 def byte_count(_: Table, value: Any) -> int:
     """A number of bytes, at least 1."""
     try:
-        size = sizes.parse(value)
-    except ValueError:
-        size = 0
-    if not size:
-        raise Unfit(f"must be {sizes.ALLOWED}, at least 1")
-    return size
+        return sizes.parse(value, least=1)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
 
 
 def disk_share(_: Table, value: Any) -> sizes.Share:

@@ -35,8 +35,8 @@ class Share:
         return f"{self.percent:g}%" if self.percent else f"{self.size} bytes"
 
 
-def parse(value: object) -> int:
-    """Bytes; ``ValueError`` says what is allowed."""
+def parse(value: object, least: int = 0) -> int:
+    """Bytes, at least so many; ``ValueError`` says what is allowed."""
     size = -1
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
@@ -44,8 +44,8 @@ def parse(value: object) -> int:
         whole, _, fraction = match[1].partition(".")
         unit = _UNITS[match[2]]
         size = int(whole) * unit + int(fraction or 0) * unit // 10 ** len(fraction)
-    if not 0 <= size <= LARGEST:
-        raise ValueError(f"must be {ALLOWED}")
+    if not least <= size <= LARGEST:
+        raise ValueError(f"must be {ALLOWED}" + (f", at least {least}" if least else ""))
     return size
 
 

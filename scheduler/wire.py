@@ -197,12 +197,9 @@ class Fields:
         if value is None:
             return None
         try:
-            size = sizes.parse(value)
-        except ValueError:
-            size = 0
-        if not size:
-            raise Invalid(name, f"{shown(value)} must be {sizes.ALLOWED}, at least 1")
-        return size
+            return sizes.parse(value, least=1)
+        except ValueError as error:
+            raise Invalid(name, f"{shown(value)} {error}") from None
 
     def end(self) -> None:
         """``Invalid`` for the first field that nothing asked for."""

@@ -33,6 +33,14 @@ class SizeTests(SynchronousTestCase):
                 sizes.parse(text)
             self.assertIn("100MB", str(raised.exception))
 
+    def test_a_bound(self) -> None:
+        """What is less than the least is refused like what is no size, and the bound is told; the least is taken."""
+        self.assertEqual(sizes.parse("1B", least=1), 1)
+        for value in (0, "0KB", -1, "x"):
+            with self.assertRaises(ValueError, msg=repr(value)) as raised:
+                sizes.parse(value, least=1)
+            self.assertTrue(str(raised.exception).endswith("4GiB, at least 1"), value)
+
     def test_shares(self) -> None:
         """A share is a percentage of the whole, or so many bytes of it whatever it has."""
         self.assertEqual(sizes.parse_share("10%").of(2000), 200)
