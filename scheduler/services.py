@@ -1,5 +1,6 @@
-"""Services in an order: each starts when the one before is ready, and stops when all after it have stopped.
+"""What services are made of: functions, what is done every so often, and an order.
 
+Each service in an order starts when the one before is ready, and stops when all after it have stopped.
 Twisted's ``MultiService`` stops all its children at once; here, what takes
 requests is closed before what answers them. A stop has its time: what has not
 ended by then, a call that hangs or a database that does, is left behind.
@@ -14,6 +15,7 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -43,6 +45,35 @@ class Step(Service):
     def stopService(self) -> Any:
         super().stopService()
         return self._stop()
+
+
+class Periodic(Service):
+    """Calls a function every so often. A call that fails is logged, and the next comes all the same."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, interval: float, call: Callable[[], None], at_once: bool = False) -> None:
+        """``interval`` in seconds; ``at_once``: the first call is made at the start, and not after an interval."""
+        self._interval = interval
+        self._call = call
+        self._at_once = at_once
+        self._calling = LoopingCall(self._call_once)
+        self._calling.clock = clock
+
+    def startService(self) -> None:
+        super().startService()
+        self._calling.start(self._interval, now=self._at_once)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._calling.running:
+            self._calling.stop()
+
+    def _call_once(self) -> None:
+        try:
+            self._call()
+        except Exception:  # the next may do better
+            self._log.failure("what is done every {interval:g} s went wrong", interval=self._interval)
 
 
 class Ordered(MultiService):

@@ -7,12 +7,12 @@ from typing import Any, cast
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from scheduler.api.peers import LOOK
 from scheduler.api.site import ApiSite
 from scheduler.configfile import Address
+from scheduler.services import Periodic
 
 #: Connections the kernel holds for us until we take them.
 _BACKLOG = 512
@@ -31,8 +31,7 @@ class HttpServer(Service):
         self._site = site
         self._drain = drain
         self._port: IListeningPort | None = None
-        self._looking = LoopingCall(site.cut_off_the_gone)
-        self._looking.clock = cast(IReactorTime, reactor)
+        self._looking = Periodic(cast(IReactorTime, reactor), LOOK, site.cut_off_the_gone)
 
     def privilegedStartService(self) -> None:
         """Bind; ``CannotListenError`` where that can't be."""
@@ -53,7 +52,7 @@ class HttpServer(Service):
         if self._port is None:
             self.privilegedStartService()
         self._port.startReading()  # type: ignore[union-attr]
-        self._looking.start(LOOK, now=False)
+        self._looking.startService()
         self._log.info("HTTP on {address}", address=str(self.bound))
 
     def stopService(self) -> Deferred[None]:
@@ -66,5 +65,4 @@ class HttpServer(Service):
         if port is not None:
             await maybeDeferred(port.stopListening)
         await self._site.drain(self._drain)
-        if self._looking.running:
-            self._looking.stop()
+        self._looking.stopService()

@@ -22,10 +22,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from attrs import define, evolve
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -33,6 +31,7 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unreachable
 from scheduler.model import JobState, Worker, WorkerState
+from scheduler.services import Periodic
 
 T = TypeVar("T")
 
@@ -72,7 +71,7 @@ def wants_probe(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> boo
     return pulse.failed or pulse.answered is None or now - pulse.answered >= lease / 2
 
 
-class Liveness(Service):
+class Liveness(Periodic):
     """Keeps every worker's ``state`` true, and its running jobs ``unknown`` while it is unreachable."""
 
     _log = Logger()
@@ -81,6 +80,7 @@ class Liveness(Service):
         self, clock: IReactorTime, ledger: Ledger, probe: Callable[[Worker], Deferred[None]], lease: float
     ) -> None:
         """``probe`` makes a call to the worker, with a deadline of its own; ``lease`` in seconds."""
+        super().__init__(clock, lease / LOOKS_PER_LEASE, self._look, at_once=True)
         self.lease = lease
         self._clock = clock
         self._ledger = ledger
@@ -89,18 +89,10 @@ class Liveness(Service):
         # when the next look is due, and how often this process was found not to have run
         self._due = 0.0
         self._pauses = 0
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
 
     def startService(self) -> None:
-        super().startService()
         self._due = self._clock.seconds()
-        self._looking.start(self.lease / LOOKS_PER_LEASE)
-
-    def stopService(self) -> None:
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
+        super().startService()
 
     def heard(self, worker_id: str) -> None:
         """It called us."""
@@ -149,7 +141,7 @@ class Liveness(Service):
         """The time; all signs of life are shifted by what passed of it while this process did not run."""
         now = self._clock.seconds()
         late = now - self._due
-        if self._looking.running and late > self.lease / LOOKS_PER_LEASE:
+        if self.running and late > self.lease / LOOKS_PER_LEASE:
             self._log.warn("this process did not run for {seconds:.1f} s", seconds=late)
             self._due = now
             self._pauses += 1

@@ -10,39 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.sharing import Rounds
 from scheduler.errors import DeadlineExceeded, SchedulerError, Unavailable
 from scheduler.model import Job, WorkerState
+from scheduler.services import Periodic
 
 #: Seconds between the rounds of one worker.
 INTERVAL = 1.0
 
 
-class Polling(Service):
+class Polling(Periodic):
     """Asks every online worker of the fixed part about each of its unfinished jobs."""
 
     def __init__(self, clock: IReactorTime, registry: Registry, query: Callable[[str, str], Deferred[Job]]) -> None:
         """``query`` takes a worker's id and a job's, and records the answer."""
+        super().__init__(clock, INTERVAL, self._look)
         self._registry = registry
         self._query = query
         self._rounds = Rounds("asking about the jobs")
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
-
-    def startService(self) -> None:
-        super().startService()
-        self._looking.start(INTERVAL, now=False)
-
-    def stopService(self) -> None:
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
 
     def _look(self) -> None:
         for worker in self._registry.workers():

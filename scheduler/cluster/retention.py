@@ -13,15 +13,14 @@ from __future__ import annotations
 
 from itertools import islice
 
-from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import StoreFailed
 from scheduler.model import Job
+from scheduler.services import Periodic
 
 #: Seconds between looks, how many of the jobs that ended first are looked at, and how many may go at a time.
 LOOK = 10.0
@@ -32,32 +31,25 @@ AT_ONCE = 500
 PACE = 4.0
 
 
-class Retention(Service):
+class Retention(Periodic):
     """``keep`` in seconds; ``clock`` measures how much time has really passed."""
 
     _log = Logger()
 
     def __init__(self, clock: IReactorTime, ledger: Ledger, keep: float) -> None:
+        super().__init__(clock, LOOK, self._look)
         self._clock = clock
         self._ledger = ledger
         self._keep = keep
         self._now = 0.0
         self._looked = 0.0
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
 
     def startService(self) -> None:
         """After the ledger was loaded."""
-        super().startService()
         wall = self._ledger.now()
         self._now = min(wall, max(map(_newest, self._ledger.registry.finished()), default=wall))
         self._looked = self._clock.seconds()
-        self._looking.start(LOOK, now=False)
-
-    def stopService(self) -> None:
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
+        super().startService()
 
     def _look(self) -> None:
         passed = self._clock.seconds() - self._looked

@@ -24,11 +24,11 @@ from typing import Protocol
 from attrs import define, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.errors import ShuttingDown
+from scheduler.services import Periodic
 from scheduler.sizes import Share
 from scheduler.threads import Pool
 from scheduler.worker.room import Disk, Taken
@@ -127,17 +127,15 @@ class Retention:
         self._size = 0
         self._lock = DeferredLock()
         self._soon: IDelayedCall | None = None
-        self._timer = LoopingCall(self._sweep_now)
-        self._timer.clock = clock
+        self._timer = Periodic(clock, min(_SWEEP_EVERY, limits.keep_spool), self._sweep_now, at_once=True)
 
     def start(self) -> None:
         """Sweep, now and from time to time."""
-        self._timer.start(min(_SWEEP_EVERY, self._limits.keep_spool))
+        self._timer.startService()
 
     def stop(self) -> None:
         """Sweep no more."""
-        if self._timer.running:
-            self._timer.stop()
+        self._timer.stopService()
         soon, self._soon = self._soon, None
         if soon is not None:
             soon.cancel()

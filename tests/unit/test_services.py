@@ -3,12 +3,46 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.services import Ordered, Step
+from scheduler.services import Ordered, Periodic, Step
 
 TIMEOUT = 20.0
+
+
+class PeriodicTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.calls: list[float] = []
+
+    def call(self) -> None:
+        self.calls.append(self.clock.seconds())
+        if len(self.calls) == 2:
+            raise ValueError("once")
+
+    def test_every_so_often(self) -> None:
+        """The first call comes after an interval; one that fails is logged, and the next comes all the same."""
+        periodic = Periodic(self.clock, 5.0, self.call)
+        periodic.startService()
+        self.clock.pump([5.0] * 3)
+        self.assertEqual(self.calls, [5.0, 10.0, 15.0])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        periodic.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_at_once(self) -> None:
+        """Where it is asked for, the first call is made at the start."""
+        periodic = Periodic(self.clock, 5.0, self.call, at_once=True)
+        periodic.startService()
+        self.assertEqual(self.calls, [0.0])
+        periodic.stopService()
+
+    def test_never_started(self) -> None:
+        """What was not started can be stopped."""
+        Periodic(self.clock, 5.0, self.call).stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class OrderedTests(SynchronousTestCase):
