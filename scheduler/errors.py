@@ -162,7 +162,12 @@ class Busy(Unavailable):
 
 
 class StoreFailed(Unavailable):
-    """The store did not commit; nothing was started or acknowledged."""
+    """The store did not commit; nothing was started or acknowledged. ``str()`` is why: what the store says."""
+
+    @staticmethod
+    def told(why: str) -> str:
+        """What people are told of it."""
+        return f"the store fails: {why}"
 
 
 class ShuttingDown(Unavailable):

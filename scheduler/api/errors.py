@@ -113,7 +113,7 @@ def problem_of(failure: Failure) -> Problem:
 
 
 def _detail(error: SchedulerError) -> str:
-    return f"the store fails: {error}" if isinstance(error, StoreFailed) else str(error)
+    return StoreFailed.told(str(error)) if isinstance(error, StoreFailed) else str(error)
 
 
 def _headers(error: SchedulerError) -> dict[str, str]:

@@ -22,7 +22,7 @@ from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.sharing import shielded
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
-from scheduler.errors import Conflict, NotFound
+from scheduler.errors import Conflict, NotFound, StoreFailed
 from scheduler.interfaces import (
     IOutputReader,
     IScheduler,
@@ -124,7 +124,7 @@ class Cluster:
         if self._starts.closed:
             reasons.append("shutting down")
         if self._ledger.store_problem:
-            reasons.append(f"the store fails: {self._ledger.store_problem}")
+            reasons.append(StoreFailed.told(self._ledger.store_problem))
         online = sum(worker.state is WorkerState.ONLINE for worker in self._registry.workers())
         return Readiness(tuple(reasons), online)
 
