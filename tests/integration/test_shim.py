@@ -13,9 +13,9 @@ from twisted.trial.unittest import SkipTest
 
 from scheduler.errors import NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, JobStatus, Stream
-from scheduler.worker import spools
+from scheduler.worker import proctree, spools
 from scheduler.worker.commands import base_environment
-from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
+from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
 #: Python that goes on when it is told to, by ``Running.tell``.
 WAIT = "import time\nwhile not os.path.exists('told'): time.sleep(0.02)\n"
@@ -465,6 +465,39 @@ class DyingTests(RunningCase):
         self.assertIn("could not be started: no shim answered within 0.3 s", status.reason)
         self.worker.launcher._start = begun
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+
+    async def ready(self) -> int:
+        """The shim that waits for a job."""
+        busy = {self.worker.shim(job_id) for job_id in os.listdir(self.worker.jobs_dir)}
+        while True:
+            for each in proctree.alive():
+                if each.parent == self.worker.launcher.pid and each.identity not in busy:
+                    return each.pid
+            await later(0.01)
+
+    async def test_ready_shim(self) -> None:
+        """The shim that waits for a job may be killed, or told to end; without its zygote it ends."""
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            ready = await self.ready()
+            os.kill(ready, number)
+            await gone(ready)
+            self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        ready = await self.ready()
+        os.kill(self.worker.launcher.pid, signal.SIGKILL)
+        await gone(ready)
+
+    async def test_ready_shim_hangs(self) -> None:
+        """One that gets a job and does not begin it is not waited for, and does not begin it later."""
+        self.patch(spools, "START_DEADLINE", 0.5)
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        ready = await self.ready()
+        os.kill(ready, signal.SIGSTOP)
+        status = await self.worker.run("sh", "-c", "echo x")
+        self.assertEqual(status.state, JobState.SUCCEEDED)
+        os.kill(ready, signal.SIGCONT)
+        await gone(ready)
+        self.assertEqual(self.worker.output(status.job_id), b"x\n")
 
     async def test_zygote_and_shim(self) -> None:
         """Without both, the worker ends what it knows of the job."""
