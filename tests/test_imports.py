@@ -33,7 +33,7 @@ RESERVED = (
 )
 
 #: These run in a bare interpreter, without site-packages.
-BARE = ("scheduler.worker.shim", "scheduler.worker.zygote", "scheduler.worker.request")
+BARE = ("scheduler.worker.shim", "scheduler.worker.zygote")
 
 #: The vocabulary: it knows no more than this beside the standard library.
 VOCABULARY = {
