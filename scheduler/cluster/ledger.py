@@ -199,6 +199,18 @@ class Ledger:
         self.note_worker(worker)
         return self._saving.save([worker])
 
+    def set_draining(self, worker: Worker, draining: bool) -> Deferred[None]:
+        """Commit that it takes no new jobs, or takes some again, and only then have it so."""
+
+        def show(_: None) -> None:
+            now = self.registry.find_worker(worker.id)
+            if now is not None:
+                now = evolve(now, draining=draining)
+                self.note_worker(now)
+                self._saving.note(now)  # it may have been saved as it was before meanwhile
+
+        return self._saving.save([evolve(worker, draining=draining)]).addCallback(show)
+
     def note_worker(self, worker: Worker) -> None:
         """Put what is only true for the moment, like a sign of life: it comes often, and is not saved."""
         self.registry.put_worker(worker)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -168,9 +167,9 @@ class Cluster:
         return self._registry.job(job.id)
 
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:
-        worker = evolve(self._registry.worker(name), draining=draining)
-        await self._ledger.update_worker(worker)
-        return self._view(worker)
+        worker = self._registry.worker(name)
+        await self._ledger.set_draining(worker, draining)
+        return self._view(self._registry.worker(worker.id))
 
     async def _forget(self, name: str) -> None:
         try:

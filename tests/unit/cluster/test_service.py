@@ -27,6 +27,7 @@ from scheduler.errors import (
     NotFound,
     ShuttingDown,
     StartUnanswered,
+    StoreFailed,
     Unreachable,
     Unsupported,
     WorkerFault,
@@ -289,6 +290,28 @@ class WorkersTests(ClusterTestCase):
         self.add(a_job(), a_job("j-2", JobState.SUCCEEDED))
         (view,) = self.cluster.workers()
         self.assertEqual((view, view.running_jobs), (self.cluster.worker("w-1"), 1))
+
+    def test_drain_not_saved(self) -> None:
+        """What can't be saved is not so: the worker takes jobs as before."""
+        self.store.held = True
+        drained = self.cluster.drain("w-1")
+        self.assertFalse(self.cluster.worker("w-1").worker.draining)
+        self.store.fail()
+        self.failureResultOf(drained, StoreFailed)
+        self.assertFalse(self.cluster.worker("w-1").worker.draining)
+
+    def test_drain_while_it_registers(self) -> None:
+        """A worker that registers during the commit is drained all the same, and stays so."""
+        self.store.held = True
+        drained = self.cluster.drain("w-1")
+        self.ledger.update_worker(a_worker(version="2"))
+        self.store.commit()
+        self.store.held = False
+        self.assertTrue(self.successResultOf(drained).worker.draining)
+        self.store.commit()
+        self.clock.advance(MOMENT)
+        (stored,) = self.successResultOf(self.store.load()).workers
+        self.assertEqual((stored.draining, stored.version), (True, "2"))
 
     def test_drain_and_resume(self) -> None:
         """A drained worker takes no job until it is resumed."""
