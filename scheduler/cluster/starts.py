@@ -47,9 +47,6 @@ from scheduler.errors import (
 from scheduler.interfaces import IWorkerClient, RequestKey
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, JobStatus, Target, Terms, Worker, WorkerState
 
-#: Jobs that may be queued.
-QUEUE_MAX = 10_000
-
 #: Seconds a worker that took no job is let alone, at most.
 LET_ALONE = 60.0
 
@@ -65,9 +62,9 @@ class Starts:
         ledger: Ledger,
         client: IWorkerClient,
         waiting: Waiting,
-        queue_max: int = QUEUE_MAX,
+        queue_max: int,
     ) -> None:
-        """``waiting`` are the jobs that are queued, and due; ``clock`` measures how long a worker is let alone."""
+        """``waiting`` are the jobs that are queued, and due, at most ``queue_max``; ``clock`` runs timers."""
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
@@ -90,12 +87,11 @@ class Starts:
         with self.keys.in_use(key):
             return await self._submit(spec, target, terms, key)
 
-    def dispatch(self, job: Job) -> Worker:
+    def dispatch(self, job: Job) -> None:
         """Start a queued job on a worker that can take it now, chosen here; raises like ``submit`` if none can."""
         assert job.target is not None
         worker = self._choose(job.spec, job.target, job.terms, newcomer=False)
         self.dispatch_to(worker, job)
-        return worker
 
     def dispatch_to(self, worker: Worker, job: Job) -> Deferred[None]:
         """Start a queued job on that worker; fires when that is over, however it went."""
@@ -257,10 +253,10 @@ class Starts:
         except (Unavailable, Unsupported) as error:
             return await self._not_sent(worker, job, error)
         except Conflict as error:
-            return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
+            return await self._fail(job, error)
         except WorkerFault as fault:
             if worker.classic:
-                await self._conclude(lifecycle.failed(self._registry.job(job.id), str(fault), self._ledger.now()))
+                await self._fail(job, fault)
             else:
                 await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
             raise
@@ -283,7 +279,7 @@ class Starts:
             if job.terms.queue_timeout and (job.promised or self._room()):
                 return await self._back(job)
         if job.promised:
-            return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
+            return await self._fail(job, error)
         await self._ledger.drop_job(job)
         raise error
 
@@ -340,6 +336,10 @@ class Starts:
         """The same of an end that is decided here."""
         await self._ledger.conclude_jobs([job], keys=self._answered_with(job))
         return job
+
+    async def _fail(self, job: Job, error: SchedulerError) -> Job:
+        """It never ran, for that reason."""
+        return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
 
     def _answered_with(self, job: Job) -> list[IdempotencyKey]:
         key = self._registry.key_of(job.id)

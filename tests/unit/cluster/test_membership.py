@@ -58,7 +58,7 @@ class MembershipTestCase(SynchronousTestCase):
         self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
         self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self.starts = Starts(self.clock, self.ledger, self.client, Waiting())
+        self.starts = Starts(self.clock, self.ledger, self.client, Waiting(), queue_max=3)
         reconciler = Reconciler(self.ledger, self.client, self.starts)
         self.membership = Membership(self.ledger, self.liveness, self.client, rule, reconciler)
 
