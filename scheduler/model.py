@@ -332,13 +332,17 @@ class JobReport:
 
 @frozen
 class Heartbeat:
-    """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended."""
+    """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended.
+
+    ``leaving``: it is the last of this process, and they run on without it.
+    """
 
     worker_id: str
     boot_id: str
     running: tuple[str, ...] = ()
     ended: tuple[JobReport, ...] = ()
     described: tuple[JobReport, ...] = ()
+    leaving: bool = False
 
 
 @frozen

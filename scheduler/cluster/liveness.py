@@ -113,9 +113,18 @@ class Liveness(Periodic):
         self._probe_now(worker_id)
 
     def doubtful(self, worker_id: str) -> None:
-        """Somebody else listens at its address: all that was known of it is void until it calls again."""
+        """It does not listen there any more: all that was known of it is void until it calls again."""
         self._pulses[worker_id] = Pulse()
         self._settle(worker_id)
+
+    def left(self, worker_id: str) -> None:
+        """It called us for the last time, and was stopped while its jobs run on."""
+        worker = self._ledger.registry.find_worker(worker_id)
+        if worker is None:
+            return
+        self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
+        self._lose_sight(worker_id, "was stopped, and left it running")
+        self.doubtful(worker_id)
 
     def forget(self, worker_id: str) -> None:
         """It is no worker any more."""
@@ -227,11 +236,11 @@ class Liveness(Periodic):
         if state is WorkerState.UNREACHABLE:
             self._lose_sight(worker_id)
 
-    def _lose_sight(self, worker_id: str) -> None:
+    def _lose_sight(self, worker_id: str, why: str = "can't be reached") -> None:
         """Nobody can say any more that its jobs run. One that is starting is left to the answer of its start."""
         now = self._ledger.now()
         unknown = [
-            lifecycle.unknown(job, f"worker {job.worker_name!r} can't be reached", now)
+            lifecycle.unknown(job, f"worker {job.worker_name!r} {why}", now)
             for job in self._ledger.registry.unfinished(worker_id)
             if job.state is JobState.RUNNING
         ]

@@ -146,14 +146,19 @@ class Membership:
             worker = evolve(worker, boot_id=heartbeat.boot_id)
             with suppress(StoreFailed):
                 await self._ledger.update_worker(worker)
-        self._liveness.heard(worker.id)
+        if not heartbeat.leaving:
+            self._liveness.heard(worker.id)
         changed, describe = self._reconciler.listed(worker, heartbeat)
         told = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        saved = self._ledger.update_jobs(changed)
+        if heartbeat.leaving:
+            self._liveness.left(worker.id)  # what runs there is unknown from now on
         try:
-            await self._ledger.update_jobs(changed)
+            await saved
         except StoreFailed:
             told = []  # it lives all the same, and what ended it tells again
-        self._reconciler.ask_about_unlisted(worker, heartbeat)
+        if not heartbeat.leaving:
+            self._reconciler.ask_about_unlisted(worker, heartbeat)
         failpoints.hit("scheduler.before-acknowledge")
         return HeartbeatAnswer(
             lease=self._liveness.lease,

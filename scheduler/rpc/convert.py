@@ -259,6 +259,7 @@ def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
         running=heartbeat.running,
         ended=map(report_to_pb, heartbeat.ended),
         described=map(report_to_pb, heartbeat.described),
+        leaving=heartbeat.leaving,
     )
 
 
@@ -272,6 +273,7 @@ def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
         running=tuple(checked_id("running", job_id) for job_id in message.running),
         ended=tuple(map(report_from_pb, message.ended)),
         described=tuple(map(report_from_pb, message.described)),
+        leaving=message.leaving,
     )
 
 

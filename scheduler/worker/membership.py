@@ -29,6 +29,7 @@ from random import Random
 from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -50,6 +51,9 @@ from scheduler.worker.reports import Room
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 5.0
+
+#: Seconds that the answer to the last heartbeat is waited for: it is sent as a favour.
+LEAVE_DEADLINE = 2.0
 
 #: Bounds of a lease that is believed, and the one that is assumed where none is told, in seconds.
 _SHORTEST_LEASE = 1.0
@@ -116,7 +120,7 @@ class Membership(Service):
         self._go()
 
     def stopService(self) -> Deferred[None]:
-        """Fires once nothing is in flight any more and, if no job runs here, the scheduler was told that we leave.
+        """Fires once nothing is in flight any more and the scheduler was told that we leave, and whether jobs run on.
 
         It never fails; the deadlines of the client bound how long it takes.
         """
@@ -134,6 +138,7 @@ class Membership(Service):
         running = self._jobs.running()
         if running:
             self._log.info("worker {worker_id} leaves {count} jobs running", worker_id=self._id, count=len(running))
+            await self._say_leaving()
             return
         try:
             if self._more_to_say():
@@ -144,6 +149,14 @@ class Membership(Service):
         else:
             self._log.info("worker {worker_id} deregistered", worker_id=self._id)
         self._registered = False
+
+    async def _say_leaving(self) -> None:
+        """Who is not told finds out by a call that fails, or when the lease is over."""
+        if self._unheard:
+            return
+        beat = Deferred.fromCoroutine(self._beat(leaving=True))
+        with contextlib.suppress(SchedulerError, TimedOut):
+            await beat.addTimeout(LEAVE_DEADLINE, self._clock)
 
     def _job_ended(self) -> None:
         if self._registered and not self._failures and not self._unheard:
@@ -239,9 +252,10 @@ class Membership(Service):
             lease=self._lease,
         )
 
-    async def _beat(self) -> None:
+    async def _beat(self, leaving: bool = False) -> None:
         reports = () if self._unheard else await self._to_describe()
-        heartbeat = Heartbeat(self._id, self._boot_id, self._jobs.running())  # as it is when all is said
+        running = self._jobs.running()  # as it is when all is said
+        heartbeat = Heartbeat(self._id, self._boot_id, running, leaving=leaving)
         if not self._unheard:
             room = Room(_REPORTS_SIZE)
             described = tuple(room.fill(iter(reports), self._described))

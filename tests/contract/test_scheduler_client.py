@@ -88,6 +88,7 @@ class Contract:
             ("known", "strange"),
             (JobReport(ENDED),),
             (JobReport(JobStatus("known", JobState.RUNNING, started_at=1.5), SPEC, 1.25),),
+            leaving=True,
         )
         self.assertEqual(await self.client.heartbeat(heartbeat), HeartbeatAnswer(30.0, ("ended",), ("strange",)))
         self.assertEqual(self.scheduler.heartbeats, [heartbeat])

@@ -166,14 +166,19 @@ async def test_timeout(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_stop_a_worker_with_a_job(cluster: Cluster) -> None:
-    """SIGTERM leaves a running job running and the worker known; without one the worker deregisters."""
+    """SIGTERM leaves a running job running and the worker known, and told to be away; an idle one deregisters."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
     job = await api.submit(**count(lines=60, code=9))
     worker.kill()
-    assert [w["name"] for w in (await api.get("/v1/workers"))["workers"]] == ["w1"]
+    (left,) = (await api.get("/v1/workers"))["workers"]  # at once: its lease has hardly begun
+    assert (left["name"], left["state"]) == ("w1", "unreachable")
+    away = await api.job(job)
+    assert (away["state"], away["reason"]) == ("unknown", "worker 'w1' was stopped, and left it running")
     worker.start()
+    await api.online()
+    await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
     assert (await api.ended(job))["exit_code"] == 9
     assert await api.follow(job) == counted(60)
     worker.kill()

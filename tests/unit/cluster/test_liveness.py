@@ -243,6 +243,23 @@ class LivenessTests(SynchronousTestCase):
         old.errback(Unreachable("w-1"))
         self.assertIs(self.state(), ONLINE)
 
+    def test_an_old_probe_says_nothing_of_one_that_left(self) -> None:
+        """The answer to a probe sent before the worker left does not bring it back."""
+        self.go_online()
+        self.clock.pump([LEASE / 6] * 3)
+        (probe,) = self.probes
+        self.liveness.left("w-1")
+        self.assertIs(self.state(), UNREACHABLE)
+        probe.callback(None)
+        self.assertIs(self.state(), UNREACHABLE)
+
+    def test_left_while_it_could_not_be_called(self) -> None:
+        """The jobs of a worker that could only call are unknown, too, once it left."""
+        self.liveness.registered("w-1")
+        self.ledger.update_job(a_job())
+        self.liveness.left("w-1")
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
+
     def test_classic_worker(self) -> None:
         """A worker without heartbeats is kept online, and seen, by the calls it answers."""
         self.ledger.update_worker(a_worker(boot_id="", state=UNREACHABLE))

@@ -290,6 +290,37 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual([self.state(job) for job in ("j-1", "j-2")], [JobState.RUNNING, JobState.FAILED])
         self.assertEqual(self.client.calls, [])  # the third has ended meanwhile
 
+    def test_the_last_of_a_process(self) -> None:
+        """One that leaves its jobs running is unreachable at once, and they are unknown, with the reason."""
+        self.ledger.update_jobs([a_job(), a_job("j-2"), a_job("j-3", state=JobState.UNKNOWN)])
+        answer = self.beat("w-1", running=("j-1", "j-3"), ended=(JobReport(ended("j-2")),), leaving=True)
+        self.assertEqual(answer.acknowledged, ("j-2",))
+        worker = self.ledger.registry.worker("w-1")
+        self.assertEqual((worker.state, worker.last_seen), (WorkerState.UNREACHABLE, 1000.0))
+        jobs = [self.ledger.registry.job(job_id) for job_id in ("j-1", "j-3")]
+        for job in jobs:
+            self.assertEqual(
+                (job.state, job.unknown_since, job.reason),
+                (JobState.UNKNOWN, 1000.0, f"worker {worker.name!r} was stopped, and left it running"),
+            )
+        self.assertIs(self.state("j-2"), JobState.FAILED)
+
+    def test_the_last_of_a_process_asks_nothing(self) -> None:
+        """One that leaves is not asked about jobs that it does not mention."""
+        self.ledger.update_job(a_job())
+        self.beat("w-1", leaving=True)
+        self.assertEqual(self.client.calls, [])
+
+    def test_a_worker_that_left_is_back(self) -> None:
+        """It registers again, answers, and what it lists runs; a call answered before that proves nothing."""
+        self.ledger.update_job(a_job())
+        self.beat("w-1", running=("j-1",), leaving=True)
+        self.liveness.observe("w-1", succeed(None))
+        self.assertIs(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
+        self.online(worker_id="w-1")
+        self.beat("w-1", running=("j-1",))
+        self.assertIs(self.state(), JobState.RUNNING)
+
     def test_anothers_job(self) -> None:
         """A worker has no say in another's job."""
         self.ledger.update_worker(a_worker("w-2"))

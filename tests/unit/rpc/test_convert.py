@@ -108,10 +108,12 @@ class RoundTrip(SynchronousTestCase):
         self.assertEqual(message.error, status.state.final and status.state is not JobState.SUCCEEDED)
         self.assertEqual(bool(message.errorText), message.error)
 
-    @given(IDS, st.text(min_size=1), st.lists(IDS).map(tuple), FEW_REPORTS, FEW_REPORTS)
-    def test_heartbeat(self, worker_id: str, boot_id: str, running: tuple, ended: tuple, described: tuple) -> None:
+    @given(IDS, st.text(min_size=1), st.lists(IDS).map(tuple), FEW_REPORTS, FEW_REPORTS, st.booleans())
+    def test_heartbeat(
+        self, worker_id: str, boot_id: str, running: tuple, ended: tuple, described: tuple, leaving: bool
+    ) -> None:
         """A sign of life with its reports."""
-        heartbeat = Heartbeat(worker_id, boot_id, running, ended, described)
+        heartbeat = Heartbeat(worker_id, boot_id, running, ended, described, leaving)
         self.assertEqual(convert.heartbeat_from_pb(sent(convert.heartbeat_to_pb(heartbeat))), heartbeat)
 
     @given(SECONDS, st.lists(IDS).map(tuple), st.lists(IDS).map(tuple))

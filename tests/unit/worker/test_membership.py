@@ -21,7 +21,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import ISchedulerClient
 from scheduler.model import Heartbeat, HeartbeatAnswer, JobSpec, JobState, Registered, Registration
-from scheduler.worker.membership import LONGEST_DELAY, Membership
+from scheduler.worker.membership import LEAVE_DEADLINE, LONGEST_DELAY, Membership
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler_client import (
     ClassicSchedulerClient,
@@ -573,12 +573,38 @@ class StopTests(MembershipCase):
         self.assertEqual(self.logged[-1], "worker w1 deregistered")
 
     def test_busy(self) -> None:
-        """One whose jobs run on does not."""
+        """One whose jobs run on does not: it says that it leaves them, and nothing afterwards."""
+        self.start("j1")
+        self.begin()
+        self.stop()
+        self.assertEqual(self.client.calls, [("heartbeat", Heartbeat("w1", "boot", ("j1",), leaving=True))])
+        self.assertEqual(self.logged[-1], "worker w1 leaves 1 jobs running")
+        self.jobs.end("j1")
+        self.clock.advance(1000)
+        self.assertEqual(len(self.client.calls), 1)
+
+    def test_busy_and_not_heard(self) -> None:
+        """It leaves all the same where nobody listens, or listens to heartbeats."""
+        self.start("j1")
+        self.begin()
+        self.client.failure = Unreachable("the scheduler")
+        self.stop()
+        self.use(ClassicSchedulerClient())
         self.start("j1")
         self.begin()
         self.stop()
         self.assertEqual(self.client.calls, [])
-        self.assertEqual(self.logged[-1], "worker w1 leaves 1 jobs running")
+
+    def test_busy_and_not_answered(self) -> None:
+        """It does not wait long for an answer."""
+        self.start("j1")
+        self.begin()
+        self.client.holding = True
+        stopped = self.membership.stopService()
+        self.assertNoResult(stopped)
+        self.clock.advance(LEAVE_DEADLINE)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_not_registered(self) -> None:
         """One that never was a member has nobody to tell."""
