@@ -76,6 +76,7 @@ class Membership:
                 raise Conflict(f"name {name!r} is taken by worker {other.id}, which is online at {other.address}")
         known = registry.find_worker(worker_id)
         self._client.forget(worker_id)  # its channel leads to the process before
+        self._reconciler.forget(worker_id)
         worker = Worker(
             id=worker_id,
             name=name,
@@ -134,6 +135,7 @@ class Membership:
     def _remove(self, worker: Worker) -> Deferred[None]:
         self._client.forget(worker.id)
         self._liveness.forget(worker.id)
+        self._reconciler.forget(worker.id)
         self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
         return self._ledger.remove_worker(worker.id)
 

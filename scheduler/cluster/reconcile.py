@@ -132,6 +132,10 @@ class Reconciler:
             if start is not None:
                 await DeferredList([start], consumeErrors=True)
 
+    def forget(self, worker_id: str) -> None:
+        """See ``Starts.forget``."""
+        self._starts.forget(worker_id)
+
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:
         """Have the registry say of an unfinished job what its worker says now; errors are those of the call.
 

@@ -128,6 +128,10 @@ class Starts:
             until = None
         return until is not None
 
+    def forget(self, worker_id: str) -> None:
+        """It is a new process, or no worker any more: what it did not take says nothing now."""
+        self._let_alone.pop(worker_id, None)
+
     def close(self) -> Deferred[None]:
         """Take no more; fires when every start under way has been answered."""
         self._closed = True
@@ -275,7 +279,8 @@ class Starts:
     async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported) -> Job:
         """The worker has not heard of the job, and is let alone for a while."""
         if isinstance(error, Unavailable):
-            self._let_alone[worker.id] = self._clock.seconds() + min(error.retry_after, LET_ALONE)
+            if self._registry.find_worker(worker.id) is not None:
+                self._let_alone[worker.id] = self._clock.seconds() + min(error.retry_after, LET_ALONE)
             if job.terms.queue_timeout and (job.promised or self._room()):
                 return await self._back(job)
         if job.promised:

@@ -21,7 +21,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.model import Job, JobSpec, JobState, JobStatus, Stream, Target, Terms, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, JobStatus, Registration, Stream, Target, Terms, Worker, WorkerState
 from tests.unit.cluster.scripted import Call
 from tests.unit.cluster.test_service import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
@@ -311,6 +311,35 @@ class StartingTests(QueueTestCase):
             self.clock.pump([LOOK] * 4)
             self.assertEqual(self.taken().id, job.id)
             self.assertIs(self.state(behind), JobState.QUEUED)
+
+    def test_let_alone_until_it_registers(self) -> None:
+        """A worker that took no job and registers again is sent one at once: it is a new process."""
+        job = self.queued()
+        self.end(self.first)
+        self.client.take("start_job").answer.errback(Unavailable("no space left", 60))
+        self.clock.advance(0)
+        self.assertEqual(self.client.calls, [])
+        worker = self.ledger.registry.worker("w-1")
+        registration = Registration(worker.address, "w-1", boot_id="boot", slots=1)
+        self.successResultOf(self.membership.register(registration, "127.0.0.1"))
+        self.change(a_worker(slots=1))  # it is online
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_no_worker_that_has_gone_is_let_alone(self) -> None:
+        """Nothing is kept of a worker that took no job and is removed, nor of one that is removed before it answers."""
+        self.queued()
+        self.end(self.first)
+        self.client.take("start_job").answer.errback(Unavailable("no space left", 60))
+        gone = self.ledger.registry.worker("w-1")
+        self.assertTrue(self.starts.let_alone(gone))
+        self.successResultOf(self.membership.deregister("w-1"))
+        self.assertFalse(self.starts.let_alone(gone))
+        self.change(a_worker("w-2"))
+        call = self.client.take("start_job")
+        gone = self.ledger.registry.worker("w-2")
+        self.successResultOf(self.membership.deregister("w-2"))
+        call.answer.errback(Unreachable("w-2"))
+        self.assertFalse(self.starts.let_alone(gone))
 
     def test_another_worker(self) -> None:
         """What one worker would not take another may."""

@@ -61,7 +61,7 @@ class ClusterTestCase(SynchronousTestCase):
         liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         waiting = Waiting()
-        starts = Starts(self.clock, self.ledger, self.client, waiting, self.queue_max)
+        starts = self.starts = Starts(self.clock, self.ledger, self.client, waiting, self.queue_max)
         self.queue = Queue(self.clock, self.ledger, starts, waiting)
         self.ledger.listen(self.queue.job_changed, self.queue.worker_changed)
         self.queue.startService()
