@@ -95,17 +95,18 @@ class Spools:
         """Make the spool, unless it is there, and have a shim start the job.
 
         Answers when the job runs, or has ended, or could not be started. ``Conflict``: the id was used up.
-        ``NoRoom``; ``Unavailable``: no spool could be written, and nothing was started.
+        ``NoRoom``; ``Unavailable``: the spool can't be used, and nothing was started.
         """
         spool = self.spool(job_id)
         try:
             self._check_unused(job_id)
-            if os.path.exists(spool.folder):
-                self._check_readable(job_id, spool)
-            else:
+            made = not os.path.exists(spool.folder)
+            if made:
                 self._check_room()
                 self._create(job_id, spool, spec, created_at)
-            return self._launch(job_id, spool)
+            else:
+                self._check_readable(job_id, spool)
+            return self._launch(job_id, spool, made)
         except OSError as error:
             raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
 
@@ -176,23 +177,42 @@ class Spools:
             room.remove(making)
             raise
 
-    def _launch(self, job_id: str, spool: Spool) -> JobStatus | Held:
+    def _launch(self, job_id: str, spool: Spool, made: bool) -> JobStatus | Held:
+        """``made``: the spool is of this very start, so without a shim that was asked for it is nobody's."""
         problem = "no shim began it"
-        seen = judge_thd(job_id, spool, self._wall_time)
-        for tries in range(_LAUNCHES):
-            if not isinstance(seen, Unbegun):
-                return seen
-            try:
-                if not self._launcher.launch_thd(spool.folder, START_DEADLINE):
-                    problem = f"no shim answered within {START_DEADLINE:g} s"
-            except OSError as error:
-                if not tries and error.errno in _NO_DESCRIPTOR:
-                    raise  # nobody was asked for a shim
-                problem = f"no shim could be started: {error}"
-            seen = self._judge_launched(job_id, spool)
+        asked = False
+        try:
+            seen = judge_thd(job_id, spool, self._wall_time)
+            for _ in range(_LAUNCHES):
+                if not isinstance(seen, Unbegun):
+                    return seen
+                try:
+                    if not self._launcher.launch_thd(spool.folder, START_DEADLINE):
+                        problem = f"no shim answered within {START_DEADLINE:g} s"
+                except OSError as error:
+                    if not asked and error.errno in _NO_DESCRIPTOR:
+                        raise
+                    problem = f"no shim could be started: {error}"
+                asked = True
+                seen = self._judge_launched(job_id, spool)
+        except OSError:
+            if made and not asked:
+                self._unmake(job_id)
+            raise
         seen = self._judge_launched(job_id, spool, f"could not be started: {problem}")
         assert not isinstance(seen, Unbegun)
         return seen
+
+    def _unmake(self, job_id: str) -> None:
+        """Have no spool of a start that was refused, or the next process takes it for a job that failed.
+
+        The rename is not made durable, which takes a descriptor: were it undone, by a power cut in the next seconds,
+        that is what would be told, and no more.
+        """
+        try:
+            self._move_away(job_id)
+        except OSError:
+            self._log.failure("what is left of the start of job {job_id} can't be removed", job_id=job_id)
 
     def _judge_launched(self, job_id: str, spool: Spool, not_begun: str | None = None) -> JobStatus | Held | Unbegun:
         try:
@@ -278,16 +298,21 @@ class Spools:
         """Remove jobs, each gone at once as far as anybody can see; their ids stay used. Answers which are gone."""
         removed = []
         for job_id in self._use_up(tuple(job_ids)):
-            going = self._beside(job_id, _REMOVING)
             failpoints.hit("worker.before-spool-removed")
             try:
-                os.rename(self.spool(job_id).folder, going)
+                self._move_away(job_id)
             except OSError:
                 self._log.failure("job {job_id} can't be removed", job_id=job_id)
                 continue
             removed.append(job_id)
-            room.remove(going)  # what resists is tried again by the next process
         return tuple(removed)
+
+    def _move_away(self, job_id: str) -> None:
+        """Remove its spool, gone at once as far as anybody can see."""
+        going = self._beside(job_id, _REMOVING)
+        room.remove(going)  # of a start of that id that was refused, and resisted
+        os.rename(self.spool(job_id).folder, going)
+        room.remove(going)  # what resists is tried again by the next process
 
     def _use_up(self, job_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Those whose ids are used up now; on a full disk there may be a place for some only."""

@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from scheduler.model import JobSpec, JobStatus, Stream
+from scheduler.model import JobSpec, JobStatus, Stream, is_id
 from scheduler.sizes import parse_share
 from scheduler.threads import Pool
 from scheduler.worker import proctree
@@ -183,7 +183,7 @@ class RunningCase(TestCase):
 
     async def _end(self, worker: Running) -> None:
         await worker.drop()
-        for job_id in os.listdir(worker.jobs_dir):
+        for job_id in filter(is_id, os.listdir(worker.jobs_dir)):
             shim = worker.spool(job_id).begun_by()
             if shim is not None:  # with the shim, its zygote kills the job
                 proctree.send(shim, signal.SIGKILL)

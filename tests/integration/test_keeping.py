@@ -6,12 +6,13 @@ import resource
 import threading
 import time
 import uuid
+from functools import partial
 
 from twisted.internet.defer import DeferredList, gatherResults
 
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import used
+from scheduler.worker import spools, used
 from scheduler.worker.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
 
@@ -159,6 +160,33 @@ class KeepingTests(RunningCase):
         self.assertEqual((status.state, status.started_at), (JobState.FAILED, None))
         self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="true"), None), status)
         self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+
+    async def test_start_without_a_descriptor(self) -> None:
+        """A start that nobody could be asked to carry out leaves nothing, in the next life too, and may come again."""
+        start = partial(self.worker.runner.start, JOB, JobSpec(command="true"), None)
+        left = os.path.join(self.worker.jobs_dir, f".gone-{JOB}", "work")
+        for owner, method in ((self.worker.launcher, "launch_thd"), (spools, "judge_thd")):
+            os.makedirs(left)  # of one before, which could not be removed for the same want
+            real = getattr(owner, method)
+            setattr(owner, method, no_descriptor)
+            try:
+                await self.assertFailure(start(), Unavailable)
+            finally:
+                setattr(owner, method, real)
+            self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        self.assertEqual(self.worker.runner.unacknowledged(), ())
+        self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
+
+    async def test_start_of_what_was_there_without_a_descriptor(self) -> None:
+        """The spool of a start before stays where it is: that one may have been asked for."""
+        real, self.worker.spools._launch = self.worker.spools._launch, no_descriptor
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
+        self.worker.spools._launch = real
+        self.patch(self.worker.launcher, "launch_thd", no_descriptor)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
 
     async def test_clock_step(self) -> None:
         """A step of the clock, however far, makes nothing older."""
