@@ -6,7 +6,7 @@
     stdin script  the job's, where it has them
     work/         where it runs, unless it says otherwise
     stdout stderr its output, every byte in order
-    lock          flock of the shim, and who that is: "<pid> <start time>"
+    lock          flock of the shim, and who that is: "<pid> <start time>"; before, room for that
     start.json    that the job was started, when, and as which process
     stop          exists: somebody asked for the stop
     exit.tmp      room for the exit record, taken with the folder
@@ -17,8 +17,8 @@ Of a job whose output was removed before its end was acknowledged the records ar
 left.
 
 Theory of operation. Who holds the lock decides what becomes of the job. A shim
-starts it only if it gets the lock, finds no exit record and finds the lock file
-empty, and writes itself into the lock file first; so a job is started at most
+starts it only if it gets the lock, finds no exit record and finds nobody in the
+lock file, and writes itself into the lock file first; so a job is started at most
 once, and a shim that was killed leaves a trace. A worker that gets the lock of
 a job without an exit record knows that the shim is gone and writes the record
 itself, while it holds the lock. A file that matters appears under its name only
@@ -43,6 +43,9 @@ _READABLE = (1, 2)
 
 #: Bytes taken for the exit record beforehand, so that a full disk still gets one.
 RECORD_ROOM = 16384
+
+#: Bytes taken for the name of the shim, so that on a full disk what has a spool can be begun.
+_SHIM_ROOM = 64
 
 _LONGEST_REASON = 1000
 _MOST_LEFTOVER = 100
@@ -76,6 +79,7 @@ class Spool:
         self.work = self._path("work")
         self.start = self._path("start.json")
         self.exit = self._path("exit.json")
+        self.lock = self._path("lock")
 
     def _path(self, name: str) -> str:
         return f"{self.folder}/{name}"
@@ -121,11 +125,7 @@ class Spool:
 
     def reserve(self) -> None:
         """Take the room for the exit record; ``OSError`` when there is none."""
-        fd = os.open(self._path("exit.tmp"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, RECORD_ROOM)
-        finally:
-            os.close(fd)
+        _take_room(self._path("exit.tmp"), RECORD_ROOM)
 
     @staticmethod
     def _write(path: str, record: Record, sync: bool = True) -> None:
@@ -162,7 +162,7 @@ class Spool:
     @contextlib.contextmanager
     def locked(self) -> Iterator[int | None]:
         """The lock as a descriptor, or ``None`` when another holds it. No process started meanwhile inherits it."""
-        fd = os.open(self._path("lock"), os.O_RDWR)
+        fd = os.open(self.lock, os.O_RDWR)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,8 +179,8 @@ class Spool:
 
     def begun_by(self) -> Identity | None:
         """The shim that took the job on; ``None``: none ever did."""
-        with open(self._path("lock"), "rb") as lock:
-            words = lock.read().split()
+        with open(self.lock, "rb") as lock:
+            words = lock.read().rstrip(b"\0").split()
         return Identity(int(words[0]), int(words[1])) if len(words) == 2 else None
 
 
@@ -199,8 +199,9 @@ def create(
     making, parent = Spool(making_in), os.path.dirname(folder)
     os.mkdir(making.folder, 0o700)
     os.mkdir(making.work, 0o700)
-    for empty in (making.output("stdout"), making.output("stderr"), os.path.join(making.folder, "lock")):
+    for empty in (making.output("stdout"), making.output("stderr")):
         os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    _take_room(making.lock, _SHIM_ROOM)
     if stdin is not None:
         write_file(making.stdin, stdin)
     if script is not None:
@@ -255,6 +256,14 @@ def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool
         os.ftruncate(fd, len(data))
         if sync:
             os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _take_room(path: str, size: int) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
     finally:
         os.close(fd)
 

@@ -78,7 +78,7 @@ def spool_folders(state: Path) -> Iterable[Path]:
     """
     for folder in sorted((state / "jobs").glob("*")):
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            if (folder / "lock").stat().st_size or (folder / "exit.json").exists():
+            if (folder / "lock").read_bytes().strip(b"\0") or (folder / "exit.json").exists():
                 yield folder
 
 

@@ -1,5 +1,6 @@
 """The shim with real processes: how jobs start, how they end, what they leave, and what becomes of their output."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -393,6 +394,24 @@ class FullDiskTests(RunningCase):
         self.assertEqual(os.listdir(self.worker.jobs_dir), [late])
         with self.assertRaises(OutputPruned):
             self.worker.output(filler)
+
+    async def test_full_before_it_is_begun(self) -> None:
+        """A job whose spool is there needs no room to be started."""
+        launch = self.worker.launcher.launch_thd
+
+        def fill_and_launch(folder: str, deadline: float) -> bool:
+            with (
+                contextlib.suppress(OSError),
+                open(os.path.join(self.worker.jobs_dir, "filler"), "wb", buffering=0) as filler,
+            ):
+                while True:
+                    filler.write(bytes(4096))
+            return launch(folder, deadline)
+
+        self.worker.launcher.launch_thd = fill_and_launch
+        status = await self.worker.run("sh", "-c", "exit 3")
+        self.assertEqual((status.exit_code, status.reason), (3, "exit status 3"))
+        os.unlink(os.path.join(self.worker.jobs_dir, "filler"))
 
     async def test_nothing_is_started(self) -> None:
         """Where no spool can be written nothing is started, and once there is room the same start works."""

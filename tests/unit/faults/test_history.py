@@ -42,7 +42,7 @@ class HistoryTests(SynchronousTestCase):
             (folder / "stdout").write_bytes(job.output(1, 3))
         refused = state / "jobs" / "refused"
         refused.mkdir()
-        (refused / "lock").touch()
+        (refused / "lock").write_bytes(bytes(64))
         bad, good = evidence.spools({"w1": state}, {"good": (1, 4), "bad": (2, 3)})
         self.assertEqual(
             (good.job, good.worker, good.exit, good.size, good.good), ("good", "w1", {"state": "lost"}, 192, 192)
