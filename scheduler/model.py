@@ -334,7 +334,7 @@ class JobReport:
 class Heartbeat:
     """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended.
 
-    ``leaving``: it is the last of this process, and they run on without it.
+    ``leaving``: it is the last of this process; what runs, runs on without it.
     """
 
     worker_id: str

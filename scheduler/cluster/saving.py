@@ -51,6 +51,7 @@ class Saving:
         # what nobody waits for, an ordered set, and when it is saved if nothing else is before
         self._noted: dict[Removed, None] = {}
         self._moment: IDelayedCall | None = None
+        self._closed = False
 
     def save(self, records: Sequence[Record]) -> Deferred[None]:
         """Fires once they, and all before them, are durable.
@@ -67,11 +68,12 @@ class Saving:
     def note(self, record: Record) -> None:
         """Save what is known under its id along with what is saved next, or in a moment."""
         self._noted[_id(record)] = None
-        if self._moment is None:
+        if self._moment is None and not self._closed:
             self._moment = self._clock.callLater(MOMENT, self._save_noted)
 
     def close(self) -> Deferred[None]:
         """Save what was noted, or try once more if anything is owed, and never again; fires when that is over."""
+        self._closed = True
         saved = (self.save([]) if self._noted else succeed(None)).addErrback(lambda _: None)
         if self._timer is not None:
             self._timer.cancel()
@@ -112,6 +114,8 @@ class Saving:
         return reason
 
     def _try_later(self) -> None:
+        if self._closed:
+            return
         self._timer = self._clock.callLater(self._delay, self._try_again)
         self._delay = min(2 * self._delay, LONGEST_DELAY)
 

@@ -64,7 +64,7 @@ class Starts:
         waiting: Waiting,
         queue_max: int,
     ) -> None:
-        """``waiting`` are the jobs that are queued, and due, at most ``queue_max``; ``clock`` runs timers."""
+        """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time."""
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry

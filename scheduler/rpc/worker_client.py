@@ -9,9 +9,10 @@ deadline runs from when it was asked for: one that waited too long for its place
 is never made.
 
 A start must be known to have left or not. So each is preceded, on the same
-channel, by a health check, unless something was answered there a moment ago:
-where that fails nothing was sent. After it only an answer that the worker gives
-before it looks at a call (no such method, no room) says that nothing was started.
+channel, by a health check: where that fails nothing was sent. A call that was
+answered there a moment ago is as good as a check. After it only an answer that
+the worker gives before it looks at a call (no such method, no room) says that
+nothing was started.
 
 An output stream has a thread, which takes the next message off the wire only
 when the receiver is done with the one before.
@@ -66,7 +67,7 @@ CALL_THREADS, READ_THREADS, PROBE_THREADS = 64, 32, 16
 STREAMS = 256
 #: Seconds the check before a start, or a probe, may take.
 CHECK_DEADLINE = 5.0
-#: Seconds for which an answer is as good as a check, which may take as long itself where there is much to do.
+#: Seconds for which an answer is as good as a check. Where there is much to do, a check takes as long itself.
 FRESH = 0.02
 #: Seconds after which a stream is cut and begun again where it was.
 STREAM_DEADLINE = 3600.0
@@ -81,7 +82,7 @@ class _Stubs:
         self.line = line
         self.worker = worker_pb2_grpc.WorkerStub(line.channel)
         self.health = health_pb2_grpc.HealthStub(line.channel)
-        #: When the worker last answered anything, by ``time.monotonic``.
+        #: When a unary call to the worker last succeeded, by ``time.monotonic``.
         self.answered_at = -math.inf
 
 
@@ -239,7 +240,6 @@ class _Stream:
             if cancelled:
                 messages.cancel()
             for message in messages:
-                stubs.answered_at = time.monotonic()
                 chunk = convert.chunk_from_stream(message)
                 self._hop.call_thd("receiver of output", HOLD_DEADLINE, self._deliver_one, chunk)
         except grpc.RpcError as failure:

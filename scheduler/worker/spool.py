@@ -175,7 +175,7 @@ class Spool:
 
     def begin(self, lock: int, shim: Identity) -> None:
         """Leave the trace of the shim that has the lock."""
-        os.pwrite(lock, f"{shim.pid} {shim.starttime}\n".encode(), 0)
+        os.ftruncate(lock, os.pwrite(lock, f"{shim.pid} {shim.starttime}\n".encode(), 0))
 
     def begun_by(self) -> Identity | None:
         """The shim that took the job on; ``None``: none ever did."""

@@ -175,10 +175,12 @@ class Spools:
             create(spool.folder, making, record, spec.stdin, spec.script, refused)
         except OSError:
             room.remove(making)
+            if os.path.exists(spool.folder):  # it has its name, and was not seen to be durable
+                self._unmake(job_id)
             raise
 
     def _launch(self, job_id: str, spool: Spool, made: bool) -> JobStatus | Held:
-        """``made``: the spool is of this very start, so without a shim that was asked for it is nobody's."""
+        """``made``: this very start made the spool; where it fails before a shim may have been asked for, it goes."""
         problem = "no shim began it"
         asked = False
         try:
@@ -217,10 +219,8 @@ class Spools:
     def _judge_launched(self, job_id: str, spool: Spool, not_begun: str | None = None) -> JobStatus | Held | Unbegun:
         try:
             return judge_thd(job_id, spool, self._wall_time, not_begun)
-        except OSError as error:
-            if error.errno not in _NO_DESCRIPTOR:
-                raise  # there is no room for the record, so nobody began it
-            return Held(None, None)
+        except OSError:
+            return Held(None, None)  # it may run: to be asked again
 
     def judge_thd(self, job_id: str) -> JobStatus | Held:
         """How the job ended, or who has it; one that nobody began is not begun any more."""

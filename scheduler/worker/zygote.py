@@ -7,10 +7,9 @@ Theory of operation. A fork of the worker would copy a large process with thread
 of grpc in it, and a fresh interpreter for each job costs 20 ms. This process has
 all that a shim needs in memory and one thread. A fork takes its time too, so one
 shim is always ready, and a request is passed on to it; only then the next is
-forked. It is a subreaper: what a killed
-shim leaves behind comes here, where every child that is not a shim is an orphan
-and is killed. When the worker goes, it stays until its last shim has ended; when
-it is killed itself, the shims go on without it.
+forked. It is a subreaper: what a killed shim leaves behind comes here, where every
+child that is not a shim is an orphan and is killed. When the worker goes, it stays
+until its last shim has ended; when it is killed itself, the shims go on without it.
 """
 
 from __future__ import annotations
@@ -97,8 +96,11 @@ class Zygote:
         folder, answer = asked
         ready, self._ready = self._ready, None
         if ready is not None:  # else the worker sees that the spool was not begun, and asks again
-            with ready.line:
-                request.send(ready.line, folder, answer)
+            try:
+                with ready.line:
+                    request.send(ready.line, folder, answer)
+            except OSError:
+                traceback.print_exc()
         os.close(answer)
         self._prepare()
 

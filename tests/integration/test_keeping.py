@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredList, gatherResults
 
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import spools, used
+from scheduler.worker import spool, spools, used
 from scheduler.worker.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
 
@@ -178,6 +178,33 @@ class KeepingTests(RunningCase):
         self.worker = await self.next_life()
         self.assertEqual(self.worker.runner.unacknowledged(), ())
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
+
+    async def test_spool_that_is_not_durable(self) -> None:
+        """A spool that has its name, and can't be made durable, is none."""
+        synced = spool.sync_folder
+
+        def sync(path: str) -> None:
+            if path == self.worker.jobs_dir:
+                no_descriptor()
+            synced(path)
+
+        self.patch(spool, "sync_folder", sync)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+
+    async def test_start_that_can_not_be_seen(self) -> None:
+        """A job that was asked for and can't be looked at just now is not taken for one that does not run."""
+        real, looks = spools.judge_thd, []
+
+        def judge(*args: object) -> object:
+            looks.append(args)
+            if len(looks) == 2:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(*args)
+
+        self.patch(spools, "judge_thd", judge)
+        status = await self.worker.run("sh", "-c", "echo x; exit 3", job_id=JOB)
+        self.assertEqual((status.exit_code, self.worker.output(JOB)), (3, b"x\n"))
 
     async def test_start_of_what_was_there_without_a_descriptor(self) -> None:
         """The spool of a start before stays where it is: that one may have been asked for."""

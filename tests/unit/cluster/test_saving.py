@@ -84,6 +84,15 @@ class SavingTests(SynchronousTestCase):
         self.successResultOf(closed)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_closed(self) -> None:
+        """Whatever fails, or is noted, after the end is left as it is."""
+        late = self.saving.save([a_job()])
+        self.saving.close()
+        self.store.fail()
+        self.failureResultOf(late, StoreFailed)
+        self.saving.note(a_job())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_close_at_rest(self) -> None:
         """Where nothing is owed there is nothing to wait for."""
         self.successResultOf(self.saving.close())

@@ -4,7 +4,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.worker.spool import RECORD_ROOM, Spool, exit_record
+from scheduler.worker.spool import RECORD_ROOM, Identity, Spool, create, exit_record
 
 
 class ExitRecordTests(SynchronousTestCase):
@@ -38,6 +38,23 @@ class ExitRecordTests(SynchronousTestCase):
         with open(self.spool.exit, "w", encoding="utf-8") as file:
             file.write('{"format": 3, "state": "succeeded"}')
         self.assertRaises(ValueError, self.spool.read_exit)
+
+
+class BeginTests(SynchronousTestCase):
+    """Who took a job on."""
+
+    def test_begin(self) -> None:
+        """Nobody, at first, though there is room for a name; then who began it, and nothing beside that."""
+        folder = self.mktemp()
+        create(folder, f"{folder}.new", {}, None, None)
+        spool = Spool(folder)
+        self.assertGreater(os.stat(spool.lock).st_blocks, 0)
+        self.assertIsNone(spool.begun_by())
+        with spool.locked() as lock:
+            spool.begin(lock, Identity(42, 1000))
+        self.assertEqual(spool.begun_by(), Identity(42, 1000))
+        with open(spool.lock, "rb") as file:
+            self.assertEqual(file.read(), b"42 1000\n")
 
 
 class StartRecordTests(SynchronousTestCase):
