@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SkipTest
 
 from scheduler.errors import NotFound, OutputPruned, Unavailable
@@ -387,7 +387,11 @@ class FullDiskTests(RunningCase):
         self.assertEqual((self.worker.runner.running(), os.listdir(self.worker.jobs_dir)), ((), [filler]))
         with self.assertRaises(NotFound):
             self.worker.runner.query(late)
+        known: Deferred[None] = Deferred()
+        acknowledged = self.worker.runner._acknowledged
+        self.worker.runner._acknowledged = lambda found: (acknowledged(found), known.callback(None))
         self.worker.runner.acknowledge([filler])
+        await known
         started = await self.worker.runner.start(late, JobSpec(command="true"), None)
         self.assertEqual(started.job_id, late)
         await self.worker.ended(late)
