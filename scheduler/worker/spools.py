@@ -97,17 +97,19 @@ class Spools:
         Answers when the job runs, or has ended, or could not be started. ``Conflict``: the id was used up.
         ``NoRoom``; ``Unavailable``: the spool can't be used, and nothing was started.
         """
-        spool = self.spool(job_id)
+        spool, new = self.spool(job_id), False
         try:
             self._check_unused(job_id)
-            made = not os.path.exists(spool.folder)
-            if made:
+            new = not os.path.exists(spool.folder)
+            if new:
                 self._check_room()
                 self._create(job_id, spool, spec, created_at)
             else:
                 self._check_readable(job_id, spool)
-            return self._launch(job_id, spool, made)
-        except OSError as error:
+            return self._launch(job_id, spool)
+        except OSError as error:  # nobody was asked for a shim
+            if new and os.path.exists(spool.folder):
+                self._unmake(job_id)
             raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
 
     def _check_unused(self, job_id: str) -> None:
@@ -175,32 +177,23 @@ class Spools:
             create(spool.folder, making, record, spec.stdin, spec.script, refused)
         except OSError:
             room.remove(making)
-            if os.path.exists(spool.folder):  # it has its name, and was not seen to be durable
-                self._unmake(job_id)
             raise
 
-    def _launch(self, job_id: str, spool: Spool, made: bool) -> JobStatus | Held:
-        """``made``: this very start made the spool; where it fails before a shim may have been asked for, it goes."""
+    def _launch(self, job_id: str, spool: Spool) -> JobStatus | Held:
+        """``OSError`` only before a shim may have been asked for."""
         problem = "no shim began it"
-        asked = False
-        try:
-            seen = judge_thd(job_id, spool, self._wall_time)
-            for _ in range(_LAUNCHES):
-                if not isinstance(seen, Unbegun):
-                    return seen
-                try:
-                    if not self._launcher.launch_thd(spool.folder, START_DEADLINE):
-                        problem = f"no shim answered within {START_DEADLINE:g} s"
-                except OSError as error:
-                    if not asked and error.errno in _NO_DESCRIPTOR:
-                        raise
-                    problem = f"no shim could be started: {error}"
-                asked = True
-                seen = self._judge_launched(job_id, spool)
-        except OSError:
-            if made and not asked:
-                self._unmake(job_id)
-            raise
+        seen = judge_thd(job_id, spool, self._wall_time)
+        for tries in range(_LAUNCHES):
+            if not isinstance(seen, Unbegun):
+                return seen
+            try:
+                if not self._launcher.launch_thd(spool.folder, START_DEADLINE):
+                    problem = f"no shim answered within {START_DEADLINE:g} s"
+            except OSError as error:
+                if not tries and error.errno in _NO_DESCRIPTOR:
+                    raise
+                problem = f"no shim could be started: {error}"
+            seen = self._judge_launched(job_id, spool)
         seen = self._judge_launched(job_id, spool, f"could not be started: {problem}")
         assert not isinstance(seen, Unbegun)
         return seen

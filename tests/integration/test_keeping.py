@@ -150,6 +150,7 @@ class KeepingTests(RunningCase):
 
     async def test_seal_of_a_failed_start(self) -> None:
         """Of a start that left a spool and no job, the seal is an end that stays."""
+        self.patch(self.worker.spools, "_unmake", lambda job_id: None)  # the spool stays
         real, self.worker.spools._launch = self.worker.spools._launch, no_descriptor
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
         self.worker.spools._launch = real
@@ -208,6 +209,7 @@ class KeepingTests(RunningCase):
 
     async def test_start_of_what_was_there_without_a_descriptor(self) -> None:
         """The spool of a start before stays where it is: that one may have been asked for."""
+        self.patch(self.worker.spools, "_unmake", lambda job_id: None)  # the spool stays
         real, self.worker.spools._launch = self.worker.spools._launch, no_descriptor
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
         self.worker.spools._launch = real
