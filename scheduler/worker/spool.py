@@ -206,11 +206,12 @@ def create(
         write_file(making.stdin, stdin)
     if script is not None:
         write_file(making.script, script, 0o700)
-    write_file(making.job, json.dumps({"format": FORMAT, **record}).encode())
     if exit_record is None:
         making.reserve()
     else:
         making.write_exit(exit_record)
+    # Last, so that where one file's sync commits all that went before, the folder's has nothing to wait for.
+    write_file(making.job, json.dumps({"format": FORMAT, **record}).encode())
     sync_folder(making.folder)
     failpoints.hit("worker.before-spool-rename")
     os.rename(making.folder, folder)
