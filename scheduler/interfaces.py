@@ -115,11 +115,24 @@ class IOutputReader(Interface):
         """Let go of everything; a pending read is cancelled. May be called twice."""
 
 
+#: Is told of a job whose start is on its way.
+Starting = Callable[[Job], None]
+
+
 class IScheduler(Interface):
     """All that the HTTP API can ask."""
 
-    def submit(spec: JobSpec, target: Target, terms: Terms = AT_ONCE, key: RequestKey | None = None) -> Deferred[Job]:
+    def submit(
+        spec: JobSpec,
+        target: Target,
+        terms: Terms = AT_ONCE,
+        key: RequestKey | None = None,
+        starting: Starting | None = None,
+    ) -> Deferred[Job]:
         """Start a job; fires once its worker has answered, with a job that is running or already final.
+
+        ``starting`` is called with the job when its start leaves for the worker: from then on its output may be asked
+        for, and comes all the sooner. It is not called of a job that is queued first, nor of one that was there before.
 
         Where no worker can take it now, and ``terms`` let it wait, it fires once the job is ``queued``.
 
@@ -241,8 +254,8 @@ class IWorkerClient(Interface):
     def probe(worker: Worker) -> Deferred[None]:
         """Whether a call to it succeeds: any answer counts."""
 
-    def start_job(worker: Worker, job: Job) -> Deferred[JobStatus]:
-        """``JobStatus.job_id`` is the worker's id for it, ours or not.
+    def start_job(worker: Worker, job: Job, leaving: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+        """``JobStatus.job_id`` is the worker's id for it, ours or not. ``leaving`` is called when the start leaves.
 
         ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``
         and ``DeadlineExceeded``: it may have arrived. ``Conflict``: the id was used up before, or sealed.
@@ -336,10 +349,11 @@ class IJobRunner(Interface):
         ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``.
         """
 
-    def watch_output(job_id: str, stream: Stream, notify: Callable[[], None]) -> Callable[[], None]:
-        """Call ``notify`` whenever the stream may have grown or ended; returns a function that ends that.
+    def watch_output(job_id: str, stream: Stream, notify: Callable[[], None]) -> Deferred[Callable[[], None]]:
+        """Call ``notify`` whenever the stream may have grown or ended; answers a function that ends that.
 
-        ``NotFound``. ``notify`` is called on the reactor thread and must not block.
+        Of a job whose start is under way it fires once that is over, and fails as it does. ``NotFound``.
+        ``notify`` is called on the reactor thread and must not block.
         """
 
 

@@ -121,6 +121,10 @@ class Hop:
             with self._lock:
                 self._waiting.discard(answer)
 
+    def tell_thd(self, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function`` on the reactor thread, without waiting for it."""
+        self._reactor.callFromThread(function, *args)
+
     def close(self) -> None:
         """Fail every waiting call, and all that come later, with ``ShuttingDown``."""
         with self._lock:

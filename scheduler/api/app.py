@@ -20,7 +20,8 @@ from werkzeug.exceptions import HTTPException
 from scheduler import wire
 from scheduler.api.answers import Answer, json_answer, prepare, problem_answer
 from scheduler.api.errors import Problem, ProblemError, problem_of
-from scheduler.api.events import Offsets, read_offsets
+from scheduler.api.events import read_offsets
+from scheduler.api.following import FromTheStart, Readers, open_all
 from scheduler.api.guard import values_of
 from scheduler.api.idempotency import REPLAYED, key_of
 from scheduler.api.output import offset_of_tail, read_range, size_of
@@ -178,13 +179,16 @@ class _Routes:
             worker = self._scheduler.worker(target.worker).worker
             if worker.classic:
                 raise Unsupported(worker.name, "output")
-        job = await self._scheduler.submit(spec, target, terms, key)
+        streams = tuple(Stream) if as_events else (Stream.STDOUT,) if follow else ()
+        with FromTheStart(self._scheduler, streams) as output:
+            job = await self._scheduler.submit(spec, target, terms, key, output.starting if streams else None)
         headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
         try:
             if as_events:
-                return self._events(job, dict.fromkeys(Stream, 0), headers, started=True)
+                return self._events(job, output.readers(job), headers, started=True)
             if follow:
-                return self._follow(job, Stream.STDOUT, 0, headers, 201, at_once=job.state is JobState.QUEUED)
+                (reader,) = output.readers(job).values()
+                return self._follow(reader, headers, 201, at_once=job.state is JobState.QUEUED)
         except SchedulerError:  # it runs all the same
             problem = problem_of(Failure())
             members = {**problem.members, "job_id": job.id}
@@ -275,7 +279,7 @@ class _Routes:
                 offset, _ = await offset_of_tail(self._scheduler, job.id, stream, tail)
             if request.method == b"HEAD":
                 return Answer(headers=_RAW)
-            return self._follow(job, stream, offset or 0, {}, 200)
+            return self._follow(self._scheduler.open_output(job.id, stream, offset or 0), {}, 200)
         return await self._snapshot(request, job, stream, offset or 0, tail)
 
     async def _snapshot(self, request: Request, job: Job, stream: Stream, offset: int, tail: int | None) -> Reply:
@@ -300,11 +304,8 @@ class _Routes:
         reader = SpanReader(self._scheduler, job.id, stream, first, end)
         return RawStream(self._clock, self._under_way, reader, headers, status)
 
-    def _follow(
-        self, job: Job, stream: Stream, offset: int, headers: dict[str, str], status: int, at_once: bool = False
-    ) -> Reply:
-        reader = self._scheduler.open_output(job.id, stream, offset)
-        headers = {**_RAW, **headers, "X-Output-Offset": str(offset), "X-Accel-Buffering": "no"}
+    def _follow(self, reader: IOutputReader, headers: dict[str, str], status: int, at_once: bool = False) -> Reply:
+        headers = {**_RAW, **headers, "X-Output-Offset": str(reader.offset), "X-Accel-Buffering": "no"}
         return RawStream(self._clock, self._under_way, reader, headers, status, at_once)
 
     async def _resumed_events(self, request: Request, job: Job, query: Query, tail: int | None) -> Reply:
@@ -324,17 +325,9 @@ class _Routes:
                 offsets[stream], _ = await offset_of_tail(self._scheduler, job.id, stream, tail or 0)
         if request.method == b"HEAD":
             return Answer(content_type="text/event-stream")
-        return self._events(job, offsets, {})
+        return self._events(job, open_all(self._scheduler, job, offsets), {})
 
-    def _events(self, job: Job, offsets: Offsets, headers: dict[str, str], started: bool = False) -> Reply:
-        readers: dict[Stream, IOutputReader] = {}
-        try:
-            for stream, offset in offsets.items():
-                readers[stream] = self._scheduler.open_output(job.id, stream, offset)
-        except Exception:
-            for reader in readers.values():
-                reader.close()
-            raise
+    def _events(self, job: Job, readers: Readers, headers: dict[str, str], started: bool = False) -> Reply:
         return EventStream(self._clock, self._under_way, self._scheduler, job, readers, headers, started)
 
     # -- workers

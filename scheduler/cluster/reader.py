@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.cluster.extent import NOT_STARTED, length, nothing, without_record, without_worker
+from scheduler.cluster.extent import length, nothing, without_record, without_worker
 from scheduler.cluster.tail import Tail
 from scheduler.errors import (
     Busy,
@@ -129,7 +129,7 @@ class Reader:
             self.fail(without_worker(job))
         elif worker is None:
             self._hold(without_worker(job))
-        elif worker.state is not WorkerState.ONLINE or job.state in NOT_STARTED:
+        elif worker.state is not WorkerState.ONLINE:
             self._hold(Unreachable(worker.name))
         elif self._live and not job.over:
             tail.follow(worker, self.offset)

@@ -29,6 +29,7 @@ from scheduler.interfaces import (
     JobPage,
     Readiness,
     RequestKey,
+    Starting,
     WorkerView,
 )
 from scheduler.model import AT_ONCE, Chunk, Job, JobSpec, JobState, Stream, Target, Terms, Worker, WorkerState
@@ -60,9 +61,14 @@ class Cluster:
     # -- jobs
 
     def submit(
-        self, spec: JobSpec, target: Target, terms: Terms = AT_ONCE, key: RequestKey | None = None
+        self,
+        spec: JobSpec,
+        target: Target,
+        terms: Terms = AT_ONCE,
+        key: RequestKey | None = None,
+        starting: Starting | None = None,
     ) -> Deferred[Job]:
-        return self._own(self._starts.submit(spec, target, terms, key))
+        return self._own(self._starts.submit(spec, target, terms, key, starting))
 
     def replays(self, key: RequestKey) -> bool:
         return self._starts.keys.replays(key)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -44,7 +45,7 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import IWorkerClient, RequestKey
+from scheduler.interfaces import IWorkerClient, RequestKey, Starting
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, JobStatus, Target, Terms, Worker, WorkerState
 
 #: Seconds a worker that took no job is let alone, at most.
@@ -79,13 +80,15 @@ class Starts:
         self._let_alone: dict[str, float] = {}
         self._closed = False
 
-    async def submit(self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None) -> Job:
+    async def submit(
+        self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None, starting: Starting | None
+    ) -> Job:
         """See ``IScheduler.submit``."""
         known = self.keys.find(key) if key is not None else None
         if known is not None:
             return self._replay(known)
         with self.keys.in_use(key):
-            return await self._submit(spec, target, terms, key)
+            return await self._submit(spec, target, terms, key, starting)
 
     def dispatch(self, job: Job) -> None:
         """Start a queued job on a worker that can take it now, chosen here; raises like ``submit`` if none can."""
@@ -153,7 +156,9 @@ class Starts:
             raise StartUnanswered(job.worker_name or "", job.id)
         return job
 
-    async def _submit(self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None) -> Job:
+    async def _submit(
+        self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None, starting: Starting | None
+    ) -> Job:
         if self._closed:
             raise ShuttingDown()
         job = Job(
@@ -173,7 +178,7 @@ class Starts:
                 raise QueueFull(self._queue_max) from None
             return await self._run(job.id, self._enqueue(job, key))
         job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
-        return await self._run(job.id, self._start(worker, job, key))
+        return await self._run(job.id, self._start(worker, job, key, starting))
 
     def _choose(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool) -> Worker:
         """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited."""
@@ -225,10 +230,10 @@ class Starts:
         self._log.info("job {job_id} is queued", job_id=job.id)
         return job
 
-    async def _start(self, worker: Worker, job: Job, key: RequestKey | None) -> Job:
+    async def _start(self, worker: Worker, job: Job, key: RequestKey | None, starting: Starting | None) -> Job:
         await self._ledger.add_job(job, _named(key, job))
         failpoints.hit("scheduler.after-commit-before-rpc")
-        return await self._call(worker, job)
+        return await self._call(worker, job, starting)
 
     async def _dispatch(self, worker: Worker, job: Job) -> Job:
         try:
@@ -243,12 +248,12 @@ class Starts:
             return await self._conclude(lifecycle.withdrawn(current, self._ledger.now()))
         return await self._call(worker, job)
 
-    async def _call(self, worker: Worker, job: Job) -> Job:
+    async def _call(self, worker: Worker, job: Job, starting: Starting | None = None) -> Job:
         """The call and what follows from it."""
         if self._registry.find_worker(worker.id) is None:  # it went during the commit; another may be at its address
             return await self._not_sent(worker, job, Unreachable(worker.name))
         try:
-            status = await self._client.start_job(worker, job)
+            status = await self._client.start_job(worker, job, None if starting is None else partial(starting, job))
         except (Unreachable, DeadlineExceeded) as error:
             if isinstance(error, Unreachable) and not error.sent:
                 return await self._not_sent(worker, job, error)

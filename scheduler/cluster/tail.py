@@ -34,9 +34,9 @@ from twisted.python.failure import Failure
 
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.window import Window
-from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unavailable, WorkerFault
+from scheduler.errors import Busy, DeadlineExceeded, NotFound, SchedulerError, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputStream, IWorkerClient
-from scheduler.model import Chunk, Job, Stream, Worker
+from scheduler.model import Chunk, Job, JobState, Stream, Worker
 
 #: Seconds a stream may be held up by slow readers.
 PATIENCE = 2.0
@@ -123,7 +123,8 @@ class Tail:
         if self.job.over and not self._final:
             self._final = True
             self.progressed()  # what is waited for is another thing now
-        self.wake()
+        if self.job.state is not JobState.STARTING:  # whose start is about to leave
+            self.wake()
 
     # -- followers
 
@@ -265,6 +266,8 @@ class Tail:
             self._log.failure("streaming output of job {job_id} went wrong", reason, job_id=self._job.id)
         assert reason.value is not None
         self.hold(reason.value)
+        if reason.check(NotFound) and self.job.state is JobState.STARTING:
+            return  # this was faster than the start; it is tried again when that is answered
         if reason.check(Busy) or not reason.check(Unavailable, DeadlineExceeded):
             self._log.warn("output of job {job_id} is not streamed: {why}", job_id=self._job.id, why=str(reason.value))
             for follower in list(self._followers):

@@ -24,6 +24,8 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -132,12 +134,14 @@ class WorkerClient(MultiService):
         seconds = min(self._deadline, CHECK_DEADLINE)
         return self._on_line(worker, lambda stubs: self._probes.run(_check_thd, stubs, worker.name, seconds))
 
-    def start_job(self, worker: Worker, job: Job) -> Deferred[JobStatus]:
+    def start_job(self, worker: Worker, job: Job, leaving: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         if worker.classic:
             request = convert.classic_start_to_pb(job.spec)
         else:
             request = convert.start_to_pb(job.id, job.spec, job.created_at)
-        return self._call(worker, _start_thd, request)
+        # What is done then belongs to the request this is for: its id is in the context.
+        tell_thd = None if leaving is None else partial(self._hop.tell_thd, copy_context().run, leaving)
+        return self._call(worker, partial(_start_thd, tell_thd), request)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
         return self._call(worker, _stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
@@ -280,11 +284,18 @@ def _check_thd(stubs: _Stubs, worker: str, seconds: float) -> None:
 
 
 def _start_thd(
-    stubs: _Stubs, worker: str, request: worker_pb2.StartJobReq, seconds: float, metadata: Metadata
+    leaving_thd: Callable[[], None] | None,
+    stubs: _Stubs,
+    worker: str,
+    request: worker_pb2.StartJobReq,
+    seconds: float,
+    metadata: Metadata,
 ) -> JobStatus:
     before = time.monotonic()
     if before - stubs.answered_at > FRESH:
         _check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
+    if leaving_thd is not None:
+        leaving_thd()
     left = max(seconds - (time.monotonic() - before), 0.1)
     answer = _made_thd(stubs, "StartJob", worker, request, left, metadata)
     if answer.HasField("status"):

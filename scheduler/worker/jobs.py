@@ -225,14 +225,19 @@ class JobRunner:
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         return self._spools.read_thd(job_id, stream, offset, size)
 
-    def watch_output(self, job_id: str, stream: Stream, notify: Notify) -> Notify:
-        job = self._known(job_id)
+    def watch_output(self, job_id: str, stream: Stream, notify: Notify) -> Deferred[Notify]:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return fail(NotFound("job", job_id))
+        return self._when_started(job).addCallback(lambda _: self._watch_output(job, stream, notify))
+
+    def _watch_output(self, job: _Job, stream: Stream, notify: Notify) -> Notify:
         if job.status.state.final:
             return _nothing
         try:
-            unwatch = self._watch.add(self._spools.spool(job_id).output(stream.value), notify)
+            unwatch = self._watch.add(self._spools.spool(job.id).output(stream.value), notify)
         except OSError as error:
-            raise Unavailable(f"the output of job {job_id!r} can't be watched: {error.strerror}") from error
+            raise Unavailable(f"the output of job {job.id!r} can't be watched: {error.strerror}") from error
 
         def watcher() -> None:  # one of its own for each call, whatever ``notify`` equals
             notify()

@@ -48,7 +48,7 @@ class Contract:
 
     async def written(self, text: str, job_id: str = JOB) -> None:
         grown: Deferred[None] = Deferred()
-        remove = self.runner.watch_output(job_id, Stream.STDOUT, lambda: grown.called or grown.callback(None))
+        remove = await self.runner.watch_output(job_id, Stream.STDOUT, lambda: grown.called or grown.callback(None))
         self.write(job_id, text)
         await grown
         remove()
@@ -154,7 +154,7 @@ class Contract:
         with self.assertRaises(NotFound):
             self.runner.read_output_thd("other", Stream.STDOUT, 0, 1)
         with self.assertRaises(NotFound):
-            self.runner.watch_output("other", Stream.STDOUT, lambda: None)
+            await self.runner.watch_output("other", Stream.STDOUT, lambda: None)
 
     async def test_seal(self) -> None:
         """An id that is no job's is sealed: it is not found, and then never started, whatever is asked."""
@@ -226,15 +226,15 @@ class Contract:
         """Whoever watches a stream is told of its end, until the watch is given up."""
         await self.started()
         told: list[str] = []
-        self.runner.watch_output(JOB, Stream.STDERR, lambda: told.append("watching"))
-        remove = self.runner.watch_output(JOB, Stream.STDERR, lambda: told.append("left"))
+        await self.runner.watch_output(JOB, Stream.STDERR, lambda: told.append("watching"))
+        remove = await self.runner.watch_output(JOB, Stream.STDERR, lambda: told.append("left"))
         remove()
         remove()
         at_end = self.when_ended()
         self.finish(JOB, 0)
         await at_end
         self.assertEqual(told, ["watching"])
-        self.runner.watch_output(JOB, Stream.STDERR, lambda: None)()  # of an ended job too
+        (await self.runner.watch_output(JOB, Stream.STDERR, lambda: None))()  # of an ended job too
 
     async def test_acknowledge(self) -> None:
         """An ended job is reported, oldest first, until it is acknowledged; a running one can't be."""
@@ -312,3 +312,12 @@ class RealTests(Contract, RunningCase):
         with self.assertRaises(NotFound):
             self.runner.query(JOB)
         self.assertEqual(await start, self.runner.query(JOB))
+
+    async def test_watch_while_starting(self) -> None:
+        """The output of a job that is being started is watched from its start on."""
+        start, grown = self.runner.start(JOB, self.job(), 7.0), Deferred[None]()
+        remove = await self.runner.watch_output(JOB, Stream.STDOUT, lambda: grown.called or grown.callback(None))
+        self.assertTrue(start.called)
+        self.write(JOB, "hello")
+        await grown
+        remove()

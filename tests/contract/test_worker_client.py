@@ -97,6 +97,14 @@ class Contract:
         self.assertEqual(status, self.runner.query("j"))
         self.assertEqual(self.runner.started, [("j", spec, 7.0)])
 
+    async def test_leaving(self) -> None:
+        """Who asks for a start is told when it leaves, once, before it is answered."""
+        told: list[str] = []
+        start = self.client.start_job(self.worker, a_job(), lambda: told.append("left"))
+        start.addCallback(lambda _: told.append("answered"))
+        await start
+        self.assertEqual(told, ["left", "answered"])
+
     async def test_start_again(self) -> None:
         """The same start again is answered with the job there is."""
         await self.started()
@@ -346,10 +354,12 @@ class Unanswered:
     """Mixed into an RpcCase that has a ``client``, which can't do anything with ``worker``: all ways to ask it."""
 
     def asked(self) -> dict[str, Deferred]:
+        #: What has left for the worker, as far as that is told.
+        self.left: list[str] = []
         self.stream = self.client.stream_output(self.worker, "j", Stream.STDOUT, 0, lambda chunk: None)
         return {
             "probe": self.client.probe(self.worker),
-            "start": self.client.start_job(self.worker, a_job()),
+            "start": self.client.start_job(self.worker, a_job(), lambda: self.left.append("start")),
             "stop": self.client.stop_job(self.worker, "j"),
             "query": self.client.query_job(self.worker, "j"),
             "read": self.client.read_output(self.worker, "j", Stream.STDOUT, 0, 1),
@@ -365,6 +375,7 @@ class UnreachableContract(Unanswered):
             self.assertEqual((error.name, error.kind), (self.worker.name, "worker"), name)
             if name == "start":
                 self.assertFalse(error.sent)
+        self.assertEqual(self.left, [])
 
 
 class UnreachableFakeTests(UnreachableContract, RpcCase):

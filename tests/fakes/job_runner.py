@@ -168,8 +168,11 @@ class FakeJobRunner:
             end = entry.status.state.final and offset + len(data) == len(output)
             return Chunk(data, offset, end, len(output))
 
-    def watch_output(self, job_id: str, stream: Stream, notify: _Notify) -> _Notify:
-        entry = self._entry(job_id)
+    def watch_output(self, job_id: str, stream: Stream, notify: _Notify) -> Deferred[_Notify]:
+        try:
+            entry = self._entry(job_id)
+        except NotFound as error:
+            return fail(error)
         watcher = (stream, notify)
         entry.watchers.append(watcher)
 
@@ -177,7 +180,7 @@ class FakeJobRunner:
             if watcher in entry.watchers:
                 entry.watchers.remove(watcher)
 
-        return remove
+        return succeed(remove)
 
     # IJobs
 

@@ -30,7 +30,7 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, RequestKey, WorkerView
+from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, RequestKey, Starting, WorkerView
 from scheduler.model import (
     AT_ONCE,
     Chunk,
@@ -58,7 +58,8 @@ class FakeScheduler:
     A job runs at once, or waits where it may (at most ``queue_max`` of them), or fails if
     ``refused`` has a reason why its command may not; a start is ``unanswered``, its job
     unknown, and a stop ends nothing, where a test says so.
-    ``fail[method]`` is raised by that method, ``held[method]`` a Deferred that it returns.
+    ``fail[method]`` is raised by that method, ``held[method]`` a Deferred that it returns, ``held["start"]`` one that
+    the answer to a start on its way waits for.
     ``calls`` records what was asked. Workers without a boot id know the fixed part alone.
     """
 
@@ -181,14 +182,19 @@ class FakeScheduler:
     # -- IScheduler
 
     def submit(
-        self, spec: JobSpec, target: Target, terms: Terms = AT_ONCE, key: RequestKey | None = None
+        self,
+        spec: JobSpec,
+        target: Target,
+        terms: Terms = AT_ONCE,
+        key: RequestKey | None = None,
+        starting: Starting | None = None,
     ) -> Deferred[Job]:
         if key is not None and key.key in self._keys:
             return maybeDeferred(self._replay, key)
         self.calls.append(("submit", spec, target, terms))
         if key is not None:
             self._keys[key.key] = IdempotencyKey(key.key, key.fingerprint, "")
-        answer = self._answer("submit", lambda: self._start(spec, target, terms))
+        answer = self._answer("submit", lambda: self._start(spec, target, terms, starting))
         return answer if key is None else answer.addBoth(self._answered, key)
 
     def replays(self, key: RequestKey) -> bool:
@@ -345,7 +351,7 @@ class FakeScheduler:
             del self._keys[key.key]
         return result
 
-    def _start(self, spec: JobSpec, target: Target, terms: Terms) -> Job:
+    def _start(self, spec: JobSpec, target: Target, terms: Terms, starting: Starting | None) -> Job | Deferred[Job]:
         try:
             worker = self._place(spec, target)
         except (NoFreeSlot, Unreachable):
@@ -356,7 +362,12 @@ class FakeScheduler:
             named = self._worker(target.worker).name if target.worker is not None else None
             job = Job(f"job-{next(self._ids)}", spec, JobState.QUEUED, self._wall_time(), worker_name=named)
             return self._wait(evolve(job, target=target, terms=terms, promised=True), 0.0)
-        return self._begin(self._new(worker, spec, target=target, terms=terms))
+        job = self._new(worker, spec, target=target, terms=terms)
+        if starting is not None:
+            starting(job)
+        if "start" in self.held:
+            return self.held["start"].addCallback(lambda _: self._begin(job))
+        return self._begin(job)
 
     def _begin(self, job: Job) -> Job:
         """Its worker is asked to start it."""

@@ -39,8 +39,10 @@ class FakeWorkerClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._call("probe", worker, "", lambda runner: None)
 
-    def start_job(self, worker: Worker, job: Job) -> Deferred[JobStatus]:
+    def start_job(self, worker: Worker, job: Job, leaving: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
+            if leaving is not None:
+                leaving()
             if not worker.classic:
                 return runner.start(job.id, job.spec, job.created_at)
             return runner.start("", job.spec, None).addCallback(
@@ -112,11 +114,15 @@ class FakeStream:
         self._runner: IJobRunner | None = None
         self._unwatch: Callable[[], None] = lambda: None
 
-    def begin(self, runner: IJobRunner) -> None:
+    def begin(self, runner: IJobRunner) -> Deferred[None]:
         """Flow, from that runner."""
         self._runner = runner
-        self._unwatch = runner.watch_output(*self._what, self._later)
-        self._later()
+
+        def flow(unwatch: Callable[[], None]) -> None:
+            self._unwatch = unwatch
+            self._later()
+
+        return runner.watch_output(*self._what, self._later).addCallback(flow)
 
     def cancel(self) -> None:
         if not self.over:

@@ -141,7 +141,7 @@ class Running:
 
     async def lines(self, job_id: str, count: int) -> list[bytes]:
         """The job's output, once it has so many lines."""
-        remove = self.runner.watch_output(job_id, Stream.STDOUT, self._look)
+        remove = await self.runner.watch_output(job_id, Stream.STDOUT, self._look)
         await self._until(lambda: self.output(job_id).count(b"\n") >= count)
         remove()
         return self.output(job_id).splitlines()

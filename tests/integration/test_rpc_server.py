@@ -209,15 +209,17 @@ class Counting(FakeJobRunner):
         self.reads += 1
         return super().read_output_thd(job_id, stream, offset, size)
 
-    def watch_output(self, job_id: str, stream: Stream, notify: Callable[[], None]) -> Callable[[], None]:
-        unwatch = super().watch_output(job_id, stream, notify)
-        self.watching += 1
+    def watch_output(self, job_id: str, stream: Stream, notify: Callable[[], None]) -> Deferred[Callable[[], None]]:
+        def counted(unwatch: Callable[[], None]) -> Callable[[], None]:
+            self.watching += 1
 
-        def counted() -> None:
-            unwatch()
-            self.watching -= 1
+            def remove() -> None:
+                unwatch()
+                self.watching -= 1
 
-        return counted
+            return remove
+
+        return super().watch_output(job_id, stream, notify).addCallback(counted)
 
     def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
         def over(result: T) -> T:

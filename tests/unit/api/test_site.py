@@ -251,10 +251,10 @@ class RequestIdTests(SiteTestCase):
         seen: list[str] = []
         self.scheduler.held["submit"] = held = Deferred()
         self.scheduler.held["submit"].addCallback(lambda _: seen.append(logs.REQUEST_ID.get()))
-        self.patch(self.scheduler, "open_output", lambda *_: seen.append(logs.REQUEST_ID.get()))
-        self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "a"}', x_request_id="abc")
+        self.patch(self.scheduler, "wait", lambda *_: seen.append(logs.REQUEST_ID.get()))
+        self.server.ask("POST", "/v1/jobs?wait=1", b'{"worker": "w1", "command": "a"}', x_request_id="abc")
         held.callback(None)
-        self.flushLoggedErrors(AttributeError)
+        self.flushLoggedErrors(TypeError)
         self.assertEqual(seen[-1], "abc")
 
     def test_made(self) -> None:

@@ -4,10 +4,12 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api import streams
-from scheduler.errors import Busy, NotFound, Unavailable
+from scheduler.api.following import FromTheStart
+from scheduler.errors import Busy, NotFound, StartUnanswered, Unavailable
 from scheduler.model import JobState, Stream, WorkerState
 from tests.unit.api.conversation import Connection, Server
 from tests.unit.api.test_events import bytes_of
@@ -197,6 +199,30 @@ class RawTests(StreamTestCase):
         self.scheduler.write(job.id, b"hello")
         self.scheduler.finish(job.id)
         self.assertEqual((client.response().body, client.response().complete), (b"hello", True))
+        self.assert_nothing_left()
+
+    def test_output_before_the_answer(self) -> None:
+        """Output is asked for when the start is on its way, and let go of when nothing comes of that."""
+        for query, headers, count in (("?follow=1", {}, 1), ("", EVENTS, 2)):
+            start = self.scheduler.held["start"] = Deferred()
+            client = self.server.ask("POST", f"/v1/jobs{query}", b'{"worker": "w1", "command": "echo"}', **headers)
+            self.assertEqual(len(self.scheduler.readers()), count)
+            start.errback(StartUnanswered("w1", "job-1"))
+            self.assertEqual(client.response().status, 504)
+            self.assert_nothing_left()
+
+    def test_gone_before_the_answer(self) -> None:
+        """A client that leaves during the start leaves no reader."""
+        self.scheduler.held["start"] = Deferred()
+        self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}').hang_up()
+        self.assert_nothing_left()
+
+    def test_gone_before_the_start(self) -> None:
+        """When the client is gone nothing is asked for, though its job is started all the same."""
+        output = FromTheStart(self.scheduler, [Stream.STDOUT])
+        with self.assertRaises(CancelledError), output:
+            raise CancelledError
+        output.starting(self.scheduler.add_job())
         self.assert_nothing_left()
 
     def test_queued(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define, field
@@ -44,6 +44,8 @@ class ScriptedClient:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.forgotten: list[str] = []
+        #: What is to be called when a start leaves, of those that want to be told.
+        self.leaving: list[Callable[[], None]] = []
 
     def take(self, method: str) -> Call:
         call = self.calls.pop(0)
@@ -53,7 +55,9 @@ class ScriptedClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._call("probe", worker)
 
-    def start_job(self, worker: Worker, job: Job) -> Deferred[JobStatus]:
+    def start_job(self, worker: Worker, job: Job, leaving: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+        if leaving is not None:
+            self.leaving.append(leaving)
         return self._call("start_job", worker, job)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -153,7 +154,7 @@ class SpooledClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         raise NotImplementedError
 
-    def start_job(self, worker: Worker, job: Job) -> Deferred[JobStatus]:
+    def start_job(self, worker: Worker, job: Job, leaving: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         raise NotImplementedError
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:

@@ -206,16 +206,16 @@ class ResumeTests(OutputTestCase):
         self.client.answer()
         self.assert_gives(reading, 0, 20, end=True)
 
-    def test_not_started_yet(self) -> None:
-        """The worker of a job that is still being started is not asked before it was."""
+    def test_being_started(self) -> None:
+        """The output of a job that is being started is asked for; if that was too early, again once it runs."""
         self.registry.put_job(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
-        self.clock.pump([1.0] * 10)
-        self.assertEqual(self.client.streams, [])
+        self.client.stream().cut(NotFound("job", "j-1b"))
+        self.assertEqual(self.client.running(), [])
         job = a_job("j-1b", JobState.RUNNING)
         self.registry.put_job(job)
         self.outputs.job_changed(job)
-        self.assertEqual(self.client.stream().key[0], "j-1b")
+        self.assertEqual((self.client.stream().key[0], self.client.reads), ("j-1b", []))
         self.assertNoResult(reading)
 
     def test_never_came_to_be(self) -> None:
@@ -223,6 +223,7 @@ class ResumeTests(OutputTestCase):
         self.registry.put_job(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
         self.registry.remove_job("j-1b")
+        self.client.stream().cut(NotFound("job", "j-1b"))
         self.clock.advance(LAST_DELAY)
         self.failureResultOf(reading, NotFound)
         self.assert_idle()

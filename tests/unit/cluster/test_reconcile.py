@@ -21,7 +21,7 @@ class ReconcileTests(MembershipTestCase):
 
     def submit(self) -> tuple[Deferred[Job], Call]:
         answer = Deferred.fromCoroutine(
-            self.starts.submit(JobSpec(command="echo"), Target(worker="w-1"), AT_ONCE, None)
+            self.starts.submit(JobSpec(command="echo"), Target(worker="w-1"), AT_ONCE, None, None)
         )
         return answer, self.client.take("start_job")
 

@@ -108,6 +108,15 @@ class SubmitTests(ClusterTestCase):
         started = self.successResultOf(answer)
         self.assertEqual((started.state, started.started_at, started.remote_id), (JobState.RUNNING, 1000.5, None))
 
+    def test_starting(self) -> None:
+        """Who submits is told of the job when its start leaves, before that is answered."""
+        told: list[Job] = []
+        self.cluster.submit(ECHO, W1, starting=told.append)
+        self.assertEqual(told, [])
+        (leaving,) = self.client.leaving
+        leaving()
+        self.assertEqual(told, [self.only_job()])
+
     def test_what_the_worker_refuses(self) -> None:
         """A job its worker will not run exists and has failed, with the reason, without ever having started."""
         answer, call = self.submit()
