@@ -103,10 +103,11 @@ class Spools:
             new = not os.path.exists(spool.folder)
             if new:
                 self._check_room()
-                self._create(job_id, spool, spec, created_at)
+                seen = self._create(job_id, spool, spec, created_at)
             else:
                 self._check_readable(job_id, spool)
-            return self._launch(job_id, spool)
+                seen = judge_thd(job_id, spool, self._wall_time)
+            return self._launch(job_id, spool, seen)
         except OSError as error:  # nobody was asked for a shim
             if new and os.path.exists(spool.folder):
                 self._unmake(job_id)
@@ -148,7 +149,8 @@ class Spools:
             raise Unavailable(f"job {job_id!r} can't be sealed: {os.strerror(error.errno or 0)}") from error
         return None
 
-    def _create(self, job_id: str, spool: Spool, spec: JobSpec, created_at: float) -> None:
+    def _create(self, job_id: str, spool: Spool, spec: JobSpec, created_at: float) -> JobStatus | Held | Unbegun:
+        """Answers like ``judge_thd``; one that was refused has ended."""
         refused: Record | None = None
         argv: list[str] = []
         env: dict[str, str] = {}
@@ -178,11 +180,11 @@ class Spools:
         except OSError:
             room.remove(making)
             raise
+        return Unbegun() if refused is None else judge_thd(job_id, spool, self._wall_time)
 
-    def _launch(self, job_id: str, spool: Spool) -> JobStatus | Held:
+    def _launch(self, job_id: str, spool: Spool, seen: JobStatus | Held | Unbegun) -> JobStatus | Held:
         """``OSError`` only before a shim may have been asked for."""
         problem = "no shim began it"
-        seen = judge_thd(job_id, spool, self._wall_time)
         for tries in range(_LAUNCHES):
             if not isinstance(seen, Unbegun):
                 return seen
