@@ -46,6 +46,7 @@ class Pump:
         self._file = os.open(path, os.O_WRONLY)
         #: ``write_end`` is for the job; close it here once the job has it. ``source`` is -1 once it is closed.
         self.source, self.write_end = os.pipe()
+        self._moved = 0
         #: Why the file could take no more.
         self.error = ""
         os.set_blocking(self.source, False)
@@ -61,6 +62,7 @@ class Pump:
         except OSError as error:
             self.error = os.strerror(error.errno or 0)
         self._allowance.spend(moved)
+        self._moved += moved
         if not moved:
             self.close()
         return moved
@@ -73,10 +75,11 @@ class Pump:
             while rest > 0 and (moved := self.move(rest)):
                 rest -= moved
             self.close()
-        try:
-            os.fdatasync(self._file)
-        except OSError as error:
-            self.error = self.error or os.strerror(error.errno or 0)
+        if self._moved:  # to sync a file that is as it was takes the disk's time all the same
+            try:
+                os.fdatasync(self._file)
+            except OSError as error:
+                self.error = self.error or os.strerror(error.errno or 0)
         os.close(self._file)
 
     def close(self) -> None:
