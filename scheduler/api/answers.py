@@ -10,6 +10,7 @@ from twisted.web.server import Request
 
 from scheduler import wire
 from scheduler.api.errors import Problem
+from scheduler.fields import Object
 
 JSON = "application/json"
 
@@ -26,7 +27,7 @@ class Answer:
     headers: Mapping[str, str] = field(factory=dict)
 
 
-def json_answer(value: wire.Object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+def json_answer(value: Object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """A JSON document."""
     return Answer(wire.dump(value), status, JSON, headers or {})
 

@@ -28,6 +28,7 @@ from scheduler.api.output import offset_of_tail, read_range, size_of
 from scheduler.api.query import FILTERS, MOST_JOBS, Pairs, Query, pairs_of, read_pairs
 from scheduler.api.streams import CHUNK, EventStream, RawStream, SpanReader, StreamResource, UnderWay
 from scheduler.errors import Invalid, NotFound, SchedulerError, ShuttingDown, Unsupported
+from scheduler.fields import Object, shown
 from scheduler.interfaces import IOutputReader, IScheduler, RequestKey
 from scheduler.model import Job, JobState, Stream, is_id
 
@@ -83,7 +84,7 @@ def pairs_in(request: Request) -> Pairs:
     return read_pairs(request.uri.partition(b"?")[2])
 
 
-def body_of(request: Request) -> wire.Object:
+def body_of(request: Request) -> Object:
     """The request's JSON; ``Invalid``, or 413 or 415."""
     if values_of(request.requestHeaders, "content-encoding"):
         raise ProblemError(415, "the body must not be encoded (Content-Encoding)")
@@ -91,7 +92,7 @@ def body_of(request: Request) -> wire.Object:
         kind, _, parameters = header.lower().partition(";")
         charset = parameters.replace(" ", "").replace('"', "")
         if kind.strip() not in _JSON_TYPES or charset not in ("", "charset=utf-8"):
-            raise ProblemError(415, f"the body must be application/json in UTF-8, not {wire.shown(header)}")
+            raise ProblemError(415, f"the body must be application/json in UTF-8, not {shown(header)}")
     body = cast(BinaryIO, request.content).read(LARGEST_BODY + 1)
     if len(body) > LARGEST_BODY:
         raise ProblemError(413, f"a body is at most {LARGEST_BODY} bytes")
@@ -157,7 +158,7 @@ class _Routes:
         worker, job_id = wire.read_worker_and_job(body_of(request))
         return json_answer(wire.query_json(await self._scheduler.query(worker, _checked(job_id))))
 
-    def _key(self, request: Request, route: str, body: wire.Object) -> tuple[RequestKey | None, bool]:
+    def _key(self, request: Request, route: str, body: Object) -> tuple[RequestKey | None, bool]:
         """The request's key, and whether it was answered before: then its answer says so."""
         key = key_of(request.requestHeaders, route, body)
         again = key is not None and self._scheduler.replays(key)

@@ -9,8 +9,8 @@ from twisted.web.http_headers import Headers
 
 from scheduler.api.guard import values_of
 from scheduler.errors import Invalid
+from scheduler.fields import Object, shown
 from scheduler.interfaces import RequestKey
-from scheduler.wire import Object, shown
 
 HEADER = "Idempotency-Key"
 

@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl
 
 from scheduler import durations
 from scheduler.errors import Invalid
+from scheduler.fields import Object, check_label, check_text, shown
 from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream
-from scheduler.wire import Object, check_label, check_text, shown
 
 #: Names of the filters of jobs.
 FILTERS = (

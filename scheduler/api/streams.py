@@ -36,6 +36,7 @@ from scheduler.api import events
 from scheduler.api.answers import problem_answer, send
 from scheduler.api.errors import problem_of
 from scheduler.errors import ShuttingDown, Unavailable
+from scheduler.fields import Object
 from scheduler.interfaces import IOutputReader, IScheduler
 from scheduler.model import Chunk, Job, Stream
 
@@ -367,7 +368,7 @@ class EventStream(StreamResource):
         self._event("resume", {})
         self._finish()
 
-    def _event(self, name: str, data: wire.Object) -> None:
+    def _event(self, name: str, data: Object) -> None:
         position = ",".join(str(self._pieces[stream].sent) for stream in (Stream.STDOUT, Stream.STDERR))
         self._write(events.event(name, data, position))
 

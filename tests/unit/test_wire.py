@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
 from scheduler.errors import Invalid
+from scheduler.fields import Object
 from scheduler.interfaces import JobPage, WorkerView
 from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Retry, Target, Terms, Worker, WorkerState
 
@@ -285,7 +286,7 @@ class ClassicTests(SynchronousTestCase):
     def test_query(self) -> None:
         """Done and not succeeded is an error, with its reason; before that there is none."""
 
-        def answer(state: JobState, reason: str | None = None) -> wire.Object:
+        def answer(state: JobState, reason: str | None = None) -> Object:
             return wire.query_json(Job("j", JobSpec(), state, 0.0, reason=reason))
 
         self.assertEqual(answer(JobState.RUNNING), {"done": False, "error": False, "error_text": ""})

@@ -1,0 +1,158 @@
+"""A JSON object in a request's body, read field by field: strictly, and with a complaint that helps.
+
+What is not as it must be is ``Invalid`` with the field, the value and what is
+allowed: a wrong type, an unknown field, ``null`` where nothing says so, a NUL or
+half a surrogate pair in any text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sized
+from typing import Any
+
+from scheduler import durations, sizes
+from scheduler.errors import Invalid
+from scheduler.model import LABEL_PATTERN
+
+#: A decoded JSON object.
+Object = dict[str, Any]
+
+#: Seconds; no timeout is longer.
+LONGEST = 3650 * 86400.0
+
+#: Bytes of a path that Linux takes: PATH_MAX, less the NUL.
+LONGEST_PATH = 4_095
+
+#: Characters of a name, and of a label's value.
+LONGEST_NAME = 253
+
+_MISSING: Any = object()
+
+_KINDS: Mapping[type, str] = {str: "a string", bool: "true or false", list: "a list of strings", dict: "an object"}
+
+
+def shown(value: object) -> str:
+    """A value as a complaint quotes it: JSON, on one line, not too long."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def printable(name: str) -> str:
+    """A field's name as a complaint has it."""
+    return shown(name)[1:-1]
+
+
+def check_text(field: str, value: object, one_line: bool = False, most: int | None = None) -> str:
+    """``value`` if it is text that may be passed on, of at most so many bytes; ``Invalid``."""
+    if not isinstance(value, str):
+        raise Invalid(field, f"must be a string, not {shown(value)}")
+    if "\0" in value:
+        raise Invalid(field, f"{shown(value)} holds a NUL, which no text may")
+    if one_line and ("\n" in value or "\r" in value):
+        raise Invalid(field, f"{shown(value)} must be one line")
+    try:
+        length = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise Invalid(field, f"{shown(value)} holds half a surrogate pair, which is no character") from None
+    if most is not None and length > most:
+        raise Invalid(field, f"{shown(value)} has {length} bytes; at most {most} are allowed")
+    return value
+
+
+def check_label(field: str, key: str, value: object) -> str:
+    """The value of a label that may be; ``Invalid``."""
+    if not LABEL_PATTERN.fullmatch(key):
+        raise Invalid(
+            field,
+            f"{shown(key)} is no label: 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit",
+        )
+    text = check_text(f"{field}.{key}", value)
+    if len(text) > LONGEST_NAME or not text.isprintable():
+        raise Invalid(f"{field}.{key}", f"{shown(text)} must be printable text of at most {LONGEST_NAME} characters")
+    return text
+
+
+def check_count(field: str, given: Sized, most: int) -> None:
+    """``Invalid`` if there are more than ``most``."""
+    if len(given) > most:
+        raise Invalid(field, f"{len(given)} of them; at most {most} are allowed")
+
+
+class Fields:
+    """A JSON object being read, field by field; ``end`` refuses what was not asked for."""
+
+    def __init__(self, body: Object, within: str = "") -> None:
+        """``within`` is what a field's name is shown behind."""
+        self._body = body
+        self._within = within
+        self._asked: set[str] = set()
+
+    def given(self, name: str) -> bool:
+        """Whether the field is there."""
+        return name in self._body
+
+    def take(self, name: str, kind: type | None = None, default: Any = _MISSING) -> Any:
+        """The field's value, of that type; ``Invalid`` if it is another, or missing without a default."""
+        self._asked.add(name)
+        value = self._body.get(name, default)
+        if value is _MISSING:
+            raise Invalid(self._within + name, "is missing" + (f": it must be {_KINDS[kind]}" if kind else ""))
+        if name in self._body and kind is not None and not isinstance(value, kind):
+            raise Invalid(self._within + name, f"must be {_KINDS[kind]}, not {shown(value)}")
+        return value
+
+    def number(self, name: str, least: int, most: int, default: Any = _MISSING) -> int:
+        """An integer within bounds, both inclusive."""
+        value = self.take(name, default=default)
+        if type(value) is not int or not least <= value <= most:
+            raise Invalid(self._within + name, f"{shown(value)} must be an integer from {least} to {most}")
+        return value
+
+    def text(self, name: str, default: Any = _MISSING) -> Any:
+        """Text without NUL; or the default as it is."""
+        value = self.take(name, str, default)
+        return check_text(name, value) if name in self._body else value
+
+    def path(self, name: str, default: str) -> str:
+        """One line, not longer than a path may be."""
+        value: str = self.take(name, str, default)
+        return check_text(name, value, one_line=True, most=LONGEST_PATH)
+
+    def name(self, name: str, most: int = LONGEST_NAME) -> str:
+        """One line that is not empty."""
+        value: str = self.take(name, str)
+        if not value:
+            raise Invalid(name, "must not be empty")
+        return check_text(name, value, one_line=True, most=most)
+
+    def duration(self, name: str, default: float | None, zero: bool) -> float | None:
+        """Seconds; ``null`` where the default is none."""
+        value = self.take(name, default=default)
+        if value is None and default is None:
+            return None
+        try:
+            seconds = durations.parse(value)
+        except ValueError:
+            seconds = -1.0
+        if seconds < 0 or seconds > LONGEST or (not zero and not seconds):
+            limits = "from 0" if zero else "more than 0"
+            raise Invalid(self._within + name, f"{shown(value)} must be {durations.ALLOWED}, {limits}, at most 3650d")
+        return seconds
+
+    def size(self, name: str) -> int | None:
+        """A number of bytes, at least 1; ``null`` is none."""
+        value = self.take(name, default=None)
+        if value is None:
+            return None
+        try:
+            return sizes.parse(value, least=1)
+        except ValueError as error:
+            raise Invalid(name, f"{shown(value)} {error}") from None
+
+    def end(self) -> None:
+        """``Invalid`` for the first field that nothing asked for."""
+        for name in self._body:
+            if name not in self._asked:
+                allowed = ", ".join(sorted(self._asked)) or "none"
+                raise Invalid(self._within + printable(name), f"is not a field of this request; allowed: {allowed}")
