@@ -86,6 +86,26 @@ class Api:
                 return found
             cursor = f"&cursor={page['next']}"
 
+    def run(
+        self, body: Document, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, Document, Iterator[Bytes | End]]:
+        """Submit a job and read its stdout, all by one request: status, document (``id`` alone, if it runs), stdout.
+
+        One of ``CUT`` when there was no answer; so too by the stdout, when that is cut.
+        """
+        connection = http.client.HTTPConnection(self.address(), timeout=timeout)
+        try:
+            connection.request("POST", "/v1/jobs?follow=1", json.dumps(body), dict(headers))
+            answer = connection.getresponse()
+            if answer.status == 201:
+                return 201, {"id": answer.headers["X-Job-Id"]}, _raw(connection, answer, 0)
+            document = json.loads(answer.read())
+        except CUT:
+            connection.close()
+            raise
+        connection.close()
+        return answer.status, document, iter(())
+
     def follow(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End | Gone]:
         """A job's stdout from there on as a raw body; without ``End`` it was cut, or is one of ``CUT``."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
@@ -94,12 +114,8 @@ class Api:
             answer = connection.getresponse()
             if answer.status == 410:
                 yield Gone()
-            if answer.status != 200:
-                return
-            while data := answer.read1(65536):
-                yield Bytes(offset, data)
-                offset += len(data)
-            yield End()
+            if answer.status == 200:
+                yield from _raw(connection, answer, offset)
         finally:
             connection.close()
 
@@ -133,3 +149,16 @@ class Api:
                     return
         finally:
             connection.close()
+
+
+def _raw(
+    connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, offset: int
+) -> Iterator[Bytes | End]:
+    """A raw body of output from there on; the connection is closed behind it."""
+    try:
+        while data := answer.read1(65536):
+            yield Bytes(offset, data)
+            offset += len(data)
+        yield End()
+    finally:
+        connection.close()

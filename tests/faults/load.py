@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -53,6 +53,8 @@ class Mix:
     keys: float = 0.5
     #: Of the starts, by ``POST /start``.
     classic: float = 0.2
+    #: Of the other starts, those answered with the output of the job, which is read from the same answer on.
+    streamed: float = 0.25
     #: Of the starts on a worker that is named, those that wait when it can't be reached.
     waiting: float = 0.3
     #: Of the jobs, stopped by a client.
@@ -71,6 +73,8 @@ class Mix:
 
 
 USUAL = Mix()
+
+_Output = Iterator[Bytes | End]
 
 
 @frozen
@@ -97,7 +101,7 @@ class Load:
     _closed: threading.Event = field(factory=threading.Event, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
     _in_flight: list[str] = field(factory=list, init=False)
-    _to_follow: queue.Queue[str | None] = field(factory=queue.Queue, init=False)
+    _to_follow: queue.Queue[tuple[str, _Output | None] | None] = field(factory=queue.Queue, init=False)
     _threads: list[threading.Thread] = field(factory=list, init=False)
     _errors: list[BaseException] = field(factory=list, init=False)
 
@@ -203,13 +207,14 @@ class Load:
         key = f"{ticket}-{seed}" if random.random() < mix.keys else None
         stop_at = time.monotonic() + random.uniform(0.0, seconds) if random.random() < mix.stops else None
         followed = random.random() < mix.followed
+        streamed = path == "/v1/jobs" and random.random() < mix.streamed
         deadline = time.monotonic() + _KEY_PATIENCE
         while True:
-            status, job = self._ask(path, body, ticket, key, seed, lines)
+            status, job, output = self._ask(path, body, ticket, key, seed, lines, streamed)
             if job is not None:
                 self.recent.append(_Job(job, stop_at))
-                if followed:
-                    self._to_follow.put(job)
+                if followed or output is not None:
+                    self._to_follow.put((job, output))
                 return job
             if key is None or not (status is None or status in _AGAIN) or time.monotonic() > deadline:
                 return None
@@ -231,15 +236,17 @@ class Load:
         return "/start", {"worker_id": worker, "command": "sh", "path": str(script)}
 
     def _ask(
-        self, path: str, body: dict[str, Any], ticket: str, key: str | None, seed: int, lines: int
-    ) -> tuple[int | None, str | None]:
-        """One request; its status and the job's id, where it was answered so far."""
+        self, path: str, body: dict[str, Any], ticket: str, key: str | None, seed: int, lines: int, streamed: bool
+    ) -> tuple[int | None, str | None, _Output | None]:
+        """One request; its status and the job's id, where it was answered so far, and the output, if that follows."""
         began = time.monotonic()
-        status, answer, error = None, None, None
+        status, answer, error, output = None, None, None, None
+        headers = {"Idempotency-Key": f'"{key}"'} if key else {}
         try:
-            status, answer = self.api.call(
-                "POST", path, body, {"Idempotency-Key": f'"{key}"'} if key else None, timeout=20
-            )
+            if streamed:
+                status, answer, output = self.api.run(body, headers, timeout=20)
+            else:
+                status, answer = self.api.call("POST", path, body, headers, timeout=20)
         except CUT as cut:
             error = repr(cut)
         if status is not None and status >= 400:
@@ -255,7 +262,7 @@ class Load:
         self.history.add("start", began, status=status, job=job, error=error, **fields)
         if status in (200, 201, 202) and "state" in answer and key is None:  # a replayed answer is of then, not of now
             self.history.see(answer, began, "start")
-        return status, job
+        return status, job, output
 
     # looks and stops
 
@@ -304,18 +311,21 @@ class Load:
 
     def _read(self, random: Random, number: int) -> None:
         count = 0
-        while (job := self._to_follow.get()) is not None:
+        while (following := self._to_follow.get()) is not None:
             count += 1
-            self.follow(job, f"r{number}-{count}", events=random.random() < 0.3)
+            job, output = following
+            self.follow(job, f"r{number}-{count}", events=random.random() < 0.3, output=output)
 
-    def follow(self, job: str, reader: str, events: bool = False, patience: float = 120.0) -> None:
-        """Read a job's stdout to its end, resumed as often as it is cut."""
+    def follow(
+        self, job: str, reader: str, events: bool = False, patience: float = 120.0, output: _Output | None = None
+    ) -> None:
+        """Read a job's stdout to its end, by ``output`` as far as that goes, resumed as often as it is cut."""
         reached, deadline = 0, time.monotonic() + patience
         while job not in self.without_output and time.monotonic() < deadline:
             began = time.monotonic()
             source = self.api.events if events else self.api.follow
             try:
-                for item in source(job, reached, 15):
+                for item in output or source(job, reached, 15):
                     if isinstance(item, Gone):
                         return
                     if isinstance(item, End):
@@ -327,6 +337,7 @@ class Load:
                     reached = item.offset + len(item.data)
             except CUT:
                 pass
+            output = None
             time.sleep(0.1)
         if job not in self.without_output:
             error = f"no end within {patience:g} s"
