@@ -17,6 +17,9 @@ DEADLINE = 10.0
 #: The largest message either side takes, bytes.
 MAX_MESSAGE = 4 * 1024 * 1024
 
+#: Jobs that one ``QueryJobs`` asks about at most, as the proto says.
+MOST_QUERIED = 64
+
 Metadata = tuple[tuple[str, str], ...]
 
 _OPTIONS = (

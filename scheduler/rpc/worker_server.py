@@ -22,12 +22,12 @@ from twisted.python.failure import Failure
 
 from scheduler.config import TlsFiles
 from scheduler.configfile import Address
-from scheduler.errors import Busy, DeadlineExceeded, NotFound, ShuttingDown
+from scheduler.errors import Busy, DeadlineExceeded, Invalid, NotFound, ShuttingDown
 from scheduler.interfaces import IJobRunner
 from scheduler.model import JobStatus, Stream
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
-from scheduler.rpc.channel import DEADLINE
+from scheduler.rpc.channel import DEADLINE, MOST_QUERIED
 from scheduler.rpc.server import GrpcServer, Limits, Servicer, answered
 from scheduler.threads import Hop
 
@@ -139,6 +139,22 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
                 raise
             status = self.answer_thd(context, "QueryJob", self._runner.seal, request.jobID)
         return convert.query_to_pb(status)
+
+    @answered
+    def QueryJobs(
+        self,
+        request: worker_pb2.QueryJobsReq,
+        context: grpc.ServicerContext,  # noqa: ARG002 - grpc gives it
+    ) -> worker_pb2.QueryJobsRes:
+        if len(request.jobID) > MOST_QUERIED:
+            raise Invalid("jobID", f"{len(request.jobID)} are more than {MOST_QUERIED}")
+        known = []
+        for job_id in request.jobID:
+            try:
+                known.append(convert.status_to_pb(self._runner.query(job_id)))
+            except NotFound:
+                continue
+        return worker_pb2.QueryJobsRes(status=known)
 
     @answered
     def ReadOutput(

@@ -267,6 +267,21 @@ class WorkerTests(WorkerCase):
         answer = self.stub.QueryJob(worker_pb2.QueryJobReq(jobID="j"), timeout=10)  # here, so the reactor waits for it
         self.assertIs(convert.query_from_pb("j", answer).state, JobState.RUNNING)
 
+    async def test_query_many(self) -> None:
+        """Asked about several, it tells of those it has, though the reactor is busy; too many are refused."""
+        self.runner.start("j", SPEC, None)
+        self.runner.start("k", SPEC, None)
+        ended = self.runner.end("k", 3)
+        request = worker_pb2.QueryJobsReq(jobID=["k", "none", "j", "../j", ""] + ["j"] * 59)
+        answer = self.stub.QueryJobs(request, timeout=10)  # here, so the reactor waits for it
+        self.assertEqual(convert.status_from_pb(answer.status[0]), ended)
+        self.assertEqual([status.jobID for status in answer.status], ["k", *["j"] * 60])
+        request.jobID.append("j")
+        self.assertIs(await self.code(self.stub.QueryJobs, request), grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertTrue(self.details.startswith("jobID: 65 "), self.details)
+        answer = await self.called(self.stub.QueryJobs, worker_pb2.QueryJobsReq())
+        self.assertEqual(len(answer.status), 0)
+
     async def test_stop_waits(self) -> None:
         """A stop without ``wait`` is answered at the end, with how it ended."""
         self.runner.ends_on_stop = False
