@@ -8,6 +8,10 @@ is read on other threads than calls, and probes on others again. A call's
 deadline runs from when it was asked for: one that waited too long for its place
 is never made.
 
+Queries of one worker that meet go together in one call, to a worker that can be
+asked so. Of a job that its answer leaves out nothing is believed: it is asked about
+alone, which is also the only way to seal its id.
+
 A start must be known to have left or not. So each is preceded, on the same
 channel, by a health check: where that fails nothing was sent. A call that was
 answered there a moment ago is as good as a check. After it only an answer that
@@ -26,13 +30,14 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
+from attrs import field, frozen
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -56,7 +61,8 @@ from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.model import Chunk, Job, JobState, JobStatus, Stream, Worker
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, status
-from scheduler.rpc.channel import DEADLINE, Dialler, Line, Metadata, request_metadata
+from scheduler.rpc.batches import Batches
+from scheduler.rpc.channel import DEADLINE, MOST_QUERIED, Dialler, Line, Metadata, request_metadata
 from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
@@ -86,6 +92,16 @@ class _Stubs:
         self.health = health_pb2_grpc.HealthStub(line.channel)
         #: When a unary call to the worker last succeeded, by ``time.monotonic``.
         self.answered_at = -math.inf
+        #: Whether the worker answers ``QueryJobs``, as far as is known.
+        self.answers_many = True
+
+
+@frozen
+class _Query:
+    worker: Worker
+    job_id: str
+    seal: bool
+    asked: float = field(factory=time.monotonic)
 
 
 @implementer(IWorkerClient)
@@ -107,6 +123,10 @@ class WorkerClient(MultiService):
             pool.setServiceParent(self)
         self._call_limit = Limiter("worker calls", CALLS, QUEUE, CALL_THREADS)
         self._read_limit = Limiter("output reads", CALLS, QUEUE, READ_THREADS)
+        clock = cast(IReactorTime, reactor)
+        self._queries: Batches[_Query, JobStatus | None] = Batches(
+            clock, "queries", self._query_together, MOST_QUERIED, CALLS + QUEUE
+        )
         self._stubs: dict[str, _Stubs] = {}
         self._open: set[_Stream] = set()
 
@@ -126,6 +146,10 @@ class WorkerClient(MultiService):
         return stopped
 
     def forget(self, worker_id: str) -> None:
+        self._hang_up(worker_id)
+        self._queries.drop(worker_id, lambda query: Unreachable(query.worker.name))
+
+    def _hang_up(self, worker_id: str) -> None:
         stubs = self._stubs.pop(worker_id, None)
         if stubs is not None:
             stubs.line.close()
@@ -147,7 +171,27 @@ class WorkerClient(MultiService):
         return self._call(worker, _stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
-        return self._call(worker, _query_thd, worker_pb2.QueryJobReq(jobID=job_id, seal=seal))
+        query = _Query(worker, job_id, seal)
+        stubs = self._stubs.get(worker.id)
+        if worker.classic or (stubs is not None and not stubs.answers_many):
+            return self._query(query)
+
+        def told(status: JobStatus | None) -> JobStatus | Deferred[JobStatus]:
+            return self._query(query) if status is None else status
+
+        return self._queries.ask(worker.id, query).addCallback(told)
+
+    def _query(self, query: _Query) -> Deferred[JobStatus]:
+        request = worker_pb2.QueryJobReq(jobID=query.job_id, seal=query.seal)
+        return self._call(query.worker, _query_thd, request, asked=query.asked)
+
+    def _query_together(self, queries: list[_Query]) -> Deferred[list[JobStatus | Failure | None]]:
+        """``None`` for those that must be asked alone: that there is no such job, only ``QueryJob`` says, and seals."""
+        if len(queries) == 1:
+            return self._query(queries[0]).addBoth(lambda result: [result])
+        request = worker_pb2.QueryJobsReq(jobID=[query.job_id for query in queries])
+        # The first one's deadline ends the call; the others asked hardly later.
+        return self._call(queries[-1].worker, _query_together_thd, request, asked=queries[0].asked)
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         request = worker_pb2.ReadOutputReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset, max=size)
@@ -179,17 +223,24 @@ class WorkerClient(MultiService):
             return fail(ShuttingDown())
         stubs = self._stubs.get(worker.id)
         if stubs is None or stubs.line.address != worker.address:
-            self.forget(worker.id)
+            self._hang_up(worker.id)
             stubs = self._stubs[worker.id] = _Stubs(self._dialler.dial(worker.address))
         return call(stubs).addErrback(self._failed, worker.id, stubs)
 
     def _failed(self, reason: Failure, worker_id: str, stubs: _Stubs) -> Failure:
         if stubs.line.failed(reason) and self._stubs.get(worker_id) is stubs:
-            self.forget(worker_id)
+            self._hang_up(worker_id)
         return reason
 
-    def _call(self, worker: Worker, call_thd: Callable[..., T], request: Any, output: bool = False) -> Deferred[T]:
-        asked = time.monotonic()
+    def _call(
+        self,
+        worker: Worker,
+        call_thd: Callable[..., T],
+        request: Any,
+        output: bool = False,
+        asked: float | None = None,
+    ) -> Deferred[T]:
+        asked = time.monotonic() if asked is None else asked
         pool, limit = (self._reads, self._read_limit) if output else (self._calls, self._call_limit)
         metadata = request_metadata()
 
@@ -312,6 +363,27 @@ def _query_thd(
 ) -> JobStatus:
     answer = _made_thd(stubs, "QueryJob", worker, request, seconds, metadata)
     return _read_answer(worker, lambda: convert.query_from_pb(request.jobID, answer))
+
+
+def _query_together_thd(
+    stubs: _Stubs, worker: str, request: worker_pb2.QueryJobsReq, seconds: float, metadata: Metadata
+) -> list[JobStatus | Failure | None]:
+    try:
+        answer = _made_thd(stubs, "QueryJobs", worker, request, seconds, metadata)
+    except Unsupported:
+        stubs.answers_many = False
+        return [None] * len(request.jobID)
+    except NotFound:  # which one? none may be given up for it
+        raise WorkerFault(worker, "QueryJobs was answered with NOT_FOUND") from None
+    told = {status.jobID: status for status in answer.status}
+    return [_told_thd(worker, told[job_id]) if job_id in told else None for job_id in request.jobID]
+
+
+def _told_thd(worker: str, status: worker_pb2.JobStatus) -> JobStatus | Failure:
+    try:
+        return _read_answer(worker, lambda: convert.status_from_pb(status))
+    except WorkerFault as fault:
+        return Failure(fault)
 
 
 def _read_thd(

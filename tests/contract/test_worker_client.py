@@ -2,7 +2,7 @@
 
 from attrs import evolve
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from scheduler.errors import (
@@ -163,6 +163,28 @@ class Contract:
         self.assertEqual((error.kind, error.name), ("job", "k"))
         error = await self.failure(Conflict, self.client.start_job(self.worker, a_job("k")))
         self.assertIn("'k'", str(error))
+
+    async def test_many_queries(self) -> None:
+        """Queries that meet are answered each for its own job, or that there is none, whoever gives up meanwhile."""
+        for number in range(100):
+            await self.started(f"j{number}")
+        for number in range(0, 100, 2):
+            self.runner.end(f"j{number}", number)
+        for begin in (0, 50):
+            asked = {f"j{n}": self.client.query_job(self.worker, f"j{n}", n % 3 == 0) for n in range(begin, begin + 50)}
+            twice = self.client.query_job(self.worker, "j1")
+            missing = self.client.query_job(self.worker, "k")
+            sealed = self.client.query_job(self.worker, f"s{begin}", seal=True)
+            given_up = self.client.query_job(self.worker, "j1")
+            given_up.addErrback(lambda reason: reason.trap(CancelledError))
+            given_up.cancel()
+            for job_id, answer in asked.items():
+                self.assertEqual(await answer, self.runner.query(job_id))
+            self.assertEqual(await twice, self.runner.query("j1"))
+            self.assertEqual((await self.failure(NotFound, missing)).name, "k")
+            self.assertEqual((await self.failure(NotFound, sealed)).name, f"s{begin}")
+            await self.failure(Conflict, self.client.start_job(self.worker, a_job(f"s{begin}")))
+        await self.started("k")
 
     async def test_not_found(self) -> None:
         """A job that the worker does not know is not found, by its name, whatever is asked."""

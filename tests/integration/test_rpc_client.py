@@ -215,7 +215,7 @@ class StuckTests(RpcCase):
         self.calls.append(request.jobID)
         self.arrived.release()
         self.go_on.wait()
-        return worker_pb2.QueryJobRes()
+        return worker_pb2.StopJobRes()
 
     def healthy(self):
         """Another worker, with a job."""
@@ -233,11 +233,12 @@ class StuckTests(RpcCase):
     async def test_limits(self) -> None:
         """Four calls at a time and a queue; beyond it Busy at once; who waited too long is never called for."""
         client = self.worker_client(deadline=1.0)
-        worker = self.stand_in(QueryJob=self.hang)
-        calls = [client.query_job(worker, f"j{number}") for number in range(68)]
-        beyond = await self.assertFailure(client.query_job(worker, "beyond"), Busy)
+        worker = self.stand_in(StopJob=self.hang)
+        calls = [client.stop_job(worker, f"j{number}") for number in range(68)]
+        beyond = await self.assertFailure(client.stop_job(worker, "beyond"), Busy)
         self.assertEqual(beyond.limit, 68)
         await self.assertFailure(client.start_job(worker, a_job()), Busy)
+        await self.assertFailure(client.query_job(worker, "j"), Busy)
         await client.probe(worker)  # a queue of its own
         for number, call in enumerate(calls):
             error = await self.assertFailure(call, DeadlineExceeded, Busy)
@@ -249,9 +250,9 @@ class StuckTests(RpcCase):
     async def test_others(self) -> None:
         """Calls to others go through meanwhile, and so does reading output."""
         client = self.worker_client(deadline=5.0)
-        stuck = self.stand_in(QueryJob=self.hang, ReadOutput=answer(worker_pb2.ReadOutputRes()))
+        stuck = self.stand_in(StopJob=self.hang, ReadOutput=answer(worker_pb2.ReadOutputRes()))
         healthy = self.healthy()
-        calls = [client.query_job(stuck, "j") for _ in range(30)]
+        calls = [client.stop_job(stuck, "j") for _ in range(30)]
         for _ in range(4):
             self.arrived.acquire()
         self.assertEqual((await client.query_job(healthy, "j")).state, JobState.RUNNING)
@@ -317,8 +318,8 @@ class StuckTests(RpcCase):
     async def test_stop(self) -> None:
         """A client that stops waits for nothing: what is under way fails, and so does what comes later."""
         client = self.worker_client(deadline=60.0)
-        worker = self.stand_in(QueryJob=self.hang)
-        calls = [client.query_job(worker, "j") for _ in range(9)]
+        worker = self.stand_in(StopJob=self.hang)
+        calls = [client.stop_job(worker, "j") for _ in range(9)]
         silent = client.stream_output(a_worker(self.silent_address(), "s"), "j", Stream.STDOUT, 0, lambda chunk: None)
         for _ in range(4):
             self.arrived.acquire()

@@ -1,0 +1,131 @@
+"""Questions gathered into batches: what is asked while a call is under way goes together in the next.
+
+Theory of operation. As in a group commit: a question that finds no call under
+way goes at once, alone; those that come meanwhile go in one call as soon as that
+one has ended. So the more there are, the fewer calls each costs, and where
+there are few, none waits.
+
+A call that takes long is not waited for: the next goes beside it. So one that
+hangs holds the others up for ``PATIENCE``, however late its own deadline is.
+Towards a server that answers nothing questions gather up to a limit; beyond it
+they are ``Busy``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Generic, TypeVar
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from scheduler.errors import Busy
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+#: Seconds for which one call holds up what is asked after it.
+PATIENCE = 0.1
+
+
+@frozen(eq=False)
+class _Asked(Generic[Question, Answer]):
+    question: Question
+    answer: Deferred[Answer]
+    #: Of who asked: what follows from the answer belongs there.
+    context: Context
+
+    def tell(self, result: Answer | Failure) -> None:
+        """Unless nobody wants to know any more."""
+        if not self.answer.called:
+            self.context.run(self.answer.callback, result)  # a Failure starts the errbacks
+
+
+@define
+class _Line(Generic[Question, Answer]):
+    """What one key is asked: what waits, whether for a call, and how many have no answer yet."""
+
+    waiting: deque[_Asked[Question, Answer]] = field(factory=deque)
+    held_up: bool = False
+    unanswered: int = 0
+
+
+class Batches(Generic[Question, Answer]):
+    """One call after the other for each key."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        what: str,
+        call: Callable[[list[Question]], Deferred[list[Answer | Failure]]],
+        largest: int,
+        limit: int,
+    ) -> None:
+        """``call`` answers each of its questions, in their order; it is given at most ``largest``.
+
+        ``limit`` questions of one key may be without an answer; ``what`` they are, ``Busy`` says.
+        """
+        self._clock = clock
+        self._what = what
+        self._call = call
+        self._largest = largest
+        self._limit = limit
+        self._lines: dict[str, _Line[Question, Answer]] = {}
+
+    def ask(self, key: str, question: Question) -> Deferred[Answer]:
+        """One that is cancelled while it waits is not asked. If the call fails, so do all it was made for."""
+        line = self._lines.setdefault(key, _Line())
+        if line.unanswered >= self._limit:
+            return fail(Busy(f"{self._what} of {key}", self._limit))
+        answer: Deferred[Answer] = Deferred(lambda _: self._withdraw(key, line, asked))
+        asked = _Asked(question, answer, copy_context())
+        line.unanswered += 1
+        line.waiting.append(asked)
+        if not line.held_up:
+            self._advance(key, line)
+        return answer
+
+    def drop(self, key: str, error: Callable[[Question], Exception]) -> None:
+        """Fail what waits."""
+        line = self._lines.get(key)
+        if line is None:
+            return
+        dropped, line.waiting = line.waiting, deque()
+        self._over(key, line, len(dropped))
+        for asked in dropped:
+            asked.tell(Failure(error(asked.question)))
+
+    def _advance(self, key: str, line: _Line[Question, Answer]) -> None:
+        line.held_up = bool(line.waiting)
+        if line.waiting:
+            self._begin(key, line, [line.waiting.popleft() for _ in range(min(len(line.waiting), self._largest))])
+
+    def _begin(self, key: str, line: _Line[Question, Answer], batch: list[_Asked[Question, Answer]]) -> None:
+        patience = self._clock.callLater(PATIENCE, self._advance, key, line)
+
+        def ended(result: list[Answer | Failure] | Failure) -> None:
+            self._over(key, line, len(batch))
+            if patience.active():
+                patience.cancel()
+                self._advance(key, line)
+            results = [result] * len(batch) if isinstance(result, Failure) else result
+            for asked, its in zip(batch, results, strict=True):
+                asked.tell(its)
+
+        # A call for several is made for the request of none.
+        context = batch[0].context if len(batch) == 1 else Context()
+        context.run(maybeDeferred, self._call, [asked.question for asked in batch]).addBoth(ended)
+
+    def _withdraw(self, key: str, line: _Line[Question, Answer], asked: _Asked[Question, Answer]) -> None:
+        if asked in line.waiting:
+            line.waiting.remove(asked)
+            self._over(key, line, 1)
+
+    def _over(self, key: str, line: _Line[Question, Answer], count: int) -> None:
+        line.unanswered -= count
+        if not line.unanswered:
+            self._lines.pop(key, None)

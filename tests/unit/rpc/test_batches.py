@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import Busy, ShuttingDown
+from scheduler.logs import REQUEST_ID
+from scheduler.rpc.batches import PATIENCE, Batches
+
+LARGEST, LIMIT = 3, 8
+
+
+class BatchesTests(SynchronousTestCase):
+    """Questions are strings; the calls that are made are answered by the test."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.calls: list[tuple[list[str], Deferred[list[str | Failure]]]] = []
+        self.made_for: list[str] = []
+        self.batches: Batches[str, str] = Batches(self.clock, "questions", self.call, LARGEST, LIMIT)
+
+    def call(self, questions: list[str]) -> Deferred[list[str | Failure]]:
+        self.made_for.append(REQUEST_ID.get())
+        self.calls.append((questions, Deferred()))
+        return self.calls[-1][1]
+
+    def ask(self, questions: str, key: str = "w") -> list[Deferred[str]]:
+        return [self.batches.ask(key, question) for question in questions]
+
+    def asked(self) -> list[str]:
+        return ["".join(questions) for questions, _ in self.calls]
+
+    def answer(self, number: int) -> None:
+        """In capitals."""
+        questions, answer = self.calls[number]
+        answer.callback([question.upper() for question in questions])
+
+    def assert_idle(self) -> None:
+        """Nothing is kept of what is over."""
+        self.assertEqual(self.batches._lines, {})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_at_once(self) -> None:
+        """With no call under way a question goes alone, before anything else happens."""
+        for number, question in enumerate("ab"):
+            (answer,) = self.ask(question)
+            self.assertEqual(self.asked()[number:], [question])
+            self.answer(number)
+            self.assertEqual(self.successResultOf(answer), question.upper())
+        self.assert_idle()
+
+    def test_together(self) -> None:
+        """Those that come during a call go in the next, so many at a time, and each gets the answer to its own."""
+        answers = self.ask("abcdef")
+        for number, batch in enumerate(["a", "bcd", "ef"]):
+            self.assertEqual(self.asked()[number:], [batch])
+            self.answer(number)
+        self.assertEqual("".join(map(self.successResultOf, answers)), "ABCDEF")
+        self.assert_idle()
+
+    def test_keys(self) -> None:
+        """What one key is asked waits for nothing of another's."""
+        self.ask("ab", "v")
+        self.ask("cd", "w")
+        self.assertEqual(self.asked(), ["a", "c"])
+        self.answer(1)
+        self.assertEqual(self.asked(), ["a", "c", "d"])
+
+    def test_one_fails(self) -> None:
+        """A failure in the place of an answer is that one's alone."""
+        answers = self.ask("abc")
+        self.answer(0)
+        self.calls[1][1].callback([Failure(ValueError()), "C"])
+        self.failureResultOf(answers[1], ValueError)
+        self.assertEqual(self.successResultOf(answers[2]), "C")
+
+    def test_call_fails(self) -> None:
+        """A call that fails fails all it was made for, and the next is made."""
+        answers = self.ask("abcde")
+        self.calls[0][1].errback(ValueError())
+        self.failureResultOf(answers[0], ValueError)
+        self.calls[1][1].errback(KeyError())
+        for answer in answers[1:4]:
+            self.failureResultOf(answer, KeyError)
+        self.answer(2)
+        self.assertEqual(self.successResultOf(answers[4]), "E")
+        self.assert_idle()
+
+    def test_calls_fail_at_once(self) -> None:
+        """Nothing is left behind by calls that fail before they are made."""
+        self.ask("ab")
+        batches: Batches[str, str] = Batches(self.clock, "questions", lambda _: fail(ShuttingDown()), LARGEST, LIMIT)
+        self.failureResultOf(batches.ask("w", "x"), ShuttingDown)
+        self.assertEqual(batches._lines, {})
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_leaves_while_it_waits(self) -> None:
+        """A question that is given up is not asked."""
+        answers = self.ask("abc")
+        answers[1].cancel()
+        self.failureResultOf(answers[1], CancelledError)
+        self.answer(0)
+        self.assertEqual(self.asked(), ["a", "c"])
+        self.answer(1)
+        self.assert_idle()
+
+    def test_leaves_while_it_is_asked(self) -> None:
+        """One that is given up disturbs neither the call nor those it shares it with."""
+        answers = self.ask("abc")
+        self.answer(0)
+        answers[1].cancel()
+        self.failureResultOf(answers[1], CancelledError)
+        self.answer(1)
+        self.assertEqual(self.successResultOf(answers[2]), "C")
+        self.assert_idle()
+
+    def test_hung_call(self) -> None:
+        """A call that hangs holds the others up for a moment; the next goes beside it, and so on."""
+        answers = self.ask("abcde")
+        self.clock.advance(PATIENCE * 0.9)
+        self.assertEqual(self.asked(), ["a"])
+        self.clock.advance(PATIENCE * 0.2)
+        self.assertEqual(self.asked(), ["a", "bcd"])
+        self.answer(1)
+        self.assertEqual(self.asked(), ["a", "bcd", "e"])
+        self.answer(2)
+        answers += self.ask("f")  # nothing is waited for now
+        self.assertEqual(self.asked()[3:], ["f"])
+        answers += self.ask("g")
+        self.answer(0)  # long after; what it held up then was another's
+        self.assertEqual(self.asked()[4:], [])
+        self.answer(3)
+        self.answer(4)
+        self.assertEqual("".join(map(self.successResultOf, answers)), "ABCDEFG")
+        self.assert_idle()
+
+    def test_limit(self) -> None:
+        """So many may be without an answer, asked or waiting; beyond them, and only of that key, Busy."""
+        answers = self.ask("abcdefgh")
+        for _ in range(5):
+            self.clock.advance(PATIENCE)
+        self.assertEqual(self.asked(), ["a", "bcd", "efg", "h"])
+        error = self.failureResultOf(self.ask("i")[0], Busy).value
+        self.assertEqual(error.limit, LIMIT)
+        self.assertIn("questions of w", str(error))
+        self.ask("x", "v")
+        self.assertEqual(self.asked()[4:], ["x"])
+        self.answer(0)
+        self.ask("i")
+        self.assertEqual(self.asked()[5:], ["i"])
+        answers[1].cancel()
+        self.failureResultOf(answers[1], CancelledError)
+        self.failureResultOf(self.ask("j")[0], Busy)  # what was asked is under way all the same
+
+    def test_drop(self) -> None:
+        """What waits can be failed, each for itself; what is asked is not."""
+        answers = self.ask("abc")
+        self.batches.drop("w", ValueError)
+        for question, answer in zip("bc", answers[1:], strict=True):
+            self.assertEqual(self.failureResultOf(answer, ValueError).value.args, (question,))
+        self.answer(0)
+        self.assertEqual(self.successResultOf(answers[0]), "A")
+        self.assertEqual(self.asked(), ["a"])
+        self.batches.drop("w", ValueError)
+        self.assert_idle()
+
+    def test_request(self) -> None:
+        """A call for one is made for its request, one for several for none; each answer goes on where it was asked."""
+        seen: list[tuple[str, str]] = []
+        for question in "abcd":
+            token = REQUEST_ID.set(f"r-{question}")
+            self.ask(question)[0].addCallback(lambda answer: seen.append((answer, REQUEST_ID.get())))
+            if question == "c":
+                self.answer(0)
+            REQUEST_ID.reset(token)
+        self.answer(1)
+        self.answer(2)
+        self.assertEqual(self.made_for, ["r-a", "", "r-d"])
+        self.assertEqual(seen, [("A", "r-a"), ("B", "r-b"), ("C", "r-c"), ("D", "r-d")])
