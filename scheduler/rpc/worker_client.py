@@ -12,19 +12,12 @@ Queries of one worker that meet go together in one call, to a worker that can be
 asked so. Of a job that its answer leaves out nothing is believed: it is asked about
 alone, which is also the only way to seal its id.
 
-A start must be known to have left or not. So each is preceded, on the same
-channel, by a health check: where that fails nothing was sent. A call that was
-answered there a moment ago is as good as a check. After it only an answer that
-the worker gives before it looks at a call (no such method, no room) says that
-nothing was started.
-
 An output stream has a thread, which takes the next message off the wire only
 when the receiver is done with the one before.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +27,6 @@ from typing import Any, TypeVar, cast
 
 import grpc
 from attrs import field, frozen
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -42,27 +34,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.config import TlsFiles
-from scheduler.errors import (
-    Busy,
-    Conflict,
-    DeadlineExceeded,
-    Invalid,
-    NotFound,
-    OffsetBeyondEnd,
-    OutputPruned,
-    SchedulerError,
-    ShuttingDown,
-    Unavailable,
-    Unreachable,
-    Unsupported,
-    WorkerFault,
-)
+from scheduler.errors import Busy, ShuttingDown, Unreachable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.model import Chunk, Job, JobState, JobStatus, Stream, Worker
-from scheduler.pb import worker_pb2, worker_pb2_grpc
-from scheduler.rpc import convert, status
+from scheduler.model import Chunk, Job, JobStatus, Stream, Worker
+from scheduler.pb import worker_pb2
+from scheduler.rpc import convert, worker_calls
 from scheduler.rpc.batches import Batches
-from scheduler.rpc.channel import DEADLINE, MOST_QUERIED, Dialler, Line, Metadata, request_metadata
+from scheduler.rpc.channel import DEADLINE, MOST_QUERIED, Dialler, Metadata, request_metadata
+from scheduler.rpc.worker_calls import CHECK_DEADLINE, Stubs
 from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
@@ -73,27 +52,10 @@ CALLS, QUEUE = 4, 64
 CALL_THREADS, READ_THREADS, PROBE_THREADS = 64, 32, 16
 #: Output streams at once, each with a thread.
 STREAMS = 256
-#: Seconds the check before a start, or a probe, may take.
-CHECK_DEADLINE = 5.0
-#: Seconds for which an answer is as good as a check. Where there is much to do, a check takes as long itself.
-FRESH = 0.02
 #: Seconds after which a stream is cut and begun again where it was.
 STREAM_DEADLINE = 3600.0
 #: Seconds a receiver may hold a stream up.
 HOLD_DEADLINE = 30.0
-
-
-class _Stubs:
-    """A worker's line, and what speaks over it."""
-
-    def __init__(self, line: Line) -> None:
-        self.line = line
-        self.worker = worker_pb2_grpc.WorkerStub(line.channel)
-        self.health = health_pb2_grpc.HealthStub(line.channel)
-        #: When a unary call to the worker last succeeded, by ``time.monotonic``.
-        self.answered_at = -math.inf
-        #: Whether the worker answers ``QueryJobs``, as far as is known.
-        self.answers_many = True
 
 
 @frozen
@@ -127,7 +89,7 @@ class WorkerClient(MultiService):
         self._queries: Batches[_Query, JobStatus | None] = Batches(
             clock, "queries", self._query_together, MOST_QUERIED, CALLS + QUEUE
         )
-        self._stubs: dict[str, _Stubs] = {}
+        self._stubs: dict[str, Stubs] = {}
         self._open: set[_Stream] = set()
 
     def startService(self) -> None:
@@ -156,7 +118,9 @@ class WorkerClient(MultiService):
 
     def probe(self, worker: Worker) -> Deferred[None]:
         seconds = min(self._deadline, CHECK_DEADLINE)
-        return self._on_line(worker, lambda stubs: self._probes.run(_check_thd, stubs, worker.name, seconds))
+        return self._on_line(
+            worker, lambda stubs: self._probes.run(worker_calls.check_thd, stubs, worker.name, seconds)
+        )
 
     def start_job(self, worker: Worker, job: Job, leaving: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         if worker.classic:
@@ -165,10 +129,10 @@ class WorkerClient(MultiService):
             request = convert.start_to_pb(job.id, job.spec, job.created_at)
         # What is done then belongs to the request this is for: its id is in the context.
         tell_thd = None if leaving is None else partial(self._hop.tell_thd, copy_context().run, leaving)
-        return self._call(worker, partial(_start_thd, tell_thd), request)
+        return self._call(worker, partial(worker_calls.start_thd, tell_thd), request)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
-        return self._call(worker, _stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
+        return self._call(worker, worker_calls.stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         query = _Query(worker, job_id, seal)
@@ -183,7 +147,7 @@ class WorkerClient(MultiService):
 
     def _query(self, query: _Query) -> Deferred[JobStatus]:
         request = worker_pb2.QueryJobReq(jobID=query.job_id, seal=query.seal)
-        return self._call(query.worker, _query_thd, request, asked=query.asked)
+        return self._call(query.worker, worker_calls.query_thd, request, asked=query.asked)
 
     def _query_together(self, queries: list[_Query]) -> Deferred[list[JobStatus | Failure | None]]:
         """``None`` for those that must be asked alone: that there is no such job, only ``QueryJob`` says, and seals."""
@@ -191,11 +155,11 @@ class WorkerClient(MultiService):
             return self._query(queries[0]).addBoth(lambda result: [result])
         request = worker_pb2.QueryJobsReq(jobID=[query.job_id for query in queries])
         # The first one's deadline ends the call; the others asked hardly later.
-        return self._call(queries[-1].worker, _query_together_thd, request, asked=queries[0].asked)
+        return self._call(queries[-1].worker, worker_calls.query_together_thd, request, asked=queries[0].asked)
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         request = worker_pb2.ReadOutputReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset, max=size)
-        return self._call(worker, _read_thd, request, output=True)
+        return self._call(worker, worker_calls.read_thd, request, output=True)
 
     def stream_output(
         self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
@@ -217,17 +181,17 @@ class WorkerClient(MultiService):
         opened.follow(pumping.addBoth(closed))
         return opened
 
-    def _on_line(self, worker: Worker, call: Callable[[_Stubs], Deferred[T]]) -> Deferred[T]:
+    def _on_line(self, worker: Worker, call: Callable[[Stubs], Deferred[T]]) -> Deferred[T]:
         """Make a call on the worker's line, which is made now if there is none to its address."""
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
         stubs = self._stubs.get(worker.id)
         if stubs is None or stubs.line.address != worker.address:
             self._hang_up(worker.id)
-            stubs = self._stubs[worker.id] = _Stubs(self._dialler.dial(worker.address))
+            stubs = self._stubs[worker.id] = Stubs(self._dialler.dial(worker.address))
         return call(stubs).addErrback(self._failed, worker.id, stubs)
 
-    def _failed(self, reason: Failure, worker_id: str, stubs: _Stubs) -> Failure:
+    def _failed(self, reason: Failure, worker_id: str, stubs: Stubs) -> Failure:
         if stubs.line.failed(reason) and self._stubs.get(worker_id) is stubs:
             self._hang_up(worker_id)
         return reason
@@ -244,7 +208,7 @@ class WorkerClient(MultiService):
         pool, limit = (self._reads, self._read_limit) if output else (self._calls, self._call_limit)
         metadata = request_metadata()
 
-        def timed_thd(stubs: _Stubs) -> T:
+        def timed_thd(stubs: Stubs) -> T:
             seconds = asked + self._deadline - time.monotonic()
             if seconds <= 0:
                 raise Busy(f"places for calls to worker {worker.name!r}", CALLS)
@@ -285,7 +249,7 @@ class _Stream:
         if held is not None:
             held.callback(None)
 
-    def pump_thd(self, stubs: _Stubs, worker: str, request: worker_pb2.StreamJobReq, metadata: Metadata) -> None:
+    def pump_thd(self, stubs: Stubs, worker: str, request: worker_pb2.StreamJobReq, metadata: Metadata) -> None:
         """Until the stream ends or is cut."""
         try:
             messages: Any = stubs.worker.StreamJob(request, timeout=STREAM_DEADLINE, metadata=metadata)
@@ -298,7 +262,7 @@ class _Stream:
                 chunk = convert.chunk_from_stream(message)
                 self._hop.call_thd("receiver of output", HOLD_DEADLINE, self._deliver_one, chunk)
         except grpc.RpcError as failure:
-            raise _understood(failure, worker, "StreamJob", request.jobID, STREAM_DEADLINE) from failure
+            raise worker_calls.understood(failure, worker, "StreamJob", request.jobID, STREAM_DEADLINE) from failure
         except ValueError:  # the channel was closed
             raise Unreachable(worker) from None
         finally:
@@ -321,114 +285,3 @@ class _Stream:
 
         done.addBoth(go_on)
         return held
-
-
-def _check_thd(stubs: _Stubs, worker: str, seconds: float) -> None:
-    """``Unreachable`` unless there was an answer of any kind."""
-    try:
-        stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
-    except grpc.RpcError as failure:
-        if failure.code() in _NO_ANSWER:
-            raise Unreachable(worker) from failure
-    except ValueError:  # the channel was closed
-        raise Unreachable(worker) from None
-
-
-def _start_thd(
-    leaving_thd: Callable[[], None] | None,
-    stubs: _Stubs,
-    worker: str,
-    request: worker_pb2.StartJobReq,
-    seconds: float,
-    metadata: Metadata,
-) -> JobStatus:
-    before = time.monotonic()
-    if before - stubs.answered_at > FRESH:
-        _check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
-    if leaving_thd is not None:
-        leaving_thd()
-    left = max(seconds - (time.monotonic() - before), 0.1)
-    answer = _made_thd(stubs, "StartJob", worker, request, left, metadata)
-    if answer.HasField("status"):
-        return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
-    return JobStatus(_read_answer(worker, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
-
-
-def _stop_thd(stubs: _Stubs, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata) -> None:
-    _made_thd(stubs, "StopJob", worker, request, seconds, metadata)
-
-
-def _query_thd(
-    stubs: _Stubs, worker: str, request: worker_pb2.QueryJobReq, seconds: float, metadata: Metadata
-) -> JobStatus:
-    answer = _made_thd(stubs, "QueryJob", worker, request, seconds, metadata)
-    return _read_answer(worker, lambda: convert.query_from_pb(request.jobID, answer))
-
-
-def _query_together_thd(
-    stubs: _Stubs, worker: str, request: worker_pb2.QueryJobsReq, seconds: float, metadata: Metadata
-) -> list[JobStatus | Failure | None]:
-    try:
-        answer = _made_thd(stubs, "QueryJobs", worker, request, seconds, metadata)
-    except Unsupported:
-        stubs.answers_many = False
-        return [None] * len(request.jobID)
-    except NotFound:  # which one? none may be given up for it
-        raise WorkerFault(worker, "QueryJobs was answered with NOT_FOUND") from None
-    told = {status.jobID: status for status in answer.status}
-    return [_told_thd(worker, told[job_id]) if job_id in told else None for job_id in request.jobID]
-
-
-def _told_thd(worker: str, status: worker_pb2.JobStatus) -> JobStatus | Failure:
-    try:
-        return _read_answer(worker, lambda: convert.status_from_pb(status))
-    except WorkerFault as fault:
-        return Failure(fault)
-
-
-def _read_thd(
-    stubs: _Stubs, worker: str, request: worker_pb2.ReadOutputReq, seconds: float, metadata: Metadata
-) -> Chunk:
-    answer = _made_thd(stubs, "ReadOutput", worker, request, seconds, metadata)
-    return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
-
-
-def _made_thd(stubs: _Stubs, method: str, worker: str, request: Any, seconds: float, metadata: Metadata) -> Any:
-    try:
-        answer = getattr(stubs.worker, method)(request, timeout=seconds, metadata=metadata)
-    except grpc.RpcError as failure:
-        raise _understood(failure, worker, method, request.jobID, seconds) from failure
-    except ValueError:  # the channel was closed between the check and the call
-        raise Unreachable(worker, sent=True) from None
-    stubs.answered_at = time.monotonic()
-    return answer
-
-
-def _read_answer(worker: str, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except Invalid as error:
-        raise WorkerFault(worker, str(error)) from None
-
-
-_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
-
-
-def _understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, seconds: float) -> SchedulerError:
-    """The error the caller is promised for what the worker, or gRPC, answered."""
-    told = status.told(failure)
-    if isinstance(told, NotFound | Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
-        return told  # not ShuttingDown: what was under way may have been done all the same
-    match failure.code():
-        case grpc.StatusCode.UNIMPLEMENTED:
-            return Unsupported(worker, method)
-        case grpc.StatusCode.NOT_FOUND:
-            return NotFound("job", job_id)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Unavailable(f"worker {worker!r} has no room for the call: {failure.details()}", retry_after=1)
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return Unreachable(worker, sent=True)
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"{method} on worker {worker!r}", round(seconds, 1))
-        case _:
-            return WorkerFault(worker, failure.details() or failure.code().name)

@@ -28,7 +28,7 @@ from scheduler.errors import (
 from scheduler.logs import REQUEST_ID
 from scheduler.model import Chunk, JobState, JobStatus, Stream
 from scheduler.pb import worker_pb2
-from scheduler.rpc import status, worker_client
+from scheduler.rpc import status, worker_calls, worker_client
 from tests.fakes.job_runner import FakeJobRunner
 from tests.integration.rpc import RpcCase, a_job, a_worker, later
 
@@ -172,7 +172,7 @@ class AnswerTests(RpcCase):
             StartJob=answer(worker_pb2.StartJobRes(jobID="7")), QueryJob=answer(worker_pb2.QueryJobRes()), Check=check
         )
         for fresh, expected in ((60.0, 0), (0.0, 1)):
-            self.patch(worker_client, "FRESH", fresh)
+            self.patch(worker_calls, "FRESH", fresh)
             await self.client.query_job(worker, "j")
             await self.client.start_job(worker, a_job())
             self.assertEqual(len(checks), expected)
@@ -277,7 +277,7 @@ class StuckTests(RpcCase):
 
     async def test_stopped_process(self) -> None:
         """A worker that is frozen costs its callers no more than their deadline, and is as before when it goes on."""
-        self.patch(worker_client, "FRESH", 0.0)
+        self.patch(worker_calls, "FRESH", 0.0)
         process, address = self.process("tests.integration.rpc_worker")
         frozen, healthy = a_worker(address, "frozen"), self.healthy()
         client = self.worker_client(deadline=1.0)
@@ -305,7 +305,7 @@ class StuckTests(RpcCase):
 
     async def test_killed_process(self) -> None:
         """A stream from a worker that dies is cut at once, as one that can't be reached."""
-        self.patch(worker_client, "FRESH", 0.0)
+        self.patch(worker_calls, "FRESH", 0.0)
         process, address = self.process("tests.integration.rpc_worker")
         client, worker = self.worker_client(), a_worker(address)
         stream = client.stream_output(worker, "j", Stream.STDOUT, 0, lambda chunk: None)

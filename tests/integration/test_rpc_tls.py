@@ -16,7 +16,7 @@ from scheduler.configfile import Address
 from scheduler.errors import Unreachable
 from scheduler.model import JobState, Worker
 from scheduler.pb import worker_pb2, worker_pb2_grpc
-from scheduler.rpc import worker_client
+from scheduler.rpc import worker_calls
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.server import GrpcServer
 from scheduler.rpc.worker_client import WorkerClient
@@ -66,7 +66,7 @@ class TlsCase(RpcCase):
 
     async def refused(self, client: WorkerClient, worker: Worker) -> None:
         """Nothing gets through, a start is known not to have, and the log says why, once."""
-        self.patch(worker_client, "FRESH", 0.0)
+        self.patch(worker_calls, "FRESH", 0.0)
         logged: list[str] = []
 
         def note(event: dict) -> None:

@@ -1,0 +1,172 @@
+"""Each call to a worker as a thread makes it: from a request to values of the model, or an error of ours.
+
+Theory of operation. A start must be known to have left or not. So each is
+preceded, on the same channel, by a health check: where that fails nothing was
+sent. A call that was answered there a moment ago is as good as a check. After it
+only an answer that the worker gives before it looks at a call (no such method,
+no room) says that nothing was started.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from twisted.python.failure import Failure
+
+from scheduler.errors import (
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    Invalid,
+    NotFound,
+    OffsetBeyondEnd,
+    OutputPruned,
+    SchedulerError,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.model import Chunk, JobState, JobStatus
+from scheduler.pb import worker_pb2, worker_pb2_grpc
+from scheduler.rpc import convert, status
+from scheduler.rpc.channel import Line, Metadata
+
+T = TypeVar("T")
+
+#: Seconds the check before a start, or a probe, may take.
+CHECK_DEADLINE = 5.0
+#: Seconds for which an answer is as good as a check. Where there is much to do, a check takes as long itself.
+FRESH = 0.02
+
+
+class Stubs:
+    """A worker's line, and what speaks over it."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.worker = worker_pb2_grpc.WorkerStub(line.channel)
+        self.health = health_pb2_grpc.HealthStub(line.channel)
+        #: When a unary call to the worker last succeeded, by ``time.monotonic``.
+        self.answered_at = -math.inf
+        #: Whether the worker answers ``QueryJobs``, as far as is known.
+        self.answers_many = True
+
+
+def check_thd(stubs: Stubs, worker: str, seconds: float) -> None:
+    """``Unreachable`` unless there was an answer of any kind."""
+    try:
+        stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
+    except grpc.RpcError as failure:
+        if failure.code() in _NO_ANSWER:
+            raise Unreachable(worker) from failure
+    except ValueError:  # the channel was closed
+        raise Unreachable(worker) from None
+
+
+def start_thd(
+    leaving_thd: Callable[[], None] | None,
+    stubs: Stubs,
+    worker: str,
+    request: worker_pb2.StartJobReq,
+    seconds: float,
+    metadata: Metadata,
+) -> JobStatus:
+    """How the job is; ``leaving_thd`` is called when nothing keeps the start from leaving any more."""
+    before = time.monotonic()
+    if before - stubs.answered_at > FRESH:
+        check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
+    if leaving_thd is not None:
+        leaving_thd()
+    left = max(seconds - (time.monotonic() - before), 0.1)
+    answer = _made_thd(stubs, "StartJob", worker, request, left, metadata)
+    if answer.HasField("status"):
+        return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
+    return JobStatus(_read_answer(worker, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
+
+
+def stop_thd(stubs: Stubs, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata) -> None:
+    """Answered when the stop was taken, or when the job has ended: as the request says."""
+    _made_thd(stubs, "StopJob", worker, request, seconds, metadata)
+
+
+def query_thd(
+    stubs: Stubs, worker: str, request: worker_pb2.QueryJobReq, seconds: float, metadata: Metadata
+) -> JobStatus:
+    """How the job is; ``NotFound``."""
+    answer = _made_thd(stubs, "QueryJob", worker, request, seconds, metadata)
+    return _read_answer(worker, lambda: convert.query_from_pb(request.jobID, answer))
+
+
+def query_together_thd(
+    stubs: Stubs, worker: str, request: worker_pb2.QueryJobsReq, seconds: float, metadata: Metadata
+) -> list[JobStatus | Failure | None]:
+    """How each job is, in their order, or a failure of its own; ``None`` where the answer says nothing of it."""
+    try:
+        answer = _made_thd(stubs, "QueryJobs", worker, request, seconds, metadata)
+    except Unsupported:
+        stubs.answers_many = False
+        return [None] * len(request.jobID)
+    except NotFound:  # which one? none may be given up for it
+        raise WorkerFault(worker, "QueryJobs was answered with NOT_FOUND") from None
+    told = {status.jobID: status for status in answer.status}
+    return [_told_thd(worker, told[job_id]) if job_id in told else None for job_id in request.jobID]
+
+
+def _told_thd(worker: str, status: worker_pb2.JobStatus) -> JobStatus | Failure:
+    try:
+        return _read_answer(worker, lambda: convert.status_from_pb(status))
+    except WorkerFault as fault:
+        return Failure(fault)
+
+
+def read_thd(stubs: Stubs, worker: str, request: worker_pb2.ReadOutputReq, seconds: float, metadata: Metadata) -> Chunk:
+    """What there is now, ``max`` bytes at most."""
+    answer = _made_thd(stubs, "ReadOutput", worker, request, seconds, metadata)
+    return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
+
+
+def _made_thd(stubs: Stubs, method: str, worker: str, request: Any, seconds: float, metadata: Metadata) -> Any:
+    try:
+        answer = getattr(stubs.worker, method)(request, timeout=seconds, metadata=metadata)
+    except grpc.RpcError as failure:
+        raise understood(failure, worker, method, request.jobID, seconds) from failure
+    except ValueError:  # the channel was closed between the check and the call
+        raise Unreachable(worker, sent=True) from None
+    stubs.answered_at = time.monotonic()
+    return answer
+
+
+def _read_answer(worker: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except Invalid as error:
+        raise WorkerFault(worker, str(error)) from None
+
+
+_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+
+def understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, seconds: float) -> SchedulerError:
+    """The error the caller is promised for what the worker, or gRPC, answered."""
+    told = status.told(failure)
+    if isinstance(told, NotFound | Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
+        return told  # not ShuttingDown: what was under way may have been done all the same
+    match failure.code():
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return Unsupported(worker, method)
+        case grpc.StatusCode.NOT_FOUND:
+            return NotFound("job", job_id)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Unavailable(f"worker {worker!r} has no room for the call: {failure.details()}", retry_after=1)
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return Unreachable(worker, sent=True)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"{method} on worker {worker!r}", round(seconds, 1))
+        case _:
+            return WorkerFault(worker, failure.details() or failure.code().name)
