@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 #: Unary calls in flight per worker, and those that wait.
 CALLS, QUEUE = 4, 64
+#: Queries of one worker without an answer: as many as its calls can ask about at once.
+QUERIES = CALLS * MOST_QUERIED
 #: Threads for calls, for reading output and for probes.
 CALL_THREADS, READ_THREADS, PROBE_THREADS = 64, 32, 16
 #: Output streams at once, each with a thread.
@@ -87,7 +89,7 @@ class WorkerClient(MultiService):
         self._read_limit = Limiter("output reads", CALLS, QUEUE, READ_THREADS)
         clock = cast(IReactorTime, reactor)
         self._queries: Batches[_Query, JobStatus | None] = Batches(
-            clock, "queries", self._query_together, MOST_QUERIED, CALLS + QUEUE
+            clock, "queries", self._query_together, MOST_QUERIED, QUERIES
         )
         self._stubs: dict[str, Stubs] = {}
         self._open: set[_Stream] = set()

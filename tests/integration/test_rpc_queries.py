@@ -15,7 +15,7 @@ from scheduler.logs import REQUEST_ID
 from scheduler.model import JobState, JobStatus, Worker
 from scheduler.pb import worker_pb2
 from scheduler.rpc import status
-from scheduler.rpc.worker_client import CALLS, QUEUE
+from scheduler.rpc.worker_client import CALLS, QUERIES
 from tests.integration.rpc import RpcCase, a_worker, later
 
 RUNNING = JobState.RUNNING
@@ -205,16 +205,19 @@ class StuckTests(Asked):
     async def test_limit(self) -> None:
         """Queries that are not answered hold few places; they gather to a limit, then are Busy; all end in time."""
         self.client = self.worker_client(deadline=1.0)
-        ids = [f"j{number}" for number in range(CALLS + QUEUE)]
+        ids = [f"j{number}" for number in range(QUERIES)]
         self.hangs = set(ids)
         asked = self.ask(*ids)
         error = await self.assertFailure(self.ask("beyond")[0], Busy)
-        self.assertEqual(error.limit, CALLS + QUEUE)
-        await self.until([ids[0], " ".join(ids[1:65]), " ".join(ids[65:])])
-        errors = [await self.assertFailure(answer, DeadlineExceeded) for answer in asked]
+        self.assertEqual(error.limit, QUERIES)
+        held = [ids[0], *(" ".join(ids[first : first + 64]) for first in (1, 65, 129))]
+        await self.until(held)
+        errors = [await self.assertFailure(answer, DeadlineExceeded) for answer in asked[:193]]
         self.assertEqual(errors[0].seconds, 1.0)
         self.assertLess(max(error.seconds for error in errors[1:]), 1.0)  # of which they had waited for a part
-        self.assertEqual(len(self.calls), 3)
+        for answer in asked[193:]:  # there was no place for them before their time was over
+            await self.assertFailure(answer, Busy, DeadlineExceeded)
+        self.assertEqual(self.calls[:4], held)
         self.go_on.set()
         await self.answered("after")
 
