@@ -97,14 +97,14 @@ def failed(job: Job, why: str, now: float) -> Job:
     return evolve(job, state=JobState.FAILED, reason=why, finished_at=now, unknown_since=None, terms=terms)
 
 
-def waiting(job: Job, now: float) -> Job:
-    """Its start never left: it is queued (again), unless it was stopped meanwhile."""
+def waiting(job: Job, why: str, now: float) -> Job:
+    """Its start never left, or was refused for now: it is queued (again), unless it was stopped meanwhile."""
     if job.state is not JobState.STARTING:
         return job
     if job.stop_requested_at is not None:
         return withdrawn(job, now)
     named = job.worker_name if job.target is not None and job.target.worker is not None else None
-    return evolve(job, state=JobState.QUEUED, worker_id=None, worker_name=named, promised=True)
+    return evolve(job, state=JobState.QUEUED, reason=why, worker_id=None, worker_name=named, promised=True)
 
 
 def next_attempt(job: Job, now: float) -> Job | None:

@@ -199,7 +199,9 @@ class Queue(Service):
             self._end(job, str(error))
 
     def _expire(self, job: Job) -> None:
-        self._end(job, f"queue_timeout of {durations.text(job.terms.queue_timeout)} passed before a worker was free")
+        why = f"queue_timeout of {durations.text(job.terms.queue_timeout)} passed before a worker was free"
+        refusal = self._registry.job(job.id).reason
+        self._end(job, f"{why}; the last one asked: {refusal}" if refusal else why)
 
     def _too_late(self, job: Job) -> None:
         current = self._registry.job(job.id)

@@ -98,7 +98,7 @@ class Starts:
 
     def dispatch_to(self, worker: Worker, job: Job) -> Deferred[None]:
         """Start a queued job on that worker; fires when that is over, however it went."""
-        starting = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
+        starting = evolve(job, state=JobState.STARTING, reason=None, worker_id=worker.id, worker_name=worker.name)
 
         def over(result: object) -> None:
             if isinstance(result, Failure) and not result.check(SchedulerError):
@@ -287,15 +287,15 @@ class Starts:
             if self._registry.find_worker(worker.id) is not None:
                 self._let_alone[worker.id] = self._clock.seconds() + min(error.retry_after, LET_ALONE)
             if job.terms.queue_timeout and (job.promised or self._room()):
-                return await self._back(job)
+                return await self._back(job, str(error))
         if job.promised:
             return await self._fail(job, error)
         await self._ledger.drop_job(job)
         raise error
 
-    async def _back(self, job: Job) -> Job:
+    async def _back(self, job: Job, why: str) -> Job:
         """Into the queue, unless it was stopped meanwhile; one that nobody was promised waits only if that is saved."""
-        waiting = lifecycle.waiting(self._registry.job(job.id), self._ledger.now())
+        waiting = lifecycle.waiting(self._registry.job(job.id), why, self._ledger.now())
         if waiting.state.final:
             return await self._conclude(waiting)
         try:

@@ -306,10 +306,12 @@ class StartingTests(QueueTestCase):
             self.client.take("start_job").answer.errback(error)
             current = self.cluster.job(job.id)
             self.assertEqual((current.state, current.worker_id), (JobState.QUEUED, None))
+            self.assertEqual(current.reason, str(error))
             self.clock.advance(0)
             self.assertEqual(self.client.calls, [])
             self.clock.pump([LOOK] * 4)
             self.assertEqual(self.taken().id, job.id)
+            self.assertIsNone(self.cluster.job(job.id).reason)
             self.assertIs(self.state(behind), JobState.QUEUED)
 
     def test_let_alone_until_it_registers(self) -> None:
@@ -486,6 +488,16 @@ class LeavingTests(QueueTestCase):
             self.assert_ended(job, JobState.FAILED, f"queue_timeout of {text} passed before a worker was free")
         self.end(self.first)
         self.assertEqual(self.client.calls, [])
+
+    def test_refused_until_too_late(self) -> None:
+        """One that workers would not take has failed with what the last of them said, too."""
+        job = self.queued()
+        self.end(self.first)
+        self.client.take("start_job").answer.errback(Unavailable("no space left"))
+        self.change(a_worker(state=WorkerState.UNREACHABLE))
+        self.clock.advance(HOUR)
+        passed = "queue_timeout of 1h passed before a worker was free"
+        self.assert_ended(job, JobState.FAILED, f"{passed}; the last one asked: no space left")
 
     def test_clock_steps(self) -> None:
         """A step of the wall clock, either way, makes nobody's time longer or shorter."""
