@@ -9,7 +9,9 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +46,22 @@ def children(parent: int) -> Iterator[int]:
                 yield int(status.parent.name)
 
 
+def take_port(port: int = 0) -> socket.socket:
+    """Keep that port of 127.0.0.1, or a free one, for a server that is started later; raises ``OSError``.
+
+    The kernel gives it to nobody who takes any port, and an address that is only bound and may be reused is in no
+    server's way.
+    """
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind(("127.0.0.1", port))
+    except OSError:
+        taken.close()
+        raise
+    return taken
+
+
 class Daemon:
     """One ``twistd scheduler`` or ``twistd worker``, with all it keeps in a folder of its own."""
 
@@ -57,6 +75,7 @@ class Daemon:
         self.file.write_text(f'state_dir = "state"\n{config}')
         self.log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._ports: list[socket.socket] = []
 
     def start(self, *, foreground: bool = True, arguments: tuple[str, ...] = ()) -> None:
         """``twistd -n``, or daemonized; returns when it listens."""
@@ -89,18 +108,22 @@ class Daemon:
         return int((self.state / f"{self.program}.pid").read_text())
 
     def keep_ports(self) -> None:
-        """Listen at the same ports when started again."""
-        text = self.file.read_text()
-        for table, address in (
-            ("grpc_server", self.endpoints.get("grpc")),
-            ("http_server", self.endpoints.get("http")),
-        ):
-            text = text.replace(f'[{table}]\naddr = "127.0.0.1:0"', f'[{table}]\naddr = "{address}"')
-        self.file.write_text(text)
+        """Listen at the same ports whenever it is started; nobody gets them while it is down."""
+
+        def chosen(_: re.Match[str]) -> str:
+            self._ports.append(port := take_port())
+            return f'addr = "127.0.0.1:{port.getsockname()[1]}"'
+
+        self.file.write_text(re.sub(r'addr = "127\.0\.0\.1:0"', chosen, self.file.read_text()))
 
     def log_tail(self) -> str:
         """What it said last."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+    def give_up_ports(self) -> None:
+        """Leave them to others."""
+        for port in self._ports:
+            port.close()
 
     def kill(self, number: int = signal.SIGTERM) -> None:
         """Send a signal and wait for the end."""
@@ -134,9 +157,11 @@ def daemons(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Makes daemons, by program, TOML and folder; none of what a test started outlives it."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = set(children(os.getpid()))
+    made: list[Daemon] = []
 
     def make(program: str, config: str = "", name: str = "") -> Daemon:
-        return Daemon(program, tmp_path / (name or program), config)
+        made.append(Daemon(program, tmp_path / (name or program), config))
+        return made[-1]
 
     yield make
     deadline = time.monotonic() + 20
@@ -148,6 +173,8 @@ def daemons(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
                 os.waitpid(pid, os.WNOHANG)
         assert time.monotonic() < deadline, f"can't end {left}"
         time.sleep(0.01)
+    for daemon in made:
+        daemon.give_up_ports()
 
 
 SCHEDULER = '[grpc_server]\naddr = "127.0.0.1:0"\n[http_server]\naddr = "127.0.0.1:0"\n[cluster]\nlease = "6s"\n'
@@ -163,10 +190,10 @@ def worker_config(scheduler: str, name: str = "w1", more: str = "") -> str:
 
 @pytest.fixture
 def cluster(daemons: Callable[..., Daemon]) -> tuple[Daemon, Daemon]:
-    """A scheduler and its worker ``w1``, in the foreground. Both come back at their ports when started again."""
+    """A scheduler, which comes back at its ports when started again, and its worker ``w1``, in the foreground."""
     scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
     scheduler.keep_ports()
+    scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
     worker.start()
     return scheduler, worker

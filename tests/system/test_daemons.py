@@ -40,11 +40,12 @@ def test_refusals(daemons: Make, tmp_path: Path, daemonized: bool) -> None:
         port = taken.getsockname()[1]
         (tmp_path / "no.pem").write_text("no certificate")
         pem = f'crt_file = "{tmp_path}/no.pem"\nkey_file = "{tmp_path}/no.pem"\n'
+        http, grpc = (f'[{server}_server]\naddr = "127.0.0.1:{{}}"\n'.format for server in ("http", "grpc"))
         for number, (program, text, words) in enumerate(
             (
-                ("scheduler", f'[http_server]\naddr = "127.0.0.1:{port}"\n', ("addr", str(port), "taken", "free")),
-                ("scheduler", f'[grpc_server]\naddr = "127.0.0.1:{port}"\n', ("addr", str(port), "taken", "free")),
-                ("worker", f'[grpc_server]\naddr = "127.0.0.1:{port}"\n', ("addr", str(port), "taken", "free")),
+                ("scheduler", http(port) + grpc(0), ("addr", str(port), "taken", "free")),
+                ("scheduler", http(0) + grpc(port), ("addr", str(port), "taken", "free")),
+                ("worker", grpc(port), ("addr", str(port), "taken", "free")),
                 ("scheduler", "[grpc_server]\nuse_tls = true\n", ("crt_file", "server.pem")),
                 ("scheduler", f"[grpc_server]\nuse_tls = true\n{pem}", ("crt_file", "no.pem", "PEM")),
                 ("scheduler", "[http_server]\nadr = 1\n", ("adr", "addr")),

@@ -29,8 +29,8 @@ def python(code: str, *args: object) -> dict[str, Any]:
 async def test_the_queue_outlives_the_scheduler(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
     """Jobs that wait when the scheduler is killed run in their order once there is a slot, each once."""
     scheduler = daemons("scheduler", SCHEDULER)
-    scheduler.start()
     scheduler.keep_ports()
+    scheduler.start()
     config = worker_config(scheduler.endpoints["grpc"]).replace("slots = 50", "slots = 1")
     daemons("worker", config).start()
     api = Api(scheduler)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import ROOT, Daemon, wait_until
+from tests.system.conftest import ROOT, Daemon, take_port, wait_until
 
 README = (ROOT / "README.md").read_text()
 
@@ -29,6 +29,9 @@ ANSWERS = (
     r'"state": *"stopped"',
     r'"jobs": *\[',
 )
+
+#: Where the demo's daemons listen: the sample files' ports, and those of its workers.
+DEMO_PORTS = (3000, 50000, 30001, 30002)
 
 
 def curl_lines() -> list[str]:
@@ -87,7 +90,23 @@ def test_curl_lines(daemons: Callable[..., Daemon]) -> None:
     assert following.wait(30) == 0
 
 
-def test_demo() -> None:
+@pytest.fixture
+def demo_ports() -> Iterator[None]:
+    """The demo's ports are free: a connection of another test that got one as its own holds it for a minute."""
+    with contextlib.ExitStack() as taken:
+
+        def free(port: int) -> bool:
+            with contextlib.suppress(OSError):
+                taken.enter_context(take_port(port))
+                return True
+            return False
+
+        for port in DEMO_PORTS:
+            wait_until(lambda port=port: free(port), f"port {port} is free", 90)
+        yield
+
+
+def test_demo(demo_ports: None) -> None:
     """``make demo ONCE=1``: the sample job's output is shown, and no process is left."""
     done = subprocess.run(
         [sys.executable, ROOT / "examples/demo.py", "--once"], capture_output=True, text=True, timeout=120, check=False
