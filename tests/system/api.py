@@ -40,6 +40,10 @@ class Download(Protocol):
             self.transport.pauseProducing()
             reactor.callLater(self._nap, self._go_on)
 
+    def hurry(self) -> None:
+        """Nap no more."""
+        self._nap = 0.0
+
     def _go_on(self) -> None:
         if not self.ended.called:
             self.transport.resumeProducing()

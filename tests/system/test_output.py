@@ -91,6 +91,7 @@ async def test_pruned(daemons: Callable[..., Daemon]) -> None:
         if not (worker.state / "jobs" / job).exists():
             break
         await pause(0.1)
+    slow.hurry()
     assert not await slow.ended
     assert len(slow.body) < 200_000_000
     assert not any(slow.body)
