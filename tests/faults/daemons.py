@@ -160,8 +160,12 @@ class Cluster:
         """Start the scheduler and so many workers; returns when all are online."""
         self.scheduler.start()
         self.scheduler.keep_ports()
-        for _ in range(workers):
-            self.join(self.add_worker())
+        joining = [self.add_worker() for _ in range(workers)]
+        for worker in joining:
+            worker.start(wait=False)
+        for worker in joining:
+            wait_until(worker.listens, f"{worker.name} listens")
+            worker.keep_ports()
         self.wait_online()
 
     @staticmethod
