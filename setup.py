@@ -81,6 +81,7 @@ setup(
             "psycopg[binary]>=3.2",
             "pytest>=8",
             "pytest-twisted>=1.14",
+            "pytest-xdist>=3.6",
             "setuptools>=77",
             "treq>=24.9",
             "trustme>=1.2",
