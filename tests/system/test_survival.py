@@ -28,7 +28,7 @@ if os.fork() == 0:
     os.setsid()
     if os.fork():
         os._exit(0)
-print(os.getpid(), flush=True)
+os.write(1, b"%d\\n" % os.getpid())
 while True:
     time.sleep(1)
 """
