@@ -123,8 +123,11 @@ class Tail:
         if self.job.over and not self._final:
             self._final = True
             self.progressed()  # what is waited for is another thing now
-        if self.job.state is not JobState.STARTING:  # whose start is about to leave
-            self.wake()
+        if self.void or self.job.state is JobState.QUEUED:
+            self._let_go()  # its start never left for the worker that is asked
+        elif self.job.state is JobState.STARTING:
+            return  # its start is about to leave
+        self.wake()
 
     # -- followers
 

@@ -14,7 +14,7 @@ from scheduler.errors import (
 from scheduler.interfaces import IOutputReader
 from scheduler.model import Chunk, JobState, WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase
-from tests.unit.cluster.values import a_job
+from tests.unit.cluster.values import a_job, a_worker
 
 CUT = Unreachable("w-1", sent=True)
 
@@ -227,3 +227,28 @@ class ResumeTests(OutputTestCase):
         self.clock.advance(LAST_DELAY)
         self.failureResultOf(reading, NotFound)
         self.assert_idle()
+
+    def test_never_came_to_be_silently(self) -> None:
+        """So it is at once, though the worker says nothing."""
+        job = a_job("j-1b", JobState.STARTING)
+        self.registry.put_job(job)
+        reading = self.outputs.open("j-1b", KEY[1], 0).read()
+        self.registry.remove_job("j-1b")
+        self.outputs.job_changed(job)
+        self.failureResultOf(reading, NotFound)
+        self.assert_idle()
+
+    def test_queued_again(self) -> None:
+        """A job whose start never left, and that waits again, is not awaited where it was to be started."""
+        self.registry.remove_job("j-1")
+        self.registry.put_job(a_job("j-1", JobState.STARTING))
+        reading = self.open().read()
+        before = self.client.stream()
+        self.change_job(state=JobState.QUEUED, worker_id=None, worker_name=None)
+        self.registry.put_worker(a_worker("w-2"))
+        self.change_job(state=JobState.STARTING, worker_id="w-2", worker_name="w-2")
+        self.change_job(state=JobState.RUNNING)
+        self.assertIsNot(self.client.stream(), before)
+        self.write(5)
+        self.client.flow(10)
+        self.assert_gives(reading, 0, 5)
