@@ -102,11 +102,11 @@ class WorkerClient(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Cuts what is under way; fires when no thread is left."""
         self._hop.close()
+        stopped: Deferred[Any] = super().stopService()  # first, or what fails now could make another call
         for stream in tuple(self._open):
             stream.cancel()
         for worker_id in tuple(self._stubs):
             self.forget(worker_id)
-        stopped: Deferred[Any] = super().stopService()
         return stopped
 
     def forget(self, worker_id: str) -> None:

@@ -263,3 +263,13 @@ class StuckTests(Asked):
         await self.client.stopService()
         for answer in asked:
             await self.assertFailure(answer, Unreachable, ShuttingDown)
+
+    async def test_stopped_for_good(self) -> None:
+        """What fails then makes nobody call anew."""
+        self.hangs = {"a"}
+        asked = self.ask("a", "b")
+        asked[1].addErrback(lambda _: self.client.probe(self.worker))
+        await self.until(["a"])
+        await self.client.stopService()
+        await self.assertFailure(asked[0], Unreachable, ShuttingDown)
+        await self.assertFailure(asked[1], ShuttingDown)
