@@ -184,15 +184,16 @@ class _Routes:
         with FromTheStart(self._scheduler, streams) as output:
             job = await self._scheduler.submit(spec, target, terms, key, output.starting if streams else None)
         headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
+        named = {"job_id": job.id}  # in a problem that its output has: it runs all the same
         try:
             if as_events:
                 return self._events(job, output.readers(job), headers, started=True)
             if follow:
                 (reader,) = output.readers(job).values()
-                return self._follow(reader, headers, 201, at_once=job.state is JobState.QUEUED)
-        except SchedulerError:  # it runs all the same
+                return self._follow(reader, headers, 201, at_once=job.state is JobState.QUEUED, members=named)
+        except SchedulerError:
             problem = problem_of(Failure())
-            members = {**problem.members, "job_id": job.id}
+            members = {**problem.members, **named}
             return problem_answer(evolve(problem, headers={**problem.headers, **headers}, members=members))
         if wait is not None:
             job = await self._final(job.id, wait)
@@ -305,9 +306,16 @@ class _Routes:
         reader = SpanReader(self._scheduler, job.id, stream, first, end)
         return RawStream(self._clock, self._under_way, reader, headers, status)
 
-    def _follow(self, reader: IOutputReader, headers: dict[str, str], status: int, at_once: bool = False) -> Reply:
+    def _follow(
+        self,
+        reader: IOutputReader,
+        headers: dict[str, str],
+        status: int,
+        at_once: bool = False,
+        members: dict[str, str] | None = None,
+    ) -> Reply:
         headers = {**_RAW, **headers, "X-Output-Offset": str(reader.offset), "X-Accel-Buffering": "no"}
-        return RawStream(self._clock, self._under_way, reader, headers, status, at_once)
+        return RawStream(self._clock, self._under_way, reader, headers, status, at_once, members)
 
     async def _resumed_events(self, request: Request, job: Job, query: Query, tail: int | None) -> Reply:
         if query.given("stream"):

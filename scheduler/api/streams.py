@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import cast
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
 from twisted.logger import Logger
@@ -166,12 +167,21 @@ class StreamResource(Resource):
 
     isLeaf = True  # noqa: N815
 
-    def __init__(self, clock: IReactorTime, under_way: UnderWay, headers: Mapping[str, str], status: int) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        under_way: UnderWay,
+        headers: Mapping[str, str],
+        status: int,
+        members: Mapping[str, str] | None = None,
+    ) -> None:
+        """``members`` are added to the problem document, where it comes to one."""
         super().__init__()
         self._clock = clock
         self._under_way = under_way
         self._headers = headers
         self._status = status
+        self._members = members or {}
         self._request: Request | None = None
         self._paused = self._begun = self._over = False
         self._timer: IDelayedCall | None = None
@@ -250,7 +260,7 @@ class StreamResource(Resource):
         if not self._begun:
             for name in ("Content-Length", "Content-Range", "Accept-Ranges"):
                 request.responseHeaders.removeHeader(name)
-            send(request, problem_answer(problem))
+            send(request, problem_answer(evolve(problem, members={**problem.members, **self._members})))
             return
         _log.info("cut {path}: {reason}", path=request.path.decode("latin-1"), reason=problem.detail)
         if request.chunked or request.responseHeaders.hasHeader("Content-Length"):
@@ -292,9 +302,10 @@ class RawStream(StreamResource):
         headers: Mapping[str, str],
         status: int = 200,
         at_once: bool = False,
+        members: Mapping[str, str] | None = None,
     ) -> None:
         """``at_once``: the headers do not wait for the first byte."""
-        super().__init__(clock, under_way, headers, status)
+        super().__init__(clock, under_way, headers, status, members)
         self._at_once = at_once
         self._taps = [_Tap(reader, self._wanted, self._deliver, self._cut)]
 

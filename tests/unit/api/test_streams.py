@@ -254,6 +254,15 @@ class RawTests(StreamTestCase):
         self.assertEqual((response.status, response.json()["job_id"]), (503, "job-1"))
         self.assertEqual(response.headers["location"], "/v1/jobs/job-1")
 
+    def test_submitted_and_cut(self) -> None:
+        """So it does when the output is lost before its first byte."""
+        client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}')
+        self.successResultOf(self.server.site.drain(5.0))
+        response = client.response()
+        self.assertEqual((response.status, response.json().get("job_id")), (503, "job-1"))
+        self.assertEqual(response.headers["location"], "/v1/jobs/job-1")
+        self.assert_nothing_left()
+
     def test_submitted_to_a_classic_worker(self) -> None:
         """A worker whose output can't be had is not made to run what should be followed."""
         self.scheduler.add_worker("old", boot_id="")

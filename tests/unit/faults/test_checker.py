@@ -272,6 +272,12 @@ class CheckerTests(SynchronousTestCase):
         self.story.start(None)
         self.violations()
 
+    def test_output_refused_and_run(self) -> None:
+        """A request for a job's output was answered with an error that names the job: that says that it runs."""
+        self.story.start(503, job="j")
+        self.story.see("failed", "last")
+        self.violations()
+
     def test_no_agreement(self) -> None:
         """P5: the sides do not agree in time, or never."""
         self.story.start()
