@@ -212,7 +212,8 @@ class Starts:
         self._under_way[job_id] = answered
 
         def over(result: Any) -> None:
-            del self._under_way[job_id]
+            if self._under_way.get(job_id) is answered:  # else one that came back is on its way again
+                del self._under_way[job_id]
             answered.callback(result)  # a Failure starts the errbacks
 
         Deferred.fromCoroutine(start).addBoth(over)

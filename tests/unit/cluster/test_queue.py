@@ -314,6 +314,25 @@ class StartingTests(QueueTestCase):
             self.assertIsNone(self.cluster.job(job.id).reason)
             self.assertIs(self.state(behind), JobState.QUEUED)
 
+    def test_on_its_way_before_it_waits(self) -> None:
+        """One that comes back may be sent elsewhere before that is durable: both starts end, each with its answer."""
+        self.add(a_worker("w-2", slots=1))
+        answer = self.submit()
+        self.add(a_worker("w-3", slots=1))
+        self.store.held = True
+        self.client.take("start_job").answer.errback(Unavailable("no space left"))
+        self.clock.advance(0)
+        self.assertNoResult(answer)
+        while self.store.waits:
+            self.store.commit()
+        self.store.held = False
+        job = self.successResultOf(answer)
+        self.assertIs(job.state, JobState.QUEUED)
+        again = self.starts.answered(job.id)
+        self.assertEqual(self.taken().worker_id, "w-3")
+        self.successResultOf(again)
+        self.assertFalse(self.starts.under_way(job.id))
+
     def test_let_alone_until_it_registers(self) -> None:
         """A worker that took no job and registers again is sent one at once: it is a new process."""
         job = self.queued()
