@@ -24,7 +24,7 @@ from __future__ import annotations
 from functools import partial
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
@@ -130,7 +130,7 @@ class Reconciler:
         for job in self._registry.unfinished(worker_id):
             start = self._starts.answered(job.id)
             if start is not None:
-                await DeferredList([start], consumeErrors=True)
+                await start
 
     def forget(self, worker_id: str) -> None:
         """See ``Starts.forget``."""

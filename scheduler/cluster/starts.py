@@ -118,10 +118,10 @@ class Starts:
         """
         await self._run(job.id, self._again(self._registry.reachable(job), job))
 
-    def answered(self, job_id: str) -> Deferred[Job] | None:
-        """Fires, or fails, like the start of that job; ``None``: it is not under way."""
+    def answered(self, job_id: str) -> Deferred[None] | None:
+        """Fires once the start of that job is over, however it went; ``None``: it is not under way."""
         start = self._under_way.get(job_id)
-        return None if start is None else shielded(start)
+        return None if start is None else shielded(start).addBoth(lambda _: None)
 
     def let_alone(self, worker: Worker) -> bool:
         """Whether it took no job a moment ago, so that none is sent there for a while."""

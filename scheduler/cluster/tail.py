@@ -15,9 +15,12 @@ ones hold nobody up: they fall out of the window and pull. Yet no thread, here
 or on the worker, waits for a client: a stream held up for ``PATIENCE`` is let
 go, and the window with it, and the readers pull when they ask again.
 
+A job whose start is on its way may be asked for already; its worker has that
+wait for the start, or does not know the job yet.
+
 A stream or a call that fails is tried again where it stopped, after a while
-that grows, or at once when the job or its worker changed: ``hold`` and
-``wake``. What is delivered is taken only at the very offset it must have; so,
+that grows, or at once when the worker changed, or the job did and is not about
+to be started: ``hold`` and ``wake``. What is delivered is taken only at the very offset it must have; so,
 whatever fails, what a reader gets is a prefix of the stream.
 """
 

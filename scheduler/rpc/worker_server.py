@@ -4,8 +4,8 @@ Theory of operation. A call holds a thread. Short ones have sixteen in reserve;
 output streams have 64, counted here, so that followers can never keep a stop
 from being heard. A stop that waits for the end of its job holds one of the
 reserve, so only some of them may wait at a time. A stream reads the spool in
-its own thread and sleeps until the watch of the file, the end of the call or
-the end of the server wakes it.
+its own thread, once the job is started, and sleeps until the watch of the file,
+the end of the call or the end of the server wakes it.
 """
 
 from __future__ import annotations
