@@ -65,7 +65,8 @@ _SCHEDULER = _GRPC + '[http_server]\naddr = "127.0.0.1:0"\n'
 @contextmanager
 def running(store: str = "sqlite:///scheduler.db") -> Iterator[Running]:
     """Start both, wait until the worker is online, end both and all they started."""
-    with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as folder, _processes() as processes:
+    folder = tempfile.mkdtemp()
+    with _processes() as processes:
         processes.append(_start("scheduler", folder, f'{_SCHEDULER}[store]\nurl = "{store}"\n'))
         endpoints = _endpoints(folder, "scheduler")
         more = f'[scheduler]\naddr = "{endpoints["grpc"]}"\n[worker]\nname = "w1"\nslots = 1000\n'
@@ -76,7 +77,8 @@ def running(store: str = "sqlite:///scheduler.db") -> Iterator[Running]:
 
 def restart(store: str) -> float:
     """Seconds from the start of a scheduler on that store until it is ready and has listed jobs."""
-    with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as folder, _processes() as processes:
+    folder = tempfile.mkdtemp()
+    with _processes() as processes:
         began = time.perf_counter()
         processes.append(_start("scheduler", folder, f'{_SCHEDULER}[store]\nurl = "{store}"\n'))
         connection = http.client.HTTPConnection(_endpoints(folder, "scheduler")["http"], timeout=30)

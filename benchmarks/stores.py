@@ -66,7 +66,8 @@ def start_rate(daemons: Running, clients: int, n: int) -> float:
 def restarts(quick: bool) -> Iterator[Row]:
     """From the start of the process to an answer, when there is much to remember."""
     n = 1 if quick else 5
-    with tempfile.TemporaryDirectory(prefix="scheduler-bench-") as folder, _server() as server:
+    folder = tempfile.mkdtemp()
+    with _server() as server:
         for name, url in (("SQLite", f"sqlite:///{folder}/full.db"), ("PostgreSQL", server.url() if server else "")):
             what = f"restart with {_FINISHED} finished and {_RUNNING} running jobs, {name}"
             if not url:
