@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
+from collections.abc import Callable
 
 from scheduler.failpoints import POINTS
 from tests.faults import evidence
@@ -79,8 +79,8 @@ class Experiment:
     @staticmethod
     def _await_death(run: Run, target: Daemon, point: str) -> bool:
         if point.startswith("shim."):
-            time.sleep(2.0)
-            return True
+            lost = _lost(run)
+            return _passed(lambda: _lost(run) >= lost + 3, point)
         if point == "worker.before-exit-rename":  # only of a job whose shim is gone
             ran = one_live(run, target)
             if shim := shim_of(ran):
@@ -95,8 +95,17 @@ class Experiment:
             for count in range(4):
                 run.load.ticket(run.random, f"waits{run.figures.rounds}-{count}", 0.2, worker.name, waits=True)
             worker.start()
-        try:
-            wait_until(lambda: not target.alive(), point, PASSED)
-        except Broken:
-            return False
-        return True
+        return _passed(lambda: not target.alive(), point)
+
+
+def _lost(run: Run) -> int:
+    """Jobs that are lost, each with its shim, as far as the scheduler can be asked."""
+    return sum(job["state"] == "lost" for job in (run.cluster.api.jobs() or {}).values())
+
+
+def _passed(died: Callable[[], bool], point: str) -> bool:
+    try:
+        wait_until(died, point, PASSED, pause=0.1)
+    except Broken:
+        return False
+    return True
