@@ -70,19 +70,19 @@ def check_thd(stubs: Stubs, worker: str, seconds: float) -> None:
 
 
 def start_thd(
-    leaving_thd: Callable[[], None] | None,
+    sending_thd: Callable[[], None] | None,
     stubs: Stubs,
     worker: str,
     request: worker_pb2.StartJobReq,
     seconds: float,
     metadata: Metadata,
 ) -> JobStatus:
-    """How the job is; ``leaving_thd`` is called when nothing keeps the start from leaving any more."""
+    """How the job is; ``sending_thd`` is called right before the start is sent."""
     before = time.monotonic()
     if before - stubs.answered_at > FRESH:
         check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
-    if leaving_thd is not None:
-        leaving_thd()
+    if sending_thd is not None:
+        sending_thd()
     left = max(seconds - (time.monotonic() - before), 0.1)
     answer = _made_thd(stubs, "StartJob", worker, request, left, metadata)
     if answer.HasField("status"):

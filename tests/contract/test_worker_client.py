@@ -97,13 +97,13 @@ class Contract:
         self.assertEqual(status, self.runner.query("j"))
         self.assertEqual(self.runner.started, [("j", spec, 7.0)])
 
-    async def test_leaving(self) -> None:
-        """Who asks for a start is told when it leaves, once, before it is answered."""
+    async def test_sending(self) -> None:
+        """Who asks for a start is told when it is sent, once, before it is answered."""
         told: list[str] = []
-        start = self.client.start_job(self.worker, a_job(), lambda: told.append("left"))
+        start = self.client.start_job(self.worker, a_job(), lambda: told.append("sent"))
         start.addCallback(lambda _: told.append("answered"))
         await start
-        self.assertEqual(told, ["left", "answered"])
+        self.assertEqual(told, ["sent", "answered"])
 
     async def test_start_again(self) -> None:
         """The same start again is answered with the job there is."""
@@ -376,12 +376,12 @@ class Unanswered:
     """Mixed into an RpcCase that has a ``client``, which can't do anything with ``worker``: all ways to ask it."""
 
     def asked(self) -> dict[str, Deferred]:
-        #: What has left for the worker, as far as that is told.
-        self.left: list[str] = []
+        #: What was sent to the worker, as far as that is told.
+        self.sent: list[str] = []
         self.stream = self.client.stream_output(self.worker, "j", Stream.STDOUT, 0, lambda chunk: None)
         return {
             "probe": self.client.probe(self.worker),
-            "start": self.client.start_job(self.worker, a_job(), lambda: self.left.append("start")),
+            "start": self.client.start_job(self.worker, a_job(), lambda: self.sent.append("start")),
             "stop": self.client.stop_job(self.worker, "j"),
             "query": self.client.query_job(self.worker, "j"),
             "read": self.client.read_output(self.worker, "j", Stream.STDOUT, 0, 1),
@@ -397,7 +397,7 @@ class UnreachableContract(Unanswered):
             self.assertEqual((error.name, error.kind), (self.worker.name, "worker"), name)
             if name == "start":
                 self.assertFalse(error.sent)
-        self.assertEqual(self.left, [])
+        self.assertEqual(self.sent, [])
 
 
 class UnreachableFakeTests(UnreachableContract, RpcCase):
