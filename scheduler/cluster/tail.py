@@ -20,8 +20,9 @@ wait for the start, or does not know the job yet.
 
 A stream or a call that fails is tried again where it stopped, after a while
 that grows, or at once when the worker changed, or the job did and is not about
-to be started: ``hold`` and ``wake``. What is delivered is taken only at the very offset it must have; so,
-whatever fails, what a reader gets is a prefix of the stream.
+to be started: ``hold`` and ``wake``. What is delivered is taken only at the
+very offset it must have; so, whatever fails, what a reader gets is a prefix of
+the stream.
 """
 
 from __future__ import annotations
