@@ -303,11 +303,15 @@ class JobRunner:
 
     def _started(self, seen: JobStatus | Held, job: _Job) -> None:
         job.starting = False
-        if isinstance(seen, Held):
-            self._log.info("job {job_id} started: {command}", job_id=job.id, command=_command(job))
-        self._place(seen, job)
         failpoints.hit("worker.before-start-answer")
-        _settle(job.for_start, job.status)
+        if isinstance(seen, Held):
+            job.status = evolve(job.status, started_at=seen.started_at)
+            _settle(job.for_start, job.status)  # first: what else there is to do keeps nobody waiting
+            self._log.info("job {job_id} started: {command}", job_id=job.id, command=_command(job))
+            self._place(seen, job)
+        else:
+            self._place(seen, job)
+            _settle(job.for_start, job.status)
 
     def _not_started(self, failure: Failure, job: _Job) -> None:
         del self._jobs[job.id], self._running[job.id]
