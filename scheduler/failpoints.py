@@ -25,6 +25,7 @@ POINTS = frozenset(
         "scheduler.before-answer",  # the start is recorded, and the client has not heard of it
         "worker.before-spool-rename",  # the spool is complete, and has not its name yet
         "worker.after-spool-rename",  # the spool is there, and no shim was asked for
+        "worker.before-begin",  # the spool is durable, and the shim that waits for that does not know
         "worker.before-start-answer",  # the job runs, and the scheduler has not been answered
         "worker.before-ack-written",  # the scheduler keeps the end, and the spool does not say so
         "worker.before-exit-rename",  # the worker has decided how a job ended, and written it under no name

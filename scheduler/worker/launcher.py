@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 from twisted.logger import Logger
 
@@ -38,26 +39,28 @@ class Launcher:
         """The zygote's."""
         return None if self._process is None else self._process.pid
 
-    def launch_thd(self, folder: str, deadline: float) -> bool:
-        """Have a shim forked for that spool; wait until the spool shows what became of it, or the shim is gone.
+    def launch_thd(self, folder: str, deadline: float, sync_thd: Callable[[], None]) -> bool:
+        """Have a shim begin that spool; wait until the spool shows what became of it, or the shim is gone.
 
-        ``False`` when neither came within ``deadline`` seconds: that zygote is given up then.
+        ``sync_thd`` makes the spool durable while the shim gets ready; what it raises is raised, and nothing begun.
+        ``False`` when the shim did nothing within ``deadline`` seconds: that zygote is given up then.
         ``OSError`` when there is no zygote to be had.
         """
-        answer, question = os.pipe()
-        try:
+        ours, theirs = request.pair()
+        with ours:
+            with theirs:
+                asked = self._request(folder, theirs, deadline)
             try:
-                asked = self._request(folder, question, deadline)
-            finally:
-                os.close(question)
-            waiting = select.poll()
-            waiting.register(answer, select.POLLIN)
-            if waiting.poll(deadline * 1000):
+                sync_thd()
+                request.let_begin(ours)
+            except Exception:
+                ours.shutdown(socket.SHUT_WR)
+                _await_close(ours, deadline)
+                raise
+            if _await_close(ours, deadline):
                 return True
             self._give_up(asked)
             return False
-        finally:
-            os.close(answer)
 
     def close(self) -> None:
         """Let the zygote go: it ends after its last shim. Nothing is launched any more."""
@@ -65,15 +68,15 @@ class Launcher:
             self._closed = True
             self._let_go()
 
-    def _request(self, folder: str, question: int, deadline: float) -> subprocess.Popen[bytes] | None:
+    def _request(self, folder: str, start: socket.socket, deadline: float) -> subprocess.Popen[bytes] | None:
         """Answers which zygote was asked."""
         with self._lock:
-            if self._requests is not None and not self._send(self._requests, folder, question, deadline):
+            if self._requests is not None and not self._send(self._requests, folder, start, deadline):
                 self._log.warn("the zygote is gone; starting another")
                 self._kill()
             if self._requests is None:
                 self._requests = self._start()
-                if not self._send(self._requests, folder, question, deadline):
+                if not self._send(self._requests, folder, start, deadline):
                     self._kill()
                     raise ChildProcessError(f"the zygote ended at once, see {self._log_file}")
             return self._process
@@ -85,9 +88,9 @@ class Launcher:
                 self._kill()
 
     @staticmethod
-    def _send(requests: socket.socket, folder: str, question: int, deadline: float) -> bool:
+    def _send(requests: socket.socket, folder: str, start: socket.socket, deadline: float) -> bool:
         requests.settimeout(deadline)
-        return request.send(requests, folder, question)
+        return request.send(requests, folder, start)
 
     def _start(self) -> socket.socket:
         if self._closed:
@@ -125,3 +128,10 @@ class Launcher:
             # Reaps it if it has ended. One that has not is reaped by init, or by a later call of subprocess.
             self._process.poll()
             self._process = None
+
+
+def _await_close(line: socket.socket, seconds: float) -> bool:
+    """Whether the other end, which sends nothing, was closed in time."""
+    waiting = select.poll()
+    waiting.register(line, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))

@@ -1,10 +1,11 @@
 """The parent of one job: starts it, keeps its output, ends it, and writes down how it ended. Standard library only.
 
 Theory of operation. A shim is forked by the zygote, in a session of its own, and
-needs neither zygote nor worker once it has a job. Until then it waits for one on
-the line to the zygote, and ends with it. All it is told is the name of the spool;
-all it says is that it closes the pipe which the worker made for this start, when
-the spool shows what became of the start.
+needs neither zygote nor worker once it has begun a job. Until then it waits for one
+on the line to the zygote, and ends with it. All it is told is the name of the spool,
+and, on a line that the worker made for this start, that it may begin: the spool is
+made durable while it gets ready. All it says is that it closes that line, when the
+spool shows what became of the start.
 
 The shim is a subreaper. What the job leaves behind, however often it forked and
 whatever sessions it made, becomes a child of the shim, so "no child is left" is
@@ -60,8 +61,8 @@ def main(line: socket.socket) -> NoReturn:
         asked = _wait(line, signals)
         line.close()
         if asked is not None:
-            folder, answer = asked
-            _run(Spool(folder), answer, signals)
+            folder, start = asked
+            _run(Spool(folder), start, signals)
         status = 0
     except BaseException:
         traceback.print_exc()  # into the log of the zygote
@@ -69,7 +70,7 @@ def main(line: socket.socket) -> NoReturn:
         os._exit(status)
 
 
-def _wait(line: socket.socket, signals: int) -> tuple[str, int] | None:
+def _wait(line: socket.socket, signals: int) -> tuple[str, socket.socket] | None:
     """The job to see through; ``None`` when there will be none, or this process is told to end."""
     waiting = select.poll()
     waiting.register(line, select.POLLIN)
@@ -82,21 +83,23 @@ def _wait(line: socket.socket, signals: int) -> tuple[str, int] | None:
             return request.receive(line)
 
 
-def _run(spool: Spool, answer: int, signals: int) -> None:
+def _run(spool: Spool, start: socket.socket, signals: int) -> None:
     with spool.locked() as lock:
         if lock is None or spool.read_exit() is not None or spool.begun_by() is not None:
             return
-        spool.begin(lock, proctree.itself())
         record = spool.read_job()
         assert record is not None
-        job = _Job(spool, record, signals)
+        job, shim = _Job(spool, record, signals), proctree.itself()
+        if not request.may_begin(start):
+            return
+        spool.begin(lock, shim)
         ended = job.start()
         if ended is None:
             with contextlib.suppress(OSError):  # a full disk; the exit record has room
                 spool.write_start(
                     {"pid": job.main, "starttime": job.starttime, "boot_id": boot_id(), "started_at": job.started_at}
                 )
-            os.close(answer)
+            start.close()
             ended = job.supervise()
         spool.write_exit(ended, "shim.before-exit-rename")
 
@@ -124,7 +127,9 @@ class _Job:
         self._timeout: float | None = record["spec"]["timeout"]
         # The limit is not there in a spool of an older format.
         self._allowance = Allowance(record.get("output_limit"))
-        self._pumps: dict[str, Pump] = {}
+        names = ["stdout"] if record["spec"]["merge_stderr"] else ["stdout", "stderr"]
+        self._pumps = {name: Pump(spool.output(name), self._allowance) for name in names}
+        self._stdin = os.open(spool.stdin if record["stdin"] else os.devnull, os.O_RDONLY)
         self._poll = select.poll()
         self._poll.register(signals, select.POLLIN)
         self._wait_status: int | None = None
@@ -144,10 +149,8 @@ class _Job:
         """Start it; the exit record when there is nothing to supervise."""
         if self._stop_asked:
             return exit_record("stopped", "stopped before it was started", time.time())
-        names = ["stdout"] if self._record["spec"]["merge_stderr"] else ["stdout", "stderr"]
-        self._pumps = {name: Pump(self._spool.output(name), self._allowance) for name in names}
-        stdin = os.open(self._spool.stdin if self._record["stdin"] else os.devnull, os.O_RDONLY)
-        out, err = self._pumps[names[0]].write_end, self._pumps[names[-1]].write_end
+        pumps = list(self._pumps.values())
+        stdin, out, err = self._stdin, pumps[0].write_end, pumps[-1].write_end
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, out, err))]
         try:
             self._spawn(actions)

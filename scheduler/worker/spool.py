@@ -2,7 +2,7 @@
 
 ::
 
-    job.json      what to run; complete before the folder gets its name
+    job.json      what to run; with anything in it, all of it
     stdin script  the job's, where it has them
     work/         where it runs, unless it says otherwise
     stdout stderr its output, every byte in order
@@ -21,13 +21,16 @@ starts it only if it gets the lock, finds no exit record and finds nobody in the
 lock file, and writes itself into the lock file first; so a job is started at most
 once, and a shim that was killed leaves a trace. A worker that gets the lock of
 a job without an exit record knows that the shim is gone and writes the record
-itself, while it holds the lock. A file that matters appears under its name only
+itself, while it holds the lock. A folder gets its name when all is in it, and is
+begun when all that is durable; what a power cut left of one in between is
+``cut_short``. A file that matters and is written later appears under its name only
 when it is whole and on the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -61,6 +64,10 @@ class Identity(NamedTuple):
     starttime: int
 
 
+class NotDurable(OSError):
+    """A spool could not be made durable."""
+
+
 class Acknowledged(NamedTuple):
     """The scheduler keeps the end."""
 
@@ -87,6 +94,30 @@ class Spool:
     def output(self, stream: str) -> str:
         """The file of ``stdout`` or ``stderr``."""
         return self._path(stream)
+
+    def sync(self) -> None:
+        """Make durable what ``create`` made; ``NotDurable``."""
+        try:
+            # First: where one file's sync commits all that went before, the folders' have nothing to wait for.
+            _sync(self.job, os.O_RDONLY)
+            sync_folder(self.folder)
+            sync_folder(os.path.dirname(self.folder))
+        except OSError as error:
+            raise NotDurable(error.errno or errno.EIO, error.strerror) from error
+        failpoints.hit("worker.before-begin")
+
+    def cut_short(self) -> bool:
+        """Whether a power cut left it, made and not durable: nothing says what to run, and no shim began it."""
+        try:
+            with open(self.job, "rb") as job:
+                if job.read().strip(b"\0"):
+                    return False
+        except FileNotFoundError:
+            pass
+        try:
+            return self.begun_by() is None
+        except FileNotFoundError:
+            return False  # there would be a lock
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of stdout and of stderr."""
@@ -192,11 +223,11 @@ def create(
     script: bytes | None,
     exit_record: Record | None = None,
 ) -> None:
-    """Make a spool, at once and durably; with an ``exit_record``, of a job that has ended already.
+    """Make a spool, at once; with an ``exit_record``, of a job that has ended already. Durable it is by its ``sync``.
 
     ``making_in`` is the name of the folder, beside ``folder``, until it is complete.
     """
-    making, parent = Spool(making_in), os.path.dirname(folder)
+    making = Spool(making_in)
     os.mkdir(making.folder, 0o700)
     os.mkdir(making.work, 0o700)
     for empty in (making.output("stdout"), making.output("stderr")):
@@ -210,12 +241,9 @@ def create(
         making.reserve()
     else:
         making.write_exit(exit_record)
-    # Last, so that where one file's sync commits all that went before, the folder's has nothing to wait for.
-    write_file(making.job, json.dumps({"format": FORMAT, **record}).encode())
-    sync_folder(making.folder)
+    write_file(making.job, json.dumps({"format": FORMAT, **record}).encode(), sync=False)
     failpoints.hit("worker.before-spool-rename")
     os.rename(making.folder, folder)
-    sync_folder(parent)
     failpoints.hit("worker.after-spool-rename")
 
 
@@ -271,7 +299,11 @@ def _take_room(path: str, size: int) -> None:
 
 def sync_folder(path: str) -> None:
     """Make the names in a folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: str, flags: int) -> None:
+    fd = os.open(path, flags)
     try:
         os.fsync(fd)
     finally:

@@ -19,7 +19,7 @@ from scheduler.worker.commands import NotRunnable
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import Held, Unbegun, judge_thd, spec_of, spec_record, status_of
 from scheduler.worker.room import Disk, Taken
-from scheduler.worker.spool import Acknowledged, Record, Spool, boot_id, create, exit_record
+from scheduler.worker.spool import Acknowledged, NotDurable, Record, Spool, boot_id, create, exit_record
 from scheduler.worker.used import Use, UsedIds
 
 #: Seconds a shim has to start its job: with a second try less than a scheduler waits for the answer.
@@ -108,7 +108,7 @@ class Spools:
                 self._check_readable(job_id, spool)
                 seen = judge_thd(job_id, spool, self._wall_time)
             return self._launch(job_id, spool, seen)
-        except OSError as error:  # nobody was asked for a shim
+        except OSError as error:  # no shim was told to begin
             if new and os.path.exists(spool.folder):
                 self._unmake(job_id)
             raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
@@ -180,17 +180,22 @@ class Spools:
         except OSError:
             room.remove(making)
             raise
-        return Unbegun() if refused is None else judge_thd(job_id, spool, self._wall_time)
+        if refused is None:
+            return Unbegun()  # it is synced while a shim gets ready
+        spool.sync()
+        return judge_thd(job_id, spool, self._wall_time)
 
     def _launch(self, job_id: str, spool: Spool, seen: JobStatus | Held | Unbegun) -> JobStatus | Held:
-        """``OSError`` only before a shim may have been asked for."""
+        """``OSError`` only before a shim was told to begin."""
         problem = "no shim began it"
         for tries in range(_LAUNCHES):
             if not isinstance(seen, Unbegun):
                 return seen
             try:
-                if not self._launcher.launch_thd(spool.folder, START_DEADLINE):
+                if not self._launcher.launch_thd(spool.folder, START_DEADLINE, spool.sync):
                     problem = f"no shim answered within {START_DEADLINE:g} s"
+            except NotDurable:
+                raise
             except OSError as error:
                 if not tries and error.errno in _NO_DESCRIPTOR:
                     raise
@@ -255,8 +260,21 @@ class Spools:
         except Exception as error:
             if tell and isinstance(error, OSError):
                 raise  # it may well run
+            if not tell and self._clear_cut_short(job_id, spool):
+                return None
             self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
             return None
+
+    def _clear_cut_short(self, job_id: str, spool: Spool) -> bool:
+        """Whether a power cut left it so early that it was none, and it is gone now."""
+        try:
+            if not spool.cut_short():
+                return False
+            self._move_away(job_id)
+        except OSError:
+            return False
+        self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
+        return True
 
     def _beside(self, job_id: str, prefix: str) -> str:
         """A name in the folder that is no id."""

@@ -93,15 +93,15 @@ class Zygote:
             if self._ready is not None:
                 self._ready.line.close()  # so it ends
             return
-        folder, answer = asked
+        folder, start = asked
         ready, self._ready = self._ready, None
-        if ready is not None:  # else the worker sees that the spool was not begun, and asks again
-            try:
-                with ready.line:
-                    request.send(ready.line, folder, answer)
-            except OSError:
-                traceback.print_exc()
-        os.close(answer)
+        with start:
+            if ready is not None:  # else the worker sees that the spool was not begun, and asks again
+                try:
+                    with ready.line:
+                        request.send(ready.line, folder, start)
+                except OSError:
+                    traceback.print_exc()
         self._prepare()
 
     def _prepare(self) -> None:

@@ -184,9 +184,14 @@ class KeepingTests(RunningCase):
                 no_descriptor()
             synced(path)
 
-        self.patch(spool, "sync_folder", sync)
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
+        patched = self.patch(spool, "sync_folder", sync)
+        ran = os.path.join(self.state_dir, "ran")
+        spec = JobSpec(command="touch", args=(ran,))
+        await self.assertFailure(self.worker.runner.start(JOB, spec, None), Unavailable)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        patched.restore()
+        await self.worker.run("true")  # the shim after that one has begun its job
+        self.assertFalse(os.path.exists(ran))
 
     async def test_start_that_can_not_be_seen(self) -> None:
         """A job that was asked for and can't be looked at just now is not taken for one that does not run."""

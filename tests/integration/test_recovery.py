@@ -10,8 +10,9 @@ import uuid
 
 from twisted.internet.threads import deferToThread
 
-from scheduler.errors import ShuttingDown
+from scheduler.errors import Conflict, ShuttingDown
 from scheduler.model import JobSpec, JobState, JobStatus
+from scheduler.worker.spool import create
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone, is_gone, stubborn
 
 #: Another in each process: what a lost job left is looked for on the whole machine.
@@ -38,10 +39,17 @@ class ProcessCase(RunningCase):
 class FailpointTests(ProcessCase):
     """A worker that dies at the worst moments."""
 
-    async def died(self, failpoint: str) -> JobStatus:
-        """How the job is that a worker had when it died there, in the next life, after the same start again."""
+    async def died(self, failpoint: str, warm: bool = False) -> JobStatus:
+        """How the job is that a worker had when it died there, in the next life, after the same start again.
+
+        With ``warm`` it has run another before, so that a shim is there at once.
+        """
         await self.worker.drop()
         process = self.process(failpoint)
+        if warm:
+            process.stdin.write(json.dumps(["", "true"]).encode() + b"\n")
+            process.stdin.flush()
+            await deferToThread(process.stdout.readline)
         process.stdin.write(json.dumps([JOB, *self.command]).encode() + b"\n")
         process.stdin.flush()
         self.assertEqual(await deferToThread(process.wait), -signal.SIGKILL)
@@ -69,6 +77,12 @@ class FailpointTests(ProcessCase):
     async def test_after_the_spool(self) -> None:
         """A start that has a spool and no shim is one that failed, and is not run by the same start again."""
         status = await self.died("worker.after-spool-rename")
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
+        self.assertEqual(self.runs(), 0)
+
+    async def test_before_it_is_begun(self) -> None:
+        """A shim that waits to be told that it may begin never does, once nobody is left to tell it."""
+        status = await self.died("worker.before-begin:2", warm=True)
         self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
         self.assertEqual(self.runs(), 0)
 
@@ -193,7 +207,7 @@ class NextLifeTests(ProcessCase):
         failed = await self.worker.start("sh", "-c", "echo ran")
         self.assertEqual(self.worker.runner.query(failed).state, JobState.FAILED)
         self.assertIn("could not be started", self.worker.runner.query(failed).reason)
-        await self.worker.pool.run(real, self.worker.spool(failed).folder, 10.0)
+        await self.worker.pool.run(real, self.worker.spool(failed).folder, 10.0, self.worker.spool(failed).sync)
         self.assertEqual(self.worker.output(failed), b"")
         os.unlink(self.worker.spool(failed).exit)  # as if the worker had been killed before it decided
         await self.worker.drop()
@@ -205,15 +219,15 @@ class NextLifeTests(ProcessCase):
         """A second shim for a job that was begun does nothing, while the first is there and when it was killed."""
         job = await self.worker.start("sh", "-c", f"echo ran; {UNTIL_TOLD}")
         await self.worker.lines(job, 1)
-        folder = self.worker.spool(job).folder
-        await self.worker.pool.run(self.worker.launcher.launch_thd, folder, 10.0)
+        spool = self.worker.spool(job)
+        await self.worker.pool.run(self.worker.launcher.launch_thd, spool.folder, 10.0, spool.sync)
         await self.worker.drop()
         shim = self.worker.shim(job).pid
         os.kill(shim, 9)
         await gone(shim)
         another = await self.next_life()
         os.unlink(another.spool(job).exit)
-        await another.pool.run(another.launcher.launch_thd, folder, 10.0)
+        await another.pool.run(another.launcher.launch_thd, spool.folder, 10.0, spool.sync)
         self.assertEqual(another.shim(job).pid, shim)
 
     async def test_same_id_in_the_next_life(self) -> None:
@@ -252,6 +266,32 @@ class NextLifeTests(ProcessCase):
         self.assertEqual(self.worker.runner.query(job).state, JobState.SUCCEEDED)
         os.rmdir(os.path.join(self.worker.jobs_dir, "broken", "work"))
         os.rmdir(os.path.join(self.worker.jobs_dir, "broken"))
+
+    async def test_cut_short(self) -> None:
+        """What a power cut left of a spool before it was durable is none, and the same start runs it."""
+        for left in (b"", bytes(100), None):
+            await self.worker.drop()
+            spool = self.worker.spool(JOB)
+            create(spool.folder, f"{spool.folder}.new", {}, None, None)
+            if left is None:
+                os.unlink(spool.job)
+            else:
+                with open(spool.job, "wb") as file:
+                    file.write(left)
+            self.worker = await self.next_life()
+            self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
+
+    async def test_begun_and_unreadable(self) -> None:
+        """A spool that a shim began is kept, whatever became of it."""
+        job = await self.worker.start("true", job_id=JOB)
+        await self.worker.ended(job)
+        await self.worker.drop()
+        os.truncate(self.worker.spool(job).job, 0)
+        self.worker = await self.next_life()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
 
     async def test_after_the_end(self) -> None:
         """A runner that was shut down starts nothing, and whoever waited for an end is told."""

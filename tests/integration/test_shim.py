@@ -403,14 +403,14 @@ class FullDiskTests(RunningCase):
         """A job whose spool is there needs no room to be started."""
         launch = self.worker.launcher.launch_thd
 
-        def fill_and_launch(folder: str, deadline: float) -> bool:
+        def fill_and_launch(*args: object) -> bool:
             with (
                 contextlib.suppress(OSError),
                 open(os.path.join(self.worker.jobs_dir, "filler"), "wb", buffering=0) as filler,
             ):
                 while True:
                     filler.write(bytes(4096))
-            return launch(folder, deadline)
+            return launch(*args)
 
         self.worker.launcher.launch_thd = fill_and_launch
         status = await self.worker.run("sh", "-c", "exit 3")
