@@ -5,11 +5,13 @@ the descriptor being its end of a line for requests (``scheduler.worker.request`
 
 Theory of operation. A fork of the worker would copy a large process with threads
 of grpc in it, and a fresh interpreter for each job costs 20 ms. This process has
-all that a shim needs in memory and one thread. A fork takes its time too, so one
-shim is always ready, and a request is passed on to it; only then the next is
-forked. It is a subreaper: what a killed shim leaves behind comes here, where every
-child that is not a shim is an orphan and is killed. When the worker goes, it stays
-until its last shim has ended; when it is killed itself, the shims go on without it.
+all that a shim needs in memory and one thread. A fork takes its time too, so a
+shim is ready before it is asked for, and a request is passed on to it. The next is
+forked a moment later: the start under way needs the processors.
+
+It is a subreaper: what a killed shim leaves behind comes here, where every child
+that is not a shim is an orphan and is killed. When the worker goes, it stays until
+its last shim has ended; when it is killed itself, the shims go on without it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from typing import NamedTuple
 
@@ -33,6 +36,9 @@ from scheduler.worker.spool import boot_id
 #: Seconds between two rounds of killing orphans: at first, and at most when some don't end.
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
+
+#: Seconds from a request to the fork of the next shim. Most jobs have started by then.
+_LULL = 0.008
 
 
 class _Ready(NamedTuple):
@@ -50,6 +56,8 @@ class Zygote:
         self._shims: set[int] = set()
         #: The one of them that has no job yet.
         self._ready: _Ready | None = None
+        #: When the next is forked, unless one is asked for before; ``None``: it is there, or could not be forked.
+        self._prepare_at: float | None = None
         #: Until the next round of killing orphans; ``None`` when there are none.
         self._pause: float | None = None
         self._signals, self._wakeup = os.pipe()
@@ -72,8 +80,7 @@ class Zygote:
             self._serve()
 
     def _serve(self) -> None:
-        timeout = None if self._pause is None else self._pause * 1000
-        for fd, _ in self._poll.poll(timeout):
+        for fd, _ in self._poll.poll(self._timeout()):
             if fd == self._signals:
                 os.read(self._signals, 4096)
             else:
@@ -81,6 +88,15 @@ class Zygote:
         self._reap()
         if self._pause is not None:
             self._kill_orphans(self._pause)
+        if self._prepare_at is not None and time.monotonic() >= self._prepare_at:
+            self._prepare()
+
+    def _timeout(self) -> float | None:
+        """Milliseconds until something is due."""
+        due = [] if self._pause is None else [self._pause]
+        if self._prepare_at is not None:
+            due.append(max(self._prepare_at - time.monotonic(), 0.0))
+        return min(due) * 1000 if due else None
 
     def _take_request(self) -> None:
         assert self._requests is not None
@@ -89,7 +105,7 @@ class Zygote:
         if asked is None:
             self._poll.unregister(self._requests)
             self._requests.close()
-            self._requests = None
+            self._requests = self._prepare_at = None
             if self._ready is not None:
                 self._ready.line.close()  # so it ends
             return
@@ -102,11 +118,12 @@ class Zygote:
                         request.send(ready.line, folder, start)
                 except OSError:
                     traceback.print_exc()
-        self._prepare()
+        self._prepare_at = time.monotonic() + _LULL
 
     def _prepare(self) -> None:
         """Have a shim ready. No request is at hand, so it inherits none."""
         assert self._requests is not None
+        self._prepare_at = None
         if self._ready is None:
             try:
                 self._ready = self._fork(self._requests)
