@@ -15,13 +15,14 @@ frozen values.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent import futures
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from attrs import define, field
 from twisted.application.service import Service
@@ -79,13 +80,20 @@ class Pool(Service):
         return answer
 
 
+class _Answer(NamedTuple):
+    """A value, or the one error."""
+
+    value: Any
+    errors: list[BaseException]
+
+
 class Hop:
     """From a thread to the reactor and back with the answer."""
 
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self._reactor = reactor
         self._closed = False
-        self._waiting: set[futures.Future[Any]] = set()
+        self._waiting: set[futures.Future[_Answer]] = set()
         self._lock = threading.Lock()
 
     def call_thd(self, what: str, deadline: float, function: Callable[..., Any], *args: Any) -> Any:
@@ -93,7 +101,7 @@ class Hop:
 
         ``DeadlineExceeded`` names ``what``; the Deferred is then cancelled. ``ShuttingDown`` once closed.
         """
-        answer: futures.Future[Any] = futures.Future()
+        answer: futures.Future[_Answer] = futures.Future()
         started: list[Deferred[Any]] = []
 
         def start() -> None:
@@ -111,15 +119,20 @@ class Hop:
             self._waiting.add(answer)
         try:
             self._reactor.callFromThread(start)
-            return answer.result(deadline)
+            value, errors = answer.result(deadline)
         except futures.TimeoutError:
-            if not answer.cancel():
-                return answer.result(0)
-            self._reactor.callFromThread(_cancel, started)
-            raise DeadlineExceeded(what, deadline) from None
+            if answer.cancel():
+                self._reactor.callFromThread(_cancel, started)
+                raise DeadlineExceeded(what, deadline) from None
+            value, errors = answer.result(0)
         finally:
             with self._lock:
                 self._waiting.discard(answer)
+        if errors:
+            # Taken out: an error that is reached from its own traceback would keep a gRPC call, and with that one of
+            # the streams its connection may have, until the next garbage collection.
+            raise errors.pop()
+        return value
 
     def tell_thd(self, function: Callable[..., object], *args: Any) -> None:
         """Call ``function`` on the reactor thread, without waiting for it."""
@@ -139,14 +152,10 @@ def _cancel(deferreds: list[Deferred[Any]]) -> None:
         deferred.cancel()
 
 
-def _settle(answer: futures.Future[Any], value: Any, reason: Failure | None) -> None:
-    try:
-        if reason is None:
-            answer.set_result(value)
-        else:
-            answer.set_exception(reason.value)
-    except futures.InvalidStateError:
-        pass  # its caller gave up
+def _settle(answer: futures.Future[_Answer], value: Any, reason: Failure | None) -> None:
+    error = None if reason is None else reason.value
+    with contextlib.suppress(futures.InvalidStateError):  # its caller gave up
+        answer.set_result(_Answer(value, [] if error is None else [error]))
 
 
 @define

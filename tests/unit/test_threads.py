@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -45,6 +48,24 @@ class HopTests(SynchronousTestCase):
         hop = Hop(Postbox())
         for function in (raises, lambda: fail(Invalid("x", "is none"))):
             self.assertRaises(Invalid, hop.call_thd, "it", 1.0, function)
+
+    def test_nothing_is_kept(self) -> None:
+        """A failure is gone with whoever handled it, and with it all that its traceback holds."""
+
+        class Held:
+            """Something a calling frame holds."""
+
+        def calls() -> None:
+            held = Held()
+            kept.append(ref(held))
+            hop.call_thd("it", 1.0, lambda: fail(Invalid("x", "is none")))
+
+        hop, kept = Hop(Postbox()), []
+        gc.disable()
+        self.addCleanup(gc.enable)
+        with contextlib.suppress(Invalid):
+            calls()
+        self.assertIsNone(kept[0]())
 
     def test_own_timeout(self) -> None:
         """A function that fails with a ``TimeoutError`` of its own is not taken for one that did not answer."""
