@@ -254,8 +254,8 @@ class IWorkerClient(Interface):
     def probe(worker: Worker) -> Deferred[None]:
         """Whether a call to it succeeds: any answer counts."""
 
-    def start_job(worker: Worker, job: Job, sending: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sending`` is called when the start is sent.
+    def start_job(worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+        """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is sent.
 
         ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``
         and ``DeadlineExceeded``: it may have arrived. ``Conflict``: the id was used up before, or sealed.

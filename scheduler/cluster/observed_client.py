@@ -23,8 +23,8 @@ class ObservedClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._liveness.observe(worker.id, self._client.probe(worker))
 
-    def start_job(self, worker: Worker, job: Job, sending: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        return self._liveness.observe(worker.id, self._client.start_job(worker, job, sending))
+    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+        return self._liveness.observe(worker.id, self._client.start_job(worker, job, sent))
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
         return self._liveness.observe(worker.id, self._client.stop_job(worker, job_id))

@@ -70,21 +70,19 @@ def check_thd(stubs: Stubs, worker: str, seconds: float) -> None:
 
 
 def start_thd(
-    sending_thd: Callable[[], None] | None,
+    sent_thd: Callable[[], None] | None,
     stubs: Stubs,
     worker: str,
     request: worker_pb2.StartJobReq,
     seconds: float,
     metadata: Metadata,
 ) -> JobStatus:
-    """How the job is; ``sending_thd`` is called right before the start is sent."""
+    """How the job is; ``sent_thd`` is called once the start is sent."""
     before = time.monotonic()
     if before - stubs.answered_at > FRESH:
         check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
-    if sending_thd is not None:
-        sending_thd()
     left = max(seconds - (time.monotonic() - before), 0.1)
-    answer = _made_thd(stubs, "StartJob", worker, request, left, metadata)
+    answer = _made_thd(stubs, "StartJob", worker, request, left, metadata, sent_thd)
     if answer.HasField("status"):
         return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
     return JobStatus(_read_answer(worker, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
@@ -131,9 +129,23 @@ def read_thd(stubs: Stubs, worker: str, request: worker_pb2.ReadOutputReq, secon
     return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
 
 
-def _made_thd(stubs: Stubs, method: str, worker: str, request: Any, seconds: float, metadata: Metadata) -> Any:
+def _made_thd(
+    stubs: Stubs,
+    method: str,
+    worker: str,
+    request: Any,
+    seconds: float,
+    metadata: Metadata,
+    sent_thd: Callable[[], None] | None = None,
+) -> Any:
+    call = getattr(stubs.worker, method)
     try:
-        answer = getattr(stubs.worker, method)(request, timeout=seconds, metadata=metadata)
+        if sent_thd is None:
+            answer = call(request, timeout=seconds, metadata=metadata)
+        else:
+            under_way = call.future(request, timeout=seconds, metadata=metadata)
+            sent_thd()
+            answer = under_way.result()
     except grpc.RpcError as failure:
         raise understood(failure, worker, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call

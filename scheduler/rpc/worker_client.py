@@ -124,13 +124,13 @@ class WorkerClient(MultiService):
             worker, lambda stubs: self._probes.run(worker_calls.check_thd, stubs, worker.name, seconds)
         )
 
-    def start_job(self, worker: Worker, job: Job, sending: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         if worker.classic:
             request = convert.classic_start_to_pb(job.spec)
         else:
             request = convert.start_to_pb(job.id, job.spec, job.created_at)
         # What is done then belongs to the request this is for: its id is in the context.
-        tell_thd = None if sending is None else partial(self._hop.tell_thd, copy_context().run, sending)
+        tell_thd = None if sent is None else partial(self._hop.tell_thd, copy_context().run, sent)
         return self._call(worker, partial(worker_calls.start_thd, tell_thd), request)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:

@@ -290,10 +290,10 @@ class _Client(FakeWorkerClient):
         self.answers_starts = True
         self.reports = True
 
-    def start_job(self, worker: Worker, job: Job, sending: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         if self.start_fails is not None:
             return fail(self.start_fails)
-        answer = super().start_job(worker, job, sending)
+        answer = super().start_job(worker, job, sent)
         return answer if self.answers_starts else answer.addCallback(lambda _: fail(DeadlineExceeded("start", 10)))
 
 

@@ -97,7 +97,7 @@ class Contract:
         self.assertEqual(status, self.runner.query("j"))
         self.assertEqual(self.runner.started, [("j", spec, 7.0)])
 
-    async def test_sending(self) -> None:
+    async def test_sent(self) -> None:
         """Who asks for a start is told when it is sent, once, before it is answered."""
         told: list[str] = []
         start = self.client.start_job(self.worker, a_job(), lambda: told.append("sent"))

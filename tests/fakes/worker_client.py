@@ -39,10 +39,10 @@ class FakeWorkerClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._call("probe", worker, "", lambda runner: None)
 
-    def start_job(self, worker: Worker, job: Job, sending: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
-            if sending is not None:
-                sending()
+            if sent is not None:
+                sent()
             if not worker.classic:
                 return runner.start(job.id, job.spec, job.created_at)
             return runner.start("", job.spec, None).addCallback(

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.threads import blockingCallFromThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from scheduler.errors import (
     Busy,
@@ -225,10 +225,20 @@ class StuckTests(RpcCase):
 
     async def test_start_unanswered(self) -> None:
         """A start that was taken and not answered is told from one that never left."""
-        client = self.worker_client(deadline=0.5)
-        error = await self.assertFailure(client.start_job(self.stand_in(StartJob=self.hang), a_job()), DeadlineExceeded)
-        self.assertEqual(error.seconds, 0.5)
-        self.assertEqual(self.calls, ["j"])
+        client, worker = self.worker_client(deadline=0.5), self.stand_in(StartJob=self.hang)
+        for sent in (None, lambda: None):
+            error = await self.assertFailure(client.start_job(worker, a_job(), sent), DeadlineExceeded)
+            self.assertEqual(error.seconds, 0.5)
+        self.assertEqual(self.calls, ["j", "j"])
+
+    async def test_start_while_hung_up_on(self) -> None:
+        """A start under way on a line that is closed may have arrived."""
+        client, worker = self.worker_client(deadline=60.0), self.stand_in(StartJob=self.hang)
+        for sent in (None, lambda: None):
+            start = client.start_job(worker, a_job(), sent)
+            await deferToThread(self.arrived.acquire)
+            client.forget(worker.id)
+            self.assertTrue((await self.assertFailure(start, Unreachable)).sent)
 
     async def test_limits(self) -> None:
         """Four calls at a time and a queue; beyond it Busy at once; who waited too long is never called for."""

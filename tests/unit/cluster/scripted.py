@@ -45,7 +45,7 @@ class ScriptedClient:
         self.calls: list[Call] = []
         self.forgotten: list[str] = []
         #: What is to be called when a start leaves, of those that want to be told.
-        self.sending: list[Callable[[], None]] = []
+        self.sent: list[Callable[[], None]] = []
 
     def take(self, method: str) -> Call:
         call = self.calls.pop(0)
@@ -55,9 +55,9 @@ class ScriptedClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._call("probe", worker)
 
-    def start_job(self, worker: Worker, job: Job, sending: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        if sending is not None:
-            self.sending.append(sending)
+    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+        if sent is not None:
+            self.sent.append(sent)
         return self._call("start_job", worker, job)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:

@@ -154,7 +154,7 @@ class SpooledClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         raise NotImplementedError
 
-    def start_job(self, worker: Worker, job: Job, sending: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         raise NotImplementedError
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:

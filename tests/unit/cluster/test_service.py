@@ -113,8 +113,8 @@ class SubmitTests(ClusterTestCase):
         told: list[Job] = []
         self.cluster.submit(ECHO, W1, starting=told.append)
         self.assertEqual(told, [])
-        (sending,) = self.client.sending
-        sending()
+        (sent,) = self.client.sent
+        sent()
         self.assertEqual(told, [self.only_job()])
 
     def test_what_the_worker_refuses(self) -> None:
