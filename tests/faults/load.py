@@ -192,9 +192,11 @@ class Load:
     ) -> str | None:
         """Ask for a job, once or, with a key, until that is settled; its id where it was answered.
 
-        What is ``None`` is as the mix has it. ``waits``: until the worker can be reached.
+        What is ``None`` is as the mix has it. ``waits``: until the worker can be reached. One whose ``seconds`` are
+        given is for its asker to stop.
         """
         mix = self.mix
+        stopped = seconds is None and random.random() < mix.stops
         seconds = random.uniform(mix.shortest, mix.longest) if seconds is None else seconds
         lines = max(1, int(seconds * random.choice((10, 20, 40))))
         seed = random.getrandbits(30)
@@ -205,7 +207,7 @@ class Load:
         waits = random.random() < mix.waiting if waits is None else waits
         path, body = self._request(ticket, argv, worker, waits, classic=random.random() < mix.classic)
         key = f"{ticket}-{seed}" if random.random() < mix.keys else None
-        stop_at = time.monotonic() + random.uniform(0.0, seconds) if random.random() < mix.stops else None
+        stop_at = time.monotonic() + random.uniform(0.0, seconds) if stopped else None
         followed = random.random() < mix.followed
         streamed = path == "/v1/jobs" and random.random() < mix.streamed
         deadline = time.monotonic() + _KEY_PATIENCE
