@@ -255,7 +255,7 @@ class IWorkerClient(Interface):
         """Whether a call to it succeeds: any answer counts."""
 
     def start_job(worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is sent.
+        """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is on its way.
 
         ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``
         and ``DeadlineExceeded``: it may have arrived. ``Conflict``: the id was used up before, or sealed.

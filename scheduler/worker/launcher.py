@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from scheduler import failpoints
 from scheduler.worker import request, zygote
 
 
@@ -52,6 +53,7 @@ class Launcher:
                 asked = self._request(folder, theirs, deadline)
             try:
                 sync_thd()
+                failpoints.hit("worker.before-begin")
                 request.let_begin(ours)
             except Exception:
                 ours.shutdown(socket.SHUT_WR)

@@ -89,6 +89,7 @@ def judge_thd(
             if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
                 ended = _lost_thd(job_id, spool, wall_time, rebooted)
             elif not_begun is not None:
+                spool.sync()  # whoever made it may have come no further
                 ended = exit_record(JobState.FAILED.value, not_begun, wall_time())
             else:
                 return Unbegun()

@@ -2,7 +2,7 @@
 
 ::
 
-    job.json      what to run; with anything in it, all of it
+    job.json      what to run
     stdin script  the job's, where it has them
     work/         where it runs, unless it says otherwise
     stdout stderr its output, every byte in order
@@ -104,20 +104,18 @@ class Spool:
             sync_folder(os.path.dirname(self.folder))
         except OSError as error:
             raise NotDurable(error.errno or errno.EIO, error.strerror) from error
-        failpoints.hit("worker.before-begin")
 
     def cut_short(self) -> bool:
-        """Whether a power cut left it, made and not durable: nothing says what to run, and no shim began it."""
+        """Whether a power cut left it, made and not durable: it does not say what to run, and no shim or end is there.
+
+        ``OSError`` and ``ValueError``: it has no lock that can be read, and that it would have.
+        """
         try:
             with open(self.job, "rb") as job:
-                if job.read().strip(b"\0"):
-                    return False
-        except FileNotFoundError:
-            pass
-        try:
-            return self.begun_by() is None
-        except FileNotFoundError:
-            return False  # there would be a lock
+                json.load(job)
+        except (FileNotFoundError, ValueError):
+            return self.begun_by() is None and not os.path.exists(self.exit)
+        return False
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of stdout and of stderr."""

@@ -194,10 +194,8 @@ class Spools:
             try:
                 if not self._launcher.launch_thd(spool.folder, START_DEADLINE, spool.sync):
                     problem = f"no shim answered within {START_DEADLINE:g} s"
-            except NotDurable:
-                raise
             except OSError as error:
-                if not tries and error.errno in _NO_DESCRIPTOR:
+                if not tries and (isinstance(error, NotDurable) or error.errno in _NO_DESCRIPTOR):
                     raise
                 problem = f"no shim could be started: {error}"
             seen = self._judge_launched(job_id, spool)
@@ -271,7 +269,7 @@ class Spools:
             if not spool.cut_short():
                 return False
             self._move_away(job_id)
-        except OSError:
+        except (OSError, ValueError):  # not even the lock can be read
             return False
         self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
         return True

@@ -56,7 +56,7 @@ class Zygote:
         self._shims: set[int] = set()
         #: The one of them that has no job yet.
         self._ready: _Ready | None = None
-        #: When the next is forked, unless one is asked for before; ``None``: it is there, or could not be forked.
+        #: When the next is forked, unless one is asked for before; ``None``: not before that.
         self._prepare_at: float | None = None
         #: Until the next round of killing orphans; ``None`` when there are none.
         self._pause: float | None = None

@@ -269,7 +269,7 @@ class NextLifeTests(ProcessCase):
 
     async def test_cut_short(self) -> None:
         """What a power cut left of a spool before it was durable is none, and the same start runs it."""
-        for left in (b"", bytes(100), None):
+        for left in (b"", bytes(100), b'{"id": "j", "spec": {"com', None):
             await self.worker.drop()
             spool = self.worker.spool(JOB)
             create(spool.folder, f"{spool.folder}.new", {}, None, None)
@@ -281,6 +281,19 @@ class NextLifeTests(ProcessCase):
             self.worker = await self.next_life()
             self.assertEqual(os.listdir(self.worker.jobs_dir), [])
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
+
+    async def test_unreadable_lock(self) -> None:
+        """A spool that nothing can be made of is left alone, and keeps the worker from nothing."""
+        spool = self.worker.spool(JOB)
+        create(spool.folder, f"{spool.folder}.new", {}, None, None)
+        os.truncate(spool.job, 0)
+        with open(spool.lock, "wb") as lock:
+            lock.write(b"no number")
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
+        os.truncate(spool.lock, 0)
 
     async def test_begun_and_unreadable(self) -> None:
         """A spool that a shim began is kept, whatever became of it."""
