@@ -43,6 +43,8 @@ T = TypeVar("T")
 CHECK_DEADLINE = 5.0
 #: Seconds for which an answer is as good as a check. Where there is much to do, a check takes as long itself.
 FRESH = 0.02
+#: Seconds after its deadline that a call is given up which gRPC itself has not ended.
+UNHEARD = 1.0
 
 
 class Stubs:
@@ -77,7 +79,7 @@ def start_thd(
     seconds: float,
     metadata: Metadata,
 ) -> JobStatus:
-    """How the job is; ``sent_thd`` is called once the start is sent."""
+    """How the job is; ``sent_thd`` is called once the start is on its way."""
     before = time.monotonic()
     if before - stubs.answered_at > FRESH:
         check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
@@ -145,11 +147,14 @@ def _made_thd(
         else:
             under_way = call.future(request, timeout=seconds, metadata=metadata)
             sent_thd()
-            answer = under_way.result()
+            answer = under_way.result(seconds + UNHEARD)
     except grpc.RpcError as failure:
-        raise understood(failure, worker, method, request.jobID, seconds) from failure
+        # Without its traceback, whose frames hold it: the call would be kept until the next garbage collection.
+        raise understood(failure, worker, method, request.jobID, seconds) from failure.with_traceback(None)
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(worker, sent=True) from None
+    except (grpc.FutureTimeoutError, RuntimeError) as failure:  # gRPC could start no thread to hear the answer
+        raise Unreachable(worker, sent=True) from failure
     stubs.answered_at = time.monotonic()
     return answer
 
