@@ -1,0 +1,48 @@
+"""Calls to workers that gRPC itself fails to end."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import Unreachable
+from scheduler.pb import worker_pb2
+from scheduler.rpc.worker_calls import UNHEARD, start_thd
+
+
+class UnheardTests(SynchronousTestCase):
+    """A start whose answer nobody listens for."""
+
+    def start(self, future: Any, told: list[str]) -> Unreachable:
+        worker = SimpleNamespace(StartJob=SimpleNamespace(future=future))
+        stubs: Any = SimpleNamespace(answered_at=math.inf, worker=worker)
+        request = worker_pb2.StartJobReq(jobID="j")
+        error = self.assertRaises(Unreachable, start_thd, lambda: told.append("sent"), stubs, "w", request, 5.0, ())
+        assert isinstance(error, Unreachable)
+        return error
+
+    def test_no_thread(self) -> None:
+        """Where gRPC can't have a thread to listen with, the start may have arrived."""
+
+        def no_thread(*_: object, **__: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        told: list[str] = []
+        self.assertTrue(self.start(no_thread, told).sent)
+        self.assertEqual(told, [])
+
+    def test_no_answer(self) -> None:
+        """One that is not ended by its deadline is given up soon after, and may have arrived."""
+        waited: list[float] = []
+
+        def result(seconds: float) -> None:
+            waited.append(seconds)
+            raise grpc.FutureTimeoutError
+
+        told: list[str] = []
+        self.assertTrue(self.start(lambda *_, **__: SimpleNamespace(result=result), told).sent)
+        self.assertEqual(told, ["sent"])
+        (seconds,) = waited
+        self.assertTrue(UNHEARD < seconds <= 5.0 + UNHEARD, seconds)
