@@ -149,8 +149,7 @@ def _made_thd(
             sent_thd()
             answer = under_way.result(seconds + UNHEARD)
     except grpc.RpcError as failure:
-        # Without its traceback, whose frames hold it: the call would be kept until the next garbage collection.
-        raise understood(failure, worker, method, request.jobID, seconds) from failure.with_traceback(None)
+        raise understood(failure, worker, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(worker, sent=True) from None
     except (grpc.FutureTimeoutError, RuntimeError) as failure:  # gRPC could start no thread to hear the answer
@@ -171,6 +170,8 @@ _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, gr
 
 def understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, seconds: float) -> SchedulerError:
     """The error the caller is promised for what the worker, or gRPC, answered."""
+    # The frames of its traceback hold it, where it is the call itself: that would be kept until a garbage collection.
+    failure.with_traceback(None)
     told = status.told(failure)
     if isinstance(told, NotFound | Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
         return told  # not ShuttingDown: what was under way may have been done all the same

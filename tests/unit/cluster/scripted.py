@@ -44,7 +44,7 @@ class ScriptedClient:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.forgotten: list[str] = []
-        #: What is to be called when a start leaves, of those that want to be told.
+        #: What is to be called once a start is on its way, of those that want to be told.
         self.sent: list[Callable[[], None]] = []
 
     def take(self, method: str) -> Call:
