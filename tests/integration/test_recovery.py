@@ -19,6 +19,12 @@ from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone, is_go
 JOB = str(uuid.uuid4())
 
 
+def ask(process: subprocess.Popen[bytes], job_id: str, *command: str) -> None:
+    """Have a worker in a process of its own start a job."""
+    process.stdin.write(json.dumps([job_id, *command]).encode() + b"\n")
+    process.stdin.flush()
+
+
 class ProcessCase(RunningCase):
     """Has workers in processes of their own."""
 
@@ -47,11 +53,9 @@ class FailpointTests(ProcessCase):
         await self.worker.drop()
         process = self.process(failpoint)
         if warm:
-            process.stdin.write(json.dumps(["", "true"]).encode() + b"\n")
-            process.stdin.flush()
+            ask(process, "", "true")
             await deferToThread(process.stdout.readline)
-        process.stdin.write(json.dumps([JOB, *self.command]).encode() + b"\n")
-        process.stdin.flush()
+        ask(process, JOB, *self.command)
         self.assertEqual(await deferToThread(process.wait), -signal.SIGKILL)
         process.stdin.close()
         self.worker = await self.next_life()
@@ -101,8 +105,7 @@ class FailpointTests(ProcessCase):
         """A shim that dies before its record has its name leaves a job that is lost, and not run again."""
         await self.worker.drop()
         process = self.process("shim.before-exit-rename")
-        process.stdin.write(json.dumps([JOB, *self.command]).encode() + b"\n")
-        process.stdin.flush()
+        ask(process, JOB, *self.command)
         await deferToThread(process.stdout.readline)
         process.kill()
         process.stdin.close()
@@ -140,8 +143,7 @@ class NextLifeTests(ProcessCase):
         process = self.process()
         await self.worker.drop()
         count = "i=0; while [ ! -e told ]; do echo $i; i=$((i+1)); done; echo $i; exit 3"
-        process.stdin.write(json.dumps(["", "sh", "-c", count]).encode() + b"\n")
-        process.stdin.flush()
+        ask(process, "", "sh", "-c", count)
         job = (await deferToThread(process.stdout.readline)).decode().strip()
         process.kill()
         await deferToThread(process.wait)
