@@ -75,6 +75,26 @@ class OutputPruned(SchedulerError):
         self.job_id = job_id
 
 
+class OutputCut(SchedulerError):
+    """A job wrote more than was kept: behind what there is of its output something is missing."""
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        """``reason`` is the job's ``output_error``."""
+        super().__init__(f"the output of job {job_id!r} was cut: {reason}")
+        self.job_id = job_id
+        self.reason = reason
+
+
+class LeftRunning(SchedulerError):
+    """A stop left processes behind that could not be ended; ``leftover`` are their ids, ``reason`` a sentence."""
+
+    def __init__(self, job_id: str, leftover: tuple[int, ...], reason: str) -> None:
+        super().__init__(f"job {job_id!r} is not stopped: {reason}")
+        self.job_id = job_id
+        self.leftover = leftover
+        self.reason = reason
+
+
 class OffsetBeyondEnd(SchedulerError):
     """An output offset past the ``size`` bytes there are."""
 

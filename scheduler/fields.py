@@ -8,7 +8,8 @@ half a surrogate pair in any text.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sized
+import re
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from scheduler import durations, sizes
@@ -26,6 +27,8 @@ LONGEST_PATH = 4_095
 
 #: Characters of a name, and of a label's value.
 LONGEST_NAME = 253
+
+_UMASK = re.compile("0?[0-7]{1,3}")
 
 _MISSING: Any = object()
 
@@ -139,6 +142,22 @@ class Fields:
             limits = "from 0" if zero else "more than 0"
             raise Invalid(self._within + name, f"{shown(value)} must be {durations.ALLOWED}, {limits}, at most 3650d")
         return seconds
+
+    def one_of(self, name: str, allowed: Sequence[str]) -> str:
+        """One of these texts; the first where the field is absent."""
+        value: str = self.take(name, str, allowed[0])
+        if value not in allowed:
+            raise Invalid(self._within + name, f"{shown(value)} must be one of {', '.join(allowed)}")
+        return value
+
+    def umask(self, name: str) -> int | None:
+        """An octal number as text, ``"022"``; ``null`` is none."""
+        value = self.take(name, default=None)
+        if value is None:
+            return None
+        if not isinstance(value, str) or _UMASK.fullmatch(value) is None:
+            raise Invalid(self._within + name, f'{shown(value)} must be an octal number as text, "022"; at most "0777"')
+        return int(value, 8)
 
     def size(self, name: str) -> int | None:
         """A number of bytes, at least 1; ``null`` is none."""

@@ -27,6 +27,18 @@ LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 #: Seconds between TERM and KILL when a job does not say.
 DEFAULT_STOP_GRACE = 10.0
 
+#: Seconds the rest of a job's process tree may continue after its main process ended, when the job does not say.
+DEFAULT_LINGER = 5.0
+
+#: What may ask a job to end, before KILL; the first is the default.
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+#: Whom that signal goes to: the whole process tree, or the main process alone; the first is the default.
+STOP_MODES = ("tree", "main")
+
+#: What a worker of this version can do that one of an earlier version can't; it says so when it registers.
+FEATURES = ("linger", "stop_signal", "stop_mode", "umask")
+
 
 def is_id(text: str) -> bool:
     """Whether ``text`` may be the id of a worker or a job."""
@@ -107,6 +119,15 @@ class WorkerState(enum.Enum):
 
 
 @frozen
+class ScriptSummary:
+    """What is shown of a job's ``script``."""
+
+    #: In bytes.
+    size: int
+    first_line: str
+
+
+@frozen
 class JobSpec:
     """What to run, and how. Exactly one of ``command`` and ``script`` is given.
 
@@ -132,6 +153,27 @@ class JobSpec:
     merge_stderr: bool = False
     #: Bytes of stdout and stderr together at which the job is ended as ``failed``.
     output_limit: int | None = None
+    #: Seconds the rest of the process tree may continue after the main process ended, while its output is open.
+    linger: float = DEFAULT_LINGER
+    #: One of ``STOP_SIGNALS``.
+    stop_signal: str = STOP_SIGNALS[0]
+    #: One of ``STOP_MODES``.
+    stop_mode: str = STOP_MODES[0]
+    #: ``None``: that of the worker.
+    umask: int | None = None
+    #: Of ``script``, and kept when that is not; ``None`` too where only the worker knew the script.
+    script_summary: ScriptSummary | None = None
+
+    @property
+    def features(self) -> frozenset[str]:
+        """Those of ``FEATURES`` that a worker must have to run this as it says."""
+        needed = {
+            "linger": self.linger != DEFAULT_LINGER,
+            "stop_signal": self.stop_signal != STOP_SIGNALS[0],
+            "stop_mode": self.stop_mode != STOP_MODES[0],
+            "umask": self.umask is not None,
+        }
+        return frozenset(feature for feature in FEATURES if needed[feature])
 
     @property
     def classic(self) -> bool:
@@ -204,6 +246,8 @@ class JobStatus:
     leftover: tuple[int, ...] = ()
     #: Why output was cut; ``""``: every byte is in the spool.
     output_error: str = ""
+    #: How many processes were ended that the main process had left behind.
+    background_ended: int = 0
 
 
 @frozen
@@ -229,9 +273,17 @@ class Job:
     unknown_since: float | None = None
     stdout_bytes: int | None = None
     stderr_bytes: int | None = None
+    #: Why output was cut; ``None``: every byte was kept, as far as is known.
+    output_error: str | None = None
+    #: Ids of processes that could not be ended, as seen at the end; 100 at most.
+    leftover: tuple[int, ...] = ()
+    #: How many processes were ended that the main process had left behind.
+    background_ended: int = 0
+    #: All attempts of a job with ``retry`` have the same.
     group_id: str | None = None
-    #: The job that this one is the next attempt of.
+    #: The job that this one is the next attempt of, and the next attempt of this one.
     retry_of: str | None = None
+    retried_by: str | None = None
     #: Where it was to run; ``None`` of one first heard of from its worker.
     target: Target | None = None
     terms: Terms = AT_ONCE
@@ -274,6 +326,10 @@ class Worker:
     #: Of its machine; ``""``: it knows only the fixed part of the contract and sends no heartbeats.
     boot_id: str = ""
     version: str | None = None
+    #: Those of ``FEATURES`` that it has.
+    features: frozenset[str] = frozenset()
+    #: Why it takes no job at present, or can't be reached; ``None``: it does, and can. Never stored.
+    reason: str | None = None
 
     @property
     def classic(self) -> bool:
@@ -311,6 +367,7 @@ class Registration:
     slots: int | None = None
     boot_id: str = ""
     version: str = ""
+    features: tuple[str, ...] = ()
 
 
 @frozen
@@ -335,6 +392,7 @@ class Heartbeat:
     """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended.
 
     ``leaving``: it is the last of this process; what runs, runs on without it.
+    ``refusing``: why the worker takes no job at present, a sentence; ``""``: it takes jobs.
     """
 
     worker_id: str
@@ -343,6 +401,7 @@ class Heartbeat:
     ended: tuple[JobReport, ...] = ()
     described: tuple[JobReport, ...] = ()
     leaving: bool = False
+    refusing: str = ""
 
 
 @frozen
@@ -365,6 +424,8 @@ class Chunk:
     end: bool = False
     #: Length of the stream when this was read.
     size: int = 0
+    #: With ``end``: why the job's output was cut; ``""``: it was not.
+    cut: str = ""
 
     @property
     def next_offset(self) -> int:

@@ -17,13 +17,17 @@ from scheduler.errors import Invalid
 from scheduler.fields import LONGEST_PATH, Fields, Object, check_count, check_label, check_text, printable, shown
 from scheduler.interfaces import JobPage, WorkerView
 from scheduler.model import (
+    DEFAULT_LINGER,
     DEFAULT_QUEUE_TIMEOUT,
     DEFAULT_STOP_GRACE,
     HIGHEST_PRIORITY,
     MOST_ATTEMPTS,
+    STOP_MODES,
+    STOP_SIGNALS,
     Job,
     JobSpec,
     Retry,
+    ScriptSummary,
     Target,
     Terms,
     env_name_problem,
@@ -32,6 +36,9 @@ from scheduler.model import (
 
 #: Bytes of an argument or a variable that Linux takes: MAX_ARG_STRLEN, less the NUL.
 LONGEST_TEXT = 131_071
+
+#: Characters that a job shows of the first line of its script.
+MOST_SHOWN_OF_SCRIPT = 200
 
 MOST_ARGS, MOST_VARIABLES, MOST_LABELS = 32_768, 4_096, 64
 
@@ -115,6 +122,11 @@ def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:
         labels=_labels("labels", fields.take("labels", dict, {})),
         merge_stderr=fields.take("merge_stderr", bool, False),
         output_limit=fields.size("output_limit"),
+        linger=fields.duration("linger", DEFAULT_LINGER, zero=True) or 0.0,
+        stop_signal=fields.one_of("stop_signal", STOP_SIGNALS),
+        stop_mode=fields.one_of("stop_mode", STOP_MODES),
+        umask=fields.umask("umask"),
+        script_summary=None if script is None else _summary(script),
     )
     fields.take("command", str, "")
     fields.end()
@@ -153,6 +165,11 @@ def _script(fields: Fields) -> bytes | None:
     if text == "":
         raise Invalid("script", "must not be empty")
     return None if text is None else text.encode("utf-8")
+
+
+def _summary(script: bytes) -> ScriptSummary:
+    first_line = script.splitlines()[0].decode("utf-8", "replace")[:MOST_SHOWN_OF_SCRIPT]
+    return ScriptSummary(len(script), "".join(each if each.isprintable() else "\ufffd" for each in first_line))
 
 
 def _stdin(fields: Fields) -> bytes | None:
@@ -203,6 +220,7 @@ def time_text(when: float | None) -> str | None:
 def job_json(job: Job) -> Object:
     """A job as everyone sees it."""
     spec, terms, retry = job.spec, job.terms, job.terms.retry
+    script = spec.script_summary
     return {
         "id": job.id,
         "worker_id": job.worker_id,
@@ -215,6 +233,13 @@ def job_json(job: Job) -> Object:
         "cwd": spec.cwd or None,
         "env": dict(spec.env),
         "labels": dict(spec.labels),
+        "script": None if script is None else {"bytes": script.size, "first_line": script.first_line},
+        "timeout": None if spec.timeout is None else _number(spec.timeout),
+        "linger": _number(spec.linger),
+        "stop_grace": _number(spec.stop_grace),
+        "stop_signal": spec.stop_signal,
+        "stop_mode": spec.stop_mode,
+        "umask": None if spec.umask is None else f"{spec.umask:04o}",
         "output_limit": spec.output_limit,
         "created_by": job.created_by,
         "created_at": time_text(job.created_at),
@@ -225,8 +250,12 @@ def job_json(job: Job) -> Object:
         "stop_requested_at": time_text(job.stop_requested_at),
         "stdout_bytes": job.stdout_bytes,
         "stderr_bytes": job.stderr_bytes,
+        "output_error": job.output_error,
+        "leftover": list(job.leftover),
+        "background_ended": job.background_ended,
         "group_id": job.group_id,
         "retry_of": job.retry_of,
+        "retried_by": job.retried_by,
         "orphan": job.orphan,
         "queue_timeout": _number(terms.queue_timeout),
         "priority": terms.priority,
@@ -265,10 +294,12 @@ def worker_json(view: WorkerView) -> Object:
         "labels": dict(worker.labels),
         "slots": worker.slots,
         "state": worker.state.value,
+        "reason": worker.reason,
         "draining": worker.draining,
         "last_seen": time_text(worker.last_seen),
         "running_jobs": view.running_jobs,
         "version": worker.version,
+        "features": sorted(worker.features),
     }
 
 

@@ -25,9 +25,11 @@ from scheduler.errors import (
     Invalid,
     KeyInUse,
     KeyReused,
+    LeftRunning,
     NoFreeSlot,
     NotFound,
     OffsetBeyondEnd,
+    OutputCut,
     OutputPruned,
     QueueFull,
     Refused,
@@ -50,7 +52,9 @@ STATUS: Mapping[type[SchedulerError], int] = {
     NotFound: 404,
     Conflict: 409,
     KeyInUse: 409,
+    LeftRunning: 409,
     OutputPruned: 410,
+    OutputCut: 410,
     OffsetBeyondEnd: 416,
     KeyReused: 422,
     QueueFull: 429,
@@ -129,6 +133,8 @@ def _members(error: SchedulerError) -> dict[str, Any]:
         return {"field": error.field}
     if isinstance(error, (DeadlineExceeded, StartUnanswered)) and error.job_id:
         return {"job_id": error.job_id}
+    if isinstance(error, LeftRunning):
+        return {"success": False, "job_id": error.job_id, "leftover": list(error.leftover)}
     return {}
 
 

@@ -30,6 +30,9 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
         signal=status.signal,
         stdout_bytes=status.stdout_bytes,
         stderr_bytes=status.stderr_bytes,
+        output_error=status.output_error or None,
+        leftover=status.leftover,
+        background_ended=status.background_ended,
         unknown_since=None,
     )
     if status.state.final:

@@ -88,6 +88,7 @@ class Membership:
             last_seen=self._ledger.now(),
             boot_id=registration.boot_id,
             version=registration.version or None,
+            features=frozenset(registration.features),
         )
         with suppress(StoreFailed):  # it is known all the same, and saved later; whoever forgets it is told again
             await self._ledger.update_worker(worker)

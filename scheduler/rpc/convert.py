@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Sequence
 
 from scheduler.errors import Invalid, Refused
 from scheduler.model import (
+    DEFAULT_LINGER,
     DEFAULT_STOP_GRACE,
+    STOP_MODES,
+    STOP_SIGNALS,
     Chunk,
     Heartbeat,
     HeartbeatAnswer,
@@ -73,6 +77,21 @@ def _seconds(field: str, value: float) -> float:
     return value
 
 
+def _one_of(field: str, value: str, allowed: Sequence[str]) -> str:
+    """``value``, or the first allowed one where it is empty."""
+    if not value:
+        return allowed[0]
+    if value not in allowed:
+        raise Invalid(field, f"{value[:80]!r} is none of {', '.join(allowed)}")
+    return value
+
+
+def _umask(value: int) -> int:
+    if value > 0o777:
+        raise Invalid("umask", f"{value:o} is not an octal number from 0 to 777")
+    return value
+
+
 # -- a job's spec
 
 
@@ -93,6 +112,10 @@ def start_to_pb(job_id: str, spec: JobSpec, created_at: float | None) -> worker_
         mergeStderr=spec.merge_stderr,
         createdAt=created_at or 0,
         outputLimit=spec.output_limit,
+        linger=spec.linger,
+        stopSignal=spec.stop_signal,
+        stopMode=spec.stop_mode,
+        umask=spec.umask,
     )
 
 
@@ -116,6 +139,10 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
         labels=dict(start.labels),
         merge_stderr=start.mergeStderr,
         output_limit=checked_size("outputLimit", start.outputLimit) if start.HasField("outputLimit") else None,
+        linger=_seconds("linger", start.linger) if start.HasField("linger") else DEFAULT_LINGER,
+        stop_signal=_one_of("stopSignal", start.stopSignal, STOP_SIGNALS),
+        stop_mode=_one_of("stopMode", start.stopMode, STOP_MODES),
+        umask=_umask(start.umask) if start.HasField("umask") else None,
     )
 
 
@@ -142,6 +169,7 @@ def status_to_pb(status: JobStatus) -> worker_pb2.JobStatus:
         tree=status.tree,
         leftover=status.leftover,
         outputError=status.output_error,
+        backgroundEnded=status.background_ended,
     )
 
 
@@ -162,6 +190,7 @@ def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
         tree=status.tree,
         leftover=tuple(status.leftover),
         output_error=status.outputError,
+        background_ended=checked_size("backgroundEnded", status.backgroundEnded),
     )
 
 
@@ -222,6 +251,7 @@ def registration_to_pb(registration: Registration) -> scheduler_pb2.RegisterReq:
         slots=registration.slots,
         bootID=registration.boot_id,
         version=registration.version,
+        features=registration.features,
     )
 
 
@@ -235,6 +265,7 @@ def registration_from_pb(message: scheduler_pb2.RegisterReq) -> Registration:
         slots=message.slots if message.HasField("slots") else None,
         boot_id=message.bootID,
         version=message.version,
+        features=tuple(message.features),
     )
 
 
@@ -260,6 +291,7 @@ def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
         ended=map(report_to_pb, heartbeat.ended),
         described=map(report_to_pb, heartbeat.described),
         leaving=heartbeat.leaving,
+        refusing=heartbeat.refusing,
     )
 
 
@@ -274,6 +306,7 @@ def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
         ended=tuple(map(report_from_pb, message.ended)),
         described=tuple(map(report_from_pb, message.described)),
         leaving=message.leaving,
+        refusing=message.refusing,
     )
 
 
@@ -309,12 +342,12 @@ def stream_from_pb(number: int) -> Stream:
 
 def chunk_from_stream(message: worker_pb2.StreamJobRes) -> Chunk:
     """How long the stream is now, a message of it does not say."""
-    return Chunk(message.output, message.offset, message.end)
+    return Chunk(message.output, message.offset, message.end, cut=message.cut)
 
 
 def chunk_from_read(message: worker_pb2.ReadOutputRes, offset: int, most: int) -> Chunk:
     """What there was when it was read; ``Invalid`` if that is not what was asked for."""
-    chunk = Chunk(message.output, message.offset, message.end, message.size)
+    chunk = Chunk(message.output, message.offset, message.end, message.size, message.cut)
     if chunk.offset != offset or len(chunk.data) > most or chunk.next_offset > chunk.size:
         raise Invalid("output", f"{len(chunk.data)} bytes from {chunk.offset} of {chunk.size} were not asked for")
     return chunk

@@ -45,6 +45,8 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.WorkerFault: Row(StatusCode.INTERNAL, {"worker": str, "detail": str}),
     errors.KeyReused: Row(StatusCode.FAILED_PRECONDITION, {"key": str}),
     errors.OutputPruned: Row(StatusCode.DATA_LOSS, {"job_id": str}),
+    errors.OutputCut: Row(StatusCode.DATA_LOSS, {"job_id": str, "reason": str}),
+    errors.LeftRunning: Row(StatusCode.FAILED_PRECONDITION, {"job_id": str, "leftover": tuple, "reason": str}),
     errors.OffsetBeyondEnd: Row(StatusCode.OUT_OF_RANGE, {"offset": int, "size": int}),
     errors.DeadlineExceeded: Row(StatusCode.DEADLINE_EXCEEDED, {"what": str, "seconds": float}),
     errors.StartUnanswered: Row(StatusCode.UNKNOWN, {"worker": str, "job_id": str}),
@@ -77,6 +79,10 @@ def _short(text: str) -> str:
     return text.encode("utf-8", "backslashreplace")[:_LONGEST].decode("utf-8", "ignore")
 
 
+def _read(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def told(failure: grpc.RpcError) -> SchedulerError | None:
     """The error of ours that the other side answered with, ``None`` if it was no such answer."""
     metadata: Any = failure.trailing_metadata() or ()
@@ -85,7 +91,7 @@ def told(failure: grpc.RpcError) -> SchedulerError | None:
             try:
                 data = json.loads(value)
                 error = _BY_NAME[data["error"]]
-                arguments = [(data[argument], kind) for argument, kind in TABLE[error].arguments.items()]
+                arguments = [(_read(data[argument]), kind) for argument, kind in TABLE[error].arguments.items()]
             except (ValueError, KeyError, TypeError, RecursionError):
                 return None  # of a later version, or no better
             if all(type(argument) is kind for argument, kind in arguments):

@@ -166,7 +166,9 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         offset = convert.checked_size("offset", request.offset)
         size = min(convert.checked_size("max", request.max), CHUNK)
         chunk = self._runner.read_output_thd(request.jobID, stream, offset, size)
-        return worker_pb2.ReadOutputRes(output=chunk.data, offset=chunk.offset, end=chunk.end, size=chunk.size)
+        return worker_pb2.ReadOutputRes(
+            output=chunk.data, offset=chunk.offset, end=chunk.end, size=chunk.size, cut=chunk.cut
+        )
 
     def StreamJob(
         self, request: worker_pb2.StreamJobReq, context: grpc.ServicerContext
@@ -196,7 +198,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
                 return
             chunk = self._runner.read_output_thd(job_id, stream, offset, CHUNK)
             if chunk.data or chunk.end:
-                yield worker_pb2.StreamJobRes(output=chunk.data, offset=chunk.offset, end=chunk.end)
+                yield worker_pb2.StreamJobRes(output=chunk.data, offset=chunk.offset, end=chunk.end, cut=chunk.cut)
                 offset = chunk.next_offset
             if chunk.end:
                 return

@@ -21,12 +21,16 @@ from sqlalchemy import Column, Connection, Select, or_, select
 
 from scheduler.interfaces import Loaded
 from scheduler.model import (
+    DEFAULT_LINGER,
     FINAL,
+    STOP_MODES,
+    STOP_SIGNALS,
     IdempotencyKey,
     Job,
     JobSpec,
     JobState,
     Retry,
+    ScriptSummary,
     Target,
     Terms,
     Worker,
@@ -42,7 +46,7 @@ _NO_TERMS = Terms()
 _PLAIN = (
     *("id", "worker_id", "worker_name", "remote_id", "reason", "created_by", "created_at", "started_at"),
     *("finished_at", "unknown_since", "stop_requested_at", "exit_code", "signal", "stdout_bytes", "stderr_bytes"),
-    *("group_id", "retry_of", "promised", "orphan"),
+    *("group_id", "retry_of", "retried_by", "promised", "orphan", "output_error"),
 )
 _INPUT = (SPECS.c.stdin, SPECS.c.script)
 
@@ -55,6 +59,9 @@ def job_row(job: Job) -> Row:
     row["reason"] = _clean(job.reason)
     row["remote_id"] = _clean(job.remote_id)
     row["signal"] = _clean(job.signal)
+    row["output_error"] = _clean(job.output_error)
+    row["leftover"] = _json(job.leftover)
+    row["background_ended"] = job.background_ended or None
     row["target"] = _target(job.target)
     row["terms"] = _terms(job.terms)
     return row
@@ -77,6 +84,11 @@ def spec_row(job: Job) -> Row:
         "output_limit": spec.output_limit,
         "stdin": spec.stdin,
         "script": spec.script,
+        "linger": spec.linger,
+        "stop_signal": spec.stop_signal,
+        "stop_mode": spec.stop_mode,
+        "umask": spec.umask,
+        "script_summary": None if spec.script_summary is None else _compact(asdict(spec.script_summary)),
     }
 
 
@@ -93,6 +105,7 @@ def worker_row(worker: Worker) -> Row:
         "last_seen": worker.last_seen,
         "boot_id": _clean(worker.boot_id),
         "version": _clean(worker.version),
+        "features": _json(sorted(worker.features)),
     }
 
 
@@ -139,7 +152,7 @@ def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row]:
 
 
 def _job(row: Mapping[str, Any], spec: JobSpec) -> Job:
-    facts = {name: row[name] for name in _PLAIN}
+    facts: Any = {name: row.get(name) for name in _PLAIN}  # the first answer to a key may be of an earlier version
     for name in ("worker_id", "worker_name", "reason", "created_by"):  # the same few, a thousand times
         if facts[name] is not None:
             facts[name] = intern(facts[name])
@@ -148,6 +161,8 @@ def _job(row: Mapping[str, Any], spec: JobSpec) -> Job:
         state=JobState(row["state"]),
         target=_target_of(row["target"]),
         terms=_terms_of(row["terms"]),
+        leftover=_list_of(row.get("leftover")),
+        background_ended=row.get("background_ended") or 0,
         **facts,
     )
 
@@ -166,11 +181,18 @@ def _spec(row: Row, stdin: bytes | None, script: bytes | None) -> JobSpec:
         output_limit=row["output_limit"],
         stdin=stdin,
         script=script,
+        linger=DEFAULT_LINGER if row["linger"] is None else row["linger"],
+        stop_signal=row["stop_signal"] or STOP_SIGNALS[0],
+        stop_mode=row["stop_mode"] or STOP_MODES[0],
+        umask=row["umask"],
+        script_summary=None if row["script_summary"] is None else ScriptSummary(**json.loads(row["script_summary"])),
     )
 
 
 def _worker(row: Row) -> Worker:
-    return Worker(**row | {"state": WorkerState(row["state"]), "labels": _mapping_of(row["labels"])})
+    features = frozenset(_list_of(row["features"]))
+    state, labels = WorkerState(row["state"]), _mapping_of(row["labels"])
+    return Worker(**row | {"state": state, "labels": labels, "features": features})
 
 
 def _key(row: Row, specs: Mapping[str, JobSpec]) -> IdempotencyKey | None:
@@ -229,7 +251,7 @@ def _mapping_of(text: str | None) -> Mapping[str, str]:
 
 
 @lru_cache
-def _list_of(text: str | None) -> tuple[str, ...]:
+def _list_of(text: str | None) -> tuple[Any, ...]:
     return () if text is None else tuple(json.loads(text))
 
 

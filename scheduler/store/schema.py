@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -31,6 +32,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.schema import CreateColumn
 
 from scheduler.errors import SchedulerError
 
@@ -63,6 +65,11 @@ JOBS = Table(
     Column("orphan", Boolean, nullable=False),
     Column("target", Text),
     Column("terms", Text),
+    # since version 2
+    Column("output_error", Text),
+    Column("leftover", Text),
+    Column("background_ended", BigInteger),
+    Column("retried_by", Text),
 )
 
 SPECS = Table(
@@ -81,6 +88,12 @@ SPECS = Table(
     Column("output_limit", BigInteger),
     Column("stdin", LargeBinary),
     Column("script", LargeBinary),
+    # since version 2; NULL is the default of the model
+    Column("linger", Double),
+    Column("stop_signal", Text),
+    Column("stop_mode", Text),
+    Column("umask", BigInteger),
+    Column("script_summary", Text),
 )
 
 WORKERS = Table(
@@ -96,6 +109,8 @@ WORKERS = Table(
     Column("last_seen", Double),
     Column("boot_id", Text, nullable=False),
     Column("version", Text),
+    # since version 2
+    Column("features", Text),
 )
 
 KEYS = Table(
@@ -110,7 +125,23 @@ KEYS = Table(
 
 #: One step makes the next version of what the step before made, the first one version 2 of version 1.
 Step = Callable[[Connection], Any]
-STEPS: Sequence[Step] = ()
+
+
+def _add_columns(connection: Connection, table: Table, *names: str) -> None:
+    """Columns as ``table`` describes them, for which ``NULL`` is right in every row there is."""
+    for name in names:
+        column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
+        connection.execute(DDL(f"ALTER TABLE {table.name} ADD COLUMN {column}"))
+
+
+def _to_version_2(connection: Connection) -> None:
+    """What became of a job's output and processes, and how its tree is ended; what a worker can do."""
+    _add_columns(connection, JOBS, "output_error", "leftover", "background_ended", "retried_by")
+    _add_columns(connection, SPECS, "linger", "stop_signal", "stop_mode", "umask", "script_summary")
+    _add_columns(connection, WORKERS, "features")
+
+
+STEPS: Sequence[Step] = (_to_version_2,)
 
 
 class UnfitDatabase(SchedulerError):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import fields, frozen
 
 from scheduler.model import JobSpec, JobState, JobStatus
 from scheduler.worker import proctree
@@ -18,6 +18,9 @@ from scheduler.worker.spool import Identity, Record, Spool, boot_id, exit_record
 
 NO_RECORD = "no record"
 REBOOTED = "rebooted"
+
+#: What a status takes from an exit record as it is there.
+_STATUS_FIELDS = {field.name for field in fields(JobStatus)} - {"job_id"}
 
 #: Seconds to wait for what a killed shim left to be gone.
 _STRAYS_PATIENCE = 5.0
@@ -50,6 +53,10 @@ def spec_record(spec: JobSpec) -> Record:
         "labels": dict(spec.labels),
         "merge_stderr": spec.merge_stderr,
         "output_limit": spec.output_limit,
+        "linger": spec.linger,
+        "stop_signal": spec.stop_signal,
+        "stop_mode": spec.stop_mode,
+        "umask": spec.umask,
     }
 
 
@@ -60,8 +67,8 @@ def spec_of(record: Record) -> JobSpec:
 
 def status_of(job_id: str, record: Record) -> JobStatus:
     """What an exit record says."""
-    fields: dict[str, Any] = {name: value for name, value in record.items() if name != "format"}
-    return JobStatus(job_id, **fields | {"state": JobState(record["state"]), "leftover": tuple(record["leftover"])})
+    known: dict[str, Any] = {name: value for name, value in record.items() if name in _STATUS_FIELDS}
+    return JobStatus(job_id, **known | {"state": JobState(record["state"]), "leftover": tuple(record["leftover"])})
 
 
 def judge_thd(

@@ -58,5 +58,9 @@ def _cut(report: JobReport) -> JobReport:
             timeout=spec.timeout,
             stop_grace=spec.stop_grace,
             merge_stderr=spec.merge_stderr,
+            linger=spec.linger,
+            stop_signal=spec.stop_signal,
+            stop_mode=spec.stop_mode,
+            umask=spec.umask,
         )
     return evolve(report, status=status, spec=spec)

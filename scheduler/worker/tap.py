@@ -10,7 +10,7 @@ from twisted.application.service import IService
 
 from scheduler import __version__, startup
 from scheduler.logs import LoggingService
-from scheduler.model import Registration
+from scheduler.model import FEATURES, Registration
 from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
@@ -65,6 +65,7 @@ def makeService(options: Options) -> IService:
             slots=settings.slots,
             boot_id=boot_id(),
             version=__version__,
+            features=FEATURES,
         )
 
     top = LoggingService(reactor, options.parent, config.log_format)

@@ -15,11 +15,15 @@ from zope.interface.verify import verifyObject
 
 from scheduler.interfaces import IStore, Loaded, Record, Removed
 from scheduler.model import (
+    FEATURES,
+    STOP_MODES,
+    STOP_SIGNALS,
     IdempotencyKey,
     Job,
     JobSpec,
     JobState,
     Retry,
+    ScriptSummary,
     Target,
     Terms,
     Worker,
@@ -52,6 +56,11 @@ _SPECS = st.builds(
     labels=_MAPPING,
     merge_stderr=st.booleans(),
     output_limit=_COUNT,
+    linger=_TIME,
+    stop_signal=st.sampled_from(STOP_SIGNALS),
+    stop_mode=st.sampled_from(STOP_MODES),
+    umask=st.none() | st.integers(0, 0o777),
+    script_summary=st.none() | st.builds(ScriptSummary, size=st.integers(0, 2**40), first_line=_TEXT),
 )
 _JOBS = st.builds(
     Job,
@@ -74,6 +83,10 @@ _JOBS = st.builds(
     stderr_bytes=_COUNT,
     group_id=_SOME,
     retry_of=_SOME,
+    retried_by=_SOME,
+    output_error=_SOME,
+    leftover=st.lists(st.integers(1, 2**31), max_size=3).map(tuple),
+    background_ended=st.integers(0, 1000),
     target=st.none() | st.builds(Target, worker=_SOME, selector=st.none() | _MAPPING),
     terms=st.builds(
         Terms,
@@ -96,6 +109,7 @@ _WORKERS = st.builds(
     last_seen=st.none() | _TIME,
     boot_id=_TEXT,
     version=_SOME,
+    features=st.frozensets(st.sampled_from(FEATURES)),
 )
 
 
@@ -226,7 +240,7 @@ class SqlContract(StoreContract):
         for record, table, beside in (
             (Job, JOBS, {"spec"}),
             (JobSpec, SPECS, {"job_id"}),
-            (Worker, WORKERS, set()),
+            (Worker, WORKERS, {"reason"}),
             (IdempotencyKey, KEYS, set()),
         ):
             names = {field.name for field in fields(record)}

@@ -47,6 +47,13 @@ HELD: tuple[Record, ...] = (
     IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed())),
 )
 
+#: The columns that version 1 did not have.
+VERSION_2 = {
+    "jobs": ("output_error", "leftover", "background_ended", "retried_by"),
+    "job_specs": ("linger", "stop_signal", "stop_mode", "umask", "script_summary"),
+    "workers": ("features",),
+}
+
 
 def _add_a_column(connection: Connection) -> None:
     connection.execute(text("alter table jobs add column note text"))
@@ -251,6 +258,23 @@ class PostgresTests(DatabaseTests, TestCase):
 
     def run_sql(self, statement: str) -> None:
         self.server.sql(statement, self.url.rpartition("/")[2])
+
+    def test_of_version_1(self) -> None:
+        """A database of version 1 gets the columns it lacks, and what it holds is read with their defaults."""
+        database = self.use()
+        database.prepare()
+        writer = Writer(database)
+        writer.write_thd([HELD[0], HELD[2]], False)
+        writer.close_thd()
+        for table, columns in VERSION_2.items():
+            for column in columns:
+                self.run_sql(f"alter table {table} drop column {column}")
+        self.run_sql("update scheduler_schema set version = 1")
+        database = self.use()
+        database.prepare()
+        writer = Writer(database)
+        self.addCleanup(writer.close_thd)
+        self.assertEqual(writer.load_thd(), Loaded((HELD[0],), (HELD[2],)))
 
     def test_alone(self) -> None:
         """A second scheduler is refused until the session of the first has ended."""

@@ -11,7 +11,20 @@ from scheduler import wire
 from scheduler.errors import Invalid
 from scheduler.fields import Object
 from scheduler.interfaces import JobPage, WorkerView
-from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Retry, Target, Terms, Worker, WorkerState
+from scheduler.model import (
+    AT_ONCE,
+    STOP_MODES,
+    STOP_SIGNALS,
+    Job,
+    JobSpec,
+    JobState,
+    Retry,
+    ScriptSummary,
+    Target,
+    Terms,
+    Worker,
+    WorkerState,
+)
 
 TEXTS = ("command", "path", "cwd", "stdin", "stdin_base64", "script", "worker")
 
@@ -88,6 +101,10 @@ class SubmitTests(SynchronousTestCase):
                 labels={"ci": "42"},
                 merge_stderr=True,
                 output_limit="1.5MB",
+                linger="2s",
+                stop_signal="SIGINT",
+                stop_mode="main",
+                umask="0027",
             )
         )
         self.assertEqual(target, Target(selector={"gpu": "yes", "zone.example/a": ""}))
@@ -105,6 +122,10 @@ class SubmitTests(SynchronousTestCase):
                 labels={"ci": "42"},
                 merge_stderr=True,
                 output_limit=1_500_000,
+                linger=2.0,
+                stop_signal="SIGINT",
+                stop_mode="main",
+                umask=0o027,
             ),
         )
 
@@ -113,6 +134,17 @@ class SubmitTests(SynchronousTestCase):
         spec, _, _ = wire.read_submit(body(command=..., script="#!/bin/sh\nä\n", stdin="ö", args=["1"]))
         self.assertEqual((spec.command, spec.script, spec.stdin), ("", "#!/bin/sh\nä\n".encode(), "ö".encode()))
         self.assertEqual(spec.args, ("1",))
+        self.assertEqual(spec.script_summary, ScriptSummary(13, "#!/bin/sh"))
+        self.assertEqual(spec.trimmed().script_summary, spec.script_summary)
+        shown = wire.job_json(Job("j", spec.trimmed(), JobState.RUNNING, 0.0))
+        self.assertEqual(shown["script"], {"bytes": 13, "first_line": "#!/bin/sh"})
+
+    def test_first_line_of_a_script(self) -> None:
+        """Of a line that is long, or no printable text, what is shown is neither."""
+        spec, _, _ = wire.read_submit(body(command=..., script="#!/bin/sh\t" + "x" * 1000))
+        assert spec.script_summary is not None
+        self.assertTrue(spec.script_summary.first_line.startswith("#!/bin/sh\ufffdxxx"))
+        self.assertEqual(len(spec.script_summary.first_line), wire.MOST_SHOWN_OF_SCRIPT)
 
     def test_any_worker(self) -> None:
         """An empty selector is any worker."""
@@ -197,6 +229,28 @@ class SubmitTests(SynchronousTestCase):
             self.refused("timeout", body(timeout=wrong))
         for wrong in (-1, "", None, "1x", False, []):
             self.refused("stop_grace", body(stop_grace=wrong))
+
+    def test_ending(self) -> None:
+        """How the tree is ended: a linger may be 0, the signal and the mode are of a few, a umask is octal text."""
+        self.assertEqual(wire.read_submit(body(linger=0))[0].linger, 0.0)
+        for wrong in (-1, "", None, "1x", False, []):
+            self.refused("linger", body(linger=wrong))
+        for name, allowed in (("stop_signal", STOP_SIGNALS), ("stop_mode", STOP_MODES)):
+            for value in allowed:
+                self.assertEqual(getattr(wire.read_submit(body(**{name: value}))[0], name), value)
+            for wrong in ("", "sigterm", "SIGKILL", 15, None, []):
+                self.refused(name, body(**{name: wrong}))
+            self.assertIn(allowed[-1], self.refused(name, body(**{name: "SIGKILL"})))
+        for text, umask in (("022", 0o022), ("0077", 0o077), ("0", 0), (None, None)):
+            self.assertEqual(wire.read_submit(body(umask=text))[0].umask, umask)
+        for wrong in (22, 0o022, "", "9", "1777", "0x1", "-1", True, []):
+            self.refused("umask", body(umask=wrong))
+
+    def test_features(self) -> None:
+        """A job needs of its worker what it does not leave at the default."""
+        self.assertEqual(wire.read_submit(body())[0].features, frozenset())
+        for name, value in (("linger", 0), ("stop_signal", "SIGHUP"), ("stop_mode", "main"), ("umask", "022")):
+            self.assertEqual(wire.read_submit(body(**{name: value}))[0].features, {name})
 
     def test_base64(self) -> None:
         """What is not base64 is refused, not skipped."""
@@ -318,6 +372,13 @@ class WriteTests(SynchronousTestCase):
                 "cwd": None,
                 "env": {},
                 "labels": {"x": "y"},
+                "script": None,
+                "timeout": None,
+                "linger": 5,
+                "stop_grace": 10,
+                "stop_signal": "SIGTERM",
+                "stop_mode": "tree",
+                "umask": None,
                 "output_limit": None,
                 "created_by": None,
                 "created_at": "2023-11-14T22:13:20.250000Z",
@@ -328,8 +389,12 @@ class WriteTests(SynchronousTestCase):
                 "stop_requested_at": None,
                 "stdout_bytes": None,
                 "stderr_bytes": None,
+                "output_error": None,
+                "leftover": [],
+                "background_ended": 0,
                 "group_id": None,
                 "retry_of": None,
+                "retried_by": None,
                 "orphan": False,
                 "queue_timeout": 0,
                 "priority": 0,
@@ -353,10 +418,12 @@ class WriteTests(SynchronousTestCase):
                 "labels": {"a": "b"},
                 "slots": 4,
                 "state": "online",
+                "reason": None,
                 "draining": False,
                 "last_seen": "1970-01-01T00:00:00.000000Z",
                 "running_jobs": 2,
                 "version": "1",
+                "features": [],
             },
         )
 

@@ -9,6 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid, Refused
 from scheduler.model import (
+    STOP_MODES,
+    STOP_SIGNALS,
     Chunk,
     Heartbeat,
     HeartbeatAnswer,
@@ -44,6 +46,10 @@ SPECS = st.builds(
     labels=TEXTS,
     merge_stderr=st.booleans(),
     output_limit=st.none() | st.integers(0, 2**63 - 1),
+    linger=SECONDS,
+    stop_signal=st.sampled_from(STOP_SIGNALS),
+    stop_mode=st.sampled_from(STOP_MODES),
+    umask=st.none() | st.integers(0, 0o777),
 )
 STATUSES = st.builds(
     JobStatus,
@@ -59,6 +65,7 @@ STATUSES = st.builds(
     tree=st.text(),
     leftover=st.lists(INT32).map(tuple),
     output_error=st.text(),
+    background_ended=st.integers(0, 2**31 - 1),
 )
 REPORTS = st.builds(JobReport, STATUSES) | st.builds(JobReport, STATUSES, SPECS, TIMES)
 REGISTRATIONS = st.builds(
@@ -70,6 +77,7 @@ REGISTRATIONS = st.builds(
     slots=st.none() | st.integers(0, 2**32 - 1),
     boot_id=st.text(),
     version=st.text(),
+    features=st.lists(st.text()).map(tuple),
 )
 FEW_REPORTS = st.lists(REPORTS, max_size=3).map(tuple)
 
@@ -108,12 +116,12 @@ class RoundTrip(SynchronousTestCase):
         self.assertEqual(message.error, status.state.final and status.state is not JobState.SUCCEEDED)
         self.assertEqual(bool(message.errorText), message.error)
 
-    @given(IDS, st.text(min_size=1), st.lists(IDS).map(tuple), FEW_REPORTS, FEW_REPORTS, st.booleans())
+    @given(IDS, st.text(min_size=1), st.lists(IDS).map(tuple), FEW_REPORTS, FEW_REPORTS, st.booleans(), st.text())
     def test_heartbeat(
-        self, worker_id: str, boot_id: str, running: tuple, ended: tuple, described: tuple, leaving: bool
+        self, worker_id: str, boot_id: str, running: tuple, ended: tuple, described: tuple, leaving: bool, refusing: str
     ) -> None:
         """A sign of life with its reports."""
-        heartbeat = Heartbeat(worker_id, boot_id, running, ended, described, leaving)
+        heartbeat = Heartbeat(worker_id, boot_id, running, ended, described, leaving, refusing)
         self.assertEqual(convert.heartbeat_from_pb(sent(convert.heartbeat_to_pb(heartbeat))), heartbeat)
 
     @given(SECONDS, st.lists(IDS).map(tuple), st.lists(IDS).map(tuple))
@@ -185,6 +193,14 @@ class Untrusted(SynchronousTestCase):
     def test_boot_id(self) -> None:
         """A heartbeat says of which boot it is."""
         self.refused("bootID", convert.heartbeat_from_pb, scheduler_pb2.HeartbeatReq(workerID="w"))
+
+    def test_ending(self) -> None:
+        """How a tree is to be ended is of what is known here."""
+        self.refused("stopSignal", convert.spec_from_pb, worker_pb2.StartJobReq(stopSignal="SIGKILL"))
+        self.refused("stopMode", convert.spec_from_pb, worker_pb2.StartJobReq(stopMode="all"))
+        self.refused("umask", convert.spec_from_pb, worker_pb2.StartJobReq(umask=0o1000))
+        self.refused("linger", convert.spec_from_pb, worker_pb2.StartJobReq(linger=-1))
+        self.refused("backgroundEnded", convert.status_from_pb, worker_pb2.JobStatus(jobID="j", backgroundEnded=-1))
 
     def test_unknown_outcome(self) -> None:
         """An outcome of a later version is not taken for another."""

@@ -21,6 +21,8 @@ EXAMPLES = (
     errors.KeyReused("k"),
     errors.KeyInUse("k"),
     errors.OutputPruned("j-1"),
+    errors.OutputCut("j-1", "stdout: No space left on device"),
+    errors.LeftRunning("j-1", (12, 13), "2 processes could not be ended: 12, 13"),
     errors.QueueFull(9),
     errors.OffsetBeyondEnd(9, 7),
     errors.DeadlineExceeded("QueryJob", 10),
