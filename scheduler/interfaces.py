@@ -105,8 +105,9 @@ class IOutputReader(Interface):
     def read() -> Deferred[Chunk]:
         """The next bytes; waits, without limit, until there are any or the stream ends.
 
-        One call at a time. A chunk with ``end`` is the last, possibly empty. Waits
-        through restarts of the worker; fails with ``Unsupported``, ``NotFound``, ``OutputPruned``,
+        One call at a time. A chunk with ``end`` is the last, possibly empty; without ``cut`` it
+        promises that every byte the job wrote was read. Waits through restarts of the worker;
+        fails with ``Unsupported``, ``NotFound``, ``OutputPruned``,
         or ``Unavailable`` when the rest can't be had (the job is lost with its output).
         Cancelling the Deferred closes the reader.
         """
@@ -346,6 +347,7 @@ class IJobRunner(Interface):
     def read_output_thd(job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         """What the spool holds now, at most ``size`` bytes; 0: the length alone.
 
+        With the end comes ``cut``, if the job's output was not kept whole.
         ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``.
         """
 

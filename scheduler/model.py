@@ -424,7 +424,7 @@ class Chunk:
     end: bool = False
     #: Length of the stream when this was read.
     size: int = 0
-    #: With ``end``: why the job's output was cut; ``""``: it was not.
+    #: With ``end``: why something that the job wrote may be missing, in this stream or the other; ``""``: nothing is.
     cut: str = ""
 
     @property

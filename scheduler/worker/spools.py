@@ -11,6 +11,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from scheduler import failpoints
+from scheduler.completeness import output_cut
 from scheduler.errors import Conflict, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.sizes import Share
@@ -364,4 +365,11 @@ class Spools:
             data = os.pread(fd, min(size, length - offset), offset)
         finally:
             os.close(fd)
-        return Chunk(data, offset, ended and offset + len(data) == length, length)
+        if not ended or offset + len(data) < length:
+            return Chunk(data, offset, size=length)
+        record = spool.read_exit()
+        if record is None:  # removed meanwhile
+            raise OutputPruned(job_id)
+        if record.get("shortage"):  # nothing ran, and the start is about to be refused
+            raise NotFound("job", job_id)
+        return Chunk(data, offset, True, length, output_cut(status_of(job_id, record), stream, length))

@@ -270,6 +270,20 @@ class Contract:
             self.assertEqual(chunk.offset, position)
             position = chunk.next_offset
 
+    async def test_cut(self) -> None:
+        """With the end comes the reason why output was cut, read and streamed; before it, nothing of that."""
+        await self.started()
+        self.runner.write("j", b"hello")
+        self.runner.end("j", output_error="stdout: No space left on device")
+        for offset in (0, 5):
+            stream, received = self.follow(offset=offset)
+            await stream.finished
+            whole = received.chunks[-1]
+            for chunk in (whole, await self.read(offset, 100)):
+                self.assertEqual((chunk.data, chunk.end), (b"hello"[offset:], True))
+                self.assertEqual(chunk.cut, "stdout: No space left on device")
+        self.assertEqual((await self.read(0, 4)).cut, "")
+
     async def test_stream_of_nothing(self) -> None:
         """A stream of a job that ended without output is its end."""
         await self.started()

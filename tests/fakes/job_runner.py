@@ -81,6 +81,7 @@ class FakeJobRunner:
         state: JobState | None = None,
         reason: str | None = None,
         signal: str | None = None,
+        output_error: str = "",
     ) -> JobStatus:
         """The job ends, by default as one with that exit code does."""
         entry = self._entry(job_id)
@@ -99,6 +100,7 @@ class FakeJobRunner:
             stdout_bytes=len(entry.output[Stream.STDOUT]),
             stderr_bytes=len(entry.output[Stream.STDERR]),
             tree="exited",
+            output_error=output_error,
         )
         self._finish(entry, status)
         return status
@@ -166,7 +168,7 @@ class FakeJobRunner:
                 raise OffsetBeyondEnd(offset, len(output))
             data = bytes(output[offset : offset + size])
             end = entry.status.state.final and offset + len(data) == len(output)
-            return Chunk(data, offset, end, len(output))
+            return Chunk(data, offset, end, len(output), entry.status.output_error if end else "")
 
     def watch_output(self, job_id: str, stream: Stream, notify: _Notify) -> Deferred[_Notify]:
         try:

@@ -154,7 +154,8 @@ class FakeStream:
             return
         self._offset = chunk.next_offset
         self._held = True
-        maybeDeferred(self._deliver, Chunk(chunk.data, chunk.offset, chunk.end)).addCallback(self._delivered, chunk.end)
+        sent = Chunk(chunk.data, chunk.offset, chunk.end, cut=chunk.cut)
+        maybeDeferred(self._deliver, sent).addCallback(self._delivered, chunk.end)
 
     def _delivered(self, _: object, end: bool) -> None:
         self._held = False

@@ -1,0 +1,88 @@
+"""A worker says with the end of a job's output whether that is all the job wrote; with real jobs and files."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from scheduler.errors import NotFound, OutputPruned
+from scheduler.model import Chunk, JobState, Stream
+from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone
+
+
+class CutOutputTests(RunningCase):
+    def end_of(self, job_id: str, stream: Stream = Stream.STDOUT) -> Chunk:
+        """The chunk that ends a stream; those before it say nothing of a cut."""
+        offset = 0
+        while True:
+            chunk = self.worker.runner.read_output_thd(job_id, stream, offset, 1 << 20)
+            if chunk.end:
+                return chunk
+            self.assertEqual(chunk.cut, "")
+            self.assertTrue(chunk.data)
+            offset = chunk.next_offset
+
+    async def test_whole(self) -> None:
+        """Output that was kept whole is not cut, however the job ended."""
+        for command in ("echo out; echo err >&2", "echo out; exit 3", "kill -9 $$", "exit 0"):
+            job = (await self.worker.run("sh", "-c", command)).job_id
+            for stream in Stream:
+                self.assertEqual(self.end_of(job, stream).cut, "", command)
+        job = await self.worker.start("sleep", "600")
+        await self.worker.runner.stop(job, wait=True)
+        self.assertEqual(self.end_of(job).cut, "")
+
+    async def test_never_started(self) -> None:
+        """A job that could not start wrote nothing, and that is all of it."""
+        job = (await self.worker.run("/no/such/command")).job_id
+        self.assertEqual(self.end_of(job), Chunk(b"", 0, True))
+
+    async def test_output_limit(self) -> None:
+        """Of a job that reached its output limit more may be missing, in either stream."""
+        job = (await self.worker.run("sh", "-c", "exec yes", output_limit=3_000_001)).job_id
+        for stream in Stream:
+            self.assertEqual(self.end_of(job, stream).cut, "output limit of 3000001 bytes reached")
+
+    async def test_lost(self) -> None:
+        """What was in the pipes of a job went with its shim: nobody can say that the rest is all."""
+        job = await self.worker.start("sh", "-c", f"echo up; {UNTIL_TOLD}")
+        await self.worker.lines(job, 1)
+        shim = self.worker.shim(job).pid
+        os.kill(shim, signal.SIGKILL)
+        await gone(shim)
+        status = await self.worker.ended(job)
+        self.assertEqual(status.state, JobState.LOST)
+        end = self.end_of(job)
+        self.assertEqual(end.data, b"up\n")
+        self.assertEqual(end.cut, f"the job is lost ({status.reason}), and what it wrote last may be missing")
+
+    async def test_damaged(self) -> None:
+        """A file that is not as long as the job's record says is not its whole output."""
+        job = (await self.worker.run("echo", "hello")).job_id
+        os.truncate(self.worker.spool(job).output("stdout"), 2)
+        self.assertEqual(self.end_of(job), Chunk(b"he", 0, True, 2, "stdout has 2 bytes, and the job wrote 6"))
+        self.assertEqual(self.end_of(job, Stream.STDERR).cut, "")
+
+    async def test_refused_start(self) -> None:
+        """The spool of a start that is about to be refused for a shortage, after which nothing ran, has no output."""
+        job = (await self.worker.run("true")).job_id
+        edit(self.worker.spool(job).exit, shortage="no more processes")
+        with self.assertRaises(NotFound):
+            self.end_of(job)
+
+    async def test_removed_meanwhile(self) -> None:
+        """Of a job that is removed while its output is read it can't be told any more whether that is all."""
+        job = (await self.worker.run("echo", "hello")).job_id
+        spool = self.worker.spool(job)
+        spools, find = self.worker.spools, self.worker.spools.spool
+
+        def removed_when_opened(job_id: str) -> object:
+            found = find(job_id)
+            found.read_exit = lambda: None  # as of a file that was there a moment ago
+            return found
+
+        spools.spool = removed_when_opened
+        self.addCleanup(setattr, spools, "spool", find)
+        with self.assertRaises(OutputPruned):
+            self.end_of(job)
+        self.assertIsNotNone(spool.read_exit())
