@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
+from scheduler.completeness import output_cut
 from scheduler.errors import NotFound, OffsetBeyondEnd, SchedulerError, Unavailable, Unreachable
 from scheduler.model import Chunk, Job, JobState, Stream
 
@@ -18,16 +21,27 @@ def length(job: Job, stream: Stream) -> int | None:
     return job.stdout_bytes if stream is Stream.STDOUT else job.stderr_bytes
 
 
-def nothing(offset: int, size: int, end: bool = True) -> Chunk:
+def nothing(offset: int, size: int, end: bool = True, cut: str = "") -> Chunk:
     """What is read behind the last of ``size`` bytes; ``OffsetBeyondEnd``."""
     if offset > size:
         raise OffsetBeyondEnd(offset, size)
-    return Chunk(b"", offset, end, size)
+    return Chunk(b"", offset, end, size, cut)
+
+
+def judged(chunk: Chunk, job: Job, stream: Stream) -> Chunk:
+    """A chunk that, if it is the last, says ``cut`` where it is known here that bytes are missing.
+
+    The worker says so too; but one of an earlier version does not, and the end of a stream whose length is
+    known is found without its worker.
+    """
+    if not chunk.end or chunk.cut or not job.over:
+        return chunk
+    return evolve(chunk, cut=output_cut(job, stream, chunk.next_offset))
 
 
 def without_record(job: Job, stream: Stream, offset: int) -> Chunk:
     """What is read of a job its worker has no record of: nothing if it never started, else an error is raised."""
-    if job.state is JobState.FAILED and length(job, stream) is None:
+    if job.state is JobState.FAILED and job.started_at is None and length(job, stream) is None:
         return nothing(offset, 0)
     if job.over:
         raise lost(job) if job.state is JobState.LOST else NotFound("output of job", job.id)

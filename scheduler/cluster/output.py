@@ -10,7 +10,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from scheduler.cluster.extent import NOT_STARTED, length, nothing, without_record, without_worker
+from scheduler.cluster.extent import NOT_STARTED, judged, length, nothing, without_record, without_worker
 from scheduler.cluster.reader import Reader
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.tail import Tail
@@ -96,16 +96,17 @@ class Outputs:
         job = self._job(job_id)
         whole = 0 if job.state in NOT_STARTED else length(job, stream)
         if whole is not None and offset >= whole:
-            return nothing(offset, whole, end=job.over)
+            return judged(nothing(offset, whole, end=job.over), job, stream)
         worker = self._registry.find_worker(job.worker_id)
         if worker is None:
             raise without_worker(job)
         if worker.state is not WorkerState.ONLINE:
             raise Unreachable(worker.name)
         try:
-            return await self._client.read_output(worker, job.id_on_worker, stream, offset, size)
+            chunk = await self._client.read_output(worker, job.id_on_worker, stream, offset, size)
         except NotFound:
             return without_record(self._registry.find_job(job_id) or job, stream, offset)
+        return judged(chunk, self._registry.find_job(job_id) or job, stream)
 
     def _file(self, job: Job) -> None:
         """Find it under its worker, which it gets when it leaves the queue."""

@@ -5,6 +5,8 @@ stream, or pulls; ``scheduler.cluster.tail`` tells when. Here is decided what a
 failure means to a follower. While the job has not ended it is worth waiting for
 its worker, without limit. The output of one that has ended is there or is not:
 a reader that got nothing yet fails at once, one under way after ``GIVE_UP``.
+The last chunk says ``cut`` where it is known, to the worker or here, that bytes
+are missing.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.cluster.extent import length, nothing, without_record, without_worker
+from scheduler.cluster.extent import judged, length, nothing, without_record, without_worker
 from scheduler.cluster.tail import Tail
 from scheduler.errors import (
     Busy,
@@ -95,10 +98,11 @@ class Reader:
         size = tail.window.end if tail.ended else length(tail.job, tail.stream)
         if data:
             self._live = True
-            end = tail.ended and self.offset + len(data) == size
-            self._give(Chunk(data, self.offset, end, tail.window.end))
+            end = tail.ended and tail.end_is_sure and self.offset + len(data) == size
+            self._give(Chunk(data, self.offset, end, tail.window.end, tail.cut if end else ""))
         elif size is not None and self.offset >= size:
-            self._give_or_fail(nothing, self.offset, size)
+            if tail.end_is_sure:
+                self._give_or_fail(nothing, self.offset, size, cut=tail.cut)
         else:
             self._demand()
 
@@ -161,10 +165,10 @@ class Reader:
             return
         if chunk.offset != self.offset:
             self._hold(WorkerFault(worker.name, f"output of {chunk.offset}, not {self.offset}"))
-        elif chunk.data or chunk.end:
+        elif chunk.data or (chunk.end and self._tail.end_is_sure):
             self._live = chunk.next_offset >= chunk.size
             self._tail.progressed()
-            self._give(chunk)
+            self._give(chunk if self._tail.end_is_sure else evolve(chunk, end=False, cut=""))
         elif self._tail.job.over:
             self._hold(Unavailable(f"the output of job {self._tail.job.id!r} has not come to its end"))
         else:
@@ -188,9 +192,9 @@ class Reader:
                 self._log.failure("reading output of job {job_id} went wrong", reason, job_id=job.id)
             self.fail(error)
 
-    def _give_or_fail(self, find: Callable[..., Chunk], *args: Any) -> None:
+    def _give_or_fail(self, find: Callable[..., Chunk], *args: Any, **named: Any) -> None:
         try:
-            chunk = find(*args)
+            chunk = find(*args, **named)
         except SchedulerError as error:
             self.fail(error)
         else:
@@ -201,6 +205,7 @@ class Reader:
         assert waiting is not None
         self._fresh = False
         self.offset = chunk.next_offset
+        chunk = judged(chunk, self._tail.job, self._tail.stream)
         if chunk.end:
             self.close()
         else:

@@ -83,8 +83,9 @@ class Tail:
         self.client = client
         self.stream = stream
         self.window = window
-        #: The window reaches to the end of the stream.
+        #: The window reaches to the end of the stream; and why something may be missing all the same, if it may.
         self.ended = False
+        self.cut = ""
         self._clock = clock
         self._registry = registry
         self._job = job
@@ -121,6 +122,16 @@ class Tail:
     def worker(self) -> Worker | None:
         """The job's, if it is among those known."""
         return self._registry.find_worker(self._job.worker_id)
+
+    @property
+    def end_is_sure(self) -> bool:
+        """Whether an end of the stream is one of all that the job wrote, where nothing else is said of it.
+
+        A worker of an earlier version, which reports no features, does not say that output was cut; the
+        job's end, when it reports that, does.
+        """
+        worker = self.worker
+        return self.job.over or (worker is not None and bool(worker.features))
 
     def job_changed(self) -> None:
         """Look at the job again."""
@@ -234,7 +245,7 @@ class Tail:
         self.window.append(chunk.data)
         self.progressed()
         if chunk.end:
-            self.ended = True
+            self.ended, self.cut = True, chunk.cut
             self._forget_stream()  # it ends by itself
         self._advance()
         return self._pressure() if start == self._starts else None

@@ -98,8 +98,8 @@ class World(Protocol):
     def write(self, job: Job, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         """The job writes."""
 
-    def end(self, job: Job, exit_code: int = 0, report: bool = True) -> None:
-        """The job ends, and its worker, if it is to ``report``, says so."""
+    def end(self, job: Job, exit_code: int = 0, report: bool = True, output_error: str = "") -> None:
+        """The job ends, and its worker, if it is to ``report``, says so; ``output_error``: why output was cut."""
 
     def readers(self) -> int:
         """How many still hold on to a stream."""
@@ -154,8 +154,10 @@ class FakeWorld(World):
     def write(self, job: Job, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         self._fake.write(job.id, data, stream)
 
-    def end(self, job: Job, exit_code: int = 0, report: bool = True) -> None:
-        facts = {"reason": f"exit status {exit_code}"} if exit_code else {}
+    def end(self, job: Job, exit_code: int = 0, report: bool = True, output_error: str = "") -> None:
+        facts = {"output_error": output_error or None}
+        if exit_code:
+            facts["reason"] = f"exit status {exit_code}"
         state = JobState.FAILED if exit_code else JobState.SUCCEEDED
         self._fake.finish(job.id, state, exit_code=exit_code, **facts)
 
@@ -249,9 +251,9 @@ class ClusterWorld(World):
     def write(self, job: Job, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         self._runner(job).write(job.id_on_worker, data, stream)
 
-    def end(self, job: Job, exit_code: int = 0, report: bool = True) -> None:
+    def end(self, job: Job, exit_code: int = 0, report: bool = True, output_error: str = "") -> None:
         self._client.reports = report
-        self._runner(job).end(job.id_on_worker, exit_code)
+        self._runner(job).end(job.id_on_worker, exit_code, output_error=output_error)
         self._client.reports = True
 
     def readers(self) -> int:

@@ -178,6 +178,24 @@ class Following(Contract):
             self.assert_reads(self.open(job, offset), b"hello"[offset:], end=True)
         self.assert_reads(self.open(job, 0, Stream.STDERR), b"", end=True)
 
+    def test_cut(self) -> None:
+        """The end of output that was cut says why, to those who follow it and to those who come later."""
+        job = self.submit()
+        self.world.write(job, b"hello")
+        under_way = self.open(job)
+        self.assert_reads(under_way, b"hello")
+        reading = self.read(under_way)
+        self.world.end(job, output_error="stdout: No space left on device")
+        self.world.flow()
+        ends = [reading, *(self.read(self.open(job, offset)) for offset in (0, 4, 5))]
+        for offset, end in zip((5, 0, 4, 5), ends, strict=True):
+            chunk = self.successResultOf(end)
+            self.assertEqual((chunk.data, chunk.end), (b"hello"[offset:], True))
+            self.assertEqual(chunk.cut, "stdout: No space left on device")
+        errors = self.successResultOf(self.read(self.open(job, 0, Stream.STDERR)))
+        self.assertEqual((errors.data, errors.cut), (b"", "stdout: No space left on device"))
+        self.assertEqual(self.scheduler.job(job.id).output_error, "stdout: No space left on device")
+
     def test_side_by_side(self) -> None:
         """Each reader has a place of its own; one that closes disturbs nobody."""
         job = self.submit()

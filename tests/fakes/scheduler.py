@@ -289,7 +289,8 @@ class FakeScheduler:
             if entry.pruned and offset < len(whole):
                 raise OutputPruned(job_id)
             data = bytes(whole[offset : offset + min(size, self.piece)])
-            return Chunk(data, offset, stream in entry.ended and offset + len(data) == len(whole), len(whole))
+            end = stream in entry.ended and offset + len(data) == len(whole)
+            return Chunk(data, offset, end, len(whole), (end and entry.job.output_error) or "")
 
         return self._answer("read_output", read)
 

@@ -79,7 +79,7 @@ class FakeReader:
         data = bytes(whole[self.offset : self.offset + self._piece])
         end = self._stream in self._entry.ended and self.offset + len(data) >= len(whole)
         if data or end:
-            chunk = Chunk(data, self.offset, end, len(whole))
+            chunk = Chunk(data, self.offset, end, len(whole), (end and self._entry.job.output_error) or "")
             self.offset += len(data)
             pending, self._pending = self._pending, None
             pending.callback(chunk)

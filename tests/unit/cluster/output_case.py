@@ -56,11 +56,11 @@ class OutputTestCase(SynchronousTestCase):
         self.registry.put_worker(a_worker(state=state))
         self.outputs.worker_changed("w-1")
 
-    def assert_gives(self, reading: Deferred[Chunk], offset: int, size: int, end: bool = False) -> None:
+    def assert_gives(self, reading: Deferred[Chunk], offset: int, size: int, end: bool = False, cut: str = "") -> None:
         """It has the bytes of the spool from ``offset`` on, ``size`` of them."""
         chunk = self.successResultOf(reading)
-        expected = (offset, self.spool.data[offset : offset + size], end)
-        self.assertEqual((chunk.offset, chunk.data, chunk.end), expected)
+        expected = (offset, self.spool.data[offset : offset + size], end, cut)
+        self.assertEqual((chunk.offset, chunk.data, chunk.end, chunk.cut), expected)
         self.assertEqual(len(chunk.data), size)
 
     def assert_idle(self) -> None:

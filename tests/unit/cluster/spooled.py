@@ -20,13 +20,15 @@ class Spool:
 
     data: bytes = b""
     ended: bool = False
+    #: Why the job's output is not whole, as its worker says with the end.
+    cut: str = ""
 
     def chunk(self, offset: int, size: int) -> Chunk:
         if offset > len(self.data):
             raise OffsetBeyondEnd(offset, len(self.data))
         data = self.data[offset : offset + size]
         end = self.ended and offset + len(data) == len(self.data)
-        return Chunk(data, offset, end, len(self.data))
+        return Chunk(data, offset, end, len(self.data), self.cut if end else "")
 
 
 @implementer(IOutputStream)

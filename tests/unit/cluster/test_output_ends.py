@@ -122,6 +122,14 @@ class EndTests(OutputTestCase):
         self.failureResultOf(reading, OutputPruned)
         self.assert_idle()
 
+    def test_spool_of_a_started_job_is_gone(self) -> None:
+        """So too where the job failed and its worker did not tell how much it wrote."""
+        self.end_job(JobState.FAILED, started_at=1000.5)
+        reading = self.open().read()
+        self.client.fail_read(NotFound("job", "j-1"))
+        self.failureResultOf(reading, NotFound)
+        self.assert_idle()
+
     def test_lost_with_its_output(self) -> None:
         """A lost job of which its worker has no record is no more: its output can't be had."""
         reading = self.open().read()
@@ -132,9 +140,19 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_lost_but_its_output(self) -> None:
-        """What a lost job has written before is read like that of any other."""
+        """What is there of a lost job's output is read like that of any other; nobody knows that it is all."""
         self.write(10)
-        self.end_job(JobState.LOST, reason="rebooted")
+        self.end_job(JobState.LOST, reason="rebooted", stdout_bytes=10)
+        reading = self.open().read()
+        self.client.answer()
+        lost = "the job is lost (rebooted), and what it wrote last may be missing"
+        self.assert_gives(reading, 0, 10, end=True, cut=lost)
+        self.assert_gives(self.open(10).read(), 10, 0, end=True, cut=lost)
+
+    def test_lost_and_ended_well(self) -> None:
+        """A job that was lost here, and had come to its end on its worker, is taken at that one's word."""
+        self.write(10)
+        self.end_job(JobState.LOST, reason="forgotten")
         reading = self.open().read()
         self.client.answer()
         self.assert_gives(reading, 0, 10, end=True)

@@ -1,4 +1,4 @@
-"""What followers assemble is what the spool holds, whatever happens meanwhile."""
+"""What followers assemble is what the spool holds, and an end without ``cut`` what the job wrote, come what may."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster import lifecycle
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.tail import Tail
 from scheduler.errors import Busy, DeadlineExceeded, Unreachable, WorkerFault
 from scheduler.interfaces import IOutputReader
-from scheduler.model import Chunk, JobState, Stream, WorkerState
+from scheduler.model import Chunk, JobState, JobStatus, Stream, WorkerState
 from tests.unit.cluster.spooled import SpooledClient
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -37,6 +39,8 @@ class Follower:
     got: bytes = b""
     asking: bool = False
     ended: bool = False
+    #: Of the end.
+    cut: str = ""
     failures: list[Failure] = field(factory=list)
 
     @property
@@ -52,9 +56,10 @@ class Follower:
     def take(self, chunk: Chunk) -> None:
         assert chunk.offset == self.start + len(self.got), "a gap, or a repeat"
         assert chunk.data or chunk.end, "nothing, and not the end"
+        assert chunk.end or not chunk.cut, "cut, and not the end"
         self.asking = False
         self.got += chunk.data
-        self.ended = chunk.end
+        self.ended, self.cut = chunk.end, chunk.cut
 
     def failed(self, reason: Failure) -> None:
         self.asking = False
@@ -68,7 +73,7 @@ class World:
     """
 
     EVENTS = (
-        *("write", "write", "write_much", "write_much", "join", "join", "leave", "end"),
+        *("write", "write", "write_much", "write_much", "join", "join", "leave", "end", "report"),
         *("read_fast", "read_fast", "read_some", "read_some", "read_one", "read_one", "stream", "stream", "answer"),
         *("wait", "disconnect", "come_back", "come_back", "restart", "cut", "skew", "fail_read"),
     )
@@ -77,23 +82,31 @@ class World:
         self.clock = Clock()
         self.client = SpooledClient()
         self.registry = Registry()
-        self.registry.put_worker(a_worker())
+        self.random = random.Random(seed)
+        # one of an earlier version does not say that output was cut
+        self.registry.put_worker(a_worker() if seed % 3 else a_worker(features=frozenset()))
         self.registry.put_job(a_job())
         self.outputs = Outputs(self.clock, self.client, self.registry, WINDOW)
         self.followers: list[Follower] = []
-        self.random = random.Random(seed)
+        #: What the job wrote, which its worker may not have kept to the end; and how it ended there.
+        self.written = {OUT: b"", ERR: b""}
+        self.status: JobStatus | None = None
 
     @property
     def running(self) -> bool:
-        return self.registry.job("j-1").state is JobState.RUNNING
+        return self.status is None
 
     def write(self, n: int) -> None:
-        if self.running:
-            self.client.spools[ERR if n % 4 == 0 else OUT].data += self.random.randbytes(SIZES[n % len(SIZES)])
+        self.put(ERR if n % 4 == 0 else OUT, SIZES[n % len(SIZES)])
 
     def write_much(self, n: int) -> None:
+        self.put(OUT, n)
+
+    def put(self, key: tuple[str, Stream], size: int) -> None:
         if self.running:
-            self.client.spools[OUT].data += self.random.randbytes(n)
+            data = self.random.randbytes(size)
+            self.written[key] += data
+            self.client.spools[key].data += data
 
     def join(self, n: int) -> None:
         key = ERR if n % 4 == 0 else OUT
@@ -142,20 +155,50 @@ class World:
         self.clock.advance((0.1, 1.0, 2.0)[n % 3])
 
     def end(self, n: int) -> None:
-        """The job ends, and its worker may have told how long its output is."""
-        if n % 5 or not self.running:
+        """The job ends on its worker, in some way or other: whole, the last bytes not kept, lost, or damaged later."""
+        if n % 4 or not self.running:
             return
-        self.client.spools[OUT].ended = self.client.spools[ERR].ended = True
-        told = n % 2 == 0
-        job = evolve(
-            self.registry.job("j-1"),
-            state=JobState.SUCCEEDED,
+        how = ("whole", "whole", "cut", "lost", "damaged")[n // 4 % 5]
+        if how in ("cut", "lost"):
+            self.written[OUT] += b"more"
+        sizes = {stream: len(self.client.spools["j-1", stream].data) for stream in Stream}
+        self.status = JobStatus(
+            "j-1",
+            JobState.LOST if how == "lost" else JobState.SUCCEEDED,
+            "no record" if how == "lost" else "",
             finished_at=1001.0,
-            stdout_bytes=len(self.client.spools[OUT].data) if told else None,
-            stderr_bytes=len(self.client.spools[ERR].data) if told else None,
+            stdout_bytes=sizes[Stream.STDOUT],
+            stderr_bytes=sizes[Stream.STDERR],
+            output_error="stdout: full" if how == "cut" else "",
         )
+        worker = self.registry.find_worker("w-1")
+        assert worker is not None
+        for key in (OUT, ERR):
+            spool = self.client.spools[key]
+            spool.ended = True
+            spool.cut = how if how in ("cut", "lost") and worker.features else ""
+        if how == "damaged":  # nobody has read so far yet: what was read must be a prefix of what there is
+            out = self.client.spools[OUT]
+            reached = max((f.start + len(f.got) for f in self.followers if f.key == OUT), default=0)
+            reached = max([reached, *(tail.window.end for tail in self.tails() if tail.stream is Stream.STDOUT)])
+            out.data = out.data[: max(reached, len(out.data) - 7)]
+            out.cut = "damaged" if worker.features and len(out.data) < sizes[Stream.STDOUT] else ""
+
+    def report(self, n: int) -> None:
+        """The scheduler is told of the end; of a worker of another make perhaps not how much was written."""
+        job = self.registry.job("j-1")
+        if self.status is None or job.state.final:
+            return
+        job = lifecycle.reported(job, self.status, 1002.0)
+        worker = self.registry.find_worker("w-1")
+        assert worker is not None
+        if n % 3 == 0 and worker.features:
+            job = evolve(job, stdout_bytes=None, stderr_bytes=None)
         self.registry.put_job(job)
         self.outputs.job_changed(job)
+
+    def tails(self) -> list[Tail]:
+        return [tail for tails in self.outputs._tails.values() for tail in tails.values()]
 
     def disconnect(self, n: int) -> None:
         self.set_worker(WorkerState.UNREACHABLE)
@@ -195,12 +238,12 @@ class World:
             spool = self.client.spools[follower.key]
             assert spool.data[follower.start :].startswith(follower.got), "not a prefix"
             assert not follower.ended or (spool.ended and follower.start + len(follower.got) == len(spool.data))
+            assert not follower.ended or follower.cut or spool.data == self.written[follower.key], "a part as the whole"
         running = [stream.key for stream in self.client.running()]
         assert len(running) == len(set(running)), "two streams for one output"
         assert set(running) <= {follower.key for follower in self.followers}, "a stream for nobody"
-        for tails in self.outputs._tails.values():
-            for tail in tails.values():
-                assert sum(map(len, tail.window._blocks)) <= WINDOW, "too much in memory"
+        for tail in self.tails():
+            assert sum(map(len, tail.window._blocks)) <= WINDOW, "too much in memory"
 
     def behind(self, follower: Follower) -> int:
         return len(self.client.spools[follower.key].data) - follower.start - len(follower.got)
@@ -218,6 +261,7 @@ class World:
         self.come_back(0)
         self.settle(lambda follower: not self.behind(follower))
         self.end(0)
+        self.report(1)
         self.settle(lambda follower: follower.ended)
         self.check()
         for follower in self.followers:
@@ -228,6 +272,10 @@ class World:
                 for reason in follower.failures
             )
             assert follower.ended or (follower.failures and told), follower
+            assert self.status is not None
+            whole = not self.status.output_error and self.status.state is not JobState.LOST
+            whole = whole and self.client.spools[OUT].data == self.written[OUT]
+            assert not (whole and follower.cut), f"all is there, and yet: {follower.cut}"
             follower.reader.close()
         assert not self.client.running(), "a stream for nobody"
         assert not self.outputs._tails
@@ -241,7 +289,10 @@ class PropertyTests(SynchronousTestCase):
         st.lists(st.tuples(st.sampled_from(World.EVENTS), st.integers(0, 499)), min_size=50, max_size=150),
     )
     def test_assembled_is_the_spool(self, seed: int, events: list[tuple[str, int]]) -> None:
-        """Each follower gets its stream from its offset on, in order and whole, in bounded memory, by one stream."""
+        """Each follower gets its stream from its offset on, in order and whole, in bounded memory, by one stream.
+
+        What it is told to be the end is the end of all that the job wrote, or is ``cut``.
+        """
         world = World(seed)
         for event, n in events:
             getattr(world, event)(n)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.model import Job, JobSpec, JobState, Worker, WorkerState
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Worker, WorkerState
 
 
 def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:
-    """Online, with four slots, of a machine that sends heartbeats."""
+    """Online, with four slots, of a machine that sends heartbeats, and of this version."""
     facts: dict[str, Any] = {
         "name": worker_id,
         "address": f"127.0.0.1:{30000 + sum(map(ord, worker_id))}",
@@ -16,6 +16,7 @@ def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:
         "slots": 4,
         "state": WorkerState.ONLINE,
         "boot_id": "boot",
+        "features": frozenset(FEATURES),
     }
     return Worker(id=worker_id, **(facts | changes))
 
