@@ -190,7 +190,7 @@ class _Routes:
                 return self._events(job, output.readers(job), headers, started=True)
             if follow:
                 (reader,) = output.readers(job).values()
-                return self._follow(reader, headers, 201, at_once=job.state is JobState.QUEUED, members=named)
+                return self._follow(job, reader, headers, 201, at_once=job.state is JobState.QUEUED, members=named)
         except SchedulerError:
             problem = problem_of(Failure())
             members = {**problem.members, **named}
@@ -281,7 +281,7 @@ class _Routes:
                 offset, _ = await offset_of_tail(self._scheduler, job.id, stream, tail)
             if request.method == b"HEAD":
                 return Answer(headers=_RAW)
-            return self._follow(self._scheduler.open_output(job.id, stream, offset or 0), {}, 200)
+            return self._follow(job, self._scheduler.open_output(job.id, stream, offset or 0), {}, 200)
         return await self._snapshot(request, job, stream, offset or 0, tail)
 
     async def _snapshot(self, request: Request, job: Job, stream: Stream, offset: int, tail: int | None) -> Reply:
@@ -304,10 +304,11 @@ class _Routes:
         if request.method == b"HEAD":
             return Answer(status=status, headers=headers)
         reader = SpanReader(self._scheduler, job.id, stream, first, end)
-        return RawStream(self._clock, self._under_way, reader, headers, status)
+        return RawStream(self._clock, self._under_way, job.id, reader, headers, status)
 
     def _follow(
         self,
+        job: Job,
         reader: IOutputReader,
         headers: dict[str, str],
         status: int,
@@ -315,7 +316,7 @@ class _Routes:
         members: dict[str, str] | None = None,
     ) -> Reply:
         headers = {**_RAW, **headers, "X-Output-Offset": str(reader.offset), "X-Accel-Buffering": "no"}
-        return RawStream(self._clock, self._under_way, reader, headers, status, at_once, members)
+        return RawStream(self._clock, self._under_way, job.id, reader, headers, status, at_once, members)
 
     async def _resumed_events(self, request: Request, job: Job, query: Query, tail: int | None) -> Reply:
         if query.given("stream"):

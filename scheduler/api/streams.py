@@ -8,7 +8,9 @@ socket buffers, and slows nobody else down. It is never a Klein Deferred: one
 that failed after the first byte would end the body as if it were complete.
 
 The end of the body has a meaning. It ends properly only when the job has ended
-and every byte was sent; whatever else happens, the connection is cut. Until the
+and every byte that it wrote was sent; whatever else happens, the connection is
+cut. So it is where output was cut, after all that there is of it: resumed there,
+it is refused with the reason. Events have an end that tells of that. Until the
 first chunk came, or for ``HOLD`` seconds, the headers are held back too, so that
 a stream that can't be had at all is answered with a problem document.
 
@@ -36,7 +38,7 @@ from scheduler import wire
 from scheduler.api import events
 from scheduler.api.answers import problem_answer, send
 from scheduler.api.errors import problem_of
-from scheduler.errors import ShuttingDown, Unavailable
+from scheduler.errors import OutputCut, ShuttingDown, Unavailable
 from scheduler.fields import Object
 from scheduler.interfaces import IOutputReader, IScheduler
 from scheduler.model import Chunk, Job, Stream
@@ -292,12 +294,13 @@ class StreamResource(Resource):
 
 
 class RawStream(StreamResource):
-    """The bytes of one reader, as they are."""
+    """The bytes of one reader of a job's output, as they are."""
 
     def __init__(
         self,
         clock: IReactorTime,
         under_way: UnderWay,
+        job_id: str,
         reader: IOutputReader,
         headers: Mapping[str, str],
         status: int = 200,
@@ -306,6 +309,7 @@ class RawStream(StreamResource):
     ) -> None:
         """``at_once``: the headers do not wait for the first byte."""
         super().__init__(clock, under_way, headers, status, members)
+        self._job_id = job_id
         self._at_once = at_once
         self._taps = [_Tap(reader, self._wanted, self._deliver, self._cut)]
 
@@ -317,10 +321,12 @@ class RawStream(StreamResource):
         self._cut(Failure(ShuttingDown()))
 
     def _deliver(self, chunk: Chunk) -> None:
-        self._begin()
         if chunk.data:
+            self._begin()
             self._write(chunk.data)
-        if chunk.end:
+        if chunk.end and chunk.cut:
+            self._cut(Failure(OutputCut(self._job_id, chunk.cut)))
+        elif chunk.end:
             self._finish()
 
 

@@ -25,20 +25,36 @@ def pause(seconds: float) -> Deferred[None]:
 class Download(Protocol):
     """Collects a body; ``limit`` cuts the connection once so many bytes are there, ``nap`` slows reading down."""
 
-    def __init__(self, limit: int | None = None, nap: float = 0.0) -> None:
+    def __init__(self, limit: int | None = None, nap: float = 0.0, job_id: str = "") -> None:
+        """``job_id`` is of the job that the request started, if it did."""
+        self.job_id = job_id
         self.body = bytearray()
         self.ended: Deferred[bool] = Deferred()
+        self._wanted: tuple[int, Deferred[None]] | None = None
         self._limit = limit
         self._nap = nap
 
     def dataReceived(self, data: bytes) -> None:
         self.body += data
+        self._look()
         if self._limit is not None and len(self.body) >= self._limit:
             self._limit = None
             self.transport.abortConnection()
         elif self._nap:
             self.transport.pauseProducing()
             reactor.callLater(self._nap, self._go_on)
+
+    def has(self, size: int) -> Deferred[None]:
+        """Fires once so many bytes are there."""
+        self._wanted = size, Deferred()
+        reached = self._wanted[1]
+        self._look()
+        return reached
+
+    def _look(self) -> None:
+        if self._wanted is not None and len(self.body) >= self._wanted[0]:
+            wanted, self._wanted = self._wanted, None
+            wanted[1].callback(None)
 
     def hurry(self) -> None:
         """Nap no more."""
@@ -117,11 +133,23 @@ class Api:
             ),
         )
 
-    async def open(self, path: str, limit: int | None = None, nap: float = 0.0) -> Download:
-        """A body as it comes."""
-        answer = await treq.get(self.url(path), agent=self._agent, unbuffered=True)
-        assert answer.code == 200, await answer.content()
-        download = Download(limit, nap)
+    async def open(
+        self,
+        path: str,
+        limit: int | None = None,
+        nap: float = 0.0,
+        job: dict[str, Any] | None = None,
+        events: bool = False,
+    ) -> Download:
+        """A body as it comes, as ``events`` perhaps; with ``job``, of the answer to its submission."""
+        data = None if job is None else json.dumps({"worker": "w1", **job}).encode()
+        method = "GET" if job is None else "POST"
+        headers = {"Accept": "text/event-stream"} if events else {}
+        answer = await treq.request(
+            method, self.url(path), data=data, headers=headers, agent=self._agent, unbuffered=True
+        )
+        assert answer.code in (200, 201), await answer.content()
+        download = Download(limit, nap, "".join(answer.headers.getRawHeaders("X-Job-Id", [])))
         answer.original.deliverBody(download)
         return download
 

@@ -74,6 +74,8 @@ class Daemon:
         self.file = folder / f"{program}.toml"
         self.file.write_text(f'state_dir = "state"\n{config}')
         self.log = folder / "log"
+        #: A command that ends by executing its arguments: how it is started, in a namespace of its own, say.
+        self.inside: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._ports: list[socket.socket] = []
 
@@ -81,7 +83,7 @@ class Daemon:
         """``twistd -n``, or daemonized; returns when it listens."""
         (self.state / "endpoints.json").unlink(missing_ok=True)  # what a killed one left would seem to listen
         mode = ["-n"] if foreground else ["-l", str(self.log)]
-        command = [str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file)]
+        command = [*self.inside, str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file)]
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
         if foreground:

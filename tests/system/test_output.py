@@ -104,19 +104,6 @@ async def test_pruned(daemons: Callable[..., Daemon]) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_output_limit(cluster: Cluster) -> None:
-    """A job that writes more than it may is ended, and what it may have written is there."""
-    scheduler, _ = cluster
-    api = Api(scheduler)
-    await api.online()
-    job = await api.submit(command="yes", output_limit="1MB")
-    ended = await api.ended(job)
-    assert (ended["state"], ended["reason"]) == ("failed", "output limit of 1000000 bytes reached")
-    assert (ended["output_limit"], ended["stdout_bytes"]) == (1_000_000, 1_000_000)
-    assert await api.follow(job) == b"y\n" * 500_000
-
-
-@pytest_twisted.ensureDeferred
 async def test_ranges(cluster: Cluster) -> None:
     """A part of an ended job's output is had by Range, offset or tail."""
     scheduler, _ = cluster

@@ -25,8 +25,8 @@ ANSWERS = (
     r'"success": *true',
     r"load average",
     r"(?s)event: stdout.*hi.*event: end.*\"exit_code\": *3",
+    r'(?s)"state": *"stopped".*"exit_code": *(null|[0-9]+)',
     r'"jobs": *\[',
-    r'"state": *"stopped"',
     r'"jobs": *\[',
 )
 

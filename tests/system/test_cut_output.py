@@ -1,0 +1,122 @@
+"""Output of which something is missing: a body that is followed never ends as if it were all there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from tests.system.api import Api
+from tests.system.conftest import SCHEDULER, Daemon, children, worker_config
+from tests.system.test_survival import zygote_of
+
+Cluster = tuple[Daemon, Daemon]
+
+#: In mount namespaces of their own, so that nothing is left of what they mount.
+UNSHARE = ("unshare", "--map-root-user", "--mount")
+
+
+def small_disk(folder: Path, size: str) -> tuple[str, ...]:
+    """How to execute a program for which, alone, ``folder`` is a disk of that size; skips where that can't be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = (*UNSHARE, "sh", "-c", f'mount -t tmpfs -o size={size} none "$0" && exec "$@"', str(folder))
+    try:
+        tried = subprocess.run([*inside, "true"], capture_output=True, check=False, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare")
+    if tried.returncode:
+        pytest.skip(f"no tmpfs can be mounted in a namespace: {tried.stderr.strip()}")
+    return inside
+
+
+async def events(api: Api, job: str, last: str) -> list[tuple[str, Any]]:
+    """Name and data of the events after ``last``."""
+    download = await api.open(f"/v1/jobs/{job}/output?offset={last}", events=True)
+    assert await download.ended
+    blocks = download.body.decode().split("\n\n")
+    fields = [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]
+    return [(each["event"], json.loads(each["data"])) for each in fields if "data" in each]
+
+
+async def check_cut(api: Api, job: str, reached: int, why: str) -> None:
+    """Everything that can be asked for at the offset where a follower of a job's stdout was cut."""
+    output = f"/v1/jobs/{job}/output"
+    ended = await api.job(job)
+    assert ended["stdout_bytes"] == reached
+    for query in (f"?follow=1&offset={reached}", "?follow=1&tail=0"):
+        status, problem = await api.call("GET", f"{output}{query}")
+        assert (status, problem["status"]) == (410, 410)
+        assert problem["error"] == f"the output of job {job!r} was cut: {why}"
+    later = await api.open(f"{output}?follow=1&offset={reached - 5}")
+    assert not await later.ended
+    assert len(later.body) == 5
+    for query, size in (("", reached), (f"?offset={reached}", 0)):
+        snapshot = await api.open(f"{output}{query}")
+        assert await snapshot.ended
+        assert len(snapshot.body) == size
+    assert (await api.call("GET", f"{output}?offset={reached + 1}"))[0] == 416
+    assert (await api.call("GET", output, Range=f"bytes={reached}-"))[0] == 416
+    ((name, told),) = await events(api, job, f"{reached},{ended['stderr_bytes']}")
+    assert (name, told) == ("end", ended)
+
+
+@pytest_twisted.ensureDeferred
+async def test_full_disk(daemons: Callable[..., Daemon]) -> None:
+    """A full disk cuts the output of a job that succeeds all the same, and the bodies of those who follow it."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "0%"'))
+    worker.inside = small_disk(worker.state / "jobs", "12m")
+    worker.start()
+    api = Api(scheduler)
+    await api.online()
+    command = "trap '' PIPE; head -c 30000000 /dev/zero 2>/dev/null; exit 0"
+    download = await api.open("/v1/jobs?follow=1", job={"command": "sh", "args": ["-c", command]})
+    assert not await download.ended
+    ended = await api.ended(download.job_id)
+    why = "stdout: No space left on device"
+    assert (ended["state"], ended["exit_code"], ended["output_error"]) == ("succeeded", 0, why)
+    assert 10_000_000 < len(download.body) < 30_000_000
+    await check_cut(api, download.job_id, len(download.body), why)
+
+
+@pytest_twisted.ensureDeferred
+async def test_output_limit(cluster: Cluster) -> None:
+    """A job that writes more than it may is ended; what it may have written is there, and said not to be all."""
+    scheduler, _ = cluster
+    api = Api(scheduler)
+    await api.online()
+    download = await api.open("/v1/jobs?follow=1", job={"command": "yes", "output_limit": "1MB"})
+    assert not await download.ended
+    assert download.body == b"y\n" * 500_000
+    ended = await api.ended(download.job_id)
+    why = "output limit of 1000000 bytes reached"
+    assert (ended["state"], ended["reason"], ended["output_error"]) == ("failed", why, why)
+    assert (ended["output_limit"], ended["stdout_bytes"]) == (1_000_000, 1_000_000)
+    await check_cut(api, download.job_id, 1_000_000, why)
+
+
+@pytest_twisted.ensureDeferred
+async def test_killed_shim(cluster: Cluster) -> None:
+    """What was in the pipes of a job went with its shim, so the rest of its output is not said to be all."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    await api.online()
+    download = await api.open("/v1/jobs?follow=1", job={"command": "sh", "args": ["-c", "echo up; exec sleep 600"]})
+    await download.has(3)
+    (shim,) = (pid for pid in children(zygote_of(worker)) if list(children(pid)))
+    os.kill(shim, signal.SIGKILL)
+    assert not await download.ended
+    assert download.body == b"up\n"
+    ended = await api.ended(download.job_id)
+    assert ended["state"] == "lost"
+    why = f"the job is lost ({ended['reason']}), and what it wrote last may be missing"
+    status, problem = await api.call("GET", f"/v1/jobs/{download.job_id}/output?follow=1&offset=3")
+    assert (status, problem["error"]) == (410, f"the output of job {download.job_id!r} was cut: {why}")

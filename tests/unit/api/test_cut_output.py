@@ -1,0 +1,132 @@
+"""Output of which something was not kept, as on a full disk: a followed body never ends as if it were all."""
+
+from __future__ import annotations
+
+from scheduler.api import streams
+from scheduler.model import Stream, WorkerState
+from tests.unit.api.test_streams import EVENTS, StreamTestCase, parse
+
+FULL = "stdout: No space left on device"
+SAID = "the output of job 'job-1' was cut: stdout: No space left on device"
+
+
+class CutOutputTests(StreamTestCase):
+    def cut_job(self, output: bytes = b"hello") -> str:
+        """The id of a job that has ended, and of whose output only that was kept."""
+        job = self.scheduler.add_job(output)
+        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        return job.id
+
+    def assert_gone(self, target: str, method: str = "GET", **headers: str) -> None:
+        response = self.server.ask(method, target, **headers).response()
+        self.assertEqual((response.status, response.json()["error"]), (410, SAID))
+        self.assertEqual(response.headers["content-type"], "application/problem+json")
+
+    def test_followed_to_its_end(self) -> None:
+        """Who follows it gets all that there is, and then a connection that breaks."""
+        job = self.scheduler.add_job(b"hel")
+        client = self.follow(job.id)
+        self.scheduler.write(job.id, b"lo")
+        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        self.assertEqual((client.response().body, client.response().complete), (b"hello", False))
+        self.assertFalse(client.socket.connected)
+        self.assert_nothing_left()
+
+    def test_followed_later(self) -> None:
+        """So does one who comes later, from any offset before the end, where the last bytes come with the end."""
+        job_id = self.cut_job()
+        for offset in range(5):
+            response = self.follow(job_id, f"&offset={offset}").response()
+            self.assertEqual((response.status, response.body, response.complete), (200, b"hello"[offset:], False))
+        self.assert_nothing_left()
+
+    def test_followed_from_its_end(self) -> None:
+        """The next request, at the end that was reached, is told why there is no more; so for either stream."""
+        job_id = self.cut_job()
+        self.assert_gone(f"/v1/jobs/{job_id}/output?follow=1&offset=5")
+        self.assert_gone(f"/v1/jobs/{job_id}/output?follow=1&tail=0")
+        self.assert_gone(f"/v1/jobs/{job_id}/output?follow=1&stream=stderr")
+        self.assertEqual(self.follow(job_id, "&offset=6").response().status, 416)
+        self.assert_nothing_left()
+
+    def test_nothing_kept(self) -> None:
+        """Where not one byte was kept, that is the first answer."""
+        self.assert_gone(f"/v1/jobs/{self.cut_job(b'')}/output?follow=1")
+        self.assert_nothing_left()
+
+    def test_late_reason(self) -> None:
+        """Headers that were sent can't be taken back: the body breaks without a byte."""
+        job = self.scheduler.add_job()
+        client = self.follow(job.id)
+        self.clock.advance(streams.HOLD)
+        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        response = client.response()
+        self.assertEqual((response.status, response.body, response.complete), (200, b"", False))
+        self.assert_nothing_left()
+
+    def test_slow_client(self) -> None:
+        """A client that reads slowly gets all that there is, too."""
+        self.scheduler.piece = 1000
+        job_id = self.cut_job(b"x" * 10_000)
+        client = self.server.connect()
+        client.socket.room = 500
+        client.ask("GET", f"/v1/jobs/{job_id}/output?follow=1")
+        for _ in range(12):
+            client.socket.take()
+        self.assertEqual((client.response().body, client.response().complete), (b"x" * 10_000, False))
+        self.assert_nothing_left()
+
+    def test_submitted(self) -> None:
+        """The body that answers a POST is cut as well; where nothing was kept, the answer is why, and names the job."""
+        body = b'{"worker": "w1", "command": "echo"}'
+        client = self.server.ask("POST", "/v1/jobs?follow=1", body)
+        self.scheduler.write("job-1", b"hello")
+        self.scheduler.finish("job-1", exit_code=0, output_error=FULL)
+        self.assertEqual((client.response().status, client.response().body), (201, b"hello"))
+        self.assertFalse(client.response().complete)
+        client = self.server.ask("POST", "/v1/jobs?follow=1", body)
+        self.scheduler.finish("job-2", exit_code=0, output_error=FULL)
+        response = client.response()
+        self.assertEqual((response.status, response.json()["job_id"]), (410, "job-2"))
+        self.assertEqual(response.headers["location"], "/v1/jobs/job-2")
+        self.assert_nothing_left()
+
+    def test_queued(self) -> None:
+        """So is that of one that waited for a worker, whose headers were sent at once."""
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
+        self.scheduler.workers_are(WorkerState.ONLINE)
+        self.scheduler.finish("job-1", exit_code=0, output_error=FULL)
+        self.assertEqual((client.response().status, client.response().complete), (201, False))
+        self.assert_nothing_left()
+
+    def test_what_is_there(self) -> None:
+        """Without ``follow`` nothing is promised of the rest: what is there is answered as ever."""
+        job_id = self.cut_job()
+        for query, headers, status, body in (
+            ("", {}, 200, b"hello"),
+            ("?offset=5", {}, 200, b""),
+            ("?tail=1", {}, 200, b"hello"),
+            ("", {"range": "bytes=1-2"}, 206, b"el"),
+        ):
+            response = self.server.ask("GET", f"/v1/jobs/{job_id}/output{query}", **headers).response()
+            self.assertEqual((response.status, response.body, response.complete), (status, body, True), query)
+        for query, headers in (("?offset=6", {}), ("", {"range": "bytes=5-"})):
+            response = self.server.ask("GET", f"/v1/jobs/{job_id}/output{query}", **headers).response()
+            self.assertEqual(response.status, 416)
+        self.assert_nothing_left()
+
+    def test_events(self) -> None:
+        """Events go on to the end, which says why; they may be resumed there."""
+        job = self.scheduler.add_job(b"hello")
+        client = self.server.ask("GET", f"/v1/jobs/{job.id}/output", **EVENTS)
+        self.scheduler.write(job.id, b"oh", Stream.STDERR)
+        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        found = parse(client.response().body)
+        self.assertEqual([name for name, _, _ in found], ["stdout", "stderr", "end"])
+        self.assertEqual((found[-1][1], found[-1][2]["output_error"]), ("5,2", FULL))
+        again = self.server.ask("GET", f"/v1/jobs/{job.id}/output", **EVENTS, last_event_id="5,2")
+        self.assertEqual([name for name, _, _ in parse(again.response().body)], ["end"])
+        for each in (client, again):
+            self.assertTrue(each.response().complete)
+        self.assert_nothing_left()
