@@ -20,10 +20,14 @@ from scheduler.worker.spool import Identity
 #: From linux/prctl.h.
 _PR_SET_CHILD_SUBREAPER = 36
 
+#: From linux/ptrace.h.
+_PTRACE_DETACH = 17
+
 #: What pidfd_open says of a process that is gone, is just being reaped, or whose id is a thread's now.
 _GONE = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class Process(NamedTuple):
@@ -78,12 +82,25 @@ def alive() -> Iterator[Process]:
 
 
 def reaped() -> Iterator[tuple[int, int]]:
-    """The children that have ended, each with its wait status; ``ChildProcessError`` where there is no child at all."""
+    """The children that have ended, each with its wait status; ``ChildProcessError`` where there is no child at all.
+
+    A child may have made this process its tracer (PTRACE_TRACEME). Its stops are reported here, too; it is let go.
+    """
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        yield pid, status
+        if os.WIFSTOPPED(status):
+            _detach(pid, os.WSTOPSIG(status))
+        else:
+            yield pid, status
+
+
+def _detach(pid: int, number: int) -> None:
+    """Trace a stopped child no longer, and have it continue with the signal that stopped it."""
+    # The kernel stops a tracee with SIGTRAP at exec. Nobody sent that signal, and it would kill the process.
+    passed_on = 0 if number == signal.SIGTRAP else number
+    _libc.ptrace(_PTRACE_DETACH, pid, None, passed_on)  # fails only where the process was killed meanwhile
 
 
 def descendants(roots: Collection[int], among: Collection[Process]) -> list[Process]:

@@ -110,6 +110,55 @@ class EndTests(RunningCase):
         self.assertLess(time.monotonic() - before, 20)
 
 
+class TracedTests(RunningCase):
+    """Processes that make their parent, the shim, their tracer: they stop at each signal until the tracer acts."""
+
+    async def traced(self, then: str) -> JobStatus:
+        ask = "import ctypes, os, signal, sys\nassert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0\n"
+        return await self.worker.run(sys.executable, "-c", ask + then, timeout=20.0)
+
+    async def test_signal_that_is_ignored(self) -> None:
+        """A stop at a signal is no end: the job runs on, and its exit code is its own."""
+        status = await self.traced("os.kill(os.getpid(), signal.SIGCHLD)\nos._exit(5)")
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "exit status 5"))
+
+    async def test_exec(self) -> None:
+        """The stop at exec is made up by the kernel, so no signal is passed on."""
+        status = await self.traced("os.execvp('sh', ['sh', '-c', 'echo ran; exit 6'])")
+        self.assertEqual((status.reason, self.worker.output(status.job_id)), ("exit status 6", b"ran\n"))
+
+    async def test_signal_that_ends_it(self) -> None:
+        """A signal that stopped it is passed on, and does what it does."""
+        status = await self.traced("os.kill(os.getpid(), signal.SIGUSR1)\nos._exit(5)")
+        self.assertEqual(status.reason, "signal: user defined signal 1")
+
+    async def test_again(self) -> None:
+        """It may ask again, as often as it likes."""
+        again = "for _ in range(20):\n os.kill(os.getpid(), signal.SIGCHLD)\n ctypes.CDLL(None).ptrace(0, 0, 0, 0)\n"
+        self.assertEqual((await self.traced(again + "os._exit(7)")).exit_code, 7)
+
+    async def test_orphan(self) -> None:
+        """A process whose parent ended has the shim as its parent, and can make it its tracer too."""
+        source = """
+import ctypes, os, signal, sys
+told, tell = os.pipe()
+if not os.fork():
+    middle = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == middle:
+        pass
+    ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGCHLD)
+    os.write(tell, b"x")
+    os._exit(0)
+os.close(tell)
+sys.exit(3 if os.read(told, 1) else 4)
+"""
+        status = await self.worker.run(sys.executable, "-c", source, timeout=20.0)
+        self.assertEqual(status.reason, "exit status 3")
+
+
 class StartTests(RunningCase):
     """What a job is given, and what it is told when it can't be started."""
 
