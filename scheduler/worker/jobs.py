@@ -365,15 +365,21 @@ class JobRunner:
     def _stop(self, job: _Job, wait: bool) -> JobStatus | Deferred[JobStatus]:
         if job.status.state.final:
             return job.status
-        marked = self._pool.run(self._spools.spool(job.id).ask_stop)
-        marked.addErrback(self._complaint("the stop of job {job_id} is not written down", job_id=job.id))
-        signalled = marked.addCallback(lambda _: self._signal_stop(job))
-        return _wait_in(job.for_end) if wait else signalled
+        marked = self._pool.run(self._spools.spool(job.id).ask_stop).addBoth(self._stop_marked, job)
+        if not wait:
+            return marked
+        ended = _wait_in(job.for_end)
+        marked.addErrback(lambda failure: _fail_one(job.for_end, ended, failure))
+        return ended
 
-    def _signal_stop(self, job: _Job) -> JobStatus:
+    def _stop_marked(self, result: Failure | None, job: _Job) -> JobStatus:
+        """Have the shim look for the mark. One of an earlier version takes the signal itself for the stop."""
         job.stop_asked = True
         if job.shim is not None:
             job.shim.signal(signal.SIGTERM)
+        if result is not None and not job.status.state.final:
+            self._log.failure("the stop of job {job_id} is not written down", result, job_id=job.id)
+            raise Unavailable(f"the stop of job {job.id!r} can't be written down: {result.getErrorMessage()}")
         return job.status
 
     def _end(self, job: _Job, status: JobStatus) -> None:
@@ -406,6 +412,13 @@ def _wait_in(waiting: list[Deferred[JobStatus]]) -> Deferred[JobStatus]:
     deferred: Deferred[JobStatus] = Deferred(waiting.remove)
     waiting.append(deferred)
     return deferred
+
+
+def _fail_one(waiting: list[Deferred[JobStatus]], deferred: Deferred[JobStatus], failure: Failure) -> None:
+    """Answer one that waits, if it still does."""
+    if deferred in waiting:
+        waiting.remove(deferred)
+        deferred.errback(failure)
 
 
 def _settle(waiting: list[Deferred[JobStatus]], result: JobStatus | Failure) -> None:

@@ -9,9 +9,10 @@ spool shows what became of the start.
 
 The shim is a subreaper. What the job leaves behind, however often it forked and
 whatever sessions it made, becomes a child of the shim, so "no child is left" is
-all that has to be known to say that the tree is empty. TERM to the shim asks for
-the stop of the job; the mark ``stop`` in the spool says so to a shim that is not
-there yet. From the end of the main process, a stop, the timeout or too much output
+all that has to be known to say that the tree is empty. The mark ``stop`` in the
+spool asks for the stop of the job. TERM to the shim means no more than that the
+mark may be there: the job can send it, too. Every other signal that can be ignored
+is ignored. From the end of the main process, a stop, the timeout or too much output
 on, there is one course: TERM to everybody, the grace, KILL to everybody again and again until
 nobody is left; then the pipes are emptied and the exit record is written.
 """
@@ -50,6 +51,10 @@ _JOB_UMASK = 0o022
 #: Ignored by Python, by a daemon or by whoever started the worker; the job gets them as they are by default.
 _DEFAULTED = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
+#: What a shim acts on. The job may send its parent any other signal, and it is ignored.
+_HEARD = (signal.SIGCHLD, signal.SIGTERM)
+_IGNORED = [number for number in _DEFAULTED if number not in _HEARD]
+
 
 def main(line: socket.socket) -> NoReturn:
     """Be the shim of the job that is asked for on ``line``, in a process just forked, and end."""
@@ -58,7 +63,7 @@ def main(line: socket.socket) -> NoReturn:
         os.setsid()
         proctree.become_subreaper()
         signals = _watch_signals()
-        asked = _wait(line, signals)
+        asked = request.receive(line)
         line.close()
         if asked is not None:
             folder, start = asked
@@ -68,19 +73,6 @@ def main(line: socket.socket) -> NoReturn:
         traceback.print_exc()  # into the log of the zygote
     finally:
         os._exit(status)
-
-
-def _wait(line: socket.socket, signals: int) -> tuple[str, socket.socket] | None:
-    """The job to see through; ``None`` when there will be none, or this process is told to end."""
-    waiting = select.poll()
-    waiting.register(line, select.POLLIN)
-    waiting.register(signals, select.POLLIN)
-    while True:
-        found = dict(waiting.poll())
-        if signals in found and signal.SIGTERM in os.read(signals, 4096):
-            return None
-        if line.fileno() in found:
-            return request.receive(line)
 
 
 def _run(spool: Spool, start: socket.socket, signals: int) -> None:
@@ -105,14 +97,14 @@ def _run(spool: Spool, start: socket.socket, signals: int) -> None:
 
 
 def _watch_signals() -> int:
-    """A descriptor that gets one byte, its number, for each signal that matters here."""
+    """A descriptor that gets a byte for each SIGCHLD and SIGTERM."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    for number in _HEARD:
         signal.signal(number, lambda *_: None)
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     return reading
 
@@ -216,7 +208,8 @@ class _Job:
         wait = None if due is None else max(0, int(min(due - time.monotonic(), _LONGEST_WAIT) * 1000) + 1)
         for fd, _ in self._poll.poll(wait):
             if fd == self._signals:
-                self._stop_asked = self._stop_asked or signal.SIGTERM in os.read(fd, 4096)
+                os.read(fd, 4096)
+                self._stop_asked = self._stop_asked or self._spool.stop_asked()
                 continue
             pump = next(pump for pump in self._pumps.values() if pump.source == fd)
             pump.move()

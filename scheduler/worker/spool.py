@@ -8,6 +8,7 @@
     stdout stderr its output, every byte in order
     lock          flock of the shim, and who that is: "<pid> <start time>"; before, room for that
     start.json    that the job was started, when, and as which process
+    stop.tmp      the mark ``stop``, made with the folder, so that it can be set on a full disk
     stop          exists: somebody asked for the stop
     exit.tmp      room for the exit record, taken with the folder
     exit.json     the exit record: the job has ended, and nothing here changes any more
@@ -150,6 +151,8 @@ class Spool:
         self._write(self._path("exit.tmp"), short)
         failpoints.hit(failpoint)
         os.rename(self._path("exit.tmp"), self.exit)
+        with contextlib.suppress(FileNotFoundError):  # nobody has to stop it any more
+            os.unlink(self._path("stop.tmp"))
         sync_folder(self.folder)
 
     def reserve(self) -> None:
@@ -163,8 +166,16 @@ class Spool:
     # marks
 
     def ask_stop(self) -> None:
-        write_file(self._path("stop"), b"")
+        """Set the mark ``stop``, durably."""
+        try:
+            os.rename(self._path("stop.tmp"), self._path("stop"))
+        except FileNotFoundError:  # it is set already, or the spool is of an earlier version
+            write_file(self._path("stop"), b"")
         sync_folder(self.folder)
+
+    def prepare_stop(self) -> None:
+        """Make what ``ask_stop`` then only has to rename, which takes neither a block nor an inode."""
+        os.close(os.open(self._path("stop.tmp"), os.O_WRONLY | os.O_CREAT, 0o600))
 
     def stop_asked(self) -> bool:
         return os.path.exists(self._path("stop"))
@@ -236,6 +247,7 @@ def create(
     if script is not None:
         write_file(making.script, script, 0o700)
     if exit_record is None:
+        making.prepare_stop()
         making.reserve()
     else:
         making.write_exit(exit_record)

@@ -1,6 +1,7 @@
 """The shim with real processes: how jobs start, how they end, what they leave, and what becomes of their output."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import signal
@@ -16,6 +17,7 @@ from scheduler.errors import NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, JobStatus, Stream
 from scheduler.worker import proctree, spools
 from scheduler.worker.commands import base_environment
+from scheduler.worker.spool import Spool
 from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
 #: Python that goes on when it is told to, by ``Running.tell``.
@@ -108,6 +110,45 @@ class EndTests(RunningCase):
         status = await self.worker.run("sh", "-c", "sleep 600 & exit 0", stop_grace=50.0)
         self.assertEqual((status.state, status.tree), (JobState.SUCCEEDED, "terminated"))
         self.assertLess(time.monotonic() - before, 20)
+
+
+class SignalledShimTests(RunningCase):
+    """A job may send any signal to its parent, the shim. Only the mark in the spool asks for a stop."""
+
+    async def test_every_signal(self) -> None:
+        """No signal that can be ignored ends the shim, or counts as a stop."""
+        source = """
+import os, signal
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    os.kill(os.getppid(), number)
+os._exit(3)
+"""
+        status = await self.worker.run(sys.executable, "-c", source)
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "exit status 3"))
+
+    async def test_stopped_all_the_same(self) -> None:
+        """A job that sent TERM to its shim is still stopped when that is asked for."""
+        job = await self.worker.start("sh", "-c", "kill $PPID; kill -USR1 $PPID; echo up; exec sleep 600")
+        await self.worker.lines(job, 1)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, status.reason), (JobState.STOPPED, "signal: terminated"))
+
+    async def test_not_marked(self) -> None:
+        """Where the mark can't be set the stop is refused, and the job runs on."""
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        full = OSError(errno.ENOSPC, "No space left on device")
+
+        def ask_stop(_: Spool) -> None:
+            raise full
+
+        marks = self.patch(Spool, "ask_stop", ask_stop)
+        for wait in (True, False):
+            refused = await self.assertFailure(self.worker.runner.stop(job, wait), Unavailable)
+            self.assertIn("No space left on device", str(refused))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+        marks.restore()
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).reason, "exit status 3")
 
 
 class TracedTests(RunningCase):
@@ -392,6 +433,17 @@ class LimitTests(RunningCase):
         self.check(self.worker.runner.query(job), 3000)
 
 
+def fill(folder: str) -> None:
+    """Take every block and every inode of its file system, at most 10,000 of those."""
+    with contextlib.suppress(OSError), open(os.path.join(folder, ".blocks"), "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with contextlib.suppress(OSError):
+        for number in range(10_000):
+            os.mkfifo(os.path.join(folder, f".inode-{number}"))
+        raise AssertionError("there is still an inode")
+
+
 class FullDiskTests(RunningCase):
     """A disk with no room left."""
 
@@ -400,7 +452,10 @@ class FullDiskTests(RunningCase):
         await self.worker.drop()
         disk = self.worker.jobs_dir
         mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True, check=False, text=True
+            ["mount", "-t", "tmpfs", "-o", "size=200k,nr_inodes=100", "none", disk],
+            capture_output=True,
+            check=False,
+            text=True,
         )
         if mounted.returncode:
             raise SkipTest(f"a small tmpfs can't be mounted here: {mounted.stderr.strip()}")
@@ -424,6 +479,14 @@ class FullDiskTests(RunningCase):
         """A job that does not mind ends as it likes."""
         status = await self.full("trap '' PIPE; yes 2>/dev/null; exit 6")
         self.assertEqual((status.state, status.exit_code), (JobState.FAILED, 6))
+
+    async def test_stop(self) -> None:
+        """A stop needs no room: neither a block nor an inode."""
+        job = await self.worker.start("sh", "-c", "echo up; exec sleep 600")
+        await self.worker.lines(job, 1)
+        fill(self.worker.jobs_dir)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, status.reason), (JobState.STOPPED, "signal: terminated"))
 
     async def test_too_little_room(self) -> None:
         """With less free than there must be nothing is started, nor left of it; what is kept makes room first."""
@@ -548,13 +611,15 @@ class DyingTests(RunningCase):
             await later(0.01)
 
     async def test_ready_shim(self) -> None:
-        """The shim that waits for a job may be killed, or told to end; without its zygote it ends."""
+        """The shim that waits for a job may be killed, and is not ended by TERM; without its zygote it ends."""
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
-        for number in (signal.SIGKILL, signal.SIGTERM):
-            ready = await self.ready()
-            os.kill(ready, number)
-            await gone(ready)
-            self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        ready = await self.ready()
+        os.kill(ready, signal.SIGKILL)
+        await gone(ready)
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        ready = await self.ready()
+        os.kill(ready, signal.SIGTERM)
+        self.assertEqual(self.worker.shim((await self.worker.run("true")).job_id).pid, ready)
         ready = await self.ready()
         os.kill(self.worker.launcher.pid, signal.SIGKILL)
         await gone(ready)

@@ -57,6 +57,39 @@ class BeginTests(SynchronousTestCase):
             self.assertEqual(file.read(), b"42 1000\n")
 
 
+class StopTests(SynchronousTestCase):
+    """The mark that asks for the stop."""
+
+    def setUp(self) -> None:
+        folder = self.mktemp()
+        create(folder, f"{folder}.new", {}, None, None)
+        self.spool = Spool(folder)
+
+    def test_set(self) -> None:
+        """It is not set at first, and may be set twice."""
+        self.assertFalse(self.spool.stop_asked())
+        for _ in range(2):
+            self.spool.ask_stop()
+            self.assertTrue(self.spool.stop_asked())
+
+    def test_without_a_new_file(self) -> None:
+        """It is a file made with the spool, under another name: a full disk has room for that."""
+        before = {entry.inode() for entry in os.scandir(self.spool.folder)}
+        self.spool.ask_stop()
+        self.assertEqual({entry.inode() for entry in os.scandir(self.spool.folder)}, before)
+
+    def test_earlier_version(self) -> None:
+        """A spool of an earlier version has no such file."""
+        os.unlink(os.path.join(self.spool.folder, "stop.tmp"))
+        self.spool.ask_stop()
+        self.assertTrue(self.spool.stop_asked())
+
+    def test_ended(self) -> None:
+        """A job that has ended keeps no file for it."""
+        self.spool.write_exit(exit_record("succeeded", "", 1e9))
+        self.assertFalse([name for name in os.listdir(self.spool.folder) if name.startswith("stop")])
+
+
 class StartRecordTests(SynchronousTestCase):
     """That a job was started; nobody waits until it is on the disk."""
 
