@@ -11,6 +11,9 @@ from __future__ import annotations
 import fcntl
 import os
 
+#: Who writes to a pipe by the name /dev/stdout opens it anew, for which a process of another user needs permission.
+_PIPE_MODE = 0o622
+
 #: As much as one call moves at most, so that one stream can't starve the other.
 _AT_ONCE = 1 << 18
 
@@ -46,6 +49,7 @@ class Pump:
         self._file = os.open(path, os.O_WRONLY)
         #: ``write_end`` is for the job; close it here once the job has it. ``source`` is -1 once it is closed.
         self.source, self.write_end = os.pipe()
+        os.fchmod(self.write_end, _PIPE_MODE)
         self._moved = 0
         #: Why the file could take no more.
         self.error = ""

@@ -46,7 +46,8 @@ _BUSY_PAUSE = 0.02
 #: Seconds; poll takes no more than 24 days at once.
 _LONGEST_WAIT = 86400.0
 
-_JOB_UMASK = 0o022
+#: Of a job in a spool of an earlier version, which does not say.
+_DEFAULT_UMASK = 0o022
 
 #: Ignored by Python, by a daemon or by whoever started the worker; the job gets them as they are by default.
 _DEFAULTED = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -161,8 +162,9 @@ class _Job:
 
     def _spawn(self, actions: list[Any]) -> None:
         argv, env, cwd = self._record["argv"], self._record["env"], self._record["cwd"]
+        umask = self._record["spec"].get("umask")
         os.chdir(cwd)
-        os.umask(_JOB_UMASK)
+        os.umask(self._record.get("umask", _DEFAULT_UMASK) if umask is None else umask)
         try:
             for tries in range(_BUSY_TRIES + 1):
                 try:

@@ -4,7 +4,7 @@
 
     job.json      what to run
     stdin script  the job's, where it has them
-    work/         where it runs, unless it says otherwise
+    work/         where it runs, unless it says otherwise; usable by all users, as far as they get into the folder
     stdout stderr its output, every byte in order
     lock          flock of the shim, and who that is: "<pid> <start time>"; before, room for that
     start.json    that the job was started, when, and as which process
@@ -50,6 +50,10 @@ RECORD_ROOM = 16384
 
 #: Bytes taken for the name of the shim, so that on a full disk what has a spool can be begun.
 _SHIM_ROOM = 64
+
+#: Processes of the job that run as another user work here, too; nobody else gets into the folder around it. Like
+#: /tmp: one user's files are safe from the others.
+_WORK_MODE = 0o1777
 
 _LONGEST_REASON = 1000
 _MOST_LEFTOVER = 100
@@ -239,6 +243,7 @@ def create(
     making = Spool(making_in)
     os.mkdir(making.folder, 0o700)
     os.mkdir(making.work, 0o700)
+    os.chmod(making.work, _WORK_MODE)  # whatever the umask
     for empty in (making.output("stdout"), making.output("stderr")):
         os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     _take_room(making.lock, _SHIM_ROOM)

@@ -17,7 +17,7 @@ from scheduler.errors import NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, JobStatus, Stream
 from scheduler.worker import proctree, spools
 from scheduler.worker.commands import base_environment
-from scheduler.worker.spool import Spool
+from scheduler.worker.spool import Record, Spool
 from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
 #: Python that goes on when it is told to, by ``Running.tell``.
@@ -226,12 +226,25 @@ class StartTests(RunningCase):
         self.assertEqual((numbers, stdin), ("0 1 2 3", "/dev/null"))  # 3: the shell looking
 
     async def test_signals_and_umask(self) -> None:
-        """Signals have their default actions, none is blocked, and the umask is the usual one."""
+        """Signals have their default actions, none is blocked, and the umask is 022 where the spool has none."""
         job = await self.worker.start("sh", "-c", "grep -E '^Sig(Blk|Ign)' /proc/self/status; umask")
         await self.worker.ended(job)
         _, blocked, _, ignored, umask = self.worker.output(job).split()
         of_libc = 3 << 31  # 32 and 33, which it keeps for itself and posix_spawn leaves ignored
         self.assertEqual((int(blocked, 16), int(ignored, 16) & ~of_libc, umask), (0, 0, b"0022"))
+
+    async def test_umask(self) -> None:
+        """The umask is the worker's, unless the job has one of its own."""
+        create = spools.create
+
+        def create_with_umask(folder: str, making_in: str, record: Record, *others: object) -> None:
+            create(folder, making_in, record | {"umask": 0o027}, *others)
+
+        self.patch(spools, "create", create_with_umask)
+        for own, expected in ((None, b"0027\n"), (0o077, b"0077\n"), (0, b"0000\n")):
+            job = await self.worker.start("sh", "-c", "umask", umask=own)
+            await self.worker.ended(job)
+            self.assertEqual(self.worker.output(job), expected)
 
     async def test_session(self) -> None:
         """A job that signals its whole group reaches itself and not its shim."""
@@ -279,15 +292,51 @@ class StartTests(RunningCase):
         self.assertIn("Argument list too long", await self.refused("true", "x" * 200_000))
 
     async def test_private(self) -> None:
-        """The spool is for its owner alone, whatever the umask."""
+        """The spool is for its owner alone, whatever the umask, and with it the work folder, which is for all users."""
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         job = await self.worker.start(script=b"#!/bin/sh\ntrue\n", stdin=b"x")
         await self.worker.ended(job)
         folder = self.worker.spool(job).folder
         modes = {name: os.stat(os.path.join(folder, name)).st_mode & 0o777 for name in [".", *os.listdir(folder)]}
-        self.assertGreater(set(modes), {".", "work", "script", "stdin", "job.json", "exit.json", "lock", "stdout"})
+        self.assertEqual(modes.pop("work"), 0o777)
+        self.assertGreater(set(modes), {".", "script", "stdin", "job.json", "exit.json", "lock", "stdout"})
         self.assertEqual({name for name, mode in modes.items() if mode & 0o077}, set())
+
+
+class AnotherUserTests(RunningCase):
+    """A job that goes on as another user, as a root worker's may."""
+
+    #: The user nobody, in no group.
+    AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        tried = subprocess.run([*self.AS_NOBODY, "true"], capture_output=True, check=False, text=True)
+        if tried.returncode:
+            raise SkipTest(f"another user can't be had here: {tried.stderr.strip()}")
+
+    async def test_output_by_name(self) -> None:
+        """It can write to its output by the names /dev/stdout and /dev/stderr."""
+        job = await self.worker.start(*self.AS_NOBODY, "sh", "-c", "echo one > /dev/stdout; echo two >> /dev/stderr")
+        self.assertEqual((await self.worker.ended(job)).reason, "")
+        self.assertEqual(self.worker.output(job), b"one\n")
+        self.assertEqual(self.worker.output(job, Stream.STDERR), b"two\n")
+
+    async def test_output_is_write_only(self) -> None:
+        """It can't read by those names what was written to them."""
+        job = await self.worker.start(*self.AS_NOBODY, "sh", "-c", "cat < /dev/stdout")
+        self.assertEqual((await self.worker.ended(job)).state, JobState.FAILED)
+        self.assertIn(b"Permission denied", self.worker.output(job, Stream.STDERR))
+
+    async def test_work_folder(self) -> None:
+        """It can use the work folder, and only from inside: the spool around it is closed to it."""
+        job = await self.worker.start(
+            "sh", "-c", f'echo mine > roots; {" ".join(self.AS_NOBODY)} sh -c "$1"', "sh",
+            'mkdir a && echo x > a/b && mv a c && cat c/b && ! rm -f roots && ! ls "$PWD/.."',
+        )  # fmt: skip
+        status = await self.worker.ended(job)
+        self.assertEqual((status.reason, self.worker.output(job)), ("", b"x\n"))
 
 
 class OutputTests(RunningCase):
