@@ -7,7 +7,6 @@ then checked against the start time that was seen.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -26,6 +25,9 @@ _PTRACE_DETACH = 17
 #: What pidfd_open says of a process that is gone, is just being reaped, or whose id is a thread's now.
 _GONE = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
 
+#: From linux/sched.h, in the flags of a process.
+_PF_EXITING = 0x4
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -38,6 +40,8 @@ class Process(NamedTuple):
     session: int
     #: Ended, and only waits to be reaped.
     ended: bool
+    #: Is about to end, whatever happens to it.
+    exiting: bool = False
 
     @property
     def pid(self) -> int:
@@ -61,8 +65,10 @@ def process(pid: int) -> Process | None:
     # The name, in parentheses, may hold anything; behind the last one begin the fields from the third on.
     fields = line[line.rindex(b")") + 2 :].split()
     # A main thread that has ended looks like an ended process; the others may run on.
-    ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
-    return Process(Identity(pid, int(fields[19])), int(fields[1]), int(fields[3]), ended)
+    alone = int(fields[17]) <= 1
+    ended = fields[0] in (b"Z", b"X") and alone
+    exiting = bool(int(fields[6]) & _PF_EXITING) and alone
+    return Process(Identity(pid, int(fields[19])), int(fields[1]), int(fields[3]), ended, exiting)
 
 
 def itself() -> Identity:
@@ -161,13 +167,15 @@ def open_pidfd(identity: Identity) -> int | None:
     return None
 
 
-def send(identity: Identity, number: signal.Signals) -> None:
-    """Signal exactly that process, if it is there and may be signalled."""
+def send(identity: Identity, number: signal.Signals) -> bool:
+    """Signal exactly that process, if it is there and may be signalled; whether the signal was sent."""
     pidfd = open_pidfd(identity)
     if pidfd is None:
-        return
+        return False
     try:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(pidfd, number)
+        signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return False
     finally:
         os.close(pidfd)
+    return True

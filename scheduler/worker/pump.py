@@ -71,14 +71,19 @@ class Pump:
             self.close()
         return moved
 
-    def drain(self) -> None:
-        """Move the rest, which nobody of the job's tree adds to any more, and end."""
+    def move_all(self) -> None:
+        """Move what the pipe holds now."""
         if self.source >= 0:
-            # Somebody else may have been given the pipe and go on for ever: what it holds now is all that counts.
+            # Somebody may go on writing for ever, so this is no more than the pipe can hold.
             rest = fcntl.fcntl(self.source, fcntl.F_GETPIPE_SZ)
             while rest > 0 and (moved := self.move(rest)):
                 rest -= moved
-            self.close()
+
+    def drain(self) -> None:
+        """Move the rest, which nobody of the job's tree adds to any more, and end."""
+        # A process outside the tree may have been given the pipe: only what it holds now counts.
+        self.move_all()
+        self.close()
         if self._moved:  # to sync a file that is as it was takes the disk's time all the same
             try:
                 os.fdatasync(self._file)

@@ -35,7 +35,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -151,6 +151,7 @@ class Spool:
         short = record | {
             "reason": record["reason"][:_LONGEST_REASON],
             "leftover": list(record["leftover"])[:_MOST_LEFTOVER],
+            "leftover_started": list(record["leftover_started"])[:_MOST_LEFTOVER],
         }
         self._write(self._path("exit.tmp"), short)
         failpoints.hit(failpoint)
@@ -273,8 +274,13 @@ def exit_record(
     tree: str = "",
     leftover: tuple[int, ...] = (),
     output_error: str = "",
+    leftover_started: tuple[int, ...] = (),
+    background_ended: int = 0,
 ) -> Record:
-    """An exit record, its fields those of ``scheduler.model.JobStatus``."""
+    """An exit record, its fields those of ``scheduler.model.JobStatus``, and one more.
+
+    ``leftover_started`` are the start times of the processes ``leftover``, in clock ticks since the machine's start.
+    """
     return {
         "state": state,
         "reason": reason,
@@ -286,8 +292,17 @@ def exit_record(
         "stderr_bytes": sizes[1],
         "tree": tree,
         "leftover": leftover,
+        "leftover_started": leftover_started,
+        "background_ended": background_ended,
         "output_error": output_error,
     }
+
+
+def left_behind(pids: Sequence[int]) -> str:
+    """The reason of a job of which those processes could not be ended."""
+    count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
+    more = f", and {len(pids) - _MOST_LEFTOVER} more" if len(pids) > _MOST_LEFTOVER else ""
+    return f"{count} could not be ended: {', '.join(map(str, pids[:_MOST_LEFTOVER]))}{more}"
 
 
 def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:

@@ -50,7 +50,7 @@ class EndTests(RunningCase):
     async def test_long_timeout(self) -> None:
         """Years are as good a timeout, and as good a grace, as seconds."""
         years = 10 * 365 * 86400.0
-        status = await self.worker.run("sh", "-c", "sleep 600 & exit 3", timeout=years, stop_grace=years)
+        status = await self.worker.run("sh", "-c", "sleep 600 & exit 3", timeout=years, stop_grace=years, linger=0.0)
         self.assertEqual((status.state, status.exit_code), (JobState.FAILED, 3))
         self.assertEqual(status.tree, "terminated")
 
@@ -95,7 +95,7 @@ class EndTests(RunningCase):
 
     async def test_what_is_left_at_the_end(self) -> None:
         """Processes the job leaves are ended, though they hold its output; the exit code stays the job's."""
-        job = await self.worker.start(sys.executable, "-c", stubborn(main="sys.exit(7)"))
+        job = await self.worker.start(sys.executable, "-c", stubborn(main="sys.exit(7)"), linger=0.0)
         pids = [int(line) for line in await self.worker.lines(job, 2)]
         before = time.monotonic()
         status = await self.worker.ended(job)
@@ -103,11 +103,12 @@ class EndTests(RunningCase):
         self.assertTrue(all(map(is_gone, pids)), pids)
         self.assertEqual((status.state, status.exit_code, status.tree), (JobState.FAILED, 7, "killed"))
         self.assertEqual(status.stdout_bytes, len(self.worker.output(job)))
+        self.assertEqual((status.reason, status.background_ended), ("exit status 7", 2))
 
     async def test_what_is_left_and_obeys(self) -> None:
         """A background process that obeys TERM costs no grace."""
         before = time.monotonic()
-        status = await self.worker.run("sh", "-c", "sleep 600 & exit 0", stop_grace=50.0)
+        status = await self.worker.run("sh", "-c", "sleep 600 & exit 0", stop_grace=50.0, linger=0.0)
         self.assertEqual((status.state, status.tree), (JobState.SUCCEEDED, "terminated"))
         self.assertLess(time.monotonic() - before, 20)
 
@@ -528,6 +529,13 @@ class FullDiskTests(RunningCase):
         """A job that does not mind ends as it likes."""
         status = await self.full("trap '' PIPE; yes 2>/dev/null; exit 6")
         self.assertEqual((status.state, status.exit_code), (JobState.FAILED, 6))
+
+    async def test_success(self) -> None:
+        """A job that ends well all the same has succeeded, and says that its output was cut."""
+        subprocess.run(["mount", "-o", "remount,size=12m", self.worker.jobs_dir], check=True)
+        status = await self.full("trap '' PIPE; head -c 30000000 /dev/zero 2>/dev/null; exit 0")
+        self.assertEqual((status.state, status.reason), (JobState.SUCCEEDED, ""))
+        self.assertGreater(status.stdout_bytes, 11_000_000)
 
     async def test_stop(self) -> None:
         """A stop needs no room: neither a block nor an inode."""

@@ -48,6 +48,18 @@ class DrainTests(SynchronousTestCase):
         with self.assertRaises(BrokenPipeError):
             os.write(pump.write_end, b"g")
 
+    def test_move_all(self) -> None:
+        """All that the pipe holds is moved, though no call moves so much, and the pipe stays open."""
+        pump = self.pump()
+        fcntl.fcntl(pump.source, fcntl.F_SETPIPE_SZ, 1 << 20)
+        os.write(pump.write_end, b"a" * 1_000_000)
+        pump.move_all()
+        self.assertEqual(os.stat(self.path).st_size, 1_000_000)
+        os.write(pump.write_end, b"b")
+        pump.drain()
+        with open(self.path, "rb") as file:
+            self.assertEqual(file.read()[-2:], b"ab")
+
     def test_allowance(self) -> None:
         """Two pumps move as many bytes as both together may, to the last, and then close their pipes."""
         allowance = Allowance(5)

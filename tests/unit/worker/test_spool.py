@@ -4,7 +4,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.worker.spool import RECORD_ROOM, Identity, Spool, create, exit_record
+from scheduler.worker.spool import RECORD_ROOM, Identity, Spool, create, exit_record, left_behind
 
 
 class ExitRecordTests(SynchronousTestCase):
@@ -29,9 +29,30 @@ class ExitRecordTests(SynchronousTestCase):
                 1e10,
                 "killed",
                 tuple(range(2**22, 2**22 + 9999)),
+                "stdout: No space left on device; stderr: No space left on device; " + "output limit reached " * 9,
+                tuple(range(2**63, 2**63 + 9999)),
+                9999,
             )
         )
         self.assertLessEqual(os.stat(self.spool.exit).st_size, RECORD_ROOM)
+
+    def test_left_behind(self) -> None:
+        """The reason names the processes that could not be ended, a hundred at most, and counts them all."""
+        self.assertEqual(left_behind([12]), "1 process could not be ended: 12")
+        self.assertEqual(left_behind([12, 13]), "2 processes could not be ended: 12, 13")
+        many = left_behind(range(4194000, 4194150))
+        self.assertTrue(many.startswith("150 processes could not be ended: 4194000, "), many)
+        self.assertTrue(many.endswith(", 4194099, and 50 more"), many)
+        self.spool.write_exit(exit_record("stopped", f"output limit of 1000000000 bytes reached; {many}", 1e9))
+        self.assertTrue(self.spool.read_exit()["reason"].endswith(", and 50 more"))
+
+    def test_leftover(self) -> None:
+        """The first hundred of them are kept, each with its start time."""
+        pids, started = tuple(range(1, 201)), tuple(range(1001, 1201))
+        self.spool.write_exit(exit_record("stopped", "", 1e9, leftover=pids, leftover_started=started))
+        record = self.spool.read_exit()
+        self.assertEqual(record["leftover"], list(pids[:100]))
+        self.assertEqual(record["leftover_started"], list(started[:100]))
 
     def test_unknown_format(self) -> None:
         """A record of another format is refused, not guessed at."""

@@ -1,0 +1,189 @@
+"""What becomes of a job's process tree once its main process has ended, or was asked to."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.trial.unittest import SkipTest
+
+from scheduler.model import JobState
+from scheduler.worker import launcher, proctree
+from scheduler.worker.spool import Identity
+from tests.integration.running import RunningCase, later
+
+#: Seconds no test lasts: what is waited for so long would be a failure.
+LONG = 600.0
+
+#: Waits in the background for ``Running.tell``, and then goes on.
+TOLD = "while [ ! -e told ]; do sleep 0.02; done"
+
+
+class LingerTests(RunningCase):
+    """After the main process has ended, the rest may continue until the output is at its end."""
+
+    async def lingering(self, job_id: str) -> None:
+        """Until the main process was reaped, and its shim waits for what comes next."""
+        main, shim = self.worker.spool(job_id).read_start()["pid"], self.worker.shim(job_id).pid
+        while proctree.process(main) is not None or _state(shim) != "S":
+            await later(0.01)
+
+    async def test_tee(self) -> None:
+        """What a filter in front of the output still holds is not lost."""
+        source = "exec > >(tee -a log) 2>&1; echo step 1; echo FATAL; exit 3"
+        runs = [Deferred.fromCoroutine(self.worker.run("bash", "-c", source)) for _ in range(30)]
+        for status in await gatherResults(runs):
+            self.assertEqual(self.worker.output(status.job_id), b"step 1\nFATAL\n")
+            self.assertEqual((status.exit_code, status.reason), (3, "exit status 3"))
+            self.assertEqual((status.tree, status.background_ended), ("exited", 0))
+
+    async def test_pipeline_in_the_background(self) -> None:
+        """Nor is the output of a pipeline that the main process does not wait for."""
+        lines = b"".join(b"%d\n" % number for number in range(200_000, 0, -1))
+        for merge in (False, True):
+            status = await self.worker.run("bash", "-c", "seq 200000 | sort -rn & exit 0", merge_stderr=merge)
+            self.assertEqual(self.worker.output(status.job_id), lines)
+            self.assertEqual((status.state, status.reason), (JobState.SUCCEEDED, ""))
+            self.assertEqual((status.tree, status.background_ended), ("exited", 0))
+
+    async def test_running_meanwhile(self) -> None:
+        """Until then the job runs, and output is moved as it comes, whatever becomes of the worker."""
+        source = f"echo up; ({TOLD}; echo down) & exit 4"
+        job = await self.worker.start("sh", "-c", source, linger=LONG)
+        await self.lingering(job)
+        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(await self.worker.lines(job, 1), [b"up"])
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        self.assertEqual(self.worker.runner.running(), (job,))
+        self.worker.tell(job)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.exit_code, self.worker.output(job)), (4, b"up\ndown\n"))
+        self.assertGreaterEqual(status.finished_at, status.started_at)
+
+    async def test_one_pipe_is_enough(self) -> None:
+        """It is waited for both pipes, whichever is closed first."""
+        for other in (">", "2>"):
+            number = ">&2" if other == ">" else ""
+            source = f"(sleep 0.3; echo late {number}) {other} /dev/null & exit 0"
+            status = await self.worker.run("sh", "-c", source, linger=LONG)
+            self.assertEqual((status.stdout_bytes + status.stderr_bytes, status.reason), (5, ""))
+
+    async def test_daemon(self) -> None:
+        """What has closed both pipes is ended at once, and the job says so."""
+        source = "sleep 600 > /dev/null 2>&1 & exec > /dev/null 2>&1; sleep 600 & exit 0"
+        status = await self.worker.run("sh", "-c", source, linger=LONG)
+        self.assertEqual((status.state, status.tree, status.background_ended), (JobState.SUCCEEDED, "terminated", 2))
+        self.assertEqual(status.reason, "2 background processes were ended after the main process")
+
+    async def test_time_is_up(self) -> None:
+        """What still has a pipe when the time is up is ended, and output up to then is kept."""
+        source = "(echo up; exec sleep 600) & exit 0"
+        status = await self.worker.run("sh", "-c", source, linger=1.0)
+        self.assertEqual((status.state, status.tree, status.background_ended), (JobState.SUCCEEDED, "terminated", 1))
+        self.assertEqual(status.reason, "1 background process was ended after the main process")
+        self.assertEqual(self.worker.output(status.job_id), b"up\n")
+        self.assertGreaterEqual(status.finished_at - status.started_at, 1.0)
+
+    async def test_no_time(self) -> None:
+        """With no time at all the rest is ended at once; a reason of the main process's own stays."""
+        status = await self.worker.run("sh", "-c", "sleep 600 & exit 3", linger=0.0)
+        self.assertEqual((status.reason, status.background_ended, status.tree), ("exit status 3", 1, "terminated"))
+
+    async def test_stop(self) -> None:
+        """A stop ends the wait and changes nothing else: the job had ended by itself."""
+        job = await self.worker.start("sh", "-c", "sleep 600 & exit 0", linger=LONG)
+        await self.lingering(job)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, status.exit_code, status.background_ended), (JobState.SUCCEEDED, 0, 1))
+
+    async def test_timeout(self) -> None:
+        """So does the timeout, which counts from the start."""
+        status = await self.worker.run("sh", "-c", "sleep 600 & exit 3", linger=LONG, timeout=1.0)
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "exit status 3"))
+        self.assertEqual((status.background_ended, status.tree), (1, "terminated"))
+
+    async def test_limit(self) -> None:
+        """So does too much output, which is cut and said to be."""
+        source = f"({TOLD}; exec yes) & exit 0"
+        job = await self.worker.start("sh", "-c", source, linger=LONG, output_limit=1000)
+        await self.lingering(job)
+        self.worker.tell(job)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.state, status.exit_code, status.stdout_bytes), (JobState.SUCCEEDED, 0, 1000))
+        self.assertEqual(status.output_error, "output limit of 1000 bytes reached")
+
+    async def test_none_after_a_stop(self) -> None:
+        """After a stop nothing lingers, and what is ended then is not counted."""
+        source = "sleep 600 & trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done"
+        job = await self.worker.start("bash", "-c", source, linger=LONG)
+        await self.worker.lines(job, 1)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, status.reason, status.background_ended), (JobState.STOPPED, "stopped", 0))
+
+
+def _state(pid: int) -> str:
+    """``R``: it runs; ``S``: it waits."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        return file.read().rpartition(") ")[2][0]
+
+
+class LeftoverTests(RunningCase):
+    """Processes that can't be ended: a setuid program ignores the signals of the user who started it."""
+
+    #: Another user's process, which a shim without the capability to signal others can't end. It says who it is.
+    PROTECTED = "setpriv --reuid=65534 --clear-groups sh -c 'echo $$; exec sleep 600'"
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        # Root's shims are as helpless as another user's without this capability.
+        weak = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"]
+        tried = subprocess.run(
+            [*weak, "sh", "-c", self.PROTECTED.replace("sleep 600", "true")],
+            capture_output=True, check=False, text=True,
+        )  # fmt: skip
+        if tried.returncode:
+            raise SkipTest(f"a process of another user can't be had here: {tried.stderr.strip()}")
+        path = os.path.join(self.state_dir, "weak-python")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f'#!/bin/sh\nexec {" ".join(weak)} {sys.executable} "$@"\n')
+        os.chmod(path, 0o700)
+        self.patch(launcher.sys, "executable", path)
+
+    async def left(self, job_id: str) -> int:
+        """The process that is left of a job, as its end says; it is ended."""
+        status = await self.worker.ended(job_id)
+        record = self.worker.spool(job_id).read_exit()
+        (pid,), (started,) = status.leftover, record["leftover_started"]
+        found = proctree.process(pid)
+        proctree.send(Identity(pid, started), signal.SIGKILL)
+        self.assertEqual(found.identity, Identity(pid, started))
+        self.assertEqual(status.tree, "killed")
+        return pid
+
+    async def test_every_end(self) -> None:
+        """Whatever state a job ends in, it says what could not be ended, after what there is to say of its end."""
+        beside = f"{self.PROTECTED} & trap 'exit 6' TERM; while :; do sleep 0.01; done"
+        stopped = await self.worker.start("bash", "-c", beside)
+        main_itself = await self.worker.start("sh", "-c", f"exec {self.PROTECTED}")
+        timed_out = await self.worker.start("bash", "-c", beside, timeout=0.5)
+        limited = await self.worker.start("sh", "-c", f"{self.PROTECTED} & sleep 0.5; exec yes", output_limit=1000)
+        failed = await self.worker.start("sh", "-c", f"{self.PROTECTED} & sleep 0.5; exit 3", linger=0.0)
+        succeeded = await self.worker.start("sh", "-c", f"{self.PROTECTED} & sleep 0.5; exit 0", linger=0.0)
+        for job in (stopped, main_itself):
+            await self.worker.lines(job, 1)
+            await self.worker.runner.stop(job, wait=False)
+        for job, state, reason in (
+            (stopped, JobState.STOPPED, "exit status 6; "),
+            (main_itself, JobState.STOPPED, "stopped; "),
+            (timed_out, JobState.TIMED_OUT, "timed out after 0.5 s; "),
+            (limited, JobState.FAILED, "output limit of 1000 bytes reached; "),
+            (failed, JobState.FAILED, "exit status 3; "),
+            (succeeded, JobState.SUCCEEDED, ""),
+        ):
+            pid = await self.left(job)
+            status = self.worker.runner.query(job)
+            self.assertEqual((status.state, status.reason), (state, f"{reason}1 process could not be ended: {pid}"))
+            self.assertEqual(status.background_ended, 0)
+        self.assertIsNone(self.worker.runner.query(main_itself).exit_code)
