@@ -8,8 +8,10 @@ Theory of operation. A job goes through these phases:
    continue until both pipes have reached their end, for ``linger`` seconds at most.
    So a filter can write what it still holds, and a daemon that has closed the pipes
    is not waited for. A stop, the timeout or the limit only ends this phase.
-3. Ending: TERM, the grace, then KILL to everybody again and again until
-   nobody is left, or until KILL is known not to help.
+3. Ending: the stop signal, the grace, then KILL to everybody again and again until
+   nobody is left, or until KILL is known not to help. With ``stop_mode`` main the
+   stop signal goes to the main process alone. Once that has ended, the rest is
+   killed as soon as it has closed the pipes: no output is lost, and nobody waits.
 
 An empty tree ends every phase. The shim is a subreaper, so "no child is left" says
 that the tree is empty. Pipes are read in all phases and emptied at the end; then the
@@ -71,6 +73,8 @@ class Supervision:
         self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
         self._stop_grace: float = spec["stop_grace"]
         self._linger: float = spec.get("linger", _DEFAULT_LINGER)
+        self._stop_signal = signal.Signals[spec.get("stop_signal", signal.SIGTERM.name)]
+        self._stop_main = spec.get("stop_mode", "tree") == "main"
         self._poll = select.poll()
         for fd in (signals, *self._open):
             self._poll.register(fd, select.POLLIN)
@@ -83,6 +87,8 @@ class Supervision:
         self._linger_until: float | None = None
         self._kill_at: float | None = None
         self._give_up_at: float | None = None
+        #: The stop signal went to the main process, and to it alone.
+        self._main_asked = False
         self._tree = "exited"
         #: Those that were asked to end because the linger was over.
         self._background: set[Identity] = set()
@@ -155,6 +161,9 @@ class Supervision:
                 return
             self._kill_at = now + self._stop_grace
             self._ask_to_end()
+        elif self._main_asked and self._wait_status is not None and not self._open:
+            # Nobody waits for those that are left, and no output of theirs can be lost.
+            self._kill_at = min(self._kill_at, now + _CLOSED_GRACE)
         if now >= self._kill_at:
             self._kill(now)
 
@@ -179,7 +188,12 @@ class Supervision:
 
     def _ask_to_end(self) -> None:
         self._tree = "terminated"
-        number = signal.SIGTERM
+        if self._stop_main and self._wait_status is None:
+            self._main_asked = True
+            self._ask(self._main, self._stop_signal)
+            return
+        # With ``stop_mode`` main the stop signal is meant for the main process, which is gone.
+        number = signal.SIGTERM if self._stop_main else self._stop_signal
         asked = {each.identity for each in self._descendants() if self._ask(each.identity, number) and not each.exiting}
         if not self._ended_by:
             self._background = asked

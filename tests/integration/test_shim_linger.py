@@ -8,10 +8,10 @@ import sys
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SkipTest
 
-from scheduler.model import JobState
+from scheduler.model import STOP_SIGNALS, JobState, JobStatus
 from scheduler.worker import launcher, proctree
 from scheduler.worker.spool import Identity
-from tests.integration.running import RunningCase, later
+from tests.integration.running import GRACE, RunningCase, later
 
 #: Seconds no test lasts: what is waited for so long would be a failure.
 LONG = 600.0
@@ -127,6 +127,129 @@ def _state(pid: int) -> str:
     """``R``: it runs; ``S``: it waits."""
     with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
         return file.read().rpartition(") ")[2][0]
+
+
+class StopSignalTests(RunningCase):
+    """Which signal asks a job to end, and whom."""
+
+    #: Says which signal it gets, and then calls ``end``.
+    HANDLE = """
+import os, signal
+def say(number, frame):
+    os.write(1, f"{name} {signal.Signals(number).name}\\n".encode())
+    end()
+for each in STOP_SIGNALS:
+    signal.signal(signal.Signals[each], say)
+""".replace("STOP_SIGNALS", repr(STOP_SIGNALS))
+
+    #: The main process ends after its child.
+    MAIN = """
+read, write = os.pipe()
+if os.fork():
+    name = "main"
+    def end():
+        os.close(write)
+        os.wait()
+        os._exit(7)
+    os.write(1, b"up\\n")
+    while True:
+        signal.pause()
+name = "child"
+os.close(write)
+"""
+
+    #: The child ends when it is signalled itself.
+    EACH_ITSELF = (
+        HANDLE
+        + MAIN
+        + """
+def end():
+    os._exit(0)
+os.write(1, b"up\\n")
+while True:
+    signal.pause()
+"""
+    )
+
+    #: The child ends when its parent lets it.
+    BY_MAIN = (
+        HANDLE
+        + MAIN
+        + """
+def end():
+    pass
+os.write(1, b"up\\n")
+os.read(read, 1)
+os.write(1, b"child ended\\n")
+os._exit(0)
+"""
+    )
+
+    async def stopped(self, source: str, lines: int, **spec: object) -> tuple[JobStatus, list[bytes]]:
+        job = await self.worker.start(sys.executable, "-c", source, **spec)
+        await self.worker.lines(job, lines)
+        status = await self.worker.runner.stop(job, wait=True)
+        return status, sorted(self.worker.output(job).splitlines())
+
+    async def test_signals(self) -> None:
+        """A stop sends the signal that the job names, to its whole tree."""
+        for name in STOP_SIGNALS:
+            status, said = await self.stopped(self.EACH_ITSELF, 2, stop_signal=name, stop_grace=LONG)
+            self.assertEqual((status.state, status.exit_code), (JobState.STOPPED, 7))
+            self.assertEqual(said, [b"child " + name.encode(), b"main " + name.encode(), b"up", b"up"])
+
+    async def test_main_alone(self) -> None:
+        """With ``stop_mode`` main it goes to the main process alone, which sees to its children."""
+        for name in ("SIGTERM", "SIGINT"):
+            status, said = await self.stopped(self.BY_MAIN, 2, stop_signal=name, stop_mode="main", stop_grace=LONG)
+            self.assertEqual((status.state, status.exit_code, status.tree), (JobState.STOPPED, 7, "terminated"))
+            self.assertEqual(said, [b"child ended", b"main " + name.encode(), b"up", b"up"])
+
+    async def test_main_is_held(self) -> None:
+        """A main process that is held by SIGSTOP can act on it."""
+        job = await self.worker.start(
+            "bash", "-c", "trap 'exit 5' INT; echo up; kill -STOP $$; sleep 600 & wait",
+            stop_signal="SIGINT", stop_mode="main", stop_grace=30.0,
+        )  # fmt: skip
+        await self.worker.lines(job, 1)
+        self.assertEqual((await self.worker.runner.stop(job, wait=True)).exit_code, 5)
+
+    async def test_main_does_not_obey(self) -> None:
+        """After the grace everybody is killed."""
+        source = "import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nos.fork()\nos.write(1, b'up\\n')\n"
+        status, _ = await self.stopped(source + "while True: signal.pause()", 2, stop_mode="main")
+        self.assertEqual((status.state, status.tree, status.signal), (JobState.STOPPED, "killed", "SIGKILL"))
+        self.assertGreaterEqual(status.finished_at - status.started_at, GRACE)
+
+    async def test_after_main(self) -> None:
+        """When the main process has ended, filters may finish what they hold."""
+        source = "exec > >(sed -u s/^/:/); trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done"
+        job = await self.worker.start("bash", "-c", source, stop_mode="main", stop_grace=LONG)
+        await self.worker.lines(job, 1)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, self.worker.output(job)), (JobState.STOPPED, b":up\n:bye\n"))
+
+    async def test_closed_after_main(self) -> None:
+        """What has closed the pipes is killed without waiting for the grace."""
+        source = "trap '' TERM; sleep 600 > /dev/null 2>&1 & trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done"
+        job = await self.worker.start("bash", "-c", source, stop_mode="main", stop_grace=LONG)
+        await self.worker.lines(job, 1)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, status.exit_code, status.tree), (JobState.STOPPED, 0, "killed"))
+
+    async def test_linger(self) -> None:
+        """What is left when the linger is over gets the stop signal; with ``stop_mode`` main, TERM."""
+        source = self.HANDLE + (
+            "if os.fork(): os._exit(0)\nname = 'rest'\ndef end(): os._exit(0)\nos.write(1, b'up\\n')\n"
+            "while True: signal.pause()"
+        )
+        for mode, expected in (("tree", b"rest SIGHUP"), ("main", b"rest SIGTERM")):
+            job = await self.worker.start(
+                sys.executable, "-c", source, stop_signal="SIGHUP", stop_mode=mode, linger=1.0, stop_grace=LONG
+            )
+            status = await self.worker.ended(job)
+            self.assertEqual(self.worker.output(job).splitlines(), [b"up", expected])
+            self.assertEqual((status.state, status.background_ended), (JobState.SUCCEEDED, 1))
 
 
 class LeftoverTests(RunningCase):
