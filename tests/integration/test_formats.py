@@ -1,8 +1,10 @@
 """Spools of other versions than this one."""
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 
 from scheduler.errors import Conflict, NotFound
 from scheduler.model import JobSpec, JobState, Stream
@@ -22,11 +24,19 @@ class FormatTests(RunningCase):
 
     async def test_first_format(self) -> None:
         """Jobs of the first format are taken back, with all that is known of them."""
-        await self.found("spool-1")
+        await self.check_taken_back("spool-1", created_at=1795528640.975634, output_limit=None)
+
+    async def test_second_format(self) -> None:
+        """So are those of the version before this one, which has no linger, no stop signal and no umask."""
+        await self.check_taken_back("spool-2", created_at=1795866460.8035526, output_limit=1000)
+
+    async def check_taken_back(self, fixture: str, created_at: float, output_limit: int | None) -> None:
+        await self.found(fixture)
         self.worker = await self.next_life()
         runner = self.worker.runner
         finished, lost = runner.query("finished"), runner.query("running-at-crash")
         self.assertEqual((finished.state, finished.exit_code, finished.reason), (JobState.FAILED, 3, "exit status 3"))
+        self.assertEqual((finished.leftover, finished.background_ended), ((), 0))
         self.assertEqual((lost.state, lost.reason, lost.stdout_bytes), (JobState.LOST, "rebooted", 17))
         self.assertEqual([report.status for report in runner.unacknowledged()], [finished, lost])
         self.assertEqual(self.worker.output("finished"), b"from stdin\ndone\n")
@@ -39,7 +49,7 @@ class FormatTests(RunningCase):
             JobSpec("sh", command, env={"LEVEL": "7"}, labels={"team": "night"}, timeout=3600.0, stop_grace=0.5),
         )
         self.assertTrue(first.spec.merge_stderr)
-        self.assertEqual(first.created_at, 1795528640.975634)
+        self.assertEqual((first.created_at, first.spec.output_limit), (created_at, output_limit))
         self.assertEqual(await runner.start("finished", JobSpec(command="true"), None), finished)
 
     async def test_still_running(self) -> None:
@@ -61,6 +71,37 @@ class FormatTests(RunningCase):
             file.write(record)
         holder.stdin.close()
         self.assertEqual((await self.worker.ended("running-at-crash")).exit_code, 3)
+
+    async def test_stop_of_an_earlier_shim(self) -> None:
+        """A shim of the version before takes TERM for the stop, and its spool has no file prepared for the mark."""
+        await self.found("spool-2")
+        spool = self.worker.spool("running-at-crash")
+        edit(spool.job, boot_id=boot_id())
+        with open(os.path.join(self.FIXTURES, "spool-2", "finished", "exit.json"), encoding="utf-8") as file:
+            record = {**json.load(file), "state": "stopped"}
+        earlier = f"""
+import os, signal
+def end(*_):
+    with open({spool.exit!r}, "w") as file:
+        file.write({json.dumps(record)!r})
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+os.write(1, b"x")
+while True:
+    signal.pause()
+"""
+        with spool.locked() as lock:
+            shim = subprocess.Popen([sys.executable, "-c", earlier], stdout=subprocess.PIPE, pass_fds=[lock])
+            self.addCleanup(shim.stdout.close)
+            self.addCleanup(shim.wait)
+            self.addCleanup(shim.kill)
+            shim.stdout.read(1)
+            spool.begin(lock, proctree.process(shim.pid).identity)
+        self.worker = await self.next_life()
+        self.assertEqual(self.worker.runner.running(), ("running-at-crash",))
+        status = await self.worker.runner.stop("running-at-crash", wait=True)
+        self.assertEqual((status.state, status.reason), (JobState.STOPPED, "exit status 3"))
+        self.assertTrue(spool.stop_asked())
 
     async def test_later_format(self) -> None:
         """A spool of a format that is not known is left as it is, and its id is used; others are not disturbed."""
