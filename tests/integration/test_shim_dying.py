@@ -1,0 +1,210 @@
+"""Shims that are signalled, trace their jobs, or are killed; and zygotes that are."""
+
+import errno
+import os
+import signal
+import socket
+import sys
+
+from twisted.internet.defer import gatherResults
+
+from scheduler.errors import Unavailable
+from scheduler.model import JobSpec, JobState, JobStatus
+from scheduler.worker import proctree, spools
+from scheduler.worker.spool import Spool
+from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
+
+
+class SignalledShimTests(RunningCase):
+    """A job may send any signal to its parent, the shim. Only the mark in the spool asks for a stop."""
+
+    async def test_every_signal(self) -> None:
+        """No signal that can be ignored ends the shim, or counts as a stop."""
+        source = """
+import os, signal
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    os.kill(os.getppid(), number)
+os._exit(3)
+"""
+        status = await self.worker.run(sys.executable, "-c", source)
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "exit status 3"))
+
+    async def test_stopped_all_the_same(self) -> None:
+        """A job that sent TERM to its shim is still stopped when that is asked for."""
+        job = await self.worker.start("sh", "-c", "kill $PPID; kill -USR1 $PPID; echo up; exec sleep 600")
+        await self.worker.lines(job, 1)
+        status = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((status.state, status.reason), (JobState.STOPPED, "signal: terminated"))
+
+    async def test_not_marked(self) -> None:
+        """Where the mark can't be set the stop is refused, and the job runs on."""
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        full = OSError(errno.ENOSPC, "No space left on device")
+
+        def ask_stop(_: Spool) -> None:
+            raise full
+
+        marks = self.patch(Spool, "ask_stop", ask_stop)
+        for wait in (True, False):
+            refused = await self.assertFailure(self.worker.runner.stop(job, wait), Unavailable)
+            self.assertIn("No space left on device", str(refused))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+        marks.restore()
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).reason, "exit status 3")
+
+
+class TracedTests(RunningCase):
+    """Processes that make their parent, the shim, their tracer: they stop at each signal until the tracer acts."""
+
+    async def traced(self, then: str) -> JobStatus:
+        ask = "import ctypes, os, signal, sys\nassert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0\n"
+        return await self.worker.run(sys.executable, "-c", ask + then, timeout=20.0)
+
+    async def test_signal_that_is_ignored(self) -> None:
+        """A stop at a signal is no end: the job runs on, and its exit code is its own."""
+        status = await self.traced("os.kill(os.getpid(), signal.SIGCHLD)\nos._exit(5)")
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "exit status 5"))
+
+    async def test_exec(self) -> None:
+        """The stop at exec is made up by the kernel, so no signal is passed on."""
+        status = await self.traced("os.execvp('sh', ['sh', '-c', 'echo ran; exit 6'])")
+        self.assertEqual((status.reason, self.worker.output(status.job_id)), ("exit status 6", b"ran\n"))
+
+    async def test_signal_that_ends_it(self) -> None:
+        """A signal that stopped it is passed on, and does what it does."""
+        status = await self.traced("os.kill(os.getpid(), signal.SIGUSR1)\nos._exit(5)")
+        self.assertEqual(status.reason, "signal: user defined signal 1")
+
+    async def test_again(self) -> None:
+        """It may ask again, as often as it likes."""
+        again = "for _ in range(20):\n os.kill(os.getpid(), signal.SIGCHLD)\n ctypes.CDLL(None).ptrace(0, 0, 0, 0)\n"
+        self.assertEqual((await self.traced(again + "os._exit(7)")).exit_code, 7)
+
+    async def test_orphan(self) -> None:
+        """A process whose parent ended has the shim as its parent, and can make it its tracer too."""
+        source = """
+import ctypes, os, signal, sys
+told, tell = os.pipe()
+if not os.fork():
+    middle = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == middle:
+        pass
+    ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGCHLD)
+    os.write(tell, b"x")
+    os._exit(0)
+os.close(tell)
+sys.exit(3 if os.read(told, 1) else 4)
+"""
+        status = await self.worker.run(sys.executable, "-c", source, timeout=20.0)
+        self.assertEqual(status.reason, "exit status 3")
+
+
+class DyingTests(RunningCase):
+    """Parts that are killed."""
+
+    async def test_shim(self) -> None:
+        """Of a job whose shim was killed nothing is left, and it is lost: no code is invented."""
+        job = await self.worker.start(sys.executable, "-c", stubborn())
+        pids = [int(line) for line in await self.worker.lines(job, 3)]
+        os.kill(self.worker.shim(job).pid, 9)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "no record"))
+        self.assertEqual((status.exit_code, status.signal), (None, None))
+        self.assertIsNotNone(status.started_at)
+        self.assertEqual(status.stdout_bytes, len(self.worker.output(job)))
+        await gone(*pids)
+
+    async def test_zygote(self) -> None:
+        """Without the zygote running jobs run on, and the next start has another."""
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        first = self.worker.launcher.pid
+        os.kill(first, 9)
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        self.assertNotEqual(self.worker.launcher.pid, first)
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+
+    async def test_zygote_hangs(self) -> None:
+        """A zygote that does not answer is replaced while starts wait for it; jobs that run, run on."""
+        self.patch(spools, "START_DEADLINE", 0.5)
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        first = self.worker.launcher.pid
+        os.kill(first, signal.SIGSTOP)
+        starts = [self.worker.runner.start("", JobSpec(command="sh", args=("-c", "echo x")), None) for _ in range(5)]
+        for started in await gatherResults(starts):
+            status = await self.worker.ended(started.job_id)
+            self.assertEqual((status.state, self.worker.output(status.job_id)), (JobState.SUCCEEDED, b"x\n"))
+        await gone(first)
+        self.assertNotEqual(self.worker.launcher.pid, first)
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+
+    async def test_zygotes_that_hang(self) -> None:
+        """Where no zygote ever answers the start is one that failed, which a shim that comes late does not begin."""
+        self.patch(spools, "START_DEADLINE", 0.3)
+        await self.worker.run("true")
+        begun = self.worker.launcher._start
+
+        def hanging() -> socket.socket:
+            requests = begun()
+            os.kill(self.worker.launcher.pid, signal.SIGSTOP)
+            return requests
+
+        self.worker.launcher._start = hanging
+        os.kill(self.worker.launcher.pid, signal.SIGSTOP)
+        job = await self.worker.start("true")
+        status = self.worker.runner.query(job)
+        self.assertEqual(status.state, JobState.FAILED)
+        self.assertIn("could not be started: no shim answered within 0.3 s", status.reason)
+        self.worker.launcher._start = begun
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+
+    async def ready(self) -> int:
+        """The shim that waits for a job."""
+        busy = {self.worker.shim(job_id) for job_id in os.listdir(self.worker.jobs_dir)}
+        while True:
+            for each in proctree.alive():
+                if each.parent == self.worker.launcher.pid and each.identity not in busy:
+                    return each.pid
+            await later(0.01)
+
+    async def test_ready_shim(self) -> None:
+        """The shim that waits for a job may be killed, and is not ended by TERM; without its zygote it ends."""
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        ready = await self.ready()
+        os.kill(ready, signal.SIGKILL)
+        await gone(ready)
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        ready = await self.ready()
+        os.kill(ready, signal.SIGTERM)
+        self.assertEqual(self.worker.shim((await self.worker.run("true")).job_id).pid, ready)
+        ready = await self.ready()
+        os.kill(self.worker.launcher.pid, signal.SIGKILL)
+        await gone(ready)
+
+    async def test_ready_shim_hangs(self) -> None:
+        """One that gets a job and does not begin it is not waited for, and does not begin it later."""
+        self.patch(spools, "START_DEADLINE", 0.5)
+        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        ready = await self.ready()
+        os.kill(ready, signal.SIGSTOP)
+        status = await self.worker.run("sh", "-c", "echo x")
+        self.assertEqual(status.state, JobState.SUCCEEDED)
+        os.kill(ready, signal.SIGCONT)
+        await gone(ready)
+        self.assertEqual(self.worker.output(status.job_id), b"x\n")
+
+    async def test_zygote_and_shim(self) -> None:
+        """Without both, the worker ends what it knows of the job."""
+        job = await self.worker.start(sys.executable, "-c", stubborn("os.environ"))
+        pids = [int(line) for line in await self.worker.lines(job, 3)]
+        os.kill(self.worker.launcher.pid, 9)
+        await gone(self.worker.launcher.pid)
+        os.kill(self.worker.shim(job).pid, 9)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.state, status.tree, status.leftover), (JobState.LOST, "killed", ()))
+        self.assertTrue(all(map(is_gone, pids)), pids)
