@@ -231,7 +231,8 @@ class JobStatus:
 
     job_id: str
     state: JobState
-    #: ``exit status 3``, ``signal: killed``, or why there is no exit; ``""`` while running and after success.
+    #: ``exit status 3``, ``signal: killed``, or why there is no exit; ``""`` while running. After success: ``""``, or
+    #: what became of processes that the main process left behind.
     reason: str = ""
     started_at: float | None = None
     finished_at: float | None = None
