@@ -79,10 +79,13 @@ class Pump:
             while rest > 0 and (moved := self.move(rest)):
                 rest -= moved
 
-    def drain(self) -> None:
-        """Move the rest, which nobody of the job's tree adds to any more, and end."""
-        # A process outside the tree may have been given the pipe: only what it holds now counts.
+    def drain(self, still_open: str = "") -> None:
+        """Move the rest, and end. ``still_open`` becomes the error where somebody can still write."""
+        # Nobody of the job's tree writes any more, unless it could not be ended. A process outside the tree may have
+        # been given the pipe: only what it holds now counts.
         self.move_all()
+        if self.source >= 0:
+            self.error = self.error or still_open
         self.close()
         if self._moved:  # to sync a file that is as it was takes the disk's time all the same
             try:

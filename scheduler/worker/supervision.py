@@ -42,6 +42,9 @@ _CLOSED_GRACE = 0.1
 #: Seconds; poll takes no more than 24 days at once.
 _LONGEST_WAIT = 86400.0
 
+#: Why output is cut where somebody of the job is left who can still write.
+_STILL_WRITTEN = "still open in a process that could not be ended"
+
 #: Seconds, for a spool of an earlier version, which does not say.
 _DEFAULT_LINGER = 5.0
 
@@ -102,7 +105,7 @@ class Supervision:
             if self._children:
                 self._advance(time.monotonic())
         for pump in self._pumps.values():
-            pump.drain()
+            pump.drain(_STILL_WRITTEN if self._leftover else "")
         return self._exit_record()
 
     def _listen(self) -> None:

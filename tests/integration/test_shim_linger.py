@@ -309,4 +309,6 @@ class LeftoverTests(RunningCase):
             status = self.worker.runner.query(job)
             self.assertEqual((status.state, status.reason), (state, f"{reason}1 process could not be ended: {pid}"))
             self.assertEqual(status.background_ended, 0)
+            if job is not limited:  # whose output was cut before
+                self.assertIn("stdout: still open in a process that could not be ended", status.output_error)
         self.assertIsNone(self.worker.runner.query(main_itself).exit_code)
