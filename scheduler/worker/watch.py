@@ -6,6 +6,10 @@ watcher of a file is called once for them, however many there were. When the
 queue overflows events are lost, so then everybody is called. A call means "look
 again", never how much there is.
 
+The kernel gives each user so many instances, and so many watches, and others may
+have taken them all. A file for which there is none is looked at every
+``POLL_INTERVAL``: its followers get their bytes later, and get them.
+
 A file watched twice has one watch in the kernel, by its inode, so watchers are
 kept by the kernel's number of the watch. ``twisted.internet.inotify`` drops
 overflows and closes the whole instance when one watched file is deleted, which
@@ -16,11 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -39,6 +44,12 @@ _EVENT = struct.Struct("iIII")
 
 _READ_SIZE = 64 * 1024
 
+#: Seconds between two looks at the files that the kernel does not watch.
+POLL_INTERVAL = 0.5
+
+#: What inotify says when the user has all the instances (EMFILE), watches (ENOSPC), files or memory there may be.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,11 +61,33 @@ def _call(function: str, *args: int | bytes) -> int:
     return result
 
 
+class IReactor(IReactorFDSet, IReactorTime):
+    """What is needed of the reactor."""
+
+
 class _Watcher:
     """One who asked; equal to nobody else."""
 
     def __init__(self, notify: Notify) -> None:
         self.notify = notify
+
+
+class _Polled(_Watcher):
+    """One whose file the kernel does not watch."""
+
+    def __init__(self, path: str, notify: Notify) -> None:
+        super().__init__(notify)
+        self._path = path
+        self._size = os.stat(path).st_size
+
+    def changed(self) -> bool:
+        """Whether the file has another size than at the last look, or is gone."""
+        try:
+            size = os.stat(self._path).st_size
+        except OSError:
+            size = -1
+        before, self._size = self._size, size
+        return size != before
 
 
 @implementer(IReadDescriptor)
@@ -63,27 +96,67 @@ class OutputWatch:
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorFDSet) -> None:
+    def __init__(self, reactor: IReactor) -> None:
         self._reactor = reactor
         self._fd = -1
         self._closed = False
         self._watchers: dict[int, set[_Watcher]] = {}
+        self._polled: set[_Polled] = set()
+        self._next_poll: IDelayedCall | None = None
+        self._warned = False
 
     def add(self, path: str, notify: Notify) -> Callable[[], None]:
         """Call ``notify`` whenever the file may have grown, until the function that is returned is called.
 
-        ``OSError``: there is no such file, or the kernel has no watch to give
-        (``fs.inotify.max_user_instances``, ``max_user_watches``). ``ShuttingDown`` once closed.
+        ``OSError``: there is no such file. ``ShuttingDown`` once closed.
         """
         if self._closed:
             raise ShuttingDown()
-        if self._fd < 0:
-            self._fd = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
-            self._reactor.addReader(self)
-        watch = _call("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
+        try:
+            watch = self._watch(path)
+        except OSError as error:
+            if error.errno not in _SHORTAGES:
+                raise
+            return self._poll(path, notify, error)
         watcher = _Watcher(notify)
         self._watchers.setdefault(watch, set()).add(watcher)
         return lambda: self._remove(watch, watcher)
+
+    def _watch(self, path: str) -> int:
+        """The kernel's number of the watch."""
+        if self._fd < 0:
+            self._fd = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+            self._reactor.addReader(self)
+        return _call("inotify_add_watch", self._fd, os.fsencode(path), _IN_MODIFY)
+
+    def _poll(self, path: str, notify: Notify, shortage: OSError) -> Callable[[], None]:
+        """Look at the file again and again."""
+        if not self._warned:
+            self._warned = True
+            self._log.warn(
+                "{why}: output that is followed is looked for every {seconds:g} s "
+                "(fs.inotify.max_user_instances and max_user_watches are for all processes of this user)",
+                why=shortage.strerror,
+                seconds=POLL_INTERVAL,
+            )
+        watcher = _Polled(path, notify)
+        self._polled.add(watcher)
+        self._poll_later()
+
+        def leave() -> None:
+            watcher.notify = _nothing
+            self._polled.discard(watcher)
+
+        return leave
+
+    def _poll_later(self) -> None:
+        if self._polled and self._next_poll is None:
+            self._next_poll = self._reactor.callLater(POLL_INTERVAL, self._poll_all)
+
+    def _poll_all(self) -> None:
+        self._next_poll = None
+        self._tell({watcher for watcher in self._polled if watcher.changed()})
+        self._poll_later()
 
     def close(self) -> None:
         """Let go of everything; nobody is called any more."""
@@ -91,6 +164,10 @@ class OutputWatch:
         for watcher in self._everybody():
             watcher.notify = _nothing
         self._watchers.clear()
+        self._polled.clear()
+        if self._next_poll is not None:
+            self._next_poll.cancel()
+            self._next_poll = None
         if self._fd >= 0:
             self._reactor.removeReader(self)
             os.close(self._fd)
@@ -123,14 +200,18 @@ class OutputWatch:
                 concerned |= self._watchers.pop(watch, set())
             else:
                 concerned |= self._watchers.get(watch, set())
-        for watcher in concerned:
+        self._tell(concerned)
+
+    def _tell(self, watchers: Iterable[_Watcher]) -> None:
+        for watcher in watchers:
             try:
                 watcher.notify()
             except Exception:
                 self._log.failure("a watcher failed")
 
     def _everybody(self) -> set[_Watcher]:
-        return {watcher for watchers in self._watchers.values() for watcher in watchers}
+        """All, whether the kernel watches for them or not."""
+        return self._polled.union(*self._watchers.values())
 
     def _remove(self, watch: int, watcher: _Watcher) -> None:
         watcher.notify = _nothing

@@ -1,7 +1,10 @@
 """Watching files grow, with the kernel's inotify and the real reactor."""
 
+import ast
 import contextlib
+import errno
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +12,14 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from scheduler.errors import ShuttingDown
+from scheduler.worker import watch
 from scheduler.worker.watch import OutputWatch
+from tests.integration.namespaces import in_namespace
 
 
 class Watcher:
@@ -250,3 +256,107 @@ class WatchTests(TestCase):
         self.watch.close()
         leave()
         self.assertRaises(ShuttingDown, self.watch.add, str(self.file), Watcher())
+
+
+#: Follows a file that grows; run where the kernel gives this user no instance of inotify.
+_WITHOUT_INOTIFY = """
+import sys
+from twisted.internet import reactor
+from twisted.logger import globalLogPublisher, formatEvent
+from scheduler.worker.watch import OutputWatch
+
+warnings = []
+globalLogPublisher.addObserver(lambda event: warnings.append(formatEvent(event)))
+path = sys.argv[1]
+watch = OutputWatch(reactor)
+
+def told():
+    watch.close()
+    print(warnings)
+    reactor.stop()
+
+watch.add(path, lambda: None)
+watch.add(path, told)
+with open(path, "ab") as output:
+    output.write(b"x")
+reactor.callLater(20, reactor.stop)
+reactor.run()
+"""
+
+
+class ShortageTests(TestCase):
+    """The kernel has no watch to give."""
+
+    def setUp(self) -> None:
+        self.watch = OutputWatch(reactor)
+        self.addCleanup(self.watch.close)
+        self.file = Path(self.mktemp())
+        self.file.write_bytes(b"some")
+        self.refusals = {"inotify_add_watch": errno.ENOSPC}
+        self.patch(watch, "POLL_INTERVAL", 0.01)
+        self.real_call = watch._call
+        self.patch(watch, "_call", self.call)
+
+    def call(self, function: str, *arguments: int | bytes) -> int:
+        if function in self.refusals:
+            raise OSError(self.refusals[function], function)
+        return self.real_call(function, *arguments)
+
+    async def grow(self, watcher: Watcher) -> None:
+        told = watcher.next()
+        with self.file.open("ab") as output:
+            output.write(b"x")
+        await told
+
+    async def test_no_instance(self) -> None:
+        """Where the user has all instances of inotify, a growing file is noticed all the same; one warning says why."""
+        command = [sys.executable, "-c", _WITHOUT_INOTIFY, str(self.file)]
+        command = in_namespace("echo 0 > /proc/sys/user/max_inotify_instances", *command)
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        out, errors, code = await getProcessOutputAndValue(command[0], command[1:], env)
+        self.assertEqual((errors, code), (b"", 0))
+        (warning,) = [line for line in ast.literal_eval(out.decode()) if "inotify" in line]
+        self.assertIn("Too many open files: output that is followed is looked for every 0.5 s", warning)
+
+    async def test_no_watch(self) -> None:
+        """Each growth is told; with nobody left, and once the file is gone, there is nothing to look at."""
+        for refused, number in (("inotify_add_watch", errno.ENOSPC), ("inotify_init1", errno.EMFILE)):
+            self.refusals = {refused: number}
+            watcher, other = Watcher(), Watcher()
+            leave, leave_other = self.watch.add(str(self.file), watcher), self.watch.add(str(self.file), other)
+            await self.grow(watcher)
+            leave_other()
+            await self.grow(watcher)
+            self.assertEqual((watcher.calls, other.calls), (2, 1))
+            told = watcher.next()
+            self.file.unlink()
+            await told
+            leave()
+            leave()
+            self.file.write_bytes(b"some")
+            self.assertEqual(self.watch._polled, set())
+
+    async def test_other_files(self) -> None:
+        """What the kernel watches stays watched, and a later file is watched again when there are watches again."""
+        watched, later = Watcher(), Watcher()
+        self.refusals = {}
+        self.watch.add(str(self.file), watched)
+        self.refusals = {"inotify_add_watch": errno.ENOSPC}
+        leave = self.watch.add(str(self.file), Watcher())
+        await self.grow(watched)
+        leave()
+        self.refusals = {}
+        self.watch.add(str(self.file), later)
+        await self.grow(later)
+        self.assertEqual(self.watch._polled, set())
+
+    def test_closed(self) -> None:
+        """Once closed nothing is looked at any more."""
+        self.watch.add(str(self.file), Watcher())
+        self.watch.close()
+        self.assertIsNone(self.watch._next_poll)
+
+    def test_other_errors(self) -> None:
+        """Another error is no shortage."""
+        self.refusals = {"inotify_add_watch": errno.EACCES}
+        self.assertRaises(OSError, self.watch.add, str(self.file), Watcher())
