@@ -33,6 +33,7 @@ from scheduler.model import (
     env_name_problem,
     error_text,
 )
+from scheduler.scripts import script_problem
 
 #: Bytes of an argument or a variable that Linux takes: MAX_ARG_STRLEN, less the NUL.
 LONGEST_TEXT = 131_071
@@ -164,7 +165,12 @@ def _script(fields: Fields) -> bytes | None:
     text = fields.text("script", None)
     if text == "":
         raise Invalid("script", "must not be empty")
-    return None if text is None else text.encode("utf-8")
+    if text is None:
+        return None
+    script: bytes = text.encode("utf-8")
+    if problem := script_problem(script):
+        raise Invalid("script", problem)
+    return script
 
 
 def _summary(script: bytes) -> ScriptSummary:

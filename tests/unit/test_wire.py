@@ -139,6 +139,21 @@ class SubmitTests(SynchronousTestCase):
         shown = wire.job_json(Job("j", spec.trimmed(), JobState.RUNNING, 0.0))
         self.assertEqual(shown["script"], {"bytes": 13, "first_line": "#!/bin/sh"})
 
+    def test_script_that_cannot_be_run(self) -> None:
+        """A script that no kernel could run by its first line is refused with the reason."""
+        for script, problem in (
+            ("", "must not be empty"),
+            ("echo hi\n", "must begin with a #! line that names its interpreter"),
+            ("#!\necho hi\n", "must begin with a #! line that names its interpreter"),
+            ("\ufeff#!/bin/sh\necho hi\n", "begins with a byte order mark (BOM)"),
+            ("#!/bin/sh\r\necho hi\r\n", "has a #! line that ends in a carriage return (CR LF)"),
+            ("#!/usr/bin/env python3\r", "has a #! line that ends in a carriage return (CR LF)"),
+        ):
+            refused = self.assertRaises(Invalid, wire.read_submit, body(command=..., script=script))
+            self.assertEqual(refused.field, "script")
+            self.assertIn(problem, refused.problem)
+        wire.read_submit(body(command=..., script="#!/bin/sh\necho hi\r\n"))
+
     def test_first_line_of_a_script(self) -> None:
         """Of a line that is long, or no printable text, what is shown is neither."""
         spec, _, _ = wire.read_submit(body(command=..., script="#!/bin/sh\t" + "x" * 1000))
@@ -202,11 +217,11 @@ class SubmitTests(SynchronousTestCase):
                 self.refused(name, body(**{name: text}))
             self.refused("labels.a", body(labels={"a": text}))
             wire.read_submit(body(args=[text], stdin=text, env={"A": text}))
-            wire.read_submit(body(command=..., script=text))
+            wire.read_submit(body(command=..., script=f"#!/bin/sh\n{text}"))
 
     def test_variables(self) -> None:
-        """Names that are none, and those that steer the linker or the scheduler, are refused."""
-        for name in ("", "1A", "A-B", "A=B", "ä", "LD_PRELOAD", "SCHEDULER_JOB_ID", "NOTIFY_SOCKET"):
+        """Names that are none, and those that belong to the scheduler, are refused."""
+        for name in ("", "1A", "A-B", "A=B", "ä", "SCHEDULER_SPOOL", "SCHEDULER_JOB_ID", "NOTIFY_SOCKET"):
             self.refused("env", body(env={name: "x"}))
 
     def test_labels(self) -> None:

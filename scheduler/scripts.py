@@ -1,0 +1,29 @@
+"""The first line of a script, by which the kernel finds what runs it."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+#: Finds the interpreter, and the rest of the line.
+INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)([^\n]*)")
+
+#: Bytes of the line that the kernel reads.
+LONGEST_LINE = 256
+
+
+def script_problem(script: bytes) -> str | None:
+    """Why the kernel could not run this by its first line, whatever the machine has; ``None`` if it may be able to."""
+    if script.startswith(codecs.BOM_UTF8):
+        return (
+            "begins with a byte order mark (BOM), so the kernel finds no #! line; save it as UTF-8 without a byte "
+            "order mark"
+        )
+    if INTERPRETER.match(script[:LONGEST_LINE]) is None:
+        return "must begin with a #! line that names its interpreter, like #!/bin/sh"
+    if script.partition(b"\n")[0].endswith(b"\r"):
+        return (
+            "has a #! line that ends in a carriage return (CR LF), which the kernel takes for a part of it; save it "
+            "with line ends of Unix (LF)"
+        )
+    return None
