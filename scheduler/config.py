@@ -39,6 +39,8 @@ from scheduler.configfile import (
     readable_file,
     store_url,
     text,
+    variable,
+    variable_value,
     worker_name,
 )
 from scheduler.sizes import Share
@@ -136,6 +138,8 @@ class WorkerSettings:
     scripts_dir: Path
     scripts_only: bool
     allowed_commands: tuple[str, ...]
+    #: Variables of every job.
+    env: Mapping[str, str]
     #: Where the scheduler is told to call; ``None``: where the gRPC server turns out to listen.
     advertise_addr: Address | None
     #: Seconds the spool of an ended job is kept.
@@ -280,7 +284,7 @@ def _scheduler(table: Table) -> Address:
 
 def _worker(table: Table) -> WorkerSettings:
     name = table.get("name", worker_name, socket.gethostname())
-    labels = table.table("labels")
+    labels, env = table.table("labels"), table.table("env")
     settings = WorkerSettings(
         name=name,
         labels=MappingProxyType({"name": name} | {key: labels.get(label(labels, key), text) for key in labels}),
@@ -288,6 +292,7 @@ def _worker(table: Table) -> WorkerSettings:
         scripts_dir=table.get("scripts_dir", file_path, "scripts"),
         scripts_only=table.get("scripts_only", flag, False),
         allowed_commands=table.get("allowed_commands", list_of(command), ["*"]),
+        env=MappingProxyType({key: env.get(variable(env, key), variable_value) for key in env}),
         advertise_addr=table.find("advertise_addr", address),
         keep_spool=table.get("keep_spool", duration("1s", "3650d"), "7d"),
         spool_max=table.get("spool_max", disk_share, "10%"),

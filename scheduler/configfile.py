@@ -26,11 +26,14 @@ from attrs import frozen
 from scheduler import durations, sizes
 from scheduler.cluster.addresses import join_address, split_address
 from scheduler.errors import Invalid, SchedulerError
-from scheduler.model import LABEL_PATTERN, NAME_PATTERN
+from scheduler.model import LABEL_PATTERN, NAME_PATTERN, env_name_problem
 
 T = TypeVar("T")
 
 IPNetwork = IPv4Network | IPv6Network
+
+#: Bytes; Linux takes four times as much of a variable with its name.
+_LONGEST_VARIABLE = 32 * 1024
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -303,6 +306,21 @@ def label(table: Table, key: str) -> str:
             key, None, "a label is 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit"
         )
     return key
+
+
+def variable(table: Table, key: str) -> str:
+    """The name of an environment variable, which the file may choose; ``ConfigError``."""
+    problem = env_name_problem(key)
+    if problem:
+        raise table.error(key, None, problem)
+    return key
+
+
+def variable_value(_: Table, value: Any) -> str:
+    """What an environment variable may hold."""
+    if not isinstance(value, str) or "\0" in value or len(value.encode()) > _LONGEST_VARIABLE:
+        raise Unfit(f"must be a string of at most {_LONGEST_VARIABLE} bytes, none of them NUL")
+    return value
 
 
 @frozen

@@ -46,11 +46,9 @@ def is_id(text: str) -> bool:
 
 
 def env_name_problem(name: str) -> str | None:
-    """Why a job may not be given an environment variable of that name; ``None`` when it may."""
+    """Why no job may be given an environment variable of that name; ``None``: its worker decides."""
     if _ENV_NAME.fullmatch(name) is None:
         return "is not a name of letters, digits and '_' that does not begin with a digit"
-    if name.startswith("LD_"):
-        return "belongs to the dynamic linker (LD_*) and can't be set"
     if name.startswith("SCHEDULER_") or name == "NOTIFY_SOCKET":
         return "is not for jobs to be given (SCHEDULER_*, NOTIFY_SOCKET)"
     return None

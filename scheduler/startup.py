@@ -133,6 +133,8 @@ class _Options(usage.Options):
 
     config: Any
     state: StateDir
+    #: What twistd was started with, or told to use; this process has 0o077.
+    umask: int
 
     def getSynopsis(self) -> str:
         """Shown first by ``--help``."""
@@ -144,8 +146,10 @@ class _Options(usage.Options):
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        """Refuse what can't work, else hold the state folder: ``config`` and ``state`` are set."""
-        os.umask(0o077)
+        """Refuse what can't work, else hold the state folder: ``config``, ``state`` and ``umask`` are set."""
+        started_with = os.umask(0o077)
+        given = None if self.parent is None else self.parent.get("umask")
+        self.umask = started_with if given is None else given
         if not self["config"]:
             raise SystemExit(
                 f"twistd {self.program}: -c FILE is needed, the configuration; see etc/{self.program}.toml"

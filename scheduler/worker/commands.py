@@ -1,20 +1,17 @@
-"""What a job may run on this machine, as which command line, and with which variables.
+"""What a job may run on this machine, and as which command line.
 
 Theory of operation. The worker owns what runs here: whoever speaks for the
 scheduler, with a stolen token even, gets what ``allowed_commands``,
 ``scripts_only`` and ``scripts_dir`` leave, and nothing else. So
 
-- a program is looked for on the worker's own PATH, whatever PATH the job has,
-  and names are compared after the folder (not the file: a program may do
-  different things by different names) is resolved;
+- where anything is restricted, a program is looked for on the worker's own PATH,
+  whatever PATH the job has, and names are compared after the folder (not the
+  file: a program may do different things by different names) is resolved;
 - a pattern without a slash is a name on that PATH, never the last part of some
   other path; in a pattern with one, ``*`` does not cross a slash;
 - with ``scripts_only`` a script is no mere argument: ``find count.sh -exec sh``
   names a script too. The command must be what the script's own ``#!`` line
-  names, or be listed in ``allowed_commands`` by more than ``*``;
-- where anything is restricted, variables known to make a program run another
-  are refused. No list of those is complete: who allows an interpreter allows
-  what its variables, arguments and standard input can make of it.
+  names, or be listed in ``allowed_commands`` by more than ``*``.
 
 What is refused is said in a sentence for whoever sent the job. Paths are
 checked before they are opened by name, so whoever may write into
@@ -25,57 +22,22 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
-import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from attrs import field, frozen
 
-from scheduler.model import JobSpec, env_name_problem
+from scheduler.model import JobSpec
+from scheduler.scripts import INTERPRETER, LONGEST_LINE, script_problem
+from scheduler.worker.environment import BaseEnvironment, refused_variable, text_problem
+from scheduler.worker.spool import Spool
 
 _EVERYTHING = "*"
-
-_STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-#: Variables by which a shell, a loader, an interpreter or a common tool finds code, configuration or other programs.
-_STEERING = re.compile(
-    r"PATH|HOME|SHELL|IFS|ENV|CDPATH|PS4|SHELLOPTS|BASHOPTS|BASH_.*|PROMPT_COMMAND|ZDOTDIR|GCONV_PATH|GLIBC_.*|MALLOC_.*"
-    r"|LOCPATH|NLSPATH|TERMINFO.*|HOSTALIASES|PYTHON.*|PERL.*|RUBY.*|GEM_.*|BUNDLE_.*|NODE_.*|NPM_.*|LUA_.*|PHP.*"
-    r"|R_(HOME|LIBS.*|PROFILE.*|ENVIRON.*)|TCL.*|_?JAVA_.*|JDK_.*|CLASSPATH|AWK.*PATH|GIT_.*|SSH_.*|RSYNC_.*|CVS_.*|SVN_.*|TAR_OPTIONS|MAKEFLAGS|MFLAGS|GNUMAKEFLAGS"
-    r"|LESS(OPEN|CLOSE|KEY.*)|.*PAGER|EDITOR|VISUAL|BROWSER|XDG_.*|DOCKER_.*|OPENSSL_.*|GRPC_.*|.*_PROXY",
-    re.IGNORECASE,
-)
-
-_INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)([^\n]*)")
-
-#: More of a ``#!`` line the kernel does not read.
-_LONGEST_INTERPRETER = 256
 
 
 class NotRunnable(Exception):
     """A job may not, or can't, run here; ``str()`` tells its sender why and what is allowed."""
-
-
-def base_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What every job has of the worker's own variables, made up for where the worker has none."""
-    try:
-        user = pwd.getpwuid(os.geteuid())
-        name, home = user.pw_name, user.pw_dir
-    except KeyError:
-        name, home = str(os.geteuid()), "/"
-    name = environ.get("USER") or environ.get("LOGNAME") or name
-    base = {
-        "PATH": environ.get("PATH") or _STANDARD_PATH,
-        "HOME": environ.get("HOME") or home,
-        "USER": name,
-        "LOGNAME": environ.get("LOGNAME") or name,
-        "LANG": environ.get("LANG") or "C.UTF-8",
-    }
-    if environ.get("TZ"):  # an empty one would be UTC, not the machine's
-        base["TZ"] = environ["TZ"]
-    return base
 
 
 @frozen
@@ -88,22 +50,24 @@ class Policy:
     scripts_only: bool
     #: ``*``, names and absolute paths of programs, each with the wildcards of ``fnmatch``.
     allowed_commands: tuple[str, ...]
-    base: Mapping[str, str] = field(factory=base_environment)
+    base: BaseEnvironment = field(factory=BaseEnvironment)
 
     @property
     def restricted(self) -> bool:
         """Whether not everything may run."""
         return self.scripts_only or _EVERYTHING not in self.allowed_commands
 
-    def environment(self, job_id: str, spec: JobSpec) -> dict[str, str]:
+    def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]:
         """All variables of the job; ``NotRunnable`` for one it may not be given."""
-        for name, value in spec.env.items():
-            problem = env_name_problem(name) or _text_problem(value)
-            if problem is None and self.restricted and _STEERING.fullmatch(name):
-                problem = "can make a program run another, and what may run here is restricted"
-            if problem:
-                raise NotRunnable(f"env {_shown(name)}: {problem}")
-        return {**self.base, "PYTHONUNBUFFERED": "1", "SCHEDULER_JOB_ID": job_id, **spec.env}
+        refused = refused_variable(spec, self.restricted)
+        if refused:
+            name, problem = refused
+            raise NotRunnable(f"env {_shown(name)}: {problem}")
+        return self.base.of_job_thd(job_id, spool, spec.env)
+
+    def path_of(self, spec: JobSpec) -> str:
+        """Where the job's command is looked for by its name; no restriction could rely on a PATH that the job sets."""
+        return self.base.path if self.restricted else spec.env.get("PATH", self.base.path)
 
     def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]:
         """The job as a command line, its program an absolute path; ``NotRunnable``.
@@ -120,33 +84,10 @@ class Policy:
             return [script, *spec.args]
         if not spec.command:
             raise NotRunnable("command: must not be empty")
-        program = self._program(spec.command)
+        program = _program(spec.command, self.path_of(spec))
         path = self._path(spec.path)
         self._check_allowed(spec, program, path)
         return [program, *([path] if path else []), *spec.args]
-
-    def _program(self, command: str) -> str:
-        """The absolute path of a command."""
-        if os.path.isabs(command):
-            problem = _program_problem(command)
-            if problem:
-                raise NotRunnable(f"command {_shown(command)} {problem}")
-            return command
-        if "/" in command:
-            raise NotRunnable(f"command {_shown(command)}: must be the name of a program on PATH or an absolute path")
-        found = self._on_path(command)
-        if found is None:
-            unfit = [path for path in self._candidates(command) if os.path.isfile(path)]
-            hint = f"; {unfit[0]} is not executable" if unfit else ""
-            raise NotRunnable(f"command {_shown(command)} not found on PATH ({self.base['PATH']}){hint}")
-        return found
-
-    def _on_path(self, name: str) -> str | None:
-        return next((path for path in self._candidates(name) if not _program_problem(path)), None)
-
-    def _candidates(self, name: str) -> Iterator[str]:
-        """Where ``name`` is looked for. A relative folder on PATH would be one the job chooses."""
-        return (os.path.join(folder, name) for folder in self.base["PATH"].split(":") if os.path.isabs(folder))
 
     def _path(self, path: str) -> str:
         """The absolute path of the job's script, ``""`` if it has none."""
@@ -195,14 +136,14 @@ class Policy:
         name = os.path.basename(command)
         if not fnmatchcase(name, pattern):
             return False
-        found = program if name == command else self._on_path(name)
+        found = program if name == command else _on_path(name, self.base.path)
         return found is not None and _place(found) == _place(program)
 
     def _is_interpreter(self, program: str, path: str) -> bool:
         """Whether ``program`` is what the file at ``path`` says it is to be run by."""
         try:
             with open(path, "rb") as script:
-                named = _INTERPRETER.match(script.readline(_LONGEST_INTERPRETER))
+                named = INTERPRETER.match(script.readline(LONGEST_LINE))
         except OSError as error:
             raise NotRunnable(f"path {_shown(path)} {_why(error)}") from None
         if named is None:
@@ -210,20 +151,48 @@ class Policy:
         interpreter: str | None = os.fsdecode(named[1])
         if os.path.basename(named[1]) == b"env":
             words = [os.fsdecode(word) for word in named[2].split() if not word.startswith(b"-") and b"=" not in word]
-            interpreter = self._on_path(words[0]) if words else None
+            interpreter = _on_path(words[0], self.base.path) if words else None
         return interpreter is not None and _place(interpreter) == _place(program)
 
     def _check_script(self, script: bytes) -> None:
         if self.restricted:
             key = "scripts_only" if self.scripts_only else "allowed_commands"
             raise NotRunnable(f"script: is not allowed here, where {key} restricts what may run")
-        named = _INTERPRETER.match(script[:_LONGEST_INTERPRETER])
-        if named is None:
-            raise NotRunnable("script: must begin with a #! line that names its interpreter, like #!/bin/sh")
+        unfit = script_problem(script)
+        if unfit:
+            raise NotRunnable(f"script: {unfit}")
+        named = INTERPRETER.match(script[:LONGEST_LINE])
+        assert named is not None
         interpreter = os.fsdecode(named[1])
         problem = _program_problem(interpreter) if os.path.isabs(interpreter) else "is not an absolute path"
         if problem:
             raise NotRunnable(f"script: the interpreter {_shown(interpreter)} that its #! line names {problem}")
+
+
+def _program(command: str, path: str) -> str:
+    """The absolute path of a command; a name is looked for on ``path``."""
+    if os.path.isabs(command):
+        problem = _program_problem(command)
+        if problem:
+            raise NotRunnable(f"command {_shown(command)} {problem}")
+        return command
+    if "/" in command:
+        raise NotRunnable(f"command {_shown(command)}: must be the name of a program on PATH or an absolute path")
+    found = _on_path(command, path)
+    if found is None:
+        unfit = [place for place in _candidates(command, path) if os.path.isfile(place)]
+        hint = f"; {unfit[0]} is not executable" if unfit else ""
+        raise NotRunnable(f"command {_shown(command)} not found on PATH ({path}){hint}")
+    return found
+
+
+def _on_path(name: str, path: str) -> str | None:
+    return next((place for place in _candidates(name, path) if not _program_problem(place)), None)
+
+
+def _candidates(name: str, path: str) -> Iterator[str]:
+    """Where ``name`` is looked for. A relative folder on PATH would be one the job chooses."""
+    return (os.path.join(folder, name) for folder in path.split(":") if os.path.isabs(folder))
 
 
 def _place(path: str) -> str:
@@ -240,7 +209,16 @@ def _program_problem(path: str) -> str:
         return _why(error)
     if not stat.S_ISREG(mode):
         return "is a directory" if stat.S_ISDIR(mode) else "is not a file"
-    return "" if os.access(path, os.X_OK) else "is not executable"
+    if os.access(path, os.X_OK):
+        return ""
+    if mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH) and mounted_noexec(path):
+        return "is on a file system that is mounted noexec"
+    return "is not executable"
+
+
+def mounted_noexec(path: str) -> bool:
+    """Whether nothing on that file system may be executed; ``OSError``."""
+    return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
 
 
 def _why(error: OSError) -> str:
@@ -249,19 +227,8 @@ def _why(error: OSError) -> str:
     return f"can't be used ({error.strerror})"
 
 
-def _text_problem(value: str) -> str | None:
-    """Why the kernel would not take this as an argument or the value of a variable."""
-    if "\0" in value:
-        return "holds a NUL byte"
-    try:
-        os.fsencode(value)
-    except UnicodeEncodeError:
-        return "holds what is no character"
-    return None
-
-
 def _check_text(name: str, value: str) -> None:
-    problem = _text_problem(value)
+    problem = text_problem(value)
     if problem:
         raise NotRunnable(f"{name} {_shown(value)} {problem}")
 

@@ -45,6 +45,9 @@ from scheduler import failpoints
 FORMAT = 2
 _READABLE = (1, 2)
 
+#: The variable of every process of a job that names its spool.
+SPOOL_VARIABLE = "SCHEDULER_SPOOL"
+
 #: Bytes taken for the exit record beforehand, so that a full disk still gets one.
 RECORD_ROOM = 16384
 

@@ -16,7 +16,7 @@ from scheduler.errors import Conflict, NotFound, OffsetBeyondEnd, OutputPruned, 
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.sizes import Share
 from scheduler.worker import room
-from scheduler.worker.commands import NotRunnable
+from scheduler.worker.commands import NotRunnable, mounted_noexec
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import Held, Unbegun, judge_thd, spec_of, spec_record, status_of
 from scheduler.worker.room import Disk, Taken
@@ -40,7 +40,7 @@ _REMOVING = ".gone-"
 class Policy(Protocol):
     """``scheduler.worker.commands.Policy``: what may run here, and how."""
 
-    def environment(self, job_id: str, spec: JobSpec) -> dict[str, str]: ...
+    def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]: ...
 
     def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]: ...
 
@@ -76,8 +76,12 @@ class Spools:
         wall_time: Callable[[], float],
         min_free: Share,
         output_limit: int | None,
+        umask: int,
     ) -> None:
-        """``min_free`` of the disk must be free for a start. No job writes more bytes than ``output_limit``."""
+        """``min_free`` of the disk must be free for a start. No job writes more bytes than ``output_limit``.
+
+        ``umask`` is that of every job that sets none.
+        """
         self._folder = folder
         self._used = used
         self._policy = policy
@@ -85,6 +89,7 @@ class Spools:
         self._wall_time = wall_time
         self._min_free = min_free
         self._output_limit = output_limit
+        self._umask = umask
 
     def spool(self, job_id: str) -> Spool:
         """The spool of a job, whether it exists or not; ``NotFound`` for an id that is none."""
@@ -156,8 +161,13 @@ class Spools:
         argv: list[str] = []
         env: dict[str, str] = {}
         try:
+            if spec.script is not None and mounted_noexec(self._folder):
+                state = os.path.dirname(self._folder)
+                raise NotRunnable(
+                    f"script: can't be run here: the worker's state folder, {state}, is on a file system mounted noexec"
+                )
             argv = self._policy.command_line_thd(spec, None if spec.script is None else spool.script)
-            env = self._policy.environment(job_id, spec)
+            env = self._policy.environment_thd(job_id, spec, spool)
             if spec.cwd and not os.path.isabs(spec.cwd):
                 raise NotRunnable(f"cwd {spec.cwd!r}: must be an absolute path")
         except NotRunnable as error:
@@ -173,6 +183,7 @@ class Spools:
             "cwd": spec.cwd or spool.work,
             "stdin": spec.stdin is not None,
             "output_limit": min(limits, default=None),
+            "umask": self._umask,
         }
         making = self._beside(job_id, _MAKING)
         room.remove(making)  # of a start that failed and could not even clear up
@@ -230,6 +241,8 @@ class Spools:
     def load_thd(self) -> list[Found]:
         """All jobs there are; what is left of unfinished work in the folder is removed."""
         os.makedirs(self._folder, 0o700, exist_ok=True)
+        if mounted_noexec(self._folder):
+            self._log.warn("{folder} is on a file system mounted noexec: no job can run a script", folder=self._folder)
         for name in os.listdir(self._folder):
             if name.startswith((_MAKING, _REMOVING)):
                 room.remove(os.path.join(self._folder, name))

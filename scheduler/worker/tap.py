@@ -17,6 +17,7 @@ from scheduler.rpc.worker_server import worker_server
 from scheduler.services import Ordered, Step
 from scheduler.threads import Pool
 from scheduler.worker.commands import Policy
+from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.membership import Membership
@@ -45,11 +46,12 @@ def makeService(options: Options) -> IService:
     config, state, settings = options.config, options.state, options.config.worker
     tls = config.grpc_server.tls
 
-    policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands)
+    environment = BaseEnvironment(settings.env)
+    policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands, environment)
     launcher = Launcher(str(state.path / "shims.log"))
     used = UsedIds(str(state.path / "used-ids"))
-    jobs_dir, min_free = str(state.path / "jobs"), settings.spool_min_free
-    spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, settings.output_limit)
+    jobs_dir, min_free, most = str(state.path / "jobs"), settings.spool_min_free, settings.output_limit
+    spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, most, options.umask)
     limits = Limits(settings.keep_spool, settings.spool_max, min_free)
     pool = Pool(reactor, "spools", SPOOL_THREADS)
     watch = OutputWatch(reactor)

@@ -79,6 +79,7 @@ class Running:
         output_limit: int | None = None,
         spool_max: str = "100%",
         spool_min_free: str = "0%",
+        umask: int = 0o022,
     ) -> None:
         policy = Policy(scripts_dir=os.path.join(state_dir, "scripts"), scripts_only=False, allowed_commands=("*",))
         self.jobs_dir = os.path.join(state_dir, "jobs")
@@ -89,7 +90,7 @@ class Running:
         limits = Limits(keep_spool, parse_share(spool_max), parse_share(spool_min_free))
         self.used = UsedIds(os.path.join(state_dir, "used-ids"))
         self.spools = Spools(
-            self.jobs_dir, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit
+            self.jobs_dir, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
         )
         self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, limits)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []

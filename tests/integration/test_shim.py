@@ -9,9 +9,7 @@ import time
 from twisted.trial.unittest import SkipTest
 
 from scheduler.model import JobState, Stream
-from scheduler.worker import spools
-from scheduler.worker.commands import base_environment
-from scheduler.worker.spool import Record
+from scheduler.worker.environment import own_variables
 from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
 
 
@@ -118,7 +116,9 @@ class StartTests(RunningCase):
         self.addCleanup(os.environ.pop, "OF_THE_WORKER")
         job = await self.worker.start("/usr/bin/env", job_id=f"env-{os.getpid()}", env={"A": "b c\nd=é"})
         await self.worker.ended(job)
-        expected = {**base_environment(), "PYTHONUNBUFFERED": "1", "SCHEDULER_JOB_ID": job, "A": "b c\nd=é"}
+        given = {"PYTHONUNBUFFERED": "1", "A": "b c\nd=é"}
+        mark = {"SCHEDULER_JOB_ID": job, "SCHEDULER_SPOOL": self.worker.spool(job).folder}
+        expected = {**own_variables(), **given, **mark}
         lines = "".join(f"{name}={value}\n" for name, value in expected.items())
         self.assertEqual(sorted(self.worker.output(job).split(b"\n")), sorted(lines.encode().split(b"\n")))
 
@@ -139,12 +139,8 @@ class StartTests(RunningCase):
 
     async def test_umask(self) -> None:
         """The umask is the worker's, unless the job has one of its own."""
-        create = spools.create
-
-        def create_with_umask(folder: str, making_in: str, record: Record, *others: object) -> None:
-            create(folder, making_in, record | {"umask": 0o027}, *others)
-
-        self.patch(spools, "create", create_with_umask)
+        await self.worker.drop()
+        self.worker = await self.next_life(umask=0o027)
         for own, expected in ((None, b"0027\n"), (0o077, b"0077\n"), (0, b"0000\n")):
             job = await self.worker.start("sh", "-c", "umask", umask=own)
             await self.worker.ended(job)

@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 from scheduler.errors import ShuttingDown
 from scheduler.worker import watch
 from scheduler.worker.watch import OutputWatch
-from tests.integration.namespaces import in_namespace
+from tests.namespaces import in_namespace
 
 
 class Watcher:

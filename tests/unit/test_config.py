@@ -285,6 +285,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.scripts_dir, self.folder / "scripts")
         self.assertFalse(settings.scripts_only)
         self.assertEqual(settings.allowed_commands, ("*",))
+        self.assertEqual(settings.env, {})
         self.assertIsNone(settings.advertise_addr)
         self.assertEqual(settings.keep_spool, 7 * 86400)
         self.assertEqual((settings.spool_max, settings.spool_min_free), (Share(percent=10), Share(percent=5)))
@@ -314,6 +315,7 @@ class WorkerFileTests(ConfigCase):
             scripts_dir = "/opt/scripts"
             scripts_only = true
             allowed_commands = ["bash", "/usr/bin/make"]
+            env = {https_proxy = "http://proxy:3128", EMPTY = "", LD_LIBRARY_PATH = "/opt/lib"}
             advertise_addr = "box.example.com:30000"
             keep_spool = 3600
             spool_max = "50GB"
@@ -327,6 +329,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.scripts_dir, Path("/opt/scripts"))
         self.assertTrue(settings.scripts_only)
         self.assertEqual(settings.allowed_commands, ("bash", "/usr/bin/make"))
+        self.assertEqual(settings.env, {"https_proxy": "http://proxy:3128", "EMPTY": "", "LD_LIBRARY_PATH": "/opt/lib"})
         self.assertEqual(str(settings.advertise_addr), "box.example.com:30000")
         self.assertEqual(settings.keep_spool, 3600)
         self.assertEqual((settings.spool_max, settings.spool_min_free), (Share(50 * 10**9), Share(percent=0.5)))
@@ -436,6 +439,12 @@ class MistakeTests(ConfigCase):
             '[worker.labels]\n"" = "x"': "a label is",
             '[worker.labels]\na.b = "x"': "[worker.labels] a = {...}: must be a string",
             '[worker]\nallowed_commands = "*"': "must be a list",
+            "[worker]\nenv = 1": "[worker] env = 1: must be a table, [worker.env]",
+            "[worker.env]\nA = 1": "[worker.env] A = 1: must be a string of at most 32768 bytes",
+            f"[worker.env]\nA = '{'x' * 40_000}'": "must be a string of at most 32768 bytes",
+            '[worker.env]\n"A-B" = "x"': "[worker.env] A-B: is not a name of letters, digits and '_'",
+            '[worker.env]\nSCHEDULER_X = "x"': "[worker.env] SCHEDULER_X: is not for jobs to be given",
+            '[worker.env]\nNOTIFY_SOCKET = "x"': "[worker.env] NOTIFY_SOCKET: is not for jobs to be given",
             '[worker]\nallowed_commands = ["a\\u0000"]': "none of them a control character",
             '[worker]\nallowed_commands = ["ls", "bin/x"]': "must be names of commands or absolute paths",
             '[worker]\nscripts_dir = ["x"]': "must be a string",

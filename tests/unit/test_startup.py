@@ -194,6 +194,16 @@ class ReadyTests(StartCase):
         self.assertEqual((self.folder / "state").stat().st_mode & 0o777, 0o700)
         self.assertEqual(os.umask(0o077), 0o077)
 
+    def test_umask_of_jobs(self) -> None:
+        """The umask that twistd was started with, or told to use, is what jobs get."""
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"')
+        for twistd, expected in (((), 0o027), (("-n",), 0o027), (("--umask", "007"), 0o007)):
+            os.umask(0o027)
+            options = WorkerOptions()
+            self.parse(options, *twistd)
+            self.assertEqual((options.umask, os.umask(0o077)), (expected, 0o077))
+            options.state.release()
+
     def test_foreign_folder_keeps_its_mode(self) -> None:
         """A folder that was there is used as it is."""
         (self.folder / "state").mkdir()

@@ -1,6 +1,8 @@
-"""What may run: where programs and scripts are found, what is refused, in which words, and with which variables."""
+"""What may run: where programs and scripts are found, and what is refused, in which words."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from attrs import evolve
@@ -8,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import JobSpec, env_name_problem
-from scheduler.worker.commands import NotRunnable, Policy, base_environment
+from scheduler.model import JobSpec
+from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec
+from scheduler.worker.environment import BaseEnvironment
+from tests.namespaces import in_namespace
 
 SCRIPT = b"#!/bin/sh\necho hi\n"
 
@@ -35,7 +39,7 @@ class PolicyCase(SynchronousTestCase):
             scripts_dir=str(self.scripts),
             scripts_only=False,
             allowed_commands=("*",),
-            base={"PATH": f"{self.bin}:{self.tools}"},
+            base=BaseEnvironment(own={"PATH": f"{self.bin}:{self.tools}"}),
         )
 
     def file(self, name: str, content: str = "") -> str:
@@ -120,13 +124,50 @@ class CommandTests(PolicyCase):
 
     def test_relative_folder_on_path(self) -> None:
         """A folder of PATH that the job's own folder would decide is passed over."""
-        self.policy = evolve(self.policy, base={"PATH": f"{os.path.relpath(self.bin)}::{self.tools}"})
+        relative = f"{os.path.relpath(self.bin)}::{self.tools}"
+        self.policy = evolve(self.policy, base=BaseEnvironment(own={"PATH": relative}))
         self.assertRaises(NotRunnable, self.run_, "sh")
         self.assertEqual(self.run_("python"), [self.python])
 
     def test_path_of_the_job(self) -> None:
-        """The PATH a job is given does not decide what its command is."""
-        self.assertRaises(NotRunnable, self.run_, "secret", env={"PATH": str(self.outside)})
+        """The PATH that a job is given decides what its command is, by its absolute folders alone."""
+        own = self.program("outside/own")
+        self.program("outside/sh")
+        path = {"PATH": f"outside:{self.outside}"}
+        self.assertEqual(self.run_("own", env=path), [own])
+        self.assertEqual(self.run_("sh", env=path), [str(self.outside / "sh")])
+        missing = self.refusal("python", env=path)
+        self.assertEqual(missing, f"command 'python' not found on PATH (outside:{self.outside})")
+        self.assertEqual(self.refusal("sh", env={"PATH": ""}), "command 'sh' not found on PATH ()")
+
+    def test_path_of_the_job_where_restricted(self) -> None:
+        """Where anything is restricted it decides nothing: the worker's does."""
+        self.program("outside/sh")
+        self.restrict("sh")
+        self.assertEqual(self.run_("sh", env={"PATH": str(self.outside)}), [self.sh])
+
+    def test_path_of_the_site(self) -> None:
+        """The PATH that the configuration gives to every job is the worker's."""
+        own = self.program("outside/sh")
+        self.policy = evolve(self.policy, base=evolve(self.policy.base, site={"PATH": str(self.outside)}))
+        self.assertEqual(self.run_("sh"), [own])
+        self.restrict("sh")
+        self.assertEqual(self.run_("sh"), [own])
+
+    def test_noexec(self) -> None:
+        """A program on a file system where nothing may be executed says so."""
+        self.assertFalse(mounted_noexec(str(self.root)))
+        source = (
+            "import sys; from scheduler.worker.commands import Policy; from scheduler.model import JobSpec; "
+            "Policy('/', False, ('*',)).command_line_thd(JobSpec(command=sys.argv[1]), None)"
+        )
+        program = f"{self.root}/noexec/program"
+        prepare = f"mkdir -p {self.root}/noexec && mount -t tmpfs -o noexec none {self.root}/noexec && "
+        prepare += f"cp /bin/true {program}"
+        command = in_namespace(prepare, sys.executable, "-c", source, program)
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        tried = subprocess.run(command, env=env, capture_output=True, check=False, text=True)
+        self.assertIn(f"'{program}' is on a file system that is mounted noexec", tried.stderr)
 
     def test_impossible_text(self) -> None:
         """What no command line can hold is refused wherever it stands, and is shown harmlessly and not at length."""
@@ -395,65 +436,6 @@ class ScriptTests(PolicyCase):
         self.assertIn("must begin with a #! line", self.refused(b"echo hi\n"))
         self.assertIn("must begin with a #! line", self.refused(b""))
         self.assertIn("'/no/such' that its #! line names not found", self.refused(b"#!/no/such\n"))
-        self.assertIn(r"'/bin/sh\r' that its #! line names not found", self.refused(b"#!/bin/sh\r\necho\r\n"))
+        self.assertIn("ends in a carriage return", self.refused(b"#!/bin/sh\r\necho\r\n"))
+        self.assertIn("begins with a byte order mark", self.refused(b"\xef\xbb\xbf" + SCRIPT))
         self.assertIn("'sh' that its #! line names is not an absolute path", self.refused(b"#!sh\n"))
-
-
-class EnvironmentTests(PolicyCase):
-    """The variables of a job."""
-
-    def environment(self, **env: str) -> dict[str, str]:
-        return self.policy.environment("j1", JobSpec(command="sh", env=env))
-
-    def test_base(self) -> None:
-        """It has the worker's base, no buffer in Python, its id, and what it was given, which wins."""
-        self.policy = evolve(self.policy, base={"PATH": "/bin", "LANG": "C"})
-        self.assertEqual(
-            self.environment(LANG="de", A=""),
-            {"PATH": "/bin", "LANG": "de", "PYTHONUNBUFFERED": "1", "SCHEDULER_JOB_ID": "j1", "A": ""},
-        )
-
-    def test_names(self) -> None:
-        """A name that is none, or not for it to set, is refused with the reason."""
-        for name in ("", "1A", "A-B", "A B", "A=B", "é", "A\n", "LD_PRELOAD", "SCHEDULER_JOB_ID", "NOTIFY_SOCKET"):
-            self.assertIsNotNone(env_name_problem(name))
-            refused = self.assertRaises(NotRunnable, self.environment, **{name: "x"})
-            self.assertEqual(str(refused), f"env {name!r}: {env_name_problem(name)}")
-        for name in ("A", "_", "a1_B", "LDX", "OLD_PATH", "MY_SCHEDULER_X"):
-            self.assertIsNone(env_name_problem(name))
-
-    def test_values(self) -> None:
-        """A value that no variable can hold is refused; any other is not."""
-        self.assertIn("holds a NUL byte", str(self.assertRaises(NotRunnable, self.environment, A="x\0")))
-        self.assertEqual(self.environment(A="=\n'é")["A"], "=\n'é")
-
-    def test_steering(self) -> None:
-        """A variable that makes a program run another is refused where what may run is restricted, and only there."""
-        names = ("PATH", "BASH_ENV", "SHELLOPTS", "PS4", "PYTHONPATH", "PERL5OPT", "GIT_SSH_COMMAND", "https_proxy")
-        for name in names:
-            self.assertEqual(self.environment(**{name: "x"})[name], "x")
-        for restriction in ({"scripts_only": True}, {"allowed_commands": ("sh",)}):
-            self.policy = evolve(self.policy, **restriction)
-            for name in names:
-                self.assertIn("restricted", str(self.assertRaises(NotRunnable, self.environment, **{name: "x"})))
-            self.assertEqual(self.environment(DEBUG="1")["DEBUG"], "1")
-
-    def test_own(self) -> None:
-        """The base is the worker's own, and nothing else of it."""
-        own = {
-            "PATH": "/p",
-            "HOME": "/h",
-            "USER": "u",
-            "LOGNAME": "l",
-            "LANG": "de_DE.UTF-8",
-            "TZ": "Asia/Tokyo",
-        }
-        self.assertEqual(base_environment({**own, "LD_PRELOAD": "x", "AWS_SECRET": "y"}), own)
-
-    def test_fallbacks(self) -> None:
-        """What the worker lacks is made up, but for the time zone: an empty one would be another."""
-        base = base_environment({"TZ": ""})
-        self.assertEqual(set(base), {"PATH", "HOME", "USER", "LOGNAME", "LANG"})
-        self.assertTrue(all(base.values()))
-        self.assertEqual(base["USER"], base["LOGNAME"])
-        self.assertTrue(os.path.isabs(base["HOME"]))
