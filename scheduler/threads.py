@@ -40,15 +40,17 @@ T = TypeVar("T")
 class Pool(Service):
     """Threads of our own for blocking work; they exist from ``startService`` to ``stopService``."""
 
-    def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
+    def __init__(self, reactor: IReactorFromThreads, name: str, size: int, at_once: bool = False) -> None:
+        """``at_once``: have all threads from the start, also where the machine has none to give later."""
         self._reactor = reactor
         self._size = size
+        self._least = size if at_once else 0
         self.setName(name)
         self._threads: ThreadPool | None = None
 
     def startService(self) -> None:
         super().startService()
-        self._threads = ThreadPool(0, self._size, self.name)
+        self._threads = ThreadPool(self._least, self._size, self.name)
         self._threads.start()
 
     def stopService(self) -> Deferred[None]:

@@ -116,6 +116,21 @@ def _for_request(request: str, function: Callable[..., Any], *args: Any) -> Any:
         REQUEST_ID.reset(token)
 
 
+class _Threads(futures.ThreadPoolExecutor):
+    """The threads of a server.
+
+    The serving thread would end with the error, and the server with it, where the machine has no further thread to
+    give; those that are there do the work then.
+    """
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
+
+
 class GrpcServer(Service):
     """``bound`` is where it listens, once it does."""
 
@@ -146,7 +161,7 @@ class GrpcServer(Service):
     def privilegedStartService(self) -> None:
         """Bind; ``OSError`` naming the address where that can't be."""
         super().privilegedStartService()
-        self._threads = futures.ThreadPoolExecutor(self._limits.threads, thread_name_prefix="grpc")
+        self._threads = _Threads(self._limits.threads, thread_name_prefix="grpc")
         server = grpc.server(
             self._threads,
             maximum_concurrent_rpcs=self._limits.threads + self._limits.queue,
@@ -185,6 +200,8 @@ class GrpcServer(Service):
         if self._server is None:
             self.privilegedStartService()
         assert self._server is not None
+        assert self._threads is not None
+        self._threads.submit(int)  # so that one thread is there, whatever the machine has later
         self._server.start()
         self._log.info("gRPC on {address}", address=str(self.bound))
 

@@ -22,13 +22,17 @@ from scheduler import failpoints
 from scheduler.worker import request, zygote
 
 
+class Shortage(Exception):
+    """The machine can't start a process now, and nothing was begun; ``str()`` says why."""
+
+
 class Launcher:
     """All of it may be called from any thread."""
 
     _log = Logger()
 
     def __init__(self, log_file: str) -> None:
-        """``log_file`` gets what zygote and shims have to say: tracebacks, so nothing."""
+        """``log_file`` gets the tracebacks of zygote and shims, so nothing."""
         self._log_file = log_file
         self._lock = threading.Lock()
         self._closed = False
@@ -44,8 +48,8 @@ class Launcher:
         """Have a shim begin that spool; wait until the spool shows what became of it, or the shim is gone.
 
         ``sync_thd`` makes the spool durable while the shim gets ready; what it raises is raised, and nothing begun.
-        ``False`` when the shim did nothing within ``deadline`` seconds: that zygote is given up then.
-        ``OSError`` when there is no zygote to be had.
+        ``False`` when the shim did nothing within ``deadline`` seconds: that zygote is given up then, and the shim
+        may yet begin. ``Shortage``; ``OSError`` when nobody could be asked.
         """
         ours, theirs = request.pair()
         with ours:
@@ -57,9 +61,12 @@ class Launcher:
                 request.let_begin(ours)
             except Exception:
                 ours.shutdown(socket.SHUT_WR)
-                _await_close(ours, deadline)
+                _await_answer(ours, deadline)
                 raise
-            if _await_close(ours, deadline):
+            if _await_answer(ours, deadline):
+                refusal = request.refusal(ours)
+                if refusal:
+                    raise Shortage(refusal)
                 return True
             self._give_up(asked)
             return False
@@ -96,7 +103,7 @@ class Launcher:
 
     def _start(self) -> socket.socket:
         if self._closed:
-            raise ChildProcessError("shutting down")
+            raise Shortage("the worker is shutting down")
         ours, theirs = request.pair()
         with theirs, open(os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             # UTF-8 whatever the locale: the spool's records are.
@@ -112,9 +119,9 @@ class Launcher:
                     cwd="/",
                     umask=0o077,
                 )
-            except OSError:
+            except OSError as error:
                 ours.close()
-                raise
+                raise Shortage(f"{sys.executable} can't be started: {error.strerror}") from error
         return ours
 
     def _kill(self) -> None:
@@ -132,8 +139,8 @@ class Launcher:
             self._process = None
 
 
-def _await_close(line: socket.socket, seconds: float) -> bool:
-    """Whether the other end, which sends nothing, was closed in time."""
+def _await_answer(line: socket.socket, seconds: float) -> bool:
+    """Whether the other end was closed in time, or said something."""
     waiting = select.poll()
     waiting.register(line, select.POLLIN)
     return bool(waiting.poll(seconds * 1000))

@@ -40,6 +40,13 @@ class Unbegun:
     """No shim ever took the job on."""
 
 
+@frozen
+class Unstarted:
+    """A shim took the job on, and the machine could not start it: nothing ran, and nobody will begin it any more."""
+
+    why: str
+
+
 def spec_record(spec: JobSpec) -> Record:
     """A spec without stdin and script."""
     return {
@@ -71,9 +78,14 @@ def status_of(job_id: str, record: Record) -> JobStatus:
     return JobStatus(job_id, **known | {"state": JobState(record["state"]), "leftover": tuple(record["leftover"])})
 
 
+def _end_of(job_id: str, record: Record) -> JobStatus | Unstarted:
+    shortage = record.get("shortage")
+    return Unstarted(shortage) if shortage else status_of(job_id, record)
+
+
 def judge_thd(
     job_id: str, spool: Spool, wall_time: Callable[[], float], not_begun: str | None = None
-) -> JobStatus | Held | Unbegun:
+) -> JobStatus | Held | Unbegun | Unstarted:
     """How the job ended, or who has it.
 
     Of a job without shim and exit record this writes the record, while holding the
@@ -82,7 +94,7 @@ def judge_thd(
     """
     ended = spool.read_exit()
     if ended is not None:
-        return status_of(job_id, ended)
+        return _end_of(job_id, ended)
     with spool.locked() as lock:
         begun_by = spool.begun_by()
         if lock is None:
@@ -101,7 +113,7 @@ def judge_thd(
             else:
                 return Unbegun()
             spool.write_exit(ended)
-        return status_of(job_id, ended)
+        return _end_of(job_id, ended)
 
 
 def _lost_thd(job_id: str, spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> Record:

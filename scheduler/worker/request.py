@@ -3,7 +3,8 @@
 A message on a SOCK_SEQPACKET pair: the folder of a spool, and with it the shim's
 end of a line of its own to the worker. On that the shim is told, once the spool is
 durable, that it may begin; it closes it when the spool shows what became of the
-start. The shim sends nothing.
+start. Where nothing can be begun for want of what the machine has, zygote or shim
+say so on that line first, in a sentence.
 """
 
 from __future__ import annotations
@@ -46,6 +47,21 @@ def let_begin(start: socket.socket) -> None:
     """Tell the shim at the other end; one that is gone is seen to be."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         start.send(_BEGIN)
+
+
+def refuse(start: socket.socket, why: str) -> None:
+    """Tell the worker that this start begins nothing."""
+    with contextlib.suppress(OSError):  # nobody is there any more
+        start.send(os.fsencode(why))
+
+
+def refusal(start: socket.socket) -> str:
+    """What was said by ``refuse``, ``""`` if the other end was just closed."""
+    try:
+        said = start.recv(_LONGEST)
+    except ConnectionResetError:  # the other end did not read what it was sent; what it said comes after that
+        said = start.recv(_LONGEST)
+    return os.fsdecode(said)
 
 
 def may_begin(start: socket.socket) -> bool:

@@ -37,6 +37,12 @@ _BUSY_PAUSE = 0.02
 #: Of a job in a spool of an earlier version, which does not say.
 _DEFAULT_UMASK = 0o022
 
+#: Why a process can't be started, where that is the machine's want and not the command's fault.
+_SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+#: Bytes of a ``#!`` line that the kernel reads.
+_LONGEST_LINE = 256
+
 #: Ignored by Python, by a daemon or by whoever started the worker; the job gets them as they are by default.
 _DEFAULTED = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
@@ -65,12 +71,17 @@ def main(line: socket.socket) -> NoReturn:
 
 
 def _run(spool: Spool, start: socket.socket, signals: int) -> None:
-    with spool.locked() as lock:
-        if lock is None or spool.read_exit() is not None or spool.begun_by() is not None:
+    with contextlib.ExitStack() as held:
+        try:
+            lock = held.enter_context(spool.locked())
+            if lock is None or spool.read_exit() is not None or spool.begun_by() is not None:
+                return
+            record = spool.read_job()
+            assert record is not None
+            job, shim = _Job(spool, record, signals), proctree.itself()
+        except OSError as error:
+            request.refuse(start, f"a shim can't begin the job: {error.strerror}")
             return
-        record = spool.read_job()
-        assert record is not None
-        job, shim = _Job(spool, record, signals), proctree.itself()
         if not request.may_begin(start):
             return
         spool.begin(lock, shim)
@@ -124,7 +135,9 @@ class _Job:
         try:
             self._spawn(actions)
         except (OSError, ValueError) as error:
-            return exit_record("failed", self._why(error), time.time())
+            problem = self._why(error)
+            short = isinstance(error, OSError) and error.errno in _SHORTAGES
+            return exit_record("failed", problem, time.time(), shortage=problem if short else "")
         finally:
             for fd in {stdin, out, err}:
                 os.close(fd)
@@ -160,7 +173,7 @@ class _Job:
         if isinstance(error, OSError) and error.filename == cwd:
             return f"cwd {cwd!r}: {'not found' if error.errno == errno.ENOENT else problem}"
         if isinstance(error, FileNotFoundError):
-            problem = "not found" if not os.path.exists(program) else "the interpreter it names was not found"
+            problem = "not found" if not os.path.exists(program) else _why_no_interpreter(program)
         elif isinstance(error, PermissionError):
             problem = "not executable: Permission denied"
         return f"command {program!r}: {problem}"
@@ -170,3 +183,11 @@ class _Job:
         main = Identity(self.main, self.starttime)
         job = Supervision(self._spool, self._record, self._signals, self._pumps, self._allowance, main, self.started_at)
         return job.run()
+
+
+def _why_no_interpreter(program: str) -> str:
+    with contextlib.suppress(OSError), open(program, "rb") as script:
+        line = script.readline(_LONGEST_LINE)
+        if line.startswith(b"#!") and line.endswith(b"\r\n"):
+            return "its #! line ends in a carriage return (CR LF)"
+    return "the interpreter it names was not found"

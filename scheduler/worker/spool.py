@@ -209,17 +209,23 @@ class Spool:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int | None]:
-        """The lock as a descriptor, or ``None`` when another holds it. No process started meanwhile inherits it."""
+        """The lock as a descriptor, or ``None`` when another holds it, or took the spool away.
+
+        No process started meanwhile inherits it.
+        """
         fd = os.open(self.lock, os.O_RDWR)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-            else:
-                yield fd
+            yield fd if self._is_locked(fd) else None
         finally:
             os.close(fd)
+
+    def _is_locked(self, fd: int) -> bool:
+        """Whether this holds the lock now, and the lock is still that of this spool."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(fd), os.stat(self.lock))
+        except (BlockingIOError, FileNotFoundError):
+            return False
 
     def begin(self, lock: int, shim: Identity) -> None:
         """Leave the trace of the shim that has the lock."""
@@ -279,12 +285,14 @@ def exit_record(
     output_error: str = "",
     leftover_started: tuple[int, ...] = (),
     background_ended: int = 0,
+    shortage: str = "",
 ) -> Record:
-    """An exit record, its fields those of ``scheduler.model.JobStatus``, and one more.
+    """An exit record, its fields those of ``scheduler.model.JobStatus``, and two more.
 
     ``leftover_started`` are the start times of the processes ``leftover``, in clock ticks since the machine's start.
+    ``shortage``: nothing ran, for want of what the machine has, so the start counts as never made.
     """
-    return {
+    record = {
         "state": state,
         "reason": reason,
         "exit_code": exit_code,
@@ -299,6 +307,7 @@ def exit_record(
         "background_ended": background_ended,
         "output_error": output_error,
     }
+    return record | {"shortage": shortage} if shortage else record
 
 
 def left_behind(pids: Sequence[int]) -> str:

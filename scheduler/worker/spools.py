@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -18,19 +17,11 @@ from scheduler.sizes import Share
 from scheduler.worker import room
 from scheduler.worker.commands import NotRunnable, mounted_noexec
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.records import Held, Unbegun, judge_thd, spec_of, spec_record, status_of
+from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd, spec_of, spec_record, status_of
 from scheduler.worker.room import Disk, Taken
-from scheduler.worker.spool import Acknowledged, NotDurable, Record, Spool, boot_id, create, exit_record
+from scheduler.worker.spool import Acknowledged, Record, Spool, boot_id, create, exit_record
+from scheduler.worker.starting import Starter
 from scheduler.worker.used import Use, UsedIds
-
-#: Seconds a shim has to start its job: with a second try less than a scheduler waits for the answer.
-START_DEADLINE = 4.0
-
-#: What a job is can't be seen now, and it may well run.
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
-
-#: A zygote may hang, or be killed with a start in its hands; so twice.
-_LAUNCHES = 2
 
 #: Before the id, in the name of a folder that is not there yet, or not any more.
 _MAKING = ".new-"
@@ -85,7 +76,7 @@ class Spools:
         self._folder = folder
         self._used = used
         self._policy = policy
-        self._launcher = launcher
+        self._starter = Starter(launcher, self._move_away, wall_time)
         self._wall_time = wall_time
         self._min_free = min_free
         self._output_limit = output_limit
@@ -101,7 +92,7 @@ class Spools:
         """Make the spool, unless it is there, and have a shim start the job.
 
         Answers when the job runs, or has ended, or could not be started. ``Conflict``: the id was used up.
-        ``NoRoom``; ``Unavailable``: the spool can't be used, and nothing was started.
+        ``NoRoom``; ``Unavailable``: it can't be started now; nothing ran, and there is no such job.
         """
         spool, new = self.spool(job_id), False
         try:
@@ -113,11 +104,14 @@ class Spools:
             else:
                 self._check_readable(job_id, spool)
                 seen = judge_thd(job_id, spool, self._wall_time)
-            return self._launch(job_id, spool, seen)
-        except OSError as error:  # no shim was told to begin
+                if isinstance(seen, Unstarted):
+                    self._move_away(job_id)
+                    return self.start_thd(job_id, spec, created_at)
+        except OSError as error:  # no shim was asked to begin it
             if new and os.path.exists(spool.folder):
-                self._unmake(job_id)
+                self._starter.unmake_thd(job_id)
             raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
+        return seen if isinstance(seen, (JobStatus, Held)) else self._starter.start_thd(job_id, spool, new)
 
     def _check_unused(self, job_id: str) -> None:
         use = self._used.find_thd(job_id)
@@ -155,7 +149,9 @@ class Spools:
             raise Unavailable(f"job {job_id!r} can't be sealed: {os.strerror(error.errno or 0)}") from error
         return None
 
-    def _create(self, job_id: str, spool: Spool, spec: JobSpec, created_at: float) -> JobStatus | Held | Unbegun:
+    def _create(
+        self, job_id: str, spool: Spool, spec: JobSpec, created_at: float
+    ) -> JobStatus | Held | Unbegun | Unstarted:
         """Answers like ``judge_thd``; one that was refused has ended."""
         refused: Record | None = None
         argv: list[str] = []
@@ -197,44 +193,19 @@ class Spools:
         spool.sync()
         return judge_thd(job_id, spool, self._wall_time)
 
-    def _launch(self, job_id: str, spool: Spool, seen: JobStatus | Held | Unbegun) -> JobStatus | Held:
-        """``OSError`` only before a shim was told to begin."""
-        problem = "no shim began it"
-        for tries in range(_LAUNCHES):
-            if not isinstance(seen, Unbegun):
-                return seen
-            try:
-                if not self._launcher.launch_thd(spool.folder, START_DEADLINE, spool.sync):
-                    problem = f"no shim answered within {START_DEADLINE:g} s"
-            except OSError as error:
-                if not tries and (isinstance(error, NotDurable) or error.errno in _NO_DESCRIPTOR):
-                    raise
-                problem = f"no shim could be started: {error}"
-            seen = self._judge_launched(job_id, spool)
-        seen = self._judge_launched(job_id, spool, f"could not be started: {problem}")
-        assert not isinstance(seen, Unbegun)
-        return seen
-
-    def _unmake(self, job_id: str) -> None:
-        """Have no spool of a start that was refused, or the next process takes it for a job that failed.
-
-        The rename is not made durable, which takes a descriptor: were it undone, by a power cut in the next seconds,
-        that is what would be told, and no more.
-        """
-        try:
-            self._move_away(job_id)
-        except OSError:
-            self._log.failure("what is left of the start of job {job_id} can't be removed", job_id=job_id)
-
-    def _judge_launched(self, job_id: str, spool: Spool, not_begun: str | None = None) -> JobStatus | Held | Unbegun:
-        try:
-            return judge_thd(job_id, spool, self._wall_time, not_begun)
-        except OSError:
-            return Held(None, None)  # it may run: to be asked again
-
     def judge_thd(self, job_id: str) -> JobStatus | Held:
         """How the job ended, or who has it; one that nobody began is not begun any more."""
-        seen = judge_thd(job_id, self.spool(job_id), self._wall_time, "not started: the worker ended first")
+        return self._decide(job_id, "not started: no shim began it")
+
+    def _decide(self, job_id: str, not_begun: str) -> JobStatus | Held:
+        spool = self.spool(job_id)
+        seen = judge_thd(job_id, spool, self._wall_time, not_begun)
+        if isinstance(seen, Unstarted):  # and yet its start was answered: so the end is told
+            record = spool.read_exit()
+            assert record is not None
+            record.pop("shortage")
+            spool.write_exit(record)
+            seen = status_of(job_id, record)
         assert not isinstance(seen, Unbegun)
         return seen
 
@@ -260,11 +231,15 @@ class Spools:
             acknowledged = spool.acknowledged()
             if acknowledged is not None and (ended := spool.read_exit()) is not None:
                 return Found(job_id, status_of(job_id, ended), acknowledged=acknowledged)
+            ended = spool.read_exit()
+            if ended is not None and ended.get("shortage"):  # nothing ran, and whoever asked for it was not answered
+                self._move_away(job_id)
+                return None
             record = spool.read_job()
             if record is None:
                 raise ValueError("no job.json")
             try:
-                seen = self.judge_thd(job_id)
+                seen = self._decide(job_id, "not started: the worker ended first")
             except OSError:  # a full disk takes no record now
                 self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
                 seen = Held(None, None)

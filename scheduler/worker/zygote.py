@@ -56,6 +56,8 @@ class Zygote:
         self._shims: set[int] = set()
         #: The one of them that has no job yet.
         self._ready: _Ready | None = None
+        #: Why there is none.
+        self._problem = ""
         #: When the next is forked, unless one is asked for before; ``None``: not before that.
         self._prepare_at: float | None = None
         #: Until the next round of killing orphans; ``None`` when there are none.
@@ -112,11 +114,13 @@ class Zygote:
         folder, start = asked
         ready, self._ready = self._ready, None
         with start:
-            if ready is not None:  # else the worker sees that the spool was not begun, and asks again
+            if ready is None:
+                request.refuse(start, f"no process can be forked: {self._problem}")
+            else:
                 try:
                     with ready.line:
                         request.send(ready.line, folder, start)
-                except OSError:
+                except OSError:  # the worker sees that the spool was not begun, and asks again
                     traceback.print_exc()
         self._prepare_at = time.monotonic() + _LULL
 
@@ -127,8 +131,8 @@ class Zygote:
         if self._ready is None:
             try:
                 self._ready = self._fork(self._requests)
-            except OSError:
-                traceback.print_exc()  # it is tried again when one is asked for
+            except OSError as error:  # it is tried again when one is asked for
+                self._problem = os.strerror(error.errno or 0)
 
     def _fork(self, requests: socket.socket) -> _Ready:
         ours, theirs = request.pair()

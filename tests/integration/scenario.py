@@ -23,13 +23,11 @@ from tests.integration.running import Running
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-async def play(test: TestCase, name: str, state_dir: str, prefix: Sequence[str] = (), **options: object) -> str:
+async def play(test: TestCase, name: str, state_dir: str, prefix: Sequence[str] = ()) -> str:
     """Run that function of the test's module by a command that begins with ``prefix``; its output, if it succeeds."""
     command = [*prefix, sys.executable, "-m", "tests.integration.scenario", f"{test.__module__}:{name}", state_dir]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = await deferToThread(
-        subprocess.run, command, cwd=ROOT, env=env, capture_output=True, check=False, text=True, **options
-    )
+    done = await deferToThread(subprocess.run, command, cwd=ROOT, env=env, capture_output=True, check=False, text=True)
     test.assertEqual(done.returncode, 0, done.stdout + done.stderr)
     return done.stdout + done.stderr
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredList, gatherResults
 
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import spool, spools, used
+from scheduler.worker import spool, starting, used
 from scheduler.worker.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
 
@@ -150,10 +150,7 @@ class KeepingTests(RunningCase):
 
     async def test_seal_of_a_failed_start(self) -> None:
         """Of a start that left a spool and no job, the seal is an end that stays."""
-        self.patch(self.worker.spools, "_unmake", lambda job_id: None)  # the spool stays
-        real, self.worker.spools._launch = self.worker.spools._launch, no_descriptor
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
-        self.worker.spools._launch = real
+        await self.leave_a_spool()
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
         with self.assertRaises(NotFound):
             self.worker.runner.query(JOB)
@@ -161,6 +158,14 @@ class KeepingTests(RunningCase):
         self.assertEqual((status.state, status.started_at), (JobState.FAILED, None))
         self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="true"), None), status)
         self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+
+    async def leave_a_spool(self) -> None:
+        """Have a start fail that can't even remove its spool."""
+        unmake = self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)
+        launch = self.patch(self.worker.launcher, "launch_thd", no_descriptor)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
+        unmake.restore()
+        launch.restore()
 
     async def test_start_without_a_descriptor(self) -> None:
         """A start that nobody could be asked to carry out leaves nothing, in the next life too, and may come again."""
@@ -195,7 +200,7 @@ class KeepingTests(RunningCase):
 
     async def test_start_that_can_not_be_seen(self) -> None:
         """A job that was asked for and can't be looked at just now is not taken for one that does not run."""
-        real, looks = spools.judge_thd, []
+        real, looks = starting.judge_thd, []
 
         def judge(*args: object) -> object:
             looks.append(args)
@@ -203,19 +208,19 @@ class KeepingTests(RunningCase):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return real(*args)
 
-        self.patch(spools, "judge_thd", judge)
+        self.patch(starting, "judge_thd", judge)
         status = await self.worker.run("sh", "-c", "echo x; exit 3", job_id=JOB)
         self.assertEqual((status.exit_code, self.worker.output(JOB)), (3, b"x\n"))
 
     async def test_start_of_what_was_there_without_a_descriptor(self) -> None:
-        """The spool of a start before stays where it is: that one may have been asked for."""
-        self.patch(self.worker.spools, "_unmake", lambda job_id: None)  # the spool stays
-        real, self.worker.spools._launch = self.worker.spools._launch, no_descriptor
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
-        self.worker.spools._launch = real
+        """The spool of a start before goes only by its lock: that one may have been asked for."""
+        await self.leave_a_spool()
         self.patch(self.worker.launcher, "launch_thd", no_descriptor)
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
-        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
+        with self.worker.spool(JOB).locked():  # as a shim has it that has not begun yet
+            started = await self.worker.runner.start(JOB, JobSpec(command="true"), None)
+            self.assertIs(started.state, JobState.RUNNING)
+        status = await self.worker.ended(JOB)
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: no shim began it"))
 
     async def test_clock_step(self) -> None:
         """A step of the clock, however far, makes nothing older."""

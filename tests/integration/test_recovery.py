@@ -8,9 +8,10 @@ import sys
 import time
 import uuid
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from scheduler.errors import Conflict, ShuttingDown
+from scheduler.errors import Conflict, ShuttingDown, Unavailable
 from scheduler.model import JobSpec, JobState, JobStatus
 from scheduler.worker.spool import create
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone, is_gone, stubborn
@@ -204,18 +205,26 @@ class NextLifeTests(ProcessCase):
         self.assertIsNone(bystander.poll())
 
     async def test_not_begun(self) -> None:
-        """A job that no shim took on before the worker ended failed, and a shim that comes late does nothing."""
-        real, self.worker.launcher.launch_thd = self.worker.launcher.launch_thd, lambda *_: True
-        failed = await self.worker.start("sh", "-c", "echo ran")
-        self.assertEqual(self.worker.runner.query(failed).state, JobState.FAILED)
-        self.assertIn("could not be started", self.worker.runner.query(failed).reason)
-        await self.worker.pool.run(real, self.worker.spool(failed).folder, 10.0, self.worker.spool(failed).sync)
-        self.assertEqual(self.worker.output(failed), b"")
-        os.unlink(self.worker.spool(failed).exit)  # as if the worker had been killed before it decided
+        """A start that no shim took on is refused and leaves nothing; one the worker did not survive has failed."""
+        refused = await self.assertFailure(self.start_unlaunched(), Unavailable)
+        self.assertEqual(str(refused), "this machine can't start a job now: no shim began it")
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)  # as if it had been killed before
+        await self.assertFailure(self.start_unlaunched(), Unavailable)
         await self.worker.drop()
         self.worker = await self.next_life()
-        status = self.worker.runner.query(failed)
+        status = self.worker.runner.query(JOB)
         self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
+        spool = self.worker.spool(JOB)  # a shim that comes late does nothing
+        await self.worker.pool.run(self.worker.launcher.launch_thd, spool.folder, 10.0, spool.sync)
+        self.assertEqual(self.worker.output(JOB), b"")
+        self.assertIsNone(spool.begun_by())
+
+    def start_unlaunched(self) -> Deferred[JobStatus]:
+        """Start a job that no shim takes on."""
+        patched = self.patch(self.worker.launcher, "launch_thd", lambda *_: True)
+        started = self.worker.runner.start(JOB, JobSpec(command="sh", args=("-c", "echo ran")), None)
+        return started.addBoth(lambda result: patched.restore() or result)
 
     async def test_once(self) -> None:
         """A second shim for a job that was begun does nothing, while the first is there and when it was killed."""

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.configfile import Address
 from scheduler.errors import Unreachable
@@ -25,7 +26,7 @@ from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_p
 from scheduler.rpc import convert, worker_server
 from scheduler.rpc import server as rpc_server
 from scheduler.rpc.scheduler_server import scheduler_server
-from scheduler.rpc.server import GrpcServer
+from scheduler.rpc.server import GrpcServer, _Threads
 from tests.contract.test_scheduler_client import FACTS, AsMembership
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler_client import FakeSchedulerClient
@@ -539,3 +540,21 @@ class SchedulerTests(ServerCase):
         await membership.asked
         await server.stopService()
         self.assertIs(await code, grpc.StatusCode.UNAVAILABLE)
+
+
+class ThreadsTests(SynchronousTestCase):
+    """The threads of a server."""
+
+    def test_no_further_thread(self) -> None:
+        """Where the machine has no further thread to give, those that are there do the work."""
+        threads = _Threads(4)
+        self.addCleanup(threads.shutdown)
+        self.assertEqual(threads.submit(int).result(60), 0)
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        refused = self.patch(threading.Thread, "start", refuse)
+        work = [threads.submit(int, number) for number in range(20)]
+        refused.restore()
+        self.assertEqual([each.result(60) for each in work], list(range(20)))

@@ -10,7 +10,7 @@ from twisted.internet.defer import gatherResults
 
 from scheduler.errors import Unavailable
 from scheduler.model import JobSpec, JobState, JobStatus
-from scheduler.worker import proctree, spools
+from scheduler.worker import proctree, starting
 from scheduler.worker.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
@@ -130,7 +130,7 @@ class DyingTests(RunningCase):
 
     async def test_zygote_hangs(self) -> None:
         """A zygote that does not answer is replaced while starts wait for it; jobs that run, run on."""
-        self.patch(spools, "START_DEADLINE", 0.5)
+        self.patch(starting, "START_DEADLINE", 0.5)
         job = await self.worker.start("sh", "-c", UNTIL_TOLD)
         first = self.worker.launcher.pid
         os.kill(first, signal.SIGSTOP)
@@ -144,8 +144,8 @@ class DyingTests(RunningCase):
         self.assertEqual((await self.worker.ended(job)).exit_code, 3)
 
     async def test_zygotes_that_hang(self) -> None:
-        """Where no zygote ever answers the start is one that failed, which a shim that comes late does not begin."""
-        self.patch(spools, "START_DEADLINE", 0.3)
+        """Where no zygote ever answers the start is refused, and a shim that comes late does not begin it."""
+        self.patch(starting, "START_DEADLINE", 0.3)
         await self.worker.run("true")
         begun = self.worker.launcher._start
 
@@ -156,12 +156,12 @@ class DyingTests(RunningCase):
 
         self.worker.launcher._start = hanging
         os.kill(self.worker.launcher.pid, signal.SIGSTOP)
-        job = await self.worker.start("true")
-        status = self.worker.runner.query(job)
-        self.assertEqual(status.state, JobState.FAILED)
-        self.assertIn("could not be started: no shim answered within 0.3 s", status.reason)
+        late = f"late-{os.getpid()}"
+        refused = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
+        self.assertIn("this machine can't start a job now: no shim answered within 0.3 s", str(refused))
+        self.assertNotIn(late, os.listdir(self.worker.jobs_dir))
         self.worker.launcher._start = begun
-        self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        self.assertEqual((await self.worker.run("true", job_id=late)).state, JobState.SUCCEEDED)
 
     async def ready(self) -> int:
         """The shim that waits for a job."""
@@ -188,7 +188,7 @@ class DyingTests(RunningCase):
 
     async def test_ready_shim_hangs(self) -> None:
         """One that gets a job and does not begin it is not waited for, and does not begin it later."""
-        self.patch(spools, "START_DEADLINE", 0.5)
+        self.patch(starting, "START_DEADLINE", 0.5)
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
         ready = await self.ready()
         os.kill(ready, signal.SIGSTOP)

@@ -59,6 +59,13 @@ class PoolTests(TestCase):
         await gatherResults([pool.run(work_thd) for _ in range(9)])
         self.assertEqual(most, 3)
 
+    async def test_at_once(self) -> None:
+        """All threads are there from the start where a machine may have none to give later."""
+        pool = Pool(reactor, "ready", 3, at_once=True)
+        pool.startService()
+        self.addCleanup(pool.stopService)
+        self.assertEqual(sum("ready" in thread.name for thread in threading.enumerate()), 3)
+
     async def test_stop_waits(self) -> None:
         """It has stopped when its last work has ended, whose result is still delivered; then it refuses."""
         pool, begun, go_on = Pool(reactor, "test-pool", 1), threading.Event(), threading.Event()

@@ -1,5 +1,6 @@
 """The folder of a job: what its records hold."""
 
+import fcntl
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -59,6 +60,31 @@ class ExitRecordTests(SynchronousTestCase):
         with open(self.spool.exit, "w", encoding="utf-8") as file:
             file.write('{"format": 3, "state": "succeeded"}')
         self.assertRaises(ValueError, self.spool.read_exit)
+
+
+class LockTests(SynchronousTestCase):
+    """Who decides what becomes of a job."""
+
+    def lock_of_spool_taken_away(self, again: bool) -> int | None:
+        """What the lock is that is opened, and then its spool is removed; ``again``: and made anew."""
+        spool = Spool(self.mktemp())
+        create(spool.folder, f"{spool.folder}.new", {}, None, None)
+
+        def flock(fd: int, operation: int) -> None:
+            patched.restore()
+            os.rename(spool.folder, self.mktemp())
+            if again:
+                create(spool.folder, f"{spool.folder}.new", {}, None, None)
+            fcntl.flock(fd, operation)
+
+        patched = self.patch(fcntl, "flock", flock)
+        with spool.locked() as lock:
+            return lock
+
+    def test_spool_taken_away(self) -> None:
+        """Who opened the lock of a spool that was removed then, and perhaps made anew, does not hold its lock."""
+        self.assertIsNone(self.lock_of_spool_taken_away(again=False))
+        self.assertIsNone(self.lock_of_spool_taken_away(again=True))
 
 
 class BeginTests(SynchronousTestCase):

@@ -1,0 +1,109 @@
+"""Has a shim begin the job of a spool, or sees to it that none ever will.
+
+Theory of operation. A start is refused only when nothing ran and nothing will.
+As long as no shim was told that it may begin, removing the spool is enough. A shim
+that was told and did not answer, as the machine is overloaded or somebody stopped
+it, may go on later: so the spool is then removed by whoever holds its lock. Such a
+shim finds no spool, or the lock of one that is gone, and does nothing. What a shim
+took on and could not start for want of processes, memory or descriptors says so in
+its exit record, and counts as never made.
+
+All of it blocks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from scheduler.errors import Unavailable
+from scheduler.model import JobStatus
+from scheduler.worker.launcher import Launcher, Shortage
+from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd
+from scheduler.worker.spool import NotDurable, Spool
+
+#: Seconds a shim has to start its job: with a second try less than a scheduler waits for the answer.
+START_DEADLINE = 4.0
+
+#: A zygote may hang, or be killed with a start in its hands; so twice.
+_LAUNCHES = 2
+
+
+class Starter:
+    """Of one worker."""
+
+    _log = Logger()
+
+    def __init__(
+        self, launcher: Launcher, move_away_thd: Callable[[str], None], wall_time: Callable[[], float]
+    ) -> None:
+        """``move_away_thd`` removes the spool of a job, gone at once as far as anybody can see; ``OSError``."""
+        self._launcher = launcher
+        self._move_away_thd = move_away_thd
+        self._wall_time = wall_time
+
+    def start_thd(self, job_id: str, spool: Spool, new: bool) -> JobStatus | Held:
+        """Have the job begun, or answer what became of that; ``new``: no shim was ever asked to.
+
+        ``Unavailable``: the machine can't start it now; nothing ran, and there is no spool any more.
+        """
+        seen: JobStatus | Held | Unbegun | Unstarted = Unbegun()
+        problem, pending = "", not new
+        for _ in range(_LAUNCHES):
+            try:
+                if self._launcher.launch_thd(spool.folder, START_DEADLINE, spool.sync):
+                    problem = "no shim began it"
+                else:
+                    problem, pending = f"no shim answered within {START_DEADLINE:g} s", True
+            except Shortage as shortage:
+                problem = str(shortage)
+                break
+            except OSError as error:
+                what = "the spool can't be made durable" if isinstance(error, NotDurable) else "no shim can be asked"
+                problem = f"{what}: {os.strerror(error.errno or 0)}"
+                break
+            seen = self._judge_thd(job_id, spool)
+            if not isinstance(seen, Unbegun):
+                break
+        if isinstance(seen, Unbegun):
+            seen = self._withdraw_thd(job_id, spool, pending)
+        elif isinstance(seen, Unstarted):
+            problem = seen.why
+            self.unmake_thd(job_id)
+        if isinstance(seen, (Unbegun, Unstarted)):
+            raise Unavailable(f"this machine can't start a job now: {problem}")
+        return seen
+
+    def _withdraw_thd(self, job_id: str, spool: Spool, pending: bool) -> JobStatus | Held | Unbegun | Unstarted:
+        """Unmake a spool that was not begun; ``pending``: a shim may still come for it, and may have."""
+        if not pending:
+            self.unmake_thd(job_id)
+            return Unbegun()
+        try:
+            with spool.locked() as lock:
+                if lock is not None and spool.begun_by() is None and spool.read_exit() is None:
+                    return Unbegun() if self.unmake_thd(job_id) else Held(None, None)
+        except OSError:
+            return Held(None, None)  # it may run: to be asked again
+        return self._judge_thd(job_id, spool)
+
+    def unmake_thd(self, job_id: str) -> bool:
+        """Have no spool of a start that was refused, or the next process takes it for a job that failed.
+
+        The rename is not made durable, which takes a descriptor: were it undone, by a power cut in the next seconds,
+        that is what would be told, and no more.
+        """
+        try:
+            self._move_away_thd(job_id)
+        except OSError:
+            self._log.failure("what is left of the start of job {job_id} can't be removed", job_id=job_id)
+            return False
+        return True
+
+    def _judge_thd(self, job_id: str, spool: Spool) -> JobStatus | Held | Unbegun | Unstarted:
+        try:
+            return judge_thd(job_id, spool, self._wall_time)
+        except OSError:
+            return Held(None, None)  # it may run: to be asked again
