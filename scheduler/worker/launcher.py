@@ -20,6 +20,10 @@ from twisted.logger import Logger
 
 from scheduler import failpoints
 from scheduler.worker import request, zygote
+from scheduler.worker.spool import SPOOL_VARIABLE
+
+#: A worker that a job started has these, and its zygote and shims are no processes of that job.
+_OF_JOBS = ("SCHEDULER_JOB_ID", SPOOL_VARIABLE)
 
 
 class Shortage(Exception):
@@ -117,6 +121,7 @@ class Launcher:
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                     cwd="/",
+                    env={name: value for name, value in os.environ.items() if name not in _OF_JOBS},
                     umask=0o077,
                 )
             except OSError as error:

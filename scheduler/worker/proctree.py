@@ -11,10 +11,11 @@ import ctypes
 import errno
 import os
 import signal
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-from scheduler.worker.spool import Identity
+from scheduler.worker.spool import SPOOL_VARIABLE, Identity
 
 #: From linux/prctl.h.
 _PR_SET_CHILD_SUBREAPER = 36
@@ -27,6 +28,9 @@ _GONE = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
 
 #: From linux/sched.h, in the flags of a process.
 _PF_EXITING = 0x4
+
+#: Seconds between two rounds of KILL: whoever forked in between is found by the next.
+_END_AGAIN = 0.02
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -123,21 +127,19 @@ def descendants(roots: Collection[int], among: Collection[Process]) -> list[Proc
     return found
 
 
-def of_job(job_id: str, leader: Identity | None) -> list[Process]:
-    """What is left of a job without its shim: known by its environment or its session, and all that descends from it.
+def of_spool(folder: str, since: int) -> list[Process]:
+    """Processes of the job whose spool is at that absolute path, known by the variable that says so.
 
-    ``leader`` is the job's first process. Its session counts only while it exists: later its id may be another's.
+    None that began before ``since``, in ticks since the machine's start. One with another environment is not found,
+    nor one whose environment may not be read. The id of the job alone would prove nothing: a copy of a state folder has
+    the same ids.
     """
-    everybody = list(alive())
-    mark = f"SCHEDULER_JOB_ID={job_id}".encode()
-    led = leader is not None and any(each.identity == leader for each in everybody)
-    known = [
+    mark = os.fsencode(f"{SPOOL_VARIABLE}={folder}")
+    return [
         each
-        for each in everybody
-        if (led and leader is not None and each.session == leader.pid) or mark in _environment(each.pid)
+        for each in alive()
+        if each.identity.starttime >= since and each.pid != os.getpid() and mark in _environment(each.pid)
     ]
-    others = descendants({each.pid for each in known}, everybody)
-    return [each for each in {*known, *others} if each.pid != os.getpid()]
 
 
 def _environment(pid: int) -> list[bytes]:
@@ -179,3 +181,23 @@ def send(identity: Identity, number: signal.Signals) -> bool:
     finally:
         os.close(pidfd)
     return True
+
+
+def end(find: Callable[[], Collection[Process]], seconds: float) -> list[Identity]:
+    """Kill those that ``find`` finds, again and again until it finds none; answers which are there after ``seconds``.
+
+    Those that may not be signalled are not waited for.
+    """
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at:
+        sent = [send(each.identity, signal.SIGKILL) for each in find()]
+        if not any(sent):
+            break
+        time.sleep(_END_AGAIN)
+    return [each.identity for each in find()]
+
+
+def still(identities: Collection[Identity]) -> list[Process]:
+    """Those of these that have not ended."""
+    found = map(process, (each.pid for each in identities))
+    return [each for each in found if each is not None and not each.ended and each.identity in identities]

@@ -5,8 +5,6 @@ Functions here block on the disk and run in a pool.
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +12,10 @@ from attrs import fields, frozen
 
 from scheduler.model import JobSpec, JobState, JobStatus
 from scheduler.worker import proctree
-from scheduler.worker.spool import Identity, Record, Spool, boot_id, exit_record
+from scheduler.worker.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
 
-NO_RECORD = "no record"
+#: Why a job is ``lost``.
+SHIM_KILLED = "its shim was killed by a signal"
 REBOOTED = "rebooted"
 
 #: What a status takes from an exit record as it is there.
@@ -24,7 +23,6 @@ _STATUS_FIELDS = {field.name for field in fields(JobStatus)} - {"job_id"}
 
 #: Seconds to wait for what a killed shim left to be gone.
 _STRAYS_PATIENCE = 5.0
-_STRAYS_PAUSE = 0.02
 
 
 @frozen
@@ -106,7 +104,7 @@ def judge_thd(
             assert job is not None
             rebooted = job["boot_id"] != boot_id()
             if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
-                ended = _lost_thd(job_id, spool, wall_time, rebooted)
+                ended = _lost_thd(spool, wall_time, rebooted)
             elif not_begun is not None:
                 spool.sync()  # whoever made it may have come no further
                 ended = exit_record(JobState.FAILED.value, not_begun, wall_time())
@@ -116,24 +114,25 @@ def judge_thd(
         return _end_of(job_id, ended)
 
 
-def _lost_thd(job_id: str, spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> Record:
+def _lost_thd(spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> Record:
     """The record of an end that nobody saw, once what the shim left is ended."""
-    started = spool.read_start()
-    tree, strays = "", []
-    if not rebooted:
-        leader = Identity(started["pid"], started["starttime"]) if started else None
-        give_up_at = time.monotonic() + _STRAYS_PATIENCE
-        while (strays := proctree.of_job(job_id, leader)) and time.monotonic() < give_up_at:
-            tree = "killed"
-            for stray in strays:
-                proctree.send(stray.identity, signal.SIGKILL)
-            time.sleep(_STRAYS_PAUSE)
+    started, shim = spool.read_start(), spool.begun_by()
+    since = started["starttime"] if started else shim.starttime if shim else None
+    tree: str = ""
+    left: list[Identity] = []
+    if not rebooted and since is not None and proctree.of_spool(spool.folder, since):
+        tree = "killed"
+        left = proctree.end(lambda: proctree.of_spool(spool.folder, since), _STRAYS_PATIENCE)
+    reasons = [REBOOTED if rebooted else SHIM_KILLED]
+    if left:
+        reasons.append(left_behind([each.pid for each in left]))
     return exit_record(
         JobState.LOST.value,
-        REBOOTED if rebooted else NO_RECORD,
+        "; ".join(reasons),
         wall_time(),
         sizes=spool.sizes(),
         started_at=started["started_at"] if started else None,
         tree=tree,
-        leftover=tuple(stray.pid for stray in strays),
+        leftover=tuple(each.pid for each in left),
+        leftover_started=tuple(each.starttime for each in left),
     )

@@ -59,7 +59,8 @@ _SHIM_ROOM = 64
 _WORK_MODE = 0o1777
 
 _LONGEST_REASON = 1000
-_MOST_LEFTOVER = 100
+#: Ids of processes in an exit record.
+MOST_LEFTOVER = 100
 
 Record = dict[str, Any]
 
@@ -126,8 +127,14 @@ class Spool:
         return False
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes of stdout and of stderr."""
-        return os.stat(self.output("stdout")).st_size, os.stat(self.output("stderr")).st_size
+        """Bytes of stdout and of stderr; of a file that somebody removed, 0."""
+        return self._size("stdout"), self._size("stderr")
+
+    def _size(self, stream: str) -> int:
+        try:
+            return os.stat(self.output(stream)).st_size
+        except FileNotFoundError:
+            return 0
 
     # records
 
@@ -153,8 +160,8 @@ class Spool:
         """The end. Fits in the room that was taken, whatever the record says."""
         short = record | {
             "reason": record["reason"][:_LONGEST_REASON],
-            "leftover": list(record["leftover"])[:_MOST_LEFTOVER],
-            "leftover_started": list(record["leftover_started"])[:_MOST_LEFTOVER],
+            "leftover": list(record["leftover"])[:MOST_LEFTOVER],
+            "leftover_started": list(record["leftover_started"])[:MOST_LEFTOVER],
         }
         self._write(self._path("exit.tmp"), short)
         failpoints.hit(failpoint)
@@ -313,8 +320,8 @@ def exit_record(
 def left_behind(pids: Sequence[int]) -> str:
     """The reason of a job of which those processes could not be ended."""
     count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
-    more = f", and {len(pids) - _MOST_LEFTOVER} more" if len(pids) > _MOST_LEFTOVER else ""
-    return f"{count} could not be ended: {', '.join(map(str, pids[:_MOST_LEFTOVER]))}{more}"
+    more = f", and {len(pids) - MOST_LEFTOVER} more" if len(pids) > MOST_LEFTOVER else ""
+    return f"{count} could not be ended: {', '.join(map(str, pids[:MOST_LEFTOVER]))}{more}"
 
 
 def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:

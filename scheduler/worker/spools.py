@@ -107,11 +107,11 @@ class Spools:
                 if isinstance(seen, Unstarted):
                     self._move_away(job_id)
                     return self.start_thd(job_id, spec, created_at)
-        except OSError as error:  # no shim was asked to begin it
+            return seen if isinstance(seen, (JobStatus, Held)) else self._starter.start_thd(job_id, spool, new)
+        except OSError as error:  # no shim was told to begin it
             if new and os.path.exists(spool.folder):
                 self._starter.unmake_thd(job_id)
             raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
-        return seen if isinstance(seen, (JobStatus, Held)) else self._starter.start_thd(job_id, spool, new)
 
     def _check_unused(self, job_id: str) -> None:
         use = self._used.find_thd(job_id)

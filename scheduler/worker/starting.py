@@ -37,7 +37,7 @@ class Starter:
     _log = Logger()
 
     def __init__(
-        self, launcher: Launcher, move_away_thd: Callable[[str], None], wall_time: Callable[[], float]
+        self, launcher: Launcher, move_away_thd: Callable[[str], object], wall_time: Callable[[], float]
     ) -> None:
         """``move_away_thd`` removes the spool of a job, gone at once as far as anybody can see; ``OSError``."""
         self._launcher = launcher
@@ -47,10 +47,12 @@ class Starter:
     def start_thd(self, job_id: str, spool: Spool, new: bool) -> JobStatus | Held:
         """Have the job begun, or answer what became of that; ``new``: no shim was ever asked to.
 
-        ``Unavailable``: the machine can't start it now; nothing ran, and there is no spool any more.
+        ``Unavailable``: the machine can't start it now. ``NotDurable``. In both cases nothing ran, and the spool is
+        removed.
         """
         seen: JobStatus | Held | Unbegun | Unstarted = Unbegun()
         problem, pending = "", not new
+        failure: OSError | None = None
         for _ in range(_LAUNCHES):
             try:
                 if self._launcher.launch_thd(spool.folder, START_DEADLINE, spool.sync):
@@ -61,8 +63,7 @@ class Starter:
                 problem = str(shortage)
                 break
             except OSError as error:
-                what = "the spool can't be made durable" if isinstance(error, NotDurable) else "no shim can be asked"
-                problem = f"{what}: {os.strerror(error.errno or 0)}"
+                failure, problem = error, f"no shim can be asked: {os.strerror(error.errno or 0)}"
                 break
             seen = self._judge_thd(job_id, spool)
             if not isinstance(seen, Unbegun):
@@ -72,6 +73,8 @@ class Starter:
         elif isinstance(seen, Unstarted):
             problem = seen.why
             self.unmake_thd(job_id)
+        if isinstance(seen, Unbegun) and isinstance(failure, NotDurable):
+            raise failure
         if isinstance(seen, (Unbegun, Unstarted)):
             raise Unavailable(f"this machine can't start a job now: {problem}")
         return seen

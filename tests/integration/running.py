@@ -188,7 +188,7 @@ class RunningCase(TestCase):
             shim = worker.spool(job_id).begun_by()
             if shim is not None:  # with the shim, its zygote kills the job
                 proctree.send(shim, signal.SIGKILL)
-                for each in proctree.of_job(job_id, None):
+                for each in proctree.of_spool(worker.spool(job_id).folder, 0):
                     proctree.send(each.identity, signal.SIGKILL)
         with contextlib.suppress(FileNotFoundError), open(worker.log, encoding="utf-8") as log:
             self.assertEqual(log.read(), "")

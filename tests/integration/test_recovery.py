@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from twisted.internet.threads import deferToThread
 
 from scheduler.errors import Conflict, ShuttingDown, Unavailable
 from scheduler.model import JobSpec, JobState, JobStatus
+from scheduler.worker import proctree
 from scheduler.worker.spool import create
-from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone, is_gone, stubborn
+from tests.integration.running import UNTIL_TOLD, Running, RunningCase, edit, gone, is_gone, later, stubborn
 
 #: Another in each process: what a lost job left is looked for on the whole machine.
 JOB = str(uuid.uuid4())
@@ -115,7 +117,8 @@ class FailpointTests(ProcessCase):
         self.worker = await self.next_life()
         await self.worker.start(*self.command, job_id=JOB)
         status = self.worker.runner.query(JOB)
-        self.assertEqual((status.state, status.reason, status.exit_code), (JobState.LOST, "no record", None))
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "its shim was killed by a signal"))
+        self.assertIsNone(status.exit_code)
         self.assertEqual(self.runs(), 1)
 
 
@@ -184,7 +187,8 @@ class NextLifeTests(ProcessCase):
         await gone(shim)
         self.worker = await self.next_life()
         status = self.worker.runner.query(job)
-        self.assertEqual((status.state, status.reason, status.exit_code), (JobState.LOST, "no record", None))
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "its shim was killed by a signal"))
+        self.assertIsNone(status.exit_code)
         self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
 
     async def test_rebooted(self) -> None:
@@ -196,13 +200,77 @@ class NextLifeTests(ProcessCase):
         os.kill(shim, 9)
         await gone(shim, main)
         edit(self.worker.spool(job).job, boot_id="another")
-        bystander = subprocess.Popen(["sleep", "600"], env={"SCHEDULER_JOB_ID": job})
-        self.addCleanup(bystander.wait)
-        self.addCleanup(bystander.kill)
+        bystander = self.bystander(self.worker.spool(job).folder)
         self.worker = await self.next_life()
         status = self.worker.runner.query(job)
         self.assertEqual((status.state, status.reason), (JobState.LOST, "rebooted"))
         self.assertIsNone(bystander.poll())
+
+    def bystander(self, spool: str) -> subprocess.Popen[bytes]:
+        """A process that carries the path of that spool."""
+        process = subprocess.Popen(["sleep", "600"], env={"SCHEDULER_SPOOL": spool})
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    async def killed_with_its_shim(self, process: subprocess.Popen[bytes]) -> str:
+        """The id of a job of that worker, once worker, zygote and shim have been killed together."""
+        ask(process, JOB, sys.executable, "-c", stubborn("os.environ"))
+        job = (await deferToThread(process.stdout.readline)).decode().strip()
+        while self.worker.output(job).count(b"\n") < 3:
+            await later(0.01)
+        shim = self.worker.shim(job).pid
+        zygote = proctree.process(shim).parent
+        victims = (process.pid, zygote, shim)
+        for pid in victims:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        process.stdin.close()
+        await deferToThread(process.wait)
+        await gone(zygote, shim)
+        return job
+
+    async def test_strays(self) -> None:
+        """What worker, zygote and shim leave when they are killed together ends at the next start."""
+        await self.worker.drop()
+        process = self.process()
+        early = self.bystander(self.worker.spool(JOB).folder)  # began before the job
+        await later(0.05)  # of the clock of start times that is five ticks
+        job = await self.killed_with_its_shim(process)
+        strays = [int(line) for line in self.worker.output(job).split()]
+        self.assertFalse(any(map(is_gone, strays)), strays)
+        other = self.bystander(self.worker.spool("other").folder)
+        clean = subprocess.Popen(["sleep", "600"], env={"SCHEDULER_JOB_ID": job})
+        self.addCleanup(clean.wait)
+        self.addCleanup(clean.kill)
+        self.worker = await self.next_life()
+        status = self.worker.runner.query(job)
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "its shim was killed by a signal"))
+        self.assertEqual((status.tree, status.leftover), ("killed", ()))
+        self.assertTrue(all(map(is_gone, strays)), strays)
+        self.assertEqual([early.poll(), other.poll(), clean.poll()], [None, None, None])
+
+    async def test_copied_folder(self) -> None:
+        """A worker of a copied state folder has jobs of the same ids, and ends no process of the original's."""
+        job = await self.worker.start(sys.executable, "-c", stubborn("os.environ"))
+        pids = [int(line) for line in await self.worker.lines(job, 3)]
+        copied = f"{self.state_dir}-copy"
+        shutil.copytree(self.state_dir, copied)
+        copy = Running(copied)
+        self.addCleanup(copy.drop)
+        await copy.begin()
+        self.assertEqual(copy.runner.query(job).state, JobState.LOST)
+        self.assertFalse(any(map(is_gone, pids)))
+        self.assertIs(self.worker.runner.query(job).state, JobState.RUNNING)
+        await self.worker.runner.stop(job, wait=True)
+
+    async def test_worker_in_a_job(self) -> None:
+        """Zygote and shims of a worker that a job started are no processes of that job."""
+        os.environ["SCHEDULER_SPOOL"] = "/no/such/spool"
+        self.addCleanup(os.environ.pop, "SCHEDULER_SPOOL")
+        await self.worker.run("true")
+        self.assertEqual(proctree.of_spool("/no/such/spool", 0), [])
 
     async def test_not_begun(self) -> None:
         """A start that no shim took on is refused and leaves nothing; one the worker did not survive has failed."""

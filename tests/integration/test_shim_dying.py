@@ -112,7 +112,7 @@ class DyingTests(RunningCase):
         pids = [int(line) for line in await self.worker.lines(job, 3)]
         os.kill(self.worker.shim(job).pid, 9)
         status = await self.worker.ended(job)
-        self.assertEqual((status.state, status.reason), (JobState.LOST, "no record"))
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "its shim was killed by a signal"))
         self.assertEqual((status.exit_code, status.signal), (None, None))
         self.assertIsNotNone(status.started_at)
         self.assertEqual(status.stdout_bytes, len(self.worker.output(job)))
