@@ -333,7 +333,11 @@ class IJobRunner(Interface):
         """
 
     def stop(job_id: str, wait: bool) -> Deferred[JobStatus]:
-        """Of an ended job its status. With ``wait`` fires at its end, without limit. ``NotFound``."""
+        """Of an ended job its status. With ``wait`` fires at its end, without limit. ``NotFound``.
+
+        The processes that are left of an ended job are looked for again, and killed again where that is permitted;
+        ``leftover`` of the answer has those that are there now, whatever ``query`` goes on to say.
+        """
 
     def query(job_id: str) -> JobStatus:
         """Of a job whose start was answered; ``NotFound``. It may be called in any thread."""

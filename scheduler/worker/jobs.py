@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from attrs import define, evolve, field
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.logger import Logger
@@ -28,17 +28,18 @@ from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.worker import proctree
+from scheduler.worker.job import Notify, RunningJob, settle, wait_in
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.records import Held
+from scheduler.worker.removals import Removals
 from scheduler.worker.retention import Limits, Retention
 from scheduler.worker.room import Taken
 from scheduler.worker.spools import Found, NoRoom, Spools
+from scheduler.worker.stops import Stops
 
 #: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
 _AGAIN = 0.05
 _AGAIN_AFTER_FAILURE = 2.0
-
-Notify = Callable[[], None]
 
 
 class OutputWatch(Protocol):
@@ -49,29 +50,6 @@ class OutputWatch(Protocol):
 
 class IReactor(IReactorFDSet, IReactorTime):
     """What is needed of the reactor."""
-
-
-@define(eq=False)
-class _Job:
-    """One job."""
-
-    status: JobStatus
-    #: Without stdin and script; ``None`` once acknowledged: hardly anybody asks any more.
-    spec: JobSpec | None
-    #: Not known either of a job that this process found acknowledged.
-    created_at: float | None
-    #: The start has not been answered.
-    starting: bool = False
-    stop_asked: bool = False
-    shim: Pidfd | None = None
-    #: Wait for the start's answer, and for the end.
-    for_start: list[Deferred[JobStatus]] = field(factory=list)
-    for_end: list[Deferred[JobStatus]] = field(factory=list)
-    watchers: list[Notify] = field(factory=list)
-
-    @property
-    def id(self) -> str:
-        return self.status.job_id
 
 
 @implementer(IJobRunner, IJobs)
@@ -94,16 +72,18 @@ class JobRunner:
         self._spools = spools
         self._watch = watch
         self._wall_time = wall_time
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, RunningJob] = {}
         #: In the order of their ends.
-        self._unacknowledged: dict[str, _Job] = {}
-        self._running: dict[str, _Job] = {}
+        self._unacknowledged: dict[str, RunningJob] = {}
+        self._running: dict[str, RunningJob] = {}
         self._on_end: list[Notify] = []
-        self._again: dict[_Job, IDelayedCall] = {}
+        self._again: dict[RunningJob, IDelayedCall] = {}
         #: Not decided yet.
         self._sealing: dict[str, list[Deferred[JobStatus]]] = {}
         self._closed = False
         self._retention = Retention(reactor, pool, spools, limits, self.running, self._forget)
+        self._removals = Removals(reactor, pool, spools, self._running, self._place)
+        self._stops = Stops(pool, spools, self._removals)
 
     # life
 
@@ -115,13 +95,14 @@ class JobRunner:
         """Follow nothing any more. The jobs run on, and wait for the next worker process."""
         self._closed = True
         self._retention.stop()
+        self._removals.stop()
         again, self._again = self._again, {}
         for call in again.values():
             call.cancel()
         for job in list(self._running.values()):
             if job.shim is not None:
                 job.shim.close()
-            _settle(job.for_end, Failure(ShuttingDown()))
+            settle(job.for_end, Failure(ShuttingDown()))
 
     def _take_back(self, found: list[Found]) -> None:
         if self._closed:
@@ -129,10 +110,11 @@ class JobRunner:
         for each in sorted(found, key=_finished_at):
             self._take(each)
         self._retention.start()
+        self._removals.start()
 
-    def _take(self, found: Found) -> _Job:
+    def _take(self, found: Found) -> RunningJob:
         status = JobStatus(found.job_id, JobState.RUNNING)
-        job = _Job(status, found.spec, found.created_at, stop_asked=found.stop_asked)
+        job = RunningJob(status, found.spec, found.created_at, stop_asked=found.stop_asked)
         self._jobs[job.id] = job
         if isinstance(found.seen, Held):
             self._running[job.id] = job
@@ -162,7 +144,7 @@ class JobRunner:
             return fail(Conflict(f"job {job_id!r} is given up by its scheduler, so it is not started"))
         if self._closed:
             return fail(ShuttingDown())
-        job = _Job(
+        job = RunningJob(
             JobStatus(job_id or str(uuid.uuid4()), JobState.RUNNING),
             evolve(spec, stdin=None, script=None),
             self._wall_time() if created_at is None else created_at,
@@ -175,7 +157,7 @@ class JobRunner:
         )
         return answer
 
-    async def _launch(self, job: _Job, spec: JobSpec) -> JobStatus | Held:
+    async def _launch(self, job: RunningJob, spec: JobSpec) -> JobStatus | Held:
         assert job.created_at is not None
         start = self._spools.start_thd, job.id, spec, job.created_at
         try:
@@ -191,7 +173,7 @@ class JobRunner:
         job = self._jobs.get(job_id)
         if job is None:
             return fail(NotFound("job", job_id))
-        return self._when_started(job).addCallback(lambda _: self._stop(job, wait))
+        return self._when_started(job).addCallback(lambda _: self._stops.stop(job, wait))
 
     def query(self, job_id: str) -> JobStatus:
         job = self._known(job_id)
@@ -210,7 +192,7 @@ class JobRunner:
             self._sealing[job_id] = []
             sealed = self._pool.run(self._spools.seal_thd, job_id)
             sealed.addCallback(self._found_or_sealed, job_id).addBoth(self._sealed, job_id)
-        return _wait_in(self._sealing[job_id])
+        return wait_in(self._sealing[job_id])
 
     def _found_or_sealed(self, found: Found | None, job_id: str) -> JobStatus:
         if found is None:
@@ -220,7 +202,7 @@ class JobRunner:
     def _sealed(self, result: JobStatus | Failure, job_id: str) -> None:
         if isinstance(result, Failure) and result.check(SchedulerError) is None:
             self._log.failure("job {job_id} is not sealed", result, job_id=job_id)
-        _settle(self._sealing.pop(job_id), result)
+        settle(self._sealing.pop(job_id), result)
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         return self._spools.read_thd(job_id, stream, offset, size)
@@ -231,11 +213,13 @@ class JobRunner:
             return fail(NotFound("job", job_id))
         return self._when_started(job).addCallback(lambda _: self._watch_output(job, stream, notify))
 
-    def _watch_output(self, job: _Job, stream: Stream, notify: Notify) -> Notify:
+    def _watch_output(self, job: RunningJob, stream: Stream, notify: Notify) -> Notify:
         if job.status.state.final:
             return _nothing
         try:
             unwatch = self._watch.add(self._spools.spool(job.id).output(stream.value), notify)
+        except FileNotFoundError:  # somebody removed it, as whoever reads it is told
+            return _nothing
         except OSError as error:
             raise Unavailable(f"the output of job {job.id!r} can't be watched: {error.strerror}") from error
 
@@ -292,44 +276,47 @@ class JobRunner:
 
     # from the start to the end
 
-    def _known(self, job_id: str) -> _Job:
+    def _known(self, job_id: str) -> RunningJob:
         try:
             return self._jobs[job_id]
         except KeyError:
             raise NotFound("job", job_id) from None
 
-    def _when_started(self, job: _Job) -> Deferred[JobStatus]:
-        return _wait_in(job.for_start) if job.starting else succeed(job.status)
+    def _when_started(self, job: RunningJob) -> Deferred[JobStatus]:
+        return wait_in(job.for_start) if job.starting else succeed(job.status)
 
-    def _started(self, seen: JobStatus | Held, job: _Job) -> None:
+    def _started(self, seen: JobStatus | Held, job: RunningJob) -> None:
         job.starting = False
         failpoints.hit("worker.before-start-answer")
         if isinstance(seen, Held):
             job.status = evolve(job.status, started_at=seen.started_at)
-            _settle(job.for_start, job.status)  # first: what else there is to do keeps nobody waiting
-            self._log.info("job {job_id} started: {command}", job_id=job.id, command=_command(job))
+            settle(job.for_start, job.status)  # first: what else there is to do keeps nobody waiting
+            self._log.info("job {job_id} started: {command}", job_id=job.id, command=job.command)
             self._place(seen, job)
         else:
             self._place(seen, job)
-            _settle(job.for_start, job.status)
+            settle(job.for_start, job.status)
 
-    def _not_started(self, failure: Failure, job: _Job) -> None:
+    def _not_started(self, failure: Failure, job: RunningJob) -> None:
         del self._jobs[job.id], self._running[job.id]
         if failure.check(SchedulerError) is None:
             self._log.failure("job {job_id} not started", failure, job_id=job.id)
         else:
             self._log.warn("job {job_id} not started: {why}", job_id=job.id, why=failure.getErrorMessage())
-        _settle(job.for_start, failure)
+        settle(job.for_start, failure)
 
-    def _place(self, seen: JobStatus | Held, job: _Job) -> None:
+    def _place(self, seen: JobStatus | Held, job: RunningJob) -> None:
+        if job.status.state.final:  # its folder was removed, as somebody else saw first
+            return
         if isinstance(seen, Held):
             self._follow(job, seen)
         else:
             self._end(job, seen)
 
-    def _follow(self, job: _Job, held: Held) -> None:
+    def _follow(self, job: RunningJob, held: Held) -> None:
         """Wait for the end of the shim that has the job."""
         job.status = evolve(job.status, started_at=held.started_at)
+        job.shim_identity = held.shim or job.shim_identity
         if self._closed:
             return
         try:
@@ -345,52 +332,40 @@ class JobRunner:
         if job.stop_asked:
             job.shim.signal(signal.SIGTERM)
 
-    def _ask_later(self, job: _Job, seconds: float) -> None:
+    def _ask_later(self, job: RunningJob, seconds: float) -> None:
         if not self._closed:
             self._again[job] = self._reactor.callLater(seconds, self._ask, job)
 
-    def _ask(self, job: _Job) -> None:
+    def _ask(self, job: RunningJob) -> None:
         """Look what the spool says now."""
         self._again.pop(job, None)
         job.shim = None
-        self._pool.run(self._spools.judge_thd, job.id).addCallbacks(
+        self._pool.run(self._spools.judge_thd, job.id, job.shim_identity).addCallbacks(
             self._place, self._not_judged, callbackArgs=(job,), errbackArgs=(job,)
         )
 
-    def _not_judged(self, failure: Failure, job: _Job) -> None:
+    def _not_judged(self, failure: Failure, job: RunningJob) -> None:
+        if job.status.state.final:
+            return
         if not self._closed:
             self._log.failure("job {job_id} has ended and can't be decided on yet", failure, job_id=job.id)
         self._ask_later(job, _AGAIN_AFTER_FAILURE)
 
-    def _stop(self, job: _Job, wait: bool) -> JobStatus | Deferred[JobStatus]:
-        if job.status.state.final:
-            return job.status
-        marked = self._pool.run(self._spools.spool(job.id).ask_stop).addBoth(self._stop_marked, job)
-        if not wait:
-            return marked
-        ended = _wait_in(job.for_end)
-        marked.addErrback(lambda failure: _fail_one(job.for_end, ended, failure))
-        return ended
-
-    def _stop_marked(self, result: Failure | None, job: _Job) -> JobStatus:
-        """Have the shim look for the mark. One of an earlier version takes the signal itself for the stop."""
-        job.stop_asked = True
-        if job.shim is not None:
-            job.shim.signal(signal.SIGTERM)
-        if result is not None and not job.status.state.final:
-            self._log.failure("the stop of job {job_id} is not written down", result, job_id=job.id)
-            raise Unavailable(f"the stop of job {job.id!r} can't be written down: {result.getErrorMessage()}")
-        return job.status
-
-    def _end(self, job: _Job, status: JobStatus) -> None:
+    def _end(self, job: RunningJob, status: JobStatus) -> None:
         job.status = status
+        if job.shim is not None:  # it runs on without its folder
+            job.shim.close()
+            job.shim = None
+        again = self._again.pop(job, None)
+        if again is not None:
+            again.cancel()
         del self._running[job.id]
         self._unacknowledged[job.id] = job
         self._retention.ended(job.id)
         self._log.info(
             "job {job_id} ended: {state} {reason}", job_id=job.id, state=status.state.value, reason=status.reason
         )
-        _settle(job.for_end, status)
+        settle(job.for_end, status)
         watchers, job.watchers = job.watchers, []
         for notify in (*watchers, *self._on_end):
             try:
@@ -405,30 +380,6 @@ class JobRunner:
     def _complaint(self, message: str, **fields: Any) -> Callable[[Failure], None]:
         """Log what failed, and go on."""
         return lambda failure: self._log.failure(message, failure, **fields)
-
-
-def _wait_in(waiting: list[Deferred[JobStatus]]) -> Deferred[JobStatus]:
-    """One more that waits, until it is cancelled."""
-    deferred: Deferred[JobStatus] = Deferred(waiting.remove)
-    waiting.append(deferred)
-    return deferred
-
-
-def _fail_one(waiting: list[Deferred[JobStatus]], deferred: Deferred[JobStatus], failure: Failure) -> None:
-    """Answer one that waits, if it still does."""
-    if deferred in waiting:
-        waiting.remove(deferred)
-        deferred.errback(failure)
-
-
-def _settle(waiting: list[Deferred[JobStatus]], result: JobStatus | Failure) -> None:
-    """Answer all that wait."""
-    while waiting:
-        waiting.pop(0).callback(result)  # a Failure starts the errbacks
-
-
-def _command(job: _Job) -> str:
-    return job.spec.command or "script" if job.spec else ""
 
 
 def _finished_at(found: Found) -> float:

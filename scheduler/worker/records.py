@@ -5,6 +5,8 @@ Functions here block on the disk and run in a pool.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from scheduler.worker.spool import Identity, Record, Spool, boot_id, exit_record
 
 #: Why a job is ``lost``.
 SHIM_KILLED = "its shim was killed by a signal"
+SPOOL_REMOVED = "its spool was removed"
 REBOOTED = "rebooted"
 
 #: What a status takes from an exit record as it is there.
@@ -88,7 +91,7 @@ def judge_thd(
 
     Of a job without shim and exit record this writes the record, while holding the
     lock: it is lost. One that was never begun has failed for the reason ``not_begun``, if
-    that is given: a shim that still comes for it will not begin it.
+    that is given: a shim that still comes for it will not begin it. ``FileNotFoundError``: somebody removed the spool.
     """
     ended = spool.read_exit()
     if ended is not None:
@@ -101,7 +104,8 @@ def judge_thd(
         ended = spool.read_exit()
         if ended is None:
             job = spool.read_job()
-            assert job is not None
+            if job is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spool.job)
             rebooted = job["boot_id"] != boot_id()
             if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
                 ended = _lost_thd(spool, wall_time, rebooted)

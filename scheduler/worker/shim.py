@@ -93,7 +93,11 @@ def _run(spool: Spool, start: socket.socket, signals: int) -> None:
                 )
             start.close()
             ended = job.supervise()
-        spool.write_exit(ended, "shim.before-exit-rename")
+        try:
+            spool.write_exit(ended, "shim.before-exit-rename")
+        except FileNotFoundError:
+            if not spool.removed():
+                raise
 
 
 def _watch_signals() -> int:

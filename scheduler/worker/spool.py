@@ -126,6 +126,10 @@ class Spool:
             return self.begun_by() is None and not os.path.exists(self.exit)
         return False
 
+    def removed(self) -> bool:
+        """Whether somebody removed the folder, or so much of it that nobody can say what becomes of the job."""
+        return not (os.path.exists(self.lock) and os.path.exists(self.job))
+
     def sizes(self) -> tuple[int, int]:
         """Bytes of stdout and of stderr; of a file that somebody removed, 0."""
         return self._size("stdout"), self._size("stderr")

@@ -17,9 +17,28 @@ from scheduler.sizes import Share
 from scheduler.worker import room
 from scheduler.worker.commands import NotRunnable, mounted_noexec
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd, spec_of, spec_record, status_of
+from scheduler.worker.records import (
+    SPOOL_REMOVED,
+    Held,
+    Unbegun,
+    Unstarted,
+    judge_thd,
+    spec_of,
+    spec_record,
+    status_of,
+)
+from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
 from scheduler.worker.room import Disk, Taken
-from scheduler.worker.spool import Acknowledged, Record, Spool, boot_id, create, exit_record
+from scheduler.worker.spool import (
+    MOST_LEFTOVER,
+    Acknowledged,
+    Identity,
+    Record,
+    Spool,
+    boot_id,
+    create,
+    exit_record,
+)
 from scheduler.worker.starting import Starter
 from scheduler.worker.used import Use, UsedIds
 
@@ -96,6 +115,7 @@ class Spools:
         """
         spool, new = self.spool(job_id), False
         try:
+            os.makedirs(self._folder, 0o700, exist_ok=True)  # somebody may have removed it
             self._check_unused(job_id)
             new = not os.path.exists(spool.folder)
             if new:
@@ -193,9 +213,48 @@ class Spools:
         spool.sync()
         return judge_thd(job_id, spool, self._wall_time)
 
-    def judge_thd(self, job_id: str) -> JobStatus | Held:
-        """How the job ended, or who has it; one that nobody began is not begun any more."""
-        return self._decide(job_id, "not started: no shim began it")
+    def judge_thd(self, job_id: str, shim: Identity | None) -> JobStatus | Held:
+        """How the job ended, or who has it; one that nobody began is not begun any more.
+
+        ``shim`` is who was seen to have it.
+        """
+        try:
+            return self._decide(job_id, "not started: no shim began it")
+        except FileNotFoundError:
+            if not self.spool(job_id).removed():
+                raise
+            return self.lose_thd(job_id, shim)
+
+    def removed_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
+        """Those of these running jobs whose spool somebody removed. The folder of all is made again if it is gone."""
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+        return tuple(job_id for job_id in job_ids if self.spool(job_id).removed())
+
+    def lose_thd(self, job_id: str, shim: Identity | None) -> JobStatus:
+        """The end of a job whose spool was removed. Nothing is written down but that its id is used up."""
+        left = tuple(each.pid for each in tree_thd(self.spool(job_id).folder, shim))[:MOST_LEFTOVER]
+        still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
+        try:
+            self._used.add_thd([job_id], Use.PRUNED)
+        except (OSError, ValueError):  # this process knows it all the same
+            self._log.failure("the id of job {job_id} is not used up for the next process", job_id=job_id)
+        return JobStatus(
+            job_id,
+            JobState.LOST,
+            reason=f"{SPOOL_REMOVED}{still_run}",
+            finished_at=self._wall_time(),
+            leftover=left,
+        )
+
+    def end_leftover_thd(self, job_id: str, shim: Identity | None) -> tuple[int, ...]:
+        """Kill once more what is left of an ended job; answers the ids of those processes that are there all the same.
+
+        ``shim`` is who had it, if that is known.
+        """
+        spool = self.spool(job_id)
+        if os.path.exists(spool.exit):
+            return end_leftover_thd(spool)
+        return end_tree_thd(spool.folder, shim)
 
     def _decide(self, job_id: str, not_begun: str) -> JobStatus | Held:
         spool = self.spool(job_id)
@@ -285,6 +344,8 @@ class Spools:
             failpoints.hit("worker.before-ack-written")
             try:
                 spool.acknowledge(found[job_id].size)
+            except FileNotFoundError:  # somebody removed it
+                continue
             except OSError:  # the next process has it acknowledged again; on a full disk this one is to make room
                 self._log.failure("the acknowledgement of job {job_id} is not written down", job_id=job_id)
         return found
@@ -301,6 +362,8 @@ class Spools:
             failpoints.hit("worker.before-spool-removed")
             try:
                 self._move_away(job_id)
+            except FileNotFoundError:  # somebody was here first
+                pass
             except OSError:
                 self._log.failure("job {job_id} can't be removed", job_id=job_id)
                 continue

@@ -1,0 +1,65 @@
+"""One job as the reactor remembers it, and those who wait for what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from scheduler.model import JobSpec, JobStatus
+from scheduler.worker.pidfd import Pidfd
+from scheduler.worker.spool import Identity
+
+Notify = Callable[[], None]
+
+
+@define(eq=False)
+class RunningJob:
+    """A job that is started, runs, or has ended."""
+
+    status: JobStatus
+    #: Without stdin and script; ``None`` once acknowledged: hardly anybody asks any more.
+    spec: JobSpec | None
+    #: Not known either of a job that this process found acknowledged.
+    created_at: float | None
+    #: The start has not been answered.
+    starting: bool = False
+    stop_asked: bool = False
+    shim: Pidfd | None = None
+    #: Who the shim is, or was, once that is known.
+    shim_identity: Identity | None = None
+    #: Wait for the start's answer, and for the end.
+    for_start: list[Deferred[JobStatus]] = field(factory=list)
+    for_end: list[Deferred[JobStatus]] = field(factory=list)
+    watchers: list[Notify] = field(factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.status.job_id
+
+    @property
+    def command(self) -> str:
+        """What it runs, in a word."""
+        return self.spec.command or "script" if self.spec else ""
+
+
+def wait_in(waiting: list[Deferred[JobStatus]]) -> Deferred[JobStatus]:
+    """One more that waits, until it is cancelled."""
+    deferred: Deferred[JobStatus] = Deferred(waiting.remove)
+    waiting.append(deferred)
+    return deferred
+
+
+def fail_one(waiting: list[Deferred[JobStatus]], deferred: Deferred[JobStatus], failure: Failure) -> None:
+    """Answer one that waits, if it still does."""
+    if deferred in waiting:
+        waiting.remove(deferred)
+        deferred.errback(failure)
+
+
+def settle(waiting: list[Deferred[JobStatus]], result: JobStatus | Failure) -> None:
+    """Answer all that wait."""
+    while waiting:
+        waiting.pop(0).callback(result)  # a Failure starts the errbacks

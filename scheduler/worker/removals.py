@@ -1,0 +1,88 @@
+"""Notices that somebody removed the folder of a job that runs: it is lost then, and holds no slot.
+
+Theory of operation. A job runs on without its folder, and its shim can write no
+exit record any more. Whoever meets that, at the end of the shim or at a stop, says
+so; and as nobody may for hours, a periodic look at all jobs that run catches the
+rest. The end is in memory only, as there is no place for a record. The id is used
+up: no start of it runs it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.errors import ShuttingDown
+from scheduler.model import JobStatus
+from scheduler.services import Periodic
+from scheduler.threads import Pool
+from scheduler.worker.job import RunningJob
+from scheduler.worker.spools import Spools
+
+#: Seconds between two looks whether the folders of all running jobs are there.
+LOOK_INTERVAL = 5.0
+
+
+class Removals:
+    """Called on the reactor thread."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        pool: Pool,
+        spools: Spools,
+        running: Mapping[str, RunningJob],
+        end: Callable[[JobStatus, RunningJob], None],
+    ) -> None:
+        """``end`` is called with how a job among those that are ``running`` has ended, if it still runs."""
+        self._pool = pool
+        self._spools = spools
+        self._running = running
+        self._end = end
+        self._timer = Periodic(clock, LOOK_INTERVAL, self._look_now)
+
+    def start(self) -> None:
+        """Look, from time to time."""
+        self._timer.startService()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._timer.stopService()
+
+    def _look_now(self) -> None:
+        self.look()
+
+    def look(self) -> Deferred[None]:
+        """Look now; fires when those whose folder is gone have ended. It never fails."""
+        job_ids = [job.id for job in self._running.values() if not job.starting]
+        looked = self._pool.run(self._spools.removed_thd, job_ids)
+        return looked.addCallback(self._found).addErrback(self._failed)
+
+    async def _lose_all(self, jobs: list[RunningJob]) -> None:
+        for job in jobs:
+            await self.lose(job)
+
+    def _found(self, removed: tuple[str, ...]) -> Deferred[None]:
+        return Deferred.fromCoroutine(
+            self._lose_all([self._running[job_id] for job_id in removed if job_id in self._running])
+        )
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(ShuttingDown) is None:
+            self._log.failure("folders of jobs can't be looked at", failure)
+
+    def lose(self, job: RunningJob) -> Deferred[JobStatus]:
+        """End a job whose folder is gone; answers how it has ended, this way or another."""
+
+        def lost(status: JobStatus) -> JobStatus:
+            self._end(evolve(status, started_at=job.status.started_at), job)
+            return job.status
+
+        return self._pool.run(self._spools.lose_thd, job.id, job.shim_identity).addCallback(lost)

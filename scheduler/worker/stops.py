@@ -1,0 +1,62 @@
+"""Stops of this worker's jobs: of those that run, and of what is left of those that have ended."""
+
+from __future__ import annotations
+
+import signal
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.errors import Unavailable
+from scheduler.model import JobState, JobStatus
+from scheduler.threads import Pool
+from scheduler.worker.job import RunningJob, fail_one, wait_in
+from scheduler.worker.removals import Removals
+from scheduler.worker.spools import Spools
+
+
+class Stops:
+    """Called on the reactor thread."""
+
+    _log = Logger()
+
+    def __init__(self, pool: Pool, spools: Spools, removals: Removals) -> None:
+        self._pool = pool
+        self._spools = spools
+        self._removals = removals
+
+    def stop(self, job: RunningJob, wait: bool) -> Deferred[JobStatus]:
+        """See ``IJobRunner.stop``; of a job whose start was answered."""
+        if job.status.state.final:
+            return self._end_leftover(job)
+        marked = self._pool.run(self._spools.spool(job.id).ask_stop).addBoth(self._marked, job)
+        if not wait:
+            return marked
+        ended = wait_in(job.for_end)
+        marked.addErrback(lambda failure: fail_one(job.for_end, ended, failure))
+        return ended.addCallback(lambda status: self._ended(status, job))
+
+    def _ended(self, status: JobStatus, job: RunningJob) -> Deferred[JobStatus]:
+        """Its shim ended what it could, unless the job has lost it."""
+        return self._end_leftover(job) if status.state is JobState.LOST else succeed(status)
+
+    def _marked(self, result: Failure | None, job: RunningJob) -> Deferred[JobStatus]:
+        """Have the shim look for the mark. One of an earlier version takes the signal itself for the stop."""
+        job.stop_asked = True
+        if job.shim is not None:
+            job.shim.signal(signal.SIGTERM)
+        if result is None or job.status.state.final:
+            return succeed(job.status)
+        if result.check(FileNotFoundError):
+            return self._removals.lose(job).addCallback(lambda _: self._end_leftover(job))
+        self._log.failure("the stop of job {job_id} is not written down", result, job_id=job.id)
+        raise Unavailable(f"the stop of job {job.id!r} can't be written down: {result.getErrorMessage()}")
+
+    def _end_leftover(self, job: RunningJob) -> Deferred[JobStatus]:
+        """The status of an ended job, with the processes that are left of it now."""
+        if not job.status.leftover:
+            return succeed(job.status)
+        looked = self._pool.run(self._spools.end_leftover_thd, job.id, job.shim_identity)
+        return looked.addCallback(lambda left: evolve(job.status, leftover=left))

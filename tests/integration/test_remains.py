@@ -1,0 +1,240 @@
+"""Jobs whose folder somebody removed, and what is left of jobs that have ended."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from scheduler.errors import Conflict, OutputPruned
+from scheduler.model import JobSpec, JobState, JobStatus, Stream
+from scheduler.worker import proctree, removals
+from tests.integration.running import Running, RunningCase, edit, gone, is_gone, later, stubborn
+from tests.integration.scenario import play
+from tests.namespaces import as_other_user
+
+CLEAN = '{"PATH": os.environ["PATH"]}'
+
+
+class RemovedTests(RunningCase):
+    """Somebody removes the folder of a job that runs."""
+
+    async def running(self, job_id: str = "") -> tuple[str, list[int]]:
+        """A job of three processes, of which one has an environment of its own and has left the session."""
+        job = await self.worker.start(sys.executable, "-c", stubborn(CLEAN), job_id=job_id)
+        pids = [int(line) for line in await self.worker.lines(job, 3)]
+        self.addCleanup(self.end, self.worker.shim(job).pid, *pids)
+        return job, pids
+
+    @staticmethod
+    def end(*pids: int) -> None:
+        for pid in pids:
+            if not is_gone(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    def check_lost(self, job: str, pids: list[int]) -> JobStatus:
+        status = self.worker.runner.query(job)
+        self.assertIs(status.state, JobState.LOST)
+        self.assertTrue(status.reason.startswith("its spool was removed"), status.reason)
+        self.assertTrue(set(pids) <= set(status.leftover), status)
+        self.assertIsNotNone(status.started_at)
+        self.assertEqual(self.worker.runner.running(), ())
+        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+        return status
+
+    async def test_noticed(self) -> None:
+        """The job is lost with that reason, holds no slot, and says what runs on; a stop ends all of that."""
+        self.patch(removals, "LOOK_INTERVAL", 0.05)
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        job, pids = await self.running("job")
+        shim = self.worker.shim(job).pid
+        shutil.rmtree(self.worker.spool(job).folder)
+        await self.worker.ended(job)
+        status = self.check_lost(job, pids)
+        self.assertIn("; processes of it still run: ", status.reason)
+        stopped = await self.worker.runner.stop(job, wait=True)
+        self.assertEqual((stopped.state, stopped.leftover), (JobState.LOST, ()))
+        self.assertTrue(all(map(is_gone, [shim, *pids])))
+        self.assertEqual(self.worker.runner.query(job), status)
+        self.assertEqual(await self.worker.runner.stop(job, wait=False), stopped)
+        with self.assertRaises(OutputPruned):
+            self.worker.output(job)
+
+    async def test_used_up(self) -> None:
+        """Its id is not started again, by the next process either, and the acknowledged end goes without a word."""
+        job, _ = await self.running("job")
+        shutil.rmtree(self.worker.spool(job).folder)
+        await self.worker.runner._removals.look()
+        await self.worker.runner.stop(job, wait=True)
+        self.assertIs((await self.worker.runner.start(job, JobSpec(command="true"), None)).state, JobState.LOST)
+        self.worker.runner.acknowledge([job])
+        await self.worker.pool.run(lambda: None)
+        self.assertEqual(await self.worker.runner.describe([job]), ())
+        self.assertEqual(await self.worker.pool.run(self.worker.spools.remove_thd, [job]), (job,))
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        self.assertEqual(self.worker.runner.unacknowledged(), ())
+        await self.assertFailure(self.worker.runner.start(job, JobSpec(command="true"), None), Conflict)
+
+    async def test_stopped_first(self) -> None:
+        """A stop that finds no folder ends the job, whether or not it waits."""
+        for wait in (True, False):
+            job, pids = await self.running()
+            shutil.rmtree(self.worker.spool(job).folder)
+            status = await self.worker.runner.stop(job, wait)
+            self.assertEqual((status.state, status.leftover), (JobState.LOST, ()))
+            self.assertTrue(all(map(is_gone, pids)))
+            self.worker.runner.acknowledge([job])
+
+    async def test_ended_first(self) -> None:
+        """A job that ends without its folder is lost at once, and once in the log."""
+        job = await self.worker.start("sh", "-c", "read line", stdin=b"")
+        await self.worker.ended(job)
+        job = await self.worker.start("sleep", "600")
+        main = self.worker.spool(job).read_start()["pid"]
+        shutil.rmtree(self.worker.spool(job).folder)
+        os.kill(main, signal.SIGKILL)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "its spool was removed"))
+        self.assertEqual(status.leftover, ())
+
+    async def test_all_of_them(self) -> None:
+        """Without the folder of all jobs each that runs is lost, and the next start makes the folder again."""
+        first, second = await self.running(), await self.running()
+        shutil.rmtree(self.worker.jobs_dir)
+        self.assertIs((await self.worker.run("true")).state, JobState.SUCCEEDED)
+        await self.worker.runner._removals.look()
+        for job, pids in (first, second):
+            self.assertIs(self.worker.runner.query(job).state, JobState.LOST)
+            await self.worker.runner.stop(job, wait=True)
+            self.assertTrue(all(map(is_gone, pids)))
+        shutil.rmtree(self.worker.jobs_dir)
+        await self.worker.runner._removals.look()
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        await self.worker.runner._retention.make_room()
+
+    async def test_in_part(self) -> None:
+        """A folder of which something is left, as the job writes there, is one that was removed."""
+        for name in ("lock", "job.json"):
+            job, pids = await self.running()
+            os.unlink(os.path.join(self.worker.spool(job).folder, name))
+            await self.worker.runner._removals.look()
+            self.assertIs(self.worker.runner.query(job).state, JobState.LOST)
+            await self.worker.runner.stop(job, wait=True)
+            self.assertTrue(all(map(is_gone, pids)))
+            shutil.rmtree(self.worker.spool(job).folder)
+
+    async def test_output_alone(self) -> None:
+        """A job whose output alone was removed ends as it does."""
+        job = await self.worker.start("sh", "-c", "read line; exit 3", stdin=b"")
+        await self.worker.ended(job)
+        job = await self.worker.start("sh", "-c", "while [ ! -e told ]; do sleep 0.02; done; exit 3")
+        os.unlink(self.worker.spool(job).output("stdout"))
+        (await self.worker.runner.watch_output(job, Stream.STDOUT, lambda: None))()
+        self.worker.tell(job)
+        status = await self.worker.ended(job)
+        self.assertEqual((status.exit_code, status.stdout_bytes), (3, 0))
+
+
+async def unkillable(worker: Running) -> None:
+    """What this user may not signal stays, and is named until it is gone."""
+    status = await worker.run("true", job_id="job")
+    root = proctree.process(int(os.environ["OF_ROOT"]))
+    edit(worker.spool("job").exit, leftover=[root.pid], leftover_started=[root.identity.starttime])
+    await worker.drop()
+    worker = Running(os.path.dirname(worker.jobs_dir))
+    await worker.begin()
+    status = await worker.runner.stop("job", wait=True)
+    assert (status.state, status.leftover) == (JobState.SUCCEEDED, (root.pid,)), status
+    os.mkdir(os.path.join(os.path.dirname(worker.jobs_dir), "named"))
+    await gone(root.pid)
+    status = await worker.runner.stop("job", wait=True)
+    assert status.leftover == (), status
+    await worker.drop()
+
+
+class UnkillableTests(TestCase):
+    """Processes of another user, as a setuid program leaves them."""
+
+    timeout = 60
+
+    async def test_until_it_is_gone(self) -> None:
+        """A stop names it, and a stop after it has gone does not."""
+        state_dir = tempfile.mkdtemp()  # where another user gets to
+        self.addCleanup(shutil.rmtree, state_dir)
+        process = subprocess.Popen(["sleep", "600"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.patch(os, "environ", {**os.environ, "OF_ROOT": str(process.pid)})
+        playing = Deferred.fromCoroutine(play(self, "unkillable", state_dir, as_other_user(state_dir)))
+        while not playing.called and not os.path.exists(os.path.join(state_dir, "named")):
+            await later(0.02)
+        self.assertIsNone(process.poll())
+        process.kill()
+        await playing
+
+
+class LeftoverTests(RunningCase):
+    """The exit record names processes that could not be ended."""
+
+    async def ended_with(self, *processes: subprocess.Popen[bytes], **changes: object) -> str:
+        """The id of an ended job with these left, as the worker that comes next finds it."""
+        status = await self.worker.run("true")
+        found = [proctree.process(each.pid) for each in processes]
+        record = {
+            "leftover": [each.pid for each in found],
+            "leftover_started": [each.identity.starttime for each in found],
+        }
+        edit(self.worker.spool(status.job_id).exit, **{**record, **changes})
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        return status.job_id
+
+    def process(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["sleep", "600"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    async def test_looked_at_again(self) -> None:
+        """A second stop ends what can be ended now, and answers what is left; what was seen at the end stays."""
+        process, ended = self.process(), self.process()
+        job = await self.ended_with(process, ended)
+        ended.kill()
+        before = self.worker.runner.query(job)
+        self.assertEqual(before.leftover, (process.pid, ended.pid))
+        for wait in (True, False):
+            status = await self.worker.runner.stop(job, wait)
+            self.assertEqual((status.state, status.leftover), (JobState.SUCCEEDED, ()))
+        self.assertTrue(is_gone(process.pid))
+        self.assertEqual(self.worker.runner.query(job), before)
+
+    async def test_not_known(self) -> None:
+        """Another process with that id, one of before a restart, and one without a start time are left alone."""
+        process = self.process()
+        for changes in ({"leftover_started": [1]}, {"leftover_started": []}):
+            job = await self.ended_with(process, **changes)
+            self.assertEqual((await self.worker.runner.stop(job, True)).leftover, ())
+        job = await self.ended_with(process)
+        edit(self.worker.spool(job).job, boot_id="another")
+        self.assertEqual((await self.worker.runner.stop(job, True)).leftover, ())
+        self.assertIsNone(process.poll())
+
+    async def test_record_of_an_earlier_version(self) -> None:
+        """A record that has no start times at all is read."""
+        process = self.process()
+        job = await self.ended_with(process)
+        path = self.worker.spool(job).exit
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+        del record["leftover_started"]
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(record, file)
+        self.assertEqual((await self.worker.runner.stop(job, True)).leftover, ())
+        self.assertIsNone(process.poll())
