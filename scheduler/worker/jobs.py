@@ -82,7 +82,7 @@ class JobRunner:
         self._sealing: dict[str, list[Deferred[JobStatus]]] = {}
         self._closed = False
         self._retention = Retention(reactor, pool, spools, limits, self.running, self._forget)
-        self._removals = Removals(reactor, pool, spools, self._running, self._place)
+        self._removals = Removals(reactor, pool, spools.endings, self._running, self._place)
         self._stops = Stops(pool, spools, self._removals)
 
     # life
@@ -340,7 +340,7 @@ class JobRunner:
         """Look what the spool says now."""
         self._again.pop(job, None)
         job.shim = None
-        self._pool.run(self._spools.judge_thd, job.id, job.shim_identity).addCallbacks(
+        self._pool.run(self._spools.endings.judge_thd, job.id, job.shim_identity).addCallbacks(
             self._place, self._not_judged, callbackArgs=(job,), errbackArgs=(job,)
         )
 

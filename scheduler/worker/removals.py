@@ -21,8 +21,8 @@ from scheduler.errors import ShuttingDown
 from scheduler.model import JobStatus
 from scheduler.services import Periodic
 from scheduler.threads import Pool
+from scheduler.worker.endings import Endings
 from scheduler.worker.job import RunningJob
-from scheduler.worker.spools import Spools
 
 #: Seconds between two looks whether the folders of all running jobs are there.
 LOOK_INTERVAL = 5.0
@@ -37,13 +37,13 @@ class Removals:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: Spools,
+        endings: Endings,
         running: Mapping[str, RunningJob],
         end: Callable[[JobStatus, RunningJob], None],
     ) -> None:
         """``end`` is called with how a job among those that are ``running`` has ended, if it still runs."""
         self._pool = pool
-        self._spools = spools
+        self._endings = endings
         self._running = running
         self._end = end
         self._timer = Periodic(clock, LOOK_INTERVAL, self._look_now)
@@ -62,7 +62,7 @@ class Removals:
     def look(self) -> Deferred[None]:
         """Look now; fires when those whose folder is gone have ended. It never fails."""
         job_ids = [job.id for job in self._running.values() if not job.starting]
-        looked = self._pool.run(self._spools.removed_thd, job_ids)
+        looked = self._pool.run(self._endings.removed_thd, job_ids)
         return looked.addCallback(self._found).addErrback(self._failed)
 
     async def _lose_all(self, jobs: list[RunningJob]) -> None:
@@ -85,4 +85,4 @@ class Removals:
             self._end(evolve(status, started_at=job.status.started_at), job)
             return job.status
 
-        return self._pool.run(self._spools.lose_thd, job.id, job.shim_identity).addCallback(lost)
+        return self._pool.run(self._endings.lose_thd, job.id, job.shim_identity).addCallback(lost)

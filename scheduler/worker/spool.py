@@ -127,8 +127,16 @@ class Spool:
         return False
 
     def removed(self) -> bool:
-        """Whether somebody removed the folder, or so much of it that nobody can say what becomes of the job."""
-        return not (os.path.exists(self.lock) and os.path.exists(self.job))
+        """Whether somebody removed the folder, or so much of it that nobody can say what becomes of the job.
+
+        ``OSError``: it can't be looked at now.
+        """
+        try:
+            os.stat(self.lock)
+            os.stat(self.job)
+        except FileNotFoundError:
+            return True
+        return False
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of stdout and of stderr; of a file that somebody removed, 0."""

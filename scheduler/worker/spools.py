@@ -16,29 +16,11 @@ from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.sizes import Share
 from scheduler.worker import room
 from scheduler.worker.commands import NotRunnable, mounted_noexec
+from scheduler.worker.endings import Endings
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.records import (
-    SPOOL_REMOVED,
-    Held,
-    Unbegun,
-    Unstarted,
-    judge_thd,
-    spec_of,
-    spec_record,
-    status_of,
-)
-from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
+from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd, spec_of, spec_record, status_of
 from scheduler.worker.room import Disk, Taken
-from scheduler.worker.spool import (
-    MOST_LEFTOVER,
-    Acknowledged,
-    Identity,
-    Record,
-    Spool,
-    boot_id,
-    create,
-    exit_record,
-)
+from scheduler.worker.spool import Acknowledged, Record, Spool, boot_id, create, exit_record
 from scheduler.worker.starting import Starter
 from scheduler.worker.used import Use, UsedIds
 
@@ -95,6 +77,7 @@ class Spools:
         self._folder = folder
         self._used = used
         self._policy = policy
+        self.endings = Endings(folder, self.spool, used, wall_time)
         self._starter = Starter(launcher, self._move_away, wall_time)
         self._wall_time = wall_time
         self._min_free = min_free
@@ -213,61 +196,6 @@ class Spools:
         spool.sync()
         return judge_thd(job_id, spool, self._wall_time)
 
-    def judge_thd(self, job_id: str, shim: Identity | None) -> JobStatus | Held:
-        """How the job ended, or who has it; one that nobody began is not begun any more.
-
-        ``shim`` is who was seen to have it.
-        """
-        try:
-            return self._decide(job_id, "not started: no shim began it")
-        except FileNotFoundError:
-            if not self.spool(job_id).removed():
-                raise
-            return self.lose_thd(job_id, shim)
-
-    def removed_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
-        """Those of these running jobs whose spool somebody removed. The folder of all is made again if it is gone."""
-        os.makedirs(self._folder, 0o700, exist_ok=True)
-        return tuple(job_id for job_id in job_ids if self.spool(job_id).removed())
-
-    def lose_thd(self, job_id: str, shim: Identity | None) -> JobStatus:
-        """The end of a job whose spool was removed. Nothing is written down but that its id is used up."""
-        left = tuple(each.pid for each in tree_thd(self.spool(job_id).folder, shim))[:MOST_LEFTOVER]
-        still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
-        try:
-            self._used.add_thd([job_id], Use.PRUNED)
-        except (OSError, ValueError):  # this process knows it all the same
-            self._log.failure("the id of job {job_id} is not used up for the next process", job_id=job_id)
-        return JobStatus(
-            job_id,
-            JobState.LOST,
-            reason=f"{SPOOL_REMOVED}{still_run}",
-            finished_at=self._wall_time(),
-            leftover=left,
-        )
-
-    def end_leftover_thd(self, job_id: str, shim: Identity | None) -> tuple[int, ...]:
-        """Kill once more what is left of an ended job; answers the ids of those processes that are there all the same.
-
-        ``shim`` is who had it, if that is known.
-        """
-        spool = self.spool(job_id)
-        if os.path.exists(spool.exit):
-            return end_leftover_thd(spool)
-        return end_tree_thd(spool.folder, shim)
-
-    def _decide(self, job_id: str, not_begun: str) -> JobStatus | Held:
-        spool = self.spool(job_id)
-        seen = judge_thd(job_id, spool, self._wall_time, not_begun)
-        if isinstance(seen, Unstarted):  # and yet its start was answered: so the end is told
-            record = spool.read_exit()
-            assert record is not None
-            record.pop("shortage")
-            spool.write_exit(record)
-            seen = status_of(job_id, record)
-        assert not isinstance(seen, Unbegun)
-        return seen
-
     def load_thd(self) -> list[Found]:
         """All jobs there are; what is left of unfinished work in the folder is removed."""
         os.makedirs(self._folder, 0o700, exist_ok=True)
@@ -298,7 +226,7 @@ class Spools:
             if record is None:
                 raise ValueError("no job.json")
             try:
-                seen = self._decide(job_id, "not started: the worker ended first")
+                seen = self.endings.decide_thd(job_id, "not started: the worker ended first")
             except OSError:  # a full disk takes no record now
                 self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
                 seen = Held(None, None)

@@ -58,5 +58,5 @@ class Stops:
         """The status of an ended job, with the processes that are left of it now."""
         if not job.status.leftover:
             return succeed(job.status)
-        looked = self._pool.run(self._spools.end_leftover_thd, job.id, job.shim_identity)
+        looked = self._pool.run(self._spools.endings.end_leftover_thd, job.id, job.shim_identity)
         return looked.addCallback(lambda left: evolve(job.status, leftover=left))

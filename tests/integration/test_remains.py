@@ -1,5 +1,6 @@
 """Jobs whose folder somebody removed, and what is left of jobs that have ended."""
 
+import errno
 import json
 import os
 import shutil
@@ -130,6 +131,19 @@ class RemovedTests(RunningCase):
             self.assertTrue(all(map(is_gone, pids)))
             shutil.rmtree(self.worker.spool(job).folder)
 
+    async def test_unreadable(self) -> None:
+        """A folder that can't be looked at now is not taken for one that was removed."""
+        job = await self.worker.start("sleep", "600")
+        patched = self.patch(os, "stat", self.refuse)
+        removed = self.worker.spools.endings.removed_thd([job])
+        patched.restore()
+        self.assertEqual(removed, ())
+        await self.worker.runner.stop(job, wait=True)
+
+    @staticmethod
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
     async def test_output_alone(self) -> None:
         """A job whose output alone was removed ends as it does."""
         job = await self.worker.start("sh", "-c", "read line; exit 3", stdin=b"")
@@ -159,8 +173,8 @@ async def unkillable(worker: Running) -> None:
     await worker.drop()
 
 
-class UnkillableTests(TestCase):
-    """Processes of another user, as a setuid program leaves them."""
+class UnprivilegedTests(TestCase):
+    """Processes of another user, as a setuid program leaves them to a worker that is not root's."""
 
     timeout = 60
 

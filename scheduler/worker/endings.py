@@ -1,0 +1,91 @@
+"""How jobs of this worker have ended, asked of their spools; and what is left of them. All of it blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+
+from twisted.logger import Logger
+
+from scheduler.model import JobState, JobStatus
+from scheduler.worker.records import SPOOL_REMOVED, Held, Unbegun, Unstarted, judge_thd, status_of
+from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
+from scheduler.worker.spool import MOST_LEFTOVER, Identity, Spool
+from scheduler.worker.used import Use, UsedIds
+
+
+class Endings:
+    """Of the jobs whose spools are in one folder."""
+
+    _log = Logger()
+
+    def __init__(
+        self, folder: str, spool: Callable[[str], Spool], used: UsedIds, wall_time: Callable[[], float]
+    ) -> None:
+        """``spool`` gives the spool of a job in ``folder``, whether it exists or not."""
+        self._folder = folder
+        self._spool = spool
+        self._used = used
+        self._wall_time = wall_time
+
+    def judge_thd(self, job_id: str, shim: Identity | None) -> JobStatus | Held:
+        """How the job ended, or who has it; one that nobody began is not begun any more.
+
+        ``shim`` is who was seen to have it.
+        """
+        try:
+            return self.decide_thd(job_id, "not started: no shim began it")
+        except FileNotFoundError:
+            if not self._spool(job_id).removed():
+                raise
+            return self.lose_thd(job_id, shim)
+
+    def decide_thd(self, job_id: str, not_begun: str) -> JobStatus | Held:
+        """The same, with the reason why nobody began it; ``FileNotFoundError``: somebody removed the spool."""
+        spool = self._spool(job_id)
+        seen = judge_thd(job_id, spool, self._wall_time, not_begun)
+        if isinstance(seen, Unstarted):  # and yet its start was answered: so the end is told
+            record = spool.read_exit()
+            assert record is not None
+            record.pop("shortage")
+            spool.write_exit(record)
+            seen = status_of(job_id, record)
+        assert not isinstance(seen, Unbegun)
+        return seen
+
+    def removed_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
+        """Those of these running jobs whose spool somebody removed. The folder of all is made again if it is gone."""
+        found = []
+        with contextlib.suppress(OSError):  # what can't be looked at now may well be there
+            os.makedirs(self._folder, 0o700, exist_ok=True)
+            for job_id in job_ids:
+                if self._spool(job_id).removed():
+                    found.append(job_id)
+        return tuple(found)
+
+    def lose_thd(self, job_id: str, shim: Identity | None) -> JobStatus:
+        """The end of a job whose spool was removed. Nothing is written down but that its id is used up."""
+        left = tuple(each.pid for each in tree_thd(self._spool(job_id).folder, shim))[:MOST_LEFTOVER]
+        still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
+        try:
+            self._used.add_thd([job_id], Use.PRUNED)
+        except (OSError, ValueError):  # this process knows it all the same
+            self._log.failure("the id of job {job_id} is not used up for the next process", job_id=job_id)
+        return JobStatus(
+            job_id,
+            JobState.LOST,
+            reason=f"{SPOOL_REMOVED}{still_run}",
+            finished_at=self._wall_time(),
+            leftover=left,
+        )
+
+    def end_leftover_thd(self, job_id: str, shim: Identity | None) -> tuple[int, ...]:
+        """Kill once more what is left of an ended job; answers the ids of those processes that are there all the same.
+
+        ``shim`` is who had it, if that is known.
+        """
+        spool = self._spool(job_id)
+        if os.path.exists(spool.exit):
+            return end_leftover_thd(spool)
+        return end_tree_thd(spool.folder, shim)
