@@ -1,0 +1,77 @@
+"""What the machine of a worker gives its jobs, and what happens where it can't: real daemons, real limits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+import pytest_twisted
+from twisted.trial.unittest import SkipTest
+
+from tests.namespaces import in_namespace
+from tests.system.api import Api
+from tests.system.conftest import SCHEDULER, Daemon, worker_config
+
+Cluster = tuple[Daemon, Daemon]
+
+
+@pytest_twisted.ensureDeferred
+async def test_follow_without_inotify(daemons: Callable[..., Daemon]) -> None:
+    """A follower of a job on a worker without inotify gets what is there at once, and the rest as it comes."""
+    try:
+        inside = in_namespace("echo 0 > /proc/sys/user/max_inotify_instances")
+    except SkipTest as reason:
+        pytest.skip(str(reason))
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
+    worker.inside = tuple(inside)
+    worker.start()
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="sh", args=["-c", "echo one; read line; sleep 0.2; echo two; sleep 600"])
+    await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
+    download = await api.open(f"/v1/jobs/{job}/output?follow=1", limit=8)
+    assert not await download.ended  # cut here, once both lines have come, while the job runs
+    assert download.body == b"one\ntwo\n"
+    assert (await api.job(job))["state"] == "running"
+    await api.call("POST", f"/v1/jobs/{job}/stop")
+    assert worker.log.read_text().count("max_user_instances") == 1
+
+
+@pytest.mark.parametrize("foreground", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_environment(daemons: Callable[..., Daemon], foreground: bool) -> None:
+    """Jobs have the umask that twistd was started with, daemonized or not, and the variables of the configuration."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    more = 'env = {SITE = "here", LANG = "C"}\n'
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more=more))
+    worker.inside = ("sh", "-c", 'umask 027; exec "$@"', "sh")
+    worker.start(foreground=foreground)
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="sh", args=["-c", "umask; echo $SITE $LANG $OWN"], env={"OWN": "own", "LANG": "de"})
+    await api.ended(job)
+    assert await api.follow(job) == b"0027\nhere de own\n"
+    if not foreground:
+        worker.kill()
+
+
+@pytest_twisted.ensureDeferred
+async def test_removed_folder(cluster: Cluster) -> None:
+    """A running job whose folder is removed is lost within seconds, and takes no slot."""
+    scheduler, worker = cluster
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="sleep", args=["600"])
+    shutil.rmtree(worker.state / "jobs" / job)
+    ended = await api.ended(job, 30)
+    assert ended["state"] == "lost"
+    assert ended["reason"].startswith("its spool was removed; processes of it still run: ")
+    (known,) = (await api.get("/v1/workers"))["workers"]
+    assert known["running_jobs"] == 0
+    for pid in map(int, ended["reason"].rpartition(": ")[2].split(", ")):
+        os.kill(pid, 9)
