@@ -43,7 +43,7 @@ HELD: tuple[Record, ...] = (
     a_job(
         "j-2", spec=_SPEC, target=Target(selector={"gpu": "yes"}), terms=Terms(60.0, 5, Retry(2, 1.5)), promised=True
     ),
-    a_worker(),
+    a_worker(features=frozenset()),
     IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed())),
 )
 
