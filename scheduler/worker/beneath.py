@@ -1,0 +1,132 @@
+"""Opening what is in a folder, without following a link or crossing a mount point. Standard library only.
+
+``openat2`` refuses both, also bind mounts of the same file system, which a comparison of
+devices would miss, and does not touch what is mounted. Where the kernel has no
+``openat2``, the mount ids of descriptors are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from functools import lru_cache
+
+#: A descriptor that only stands for a file, and needs no permission for it.
+HANDLE = os.O_PATH | os.O_NOFOLLOW
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+#: ``openat2(2)``; the number is the same on every architecture Python is built for.
+_OPENAT2 = 437
+_AT_FDCWD = -100
+_NO_MOUNTS, _NO_LINKS, _BENEATH = 0x01, 0x04, 0x08
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+
+
+class _How(ctypes.Structure):
+    """``struct open_how``."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_HOW_SIZE = ctypes.sizeof(_How)
+
+
+def open_folder(dir_fd: int, name: str, unlock: bool = False) -> int:
+    """A folder in a folder, to be read. With ``unlock``, after its owner was given all permissions, if that is us."""
+    try:
+        fd = open_beneath(dir_fd, name, _FOLDER)
+    except PermissionError:
+        if not unlock:
+            raise
+        handle = open_beneath(dir_fd, name, HANDLE | os.O_DIRECTORY)
+        try:
+            # Not by its name, which may be another's by now; a handle itself can't be chmodded.
+            os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(os.fstat(handle).st_mode) | stat.S_IRWXU)
+            return open_beneath(handle, ".", _FOLDER)
+        finally:
+            os.close(handle)
+    if unlock:
+        mode = os.fstat(fd).st_mode
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            with contextlib.suppress(OSError):  # another's: then what is in it tells
+                os.fchmod(fd, stat.S_IMODE(mode) | stat.S_IRWXU)
+    return fd
+
+
+def open_handle(base: str, path: str) -> int:
+    """A handle (``O_PATH``) of the folder at ``path`` below ``base``; ``""``: of ``base``, which may be a link."""
+    fd = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in filter(None, path.split("/")):
+        try:
+            below = open_beneath(fd, name, HANDLE | os.O_DIRECTORY)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
+
+
+def open_beneath(dir_fd: int, name: str, flags: int) -> int:
+    """Open an entry of a folder, unless it is a link to be followed or a mount point: ELOOP, EXDEV."""
+    if has_openat2():
+        return _openat2(dir_fd, name, flags, _NO_MOUNTS | _NO_LINKS | _BENEATH)
+    return _open_compared(dir_fd, name, flags)
+
+
+def open_parent(dir_fd: int, identity: tuple[int, int]) -> int:
+    """The folder that a folder is in, if it still is the one with that device and inode; ESTALE."""
+    if has_openat2():
+        fd = _openat2(dir_fd, "..", _FOLDER, _NO_MOUNTS | _NO_LINKS)
+    else:
+        fd = _open_compared(dir_fd, "..", _FOLDER)
+    found = os.fstat(fd)
+    if (found.st_dev, found.st_ino) != identity:
+        os.close(fd)
+        raise OSError(errno.ESTALE, "it was moved during the walk")
+    return fd
+
+
+@lru_cache
+def has_openat2() -> bool:
+    """Since Linux 5.6; some sandboxes refuse what they don't know with EPERM."""
+    try:
+        os.close(_openat2(_AT_FDCWD, "/", os.O_PATH, 0))
+    except OSError as error:
+        return error.errno not in (errno.ENOSYS, errno.EPERM)
+    return True
+
+
+def _openat2(dir_fd: int, name: str, flags: int, resolve: int) -> int:
+    fd: int = _libc.syscall(_OPENAT2, dir_fd, os.fsencode(name), _how(flags | os.O_CLOEXEC, resolve), _HOW_SIZE)
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    return fd
+
+
+@lru_cache
+def _how(flags: int, resolve: int) -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(bytes(_How(flags, 0, resolve)), _HOW_SIZE)
+
+
+def _open_compared(dir_fd: int, name: str, flags: int) -> int:
+    handle = os.open(name, HANDLE | os.O_CLOEXEC | flags & os.O_DIRECTORY, dir_fd=dir_fd)
+    try:
+        if _mount_id(handle) != _mount_id(dir_fd):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+        if not flags & os.O_PATH:
+            return os.open(f"/proc/self/fd/{handle}", (flags & ~os.O_NOFOLLOW) | os.O_CLOEXEC)
+        return os.dup(handle)
+    finally:
+        os.close(handle)
+
+
+def _mount_id(fd: int) -> bytes:
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        return next(line for line in file if line.startswith(b"mnt_id:"))

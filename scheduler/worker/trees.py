@@ -1,0 +1,344 @@
+"""Careful walks over folders that jobs may write to: what removes and measures them. Standard library only; it blocks.
+
+Theory of operation. A job may leave anything in its folder: links, mounts, folders
+without permissions, thousands of folders in each other. And somebody may still
+change it during the walk. So a walk goes by descriptor, one name at a time. It
+never follows a link and never crosses a mount point; ``scheduler.worker.beneath`` sees to
+that. No entry is looked at before it is known not to be a mount point, as a mount may
+hang.
+
+A walk keeps a list of the folders it is in, and not more than ``HELD_DESCRIPTORS`` of
+them open. It comes back to a folder that it closed by ``..``, and goes on only if that
+is still the same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from scheduler.worker.beneath import HANDLE, open_beneath, open_folder, open_handle, open_parent
+
+#: Descriptors that one walk holds, however deep it is.
+HELD_DESCRIPTORS = 32
+
+#: Subfolders of one folder that are remembered before the first of them is removed.
+_SUBFOLDERS_AT_ONCE = 1000
+
+#: Entries of one folder that resist; then the folder is given up.
+_RESISTING_MAX = 1000
+
+#: Folders in one removal that are entered again, because somebody still writes there.
+_REENTERED_MAX = 100
+
+#: Characters of a path that is told.
+_PATH_SHOWN = 300
+
+#: Bytes, in the unit of ``st_blocks``.
+_BLOCK = 512
+
+#: A mount point can't be crossed, unlinked or renamed.
+_MOUNTED = (errno.EXDEV, errno.EBUSY)
+
+
+class Amount(NamedTuple):
+    """What files and folders take of a disk."""
+
+    #: Bytes.
+    size: int = 0
+    #: Files and folders; each takes an inode.
+    entries: int = 0
+
+    def plus(self, other: Amount) -> Amount:
+        """Both together."""
+        return Amount(self.size + other.size, self.entries + other.entries)
+
+
+NOTHING = Amount()
+
+
+class Left(NamedTuple):
+    """A removal that did not remove everything."""
+
+    #: The first entry that could not be removed, relative to the base of the walk and quoted.
+    path: str
+    why: str
+    #: A mount point was met.
+    mounted: bool = False
+    #: The time was over first: the rest may well be removable.
+    unfinished: bool = False
+
+
+class _Folder:
+    """A folder that a walk is in."""
+
+    __slots__ = ("fd", "identity", "name", "resisting", "todo", "unread")
+
+    def __init__(self, name: str, fd: int) -> None:
+        found = os.fstat(fd)
+        self.name = name
+        #: ``None``: closed meanwhile.
+        self.fd: int | None = fd
+        self.identity = found.st_dev, found.st_ino
+        #: Subfolders to go into.
+        self.todo: list[str] = []
+        #: Not all its entries were looked at.
+        self.unread = True
+        #: Names that could not be removed.
+        self.resisting: set[str] = set()
+
+
+class _Walk:
+    """The folders from the start of a walk down to where it is."""
+
+    def __init__(self, fd: int) -> None:
+        """Takes over ``fd``."""
+        self._folders = [_Folder("", fd)]
+
+    def close(self) -> None:
+        for folder in self._folders:
+            if folder.fd is not None:
+                os.close(folder.fd)
+
+    @property
+    def here(self) -> _Folder:
+        return self._folders[-1]
+
+    @property
+    def fd(self) -> int:
+        """Of ``here``, which is always open."""
+        fd = self.here.fd
+        assert fd is not None
+        return fd
+
+    @property
+    def depth(self) -> int:
+        return len(self._folders) - 1
+
+    def names(self) -> list[str]:
+        """From the start to here."""
+        return [folder.name for folder in self._folders[1:]]
+
+    def second(self) -> str:
+        """The name of the second folder the walk went into; ``""`` if it is not that deep."""
+        return self._folders[2].name if len(self._folders) > 2 else ""
+
+    def down(self, name: str, unlock: bool) -> None:
+        """Go into a subfolder. ``OSError``: EXDEV for a mount point, ENOTDIR or ELOOP for what is no folder."""
+        fd = open_folder(self.fd, name, unlock)
+        self._folders.append(_Folder(name, fd))
+        if self.depth >= HELD_DESCRIPTORS:
+            far = self._folders[-1 - HELD_DESCRIPTORS]
+            if far.fd is not None:
+                os.close(far.fd)
+                far.fd = None
+
+    def up(self) -> _Folder:
+        """Go back; answers the folder that is left. ``OSError``: it is somewhere else now."""
+        left = self._folders.pop()
+        assert left.fd is not None
+        try:
+            if self.here.fd is None:
+                self.here.fd = open_parent(left.fd, self.here.identity)
+        finally:
+            os.close(left.fd)
+        return left
+
+
+@contextlib.contextmanager
+def _walk(base: str, path: str) -> Iterator[_Walk]:
+    walk = _Walk(open_handle(base, path))
+    try:
+        yield walk
+    finally:
+        walk.close()
+
+
+def measure(base: str, path: str, most: int | None = None, unlock: bool = False) -> dict[str, Amount]:
+    """What a folder below ``base`` takes, by the names in it; ``""`` is for itself and its direct subfolders.
+
+    What is mounted in it does not count, nor what can't be looked at; nor, beyond ``most`` entries, the rest. With
+    ``unlock``, folders are made readable.
+    """
+    found: dict[str, list[int]] = {}
+    with contextlib.suppress(OSError):
+        _measure(base, path, most, unlock, found)
+    return {name: Amount(size * _BLOCK, entries) for name, (size, entries) in found.items()}
+
+
+def _measure(base: str, path: str, most: int | None, unlock: bool, found: dict[str, list[int]]) -> None:
+    """``found`` gets blocks and entries by name."""
+    parent, _, name = path.rpartition("/")
+    counted = 0
+    with _walk(base, parent) as walk:
+        walk.down(name, unlock)
+        found[""] = [os.fstat(walk.fd).st_blocks, 1]
+        while walk.depth:
+            here = walk.here
+            if here.unread:
+                here.unread = False
+                with contextlib.suppress(OSError), os.scandir(walk.fd) as entries:
+                    for entry in entries:
+                        if most is not None and counted >= most:
+                            return
+                        counted += 1
+                        _count(walk, entry.name, found)
+            elif here.todo:
+                with contextlib.suppress(OSError):
+                    walk.down(here.todo.pop(), unlock)
+            else:
+                walk.up()
+
+
+def size_of(base: str, path: str) -> int:
+    """Bytes that one file below ``base`` takes. ``OSError``: it is a mount point, or not there."""
+    parent, _, name = path.rpartition("/")
+    folder = open_handle(base, parent)
+    try:
+        handle = open_beneath(folder, name, HANDLE)
+    finally:
+        os.close(folder)
+    try:
+        return os.fstat(handle).st_blocks * _BLOCK
+    finally:
+        os.close(handle)
+
+
+def _count(walk: _Walk, name: str, found: dict[str, list[int]]) -> None:
+    try:
+        handle = open_beneath(walk.fd, name, HANDLE)
+    except OSError:  # a mount point, or gone
+        return
+    try:
+        status = os.fstat(handle)
+    finally:
+        os.close(handle)
+    folder = stat.S_ISDIR(status.st_mode)
+    if folder:
+        walk.here.todo.append(name)
+    top = walk.second() or ("" if folder else name)
+    counts = found.setdefault(top, [0, 0])
+    counts[0] += status.st_blocks
+    counts[1] += 1
+
+
+def remove(base: str, path: str, seconds: float | None = None) -> Left | None:
+    """Remove what is at ``path`` below ``base``, as much of it as can be, in so many seconds; ``None``: all is gone."""
+    parent, _, name = path.rpartition("/")
+    try:
+        with _walk(base, parent) as walk:
+            return _Removal(walk, parent, seconds).run(name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _left(path, error)
+
+
+class _Removal:
+    """One walk that removes."""
+
+    def __init__(self, walk: _Walk, parent: str, seconds: float | None) -> None:
+        self._walk = walk
+        self._parent = parent
+        self._until = None if seconds is None else time.monotonic() + seconds
+        self._first: Left | None = None
+        self._mounted = False
+        self._reentered = 0
+
+    def run(self, name: str) -> Left | None:
+        walk = self._walk
+        walk.here.unread = False  # of the folder it is in nothing else goes
+        self._unlink(name)
+        while not self._late():
+            here = walk.here
+            if here.todo:
+                self._enter(here.todo.pop())
+            elif here.unread:
+                self._read()
+            elif walk.depth:
+                self._leave()
+            else:
+                return self._first._replace(mounted=self._mounted) if self._first and here.resisting else None
+        return Left(self._path(""), "it takes long", self._mounted, unfinished=True)
+
+    def _late(self) -> bool:
+        return self._until is not None and time.monotonic() >= self._until
+
+    def _read(self) -> None:
+        """Unlink the files of the folder, and note its subfolders."""
+        here = self._walk.here
+        here.unread = False
+        try:
+            with os.scandir(self._walk.fd) as entries:
+                for entry in entries:
+                    if self._late() or len(here.resisting) >= _RESISTING_MAX:
+                        return
+                    if len(here.todo) >= _SUBFOLDERS_AT_ONCE:
+                        here.unread = True
+                        return
+                    if entry.name not in here.resisting:
+                        self._unlink(entry.name)
+        except OSError as error:
+            self._resists("", error)
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._walk.fd)
+        except FileNotFoundError:
+            pass
+        except (IsADirectoryError, PermissionError):  # without a permission the kernel does not say that it is a folder
+            self._walk.here.todo.append(name)
+        except OSError as error:
+            self._resists(name, error)
+
+    def _enter(self, name: str) -> None:
+        try:
+            self._walk.down(name, unlock=True)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                self._resists(name, error)
+                return
+            try:  # no folder, or none any more
+                os.unlink(name, dir_fd=self._walk.fd)
+            except FileNotFoundError:
+                pass
+            except OSError as unlinking:
+                self._resists(name, unlinking)
+
+    def _leave(self) -> None:
+        left = self._walk.up()
+        try:
+            os.rmdir(left.name, dir_fd=self._walk.fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            emptied = not left.resisting and error.errno == errno.ENOTEMPTY
+            if emptied and self._reentered < _REENTERED_MAX:
+                self._reentered += 1
+                self._walk.here.todo.append(left.name)
+            else:
+                self._resists(left.name, error)
+
+    def _resists(self, name: str, error: OSError) -> None:
+        self._walk.here.resisting.add(name)
+        if error.errno in _MOUNTED:
+            self._mounted = True
+        if self._first is None:  # what is reported later may only be its consequence
+            self._first = _left(self._path(name), error)
+
+    def _path(self, name: str) -> str:
+        return "/".join(filter(None, [self._parent, *self._walk.names(), name]))
+
+
+def _left(path: str, error: OSError) -> Left:
+    mounted = error.errno in _MOUNTED
+    if len(path) > _PATH_SHOWN:
+        path = f"{path[: _PATH_SHOWN // 2]}...{path[-_PATH_SHOWN // 2 :]}"
+    return Left(repr(path), "something is mounted there" if mounted else os.strerror(error.errno or 0), mounted)
