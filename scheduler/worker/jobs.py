@@ -13,6 +13,7 @@ from __future__ import annotations
 import signal
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import evolve
@@ -34,7 +35,7 @@ from scheduler.worker.records import Held
 from scheduler.worker.removals import Removals
 from scheduler.worker.retention import Limits, Retention
 from scheduler.worker.room import Taken
-from scheduler.worker.spools import Found, NoRoom, Spools
+from scheduler.worker.spools import Found, Spools
 from scheduler.worker.stops import Stops
 
 #: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
@@ -81,7 +82,8 @@ class JobRunner:
         #: Not decided yet.
         self._sealing: dict[str, list[Deferred[JobStatus]]] = {}
         self._closed = False
-        self._retention = Retention(reactor, pool, spools, limits, self.running, self._forget)
+        notify = partial(self._call_all, self._on_end)
+        self._retention = Retention(reactor, pool, spools, limits, self.running, self._forget, notify)
         self._removals = Removals(reactor, pool, spools.endings, self._running, self._place)
         self._stops = Stops(pool, spools, self._removals)
 
@@ -122,13 +124,13 @@ class JobRunner:
             self._log.info("job {job_id} taken back", job_id=job.id)
         else:
             job.status = found.seen
-            if found.acknowledged is None:
+            if not found.acknowledged:
                 self._unacknowledged[job.id] = job
             self._retention.ended(
                 job.id,
                 max(self._wall_time() - (job.status.finished_at or 0.0), 0.0),
-                found.acknowledged is not None,
-                None if found.acknowledged is None else found.acknowledged.size,
+                found.acknowledged,
+                found.taken,
             )
         return job
 
@@ -159,15 +161,8 @@ class JobRunner:
 
     async def _launch(self, job: RunningJob, spec: JobSpec) -> JobStatus | Held:
         assert job.created_at is not None
-        start = self._spools.start_thd, job.id, spec, job.created_at
-        try:
-            return await self._pool.run(*start)
-        except NoRoom:
-            await self._retention.make_room()
-        try:
-            return await self._pool.run(*start)
-        except NoRoom as error:
-            raise Unavailable(str(error)) from error
+        start = partial(self._pool.run, self._spools.start_thd, job.id, spec, job.created_at)
+        return await self._retention.with_room(start)
 
     def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
         job = self._jobs.get(job_id)
@@ -274,6 +269,9 @@ class JobRunner:
     def on_end(self, notify: Notify) -> None:
         self._on_end.append(notify)
 
+    def refusing(self) -> str:
+        return self._retention.refusing
+
     # from the start to the end
 
     def _known(self, job_id: str) -> RunningJob:
@@ -367,11 +365,14 @@ class JobRunner:
         )
         settle(job.for_end, status)
         watchers, job.watchers = job.watchers, []
-        for notify in (*watchers, *self._on_end):
+        self._call_all([*watchers, *self._on_end])
+
+    def _call_all(self, listeners: Iterable[Notify]) -> None:
+        for notify in listeners:
             try:
                 notify()
             except Exception:
-                self._log.failure("who was told of the end of job {job_id} failed", job_id=job.id)
+                self._log.failure("a listener failed")
 
     def _forget(self, job_id: str) -> None:
         """It was removed."""

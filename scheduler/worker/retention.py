@@ -1,16 +1,20 @@
 """What is kept of jobs that have ended, and for how long.
 
-Theory of operation. A sweep looks how much all spools take, and removes: what
-was acknowledged and kept for ``keep_spool``; beyond ``spool_max``, and for a start
-that finds less than ``spool_min_free``, what was acknowledged, the oldest first.
-An end that the scheduler does not keep yet is never removed. If nothing else is
-left beyond ``spool_max`` its output goes and its record stays. What runs counts,
-and is not touched.
+Theory of operation. A sweep looks how much all spools take, and removes: what was
+acknowledged and kept for ``keep_spool``; and what has to make room, beyond ``spool_max``
+and for a start that finds too little free. ``scheduler.worker.eviction`` says which goes.
+An end that the scheduler does not keep yet is never removed. If nothing else is left
+beyond ``spool_max`` its output goes and its record stays. What runs counts, and is not
+touched.
 
-How much an ended job takes is looked at once. Its age is measured by the
-monotonic clock from its end on, or from the age it had, by the wall clock, when
-this process found it. So a step of the clock makes nothing older; a clock that
-is wrong when the worker starts does: one that is slow, or was, keeps jobs
+What could not be removed still counts, so others go instead. It is logged once, and tried
+again, later each time. A removal or a look that takes long holds up nothing else: the
+sweep goes on without it, and leaves that job alone until it is over.
+
+How much an ended job takes is looked at once; a job that runs, once a minute. The age of
+an ended job is measured by the monotonic clock from its end on, or from the age it had, by
+the wall clock, when this process found it. So a step of the clock makes nothing older; a
+clock that is wrong when the worker starts does: one that is slow, or was, keeps jobs
 longer, and one that is days ahead makes all look old that were acknowledged.
 
 There is one sweep at a time, by a timer and soon after ends.
@@ -19,23 +23,43 @@ There is one sweep at a time, by a timer and soon after ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scheduler.errors import ShuttingDown
+from scheduler.errors import ShuttingDown, Unavailable
 from scheduler.services import Periodic
 from scheduler.sizes import Share
 from scheduler.threads import Pool
-from scheduler.worker.room import Disk, Taken
+from scheduler.worker.clearing import Remains
+from scheduler.worker.eviction import Demand, Kept, choose, counted
+from scheduler.worker.patience import Patience
+from scheduler.worker.room import ROOM_AFTER_REFUSAL, Disk, NoRoom, Taken, lack, shortage
+from scheduler.worker.trees import NOTHING, Amount, Left
 
-#: Seconds between two sweeps at most, and from an end to the next.
+T = TypeVar("T")
+
+#: Seconds between two sweeps at most; from an end, or an unfinished removal, to the next; and while starts are refused.
 _SWEEP_EVERY = 60.0
-_SWEEP_AFTER_END = 1.0
+_SWEEP_SOON = 1.0
+_SWEEP_WHILE_REFUSING = 10.0
+
+#: Seconds between two looks into the folder of a job that runs.
+_RUNNING_LOOK_EVERY = 60.0
+
+#: Unfinished removals of one folder that follow each other at once: then somebody still writes there, or it is huge.
+_UNFINISHED_MAX = 60
+
+#: Seconds until something that could not be removed is tried again: the first time, doubled each time, and at most.
+_RETRY_AFTER = 60.0
+_RETRY_AFTER_MAX = 3600.0
+
+#: One job that runs pushes out so much of ``spool_max``.
+_PUSHED_OUT = 4
 
 
 @frozen
@@ -53,51 +77,50 @@ class Limits:
 class Spools(Protocol):
     """``scheduler.worker.spools.Spools``, as far as it is about this."""
 
-    def measure_thd(self, ended: Iterable[str], running: Iterable[str]) -> tuple[Mapping[str, Taken], Disk, int]: ...
+    def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]: ...
 
-    def remove_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]: ...
+    def measure_thd(self, job_id: str, running: bool) -> Taken: ...
 
-    def strip_thd(self, job_ids: Iterable[str]) -> Mapping[str, Taken]: ...
+    def clean_thd(self, job_id: str, output: bool) -> tuple[Taken, Left | None]: ...
+
+    def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]: ...
+
+    def remove_thd(self, job_id: str) -> Remains | None: ...
+
+    def clear_thd(self, name: str) -> Remains | None: ...
+
+    def leftovers(self) -> tuple[str, ...]: ...
 
 
 @define(eq=False)
-class Kept:
-    """An ended job."""
+class _Leftover:
+    """A folder that could not be removed, or not yet."""
 
-    job_id: str
     #: By the monotonic clock.
-    ended_at: float
-    acknowledged: bool = False
-    #: ``None``: not looked at yet.
-    taken: Taken | None = None
+    tried_after: float = 0.0
+    tried: int = 0
+    #: What will not go soon.
+    amount: Amount = NOTHING
+    #: How often the time was over before all was removed.
+    unfinished: int = 0
+    told: bool = False
+    busy: bool = False
+
+
+@define(eq=False)
+class _Running:
+    """What is known of the folder of a job that runs."""
+
+    looked_at: float
+    taken: Taken = field(factory=Taken)
+    #: Bytes of output.
+    written: int = 0
+    busy: bool = False
 
     @property
-    def size(self) -> int:
-        return 0 if self.taken is None else self.taken.size
-
-
-def choose(kept: Iterable[Kept], older_than: float, over: int, short: int) -> tuple[list[str], list[str]]:
-    """Which of ``kept``, oldest first, to remove, and which to strip of their output.
-
-    ``over`` bytes are to go, and ``short`` bytes if that can be had from those acknowledged.
-    """
-    remove, strip = [], []
-    unacknowledged = []
-    for job in kept:
-        if job.ended_at > older_than and max(over, short) <= 0:
-            break
-        if job.acknowledged:
-            remove.append(job.job_id)
-            over, short = over - job.size, short - job.size
-        else:
-            unacknowledged.append(job)
-    for job in unacknowledged:
-        if over <= 0:
-            break
-        if job.taken is not None and not job.taken.stripped:
-            strip.append(job.job_id)
-            over -= job.size
-    return remove, strip
+    def amount(self) -> Amount:
+        size = self.taken.all.size - self.taken.output.size + self.written
+        return Amount(size, self.taken.all.entries)
 
 
 class Retention:
@@ -113,18 +136,25 @@ class Retention:
         limits: Limits,
         running: Callable[[], Iterable[str]],
         forget: Callable[[str], None],
+        refusing_changed: Callable[[], None],
     ) -> None:
         """``running`` says which jobs run; ``forget`` is called with each that is no more."""
         self._clock = clock
         self._pool = pool
         self._spools = spools
         self._limits = limits
-        self._running = running
+        self._running_ids = running
         self._forget = forget
+        self._refusing_changed = refusing_changed
+        self._refusing = ""
         #: In the order of their ends.
         self._kept: dict[str, Kept] = {}
         self._unmeasured: set[str] = set()
+        #: Bytes that ``_kept`` takes.
         self._size = 0
+        self._running: dict[str, _Running] = {}
+        self._leftovers: dict[str, _Leftover] = {}
+        self._patience = Patience(clock, self._failed)
         self._lock = DeferredLock()
         self._soon: IDelayedCall | None = None
         self._timer = Periodic(clock, min(_SWEEP_EVERY, limits.keep_spool), self._sweep_now, at_once=True)
@@ -140,15 +170,14 @@ class Retention:
         if soon is not None:
             soon.cancel()
 
-    def ended(self, job_id: str, age: float = 0.0, acknowledged: bool = False, size: int | None = None) -> None:
+    def ended(self, job_id: str, age: float = 0.0, acknowledged: bool = False, taken: Taken | None = None) -> None:
         """One more, which ended ``age`` seconds ago: not before one that was told of earlier."""
-        taken = None if size is None else Taken(size)
         self._kept[job_id] = Kept(job_id, self._clock.seconds() - age, acknowledged, taken)
-        if size is None:
+        if taken is None:
             self._unmeasured.add(job_id)
         else:
-            self._size += size
-        self._sweep_soon()
+            self._size += taken.all.size
+        self._sweep_soon(_SWEEP_SOON)
 
     def acknowledged(self, job_id: str, taken: Taken) -> None:
         """The scheduler keeps its end."""
@@ -156,23 +185,67 @@ class Retention:
         if job is not None:
             job.acknowledged = True
             self._measured(job, taken)
-            self._sweep_soon()
+            self._sweep_soon(_SWEEP_SOON)
 
-    def make_room(self) -> Deferred[None]:
-        """Have ``spool_min_free`` be free, if what was acknowledged suffices for that. It never fails."""
-        return self._run(room=True)
+    def make_room(self, refused: bool = False) -> Deferred[None]:
+        """Have enough be free for a start, if what was acknowledged suffices for that. It never fails.
 
-    def _sweep_soon(self) -> None:
-        if self._soon is None and self._timer.running:
-            self._soon = self._clock.callLater(_SWEEP_AFTER_END, self._sweep_now)
+        ``refused``: a start found no room, whatever the disk says of what is free.
+        """
+        return self._run(ROOM_AFTER_REFUSAL if refused else NOTHING)
+
+    async def with_room(self, start: Callable[[], Deferred[T]]) -> T:
+        """Call ``start``, and where that fails with ``NoRoom`` once more, after room was made; ``Unavailable``."""
+        try:
+            started = await start()
+        except NoRoom as lacking:
+            await self.make_room(lacking.refused)
+            try:
+                started = await start()
+            except NoRoom as error:
+                self.refusing = str(error)
+                raise Unavailable(str(error)) from error
+        self.refusing = ""
+        return started
+
+    # why nothing is started
+
+    @property
+    def refusing(self) -> str:
+        """Why starts are refused now, a sentence; ``""``: they are not."""
+        return self._refusing
+
+    @refusing.setter
+    def refusing(self, why: str) -> None:
+        before, self._refusing = self._refusing, why
+        if why:
+            self._sweep_soon(_SWEEP_WHILE_REFUSING)
+        if bool(why) != bool(before):  # how much is free changes all the time
+            if why:
+                self._log.warn("no job is started: {why}", why=why)
+            else:
+                self._log.info("jobs are started again")
+            self._refusing_changed()
+
+    # sweeps
+
+    def _sweep_soon(self, seconds: float) -> None:
+        if not self._timer.running:
+            return
+        due = self._clock.seconds() + seconds
+        if self._soon is not None and self._soon.active():
+            if self._soon.getTime() <= due:
+                return
+            self._soon.cancel()
+        self._soon = self._clock.callLater(seconds, self._sweep_now)
 
     def _sweep_now(self) -> None:
         if self._soon is not None and self._soon.active():
             self._soon.cancel()
         self._soon = None
-        self._run(room=False)
+        self._run(None)
 
-    def _run(self, room: bool) -> Deferred[None]:
+    def _run(self, room: Amount | None) -> Deferred[None]:
         done: Deferred[None] = self._lock.run(lambda: Deferred.fromCoroutine(self._sweep(room)))
         return done.addErrback(self._failed)
 
@@ -180,35 +253,178 @@ class Retention:
         if failure.check(ShuttingDown) is None:
             self._log.failure("old jobs are not removed", failure)
 
-    async def _sweep(self, room: bool) -> None:
-        look = self._spools.measure_thd, tuple(self._unmeasured), tuple(self._running())
-        measured, disk, running = await self._pool.run(*look)
-        self._take_in(measured)
-        over = self._size + running - self._limits.spool_max.of(disk.size)
-        short = self._limits.spool_min_free.of(disk.size) - disk.free if room else 0
-        older_than = self._clock.seconds() - self._limits.keep_spool
-        remove, strip = choose(self._kept.values(), older_than, over, short)
-        if remove:
-            removed = await self._pool.run(self._spools.remove_thd, remove)
-            for job_id in removed:
-                self._drop(job_id)
-            self._log.info("{count} old jobs removed", count=len(removed))
-        if strip:
-            self._take_in(await self._pool.run(self._spools.strip_thd, strip))
-            self._log.warn("the output of {count} jobs that were not acknowledged is removed", count=len(strip))
+    async def _sweep(self, room: Amount | None) -> None:
+        """``room``: have at least so much more be free for a start; ``None``: there is no start."""
+        disk = await self._look()
+        quarter = self._limits.spool_max.of(disk.size) // _PUSHED_OUT
+        now = self._clock.seconds()
+        plan = choose(self._kept.values(), now, self._limits.keep_spool, quarter, self._demand(disk, room))
+        for job_id in plan.clean:
+            await self._patience.wait(job_id, self._clean(self._kept[job_id], output=False))
+        going = [*plan.expired, *plan.remove]
+        if going:
+            await self._remove_all(going)
+        for job_id in plan.strip:
+            await self._patience.wait(job_id, self._clean(self._kept[job_id], output=True))
+        if plan.clean:
+            self._log.info("{count} work folders of ended jobs are removed", count=len(plan.clean))
+        if plan.strip:
+            self._log.warn("the output of {count} jobs that were not acknowledged is removed", count=len(plan.strip))
+        await self._try_leftovers()
+        await self._say(quarter)
 
-    def _take_in(self, measured: Mapping[str, Taken]) -> None:
-        for job_id, taken in measured.items():
-            if job_id in self._kept:
-                self._measured(self._kept[job_id], taken)
+    def _demand(self, disk: Disk, room: Amount | None) -> Demand:
+        most = self._limits.spool_max.of(disk.size)
+        quarter = most // _PUSHED_OUT
+        entries = disk.inodes * quarter // disk.size if disk.size else 0
+        short = NOTHING
+        if room is not None:
+            missing = shortage(disk, self._limits.spool_min_free)
+            short = Amount(max(missing.size, room.size), max(missing.entries, room.entries))
+        ended = self._size + sum(each.amount.size for each in self._leftovers.values())
+        running = [each.amount for each in self._running.values()]
+        return counted(ended, running, most, short, Amount(quarter, entries))
+
+    async def _say(self, quarter: int) -> None:
+        """Whether a start would be refused, though all were removed for it that may be."""
+        disk, _ = await self._pool.run(self._spools.look_thd, ())
+        now, why = self._clock.seconds(), lack(disk, self._limits.spool_min_free)
+        if why:
+            demand = self._demand(disk, NOTHING)._replace(over=0)
+            if choose(self._kept.values(), now, self._limits.keep_spool, quarter, demand).rest.short_met:
+                why = ""
+        self.refusing = why
+
+    # looking
+
+    async def _look(self) -> Disk:
+        now, ids = self._clock.seconds(), tuple(self._running_ids())
+        self._running = {job_id: self._running.get(job_id) or _Running(now - _RUNNING_LOOK_EVERY) for job_id in ids}
+        disk, written = await self._pool.run(self._spools.look_thd, ids)
+        for job_id, size in written.items():
+            if job_id in self._running:
+                self._running[job_id].written = size
+        for job_id in tuple(self._unmeasured):
+            job = self._kept[job_id]
+            if not job.busy:
+                await self._patience.wait(job_id, self._measure(job))
+        for job_id, running in tuple(self._running.items()):
+            if not running.busy and now - running.looked_at >= _RUNNING_LOOK_EVERY:
+                running.looked_at = now
+                await self._patience.wait(job_id, self._measure_running(job_id, running))
+        return disk
+
+    async def _measure(self, job: Kept) -> None:
+        job.busy = True
+        try:
+            taken = await self._pool.run(self._spools.measure_thd, job.job_id, False)
+        finally:
+            job.busy = False
+        if job.job_id in self._unmeasured:
+            self._measured(job, taken)
+
+    async def _measure_running(self, job_id: str, running: _Running) -> None:
+        running.busy = True
+        try:
+            running.taken = await self._pool.run(self._spools.measure_thd, job_id, True)
+        finally:
+            running.busy = False
 
     def _measured(self, job: Kept, taken: Taken) -> None:
-        self._size += taken.size - job.size
+        self._size += taken.all.size - job.amount.size
         job.taken = taken
         self._unmeasured.discard(job.job_id)
 
-    def _drop(self, job_id: str) -> None:
-        job = self._kept.pop(job_id)
-        self._unmeasured.discard(job_id)
-        self._size -= job.size
-        self._forget(job_id)
+    # removing
+
+    async def _clean(self, job: Kept, output: bool) -> None:
+        job.busy = True
+        try:
+            taken, left = await self._pool.run(self._spools.clean_thd, job.job_id, output)
+        finally:
+            job.busy = False
+        self._measured(job, taken)
+        if left is not None and left.unfinished:
+            self._sweep_soon(_SWEEP_SOON)
+        elif left is not None:
+            self._log_resisting(job, left)
+            job.cleaned_after = self._retry_at(job.resisted)
+
+    async def _remove_all(self, going: list[str]) -> None:
+        usable = await self._pool.run(self._spools.use_up_thd, going)
+        for job_id in set(going) - set(usable):  # that is logged
+            self._kept[job_id].removed_after = self._retry_at(1)
+        before = len(self._kept)
+        for job_id in usable:
+            await self._patience.wait(job_id, self._remove(self._kept[job_id]))
+        self._log.info("{count} old jobs removed", count=before - len(self._kept))
+
+    async def _remove(self, job: Kept) -> None:
+        job.busy = True
+        try:
+            remains = await self._pool.run(self._spools.remove_thd, job.job_id)
+        except OSError as error:
+            self._log_resisting(job, Left("its folder", error.strerror or str(error)))
+            job.removed_after = self._retry_at(job.resisted)
+            return
+        finally:
+            job.busy = False
+        self._drop(job)
+        if remains is not None:
+            leftover = self._leftovers.setdefault(remains.name, _Leftover(told=job.resisted > 0))
+            self._tried(leftover, remains)
+
+    def _drop(self, job: Kept) -> None:
+        del self._kept[job.job_id]
+        self._unmeasured.discard(job.job_id)
+        self._size -= job.amount.size
+        self._forget(job.job_id)
+
+    def _log_resisting(self, job: Kept, left: Left) -> None:
+        if not job.resisted:
+            message = "{path} of job {job_id}, which takes {size} bytes, can't be removed: {why}"
+            self._log.error(message, path=left.path, job_id=job.job_id, size=job.amount.size, why=left.why)
+        job.resisted += 1
+
+    def _retry_at(self, tried: int) -> float:
+        return self._clock.seconds() + min(_RETRY_AFTER * 2.0 ** min(tried - 1, 16), _RETRY_AFTER_MAX)
+
+    # what could not be removed
+
+    async def _try_leftovers(self) -> None:
+        for name in self._spools.leftovers():
+            leftover = self._leftovers.setdefault(name, _Leftover())
+            if not leftover.busy and leftover.tried_after <= self._clock.seconds():
+                await self._patience.wait(name, self._clear(name, leftover))
+
+    async def _clear(self, name: str, leftover: _Leftover) -> None:
+        leftover.busy = True
+        try:
+            remains = await self._pool.run(self._spools.clear_thd, name)
+        finally:
+            leftover.busy = False
+        if remains is not None:
+            self._tried(leftover, remains)
+            return
+        self._leftovers.pop(name, None)
+        if leftover.told:
+            self._log.info("{name}, which could not be removed, is gone", name=name)
+
+    def _tried(self, leftover: _Leftover, remains: Remains) -> None:
+        if remains.left.unfinished and leftover.unfinished < _UNFINISHED_MAX:
+            leftover.unfinished += 1
+            leftover.tried_after = self._clock.seconds() + _SWEEP_SOON
+            self._sweep_soon(_SWEEP_SOON)
+            return
+        leftover.amount = remains.amount
+        leftover.tried += 1
+        leftover.tried_after = self._retry_at(leftover.tried)
+        if not leftover.told:
+            leftover.told = True
+            self._log.error(
+                "{size} bytes of job {job_id} can't be removed, and are tried again: {path}: {why}",
+                size=remains.amount.size,
+                job_id=remains.job_id,
+                path=remains.left.path,
+                why=remains.left.why,
+            )

@@ -1,79 +1,88 @@
-"""What spools take of the disk, and what is free of it. All of it blocks."""
+"""What is free of the disk that spools are on, and what a start needs of it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 
 from attrs import frozen
-from twisted.logger import Logger
 
-from scheduler.worker.spool import Spool
+from scheduler.sizes import Share
+from scheduler.worker.trees import NOTHING, Amount
 
-_log = Logger()
+#: Inodes that must be free for a start: it takes about ten, and its job some more.
+INODES_FOR_START = 64
 
-#: Bytes, in what a file says of the blocks it has.
-_BLOCK = 512
+#: What is freed for a start that a quota or the file system refused although enough looked free.
+ROOM_AFTER_REFUSAL = Amount(1 << 20, INODES_FOR_START)
 
 
 @frozen
 class Disk:
-    """In bytes."""
+    """A file system: bytes and inodes."""
 
     size: int
     #: For whoever runs this.
     free: int
+    #: 0: the file system has no limit of them.
+    inodes: int = 0
+    free_inodes: int = 0
 
 
 @frozen
 class Taken:
-    """What the spool of an ended job takes."""
+    """What the folder of a job takes."""
 
-    size: int
-    #: Its output is gone already.
-    stripped: bool = False
+    output: Amount = NOTHING
+    #: What no client can read: the content of the work folder, stdin and script.
+    work: Amount = NOTHING
+    records: Amount = NOTHING
+
+    @property
+    def all(self) -> Amount:
+        return self.output.plus(self.work).plus(self.records)
+
+    @property
+    def stripped(self) -> bool:
+        """Its output is gone already."""
+        return not self.output.entries
+
+
+class NoRoom(Exception):
+    """The disk has less free than a start needs, and nothing was started; ``str()`` is a sentence that says so."""
+
+    def __init__(self, reason: str, refused: bool = False) -> None:
+        """``refused``: by the disk itself, whatever it says of what is free."""
+        super().__init__(reason)
+        self.refused = refused
 
 
 def disk(folder: str) -> Disk:
     """The disk that a folder is on."""
     found = os.statvfs(folder)
-    return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+    return Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, found.f_files, found.f_favail)
 
 
-def taken(spool: Spool) -> Taken:
-    """All that is in a spool; what can't be looked at is left out."""
-    size, folders = 0, [spool.folder]
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    size += entry.stat(follow_symlinks=False).st_blocks * _BLOCK
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-    return Taken(size, not os.path.exists(spool.output("stdout")))
+def needed(found: Disk, min_free: Share) -> Amount:
+    """What must be free for a start. An absolute size says nothing of inodes, so only a percentage applies to them."""
+    inodes = max(INODES_FOR_START, int(found.inodes * min_free.percent / 100)) if found.inodes else 0
+    return Amount(min_free.of(found.size), inodes)
 
 
-def written(spool: Spool) -> int:
-    """The output of a job that runs; 0 if it has just gone."""
-    size = 0
-    for stream in ("stdout", "stderr"):
-        with contextlib.suppress(OSError):
-            size += os.stat(spool.output(stream)).st_blocks * _BLOCK
-    return size
+def shortage(found: Disk, min_free: Share) -> Amount:
+    """How much less is free than a start needs; not positive where it is enough."""
+    least = needed(found, min_free)
+    return Amount(least.size - found.free, least.entries - found.free_inodes if found.inodes else 0)
 
 
-def strip(spool: Spool) -> None:
-    """Remove the output, and all else that is not needed to tell how the job ended."""
-    remove(spool.work)
-    for path in (spool.stdin, spool.script, spool.output("stderr"), spool.output("stdout")):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-def remove(folder: str) -> None:
-    """Remove as much of it as can be."""
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    except RecursionError:  # a job may make folders in folders
-        _log.error("{folder} is too deep to be removed", folder=folder)
+def lack(found: Disk, min_free: Share) -> str:
+    """A sentence that says what is missing for a start; ``""`` if nothing is."""
+    short = shortage(found, min_free)
+    if short.size > 0:
+        free, least = f"{found.free} bytes", f"the {min_free} of spool_min_free"
+    elif short.entries > 0:
+        percentage = needed(found, min_free).entries > INODES_FOR_START
+        free = f"{found.free_inodes} inodes"
+        least = f"the {min_free} of spool_min_free" if percentage else f"the {INODES_FOR_START} that a start needs"
+    else:
+        return ""
+    return f"the disk for the output of jobs has {free} free, less than {least}"

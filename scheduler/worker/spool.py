@@ -12,7 +12,7 @@
     stop          exists: somebody asked for the stop
     exit.tmp      room for the exit record, taken with the folder
     exit.json     the exit record: the job has ended, and nothing here changes any more
-    acknowledged  exists: the scheduler keeps the end; bytes the folder takes
+    acknowledged  exists: the scheduler keeps the end; what the folder takes
 
 Of a job whose output was removed before its end was acknowledged the records are
 left.
@@ -58,6 +58,9 @@ _SHIM_ROOM = 64
 #: /tmp: one user's files are safe from the others.
 _WORK_MODE = 0o1777
 
+#: Numbers in the mark of an acknowledgement; in those of earlier versions there is one.
+_TAKES = 6
+
 _LONGEST_REASON = 1000
 #: Ids of processes in an exit record.
 MOST_LEFTOVER = 100
@@ -80,8 +83,9 @@ class NotDurable(OSError):
 class Acknowledged(NamedTuple):
     """The scheduler keeps the end."""
 
-    #: Bytes the folder took then, ``None`` if that was not written down.
-    size: int | None
+    #: What the folder took then: bytes and entries of the output, of work folder, stdin and script, and of all else.
+    #: ``None`` if that was not written down.
+    takes: tuple[int, ...] | None
 
 
 class Spool:
@@ -207,22 +211,23 @@ class Spool:
     def stop_asked(self) -> bool:
         return os.path.exists(self._path("stop"))
 
-    def acknowledge(self, size: int) -> None:
-        """Not synced: a mark that is lost is made again."""
+    def acknowledge(self, takes: tuple[int, ...]) -> None:
+        """Not synced: a mark that is lost is made again. See ``Acknowledged``."""
         fd = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             with contextlib.suppress(OSError):  # on a full disk it is the mark that counts
-                os.write(fd, b"%d\n" % size)
+                os.write(fd, b" ".join(b"%d" % each for each in takes) + b"\n")
         finally:
             os.close(fd)
 
     def acknowledged(self) -> Acknowledged | None:
         try:
             with open(self._path("acknowledged"), "rb") as file:
-                size, end, _ = file.read().partition(b"\n")
+                line, end, _ = file.read().partition(b"\n")
         except FileNotFoundError:
             return None
-        return Acknowledged(int(size) if end and size.isdigit() else None)
+        takes = [int(word) for word in line.split() if word.isdigit()]
+        return Acknowledged(tuple(takes) if end and len(takes) == _TAKES else None)
 
     # lock
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -15,18 +17,19 @@ from scheduler.errors import Conflict, NotFound, OffsetBeyondEnd, OutputPruned, 
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.sizes import Share
 from scheduler.worker import room
+from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains
 from scheduler.worker.commands import NotRunnable, mounted_noexec
 from scheduler.worker.endings import Endings
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd, spec_of, spec_record, status_of
-from scheduler.worker.room import Disk, Taken
-from scheduler.worker.spool import Acknowledged, Record, Spool, boot_id, create, exit_record
+from scheduler.worker.room import Disk, NoRoom, Taken
+from scheduler.worker.spool import Record, Spool, boot_id, create, exit_record
 from scheduler.worker.starting import Starter
+from scheduler.worker.trees import Amount, Left
 from scheduler.worker.used import Use, UsedIds
 
-#: Before the id, in the name of a folder that is not there yet, or not any more.
-_MAKING = ".new-"
-_REMOVING = ".gone-"
+#: A disk or a quota that is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Policy(Protocol):
@@ -35,10 +38,6 @@ class Policy(Protocol):
     def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]: ...
 
     def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]: ...
-
-
-class NoRoom(Exception):
-    """The disk has less free than a start needs, and nothing was started; ``str()`` is a sentence that says so."""
 
 
 @frozen
@@ -51,7 +50,9 @@ class Found:
     spec: JobSpec | None = None
     created_at: float | None = None
     stop_asked: bool = False
-    acknowledged: Acknowledged | None = None
+    acknowledged: bool = False
+    #: Of one that was acknowledged, where that is written down.
+    taken: Taken | None = None
 
 
 class Spools:
@@ -78,7 +79,8 @@ class Spools:
         self._used = used
         self._policy = policy
         self.endings = Endings(folder, self.spool, used, wall_time)
-        self._starter = Starter(launcher, self._move_away, wall_time)
+        self._clearing = Clearing(folder)
+        self._starter = Starter(launcher, self._clearing.move_away, wall_time)
         self._wall_time = wall_time
         self._min_free = min_free
         self._output_limit = output_limit
@@ -108,12 +110,14 @@ class Spools:
                 self._check_readable(job_id, spool)
                 seen = judge_thd(job_id, spool, self._wall_time)
                 if isinstance(seen, Unstarted):
-                    self._move_away(job_id)
+                    self._clearing.move_away(job_id)
                     return self.start_thd(job_id, spec, created_at)
             return seen if isinstance(seen, (JobStatus, Held)) else self._starter.start_thd(job_id, spool, new)
         except OSError as error:  # no shim was told to begin it
             if new and os.path.exists(spool.folder):
                 self._starter.unmake_thd(job_id)
+            if error.errno in _FULL:
+                raise NoRoom(f"the disk for the output of jobs is full: {os.strerror(error.errno)}", True) from error
             raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
 
     def _check_unused(self, job_id: str) -> None:
@@ -124,12 +128,8 @@ class Spools:
             raise Conflict(f"job {job_id!r} was started before, and is no longer kept")
 
     def _check_room(self) -> None:
-        disk = room.disk(self._folder)
-        if disk.free < self._min_free.of(disk.size):
-            raise NoRoom(
-                f"the disk for the output of jobs has {disk.free} bytes free, "
-                f"less than the {self._min_free} of spool_min_free"
-            )
+        if lack := room.lack(room.disk(self._folder), self._min_free):
+            raise NoRoom(lack)
 
     @staticmethod
     def _check_readable(job_id: str, spool: Spool) -> None:
@@ -184,12 +184,12 @@ class Spools:
             "output_limit": min(limits, default=None),
             "umask": self._umask,
         }
-        making = self._beside(job_id, _MAKING)
-        room.remove(making)  # of a start that failed and could not even clear up
+        making = self._clearing.beside(job_id, MAKING)
+        self._clearing.discard(making)  # of a start that failed and could not even clear up
         try:
             create(spool.folder, making, record, spec.stdin, spec.script, refused)
         except OSError:
-            room.remove(making)
+            self._clearing.discard(making)
             raise
         if refused is None:
             return Unbegun()  # it is synced while a shim gets ready
@@ -201,9 +201,7 @@ class Spools:
         os.makedirs(self._folder, 0o700, exist_ok=True)
         if mounted_noexec(self._folder):
             self._log.warn("{folder} is on a file system mounted noexec: no job can run a script", folder=self._folder)
-        for name in os.listdir(self._folder):
-            if name.startswith((_MAKING, _REMOVING)):
-                room.remove(os.path.join(self._folder, name))
+        self._clearing.take_over(name for name in os.listdir(self._folder) if name.startswith((MAKING, REMOVING)))
         try:
             self._used.open_thd()
         except OSError:  # starts are refused as long as it can't be read, or made
@@ -217,10 +215,10 @@ class Spools:
         try:
             acknowledged = spool.acknowledged()
             if acknowledged is not None and (ended := spool.read_exit()) is not None:
-                return Found(job_id, status_of(job_id, ended), acknowledged=acknowledged)
+                return Found(job_id, status_of(job_id, ended), acknowledged=True, taken=_taken(acknowledged.takes))
             ended = spool.read_exit()
             if ended is not None and ended.get("shortage"):  # nothing ran, and whoever asked for it was not answered
-                self._move_away(job_id)
+                self._clearing.move_away(job_id)
                 return None
             record = spool.read_job()
             if record is None:
@@ -244,15 +242,11 @@ class Spools:
         try:
             if not spool.cut_short():
                 return False
-            self._move_away(job_id)
+            self._clearing.move_away(job_id)
         except (OSError, ValueError):  # not even the lock can be read
             return False
         self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
         return True
-
-    def _beside(self, job_id: str, prefix: str) -> str:
-        """A name in the folder that is no id."""
-        return os.path.join(self._folder, prefix + job_id)
 
     def describe_thd(self, job_ids: Iterable[str]) -> dict[str, tuple[JobSpec, float]]:
         """Specs without stdin and script, and when the jobs were created, of those whose spools are there."""
@@ -268,42 +262,54 @@ class Spools:
         found = {}
         for job_id in job_ids:
             spool = self.spool(job_id)
-            found[job_id] = room.taken(spool)
+            found[job_id] = self._clearing.taken(spool)
             failpoints.hit("worker.before-ack-written")
             try:
-                spool.acknowledge(found[job_id].size)
+                spool.acknowledge(_takes(found[job_id]))
             except FileNotFoundError:  # somebody removed it
                 continue
             except OSError:  # the next process has it acknowledged again; on a full disk this one is to make room
                 self._log.failure("the acknowledgement of job {job_id} is not written down", job_id=job_id)
         return found
 
-    def measure_thd(self, ended: Iterable[str], running: Iterable[str]) -> tuple[Mapping[str, Taken], Disk, int]:
-        """What each of those takes that have ended, the disk, and how much the others have written."""
-        found = {job_id: room.taken(self.spool(job_id)) for job_id in ended}
-        return found, room.disk(self._folder), sum(room.written(self.spool(job_id)) for job_id in running)
+    # for ``retention``
 
-    def remove_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
-        """Remove jobs, each gone at once as far as anybody can see; their ids stay used. Answers which are gone."""
-        removed = []
-        for job_id in self._use_up(tuple(job_ids)):
-            failpoints.hit("worker.before-spool-removed")
-            try:
-                self._move_away(job_id)
-            except FileNotFoundError:  # somebody was here first
-                pass
-            except OSError:
-                self._log.failure("job {job_id} can't be removed", job_id=job_id)
-                continue
-            removed.append(job_id)
-        return tuple(removed)
+    def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]:
+        """The disk, and how many bytes of output each of those has that run."""
+        os.makedirs(self._folder, 0o700, exist_ok=True)  # it may have been removed by hand
+        written = {job_id: self._clearing.written(self.spool(job_id)) for job_id in running}
+        return room.disk(self._folder), written
 
-    def _move_away(self, job_id: str) -> None:
-        """Remove its spool, gone at once as far as anybody can see."""
-        going = self._beside(job_id, _REMOVING)
-        room.remove(going)  # of a start of that id that was refused, and resisted
-        os.rename(self.spool(job_id).folder, going)
-        room.remove(going)  # what resists is tried again by the next process
+    def measure_thd(self, job_id: str, running: bool) -> Taken:
+        """What its folder takes."""
+        return self._clearing.taken(self.spool(job_id), running)
+
+    def clean_thd(self, job_id: str, output: bool) -> tuple[Taken, Left | None]:
+        """Of an ended job, remove the work folder, and the output if so told; answers what it takes now."""
+        spool = self.spool(job_id)
+        left = self._clearing.clean(spool, output)
+        taken = self._clearing.taken(spool)
+        if spool.acknowledged() is not None:
+            with contextlib.suppress(OSError):  # the next process counts too much, then
+                spool.acknowledge(_takes(taken))
+        return taken, left
+
+    def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
+        """Remember that those ids were used, before their spools are removed; answers for which that is durable."""
+        return self._use_up(tuple(job_ids))
+
+    def remove_thd(self, job_id: str) -> Remains | None:
+        """Remove a job, at once as far as anybody can see; answers what resists. ``OSError``: it is still there."""
+        failpoints.hit("worker.before-spool-removed")
+        return self._clearing.move_away(job_id)
+
+    def clear_thd(self, name: str) -> Remains | None:
+        """Try again to remove a leftover."""
+        return self._clearing.clear(name)
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Names of folders that are to go and are there."""
+        return self._clearing.leftovers()
 
     def _use_up(self, job_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Those whose ids are used up now; on a full disk there may be a place for some only."""
@@ -316,14 +322,6 @@ class Spools:
                 return ()
             half = len(job_ids) // 2
             return self._use_up(job_ids[:half]) + self._use_up(job_ids[half:])
-
-    def strip_thd(self, job_ids: Iterable[str]) -> dict[str, Taken]:
-        """Remove the output of ended jobs, and keep how they ended; answers what they take now."""
-        found = {}
-        for job_id in job_ids:
-            room.strip(self.spool(job_id))
-            found[job_id] = room.taken(self.spool(job_id))
-        return found
 
     def read_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         """See ``IJobRunner.read_output_thd``."""
@@ -352,3 +350,14 @@ class Spools:
         if record.get("shortage"):  # nothing ran, and the start is about to be refused
             raise NotFound("job", job_id)
         return Chunk(data, offset, True, length, output_cut(status_of(job_id, record), stream, length))
+
+
+def _takes(taken: Taken) -> tuple[int, ...]:
+    """For the mark of an acknowledgement."""
+    return (*taken.output, *taken.work, *taken.records)
+
+
+def _taken(takes: tuple[int, ...] | None) -> Taken | None:
+    if takes is None:
+        return None
+    return Taken(Amount(*takes[:2]), Amount(*takes[2:4]), Amount(*takes[4:]))

@@ -264,6 +264,18 @@ class KeepingTests(RunningCase):
         self.assertEqual(len(self.worker.output(second)), 1_000_000)
         await self.assertFailure(self.worker.runner.start(first, JobSpec(command="true"), None), Conflict)
 
+    async def test_mark_of_an_earlier_version(self) -> None:
+        """A mark that says less of what a folder takes is an acknowledgement as well; the folder is looked at."""
+        job = await self.write(1_000_000)
+        self.worker.runner.acknowledge([job])
+        await self.worker.drop()
+        with open(os.path.join(self.worker.spool(job).folder, "acknowledged"), "wb") as mark:
+            mark.write(b"123\n")
+        self.worker = await self.next_life()
+        await self.swept()
+        self.assertEqual(self.worker.runner.unacknowledged(), ())
+        self.assertGreaterEqual(self.worker.runner._retention._size, 1_000_000)
+
     async def test_most_of_what_is_not_acknowledged(self) -> None:
         """What was not acknowledged loses its output if it must, and is reported all the same, in the next life too."""
         await self.worker.drop()

@@ -163,6 +163,7 @@ class ShortageTests(RunningCase):
         del self.worker.runner._jobs["job"]
         self.worker.runner._unacknowledged.clear()
         self.worker.runner._retention._kept.clear()
+        self.worker.runner._retention._unmeasured.clear()
         self.assertEqual((await self.worker.run("echo", "ran", job_id="job")).state, JobState.SUCCEEDED)
         self.assertEqual(self.worker.output("job"), b"ran\n")
 

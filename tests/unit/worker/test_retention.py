@@ -4,13 +4,17 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.errors import Unavailable
 from scheduler.sizes import Share
+from scheduler.worker.clearing import Remains
 from scheduler.worker.retention import Limits, Retention
-from scheduler.worker.room import Disk, Taken
+from scheduler.worker.room import Disk, NoRoom, Taken
+from scheduler.worker.trees import Amount, Left
 
 HOUR = 3600.0
 
@@ -39,37 +43,81 @@ class InlinePool:
 
 
 class FakeSpools:
-    """A disk of 1000 bytes, of which ``other`` are somebody else's."""
+    """A disk of 1000 bytes and inodes, of which ``other`` are somebody else's. One byte is one inode."""
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
+        #: So much of the size is in the work folder.
+        self.work: dict[str, int] = {}
         self.running: dict[str, int] = {}
         self.other = 0
+        self.inodes = 0
         self.measured: list[str] = []
+        self.cleaned: list[str] = []
         self.stripped: list[str] = []
+        #: Can't be renamed; can be renamed, and so much of it can't be removed.
         self.resisting: set[str] = set()
+        self.remaining: dict[str, int] = {}
+        #: Takes several tries.
+        self.slow: set[str] = set()
+        self.tries: list[str] = []
+        self.left: dict[str, int] = {}
         self.error: OSError | None = None
 
-    def measure_thd(self, ended: Iterable[str], running: Iterable[str]) -> tuple[dict[str, Taken], Disk, int]:
+    def look_thd(self, running: Iterable[str]) -> tuple[Disk, dict[str, int]]:
         if self.error:
             raise self.error
-        ended = sorted(ended)
-        self.measured += ended
-        taken = sum(self.sizes.values()) + sum(self.running.values()) + self.other
-        found = {job_id: Taken(self.sizes[job_id], job_id in self.stripped) for job_id in ended}
-        return found, Disk(1000, 1000 - taken), sum(self.running[job_id] for job_id in running)
+        taken = sum([*self.sizes.values(), *self.running.values(), *self.left.values(), self.other])
+        return Disk(1000, 1000 - taken, self.inodes, self.inodes - taken), dict.fromkeys(running, 0)
 
-    def remove_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
-        gone = tuple(job_id for job_id in job_ids if job_id not in self.resisting)
-        for job_id in gone:
-            del self.sizes[job_id]
-        return gone
+    def measure_thd(self, job_id: str, running: bool) -> Taken:
+        self.measured.append(job_id)
+        return Taken(work=both(self.running[job_id])) if running else self.taken(job_id)
 
-    def strip_thd(self, job_ids: Iterable[str]) -> dict[str, Taken]:
-        job_ids = tuple(job_ids)
-        self.stripped += job_ids
-        self.sizes |= dict.fromkeys(job_ids, STRIPPED)
-        return dict.fromkeys(job_ids, Taken(STRIPPED, stripped=True))
+    def taken(self, job_id: str) -> Taken:
+        work = self.work.get(job_id, 0)
+        output = self.sizes[job_id] - work
+        if job_id in self.stripped:
+            return Taken(work=both(work), records=both(output))
+        return Taken(both(output), both(work))
+
+    def clean_thd(self, job_id: str, output: bool) -> tuple[Taken, Left | None]:
+        self.cleaned.append(job_id)
+        if job_id in self.resisting:
+            return self.taken(job_id), Left("work/x", "resists")
+        self.sizes[job_id] -= self.work.pop(job_id, 0)
+        if output:
+            self.stripped.append(job_id)
+            self.sizes[job_id] = STRIPPED
+        return self.taken(job_id), None
+
+    def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
+        return tuple(job_ids)
+
+    def remove_thd(self, job_id: str) -> Remains | None:
+        self.tries.append(job_id)
+        if job_id in self.resisting:
+            raise OSError(errno.EPERM, "resists")
+        del self.sizes[job_id]
+        name = f".gone-{job_id}"
+        self.left[name] = self.remaining.get(job_id, 0)
+        return self.clear_thd(name)
+
+    def clear_thd(self, name: str) -> Remains | None:
+        self.tries.append(name)
+        unfinished = name in self.slow
+        self.slow.discard(name)
+        if self.left[name] or unfinished:
+            return Remains(name, Left("work/x", "resists", unfinished=unfinished), both(self.left[name]))
+        del self.left[name]
+        return None
+
+    def leftovers(self) -> tuple[str, ...]:
+        return tuple(self.left)
+
+
+def both(number: int) -> Amount:
+    return Amount(number, number)
 
 
 class RetentionCase(SynchronousTestCase):
@@ -80,22 +128,39 @@ class RetentionCase(SynchronousTestCase):
         self.pool = InlinePool()
         self.spools = FakeSpools()
         self.forgotten: list[str] = []
+        #: Each time whether starts are refused has changed.
+        self.told: list[str] = []
+        self.events: list[Any] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
         self.use()
 
-    def use(self, keep_spool: float = HOUR, spool_max: int = 1000, spool_min_free: int = 0) -> None:
-        limits = Limits(keep_spool, Share(spool_max), Share(spool_min_free))
+    def use(
+        self,
+        keep_spool: float = HOUR,
+        spool_max: int = 1000,
+        spool_min_free: Share = Share(0),  # noqa: B008
+    ) -> None:
+        limits = Limits(keep_spool, Share(spool_max), spool_min_free)
         self.retention = Retention(
-            self.clock, self.pool, self.spools, limits, lambda: self.spools.running, self.forgotten.append
+            self.clock,
+            self.pool,
+            self.spools,
+            limits,
+            lambda: self.spools.running,
+            self.forgotten.append,
+            lambda: self.told.append(self.retention.refusing),
         )
         self.retention.start()
         self.addCleanup(self.retention.stop)
 
-    def end(self, job_id: str, size: int = 100, acknowledged: bool = True, age: float = 0.0) -> None:
+    def end(self, job_id: str, size: int = 100, acknowledged: bool = True, age: float = 0.0, work: int = 0) -> None:
         """A job ends, and the scheduler keeps its end, or not."""
         self.spools.sizes[job_id] = size
+        self.spools.work[job_id] = work
         self.retention.ended(job_id, age)
         if acknowledged:
-            self.retention.acknowledged(job_id, Taken(size))
+            self.retention.acknowledged(job_id, self.spools.taken(job_id))
 
     def later(self, seconds: float = 2.0) -> None:
         """Time for a sweep, or more."""
@@ -105,6 +170,11 @@ class RetentionCase(SynchronousTestCase):
     def kept(self) -> list[str]:
         self.assertEqual(set(self.forgotten) & set(self.spools.sizes), set())
         return sorted(self.spools.sizes)
+
+    @property
+    def errors(self) -> list[str]:
+        """What was logged as an error."""
+        return [formatEvent(event) for event in self.events if event["log_level"] is LogLevel.error]
 
 
 class AgeTests(RetentionCase):
@@ -120,7 +190,7 @@ class AgeTests(RetentionCase):
         self.assertEqual(self.kept, ["a", "b", "c"])
         self.later(70)
         self.assertEqual((self.kept, self.forgotten), (["b", "c"], ["a"]))
-        self.retention.acknowledged("b", Taken(100))
+        self.retention.acknowledged("b", Taken(both(100)))
         self.later()
         self.assertEqual(self.kept, ["c"])
 
@@ -144,15 +214,19 @@ class AgeTests(RetentionCase):
         self.assertEqual(self.kept, [])
 
     def test_resisting(self) -> None:
-        """What can't be removed is still known, and tried again."""
+        """A job whose folder can't be moved is still known; that is said once, and it is tried again, ever later."""
         self.spools.resisting.add("a")
         self.end("a")
         self.end("b")
         self.later(HOUR + 60)
         self.assertEqual((self.kept, self.forgotten), (["a"], ["b"]))
+        for _ in range(60):
+            self.later(60)
+        self.assertEqual(self.errors, ["its folder of job a, which takes 100 bytes, can't be removed: resists"])
+        self.assertLess(self.spools.tries.count("a"), 10)
         self.spools.resisting.clear()
-        self.later(60)
-        self.assertEqual(self.kept, [])
+        self.later(HOUR)
+        self.assertEqual((self.kept, self.spools.left), ([], {}))
 
 
 class MostTests(RetentionCase):
@@ -171,21 +245,130 @@ class MostTests(RetentionCase):
         self.assertEqual((self.kept, self.forgotten), (["c", "d"], ["a", "b"]))
 
     def test_running(self) -> None:
-        """What runs counts, and is not touched."""
-        self.spools.running["r"] = 600
-        for job_id in "abc":
-            self.end(job_id)
+        """A job that runs counts, and pushes out no more than a quarter, however often one looks."""
+        for job_id in "abcdefghij":
+            self.end(job_id, 25)
+        self.spools.running["r"] = 6000
         self.later()
-        self.assertEqual(self.kept, [])
-        self.assertEqual(self.spools.running, {"r": 600})
+        for _ in range(10):
+            self.later(60)
+        self.assertEqual((self.forgotten, len(self.kept)), (["a", "b"], 8))
+        self.assertEqual(self.spools.running, {"r": 6000})
 
     def test_running_and_growing(self) -> None:
-        """What grows while nothing ends is seen by the timer."""
-        self.end("a")
-        self.later()
-        self.spools.running["r"] = 200
+        """A job that grows while nothing ends is looked at by the timer, once a minute at most."""
+        for job_id in "abcde":
+            self.end(job_id, 45)
+        self.spools.running["r"] = 10
         self.later(60)
-        self.assertEqual(self.kept, [])
+        self.assertEqual(len(self.kept), 5)
+        self.spools.running["r"] = 45
+        self.later(60)
+        self.assertEqual(self.forgotten, ["a"])
+        for number in range(20):
+            self.end(f"z{number}", 0)
+            self.later(2)
+        self.assertLessEqual(self.spools.measured.count("r"), 4)
+
+    def test_work_first(self) -> None:
+        """Work folders go first, the oldest first, and no output if they suffice; acknowledged or not is the same."""
+        self.end("a", 100, work=20)
+        self.end("b", 100, work=90, acknowledged=False)
+        self.end("c", 100, work=90)
+        self.later()
+        self.assertEqual((self.kept, self.spools.cleaned), (["a", "b", "c"], ["a", "b"]))
+        self.assertEqual(self.spools.sizes, {"a": 80, "b": 10, "c": 100})
+
+    def test_remains(self) -> None:
+        """What can't be removed still counts, so others go; it is said once, tried again, and then forgotten."""
+        self.spools.remaining["a"] = 80
+        self.end("a", age=HOUR)
+        self.later()
+        self.assertEqual(self.forgotten, ["a"])
+        self.end("b")
+        self.end("c")
+        self.later()
+        self.assertEqual(self.forgotten, ["a", "b"])
+        for _ in range(20):
+            self.later(60)
+        self.assertEqual(self.errors, ["80 bytes of job a can't be removed, and are tried again: work/x: resists"])
+        self.assertLess(self.spools.tries.count(".gone-a"), 8)
+        self.spools.left[".gone-a"] = 0
+        self.later(HOUR / 2)
+        self.assertEqual(self.spools.left, {})
+        self.end("d")
+        self.later()
+        self.assertEqual(self.kept, ["c", "d"])
+
+    def test_remains_of_the_process_before(self) -> None:
+        """A folder that the process before could not remove counts as well."""
+        self.spools.left[".gone-x"] = 100
+        self.later(60)
+        self.end("a")
+        self.end("b")
+        self.later()
+        self.assertEqual(self.kept, ["b"])
+
+    def test_unfinished(self) -> None:
+        """A removal that takes long goes on a second later, is no error, and nothing else goes meanwhile."""
+        self.spools.slow.add(".gone-a")
+        for job_id in "abc":
+            self.end(job_id)
+        self.later(1)
+        self.assertEqual((self.kept, list(self.spools.left)), (["b", "c"], [".gone-a"]))
+        self.later(1)
+        self.assertEqual((self.kept, list(self.spools.left), self.errors), (["b", "c"], [], []))
+
+    def test_never_finished(self) -> None:
+        """A removal that is never finished is said, counts, and is tried less often."""
+        self.spools.remaining["a"] = 90
+        self.end("a", age=HOUR)
+        for _ in range(100):
+            self.spools.slow.add(".gone-a")
+            self.later(1)
+        self.assertEqual(len(self.errors), 1)
+        self.assertLess(self.spools.tries.count(".gone-a"), 65)
+        self.end("b")
+        self.end("c")
+        self.later()
+        self.assertEqual(self.kept, ["c"])
+
+    def test_work_that_resists(self) -> None:
+        """A work folder that can't be removed is said once, and the output of others goes."""
+        self.spools.resisting.add("c")
+        self.end("a")
+        self.end("b")
+        self.end("c", 100, work=90)
+        for _ in range(9):
+            self.later(10)
+        self.assertEqual((self.kept, self.spools.cleaned), (["b", "c"], ["c"]))
+        self.assertEqual(len(self.errors), 1)
+
+    def test_hanging(self) -> None:
+        """A removal that hangs holds up neither other removals nor starts, and still counts when it ends."""
+        hung: list[Deferred[Any]] = []
+
+        def run(function_thd: Callable[..., Any], *args: Any) -> Deferred[Any]:
+            if function_thd == self.spools.remove_thd and args == ("a",):
+                hung.append(Deferred())
+                return hung[0]
+            return maybeDeferred(function_thd, *args)
+
+        self.pool.run = run
+        for job_id in "abc":
+            self.end(job_id)
+        self.later(2)
+        self.assertEqual(len(hung), 1)
+        room = self.retention.make_room()
+        self.assertNoResult(room)
+        self.later(10)
+        self.successResultOf(room)
+        self.assertIn("the folder of a hangs", self.errors[0])
+        self.later(60)
+        self.assertEqual(self.forgotten, ["b"])
+        del self.spools.sizes["a"]
+        hung[0].callback(None)
+        self.assertEqual(self.forgotten, ["b", "a"])
 
     def test_acknowledged_first(self) -> None:
         """What was acknowledged goes before what was not, however old that is."""
@@ -206,7 +389,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.spools.stripped, ["a", "b"])
         self.end("e", 200, acknowledged=False)
         self.later()
-        self.assertEqual(self.spools.stripped, ["a", "b", "c", "d"])
+        self.assertEqual(self.spools.stripped, ["a", "b", "e"])
 
     def test_sizes_remembered(self) -> None:
         """Each spool is looked at once, and one that was acknowledged not at all: that said how large it is."""
@@ -216,11 +399,11 @@ class MostTests(RetentionCase):
         self.assertEqual(self.spools.measured, ["b"])
 
     def test_one_that_is_too_large(self) -> None:
-        """One that is too large by itself goes as well, after all others."""
-        self.end("a", 10)
+        """One that is too large by itself goes, and pushes out no other."""
+        self.end("a", 100)
         self.end("b", 700)
         self.later()
-        self.assertEqual(self.kept, [])
+        self.assertEqual(self.kept, ["a"])
 
 
 class FreeTests(RetentionCase):
@@ -229,7 +412,7 @@ class FreeTests(RetentionCase):
     def setUp(self) -> None:
         super().setUp()
         self.retention.stop()
-        self.use(spool_min_free=500)
+        self.use(spool_min_free=Share(500))
         self.spools.other = 300
 
     def make_room(self) -> None:
@@ -272,3 +455,50 @@ class FreeTests(RetentionCase):
         self.spools.error = None
         self.make_room()
         self.assertEqual(self.kept, [])
+
+    def test_refusing(self) -> None:
+        """That nothing can be started is told once, also before a start was refused, and that it can be again."""
+        self.end("a", 400, acknowledged=False)
+        self.later()
+        why = "the disk for the output of jobs has 300 bytes free, less than the 500 bytes of spool_min_free"
+        self.assertEqual((self.retention.refusing, self.told), (why, [why]))
+        self.spools.other = 310
+        self.later(10)
+        self.assertIn("290 bytes", self.retention.refusing)
+        self.assertEqual(len(self.told), 1)
+        self.retention.acknowledged("a", Taken(both(400)))
+        self.later()
+        self.assertEqual((self.retention.refusing, self.told[1:]), ("", [""]))
+
+    def test_inodes(self) -> None:
+        """Inodes are counted as bytes are: a percentage, and 64 at least."""
+        self.spools.inodes = 900
+        self.retention.stop()
+        self.use(spool_min_free=Share(percent=40))
+        for job_id in "abcd":
+            self.end(job_id)
+        self.later(60)
+        self.assertEqual(len(self.kept), 4)
+        self.make_room()
+        self.assertEqual(self.kept, ["c", "d"])
+
+    def test_no_room_though_free(self) -> None:
+        """Where the disk refused a start, something goes, whatever it says of what is free."""
+        self.spools.other = 0
+        self.end("a")
+        self.end("b")
+        self.successResultOf(self.retention.make_room(refused=True))
+        self.assertEqual(self.kept, [])
+
+    def test_start_that_finds_no_room(self) -> None:
+        """A start without room comes once more, after room was made; then it is refused. One that works clears that."""
+        lacking = [NoRoom("full", refused=True), NoRoom("still full")]
+
+        def start() -> Deferred[str]:
+            return fail(lacking.pop(0)) if lacking else succeed("started")
+
+        refused = self.failureResultOf(Deferred.fromCoroutine(self.retention.with_room(start)), Unavailable)
+        self.assertEqual((str(refused.value), self.retention.refusing), ("still full", "still full"))
+        lacking.append(NoRoom("full"))
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.retention.with_room(start))), "started")
+        self.assertEqual(self.told, ["still full", ""])

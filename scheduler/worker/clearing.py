@@ -1,0 +1,159 @@
+"""Removing and measuring the folders of jobs, carefully. All of it blocks.
+
+Theory of operation. A folder that goes is first renamed, so it is gone at once for
+all others, and then emptied. What a crash leaves is found under that name by the next
+process. What can't be removed stays under it, is known as a leftover, and may be tried
+again. Mounts are looked for only when a walk has met one: it leaves them alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from scheduler.worker import mounts, trees
+from scheduler.worker.room import Taken
+from scheduler.worker.spool import Spool
+from scheduler.worker.trees import NOTHING, Amount, Left
+
+#: Before the id, in the name of a folder that is not there yet, or not any more.
+MAKING = ".new-"
+REMOVING = ".gone-"
+
+#: Seconds for one removal; where it needs longer it goes on in the next sweep.
+_REMOVAL_SECONDS = 2.0
+
+#: Seconds that a worker that starts spends on all that was left by the one before.
+_REMOVAL_AT_START_SECONDS = 2.0
+
+#: Entries looked at in a folder that changes, at each look.
+_ENTRIES_MAX = 100_000
+
+_OUTPUT = ("stdout", "stderr")
+_WORK = ("work", "stdin", "script")
+
+
+class Remains(NamedTuple):
+    """What is left of a folder that was to be removed."""
+
+    #: Its name in the folder of all jobs.
+    name: str
+    left: Left
+    #: What it takes; of one that is unfinished, at least.
+    amount: Amount
+
+    @property
+    def job_id(self) -> str:
+        return self.name.removeprefix(MAKING).removeprefix(REMOVING).partition(".")[0]
+
+
+class Clearing:
+    """The folder that the spools are in."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._leftovers: set[str] = set()
+
+    def beside(self, job_id: str, prefix: str) -> str:
+        """A path in the folder that belongs to no spool."""
+        return os.path.join(self._folder, prefix + job_id)
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Names of what could not be removed, or not yet."""
+        return tuple(self._leftovers)
+
+    def take_over(self, names: Iterable[str]) -> None:
+        """Remove what the process before was making or removing; what resists, or takes long, is a leftover."""
+        until = time.monotonic() + _REMOVAL_AT_START_SECONDS
+        for name in names:
+            if trees.remove(self._folder, name, max(until - time.monotonic(), 0)) is None:
+                continue
+            if name.startswith(MAKING):  # that name is needed, should this job be started
+                gone = self._unused(name.removeprefix(MAKING))
+                with contextlib.suppress(OSError):
+                    os.rename(os.path.join(self._folder, name), os.path.join(self._folder, gone))
+                    self._leftovers.add(gone)
+                    continue
+            self._leftovers.add(name)
+
+    def discard(self, folder: str) -> None:
+        """Remove a folder that no job ever ran in."""
+        trees.remove(self._folder, os.path.basename(folder))
+
+    def move_away(self, job_id: str) -> Remains | None:
+        """Remove its spool, gone at once for all others. ``OSError``: it is still there."""
+        if os.path.lexists(self.beside(job_id, REMOVING)):
+            self.clear(REMOVING + job_id)  # of a start of that id that was refused
+        name = self._unused(job_id)
+        source, target = os.path.join(self._folder, job_id), os.path.join(self._folder, name)
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:  # removed by hand
+            return None
+        except OSError as error:
+            if error.errno != errno.EBUSY or not mounts.detach(self._folder, job_id):
+                raise
+            os.rename(source, target)
+        self._leftovers.add(name)
+        return self.clear(name)
+
+    def _unused(self, job_id: str) -> str:
+        name, number = REMOVING + job_id, 0
+        while os.path.lexists(os.path.join(self._folder, name)):
+            number += 1
+            name = f"{REMOVING}{job_id}.{number}"  # an id has no dot
+        return name
+
+    def clear(self, name: str) -> Remains | None:
+        """Remove a folder that was renamed for it."""
+        left = self._remove(name)
+        if left is None:
+            self._leftovers.discard(name)
+            return None
+        self._leftovers.add(name)
+        taken = trees.measure(self._folder, name, _ENTRIES_MAX if left.unfinished else None, unlock=True)
+        return Remains(name, left, _sum(taken.values()))
+
+    def clean(self, spool: Spool, output: bool = False) -> Left | None:
+        """Remove what no client can read, and the output if so told; records stay."""
+        found = None
+        for each in (*_WORK, *(_OUTPUT if output else ())):
+            found = self._remove(f"{os.path.basename(spool.folder)}/{each}") or found
+        return found
+
+    def _remove(self, path: str) -> Left | None:
+        left = trees.remove(self._folder, path, _REMOVAL_SECONDS)
+        if left is None or left.unfinished or not left.mounted:
+            return left
+        try:
+            if mounts.detach(self._folder, path):
+                return trees.remove(self._folder, path, _REMOVAL_SECONDS)
+        except OSError as error:
+            return left._replace(why=f"something is mounted there and can't be detached: {error.strerror}")
+        return left
+
+    def taken(self, spool: Spool, running: bool = False) -> Taken:
+        """All that is in a spool. In one of a job that runs, nothing is changed, and not everything is looked at."""
+        most = _ENTRIES_MAX if running else None
+        found = trees.measure(self._folder, os.path.basename(spool.folder), most, unlock=not running)
+        output, work = (_sum(found.pop(name, NOTHING) for name in names) for names in (_OUTPUT, _WORK))
+        return Taken(output, work, _sum(found.values()))
+
+    def written(self, spool: Spool) -> int:
+        """Bytes that the output takes now; 0 if it has just gone."""
+        size = 0
+        for stream in _OUTPUT:
+            with contextlib.suppress(OSError):
+                size += trees.size_of(self._folder, f"{os.path.basename(spool.folder)}/{stream}")
+        return size
+
+
+def _sum(amounts: Iterable[Amount]) -> Amount:
+    total = NOTHING
+    for amount in amounts:
+        total = total.plus(amount)
+    return total

@@ -1,0 +1,52 @@
+"""Waiting for work that may hang, without being held up by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+#: Seconds that one piece of work is waited for. More than ``scheduler.worker.clearing`` spends on one removal.
+WAIT_SECONDS = 10.0
+
+#: Pieces of work that take longer than that, at once; beyond it no other is begun, as each has a thread.
+HANGING_MAX = 4
+
+
+class Patience:
+    """Does one thing after the other; what takes too long goes on beside the others."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, failed: Callable[[Failure], None]) -> None:
+        self._clock = clock
+        self._failed = failed
+        self._hanging = 0
+
+    def wait(self, name: str, work: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Fires when the work is over, or takes too long, or is not begun as too much hangs. It never fails."""
+        if self._hanging >= HANGING_MAX:
+            work.close()
+            return succeed(None)
+        going_on: Deferred[None] = Deferred()
+
+        def too_long() -> None:
+            self._hanging += 1
+            self._log.error("the folder of {name} hangs, or takes long; others are not held up", name=name)
+            going_on.callback(None)
+
+        timer = self._clock.callLater(WAIT_SECONDS, too_long)
+
+        def over(_: object) -> None:
+            if timer.active():
+                timer.cancel()
+                going_on.callback(None)
+            else:
+                self._hanging -= 1
+
+        Deferred.fromCoroutine(work).addErrback(self._failed).addCallback(over)
+        return going_on
