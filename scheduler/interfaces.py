@@ -392,4 +392,7 @@ class IJobs(Interface):
         """The scheduler keeps these now."""
 
     def on_end(notify: Callable[[], None]) -> None:
-        """Call ``notify`` after each end of a job."""
+        """Call ``notify`` after each end of a job, and when ``refusing`` has changed."""
+
+    def refusing() -> str:
+        """Why no job is started at present, a sentence; ``""``: jobs are started."""

@@ -255,7 +255,7 @@ class Membership(Service):
     async def _beat(self, leaving: bool = False) -> None:
         reports = () if self._unheard else await self._to_describe()
         running = self._jobs.running()  # as it is when all is said
-        heartbeat = Heartbeat(self._id, self._boot_id, running, leaving=leaving)
+        heartbeat = Heartbeat(self._id, self._boot_id, running, leaving=leaving, refusing=self._jobs.refusing())
         if not self._unheard:
             room = Room(_REPORTS_SIZE)
             described = tuple(room.fill(iter(reports), self._described))

@@ -40,6 +40,7 @@ class FakeJobRunner:
     def __init__(self, wall_time: Callable[[], float] = lambda: 1000.0) -> None:
         self.refused: dict[str, str] = {}
         self.ends_on_stop = True
+        self._refusing = ""
         self.shutting_down = False
         self.started: list[tuple[str, JobSpec, float | None]] = []
         self.stops: list[tuple[str, bool]] = []
@@ -62,6 +63,12 @@ class FakeJobRunner:
         self._used.add(job_id)
         self._pruned.add(job_id)
         for _, notify in list(entry.watchers):
+            notify()
+
+    def refuse(self, why: str) -> None:
+        """No job is started at present; ``""``: again."""
+        self._refusing = why
+        for notify in self._notify:
             notify()
 
     def write(self, job_id: str, data: bytes, stream: Stream = Stream.STDOUT) -> None:
@@ -210,6 +217,9 @@ class FakeJobRunner:
 
     def on_end(self, notify: _Notify) -> None:
         self._notify.append(notify)
+
+    def refusing(self) -> str:
+        return self._refusing
 
     def _entry(self, job_id: str) -> _Entry:
         try:

@@ -335,6 +335,13 @@ class HeartbeatTests(MembershipCase):
         self.clock.advance(10)
         self.assertEqual(self.ended(self.client.heartbeats[1]), [])
 
+    def test_refusing(self) -> None:
+        """Why no job is started is told at once, and that jobs are started again."""
+        self.begin()
+        for why in ("the disk is full", ""):
+            self.jobs.refuse(why)
+        self.assertEqual([beat.refusing for beat in self.client.heartbeats], ["the disk is full", ""])
+
     def test_ends_do_not_delay(self) -> None:
         """However often jobs end, each third of a lease a beat tells again what was not acknowledged."""
         self.client.acknowledges = False
