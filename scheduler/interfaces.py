@@ -262,8 +262,12 @@ class IWorkerClient(Interface):
         and ``DeadlineExceeded``: it may have arrived. ``Conflict``: the id was used up before, or sealed.
         """
 
-    def stop_job(worker: Worker, job_id: str) -> Deferred[None]:
-        """Ask for the stop, not wait for the end. ``NotFound``."""
+    def stop_job(worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
+        """Ask for the stop, not wait for the end. ``NotFound``.
+
+        How the job is now; of one that has ended, ``leftover`` are those of its processes that still run. ``None``:
+        a worker of the fixed part does not say.
+        """
 
     def query_job(worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         """``NotFound``; with ``seal``, a start of it that arrives later is then refused.

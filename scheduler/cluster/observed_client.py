@@ -26,7 +26,7 @@ class ObservedClient:
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         return self._liveness.observe(worker.id, self._client.start_job(worker, job, sent))
 
-    def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+    def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._liveness.observe(worker.id, self._client.stop_job(worker, job_id))
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:

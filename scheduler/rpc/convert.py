@@ -194,6 +194,14 @@ def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
     )
 
 
+def status_of_from_pb(job_id: str, message: worker_pb2.JobStatus) -> JobStatus:
+    """Of that job, or ``Invalid``."""
+    status = status_from_pb(message)
+    if status.job_id != job_id:
+        raise Invalid("jobID", f"{status.job_id!r} is not the job that was asked about")
+    return status
+
+
 def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
     """The fixed part, and the whole beside it."""
     text = error_text(status.state, status.reason)
@@ -208,10 +216,7 @@ def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
 def query_from_pb(job_id: str, answer: worker_pb2.QueryJobRes) -> JobStatus:
     """Of a worker of the fixed part, what its text tells: ``exit status N`` is a code, ``signal: killed`` a signal."""
     if answer.HasField("status"):
-        status = status_from_pb(answer.status)
-        if status.job_id != job_id:
-            raise Invalid("jobID", f"{status.job_id!r} is not the job that was asked about")
-        return status
+        return status_of_from_pb(job_id, answer.status)
     if not answer.done:
         return JobStatus(job_id, JobState.RUNNING)
     if not answer.error:

@@ -90,9 +90,14 @@ def start_thd(
     return JobStatus(_read_answer(worker, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
 
 
-def stop_thd(stubs: Stubs, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata) -> None:
-    """Answered when the stop was taken, or when the job has ended: as the request says."""
-    _made_thd(stubs, "StopJob", worker, request, seconds, metadata)
+def stop_thd(
+    stubs: Stubs, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata
+) -> JobStatus | None:
+    """Answered when the stop was taken, or when the job has ended, as the request says; ``None``: no status came."""
+    answer = _made_thd(stubs, "StopJob", worker, request, seconds, metadata)
+    if not answer.HasField("status"):
+        return None
+    return _read_answer(worker, lambda: convert.status_of_from_pb(request.jobID, answer.status))
 
 
 def query_thd(

@@ -133,7 +133,7 @@ class WorkerClient(MultiService):
         tell_thd = None if sent is None else partial(self._hop.tell_thd, copy_context().run, sent)
         return self._call(worker, partial(worker_calls.start_thd, tell_thd), request)
 
-    def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+    def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._call(worker, worker_calls.stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:

@@ -138,13 +138,23 @@ class Contract:
         self.assertEqual((asked, spec, created_at), ("", JobSpec(command="sh", path="a.sh"), None))
 
     async def test_stop(self) -> None:
-        """A stop is asked for, and not waited for."""
+        """A stop is asked for, and not waited for; it is answered with how the job is then."""
         self.runner.ends_on_stop = False
         await self.started()
-        self.assertIsNone(await self.client.stop_job(self.worker, "j"))
+        self.assertEqual(await self.client.stop_job(self.worker, "j"), self.runner.query("j"))
         self.assertEqual(self.runner.stops, [("j", False)])
-        self.runner.end("j")
-        self.assertIsNone(await self.client.stop_job(self.worker, "j"))
+        ended = self.runner.end("j")
+        self.assertEqual(await self.client.stop_job(self.worker, "j"), ended)
+
+    async def test_stop_that_leaves_processes(self) -> None:
+        """Of a job that has ended, a stop tells which of its processes still run."""
+        await self.started()
+        self.runner.left["j"] = (123, 124)
+        self.assertEqual(self.runner.end("j").leftover, (123, 124))
+        self.assertEqual((await self.client.stop_job(self.worker, "j")).leftover, (123, 124))
+        self.runner.left["j"] = (124,)
+        self.assertEqual((await self.client.stop_job(self.worker, "j")).leftover, (124,))
+        self.assertEqual((await self.client.query_job(self.worker, "j")).leftover, (123, 124))  # as seen at its end
 
     async def test_query(self) -> None:
         """A query is answered with all that is known, running or ended."""

@@ -35,12 +35,14 @@ class FakeJobRunner:
 
     ``refused`` maps commands to the reasons why they may not run. A stop ends the job
     at once unless ``ends_on_stop`` is false; ``started`` and ``stops`` record calls.
+    ``left`` maps ids of jobs to those of their processes that no signal ends, and that still run.
     """
 
     def __init__(self, wall_time: Callable[[], float] = lambda: 1000.0) -> None:
         self.refused: dict[str, str] = {}
         self.ends_on_stop = True
         self._refusing = ""
+        self.left: dict[str, tuple[int, ...]] = {}
         self.shutting_down = False
         self.started: list[tuple[str, JobSpec, float | None]] = []
         self.stops: list[tuple[str, bool]] = []
@@ -108,6 +110,7 @@ class FakeJobRunner:
             stderr_bytes=len(entry.output[Stream.STDERR]),
             tree="exited",
             output_error=output_error,
+            leftover=self.left.get(job_id, ()),
         )
         self._finish(entry, status)
         return status
@@ -148,7 +151,9 @@ class FakeJobRunner:
         self.stops.append((job_id, wait))
         if not entry.status.state.final and self.ends_on_stop:
             self.end(job_id, None, JobState.STOPPED, "signal: terminated", "SIGTERM")
-        if entry.status.state.final or not wait:
+        if entry.status.state.final:
+            return succeed(evolve(entry.status, leftover=self.left.get(job_id, ())))
+        if not wait:
             return succeed(entry.status)
         waiting: Deferred[JobStatus] = Deferred(entry.waiting.remove)
         entry.waiting.append(waiting)

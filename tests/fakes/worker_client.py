@@ -51,10 +51,11 @@ class FakeWorkerClient:
 
         return self._call("start_job", worker, job.id, start)
 
-    def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
-        return self._call(
-            "stop_job", worker, job_id, lambda runner: runner.stop(job_id, False).addCallback(lambda _: None)
-        )
+    def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
+        def stop(runner: IJobRunner) -> Deferred[JobStatus | None]:
+            return runner.stop(job_id, False).addCallback(lambda status: None if worker.classic else status)
+
+        return self._call("stop_job", worker, job_id, stop)
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         return self._call("query_job", worker, job_id, lambda runner: (runner.seal if seal else runner.query)(job_id))

@@ -147,12 +147,19 @@ class AnswerTests(RpcCase):
             worker_pb2.QueryJobRes(status=status_of(jobID="j", startedAt=float("nan"))),
         ):
             await self.outcome(WorkerFault, self.query, QueryJob=answer(message))
+        other = worker_pb2.StopJobRes(status=status_of(jobID="other"))
+        await self.outcome(WorkerFault, lambda worker: self.client.stop_job(worker, "j"), StopJob=answer(other))
         for message in (
             worker_pb2.ReadOutputRes(output=b"abcd", offset=5, size=9),
             worker_pb2.ReadOutputRes(output=b"abc", offset=0, size=9),
             worker_pb2.ReadOutputRes(offset=5, size=-1),
         ):
             await self.outcome(WorkerFault, self.read, ReadOutput=answer(message))
+
+    async def test_stop_without_a_status(self) -> None:
+        """A worker of the fixed part takes a stop and says no more of the job."""
+        worker = self.stand_in(StopJob=answer(worker_pb2.StopJobRes()))
+        self.assertIsNone(await self.client.stop_job(worker, "j"))
 
     async def test_no_health(self) -> None:
         """A worker without health checks is as good as any."""

@@ -60,7 +60,7 @@ class ScriptedClient:
             self.sent.append(sent)
         return self._call("start_job", worker, job)
 
-    def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+    def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._call("stop_job", worker, job_id)
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
