@@ -59,6 +59,7 @@ class JobFilter:
     finished_after: float | None = None
     finished_before: float | None = None
     orphan: bool | None = None
+    group_id: str | None = None
 
 
 @frozen
@@ -167,18 +168,28 @@ class IScheduler(Interface):
         ``Unreachable`` if the worker can't be reached.
         """
 
+    def last_attempt(job_id: str) -> Job:
+        """The last job that followed it by ``retry``, as it is known now; itself where none did. ``NotFound``."""
+
     def stop(job_id: str, worker: str | None = None) -> Deferred[Job]:
         """Stop a job and wait for its verified end, at most ``stop_grace`` and a margin, and at most a minute.
 
-        A job that is ``over`` is answered as it is, one that was queued is ``stopped`` at once. One that is not
-        ``over`` is answered where the stop is recorded, and its worker can't be told now (it will be, when it is
-        back), or was told and may take longer than a minute. ``worker`` (id or name), if given, must be the job's,
-        else ``NotFound``. ``DeadlineExceeded`` when the end did not come in time; ``WorkerFault``, ``Unsupported``;
-        ``StoreFailed`` when the stop could be neither delivered nor recorded.
+        No further attempt follows it, and one that did already is stopped: what is said of an end here is about its
+        ``last_attempt``. A job that is ``over`` is answered as it is, one that was queued is ``stopped`` at once. One
+        that is not ``over`` is answered where the stop is recorded, and its worker can't be told now (it will be, when
+        it is back), or was told and may take longer than a minute.
+
+        ``worker`` (id or name), if given, must be the job's, else ``NotFound``. ``DeadlineExceeded`` when the end did
+        not come in time; ``WorkerFault``, ``Unsupported``; ``StoreFailed`` when the stop could be neither delivered nor
+        recorded. ``LeftRunning`` when processes of the job, or of an attempt that followed it, could not be ended: its
+        worker is asked again each time, and where it can't be asked they count as left.
         """
 
     def stop_matching(which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        """Stop every matching job that is not ``over``, like ``stop``; fires, within a minute, with all as they are."""
+        """Stop every matching job that is not ``over``, like ``stop``; fires, within a minute, with all as they are.
+
+        Of a matching job that another attempt followed, that is the one which is stopped.
+        """
 
     def workers() -> tuple[WorkerView, ...]:
         """All known workers, by name."""

@@ -150,8 +150,9 @@ class _Routes:
     async def stop(self, request: Request) -> Reply:
         query_of(request)
         worker, job_id = wire.read_worker_and_job(body_of(request))
-        job = await self._stopped(self._scheduler.stop(_checked(job_id), worker), job_id)
-        return json_answer(wire.stop_json(job), 200 if job.over else 202)
+        await self._stopped(self._scheduler.stop(_checked(job_id), worker), job_id)
+        last = self._scheduler.last_attempt(job_id)
+        return json_answer(wire.stop_json(last), 200 if last.over else 202)
 
     async def query(self, request: Request) -> Reply:
         query_of(request)
@@ -216,7 +217,7 @@ class _Routes:
         query_of(request)
         wire.read_nothing(body_of(request))
         job = await self._stopped(self._scheduler.stop(_checked(job_id)), job_id)
-        return json_answer(wire.job_json(job), 200 if job.over else 202)
+        return json_answer(wire.job_json(job), 200 if self._scheduler.last_attempt(job_id).over else 202)
 
     async def stop_matching(self, request: Request) -> Reply:
         pairs = pairs_in(request) + pairs_of(body_of(request))
@@ -234,14 +235,14 @@ class _Routes:
             return self._scheduler.job(job_id)
 
     async def _stopped(self, stopping: Deferred[Job], job_id: str) -> Job:
-        """What comes of a stop; when this process is to end, the job as it is, if the stop was recorded."""
+        """What comes of a stop; when this process is to end, the job as it is, if the stop was recorded for later."""
         try:
             return await self._unless_shut_down(stopping)
         except ShuttingDown:
-            job = self._scheduler.job(job_id)
-            if job.stop_requested_at is None:
+            last = self._scheduler.last_attempt(job_id)
+            if last.over or last.stop_requested_at is None:  # over: what it left is being looked at
                 raise
-            return job
+            return self._scheduler.job(job_id)
 
     async def _unless_shut_down(self, waiting: Deferred[T]) -> T:
         """What is waited for; ``ShuttingDown`` when this process is to end before it comes."""

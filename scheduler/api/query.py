@@ -25,6 +25,7 @@ FILTERS = (
     "finished_after",
     "finished_before",
     "orphan",
+    "group_id",
 )
 
 #: Seconds; nobody waits longer for one answer.
@@ -132,6 +133,7 @@ class Query:
             finished_after=self._time("finished_after", now),
             finished_before=self._time("finished_before", now),
             orphan=self.flag("orphan") if self.given("orphan") else None,
+            group_id=self.text("group_id"),
         )
 
     def _states(self) -> frozenset[JobState]:

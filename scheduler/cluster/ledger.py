@@ -73,7 +73,7 @@ class Ledger:
             now = self.now()
             for worker in loaded.workers:
                 self.registry.put_worker(evolve(worker, state=WorkerState.UNREACHABLE))
-            for job in sorted(loaded.jobs, key=lambda job: job.finished_at or 0):
+            for job in sorted(lifecycle.linked(loaded.jobs), key=lambda job: job.finished_at or 0):
                 self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))
             for key in loaded.keys:
                 self.registry.put_key(key)
@@ -139,9 +139,9 @@ class Ledger:
         return self.conclude_jobs([job])
 
     def _update(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey], decided: bool) -> Deferred[None]:
-        known = [job for job in jobs if job.id not in self._ending]
-        following = [job for job in map(self._next_attempt, known) if job is not None]
-        trimmed = [job.trimmed() for job in known]
+        known = [self._followed(job) for job in jobs if job.id not in self._ending]
+        following = [job for _, job in known if job is not None]
+        trimmed = [job.trimmed() for job, _ in known]
         changed = [job for job in trimmed if self.registry.find_job(job.id) != job]
         ends = [job for job in changed if job.state.final and not self._has_ended(job.id)]
         self._ending |= {job.id: job for job in ends}
@@ -159,11 +159,11 @@ class Ledger:
 
         def settle(result: T) -> T:
             shown = not (decided and isinstance(result, Failure))
+            for job in following:  # first: whoever sees the end of a job finds its next attempt
+                if shown and job.retry_of is not None and self.registry.find_job(job.retry_of) is not None:
+                    self._put(job)
             for job in ends:
                 if self._ending.pop(job.id, None) is not None and shown:
-                    self._put(job)
-            for job in following:
-                if shown and job.retry_of is not None and self.registry.find_job(job.retry_of) is not None:
                     self._put(job)
             for key in changed_keys if decided and shown else ():
                 if self.registry.find_job(key.job_id) is not None:
@@ -176,10 +176,10 @@ class Ledger:
         job = self.registry.find_job(job_id)
         return job is not None and job.state.final
 
-    def _next_attempt(self, job: Job) -> Job | None:
+    def _followed(self, job: Job) -> tuple[Job, Job | None]:
         if self.registry.find_job(job.id) is None or self._has_ended(job.id):
-            return None
-        return lifecycle.next_attempt(job, self.now())
+            return job, None
+        return lifecycle.followed(job, self.now())
 
     def drop_job(self, job: Job) -> Deferred[None]:
         """It never came to be, and the key of its request is free again."""

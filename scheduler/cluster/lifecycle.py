@@ -7,24 +7,36 @@ an ``orphan``, until it ends there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from uuid import NAMESPACE_OID, uuid5
 
 from attrs import evolve
 
 from scheduler.model import Job, JobReport, JobState, JobStatus, Worker
 
+#: Processes that a worker names at most of those that it could not end.
+MOST_LEFTOVER = 100
+
 #: Why a job failed that nobody was told of.
 NEVER_STARTED = "never started: the start did not reach the worker"
+
+
+def leftover_text(left: tuple[int, ...]) -> str:
+    """What is said of processes that could not be ended; of more than a hundred only a hundred are known."""
+    count = f"{'at least ' * (len(left) >= MOST_LEFTOVER)}{len(left)} process{'es' * (len(left) > 1)}"
+    return f"{count} could not be ended: {', '.join(map(str, left))}"
 
 
 def reported(job: Job, status: JobStatus, now: float) -> Job:
     """Its worker says how it is; ``now`` stands in for an end the worker has no time of."""
     if job.state.final:
+        if job.orphan and status.state.final:
+            job = evolve(job, leftover=status.leftover)
         return _orphaned(job, not status.state.final)
     known = evolve(
         job,
         state=status.state,
-        reason=status.reason or None,
+        reason=status.reason or (leftover_text(status.leftover) if status.leftover else None),
         started_at=status.started_at or _seen(job, status.state, now),
         exit_code=status.exit_code,
         signal=status.signal,
@@ -110,6 +122,14 @@ def waiting(job: Job, why: str, now: float) -> Job:
     return evolve(job, state=JobState.QUEUED, reason=why, worker_id=None, worker_name=named, promised=True)
 
 
+def followed(job: Job, now: float) -> tuple[Job, Job | None]:
+    """A job that has just ended, and its next attempt, if there is to be one: each names the other."""
+    following = next_attempt(job, now)
+    if following is None:
+        return job, None
+    return evolve(job, group_id=following.group_id, retried_by=following.id), following
+
+
 def next_attempt(job: Job, now: float) -> Job | None:
     """What follows a job that has just ended, by its terms; its id follows from that of the job.
 
@@ -127,12 +147,30 @@ def next_attempt(job: Job, now: float) -> Job | None:
         created_at=now,
         worker_name=job.worker_name if job.target.worker is not None else None,
         created_by=job.created_by,
-        group_id=job.group_id,
+        group_id=job.group_id or job.id,
         retry_of=job.id,
         target=job.target,
         terms=evolve(job.terms, retry=evolve(retry, attempts=retry.attempts - 1)),
         promised=True,
     )
+
+
+def linked(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs of a store, with what earlier versions did not keep of attempts: ``retried_by`` and ``group_id``."""
+    found = {job.id: job for job in jobs}
+    retried_by = {job.retry_of: job.id for job in found.values() if job.retry_of is not None}
+
+    def first(job: Job) -> Job:
+        while (before := found.get(job.retry_of or "")) is not None:
+            job = before
+        return job
+
+    return [
+        job
+        if job.terms.retry is None
+        else evolve(job, group_id=job.group_id or first(job).id, retried_by=job.retried_by or retried_by.get(job.id))
+        for job in found.values()
+    ]
 
 
 def adopted(report: JobReport, worker: Worker, now: float) -> Job:

@@ -109,6 +109,18 @@ class Registry:
         """``None`` where there is none."""
         return self._jobs.get(job_id)
 
+    def attempts(self, job_id: str) -> Iterator[Job]:
+        """The job, and those that followed it, each the next attempt of the one before, as far as they are known."""
+        found = self.find_job(job_id)
+        while found is not None:
+            yield found
+            found = self.find_job(found.retried_by or "")
+
+    def last_attempt(self, job_id: str) -> Job:
+        """The last of these; ``NotFound``."""
+        *_, last = (self.job(job_id), *self.attempts(job_id))
+        return last
+
     @property
     def queued(self) -> int:
         """How many jobs are queued: those that have not ended and have no worker."""
@@ -217,6 +229,7 @@ def selects(which: JobFilter, job: Job) -> bool:
         and _within(job.created_at, which.created_after, which.created_before)
         and _within(job.finished_at, which.finished_after, which.finished_before)
         and which.orphan in {None, job.orphan}
+        and which.group_id in {None, job.group_id}
     )
 
 

@@ -85,17 +85,22 @@ class Cluster:
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
         return Deferred.fromCoroutine(self._query(self._job_on(worker, job_id)))
 
+    def last_attempt(self, job_id: str) -> Job:
+        return self._registry.last_attempt(job_id)
+
     def stop(self, job_id: str, worker: str | None = None) -> Deferred[Job]:
         job = self._job_on(worker, job_id) if worker is not None else self._registry.job(job_id)
         return self._own(self._stops.stop(job))
 
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        jobs = [job for job in self._registry.matching(which) if not job.over]
+        last = [self._registry.last_attempt(job.id) for job in self._registry.matching(which)]
+        jobs = {job.id: job for job in last if not job.over}
 
         def as_they_are(_: None) -> tuple[Job, ...]:
-            return tuple(self._registry.find_job(job.id) or job for job in jobs)
+            found = [list(self._registry.attempts(job.id)) or [job] for job in jobs.values()]
+            return tuple(attempts[-1] for attempts in found)
 
-        return self._stops.stop_all(jobs).addCallback(as_they_are)
+        return self._stops.stop_all(jobs.values()).addCallback(as_they_are)
 
     # -- workers
 

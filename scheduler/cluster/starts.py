@@ -161,11 +161,13 @@ class Starts:
     ) -> Job:
         if self._closed:
             raise ShuttingDown()
+        job_id = str(uuid.uuid4())
         job = Job(
-            id=str(uuid.uuid4()),
+            id=job_id,
             spec=spec,
             state=JobState.QUEUED,
             created_at=self._ledger.now(),
+            group_id=None if terms.retry is None else job_id,
             target=target,
             terms=terms,
         )

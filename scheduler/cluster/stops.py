@@ -8,6 +8,14 @@ worker that has taken a stop keeps it in the job's spool.
 
 A job that is queued is not going to be started. One whose start was not answered
 is asked about first, which seals its id: where it has not arrived it never will.
+
+A stop of any attempt ends its chain. One that has ended can't record it any more,
+so the stop goes on to the attempt that followed; an attempt that was asked to stop
+has none. Where the end of an attempt is being saved, with the next one, the stop
+waits for that and goes on, too.
+
+What a job left behind that no signal ends is in its record as it was at the end.
+So a stop of it asks its worker again, each time, and is none before nothing is left.
 """
 
 from __future__ import annotations
@@ -25,12 +33,12 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.sharing import Rounds, Shared, shielded
 from scheduler.cluster.starts import Starts
-from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, StoreFailed, Unavailable
+from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.model import Job, JobState, WorkerState
 
-#: Seconds a stop may take beyond the job's own ``stop_grace``.
-STOP_MARGIN = 5.0
+#: Seconds a stop may take beyond the job's own ``stop_grace``: more than the 5 s that a shim waits after KILL.
+STOP_MARGIN = 10.0
 
 #: Seconds after which a stop that was delivered is answered with the job as it is, however long its grace.
 MOST_PATIENCE = 60.0
@@ -58,6 +66,19 @@ class Stops:
     async def stop(self, job: Job, ask: Callable[..., Deferred[Any]] = maybeDeferred) -> Job:
         """See ``IScheduler.stop``; ``ask`` makes the call to the worker, when it is time."""
         until = self._clock.seconds() + MOST_PATIENCE
+        last: Job | None = job
+        while last is not None:
+            last = await self._end(last, until, ask)
+            if not last.over:
+                return self._registry.find_job(job.id) or job
+            last = self._registry.find_job(last.retried_by or "")
+        for attempt in self._registry.attempts(job.id):
+            if attempt.leftover:
+                await self._look_again(attempt, ask)
+        return self._registry.find_job(job.id) or job
+
+    async def _end(self, job: Job, until: float, ask: Callable[..., Deferred[Any]]) -> Job:
+        """Stop one attempt: it is ``over`` then, or has more time to end than ``until``, or can't be told now."""
         if job.over:
             return job
         unsaved = await self._record(job)
@@ -76,6 +97,18 @@ class Stops:
             if not job.over and patience <= left:
                 raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
         return job
+
+    async def _look_again(self, job: Job, ask: Callable[..., Deferred[Any]]) -> None:
+        """``LeftRunning``, unless the worker of a job that left processes behind says that they are gone."""
+        left, where = job.leftover, ""
+        try:
+            status = await ask(self._client.stop_job, self._registry.reachable(job), job.id_on_worker)
+            if status is not None and status.state.final:
+                left = status.leftover
+        except SchedulerError as error:
+            where = f", as seen at its end ({error})"
+        if left:
+            raise LeftRunning(job.id, left, lifecycle.leftover_text(left) + where)
 
     def stop_all(self, jobs: Iterable[Job]) -> Deferred[None]:
         """Fires when each has ended, or could not be stopped in time: that shows in its state."""

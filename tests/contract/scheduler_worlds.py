@@ -92,6 +92,9 @@ class World(Protocol):
     def ignore_stops(self) -> None:
         """No job ends for being asked."""
 
+    def leave(self, job: Job, *pids: int) -> None:
+        """These are the processes of the job that no signal ends, and that still run."""
+
     def store_fails(self, why: str) -> None:
         """From now on."""
 
@@ -146,6 +149,9 @@ class FakeWorld(World):
 
     def ignore_stops(self) -> None:
         self._fake.ends_on_stop = False
+
+    def leave(self, job: Job, *pids: int) -> None:
+        self._fake.left[job.id] = pids
 
     def store_fails(self, why: str) -> None:
         self._fake.fail["submit"] = StoreFailed(why)
@@ -244,6 +250,9 @@ class ClusterWorld(World):
     def ignore_stops(self) -> None:
         for runner in self._runners.values():
             runner.ends_on_stop = False
+
+    def leave(self, job: Job, *pids: int) -> None:
+        self._runner(job).left[job.id_on_worker] = pids
 
     def store_fails(self, why: str) -> None:
         self._store.problem = why

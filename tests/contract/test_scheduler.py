@@ -14,6 +14,7 @@ from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
     Invalid,
+    LeftRunning,
     NoFreeSlot,
     NotFound,
     SchedulerError,
@@ -237,6 +238,7 @@ class Looking(Contract):
             (JobFilter(finished_after=EPOCH + 4.5), []),
             (JobFilter(finished_before=EPOCH + 4), []),
             (JobFilter(finished_before=EPOCH + 5), [second.id]),
+            (JobFilter(group_id=first), []),
             (JobFilter(worker="w1", labels={"team": "blue"}, states=frozenset({JobState.RUNNING})), [first]),
         ):
             self.assertEqual(self.ids(which), expected, which)
@@ -367,6 +369,33 @@ class Stopping(Contract):
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), job)
         self.world.lose("w1")
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id, "w1")), job)
+
+    def test_left_running(self) -> None:
+        """A stop that leaves processes behind is none; each further one looks again, until they are gone."""
+        job = self.submit()
+        self.world.leave(job, 123, 124)
+        error = self.refusal(LeftRunning, self.scheduler.stop, job.id)
+        self.assertEqual((error.job_id, error.leftover), (job.id, (123, 124)))
+        stopped = self.scheduler.job(job.id)
+        self.assertEqual((stopped.state, stopped.leftover), (JobState.STOPPED, (123, 124)))
+        self.world.leave(job, 124)
+        self.assertEqual(self.refusal(LeftRunning, self.scheduler.stop, job.id, "w1").leftover, (124,))
+        self.world.leave(job)
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), stopped)
+
+    def test_ended_and_left_running(self) -> None:
+        """So it is with a job that ended by itself; where its worker can't be asked, they count as left."""
+        job = self.submit()
+        self.world.leave(job, 123)
+        self.world.end(job)
+        ended = self.scheduler.job(job.id)
+        self.assertEqual((ended.state, ended.leftover), (JobState.SUCCEEDED, (123,)))
+        self.assertIn("could not be ended", ended.reason or "")
+        self.world.lose("w1")
+        self.assertEqual(self.refusal(LeftRunning, self.scheduler.stop, job.id).leftover, (123,))
+        self.world.find("w1")
+        self.world.leave(job)
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), ended)
 
     def test_waits_for_the_end(self) -> None:
         """While the job lives its stop has no answer; how it ends is the answer."""

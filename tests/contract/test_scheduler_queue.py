@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.errors import Conflict, NoFreeSlot, QueueFull, Unreachable
+from scheduler.errors import Conflict, LeftRunning, NoFreeSlot, NotFound, QueueFull, Unreachable
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobSpec, JobState, Retry, Stream, Target, Terms
 from tests.contract.scheduler_worlds import ANY, ECHO, QUEUE_MAX, W1, Contract, for_every_provider
@@ -178,6 +178,30 @@ class Retrying(Contract):
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
         return job
 
+    def retried(self) -> tuple[Job, Job]:
+        """A job that failed, and its next attempt, which waits for a minute and has others to follow it."""
+        job = self.begin(Terms(HOUR, retry=Retry(3, 60.0)))
+        self.world.clock.advance(1)
+        self.world.end(job, 1)
+        following = self.following(job)
+        assert following is not None
+        return self.scheduler.job(job.id), following
+
+    def started(self, following: Job) -> Job:
+        """The next attempt, when the delay has passed."""
+        self.world.clock.advance(60)
+        self.world.find("w1")
+        self.world.flow()
+        running = self.scheduler.job(following.id)
+        self.assertIs(running.state, JobState.RUNNING)
+        return running
+
+    def nothing_follows(self, *attempts: Job) -> None:
+        """There are no other jobs than these, nor will there be."""
+        self.world.clock.advance(HOUR)
+        self.world.flow()
+        self.assertEqual(self.ids(), [job.id for job in reversed(attempts)])
+
     def following(self, job: Job) -> Job | None:
         jobs = [self.scheduler.job(job_id) for job_id in self.ids()]
         return next((other for other in jobs if other.retry_of == job.id), None)
@@ -200,6 +224,70 @@ class Retrying(Contract):
             self.assertIs(job.state, JobState.RUNNING)
         self.world.end(job, 3)
         self.assertIsNone(self.following(job))
+
+    def test_linked(self) -> None:
+        """Each attempt names the one before and the one after, and all of them their group, that of the first."""
+        job, following = self.retried()
+        self.assertEqual((job.group_id, job.retry_of, job.retried_by), (job.id, None, following.id))
+        self.assertEqual((following.group_id, following.retry_of, following.retried_by), (job.id, job.id, None))
+        self.submit()
+        self.assertEqual(self.ids(JobFilter(group_id=job.id)), [following.id, job.id])
+        for attempt in (job, following):
+            self.assertEqual(self.scheduler.last_attempt(attempt.id), following)
+        self.refusal(NotFound, self.scheduler.last_attempt, "nothing")
+
+    def test_no_group(self) -> None:
+        """A job without attempts to come is in no group."""
+        self.assertIsNone(self.submit().group_id)
+
+    def test_stop_waiting(self) -> None:
+        """A stop of one that failed stops its next attempt in the delay: nothing more runs."""
+        job, following = self.retried()
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), job)
+        stopped = self.scheduler.job(following.id)
+        self.assertEqual((stopped.state, stopped.reason), (JobState.STOPPED, "stopped before it was started"))
+        self.nothing_follows(job, following)
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), job)
+
+    def test_stop_running(self) -> None:
+        """So it stops one that runs; to name the worker of the first is enough."""
+        job, following = self.retried()
+        self.started(following)
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id, "w1")), job)
+        self.assertIs(self.state(following), JobState.STOPPED)
+        self.nothing_follows(job, following)
+
+    def test_stop_later(self) -> None:
+        """Where the worker of the last attempt can't be told, the stop is recorded with that one, which is the last."""
+        job, following = self.retried()
+        self.started(following)
+        self.world.lose("w1")
+        self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), job)
+        last = self.scheduler.last_attempt(job.id)
+        self.assertEqual((last.id, last.over), (following.id, False))
+        self.assertIsNotNone(last.stop_requested_at)
+        self.world.find("w1")
+        self.assertIs(self.state(following), JobState.STOPPED)
+        self.nothing_follows(job, following)
+
+    def test_stop_leaves_processes(self) -> None:
+        """Processes that any of the attempts from then on left behind are told of."""
+        job, following = self.retried()
+        self.world.leave(self.started(following), 7)
+        error = self.refusal(LeftRunning, self.scheduler.stop, job.id)
+        self.assertEqual((error.job_id, error.leftover), (following.id, (7,)))
+        self.nothing_follows(job, following)
+
+    def test_stop_matching(self) -> None:
+        """To stop all that match ends the chains of those that have ended; the answer is what was stopped."""
+        job, following = self.retried()
+        which = JobFilter(states=frozenset({JobState.FAILED}))
+        (stopped,) = self.successResultOf(self.scheduler.stop_matching(which))
+        self.assertEqual((stopped.id, stopped.state), (following.id, JobState.STOPPED))
+        self.nothing_follows(job, following)
+        job, following = self.retried()
+        (stopped,) = self.successResultOf(self.scheduler.stop_matching(JobFilter(group_id=job.id)))
+        self.assertEqual((stopped.id, stopped.state), (following.id, JobState.STOPPED))
 
     def test_what_can_not_start(self) -> None:
         """So is one that its worker could not start."""

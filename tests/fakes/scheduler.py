@@ -19,6 +19,7 @@ from scheduler.errors import (
     Invalid,
     KeyInUse,
     KeyReused,
+    LeftRunning,
     NoFreeSlot,
     NotFound,
     OffsetBeyondEnd,
@@ -48,7 +49,7 @@ from tests.fakes.scheduler_jobs import Entry, FakeReader
 from tests.fakes.scheduler_queue import FakeQueue, next_attempt
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``, and the most that anybody waits for one.
-STOP_MARGIN, MOST_PATIENCE = 5.0, 60.0
+STOP_MARGIN, MOST_PATIENCE = 10.0, 60.0
 
 
 @implementer(IScheduler)
@@ -79,6 +80,8 @@ class FakeScheduler:
         self.refused: dict[str, str] = {}
         self.unanswered = False
         self.ends_on_stop = True
+        #: Ids of jobs with those of their processes that no signal ends, and that still run.
+        self.left: dict[str, tuple[int, ...]] = {}
         #: What ``readiness`` answers, if not that all is well.
         self.ready: Readiness | None = None
         #: Bytes that a read answers with, at most.
@@ -150,8 +153,12 @@ class FakeScheduler:
         if state is not JobState.LOST:
             changes.setdefault("stdout_bytes", len(entry.output[Stream.STDOUT]))
             changes.setdefault("stderr_bytes", len(entry.output[Stream.STDERR]))
+        if job_id in self.left:
+            changes.setdefault("reason", "processes could not be ended")
+            changes["leftover"] = self.left[job_id]
         entry.job = evolve(entry.job, state=state, finished_at=self._wall_time(), unknown_since=None, **changes)
         self._queue.take(job_id)
+        self._follow_up(entry)
         waiting, entry.waiting = entry.waiting, []
         for deferred in waiting:
             deferred.callback(entry.job)
@@ -160,7 +167,6 @@ class FakeScheduler:
                 reader.break_with(_lost(entry.job))
         else:
             self.end_output(job_id)
-        self._follow_up(entry.job)
         self._serve()
         return entry.job
 
@@ -221,6 +227,11 @@ class FakeScheduler:
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         self._fail("wait")
         return self._end_of(self._entry(job_id), seconds)
+
+    def last_attempt(self, job_id: str) -> Job:
+        self._fail("last_attempt")
+        self._entry(job_id)
+        return self._attempts(job_id)[-1]
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
         self.calls.append(("query", worker, job_id))
@@ -361,9 +372,13 @@ class FakeScheduler:
             if len(self._queue) >= self.queue_max:
                 raise QueueFull(self.queue_max) from None
             named = self._worker(target.worker).name if target.worker is not None else None
-            job = Job(f"job-{next(self._ids)}", spec, JobState.QUEUED, self._wall_time(), worker_name=named)
+            job_id = f"job-{next(self._ids)}"
+            job = Job(job_id, spec, JobState.QUEUED, self._wall_time(), worker_name=named)
+            job = evolve(job, group_id=job_id if terms.retry is not None else None)
             return self._wait(evolve(job, target=target, terms=terms, promised=True), 0.0)
         job = self._new(worker, spec, target=target, terms=terms)
+        if terms.retry is not None:
+            job = self._entries[job.id].job = evolve(job, group_id=job.id)
         if starting is not None:
             starting(job)
         if "start" in self.held:
@@ -405,11 +420,19 @@ class FakeScheduler:
         reason = f"queue_timeout of {seconds} passed before a worker was free"
         self.finish(job_id, JobState.FAILED, reason=reason)
 
-    def _follow_up(self, job: Job) -> None:
-        retry = job.terms.retry
-        following = next_attempt(job, f"{job.id}-again", self._wall_time())
+    def _follow_up(self, entry: Entry) -> None:
+        retry = entry.job.terms.retry
+        following = next_attempt(entry.job, f"{entry.job.id}-again", self._wall_time())
         if following is not None and retry is not None:
+            entry.job = evolve(entry.job, retried_by=following.id)
             self._wait(following, retry.delay)
+
+    def _attempts(self, job_id: str) -> list[Job]:
+        """The job and those that followed it."""
+        attempts = [self._entries[job_id].job]
+        while attempts[-1].retried_by is not None:
+            attempts.append(self._entries[attempts[-1].retried_by].job)
+        return attempts
 
     def _place(self, spec: JobSpec, target: Target) -> Worker:
         if target.worker is not None:
@@ -467,7 +490,19 @@ class FakeScheduler:
 
     def _stop(self, job_id: str, worker: str | None) -> Deferred[Job]:
         entry = self._entry(job_id) if worker is None else self._of_worker(worker, job_id)
+
+        def stopped(last: Job) -> Job:
+            for attempt in self._attempts(entry.job.id) if last.over else ():
+                left = self.left.get(attempt.id, ())
+                if left:
+                    raise LeftRunning(attempt.id, left, "processes could not be ended")
+            return entry.job
+
+        return self._stop_one(self._entries[self._attempts(job_id)[-1].id]).addCallback(stopped)
+
+    def _stop_one(self, entry: Entry) -> Deferred[Job]:
         job = entry.job
+        job_id = job.id
         if job.over:
             return succeed(job)
         job = entry.job = evolve(job, stop_requested_at=job.stop_requested_at or self._wall_time())
@@ -494,7 +529,8 @@ class FakeScheduler:
             self.finish(entry.job.id, JobState.STOPPED, reason="signal: terminated", signal="SIGTERM")
 
     def _stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        ids = [job.id for job in self._newest() if not job.over and _matches(job, which)]
+        last = [self._attempts(job.id)[-1] for job in self._newest() if _matches(job, which)]
+        ids = list(dict.fromkeys(job.id for job in last if not job.over))
         stops = DeferredList([maybeDeferred(self._stop, job_id, None) for job_id in ids], consumeErrors=True)
         return stops.addCallback(lambda _: tuple(self._entries[job_id].job for job_id in ids))
 
@@ -565,6 +601,7 @@ def _matches(job: Job, which: JobFilter) -> bool:
         and _between(job.created_at, which.created_after, which.created_before)
         and _between(job.finished_at, which.finished_after, which.finished_before)
         and which.orphan in (None, job.orphan)
+        and which.group_id in (None, job.group_id)
     )
 
 

@@ -64,6 +64,7 @@ def next_attempt(job: Job, job_id: str, now: float) -> Job | None:
         JobState.QUEUED,
         now,
         worker_name=job.worker_name if job.target is not None and job.target.worker is not None else None,
+        group_id=job.group_id,
         retry_of=job.id,
         target=job.target,
         terms=evolve(job.terms, retry=evolve(retry, attempts=retry.attempts - 1)),

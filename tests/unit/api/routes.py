@@ -24,7 +24,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import JobFilter, Readiness
-from scheduler.model import JobSpec, JobState, Retry, Target, Terms, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WorkerState
 from tests.fakes.scheduler import FakeScheduler
 
 NOW = 1_700_000_000.0
@@ -398,6 +398,46 @@ class RouteScenarios:
         self.scheduler.workers_are(WorkerState.ONLINE)
         reply = await self.post("/stop", {"worker_id": "w1", "job_id": job.id})
         self.assertEqual((reply.status, reply.json()), (200, {"success": True}))
+
+    async def assert_stopped(self, job: Job, status: int) -> list[dict[str, Any]]:
+        """Both ways to stop it are answered with that status; the documents."""
+        replies = [
+            await self.call("POST", f"/v1/jobs/{job.id}/stop"),
+            await self.post("/stop", {"worker_id": "w1", "job_id": job.id}),
+        ]
+        self.assertEqual([reply.status for reply in replies], [status, status])
+        return [reply.json() for reply in replies]
+
+    @scenario
+    async def test_stop_left_running(self) -> None:
+        """A stop that left processes behind is a conflict that names them, until they are gone."""
+        for job in (self.scheduler.add_job(), self.scheduler.add_job()):
+            self.scheduler.left[job.id] = (123, 124)
+            if job.id == "job-2":
+                self.scheduler.finish(job.id)
+            for document in await self.assert_stopped(job, 409):
+                self.assertEqual((document["success"], document["leftover"]), (False, [123, 124]))
+                self.assertEqual((document["job_id"], document["status"]), (job.id, 409))
+                self.assertIn("could not be ended", document["error"])
+            del self.scheduler.left[job.id]
+            document, classic = await self.assert_stopped(job, 200)
+            self.assertEqual((document["leftover"], classic), ([123, 124], {"success": True}))
+
+    @scenario
+    async def test_stop_attempts(self) -> None:
+        """A stop of an attempt that failed is one of its last attempt; the answer is the job that was asked for."""
+        for ends, status in ((True, 200), (False, 202)):
+            self.scheduler.workers_are(WorkerState.ONLINE)
+            job = self.scheduler.add_job(terms=Terms(3600.0, retry=Retry(1)), target=Target(worker="w1"))
+            job = self.scheduler.finish(job.id, JobState.FAILED, reason="exit status 1")
+            last = self.scheduler.last_attempt(job.id)
+            self.assertEqual((last.state, last.retry_of), (JobState.RUNNING, job.id))
+            if not ends:
+                self.scheduler.workers_are(WorkerState.UNREACHABLE)
+            document, classic = await self.assert_stopped(job, status)
+            self.assertEqual((document["id"], document["state"], document["retried_by"]), (job.id, "failed", last.id))
+            self.assertEqual(classic["success"], ends)
+            self.assertEqual(self.scheduler.job(last.id).over, ends)
 
     @scenario
     async def test_stop_queued(self) -> None:

@@ -371,6 +371,15 @@ class DrainTests(SiteTestCase):
         self.successResultOf(self.server.site.drain(5.0))
         self.assertEqual(client.response().status, 503)
 
+    def test_stop_looks_at_what_is_left(self) -> None:
+        """Who asks whether processes of an ended job still run is not told that they are gone."""
+        job = self.scheduler.add_job()
+        self.scheduler.finish(job.id, JobState.STOPPED, stop_requested_at=1.0, leftover=(123,))
+        self.scheduler.held["stop"] = Deferred()
+        client = self.server.ask("POST", f"/v1/jobs/{job.id}/stop")
+        self.successResultOf(self.server.site.drain(5.0))
+        self.assertEqual(client.response().status, 503)
+
     def test_bounded(self) -> None:
         """What does not end is cut."""
         self.scheduler.held["submit"] = Deferred()

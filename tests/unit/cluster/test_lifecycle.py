@@ -4,7 +4,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.model import FINAL, TRANSITIONS, JobReport, JobSpec, JobState, JobStatus
+from scheduler.model import FINAL, TRANSITIONS, JobReport, JobSpec, JobState, JobStatus, Retry, Terms
 from tests.unit.cluster.values import a_job, a_worker
 
 RUNNING = JobStatus(job_id="j-1", state=JobState.RUNNING, started_at=1000.5)
@@ -56,6 +56,29 @@ class LifecycleTests(SynchronousTestCase):
     def test_reported_end_without_a_time(self) -> None:
         """An end whose time the worker does not know counts from when it was heard of."""
         self.assertEqual(lifecycle.reported(a_job(), evolve(FAILED, finished_at=None), now=2000).finished_at, 2000)
+
+    def test_left_running(self) -> None:
+        """Processes that could not be ended are named, and are the reason where there is no other."""
+        left = evolve(FAILED, state=JobState.SUCCEEDED, reason="", leftover=(12, 13))
+        after = lifecycle.reported(a_job(), left, now=2000)
+        self.assertEqual((after.leftover, after.reason), ((12, 13), "2 processes could not be ended: 12, 13"))
+        self.assertEqual(lifecycle.reported(a_job(), evolve(left, reason="why"), now=2000).reason, "why")
+
+    def test_linked(self) -> None:
+        """Attempts that an earlier version kept are linked by what they tell of the ones before them."""
+        terms = Terms(retry=Retry(2))
+        jobs = [
+            a_job("c", JobState.QUEUED, terms=terms, retry_of="b"),
+            a_job("b", JobState.FAILED, terms=terms, retry_of="a"),
+            a_job("a", JobState.FAILED, terms=terms),
+            a_job("other"),
+            a_job("y", JobState.FAILED, terms=terms, retry_of="gone", group_id="g", retried_by="z"),
+        ]
+        found = {job.id: (job.group_id, job.retried_by) for job in lifecycle.linked(jobs)}
+        expected = {"a": ("a", "b"), "b": ("a", "c"), "c": ("a", None), "other": (None, None), "y": ("g", "z")}
+        self.assertEqual(found, expected)
+        linked = lifecycle.linked(jobs)
+        self.assertEqual(lifecycle.linked(linked), linked)
 
     def test_unknown_and_back(self) -> None:
         """Unknown says since when and why; a report ends both."""

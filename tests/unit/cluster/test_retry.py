@@ -7,7 +7,9 @@ from typing import Any
 from attrs import evolve
 
 from scheduler.cluster.queue import SETTLE
-from scheduler.errors import Busy, DeadlineExceeded
+from scheduler.cluster.stops import STOP_MARGIN
+from scheduler.errors import Busy, DeadlineExceeded, StoreFailed
+from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobSpec, JobState, JobStatus, Retry, Target, Terms, WorkerState
 from tests.unit.cluster.test_service import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
@@ -16,7 +18,7 @@ TWICE = Terms(retry=Retry(2, 60.0))
 FULL = JobSpec(command="sh", args=("-c", "x"), stdin=b"in", labels={"a": "b"})
 
 
-class RetryTests(ClusterTestCase):
+class RetryTestCase(ClusterTestCase):
     def begin_job(self, terms: Terms = TWICE, target: Target = W1) -> Job:
         """It runs."""
         answer = self.cluster.submit(FULL, target, terms)
@@ -29,7 +31,8 @@ class RetryTests(ClusterTestCase):
 
     def end(self, job: Job, state: JobState = JobState.FAILED, **changes: Any) -> None:
         current = self.cluster.job(job.id)
-        self.ledger.update_job(evolve(current, state=state, finished_at=self.wall, **changes))
+        ended = self.ledger.update_job(evolve(current, state=state, finished_at=self.wall, **changes))
+        ended.addErrback(lambda reason: reason.trap(StoreFailed))
 
     def following(self, job: Job) -> Job | None:
         """The next attempt."""
@@ -42,6 +45,8 @@ class RetryTests(ClusterTestCase):
         assert following is not None
         return following
 
+
+class RetryTests(RetryTestCase):
     def test_another_job(self) -> None:
         """After a failure, or too long a run, comes a job with the same spec and place, and one attempt fewer."""
         for state in (JobState.FAILED, JobState.TIMED_OUT):
@@ -53,6 +58,8 @@ class RetryTests(ClusterTestCase):
             self.assertEqual(following.terms, Terms(retry=Retry(1, 60.0)))
             self.assertEqual((following.state, following.created_at), (JobState.QUEUED, self.wall))
             self.assertEqual((following.worker_id, following.worker_name, following.promised), (None, "w-1", True))
+            self.assertEqual(self.cluster.job(job.id).retried_by, following.id)
+            self.assertEqual((job.group_id, following.group_id), (job.id, job.id))
 
     def test_after_nothing_else(self) -> None:
         """Success, a stop and a loss are not mended by another run; nor is a failure of one that was to stop."""
@@ -145,10 +152,31 @@ class RetryTests(ClusterTestCase):
         self.store.commit()
         self.begin()  # killed right after
         following = self.next(job)
+        self.assertEqual(self.cluster.job(job.id).retried_by, following.id)
         self.store.held = False
         self.end(job)
         self.begin()
         self.assertEqual(self.next(job), following)
+
+    def test_who_sees_the_end(self) -> None:
+        """Whoever is told of the end of a job finds its next attempt."""
+        job = self.begin_job()
+        found: list[Job] = []
+        self.cluster.wait(job.id, 60).addCallback(lambda job: found.append(self.cluster.job(job.retried_by or "")))
+        self.end(job)
+        self.assertEqual([each.retry_of for each in found], [job.id])
+
+    def test_of_an_earlier_version(self) -> None:
+        """Attempts that a store of an earlier version holds are linked, and stopped, like others."""
+        job = self.begin_job()
+        self.end(job)
+        first, following = self.cluster.job(job.id), self.next(job)
+        self.store.save([evolve(first, group_id=None, retried_by=None), evolve(following, group_id=None)])
+        self.begin()
+        self.add(a_worker())
+        self.assertEqual((self.cluster.job(job.id), self.next(job)), (first, following))
+        self.assertEqual(self.successResultOf(self.cluster.stop(job.id)), first)
+        self.assertIs(self.cluster.job(following.id).state, JobState.STOPPED)
 
     def test_a_later_change(self) -> None:
         """An end that is known has had what follows from it, even if that is kept no more."""
@@ -180,3 +208,118 @@ class RetryTests(ClusterTestCase):
         self.assertIs(self.successResultOf(self.cluster.stop(following.id)).state, JobState.STOPPED)
         self.clock.advance(3600)
         self.assertEqual((self.client.calls, self.following(following)), ([], None))
+
+
+class StopTests(RetryTestCase):
+    """A stop of any attempt ends the chain, whatever goes on meanwhile."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.job = self.begin_job()
+
+    def assert_over(self) -> None:
+        """Nothing runs, and nothing more will."""
+        self.clock.pump([60.0] * 10)
+        self.assertEqual(self.client.calls, [])
+        self.assertEqual([job for job in self.jobs() if not job.over], [])
+        self.assertLessEqual(len(self.jobs()), 2)
+
+    def test_while_the_end_is_saved(self) -> None:
+        """A stop that comes while the end, and the next attempt with it, are being saved stops that one."""
+        self.store.held = True
+        self.end(self.job)
+        answer = self.cluster.stop(self.job.id)
+        self.assertNoResult(answer)
+        self.assertIs(self.cluster.job(self.job.id).state, JobState.RUNNING)
+        while self.store.waits:
+            self.store.commit()
+        self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
+        self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.STOPPED)
+        self.assert_over()
+
+    def test_while_the_end_can_not_be_saved(self) -> None:
+        """Where the store fails then, the stop is no more than it can be: not kept, so it is not promised."""
+        self.store.held = True
+        self.end(self.job)
+        answer = self.cluster.stop(self.job.id)
+        while self.store.waits:
+            self.store.fail()
+        self.failureResultOf(answer, StoreFailed)
+        self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.QUEUED)
+
+    def test_before_the_end(self) -> None:
+        """One that was asked to stop and then fails by itself has no next attempt, across a restart too."""
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.assertFalse(self.successResultOf(self.cluster.stop(self.job.id)).over)
+        self.begin()
+        self.end(self.job)
+        self.assert_over()
+
+    def test_while_the_next_one_starts(self) -> None:
+        """One that is starting is stopped when its start is answered; one that could not start has none after it."""
+        for status, stops in ((JobState.FAILED, 0), (JobState.RUNNING, 1)):
+            self.end(self.job)
+            self.clock.advance(60)
+            self.clock.advance(0)
+            following = self.next(self.job)
+            self.assertIs(self.cluster.job(following.id).state, JobState.STARTING)
+            answer = self.cluster.stop(self.job.id)
+            self.assertIsNotNone(self.cluster.job(following.id).stop_requested_at)
+            self.client.take("start_job").answer.callback(JobStatus(following.id, status, started_at=1000.0))
+            for _ in range(stops):
+                call = self.client.take("stop_job")
+                self.assertEqual(call.args, (following.id,))
+                call.answer.callback(None)
+                self.end(following)
+            self.assertEqual(self.successResultOf(answer).retried_by, following.id)
+            self.assertIsNone(self.following(following))
+            self.job = self.begin_job()
+
+    def test_while_the_next_one_is_committed(self) -> None:
+        """One whose start is being committed is not started."""
+        self.end(self.job)
+        self.store.held = True
+        self.clock.advance(60)
+        self.clock.advance(0)
+        answer = self.cluster.stop(self.job.id)
+        while self.store.waits:
+            self.store.commit()
+        self.successResultOf(answer)
+        self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.STOPPED)
+        self.store.held = False
+        self.assert_over()
+
+    def test_of_the_last(self) -> None:
+        """The last one of a chain that is over is answered as it is, and so is one whose next is kept no more."""
+        self.end(self.job, stop_requested_at=1000.0)
+        ended = self.cluster.job(self.job.id)
+        self.assertEqual(self.successResultOf(self.cluster.stop(self.job.id)), ended)
+        job = self.begin_job()
+        self.end(job)
+        following = self.next(job)
+        self.successResultOf(self.cluster.stop(following.id))
+        self.ledger.remove_jobs([following.id])
+        self.assertEqual(self.successResultOf(self.cluster.stop(job.id)), self.cluster.job(job.id))
+        self.assertEqual(self.cluster.last_attempt(job.id), self.cluster.job(job.id))
+
+    def test_not_in_time(self) -> None:
+        """What the last one does not in time is told of that one."""
+        self.end(self.job)
+        self.clock.advance(60)
+        self.clock.advance(0)
+        following = self.next(self.job)
+        self.take(following)
+        answer = self.cluster.stop(self.job.id)
+        self.client.take("stop_job").answer.callback(None)
+        self.clock.advance(FULL.stop_grace + STOP_MARGIN)
+        self.assertEqual(self.failureResultOf(answer, DeadlineExceeded).value.job_id, following.id)
+
+    def test_matching_while_the_end_is_saved(self) -> None:
+        """To stop all that match is answered with what was stopped."""
+        self.store.held = True
+        self.end(self.job)
+        answer = self.cluster.stop_matching(JobFilter(states=frozenset({JobState.RUNNING})))
+        while self.store.waits:
+            self.store.commit()
+        (stopped,) = self.successResultOf(answer)
+        self.assertEqual((stopped.retry_of, stopped.state), (self.job.id, JobState.STOPPED))

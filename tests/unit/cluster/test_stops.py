@@ -9,6 +9,7 @@ from scheduler.cluster.stops import MOST_PATIENCE, STOP_MARGIN
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
+    LeftRunning,
     NotFound,
     StoreFailed,
     Unreachable,
@@ -17,6 +18,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import JobFilter
 from scheduler.model import Heartbeat, Job, JobReport, JobSpec, JobState, JobStatus, WorkerState
+from scheduler.worker import supervision
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -45,6 +47,10 @@ class StopTests(ClusterTestCase):
         self.clock.advance(3.0 + STOP_MARGIN)
         self.failureResultOf(answer, DeadlineExceeded)
 
+    def test_the_margin(self) -> None:
+        """It is longer than a shim waits for processes that it killed: what that could not end is told in time."""
+        self.assertGreaterEqual(STOP_MARGIN, supervision._KILL_PATIENCE + 2.0)
+
     def test_a_long_grace(self) -> None:
         """A stop that was delivered, of a job with much time to end, is answered with the job as it is."""
         self.add(a_job(spec=JobSpec(command="x", stop_grace=600.0)))
@@ -68,6 +74,36 @@ class StopTests(ClusterTestCase):
         answer = self.cluster.stop("j-1")
         self.client.take("stop_job").answer.errback(NotFound("job", "j-1"))
         self.assertIs(self.successResultOf(answer).state, JobState.LOST)
+
+    def test_what_is_left_is_looked_at(self) -> None:
+        """What a job left behind is told until its worker says that it is gone; who can't tell says nothing of it."""
+        self.add(a_job(state=JobState.STOPPED, leftover=(12, 13), remote_id="r"))
+        for answer, left, text in (
+            (JobStatus("r", JobState.STOPPED, leftover=(13,)), (13,), "1 process could not be ended: 13"),
+            (None, (12, 13), "2 processes could not be ended: 12, 13"),
+            (JobStatus("r", JobState.RUNNING), (12, 13), "2 processes could not be ended: 12, 13"),
+            (NotFound("job", "r"), (12, 13), "12, 13, as seen at its end (job 'r' not found)"),
+            (DeadlineExceeded("stop", 10.0), (12, 13), "as seen at its end"),
+            (Unsupported("w-1", "StopJob"), (12, 13), "as seen at its end"),
+        ):
+            stop = self.cluster.stop("j-1")
+            call = self.client.take("stop_job")
+            self.assertEqual(call.args, ("r",))
+            (call.answer.errback if isinstance(answer, Exception) else call.answer.callback)(answer)
+            error = self.failureResultOf(stop, LeftRunning).value
+            self.assertEqual((error.job_id, error.leftover), ("j-1", left))
+            self.assertIn(text, error.reason)
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        error = self.failureResultOf(self.cluster.stop("j-1"), LeftRunning).value
+        self.assertEqual((error.leftover, self.client.calls), ((12, 13), []))
+        self.add(a_worker())
+        stop = self.cluster.stop("j-1")
+        self.client.take("stop_job").answer.callback(JobStatus("r", JobState.STOPPED))
+        self.assertEqual(self.successResultOf(stop), self.cluster.job("j-1"))
+
+    def test_a_hundred_are_left(self) -> None:
+        """No more than a hundred are named, and that there may be more is said."""
+        self.assertIn("at least 100 processes could", lifecycle.leftover_text(tuple(range(1, 101))))
 
     def test_while_starting(self) -> None:
         """A stop of a job that is starting is sent once the start was answered."""
@@ -252,6 +288,16 @@ class OrphanStopTests(ClusterTestCase):
         self.end()
         job = self.successResultOf(answer)
         self.assertEqual((job.state, job.reason, job.orphan), (JobState.LOST, "forgotten", False))
+
+    def test_left_running(self) -> None:
+        """What an orphan leaves behind is known of it, too."""
+        answer = self.cluster.stop("j-1")
+        self.client.take("stop_job").answer.callback(None)
+        ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0, leftover=(12,))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),))))
+        self.failureResultOf(answer, LeftRunning)
+        job = self.cluster.job("j-1")
+        self.assertEqual((job.state, job.orphan, job.leftover), (JobState.LOST, False, (12,)))
 
     def test_later(self) -> None:
         """The stop of an orphan is as durable as any."""
