@@ -161,6 +161,9 @@ class IScheduler(Interface):
     def wait(job_id: str, seconds: float) -> Deferred[Job]:
         """The job once it is final, or as it is after ``seconds``. No RPC. ``NotFound`` at once."""
 
+    def wait_for_attempts(job_id: str, seconds: float) -> Deferred[Job]:
+        """Its ``last_attempt`` once that is final and no other follows, or as it is after ``seconds``. ``NotFound``."""
+
     def query(worker: str, job_id: str) -> Deferred[Job]:
         """The job, asked of its worker if it has not ended; simultaneous queries share one call.
 

@@ -197,7 +197,7 @@ class _Routes:
             members = {**problem.members, **named}
             return problem_answer(evolve(problem, headers={**problem.headers, **headers}, members=members))
         if wait is not None:
-            job = await self._final(job.id, wait)
+            job = await self._final(self._scheduler.wait_for_attempts, self._scheduler.last_attempt, job.id, wait)
         return json_answer(wire.job_json(job), 201, headers)
 
     async def jobs(self, request: Request) -> Reply:
@@ -210,7 +210,7 @@ class _Routes:
         wait = query_of(request, ("wait",)).wait()
         job = self._scheduler.job(_checked(job_id))
         if wait is not None and not job.state.final and request.method != b"HEAD":
-            job = await self._final(job_id, wait)
+            job = await self._final(self._scheduler.wait, self._scheduler.job, job_id, wait)
         return json_answer(wire.job_json(job))
 
     async def stop_job(self, request: Request, job_id: str) -> Reply:
@@ -227,12 +227,14 @@ class _Routes:
         stopped = await self._unless_shut_down(self._scheduler.stop_matching(which))
         return json_answer({"jobs": [wire.job_json(job) for job in stopped]})
 
-    async def _final(self, job_id: str, seconds: float) -> Job:
-        """The job at its end, or as it is after ``seconds``, or as it is when this process is to end."""
+    async def _final(
+        self, wait: Callable[[str, float], Deferred[Job]], now: Callable[[str], Job], job_id: str, seconds: float
+    ) -> Job:
+        """The job at its end, or as it is after ``seconds``, or as it is ``now`` when this process is to end."""
         try:
-            return await self._unless_shut_down(self._scheduler.wait(job_id, seconds))
+            return await self._unless_shut_down(wait(job_id, seconds))
         except ShuttingDown:
-            return self._scheduler.job(job_id)
+            return now(job_id)
 
     async def _stopped(self, stopping: Deferred[Job], job_id: str) -> Job:
         """What comes of a stop; when this process is to end, the job as it is, if the stop was recorded for later."""

@@ -229,6 +229,16 @@ class Ledger:
         job = self.registry.job(job_id)
         return succeed(job) if job.state.final else self._wait(self._ends, job, seconds)
 
+    async def wait_for_attempts(self, job_id: str, seconds: float) -> Job:
+        """The last attempt at its end, when no other follows it, or as it is after ``seconds``; ``NotFound``."""
+        until = self._clock.seconds() + seconds
+        while True:
+            last = self.registry.last_attempt(job_id)
+            ended = await self.wait(last.id, max(0.0, until - self._clock.seconds()))
+            if not ended.state.final or ended.retried_by is None or self.registry.find_job(ended.retried_by) is None:
+                return ended
+            job_id = ended.retried_by
+
     def wait_over(self, job_id: str, seconds: float) -> Deferred[Job]:
         """The same of the time when nothing of the job is known to run, which for an orphan comes later."""
         job = self.registry.job(job_id)

@@ -82,6 +82,9 @@ class Cluster:
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         return self._ledger.wait(job_id, seconds)
 
+    def wait_for_attempts(self, job_id: str, seconds: float) -> Deferred[Job]:
+        return Deferred.fromCoroutine(self._ledger.wait_for_attempts(job_id, seconds))
+
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
         return Deferred.fromCoroutine(self._query(self._job_on(worker, job_id)))
 

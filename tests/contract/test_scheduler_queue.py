@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
+
 from scheduler.errors import Conflict, LeftRunning, NoFreeSlot, NotFound, QueueFull, Unreachable
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobSpec, JobState, Retry, Stream, Target, Terms
@@ -239,6 +241,51 @@ class Retrying(Contract):
     def test_no_group(self) -> None:
         """A job without attempts to come is in no group."""
         self.assertIsNone(self.submit().group_id)
+
+    def test_wait(self) -> None:
+        """Who waits for the attempts gets the last one at its end; who waits for one job gets that."""
+        job = self.begin(Terms(HOUR, retry=Retry(2, 60.0)))
+        one, last, short = (
+            self.scheduler.wait(job.id, 300),
+            self.scheduler.wait_for_attempts(job.id, 300),
+            self.scheduler.wait_for_attempts(job.id, 20),
+        )
+        self.world.end(job, 1)
+        self.assertEqual(self.successResultOf(one).id, job.id)
+        following = self.following(job)
+        assert following is not None
+        for waiting in (short, last):
+            self.assertNoResult(waiting)
+        self.world.clock.advance(20)
+        self.assertEqual(self.successResultOf(short), self.scheduler.job(following.id))
+        self.world.clock.advance(20)
+        self.assertNoResult(last)
+        self.world.end(self.started(following))
+        succeeded = self.successResultOf(last)
+        self.assertEqual((succeeded.id, succeeded.state), (following.id, JobState.SUCCEEDED))
+        for attempt in (job, following):
+            self.assertEqual(self.successResultOf(self.scheduler.wait_for_attempts(attempt.id, 0)), succeeded)
+        self.assertEqual(self.successResultOf(self.scheduler.wait(job.id, 300)).id, job.id)
+
+    def test_wait_for_one(self) -> None:
+        """A job that is not run again is the last of its attempts."""
+        job = self.submit()
+        waiting = self.scheduler.wait_for_attempts(job.id, 300)
+        gone = self.scheduler.wait_for_attempts(job.id, 300)
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.world.end(job, 3)
+        self.assertEqual(self.successResultOf(waiting).exit_code, 3)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.refusal(NotFound, self.scheduler.wait_for_attempts, "nothing", 300)
+
+    def test_wait_and_stop(self) -> None:
+        """A stop is an end of them."""
+        job, following = self.retried()
+        waiting = self.scheduler.wait_for_attempts(job.id, 300)
+        self.successResultOf(self.scheduler.stop(job.id))
+        ended = self.successResultOf(waiting)
+        self.assertEqual((ended.id, ended.state), (following.id, JobState.STOPPED))
 
     def test_stop_waiting(self) -> None:
         """A stop of one that failed stops its next attempt in the delay: nothing more runs."""

@@ -233,6 +233,20 @@ class FakeScheduler:
         self._entry(job_id)
         return self._attempts(job_id)[-1]
 
+    def wait_for_attempts(self, job_id: str, seconds: float) -> Deferred[Job]:
+        self._fail("wait_for_attempts")
+        until = self._clock.seconds() + seconds
+
+        def last() -> Deferred[Job]:
+            entry = self._entries[self._attempts(job_id)[-1].id]
+            return self._end_of(entry, max(0.0, until - self._clock.seconds())).addCallback(ended)
+
+        def ended(job: Job) -> Job | Deferred[Job]:
+            return job if job.retried_by is None else last()
+
+        self._entry(job_id)
+        return last()
+
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
         self.calls.append(("query", worker, job_id))
         return self._answer("query", lambda: self._query(worker, job_id))

@@ -251,7 +251,7 @@ class RequestIdTests(SiteTestCase):
         seen: list[str] = []
         self.scheduler.held["submit"] = held = Deferred()
         self.scheduler.held["submit"].addCallback(lambda _: seen.append(logs.REQUEST_ID.get()))
-        self.patch(self.scheduler, "wait", lambda *_: seen.append(logs.REQUEST_ID.get()))
+        self.patch(self.scheduler, "wait_for_attempts", lambda *_: seen.append(logs.REQUEST_ID.get()))
         self.server.ask("POST", "/v1/jobs?wait=1", b'{"worker": "w1", "command": "a"}', x_request_id="abc")
         held.callback(None)
         self.flushLoggedErrors(TypeError)
@@ -388,6 +388,45 @@ class DrainTests(SiteTestCase):
         self.clock.advance(5.0)
         self.assertTrue(client.socket.aborted)
         self.successResultOf(drained)
+
+
+class WaitTests(SiteTestCase):
+    """A job that is run again, and who waits for it."""
+
+    def submit(self) -> Any:
+        body = b'{"worker":"w1","command":"a","queue_timeout":60,"retry":{"attempts":2,"delay":10}}'
+        return self.server.ask("POST", "/v1/jobs?wait=100", body, idempotency_key="k")
+
+    def test_wait(self) -> None:
+        """Whoever starts it is answered at the end of its last attempt, with that; what was made is the first."""
+        self.scheduler.add_worker()
+        client = self.submit()
+        self.scheduler.finish("job-1", JobState.FAILED, exit_code=1)
+        client_of_the_first = self.server.ask("GET", "/v1/jobs/job-1?wait=100")
+        self.assertEqual(client_of_the_first.response().json()["state"], "failed")
+        self.clock.advance(10.0)
+        self.assertFalse(client.answered)
+        last = self.scheduler.last_attempt("job-1")
+        self.scheduler.finish(last.id)
+        for answered in (client, self.submit()):
+            response = answered.response()
+            document = response.json()
+            self.assertEqual((response.status, document["id"], document["state"]), (201, last.id, "succeeded"))
+            self.assertEqual((document["retry_of"], document["group_id"]), ("job-1", "job-1"))
+            self.assertEqual(response.headers["location"], "/v1/jobs/job-1")
+            self.assertEqual(response.headers["x-job-id"], "job-1")
+
+    def test_until_then(self) -> None:
+        """After that long it is the last attempt as it is; so it is when the scheduler is to end."""
+        self.scheduler.add_worker()
+        client = self.submit()
+        self.scheduler.finish("job-1", JobState.FAILED, exit_code=1)
+        self.clock.advance(100.0)
+        again = self.submit()
+        self.successResultOf(self.server.site.drain(5.0))
+        for answered in (client, again):
+            document = answered.response().json()
+            self.assertEqual((document["retry_of"], document["state"]), ("job-1", "running"))
 
 
 class HangUpTests(SiteTestCase):

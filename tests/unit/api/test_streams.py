@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.api import streams
 from scheduler.api.following import FromTheStart
 from scheduler.errors import Busy, NotFound, StartUnanswered, Unavailable
-from scheduler.model import JobState, Stream, WorkerState
+from scheduler.model import JobState, Retry, Stream, Target, Terms, WorkerState
 from tests.unit.api.conversation import Connection, Server
 from tests.unit.api.test_events import bytes_of
 
@@ -345,6 +345,18 @@ class EventStreamTests(StreamTestCase):
         self.assertEqual([name for name, _, _ in parse(client.response().body)], ["stdout"])
         self.scheduler.finish(job.id, JobState.FAILED, exit_code=3)
         self.assertEqual(parse(client.response().body)[-1][2]["exit_code"], 3)
+        self.assert_nothing_left()
+
+    def test_end_names_the_next_attempt(self) -> None:
+        """The end of a job that is run again says by which job."""
+        retry = Terms(queue_timeout=60.0, retry=Retry(1, 30.0))
+        job = self.scheduler.add_job(b"x", terms=retry, target=Target(worker="w1"), group_id="g")
+        client = self.events(job.id)
+        self.scheduler.finish(job.id, JobState.FAILED, exit_code=3)
+        name, _, data = parse(client.response().body)[-1]
+        following = self.scheduler.last_attempt(job.id)
+        self.assertEqual((name, data["id"], data["retried_by"]), ("end", job.id, following.id))
+        self.scheduler.finish(following.id)
         self.assert_nothing_left()
 
     def test_end_never_lies(self) -> None:

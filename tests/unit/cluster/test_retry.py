@@ -166,6 +166,25 @@ class RetryTests(RetryTestCase):
         self.end(job)
         self.assertEqual([each.retry_of for each in found], [job.id])
 
+    def test_who_waits_for_all(self) -> None:
+        """Whoever waits for all attempts is not answered between two, and waits no longer in all for that."""
+        job = self.begin_job()
+        waiting, short = self.cluster.wait_for_attempts(job.id, 100.0), self.cluster.wait_for_attempts(job.id, 70.0)
+        self.store.held = True
+        self.end(job)
+        self.clock.advance(5)
+        self.store.commit()
+        self.store.held = False
+        self.assertNoResult(waiting)
+        self.clock.advance(60)
+        self.clock.advance(0)
+        following = self.next(job)
+        self.take(following)
+        self.clock.advance(5)
+        self.assertEqual(self.successResultOf(short), self.cluster.job(following.id))
+        self.end(following, JobState.SUCCEEDED)
+        self.assertEqual(self.successResultOf(waiting), self.cluster.job(following.id))
+
     def test_of_an_earlier_version(self) -> None:
         """Attempts that a store of an earlier version holds are linked, and stopped, like others."""
         job = self.begin_job()
