@@ -140,7 +140,7 @@ class IScheduler(Interface):
 
         Errors: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``,
         ``Unreachable`` (nothing was started, no job exists), ``QueueFull``, ``StartUnanswered`` (the job
-        exists, unknown), ``Unsupported`` (a worker of the fixed part and a spec beyond it), ``Busy``,
+        exists, unknown), ``Unsupported`` (the named worker can't do all that the spec asks for), ``Busy``,
         ``StoreFailed``, ``ShuttingDown``. Cancelling undoes nothing: the job goes on.
 
         A request with a ``key`` is carried out once. Sent again it is answered as the first time:

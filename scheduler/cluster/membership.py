@@ -34,6 +34,11 @@ from scheduler.model import (
     is_id,
 )
 
+#: Features that a worker may have; later versions know more than this one.
+MOST_FEATURES = 64
+
+_FEATURE = re.compile(r"[a-z0-9_]{1,64}")
+
 _LABEL = re.compile(r"[^\x00-\x1f\x7f]{0,253}")
 
 
@@ -185,3 +190,8 @@ def _check(registration: Registration) -> None:
     for key, value in registration.labels.items():
         if not key or not _LABEL.fullmatch(key) or not _LABEL.fullmatch(value):
             raise Invalid("labels", f"{key!r}: {value!r} is not printable text of at most 253 characters")
+    if len(registration.features) > MOST_FEATURES:
+        raise Invalid("features", f"{len(registration.features)} of them; at most {MOST_FEATURES} are allowed")
+    for feature in registration.features:
+        if not _FEATURE.fullmatch(feature):
+            raise Invalid("features", f"{feature!r} is not 1 to 64 of a-z 0-9 _")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from scheduler.errors import Conflict, NoFreeSlot
 from scheduler.model import JobSpec, Target, Worker, WorkerState
@@ -21,18 +21,20 @@ class Demand:
     labels: frozenset[Label]
     #: Whether a worker of the fixed part will do: it can be told the job whole.
     classic: bool
+    #: Of ``scheduler.model.FEATURES``, those that it must have.
+    features: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, spec: JobSpec, target: Target) -> Demand:
         """That of a job."""
-        return cls(target.worker, frozenset((target.selector or {}).items()), spec.classic)
+        return cls(target.worker, frozenset((target.selector or {}).items()), spec.classic, spec.features)
 
     def met_by(self, worker: Worker) -> bool:
         """Whether the worker could run such a job, were it there and had nothing else to do.
 
         One without any slots takes only what names it.
         """
-        if worker.classic and not self.classic:
+        if (worker.classic and not self.classic) or not self.features <= worker.features:
             return False
         if self.worker is not None:
             return self.worker in {worker.id, worker.name}
@@ -42,6 +44,13 @@ class Demand:
         return ", ".join(f"{key}={value}" for key, value in sorted(self.labels)) or "any worker"
 
 
+def lacking(spec: JobSpec, worker: Worker) -> str:
+    """What a worker would have to be able to do to run such a job, and is not; ``""``: it can do all."""
+    if worker.classic and not spec.classic:
+        return "more than a command and a path"
+    return ", ".join(sorted(spec.features - worker.features))
+
+
 def has_slot(worker: Worker, load: int) -> bool:
     """Whether placement may put one more job on it; ``load`` is how many of its jobs have not ended."""
     return worker.slots is None or load < worker.slots
@@ -49,7 +58,7 @@ def has_slot(worker: Worker, load: int) -> bool:
 
 def place(
     demand: Demand,
-    workers: Iterable[Worker],
+    workers: Collection[Worker],
     load: Callable[[str], int],
     withheld: Callable[[Worker], bool] = lambda _: False,
 ) -> Worker:
@@ -63,6 +72,10 @@ def place(
     """
     matching = [worker for worker in workers if not worker.draining and demand.met_by(worker)]
     if not matching:
+        unlimited = evolve(demand, features=frozenset())
+        if any(not worker.draining and unlimited.met_by(worker) for worker in workers):
+            missing = ", ".join(sorted(demand.features))
+            raise Conflict(f"no worker that matches the selector ({demand}) supports {missing}")
         raise Conflict(f"no worker matches the selector ({demand})")
     online = [worker for worker in matching if worker.state is WorkerState.ONLINE]
     if not online:

@@ -13,7 +13,8 @@ start that is still on its way. Where the worker then has no record,
 - one whose start was not answered never starts, and has ``failed``. Nobody was
   promised that it would;
 - one that was promised must run: it is not asked about, its start is sent again
-  under the same id, which the worker answers by the job it has, or by starting it.
+  under the same id, which the worker answers by the job it has, or by starting it
+  (unless it came back as one that can't run such a job: then it is asked).
 
 Starts that this process is waiting for are left to their own answer. A worker of
 the fixed part reports nothing: it is polled, and asked without a seal.
@@ -29,6 +30,7 @@ from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.placement import lacking
 from scheduler.cluster.sharing import Rounds, Shared
 from scheduler.cluster.starts import Starts
 from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unavailable
@@ -145,7 +147,7 @@ class Reconciler:
 
     async def _ask(self, worker: Worker, job: Job) -> None:
         unsure = lifecycle.unconfirmed(job) and not worker.classic
-        if unsure and job.promised and job.stop_requested_at is None:
+        if unsure and job.promised and job.stop_requested_at is None and not lacking(job.spec, worker):
             await self._ledger.update_jobs([])  # that it went to this worker is durable, or it could go to another too
             if self._registry.find_job(job.id) == job and not self._starts.under_way(job.id):
                 await self._starts.again(job)

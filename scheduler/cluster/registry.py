@@ -11,7 +11,7 @@ import base64
 import binascii
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from scheduler.errors import Invalid, NotFound, Unreachable
 from scheduler.interfaces import JobFilter, JobPage
@@ -43,7 +43,7 @@ class Registry:
         """All, by name."""
         return sorted(self._workers.values(), key=lambda worker: (worker.name, worker.id))
 
-    def each_worker(self) -> Iterable[Worker]:
+    def each_worker(self) -> Collection[Worker]:
         """All, in no order; do not change the registry meanwhile."""
         return self._workers.values()
 

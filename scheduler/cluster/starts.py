@@ -28,7 +28,7 @@ from scheduler import failpoints
 from scheduler.cluster import lifecycle
 from scheduler.cluster.keys import Keys
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.placement import Demand, place
+from scheduler.cluster.placement import Demand, lacking, place
 from scheduler.cluster.sharing import shielded
 from scheduler.cluster.waiting import Waiting
 from scheduler.errors import (
@@ -194,8 +194,8 @@ class Starts:
         worker = self._registry.worker(target.worker)
         if worker.draining:
             raise Conflict(f"worker {worker.name!r} is draining and takes no new jobs")
-        if worker.classic and not spec.classic:
-            raise Unsupported(worker.name, "more than a command and a path")
+        if lacks := lacking(spec, worker):
+            raise Unsupported(worker.name, lacks)
         if worker.state is not WorkerState.ONLINE:
             raise Unreachable(worker.name)
         if terms.queue_timeout and (self.let_alone(worker) or (newcomer and self._waiting.named(worker))):
@@ -253,7 +253,8 @@ class Starts:
 
     async def _call(self, worker: Worker, job: Job, starting: Starting | None = None) -> Job:
         """The call and what follows from it."""
-        if self._registry.find_worker(worker.id) is None:  # it went during the commit; another may be at its address
+        now = self._registry.find_worker(worker.id)
+        if now is None or lacking(job.spec, now):  # it went during the commit, or is another; its address may be, too
             return await self._not_sent(worker, job, Unreachable(worker.name))
         try:
             status = await self._client.start_job(worker, job, None if starting is None else partial(starting, job))

@@ -30,6 +30,7 @@ from scheduler.cluster.waiting import Waiting
 from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed, Unreachable
 from scheduler.interfaces import IScheduler, IStore, JobFilter, Readiness, Record
 from scheduler.model import (
+    FEATURES,
     Heartbeat,
     Job,
     JobSpec,
@@ -64,9 +65,14 @@ class World(Protocol):
     scheduler: IScheduler
 
     def add_worker(
-        self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False
+        self,
+        name: str,
+        slots: int | None = None,
+        labels: dict[str, str] | None = None,
+        classic: bool = False,
+        features: Iterable[str] = FEATURES,
     ) -> None:
-        """One that is online; ``classic``: it knows the fixed part alone."""
+        """One that is online; ``classic``: it knows the fixed part alone. Again: it is another version of it."""
 
     def lose(self, name: str) -> None:
         """It can't be reached any more, and the scheduler knows."""
@@ -122,10 +128,16 @@ class FakeWorld(World):
         self._workers: dict[str, Worker] = {}
 
     def add_worker(
-        self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False
+        self,
+        name: str,
+        slots: int | None = None,
+        labels: dict[str, str] | None = None,
+        classic: bool = False,
+        features: Iterable[str] = FEATURES,
     ) -> None:
-        worker = self._fake.add_worker(name, "" if classic else "boot", slots=slots, labels=labels or {})
-        self._workers[name] = worker
+        known = frozenset(() if classic else features)
+        facts = {"slots": slots, "labels": labels or {}, "features": known}
+        self._workers[name] = self._fake.add_worker(name, "" if classic else "boot", **facts)
 
     def lose(self, name: str) -> None:
         self._fake.worker_is(name, WorkerState.UNREACHABLE)
@@ -199,20 +211,26 @@ class ClusterWorld(World):
         queue.startService()
 
     def add_worker(
-        self, name: str, slots: int | None = None, labels: dict[str, str] | None = None, classic: bool = False
+        self,
+        name: str,
+        slots: int | None = None,
+        labels: dict[str, str] | None = None,
+        classic: bool = False,
+        features: Iterable[str] = FEATURES,
     ) -> None:
-        runner = FakeJobRunner(self._now)
-        runner.refused = self._refused
-        runner.on_end(lambda: self._report(name))
-        self._runners[name] = runner
-        self._client.runners[f"id-{name}"] = runner
+        if name not in self._runners:
+            runner = self._runners[name] = FakeJobRunner(self._now)
+            runner.refused = self._refused
+            runner.on_end(lambda: self._report(name))
+        self._client.runners[f"id-{name}"] = self._runners[name]
         registration = Registration(
-            f"127.0.0.1:{30000 + len(self._runners)}",
+            f"127.0.0.1:{30000 + list(self._runners).index(name)}",
             f"id-{name}",
             name,
             labels or {},
             slots,
             boot_id="" if classic else "boot",
+            features=() if classic else tuple(features),
         )
         self._registrations[name] = registration
         _now(self._membership.register(registration, "127.0.0.1"))

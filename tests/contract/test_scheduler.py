@@ -25,7 +25,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IScheduler, JobFilter
-from scheduler.model import JobSpec, JobState, Target
+from scheduler.model import FEATURES, JobSpec, JobState, Target
 from tests.contract.scheduler_worlds import ANY, ECHO, EPOCH, W1, Contract, for_every_provider
 
 
@@ -147,6 +147,22 @@ class Submitting(Contract):
         for target in (old, vax):
             spec = JobSpec(command="sh", path="x", labels={"team": "blue"})
             self.assertEqual(self.submit(target, spec).state, JobState.RUNNING)
+
+    def test_features(self) -> None:
+        """A worker that lacks what a job needs does not get that job, by name or by selector."""
+        self.world.add_worker("earlier", labels={"kind": "box"}, features=())
+        named, box = Target(worker="earlier"), Target(selector={"kind": "box"})
+        spec = JobSpec(command="sleep", linger=0.0, stop_signal="SIGINT")
+        error = self.refused(Unsupported, named, spec)
+        self.assertEqual((error.worker, error.capability), ("earlier", "linger, stop_signal"))
+        for one in (JobSpec(command="a", stop_mode="main"), JobSpec(command="a", umask=0)):
+            self.refused(Unsupported, named, one)
+        self.assertIn("linger, stop_signal", str(self.refused(Conflict, box, spec)))
+        self.assertEqual(self.submit(named).state, JobState.RUNNING)
+        self.world.add_worker("later", labels={"kind": "box"}, features=(*FEATURES, "of_the_next_version"))
+        for _ in range(2):
+            self.assertEqual(self.submit(box, spec).worker_name, "later")
+        self.assertEqual(self.submit(Target(worker="later"), spec).state, JobState.RUNNING)
 
     def test_store(self) -> None:
         """While the store fails no job is taken."""

@@ -19,15 +19,15 @@ class Queueing(Contract):
         super().setUp()
         self.world.add_worker("slot", slots=1)
 
-    def wanted(self, target: Target = SLOT, terms: Terms = PATIENT) -> Job:
+    def wanted(self, target: Target = SLOT, terms: Terms = PATIENT, spec: JobSpec = ECHO) -> Job:
         """What such a submission is answered with, a second later than all before."""
         self.world.clock.advance(1.0)
-        job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, terms))
+        job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
         return job
 
-    def queued(self, target: Target = SLOT, terms: Terms = PATIENT) -> Job:
+    def queued(self, target: Target = SLOT, terms: Terms = PATIENT, spec: JobSpec = ECHO) -> Job:
         """One that waits."""
-        job = self.wanted(target, terms)
+        job = self.wanted(target, terms, spec)
         self.assertEqual((job.state, job.worker_id, job.started_at), (JobState.QUEUED, None, None))
         self.assertEqual((job.target, job.terms, job.promised), (target, terms, True))
         return job
@@ -74,6 +74,25 @@ class Queueing(Contract):
             self.world.flow()
             last = self.scheduler.job(jobs[number].id)
             self.assertIs(last.state, JobState.RUNNING)
+
+    def test_another_version(self) -> None:
+        """A job that waits is not given to a worker that came back as one that can't run it; others pass."""
+        for target in (SLOT, Target(worker="slot")):
+            first = self.wanted()
+            self.world.lose("slot")
+            job = self.queued(target, spec=JobSpec(command="echo", umask=0))
+            self.world.add_worker("slot", slots=1, features=())
+            self.world.find("slot")
+            self.world.end(first)
+            other = self.wanted()
+            self.world.flow()
+            self.assertEqual((self.state(job), self.state(other)), (JobState.QUEUED, JobState.RUNNING))
+            self.world.end(other)
+            self.world.add_worker("slot", slots=1)
+            self.world.find("slot")
+            self.world.flow()
+            self.assertIs(self.state(job), JobState.RUNNING)
+            self.world.end(self.scheduler.job(job.id))
 
     def test_nobody_is_held_up(self) -> None:
         """A job that nobody can take lets others pass."""

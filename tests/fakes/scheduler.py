@@ -455,6 +455,8 @@ class FakeScheduler:
                 raise Conflict(f"worker {worker.name!r} is draining")
             if worker.classic and not spec.classic:
                 raise Unsupported(worker.name, "more than a command and a path")
+            if not spec.features <= worker.features:
+                raise Unsupported(worker.name, ", ".join(sorted(spec.features - worker.features)))
             if worker.state is not WorkerState.ONLINE:
                 raise Unreachable(worker.name)
             return worker
@@ -466,9 +468,10 @@ class FakeScheduler:
             and not view.worker.draining
             and view.worker.slots != 0
             and (spec.classic or not view.worker.classic)
+            and spec.features <= view.worker.features
         ]
         if not matching:
-            raise Conflict("no worker has these labels")
+            raise Conflict(f"no worker has these labels and supports: {', '.join(sorted(spec.features))}")
         free = [
             view
             for view in matching

@@ -166,6 +166,10 @@ class RegisterTests(MembershipTestCase):
             ("labels", {"labels": {"": "x"}}),
             ("labels", {"labels": {"a": "x\x00"}}),
             ("labels", {"labels": {str(number): "" for number in range(65)}}),
+            ("features", {"features": tuple(map(str, range(65)))}),
+            ("features", {"features": ("",)}),
+            ("features", {"features": ("a\n",)}),
+            ("features", {"features": ("a" * 65,)}),
         ):
             registration = Registration(**({"address": f"{HOME}:30000"} | facts))
             failure = self.failureResultOf(self.membership.register(registration, HOME), Invalid)

@@ -68,6 +68,18 @@ class PlacementTests(SynchronousTestCase):
         with self.assertRaises(NoFreeSlot):
             place(demand, workers, lambda worker_id: 0, lambda worker: True)
 
+    def test_features(self) -> None:
+        """A worker that lacks what the job needs does not match; if it is that alone, that is said."""
+        spec = JobSpec(command="a", umask=0, linger=0.0)
+        none = frozenset[str]()
+        workers = (a_worker("a", features=none), 0), (a_worker("b", features={"umask"}), 0)
+        self.assertEqual(self.choose(*workers, (a_worker("c", features={"umask", "linger", "x"}), 3), spec=spec), "c")
+        with self.assertRaisesRegex(Conflict, r"no worker that matches the selector \(name=b\) supports linger, umask"):
+            self.choose(*workers, spec=spec, name="b")
+        for others in ((a_worker("b", draining=True), 0), (a_worker("b", boot_id=""), 0), (a_worker("b", slots=0), 0)):
+            with self.assertRaisesRegex(Conflict, "no worker matches the selector"):
+                self.choose(others, spec=spec)
+
     def test_classic_worker(self) -> None:
         """A worker of the fixed part is chosen only for what it can be told: a command and a path."""
         classic = a_worker("a", boot_id="", slots=None)

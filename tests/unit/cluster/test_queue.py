@@ -459,6 +459,23 @@ class StartingTests(QueueTestCase):
         self.assertIs(self.successResultOf(answers[0]).state, JobState.QUEUED)
         self.failureResultOf(answers[1], Unreachable)
 
+    def test_another_version_comes_during_the_commit(self) -> None:
+        """A worker that came back as one that lacks what the job needs, when the job is durable, is not called."""
+        self.change(a_worker(features={"umask"}))
+        self.store.held = True
+        answers = [self.submit(target, spec=JobSpec(command="a", umask=0)) for target in (ANY, W1)]
+        self.change(a_worker(features=frozenset()))
+        while self.store.waits:
+            self.store.commit()
+        self.assertEqual(self.client.calls, [])
+        for answer in answers:
+            self.assertIs(self.successResultOf(answer).state, JobState.QUEUED)
+        self.store.held = False
+        self.clock.advance(60)
+        self.assertEqual(self.client.calls, [])
+        self.change(a_worker(features={"umask"}))
+        self.assertEqual(self.taken().spec.umask, 0)
+
     def test_sent_and_not_answered(self) -> None:
         """A start that may have arrived is unknown, and stays promised until its time is over."""
         job = self.queued()

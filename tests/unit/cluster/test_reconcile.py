@@ -107,6 +107,22 @@ class ReconcileTests(MembershipTestCase):
         self.beat("w-1")
         self.client.take("start_job")
 
+    def test_a_promised_job_of_another_version(self) -> None:
+        """A promised job is not sent again to a worker that came back as one that would run it differently."""
+        for there, state in ((True, JobState.RUNNING), (False, JobState.FAILED)):
+            spec = JobSpec(command="a", stop_mode="main")
+            job = a_job(str(there), state=JobState.UNKNOWN, promised=True, spec=spec)
+            self.ledger.update_job(job)
+            self.beat("w-1", running=[str(True)] if not there else [])
+            query = self.client.take("query_job")
+            self.assertEqual(query.args, (job.id, True))
+            if there:
+                query.answer.callback(running(job.id))
+            else:
+                query.answer.errback(NotFound("job", job.id))
+            self.assertIs(self.state(job.id), state)
+        self.assertEqual(self.ledger.registry.job(job.id).reason, lifecycle.NEVER_STARTED)
+
     def test_a_promised_job_that_ran(self) -> None:
         """A promised job whose id its worker has used up is lost, not sent for ever."""
         self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True))

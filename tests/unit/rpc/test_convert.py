@@ -202,6 +202,16 @@ class Untrusted(SynchronousTestCase):
         self.refused("linger", convert.spec_from_pb, worker_pb2.StartJobReq(linger=-1))
         self.refused("backgroundEnded", convert.status_from_pb, worker_pb2.JobStatus(jobID="j", backgroundEnded=-1))
 
+    def test_of_an_earlier_version(self) -> None:
+        """What an earlier version does not say has the default that was true of it."""
+        self.assertEqual(convert.spec_from_pb(worker_pb2.StartJobReq(jobID="j", command="a")), JobSpec(command="a"))
+        status = convert.status_from_pb(worker_pb2.JobStatus(jobID="j", outcome=worker_pb2.RUNNING))
+        self.assertEqual(status, JobStatus("j", JobState.RUNNING))
+        registration = scheduler_pb2.RegisterReq(address="a:1", bootID="boot")
+        self.assertEqual(convert.registration_from_pb(registration).features, ())
+        heartbeat = scheduler_pb2.HeartbeatReq(workerID="w", bootID="boot")
+        self.assertEqual(convert.heartbeat_from_pb(heartbeat).refusing, "")
+
     def test_unknown_outcome(self) -> None:
         """An outcome of a later version is not taken for another."""
         self.refused("outcome", convert.status_from_pb, worker_pb2.JobStatus(jobID="j", outcome=99))
