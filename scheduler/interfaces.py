@@ -80,10 +80,14 @@ class RequestKey:
 
 @frozen
 class WorkerView:
-    """A worker and how many of its jobs have not ended."""
+    """A worker and how many of its jobs have not ended.
+
+    ``reason``: why it can't be reached, or takes no job at present, a sentence; ``None``: it can, and does.
+    """
 
     worker: Worker
     running_jobs: int
+    reason: str | None = None
 
 
 @frozen
@@ -138,10 +142,11 @@ class IScheduler(Interface):
 
         Where no worker can take it now, and ``terms`` let it wait, it fires once the job is ``queued``.
 
-        Errors: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``,
-        ``Unreachable`` (nothing was started, no job exists), ``QueueFull``, ``StartUnanswered`` (the job
-        exists, unknown), ``Unsupported`` (the named worker can't do all that the spec asks for), ``Busy``,
-        ``StoreFailed``, ``ShuttingDown``. Cancelling undoes nothing: the job goes on.
+        Errors: ``NotFound`` (worker), ``Conflict`` (no worker matches; draining), ``NoFreeSlot``, ``Unreachable`` and
+        ``Unavailable`` (the worker can't be reached, or lacks what it takes to start a job now: nothing was started, no
+        job exists), ``QueueFull``, ``StartUnanswered`` (the job exists, unknown), ``Unsupported`` (the named worker
+        can't do all that the spec asks for), ``Busy``, ``StoreFailed``, ``ShuttingDown``. Cancelling undoes nothing:
+        the job goes on.
 
         A request with a ``key`` is carried out once. Sent again it is answered as the first time:
         with the job as it was then, or, where the answer was never given, as it is now; with

@@ -327,8 +327,8 @@ class Worker:
     version: str | None = None
     #: Those of ``FEATURES`` that it has.
     features: frozenset[str] = frozenset()
-    #: Why it takes no job at present, or can't be reached; ``None``: it does, and can. Never stored.
-    reason: str | None = None
+    #: Why it says that it takes no job at present, a sentence; ``None``: it says no such thing. Never stored.
+    refusing: str | None = None
 
     @property
     def classic(self) -> bool:

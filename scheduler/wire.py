@@ -300,7 +300,7 @@ def worker_json(view: WorkerView) -> Object:
         "labels": dict(worker.labels),
         "slots": worker.slots,
         "state": worker.state.value,
-        "reason": worker.reason,
+        "reason": view.reason,
         "draining": worker.draining,
         "last_seen": time_text(worker.last_seen),
         "running_jobs": view.running_jobs,

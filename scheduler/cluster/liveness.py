@@ -48,6 +48,8 @@ class Pulse:
     probing: bool = False
     #: The last probe failed, and no call was answered since.
     failed: bool = False
+    #: Why it was known to be gone, before it was heard of again; ``""``: it was not.
+    gone: str = ""
 
 
 def judge(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> WorkerState:
@@ -61,6 +63,18 @@ def is_alive(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
     """Whether there was a sign of life within the lease."""
     sign = pulse.heard if heartbeats else pulse.answered
     return sign is not None and now - sign <= lease
+
+
+def why_unreachable(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> str:
+    """Why ``judge`` does not call it online."""
+    sign = pulse.heard if heartbeats else pulse.answered
+    if pulse.gone:
+        return pulse.gone
+    if sign is not None and now - sign > lease:
+        return f"no sign of life for {now - sign:.0f} s"
+    if sign is None and heartbeats:
+        return "it has not called since the scheduler was started"
+    return "calls to it fail" if pulse.failed else "no call to it has succeeded yet"
 
 
 def wants_probe(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
@@ -100,7 +114,7 @@ class Liveness(Periodic):
         if worker is None:
             return
         pulse = self._pulse(worker_id)
-        pulse.heard = self._now()
+        pulse.heard, pulse.gone = self._now(), ""
         self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._settle(worker_id)
         if pulse.failed or pulse.answered is None:
@@ -112,9 +126,9 @@ class Liveness(Periodic):
         self.heard(worker_id)
         self._probe_now(worker_id)
 
-    def doubtful(self, worker_id: str) -> None:
-        """It does not listen there any more: all that was known of it is void until it calls again."""
-        self._pulses[worker_id] = Pulse()
+    def doubtful(self, worker_id: str, why: str) -> None:
+        """It does not listen there any more, a sentence says why: all that was known is void until it calls again."""
+        self._pulses[worker_id] = Pulse(gone=why)
         self._settle(worker_id)
 
     def left(self, worker_id: str) -> None:
@@ -124,7 +138,12 @@ class Liveness(Periodic):
             return
         self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._lose_sight(worker_id, "was stopped, and left it running")
-        self.doubtful(worker_id)
+        self.doubtful(worker_id, "it was stopped, and left its jobs running")
+
+    def why_unreachable(self, worker: Worker) -> str:
+        """A sentence, of one that is."""
+        pulse = self._pulses.get(worker.id, Pulse())
+        return why_unreachable(pulse, not worker.classic, self._clock.seconds(), self.lease)
 
     def forget(self, worker_id: str) -> None:
         """It is no worker any more."""
@@ -170,6 +189,7 @@ class Liveness(Periodic):
         pulse.answered = self._now()
         pulse.failed = False
         if worker.classic:
+            pulse.gone = ""
             self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._settle(worker_id)
 

@@ -34,6 +34,9 @@ from scheduler.model import (
     is_id,
 )
 
+#: Characters that are shown of why a worker takes no job.
+LONGEST_SENTENCE = 500
+
 #: Features that a worker may have; later versions know more than this one.
 MOST_FEATURES = 64
 
@@ -65,6 +68,10 @@ class Membership:
 
     def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         return Deferred.fromCoroutine(self._heartbeat(heartbeat))
+
+    def why_unreachable(self, worker: Worker) -> str:
+        """A sentence, of one that is."""
+        return self._liveness.why_unreachable(worker)
 
     async def _register(self, registration: Registration, peer: str) -> Registered:
         _check(registration)
@@ -110,7 +117,7 @@ class Membership:
         else:
             # Another known worker took the port; this one may come back at another.
             self._client.forget(other.id)
-            self._liveness.doubtful(other.id)
+            self._liveness.doubtful(other.id, "another worker registered at its address")
 
     async def _deregister(self, worker_id: str) -> None:
         worker = self._ledger.registry.find_worker(worker_id)
@@ -129,7 +136,7 @@ class Membership:
 
         Not those that are queued again because their starts never left: what is under way is cut, and answered, first.
         """
-        self._liveness.doubtful(worker.id)
+        self._liveness.doubtful(worker.id, "it is being forgotten")
         self._client.forget(worker.id)
         await self._reconciler.starts_over(worker.id)
         now = self._ledger.now()
@@ -150,33 +157,41 @@ class Membership:
         worker = registry.find_worker(heartbeat.worker_id)
         if worker is None:
             raise NotFound("worker", heartbeat.worker_id)
-        if heartbeat.boot_id != worker.boot_id:
-            worker = evolve(worker, boot_id=heartbeat.boot_id)
+        told = evolve(worker, boot_id=heartbeat.boot_id, refusing=_sentence(heartbeat.refusing))
+        if told.boot_id != worker.boot_id:
             with suppress(StoreFailed):
-                await self._ledger.update_worker(worker)
+                await self._ledger.update_worker(told)
+        elif told != worker:
+            self._ledger.note_worker(told)
+        worker = told
         if not heartbeat.leaving:
             self._liveness.heard(worker.id)
         changed, describe = self._reconciler.listed(worker, heartbeat)
-        told = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
         saved = self._ledger.update_jobs(changed)
         if heartbeat.leaving:
             self._liveness.left(worker.id)  # what runs there is unknown from now on
         try:
             await saved
         except StoreFailed:
-            told = []  # it lives all the same, and what ended it tells again
+            reported = []  # it lives all the same, and what ended it tells again
         if not heartbeat.leaving:
             self._reconciler.ask_about_unlisted(worker, heartbeat)
         failpoints.hit("scheduler.before-acknowledge")
         return HeartbeatAnswer(
             lease=self._liveness.lease,
-            acknowledged=tuple(job_id for job_id in told if self._kept(job_id)),
+            acknowledged=tuple(job_id for job_id in reported if self._kept(job_id)),
             describe=tuple(describe),
         )
 
     def _kept(self, job_id: str) -> bool:
         job = self._ledger.registry.find_job(job_id)
         return job is not None and job.state.final
+
+
+def _sentence(text: str) -> str | None:
+    """What a worker says, as it may be shown."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text[:LONGEST_SENTENCE]) or None
 
 
 def _check(registration: Registration) -> None:

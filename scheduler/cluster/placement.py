@@ -81,7 +81,10 @@ def place(
     if not online:
         raise NoFreeSlot(f"no worker that matches the selector ({demand}) can be reached")
     loads = [(load(worker.id), worker.name, worker.id, worker) for worker in online]
-    free = [entry for entry in loads if has_slot(entry[3], entry[0]) and not withheld(entry[3])]
-    if not free:
+    with_slots = [entry for entry in loads if has_slot(entry[3], entry[0])]
+    if not with_slots:
         raise NoFreeSlot(f"every worker that matches the selector ({demand}) has all its slots taken")
+    free = [entry for entry in with_slots if not withheld(entry[3])]
+    if not free:
+        raise NoFreeSlot(f"no worker that matches the selector ({demand}) takes a job now")
     return min(free, key=lambda entry: entry[:3])[3]

@@ -259,7 +259,8 @@ class Queue(Service):
         worker = self._registry.find_worker(worker_id)
         if worker is None or not self._takes_work(worker):
             return False
-        job_id = self._waiting.first(worker, has_slot(worker, self._registry.load(worker_id)))
+        free = has_slot(worker, self._registry.load(worker_id)) and worker.refusing is None
+        job_id = self._waiting.first(worker, free)
         if job_id is None:
             return False
         job = self._registry.job(job_id)
@@ -273,7 +274,7 @@ class Queue(Service):
             worker.state is WorkerState.ONLINE
             and not worker.draining
             and self._under_way[worker.id] < STARTS_OF_WORKER
-            and not self._starts.let_alone(worker)
+            and not self._starts.backoff.active(worker.id)
         )
 
     def _started(self, _: None, worker_id: str, job_id: str) -> None:

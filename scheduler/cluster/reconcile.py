@@ -135,8 +135,8 @@ class Reconciler:
                 await start
 
     def forget(self, worker_id: str) -> None:
-        """See ``Starts.forget``."""
-        self._starts.forget(worker_id)
+        """See ``Backoff.forget``."""
+        self._starts.backoff.forget(worker_id)
 
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:
         """Have the registry say of an unfinished job what its worker says now; errors are those of the call.

@@ -155,7 +155,11 @@ class Cluster:
         return shielded(Deferred.fromCoroutine(operation))
 
     def _view(self, worker: Worker) -> WorkerView:
-        return WorkerView(worker, self._registry.running_jobs(worker.id))
+        if worker.state is WorkerState.ONLINE:
+            reason = worker.refusing or self._starts.backoff.reason(worker.id)
+        else:
+            reason = self._membership.why_unreachable(worker)
+        return WorkerView(worker, self._registry.running_jobs(worker.id), reason)
 
     def _job_on(self, worker: str, job_id: str) -> Job:
         """The job, if it is that worker's, who may have gone or have another name now; ``NotFound``."""

@@ -5,9 +5,11 @@ record the answer, answer. Where no worker can take the job now, and it may wait
 it is committed as ``queued`` instead, and that is the answer; ``scheduler.cluster.queue``
 has it started later, by the same steps.
 
-When the call shows that nothing was sent, a job that may wait goes (back) into the
-queue, and any other is dropped, as if it had never been. When it may have arrived
-the job is ``unknown`` until its worker reports.
+When the call shows that nothing was sent, or the worker answers that it lacks what
+it takes, the worker is in backoff. A job that may wait goes (back) into the queue,
+and any other is dropped, as if it had never been; but before that, one that is
+placed by selector goes to the other workers that can take it now, once to each. When
+the start may have arrived the job is ``unknown`` until its worker reports.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from twisted.python.failure import Failure
 
 from scheduler import failpoints
 from scheduler.cluster import lifecycle
+from scheduler.cluster.backoff import Backoff, is_shortage
 from scheduler.cluster.keys import Keys
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.placement import Demand, lacking, place
@@ -48,9 +51,6 @@ from scheduler.errors import (
 from scheduler.interfaces import IWorkerClient, RequestKey, Starting
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, JobStatus, Target, Terms, Worker, WorkerState
 
-#: Seconds a worker that took no job is let alone, at most.
-LET_ALONE = 60.0
-
 
 class Starts:
     """All starts under way; each runs to its end, whoever asked for it."""
@@ -66,7 +66,6 @@ class Starts:
         queue_max: int,
     ) -> None:
         """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time."""
-        self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
@@ -76,8 +75,7 @@ class Starts:
         self._under_way: dict[str, Deferred[Job]] = {}
         # of them those that are to be queued, and not committed yet
         self._entering = 0
-        # worker id -> until when it is let alone, by the clock
-        self._let_alone: dict[str, float] = {}
+        self.backoff = Backoff(clock)
         self._closed = False
 
     async def submit(
@@ -122,18 +120,6 @@ class Starts:
         """Fires once the start of that job is over, however it went; ``None``: it is not under way."""
         start = self._under_way.get(job_id)
         return None if start is None else shielded(start).addBoth(lambda _: None)
-
-    def let_alone(self, worker: Worker) -> bool:
-        """Whether it took no job a moment ago, so that none is sent there for a while."""
-        until = self._let_alone.get(worker.id)
-        if until is not None and until <= self._clock.seconds():
-            del self._let_alone[worker.id]
-            until = None
-        return until is not None
-
-    def forget(self, worker_id: str) -> None:
-        """It is a new process, or no worker any more: what it did not take says nothing now."""
-        self._let_alone.pop(worker_id, None)
 
     def close(self) -> Deferred[None]:
         """Take no more; fires when every start under way has been answered."""
@@ -185,12 +171,7 @@ class Starts:
     def _choose(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool) -> Worker:
         """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited."""
         if target.worker is None:
-
-            def withheld(worker: Worker) -> bool:
-                return self.let_alone(worker) or (newcomer and self._waiting.before(worker, terms.priority))
-
-            demand = Demand.of(spec, target)
-            return place(demand, self._registry.each_worker(), self._registry.load, withheld)
+            return self._place(spec, target, terms, newcomer, frozenset())
         worker = self._registry.worker(target.worker)
         if worker.draining:
             raise Conflict(f"worker {worker.name!r} is draining and takes no new jobs")
@@ -198,9 +179,30 @@ class Starts:
             raise Unsupported(worker.name, lacks)
         if worker.state is not WorkerState.ONLINE:
             raise Unreachable(worker.name)
-        if terms.queue_timeout and (self.let_alone(worker) or (newcomer and self._waiting.named(worker))):
+        if terms.queue_timeout and (self.backoff.active(worker.id) or (newcomer and self._waiting.named(worker))):
             raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
         return worker
+
+    def _place(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool, tried: frozenset[str]) -> Worker:
+        """The same for a job with a selector; ``tried`` are ids of workers that could not take it."""
+
+        def withheld(worker: Worker) -> bool:
+            if worker.refusing is not None or self.backoff.active(worker.id) or worker.id in tried:
+                return True
+            return newcomer and self._waiting.before(worker, terms.priority)
+
+        return place(Demand.of(spec, target), self._registry.each_worker(), self._registry.load, withheld)
+
+    def _elsewhere(self, job: Job, tried: frozenset[str]) -> Worker | None:
+        """The next worker for a job that these could not take; ``None``: the queue finds one, or there is none."""
+        assert job.target is not None
+        from_the_queue = job.promised and job.terms.queue_timeout
+        if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:
+            return None
+        try:
+            return self._place(job.spec, job.target, job.terms, not job.promised, tried)
+        except (Conflict, NoFreeSlot):
+            return None
 
     def _room(self) -> bool:
         """Whether one more job may be queued."""
@@ -238,33 +240,35 @@ class Starts:
         failpoints.hit("scheduler.after-commit-before-rpc")
         return await self._call(worker, job, starting)
 
-    async def _dispatch(self, worker: Worker, job: Job) -> Job:
+    async def _dispatch(self, worker: Worker, job: Job, tried: frozenset[str] = frozenset()) -> Job:
         try:
             await self._ledger.update_job(job)
         except StoreFailed as failure:
-            return await self._not_sent(worker, job, failure)
+            return await self._not_sent(worker, job, failure, tried)
         failpoints.hit("scheduler.after-dequeue-commit")
         current = self._registry.job(job.id)
         if current.state.final:
             return current  # its end was being saved when it was chosen
         if current.stop_requested_at is not None:
             return await self._conclude(lifecycle.withdrawn(current, self._ledger.now()))
-        return await self._call(worker, job)
+        return await self._call(worker, job, tried=tried)
 
-    async def _call(self, worker: Worker, job: Job, starting: Starting | None = None) -> Job:
-        """The call and what follows from it."""
+    async def _call(
+        self, worker: Worker, job: Job, starting: Starting | None = None, tried: frozenset[str] = frozenset()
+    ) -> Job:
+        """The call and what follows from it; ``tried`` are ids of workers that could not take the job before."""
         now = self._registry.find_worker(worker.id)
         if now is None or lacking(job.spec, now):  # it went during the commit, or is another; its address may be, too
-            return await self._not_sent(worker, job, Unreachable(worker.name))
+            return await self._not_sent(worker, job, Unreachable(worker.name), tried)
         try:
             status = await self._client.start_job(worker, job, None if starting is None else partial(starting, job))
         except (Unreachable, DeadlineExceeded) as error:
             if isinstance(error, Unreachable) and not error.sent:
-                return await self._not_sent(worker, job, error)
+                return await self._not_sent(worker, job, error, tried)
             await self._unanswered(job)
             raise StartUnanswered(worker.name, job.id) from error
         except (Unavailable, Unsupported) as error:
-            return await self._not_sent(worker, job, error)
+            return await self._not_sent(worker, job, error, tried)
         except Conflict as error:
             return await self._fail(job, error)
         except WorkerFault as fault:
@@ -285,11 +289,16 @@ class Starts:
             raise
         return await self._started(worker, job, status)
 
-    async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported) -> Job:
-        """The worker has not heard of the job, and is let alone for a while."""
+    async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported, tried: frozenset[str]) -> Job:
+        """The worker has not heard of the job, or could not take it: nothing runs, and the worker is in backoff."""
         if isinstance(error, Unavailable):
             if self._registry.find_worker(worker.id) is not None:
-                self._let_alone[worker.id] = self._clock.seconds() + min(error.retry_after, LET_ALONE)
+                self.backoff.refused(worker.id, error)
+            tried |= {worker.id}
+            current = self._registry.job(job.id)
+            other = self._elsewhere(current, tried) if is_shortage(error) else None
+            if other is not None:
+                return await self._dispatch(other, evolve(current, worker_id=other.id, worker_name=other.name), tried)
             if job.terms.queue_timeout and (job.promised or self._room()):
                 return await self._back(job, str(error))
         if job.promised:
@@ -317,6 +326,8 @@ class Starts:
             await self._ledger.update_job(lifecycle.unknown(now, "the start was not answered", self._ledger.now()))
 
     async def _started(self, worker: Worker, job: Job, status: JobStatus) -> Job:
+        if status.state is JobState.RUNNING or status.started_at is not None:  # not one that it may not run
+            self.backoff.took(worker.id)
         current = self._registry.job(job.id)  # a heartbeat may have been faster
         now = self._ledger.now()
         if status.job_id != job.id:

@@ -89,6 +89,12 @@ class World(Protocol):
     def refuse(self, command: str, why: str) -> None:
         """No worker runs that command."""
 
+    def lacks(self, name: str, shortage: str) -> None:
+        """The worker lacks something to start a job, and says so when asked to; ``""``: it does no more."""
+
+    def says(self, name: str, refusing: str) -> None:
+        """The worker says why it takes no job, without being asked; ``""``: it takes some."""
+
     def start_fails(self, error: SchedulerError) -> None:
         """The next starts end so, and nothing is sent."""
 
@@ -153,6 +159,12 @@ class FakeWorld(World):
     def refuse(self, command: str, why: str) -> None:
         self._fake.refused[command] = why
 
+    def lacks(self, name: str, shortage: str) -> None:
+        self._fake.worker_lacks(name, shortage)
+
+    def says(self, name: str, refusing: str) -> None:
+        self._fake.worker_says(name, refusing)
+
     def start_fails(self, error: SchedulerError) -> None:
         self._fake.fail["submit"] = error
 
@@ -190,6 +202,7 @@ class ClusterWorld(World):
         self.clock = Clock()
         self._runners: dict[str, FakeJobRunner] = {}
         self._refused: dict[str, str] = {}
+        self._refusing: dict[str, str] = {}
         self._store = _Store()
         self._client = _Client(self.clock)
         self._ledger = Ledger(self.clock, self._now, self._store)
@@ -259,6 +272,13 @@ class ClusterWorld(World):
     def refuse(self, command: str, why: str) -> None:
         self._refused[command] = why
 
+    def lacks(self, name: str, shortage: str) -> None:
+        self._runners[name].shortage = shortage
+
+    def says(self, name: str, refusing: str) -> None:
+        self._refusing[name] = refusing
+        self._report(name)
+
     def start_fails(self, error: SchedulerError) -> None:
         self._client.start_fails = error
 
@@ -306,7 +326,13 @@ class ClusterWorld(World):
                 self.scheduler.query(worker.id, job.id)
             return
         runner = self._runners[name]
-        heartbeat = Heartbeat(worker.id, worker.boot_id, runner.running(), runner.unacknowledged())
+        heartbeat = Heartbeat(
+            worker.id,
+            worker.boot_id,
+            runner.running(),
+            runner.unacknowledged(),
+            refusing=self._refusing.get(name, ""),
+        )
         runner.acknowledge(_now(self._membership.heartbeat(heartbeat)).acknowledged)
 
 

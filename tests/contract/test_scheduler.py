@@ -21,6 +21,7 @@ from scheduler.errors import (
     ShuttingDown,
     StartUnanswered,
     StoreFailed,
+    Unavailable,
     Unreachable,
     Unsupported,
 )
@@ -147,6 +148,48 @@ class Submitting(Contract):
         for target in (old, vax):
             spec = JobSpec(command="sh", path="x", labels={"team": "blue"})
             self.assertEqual(self.submit(target, spec).state, JobState.RUNNING)
+
+    def test_shortage(self) -> None:
+        """A job for a worker that lacks something to start it is none; by selector it goes to another one."""
+        self.world.add_worker("well", slots=40)
+        why = "Resource temporarily unavailable (EAGAIN): no more processes"
+        self.world.lacks("w1", why)
+        jobs = []
+        for _ in range(40):
+            jobs.append(self.submit(ANY))
+            for name in ("w1", "well"):
+                self.world.find(name)
+        self.assertEqual({(job.state, job.worker_name) for job in jobs}, {(JobState.RUNNING, "well")})
+        self.assertEqual(self.scheduler.worker("w1").reason, why)
+        self.assertEqual(self.scheduler.worker("well").reason, None)
+        self.assertEqual(str(self.refusal(Unavailable, self.scheduler.submit, ECHO, W1)), why)
+        self.refusal(Unavailable, self.scheduler.submit, ECHO, ANY)
+        self.assertEqual(len(self.ids()), 40)
+        for job in jobs:
+            self.world.end(job)
+        self.assertEqual({self.state(job) for job in jobs}, {JobState.SUCCEEDED})
+        self.world.lacks("w1", "")
+        self.world.clock.advance(60)
+        self.world.find("w1")
+        self.assertEqual(self.submit().state, JobState.RUNNING)
+        self.assertIsNone(self.scheduler.worker("w1").reason)
+
+    def test_what_may_not_run_is_no_shortage(self) -> None:
+        """A command that a worker may not run, or does not have, takes the worker from nobody."""
+        self.world.refuse("typo", "command 'typo' not found")
+        self.assertIs(self.submit(spec=JobSpec(command="typo")).state, JobState.FAILED)
+        self.assertIsNone(self.scheduler.worker("w1").reason)
+        self.assertIs(self.submit(ANY).state, JobState.RUNNING)
+
+    def test_refusing(self) -> None:
+        """A worker that says that it takes no job gets none by selector; one that names it is tried all the same."""
+        self.world.says("w1", "no room on its disk")
+        self.assertEqual(self.scheduler.worker("w1").reason, "no room on its disk")
+        self.refusal(NoFreeSlot, self.scheduler.submit, ECHO, ANY)
+        self.assertIs(self.submit().state, JobState.RUNNING)
+        self.world.says("w1", "")
+        self.assertIsNone(self.scheduler.worker("w1").reason)
+        self.assertIs(self.submit(ANY).state, JobState.RUNNING)
 
     def test_features(self) -> None:
         """A worker that lacks what a job needs does not get that job, by name or by selector."""

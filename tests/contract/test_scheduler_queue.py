@@ -75,6 +75,38 @@ class Queueing(Contract):
             last = self.scheduler.job(jobs[number].id)
             self.assertIs(last.state, JobState.RUNNING)
 
+    def test_shortage(self) -> None:
+        """A job that its worker can't start for lack of something waits, by name or selector, and runs when it can."""
+        why = "Too many open files"
+        self.world.lacks("slot", why)
+        jobs = [self.wanted(target, terms=PATIENT) for target in (Target(worker="slot"), SLOT)]
+        self.world.flow()
+        self.assertEqual([self.state(job) for job in jobs], [JobState.QUEUED] * 2)
+        self.assertEqual(self.scheduler.worker("slot").reason, why)
+        self.world.lacks("slot", "")
+        self.world.clock.advance(60)
+        self.world.find("slot")
+        self.world.flow()
+        states = [self.scheduler.job(job.id) for job in jobs]
+        self.assertEqual([job.state for job in states], [JobState.RUNNING, JobState.QUEUED])
+        self.world.end(states[0])
+        self.world.flow()
+        self.assertIs(self.state(jobs[1]), JobState.RUNNING)
+        self.assertIsNone(self.scheduler.worker("slot").reason)
+
+    def test_refusing(self) -> None:
+        """A job by selector waits while its worker says that it takes none; one that names it does not."""
+        self.world.says("slot", "no room on its disk")
+        waiting = self.queued()
+        named = self.wanted(Target(worker="slot"))
+        self.assertIs(named.state, JobState.RUNNING)
+        self.world.end(named)
+        self.world.flow()
+        self.assertIs(self.state(waiting), JobState.QUEUED)
+        self.world.says("slot", "")
+        self.world.flow()
+        self.assertIs(self.state(waiting), JobState.RUNNING)
+
     def test_another_version(self) -> None:
         """A job that waits is not given to a worker that came back as one that can't run it; others pass."""
         for target in (SLOT, Target(worker="slot")):

@@ -240,7 +240,7 @@ class SqlContract(StoreContract):
         for record, table, beside in (
             (Job, JOBS, {"spec"}),
             (JobSpec, SPECS, {"job_id"}),
-            (Worker, WORKERS, {"reason"}),
+            (Worker, WORKERS, {"refusing"}),
             (IdempotencyKey, KEYS, set()),
         ):
             names = {field.name for field in fields(record)}

@@ -9,7 +9,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd, OutputPruned, ShuttingDown
+from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd, OutputPruned, ShuttingDown, Unavailable
 from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 
@@ -35,7 +35,8 @@ class FakeJobRunner:
 
     ``refused`` maps commands to the reasons why they may not run. A stop ends the job
     at once unless ``ends_on_stop`` is false; ``started`` and ``stops`` record calls.
-    ``left`` maps ids of jobs to those of their processes that no signal ends, and that still run.
+    ``shortage`` is why the machine can start nothing now, ``""``: it can. ``left`` maps
+    ids of jobs to those of their processes that no signal ends, and that still run.
     """
 
     def __init__(self, wall_time: Callable[[], float] = lambda: 1000.0) -> None:
@@ -44,6 +45,7 @@ class FakeJobRunner:
         self._refusing = ""
         self.left: dict[str, tuple[int, ...]] = {}
         self.shutting_down = False
+        self.shortage = ""
         self.started: list[tuple[str, JobSpec, float | None]] = []
         self.stops: list[tuple[str, bool]] = []
         self._wall_time = wall_time
@@ -128,6 +130,8 @@ class FakeJobRunner:
             return fail(Conflict(f"job {job_id!r} is not started: its id was used up"))
         if self.shutting_down:
             return fail(ShuttingDown())
+        if self.shortage:
+            return fail(Unavailable(self.shortage))
         if not job_id:
             self._chosen += 1
             job_id = f"job-{self._chosen}"

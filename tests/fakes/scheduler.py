@@ -82,6 +82,8 @@ class FakeScheduler:
         self.ends_on_stop = True
         #: Ids of jobs with those of their processes that no signal ends, and that still run.
         self.left: dict[str, tuple[int, ...]] = {}
+        #: Names of workers with what they lack to start a job.
+        self.shortages: dict[str, str] = {}
         #: What ``readiness`` answers, if not that all is well.
         self.ready: Readiness | None = None
         #: Bytes that a read answers with, at most.
@@ -115,6 +117,17 @@ class FakeScheduler:
                     self._end_stopped(entry)
             elif entry.job.state is JobState.RUNNING:
                 entry.job = self._unknown(entry.job, f"worker {worker.name!r} can't be reached")
+
+    def worker_says(self, name: str, refusing: str) -> None:
+        """That worker says why it takes no job, or, with ``""``, that it takes some again."""
+        self._set(name, refusing=refusing or None)
+
+    def worker_lacks(self, name: str, shortage: str) -> None:
+        """That worker can't start a job for lack of something, or, with ``""``, can again."""
+        self.shortages.pop(name, None)
+        if shortage:
+            self.shortages[name] = shortage
+        self._serve()
 
     def come_back(self, worker: Worker) -> None:
         """It was forgotten, registers again, and runs all of its jobs that are lost."""
@@ -379,7 +392,7 @@ class FakeScheduler:
 
     def _start(self, spec: JobSpec, target: Target, terms: Terms, starting: Starting | None) -> Job | Deferred[Job]:
         try:
-            worker = self._place(spec, target)
+            worker = self._place(spec, target, terms)
         except (NoFreeSlot, Unreachable):
             if not terms.queue_timeout:
                 raise
@@ -418,7 +431,7 @@ class FakeScheduler:
         for job in self._queue.due():
             entry = self._entries[job.id]
             try:
-                worker = self._place(job.spec, job.target or Target())
+                worker = self._place(job.spec, job.target or Target(), job.terms)
             except SchedulerError:
                 continue
             if entry.job.state is not JobState.QUEUED:
@@ -448,7 +461,7 @@ class FakeScheduler:
             attempts.append(self._entries[attempts[-1].retried_by].job)
         return attempts
 
-    def _place(self, spec: JobSpec, target: Target) -> Worker:
+    def _place(self, spec: JobSpec, target: Target, terms: Terms) -> Worker:
         if target.worker is not None:
             worker = self._worker(target.worker)
             if worker.draining:
@@ -459,6 +472,8 @@ class FakeScheduler:
                 raise Unsupported(worker.name, ", ".join(sorted(spec.features - worker.features)))
             if worker.state is not WorkerState.ONLINE:
                 raise Unreachable(worker.name)
+            if worker.name in self.shortages:
+                raise (NoFreeSlot if terms.queue_timeout else Unavailable)(self.shortages[worker.name])
             return worker
         wanted = (target.selector or {}).items()
         matching = [
@@ -477,6 +492,7 @@ class FakeScheduler:
             for view in matching
             if view.worker.state is WorkerState.ONLINE
             and (view.worker.slots is None or view.running_jobs < view.worker.slots)
+            and view.reason is None
         ]
         if not free:
             raise NoFreeSlot("no worker that has these labels is free")
@@ -583,7 +599,10 @@ class FakeScheduler:
         return evolve(job, state=JobState.UNKNOWN, unknown_since=self._wall_time(), reason=why)
 
     def _view(self, worker: Worker) -> WorkerView:
-        return WorkerView(worker, sum(job.worker_id == worker.id and not job.over for job in self._newest()))
+        reason = self.shortages.get(worker.name) or worker.refusing
+        if worker.state is not WorkerState.ONLINE:
+            reason = "no sign of life"
+        return WorkerView(worker, sum(job.worker_id == worker.id and not job.over for job in self._newest()), reason)
 
     def _set(self, name: str, **changes: Any) -> WorkerView:
         worker = evolve(self._worker(name), **changes)

@@ -423,9 +423,10 @@ class WriteTests(SynchronousTestCase):
 
     def test_worker(self) -> None:
         """All fields are there."""
-        worker = Worker("i", "n", "h:1", {"a": "b"}, 4, WorkerState.ONLINE, last_seen=0.0, version="1")
+        known = frozenset({"umask", "linger"})
+        worker = Worker("i", "n", "h:1", {"a": "b"}, 4, WorkerState.ONLINE, last_seen=0.0, version="1", features=known)
         self.assertEqual(
-            wire.worker_json(WorkerView(worker, 2)),
+            wire.worker_json(WorkerView(worker, 2, "no room")),
             {
                 "id": "i",
                 "name": "n",
@@ -433,12 +434,12 @@ class WriteTests(SynchronousTestCase):
                 "labels": {"a": "b"},
                 "slots": 4,
                 "state": "online",
-                "reason": None,
+                "reason": "no room",
                 "draining": False,
                 "last_seen": "1970-01-01T00:00:00.000000Z",
                 "running_jobs": 2,
                 "version": "1",
-                "features": [],
+                "features": ["linger", "umask"],
             },
         )
 

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.liveness import Liveness, Pulse, judge, wants_probe
+from scheduler.cluster.liveness import Liveness, Pulse, judge, wants_probe, why_unreachable
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
 from scheduler.model import JobState, Worker, WorkerState
 from scheduler.store.memory import MemoryStore
@@ -35,6 +35,22 @@ class JudgeTests(SynchronousTestCase):
         self.assertIs(judge(Pulse(answered=70.0), False, 100.0, LEASE), ONLINE)
         self.assertIs(judge(Pulse(answered=69.0), False, 100.0, LEASE), UNREACHABLE)
         self.assertIs(judge(Pulse(heard=100.0), False, 100.0, LEASE), UNREACHABLE)
+
+    def test_why_unreachable(self) -> None:
+        """The sign that is missing is named; that it was known to go comes first."""
+        for pulse, heartbeats, why in (
+            (Pulse(gone="it was stopped"), True, "it was stopped"),
+            (Pulse(), True, "it has not called since the scheduler was started"),
+            (Pulse(heard=57.2, answered=100.0, failed=True), True, "no sign of life for 43 s"),
+            (Pulse(heard=100.0, answered=1.0, failed=True), True, "calls to it fail"),
+            (Pulse(heard=100.0), True, "no call to it has succeeded yet"),
+            (Pulse(heard=1.0), False, "no call to it has succeeded yet"),
+            (Pulse(failed=True), False, "calls to it fail"),
+            (Pulse(answered=57.2, failed=True), False, "no sign of life for 43 s"),
+            (Pulse(answered=99.0, failed=True), False, "calls to it fail"),
+        ):
+            self.assertIs(judge(pulse, heartbeats, 100.0, LEASE), UNREACHABLE)
+            self.assertEqual(why_unreachable(pulse, heartbeats, 100.0, LEASE), why)
 
     def test_when_to_probe(self) -> None:
         """A probe is due after a failure, before any answer, and half a lease after the last; never two at once."""
@@ -139,7 +155,7 @@ class LivenessTests(SynchronousTestCase):
         """A job that is starting when its worker drops out of sight is decided by the answer of its start."""
         self.go_online()
         self.ledger.update_job(a_job(state=JobState.STARTING))
-        self.liveness.doubtful("w-1")
+        self.liveness.doubtful("w-1", "another listens there")
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.STARTING)
 
     def test_a_failed_call_asks_a_failed_probe_decides(self) -> None:
@@ -259,6 +275,28 @@ class LivenessTests(SynchronousTestCase):
         self.ledger.update_job(a_job())
         self.liveness.left("w-1")
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
+
+    def test_why(self) -> None:
+        """Why a worker is unreachable follows what is known of it, until it is heard of again."""
+
+        def why() -> str:
+            return self.liveness.why_unreachable(self.ledger.registry.worker("w-1"))
+
+        self.assertEqual(why(), "it has not called since the scheduler was started")
+        self.go_online()
+        self.liveness.left("w-1")
+        self.assertEqual(why(), "it was stopped, and left its jobs running")
+        self.liveness.heard("w-1")
+        self.assertEqual(why(), "no call to it has succeeded yet")
+        self.probes.pop().errback(Unreachable("w-1"))
+        self.assertEqual(why(), "calls to it fail")
+        self.liveness.doubtful("w-1", "another worker registered at its address")
+        self.assertEqual(why(), "another worker registered at its address")
+        self.liveness.registered("w-1")
+        self.clock.pump([LEASE / 6] * 7)
+        self.assertEqual(why(), f"no sign of life for {LEASE / 6 * 7:.0f} s")
+        self.liveness.forget("w-1")
+        self.assertEqual(why(), "it has not called since the scheduler was started")
 
     def test_classic_worker(self) -> None:
         """A worker without heartbeats is kept online, and seen, by the calls it answers."""

@@ -11,7 +11,7 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
-from scheduler.cluster.membership import Membership
+from scheduler.cluster.membership import LONGEST_SENTENCE, Membership
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.waiting import Waiting
@@ -151,7 +151,7 @@ class RegisterTests(MembershipTestCase):
         first = self.online(name="box")
         taken = self.membership.register(Registration(f"{HOME}:30001", name="box"), HOME)
         self.assertIn(first, str(self.failureResultOf(taken, Conflict).value))
-        self.liveness.doubtful(first)
+        self.liveness.doubtful(first, "gone")
         self.register(f"{HOME}:30001", name="box")
 
     def test_bad_registrations(self) -> None:
@@ -308,6 +308,37 @@ class HeartbeatTests(MembershipTestCase):
                 (JobState.UNKNOWN, 1000.0, f"worker {worker.name!r} was stopped, and left it running"),
             )
         self.assertIs(self.state("j-2"), JobState.FAILED)
+
+    def test_refusing(self) -> None:
+        """A worker that takes no job says why, in a text that can be shown, until it says otherwise, or registers."""
+
+        def refusing() -> str | None:
+            return self.ledger.registry.worker("w-1").refusing
+
+        self.online(worker_id="w-1")
+        changes: list[str] = []
+        self.ledger.listen(lambda job: None, changes.append)
+        for text, shown in (
+            ("no room", "no room"),
+            ("", None),
+            ("a\nb\x00", "a\ufffdb\ufffd"),
+            ("x" * 1000, "x" * LONGEST_SENTENCE),
+        ):
+            self.beat("w-1", refusing=text)
+            self.assertEqual(refusing(), shown)
+        self.assertIn("w-1", changes)
+        self.online(worker_id="w-1")
+        self.assertIsNone(refusing())
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", refusing="no room")))
+        self.assertEqual(refusing(), "no room")
+
+    def test_displaced(self) -> None:
+        """One at whose address another registered is unreachable for that reason."""
+        self.online(worker_id="w-1", address=f"{HOME}:30007")
+        self.register(worker_id="w-2", address=f"{HOME}:30007")
+        worker = self.ledger.registry.worker("w-1")
+        self.assertIs(worker.state, WorkerState.UNREACHABLE)
+        self.assertEqual(self.membership.why_unreachable(worker), "another worker registered at its address")
 
     def test_the_last_of_a_process_asks_nothing(self) -> None:
         """One that leaves is not asked about jobs that it does not mention."""

@@ -65,7 +65,7 @@ class PlacementTests(SynchronousTestCase):
         """A worker that is withheld gets nothing, and matches."""
         workers, demand = [a_worker("a"), a_worker("b")], Demand.of(ECHO, Target(selector={}))
         self.assertEqual(place(demand, workers, {"a": 0, "b": 3}.__getitem__, lambda worker: worker.id == "a").id, "b")
-        with self.assertRaises(NoFreeSlot):
+        with self.assertRaisesRegex(NoFreeSlot, r"no worker that matches the selector \(any worker\) takes a job now"):
             place(demand, workers, lambda worker_id: 0, lambda worker: True)
 
     def test_features(self) -> None:

@@ -21,7 +21,20 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.model import Job, JobSpec, JobState, JobStatus, Registration, Stream, Target, Terms, Worker, WorkerState
+from scheduler.model import (
+    AT_ONCE,
+    Job,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Registration,
+    Retry,
+    Stream,
+    Target,
+    Terms,
+    Worker,
+    WorkerState,
+)
 from tests.unit.cluster.scripted import Call
 from tests.unit.cluster.test_service import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
@@ -29,6 +42,7 @@ from tests.unit.cluster.values import a_worker
 HOUR = 3600.0
 PATIENT = Terms(queue_timeout=HOUR)
 KEY = RequestKey("k", "f" * 64)
+SHORT = Unavailable("no more processes", 5)
 
 
 class QueueTestCase(ClusterTestCase):
@@ -298,7 +312,7 @@ class StartingTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_it_never_left(self) -> None:
-        """A start that never left puts the job back where it was, and lets the worker alone for a while."""
+        """A start that never left puts the job back where it was, and the worker is in backoff."""
         for error in (Unreachable("w-1"), Busy("calls", 4), Unavailable("no space left", 5)):
             self.setUp()
             job, behind = self.queued(), self.queued()
@@ -320,7 +334,7 @@ class StartingTests(QueueTestCase):
         answer = self.submit()
         self.add(a_worker("w-3", slots=1))
         self.store.held = True
-        self.client.take("start_job").answer.errback(Unavailable("no space left"))
+        self.client.take("start_job").answer.errback(Busy("calls", 4))
         self.clock.advance(0)
         self.assertNoResult(answer)
         while self.store.waits:
@@ -333,7 +347,7 @@ class StartingTests(QueueTestCase):
         self.successResultOf(again)
         self.assertFalse(self.starts.under_way(job.id))
 
-    def test_let_alone_until_it_registers(self) -> None:
+    def test_backoff_until_it_registers(self) -> None:
         """A worker that took no job and registers again is sent one at once: it is a new process."""
         job = self.queued()
         self.end(self.first)
@@ -346,21 +360,21 @@ class StartingTests(QueueTestCase):
         self.change(a_worker(slots=1))  # it is online
         self.assertEqual(self.taken().id, job.id)
 
-    def test_no_worker_that_has_gone_is_let_alone(self) -> None:
+    def test_no_backoff_of_a_worker_that_has_gone(self) -> None:
         """Nothing is kept of a worker that took no job and is removed, nor of one that is removed before it answers."""
         self.queued()
         self.end(self.first)
         self.client.take("start_job").answer.errback(Unavailable("no space left", 60))
         gone = self.ledger.registry.worker("w-1")
-        self.assertTrue(self.starts.let_alone(gone))
+        self.assertTrue(self.starts.backoff.active(gone.id))
         self.successResultOf(self.membership.deregister("w-1"))
-        self.assertFalse(self.starts.let_alone(gone))
+        self.assertFalse(self.starts.backoff.active(gone.id))
         self.change(a_worker("w-2"))
         call = self.client.take("start_job")
         gone = self.ledger.registry.worker("w-2")
         self.successResultOf(self.membership.deregister("w-2"))
         call.answer.errback(Unreachable("w-2"))
-        self.assertFalse(self.starts.let_alone(gone))
+        self.assertFalse(self.starts.backoff.active(gone.id))
 
     def test_another_worker(self) -> None:
         """What one worker would not take another may."""
@@ -511,6 +525,201 @@ class StartingTests(QueueTestCase):
         self.assertEqual((self.state(job), self.state(behind)), (JobState.SUCCEEDED, JobState.QUEUED))
         self.queue.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ShortageTests(QueueTestCase):
+    """Workers that are there, and lack something to start a job."""
+
+    queue_max = 100
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.end(self.first)
+        for name in ("w-2", "w-3"):
+            self.add(a_worker(name, slots=2))
+
+    def lacks(self, worker_id: str) -> Job:
+        """The start that is under way there comes to nothing."""
+        call = self.client.take("start_job")
+        self.assertEqual(call.worker_id, worker_id)
+        call.answer.errback(SHORT)
+        (job,) = call.args
+        return job
+
+    def test_goes_elsewhere(self) -> None:
+        """A job by selector goes to the next worker, once that is durable; its client hears of the one that took it."""
+        told: list[Job] = []
+        answer = self.submit(starting=told.append)
+        for sent in self.client.sent:
+            sent()
+        self.store.held = True
+        job = self.lacks("w-1")
+        self.assertEqual(self.client.calls, [])
+        self.assertEqual((self.state(job), self.cluster.job(job.id).worker_id), (JobState.STARTING, "w-2"))
+        self.assertEqual([self.ledger.registry.load(name) for name in ("w-1", "w-2")], [0, 1])
+        self.store.commit()
+        self.store.held = False
+        self.running(self.client.take("start_job"))
+        running = self.successResultOf(answer)
+        self.assertEqual((running.state, running.worker_name), (JobState.RUNNING, "w-2"))
+        self.assertEqual(([each.id for each in told], len(self.client.sent)), ([job.id], 1))
+        self.begin()
+        self.assertEqual(self.cluster.job(job.id).worker_id, "w-2")
+
+    def test_all_lack_it(self) -> None:
+        """A job that no worker could take waits if it may; else it is refused, and was never made."""
+        answer = self.submit(terms=AT_ONCE, key=KEY)
+        for name in ("w-1", "w-2", "w-3"):
+            self.lacks(name)
+        self.assertIs(self.failureResultOf(answer, Unavailable).value, SHORT)
+        self.assertEqual(([job.id for job in self.jobs()], self.cluster.replays(KEY)), ([self.first.id], False))
+        self.clock.advance(5)
+        self.add(*(a_worker(name, slots=2) for name in ("w-1", "w-2", "w-3")))
+        answer = self.submit()
+        for name in ("w-1", "w-2", "w-3"):
+            self.lacks(name)
+        job = self.successResultOf(answer)
+        self.assertEqual((job.state, job.reason), (JobState.QUEUED, str(SHORT)))
+        self.clock.advance(9)
+        self.assertEqual(self.client.calls, [])
+        self.clock.pump([1.0, 1.0])
+        self.taken()
+
+    def test_named(self) -> None:
+        """A job for that very worker goes nowhere else."""
+        self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
+        self.assertIs(self.successResultOf(self.submit(W1)).state, JobState.QUEUED)
+        self.assertEqual(self.client.calls, [])
+        self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
+
+    def test_once_to_each(self) -> None:
+        """However long they take to answer, none is asked twice."""
+        answer = self.submit(terms=AT_ONCE)
+        for name in ("w-1", "w-2", "w-3"):
+            self.clock.advance(6)
+            self.lacks(name)
+        self.failureResultOf(answer, Unavailable)
+        self.assertEqual(self.client.calls, [])
+
+    def _refused(self, answer: Deferred[Job]) -> Deferred[Job]:
+        self.lacks("w-1")
+        return answer
+
+    def test_out_of_reach(self) -> None:
+        """Nor does one whose start did not leave: only a worker's own word shows at once that nothing runs."""
+        answer = self.submit(terms=AT_ONCE)
+        self.client.take("start_job").answer.errback(Unreachable("w-1"))
+        self.failureResultOf(answer, Unreachable)
+        self.assertEqual(self.client.calls, [])
+
+    def test_stopped_meanwhile(self) -> None:
+        """One that was asked to stop meanwhile goes nowhere any more."""
+        answer = self.submit()
+        (job,) = self.client.calls[0].args
+        stop = self.cluster.stop(job.id)
+        self.lacks("w-1")
+        for stopped in (self.successResultOf(answer), self.successResultOf(stop)):
+            self.assertIs(stopped.state, JobState.STOPPED)
+        self.assertEqual(self.client.calls, [])
+
+    def test_stopped_during_the_commit(self) -> None:
+        """Nor one that is asked to stop while its way to another is committed."""
+        answer = self.submit(terms=AT_ONCE)
+        self.store.held = True
+        job = self.lacks("w-1")
+        stop = self.cluster.stop(job.id)
+        while self.store.waits:
+            self.store.commit()
+        for stopped in (self.successResultOf(answer), self.successResultOf(stop)):
+            self.assertIs(stopped.state, JobState.STOPPED)
+        self.assertEqual(self.client.calls, [])
+
+    def test_not_saved(self) -> None:
+        """One whose way to another can't be saved is not sent there."""
+        answer = self.submit(terms=AT_ONCE)
+        self.store.held = True
+        self.lacks("w-1")
+        self.store.fail()
+        self.failureResultOf(answer, StoreFailed)
+        self.assertEqual(self.client.calls, [])
+        self.assertIsNone(self.cluster.worker("w-2").reason)
+
+    def test_one_chance(self) -> None:
+        """A next attempt that may not wait has its one chance with each of the workers."""
+        answer = self.submit(terms=Terms(retry=Retry(1)))
+        job = self.running(self.client.take("start_job"))
+        self.successResultOf(answer)
+        failed = evolve(self.cluster.job(job.id), state=JobState.FAILED, finished_at=self.wall)
+        self.ledger.update_job(failed)
+        self.clock.advance(0)
+        following = self.lacks("w-1")
+        self.assertEqual((following.retry_of, self.taken().worker_id), (job.id, "w-2"))
+
+    def test_those_who_waited_go_first(self) -> None:
+        """A newcomer that one could not take does not overtake others at the next."""
+        for name in ("w-2", "w-3"):
+            self.add(a_worker(name, slots=0))
+        answer = self.submit(terms=AT_ONCE)
+        self.add(a_worker(slots=1))
+        waiting = self.successResultOf(self.submit())
+        self.add(a_worker("w-2", slots=1))
+        self.lacks("w-1")
+        self.failureResultOf(answer, Unavailable)
+        self.assertEqual(self.taken().id, waiting.id)
+
+    def test_back_to_its_place(self) -> None:
+        """Nor does one from the queue, which goes back there."""
+        for name in ("w-1", "w-2", "w-3"):
+            self.add(a_worker(name, state=WorkerState.UNREACHABLE))
+        job = self.successResultOf(self.submit())
+        self.change(a_worker(slots=1))
+        self.assertIs(self.state(job), JobState.STARTING)
+        urgent = self.successResultOf(self.submit(terms=Terms(HOUR, priority=9)))
+        self.add(a_worker("w-2", slots=1))
+        self.assertEqual(self.lacks("w-1").id, job.id)
+        self.assertEqual(self.taken().id, urgent.id)
+        self.assertIs(self.state(job), JobState.QUEUED)
+
+    def test_many(self) -> None:
+        """A worker that can start nothing, and so is the least loaded, fails no job while another is well."""
+        for worker in ("w-1", "w-3"):
+            self.add(a_worker(worker, slots=0))
+        self.add(a_worker("w-2", slots=0))
+        self.add(a_worker("short", slots=8), a_worker("well", slots=2))
+        answers = [self.submit() for _ in range(40)]
+        refused = 0
+        for _ in range(1000):
+            self.clock.advance(0.1)
+            for call in [self.client.take("start_job") for _ in list(self.client.calls)]:
+                if call.worker_id == "short":
+                    refused += 1
+                    call.answer.errback(SHORT)
+                else:
+                    self.end(self.running(call))
+        states = {self.state(self.successResultOf(answer)) for answer in answers}
+        self.assertEqual((states, len(self.jobs())), ({JobState.SUCCEEDED}, 41))
+        self.assertGreater(refused, 0)
+
+    def test_what_tells_of_it(self) -> None:
+        """The worker tells why while it is in backoff, and no more when it runs a job."""
+        self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
+        self.assertEqual(self.cluster.worker("w-1").reason, str(SHORT))
+        answer = self.submit(W1, AT_ONCE)  # tried all the same
+        self.running(self.client.take("start_job"))
+        self.successResultOf(answer)
+        self.assertIsNone(self.cluster.worker("w-1").reason)
+
+    def test_what_may_not_run(self) -> None:
+        """A command that may not run there neither begins nor ends a backoff."""
+        for reason in (None, str(SHORT)):
+            self.assertEqual(self.cluster.worker("w-1").reason, reason)
+            answer = self.submit(W1, AT_ONCE)
+            call = self.client.take("start_job")
+            call.answer.callback(JobStatus(call.args[0].id, JobState.FAILED, "command not found"))
+            self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
+            self.assertEqual(self.cluster.worker("w-1").reason, reason)
+            if reason is None:
+                self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
 
 
 class LeavingTests(QueueTestCase):

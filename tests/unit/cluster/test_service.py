@@ -300,6 +300,16 @@ class WorkersTests(ClusterTestCase):
         (view,) = self.cluster.workers()
         self.assertEqual((view, view.running_jobs), (self.cluster.worker("w-1"), 1))
 
+    def test_reason(self) -> None:
+        """It is shown why a worker takes no job, or can't be reached; what it says itself goes before what was seen."""
+        self.assertIsNone(self.cluster.worker("w-1").reason)
+        self.starts.backoff.refused("w-1", Busy("calls", 4))
+        self.assertEqual(self.cluster.worker("w-1").reason, "calls: all 4 in use")
+        self.add(a_worker(refusing="no room"))
+        self.assertEqual(self.cluster.worker("w-1").reason, "no room")
+        self.add(a_worker(refusing="no room", state=WorkerState.UNREACHABLE))
+        self.assertEqual(self.cluster.worker("w-1").reason, "it has not called since the scheduler was started")
+
     def test_drain_not_saved(self) -> None:
         """What can't be saved is not so: the worker takes jobs as before."""
         self.store.held = True

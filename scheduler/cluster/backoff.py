@@ -1,0 +1,74 @@
+"""Backoff: a worker that could not take a job is not offered another for a while.
+
+A worker that answers that it lacks something (processes, memory, room on its
+disk) will lack it a moment later, too. So its backoff grows with each such answer
+in a row, from what it asked for up to a minute, until it runs a job. Answers to
+starts that were sent together count as one. A call that did not reach the worker
+says nothing of what it lacks, and never makes the backoff longer.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+from twisted.internet.interfaces import IReactorTime
+
+from scheduler.errors import StoreFailed, Unavailable
+
+#: Seconds of a backoff, at least and at most.
+SHORTEST, LONGEST = 1.0, 60.0
+
+
+@define
+class _Refusal:
+    #: When the backoff is over, by the clock.
+    until: float = 0.0
+    #: Shortages since it last ran a job.
+    shortages: int = 0
+    #: ``None``: it is not the worker's doing.
+    reason: str | None = None
+
+
+class Backoff:
+    """Of all workers; ``clock`` measures it."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # worker id -> how it last took no job
+        self._refusals: dict[str, _Refusal] = {}
+
+    def refused(self, worker_id: str, error: Unavailable) -> None:
+        """A start ended so, and nothing runs for it."""
+        now = self._clock.seconds()
+        refusal = self._refusals.setdefault(worker_id, _Refusal())
+        shortage = is_shortage(error)
+        if shortage and (now >= refusal.until or not refusal.shortages):
+            refusal.shortages += 1
+        refusal.until = max(refusal.until, now + seconds(error.retry_after, refusal.shortages if shortage else 1))
+        refusal.reason = None if isinstance(error, StoreFailed) else str(error)
+
+    def took(self, worker_id: str) -> None:
+        """It runs a job."""
+        self._refusals.pop(worker_id, None)
+
+    def forget(self, worker_id: str) -> None:
+        """It is a new process, or no worker any more: what it did not take says nothing now."""
+        self._refusals.pop(worker_id, None)
+
+    def active(self, worker_id: str) -> bool:
+        """Whether no job is to be sent there now."""
+        refusal = self._refusals.get(worker_id)
+        return refusal is not None and self._clock.seconds() < refusal.until
+
+    def reason(self, worker_id: str) -> str | None:
+        """Why, while it is so, as far as that is the worker's doing."""
+        return self._refusals[worker_id].reason if self.active(worker_id) else None
+
+
+def is_shortage(error: Unavailable) -> bool:
+    """Whether the worker itself answered that it can't take the job now; any other kind says that it was not asked."""
+    return type(error) is Unavailable
+
+
+def seconds(retry_after: float, shortages: int) -> float:
+    """How long a backoff lasts after so many shortages in a row; the last one asked for ``retry_after`` seconds."""
+    return min(max(retry_after, SHORTEST) * 2.0 ** min(shortages - 1, 10), LONGEST)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.backoff import Backoff, seconds
+from scheduler.errors import Busy, NoFreeSlot, StoreFailed, Unavailable, Unreachable
+
+SHORT = Unavailable("no more processes", 5)
+
+
+class BackoffTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.backoff = Backoff(self.clock)
+
+    def lasts(self, expected: float) -> None:
+        """The backoff is over after that many seconds, and not before."""
+        self.clock.advance(expected - 0.25)
+        self.assertTrue(self.backoff.active("w"))
+        self.clock.advance(0.25)
+        self.assertFalse(self.backoff.active("w"))
+
+    def test_grows(self) -> None:
+        """Each shortage in a row makes it longer, up to a minute, until the worker runs a job."""
+        for _ in range(2):
+            for expected in (5, 10, 20, 40, 60, 60):
+                self.backoff.refused("w", SHORT)
+                self.assertEqual(self.backoff.reason("w"), "no more processes")
+                self.lasts(expected)
+                self.assertIsNone(self.backoff.reason("w"))
+            self.backoff.took("w")
+
+    def test_sent_together(self) -> None:
+        """Starts that were sent together are refused together, which counts once."""
+        for expected in (5, 10):
+            for _ in range(4):
+                self.backoff.refused("w", SHORT)
+            self.lasts(expected)
+
+    def test_during_another(self) -> None:
+        """A shortage that shows while the worker is in backoff for another reason counts, and tells more."""
+        self.backoff.refused("w", Busy("calls", 4))
+        self.backoff.refused("w", SHORT)
+        self.assertEqual(self.backoff.reason("w"), "no more processes")
+        self.lasts(5)
+        self.backoff.refused("w", SHORT)
+        self.lasts(10)
+
+    def test_never_asked(self) -> None:
+        """A call that did not reach the worker does not make the backoff longer, and the store is not its fault."""
+        for error, expected, reason in (
+            (Busy("calls", 4), 1, "calls: all 4 in use"),
+            (Unreachable("w"), 5, "worker 'w' can't be reached"),
+            (StoreFailed("disk full"), 5, None),
+            (NoFreeSlot("none"), 5, "none"),
+        ):
+            for _ in range(3):
+                self.backoff.refused("w", error)
+                self.assertEqual(self.backoff.reason("w"), reason)
+                self.lasts(expected)
+
+    def test_ends(self) -> None:
+        """It ends when the worker runs a job, or is another process."""
+        for end in (self.backoff.took, self.backoff.forget):
+            self.backoff.refused("w", SHORT)
+            end("w")
+            self.assertEqual((self.backoff.active("w"), self.backoff.reason("w")), (False, None))
+            end("w")
+
+    def test_of_one(self) -> None:
+        """That of one worker is none of another."""
+        self.backoff.refused("w", SHORT)
+        self.assertEqual((self.backoff.active("v"), self.backoff.reason("v")), (False, None))
+
+    def test_seconds(self) -> None:
+        """What a worker asks for is taken within limits."""
+        self.assertEqual([seconds(after, 1) for after in (-1, 0, 30, 3600)], [1, 1, 30, 60])
+        self.assertEqual(seconds(1, 10**6), 60)
