@@ -85,3 +85,40 @@ async def test_retry(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
     last, middle, oldest = listed["jobs"]
     assert (oldest["id"], middle["retry_of"], last["retry_of"]) == (first, first, middle["id"])
     assert [job["retry"]["attempts"] for job in (oldest, middle, last)] == [2, 1, 0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_wait_for_the_last_attempt(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
+    """Whoever starts a job that is run again is answered at the end of the last attempt; the links lead to it."""
+    api = Api(cluster[0])
+    await api.online()
+    once = "import os, sys\nif not os.path.exists(sys.argv[1]):\n open(sys.argv[1], 'w')\n sys.exit(3)"
+    body = {"worker": "w1", **python(once, tmp_path / "ran"), "retry": {"attempts": 3, "delay": "1s"}}
+    status, last = await api.call("POST", "/v1/jobs?wait=30", body)
+    assert (status, last["state"], last["exit_code"]) == (201, "succeeded", 0)
+    first = await api.job(last["retry_of"])
+    assert (first["exit_code"], first["retried_by"], first["retry_of"]) == (3, last["id"], None)
+    group = (await api.get(f"/v1/jobs?group_id={first['id']}"))["jobs"]
+    assert [job["id"] for job in group] == [last["id"], first["id"]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stop_ends_all_attempts(cluster: tuple[Daemon, Daemon], tmp_path: Path) -> None:
+    """A job that failed is not run again once it was stopped, after a crash of the scheduler, too."""
+    scheduler, _ = cluster
+    api = Api(scheduler)
+    await api.online()
+    notes = tmp_path / "notes"
+    first = await api.submit(**python(NOTE, notes, "x"), queue_timeout="1h", retry={"attempts": 3, "delay": "3s"})
+    assert (await api.ended(first))["exit_code"] == 3
+    scheduler.kill(signal.SIGKILL)
+    scheduler.start()
+    await api.online()
+    status, document = await api.call("POST", f"/v1/jobs/{first}/stop")
+    assert (status, document["id"], document["state"]) == (200, first, "failed")
+    classic = await api.call("POST", "/stop", {"worker_id": "w1", "job_id": first})
+    assert classic == (200, {"success": True})
+    group = (await api.get(f"/v1/jobs?group_id={first}"))["jobs"]
+    assert [job["state"] for job in group] == ["stopped", "failed"]
+    assert [job["id"] for job in group] == [document["retried_by"], first]
+    assert notes.read_text() == "x"
