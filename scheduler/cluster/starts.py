@@ -8,7 +8,7 @@ has it started later, by the same steps.
 When the call shows that nothing was sent, or the worker answers that it lacks what
 it takes, the worker is in backoff. A job that may wait goes (back) into the queue,
 and any other is dropped, as if it had never been; but before that, one that is
-placed by selector goes to the other workers that can take it now, once to each. When
+placed by selector goes to the other workers that can take it now, a few at most. When
 the start may have arrived the job is ``unknown`` until its worker reports.
 """
 
@@ -50,6 +50,9 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IWorkerClient, RequestKey, Starting
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, JobStatus, Target, Terms, Worker, WorkerState
+
+#: Workers that one start is sent to in turn, each of which lacks what it takes; many may lack the same.
+MOST_TRIED = 10
 
 
 class Starts:
@@ -199,6 +202,8 @@ class Starts:
         from_the_queue = job.promised and job.terms.queue_timeout
         if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:
             return None
+        if len(tried) >= MOST_TRIED:
+            return None
         try:
             return self._place(job.spec, job.target, job.terms, not job.promised, tried)
         except (Conflict, NoFreeSlot):
@@ -292,6 +297,8 @@ class Starts:
     async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported, tried: frozenset[str]) -> Job:
         """The worker has not heard of the job, or could not take it: nothing runs, and the worker is in backoff."""
         if isinstance(error, Unavailable):
+            if is_shortage(error) and not self.backoff.active(worker.id):
+                self._log.warn("worker {worker} can't start jobs: {why}", worker=worker.name, why=str(error))
             if self._registry.find_worker(worker.id) is not None:
                 self.backoff.refused(worker.id, error)
             tried |= {worker.id}

@@ -8,6 +8,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.cluster.queue import LOOK, STARTS, STARTS_OF_WORKER
+from scheduler.cluster.starts import MOST_TRIED
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -584,6 +585,17 @@ class ShortageTests(QueueTestCase):
         self.assertEqual(self.client.calls, [])
         self.clock.pump([1.0, 1.0])
         self.taken()
+
+    def test_not_to_all(self) -> None:
+        """Where very many lack the same, some of them are answer enough."""
+        self.add(*(a_worker(f"x-{number:02}") for number in range(20)))
+        answer = self.submit()
+        asked = []
+        while self.client.calls:
+            asked.append(self.client.calls[0].worker_id)
+            self.lacks(asked[-1])
+        self.assertEqual(len(set(asked)), MOST_TRIED)
+        self.assertIs(self.successResultOf(answer).state, JobState.QUEUED)
 
     def test_named(self) -> None:
         """A job for that very worker goes nowhere else."""
