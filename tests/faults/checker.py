@@ -100,6 +100,16 @@ class Case:
         }
 
     @cached_property
+    def filtered(self) -> frozenset[str]:
+        """Jobs whose output passes a filter, which a stop may end before it has printed."""
+        return frozenset(event.job for event in self.of("start") if event.job is not None and event.filtered)
+
+    @cached_property
+    def background(self) -> dict[str, int]:
+        """How many processes each job leaves behind that do not end by themselves."""
+        return {event.job: event.background or 0 for event in self.of("start") if event.job is not None}
+
+    @cached_property
     def destroyed(self) -> frozenset[str]:
         """Jobs that a fault may have destroyed."""
         return frozenset(job for event in self.of("fault") for job in event.jobs)
@@ -197,13 +207,38 @@ def _one_reader(case: Case, reads: Sequence[Event]) -> Iterator[Violation]:
         if read.error is not None:
             yield Violation("P3", f"read to {reached}, and then {read.error}", job, (read.number,))
         if read.end:
-            whole = _whole(case, job) if job not in case.spools else case.spools[job].size
-            if whole is not None and whole != reached:
-                yield Violation("P3", f"ended at {reached} of {whole} bytes", job, (read.number,))
+            yield from _ended_early(case, job, read, reached)
+
+
+def _ended_early(case: Case, job: str, read: Event, reached: int) -> Iterator[Violation]:
+    """A proper end of a body says that this is all the job wrote, and that nothing of that was cut."""
+    last = case.last.get(job)
+    told, cut = (last.seen["stdout_bytes"], last.seen["output_error"]) if last and last.seen else (None, None)
+    kept = case.spools[job].size if job in case.spools else _whole(case, job)
+    for whole, where in ((kept, "there are"), (told, "the job is said to have written")):
+        if whole not in (None, reached):
+            yield Violation("P3", f"ended at {reached}, but {where} {whole} bytes", job, (read.number,))
+            break
+    if cut and read.via == "raw":
+        yield Violation("P3", f"ended properly, but the output was cut: {cut}", job, (read.number,))
+
+
+def told_output(case: Case) -> Iterator[Violation]:
+    """What a job is said to have written, against what it says itself."""
+    for job, last in case.last.items():
+        if job not in case.seeds or last.seen is None or last.seen["state"] not in FINAL:
+            continue
+        told, whole = last.seen["stdout_bytes"], _whole(case, job)
+        if None in (told, whole) or last.seen["output_error"]:
+            continue
+        if told != whole:
+            yield Violation("P3", f"is said to have written {told} bytes, and wrote {whole}", job, (last.number,))
 
 
 def _whole(case: Case, job: str) -> int | None:
-    """Bytes a job printed that came to its end; ``None``: it did not, or could not print."""
+    """Bytes a job printed that came to its end; ``None``: it did not or could not print, or its filter may not have."""
+    if job in case.filtered and (job in case.stops or job in case.destroyed):
+        return None
     seed, lines = case.seeds[job]
     done = any(run.code == load_job.exit_code(seed) for run in case.runs.get(job, ()))
     return lines * load_job.LINE if done else None
@@ -261,6 +296,9 @@ def _against_evidence(case: Case, job: str, sight: Event) -> Iterator[Violation]
         yield wrong(f"{state} without a reason")
     if state == "stopped" and job not in case.stops:
         yield wrong("stopped, and nobody asked for that")
+    expected, told = case.background.get(job, 0), sight.seen["background_ended"]
+    if code is not None and job not in case.stops and told != expected:
+        yield wrong(f"{told} background processes were ended, and it left {expected}")
 
 
 def refused_but_run(case: Case) -> Iterator[Violation]:
@@ -313,6 +351,7 @@ RULES: tuple[Callable[[Case], Iterator[Violation]], ...] = (
     forgotten,
     ran_twice,
     output,
+    told_output,
     untrue,
     refused_but_run,
     disagreement,

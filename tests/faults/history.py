@@ -17,7 +17,10 @@ from typing import Any
 from attrs import asdict, field, frozen
 
 #: Of a job as the API shows it, what the checker judges.
-SEEN = ("state", "reason", "exit_code", "signal", "stop_requested_at", "worker_name")
+SEEN = (
+    *("state", "reason", "exit_code", "signal", "stop_requested_at", "worker_name"),
+    *("stdout_bytes", "output_error", "background_ended"),
+)
 
 
 @frozen(kw_only=True)
@@ -27,11 +30,12 @@ class Event:
     ``op`` is one of
 
     - ``start``: ``ticket`` (the client's own name for what it wants run, once), ``worker`` if one was named, ``key``,
-      ``seed``, ``lines``, ``status`` and ``job`` as answered; without ``status`` there was no answer
+      ``seed``, ``lines``, ``filtered`` and ``background`` (how many processes the job leaves behind), ``status`` and
+      ``job`` as answered; without ``status`` there was no answer
     - ``see``: ``job`` was looked at, with ``status`` 200 and ``seen``, or 404; ``via`` says how
     - ``stop``: ``job``, ``status``
     - ``read``: ``reader`` got ``length`` bytes with that ``sha256`` of ``job``'s stdout at ``offset``; with ``end`` it
-      was told that this is all, with ``error`` it gave up
+      was told that this is all (``via`` ``raw`` or ``events``), with ``error`` it gave up
     - ``fault``, ``heal``: ``what`` was done; ``jobs`` are those which the fault may have destroyed
     - ``agree``: all sides agreed after ``seconds``, or did not within ``limit`` and have ``differences``
     - ``last``: as ``see``, when everything was over
@@ -48,6 +52,8 @@ class Event:
     key: str | None = None
     seed: int | None = None
     lines: int | None = None
+    filtered: bool | None = None
+    background: int | None = None
     status: int | None = None
     seen: Mapping[str, Any] | None = None
     via: str | None = None

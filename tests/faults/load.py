@@ -26,6 +26,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from tests.faults import filter as late_filter
 from tests.faults import job as load_job
 from tests.faults.client import CUT, Api, Bytes, End, Gone
 from tests.faults.history import History
@@ -59,6 +60,10 @@ class Mix:
     waiting: float = 0.3
     #: Of the jobs, stopped by a client.
     stops: float = 0.1
+    #: Of the jobs, those whose output passes a filter that outlives the main process, and those that leave a process
+    #: behind that has nothing to do with the output.
+    filtered: float = 0.2
+    background: float = 0.1
     #: Of the jobs, followed to their end.
     followed: float = 0.5
     #: Threads that start jobs, and threads that follow them.
@@ -75,6 +80,31 @@ class Mix:
 USUAL = Mix()
 
 _Output = Iterator[Bytes | End]
+
+
+#: Seconds for which a filter outlives its job, at most; much less than any ``linger``.
+_LONGEST_FILTER = 0.5
+
+#: In ``bash -c``, with the job as its arguments: the job becomes the main process.
+_LEAVE_BEHIND = "sleep 1000 </dev/null >/dev/null 2>&1 & "
+_RUN, _RUN_FILTERED = 'exec "$@"', 'exec "$@" > >(exec {filter})'
+
+
+@frozen
+class _Shape:
+    """What a job has beside its main process."""
+
+    filtered: bool
+    background: int
+
+    def command(self, argv: list[str], random: Random) -> list[str]:
+        """``argv`` in that shape."""
+        if not self.filtered and not self.background:
+            return argv
+        delay = f"{random.uniform(0.0, _LONGEST_FILTER):f}"
+        its_filter = shlex.join([sys.executable, "-I", "-S", late_filter.__file__, delay])
+        run = _RUN_FILTERED.format(filter=its_filter) if self.filtered else _RUN
+        return ["bash", "-c", _LEAVE_BEHIND * self.background + run, "job", *argv]
 
 
 @frozen
@@ -201,18 +231,23 @@ class Load:
         lines = max(1, int(seconds * random.choice((10, 20, 40))))
         seed = random.getrandbits(30)
         file, pause = str(self.evidence / ticket), f"{seconds / lines:f}"
+        shape = _Shape(random.random() < mix.filtered, int(random.random() < mix.background))
         argv = [sys.executable, "-I", "-S", load_job.__file__, file, str(seed), str(lines), pause]
+        argv = shape.command(argv, random)
+        linger = random.choice((None, None, "3s", "20s")) if shape.filtered else random.choice((None, None, 0))
         if worker is None and random.random() < mix.named:
             worker = random.choice(mix.workers)
         waits = random.random() < mix.waiting if waits is None else waits
         path, body = self._request(ticket, argv, worker, waits, classic=random.random() < mix.classic)
+        if linger is not None and path == "/v1/jobs":
+            body["linger"] = linger
         key = f"{ticket}-{seed}" if random.random() < mix.keys else None
         stop_at = time.monotonic() + random.uniform(0.0, seconds) if stopped else None
         followed = random.random() < mix.followed
         streamed = path == "/v1/jobs" and random.random() < mix.streamed
         deadline = time.monotonic() + _KEY_PATIENCE
         while True:
-            status, job, output = self._ask(path, body, ticket, key, seed, lines, streamed)
+            status, job, output = self._ask(path, body, ticket, key, seed, lines, shape, streamed)
             if job is not None:
                 self.recent.append(_Job(job, stop_at))
                 if followed or output is not None:
@@ -238,7 +273,15 @@ class Load:
         return "/start", {"worker_id": worker, "command": "sh", "path": str(script)}
 
     def _ask(
-        self, path: str, body: dict[str, Any], ticket: str, key: str | None, seed: int, lines: int, streamed: bool
+        self,
+        path: str,
+        body: dict[str, Any],
+        ticket: str,
+        key: str | None,
+        seed: int,
+        lines: int,
+        shape: _Shape,
+        streamed: bool,
     ) -> tuple[int | None, str | None, _Output | None]:
         """One request; its status and the job's id, where it was answered so far, and the output, if that follows."""
         began = time.monotonic()
@@ -259,6 +302,8 @@ class Load:
             "key": key,
             "seed": seed,
             "lines": lines,
+            "filtered": shape.filtered,
+            "background": shape.background,
             "worker": body.get("worker", body.get("worker_id")),
         }
         self.history.add("start", began, status=status, job=job, error=error, **fields)
@@ -331,7 +376,8 @@ class Load:
                     if isinstance(item, Gone):
                         return
                     if isinstance(item, End):
-                        self._read_some(began, job, reader, Bytes(reached, b""), end=True)
+                        via = "events" if item.job is not None else "raw"
+                        self._read_some(began, job, reader, Bytes(reached, b""), end=True, via=via)
                         if item.job is not None:
                             self.history.see(item.job, began, "events")
                         return

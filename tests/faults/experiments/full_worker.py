@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from tests.faults import volume
-from tests.faults.daemons import Cluster, wait_until
+from tests.faults.client import CUT, Bytes, End, Gone
+from tests.faults.daemons import Cluster, Daemon, wait_until
 from tests.faults.load import Mix
 from tests.faults.run import Run
 from tests.faults.volume import Volume
+
+#: Prints more than there is room for, does not mind, and exits well.
+DEAF_FILLER = 'trap "" PIPE; head -c 20000000 /dev/zero; exit 0'
 
 #: Prints until it can't; then exits with a code of its own.
 FILLER = """
@@ -52,6 +57,7 @@ class Experiment:
         run.load.resume()
         run.pause(0.5, 1.0)
         run.fault(f"the disk of {worker.name} is full")
+        self._cut_output(run, worker)
         filler = {"worker": worker.name, "command": sys.executable, "args": ["-c", FILLER]}
         _, job = api.call("POST", "/v1/jobs", filler)
         disk.fill()
@@ -75,3 +81,24 @@ class Experiment:
 
         wait_until(started, f"{worker.name} runs jobs again")
         run.converge(healed)
+
+    def _cut_output(self, run: Run, worker: Daemon) -> None:
+        """A job that does not mind that its output is cut has succeeded, and yet nobody takes that for all of it."""
+        api = run.cluster.api
+        body = {"worker": worker.name, "command": "sh", "args": ["-c", DEAF_FILLER]}
+        status, job, output = api.run(body, {}, timeout=20)
+        run.demand(status == 201, "E12", f"a job that will print more than there is room for: {status} {job}")
+        if status != 201:
+            return
+        reached, ended = 0, False
+        with contextlib.suppress(*CUT):
+            for item in output:
+                ended = ended or isinstance(item, End)
+                reached = item.offset + len(item.data) if isinstance(item, Bytes) else reached
+        job = api.get(f"/v1/jobs/{job['id']}?wait=20")
+        error = job["output_error"]
+        run.demand(job["state"] == "succeeded" and error, "E12", f"a job whose output was cut is {job}", job["id"])
+        run.demand(not ended, "E12", f"a body of {reached} bytes ended properly though {error}", job["id"])
+        gone = [isinstance(item, Gone) for item in api.follow(job["id"], reached)]
+        run.demand(gone == [True], "E12", f"behind {reached} bytes of cut output comes {gone}", job["id"])
+        run.note(f"cut output says: {error}")

@@ -42,7 +42,8 @@ class Story:
 
     def see(self, state: str = "running", op: str = "see", began: float | None = None, **more: Any) -> int:
         failed = {"reason": f"exit status {CODE}", "exit_code": CODE} if state == "failed" else {}
-        seen = {"state": state, "reason": None, "exit_code": None, "signal": None} | failed | more
+        seen = {"state": state, "reason": None, "exit_code": None, "signal": None} | failed
+        seen |= {"stdout_bytes": SIZE if failed else None, "output_error": None, "background_ended": 0} | more
         return self.add(op, began, job="j", status=200, seen=seen, via="get")
 
     def read(self, offset: int, length: int, end: bool = False, data: bytes | None = None) -> int:
@@ -169,6 +170,40 @@ class CheckerTests(SynchronousTestCase):
         read = self.story.read(0, 100, end=True)
         self.story.see("failed", "last")
         self.violations(("P3", (read,)))
+
+    def test_cut_and_ended(self) -> None:
+        """P3: a raw body ended properly though the output was cut; events end with a job that says so."""
+        self.story.start()
+        read = self.story.read(0, SIZE, end=True)
+        self.story.see("failed", "last", output_error="stdout: No space left on device")
+        self.violations()
+        self.story.events[read - 1] = evolve(self.story.events[read - 1], via="raw")
+        self.violations(("P3", (read,)))
+
+    def test_told_less_than_written(self) -> None:
+        """P3: the job is said to have written less than it says it did; its filter may have been stopped."""
+        self.story.start(filtered=True)
+        last = self.story.see("failed", "last", stdout_bytes=100)
+        self.story.spool = None
+        self.violations(("P3", (last,)))
+        self.story.add("stop", job="j", status=200)
+        self.violations()
+
+    def test_ended_before_what_is_told(self) -> None:
+        """P3: a body ended properly before the length that the job is said to have."""
+        self.story.runs, self.story.spool = [Run("t1", "j", 42)], None
+        self.story.start()
+        read = self.story.read(0, 100, end=True)
+        self.story.see("succeeded", "last", exit_code=CODE, stdout_bytes=SIZE)
+        self.assertIn(("P3", "j", (read,)), self.story.found())
+
+    def test_background(self) -> None:
+        """P4: a process that the main process left behind was ended, and nobody says so; a stop may have ended it."""
+        self.story.start(background=1)
+        last = self.story.see("failed", "last")
+        self.violations(("P4", (last,)))
+        self.story.add("stop", job="j", status=200)
+        self.violations()
 
     def test_spool_is_short(self) -> None:
         """P3: the spool does not have all that the job printed."""

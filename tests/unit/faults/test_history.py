@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults import evidence, job
 from tests.faults.evidence import Run
-from tests.faults.history import History, read
+from tests.faults.history import SEEN, History, read
 
 
 class HistoryTests(SynchronousTestCase):
@@ -17,8 +17,8 @@ class HistoryTests(SynchronousTestCase):
         """Events are read as they were written, in order, with their lines; what does not apply is absent."""
         history = History(Path(self.mktemp()))
         history.add("start", 1.5, ticket="t1", seed=0, lines=3, status=201, job="j")
-        shown: dict[str, Any] = dict.fromkeys(("reason", "exit_code", "signal", "stop_requested_at"))
-        history.see({"id": "j", "state": "running", "worker_name": "w1", **shown}, 2.5, "get")
+        shown: dict[str, Any] = dict.fromkeys(SEEN)
+        history.see({**shown, "id": "j", "state": "running", "worker_name": "w1"}, 2.5, "get")
         start, sight = read(history.path)
         self.assertEqual((start.number, start.op, start.began, start.seed, start.job), (1, "start", 1.5, 0, "j"))
         self.assertTrue(start.acknowledged)
