@@ -32,7 +32,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from scheduler.errors import Busy, DeadlineExceeded, ShuttingDown
+from scheduler.errors import Busy, DeadlineExceeded, ShuttingDown, Unavailable
 
 T = TypeVar("T")
 
@@ -40,11 +40,14 @@ T = TypeVar("T")
 class Pool(Service):
     """Threads of our own for blocking work; they exist from ``startService`` to ``stopService``."""
 
-    def __init__(self, reactor: IReactorFromThreads, name: str, size: int, at_once: bool = False) -> None:
-        """``at_once``: have all threads from the start, also where the machine has none to give later."""
+    def __init__(self, reactor: IReactorFromThreads, name: str, size: int, least: int = 0) -> None:
+        """``least`` of the threads are there from the start, as the machine may have none to give later.
+
+        More than are needed would take turns, which costs a start more than it gains.
+        """
         self._reactor = reactor
         self._size = size
-        self._least = size if at_once else 0
+        self._least = least
         self.setName(name)
         self._threads: ThreadPool | None = None
 
@@ -71,13 +74,19 @@ class Pool(Service):
         return done
 
     def run(self, function_thd: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
-        """Call it in one of the threads; ``ShuttingDown`` when there are none."""
+        """Call it in one of the threads; ``ShuttingDown`` when there are none.
+
+        ``Unavailable``: all are busy, and the machine can't start another.
+        """
         if self._threads is None:
             return fail(ShuttingDown())
         answer: Deferred[T] = Deferred()
         # What follows belongs to the request this was for: its id is in the context.
         context = copy_context()
-        done = deferToThreadPool(self._reactor, self._threads, function_thd, *args, **kwargs)
+        try:
+            done = deferToThreadPool(self._reactor, self._threads, function_thd, *args, **kwargs)
+        except RuntimeError as error:
+            return fail(Unavailable(f"no thread for {self.name}: {error}"))
         done.addBoth(lambda result: context.run(answer.callback, result))  # a Failure starts the errbacks
         return answer
 

@@ -49,7 +49,7 @@ class SchedulerClient(MultiService):
         self._address = str(address)
         self._tls = tls
         self._deadline = deadline
-        self._pool = Pool(reactor, "scheduler-calls", 2, at_once=True)
+        self._pool = Pool(reactor, "scheduler-calls", 2, least=1)
         self._pool.setServiceParent(self)
         self._dialler: Dialler | None = None
         self._line: Line | None = None

@@ -53,7 +53,7 @@ def makeService(options: Options) -> IService:
     jobs_dir, min_free, most = str(state.path / "jobs"), settings.spool_min_free, settings.output_limit
     spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, most, options.umask)
     limits = Limits(settings.keep_spool, settings.spool_max, min_free)
-    pool = Pool(reactor, "spools", SPOOL_THREADS, at_once=True)
+    pool = Pool(reactor, "spools", SPOOL_THREADS, least=1)
     watch = OutputWatch(reactor)
     jobs = JobRunner(reactor, pool, spools, watch, time.time, limits)
     grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs)

@@ -9,9 +9,10 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
-from scheduler.errors import DeadlineExceeded, Invalid, ShuttingDown
+from scheduler.errors import DeadlineExceeded, Invalid, ShuttingDown, Unavailable
 from scheduler.threads import Hop, Pool
 
 #: Seconds no test waits, unless something is broken.
@@ -59,12 +60,27 @@ class PoolTests(TestCase):
         await gatherResults([pool.run(work_thd) for _ in range(9)])
         self.assertEqual(most, 3)
 
-    async def test_at_once(self) -> None:
-        """All threads are there from the start where a machine may have none to give later."""
-        pool = Pool(reactor, "ready", 3, at_once=True)
+    async def test_no_more_threads(self) -> None:
+        """Where the machine has no thread to give, those that are there do the work; if none is free it is refused."""
+        pool, begun, go_on = Pool(reactor, "ready", 3, least=1), threading.Event(), threading.Event()
         pool.startService()
         self.addCleanup(pool.stopService)
-        self.assertEqual(sum("ready" in thread.name for thread in threading.enumerate()), 3)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        def work_thd() -> str:
+            begun.set()
+            go_on.wait(LONG)
+            return "done"
+
+        work = pool.run(work_thd)
+        await deferToThread(begun.wait, LONG)
+        self.patch(ThreadPool, "threadFactory", refuse)
+        await self.assertFailure(pool.run(work_thd), Unavailable)
+        go_on.set()
+        self.assertEqual(await work, "done")
+        self.assertEqual(await pool.run(work_thd), "done")
 
     async def test_stop_waits(self) -> None:
         """It has stopped when its last work has ended, whose result is still delivered; then it refuses."""
