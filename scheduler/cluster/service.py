@@ -173,7 +173,7 @@ class Cluster:
     async def _query(self, job: Job) -> Job:
         if job.state.final or job.state is JobState.QUEUED:
             return job
-        worker = self._registry.reachable(job)
+        self._registry.reachable(job)
         starting = self._starts.answered(job.id)
         if starting is not None:
             await starting
@@ -181,7 +181,7 @@ class Cluster:
             if job.state is JobState.QUEUED or self._starts.under_way(job.id):
                 return job  # that start never left: to ask would seal the id against the next
         if not job.state.final:
-            await self._reconciler.ask(worker, job)
+            await self._reconciler.ask(self._registry.reachable(job), job)  # it may have gone to another worker
         return self._registry.job(job.id)
 
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:

@@ -712,6 +712,19 @@ class ShortageTests(QueueTestCase):
         self.assertEqual((states, len(self.jobs())), ({JobState.SUCCEEDED}, 41))
         self.assertGreater(refused, 0)
 
+    def test_asked_about_meanwhile(self) -> None:
+        """Who asks about a job on its way from one to another is told what the last one says, not that it is lost."""
+        answer = self.submit()
+        (job,) = self.client.calls[0].args
+        query = self.cluster.query("w-1", job.id)
+        self.lacks("w-1")
+        self.running(self.client.take("start_job"))
+        self.successResultOf(answer)
+        asked = self.client.take("query_job")
+        self.assertEqual(asked.worker_id, "w-2")
+        asked.answer.callback(JobStatus(job.id, JobState.RUNNING))
+        self.assertIs(self.successResultOf(query).state, JobState.RUNNING)
+
     def test_what_tells_of_it(self) -> None:
         """The worker tells why while it is in backoff, and no more when it runs a job."""
         self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
