@@ -59,6 +59,8 @@ class Membership:
         self._client = client
         self._rule = rule
         self._reconciler = reconciler
+        # ids of those that have registered with this process
+        self._registered: set[str] = set()
 
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
         return Deferred.fromCoroutine(self._register(registration, peer))
@@ -104,6 +106,7 @@ class Membership:
         )
         with suppress(StoreFailed):  # it is known all the same, and saved later; whoever forgets it is told again
             await self._ledger.update_worker(worker)
+        self._registered.add(worker_id)
         self._liveness.registered(worker_id)
         self._log.info(
             "worker {name} ({worker_id}) registered at {address}", name=name, worker_id=worker_id, address=address
@@ -149,13 +152,14 @@ class Membership:
         self._client.forget(worker.id)
         self._liveness.forget(worker.id)
         self._reconciler.forget(worker.id)
+        self._registered.discard(worker.id)
         self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
         return self._ledger.remove_worker(worker.id)
 
     async def _heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
         registry = self._ledger.registry
         worker = registry.find_worker(heartbeat.worker_id)
-        if worker is None:
+        if worker is None or (self._may_have_features(worker) and not heartbeat.leaving):
             raise NotFound("worker", heartbeat.worker_id)
         told = evolve(worker, boot_id=heartbeat.boot_id, refusing=_sentence(heartbeat.refusing))
         if told.boot_id != worker.boot_id:
@@ -183,6 +187,10 @@ class Membership:
             acknowledged=tuple(job_id for job_id in reported if self._kept(job_id)),
             describe=tuple(describe),
         )
+
+    def _may_have_features(self, worker: Worker) -> bool:
+        """Whether it has to register to say: an earlier version of the scheduler, which it did that with, kept none."""
+        return not worker.features and worker.id not in self._registered
 
     def _kept(self, job_id: str) -> bool:
         job = self._ledger.registry.find_job(job_id)

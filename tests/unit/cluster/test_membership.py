@@ -114,6 +114,23 @@ class RegisterTests(MembershipTestCase):
         """After a restart of the scheduler a worker keeps the id it brings."""
         self.assertEqual(self.register(worker_id="w-from-before").worker_id, "w-from-before")
 
+    def test_of_an_earlier_scheduler(self) -> None:
+        """A worker whose features an earlier scheduler did not keep is asked to register once more, and only once."""
+        facts = {"address": f"{HOME}:30000", "name": "box"}
+        self.ledger.update_worker(a_worker("w-1", features=frozenset(), **facts))
+        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot")), NotFound)
+        self.register(worker_id="w-1", features=("umask",), **facts)
+        self.beat("w-1")
+        self.assertEqual(self.ledger.registry.worker("w-1").features, {"umask"})
+        self.ledger.update_worker(a_worker("w-1", features=frozenset(), **facts))
+        self.beat("w-1")  # it has none
+
+    def test_leaving_an_earlier_scheduler(self) -> None:
+        """What such a worker says last is heard all the same: its process registers no more."""
+        self.ledger.update_worker(a_worker("w-1", features=frozenset()))
+        self.beat("w-1", leaving=True)
+        self.assertIs(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
+
     def test_while_the_store_fails(self) -> None:
         """A worker can register, come back and be rebooted though nothing can be saved: its jobs run on."""
         worker_id = self.online()
