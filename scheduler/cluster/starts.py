@@ -341,7 +341,7 @@ class Starts:
             current = evolve(current, remote_id=status.job_id)
         if not status.state.final:  # what was refused never started
             status = evolve(status, started_at=status.started_at or now)
-        started = lifecycle.reported(current, status, now)
+        started, _ = lifecycle.followed(lifecycle.reported(current, status, now), now)  # as it is going to be shown
         # That there is such a job is durable, and its worker tells again that it runs: that need not be waited for, nor
         # succeed. An end must be durable to be told, and so must the first answer to a key and an id that is not ours.
         told_again = not started.state.final and started.remote_id is None and self._registry.key_of(job.id) is None

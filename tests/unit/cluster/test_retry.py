@@ -9,12 +9,13 @@ from attrs import evolve
 from scheduler.cluster.queue import SETTLE
 from scheduler.cluster.stops import STOP_MARGIN
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed
-from scheduler.interfaces import JobFilter
+from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.model import Job, JobSpec, JobState, JobStatus, Retry, Target, Terms, WorkerState
 from tests.unit.cluster.test_service import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 
 TWICE = Terms(retry=Retry(2, 60.0))
+KEY = RequestKey("k", "f" * 64)
 FULL = JobSpec(command="sh", args=("-c", "x"), stdin=b"in", labels={"a": "b"})
 
 
@@ -98,11 +99,13 @@ class RetryTests(RetryTestCase):
 
     def test_what_could_not_start(self) -> None:
         """What its worker could not start is tried again, too."""
-        answer = self.cluster.submit(FULL, W1, TWICE)
+        answer = self.cluster.submit(FULL, W1, TWICE, KEY)
         (job,) = self.client.calls[0].args
         self.client.take("start_job").answer.callback(JobStatus(job.id, JobState.FAILED, "command not found"))
-        self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
-        self.next(job)
+        failed = self.successResultOf(answer)
+        self.assertIs(failed.state, JobState.FAILED)
+        self.assertEqual(failed.retried_by, self.next(job).id)
+        self.assertEqual(self.successResultOf(self.cluster.submit(FULL, W1, TWICE, KEY)), failed.trimmed())
 
     def test_one_chance(self) -> None:
         """For a named worker that does not wait the next attempt has one chance when it is due, or it has failed."""
