@@ -263,8 +263,9 @@ class Starts:
     ) -> Job:
         """The call and what follows from it; ``tried`` are ids of workers that could not take the job before."""
         now = self._registry.find_worker(worker.id)
-        if now is None or lacking(job.spec, now):  # it went during the commit, or is another; its address may be, too
+        if now is None or lacking(job.spec, now):  # it went during the commit, or is another
             return await self._not_sent(worker, job, Unreachable(worker.name), tried)
+        worker = now  # its address may be another: whoever listens at the one before is not meant
         try:
             status = await self._client.start_job(worker, job, None if starting is None else partial(starting, job))
         except (Unreachable, DeadlineExceeded) as error:

@@ -474,6 +474,16 @@ class StartingTests(QueueTestCase):
         self.assertIs(self.successResultOf(answers[0]).state, JobState.QUEUED)
         self.failureResultOf(answers[1], Unreachable)
 
+    def test_a_worker_that_moves_during_the_commit(self) -> None:
+        """A worker that registers at another address while the job is committed is called there."""
+        self.end(self.first)
+        self.store.held = True
+        self.submit(W1, AT_ONCE)
+        self.change(a_worker(address="127.0.0.1:30999"))
+        while self.store.waits:
+            self.store.commit()
+        self.assertEqual(self.client.take("start_job").address, "127.0.0.1:30999")
+
     def test_another_version_comes_during_the_commit(self) -> None:
         """A worker that came back as one that lacks what the job needs, when the job is durable, is not called."""
         self.change(a_worker(features={"umask"}))
