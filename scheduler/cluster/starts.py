@@ -20,7 +20,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -54,6 +54,19 @@ from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, JobStatus, T
 #: Workers that one start is sent to in turn, each of which lacks what it takes; many may lack the same.
 MOST_TRIED = 10
 
+#: Seconds after which a start that somebody waits for is sent to no other worker.
+LATEST_TRY = 10.0
+
+
+@frozen
+class _Tried:
+    """What one start has come to so far."""
+
+    #: When it began, by the clock.
+    since: float
+    #: Ids of the workers that could not take it.
+    workers: frozenset[str] = frozenset()
+
 
 class Starts:
     """All starts under way; each runs to its end, whoever asked for it."""
@@ -78,6 +91,7 @@ class Starts:
         self._under_way: dict[str, Deferred[Job]] = {}
         # of them those that are to be queued, and not committed yet
         self._entering = 0
+        self._clock = clock
         self.backoff = Backoff(clock)
         self._closed = False
 
@@ -105,7 +119,7 @@ class Starts:
             if isinstance(result, Failure) and not result.check(SchedulerError):
                 self._log.failure("starting job {job_id} went wrong", result, job_id=job.id)
 
-        return self._run(job.id, self._dispatch(worker, starting)).addBoth(over)
+        return self._run(job.id, self._dispatch(worker, starting, _Tried(self._clock.seconds()))).addBoth(over)
 
     def under_way(self, job_id: str) -> bool:
         """Whether this process waits for the answer to the start of that job."""
@@ -196,16 +210,18 @@ class Starts:
 
         return place(Demand.of(spec, target), self._registry.each_worker(), self._registry.load, withheld)
 
-    def _elsewhere(self, job: Job, tried: frozenset[str]) -> Worker | None:
+    def _elsewhere(self, job: Job, tried: _Tried) -> Worker | None:
         """The next worker for a job that these could not take; ``None``: the queue finds one, or there is none."""
         assert job.target is not None
         from_the_queue = job.promised and job.terms.queue_timeout
         if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:
             return None
-        if len(tried) >= MOST_TRIED:
+        if len(tried.workers) >= MOST_TRIED:
+            return None
+        if not job.promised and self._clock.seconds() - tried.since >= LATEST_TRY:
             return None
         try:
-            return self._place(job.spec, job.target, job.terms, not job.promised, tried)
+            return self._place(job.spec, job.target, job.terms, not job.promised, tried.workers)
         except (Conflict, NoFreeSlot):
             return None
 
@@ -241,11 +257,12 @@ class Starts:
         return job
 
     async def _start(self, worker: Worker, job: Job, key: RequestKey | None, starting: Starting | None) -> Job:
+        tried = _Tried(self._clock.seconds())
         await self._ledger.add_job(job, _named(key, job))
         failpoints.hit("scheduler.after-commit-before-rpc")
-        return await self._call(worker, job, starting)
+        return await self._call(worker, job, tried, starting)
 
-    async def _dispatch(self, worker: Worker, job: Job, tried: frozenset[str] = frozenset()) -> Job:
+    async def _dispatch(self, worker: Worker, job: Job, tried: _Tried) -> Job:
         try:
             await self._ledger.update_job(job)
         except StoreFailed as failure:
@@ -256,12 +273,10 @@ class Starts:
             return current  # its end was being saved when it was chosen
         if current.stop_requested_at is not None:
             return await self._conclude(lifecycle.withdrawn(current, self._ledger.now()))
-        return await self._call(worker, job, tried=tried)
+        return await self._call(worker, job, tried)
 
-    async def _call(
-        self, worker: Worker, job: Job, starting: Starting | None = None, tried: frozenset[str] = frozenset()
-    ) -> Job:
-        """The call and what follows from it; ``tried`` are ids of workers that could not take the job before."""
+    async def _call(self, worker: Worker, job: Job, tried: _Tried, starting: Starting | None = None) -> Job:
+        """The call and what follows from it."""
         now = self._registry.find_worker(worker.id)
         if now is None or lacking(job.spec, now):  # it went during the commit, or is another
             return await self._not_sent(worker, job, Unreachable(worker.name), tried)
@@ -295,14 +310,14 @@ class Starts:
             raise
         return await self._started(worker, job, status)
 
-    async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported, tried: frozenset[str]) -> Job:
+    async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported, tried: _Tried) -> Job:
         """The worker has not heard of the job, or could not take it: nothing runs, and the worker is in backoff."""
         if isinstance(error, Unavailable):
             if is_shortage(error) and not self.backoff.active(worker.id):
                 self._log.warn("worker {worker} can't start jobs: {why}", worker=worker.name, why=str(error))
             if self._registry.find_worker(worker.id) is not None:
                 self.backoff.refused(worker.id, error)
-            tried |= {worker.id}
+            tried = evolve(tried, workers=tried.workers | {worker.id})
             current = self._registry.job(job.id)
             other = self._elsewhere(current, tried) if is_shortage(error) else None
             if other is not None:

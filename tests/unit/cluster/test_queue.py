@@ -617,8 +617,8 @@ class ShortageTests(QueueTestCase):
     def test_once_to_each(self) -> None:
         """However long they take to answer, none is asked twice."""
         answer = self.submit(terms=AT_ONCE)
-        for name in ("w-1", "w-2", "w-3"):
-            self.clock.advance(6)
+        for seconds, name in (3, "w-1"), (6, "w-2"), (0, "w-3"):  # a backoff lasts 5
+            self.clock.advance(seconds)
             self.lacks(name)
         self.failureResultOf(answer, Unavailable)
         self.assertEqual(self.client.calls, [])
@@ -721,6 +721,16 @@ class ShortageTests(QueueTestCase):
         states = {self.state(self.successResultOf(answer)) for answer in answers}
         self.assertEqual((states, len(self.jobs())), ({JobState.SUCCEEDED}, 41))
         self.assertGreater(refused, 0)
+
+    def test_within_the_deadline(self) -> None:
+        """One that took long to be refused goes to no other: who asked for it is to be answered."""
+        answer = self.submit(terms=AT_ONCE)
+        self.clock.advance(6)
+        self.lacks("w-1")
+        self.clock.advance(6)
+        self.lacks("w-2")
+        self.failureResultOf(answer, Unavailable)
+        self.assertEqual(self.client.calls, [])
 
     def test_asked_about_meanwhile(self) -> None:
         """Who asks about a job on its way from one to another is told what the last one says, not that it is lost."""
