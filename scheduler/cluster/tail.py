@@ -94,6 +94,8 @@ class Tail:
         self._followers: dict[Follower, None] = {}
 
         self._running: IOutputStream | None = None
+        # id of the worker that it comes from
+        self._source = ""
         self._started_at = 0.0
         # what belongs to a stream that was let go is told by the number of its start
         self._starts = 0
@@ -138,6 +140,8 @@ class Tail:
         if self.job.over and not self._final:
             self._final = True
             self.progressed()  # what is waited for is another thing now
+        if self._running is not None and self.job.worker_id != self._source:
+            self._let_go()  # its start came to nothing there, and goes to another
         if self.void or self.job.state is JobState.QUEUED:
             self._let_go()  # its start never left for the worker that is asked
         elif self.job.state is JobState.STARTING:
@@ -214,6 +218,7 @@ class Tail:
         if moved:
             self.window.reset(offset)
         start = self._starts
+        self._source = worker.id
         self._started_at = self._clock.seconds()
         try:
             self._running = self.client.stream_output(

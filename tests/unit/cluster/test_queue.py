@@ -732,6 +732,19 @@ class ShortageTests(QueueTestCase):
         self.failureResultOf(answer, Unavailable)
         self.assertEqual(self.client.calls, [])
 
+    def test_followed_meanwhile(self) -> None:
+        """Who follows a job on its way from one to another gets what it writes there, whatever the first still says."""
+        answer = self.submit()
+        (job,) = self.client.calls[0].args
+        start = self.client.take("start_job")
+        reading = self.cluster.open_output(job.id, Stream.STDOUT, 0).read()
+        self.client.take("stream_output")  # never answered
+        start.answer.errback(SHORT)
+        self.running(self.client.take("start_job"))
+        self.successResultOf(answer)
+        self.assertEqual(self.client.take("stream_output").worker_id, "w-2")
+        reading.addErrback(lambda _: None).cancel()
+
     def test_asked_about_meanwhile(self) -> None:
         """Who asks about a job on its way from one to another is told what the last one says, not that it is lost."""
         answer = self.submit()
