@@ -120,6 +120,8 @@ class Reconciler:
             job = self._registry.find_job(job_id)
             if job is None or job.over or job.state is JobState.QUEUED or self._starts.under_way(job_id):
                 continue
+            if job.worker_id != worker.id:
+                continue
             try:
                 await self.ask(self._registry.find_worker(worker.id) or worker, job)  # it may have moved meanwhile
             except (Unavailable, DeadlineExceeded):

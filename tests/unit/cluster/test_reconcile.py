@@ -148,6 +148,16 @@ class ReconcileTests(MembershipTestCase):
         self.client.take("probe")
         self.assertEqual(self.client.take("query_job").address, "127.0.0.1:30009")
 
+    def test_a_job_that_goes_to_another_meanwhile(self) -> None:
+        """A worker that is asked about its jobs, one by one, is not asked about one that is another's by then."""
+        for job_id in ("j-1", "j-2"):
+            self.ledger.update_job(a_job(job_id, started_at=900.0))
+        self.beat("w-1")
+        asked = self.client.take("query_job")
+        self.ledger.update_job(evolve(self.ledger.registry.job("j-2"), worker_id="w-2"))
+        asked.answer.callback(running("j-1"))
+        self.assertEqual(self.client.calls, [])
+
     def test_a_queued_job_is_nobodys(self) -> None:
         """A job that waits for a worker, even this one, is none that the worker should know."""
         self.ledger.update_job(a_job(state=JobState.QUEUED))
