@@ -36,6 +36,9 @@ STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 #: Whom that signal goes to: the whole process tree, or the main process alone; the first is the default.
 STOP_MODES = ("tree", "main")
 
+#: Processes that are named at most of those of a job that could not be ended.
+MOST_LEFTOVER = 100
+
 #: What a worker of this version can do that one of an earlier version can't; it says so when it registers.
 FEATURES = ("linger", "stop_signal", "stop_mode", "umask")
 

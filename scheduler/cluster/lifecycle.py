@@ -12,10 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from attrs import evolve
 
-from scheduler.model import Job, JobReport, JobState, JobStatus, Worker
-
-#: Processes that a worker names at most of those that it could not end.
-MOST_LEFTOVER = 100
+from scheduler.model import MOST_LEFTOVER, Job, JobReport, JobState, JobStatus, Worker
 
 #: Why a job failed that nobody was told of.
 NEVER_STARTED = "never started: the start did not reach the worker"

@@ -15,6 +15,7 @@ from scheduler.errors import Invalid, Refused
 from scheduler.model import (
     DEFAULT_LINGER,
     DEFAULT_STOP_GRACE,
+    MOST_LEFTOVER,
     STOP_MODES,
     STOP_SIGNALS,
     Chunk,
@@ -188,7 +189,7 @@ def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
         stdout_bytes=checked_size("stdoutBytes", status.stdoutBytes) if status.HasField("stdoutBytes") else None,
         stderr_bytes=checked_size("stderrBytes", status.stderrBytes) if status.HasField("stderrBytes") else None,
         tree=status.tree,
-        leftover=tuple(status.leftover),
+        leftover=tuple(status.leftover[:MOST_LEFTOVER]),
         output_error=status.outputError,
         background_ended=checked_size("backgroundEnded", status.backgroundEnded),
     )

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid, Refused
 from scheduler.model import (
+    MOST_LEFTOVER,
     STOP_MODES,
     STOP_SIGNALS,
     Chunk,
@@ -211,6 +212,11 @@ class Untrusted(SynchronousTestCase):
         self.assertEqual(convert.registration_from_pb(registration).features, ())
         heartbeat = scheduler_pb2.HeartbeatReq(workerID="w", bootID="boot")
         self.assertEqual(convert.heartbeat_from_pb(heartbeat).refusing, "")
+
+    def test_most_leftover(self) -> None:
+        """Whatever a worker names as left, no more is kept of it than one of ours would name."""
+        message = worker_pb2.JobStatus(jobID="j", outcome=worker_pb2.FAILED, leftover=range(1, 1000))
+        self.assertEqual(convert.status_from_pb(message).leftover, tuple(range(1, MOST_LEFTOVER + 1)))
 
     def test_unknown_outcome(self) -> None:
         """An outcome of a later version is not taken for another."""
