@@ -1,23 +1,35 @@
-"""Commands that run as another: in namespaces of their own, where all is gone with the process, or as another user."""
+"""Commands and tests that run as another: in namespaces of their own, or as another user.
+
+The namespaces are those of users and of mounts: there it is root, and what it mounts vanishes with it.
+"""
 
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from functools import wraps
 
-from twisted.trial.unittest import SkipTest
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.python.filepath import FilePath
+from twisted.trial.unittest import SkipTest, TestCase
 
+_INSIDE = "SCHEDULER_TESTS_IN_NAMESPACES"
 
-def in_namespace(prepare: str, *command: str) -> list[str]:
-    """``command`` as root of its own users and mounts, after the shell command ``prepare``; ``SkipTest``."""
-    shell = ["unshare", "-Urm", "sh", "-c", f'{prepare} && exec "$@"', "sh"]
-    tried = subprocess.run([*shell, "true"], capture_output=True, check=False, text=True)
-    if tried.returncode:
-        raise SkipTest(f"this can't be prepared in a namespace here: {tried.stderr.strip()}")
-    return [*shell, *command]
+#: Whether this process is such a command of ``namespaced``.
+INSIDE = _INSIDE in os.environ
 
+#: Seconds for a test that is ``namespaced``: the process inside gives up first, and says where.
+TIMEOUT = 30 if INSIDE else 60
 
 #: Of nobody else.
 _OTHER_USER = 54_321
+
+
+def in_namespaces(prepare: str, *command: str) -> list[str]:
+    """``command`` in namespaces of its own, after the shell command ``prepare``; ``SkipTest``."""
+    shell = ["unshare", "--map-root-user", "--mount", "sh", "-c", f'{prepare} && exec "$@"', "sh"]
+    _try([*shell, "true"], "this can't be prepared in namespaces here")
+    return [*shell, *command]
 
 
 def as_other_user(folder: str, *command: str) -> list[str]:
@@ -31,7 +43,50 @@ def as_other_user(folder: str, *command: str) -> list[str]:
     ids = [f"--reuid={_OTHER_USER}", f"--regid={_OTHER_USER}", "--clear-groups"]
     rights = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
     become = ["setpriv", *ids, *rights]
-    tried = subprocess.run([*become, sys.executable, "-c", ""], capture_output=True, check=False, text=True)
-    if tried.returncode:
-        raise SkipTest(f"no process of another user can be had here: {tried.stderr.strip()}")
+    _try([*become, sys.executable, "-c", ""], "no process of another user can be had here")
     return [*become, *command]
+
+
+def _try(command: list[str], problem: str) -> None:
+    try:
+        tried = subprocess.run(command, capture_output=True, check=False, text=True)
+    except FileNotFoundError:
+        raise SkipTest(f"there is no {command[0]}") from None
+    if tried.returncode:
+        raise SkipTest(f"{problem}: {tried.stderr.strip()}")
+
+
+def namespaced(case: type[TestCase]) -> type[TestCase]:
+    """Have each of its tests run in a process, and namespaces, of its own."""
+    for name in filter(lambda name: name.startswith("test_"), dir(case)):
+        setattr(case, name, _inside(getattr(case, name)))
+    return case
+
+
+def _inside(test: Callable[[TestCase], Awaitable[None]]) -> Callable[[TestCase], Awaitable[None]]:
+    @wraps(test)
+    async def run(self: TestCase) -> None:
+        if INSIDE:
+            await test(self)
+            return
+        folder = FilePath(self.mktemp())
+        trial = [sys.executable, "-m", "twisted.trial", f"--temp-directory={folder.path}", self.id()]
+        program, *arguments = in_namespaces(":", *trial)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), _INSIDE: "1"}
+        out, err, code = await getProcessOutputAndValue(program, arguments, environment, "/")
+        if b"SKIPPED" in out:
+            raise SkipTest(out.decode())
+        self.assertEqual(code, 0, (out + err).decode())
+
+    return run
+
+
+def mount(*arguments: str) -> None:
+    """``mount(8)``, for who is inside."""
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def mounted(below: str) -> list[str]:
+    """Mount points."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as table:
+        return [line.split()[4] for line in table if line.split()[4].startswith(below)]

@@ -10,8 +10,8 @@ from scheduler.errors import Unavailable
 from scheduler.model import JobSpec, JobState
 from scheduler.worker import beneath, clearing, mounts, trees
 from scheduler.worker.clearing import Clearing
-from tests.integration.namespaces import INSIDE, TIMEOUT, mount, mounted, namespaced
 from tests.integration.running import RunningCase, later
+from tests.namespaces import INSIDE, TIMEOUT, mount, mounted, namespaced
 
 libc = ctypes.CDLL(None, use_errno=True)
 

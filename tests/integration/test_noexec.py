@@ -7,7 +7,7 @@ from twisted.trial.unittest import TestCase
 from scheduler.model import JobState
 from tests.integration.running import Running
 from tests.integration.scenario import play
-from tests.namespaces import in_namespace
+from tests.namespaces import in_namespaces
 
 
 async def scripts_and_commands(worker: Running) -> None:
@@ -26,6 +26,6 @@ class NoexecTests(TestCase):
         """A script is refused with that reason, a command runs, and the worker warns at its start."""
         state = os.path.abspath(self.mktemp())
         os.mkdir(state)
-        prefix = in_namespace(f"mount -t tmpfs -o noexec none {state}")
+        prefix = in_namespaces(f"mount -t tmpfs -o noexec none {state}")
         log = await play(self, "scripts_and_commands", state, prefix)
         self.assertIn(f"{state}/jobs is on a file system mounted noexec: no job can run a script", log)

@@ -17,7 +17,7 @@ from scheduler.model import JobSpec, JobState
 from scheduler.worker import proctree, request, starting
 from tests.integration.running import Running, RunningCase, gone, later
 from tests.integration.scenario import play
-from tests.namespaces import as_other_user, in_namespace
+from tests.namespaces import as_other_user, in_namespaces
 
 PROCESSES = resource.RLIMIT_NPROC
 
@@ -115,7 +115,7 @@ class MachineTests(TestCase):
 
     async def test_read_only(self) -> None:
         """Where it can't be."""
-        await play(self, "read_only", self.state_dir, in_namespace(f"mount -t tmpfs none {self.state_dir}"))
+        await play(self, "read_only", self.state_dir, in_namespaces(f"mount -t tmpfs none {self.state_dir}"))
 
 
 class ShortageTests(RunningCase):

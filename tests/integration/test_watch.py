@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 from scheduler.errors import ShuttingDown
 from scheduler.worker import watch
 from scheduler.worker.watch import OutputWatch
-from tests.namespaces import in_namespace
+from tests.namespaces import in_namespaces
 
 
 class Watcher:
@@ -311,7 +311,7 @@ class ShortageTests(TestCase):
     async def test_no_instance(self) -> None:
         """Where the user has all instances of inotify, a growing file is noticed all the same; one warning says why."""
         command = [sys.executable, "-c", _WITHOUT_INOTIFY, str(self.file)]
-        command = in_namespace("echo 0 > /proc/sys/user/max_inotify_instances", *command)
+        command = in_namespaces("echo 0 > /proc/sys/user/max_inotify_instances", *command)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         out, errors, code = await getProcessOutputAndValue(command[0], command[1:], env)
         self.assertEqual((errors, code), (b"", 0))

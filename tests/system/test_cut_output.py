@@ -5,35 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-import pytest
 import pytest_twisted
 
+from tests.namespaces import in_namespaces
 from tests.system.api import Api
 from tests.system.conftest import SCHEDULER, Daemon, children, worker_config
 from tests.system.test_survival import zygote_of
 
 Cluster = tuple[Daemon, Daemon]
 
-#: In mount namespaces of their own, so that nothing is left of what they mount.
-UNSHARE = ("unshare", "--map-root-user", "--mount")
-
 
 def small_disk(folder: Path, size: str) -> tuple[str, ...]:
     """How to execute a program for which, alone, ``folder`` is a disk of that size; skips where that can't be."""
     folder.mkdir(parents=True, exist_ok=True)
-    inside = (*UNSHARE, "sh", "-c", f'mount -t tmpfs -o size={size} none "$0" && exec "$@"', str(folder))
-    try:
-        tried = subprocess.run([*inside, "true"], capture_output=True, check=False, text=True, timeout=30)
-    except FileNotFoundError:
-        pytest.skip("there is no unshare")
-    if tried.returncode:
-        pytest.skip(f"no tmpfs can be mounted in a namespace: {tried.stderr.strip()}")
-    return inside
+    return tuple(in_namespaces(f"mount -t tmpfs -o size={size} none {quote(str(folder))}"))
 
 
 async def events(api: Api, job: str, last: str) -> list[tuple[str, Any]]:

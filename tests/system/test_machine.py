@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.trial.unittest import SkipTest
 
-from tests.namespaces import in_namespace
+from tests.namespaces import in_namespaces
 from tests.system.api import Api
 from tests.system.conftest import SCHEDULER, Daemon, worker_config
 
@@ -21,7 +21,7 @@ Cluster = tuple[Daemon, Daemon]
 async def test_follow_without_inotify(daemons: Callable[..., Daemon]) -> None:
     """A follower of a job on a worker without inotify gets what is there at once, and the rest as it comes."""
     try:
-        inside = in_namespace("echo 0 > /proc/sys/user/max_inotify_instances")
+        inside = in_namespaces("echo 0 > /proc/sys/user/max_inotify_instances")
     except SkipTest as reason:
         pytest.skip(str(reason))
     scheduler = daemons("scheduler", SCHEDULER)

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.model import JobSpec
 from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec
 from scheduler.worker.environment import BaseEnvironment
-from tests.namespaces import in_namespace
+from tests.namespaces import in_namespaces
 
 SCRIPT = b"#!/bin/sh\necho hi\n"
 
@@ -164,7 +164,7 @@ class CommandTests(PolicyCase):
         program = f"{self.root}/noexec/program"
         prepare = f"mkdir -p {self.root}/noexec && mount -t tmpfs -o noexec none {self.root}/noexec && "
         prepare += f"cp /bin/true {program}"
-        command = in_namespace(prepare, sys.executable, "-c", source, program)
+        command = in_namespaces(prepare, sys.executable, "-c", source, program)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         tried = subprocess.run(command, env=env, capture_output=True, check=False, text=True)
         self.assertIn(f"'{program}' is on a file system that is mounted noexec", tried.stderr)
