@@ -10,8 +10,8 @@ from scheduler.worker import proctree
 from scheduler.worker.proctree import Process
 from scheduler.worker.spool import Identity, Spool, boot_id
 
-#: Seconds to wait for those that a further KILL could be sent to.
-_PATIENCE = 2.0
+#: Seconds to wait for those that a further KILL could be sent to; less than the call waits that asks for it.
+_PATIENCE = 5.0
 
 
 def end_leftover_thd(spool: Spool) -> tuple[int, ...]:
