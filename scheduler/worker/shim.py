@@ -34,6 +34,12 @@ from scheduler.worker.supervision import Supervision
 _BUSY_TRIES = 50
 _BUSY_PAUSE = 0.02
 
+#: Seconds until an exit record is written once more that the spool did not take: read-only, say, or a failing disk.
+_RECORD_PAUSE = 1.0
+
+#: The descriptor of the log of zygote and shims.
+_LOG = 2
+
 #: Of a job in a spool of an earlier version, which does not say.
 _DEFAULT_UMASK = 0o022
 
@@ -93,11 +99,32 @@ def _run(spool: Spool, start: socket.socket, signals: int) -> None:
                 )
             start.close()
             ended = job.supervise()
-        try:
-            spool.write_exit(ended, "shim.before-exit-rename")
-        except FileNotFoundError:
-            if not spool.removed():
-                raise
+        _write_down(spool, ended)
+
+
+def _write_down(spool: Spool, ended: Record) -> None:
+    """Write the exit record, again and again while the spool does not take it: nobody else knows how the job ended."""
+    said = False
+    while (problem := _problem_of_writing(spool, ended)) is not None:
+        if not said:
+            said = True
+            line = f"the end of job {os.path.basename(spool.folder)} can't be written down yet: {problem}\n"
+            with contextlib.suppress(OSError):
+                os.write(_LOG, line.encode())
+        time.sleep(_RECORD_PAUSE)
+
+
+def _problem_of_writing(spool: Spool, ended: Record) -> str | None:
+    """Why the exit record is not written, ``None`` if it is, or if somebody removed the spool."""
+    try:
+        spool.write_exit(ended, "shim.before-exit-rename")
+        return None
+    except OSError as error:
+        problem = os.strerror(error.errno or 0)
+    with contextlib.suppress(OSError):  # it can't be looked at now
+        if os.path.exists(spool.exit) or spool.removed():
+            return None
+    return problem
 
 
 def _watch_signals() -> int:

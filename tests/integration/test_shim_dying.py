@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import socket
 import sys
@@ -52,6 +53,34 @@ os._exit(3)
         marks.restore()
         self.worker.tell(job)
         self.assertEqual((await self.worker.ended(job)).reason, "exit status 3")
+
+
+class UnwritableTests(RunningCase):
+    """The shim alone knows how its job ended, and may not be able to write that down at once."""
+
+    async def test_record(self) -> None:
+        """The end is written down as soon as the spool takes the record; until then the job counts as running."""
+        for stopped in (False, True):
+            job = await self.worker.start("sh", "-c", f"trap 'exit 4' TERM; {UNTIL_TOLD}")
+            shim = self.worker.shim(job).pid
+            limits = resource.prlimit(shim, resource.RLIMIT_FSIZE)
+            # Enough for a line in the log of the shims, and too little for the record.
+            resource.prlimit(shim, resource.RLIMIT_FSIZE, (200, limits[1]))
+            self.worker.tell(job)
+            while not (said := self.said()):
+                await later(0.01)
+            self.assertEqual(said, f"the end of job {job} can't be written down yet: File too large\n")
+            self.assertEqual(self.worker.runner.running(), (job,))
+            if stopped:  # it is too late for that
+                await self.worker.runner.stop(job, wait=False)
+            resource.prlimit(shim, resource.RLIMIT_FSIZE, limits)
+            status = await self.worker.ended(job)
+            self.assertEqual((status.state, status.exit_code), (JobState.FAILED, 3))
+            os.truncate(self.worker.log, 0)
+
+    def said(self) -> str:
+        with open(self.worker.log, encoding="utf-8") as log:
+            return log.read()
 
 
 class TracedTests(RunningCase):
