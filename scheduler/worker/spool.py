@@ -58,6 +58,9 @@ _SHIM_ROOM = 64
 #: /tmp: one user's files are safe from the others.
 _WORK_MODE = 0o1777
 
+#: Who opens /dev/stdin opens the file anew, for which a process of another user needs permission.
+_STDIN_MODE = 0o644
+
 #: Numbers in the mark of an acknowledgement; in those of earlier versions there is one.
 _TAKES = 6
 
@@ -283,6 +286,7 @@ def create(
     _take_room(making.lock, _SHIM_ROOM)
     if stdin is not None:
         write_file(making.stdin, stdin)
+        os.chmod(making.stdin, _STDIN_MODE)
     if script is not None:
         write_file(making.script, script, 0o700)
     if exit_record is None:

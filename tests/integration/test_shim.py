@@ -192,15 +192,15 @@ class StartTests(RunningCase):
         self.assertIn("Argument list too long", await self.refused("true", "x" * 200_000))
 
     async def test_private(self) -> None:
-        """The spool is for its owner alone, whatever the umask, and with it the work folder, which is for all users."""
+        """Nobody but the owner gets into the spool, whatever the umask, so work folder and stdin may be open to all."""
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         job = await self.worker.start(script=b"#!/bin/sh\ntrue\n", stdin=b"x")
         await self.worker.ended(job)
         folder = self.worker.spool(job).folder
         modes = {name: os.stat(os.path.join(folder, name)).st_mode & 0o777 for name in [".", *os.listdir(folder)]}
-        self.assertEqual(modes.pop("work"), 0o777)
-        self.assertGreater(set(modes), {".", "script", "stdin", "job.json", "exit.json", "lock", "stdout"})
+        self.assertEqual((modes.pop("work"), modes.pop("stdin")), (0o777, 0o644))
+        self.assertGreater(set(modes), {".", "script", "job.json", "exit.json", "lock", "stdout"})
         self.assertEqual({name for name, mode in modes.items() if mode & 0o077}, set())
 
 
@@ -222,6 +222,12 @@ class AnotherUserTests(RunningCase):
         self.assertEqual((await self.worker.ended(job)).reason, "")
         self.assertEqual(self.worker.output(job), b"one\n")
         self.assertEqual(self.worker.output(job, Stream.STDERR), b"two\n")
+
+    async def test_input_by_name(self) -> None:
+        """It can read its input by the name /dev/stdin."""
+        job = await self.worker.start(*self.AS_NOBODY, "cat", "/dev/stdin", stdin=b"given")
+        status = await self.worker.ended(job)
+        self.assertEqual((status.reason, self.worker.output(job)), ("", b"given"))
 
     async def test_output_is_write_only(self) -> None:
         """It can't read by those names what was written to them."""
