@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import BinaryIO
 
 from twisted.logger import Logger
 
@@ -37,7 +38,7 @@ class Launcher:
 
     def __init__(self, log_file: str) -> None:
         """``log_file`` gets the tracebacks of zygote and shims, so nothing."""
-        self._log_file = log_file
+        self.log_file = log_file
         self._lock = threading.Lock()
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,7 +92,7 @@ class Launcher:
                 self._requests = self._start()
                 if not self._send(self._requests, folder, start, deadline):
                     self._kill()
-                    raise ChildProcessError(f"the zygote ended at once, see {self._log_file}")
+                    raise Shortage(f"{sys.executable} ended at once, see {self.log_file}")
             return self._process
 
     def _give_up(self, asked: subprocess.Popen[bytes] | None) -> None:
@@ -108,26 +109,33 @@ class Launcher:
     def _start(self) -> socket.socket:
         if self._closed:
             raise Shortage("the worker is shutting down")
-        ours, theirs = request.pair()
-        with theirs, open(os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
-            # UTF-8 whatever the locale: the spool's records are.
-            command = [sys.executable, "-I", "-S", "-X", "utf8", zygote.__file__, str(theirs.fileno())]
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                    cwd="/",
-                    env={name: value for name, value in os.environ.items() if name not in _OF_JOBS},
-                    umask=0o077,
-                )
-            except OSError as error:
-                ours.close()
-                raise Shortage(f"{sys.executable} can't be started: {error.strerror}") from error
+        with self._open_log() as log:
+            ours, theirs = request.pair()
+            with theirs:
+                # UTF-8 whatever the locale: the spool's records are.
+                command = [sys.executable, "-I", "-S", "-X", "utf8", zygote.__file__, str(theirs.fileno())]
+                try:
+                    self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=log,
+                        pass_fds=[theirs.fileno()],
+                        start_new_session=True,
+                        cwd="/",
+                        env={name: value for name, value in os.environ.items() if name not in _OF_JOBS},
+                        umask=0o077,
+                    )
+                except OSError as error:
+                    ours.close()
+                    raise Shortage(f"{sys.executable} can't be started: {error.strerror}") from error
         return ours
+
+    def _open_log(self) -> BinaryIO:
+        try:
+            return open(os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+        except OSError as error:
+            raise Shortage(f"{self.log_file} can't be opened: {error.strerror}") from error
 
     def _kill(self) -> None:
         if self._process is not None:

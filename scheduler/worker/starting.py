@@ -56,7 +56,7 @@ class Starter:
         for _ in range(_LAUNCHES):
             try:
                 if self._launcher.launch_thd(spool.folder, START_DEADLINE, spool.sync):
-                    problem = "no shim began it"
+                    problem = f"no shim began it, see {self._launcher.log_file}"
                 else:
                     problem, pending = f"no shim answered within {START_DEADLINE:g} s", True
             except Shortage as shortage:
@@ -76,7 +76,7 @@ class Starter:
         if isinstance(seen, Unbegun) and isinstance(failure, NotDurable):
             raise failure
         if isinstance(seen, (Unbegun, Unstarted)):
-            raise Unavailable(f"this machine can't start a job now: {problem}")
+            raise Unavailable(f"the worker's machine can't start a job now: {problem}")
         return seen
 
     def _withdraw_thd(self, job_id: str, spool: Spool, pending: bool) -> JobStatus | Held | Unbegun | Unstarted:

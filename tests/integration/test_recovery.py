@@ -275,7 +275,8 @@ class NextLifeTests(ProcessCase):
     async def test_not_begun(self) -> None:
         """A start that no shim took on is refused and leaves nothing; one the worker did not survive has failed."""
         refused = await self.assertFailure(self.start_unlaunched(), Unavailable)
-        self.assertEqual(str(refused), "this machine can't start a job now: no shim began it")
+        wanted = f"the worker's machine can't start a job now: no shim began it, see {self.worker.log}"
+        self.assertEqual(str(refused), wanted)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
         self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)  # as if it had been killed before
         await self.assertFailure(self.start_unlaunched(), Unavailable)

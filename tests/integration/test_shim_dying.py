@@ -187,7 +187,7 @@ class DyingTests(RunningCase):
         os.kill(self.worker.launcher.pid, signal.SIGSTOP)
         late = f"late-{os.getpid()}"
         refused = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
-        self.assertIn("this machine can't start a job now: no shim answered within 0.3 s", str(refused))
+        self.assertIn("the worker's machine can't start a job now: no shim answered within 0.3 s", str(refused))
         self.assertNotIn(late, os.listdir(self.worker.jobs_dir))
         self.worker.launcher._start = begun
         self.assertEqual((await self.worker.run("true", job_id=late)).state, JobState.SUCCEEDED)

@@ -21,6 +21,8 @@ from tests.namespaces import as_other_user, in_namespaces
 
 PROCESSES = resource.RLIMIT_NPROC
 
+NOT_NOW = "the worker's machine can't start a job now"
+
 
 @contextlib.contextmanager
 def without_processes(pid: int) -> Iterator[None]:
@@ -66,12 +68,11 @@ async def process_limit(worker: Running) -> None:
         os.kill(ready, 9)
         await gone(ready)
         why = await refused(worker)
-        equal(why, "this machine can't start a job now: no process can be forked: Resource temporarily unavailable")
+        equal(why, f"{NOT_NOW}: no process can be forked: Resource temporarily unavailable")
     await worker.run("true", job_id="between")
     with without_processes(await ready_shim(worker)):
         why = await refused(worker)
-        wanted = f"this machine can't start a job now: command '{shutil.which('sh')}': Resource temporarily unavailable"
-        equal(why, wanted)
+        equal(why, f"{NOT_NOW}: command '{shutil.which('sh')}': Resource temporarily unavailable")
     os.kill(zygote, 9)
     await gone(zygote)
     with without_processes(os.getpid()):
@@ -125,10 +126,26 @@ class ShortageTests(RunningCase):
         """Where the worker's interpreter is gone that is told."""
         self.patch(sys, "executable", "/no/such/python")
         why = await refused(self.worker)
-        self.assertEqual(
-            why,
-            "this machine can't start a job now: /no/such/python can't be started: No such file or directory",
-        )
+        self.assertEqual(why, f"{NOT_NOW}: /no/such/python can't be started: No such file or directory")
+
+    async def test_broken_interpreter(self) -> None:
+        """Where it ends at once the start says where to look, whenever that shows."""
+        broken = os.path.join(self.state_dir, "python")
+        with open(broken, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\nexit 1\n")
+        os.chmod(broken, 0o755)
+        self.patch(sys, "executable", broken)
+        self.assertIn(f"see {self.worker.log}", await refused(self.worker))
+        self.patch(self.worker.launcher, "_send", lambda *_: False)
+        wanted = f"{NOT_NOW}: {broken} ended at once, see {self.worker.log}"
+        self.assertEqual(await refused(self.worker), wanted)
+
+    async def test_log_of_the_shims(self) -> None:
+        """Where the log of the shims can't be written the start names it."""
+        os.mkdir(self.worker.log)
+        self.addCleanup(os.rmdir, self.worker.log)
+        wanted = f"{NOT_NOW}: {self.worker.log} can't be opened: Is a directory"
+        self.assertEqual(await refused(self.worker), wanted)
 
     async def test_fault_of_the_command(self) -> None:
         """A command that can't be run for what it is has failed: that is no shortage."""
@@ -175,7 +192,7 @@ class ShortageTests(RunningCase):
         ready = await ready_shim(self.worker)
         os.kill(ready, 19)
         why = await refused(self.worker)
-        self.assertEqual(why, "this machine can't start a job now: no shim answered within 0.3 s")
+        self.assertEqual(why, f"{NOT_NOW}: no shim answered within 0.3 s")
         status = await self.worker.run("sh", "-c", "echo ran", job_id="job")
         os.kill(ready, 18)
         await gone(ready)
