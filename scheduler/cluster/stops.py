@@ -105,6 +105,8 @@ class Stops:
             status = await ask(self._client.stop_job, self._registry.reachable(job), job.id_on_worker)
             if status is not None and status.state.final:
                 left = status.leftover
+        except NotFound:
+            where = ", as seen at its end (its worker no longer keeps the job)"
         except SchedulerError as error:
             where = f", as seen at its end ({error})"
         if left:

@@ -82,7 +82,7 @@ class StopTests(ClusterTestCase):
             (JobStatus("r", JobState.STOPPED, leftover=(13,)), (13,), "1 process could not be ended: 13"),
             (None, (12, 13), "2 processes could not be ended: 12, 13"),
             (JobStatus("r", JobState.RUNNING), (12, 13), "2 processes could not be ended: 12, 13"),
-            (NotFound("job", "r"), (12, 13), "12, 13, as seen at its end (job 'r' not found)"),
+            (NotFound("job", "r"), (12, 13), "12, 13, as seen at its end (its worker no longer keeps the job)"),
             (DeadlineExceeded("stop", 10.0), (12, 13), "as seen at its end"),
             (Unsupported("w-1", "StopJob"), (12, 13), "as seen at its end"),
         ):
