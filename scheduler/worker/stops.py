@@ -51,8 +51,12 @@ class Stops:
             return succeed(job.status)
         if result.check(FileNotFoundError):
             return self._removals.lose(job).addCallback(lambda _: self._end_leftover(job))
-        self._log.failure("the stop of job {job_id} is not written down", result, job_id=job.id)
-        raise Unavailable(f"the stop of job {job.id!r} can't be written down: {result.getErrorMessage()}")
+        why = result.getErrorMessage()
+        if result.check(OSError):
+            self._log.error("the stop of job {job_id} can't be written down: {why}", job_id=job.id, why=why)
+        else:
+            self._log.failure("the stop of job {job_id} is not written down", result, job_id=job.id)
+        raise Unavailable(f"the stop of job {job.id!r} can't be written down: {why}")
 
     def _end_leftover(self, job: RunningJob) -> Deferred[JobStatus]:
         """The status of an ended job, with the processes that are left of it now."""
