@@ -67,6 +67,8 @@ class Pool(Service):
 
         # ThreadPool.stop joins its threads, so it needs one that is not among them.
         def join_thd() -> None:
+            # One that the machine could not start is among them, and can't be joined.
+            threads.threads[:] = [thread for thread in threads.threads if thread.ident is not None]
             threads.stop()
             self._reactor.callFromThread(done.callback, None)
 

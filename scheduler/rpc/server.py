@@ -217,7 +217,11 @@ class GrpcServer(Service):
         # Waiting blocks; the pools may be gone by then, so it has a thread of its own.
         def wait_thd() -> None:
             if server is not None and threads is not None:
-                server.stop(STOP_GRACE).wait(STOP_GRACE + 5.0)
+                try:
+                    stopping = server.stop(STOP_GRACE)
+                except RuntimeError:  # the machine has no thread for grpc to wait in, so the calls under way are cut
+                    stopping = server.stop(None)
+                stopping.wait(STOP_GRACE + 5.0)
                 threads.shutdown(wait=False, cancel_futures=True)
             self._reactor.callFromThread(stopped.callback, None)
 

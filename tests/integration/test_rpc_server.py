@@ -106,6 +106,21 @@ class StartTests(ServerCase):
         self.assertEqual(server.bound, bound)
         await self.worker_client().probe(a_worker(bound))
 
+    async def test_stop_without_threads(self) -> None:
+        """It stops at once where the machine has no thread to give that would wait for the calls under way."""
+        server = worker_server.worker_server(reactor, ANY_PORT, None, FakeJobRunner())
+        server.startService()
+        await self.worker_client().probe(a_worker(server.bound))
+        begun = threading.Thread.start
+
+        def start(thread: threading.Thread) -> None:
+            if thread.name.startswith("Thread-"):  # those of grpc
+                raise RuntimeError("can't start new thread")
+            begun(thread)
+
+        self.patch(threading.Thread, "start", start)
+        await server.stopService()
+
     async def test_again(self) -> None:
         """A port is free again once its server has stopped."""
         first = self.worker_server(FakeJobRunner())

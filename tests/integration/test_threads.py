@@ -66,8 +66,9 @@ class PoolTests(TestCase):
         pool.startService()
         self.addCleanup(pool.stopService)
 
-        def refuse(*_: object, **__: object) -> None:
-            raise RuntimeError("can't start new thread")
+        class Refused(threading.Thread):
+            def start(self) -> None:
+                raise RuntimeError("can't start new thread")
 
         def work_thd() -> str:
             begun.set()
@@ -76,11 +77,12 @@ class PoolTests(TestCase):
 
         work = pool.run(work_thd)
         await deferToThread(begun.wait, LONG)
-        self.patch(ThreadPool, "threadFactory", refuse)
+        self.patch(ThreadPool, "threadFactory", Refused)
         await self.assertFailure(pool.run(work_thd), Unavailable)
         go_on.set()
         self.assertEqual(await work, "done")
         self.assertEqual(await pool.run(work_thd), "done")
+        await pool.stopService()
 
     async def test_stop_waits(self) -> None:
         """It has stopped when its last work has ended, whose result is still delivered; then it refuses."""
