@@ -73,7 +73,8 @@ def detach(base: str, path: str) -> bool:
         if not mounts:
             return count > 0
         ids = {mount.id for mount in mounts}
-        top = next(mount for mount in mounts if mount.parent not in ids)  # those in it go with it
+        tops = [mount for mount in mounts if mount.parent not in ids]  # those in them go with them
+        top = min(tops, key=lambda mount: len(mount.point))  # one further down may be hidden by it
         nested = [mount for mount in mounts if mount.parent in ids]
         _detach(base, os.path.relpath(top.point, real), private=bool(nested) and any(each.shared for each in mounts))
     raise OSError(errno.EBUSY, "too much is mounted there")

@@ -86,6 +86,13 @@ class RemovedTests(MountCase):
         """One mount over another at the same place are both detached, and names may have any characters."""
         await self.expire('mkdir "a b\n\\c"; cd "a b\n\\c"; mkdir d; mount -t tmpfs n d; mount --bind {0} d')
 
+    async def test_hidden_by_another(self) -> None:
+        """What is mounted over a folder in which something is mounted goes first: it hides that."""
+        await self.expire(
+            "mkdir -p d/e/f; mount --bind {0} d/e/f; mount -t tmpfs n d/e; mount -t tmpfs n d;"
+            "mkdir -p d/e; mount --bind {0} d/e"
+        )
+
     async def test_unfinished_removal(self) -> None:
         """A worker that takes over a removal that was cut short takes care as well."""
         job = await self.mounts()
