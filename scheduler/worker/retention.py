@@ -7,9 +7,10 @@ An end that the scheduler does not keep yet is never removed. If nothing else is
 beyond ``spool_max`` its output goes and its record stays. What runs counts, and is not
 touched.
 
-What could not be removed still counts, so others go instead. It is logged once, and tried
-again, later each time. A removal or a look that takes long holds up nothing else: the
-sweep goes on without it, and leaves that job alone until it is over.
+What could not be removed still counts, so others go instead: for a quarter of ``spool_max``
+at most, as for one job that runs. It is logged once, and tried again, later each time. A
+removal or a look that takes long holds up nothing else: the sweep goes on without it, and
+leaves that job alone until it is over.
 
 How much an ended job takes is looked at once; a job that runs, once a minute. The age of
 an ended job is measured by the monotonic clock from its end on, or from the age it had, by
@@ -281,7 +282,7 @@ class Retention:
         if room is not None:
             missing = shortage(disk, self._limits.spool_min_free)
             short = Amount(max(missing.size, room.size), max(missing.entries, room.entries))
-        ended = self._size + sum(each.amount.size for each in self._leftovers.values())
+        ended = self._size + sum(min(each.amount.size, quarter) for each in self._leftovers.values())
         running = [each.amount for each in self._running.values()]
         return counted(ended, running, most, short, Amount(quarter, entries))
 

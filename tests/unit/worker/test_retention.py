@@ -309,6 +309,16 @@ class MostTests(RetentionCase):
         self.later()
         self.assertEqual(self.kept, ["b"])
 
+    def test_large_remains(self) -> None:
+        """What can't be removed of one job pushes out no more than a quarter, however often one looks."""
+        self.spools.left[".gone-x"] = 800
+        self.later(60)
+        for job_id in "abcdefghij":
+            self.end(job_id, 25)
+        for _ in range(10):
+            self.later(60)
+        self.assertEqual((self.forgotten, len(self.kept)), (["a", "b", "c"], 7))
+
     def test_unfinished(self) -> None:
         """A removal that takes long goes on a second later, is no error, and nothing else goes meanwhile."""
         self.spools.slow.add(".gone-a")
