@@ -148,6 +148,8 @@ class Retention:
         self._forget = forget
         self._refusing_changed = refusing_changed
         self._refusing = ""
+        #: Starts that found no room, until they have come once more.
+        self._waiting = 0
         #: In the order of their ends.
         self._kept: dict[str, Kept] = {}
         self._unmeasured: set[str] = set()
@@ -200,12 +202,15 @@ class Retention:
         try:
             started = await start()
         except NoRoom as lacking:
-            await self.make_room(lacking.refused)
+            self._waiting += 1
             try:
+                await self.make_room(lacking.refused)
                 started = await start()
             except NoRoom as error:
                 self.refusing = str(error)
                 raise Unavailable(str(error)) from error
+            finally:
+                self._waiting -= 1
         self.refusing = ""
         return started
 
@@ -259,7 +264,8 @@ class Retention:
         disk = await self._look()
         quarter = self._limits.spool_max.of(disk.size) // _PUSHED_OUT
         now = self._clock.seconds()
-        plan = choose(self._kept.values(), now, self._limits.keep_spool, quarter, self._demand(disk, room))
+        demand = self._demand(disk, room, self._waiting)
+        plan = choose(self._kept.values(), now, self._limits.keep_spool, quarter, demand)
         for job_id in plan.clean:
             await self._patience.wait(job_id, self._clean(self._kept[job_id], output=False))
         going = [*plan.expired, *plan.remove]
@@ -274,13 +280,13 @@ class Retention:
         await self._try_leftovers()
         await self._say(quarter)
 
-    def _demand(self, disk: Disk, room: Amount | None) -> Demand:
+    def _demand(self, disk: Disk, room: Amount | None, starts: int = 0) -> Demand:
         most = self._limits.spool_max.of(disk.size)
         quarter = most // _PUSHED_OUT
         entries = disk.inodes * quarter // disk.size if disk.size else 0
         short = NOTHING
         if room is not None:
-            missing = shortage(disk, self._limits.spool_min_free)
+            missing = shortage(disk, self._limits.spool_min_free, starts)
             short = Amount(max(missing.size, room.size), max(missing.entries, room.entries))
         ended = self._size + sum(min(each.amount.size, quarter) for each in self._leftovers.values())
         running = [each.amount for each in self._running.values()]

@@ -16,6 +16,10 @@ INODES_FOR_START = 64
 ROOM_AFTER_REFUSAL = Amount(1 << 20, INODES_FOR_START)
 
 
+#: What one start takes of the disk, generously: its records, stdin and script.
+ROOM_FOR_START = Amount(1 << 20, 16)
+
+
 @frozen
 class Disk:
     """A file system: bytes and inodes."""
@@ -68,10 +72,12 @@ def needed(found: Disk, min_free: Share) -> Amount:
     return Amount(min_free.of(found.size), inodes)
 
 
-def shortage(found: Disk, min_free: Share) -> Amount:
-    """How much less is free than a start needs; not positive where it is enough."""
+def shortage(found: Disk, min_free: Share, starts: int = 0) -> Amount:
+    """How much less is free than a start needs, once ``starts`` others took their part; not positive: it is enough."""
     least = needed(found, min_free)
-    return Amount(least.size - found.free, least.entries - found.free_inodes if found.inodes else 0)
+    size = least.size - found.free + starts * ROOM_FOR_START.size
+    inodes = least.entries - found.free_inodes + starts * ROOM_FOR_START.entries
+    return Amount(size, inodes if found.inodes else 0)
 
 
 def lack(found: Disk, min_free: Share) -> str:

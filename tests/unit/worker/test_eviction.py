@@ -115,6 +115,7 @@ class DiskTests(SynchronousTestCase):
         disk = Disk(1000, 500, 1000, 70)
         self.assertEqual(lack(disk, Share(100)), "")
         self.assertEqual(shortage(disk, Share(percent=10)), Amount(-400, 30))
+        self.assertEqual(shortage(Disk(1000, 500), Share(100), starts=5).entries, 0)
         self.assertIn("70 inodes free, less than the 10% of spool_min_free", lack(disk, Share(percent=10)))
         self.assertIn("63 inodes free, less than the 64 ", lack(Disk(1000, 500, 1000, 63), Share(0)))
         self.assertEqual(lack(Disk(1000, 500, 0, 0), Share(percent=10)), "")

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Unavailable
 from scheduler.sizes import Share
+from scheduler.worker import room
 from scheduler.worker.clearing import Remains
 from scheduler.worker.retention import Limits, Retention
 from scheduler.worker.room import Disk, NoRoom, Taken
@@ -499,6 +500,33 @@ class FreeTests(RetentionCase):
         self.end("b")
         self.successResultOf(self.retention.make_room(refused=True))
         self.assertEqual(self.kept, [])
+
+    def test_starts_together(self) -> None:
+        """Starts that find no room at once have enough for all of them, before the first takes its part of it."""
+        self.spools.other = 300
+        for number in range(16):
+            self.end(f"j{number:02}", 25)
+        began: list[Deferred[str]] = []
+
+        def start() -> Deferred[str]:
+            if sum(self.spools.sizes.values()) + self.spools.other + 20 * len(began) > 500:
+                return fail(NoRoom("full"))
+            began.append(Deferred())
+            return began[-1]
+
+        self.patch(room, "ROOM_FOR_START", Amount(20, 20))
+        self.pool.holding = True
+        starts = [Deferred.fromCoroutine(self.retention.with_room(start)) for _ in range(5)]
+        self.pool.release()
+        self.assertEqual(len(began), 5)
+        for each in began:
+            each.callback("started")
+        self.assertEqual([self.successResultOf(each) for each in starts], ["started"] * 5)
+        self.retention.stop()
+        self.spools.other += 100
+        kept = self.kept
+        self.make_room()
+        self.assertEqual(self.kept, kept)
 
     def test_start_that_finds_no_room(self) -> None:
         """A start without room comes once more, after room was made; then it is refused. One that works clears that."""
