@@ -80,6 +80,13 @@ class Endings:
             leftover=left,
         )
 
+    def find_removed_thd(self, job_id: str) -> JobStatus | None:
+        """The end of a job that is not known here, if it has no spool and processes of it still run."""
+        spool = self._spool(job_id)
+        if os.path.lexists(spool.folder) or not tree_thd(spool.folder, None):
+            return None
+        return self.lose_thd(job_id, None)
+
     def end_leftover_thd(self, job_id: str, shim: Identity | None) -> tuple[int, ...]:
         """Kill once more what is left of an ended job; answers the ids of those processes that are there all the same.
 

@@ -167,8 +167,17 @@ class JobRunner:
     def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
         job = self._jobs.get(job_id)
         if job is None:
-            return fail(NotFound("job", job_id))
+            looked = self._pool.run(self._spools.endings.find_removed_thd, job_id)
+            return looked.addCallback(self._stop_removed, job_id, wait)
         return self._when_started(job).addCallback(lambda _: self._stops.stop(job, wait))
+
+    def _stop_removed(self, lost: JobStatus | None, job_id: str, wait: bool) -> Deferred[JobStatus]:
+        """Stop what a job left whose folder was removed while no worker process looked."""
+        if job_id in self._jobs:  # since then
+            return self.stop(job_id, wait)
+        if lost is None:
+            raise NotFound("job", job_id)
+        return self._stops.stop(self._take(Found(job_id, lost)), wait)
 
     def query(self, job_id: str) -> JobStatus:
         job = self._known(job_id)

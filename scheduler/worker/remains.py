@@ -28,12 +28,13 @@ def end_leftover_thd(spool: Spool) -> tuple[int, ...]:
 
 
 def tree_thd(folder: str, shim: Identity | None) -> list[Process]:
-    """The processes of a job whose folder is gone, the shim the last."""
-    if shim is None:  # nothing says when the job began
-        return []
-    found = proctree.of_spool(folder, shim.starttime)
-    alive = proctree.still([shim])
-    if alive:
+    """The processes of a job whose folder is gone, the shim the last.
+
+    Where it is not known who had the job, those that carry the path of its folder, however old they are.
+    """
+    found = proctree.of_spool(folder, shim.starttime if shim else 0)
+    alive = proctree.still([shim]) if shim else []
+    if shim and alive:
         found += proctree.descendants([shim.pid], list(proctree.alive()))
     return [*{each.identity: each for each in found}.values(), *alive]
 

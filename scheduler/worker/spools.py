@@ -147,6 +147,9 @@ class Spools:
                 found = self._find(job_id, tell=True)
                 if found is not None:
                     return found
+            lost = self.endings.find_removed_thd(job_id)
+            if lost is not None:
+                return Found(job_id, lost)
             self._used.add_thd([job_id], Use.SEALED)
         except OSError as error:
             raise Unavailable(f"job {job_id!r} can't be sealed: {os.strerror(error.errno or 0)}") from error

@@ -12,7 +12,7 @@ import tempfile
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from scheduler.errors import Conflict, OutputPruned
+from scheduler.errors import Conflict, NotFound, OutputPruned
 from scheduler.model import JobSpec, JobState, JobStatus, Stream
 from scheduler.worker import proctree, removals
 from tests.integration.running import Running, RunningCase, edit, gone, is_gone, later, stubborn
@@ -105,6 +105,38 @@ class RemovedTests(RunningCase):
         status = await self.worker.ended(job)
         self.assertEqual((status.state, status.reason), (JobState.LOST, "its spool was removed"))
         self.assertEqual(status.leftover, ())
+
+    async def forgotten(self) -> tuple[str, list[int]]:
+        """A job whose folder was removed, with a worker that does not know it; and its processes that can be found."""
+        job, _ = await self.running()
+        folder = self.worker.spool(job).folder
+        shutil.rmtree(folder)
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        pids = [each.pid for each in proctree.of_spool(folder, 0)]
+        self.assertEqual(len(pids), 2)
+        return job, pids
+
+    async def test_sealed_by_the_next_process(self) -> None:
+        """A worker that never heard of the job finds what runs of it, and a stop ends that."""
+        job, pids = await self.forgotten()
+        status = await self.worker.runner.seal(job)
+        self.assertEqual((status.state, sorted(status.leftover)), (JobState.LOST, sorted(pids)))
+        self.assertIn("its spool was removed; processes of it still run: ", status.reason)
+        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+        self.assertEqual((await self.worker.runner.stop(job, wait=True)).leftover, ())
+        self.assertTrue(all(map(is_gone, pids)))
+        await self.assertFailure(self.worker.runner.seal("other"), NotFound)
+
+    async def test_stopped_by_the_next_process(self) -> None:
+        """A stop does as much; and of what no process carries, there is no job."""
+        job, pids = await self.forgotten()
+        for _ in range(2):
+            status = await self.worker.runner.stop(job, wait=True)
+            self.assertEqual((status.state, status.leftover), (JobState.LOST, ()))
+        self.assertTrue(all(map(is_gone, pids)))
+        for unknown in ("other", "../other"):
+            await self.assertFailure(self.worker.runner.stop(unknown, wait=True), NotFound)
 
     async def test_all_of_them(self) -> None:
         """Without the folder of all jobs each that runs is lost, and the next start makes the folder again."""
