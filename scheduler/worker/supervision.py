@@ -93,7 +93,7 @@ class Supervision:
         #: The stop signal went to the main process, and to it alone.
         self._main_asked = False
         self._tree = "exited"
-        #: Those that were asked to end because the linger was over.
+        #: Those that were asked to end because the linger was over, and those that had to be killed then.
         self._background: set[Identity] = set()
         self._leftover: tuple[Identity, ...] = ()
 
@@ -211,11 +211,12 @@ class Supervision:
     def _kill(self, now: float) -> None:
         """One round of KILL."""
         self._tree = "killed"
-        for each in self._descendants():
-            proctree.send(each.identity, signal.SIGKILL)
+        killed = {each.identity for each in self._descendants() if proctree.send(each.identity, signal.SIGKILL)}
         self._kill_at = now + _KILL_AGAIN
         if self._give_up_at is None:
             self._give_up_at = now + _KILL_PATIENCE
+            if not self._ended_by:  # also those that began while others were asked to end
+                self._background |= killed
         elif now >= self._give_up_at:
             self._leftover = tuple(each.identity for each in self._descendants())
 

@@ -91,6 +91,20 @@ class LingerTests(RunningCase):
         status = await self.worker.run("sh", "-c", "sleep 600 & exit 3", linger=0.0)
         self.assertEqual((status.reason, status.background_ended, status.tree), ("exit status 3", 1, "terminated"))
 
+    async def test_begun_while_asked_to_end(self) -> None:
+        """A process that began when the others were asked to end, and is killed, counts like these."""
+        source = (
+            "import os, signal\n"
+            "def end(*_):\n"
+            "    if not os.fork(): signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()\n"
+            "    os._exit(0)\n"
+            "ready, told = os.pipe()\n"
+            "if not os.fork(): signal.signal(signal.SIGTERM, end); os.write(told, b'1'); signal.pause()\n"
+            "os.read(ready, 1); os._exit(0)"
+        )
+        status = await self.worker.run(sys.executable, "-c", source, linger=0.0, stop_grace=GRACE)
+        self.assertEqual((status.tree, status.background_ended), ("killed", 2))
+
     async def test_stop(self) -> None:
         """A stop ends the wait and changes nothing else: the job had ended by itself."""
         job = await self.worker.start("sh", "-c", "sleep 600 & exit 0", linger=LONG)
