@@ -354,7 +354,8 @@ class JobRunner:
     def _not_judged(self, failure: Failure, job: RunningJob) -> None:
         if job.status.state.final:
             return
-        if not self._closed:
+        if not self._closed and not job.undecided:
+            job.undecided = True
             self._log.failure("job {job_id} has ended and can't be decided on yet", failure, job_id=job.id)
         self._ask_later(job, _AGAIN_AFTER_FAILURE)
 

@@ -93,6 +93,7 @@ def judge_thd(
     lock: it is lost. One that was never begun has failed for the reason ``not_begun``, if
     that is given: a shim that still comes for it will not begin it. ``FileNotFoundError``: somebody removed the spool.
     """
+    spool.unlock()
     ended = spool.read_exit()
     if ended is not None:
         return _end_of(job_id, ended)

@@ -35,11 +35,13 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from scheduler import failpoints
+from scheduler.worker.beneath import open_handle
 
 #: Of all records that are written; and those that are read: in the first there is no output limit.
 FORMAT = 2
@@ -145,6 +147,16 @@ class Spool:
             return True
         return False
 
+    def unlock(self) -> None:
+        """Take back the permissions of the folder, should the job have taken them away."""
+        with contextlib.suppress(OSError):
+            if os.stat(self.folder).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+                handle = open_handle(*os.path.split(self.folder))  # not what is linked or mounted there
+                try:
+                    os.chmod(f"/proc/self/fd/{handle}", stat.S_IRWXU)
+                finally:
+                    os.close(handle)
+
     def sizes(self) -> tuple[int, int]:
         """Bytes of stdout and of stderr; of a file that somebody removed, 0."""
         return self._size("stdout"), self._size("stderr")
@@ -201,6 +213,7 @@ class Spool:
 
     def ask_stop(self) -> None:
         """Set the mark ``stop``, durably."""
+        self.unlock()
         try:
             os.rename(self._path("stop.tmp"), self._path("stop"))
         except FileNotFoundError:  # it is set already, or the spool is of an earlier version

@@ -215,6 +215,7 @@ class Spools:
     def _find(self, job_id: str, tell: bool = False) -> Found | None:
         """A job whose spool is there; ``None`` if that is unreadable. With ``tell``, ``OSError`` if only at present."""
         spool = self.spool(job_id)
+        spool.unlock()
         try:
             acknowledged = spool.acknowledged()
             if acknowledged is not None and (ended := spool.read_exit()) is not None:

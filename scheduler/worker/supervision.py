@@ -106,6 +106,7 @@ class Supervision:
                 self._advance(time.monotonic())
         for pump in self._pumps.values():
             pump.drain(_STILL_WRITTEN if self._leftover else "")
+        self._spool.unlock()
         return self._exit_record()
 
     def _listen(self) -> None:

@@ -14,7 +14,9 @@ from twisted.trial.unittest import TestCase
 
 from scheduler.errors import Conflict, NotFound, OutputPruned
 from scheduler.model import JobSpec, JobState, JobStatus, Stream
-from scheduler.worker import proctree, removals
+from scheduler.worker import jobs, proctree, removals
+from scheduler.worker.records import Held
+from scheduler.worker.spool import Identity
 from tests.integration.running import Running, RunningCase, edit, gone, is_gone, later, stubborn
 from tests.integration.scenario import play
 from tests.namespaces import as_other_user
@@ -173,6 +175,23 @@ class RemovedTests(RunningCase):
         self.assertEqual(removed, ())
         await self.worker.runner.stop(job, wait=True)
 
+    async def test_undecided(self) -> None:
+        """An end that can't be decided on, however often it is tried, is logged once."""
+        self.patch(jobs, "_AGAIN_AFTER_FAILURE", 0.01)
+        endings, tried = self.worker.spools.endings, []
+        judge_thd = endings.judge_thd
+
+        def judge(job_id: str, shim: Identity | None) -> JobStatus | Held:
+            tried.append(job_id)
+            if len(tried) < 5:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), job_id)
+            return judge_thd(job_id, shim)
+
+        self.patch(endings, "judge_thd", judge)
+        status = await self.worker.run("sh", "-c", "exit 3")
+        self.assertEqual((status.exit_code, len(tried)), (3, 5))
+        self.assertEqual(len(self.flushLoggedErrors(PermissionError)), 1)
+
     @staticmethod
     def refuse(path: str) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -206,13 +225,35 @@ async def unkillable(worker: Running) -> None:
     await worker.drop()
 
 
+async def locked(worker: Running) -> None:
+    """A job takes the permissions of its own folder away from the user that it shares with the worker."""
+    lock = 'chmod 500 "$SCHEDULER_SPOOL"; echo locked'
+    status = await worker.run("sh", "-c", f"{lock}; exit 3")
+    assert (status.state, status.exit_code) == (JobState.FAILED, 3), status
+    job = await worker.start("sh", "-c", f"{lock}; exec sleep 600")
+    await worker.lines(job, 1)
+    status = await worker.runner.stop(job, wait=True)
+    assert status.state is JobState.STOPPED, status
+    job = await worker.start("sh", "-c", f"{lock}; exec sleep 600")
+    await worker.lines(job, 1)
+    os.kill(worker.shim(job).pid, signal.SIGKILL)
+    status = await worker.ended(job)
+    assert (status.state, status.reason) == (JobState.LOST, "its shim was killed by a signal"), status
+
+
 class UnprivilegedTests(TestCase):
-    """Processes of another user, as a setuid program leaves them to a worker that is not root's."""
+    """Of a worker that is not root's."""
 
     timeout = 60
 
+    async def test_folder_without_permissions(self) -> None:
+        """A job that locks its folder ends and is stopped as any other."""
+        state_dir = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, state_dir)
+        await play(self, "locked", state_dir, as_other_user(state_dir))
+
     async def test_until_it_is_gone(self) -> None:
-        """A stop names it, and a stop after it has gone does not."""
+        """A stop names a process of another user, as a setuid program leaves it, and not after that has gone."""
         state_dir = tempfile.mkdtemp()  # where another user gets to
         self.addCleanup(shutil.rmtree, state_dir)
         process = subprocess.Popen(["sleep", "600"])

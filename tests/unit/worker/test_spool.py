@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -156,3 +157,29 @@ class StartRecordTests(SynchronousTestCase):
             with open(self.spool.start, "wb") as file:
                 file.write(left)
             self.assertIsNone(self.spool.read_start())
+
+
+class UnlockTests(SynchronousTestCase):
+    """A folder whose permissions the job took away."""
+
+    def mode(self, path: str) -> int:
+        return stat.S_IMODE(os.stat(path).st_mode)
+
+    def test_locked(self) -> None:
+        """It gets them back."""
+        spool = Spool(self.mktemp())
+        os.mkdir(spool.folder)
+        for mode in (0o500, 0):
+            os.chmod(spool.folder, mode)
+            spool.unlock()
+            self.assertEqual(self.mode(spool.folder), 0o700)
+
+    def test_link(self) -> None:
+        """What it is a link to does not, and none that is gone is an error."""
+        data, spool = self.mktemp(), Spool(self.mktemp())
+        os.mkdir(data, 0o500)
+        os.symlink(os.path.abspath(data), spool.folder)
+        spool.unlock()
+        self.assertEqual(self.mode(data), 0o500)
+        os.unlink(spool.folder)
+        spool.unlock()
