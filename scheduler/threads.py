@@ -78,17 +78,23 @@ class Pool(Service):
     def run(self, function_thd: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
         """Call it in one of the threads; ``ShuttingDown`` when there are none.
 
-        ``Unavailable``: all are busy, and the machine can't start another.
+        Where the machine can't start another thread, it waits for one of those that are there; ``Unavailable``: there
+        is none.
         """
         if self._threads is None:
             return fail(ShuttingDown())
         answer: Deferred[T] = Deferred()
         # What follows belongs to the request this was for: its id is in the context.
         context = copy_context()
+        call = partial(deferToThreadPool, self._reactor, self._threads, function_thd, *args, **kwargs)
         try:
-            done = deferToThreadPool(self._reactor, self._threads, function_thd, *args, **kwargs)
+            done = call()
         except RuntimeError as error:
-            return fail(Unavailable(f"no thread for {self.name}: {error}"))
+            if not self._threads.workers:
+                return fail(Unavailable(f"no thread for {self.name}: {error}"))
+            self._threads.adjustPoolsize(maxthreads=self._threads.workers)  # so it waits for one of these
+            done = call()
+            self._threads.adjustPoolsize(maxthreads=self._size)
         done.addBoth(lambda result: context.run(answer.callback, result))  # a Failure starts the errbacks
         return answer
 

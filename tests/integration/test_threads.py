@@ -61,7 +61,7 @@ class PoolTests(TestCase):
         self.assertEqual(most, 3)
 
     async def test_no_more_threads(self) -> None:
-        """Where the machine has no thread to give, those that are there do the work; if none is free it is refused."""
+        """Where the machine has no thread to give, those that are there do the work; if there is none it is refused."""
         pool, begun, go_on = Pool(reactor, "ready", 3, least=1), threading.Event(), threading.Event()
         pool.startService()
         self.addCleanup(pool.stopService)
@@ -78,10 +78,11 @@ class PoolTests(TestCase):
         work = pool.run(work_thd)
         await deferToThread(begun.wait, LONG)
         self.patch(ThreadPool, "threadFactory", Refused)
-        await self.assertFailure(pool.run(work_thd), Unavailable)
+        waiting = [pool.run(work_thd) for _ in range(2)]
+        self.assertEqual(sum("ready" in thread.name for thread in threading.enumerate()), 1)
         go_on.set()
-        self.assertEqual(await work, "done")
-        self.assertEqual(await pool.run(work_thd), "done")
+        self.assertEqual(await gatherResults([work, *waiting]), ["done"] * 3)
+        await self.assertFailure(a_pool(self, 2).run(work_thd), Unavailable)
         await pool.stopService()
 
     async def test_stop_waits(self) -> None:
