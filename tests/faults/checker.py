@@ -100,14 +100,11 @@ class Case:
         }
 
     @cached_property
-    def filtered(self) -> frozenset[str]:
-        """Jobs whose output passes a filter, which a stop may end before it has printed."""
-        return frozenset(event.job for event in self.of("start") if event.job is not None and event.filtered)
-
-    @cached_property
-    def background(self) -> dict[str, int]:
-        """How many processes each job leaves behind that do not end by themselves."""
-        return {event.job: event.background or 0 for event in self.of("start") if event.job is not None}
+    def requests(self) -> dict[str, Event]:
+        """The request that each job came of, whether its answer arrived or not: the job's own evidence tells, too."""
+        starts = {event.ticket: event for event in self.of("start")}
+        found = {run.job: starts[run.ticket] for run in self.evidence.runs if run.ticket in starts}
+        return found | {event.job: event for event in self.of("start") if event.job is not None}
 
     @cached_property
     def destroyed(self) -> frozenset[str]:
@@ -237,7 +234,8 @@ def told_output(case: Case) -> Iterator[Violation]:
 
 def _whole(case: Case, job: str) -> int | None:
     """Bytes a job printed that came to its end; ``None``: it did not or could not print, or its filter may not have."""
-    if job in case.filtered and (job in case.stops or job in case.destroyed):
+    filtered = job in case.requests and case.requests[job].filtered
+    if filtered and (job in case.stops or job in case.destroyed):
         return None
     seed, lines = case.seeds[job]
     done = any(run.code == load_job.exit_code(seed) for run in case.runs.get(job, ()))
@@ -296,8 +294,8 @@ def _against_evidence(case: Case, job: str, sight: Event) -> Iterator[Violation]
         yield wrong(f"{state} without a reason")
     if state == "stopped" and job not in case.stops:
         yield wrong("stopped, and nobody asked for that")
-    expected, told = case.background.get(job, 0), sight.seen["background_ended"]
-    if code is not None and job not in case.stops and told != expected:
+    expected, told = case.requests[job].background if job in case.requests else None, sight.seen["background_ended"]
+    if code is not None and job not in case.stops and expected is not None and told != expected:
         yield wrong(f"{told} background processes were ended, and it left {expected}")
 
 

@@ -205,6 +205,16 @@ class CheckerTests(SynchronousTestCase):
         self.story.add("stop", job="j", status=200)
         self.violations()
 
+    def test_background_of_an_unanswered_start(self) -> None:
+        """What a job leaves behind is known of one, too, whose start was never answered: it says whose it is."""
+        self.story.start(None, background=1)
+        last = self.story.see("failed", "last", background_ended=1)
+        self.violations()
+        self.story.events[last - 1] = evolve(
+            self.story.events[last - 1], seen={**self.story.events[-1].seen, "background_ended": 0}
+        )
+        self.violations(("P4", (last,)))
+
     def test_spool_is_short(self) -> None:
         """P3: the spool does not have all that the job printed."""
         self.story.start()
