@@ -126,6 +126,7 @@ class JobRunner:
             job.status = found.seen
             if not found.acknowledged:
                 self._unacknowledged[job.id] = job
+                self._log_end(job.status)
             self._retention.ended(
                 job.id,
                 max(self._wall_time() - (job.status.finished_at or 0.0), 0.0),
@@ -370,12 +371,18 @@ class JobRunner:
         del self._running[job.id]
         self._unacknowledged[job.id] = job
         self._retention.ended(job.id)
-        self._log.info(
-            "job {job_id} ended: {state} {reason}", job_id=job.id, state=status.state.value, reason=status.reason
-        )
+        self._log_end(status)
         settle(job.for_end, status)
         watchers, job.watchers = job.watchers, []
         self._call_all([*watchers, *self._on_end])
+
+    def _log_end(self, status: JobStatus) -> None:
+        job_id = status.job_id
+        self._log.info(
+            "job {job_id} ended: {state} {reason}", job_id=job_id, state=status.state.value, reason=status.reason
+        )
+        if status.output_error:
+            self._log.warn("the output of job {job_id} was cut: {why}", job_id=job_id, why=status.output_error)
 
     def _call_all(self, listeners: Iterable[Notify]) -> None:
         for notify in listeners:

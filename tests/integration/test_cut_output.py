@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+
 from scheduler.errors import NotFound, OutputPruned
 from scheduler.model import Chunk, JobState, Stream
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone
@@ -42,6 +44,14 @@ class CutOutputTests(RunningCase):
         job = (await self.worker.run("sh", "-c", "exec yes", output_limit=3_000_001)).job_id
         for stream in Stream:
             self.assertEqual(self.end_of(job, stream).cut, "output limit of 3000001 bytes reached")
+
+    async def test_log(self) -> None:
+        """The log tells which job's output was cut, and why; of one that ended without its worker, too."""
+        with capturedLogs() as told:
+            job = (await self.worker.run("sh", "-c", "exec yes", output_limit=1000)).job_id
+            self.worker = await self.next_life()
+        warnings = [formatEvent(event) for event in told if event["log_level"] is LogLevel.warn]
+        self.assertEqual(warnings, [f"the output of job {job} was cut: output limit of 1000 bytes reached"] * 2)
 
     async def test_lost(self) -> None:
         """What was in the pipes of a job went with its shim: nobody can say that the rest is all."""
