@@ -75,3 +75,28 @@ async def test_removed_folder(cluster: Cluster) -> None:
     assert known["running_jobs"] == 0
     for pid in map(int, ended["reason"].rpartition(": ")[2].split(", ")):
         os.kill(pid, 9)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_room(daemons: Callable[..., Daemon]) -> None:
+    """A worker that takes no job for lack of room says so, in the refusal and of itself, and not once it has some."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "100%"\n'))
+    worker.start()
+    api = Api(scheduler)
+    await api.online()
+    status, problem = await api.call("POST", "/v1/jobs", {"worker": "w1", "command": "true"})
+    assert status == 503
+    assert "less than the 100% of spool_min_free" in problem["error"]
+    (known,) = (await api.get("/v1/workers"))["workers"]
+    assert known["state"] == "online"
+    assert "less than the 100% of spool_min_free" in known["reason"]
+    job = await api.submit(selector={}, command="true")
+    assert (await api.job(job))["state"] == "queued"
+    worker.kill()
+    worker.file.write_text(worker.file.read_text().replace('spool_min_free = "100%"', ""))
+    worker.start()
+    assert (await api.ended(job, 30))["state"] == "succeeded"
+    (known,) = (await api.get("/v1/workers"))["workers"]
+    assert known["reason"] is None
