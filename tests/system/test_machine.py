@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +14,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.namespaces import in_namespaces
 from tests.system.api import Api
-from tests.system.conftest import SCHEDULER, Daemon, worker_config
+from tests.system.conftest import SCHEDULER, Daemon, alive, wait_until, worker_config
 
 Cluster = tuple[Daemon, Daemon]
 
@@ -100,3 +102,38 @@ async def test_no_room(daemons: Callable[..., Daemon]) -> None:
     assert (await api.ended(job, 30))["state"] == "succeeded"
     (known,) = (await api.get("/v1/workers"))["workers"]
     assert known["reason"] is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_left_running(daemons: Callable[..., Daemon]) -> None:
+    """A stop that leaves a process behind is 409 with its id, on both routes, until that process is gone."""
+    # Root's shims are as helpless as another user's without this capability.
+    weak = ("setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
+    protected = ["--reuid=65534", "--clear-groups", "sleep", "600"]
+    tried = subprocess.run([*weak, "setpriv", *protected[:2], "true"], capture_output=True, check=False, text=True)
+    if tried.returncode:
+        pytest.skip(f"a process of another user can't be had here: {tried.stderr.strip()}")
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
+    worker.inside = weak
+    worker.start()
+    api = Api(scheduler)
+    await api.online()
+    job = await api.submit(command="setpriv", args=protected, stop_grace="0.1s")
+    for method, path, body in (
+        ("POST", f"/v1/jobs/{job}/stop", None),
+        ("POST", f"/v1/jobs/{job}/stop", None),
+        ("POST", "/stop", {"worker_id": "w1", "job_id": job}),
+    ):
+        status, problem = await api.call(method, path, body)
+        (pid,) = problem["leftover"]
+        assert (status, problem["success"], problem["job_id"]) == (409, False, job)
+        assert f"1 process could not be ended: {pid}" in problem["error"]
+    ended = await api.job(job)
+    assert (ended["state"], ended["leftover"]) == ("stopped", [pid])
+    assert f"1 process could not be ended: {pid}" in ended["reason"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), "the process has ended")
+    assert (await api.call("POST", f"/v1/jobs/{job}/stop"))[0] == 200
+    assert await api.call("POST", "/stop", {"worker_id": "w1", "job_id": job}) == (200, {"success": True})
