@@ -28,7 +28,7 @@ class Experiment:
         pass
 
     def go(self, run: Run) -> None:
-        run.start(workers=1, mix=Mix(rate=4.0))
+        run.start(workers=1, mix=Mix(rate=4.0, filtered=0.0))  # the output of the long job has to flow while it runs
         for number in range(run.setting.rounds):
             run.figures.rounds += 1
             self._round(run, number)
