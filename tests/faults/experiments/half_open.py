@@ -45,7 +45,7 @@ class Experiment:
 
     def go(self, run: Run) -> None:
         with network.link() as link:
-            start(run, link, Mix(rate=4.0, starters=8, longest=4.0))
+            start(run, link, Mix(rate=4.0, starters=8, longest=4.0, filtered=0.0))
             for number in range(run.setting.rounds):
                 run.figures.rounds += 1
                 self._stall(run, link)
