@@ -29,7 +29,7 @@ class _Refusal:
 
 
 class Backoff:
-    """Of all workers; ``clock`` measures it."""
+    """The backoffs of all workers; ``clock`` tells the time."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -47,11 +47,11 @@ class Backoff:
         refusal.reason = None if isinstance(error, StoreFailed) else str(error)
 
     def took(self, worker_id: str) -> None:
-        """It runs a job."""
+        """The worker runs a job, so its backoff ends."""
         self._refusals.pop(worker_id, None)
 
     def forget(self, worker_id: str) -> None:
-        """It is a new process, or no worker any more: what it did not take says nothing now."""
+        """The worker is a new process, or is no longer known: its backoff ends."""
         self._refusals.pop(worker_id, None)
 
     def active(self, worker_id: str) -> bool:
@@ -70,5 +70,5 @@ def is_shortage(error: Unavailable) -> bool:
 
 
 def seconds(retry_after: float, shortages: int) -> float:
-    """How long a backoff lasts after so many shortages in a row; the last one asked for ``retry_after`` seconds."""
+    """Seconds of a backoff after ``shortages`` in a row, the last of which asked for ``retry_after`` seconds."""
     return min(max(retry_after, SHORTEST) * 2.0 ** min(shortages - 1, 10), LONGEST)

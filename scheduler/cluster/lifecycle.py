@@ -19,7 +19,7 @@ NEVER_STARTED = "never started: the start did not reach the worker"
 
 
 def leftover_text(left: tuple[int, ...]) -> str:
-    """What is said of processes that could not be ended; of more than a hundred only a hundred are known."""
+    """The sentence that names processes which could not be ended; only the first hundred are known."""
     count = f"{'at least ' * (len(left) >= MOST_LEFTOVER)}{len(left)} process{'es' * (len(left) > 1)}"
     return f"{count} could not be ended: {', '.join(map(str, left))}"
 

@@ -127,7 +127,7 @@ class Liveness(Periodic):
         self._probe_now(worker_id)
 
     def doubtful(self, worker_id: str, why: str) -> None:
-        """It does not listen there any more, a sentence says why: all that was known is void until it calls again."""
+        """The worker no longer listens there, for the reason ``why``; it is unreachable until it calls again."""
         self._pulses[worker_id] = Pulse(gone=why)
         self._settle(worker_id)
 

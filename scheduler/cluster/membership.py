@@ -198,7 +198,7 @@ class Membership:
 
 
 def _sentence(text: str) -> str | None:
-    """What a worker says, as it may be shown."""
+    """The text of a worker, bounded and printable; ``None`` where it is empty."""
     return "".join(each if each.isprintable() else "\ufffd" for each in text[:LONGEST_SENTENCE]) or None
 
 
