@@ -1,85 +1,108 @@
-"""What part of a job's output a request is for: all of it, from an offset, the last lines, a range."""
+"""The handlers of a job's output: a part of what is there, all of it as it comes, or both streams as events."""
 
 from __future__ import annotations
 
-import re
+from twisted.web.server import Request
 
-from attrs import frozen
+from scheduler.api.answers import Answer
+from scheduler.api.context import Context, Reply
+from scheduler.api.events import read_offsets
+from scheduler.api.following import Readers, open_all
+from scheduler.api.guard import values_of
+from scheduler.api.query import Query
+from scheduler.api.request import checked_id, query_of, wants_events
+from scheduler.api.spans import offset_of_tail, read_range, size_of
+from scheduler.api.streams import CHUNK, EventStream, RawStream, SpanReader
+from scheduler.errors import Invalid
+from scheduler.interfaces import IOutputReader
+from scheduler.model import Job, Stream
 
-from scheduler.errors import OffsetBeyondEnd
-from scheduler.interfaces import IScheduler
-from scheduler.model import Stream
-
-#: Bytes read at once while looking for the beginning of the last lines; doubled up to the second.
-FIRST_BLOCK, LARGEST_BLOCK = 64 * 1024, 1024 * 1024
-
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
-
-
-@frozen
-class Range:
-    """One range of bytes: ``first`` to ``last``, both inclusive, or the ``suffix`` last ones."""
-
-    first: int = 0
-    last: int | None = None
-    suffix: int | None = None
-
-    def within(self, size: int) -> tuple[int, int]:
-        """First byte and the byte after the last, in a stream of that size; ``OffsetBeyondEnd``."""
-        if self.suffix is not None:
-            if not self.suffix:
-                raise OffsetBeyondEnd(size, size)
-            return max(0, size - self.suffix), size
-        if self.first >= size:
-            raise OffsetBeyondEnd(self.first, size)
-        return self.first, size if self.last is None else min(self.last + 1, size)
+_RAW = {"Content-Type": "text/plain; charset=utf-8"}
 
 
-def read_range(header: str | None) -> Range | None:
-    """What a ``Range`` header asks for; ``None`` for everything, so too if it is malformed or has several."""
-    match = _RANGE.fullmatch(header or "")
-    if match is None or not (match[1] or match[2]):
-        return None
-    if not match[1]:
-        return Range(suffix=int(match[2]))
-    first, last = int(match[1]), int(match[2]) if match[2] else None
-    return None if last is not None and last < first else Range(first, last)
+class OutputRoutes:
+    """``GET /v1/jobs/{id}/output``; and the same streams as answers to a submission."""
 
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._scheduler = context.scheduler
 
-async def size_of(scheduler: IScheduler, job_id: str, stream: Stream) -> int:
-    """Length of a stream now, in bytes."""
-    return (await scheduler.read_output(job_id, stream, 0, 0)).size
+    async def output(self, request: Request, job_id: str) -> Reply:
+        query = query_of(request, ("stream", "offset", "tail", "follow"))
+        as_events, follow, tail = wants_events(request), query.flag("follow"), query.number("tail", 0, 10**9)
+        if tail is not None and query.given("offset"):
+            raise Invalid("tail", "does not go with offset")
+        job = self._scheduler.job(checked_id(job_id))
+        if as_events:
+            return await self._resumed_events(request, job, query, tail)
+        stream, offset = query.stream(), query.number("offset", 0, 10**18 - 1)
+        ranged = request.requestHeaders.hasHeader("range")
+        if ranged and (follow or offset is not None or tail is not None):
+            raise Invalid("Range", "does not go with follow, offset or tail")
+        if follow:
+            if tail is not None:
+                offset, _ = await offset_of_tail(self._scheduler, job.id, stream, tail)
+            if request.method == b"HEAD":
+                return Answer(headers=_RAW)
+            return self.follow(job, self._scheduler.open_output(job.id, stream, offset or 0), {}, 200)
+        return await self._snapshot(request, job, stream, offset or 0, tail)
 
+    async def _snapshot(self, request: Request, job: Job, stream: Stream, offset: int, tail: int | None) -> Reply:
+        """What is there now, or a part of it, with its length."""
+        headers, status, end = {**_RAW, "Accept-Ranges": "bytes"}, 200, None
+        wanted = None
+        if not request.requestHeaders.hasHeader("if-range"):  # nothing it could hold is known here
+            wanted = read_range(",".join(values_of(request.requestHeaders, "range")))
+        if tail is not None:
+            offset, end = await offset_of_tail(self._scheduler, job.id, stream, tail)
+        elif wanted is not None:
+            size = await size_of(self._scheduler, job.id, stream)
+            if size or wanted.suffix is None:
+                offset, end = wanted.within(size)
+                headers["Content-Range"], status = f"bytes {offset}-{end - 1}/{size}", 206
+        size = 0 if request.method == b"HEAD" else CHUNK if end is None else min(CHUNK, end - offset)
+        first = await self._scheduler.read_output(job.id, stream, offset, size)
+        end = max(first.size, offset) if end is None else end
+        headers |= {"Content-Length": str(end - offset), "X-Output-Offset": str(offset)}
+        if request.method == b"HEAD":
+            return Answer(status=status, headers=headers)
+        reader = SpanReader(self._scheduler, job.id, stream, first, end)
+        return RawStream(self._context.clock, self._context.under_way, job.id, reader, headers, status)
 
-async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lines: int) -> tuple[int, int]:
-    """Where the last ``lines`` lines begin, and the size of the stream that was looked at.
+    def follow(
+        self,
+        job: Job,
+        reader: IOutputReader,
+        headers: dict[str, str],
+        status: int,
+        at_once: bool = False,
+        members: dict[str, str] | None = None,
+    ) -> Reply:
+        headers = {**_RAW, **headers, "X-Output-Offset": str(reader.offset), "X-Accel-Buffering": "no"}
+        return RawStream(
+            self._context.clock, self._context.under_way, job.id, reader, headers, status, at_once, members
+        )
 
-    A last line without an end counts as one. Looks backward, holding one block at a time.
-    """
-    size = end = await size_of(scheduler, job_id, stream)
-    if not lines:
-        return size, size
-    block = FIRST_BLOCK
-    left = lines
-    while end > 0:
-        start = max(0, end - block)
-        data = await _read(scheduler, job_id, stream, start, end)
-        # The line feed that ends the last line begins no other.
-        position = len(data) - (end == size and data.endswith(b"\n"))
-        while left and (position := data.rfind(b"\n", 0, position)) >= 0:
-            left -= 1
-        if not left:
-            return start + position + 1, size
-        end, block = start, min(2 * block, LARGEST_BLOCK)
-    return 0, size
+    async def _resumed_events(self, request: Request, job: Job, query: Query, tail: int | None) -> Reply:
+        if query.given("stream"):
+            raise Invalid("stream", "does not go with events, which are of both")
+        if request.requestHeaders.hasHeader("range"):
+            raise Invalid("Range", "does not go with events")
+        # A browser that reconnects repeats its URL, so the header is the later word.
+        last, given = "".join(values_of(request.requestHeaders, "last-event-id")), query.text("offset")
+        if last:
+            offsets = read_offsets("Last-Event-ID", last)
+        elif given is not None:
+            offsets = read_offsets("offset", given)
+        else:
+            offsets = dict.fromkeys(Stream, 0)
+            for stream in Stream if tail is not None else ():
+                offsets[stream], _ = await offset_of_tail(self._scheduler, job.id, stream, tail or 0)
+        if request.method == b"HEAD":
+            return Answer(content_type="text/event-stream")
+        return self.events(job, open_all(self._scheduler, job, offsets), {})
 
-
-async def _read(scheduler: IScheduler, job_id: str, stream: Stream, start: int, end: int) -> bytes:
-    """All bytes from ``start`` to ``end``, which are there; an answer may hold fewer than asked for."""
-    data = b""
-    while start + len(data) < end:
-        chunk = await scheduler.read_output(job_id, stream, start + len(data), end - start - len(data))
-        if not chunk.data:
-            raise OffsetBeyondEnd(end, start + len(data))
-        data += chunk.data
-    return data
+    def events(self, job: Job, readers: Readers, headers: dict[str, str], started: bool = False) -> Reply:
+        return EventStream(
+            self._context.clock, self._context.under_way, self._scheduler, job, readers, headers, started
+        )

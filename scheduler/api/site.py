@@ -30,10 +30,11 @@ from twisted.web import http, server
 from twisted.web.resource import IResource
 
 from scheduler.api.answers import problem_answer, send
-from scheduler.api.app import LARGEST_BODY, make_app
+from scheduler.api.app import make_app
 from scheduler.api.errors import Problem, problem_of
 from scheduler.api.guard import refusal
 from scheduler.api.peers import gone, keep_alive
+from scheduler.api.request import LARGEST_BODY
 from scheduler.api.streams import UnderWay
 from scheduler.errors import Busy, ShuttingDown
 from scheduler.interfaces import IScheduler

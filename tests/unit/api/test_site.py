@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import logs
 from scheduler.api import site
-from scheduler.api.app import LARGEST_BODY
+from scheduler.api.request import LARGEST_BODY
 from scheduler.model import JobState
 from tests.unit.api.conversation import Server, read_response
 

@@ -6,8 +6,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.api import output
-from scheduler.api.output import Range, offset_of_tail, read_range
+from scheduler.api import spans
+from scheduler.api.spans import Range, offset_of_tail, read_range
 from scheduler.errors import OffsetBeyondEnd
 from scheduler.model import Stream
 from tests.fakes.scheduler import FakeScheduler
@@ -80,8 +80,8 @@ class TailTests(SynchronousTestCase):
     )
     def test_like_splitlines(self, data: bytes, lines: int, piece: int) -> None:
         """The same as cutting all of it, in blocks as small as can be and answers smaller still."""
-        self.patch(output, "FIRST_BLOCK", 4)
-        self.patch(output, "LARGEST_BLOCK", 16)
+        self.patch(spans, "FIRST_BLOCK", 4)
+        self.patch(spans, "LARGEST_BLOCK", 16)
         whole = data.split(b"\n")
         parts = [line + b"\n" for line in whole[:-1]] + ([whole[-1]] if whole[-1] else [])
         self.assertEqual(self.tail(data, lines, piece), b"".join(parts[max(0, len(parts) - lines) :]))
@@ -92,4 +92,4 @@ class TailTests(SynchronousTestCase):
         job = scheduler.add_job(b"line\n" * 1_000_000)
         self.successResultOf(Deferred.fromCoroutine(offset_of_tail(scheduler, job.id, Stream.STDOUT, 3)))
         sizes = [call[4] for call in scheduler.calls if call[0] == "read_output"]
-        self.assertEqual(sizes, [0, output.FIRST_BLOCK])
+        self.assertEqual(sizes, [0, spans.FIRST_BLOCK])

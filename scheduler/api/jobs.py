@@ -1,0 +1,47 @@
+"""The handlers of jobs that there are: listing, looking at one, waiting for its end, stopping."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from scheduler import wire
+from scheduler.api.answers import json_answer
+from scheduler.api.context import Context, Reply
+from scheduler.api.query import FILTERS, MOST_JOBS, Query, pairs_of
+from scheduler.api.request import body_of, checked_id, pairs_in, query_of
+from scheduler.errors import Invalid
+
+
+class JobRoutes:
+    """``GET /v1/jobs`` and what is below it, but for the output."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._scheduler = context.scheduler
+
+    async def jobs(self, request: Request) -> Reply:
+        query = query_of(request, (*FILTERS, "limit", "cursor"))
+        limit = query.number("limit", 1, MOST_JOBS) or 100
+        page = self._scheduler.jobs(query.filter(self._context.wall_time()), limit, query.text("cursor"))
+        return json_answer(wire.page_json(page))
+
+    async def job(self, request: Request, job_id: str) -> Reply:
+        wait = query_of(request, ("wait",)).wait()
+        job = self._scheduler.job(checked_id(job_id))
+        if wait is not None and not job.state.final and request.method != b"HEAD":
+            job = await self._context.ended(self._scheduler.wait, self._scheduler.job, job_id, wait)
+        return json_answer(wire.job_json(job))
+
+    async def stop_job(self, request: Request, job_id: str) -> Reply:
+        query_of(request)
+        wire.read_nothing(body_of(request))
+        job = await self._context.stopped(self._scheduler.stop(checked_id(job_id)), job_id)
+        return json_answer(wire.job_json(job), 200 if self._scheduler.last_attempt(job_id).over else 202)
+
+    async def stop_matching(self, request: Request) -> Reply:
+        pairs = pairs_in(request) + pairs_of(body_of(request))
+        which = Query(pairs, FILTERS).filter(self._context.wall_time())
+        if not pairs:
+            raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
+        stopped = await self._context.unless_shut_down(self._scheduler.stop_matching(which))
+        return json_answer({"jobs": [wire.job_json(job) for job in stopped]})

@@ -1,0 +1,59 @@
+"""What a request says: its parameters, its body, and how its answer is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import BinaryIO, cast
+
+from twisted.web.server import Request
+
+from scheduler import wire
+from scheduler.api.errors import ProblemError
+from scheduler.api.guard import values_of
+from scheduler.api.query import Pairs, Query, read_pairs
+from scheduler.errors import NotFound
+from scheduler.fields import Object, shown
+from scheduler.model import is_id
+
+#: Of a request's body, in bytes.
+LARGEST_BODY = 1024 * 1024
+
+_JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
+
+
+def query_of(request: Request, allowed: Iterable[str] = ()) -> Query:
+    """The request's parameters."""
+    return Query(pairs_in(request), allowed)
+
+
+def pairs_in(request: Request) -> Pairs:
+    """The request's query string, apart."""
+    return read_pairs(request.uri.partition(b"?")[2])
+
+
+def body_of(request: Request) -> Object:
+    """The request's JSON; ``Invalid``, or 413 or 415."""
+    if values_of(request.requestHeaders, "content-encoding"):
+        raise ProblemError(415, "the body must not be encoded (Content-Encoding)")
+    for header in values_of(request.requestHeaders, "content-type"):
+        kind, _, parameters = header.lower().partition(";")
+        charset = parameters.replace(" ", "").replace('"', "")
+        if kind.strip() not in _JSON_TYPES or charset not in ("", "charset=utf-8"):
+            raise ProblemError(415, f"the body must be application/json in UTF-8, not {shown(header)}")
+    body = cast(BinaryIO, request.content).read(LARGEST_BODY + 1)
+    if len(body) > LARGEST_BODY:
+        raise ProblemError(413, f"a body is at most {LARGEST_BODY} bytes")
+    return wire.load(body)
+
+
+def wants_events(request: Request) -> bool:
+    """Whether ``Accept`` asks for server-sent events."""
+    ranges = ",".join(values_of(request.requestHeaders, "accept")).lower().split(",")
+    return any(kind.partition(";")[0].strip() == "text/event-stream" for kind in ranges)
+
+
+def checked_id(job_id: str) -> str:
+    """``job_id``, if there can be a job of that id; ``NotFound``."""
+    if not is_id(job_id):
+        raise NotFound("job", job_id)
+    return job_id
