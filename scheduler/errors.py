@@ -37,6 +37,48 @@ class Conflict(SchedulerError):
     """The request contradicts the present state, and waiting will not mend it."""
 
 
+class Draining(Conflict):
+    """The named worker takes no new jobs."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"worker {worker!r} is draining and takes no new jobs")
+        self.worker = worker
+
+
+class NoMatch(Conflict):
+    """No worker has the labels that a selector asks for, or none of those can do what the job asks for."""
+
+
+class NameTaken(Conflict):
+    """Another worker that is online has that name."""
+
+
+class WorkerOnline(Conflict):
+    """A worker that is to be forgotten is online."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"worker {worker!r} is online; stop it first")
+        self.worker = worker
+
+
+class JobNotRunning(Conflict):
+    """A signal is for a job that is not running; ``state`` is the one it is in."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id!r} is not running: it is {state}")
+        self.job_id = job_id
+        self.state = state
+
+
+class JobNotEnded(Conflict):
+    """Only a job that has ended can be removed; ``state`` is the one it is in."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"job {job_id!r} has not ended: it is {state}; stop it first")
+        self.job_id = job_id
+        self.state = state
+
+
 class Refused(SchedulerError):
     """The asker may not have that, whoever else may."""
 
@@ -65,6 +107,14 @@ class KeyReused(SchedulerError):
     def __init__(self, key: str) -> None:
         super().__init__(f"Idempotency-Key {key!r} was used for another request")
         self.key = key
+
+
+class JobRemoved(SchedulerError):
+    """A client removed the job that this idempotency key started."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the job of this Idempotency-Key, {job_id!r}, was removed")
+        self.job_id = job_id
 
 
 class OutputPruned(SchedulerError):

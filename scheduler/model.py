@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
+import signal
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -35,6 +36,10 @@ STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 #: Whom that signal goes to: the whole process tree, or the main process alone; the first is the default.
 STOP_MODES = ("tree", "main")
+
+#: What may be sent to a running job, and to whom: the main process alone, or the whole process tree.
+SIGNAL_NAMES = tuple(number.name for number in signal.Signals if not number.name.startswith("SIGRT"))
+SIGNAL_TARGETS = ("main", "tree")
 
 #: Processes that are named at most of those of a job that could not be ended.
 MOST_LEFTOVER = 100
@@ -207,13 +212,15 @@ class Retry:
 
 @frozen
 class Terms:
-    """How a job waits for its turn, and what follows a run that did not succeed."""
+    """What the scheduler does for a job beside starting it: how it waits, what follows it, and who has to watch it."""
 
     #: Seconds it may be ``queued``; 0: it starts at once or not at all.
     queue_timeout: float = 0.0
     #: Higher goes first.
     priority: int = 0
     retry: Retry | None = None
+    #: Seconds without any client that follows it or waits for it, after which it is stopped; ``None``: it never is.
+    unattended_timeout: float | None = None
 
 
 #: Now or not at all, and nothing after it.
@@ -224,6 +231,38 @@ DEFAULT_QUEUE_TIMEOUT = 3600.0
 
 #: The limits of ``Terms.priority``, both ways, and of ``Retry.attempts``.
 HIGHEST_PRIORITY, MOST_ATTEMPTS = 1000, 100
+
+
+@frozen
+class Usage:
+    """What the processes of a job took: all that its shim saw end."""
+
+    #: Of the largest process, in bytes.
+    max_rss: int
+    #: User and system time of all of them together.
+    cpu_seconds: float
+
+
+@frozen
+class WaitingFor:
+    """Why a job is queued."""
+
+    #: A word for programs, like ``no-free-slot``.
+    why: str
+    #: A sentence.
+    detail: str
+    #: Its place in its queue; 1 is next.
+    place: int
+
+
+@frozen
+class Disk:
+    """A disk: its size and what is free of it, in bytes, and the same in inodes."""
+
+    size: int
+    free: int
+    inodes: int
+    inodes_free: int
 
 
 @frozen
@@ -250,6 +289,7 @@ class JobStatus:
     output_error: str = ""
     #: How many processes were ended that the main process had left behind.
     background_ended: int = 0
+    usage: Usage | None = None
 
 
 @frozen
@@ -281,6 +321,9 @@ class Job:
     leftover: tuple[int, ...] = ()
     #: How many processes were ended that the main process had left behind.
     background_ended: int = 0
+    usage: Usage | None = None
+    #: When a client asked for it to be removed, which its worker could not be told yet.
+    remove_requested_at: float | None = None
     #: All attempts of a job with ``retry`` have the same.
     group_id: str | None = None
     #: The job that this one is the next attempt of, and the next attempt of this one.
@@ -332,6 +375,10 @@ class Worker:
     features: frozenset[str] = frozenset()
     #: Why it says that it takes no job at present, a sentence; ``None``: it says no such thing. Never stored.
     refusing: str | None = None
+    #: The one its spools are on. Never stored.
+    disk: Disk | None = None
+    #: Seconds by which its clock is ahead of the scheduler's, as its last heartbeat arrived. Never stored.
+    clock_difference: float | None = None
 
     @property
     def classic(self) -> bool:
@@ -341,7 +388,10 @@ class Worker:
 
 @frozen
 class IdempotencyKey:
-    """What a client called a request of its own, and the job that came of it; kept as long as the job."""
+    """What a client called a request of its own, and the job that came of it.
+
+    It is kept as long as the job would be, also where a client removed that.
+    """
 
     key: str
     #: SHA-256 of the request, in hexadecimal.
@@ -349,6 +399,8 @@ class IdempotencyKey:
     job_id: str
     #: The job as the first answer showed it; ``None``: none was given yet.
     answer: Job | None = None
+    #: When a client removed the job.
+    removed_at: float | None = None
 
     def trimmed(self) -> IdempotencyKey:
         """Its answer without what was needed to run the job."""
@@ -395,6 +447,7 @@ class Heartbeat:
 
     ``leaving``: it is the last of this process; what runs, runs on without it.
     ``refusing``: why the worker takes no job at present, a sentence; ``""``: it takes jobs.
+    ``sent_at``: by the worker's clock. ``disk``: the one its spools are on.
     """
 
     worker_id: str
@@ -404,6 +457,8 @@ class Heartbeat:
     described: tuple[JobReport, ...] = ()
     leaving: bool = False
     refusing: str = ""
+    sent_at: float | None = None
+    disk: Disk | None = None
 
 
 @frozen

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from attrs import asdict
+
 from scheduler.errors import Invalid
 from scheduler.fields import LONGEST_PATH, Fields, Object, check_count, check_label, check_text, printable, shown
 from scheduler.interfaces import JobPage, WorkerView
@@ -108,6 +110,7 @@ def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:
         queue_timeout=fields.duration("queue_timeout", patience, zero=True) or 0.0,
         priority=fields.number("priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY, 0),
         retry=_retry(fields),
+        unattended_timeout=fields.duration("unattended_timeout", None, zero=False),
     )
     script = _script(fields)
     spec = JobSpec(
@@ -259,13 +262,16 @@ def job_json(job: Job) -> Object:
         "output_error": job.output_error,
         "leftover": list(job.leftover),
         "background_ended": job.background_ended,
+        "usage": None if job.usage is None else asdict(job.usage),
         "group_id": job.group_id,
         "retry_of": job.retry_of,
         "retried_by": job.retried_by,
         "orphan": job.orphan,
+        "remove_requested_at": time_text(job.remove_requested_at),
         "queue_timeout": _number(terms.queue_timeout),
         "priority": terms.priority,
         "retry": None if retry is None else {"attempts": retry.attempts, "delay": _number(retry.delay)},
+        "unattended_timeout": None if terms.unattended_timeout is None else _number(terms.unattended_timeout),
     }
 
 
@@ -306,6 +312,8 @@ def worker_json(view: WorkerView) -> Object:
         "running_jobs": view.running_jobs,
         "version": worker.version,
         "features": sorted(worker.features),
+        "disk": None if worker.disk is None else asdict(worker.disk),
+        "clock_difference": worker.clock_difference,
     }
 
 

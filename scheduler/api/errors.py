@@ -22,11 +22,17 @@ from scheduler.errors import (
     Busy,
     Conflict,
     DeadlineExceeded,
+    Draining,
     Invalid,
+    JobNotEnded,
+    JobNotRunning,
+    JobRemoved,
     KeyInUse,
     KeyReused,
     LeftRunning,
+    NameTaken,
     NoFreeSlot,
+    NoMatch,
     NotFound,
     OffsetBeyondEnd,
     OutputCut,
@@ -41,50 +47,62 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
     WorkerFault,
+    WorkerOnline,
 )
 
 _log = Logger()
 
-#: Every exception of the domain.
-STATUS: Mapping[type[SchedulerError], int] = {
-    Invalid: 400,
-    Refused: 403,
-    NotFound: 404,
-    Conflict: 409,
-    KeyInUse: 409,
-    LeftRunning: 409,
-    OutputPruned: 410,
-    OutputCut: 410,
-    OffsetBeyondEnd: 416,
-    KeyReused: 422,
-    QueueFull: 429,
-    Unsupported: 501,
-    WorkerFault: 502,
-    Unavailable: 503,
-    Unreachable: 503,
-    NoFreeSlot: 503,
-    Busy: 503,
-    StoreFailed: 503,
-    ShuttingDown: 503,
-    DeadlineExceeded: 504,
-    StartUnanswered: 504,
+#: Every exception of the domain: the status, and the name of the problem's type.
+PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
+    Invalid: (400, "invalid-request"),
+    Refused: (403, "refused"),
+    NotFound: (404, "not-found"),
+    Conflict: (409, "conflict"),
+    Draining: (409, "worker-draining"),
+    NoMatch: (409, "no-match"),
+    NameTaken: (409, "name-taken"),
+    WorkerOnline: (409, "worker-online"),
+    JobNotRunning: (409, "job-not-running"),
+    JobNotEnded: (409, "job-not-ended"),
+    KeyInUse: (409, "key-in-use"),
+    LeftRunning: (409, "left-running"),
+    JobRemoved: (410, "job-removed"),
+    OutputPruned: (410, "output-pruned"),
+    OutputCut: (410, "output-cut"),
+    OffsetBeyondEnd: (416, "offset-beyond-end"),
+    KeyReused: (422, "key-reused"),
+    QueueFull: (429, "queue-full"),
+    Unsupported: (501, "unsupported"),
+    WorkerFault: (502, "worker-fault"),
+    Unavailable: (503, "unavailable"),
+    Unreachable: (503, "worker-unreachable"),
+    NoFreeSlot: (503, "no-free-slot"),
+    Busy: (503, "busy"),
+    StoreFailed: (503, "store-failing"),
+    ShuttingDown: (503, "shutting-down"),
+    DeadlineExceeded: (504, "timeout"),
+    StartUnanswered: (504, "start-unanswered"),
 }
 
 
 @frozen
 class Problem:
-    """What a client is told of an error: ``members`` are further members of the document."""
+    """What a client is told of an error: ``members`` are further members of the document.
+
+    ``type`` is the name of the type, as docs/api.md lists them; ``""`` is the status alone.
+    """
 
     status: int
     detail: str
     headers: Mapping[str, str] = field(factory=dict)
     members: Mapping[str, Any] = field(factory=dict)
+    type: str = ""
 
     def document(self) -> bytes:
         """The body."""
         return wire.dump(
             {
-                "type": "about:blank",
+                "type": f"/problems/{self.type}" if self.type else "about:blank",
                 "title": HTTPStatus(self.status).phrase,
                 "status": self.status,
                 "detail": self.detail,
@@ -107,8 +125,11 @@ def problem_of(failure: Failure) -> Problem:
     error = failure.value
     if isinstance(error, ProblemError):
         return error.problem
-    if isinstance(error, SchedulerError) and type(error) in STATUS:
-        return Problem(STATUS[type(error)], _detail(error), _headers(error), _members(error))
+    if isinstance(error, SchedulerError) and type(error) in PROBLEMS:
+        status, name = PROBLEMS[type(error)]
+        if isinstance(error, NotFound):
+            name = f"{error.kind}-unknown"
+        return Problem(status, _detail(error), _headers(error), _members(error), name)
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return _routing(error)
     incident = uuid.uuid4().hex

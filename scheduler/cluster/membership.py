@@ -20,7 +20,7 @@ from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.reconcile import Reconciler
-from scheduler.errors import Conflict, Invalid, NotFound, StoreFailed
+from scheduler.errors import Invalid, NameTaken, NotFound, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.model import (
     NAME_PATTERN,
@@ -87,7 +87,7 @@ class Membership:
             if other.address == address:
                 await self._displaced(other, by_a_new_one=not registration.worker_id)
             elif other.name == name and other.state is WorkerState.ONLINE:
-                raise Conflict(f"name {name!r} is taken by worker {other.id}, which is online at {other.address}")
+                raise NameTaken(f"name {name!r} is taken by worker {other.id}, which is online at {other.address}")
         known = registry.find_worker(worker_id)
         self._client.forget(worker_id)  # its channel leads to the process before
         self._reconciler.forget(worker_id)

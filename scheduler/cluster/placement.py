@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from attrs import evolve, frozen
 
-from scheduler.errors import Conflict, NoFreeSlot
+from scheduler.errors import NoFreeSlot, NoMatch
 from scheduler.model import JobSpec, Target, Worker, WorkerState
 
 Label = tuple[str, str]
@@ -66,7 +66,7 @@ def place(
 
     ``load`` is given a worker's id; one that is ``withheld`` takes no job now, though it has a slot.
 
-    Raises ``Conflict`` when no worker matches, whether reachable or not, and
+    Raises ``NoMatch`` when no worker matches, whether reachable or not, and
     ``NoFreeSlot`` when those that match can't take a job now. One that is draining
     does not match.
     """
@@ -75,8 +75,8 @@ def place(
         unlimited = evolve(demand, features=frozenset())
         if any(not worker.draining and unlimited.met_by(worker) for worker in workers):
             missing = ", ".join(sorted(demand.features))
-            raise Conflict(f"no worker that matches the selector ({demand}) supports {missing}")
-        raise Conflict(f"no worker matches the selector ({demand})")
+            raise NoMatch(f"no worker that matches the selector ({demand}) supports {missing}")
+        raise NoMatch(f"no worker matches the selector ({demand})")
     online = [worker for worker in matching if worker.state is WorkerState.ONLINE]
     if not online:
         raise NoFreeSlot(f"no worker that matches the selector ({demand}) can be reached")

@@ -21,7 +21,7 @@ from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.sharing import shielded
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
-from scheduler.errors import Conflict, NotFound, StoreFailed
+from scheduler.errors import NotFound, StoreFailed, WorkerOnline
 from scheduler.interfaces import (
     IOutputReader,
     IScheduler,
@@ -200,7 +200,7 @@ class Cluster:
             await self._ledger.conclude_jobs([self._forgotten(job) for job in jobs])
             return
         if worker.state is WorkerState.ONLINE:
-            raise Conflict(f"worker {worker.name!r} is online; stop it first")
+            raise WorkerOnline(worker.name)
         await self._membership.remove(worker, "forgotten")
         await self._ledger.conclude_jobs([self._forgotten(job) for job in self._queued_for(worker.id, worker.name)])
 

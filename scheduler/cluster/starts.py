@@ -37,6 +37,7 @@ from scheduler.cluster.waiting import Waiting
 from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
+    Draining,
     NoFreeSlot,
     QueueFull,
     SchedulerError,
@@ -191,7 +192,7 @@ class Starts:
             return self._place(spec, target, terms, newcomer, frozenset())
         worker = self._registry.worker(target.worker)
         if worker.draining:
-            raise Conflict(f"worker {worker.name!r} is draining and takes no new jobs")
+            raise Draining(worker.name)
         if lacks := lacking(spec, worker):
             raise Unsupported(worker.name, lacks)
         if worker.state is not WorkerState.ONLINE:

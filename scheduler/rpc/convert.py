@@ -19,6 +19,7 @@ from scheduler.model import (
     STOP_MODES,
     STOP_SIGNALS,
     Chunk,
+    Disk,
     Heartbeat,
     HeartbeatAnswer,
     JobReport,
@@ -28,6 +29,7 @@ from scheduler.model import (
     Registered,
     Registration,
     Stream,
+    Usage,
     error_text,
     is_id,
 )
@@ -171,7 +173,16 @@ def status_to_pb(status: JobStatus) -> worker_pb2.JobStatus:
         leftover=status.leftover,
         outputError=status.output_error,
         backgroundEnded=status.background_ended,
+        usage=None if status.usage is None else _usage_to_pb(status.usage),
     )
+
+
+def _usage_to_pb(usage: Usage) -> worker_pb2.Usage:
+    return worker_pb2.Usage(maxRss=usage.max_rss, cpuSeconds=usage.cpu_seconds)
+
+
+def _usage_from_pb(usage: worker_pb2.Usage) -> Usage:
+    return Usage(checked_size("maxRss", usage.maxRss), _seconds("cpuSeconds", usage.cpuSeconds))
 
 
 def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
@@ -192,6 +203,7 @@ def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
         leftover=tuple(status.leftover[:MOST_LEFTOVER]),
         output_error=status.outputError,
         background_ended=checked_size("backgroundEnded", status.backgroundEnded),
+        usage=_usage_from_pb(status.usage) if status.HasField("usage") else None,
     )
 
 
@@ -298,6 +310,21 @@ def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
         described=map(report_to_pb, heartbeat.described),
         leaving=heartbeat.leaving,
         refusing=heartbeat.refusing,
+        sentAt=heartbeat.sent_at or 0,
+        disk=None if heartbeat.disk is None else _disk_to_pb(heartbeat.disk),
+    )
+
+
+def _disk_to_pb(disk: Disk) -> scheduler_pb2.Disk:
+    return scheduler_pb2.Disk(size=disk.size, free=disk.free, inodes=disk.inodes, inodesFree=disk.inodes_free)
+
+
+def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk:
+    return Disk(
+        checked_size("size", disk.size),
+        checked_size("free", disk.free),
+        checked_size("inodes", disk.inodes),
+        checked_size("inodesFree", disk.inodesFree),
     )
 
 
@@ -313,6 +340,8 @@ def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
         described=tuple(map(report_from_pb, message.described)),
         leaving=message.leaving,
         refusing=message.refusing,
+        sent_at=_time("sentAt", message.sentAt),
+        disk=_disk_from_pb(message.disk) if message.HasField("disk") else None,
     )
 
 

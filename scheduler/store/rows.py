@@ -33,6 +33,7 @@ from scheduler.model import (
     ScriptSummary,
     Target,
     Terms,
+    Usage,
     Worker,
     WorkerState,
 )
@@ -47,6 +48,7 @@ _PLAIN = (
     *("id", "worker_id", "worker_name", "remote_id", "reason", "created_by", "created_at", "started_at"),
     *("finished_at", "unknown_since", "stop_requested_at", "exit_code", "signal", "stdout_bytes", "stderr_bytes"),
     *("group_id", "retry_of", "retried_by", "promised", "orphan", "output_error"),
+    "remove_requested_at",
 )
 _INPUT = (SPECS.c.stdin, SPECS.c.script)
 
@@ -62,6 +64,7 @@ def job_row(job: Job) -> Row:
     row["output_error"] = _clean(job.output_error)
     row["leftover"] = _json(job.leftover)
     row["background_ended"] = job.background_ended or None
+    row["usage"] = None if job.usage is None else _compact(asdict(job.usage))
     row["target"] = _target(job.target)
     row["terms"] = _terms(job.terms)
     return row
@@ -112,7 +115,8 @@ def worker_row(worker: Worker) -> Row:
 def key_row(key: IdempotencyKey) -> Row:
     """All but the spec of its answer, which is that of its job."""
     answer = None if key.answer is None else _compact(job_row(key.answer))
-    return {"key": key.key, "fingerprint": key.fingerprint, "job_id": key.job_id, "answer": answer}
+    row: Row = {"key": key.key, "fingerprint": key.fingerprint, "job_id": key.job_id}
+    return row | {"answer": answer, "removed_at": key.removed_at}
 
 
 def load(connection: Connection) -> Loaded:
@@ -163,6 +167,7 @@ def _job(row: Mapping[str, Any], spec: JobSpec) -> Job:
         terms=_terms_of(row["terms"]),
         leftover=_list_of(row.get("leftover")),
         background_ended=row.get("background_ended") or 0,
+        usage=_usage_of(row.get("usage")),
         **facts,
     )
 
@@ -198,11 +203,17 @@ def _worker(row: Row) -> Worker:
 def _key(row: Row, specs: Mapping[str, JobSpec]) -> IdempotencyKey | None:
     spec = specs.get(row["job_id"])
     if spec is None:
-        return None
+        if row["removed_at"] is None:
+            return None
+        return IdempotencyKey(row["key"], row["fingerprint"], row["job_id"], removed_at=row["removed_at"])
     answer = None
     if row["answer"] is not None:
         answer = _job(json.loads(row["answer"]), spec.trimmed())
-    return IdempotencyKey(row["key"], row["fingerprint"], row["job_id"], answer)
+    return IdempotencyKey(row["key"], row["fingerprint"], row["job_id"], answer, row["removed_at"])
+
+
+def _usage_of(text: str | None) -> Usage | None:
+    return None if text is None else Usage(**json.loads(text))
 
 
 def _target(target: Target | None) -> str | None:

@@ -70,6 +70,9 @@ JOBS = Table(
     Column("leftover", Text),
     Column("background_ended", BigInteger),
     Column("retried_by", Text),
+    # since version 3
+    Column("usage", Text),
+    Column("remove_requested_at", Double),
 )
 
 SPECS = Table(
@@ -121,6 +124,8 @@ KEYS = Table(
     Column("job_id", Text, nullable=False),
     # the changing part of the job, as it was first answered
     Column("answer", Text),
+    # since version 3
+    Column("removed_at", Double),
 )
 
 #: One step makes the next version of what the step before made, the first one version 2 of version 1.
@@ -141,7 +146,13 @@ def _to_version_2(connection: Connection) -> None:
     _add_columns(connection, WORKERS, "features")
 
 
-STEPS: Sequence[Step] = (_to_version_2,)
+def _to_version_3(connection: Connection) -> None:
+    """What a job took, and what clients removed."""
+    _add_columns(connection, JOBS, "usage", "remove_requested_at")
+    _add_columns(connection, KEYS, "removed_at")
+
+
+STEPS: Sequence[Step] = (_to_version_2, _to_version_3)
 
 
 class UnfitDatabase(SchedulerError):

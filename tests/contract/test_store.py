@@ -26,6 +26,7 @@ from scheduler.model import (
     ScriptSummary,
     Target,
     Terms,
+    Usage,
     Worker,
     WorkerState,
 )
@@ -87,12 +88,15 @@ _JOBS = st.builds(
     output_error=_SOME,
     leftover=st.lists(st.integers(1, 2**31), max_size=3).map(tuple),
     background_ended=st.integers(0, 1000),
+    usage=st.none() | st.builds(Usage, max_rss=st.integers(0, 2**50), cpu_seconds=_TIME),
+    remove_requested_at=st.none() | _TIME,
     target=st.none() | st.builds(Target, worker=_SOME, selector=st.none() | _MAPPING),
     terms=st.builds(
         Terms,
         queue_timeout=_TIME,
         priority=st.integers(-1000, 1000),
         retry=st.none() | st.builds(Retry, attempts=st.integers(0, 1000), delay=_TIME),
+        unattended_timeout=st.none() | _TIME,
     ),
     promised=st.booleans(),
     orphan=st.booleans(),
@@ -240,7 +244,7 @@ class SqlContract(StoreContract):
         for record, table, beside in (
             (Job, JOBS, {"spec"}),
             (JobSpec, SPECS, {"job_id"}),
-            (Worker, WORKERS, {"refusing"}),
+            (Worker, WORKERS, {"refusing", "disk", "clock_difference"}),
             (IdempotencyKey, KEYS, set()),
         ):
             names = {field.name for field in fields(record)}

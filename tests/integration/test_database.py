@@ -47,11 +47,15 @@ HELD: tuple[Record, ...] = (
     IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed())),
 )
 
-#: The columns that version 1 did not have.
+#: The columns that version 1 did not have, by the version that added them.
 VERSION_2 = {
     "jobs": ("output_error", "leftover", "background_ended", "retried_by"),
     "job_specs": ("linger", "stop_signal", "stop_mode", "umask", "script_summary"),
     "workers": ("features",),
+}
+VERSION_3 = {
+    "jobs": ("usage", "remove_requested_at"),
+    "idempotency_keys": ("removed_at",),
 }
 
 
@@ -266,9 +270,10 @@ class PostgresTests(DatabaseTests, TestCase):
         writer = Writer(database)
         writer.write_thd([HELD[0], HELD[2]], False)
         writer.close_thd()
-        for table, columns in VERSION_2.items():
-            for column in columns:
-                self.run_sql(f"alter table {table} drop column {column}")
+        for version in (VERSION_2, VERSION_3):
+            for table, columns in version.items():
+                for column in columns:
+                    self.run_sql(f"alter table {table} drop column {column}")
         self.run_sql("update scheduler_schema set version = 1")
         database = self.use()
         database.prepare()

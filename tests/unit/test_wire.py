@@ -407,13 +407,16 @@ class WriteTests(SynchronousTestCase):
                 "output_error": None,
                 "leftover": [],
                 "background_ended": 0,
+                "usage": None,
                 "group_id": None,
                 "retry_of": None,
                 "retried_by": None,
                 "orphan": False,
+                "remove_requested_at": None,
                 "queue_timeout": 0,
                 "priority": 0,
                 "retry": None,
+                "unattended_timeout": None,
             },
         )
         shown = wire.job_json(Job("j1", JobSpec(), JobState.QUEUED, 0.0, terms=Terms(0.5, 7, Retry(2, 60.0))))
@@ -440,6 +443,8 @@ class WriteTests(SynchronousTestCase):
                 "running_jobs": 2,
                 "version": "1",
                 "features": ["linger", "umask"],
+                "disk": None,
+                "clock_difference": None,
             },
         )
 

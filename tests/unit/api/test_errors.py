@@ -9,7 +9,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from scheduler import errors
-from scheduler.api.errors import STATUS, Problem, ProblemError, problem_of
+from scheduler.api.errors import PROBLEMS, Problem, ProblemError, problem_of
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
@@ -32,7 +32,7 @@ class ProblemTests(SynchronousTestCase):
             for _, error in inspect.getmembers(errors, inspect.isclass)
             if issubclass(error, SchedulerError) and error is not SchedulerError
         }
-        self.assertEqual(set(STATUS), every)
+        self.assertEqual(set(PROBLEMS), every)
 
     def test_retry_after(self) -> None:
         """The hint of when to try again is in whole seconds, at least one."""

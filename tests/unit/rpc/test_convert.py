@@ -13,6 +13,7 @@ from scheduler.model import (
     STOP_MODES,
     STOP_SIGNALS,
     Chunk,
+    Disk,
     Heartbeat,
     HeartbeatAnswer,
     JobReport,
@@ -22,6 +23,7 @@ from scheduler.model import (
     Registered,
     Registration,
     Stream,
+    Usage,
 )
 from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.rpc import convert
@@ -30,6 +32,7 @@ INT64 = st.integers(0, 2**63 - 1)
 INT32 = st.integers(-(2**31), 2**31 - 1)
 TEXTS = st.dictionaries(st.text(), st.text(), max_size=4)
 IDS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+SIZES = st.integers(0, 2**63 - 1)
 TIMES = st.none() | st.floats(0.001, convert._END_OF_TIME)
 SECONDS = st.floats(0, allow_nan=False, allow_infinity=False)
 
@@ -67,6 +70,7 @@ STATUSES = st.builds(
     leftover=st.lists(INT32).map(tuple),
     output_error=st.text(),
     background_ended=st.integers(0, 2**31 - 1),
+    usage=st.none() | st.builds(Usage, max_rss=SIZES, cpu_seconds=SECONDS),
 )
 REPORTS = st.builds(JobReport, STATUSES) | st.builds(JobReport, STATUSES, SPECS, TIMES)
 REGISTRATIONS = st.builds(
@@ -117,12 +121,22 @@ class RoundTrip(SynchronousTestCase):
         self.assertEqual(message.error, status.state.final and status.state is not JobState.SUCCEEDED)
         self.assertEqual(bool(message.errorText), message.error)
 
-    @given(IDS, st.text(min_size=1), st.lists(IDS).map(tuple), FEW_REPORTS, FEW_REPORTS, st.booleans(), st.text())
-    def test_heartbeat(
-        self, worker_id: str, boot_id: str, running: tuple, ended: tuple, described: tuple, leaving: bool, refusing: str
-    ) -> None:
+    @given(
+        st.builds(
+            Heartbeat,
+            worker_id=IDS,
+            boot_id=st.text(min_size=1),
+            running=st.lists(IDS).map(tuple),
+            ended=FEW_REPORTS,
+            described=FEW_REPORTS,
+            leaving=st.booleans(),
+            refusing=st.text(),
+            sent_at=TIMES,
+            disk=st.none() | st.builds(Disk, SIZES, SIZES, SIZES, SIZES),
+        )
+    )
+    def test_heartbeat(self, heartbeat: Heartbeat) -> None:
         """A sign of life with its reports."""
-        heartbeat = Heartbeat(worker_id, boot_id, running, ended, described, leaving, refusing)
         self.assertEqual(convert.heartbeat_from_pb(sent(convert.heartbeat_to_pb(heartbeat))), heartbeat)
 
     @given(SECONDS, st.lists(IDS).map(tuple), st.lists(IDS).map(tuple))
