@@ -25,7 +25,7 @@ class Invalid(SchedulerError):
 
 
 class NotFound(SchedulerError):
-    """No such ``kind`` (``"worker"`` or ``"job"``)."""
+    """No such ``kind``: ``"worker"``, ``"job"`` or ``"output of job"``."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(f"{kind} {name!r} not found")

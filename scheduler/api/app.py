@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 from scheduler.api.answers import Answer, prepare, problem_answer
 from scheduler.api.context import Context, Reply
 from scheduler.api.core import CoreRoutes
-from scheduler.api.errors import problem_of
+from scheduler.api.errors import SUBMISSIONS, problem_of, submission_problem
 from scheduler.api.jobs import JobRoutes
 from scheduler.api.output import OutputRoutes
 from scheduler.api.process import ProcessRoutes
@@ -38,13 +38,15 @@ def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[],
     app.url_map.merge_slashes = False
 
     def route(method: str, path: str, handler: Handler) -> None:
+        problem = submission_problem if (method, path) in SUBMISSIONS else problem_of
+
         async def answered(request: Request, **names: str) -> Any:
             try:
                 reply = await handler(request, **names)
             except CancelledError:
                 raise  # the client is gone
             except Exception:
-                reply = problem_answer(problem_of(Failure()))
+                reply = problem_answer(problem(Failure()))
             return prepare(request, reply) if isinstance(reply, Answer) else reply
 
         endpoint = f"{method} {path}"
@@ -82,4 +84,6 @@ def routes(context: Context) -> tuple[tuple[str, str, Handler], ...]:
         ("POST", "/v1/workers/<worker>/resume", workers.resume),
         ("GET", "/healthz", process.healthz),
         ("GET", "/readyz", process.readyz),
+        ("GET", "/v1/version", process.version),
+        ("GET", "/problems/<name>", process.problem),
     )

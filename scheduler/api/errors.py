@@ -2,7 +2,8 @@
 
 Every error of this server is ``application/problem+json`` that also carries
 ``error``, its text. What is not in the table is a bug: the client gets an
-incident id, the log gets the traceback under the same id.
+incident id, the log gets the traceback under the same id. ``scheduler.api.problems``
+describes the types.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from scheduler import wire
 from scheduler.errors import (
@@ -56,7 +58,7 @@ _log = Logger()
 PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
     Invalid: (400, "invalid-request"),
     Refused: (403, "refused"),
-    NotFound: (404, "not-found"),
+    NotFound: (404, "job-unknown"),  # by its kind: see NOT_FOUND
     Conflict: (409, "conflict"),
     Draining: (409, "worker-draining"),
     NoMatch: (409, "no-match"),
@@ -85,24 +87,39 @@ PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
 }
 
 
+#: The type of a problem by what was not found: the kinds of ``NotFound``.
+NOT_FOUND: Mapping[str, str] = {
+    "worker": "worker-unknown",
+    "job": "job-unknown",
+    "output of job": "output-unknown",
+}
+
+#: Requests that submit a job: method and path.
+SUBMISSIONS = frozenset({("POST", "/start"), ("POST", "/v1/jobs")})
+
+#: The errors after which nobody can say whether a job was started; any other that the domain raises means that it
+#: was not. ``KeyInUse``: by the first request with that key, whose answer is still to come.
+_MAY_HAVE_STARTED = (DeadlineExceeded, StartUnanswered, WorkerFault, KeyInUse)
+
+
 @frozen
 class Problem:
     """What a client is told of an error: ``members`` are further members of the document.
 
-    ``type`` is the name of the type, as docs/api.md lists them; ``""`` is the status alone.
+    ``type`` is the name of one of ``scheduler.api.problems.TYPES``.
     """
 
     status: int
     detail: str
     headers: Mapping[str, str] = field(factory=dict)
     members: Mapping[str, Any] = field(factory=dict)
-    type: str = ""
+    type: str = field(kw_only=True)
 
     def document(self) -> bytes:
         """The body."""
         return wire.dump(
             {
-                "type": f"/problems/{self.type}" if self.type else "about:blank",
+                "type": f"/problems/{self.type}",
                 "title": HTTPStatus(self.status).phrase,
                 "status": self.status,
                 "detail": self.detail,
@@ -111,13 +128,17 @@ class Problem:
             }
         )
 
+    def of_submission(self, started: bool | str) -> Problem:
+        """The same as the answer to a submission: ``started`` is whether its job was started, or ``"unknown"``."""
+        return evolve(self, members={**self.members, "started": started})
+
 
 class ProblemError(Exception):
     """A refusal that only HTTP knows, such as an unwelcome content type."""
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, *, type: str) -> None:  # noqa: A002
         super().__init__(detail)
-        self.problem = Problem(status, detail, headers or {})
+        self.problem = Problem(status, detail, headers or {}, type=type)
 
 
 def problem_of(failure: Failure) -> Problem:
@@ -128,13 +149,26 @@ def problem_of(failure: Failure) -> Problem:
     if isinstance(error, SchedulerError) and type(error) in PROBLEMS:
         status, name = PROBLEMS[type(error)]
         if isinstance(error, NotFound):
-            name = f"{error.kind}-unknown"
-        return Problem(status, _detail(error), _headers(error), _members(error), name)
+            name = NOT_FOUND[error.kind]
+        return Problem(status, _detail(error), _headers(error), _members(error), type=name)
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return _routing(error)
     incident = uuid.uuid4().hex
     _log.failure("incident {incident}", failure=failure, incident=incident)
-    return Problem(500, f"internal error; the log has more under {incident}", members={"incident": incident})
+    detail = f"internal error; the log has more under {incident}"
+    return Problem(500, detail, members={"incident": incident}, type="internal")
+
+
+def submission_problem(failure: Failure) -> Problem:
+    """What to tell of a submission that came to nothing, or may have."""
+    error, problem = failure.value, problem_of(failure)
+    started: bool | str = False
+    sent = isinstance(error, Unreachable) and error.sent
+    if isinstance(error, JobRemoved):
+        started = True
+    elif sent or isinstance(error, _MAY_HAVE_STARTED) or problem.type == "internal":
+        started = "unknown"
+    return problem.of_submission(started)
 
 
 def _detail(error: SchedulerError) -> str:
@@ -154,14 +188,22 @@ def _members(error: SchedulerError) -> dict[str, Any]:
         return {"field": error.field}
     if isinstance(error, (DeadlineExceeded, StartUnanswered)) and error.job_id:
         return {"job_id": error.job_id}
+    if isinstance(error, (JobRemoved, OutputPruned, OutputCut, JobNotRunning, JobNotEnded)):
+        return {"job_id": error.job_id}
     if isinstance(error, LeftRunning):
         return {"success": False, "job_id": error.job_id, "leftover": list(error.leftover)}
     return {}
 
 
 def _routing(error: HTTPException) -> Problem:
-    status = error.code or 400
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
-        return Problem(status, f"this route is for {allowed}", {"Allow": allowed})
-    return Problem(status, "there is no such route" if status == 404 else str(error.description))
+        return Problem(405, f"this route is for {allowed}", {"Allow": allowed}, type="method-not-allowed")
+    if isinstance(error, NoSuchRoute):
+        return no_such_route()
+    return Problem(400, str(error.description), type="invalid-request")
+
+
+def no_such_route() -> Problem:
+    """The path is none of a route."""
+    return Problem(404, "there is no such route", type="route-unknown")

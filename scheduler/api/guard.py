@@ -32,17 +32,17 @@ def refusal(headers: Headers, allowed_hosts: Collection[str]) -> Problem | None:
     """
     hosts = values_of(headers, "host")
     if len(hosts) != 1:
-        return Problem(400, f"exactly one Host header is wanted, not {len(hosts)}")
+        return Problem(400, f"exactly one Host header is wanted, not {len(hosts)}", type="invalid-request")
     host = hosts[0].lower()
     match = _HOST.fullmatch(host)
     if match is None:
-        return Problem(400, "the Host header is not a name or address")
+        return Problem(400, "the Host header is not a name or address", type="invalid-request")
     if (match["v6"] or match["name"]) not in allowed_hosts:
-        return Problem(403, f"this server does not go by the name {host!r}; see allowed_hosts in [http_server]")
+        return Problem(403, f"host not allowed: {host!r}; see allowed_hosts in [http_server]", type="host-not-allowed")
     if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in values_of(headers, "origin")):
-        return Problem(403, "requests on behalf of other web pages are not answered (Origin)")
+        return Problem(403, "requests on behalf of other web pages are not answered (Origin)", type="cross-site")
     if any(site.lower() not in _SAME_SITE for site in values_of(headers, "sec-fetch-site")):
-        return Problem(403, "requests on behalf of other sites are not answered (Sec-Fetch-Site)")
+        return Problem(403, "requests on behalf of other sites are not answered (Sec-Fetch-Site)", type="cross-site")
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from twisted.web.server import Request
 
 from scheduler.api.answers import Answer
@@ -76,7 +78,7 @@ class OutputRoutes:
         headers: dict[str, str],
         status: int,
         at_once: bool = False,
-        members: dict[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> Reply:
         headers = {**_RAW, **headers, "X-Output-Offset": str(reader.offset), "X-Accel-Buffering": "no"}
         return RawStream(

@@ -34,15 +34,17 @@ def pairs_in(request: Request) -> Pairs:
 def body_of(request: Request) -> Object:
     """The request's JSON; ``Invalid``, or 413 or 415."""
     if values_of(request.requestHeaders, "content-encoding"):
-        raise ProblemError(415, "the body must not be encoded (Content-Encoding)")
+        raise ProblemError(415, "the body must not be encoded (Content-Encoding)", type="unsupported-media-type")
     for header in values_of(request.requestHeaders, "content-type"):
         kind, _, parameters = header.lower().partition(";")
         charset = parameters.replace(" ", "").replace('"', "")
         if kind.strip() not in _JSON_TYPES or charset not in ("", "charset=utf-8"):
-            raise ProblemError(415, f"the body must be application/json in UTF-8, not {shown(header)}")
+            raise ProblemError(
+                415, f"the body must be application/json in UTF-8, not {shown(header)}", type="unsupported-media-type"
+            )
     body = cast(BinaryIO, request.content).read(LARGEST_BODY + 1)
     if len(body) > LARGEST_BODY:
-        raise ProblemError(413, f"a body is at most {LARGEST_BODY} bytes")
+        raise ProblemError(413, f"a body is at most {LARGEST_BODY} bytes", type="body-too-large")
     return wire.load(body)
 
 

@@ -31,7 +31,7 @@ from twisted.web.resource import IResource
 
 from scheduler.api.answers import problem_answer, send
 from scheduler.api.app import make_app
-from scheduler.api.errors import Problem, problem_of
+from scheduler.api.errors import SUBMISSIONS, Problem, no_such_route, problem_of, submission_problem
 from scheduler.api.guard import refusal
 from scheduler.api.peers import gone, keep_alive
 from scheduler.api.request import LARGEST_BODY
@@ -114,18 +114,23 @@ class Request(server.Request):
         try:
             problem = self._refusal()
             if problem is not None:
-                send(self, problem_answer(problem))
+                send(self, problem_answer(problem.of_submission(False) if self._submits else problem))
                 return
             self.prepath, self.postpath = [], [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
             self.render(self.site.resource)
         except Exception:
             self.processingFailed(Failure())
 
+    @property
+    def _submits(self) -> bool:
+        """Whether it is to submit a job."""
+        return (self.method.decode("latin-1"), self.path.decode("latin-1")) in SUBMISSIONS
+
     def _refusal(self) -> Problem | None:
         """Why this is not for the routes."""
         problem = refusal(self.requestHeaders, self.site.allowed_hosts)
         if problem is None and self.oversized:
-            problem = Problem(413, f"a body is at most {LARGEST_BODY} bytes")
+            problem = Problem(413, f"a body is at most {LARGEST_BODY} bytes", type="body-too-large")
         if problem is None and self.site.draining:
             problem = problem_of(Failure(ShuttingDown()))
         if problem is None and self.channel.crowded:
@@ -138,7 +143,7 @@ class Request(server.Request):
         return problem
 
     def processingFailed(self, reason: Failure) -> None:
-        problem = problem_of(reason)
+        problem = submission_problem(reason) if self._submits else problem_of(reason)
         if self.startedWriting or self._disconnected:
             self.loseConnection()
         else:
@@ -169,15 +174,16 @@ class Request(server.Request):
 
 def _problem_of_line(method: bytes, path: bytes) -> Problem | None:
     if not method.isupper():
-        return Problem(400, "a method is in upper case")  # the routes would take it for the one that is
+        # the routes would take it for the one that is
+        return Problem(400, "a method is in upper case", type="invalid-request")
     if not path.startswith(b"/"):
-        return Problem(400, "the request's target must be a path, like /v1/jobs")
+        return Problem(400, "the request's target must be a path, like /v1/jobs", type="invalid-request")
     if path.startswith(b"//") or b"%2f" in path.lower():
-        return Problem(404, "there is no such route")  # not another name for one that there is
+        return no_such_route()  # not another name for one that there is
     try:
         unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:
-        return Problem(400, "the path is not percent-encoded UTF-8")
+        return Problem(400, "the path is not percent-encoded UTF-8", type="invalid-request")
     return None
 
 

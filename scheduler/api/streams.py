@@ -175,7 +175,7 @@ class StreamResource(Resource):
         under_way: UnderWay,
         headers: Mapping[str, str],
         status: int,
-        members: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         """``members`` are added to the problem document, where it comes to one."""
         super().__init__()
@@ -305,7 +305,7 @@ class RawStream(StreamResource):
         headers: Mapping[str, str],
         status: int = 200,
         at_once: bool = False,
-        members: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         """``at_once``: the headers do not wait for the first byte."""
         super().__init__(clock, under_way, headers, status, members)

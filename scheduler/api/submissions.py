@@ -41,7 +41,7 @@ class SubmissionRoutes:
         with FromTheStart(self._scheduler, streams) as output:
             job = await self._scheduler.submit(spec, target, terms, key, output.starting if streams else None)
         headers = {"Location": f"/v1/jobs/{job.id}", "X-Job-Id": job.id}
-        named = {"job_id": job.id}  # in a problem that its output has: it runs all the same
+        named = {"job_id": job.id, "started": True}  # in a problem that its output has: it runs all the same
         try:
             if as_events:
                 return self._outputs.events(job, output.readers(job), headers, started=True)
@@ -50,12 +50,12 @@ class SubmissionRoutes:
                 return self._outputs.follow(
                     job, reader, headers, 201, at_once=job.state is JobState.QUEUED, members=named
                 )
+            if wait is not None:
+                job = await self._context.ended(
+                    self._scheduler.wait_for_attempts, self._scheduler.last_attempt, job.id, wait
+                )
         except SchedulerError:
             problem = problem_of(Failure())
             members = {**problem.members, **named}
             return problem_answer(evolve(problem, headers={**problem.headers, **headers}, members=members))
-        if wait is not None:
-            job = await self._context.ended(
-                self._scheduler.wait_for_attempts, self._scheduler.last_attempt, job.id, wait
-            )
         return json_answer(wire.job_json(job), 201, headers)

@@ -24,6 +24,7 @@ from scheduler.api.site import make_site
 from scheduler.errors import NotFound
 from scheduler.model import Job
 from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.documents import check_problem
 
 ROUTES = {
     "/start": {"POST"},
@@ -176,9 +177,8 @@ class HostileCase(TestCase):
             self.assertEqual(answer.body, b"")
             return {}
         document: dict[str, Any] = json.loads(answer.body)
-        self.assertEqual(document["status"], status)
-        self.assertEqual(document["error"], document["detail"])
-        self.assertTrue(document["type"] and document["title"])
+        check_problem(document, status)
+        self.assertTrue(document["title"])
         self.assertNotIn("Traceback", answer.raw.decode())
         return document
 

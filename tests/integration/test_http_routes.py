@@ -46,4 +46,4 @@ class SocketRouteTests(RouteScenarios, TestCase):
         found = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
         if isinstance(response.length, int):
             found.setdefault("content-length", str(response.length))
-        return Reply(response.code, response.phrase.decode(), found, content)
+        return Reply(response.code, response.phrase.decode(), found, content, method, path)

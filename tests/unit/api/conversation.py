@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from scheduler.api.site import ApiSite, make_site
 from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.documents import check_problem
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -183,6 +184,8 @@ class Connection:
         """What came so far; the headers must have."""
         found = read_response(self.socket.received, self._head)
         assert found is not None, "no response yet"
+        if found.headers.get("content-type") == "application/problem+json" and found.body:
+            check_problem(found.json(), found.status)
         return found
 
     @property

@@ -18,6 +18,7 @@ from scheduler.errors import (
     Busy,
     DeadlineExceeded,
     NoFreeSlot,
+    NotFound,
     StartUnanswered,
     StoreFailed,
     Unreachable,
@@ -26,6 +27,7 @@ from scheduler.errors import (
 from scheduler.interfaces import JobFilter, Readiness
 from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WorkerState
 from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.documents import check_problem
 
 NOW = 1_700_000_000.0
 
@@ -44,6 +46,8 @@ ROUTES = {
     "/v1/workers/w1/resume": {"POST"},
     "/healthz": {"GET", "HEAD"},
     "/readyz": {"GET", "HEAD"},
+    "/v1/version": {"GET", "HEAD"},
+    "/problems/busy": {"GET", "HEAD"},
 }
 
 
@@ -55,6 +59,9 @@ class Reply:
     phrase: str
     headers: dict[str, str]
     body: bytes
+    #: What it answers.
+    method: str
+    path: str
 
     def json(self) -> Any:
         """The body's document."""
@@ -89,6 +96,7 @@ class RouteScenarios:
         self.assertEqual(found.headers["content-type"], "application/problem+json")
         self.assertEqual((found.json()["status"], found.json()["title"]), (status, found.phrase))
         self.assertIn(text, found.json()["error"])
+        check_problem(found.json(), status, found.method, found.path)
         return found
 
     # -- the classic three
@@ -142,7 +150,15 @@ class RouteScenarios:
             self.assertEqual(reply.headers.get("retry-after"), retry_after)
         self.scheduler.fail["submit"] = StartUnanswered("w1", "job-7")
         reply = await self.assert_problem(self.post("/start", {"worker_id": "w1", "command": "a"}), 504)
-        self.assertEqual(reply.json()["job_id"], "job-7")
+        self.assertEqual((reply.json()["job_id"], reply.json()["started"]), ("job-7", "unknown"))
+
+    @scenario
+    async def test_failure_after_the_start(self) -> None:
+        """A job that was started is named, whatever goes wrong with the answer that was asked for."""
+        self.scheduler.fail["wait_for_attempts"] = NotFound("job", "job-1")
+        reply = await self.assert_problem(self.post("/v1/jobs?wait=1", {"worker": "w1", "command": "a"}), 404)
+        self.assertEqual((reply.json()["job_id"], reply.json()["started"]), ("job-1", True))
+        self.assertEqual(reply.headers["location"], "/v1/jobs/job-1")
 
     # -- bodies
 

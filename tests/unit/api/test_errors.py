@@ -59,9 +59,9 @@ class ProblemTests(SynchronousTestCase):
     def test_document(self) -> None:
         """It is RFC 9457, with the text as ``error`` too."""
         self.assertEqual(
-            json.loads(Problem(404, "no such thing", members={"x": 1}).document()),
+            json.loads(Problem(404, "no such thing", members={"x": 1}, type="route-unknown").document()),
             {
-                "type": "about:blank",
+                "type": "/problems/route-unknown",
                 "title": "Not Found",
                 "status": 404,
                 "detail": "no such thing",
@@ -78,7 +78,9 @@ class ProblemTests(SynchronousTestCase):
 
     def test_own(self) -> None:
         """A refusal of HTTP's own is told as it is."""
-        self.assertEqual(problem_of(Failure(ProblemError(415, "no"))), Problem(415, "no"))
+        kind = "unsupported-media-type"
+        refusal = ProblemError(415, "no", {"X": "y"}, type=kind)
+        self.assertEqual(problem_of(Failure(refusal)), Problem(415, "no", {"X": "y"}, type=kind))
 
     def test_bug(self) -> None:
         """Of a bug only an incident's id is told, and the log has the rest under it."""

@@ -41,7 +41,7 @@ class MemoryRouteTests(RouteScenarios, SynchronousTestCase):
         found = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
         if response.length is not None and isinstance(response.length, int):
             found.setdefault("content-length", str(response.length))
-        return Reply(response.code, response.phrase.decode(), found, content)
+        return Reply(response.code, response.phrase.decode(), found, content, method, path)
 
 
 class FakeTests(SynchronousTestCase):

@@ -1,0 +1,233 @@
+"""The types of problems: what a problem document's ``type`` means, and what its reader can do about it.
+
+Every ``type`` is ``/problems/`` and one of these names. ``GET /problems/{name}`` answers
+with its entry here, and docs/problems.md has the same entries for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from scheduler.fields import Object
+
+
+@frozen
+class ProblemType:
+    """One type; ``statuses`` are the HTTP statuses it comes with, ``members`` those its documents may have beside."""
+
+    statuses: tuple[int, ...]
+    #: Sentences.
+    meaning: str
+    remedy: str
+    members: tuple[str, ...] = ()
+
+
+def _type(status: int | tuple[int, ...], meaning: str, remedy: str, *members: str) -> ProblemType:
+    return ProblemType(status if isinstance(status, tuple) else (status,), meaning, remedy, members)
+
+
+#: By name.
+TYPES: Mapping[str, ProblemType] = {
+    "invalid-request": _type(
+        400,
+        "The request has a mistake, and nothing was done.",
+        "Correct the field or header that `field` names, or what `detail` says of the request as a whole.",
+        "field",
+    ),
+    "host-not-allowed": _type(
+        403,
+        "The `Host` header names a host that this server does not answer for.",
+        "Use a name or address in `allowed_hosts` of `[http_server]`, or add the name there.",
+    ),
+    "cross-site": _type(
+        403,
+        "A browser sent the request for a page of another site (`Origin`, `Sec-Fetch-Site`).",
+        "Send the request from a program, not from another site's page.",
+    ),
+    "refused": _type(403, "The caller is not permitted to do this.", "Use an identity that is."),
+    "worker-unknown": _type(
+        404,
+        "No worker has that id or name.",
+        "`GET /v1/workers` lists them. A worker that was forgotten is known again once it registers.",
+    ),
+    "job-unknown": _type(
+        404,
+        "No job has that id; on `/stop` and `/query`, that worker has no job of that id.",
+        "`GET /v1/jobs` lists them. An ended job is kept for `keep_jobs`.",
+    ),
+    "output-unknown": _type(
+        404, "The job has ended, and its worker has no output of it.", "The output is lost. The job itself remains."
+    ),
+    "route-unknown": _type(404, "There is no such route.", "Check the path; it ends without a slash."),
+    "method-not-allowed": _type(
+        405, "The route exists and does not take this method.", "Use a method that the header `Allow` lists."
+    ),
+    "conflict": _type(
+        409, "The request contradicts the present state, and waiting does not change that.", "See `detail`."
+    ),
+    "worker-draining": _type(
+        409,
+        "The worker that the job names is drained and takes no new jobs.",
+        "Choose another worker, or `POST /v1/workers/{w}/resume`.",
+    ),
+    "no-match": _type(
+        409,
+        "No worker, reachable or not, has the labels of the selector, or none of those that have them can do what the "
+        "job asks for. A worker that is drained or has no slots does not match.",
+        "Correct the selector, or add a worker that matches.",
+    ),
+    "name-taken": _type(409, "Another worker that is online has that name.", "Give one of the two another name."),
+    "worker-online": _type(
+        409, "A worker that is online can't be forgotten.", "Stop the worker, then repeat the request."
+    ),
+    "job-not-running": _type(
+        409,
+        "A signal can only be sent to a job that is running.",
+        "Look at its `state`; a job that has not started can be sent the signal later.",
+        "job_id",
+    ),
+    "job-not-ended": _type(
+        (409, 424, 504),
+        "409: only a job that has ended can be removed. With `check=1`: the job had not ended when `wait` was over "
+        "(424 to a POST, 504 to a GET).",
+        "To remove it, stop it first. To wait longer, repeat `GET /v1/jobs/{id}?wait=60&check=1`, never the POST.",
+        "job_id",
+        "job",
+    ),
+    "key-in-use": _type(
+        409,
+        "The first request with this `Idempotency-Key` has not been answered yet.",
+        "Repeat the same request after `Retry-After` seconds.",
+    ),
+    "left-running": _type(
+        409,
+        "The job was stopped, and processes of it that can't be ended go on running: their ids are in `leftover`.",
+        "End them on their machine, then stop the job again to have the worker look.",
+        "success",
+        "job_id",
+        "leftover",
+    ),
+    "job-removed": _type(
+        410,
+        "The job of this `Idempotency-Key` was removed. It was started once, and is not started again.",
+        "Use a new key to run the command again.",
+        "job_id",
+    ),
+    "output-pruned": _type(
+        410,
+        "The worker no longer keeps the output of that job (`keep_spool`, `spool_max`).",
+        "The output is lost. The job itself remains.",
+        "job_id",
+    ),
+    "output-cut": _type(
+        410,
+        "All output that was kept was sent. The job wrote more, which was not kept: the disk was full, `output_limit` "
+        "was reached, or the job is `lost`.",
+        "What is missing is lost. The `output_error` of the job says why.",
+        "job_id",
+    ),
+    "body-too-large": _type(
+        413, "The body is larger than 1 MiB.", "Make it smaller, for example by putting large input on the worker."
+    ),
+    "unsupported-media-type": _type(
+        415,
+        "The body is not JSON in UTF-8, by its `Content-Type`, or it is compressed.",
+        "Send `Content-Type: application/json` and no `Content-Encoding`.",
+    ),
+    "offset-beyond-end": _type(
+        416,
+        "The offset or range begins past the end of the output.",
+        "`Content-Range: bytes */N` has the length. With `follow=1`, begin there at the latest.",
+    ),
+    "key-reused": _type(
+        422,
+        "This `Idempotency-Key` was used with another body or route.",
+        "Use a new key for a new request. To repeat one, send the same body.",
+    ),
+    "job-failed": _type(
+        424,
+        "The job ended, and not as `succeeded` (only with `check=1`).",
+        "`job` has its `state`, `exit_code`, `signal` and `reason`, and its output if that was asked for.",
+        "job_id",
+        "job",
+    ),
+    "queue-full": _type(
+        429, "As many jobs are queued as may be (`queue_max`).", "Repeat the request after `Retry-After` seconds."
+    ),
+    "internal": _type(
+        500,
+        "A bug. The log of the scheduler has the traceback under the id in `incident`.",
+        "Report it with that part of the log.",
+        "incident",
+    ),
+    "unsupported": _type(
+        501,
+        "The worker lacks a feature that the request needs.",
+        "Choose a worker whose `features` list it, upgrade the worker, or do without the feature.",
+    ),
+    "worker-fault": _type(
+        502, "The worker answered with a fault of its own.", "See `detail`, and the log of that worker."
+    ),
+    "unavailable": _type(
+        503,
+        "It can't be done at present; a worker may lack what it takes to start a job (processes, memory, disk).",
+        "Repeat the request after `Retry-After` seconds.",
+    ),
+    "worker-unreachable": _type(
+        503,
+        "The worker can't be reached at present.",
+        "Repeat the request after `Retry-After` seconds, or choose another worker. The worker's `reason` says more.",
+    ),
+    "no-free-slot": _type(
+        503,
+        "Workers match, and none can take a job now: their slots are taken, or they can't be reached.",
+        "Repeat the request after `Retry-After` seconds, or set `queue_timeout` to wait in the queue.",
+    ),
+    "busy": _type(
+        503,
+        "A limit on connections, calls or streams under way is reached.",
+        "Repeat the request after `Retry-After` seconds.",
+    ),
+    "store-failing": _type(
+        503,
+        "The database can't take changes at present. Running jobs continue.",
+        "Repeat the request after `Retry-After` seconds; see `GET /readyz` and the log of the scheduler.",
+    ),
+    "shutting-down": _type(
+        503, "The scheduler is stopping.", "Repeat the request once it is back, after `Retry-After` seconds."
+    ),
+    "not-ready": _type(
+        503,
+        "The scheduler can't take work now (`GET /readyz`).",
+        "`reasons` says why. It is ready again once these are gone.",
+        "ready",
+        "workers_online",
+        "reasons",
+    ),
+    "timeout": _type(
+        504,
+        "No answer came in time, and what was asked may have been done.",
+        "Look at the job or worker before you repeat the request.",
+        "job_id",
+    ),
+    "start-unanswered": _type(
+        504,
+        "The start was sent to the worker and not answered: the job is `unknown` until its worker reports.",
+        "Wait for the job in `job_id`. Repeat the POST only with an `Idempotency-Key`, else the command may run twice.",
+        "job_id",
+    ),
+}
+
+
+def type_json(name: str) -> Object:
+    """The type of that name; ``KeyError``."""
+    found = TYPES[name]
+    return {
+        "type": f"/problems/{name}",
+        "status": list(found.statuses),
+        "meaning": found.meaning,
+        "remedy": found.remedy,
+        "members": list(found.members),
+    }
