@@ -1,15 +1,36 @@
-"""Durations as people write them: ``30s``, ``5m``, ``24h``, ``7d``, or a number of seconds."""
+"""Durations as people write them: ``30s``, ``5m``, ``1h30m``, ``2 h``, ``7d``, ``500ms``, or a number of seconds.
+
+Units are ``ms s m h d w`` and their usual names (``sec``, ``minutes``), in upper or lower case;
+but not a lone ``M``, which means months elsewhere. Several units go from the largest to the smallest.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
+from itertools import pairwise
 
 #: What to tell someone whose duration is none.
-ALLOWED = "a duration like 30s, 5m, 24h or 7d, or a number of seconds"
+ALLOWED = "a duration like 30s, 5m, 1h30m or 7d, or a number of seconds"
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d|)")
+#: Names of a unit, and how many seconds it has.
+_UNITS: dict[str, Decimal] = {
+    name: Decimal(seconds)
+    for names, seconds in (
+        ("ms msec msecs millisecond milliseconds", "0.001"),
+        ("s sec secs second seconds", "1"),
+        ("m min mins minute minutes", "60"),
+        ("h hr hrs hour hours", "3600"),
+        ("d day days", "86400"),
+        ("w week weeks", "604800"),
+    )
+    for name in names.split()
+}
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
+_BARE = re.compile(_NUMBER)
+_PART = re.compile(rf"({_NUMBER}) ?([A-Za-z]+)")
+_PARTS = re.compile(rf"{_NUMBER} ?[A-Za-z]+(?: ?{_NUMBER} ?[A-Za-z]+)*")
 
 
 def parse(value: object) -> float:
@@ -21,14 +42,45 @@ def parse(value: object) -> float:
             seconds = math.inf
         if math.isfinite(seconds):
             return seconds
-    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
-        return float(match[1]) * _UNITS[match[2]]
+    elif isinstance(value, str):
+        if _BARE.fullmatch(value):
+            return float(value)
+        if has_unit(value) and (found := _sum(value)) is not None:
+            return float(found)
     raise ValueError(f"must be {ALLOWED}")
 
 
+def has_unit(value: str) -> bool:
+    """Whether the text has the form of numbers with units; ``False`` for a number alone."""
+    return _PARTS.fullmatch(value) is not None
+
+
+def _sum(value: str) -> Decimal | None:
+    """Seconds; ``None`` if a unit is unknown, or they are not from the largest to the smallest."""
+    parts = [
+        (Decimal(number), None if unit == "M" else _UNITS.get(unit.lower())) for number, unit in _PART.findall(value)
+    ]
+    units = [unit for _, unit in parts if unit is not None]
+    if len(units) < len(parts) or any(larger <= smaller for larger, smaller in pairwise(units)):
+        return None
+    return sum((number * unit for (number, _), unit in zip(parts, units, strict=True)), Decimal(0))
+
+
 def text(seconds: float) -> str:
-    """As people would write it, exactly: ``1h``, ``90s``, ``500ms``."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds and seconds % size == 0:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
+    """As people would write it, to the microsecond: ``1h``, ``1h30m``, ``90s``, ``500ms``."""
+    micros = round(seconds * 1_000_000)
+    if 0 < micros < 1_000_000:
+        return f"{_trimmed(micros, 1_000)}ms"
+    if micros < 120_000_000 and micros % 60_000_000:
+        return f"{_trimmed(micros, 1_000_000)}s"
+    words = ""
+    for unit, size in (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000)):
+        count, micros = divmod(micros, size)
+        words += f"{count}{unit}" if count else ""
+    return f"{words}{_trimmed(micros, 1_000_000)}s" if micros or not words else words
+
+
+def _trimmed(micros: int, unit: int) -> str:
+    """So many of a unit, without zeros at the end."""
+    whole, part = divmod(micros, unit)
+    return f"{whole}.{part * (1_000_000 // unit):06d}".rstrip("0").rstrip(".")

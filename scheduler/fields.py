@@ -49,7 +49,8 @@ def printable(name: str) -> str:
 def check_text(field: str, value: object, one_line: bool = False, most: int | None = None) -> str:
     """``value`` if it is text that may be passed on, of at most so many bytes; ``Invalid``."""
     if not isinstance(value, str):
-        raise Invalid(field, f"must be a string, not {shown(value)}")
+        hint = f'; write "{value}"' if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+        raise Invalid(field, f"must be a string, not {shown(value)}{hint}")
     if "\0" in value:
         raise Invalid(field, f"{shown(value)} holds a NUL, which no text may")
     if one_line and ("\n" in value or "\r" in value):

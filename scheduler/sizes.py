@@ -1,4 +1,8 @@
-"""Numbers of bytes as people write them: ``100MB``, ``4GiB``, ``512``, or for part of a disk ``10%``."""
+"""Numbers of bytes as people write them: ``100MB``, ``4GiB``, ``64k``, ``512``, or for part of a disk ``10%``.
+
+As the GNU tools have it, in upper or lower case: ``KB`` is 1000 bytes, ``KiB`` and ``K`` alone
+are 1024; so ``M G T P`` with and without ``B`` and ``iB``.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,16 @@ import re
 from attrs import frozen
 
 #: What to tell someone whose size is none.
-ALLOWED = "a number of bytes, or a size like 100MB, 50GB or 4GiB"
+ALLOWED = "a number of bytes, or a size like 64KiB, 100MB or 4GiB"
 SHARE_ALLOWED = f"a percentage like 10%, {ALLOWED}"
 
 #: Bytes; no size is larger.
 LARGEST = 2**60
 
-_UNITS = {"": 1, "B": 1}
-_UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate("KMGTP", 1)}
-_UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGTP", 1)}
-_SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([KMGTP]i?B|B|)")
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgtp", 1):
+    _UNITS |= {f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power, _letter: 1024**_power}
+_SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([kmgtp](?:i?b)?|b|)", re.ASCII | re.IGNORECASE)
 _PERCENTAGE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%")
 
 
@@ -42,7 +46,7 @@ def parse(value: object, least: int = 0) -> int:
         size = value
     elif isinstance(value, str) and (match := _SIZE.fullmatch(value)):
         whole, _, fraction = match[1].partition(".")
-        unit = _UNITS[match[2]]
+        unit = _UNITS[match[2].lower()]
         size = int(whole) * unit + int(fraction or 0) * unit // 10 ** len(fraction)
     if not least <= size <= LARGEST:
         raise ValueError(f"must be {ALLOWED}" + (f", at least {least}" if least else ""))

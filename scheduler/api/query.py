@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from scheduler import durations
 from scheduler.errors import Invalid
-from scheduler.fields import Object, check_label, check_text, shown
+from scheduler.fields import Object, check_label, check_text, printable, shown
 from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream
 
@@ -39,7 +40,9 @@ _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:([Zz])|([ +-][0-9]{2}:[0-9]{2}))"
 )
-_AGO = re.compile(r"[0-9.]+[a-z]+")
+
+# A value may have commas; but one that goes on like this was meant as the next label.
+_NEXT_LABEL = re.compile(r",\s*[A-Za-z0-9][A-Za-z0-9._/-]*=")
 
 Pairs = list[tuple[str, str]]
 
@@ -50,7 +53,11 @@ def read_pairs(query: bytes) -> Pairs:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         raise Invalid("query", "is not percent-encoded UTF-8") from None
-    return [(name, check_text(shown(name)[1:-1], value)) for name, value in pairs]
+    for name, value in pairs:
+        check_text(printable(name), value)
+        if name == "label":
+            _one_label(value)
+    return pairs
 
 
 class Query:
@@ -64,7 +71,7 @@ class Query:
         for name, value in pairs:
             if name not in names:
                 raise Invalid(
-                    shown(name)[1:-1], f"is not a parameter of this route; allowed: {', '.join(names) or 'none'}"
+                    printable(name), f"is not a parameter of this route; allowed: {', '.join(names) or 'none'}"
                 )
             if name == "label":
                 self.labels.append(value)
@@ -180,7 +187,7 @@ def _rfc3339(text: str) -> float | None:
 
 def _ago(text: str, now: float) -> float | None:
     # A bare number could as well be meant as a POSIX time, so it is neither.
-    if _AGO.fullmatch(text) is None:
+    if not durations.has_unit(text):
         return None
     try:
         return now - durations.parse(text)
@@ -191,23 +198,33 @@ def _ago(text: str, now: float) -> float | None:
 def pairs_of(body: Object) -> Pairs:
     """Filters in a JSON body as the pairs they would be in a query string.
 
-    Every value is a string as it would be there; ``state`` and ``label`` may also be
-    lists of strings, and ``label`` an object.
+    A number or a boolean stands for its text. ``state`` and ``label`` may also be lists, and
+    ``label`` an object of keys and values.
     """
     pairs: Pairs = []
     for name, value in body.items():
-        if name == "label":
-            pairs += [(name, text) for text in _label_texts(value)]
+        if name == "label" and isinstance(value, dict):
+            pairs += [(name, f"{key}={check_label('label', key, _as_text(text))}") for key, text in value.items()]
+        elif name == "label" and isinstance(value, list):
+            pairs += [(name, _one_label(check_text(name, text))) for text in value]
         elif name == "state" and isinstance(value, list):
             pairs.append((name, ",".join(check_text(name, state) for state in value)))
         else:
-            pairs.append((name, check_text(shown(name)[1:-1], value)))
+            text = check_text(printable(name), _as_text(value))
+            pairs.append((name, _one_label(text) if name == "label" else text))
     return pairs
 
 
-def _label_texts(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [f"{key}={check_label('label', key, text)}" for key, text in value.items()]
-    if isinstance(value, list):
-        return [check_text("label", text) for text in value]
-    return [check_text("label", value)]
+def _as_text(value: Any) -> Any:
+    """What a whole number or a boolean of JSON is in a query string; anything else as it is."""
+    return json.dumps(value) if isinstance(value, int) else value
+
+
+def _one_label(text: str) -> str:
+    """A filter by one label; ``Invalid`` for what is meant as several."""
+    if (more := _NEXT_LABEL.search(text)) is None:
+        return text
+    first, second = text[: more.start()], text[more.start() + 1 :].strip()
+    raise Invalid(
+        "label", f"{shown(text)} must be one label; give each of several by itself, like label={first}&label={second}"
+    )

@@ -10,7 +10,7 @@ class SizeTests(SynchronousTestCase):
     """What is a size, and what is none."""
 
     def test_sizes(self) -> None:
-        """Units are decimal, or binary with an i; a number alone is bytes."""
+        """With B units are decimal, alone or with an i binary, in any case; a number alone is bytes."""
         for text, size in (
             (0, 0),
             (512, 512),
@@ -23,15 +23,31 @@ class SizeTests(SynchronousTestCase):
             ("100MB", 100_000_000),
             ("2TiB", 2 * 1024**4),
             ("1.000000001GB", 1_000_000_001),
+            ("64KiB", 65_536),
+            ("64kib", 65_536),
+            ("64k", 65_536),
+            ("64K", 65_536),
+            ("64kb", 64_000),
+            ("64KB", 64_000),
+            ("64 Kb", 64_000),
+            ("2m", 2 * 1024**2),
+            ("1G", 1024**3),
+            ("1.5 GB", 1_500_000_000),
+            ("1.5g", 1024**3 * 3 // 2),
+            ("1t", 1024**4),
+            ("7 b", 7),
         ):
             self.assertEqual(sizes.parse(text), size, text)
 
     def test_no_sizes(self) -> None:
         """Anything else is refused with what is allowed."""
-        for text in ("", "MB", "-1", -1, "1mb", "1 MB ", "1e6", 1.0, True, None, "10%", "9999PB", 2**60 + 1, "१MB"):
+        for text in (
+            *("", "MB", "-1", -1, "1 MB ", "1  MB", "1e6", "1i", "1KBi", "1bit", "1\u212a", "१MB", "10%"),
+            *(1.0, True, None, "9999PB", 2**60 + 1),
+        ):
             with self.assertRaises(ValueError, msg=repr(text)) as raised:
                 sizes.parse(text)
-            self.assertIn("100MB", str(raised.exception))
+            self.assertIn("64KiB, 100MB", str(raised.exception))
 
     def test_a_bound(self) -> None:
         """What is less than the least is refused like what is no size, and the bound is told; the least is taken."""

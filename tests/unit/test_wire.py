@@ -236,6 +236,27 @@ class SubmitTests(SynchronousTestCase):
         for wrong in (0, -1, True, 1.5, "10%", "0MB", "much", [], 2**61):
             self.refused("output_limit", body(output_limit=wrong))
 
+    def test_numbers_stay_numbers(self) -> None:
+        """A duration or size is shown as a number however it was written, and text is never made of a number."""
+        durations = {"timeout": "90", "stop_grace": "1m30s", "linger": "500ms", "queue_timeout": "2 H"}
+        spec, _, terms = wire.read_submit(body(**durations, unattended_timeout=5, output_limit="64k"))
+        shown = wire.job_json(Job(id="j", spec=spec, terms=terms, state=JobState.QUEUED, created_at=0.0))
+        for name, number in (
+            ("timeout", 90),
+            ("stop_grace", 90),
+            ("linger", 0.5),
+            ("output_limit", 65_536),
+            ("queue_timeout", 7200),
+            ("unattended_timeout", 5),
+        ):
+            self.assertEqual((type(shown[name]), shown[name]), (type(number), number), name)
+        for field, wrong in (
+            ("args[0]", {"args": [5]}),
+            ("env.N", {"env": {"N": 5}}),
+            ("labels.n", {"labels": {"n": 5}}),
+        ):
+            self.assertIn('write "5"', self.refused(field, body(**wrong)))
+
     def test_durations(self) -> None:
         """Durations or seconds; a timeout of nothing is no timeout; null is none."""
         for given_, seconds in ((1, 1.0), (0.5, 0.5), ("30s", 30.0), ("7d", 604800.0), (None, None)):

@@ -48,7 +48,15 @@ class QueryTests(SynchronousTestCase):
 
     def test_wait(self) -> None:
         """Up to 300 seconds, or a duration."""
-        self.assertEqual([query(text).wait() for text in (b"", b"wait=0", b"wait=30", b"wait=5m")], [None, 0, 30, 300])
+        for text, seconds in (
+            (b"", None),
+            (b"wait=0", 0),
+            (b"wait=30", 30),
+            (b"wait=5m", 300),
+            (b"wait=1m+30s", 90),
+            (b"wait=1.5%20min", 90),
+        ):
+            self.assertEqual(query(text).wait(), seconds, text)
         for wrong in (b"wait=", b"wait=301", b"wait=-1", b"wait=x", b"wait=1h", b"wait=nan", b"wait=1e1"):
             self.refused("wait", wrong)
 
@@ -117,6 +125,17 @@ class QueryTests(SynchronousTestCase):
         ):
             self.refused("created_after", b"created_after=" + wrong)
 
+    def test_several_labels_in_one(self) -> None:
+        """Labels joined by commas are refused with how to give them; a value may have commas all the same."""
+        for wrong in (b"label=a=1,b=2", b"label=a=1,%20b/c.d=", b"label=a=1%2Cb=2"):
+            self.assertIn("label=a=1&label=b", self.refused("label", wrong))
+        self.assertEqual(query(b"label=a=1,2&label=b=x,(y=z)").filter(NOW).labels, {"a": "1,2", "b": "x,(y=z)"})
+
+    def test_ago(self) -> None:
+        """So long ago, with one unit or several."""
+        for text, seconds in ((b"1h30m", 5400), (b"2%20d", 172_800), (b"1h+30m", 5400), (b"1w", 604_800)):
+            self.assertEqual(query(b"created_after=" + text).filter(NOW).created_after, NOW - seconds)
+
     def test_labels_refused(self) -> None:
         """A label is key=value, and one key has one value."""
         for wrong in (b"label=a", b"label==a", b"label=", b"label=a=1&label=a=2", b"label=a%0Ab=1", b"label=a=b%0A"):
@@ -141,16 +160,32 @@ class BodyTests(SynchronousTestCase):
             self.assertEqual(found.labels, {"a": "1", "b": "2"})
         self.assertEqual(Query(pairs_of({"label": "a=1"}), FILTERS).filter(NOW).labels, {"a": "1"})
 
+    def test_numbers_and_booleans(self) -> None:
+        """They stand for what they would be in a query."""
+        for given, orphan in ((True, True), (False, False), (1, True), (0, False), ("1", True), ("false", False)):
+            self.assertEqual(Query(pairs_of({"orphan": given}), FILTERS).filter(NOW).orphan, orphan, given)
+        found = Query(pairs_of({"worker": 7, "label": {"build": 12, "x": True}}), FILTERS).filter(NOW)
+        self.assertEqual((found.worker, found.labels), ("7", {"build": "12", "x": "true"}))
+
+    def test_several_labels(self) -> None:
+        """An object names each label by itself, whatever its value; text and lists are as in a query."""
+        found = Query(pairs_of({"label": {"a": "1,b=2"}}), FILTERS).filter(NOW)
+        self.assertEqual(found.labels, {"a": "1,b=2"})
+        for wrong in ("a=1,b=2", ["a=1,b=2"]):
+            error = self.assertRaises(Invalid, pairs_of, {"label": wrong})
+            self.assertEqual(error.field, "label")
+
     def test_refused(self) -> None:
         """Other types, and fields that are no filters."""
         for name, wrong in (
-            ("worker", 1),
+            ("worker", 1.5),
             ("worker", None),
-            ("state", 1),
+            ("worker", ["a"]),
             ("state", [1]),
-            ("label", 1),
+            ("label", None),
             ("label", [1]),
-            ("label.a", {"a": 1}),
+            ("label.a", {"a": 1.0}),
+            ("label.a", {"a": None}),
             ("jobs", "all"),
             ("worker", "a\0"),
         ):
