@@ -43,6 +43,12 @@ LONGEST_TEXT = 131_071
 #: Characters that a job shows of the first line of its script.
 MOST_SHOWN_OF_SCRIPT = 200
 
+#: Fields of ``POST /v1/jobs`` that say what is run: one of them is given.
+PROGRAMS = ("command", "script", "shell")
+
+#: What runs the line that is given as ``shell``.
+SHELL = "/bin/sh"
+
 MOST_ARGS, MOST_VARIABLES, MOST_LABELS = 32_768, 4_096, 64
 
 
@@ -112,10 +118,16 @@ def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:
         retry=_retry(fields),
         unattended_timeout=fields.duration("unattended_timeout", None, zero=False),
     )
-    script = _script(fields)
+    if sum(map(fields.given, PROGRAMS)) != 1:
+        raise Invalid("command", f"exactly one of {', '.join(PROGRAMS)} must be given")
+    script, line = _script(fields), _shell(fields)
+    args = _args(fields.take("args", list, []))
+    command = fields.name("command", LONGEST_PATH) if fields.given("command") else ""
+    if line is not None:
+        command, args = SHELL, shell_args(line, args)
     spec = JobSpec(
-        command=fields.name("command", LONGEST_PATH) if script is None else "",
-        args=_args(fields.take("args", list, [])),
+        command=command,
+        args=args,
         path=fields.path("path", ""),
         env=_env(fields.take("env", dict, {})),
         cwd=fields.path("cwd", ""),
@@ -134,8 +146,8 @@ def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:
     )
     fields.take("command", str, "")
     fields.end()
-    if script is not None and spec.path:
-        raise Invalid("path", "goes with command, not with script")
+    if spec.path and not fields.given("command"):
+        raise Invalid("path", f"goes with command, not with {'script' if line is None else 'shell'}")
     return spec, target, terms
 
 
@@ -163,8 +175,6 @@ def _retry(fields: Fields) -> Retry | None:
 
 
 def _script(fields: Fields) -> bytes | None:
-    if fields.given("script") == fields.given("command"):
-        raise Invalid("command", "exactly one of command and script must be given")
     text = fields.text("script", None)
     if text == "":
         raise Invalid("script", "must not be empty")
@@ -174,6 +184,19 @@ def _script(fields: Fields) -> bytes | None:
     if problem := script_problem(script):
         raise Invalid("script", problem)
     return script
+
+
+def _shell(fields: Fields) -> str | None:
+    line: str | None = fields.text("shell", None)
+    if line is not None and not line.strip():
+        raise Invalid("shell", "must not be empty")
+    return None if line is None else check_text("shell", line, most=LONGEST_TEXT)
+
+
+def shell_args(line: str, args: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments with which ``SHELL`` runs a line; ``args`` are its ``$1`` and so on, and ``$0`` is ``sh``."""
+    options = ("-c", "--") if line.startswith(("-", "+")) else ("-c",)  # else it would be taken for an option
+    return (*options, line, *(("sh", *args) if args else ()))
 
 
 def _summary(script: bytes) -> ScriptSummary:

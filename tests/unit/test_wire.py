@@ -26,7 +26,7 @@ from scheduler.model import (
     WorkerState,
 )
 
-TEXTS = ("command", "path", "cwd", "stdin", "stdin_base64", "script", "worker")
+TEXTS = ("command", "path", "cwd", "stdin", "stdin_base64", "script", "shell", "worker")
 
 NO_TEXTS: tuple[Any, ...] = (None, 1, 1.5, True, [], {}, ["a"])
 
@@ -139,6 +139,20 @@ class SubmitTests(SynchronousTestCase):
         shown = wire.job_json(Job("j", spec.trimmed(), JobState.RUNNING, 0.0))
         self.assertEqual(shown["script"], {"bytes": 13, "first_line": "#!/bin/sh"})
 
+    def test_shell(self) -> None:
+        """A line is run by the shell, with the arguments behind it; nothing else of the job is another for it."""
+        for given_, args in (
+            ({"shell": "echo hi && ls"}, ("-c", "echo hi && ls")),
+            ({"shell": " a\n\tb ", "args": ["1", "-2"]}, ("-c", " a\n\tb ", "sh", "1", "-2")),
+            ({"shell": "-x"}, ("-c", "--", "-x")),
+            ({"shell": "+x", "args": ["1"]}, ("-c", "--", "+x", "sh", "1")),
+        ):
+            spec, _, _ = wire.read_submit(body(command=..., **given_))
+            self.assertEqual(spec, JobSpec(command="/bin/sh", args=args))
+        self.refused("shell", body(command=..., shell="x" * (wire.LONGEST_TEXT + 1)))
+        for empty in ("", " \n"):
+            self.refused("shell", body(command=..., shell=empty))
+
     def test_script_that_cannot_be_run(self) -> None:
         """A script that no kernel could run by its first line is refused with the reason."""
         for script, problem in (
@@ -175,14 +189,18 @@ class SubmitTests(SynchronousTestCase):
         self.refused("worker", body(selector={}))
         self.refused("command", body(command=...))
         self.refused("command", body(script="#!/bin/sh"))
+        self.refused("command", body(shell="true"))
+        self.assertIn("command, script, shell", self.refused("command", body(command=..., script="#!/a", shell="true")))
         self.refused("stdin", body(stdin="", stdin_base64=""))
-        self.refused("path", body(command=..., script="#!/bin/sh", path="a"))
+        for program in ({"script": "#!/bin/sh"}, {"shell": "true"}):
+            complaint = self.refused("path", body(command=..., path="a", **program))
+            self.assertIn(f"not with {next(iter(program))}", complaint)
 
     def test_wrong_types(self) -> None:
         """Each field has one type, and null is none."""
         for name in TEXTS:
             for wrong in NO_TEXTS:
-                self.refused(name, body(**{name: wrong, **({"command": ...} if name == "script" else {})}))
+                self.refused(name, body(**{name: wrong, **({"command": ...} if name in ("script", "shell") else {})}))
         for name, wrongs in {
             "args": (None, "a", {}, 1),
             "env": (None, [], "a"),
@@ -201,7 +219,7 @@ class SubmitTests(SynchronousTestCase):
         """Neither may be in any text, nor in a name."""
         for bad in ("a\0b", "a\ud800b"):
             for name in TEXTS:
-                self.refused(name, body(**{name: bad, **({"command": ...} if name == "script" else {})}))
+                self.refused(name, body(**{name: bad, **({"command": ...} if name in ("script", "shell") else {})}))
             self.refused("args[0]", body(args=[bad]))
             self.refused("env.A", body(env={"A": bad}))
             self.refused("env", body(env={bad: "a"}))
@@ -218,6 +236,7 @@ class SubmitTests(SynchronousTestCase):
             self.refused("labels.a", body(labels={"a": text}))
             wire.read_submit(body(args=[text], stdin=text, env={"A": text}))
             wire.read_submit(body(command=..., script=f"#!/bin/sh\n{text}"))
+            wire.read_submit(body(command=..., shell=text))
 
     def test_variables(self) -> None:
         """Names that are none, and those that belong to the scheduler, are refused."""
