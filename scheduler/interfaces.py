@@ -44,6 +44,9 @@ from scheduler.model import (
     Worker,
 )
 
+#: Characters of the beginning of an id by which jobs can be listed.
+SHORTEST_ID_PREFIX = 6
+
 
 @frozen
 class JobFilter:
@@ -60,6 +63,8 @@ class JobFilter:
     finished_before: float | None = None
     orphan: bool | None = None
     group_id: str | None = None
+    #: At least ``SHORTEST_ID_PREFIX`` characters.
+    id_prefix: str | None = None
 
 
 @frozen

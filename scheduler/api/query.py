@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl
 from scheduler import durations
 from scheduler.errors import Invalid
 from scheduler.fields import Object, check_label, check_text, printable, shown
-from scheduler.interfaces import JobFilter
-from scheduler.model import JobState, Stream
+from scheduler.interfaces import SHORTEST_ID_PREFIX, JobFilter
+from scheduler.model import JobState, Stream, is_id
 
 #: Names of the filters of jobs.
 FILTERS = (
@@ -27,6 +27,7 @@ FILTERS = (
     "finished_before",
     "orphan",
     "group_id",
+    "id_prefix",
 )
 
 #: Seconds; nobody waits longer for one answer.
@@ -141,6 +142,7 @@ class Query:
             finished_before=self._time("finished_before", now),
             orphan=self.flag("orphan") if self.given("orphan") else None,
             group_id=self.text("group_id"),
+            id_prefix=self._id_prefix(),
         )
 
     def _states(self) -> frozenset[JobState]:
@@ -162,6 +164,15 @@ class Query:
             if labels.setdefault(key, check_label("label", key, value)) != value:
                 raise Invalid("label", f"{shown(key)} is given twice")
         return labels
+
+    def _id_prefix(self) -> str | None:
+        prefix = self.text("id_prefix")
+        if prefix is not None and (len(prefix) < SHORTEST_ID_PREFIX or not is_id(prefix)):
+            raise Invalid(
+                "id_prefix",
+                f"{shown(prefix)} must be the beginning of an id, at least {SHORTEST_ID_PREFIX} of its characters",
+            )
+        return prefix
 
     def _time(self, name: str, now: float) -> float | None:
         text = self.text(name)

@@ -298,6 +298,9 @@ class Looking(Contract):
             (JobFilter(finished_before=EPOCH + 4), []),
             (JobFilter(finished_before=EPOCH + 5), [second.id]),
             (JobFilter(group_id=first), []),
+            (JobFilter(id_prefix=first), [first]),
+            (JobFilter(id_prefix=first, worker="w2"), []),
+            (JobFilter(id_prefix=first + "x"), []),
             (JobFilter(worker="w1", labels={"team": "blue"}, states=frozenset({JobState.RUNNING})), [first]),
         ):
             self.assertEqual(self.ids(which), expected, which)

@@ -638,6 +638,7 @@ def _matches(job: Job, which: JobFilter) -> bool:
         and _between(job.finished_at, which.finished_after, which.finished_before)
         and which.orphan in (None, job.orphan)
         and which.group_id in (None, job.group_id)
+        and job.id.startswith(which.id_prefix or "")
     )
 
 

@@ -105,6 +105,13 @@ class QueryTests(SynchronousTestCase):
             ),
         )
 
+    def test_id_prefix(self) -> None:
+        """At least six characters that an id may have."""
+        self.assertEqual(query(b"id_prefix=3f2a9c").filter(NOW).id_prefix, "3f2a9c")
+        for wrong in (b"", b"3f2a9", b"3f2a9%20", b"3f2a9c/", b"a" * 65):
+            self.refused("id_prefix", b"id_prefix=" + wrong)
+        self.assertEqual(Query(pairs_of({"id_prefix": 123456}), FILTERS).filter(NOW).id_prefix, "123456")
+
     def test_plus(self) -> None:
         """An offset whose plus sign was not escaped is understood."""
         self.assertEqual(query(b"created_after=2023-11-14T23:13:20+01:00").filter(NOW).created_after, NOW)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -114,6 +116,38 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(self.ids(finished_after=15.0, finished_before=20.0), "b")
         self.assertEqual(self.ids(finished_before=100.0), "ba")
         self.assertEqual(self.ids(created_by="nobody"), "")
+
+    def test_id_prefix(self) -> None:
+        """Jobs whose ids begin so are found, newest first and page by page, until they are removed."""
+        for job_id, created_at in (("abcdef-1", 30.0), ("abcdef-2", 20.0), ("abcdee-3", 40.0), ("abcdef-4", 25.0)):
+            self.registry.put_job(a_job(job_id, created_at=created_at))
+        which = JobFilter(id_prefix="abcdef")
+        self.assertEqual([job.id for job in self.registry.matching(which)], ["abcdef-1", "abcdef-4", "abcdef-2"])
+        page = self.registry.page(which, 2, None)
+        self.assertEqual([job.id for job in page.jobs], ["abcdef-1", "abcdef-4"])
+        self.assertEqual([job.id for job in self.registry.page(which, 2, page.next).jobs], ["abcdef-2"])
+        self.registry.remove_job("abcdef-4")
+        self.assertEqual([job.id for job in self.registry.matching(which)], ["abcdef-1", "abcdef-2"])
+        self.assertEqual(self.ids(id_prefix="abcdef-1", worker="w-9"), "")
+        self.assertEqual(self.ids(id_prefix="zzzzzz"), "")
+
+    def test_id_prefix_of_many(self) -> None:
+        """Of many jobs few are looked at."""
+        registry, looked_at = Registry(), 0
+        for number in range(2000):
+            registry.put_job(a_job(hashlib.sha256(str(number).encode()).hexdigest(), created_at=float(number)))
+        jobs = registry._jobs
+
+        class Counting(dict):  # type: ignore[type-arg]
+            def __getitem__(self, key: str) -> object:
+                nonlocal looked_at
+                looked_at += 1
+                return super().__getitem__(key)
+
+        registry._jobs = Counting(jobs)
+        prefix = next(iter(jobs))[:6]
+        self.assertEqual([job.id[:6] for job in registry.matching(JobFilter(id_prefix=prefix))], [prefix])
+        self.assertLess(looked_at, 50)
 
     def test_a_cursor_of_ours_only(self) -> None:
         """What no listing gave as its next is refused by name."""
