@@ -43,6 +43,7 @@ from scheduler.configfile import (
     variable_value,
     worker_name,
 )
+from scheduler.logs import LEVELS
 from scheduler.sizes import Share
 
 _DAY = 86400.0
@@ -119,6 +120,8 @@ class SchedulerConfig:
     state_dir: Path
     #: ``"text"`` or ``"json"``.
     log_format: str
+    #: One of ``scheduler.logs.LEVELS``.
+    log_level: str
     #: Seconds from SIGTERM to the end of the process, whatever hangs.
     shutdown_timeout: float
     grpc_server: GrpcServer
@@ -160,6 +163,8 @@ class WorkerConfig:
     state_dir: Path
     #: ``"text"`` or ``"json"``.
     log_format: str
+    #: One of ``scheduler.logs.LEVELS``.
+    log_level: str
     #: Seconds from SIGTERM to the end of the process, whatever hangs.
     shutdown_timeout: float
     grpc_server: GrpcServer
@@ -176,6 +181,7 @@ def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> Schedu
         file=path,
         state_dir=state_dir,
         log_format=root.get("log_format", one_of("text", "json"), "text"),
+        log_level=root.get("log_level", one_of(*LEVELS), "info"),
         shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
         grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:50000"),
         http_server=_http_server(root.table("http_server")),
@@ -196,6 +202,7 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
         file=path,
         state_dir=root.get("state_dir", file_path, _default_state_dir("scheduler-worker", environ)),
         log_format=root.get("log_format", one_of("text", "json"), "text"),
+        log_level=root.get("log_level", one_of(*LEVELS), "info"),
         shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
         grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:30000"),
         scheduler=_scheduler(root.table("scheduler")),

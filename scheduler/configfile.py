@@ -185,7 +185,8 @@ def one_of(*choices: str) -> Callable[[Table, Any], str]:
 
     def check(_: Table, value: Any) -> str:
         if value not in choices:
-            raise Unfit("must be " + " or ".join(f'"{choice}"' for choice in choices))
+            *others, last = (f'"{choice}"' for choice in choices)
+            raise Unfit(f"must be {', '.join(others)} or {last}")
         return str(value)
 
     return check

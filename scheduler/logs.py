@@ -27,18 +27,37 @@ from json import dumps
 from string import Formatter
 from typing import IO, Any, cast
 
+from attrs import frozen
 from twisted.application.service import IServiceCollection, MultiService
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import FileLogObserver, ILogObserver, LogEvent, formatEvent
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    PredicateResult,
+    formatEvent,
+)
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 from twisted.python.reflect import safe_str
+from zope.interface import implementer
 
 #: Id of the HTTP request on whose behalf the present code runs, ``""`` when there is none. It travels
 #: in the gRPC metadata under ``METADATA_KEY`` and appears in the log lines of scheduler and worker.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 METADATA_KEY = "x-request-id"
+
+#: What ``log_level`` may be, from most to least.
+LEVELS: Mapping[str, Any] = {
+    "debug": LogLevel.debug,
+    "info": LogLevel.info,
+    "warn": LogLevel.warn,
+    "error": LogLevel.error,
+}
 
 #: What Twisted's older log adds to an event beside the ``log_`` keys, be it one of its own or not.
 _ADDED = frozenset({"message", "time", "system", "isError", "format", "logLevel", "printed"})
@@ -56,25 +75,45 @@ def observer(out: IO[Any], json: bool) -> FileLogObserver:
     return FileLogObserver(out, lambda event: _as_text(event).encode(encoding, "backslashreplace").decode(encoding))
 
 
+@implementer(ILogFilterPredicate)
+@frozen
+class _AtLeast:
+    """Lets the events of a level and above through; one without a level counts as info."""
+
+    level: Any
+
+    def __call__(self, event: LogEvent) -> Any:
+        return PredicateResult.maybe if (event.get("log_level") or LogLevel.info) >= self.level else PredicateResult.no
+
+
+def from_level(observer: ILogObserver, log_level: str) -> FilteringLogObserver:
+    """``observer`` for the events of that level and above, ours and Twisted's."""
+    return FilteringLogObserver(observer, [_AtLeast(LEVELS[log_level])])
+
+
 class LoggingService(MultiService):
-    """The top service of a process; under twistd, the process logs as ``log_format`` says.
+    """The top service of a process; under twistd, the process logs as ``log_format`` and ``log_level`` say.
 
     Where to is still twistd's options' to say: stdout with ``--nodaemon``, else ``--logfile``, rotated on
     SIGUSR1. With ``--syslog`` or ``--logger`` twistd logs on its own.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, twistd: Mapping[str, Any] | None, log_format: str) -> None:
+    def __init__(
+        self, reactor: IReactorFromThreads, twistd: Mapping[str, Any] | None, log_format: str, log_level: str = "info"
+    ) -> None:
         """``twistd`` are its options, ``None`` where there is no twistd; ``log_format`` is ``"text"`` or ``"json"``.
 
+        ``log_level`` is one of ``LEVELS``.
         ``SystemExit`` with one line when the log file can't be written.
         """
         super().__init__()
         self._reactor = reactor
-        self._observer: FileLogObserver | None = None
+        self._observer: FilteringLogObserver | None = None
         self._file: LogFile | None = None
         if twistd is not None and not twistd["logger"] and not twistd.get("syslog"):
             self._file = _log_file(twistd)
-            self._observer = observer(cast(IO[str], self._file or sys.stdout), log_format == "json")
+            out = cast(IO[str], self._file or sys.stdout)
+            self._observer = from_level(observer(out, log_format == "json"), log_level)
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         if self._observer is not None and isinstance(parent, Componentized):

@@ -70,7 +70,7 @@ def makeService(options: Options) -> IService:
     site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)
     http = HttpServer(reactor, config.http_server.addr, site, config.shutdown_timeout / 2)
 
-    top = LoggingService(reactor, options.parent, config.log_format)
+    top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
     for part in (

@@ -77,6 +77,10 @@ class Servicer:
         seconds = min(context.time_remaining(), self._deadline)
         return self.hop.call_thd(what, seconds, _for_request, request_id(context), function, *args)
 
+    def note(self, context: grpc.ServicerContext, method: str) -> None:
+        """Log that the method is called, without what the call carries."""
+        self._log.debug("{method} from {peer}", method=method, peer=context.peer(), request_id=request_id(context))
+
     def fail_thd(self, context: grpc.ServicerContext, error: Exception) -> NoReturn:
         """End the call with an error; one that is no error of ours is a bug, and the caller is told no more."""
         if isinstance(error, SchedulerError):
@@ -92,6 +96,7 @@ def answered(
 
     @wraps(method)
     def answer_thd(servicer: S, request: Request, context: grpc.ServicerContext) -> Response:
+        servicer.note(context, method.__name__)
         try:
             return method(servicer, request, context)
         except Exception as error:

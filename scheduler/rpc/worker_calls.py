@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.errors import (
@@ -32,12 +33,16 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
+from scheduler.logs import METADATA_KEY
 from scheduler.model import Chunk, JobState, JobStatus
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, status
 from scheduler.rpc.channel import Line, Metadata
 
 T = TypeVar("T")
+
+_log = Logger()
+_ANSWERED, _FAILED = "{method} on {worker}: answered in {ms:.1f} ms", "{method} on {worker}: {code}"
 
 #: Seconds the check before a start, or a probe, may take.
 CHECK_DEADLINE = 5.0
@@ -145,7 +150,8 @@ def _made_thd(
     metadata: Metadata,
     sent_thd: Callable[[], None] | None = None,
 ) -> Any:
-    call = getattr(stubs.worker, method)
+    call, before = getattr(stubs.worker, method), time.monotonic()
+    request_id = dict(metadata).get(METADATA_KEY, "")
     try:
         if sent_thd is None:
             answer = call(request, timeout=seconds, metadata=metadata)
@@ -154,12 +160,14 @@ def _made_thd(
             sent_thd()
             answer = under_way.result(seconds + UNHEARD)
     except grpc.RpcError as failure:
+        _log.debug(_FAILED, method=method, worker=worker, code=failure.code().name, request_id=request_id)
         raise understood(failure, worker, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(worker, sent=True) from None
     except (grpc.FutureTimeoutError, RuntimeError) as failure:  # gRPC could start no thread to hear the answer
         raise Unreachable(worker, sent=True) from failure
     stubs.answered_at = time.monotonic()
+    _log.debug(_ANSWERED, method=method, worker=worker, ms=1000 * (stubs.answered_at - before), request_id=request_id)
     return answer
 
 

@@ -173,6 +173,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     def StreamJob(
         self, request: worker_pb2.StreamJobReq, context: grpc.ServicerContext
     ) -> Iterator[worker_pb2.StreamJobRes]:
+        self.note(context, "StreamJob")
         try:
             stream = convert.stream_from_pb(request.stream)
             offset = convert.checked_size("offset", request.offset)

@@ -70,7 +70,7 @@ def makeService(options: Options) -> IService:
             features=FEATURES,
         )
 
-    top = LoggingService(reactor, options.parent, config.log_format)
+    top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
     for part in (

@@ -29,7 +29,7 @@ from scheduler.logs import LoggingService
 log = Logger("probe")
 
 class Options(usage.Options):
-    optParameters = [["format", "f", "text", ""]]
+    optParameters = [["format", "f", "text", ""], ["level", "l", "info", ""]]
     optFlags = [["rotate", "r", ""]]
 
 class Probe(Service):
@@ -46,7 +46,7 @@ class Probe(Service):
 
 def makeService(options):
     log.info("made")
-    root = LoggingService(reactor, options.parent, options["format"])
+    root = LoggingService(reactor, options.parent, options["format"], options["level"])
     Probe(options["rotate"]).setServiceParent(root)
     return root
 """
@@ -125,6 +125,11 @@ class TwistdTests(TestCase):
         (hello,) = (record for record in records if record.get("who"))
         self.assertEqual((hello["who"], hello["worker_id"], hello["level"]), ("w\x1b[1m\n2", "w1", "info"))
         self.assertEqual(records[-1]["message"], "Server Shut Down.")
+
+    async def test_level(self) -> None:
+        """Below the level nothing is written, not even what twistd says."""
+        ran = await self.twistd("-n", "--pidfile=", "probe", "--level", "warn")
+        self.assertEqual((ran.code, ran.stdout, ran.stderr), (0, "", ""))
 
     async def test_daemon(self) -> None:
         """A daemon writes it to the file it was given, and nothing to where it was started."""

@@ -242,3 +242,28 @@ async def test_garbage(cluster: tuple[Daemon, Daemon]) -> None:
         wait_until(lambda pid=daemon.pid, fds=fds: _count("fd", pid) <= fds + 3, "descriptors are given back")
         assert _count("task", daemon.pid) <= threads + 40  # pools grow to their sizes and no further
         assert "Traceback" not in daemon.log.read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_log_level(daemons: Make) -> None:
+    """At ``debug`` both daemons log their calls, and nothing a job was given; at ``error`` they log nothing."""
+    logs: dict[str, tuple[str, str]] = {}
+    for level in ("debug", "error"):
+        scheduler = daemons("scheduler", f'log_level = "{level}"\n{SCHEDULER}', f"scheduler-{level}")
+        scheduler.start()
+        config = worker_config(scheduler.endpoints["grpc"])
+        worker = daemons("worker", f'log_level = "{level}"\n{config}', f"worker-{level}")
+        worker.start()
+        api = Api(scheduler)
+        await api.online()
+        job = await api.submit(shell="cat; echo $TOKEN", args=["s3cret"], stdin="s3cret", env={"TOKEN": "s3cret"})
+        assert (await api.ended(job))["state"] == "succeeded"
+        worker.kill()
+        scheduler.kill()
+        logs[level] = scheduler.log.read_text(), worker.log.read_text()
+    by_scheduler, by_worker = logs["debug"]
+    assert "StartJob on w1: answered" in by_scheduler
+    assert "Heartbeat from ipv4:" in by_scheduler
+    assert "StartJob from ipv4:" in by_worker
+    assert "s3cret" not in by_scheduler + by_worker
+    assert logs["error"] == ("", "")

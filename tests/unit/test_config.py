@@ -73,7 +73,7 @@ class SchedulerFileTests(ConfigCase):
         self.assertFalse(config.http_server.allow_insecure)
         self.assertEqual(config.cluster.allowed_networks, ())
         self.assertEqual(config.cluster.lease, 30)
-        self.assertEqual(config.log_format, "text")
+        self.assertEqual((config.log_format, config.log_level), ("text", "info"))
 
     def test_empty_file(self) -> None:
         """An empty file says what the fixed part says."""
@@ -88,6 +88,7 @@ class SchedulerFileTests(ConfigCase):
         self.assertEqual(sample.cluster, default.cluster)
         self.assertEqual(sample.store, default.store)
         self.assertEqual((sample.state_dir, sample.log_format), (default.state_dir, default.log_format))
+        self.assertEqual((sample.log_level, default.log_level), ("info", "info"))
         self.assertEqual((sample.shutdown_timeout, default.shutdown_timeout), (20, 20))
 
     def test_every_key(self) -> None:
@@ -97,6 +98,7 @@ class SchedulerFileTests(ConfigCase):
             """
             state_dir = "state"
             log_format = "json"
+            log_level = "warn"
             shutdown_timeout = "5s"
             [grpc_server]
             addr = "0.0.0.0:1"
@@ -118,7 +120,7 @@ class SchedulerFileTests(ConfigCase):
         )
         self.assertEqual(config.file, self.file)
         self.assertEqual(config.state_dir, self.folder / "state")
-        self.assertEqual(config.log_format, "json")
+        self.assertEqual((config.log_format, config.log_level), ("json", "warn"))
         self.assertEqual(config.shutdown_timeout, 5)
         self.assertEqual(str(config.grpc_server.addr), "0.0.0.0:1")
         self.assertEqual(
@@ -405,6 +407,8 @@ class MistakeTests(ConfigCase):
         """A value of the wrong type or out of range is shown beside what is allowed."""
         for content, complaint in {
             "log_format = 1": 'log_format = 1: must be "text" or "json"',
+            'log_level = "warning"': 'log_level = "warning": must be "debug", "info", "warn" or "error"',
+            "log_level = 1": 'must be "debug", "info", "warn" or "error"',
             'log_format = "xml"': 'log_format = "xml": must be "text" or "json"',
             'state_dir = ""': 'state_dir = "": must be a string of 1 to 4096 characters',
             "grpc_server = 1": "grpc_server = 1: must be a table, [grpc_server]",

@@ -8,13 +8,13 @@ from typing import Any
 
 from twisted.application.service import Application, Service
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import FileLogObserver, ILogObserver, Logger, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import log as older
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from scheduler.logs import REQUEST_ID, LoggingService, observer
+from scheduler.logs import REQUEST_ID, LoggingService, from_level, observer
 
 CONTROLS = "\x00\x07\x1b[2J\r\n\t\x7f\x85\u2028\u202e\udc80"
 
@@ -214,17 +214,47 @@ class JsonTests(LineCase):
 class LoggingServiceTests(SynchronousTestCase):
     """Which observer twistd finds on its application."""
 
-    def installed(self, **options: object) -> ILogObserver | None:
+    def installed(self, log_level: str = "info", **options: object) -> ILogObserver | None:
         twistd = {"logger": None, "syslog": 0, "logfile": None, "nodaemon": True, **options}
         application = Application("test")
-        LoggingService(MemoryReactorClock(), twistd, "json").setServiceParent(application)
+        LoggingService(MemoryReactorClock(), twistd, "json", log_level).setServiceParent(application)
         return application.getComponent(ILogObserver, None)
 
     def test_ours(self) -> None:
         """Ours, unless twistd was told otherwise."""
-        ours = self.installed()
-        verifyObject(ILogObserver, ours)
-        self.assertIsInstance(ours, FileLogObserver)
+        verifyObject(ILogObserver, self.installed())
+
+    def test_level(self) -> None:
+        """Events below the level are left out, of ours and of Twisted's older log; what went wrong never is."""
+        for level, expected in (
+            ("debug", ["debug", "info", "older", "warn", "error", "bug", "older bug"]),
+            ("info", ["info", "older", "warn", "error", "bug", "older bug"]),
+            ("warn", ["warn", "error", "bug", "older bug"]),
+            ("error", ["error", "bug", "older bug"]),
+        ):
+            file = self.mktemp()
+            ours = self.installed(level, logfile=file)
+            assert ours is not None
+            globalLogPublisher.addObserver(ours)
+            log = Logger("some.place")
+            log.debug("debug")
+            log.info("info")
+            older.msg("older")
+            log.warn("warn")
+            log.error("error")
+            log.failure("bug", Failure(RuntimeError("no")))
+            older.err(Failure(RuntimeError("no")), "older bug")
+            globalLogPublisher.removeObserver(ours)
+            self.flushLoggedErrors(RuntimeError)
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            self.assertEqual([json.loads(line)["message"] for line in lines], expected)
+
+    def test_without_a_level(self) -> None:
+        """An event that has no level counts as info."""
+        out = io.StringIO()
+        for level, lines in (("warn", 0), ("info", 1)):
+            from_level(observer(out, False), level)({"log_format": "said"})
+            self.assertEqual(out.getvalue().count("\n"), lines)
 
     def test_syslog(self) -> None:
         """With --syslog twistd makes its own."""

@@ -70,7 +70,7 @@ class RefusalTests(StartCase):
         self.assertEqual(
             self.refusal(),
             "adr = 1: unknown key; "
-            "known: state_dir, log_format, shutdown_timeout, grpc_server, http_server, cluster, store",
+            "known: state_dir, log_format, log_level, shutdown_timeout, grpc_server, http_server, cluster, store",
         )
 
     def test_taken_ports(self) -> None:
