@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from difflib import get_close_matches
 from typing import Any
 
 from scheduler import durations, sizes
@@ -83,14 +84,29 @@ def check_count(field: str, given: Sized, most: int) -> None:
         raise Invalid(field, f"{len(given)} of them; at most {most} are allowed")
 
 
-class Fields:
-    """A JSON object being read, field by field; ``end`` refuses what was not asked for."""
+def check_names(given: Iterable[str], known: Collection[str], what: str, within: str = "") -> None:
+    """``Invalid`` for the first name that is not known, with the nearest one that is.
 
-    def __init__(self, body: Object, within: str = "") -> None:
-        """``within`` is what a field's name is shown behind."""
+    ``what`` is "a field of this request", say; ``within`` is what a name is shown behind.
+    """
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1, cutoff=0.6) if len(name) <= LONGEST_NAME else ()
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise Invalid(
+                within + printable(name), f"is not {what}{hint}; allowed: {', '.join(sorted(known)) or 'none'}"
+            )
+
+
+class Fields:
+    """A JSON object being read, field by field, of which only the known ones may be there."""
+
+    def __init__(self, body: Object, names: Collection[str], within: str = "") -> None:
+        """``names`` are the fields there may be, and ``within`` what a name is shown behind; ``Invalid``."""
+        check_names(body, names, "a field of this request", within)
         self._body = body
         self._within = within
-        self._asked: set[str] = set()
+        self._names = names
 
     def given(self, name: str) -> bool:
         """Whether the field is there."""
@@ -98,7 +114,7 @@ class Fields:
 
     def take(self, name: str, kind: type | None = None, default: Any = _MISSING) -> Any:
         """The field's value, of that type; ``Invalid`` if it is another, or missing without a default."""
-        self._asked.add(name)
+        assert name in self._names, f"{name} is not among the names of this request"
         value = self._body.get(name, default)
         if value is _MISSING:
             raise Invalid(self._within + name, "is missing" + (f": it must be {_KINDS[kind]}" if kind else ""))
@@ -169,10 +185,3 @@ class Fields:
             return sizes.parse(value, least=1)
         except ValueError as error:
             raise Invalid(name, f"{shown(value)} {error}") from None
-
-    def end(self) -> None:
-        """``Invalid`` for the first field that nothing asked for."""
-        for name in self._body:
-            if name not in self._asked:
-                allowed = ", ".join(sorted(self._asked)) or "none"
-                raise Invalid(self._within + printable(name), f"is not a field of this request; allowed: {allowed}")

@@ -46,6 +46,13 @@ MOST_SHOWN_OF_SCRIPT = 200
 #: Fields of ``POST /v1/jobs`` that say what is run: one of them is given.
 PROGRAMS = ("command", "script", "shell")
 
+#: Fields of ``POST /v1/jobs``.
+SUBMIT_FIELDS = (
+    *("worker", "selector", *PROGRAMS, "args", "path", "env", "cwd", "stdin", "stdin_base64", "labels"),
+    *("timeout", "linger", "stop_grace", "stop_signal", "stop_mode", "umask", "merge_stderr", "output_limit"),
+    *("queue_timeout", "priority", "retry", "unattended_timeout"),
+)
+
 #: What runs the line that is given as ``shell``.
 SHELL = "/bin/sh"
 
@@ -87,29 +94,26 @@ def _no_constant(name: str) -> None:
 
 def read_start(body: Object) -> tuple[JobSpec, Target]:
     """``POST /start``."""
-    fields = Fields(body)
+    fields = Fields(body, ("worker_id", "command", "path"))
     target = Target(worker=fields.name("worker_id"))
     spec = JobSpec(command=fields.name("command", LONGEST_PATH), path=fields.path("path", ""))
-    fields.end()
     return spec, target
 
 
 def read_worker_and_job(body: Object) -> tuple[str, str]:
     """``POST /stop`` and ``/query``."""
-    fields = Fields(body)
-    names = fields.name("worker_id"), fields.name("job_id")
-    fields.end()
-    return names
+    fields = Fields(body, ("worker_id", "job_id"))
+    return fields.name("worker_id"), fields.name("job_id")
 
 
 def read_nothing(body: Object) -> None:
     """The body of a route that wants none."""
-    Fields(body).end()
+    Fields(body, ())
 
 
 def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:
     """``POST /v1/jobs``."""
-    fields = Fields(body)
+    fields = Fields(body, SUBMIT_FIELDS)
     target = _target(fields)
     patience = DEFAULT_QUEUE_TIMEOUT if target.worker is None else 0.0
     terms = Terms(
@@ -144,8 +148,6 @@ def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:
         umask=fields.umask("umask"),
         script_summary=None if script is None else _summary(script),
     )
-    fields.take("command", str, "")
-    fields.end()
     if spec.path and not fields.given("command"):
         raise Invalid("path", f"goes with command, not with {'script' if line is None else 'shell'}")
     return spec, target, terms
@@ -155,23 +157,16 @@ def _target(fields: Fields) -> Target:
     if fields.given("worker") == fields.given("selector"):
         raise Invalid("worker", "exactly one of worker (an id or name) and selector (labels; {} is any) must be given")
     if fields.given("worker"):
-        target = Target(worker=fields.name("worker"))
-        fields.take("selector", dict, {})
-    else:
-        target = Target(selector=_labels("selector", fields.take("selector", dict)))
-        fields.take("worker", str, "")
-    return target
+        return Target(worker=fields.name("worker"))
+    return Target(selector=_labels("selector", fields.take("selector", dict)))
 
 
 def _retry(fields: Fields) -> Retry | None:
     if not fields.given("retry"):
-        fields.take("retry", dict, {})
         return None
-    inner = Fields(fields.take("retry", dict), "retry.")
+    inner = Fields(fields.take("retry", dict), ("attempts", "delay"), "retry.")
     attempts = inner.number("attempts", 1, MOST_ATTEMPTS)
-    retry = Retry(attempts, inner.duration("delay", 0.0, zero=True) or 0.0)
-    inner.end()
-    return retry
+    return Retry(attempts, inner.duration("delay", 0.0, zero=True) or 0.0)
 
 
 def _script(fields: Fields) -> bytes | None:

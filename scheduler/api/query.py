@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from scheduler import durations
 from scheduler.errors import Invalid
-from scheduler.fields import Object, check_label, check_text, printable, shown
+from scheduler.fields import Object, check_label, check_names, check_text, printable, shown
 from scheduler.interfaces import SHORTEST_ID_PREFIX, JobFilter
 from scheduler.model import JobState, Stream, is_id
 
@@ -67,13 +67,10 @@ class Query:
     def __init__(self, pairs: Pairs, allowed: Iterable[str]) -> None:
         """``Invalid`` for a parameter that is not among ``allowed``, or given twice."""
         names = tuple(allowed)
+        check_names((name for name, _ in pairs), names, "a parameter of this route")
         self._values: dict[str, str] = {}
         self.labels: list[str] = []
         for name, value in pairs:
-            if name not in names:
-                raise Invalid(
-                    printable(name), f"is not a parameter of this route; allowed: {', '.join(names) or 'none'}"
-                )
             if name == "label":
                 self.labels.append(value)
             elif name in self._values:

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
 from scheduler.errors import Invalid
-from scheduler.fields import Object
+from scheduler.fields import Object, printable
 from scheduler.interfaces import JobPage, WorkerView
 from scheduler.model import (
     AT_ONCE,
@@ -313,8 +313,13 @@ class SubmitTests(SynchronousTestCase):
             self.refused("stdin_base64", body(stdin_base64=wrong))
 
     def test_unknown(self) -> None:
-        """An unknown field is named, and what is allowed."""
-        self.assertIn("stop_grace", self.refused("comand", body(comand="echo")))
+        """An unknown field is named before all else, with the nearest known one, and all that are allowed."""
+        complaint = self.refused("comand", {"comand": "echo", "args": 1})
+        self.assertIn("did you mean command?", complaint)
+        self.assertIn("stop_grace", complaint)
+        self.assertNotIn("did you mean", self.refused("bogus", body(bogus=1)))
+        self.assertIn("did you mean delay?", self.refused("retry.dealy", body(retry={"dealy": 1})))
+        self.refused(printable("x" * 1_000_000), {"x" * 1_000_000: 1})
 
     def test_terms(self) -> None:
         """By selector a job waits an hour unless it says otherwise, for a named worker only if it says so."""

@@ -35,7 +35,9 @@ class QueryTests(SynchronousTestCase):
 
     def test_unknown_and_repeated(self) -> None:
         """A parameter that is not the route's, or is there twice, is a mistake."""
-        self.assertIn("created_by", self.refused("stat", b"stat=running"))
+        complaint = self.refused("stat", b"stat=running")
+        self.assertIn("did you mean state?", complaint)
+        self.assertIn("created_by", complaint)
         self.refused("wait", b"wait=1&wait=1")
         self.assertRaises(Invalid, Query, [("a", "b")], ())
 
