@@ -1,0 +1,233 @@
+"""What there is is documented, and what is documented is there: routes, parameters, fields, configuration, commands.
+
+Routes and configuration are asked what they take: each complains of an unknown name
+with all that it knows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler import wire
+from scheduler.api.app import routes
+from scheduler.api.context import Context
+from scheduler.api.query import FILTERS
+from scheduler.api.streams import UnderWay
+from scheduler.config import load_scheduler, load_worker
+from scheduler.configfile import ConfigError
+from scheduler.interfaces import WorkerView
+from scheduler.model import Job, JobSpec, JobState, Worker
+from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.conversation import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: What stands for a part of a path.
+NAMES = {"job_id": "job-1", "worker": "w1", "name": "busy"}
+
+#: A key that no table of a configuration has.
+BOGUS = "bogus_key"
+
+HAS_CLI = importlib.util.find_spec("scheduler.cli") is not None
+
+
+def document(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """What is below a heading, up to the next one of its level or above; ``""`` where there is none."""
+    level = len(heading) - len(heading.lstrip("#"))
+    _, found, below = f"\n{text}".partition(f"\n{heading}\n")
+    return re.split(rf"^#{{1,{level}}} ", below, maxsplit=1, flags=re.MULTILINE)[0] if found else ""
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row of the first table, without its head."""
+    for line in re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]:  # type: ignore[index]
+        yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def code(text: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def first_words(text: str) -> set[str]:
+    """What the first table's first column names."""
+    return {name for first, *_ in rows(text) for name in code(first)}
+
+
+class ApiTests(SynchronousTestCase):
+    """docs/api.md."""
+
+    def setUp(self) -> None:
+        self.text = document("docs/api.md")
+        scheduler = FakeScheduler(Clock())
+        self.routes = [
+            (method, path) for method, path, *_ in routes(Context(scheduler, Clock(), lambda: 0.0, UnderWay()))
+        ]
+
+    def documented(self) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
+        """Each route's parameters and fields of the body, with those that a link in the table stands for."""
+        found = {}
+        linked = {
+            "(#filters)": first_words(section(self.text, "### Filters")),
+            "(#submitting-post-v1jobs)": first_words(section(self.text, "## Submitting: `POST /v1/jobs`")),
+        }
+        for route, parameters, body, _ in rows(section(self.text, "## The routes")):
+            method, _, path = code(route)[0].partition(" ")
+            cells = (parameters, body)
+            found[method, path.replace("{", "<").replace("}", ">")] = tuple(
+                set(code(cell)).union(*(names for link, names in linked.items() if link in cell)) for cell in cells
+            )
+        return found  # type: ignore[return-value]
+
+    def allowed(self, method: str, path: str, query: str = "", body: bytes = b"") -> set[str]:
+        """What the route says that it knows, asked for what it does not."""
+        server = Server()
+        server.scheduler.add_job()
+        target = re.sub("<(.*?)>", lambda found: NAMES[found[1]], path) + query
+        answer = server.ask(method, target, body).response()
+        self.assertEqual(answer.status, 400, f"{method} {path} is not refused with {query} {body!r}: {answer.body!r}")
+        self.assertEqual(answer.json()["field"], "bogus", f"{method} {path}: {answer.body!r}")
+        names = answer.json()["detail"].rpartition("allowed: ")[2]
+        return set() if names == "none" else set(names.split(", "))
+
+    def test_routes(self) -> None:
+        """Each route, and no other, has a row in the table."""
+        self.assertEqual(set(self.documented()), set(self.routes))
+
+    def test_parameters(self) -> None:
+        """The row of a route has the parameters that it takes."""
+        documented = self.documented()
+        for method, path in self.routes:
+            parameters, _ = documented[method, path]
+            self.assertEqual(parameters, self.allowed(method, path, "?bogus=1"), f"{method} {path}")
+
+    def test_fields(self) -> None:
+        """The row of a route has the fields that its body may have."""
+        documented = self.documented()
+        for method, path in self.routes:
+            if method == "POST":
+                _, fields = documented[method, path]
+                self.assertEqual(fields, self.allowed(method, path, body=b'{"bogus": 1}'), f"{method} {path}")
+            else:
+                self.assertEqual(documented[method, path][1], set(), f"{method} {path}")
+
+    def test_filters(self) -> None:
+        """Each filter is explained."""
+        self.assertEqual(first_words(section(self.text, "### Filters")), set(FILTERS))
+
+    def test_states(self) -> None:
+        """Each state says whether it is final."""
+        told = {state: final for states, final, _ in rows(section(self.text, "### States")) for state in code(states)}
+        self.assertEqual(
+            {state: final[:3] == "yes" for state, final in told.items()},
+            {state.value: state.final for state in JobState if state.value in told},
+        )
+        self.assertEqual(set(told), {state.value for state in JobState})
+
+    def test_answers(self) -> None:
+        """The lists of what a job and a worker have are complete."""
+        job = wire.job_json(Job(id="j", spec=JobSpec(command="a"), state=JobState.QUEUED, created_at=0.0))
+        worker = wire.worker_json(WorkerView(Worker(id="w", name="w", address="a:1"), 0, None))
+        for what, shown in (("A job: `id ", job), ("`GET /v1/workers/{w}`: `id ", worker)):
+            _, found, rest = self.text.partition(what)
+            self.assertTrue(found, what)
+            self.assertEqual({"id", *rest.partition("`")[0].split()}, set(shown), what)
+
+
+class ConfigurationTests(SynchronousTestCase):
+    """docs/configuration.md, and the samples."""
+
+    def known(self, load: Callable[..., Any], table: str = "") -> set[str] | None:
+        """The keys of a table of the file; ``None`` if there is no such table."""
+        file = Path(self.mktemp())
+        file.write_text(f"[{table}]\n{BOGUS} = 1\n" if table else f"{BOGUS} = 1\n")
+        try:
+            load(str(file), {})
+        except ConfigError as error:
+            if (error.table, error.key) == (table, BOGUS):
+                return set(str(error).rpartition("known: ")[2].split(", "))
+        return None
+
+    def keys(self, load: Callable[..., Any]) -> set[tuple[str, str]]:
+        """Table and key of everything that a file may say; ``""`` is the top level."""
+        found: set[tuple[str, str]] = set()
+        for name in self.known(load) or ():
+            within = self.known(load, name)
+            found |= {("", name)} if within is None else {(name, key) for key in within}
+        return found
+
+    def documented(self, *headings: str) -> set[tuple[str, str]]:
+        found: set[tuple[str, str]] = set()
+        for heading in headings:
+            for first, *_ in rows(section(document("docs/configuration.md"), heading)):
+                table = ""
+                for name in code(first):  # `[table] key` `another of that table`
+                    table, key = re.fullmatch(r"(?:\[(\w+)\] )?(\w+)", name).groups(default=table)  # type: ignore[union-attr]
+                    found.add((table, key))
+        return found
+
+    def sample(self, name: str) -> set[tuple[str, str]]:
+        table, found = "", set()
+        for line in document(name).splitlines():
+            if head := re.fullmatch(r"\[(\w+)\]", line):
+                table = head[1]
+            elif key := re.match(r"(?:# )?(\w+) = ", line):
+                found.add((table, key[1]))
+        return found
+
+    def test_scheduler(self) -> None:
+        """Each key of ``scheduler.toml``, and no other, is in the reference and in the sample."""
+        keys = self.keys(load_scheduler)
+        self.assertIn(("http_server", "addr"), keys)
+        self.assertEqual(self.documented("## Both", "## Scheduler"), keys)
+        self.assertEqual(self.sample("etc/scheduler.toml"), keys)
+
+    def test_worker(self) -> None:
+        """The same of ``worker.toml``."""
+        keys = self.keys(load_worker)
+        self.assertIn(("worker", "slots"), keys)
+        self.assertEqual(self.documented("## Both", "## Worker"), keys)
+        self.assertEqual(self.sample("etc/worker.toml"), keys)
+
+
+class CommandTests(SynchronousTestCase):
+    """docs/cli.md: a section ``## schedctl`` for the options of all commands, and one for each command."""
+
+    if not HAS_CLI:
+        skip = "there is no schedctl yet"
+
+    def commands(self) -> Mapping[str, Any]:
+        """Each command by its name, ``schedctl`` itself included."""
+        group: Any = importlib.import_module("scheduler.cli.main").commands
+        context = group.make_context("schedctl", [], resilient_parsing=True)
+        found = {f"schedctl {name}": group.get_command(context, name) for name in group.list_commands(context)}
+        return {"schedctl": group, **found}
+
+    def options(self, command: Any) -> set[str]:
+        """Its long options."""
+        names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        return {name for name in names if name.startswith("--") and name != "--help"}
+
+    def test_commands(self) -> None:
+        """Each command, and no other, has a section."""
+        headings = set(re.findall(r"^## `?(schedctl(?: [a-z-]+)?)`?$", document("docs/cli.md"), re.MULTILINE))
+        self.assertEqual(headings, set(self.commands()))
+
+    def test_options(self) -> None:
+        """The section of a command names each of its options, and no option that it does not have."""
+        text = document("docs/cli.md").replace("`", "")
+        for name, command in self.commands().items():
+            below = section(text, f"## {name}")
+            self.assertEqual(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", below)), self.options(command), name)
