@@ -131,7 +131,13 @@ Starting = Callable[[Job], None]
 
 
 class IScheduler(Interface):
-    """All that the HTTP API can ask."""
+    """All that the HTTP API can ask.
+
+    A job with ``unattended_timeout`` is stopped, with a reason that says so, when no client has attended it for that
+    long. A client attends a job, with all of its attempts, from ``open_output`` until the reader is closed or over, and
+    from ``wait`` or ``wait_for_attempts``, if they are to wait, until they fire or are cancelled. Nothing else counts.
+    The time begins with the submission, whenever the last client leaves, and when the scheduler was restarted.
+    """
 
     def submit(
         spec: JobSpec,

@@ -311,6 +311,8 @@ class Job:
     exit_code: int | None = None
     signal: str | None = None
     stop_requested_at: float | None = None
+    #: Why it is to be stopped, where no client asked for that.
+    stop_reason: str | None = None
     #: Since when the state is ``unknown``; ``None`` in any other state.
     unknown_since: float | None = None
     stdout_bytes: int | None = None

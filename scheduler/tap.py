@@ -11,6 +11,7 @@ from scheduler import startup
 from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
 from scheduler.cluster.addresses import DialRule, resolving
+from scheduler.cluster.attendance import Attendance
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
@@ -62,10 +63,12 @@ def makeService(options: Options) -> IService:
     reconciler = Reconciler(ledger, workers, starts)
     membership = Membership(ledger, liveness, workers, rule, reconciler)
     outputs = Outputs(reactor, workers, ledger.registry)
-    cluster = Cluster(ledger, starts, stops, reconciler, membership, outputs)
+    attendance = Attendance(reactor, ledger.registry, stops)
+    cluster = Cluster(ledger, starts, stops, reconciler, membership, outputs, attendance)
     ledger.listen(outputs.job_changed, outputs.worker_changed)
     ledger.listen(stops.job_changed, stops.worker_changed)
     ledger.listen(queue.job_changed, queue.worker_changed)
+    ledger.listen(attendance.job_changed)
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, membership)
     site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)
     http = HttpServer(reactor, config.http_server.addr, site, config.shutdown_timeout / 2)
@@ -85,6 +88,7 @@ def makeService(options: Options) -> IService:
         queue,
         grpc,
         http,
+        attendance,
         Step(stop=cluster.refuse),
         startup.announcement(state, http=http, grpc=grpc),
     ):

@@ -84,10 +84,11 @@ class Ledger:
         """Save what is owed, if that is possible now; fires when nothing more will be tried."""
         return self._saving.close()
 
-    def listen(self, on_job: Callable[[Job], None], on_worker: Callable[[str], None]) -> None:
+    def listen(self, on_job: Callable[[Job], None], on_worker: Callable[[str], None] | None = None) -> None:
         """Call these after each change: with the new job, with the id of the worker."""
         self._job_listeners.append(on_job)
-        self._worker_listeners.append(on_worker)
+        if on_worker is not None:
+            self._worker_listeners.append(on_worker)
 
     def add_job(self, job: Job, key: IdempotencyKey | None = None) -> Deferred[None]:
         """Commit a new job, with the key of its request, and only then let them be seen.

@@ -33,7 +33,7 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
     known = evolve(
         job,
         state=status.state,
-        reason=status.reason or (leftover_text(status.leftover) if status.leftover else None),
+        reason=_reason(job, status),
         started_at=status.started_at or _seen(job, status.state, now),
         exit_code=status.exit_code,
         signal=status.signal,
@@ -54,6 +54,14 @@ def reported_classic(job: Job, status: JobStatus, now: float) -> Job:
     if status.state is JobState.FAILED and job.stop_requested_at is not None:
         return reported(job, evolve(status, state=JobState.STOPPED), now)
     return reported(job, status, now)
+
+
+def _reason(job: Job, status: JobStatus) -> str | None:
+    """What its worker says; of a job that the scheduler had stopped, why it did."""
+    left = leftover_text(status.leftover) if status.leftover else ""
+    if status.state is JobState.STOPPED and job.stop_reason:
+        return f"{left}; {job.stop_reason}" if left else job.stop_reason
+    return status.reason or left or None
 
 
 def running(job: Job, now: float) -> Job:
@@ -89,15 +97,20 @@ def absent(job: Job, now: float) -> Job:
     return failed(job, NEVER_STARTED, now) if job.stop_requested_at is None else withdrawn(job, now)
 
 
+def asked_to_stop(job: Job, now: float, why: str | None = None) -> Job:
+    """It is to be stopped; ``why`` is given where no client asked for that. The first one to ask counts."""
+    if job.stop_requested_at is not None:
+        return job
+    return evolve(job, stop_requested_at=now, stop_reason=why)
+
+
 def withdrawn(job: Job, now: float) -> Job:
     """It was stopped in time: it is not going to be started."""
     if job.state.final:
         return job
-    reason = "stopped before it was started"
-    asked = now if job.stop_requested_at is None else job.stop_requested_at
-    return evolve(
-        job, state=JobState.STOPPED, reason=reason, finished_at=now, unknown_since=None, stop_requested_at=asked
-    )
+    job = asked_to_stop(job, now)
+    reason = job.stop_reason or "stopped before it was started"
+    return evolve(job, state=JobState.STOPPED, reason=reason, finished_at=now, unknown_since=None)
 
 
 def failed(job: Job, why: str, now: float) -> Job:

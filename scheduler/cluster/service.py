@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.attendance import Attendance
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.output import Outputs
@@ -49,6 +50,7 @@ class Cluster:
         reconciler: Reconciler,
         membership: Membership,
         outputs: Outputs,
+        attendance: Attendance,
     ) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
@@ -57,6 +59,7 @@ class Cluster:
         self._stops = stops
         self._membership = membership
         self._outputs = outputs
+        self._attendance = attendance
 
     # -- jobs
 
@@ -80,10 +83,12 @@ class Cluster:
         return self._registry.page(which, limit, cursor)
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
-        return self._ledger.wait(job_id, seconds)
+        waiting = self._ledger.wait(job_id, seconds)
+        return self._attendance.while_waiting(job_id, waiting) if seconds else waiting
 
     def wait_for_attempts(self, job_id: str, seconds: float) -> Deferred[Job]:
-        return Deferred.fromCoroutine(self._ledger.wait_for_attempts(job_id, seconds))
+        waiting = Deferred.fromCoroutine(self._ledger.wait_for_attempts(job_id, seconds))
+        return self._attendance.while_waiting(job_id, waiting) if seconds else waiting
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
         return Deferred.fromCoroutine(self._query(self._job_on(worker, job_id)))
@@ -125,7 +130,7 @@ class Cluster:
     # -- output
 
     def open_output(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
-        return self._outputs.open(job_id, stream, offset)
+        return self._attendance.while_reading(job_id, self._outputs.open(job_id, stream, offset))
 
     def read_output(self, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         return self._outputs.read(job_id, stream, offset, size)

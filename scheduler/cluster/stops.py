@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -63,12 +62,15 @@ class Stops:
         self._asking = Shared()
         self._rounds = Rounds("delivering the stops")
 
-    async def stop(self, job: Job, ask: Callable[..., Deferred[Any]] = maybeDeferred) -> Job:
-        """See ``IScheduler.stop``; ``ask`` makes the call to the worker, when it is time."""
+    async def stop(self, job: Job, ask: Callable[..., Deferred[Any]] = maybeDeferred, why: str | None = None) -> Job:
+        """See ``IScheduler.stop``; ``ask`` makes the call to the worker, when it is time.
+
+        ``why`` becomes the reason of what is stopped, where no client asked for the stop.
+        """
         until = self._clock.seconds() + MOST_PATIENCE
         last: Job | None = job
         while last is not None:
-            last = await self._end(last, until, ask)
+            last = await self._end(last, until, ask, why)
             if not last.over:
                 return self._registry.find_job(job.id) or job
             last = self._registry.find_job(last.retried_by or "")
@@ -77,11 +79,11 @@ class Stops:
                 await self._look_again(attempt, ask)
         return self._registry.find_job(job.id) or job
 
-    async def _end(self, job: Job, until: float, ask: Callable[..., Deferred[Any]]) -> Job:
+    async def _end(self, job: Job, until: float, ask: Callable[..., Deferred[Any]], why: str | None) -> Job:
         """Stop one attempt: it is ``over`` then, or has more time to end than ``until``, or can't be told now."""
         if job.over:
             return job
-        unsaved = await self._record(job)
+        unsaved = await self._record(job, why)
         while (starting := self._starts.answered(job.id)) is not None:
             await DeferredList([starting], consumeErrors=True)
         job = self._registry.job(job.id)
@@ -153,18 +155,18 @@ class Stops:
             except SchedulerError as error:
                 self._log.warn("job {job_id} is not stopped: {why}", job_id=job.id, why=str(error))
 
-    async def _record(self, job: Job) -> StoreFailed | None:
+    async def _record(self, job: Job, why: str | None) -> StoreFailed | None:
         """Commit that a stop was asked for, and end what is only queued; why that failed, if it did.
 
         A job can be stopped while the store fails; only to promise it for later takes the commit.
         """
         now = self._ledger.now()
+        asked = lifecycle.asked_to_stop(job, now, why)
         if job.state is JobState.QUEUED:
-            await self._ledger.conclude_job(lifecycle.withdrawn(job, now))
+            await self._ledger.conclude_job(lifecycle.withdrawn(asked, now))
             return None
-        asked = now if job.stop_requested_at is None else job.stop_requested_at
         try:
-            await self._ledger.update_job(evolve(job, stop_requested_at=asked))
+            await self._ledger.update_job(asked)
         except StoreFailed as failure:
             return failure
         return None

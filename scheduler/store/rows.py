@@ -48,7 +48,7 @@ _PLAIN = (
     *("id", "worker_id", "worker_name", "remote_id", "reason", "created_by", "created_at", "started_at"),
     *("finished_at", "unknown_since", "stop_requested_at", "exit_code", "signal", "stdout_bytes", "stderr_bytes"),
     *("group_id", "retry_of", "retried_by", "promised", "orphan", "output_error"),
-    "remove_requested_at",
+    *("remove_requested_at", "stop_reason"),
 )
 _INPUT = (SPECS.c.stdin, SPECS.c.script)
 

@@ -73,6 +73,7 @@ JOBS = Table(
     # since version 3
     Column("usage", Text),
     Column("remove_requested_at", Double),
+    Column("stop_reason", Text),
 )
 
 SPECS = Table(
@@ -147,8 +148,8 @@ def _to_version_2(connection: Connection) -> None:
 
 
 def _to_version_3(connection: Connection) -> None:
-    """What a job took, and what clients removed."""
-    _add_columns(connection, JOBS, "usage", "remove_requested_at")
+    """What a job took, why it was stopped, and what clients removed."""
+    _add_columns(connection, JOBS, "usage", "remove_requested_at", "stop_reason")
     _add_columns(connection, KEYS, "removed_at")
 
 

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from scheduler.cluster.addresses import DialRule
+from scheduler.cluster.attendance import Attendance
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
@@ -216,12 +217,15 @@ class ClusterWorld(World):
         reconciler = Reconciler(self._ledger, client, starts)
         self._membership = Membership(self._ledger, self._liveness, client, rule, reconciler)
         outputs = Outputs(self.clock, client, self._ledger.registry)
-        self.scheduler = Cluster(self._ledger, starts, stops, reconciler, self._membership, outputs)
+        attendance = Attendance(self.clock, self._ledger.registry, stops)
+        self.scheduler = Cluster(self._ledger, starts, stops, reconciler, self._membership, outputs, attendance)
         self._ledger.listen(outputs.job_changed, outputs.worker_changed)
         self._ledger.listen(stops.job_changed, stops.worker_changed)
         self._registrations: dict[str, Registration] = {}
         self._ledger.listen(queue.job_changed, queue.worker_changed)
+        self._ledger.listen(attendance.job_changed)
         queue.startService()
+        attendance.startService()
 
     def add_worker(
         self,

@@ -90,6 +90,7 @@ _JOBS = st.builds(
     background_ended=st.integers(0, 1000),
     usage=st.none() | st.builds(Usage, max_rss=st.integers(0, 2**50), cpu_seconds=_TIME),
     remove_requested_at=st.none() | _TIME,
+    stop_reason=_SOME,
     target=st.none() | st.builds(Target, worker=_SOME, selector=st.none() | _MAPPING),
     terms=st.builds(
         Terms,

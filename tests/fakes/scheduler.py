@@ -45,6 +45,7 @@ from scheduler.model import (
     Worker,
     WorkerState,
 )
+from tests.fakes.scheduler_attendance import FakeAttendance
 from tests.fakes.scheduler_jobs import Entry, FakeReader
 from tests.fakes.scheduler_queue import FakeQueue, next_attempt
 
@@ -73,6 +74,7 @@ class FakeScheduler:
         self._keys: dict[str, IdempotencyKey] = {}
         self._ids = iter(range(1, 1_000_000))
         self._queue = FakeQueue(clock)
+        self._attendance = FakeAttendance(clock, self._stop_unattended)
         self.queue_max = 10_000
         self.calls: list[tuple[Any, ...]] = []
         self.fail: dict[str, Exception] = {}
@@ -172,6 +174,8 @@ class FakeScheduler:
         entry.job = evolve(entry.job, state=state, finished_at=self._wall_time(), unknown_since=None, **changes)
         self._queue.take(job_id)
         self._follow_up(entry)
+        if entry.job.retried_by is None:
+            self._attendance.end(entry.job)
         waiting, entry.waiting = entry.waiting, []
         for deferred in waiting:
             deferred.callback(entry.job)
@@ -239,7 +243,7 @@ class FakeScheduler:
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         self._fail("wait")
-        return self._end_of(self._entry(job_id), seconds)
+        return self._attended(job_id, self._end_of(self._entry(job_id), seconds), seconds)
 
     def last_attempt(self, job_id: str) -> Job:
         self._fail("last_attempt")
@@ -258,7 +262,7 @@ class FakeScheduler:
             return job if job.retried_by is None else last()
 
         self._entry(job_id)
-        return last()
+        return self._attended(job_id, last(), seconds)
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
         self.calls.append(("query", worker, job_id))
@@ -305,7 +309,7 @@ class FakeScheduler:
         self._fail("open_output")
         entry = self._entry(job_id)
         self._supports_output(entry)
-        reader = FakeReader(entry, stream, offset, self.piece)
+        reader = FakeReader(entry, stream, offset, self.piece, self._attend(job_id))
         entry.readers.append(reader)
         if entry.job.state is JobState.LOST and entry.job.over:
             reader.break_with(_lost(entry.job))
@@ -365,6 +369,7 @@ class FakeScheduler:
             **more,
         )
         self._entries[job.id] = Entry(job)
+        self._attendance.begin(job)
         return job
 
     def _replay(self, key: RequestKey) -> Job:
@@ -423,6 +428,7 @@ class FakeScheduler:
 
     def _wait(self, job: Job, delay: float) -> Job:
         self._entries[job.id] = Entry(job)
+        self._attendance.begin(job)
         self._queue.add(job, delay, self._serve, self._expire)
         return job
 
@@ -540,7 +546,8 @@ class FakeScheduler:
             return succeed(job)
         job = entry.job = evolve(job, stop_requested_at=job.stop_requested_at or self._wall_time())
         if job.state is JobState.QUEUED:
-            return succeed(self.finish(job_id, JobState.STOPPED, reason="stopped before it was started"))
+            reason = job.stop_reason or "stopped before it was started"
+            return succeed(self.finish(job_id, JobState.STOPPED, reason=reason))
         if not self._is_reachable(job):
             return succeed(job)
         self._end_stopped(entry)
@@ -559,7 +566,36 @@ class FakeScheduler:
             entry.job = evolve(entry.job, orphan=False)
             self.end_output(entry.job.id)
         elif self.ends_on_stop:
-            self.finish(entry.job.id, JobState.STOPPED, reason="signal: terminated", signal="SIGTERM")
+            reason = entry.job.stop_reason or "signal: terminated"
+            self.finish(entry.job.id, JobState.STOPPED, reason=reason, signal="SIGTERM")
+
+    def _stop_unattended(self, first: str) -> None:
+        entry = self._entries[self._attempts(first)[-1].id]
+        seconds = entry.job.terms.unattended_timeout
+        why = f"stopped: no client followed it or waited for it for {seconds:g} s"
+        if entry.job.stop_requested_at is None:
+            entry.job = evolve(entry.job, stop_reason=why)
+            self._stop_one(entry).addErrback(lambda _: None)
+
+    def _attend(self, job_id: str) -> Callable[[], None]:
+        """A client does, until what is returned is called."""
+
+        def unfinished() -> Job | None:
+            last = self._attempts(job_id)[-1]
+            return None if last.over else last
+
+        return self._attendance.enter(self._entries[job_id].job, unfinished)
+
+    def _attended(self, job_id: str, end: Deferred[Job], seconds: float) -> Deferred[Job]:
+        if end.called or not seconds:
+            return end
+        leave = self._attend(job_id)
+
+        def over(result: Job | Failure) -> Job | Failure:
+            leave()
+            return result
+
+        return end.addBoth(over)
 
     def _stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
         last = [self._attempts(job.id)[-1] for job in self._newest() if _matches(job, which)]

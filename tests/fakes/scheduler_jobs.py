@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
@@ -29,13 +31,17 @@ class Entry:
 class FakeReader:
     """Reads what tests wrote, at most ``piece`` bytes at once; ``break_with`` fails the pending or next read."""
 
-    def __init__(self, entry: Entry, stream: Stream, offset: int, piece: int) -> None:
+    def __init__(
+        self, entry: Entry, stream: Stream, offset: int, piece: int, closed: Callable[[], None] = lambda: None
+    ) -> None:
+        """``closed`` is called when it was closed, or is over."""
         self.offset = offset
         self.closed = False
         self.reads = 0
         self._entry = entry
         self._stream = stream
         self._piece = piece
+        self._leave = closed
         self._pending: Deferred[Chunk] | None = None
         self._broken: Exception | None = None
 
@@ -50,6 +56,7 @@ class FakeReader:
 
     def close(self) -> None:
         self.closed = True
+        self._leave()
         if self in self._entry.readers:
             self._entry.readers.remove(self)
         pending, self._pending = self._pending, None
@@ -67,6 +74,7 @@ class FakeReader:
             return
         if self._broken is not None:
             pending, self._pending = self._pending, None
+            self._leave()
             pending.errback(self._broken)
             return
         whole = self._entry.output[self._stream]
@@ -82,4 +90,6 @@ class FakeReader:
             chunk = Chunk(data, self.offset, end, len(whole), (end and self._entry.job.output_error) or "")
             self.offset += len(data)
             pending, self._pending = self._pending, None
+            if end:
+                self._leave()
             pending.callback(chunk)

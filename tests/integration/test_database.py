@@ -54,7 +54,7 @@ VERSION_2 = {
     "workers": ("features",),
 }
 VERSION_3 = {
-    "jobs": ("usage", "remove_requested_at"),
+    "jobs": ("usage", "remove_requested_at", "stop_reason"),
     "idempotency_keys": ("removed_at",),
 }
 

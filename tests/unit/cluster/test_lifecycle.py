@@ -64,6 +64,32 @@ class LifecycleTests(SynchronousTestCase):
         self.assertEqual((after.leftover, after.reason), ((12, 13), "2 processes could not be ended: 12, 13"))
         self.assertEqual(lifecycle.reported(a_job(), evolve(left, reason="why"), now=2000).reason, "why")
 
+    def test_stopped_by_the_scheduler(self) -> None:
+        """A job that the scheduler had stopped says why, whatever its worker calls that; any other end is its own."""
+        job = lifecycle.asked_to_stop(a_job(), 1500.0, "nobody wants it")
+        self.assertEqual((job.stop_requested_at, job.stop_reason), (1500.0, "nobody wants it"))
+        killed = evolve(FAILED, state=JobState.STOPPED, reason="signal: killed", exit_code=None, signal="SIGKILL")
+        left = evolve(killed, reason="1 process could not be ended: 7; signal: killed", leftover=(7,))
+        old = evolve(killed, state=JobState.FAILED)
+        for after, reason in (
+            (lifecycle.reported(job, killed, 2000), "nobody wants it"),
+            (lifecycle.reported(job, left, 2000), "1 process could not be ended: 7; nobody wants it"),
+            (lifecycle.reported_classic(job, old, 2000), "nobody wants it"),
+            (lifecycle.withdrawn(job, 2000), "nobody wants it"),
+            (lifecycle.absent(evolve(job, state=JobState.UNKNOWN), 2000), "nobody wants it"),
+            (lifecycle.reported(job, FAILED, 2000), "exit status 3"),
+            (lifecycle.reported(lifecycle.unknown(job, "gone", 1600), killed, 2000), "nobody wants it"),
+            (lifecycle.reported(job, RUNNING, 2000), None),
+        ):
+            self.assertEqual(after.reason, reason)
+
+    def test_the_first_to_ask(self) -> None:
+        """A job is asked to stop once, and why is what the first one said."""
+        for first, second in ((None, "why"), ("why", None), ("why", "why else")):
+            once = lifecycle.asked_to_stop(a_job(), 1500.0, first)
+            self.assertEqual(lifecycle.asked_to_stop(once, 1600.0, second), once)
+            self.assertEqual(once.stop_reason, first)
+
     def test_linked(self) -> None:
         """Attempts that an earlier version kept are linked by what they tell of the ones before them."""
         terms = Terms(retry=Retry(2))

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from scheduler.cluster.addresses import DialRule
+from scheduler.cluster.attendance import Attendance
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
@@ -71,7 +72,10 @@ class ClusterTestCase(SynchronousTestCase):
         self.membership = Membership(self.ledger, liveness, self.client, rule, reconciler)
         outputs = Outputs(self.clock, self.client, self.ledger.registry)
         self.ledger.listen(outputs.job_changed, outputs.worker_changed)
-        self.cluster = Cluster(self.ledger, starts, self.stops, reconciler, self.membership, outputs)
+        self.attendance = Attendance(self.clock, self.ledger.registry, self.stops)
+        self.ledger.listen(self.attendance.job_changed)
+        self.attendance.startService()
+        self.cluster = Cluster(self.ledger, starts, self.stops, reconciler, self.membership, outputs, self.attendance)
 
     def add(self, *things: Worker | Job) -> None:
         for thing in things:

@@ -1,0 +1,203 @@
+"""Jobs that nobody attends: restarts, shutdowns, and stops that can't be made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import fail
+
+from scheduler.cluster.attendance import STOP_RETRY_INTERVAL, reason
+from scheduler.errors import NotFound, StoreFailed, WorkerFault
+from scheduler.model import Heartbeat, Job, JobReport, JobState, JobStatus, Retry, Stream, Target, Terms
+from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
+from tests.unit.cluster.values import a_job
+
+ATTENDED = Terms(unattended_timeout=60.0)
+PATIENT = evolve(ATTENDED, queue_timeout=3600.0)
+WHY = reason(60.0)
+
+
+class AttendanceTests(ClusterTestCase):
+    def attended(self, job_id: str = "j-1", state: JobState = JobState.RUNNING, **changes: Any) -> Job:
+        """One that runs, or waits, and nobody attends."""
+        facts: dict[str, Any] = {"started_at": 900.0, "target": W1, "terms": ATTENDED}
+        if state is JobState.QUEUED:
+            facts |= {"started_at": None, "target": Target(selector={"gpu": "yes"}), "terms": PATIENT}
+        job = a_job(job_id, state, None if state is JobState.QUEUED else "w-1", **(facts | changes))
+        self.add(job)
+        return job
+
+    def timers(self) -> int:
+        return len(self.clock.getDelayedCalls())
+
+    def assert_asked(self) -> None:
+        """Its worker is asked to stop it."""
+        self.assertEqual(self.client.take("stop_job").args, ("j-1",))
+        self.assertEqual(self.cluster.job("j-1").stop_reason, WHY)
+
+    def test_timers(self) -> None:
+        """Only a job that has the timeout, has not ended, and is not attended has a timer."""
+        before = self.timers()
+        for number in range(100):
+            self.add(a_job(f"other-{number}"))
+        self.assertEqual(self.timers(), before)
+        job = self.attended()
+        self.assertEqual(self.timers(), before + 1)
+        for _ in range(3):
+            self.add(evolve(self.cluster.job("j-1"), stdout_bytes=5))
+        self.assertEqual(self.timers(), before + 1)
+        leave = self.attendance.attend(job.id)
+        self.assertEqual(self.timers(), before)
+        leave()
+        self.assertEqual(self.timers(), before + 1)
+        self.add(evolve(job, state=JobState.SUCCEEDED, finished_at=1001.0))
+        self.assertEqual((self.timers(), self.attendance._attended), (before, {}))
+
+    def test_leaving_twice(self) -> None:
+        """A client leaves once, however often it says so."""
+        self.attended()
+        first, second = self.attendance.attend("j-1"), self.attendance.attend("j-1")
+        first()
+        first()
+        self.clock.advance(600)
+        self.assertEqual(self.client.calls, [])
+        second()
+        self.clock.advance(60)
+        self.assert_asked()
+
+    def test_restart(self) -> None:
+        """A scheduler that was restarted begins the time anew, of jobs that run, that wait, and that are orphans."""
+        self.attended()
+        self.attended("q", JobState.QUEUED)
+        self.attended("o", JobState.LOST, orphan=True, reason="forgotten")
+        self.attended("f", JobState.FAILED)
+        self.clock.advance(59)
+        self.begin()
+        self.clock.advance(59)
+        self.assertIs(self.cluster.job("q").state, JobState.QUEUED)
+        self.clock.advance(1)
+        self.assertEqual((self.cluster.job("q").state, self.cluster.job("q").reason), (JobState.STOPPED, WHY))
+        for job_id in ("j-1", "o"):
+            self.assertEqual(self.cluster.job(job_id).stop_reason, WHY)
+        self.assertIsNone(self.cluster.job("f").stop_reason)
+
+    def test_durable(self) -> None:
+        """The reason is kept with the stop, so it is known after a restart in between."""
+        self.attended()
+        self.clock.advance(60)
+        self.begin()
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",))))
+        self.assertEqual(self.cluster.job("j-1").stop_reason, WHY)
+        ended = JobStatus("j-1", JobState.STOPPED, "signal: terminated", finished_at=1061.0, signal="SIGTERM")
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),))))
+        job = self.cluster.job("j-1")
+        self.assertEqual((job.state, job.reason, job.signal), (JobState.STOPPED, WHY, "SIGTERM"))
+
+    def test_before_the_service_runs(self) -> None:
+        """A client that comes between the restart and the start of the service counts."""
+        self.attended()
+        self.begin()
+        self.attendance.stopService()
+        self.attendance._attended.clear()
+        leave = self.attendance.attend("j-1")
+        self.attendance.startService()
+        self.clock.advance(600)
+        self.assertEqual(self.cluster.job("j-1").stop_reason, None)
+        leave()
+        self.clock.advance(60)
+        self.assertEqual(self.cluster.job("j-1").stop_reason, WHY)
+
+    def test_shutdown(self) -> None:
+        """A shutdown, which sends all clients away, stops no job."""
+        self.attended()
+        self.attended("j-2")
+        leave = self.attendance.attend("j-1")
+        self.attendance.stopService()
+        leave()
+        self.clock.advance(600)
+        self.assertEqual(self.client.calls, [])
+
+    def test_follower_of_one_that_starts(self) -> None:
+        """A client whose submission is answered with the output attends it from when its start leaves."""
+        opened: list[Job] = []
+        self.cluster.submit(ECHO, W1, ATTENDED, starting=opened.append)
+        (sent,) = self.client.sent
+        sent()
+        (job,) = opened
+        reader = self.cluster.open_output(job.id, Stream.STDOUT, 0)
+        self.clock.advance(600)
+        self.assertIsNone(self.cluster.job(job.id).stop_requested_at)
+        reader.close()
+
+    def test_queued_and_not_saved(self) -> None:
+        """A withdrawal that can't be saved is tried again, until it can or a client comes."""
+        self.attended(state=JobState.QUEUED)
+        full = self.patch(self.store, "save", lambda records: fail(StoreFailed("disk full")))
+        self.clock.advance(60)
+        self.assertIs(self.cluster.job("j-1").state, JobState.QUEUED)
+        leave = self.attendance.attend("j-1")
+        full.restore()
+        self.clock.pump([STOP_RETRY_INTERVAL] * 20)
+        self.assertIs(self.cluster.job("j-1").state, JobState.QUEUED)
+        leave()
+        full = self.patch(self.store, "save", lambda records: fail(StoreFailed("disk full")))
+        self.clock.advance(60)
+        full.restore()
+        self.clock.pump([STOP_RETRY_INTERVAL / 2] * 2)
+        self.assertEqual(self.cluster.job("j-1").reason, WHY)
+
+    def test_fault(self) -> None:
+        """A stop that its worker does not take stays recorded, and is delivered like any other."""
+        self.attended()
+        self.clock.advance(60)
+        self.client.take("stop_job").answer.errback(WorkerFault("w-1", "what"))
+        self.clock.advance(600)
+        self.assertEqual(self.client.calls, [])
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",))))
+        self.client.take("stop_job")
+
+    def test_that_went_wrong(self) -> None:
+        """A bug in a stop is logged, and the job is asked about again."""
+        self.attended()
+        self.patch(self.attendance._stops, "stop", lambda job, why: _bug())
+        self.clock.advance(60)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.clock.advance(STOP_RETRY_INTERVAL)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_last_attempt(self) -> None:
+        """The stop of one that was about to be followed by another attempt goes on to that, with the reason."""
+        terms = evolve(PATIENT, retry=Retry(3, 600.0))
+        self.attended(terms=terms, group_id="j-1", started_at=None)
+        self.clock.advance(59)
+        self.store.held = True
+        self.add(evolve(self.cluster.job("j-1"), state=JobState.FAILED, reason="exit status 1", finished_at=1059.0))
+        self.clock.advance(1)
+        self.store.held = False
+        while self.store.waits:
+            self.store.commit()
+        first, last = self.cluster.job("j-1"), self.cluster.last_attempt("j-1")
+        self.assertEqual((first.state, first.reason), (JobState.FAILED, "exit status 1"))
+        self.assertEqual((last.state, last.reason), (JobState.STOPPED, WHY))
+
+    def test_dropped(self) -> None:
+        """A job that never came to be leaves nothing."""
+        job = self.attended()
+        self.ledger.drop_job(job)
+        self.assertEqual(self.attendance._attended, {})
+        self.attendance.attend("j-1")()
+        self.failureResultOf(self.cluster.wait_for_attempts("j-1", 5), NotFound)
+
+    def test_store_fails(self) -> None:
+        """A job can be stopped while nothing can be saved."""
+        self.attended()
+        self.store.held = True
+        self.clock.advance(60)
+        self.store.fail()
+        self.assert_asked()
+        self.flushLoggedErrors(StoreFailed)
+
+
+async def _bug() -> None:
+    raise ZeroDivisionError
