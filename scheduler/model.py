@@ -257,12 +257,13 @@ class WaitingFor:
 
 @frozen
 class Disk:
-    """A disk: its size and what is free of it, in bytes, and the same in inodes."""
+    """A file system: its size and what a process without privileges may still use of it, in bytes and in inodes."""
 
     size: int
     free: int
-    inodes: int
-    inodes_free: int
+    #: 0: it has no limit of them.
+    inodes: int = 0
+    inodes_free: int = 0
 
 
 @frozen

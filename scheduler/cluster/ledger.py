@@ -218,6 +218,10 @@ class Ledger:
         for listener in self._worker_listeners:
             listener(worker.id)
 
+    def note_facts(self, worker: Worker) -> None:
+        """Put what is only shown, and decides nothing: no listener is told."""
+        self.registry.put_worker(worker)
+
     def remove_worker(self, worker_id: str) -> Deferred[None]:
         """Its jobs stay."""
         self.registry.remove_worker(worker_id)

@@ -161,12 +161,20 @@ class Membership:
         worker = registry.find_worker(heartbeat.worker_id)
         if worker is None or (self._may_have_features(worker) and not heartbeat.leaving):
             raise NotFound("worker", heartbeat.worker_id)
-        told = evolve(worker, boot_id=heartbeat.boot_id, refusing=_sentence(heartbeat.refusing))
+        told = evolve(
+            worker,
+            boot_id=heartbeat.boot_id,
+            refusing=_sentence(heartbeat.refusing),
+            disk=heartbeat.disk,
+            clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),
+        )
         if told.boot_id != worker.boot_id:
             with suppress(StoreFailed):
                 await self._ledger.update_worker(told)
-        elif told != worker:
+        elif told.refusing != worker.refusing:
             self._ledger.note_worker(told)
+        else:
+            self._ledger.note_facts(told)
         worker = told
         if not heartbeat.leaving:
             self._liveness.heard(worker.id)
@@ -200,6 +208,11 @@ class Membership:
 def _sentence(text: str) -> str | None:
     """The text of a worker, bounded and printable; ``None`` where it is empty."""
     return "".join(each if each.isprintable() else "\ufffd" for each in text[:LONGEST_SENTENCE]) or None
+
+
+def _difference(sent_at: float | None, now: float) -> float | None:
+    """Seconds by which a worker's clock is ahead, to the millisecond; what the message took makes it less."""
+    return None if sent_at is None else round(sent_at - now, 3)
 
 
 def _check(registration: Registration) -> None:

@@ -53,6 +53,9 @@ _SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for numbe
 #: The last second of the year 9999: a later time can't be written down.
 _END_OF_TIME = 253402300799.0
 
+#: The largest number of a message.
+_LARGEST = 2**63 - 1
+
 
 def checked_id(field: str, text: str) -> str:
     """``text``, if it may be an id; ``Invalid``."""
@@ -316,16 +319,18 @@ def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
 
 
 def _disk_to_pb(disk: Disk) -> scheduler_pb2.Disk:
-    return scheduler_pb2.Disk(size=disk.size, free=disk.free, inodes=disk.inodes, inodesFree=disk.inodes_free)
-
-
-def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk:
-    return Disk(
-        checked_size("size", disk.size),
-        checked_size("free", disk.free),
-        checked_size("inodes", disk.inodes),
-        checked_size("inodesFree", disk.inodesFree),
+    return scheduler_pb2.Disk(
+        size=min(disk.size, _LARGEST),
+        free=min(disk.free, _LARGEST),
+        inodes=min(disk.inodes, _LARGEST),
+        inodesFree=min(disk.inodes_free, _LARGEST),
     )
+
+
+def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk | None:
+    """``None`` for one that can't be: no worker is lost for that."""
+    numbers = disk.size, disk.free, disk.inodes, disk.inodesFree
+    return None if min(numbers) < 0 else Disk(*numbers)
 
 
 def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
@@ -340,7 +345,7 @@ def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
         described=tuple(map(report_from_pb, message.described)),
         leaving=message.leaving,
         refusing=message.refusing,
-        sent_at=_time("sentAt", message.sentAt),
+        sent_at=message.sentAt if 0 < message.sentAt <= _END_OF_TIME else None,  # no worker is lost for a clock
         disk=_disk_from_pb(message.disk) if message.HasField("disk") else None,
     )
 

@@ -45,7 +45,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IJobs, ISchedulerClient
-from scheduler.model import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration, is_id
+from scheduler.model import Disk, Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration, is_id
 from scheduler.worker.reports import Room
 
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
@@ -83,14 +83,21 @@ class Membership(Service):
         facts: Callable[[], Registration],
         id_file: Path,
         random: Random,
+        wall_time: Callable[[], float],
+        disk: Callable[[], Disk | None],
     ) -> None:
-        """``facts`` says, each time, what to register as; its ``worker_id`` is filled in from ``id_file``."""
+        """``facts`` says, each time, what to register as; its ``worker_id`` is filled in from ``id_file``.
+
+        ``wall_time`` and ``disk`` are what each heartbeat tells of the machine.
+        """
         self._clock = clock
         self._client = client
         self._jobs = jobs
         self._facts = facts
         self._id_file = id_file
         self._random = random
+        self._wall_time = wall_time
+        self._disk = disk
         self._id = ""
         self._boot_id = ""
         self._lease = _DEFAULT_LEASE
@@ -117,6 +124,7 @@ class Membership(Service):
     def startService(self) -> None:
         super().startService()
         self._id = self._held_id()
+        self._disk()  # so that the first heartbeat can tell
         self._go()
 
     def stopService(self) -> Deferred[None]:
@@ -255,7 +263,15 @@ class Membership(Service):
     async def _beat(self, leaving: bool = False) -> None:
         reports = () if self._unheard else await self._to_describe()
         running = self._jobs.running()  # as it is when all is said
-        heartbeat = Heartbeat(self._id, self._boot_id, running, leaving=leaving, refusing=self._jobs.refusing())
+        heartbeat = Heartbeat(
+            self._id,
+            self._boot_id,
+            running,
+            leaving=leaving,
+            refusing=self._jobs.refusing(),
+            sent_at=self._wall_time(),
+            disk=self._disk(),
+        )
         if not self._unheard:
             room = Room(_REPORTS_SIZE)
             described = tuple(room.fill(iter(reports), self._described))

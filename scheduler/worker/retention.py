@@ -33,13 +33,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.errors import ShuttingDown, Unavailable
+from scheduler.model import Disk
 from scheduler.services import Periodic
 from scheduler.sizes import Share
 from scheduler.threads import Pool
 from scheduler.worker.clearing import Remains
 from scheduler.worker.eviction import Demand, Kept, choose, counted
 from scheduler.worker.patience import Patience
-from scheduler.worker.room import ROOM_AFTER_REFUSAL, Disk, NoRoom, Taken, lack, shortage
+from scheduler.worker.room import ROOM_AFTER_REFUSAL, NoRoom, Taken, lack, shortage
 from scheduler.worker.trees import NOTHING, Amount, Left
 
 T = TypeVar("T")

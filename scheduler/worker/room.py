@@ -6,6 +6,7 @@ import os
 
 from attrs import frozen
 
+from scheduler.model import Disk
 from scheduler.sizes import Share
 from scheduler.worker.trees import NOTHING, Amount
 
@@ -18,18 +19,6 @@ ROOM_AFTER_REFUSAL = Amount(1 << 20, INODES_FOR_START)
 
 #: What one start takes of the disk, generously: its records, stdin and script.
 ROOM_FOR_START = Amount(1 << 20, 16)
-
-
-@frozen
-class Disk:
-    """A file system: bytes and inodes."""
-
-    size: int
-    #: For whoever runs this.
-    free: int
-    #: 0: the file system has no limit of them.
-    inodes: int = 0
-    free_inodes: int = 0
 
 
 @frozen
@@ -76,7 +65,7 @@ def shortage(found: Disk, min_free: Share, starts: int = 0) -> Amount:
     """How much less is free than a start needs, once ``starts`` others took their part; not positive: it is enough."""
     least = needed(found, min_free)
     size = least.size - found.free + starts * ROOM_FOR_START.size
-    inodes = least.entries - found.free_inodes + starts * ROOM_FOR_START.entries
+    inodes = least.entries - found.inodes_free + starts * ROOM_FOR_START.entries
     return Amount(size, inodes if found.inodes else 0)
 
 
@@ -87,7 +76,7 @@ def lack(found: Disk, min_free: Share) -> str:
         free, least = f"{found.free} bytes", f"the {min_free} of spool_min_free"
     elif short.entries > 0:
         percentage = needed(found, min_free).entries > INODES_FOR_START
-        free = f"{found.free_inodes} inodes"
+        free = f"{found.inodes_free} inodes"
         least = f"the {min_free} of spool_min_free" if percentage else f"the {INODES_FOR_START} that a start needs"
     else:
         return ""

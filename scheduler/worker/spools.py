@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from scheduler import failpoints
 from scheduler.completeness import output_cut
 from scheduler.errors import Conflict, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
-from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.model import Chunk, Disk, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.sizes import Share
 from scheduler.worker import room
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains
@@ -22,7 +22,7 @@ from scheduler.worker.commands import NotRunnable, mounted_noexec
 from scheduler.worker.endings import Endings
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd, spec_of, spec_record, status_of
-from scheduler.worker.room import Disk, NoRoom, Taken
+from scheduler.worker.room import NoRoom, Taken
 from scheduler.worker.spool import Record, Spool, boot_id, create, exit_record
 from scheduler.worker.starting import Starter
 from scheduler.worker.trees import Amount, Left
@@ -277,6 +277,10 @@ class Spools:
         return found
 
     # for ``retention``
+
+    def disk_thd(self) -> Disk:
+        """The disk that they are on; ``OSError``."""
+        return room.disk(self._folder)
 
     def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]:
         """The disk, and how many bytes of output each of those has that run."""

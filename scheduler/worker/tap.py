@@ -17,6 +17,7 @@ from scheduler.rpc.worker_server import worker_server
 from scheduler.services import Ordered, Step
 from scheduler.threads import Pool
 from scheduler.worker.commands import Policy
+from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
@@ -56,6 +57,7 @@ def makeService(options: Options) -> IService:
     pool = Pool(reactor, "spools", SPOOL_THREADS, least=1)
     watch = OutputWatch(reactor)
     jobs = JobRunner(reactor, pool, spools, watch, time.time, limits)
+    disk = DiskGauge(reactor, pool, spools.disk_thd)
     grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 
@@ -70,6 +72,7 @@ def makeService(options: Options) -> IService:
             features=FEATURES,
         )
 
+    rng = random.SystemRandom()
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
@@ -81,7 +84,7 @@ def makeService(options: Options) -> IService:
         Step(start=jobs.recover, stop=jobs.shut_down),
         scheduler,
         grpc,
-        Membership(reactor, scheduler, jobs, facts, state.path / "worker_id", random.SystemRandom()),
+        Membership(reactor, scheduler, jobs, facts, state.path / "worker_id", rng, time.time, disk.read),
         startup.announcement(state, grpc=grpc),
     ):
         part.setServiceParent(parts)

@@ -32,6 +32,7 @@ from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed, Unre
 from scheduler.interfaces import IScheduler, IStore, JobFilter, Readiness, Record
 from scheduler.model import (
     FEATURES,
+    Disk,
     Heartbeat,
     Job,
     JobSpec,
@@ -95,6 +96,9 @@ class World(Protocol):
 
     def says(self, name: str, refusing: str) -> None:
         """The worker says why it takes no job, without being asked; ``""``: it takes some."""
+
+    def describes(self, name: str, ahead: float, disk: Disk) -> None:
+        """The worker says what its clock shows, ``ahead`` of the scheduler's by that many seconds, and of its disk."""
 
     def start_fails(self, error: SchedulerError) -> None:
         """The next starts end so, and nothing is sent."""
@@ -166,6 +170,9 @@ class FakeWorld(World):
     def says(self, name: str, refusing: str) -> None:
         self._fake.worker_says(name, refusing)
 
+    def describes(self, name: str, ahead: float, disk: Disk) -> None:
+        self._fake.worker_describes(name, ahead, disk)
+
     def start_fails(self, error: SchedulerError) -> None:
         self._fake.fail["submit"] = error
 
@@ -204,6 +211,8 @@ class ClusterWorld(World):
         self._runners: dict[str, FakeJobRunner] = {}
         self._refused: dict[str, str] = {}
         self._refusing: dict[str, str] = {}
+        # names of workers with by how much their clocks are ahead, and their disks
+        self._machines: dict[str, tuple[float, Disk]] = {}
         self._store = _Store()
         self._client = _Client(self.clock)
         self._ledger = Ledger(self.clock, self._now, self._store)
@@ -283,6 +292,10 @@ class ClusterWorld(World):
         self._refusing[name] = refusing
         self._report(name)
 
+    def describes(self, name: str, ahead: float, disk: Disk) -> None:
+        self._machines[name] = ahead, disk
+        self._report(name)
+
     def start_fails(self, error: SchedulerError) -> None:
         self._client.start_fails = error
 
@@ -330,12 +343,15 @@ class ClusterWorld(World):
                 self.scheduler.query(worker.id, job.id)
             return
         runner = self._runners[name]
+        ahead, disk = self._machines.get(name, (None, None))
         heartbeat = Heartbeat(
             worker.id,
             worker.boot_id,
             runner.running(),
             runner.unacknowledged(),
             refusing=self._refusing.get(name, ""),
+            sent_at=None if ahead is None else self._now() + ahead,
+            disk=disk,
         )
         runner.acknowledge(_now(self._membership.heartbeat(heartbeat)).acknowledged)
 

@@ -15,7 +15,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IOutputReader, Readiness
-from scheduler.model import Chunk, Job, JobState, Stream, Target, WorkerState
+from scheduler.model import Chunk, Disk, Job, JobState, Stream, Target, WorkerState
 from tests.contract.scheduler_worlds import ECHO, EPOCH, W1, Contract, for_every_provider
 
 
@@ -37,6 +37,14 @@ class Workers(Contract):
         self.assertEqual(self.scheduler.worker("w1").worker.id, "id-w1")
         self.assertEqual(self.scheduler.worker("id-w1").worker.id, "id-w1")
         self.assertEqual(self.scheduler.worker("id-id-w1").worker.name, "id-w1")
+
+    def test_the_machine(self) -> None:
+        """A worker is shown with its disk and its clock, once it has told of them."""
+        worker = self.scheduler.worker("w1").worker
+        self.assertEqual((worker.disk, worker.clock_difference), (None, None))
+        self.world.describes("w1", -3.25, Disk(1000, 500, 100, 50))
+        worker = self.scheduler.worker("w1").worker
+        self.assertEqual((worker.disk, worker.clock_difference), (Disk(1000, 500, 100, 50), -3.25))
 
     def test_running_jobs(self) -> None:
         """A worker is shown with the number of its jobs that have not ended, those unknown too."""

@@ -35,6 +35,7 @@ from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, Requ
 from scheduler.model import (
     AT_ONCE,
     Chunk,
+    Disk,
     IdempotencyKey,
     Job,
     JobSpec,
@@ -123,6 +124,10 @@ class FakeScheduler:
     def worker_says(self, name: str, refusing: str) -> None:
         """That worker says why it takes no job, or, with ``""``, that it takes some again."""
         self._set(name, refusing=refusing or None)
+
+    def worker_describes(self, name: str, ahead: float, disk: Disk) -> None:
+        """That worker says what its clock shows, and how full its disk is."""
+        self._set(name, clock_difference=ahead, disk=disk)
 
     def worker_lacks(self, name: str, shortage: str) -> None:
         """That worker can't start a job for lack of something, or, with ``""``, can again."""

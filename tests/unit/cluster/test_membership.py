@@ -24,6 +24,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.model import (
+    Disk,
     Heartbeat,
     HeartbeatAnswer,
     JobReport,
@@ -348,6 +349,37 @@ class HeartbeatTests(MembershipTestCase):
         self.assertIsNone(refusing())
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", refusing="no room")))
         self.assertEqual(refusing(), "no room")
+
+    def test_the_machine(self) -> None:
+        """Its disk, and how far its clock is ahead, are as its last heartbeat told, or not known."""
+
+        def known() -> tuple[Disk | None, float | None]:
+            worker = self.ledger.registry.worker("w-1")
+            return worker.disk, worker.clock_difference
+
+        self.online(worker_id="w-1")
+        self.assertEqual(known(), (None, None))
+        disk = Disk(1000, 500, 100, 50)
+        for sent_at, ahead in ((1000.5006, 0.501), (999.0, -1.0), (1000.0, 0.0), (1.0, -999.0), (None, None)):
+            self.beat("w-1", sent_at=sent_at, disk=disk)
+            self.assertEqual(known(), (disk, ahead))
+        self.beat("w-1", leaving=True, sent_at=1001.0)
+        self.assertEqual(known(), (None, 1.0))
+        self.online(worker_id="w-1")
+        self.assertEqual(known(), (None, None))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", disk=disk)))
+        self.assertEqual(known(), (disk, None))
+
+    def test_the_machine_costs_nothing(self) -> None:
+        """What a heartbeat tells of its machine is not saved, and wakes nobody whom its sign of life does not."""
+        self.online(worker_id="w-1")
+        told: list[str] = []
+        self.ledger.listen(lambda job: None, told.append)
+        saves: list[object] = []
+        self.patch(self.store, "save", lambda records: succeed(saves.append(list(records))))
+        self.beat("w-1", sent_at=1234.0, disk=Disk(1000, 500))
+        self.clock.advance(10)
+        self.assertEqual((told, [records for records in saves if records]), (["w-1"], []))
 
     def test_displaced(self) -> None:
         """One at whose address another registered is unreachable for that reason."""

@@ -191,6 +191,19 @@ class Untrusted(SynchronousTestCase):
             self.refused(field, convert.status_from_pb, worker_pb2.JobStatus(jobID="j", **{field: -1}))
         self.refused("max", convert.checked_size, "max", -1)
 
+    def test_what_is_only_shown(self) -> None:
+        """A clock or a disk that can't be is not known, and does not cost the heartbeat that tells of it."""
+        for bad in NO_TIMES:
+            message = scheduler_pb2.HeartbeatReq(workerID="w", bootID="boot", sentAt=bad)
+            self.assertIsNone(convert.heartbeat_from_pb(message).sent_at)
+        for field in ("size", "free", "inodes", "inodesFree"):
+            disk = scheduler_pb2.Disk(**{field: -1})
+            message = scheduler_pb2.HeartbeatReq(workerID="w", bootID="boot", disk=disk)
+            self.assertIsNone(convert.heartbeat_from_pb(message).disk)
+        huge = Heartbeat("w", "boot", disk=Disk(2**64, 2**63, 2**64 - 1, 7))
+        most = 2**63 - 1
+        self.assertEqual(convert.heartbeat_from_pb(sent(convert.heartbeat_to_pb(huge))).disk, Disk(most, most, most, 7))
+
     def test_ids(self) -> None:
         """Ids are ids, wherever they are."""
         for bad in NO_IDS:

@@ -2,9 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.model import Disk
 from scheduler.sizes import Share
 from scheduler.worker.eviction import Demand, Kept, Plan, choose, counted
-from scheduler.worker.room import Disk, Taken, lack, shortage
+from scheduler.worker.room import Taken, lack, shortage
 from scheduler.worker.trees import Amount
 
 NOW, KEEP, QUARTER = 1000.0, 100.0, 25

@@ -20,7 +20,7 @@ from scheduler.errors import (
     Unreachable,
 )
 from scheduler.interfaces import ISchedulerClient
-from scheduler.model import Heartbeat, HeartbeatAnswer, JobSpec, JobState, Registered, Registration
+from scheduler.model import Disk, Heartbeat, HeartbeatAnswer, JobSpec, JobState, Registered, Registration
 from scheduler.worker.membership import LEAVE_DEADLINE, LONGEST_DELAY, Membership
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler_client import (
@@ -32,6 +32,10 @@ from tests.fakes.scheduler_client import (
 )
 
 MIB = 1024 * 1024
+
+#: What the worker's clock says, and the disk its spools are on.
+WALL = 1_700_000_000.5
+DISK = Disk(1000, 900, 100, 90)
 
 
 class Latest(Random):
@@ -64,9 +68,17 @@ class MembershipCase(SynchronousTestCase):
         self.client = client
         self.jobs = jobs or FakeJobRunner()
         self.membership = Membership(
-            self.clock, client, self.jobs, lambda: self.facts, self.id_file, random or Latest()
+            self.clock,
+            client,
+            self.jobs,
+            lambda: self.facts,
+            self.id_file,
+            random or Latest(),
+            lambda: WALL,
+            lambda: self.disk,
         )
 
+    disk: Disk | None = DISK
     facts = Registration("127.0.0.1:30000", name="box", labels={"a": "b"}, slots=4, boot_id="boot", version="1")
 
     def start(self, *job_ids: str, spec: JobSpec | None = None) -> None:
@@ -114,9 +126,8 @@ class RegistrationTests(MembershipCase):
         """It registers as what it is at once, and sends a heartbeat with its running jobs."""
         self.start("j1")
         self.membership.startService()
-        self.assertEqual(
-            self.client.calls, [("register", self.facts), ("heartbeat", Heartbeat("w1", "boot", running=("j1",)))]
-        )
+        beat = Heartbeat("w1", "boot", running=("j1",), sent_at=WALL, disk=DISK)
+        self.assertEqual(self.client.calls, [("register", self.facts), ("heartbeat", beat)])
         self.assertEqual(self.logged, ["registered as w1, to be called at 127.0.0.1:30000"])
 
     def test_facts_of_the_moment(self) -> None:
@@ -334,6 +345,16 @@ class HeartbeatTests(MembershipCase):
         self.assertEqual(self.unacknowledged(), [])
         self.clock.advance(10)
         self.assertEqual(self.ended(self.client.heartbeats[1]), [])
+
+    def test_the_machine(self) -> None:
+        """Each heartbeat tells the time of the machine and how full its disk is, as far as that is known."""
+        self.begin()
+        self.disk = None
+        self.clock.advance(10)
+        self.disk = Disk(1000, 800)
+        self.clock.advance(10)
+        told = [(beat.sent_at, beat.disk) for beat in self.client.heartbeats[-2:]]
+        self.assertEqual(told, [(WALL, None), (WALL, Disk(1000, 800))])
 
     def test_refusing(self) -> None:
         """Why no job is started is told at once, and that jobs are started again."""
@@ -584,7 +605,8 @@ class StopTests(MembershipCase):
         self.start("j1")
         self.begin()
         self.stop()
-        self.assertEqual(self.client.calls, [("heartbeat", Heartbeat("w1", "boot", ("j1",), leaving=True))])
+        last = Heartbeat("w1", "boot", ("j1",), leaving=True, sent_at=WALL, disk=DISK)
+        self.assertEqual(self.client.calls, [("heartbeat", last)])
         self.assertEqual(self.logged[-1], "worker w1 leaves 1 jobs running")
         self.jobs.end("j1")
         self.clock.advance(1000)

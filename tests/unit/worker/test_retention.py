@@ -10,11 +10,12 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Unavailable
+from scheduler.model import Disk
 from scheduler.sizes import Share
 from scheduler.worker import room
 from scheduler.worker.clearing import Remains
 from scheduler.worker.retention import Limits, Retention
-from scheduler.worker.room import Disk, NoRoom, Taken
+from scheduler.worker.room import NoRoom, Taken
 from scheduler.worker.trees import Amount, Left
 
 HOUR = 3600.0
