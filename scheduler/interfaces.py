@@ -41,6 +41,7 @@ from scheduler.model import (
     Stream,
     Target,
     Terms,
+    WaitingFor,
     Worker,
 )
 
@@ -170,6 +171,15 @@ class IScheduler(Interface):
 
     def job(job_id: str) -> Job:
         """The job as it is known now; ``NotFound``."""
+
+    def waiting_for(job: Job) -> WaitingFor | None:
+        """Why it is queued, and its place: 1 and how many go before it of those that wait for one of its workers.
+
+        ``None`` when it is not queued now, whatever ``job`` says. ``why`` is ``no-free-slot`` (all slots are taken),
+        ``turn`` (a worker can take a job, and others go first), ``backoff`` (a worker could not start jobs, or says
+        that it takes none), ``unreachable``, ``draining``, ``no-match`` (no worker is what it asks for any more),
+        ``delay`` (it is not due yet) or ``store-failing``. It is cheap: a page of jobs may be asked about at once.
+        """
 
     def jobs(which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor not made here."""

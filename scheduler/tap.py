@@ -16,6 +16,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.observed_client import ObservedClient
+from scheduler.cluster.outlook import Outlook
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.polling import Polling
 from scheduler.cluster.queue import Queue
@@ -64,7 +65,9 @@ def makeService(options: Options) -> IService:
     membership = Membership(ledger, liveness, workers, rule, reconciler)
     outputs = Outputs(reactor, workers, ledger.registry)
     attendance = Attendance(reactor, ledger.registry, stops)
-    cluster = Cluster(ledger, starts, stops, reconciler, membership, outputs, attendance)
+    outlook = Outlook(reactor, ledger, waiting, queue, starts.backoff)
+    cluster = Cluster(ledger, starts, stops, reconciler, membership, outputs, attendance, outlook)
+    ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
     ledger.listen(outputs.job_changed, outputs.worker_changed)
     ledger.listen(stops.job_changed, stops.worker_changed)
     ledger.listen(queue.job_changed, queue.worker_changed)

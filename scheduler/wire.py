@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ from scheduler.model import (
     ScriptSummary,
     Target,
     Terms,
+    WaitingFor,
     env_name_problem,
     error_text,
 )
@@ -244,8 +245,8 @@ def time_text(when: float | None) -> str | None:
         return None  # a worker's word is not to be relied on
 
 
-def job_json(job: Job) -> Object:
-    """A job as everyone sees it."""
+def job_json(job: Job, waiting_for: WaitingFor | None = None) -> Object:
+    """A job as everyone sees it; ``waiting_for`` where it is queued."""
     spec, terms, retry = job.spec, job.terms, job.terms.retry
     script = spec.script_summary
     return {
@@ -254,6 +255,7 @@ def job_json(job: Job) -> Object:
         "worker_name": job.worker_name,
         "state": job.state.value,
         "reason": job.reason or None,
+        "waiting_for": None if waiting_for is None else asdict(waiting_for),
         "command": spec.command or None,
         "args": list(spec.args),
         "path": spec.path or None,
@@ -298,9 +300,9 @@ def _number(seconds: float) -> float:
     return int(seconds) if seconds == int(seconds) else seconds
 
 
-def page_json(page: JobPage) -> Object:
-    """A list of jobs with the cursor of the next one."""
-    return {"jobs": [job_json(job) for job in page.jobs], "next": page.next}
+def page_json(page: JobPage, show: Callable[[Job], Object] = job_json) -> Object:
+    """A list of jobs, each as ``show`` has it, with the cursor of the next one."""
+    return {"jobs": [show(job) for job in page.jobs], "next": page.next}
 
 
 def query_json(job: Job) -> Object:

@@ -11,6 +11,8 @@ from twisted.web.server import Request
 from scheduler import wire
 from scheduler.api.errors import Problem
 from scheduler.fields import Object
+from scheduler.interfaces import IScheduler
+from scheduler.model import Job, JobState
 
 JSON = "application/json"
 
@@ -30,6 +32,11 @@ class Answer:
 def json_answer(value: Object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """A JSON document."""
     return Answer(wire.dump(value), status, JSON, headers or {})
+
+
+def job_json(scheduler: IScheduler, job: Job) -> Object:
+    """A job as everyone sees it, with what it waits for."""
+    return wire.job_json(job, scheduler.waiting_for(job) if job.state is JobState.QUEUED else None)
 
 
 def problem_answer(problem: Problem) -> Answer:

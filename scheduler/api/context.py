@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
-from scheduler.api.answers import Answer
+from scheduler.api.answers import Answer, job_json
 from scheduler.api.idempotency import REPLAYED, key_of
 from scheduler.api.streams import StreamResource, UnderWay
 from scheduler.errors import ShuttingDown
@@ -40,6 +40,10 @@ class Context:
         if again:
             request.setHeader(REPLAYED, b"true")
         return key, again
+
+    def job_json(self, job: Job) -> Object:
+        """A job as every answer shows it."""
+        return job_json(self.scheduler, job)
 
     async def ended(
         self, wait: Callable[[str, float], Deferred[Job]], now: Callable[[str], Job], job_id: str, seconds: float

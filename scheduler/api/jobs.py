@@ -23,20 +23,20 @@ class JobRoutes:
         query = query_of(request, (*FILTERS, "limit", "cursor"))
         limit = query.number("limit", 1, MOST_JOBS) or 100
         page = self._scheduler.jobs(query.filter(self._context.wall_time()), limit, query.text("cursor"))
-        return json_answer(wire.page_json(page))
+        return json_answer(wire.page_json(page, self._context.job_json))
 
     async def job(self, request: Request, job_id: str) -> Reply:
         wait = query_of(request, ("wait",)).wait()
         job = self._scheduler.job(checked_id(job_id))
         if wait is not None and not job.state.final and request.method != b"HEAD":
             job = await self._context.ended(self._scheduler.wait, self._scheduler.job, job_id, wait)
-        return json_answer(wire.job_json(job))
+        return json_answer(self._context.job_json(job))
 
     async def stop_job(self, request: Request, job_id: str) -> Reply:
         query_of(request)
         wire.read_nothing(body_of(request))
         job = await self._context.stopped(self._scheduler.stop(checked_id(job_id)), job_id)
-        return json_answer(wire.job_json(job), 200 if self._scheduler.last_attempt(job_id).over else 202)
+        return json_answer(self._context.job_json(job), 200 if self._scheduler.last_attempt(job_id).over else 202)
 
     async def stop_matching(self, request: Request) -> Reply:
         pairs = pairs_in(request) + pairs_of(body_of(request))
@@ -44,4 +44,4 @@ class JobRoutes:
         if not pairs:
             raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
         stopped = await self._context.unless_shut_down(self._scheduler.stop_matching(which))
-        return json_answer({"jobs": [wire.job_json(job) for job in stopped]})
+        return json_answer({"jobs": [self._context.job_json(job) for job in stopped]})

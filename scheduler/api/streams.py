@@ -34,9 +34,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
-from scheduler import wire
 from scheduler.api import events
-from scheduler.api.answers import problem_answer, send
+from scheduler.api.answers import job_json, problem_answer, send
 from scheduler.api.errors import problem_of
 from scheduler.errors import OutputCut, ShuttingDown, Unavailable
 from scheduler.fields import Object
@@ -363,7 +362,7 @@ class EventStream(StreamResource):
     def _introduce(self) -> None:
         if self._started:
             self._begin()
-            self._event("job", wire.job_json(self._job))
+            self._event("job", job_json(self._scheduler, self._job))
 
     def _begin(self) -> None:
         if not self._begun:
@@ -407,7 +406,7 @@ class EventStream(StreamResource):
             self.end()
             return
         self._begin()
-        self._event("end", wire.job_json(job))
+        self._event("end", job_json(self._scheduler, job))
         self._finish()
 
     def _unsettled(self, failure: Failure) -> None:

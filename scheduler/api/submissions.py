@@ -58,4 +58,4 @@ class SubmissionRoutes:
             problem = problem_of(Failure())
             members = {**problem.members, **named}
             return problem_answer(evolve(problem, headers={**problem.headers, **headers}, members=members))
-        return json_answer(wire.job_json(job), 201, headers)
+        return json_answer(self._context.job_json(job), 201, headers)

@@ -59,6 +59,10 @@ class Backoff:
         refusal = self._refusals.get(worker_id)
         return refusal is not None and self._clock.seconds() < refusal.until
 
+    def ends(self, worker_id: str) -> float | None:
+        """When it is over, by the clock; ``None``: the worker is not in backoff."""
+        return self._refusals[worker_id].until if self.active(worker_id) else None
+
     def reason(self, worker_id: str) -> str | None:
         """Why, while it is so, as far as that is the worker's doing."""
         return self._refusals[worker_id].reason if self.active(worker_id) else None

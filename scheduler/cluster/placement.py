@@ -44,11 +44,19 @@ class Demand:
         return ", ".join(f"{key}={value}" for key, value in sorted(self.labels)) or "any worker"
 
 
-def lacking(spec: JobSpec, worker: Worker) -> str:
+def lacking(needed: JobSpec | Demand, worker: Worker) -> str:
     """What a worker would have to be able to do to run such a job, and is not; ``""``: it can do all."""
-    if worker.classic and not spec.classic:
+    if worker.classic and not needed.classic:
         return "more than a command and a path"
-    return ", ".join(sorted(spec.features - worker.features))
+    return ", ".join(sorted(needed.features - worker.features))
+
+
+def without_match(demand: Demand, workers: Collection[Worker]) -> str:
+    """A sentence that says why none of these meets a demand that names no worker."""
+    unlimited = evolve(demand, features=frozenset())
+    if any(unlimited.met_by(worker) for worker in workers):
+        return f"no worker that matches the selector ({demand}) supports {', '.join(sorted(demand.features))}"
+    return f"no worker matches the selector ({demand})"
 
 
 def has_slot(worker: Worker, load: int) -> bool:
@@ -72,11 +80,7 @@ def place(
     """
     matching = [worker for worker in workers if not worker.draining and demand.met_by(worker)]
     if not matching:
-        unlimited = evolve(demand, features=frozenset())
-        if any(not worker.draining and unlimited.met_by(worker) for worker in workers):
-            missing = ", ".join(sorted(demand.features))
-            raise NoMatch(f"no worker that matches the selector ({demand}) supports {missing}")
-        raise NoMatch(f"no worker matches the selector ({demand})")
+        raise NoMatch(without_match(demand, [worker for worker in workers if not worker.draining]))
     online = [worker for worker in matching if worker.state is WorkerState.ONLINE]
     if not online:
         raise NoFreeSlot(f"no worker that matches the selector ({demand}) can be reached")

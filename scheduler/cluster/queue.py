@@ -119,6 +119,11 @@ class Queue(Service):
         """It gave a sign of life, is another than before, or is gone."""
         self._consider(worker_id)
 
+    def due_in(self, job_id: str) -> float:
+        """Seconds until a queued job waits for a worker; 0: it does."""
+        times = self._times.get(job_id)
+        return 0.0 if times is None else max(0.0, times.due - self._clock.seconds())
+
     # -- the times of a job
 
     def _enter(self, job: Job, age: float = 0.0, restarted: bool = False) -> None:

@@ -17,6 +17,7 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.attendance import Attendance
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.membership import Membership
+from scheduler.cluster.outlook import Outlook
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.sharing import shielded
@@ -33,7 +34,19 @@ from scheduler.interfaces import (
     Starting,
     WorkerView,
 )
-from scheduler.model import AT_ONCE, Chunk, Job, JobSpec, JobState, Stream, Target, Terms, Worker, WorkerState
+from scheduler.model import (
+    AT_ONCE,
+    Chunk,
+    Job,
+    JobSpec,
+    JobState,
+    Stream,
+    Target,
+    Terms,
+    WaitingFor,
+    Worker,
+    WorkerState,
+)
 
 T = TypeVar("T")
 
@@ -51,6 +64,7 @@ class Cluster:
         membership: Membership,
         outputs: Outputs,
         attendance: Attendance,
+        outlook: Outlook,
     ) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
@@ -60,6 +74,7 @@ class Cluster:
         self._membership = membership
         self._outputs = outputs
         self._attendance = attendance
+        self._outlook = outlook
 
     # -- jobs
 
@@ -92,6 +107,9 @@ class Cluster:
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
         return Deferred.fromCoroutine(self._query(self._job_on(worker, job_id)))
+
+    def waiting_for(self, job: Job) -> WaitingFor | None:
+        return self._outlook.of(job)
 
     def last_attempt(self, job_id: str) -> Job:
         return self._registry.last_attempt(job_id)

@@ -13,8 +13,9 @@ grows with those, not with the number of jobs or of other workers' lines.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, count
 
 from attrs import define, field
@@ -27,7 +28,9 @@ Place = tuple[int, int, str]
 
 
 @define(eq=False)
-class _Line:
+class Line:
+    """Jobs that any worker serves alike."""
+
     demand: Demand
     #: Of the labels, the one it is filed under; ``None``: there are none.
     label: Label | None = None
@@ -38,16 +41,18 @@ class Waiting:
     """All lines."""
 
     def __init__(self) -> None:
-        self._lines: dict[Demand, _Line] = {}
+        self._lines: dict[Demand, Line] = {}
         # worker's id or name -> its lines; dicts, for their order
-        self._named: dict[str, dict[_Line, None]] = {}
+        self._named: dict[str, dict[Line, None]] = {}
         # label -> lines of selectors that are filed under it
-        self._filed: dict[Label | None, dict[_Line, None]] = {}
+        self._filed: dict[Label | None, dict[Line, None]] = {}
         # job id -> where it stands
         self._places: dict[str, tuple[Demand, Place]] = {}
         # job id -> number of arrival, kept for those who may come back
         self._arrivals: dict[str, int] = {}
         self._numbers = count()
+        #: Another whenever there is a line more.
+        self.version = 0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -64,7 +69,7 @@ class Waiting:
         place = (-job.terms.priority, number, job.id)
         alone = not line.places
         insort(line.places, place)
-        self._places[job.id] = demand, place
+        self._places[job.id] = line.demand, place
         return alone
 
     def leave(self, job_id: str) -> None:
@@ -96,24 +101,55 @@ class Waiting:
         """Whether somebody waits for that very worker."""
         return any(line.demand.met_by(worker) for line in self._naming(worker))
 
-    def _naming(self, worker: Worker) -> Iterator[_Line]:
+    def standing(self, job: Job) -> tuple[Demand, Place]:
+        """What a queued job waits for, and where it stands, or would stand if it waited now."""
+        found = self._places.get(job.id)
+        if found is not None:
+            return found
+        assert job.target is not None
+        number = self._arrivals.get(job.id, sys.maxsize)
+        return Demand.of(job.spec, job.target), (-job.terms.priority, number, job.id)
+
+    def competing(self, demand: Demand, workers: Collection[Worker]) -> list[Line]:
+        """The line of that demand, if there is one, and all others that one of these workers serves, too."""
+        if len(workers) < len(self._lines):
+            lines = {
+                line: None
+                for worker in workers
+                for line in chain(self._naming(worker), self._selecting(worker))
+                if line.demand.met_by(worker)
+            }
+        else:
+            lines = {
+                line: None for line in self._lines.values() if any(line.demand.met_by(worker) for worker in workers)
+            }
+        own = self._lines.get(demand)
+        return list(lines if own is None else lines | {own: None})
+
+    @staticmethod
+    def ahead(lines: Iterable[Line], place: Place) -> int:
+        """How many in these lines go before one that stands there."""
+        return sum(bisect_left(line.places, place) for line in lines)
+
+    def _naming(self, worker: Worker) -> Iterator[Line]:
         for name in {worker.id, worker.name}:
             yield from self._named.get(name, ())
 
-    def _selecting(self, worker: Worker) -> Iterator[_Line]:
+    def _selecting(self, worker: Worker) -> Iterator[Line]:
         yield from self._filed.get(None, ())
         for label in worker.labels.items():
             yield from self._filed.get(label, ())
 
-    def _open(self, demand: Demand) -> _Line:
-        line = _Line(demand)
+    def _open(self, demand: Demand) -> Line:
+        line = Line(demand)
         if demand.worker is None:
             line.label = min(demand.labels, key=lambda label: (len(self._filed.get(label, ())), label), default=None)
         self._lines[demand] = line
+        self.version += 1
         self._beside(line)[line] = None
         return line
 
-    def _close(self, line: _Line) -> None:
+    def _close(self, line: Line) -> None:
         del self._lines[line.demand]
         beside = self._beside(line)
         del beside[line]
@@ -122,7 +158,7 @@ class Waiting:
         elif not beside:
             del self._filed[line.label]
 
-    def _beside(self, line: _Line) -> dict[_Line, None]:
+    def _beside(self, line: Line) -> dict[Line, None]:
         """The lines that are filed where this one is."""
         if line.demand.worker is not None:
             return self._named.setdefault(line.demand.worker, {})

@@ -21,6 +21,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
 from scheduler.cluster.observed_client import ObservedClient
+from scheduler.cluster.outlook import Outlook
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
@@ -226,8 +227,12 @@ class ClusterWorld(World):
         reconciler = Reconciler(self._ledger, client, starts)
         self._membership = Membership(self._ledger, self._liveness, client, rule, reconciler)
         outputs = Outputs(self.clock, client, self._ledger.registry)
+        outlook = Outlook(self.clock, self._ledger, waiting, queue, starts.backoff)
         attendance = Attendance(self.clock, self._ledger.registry, stops)
-        self.scheduler = Cluster(self._ledger, starts, stops, reconciler, self._membership, outputs, attendance)
+        self.scheduler = Cluster(
+            self._ledger, starts, stops, reconciler, self._membership, outputs, attendance, outlook
+        )
+        self._ledger.listen(outlook.job_changed, outlook.worker_changed)
         self._ledger.listen(outputs.job_changed, outputs.worker_changed)
         self._ledger.listen(stops.job_changed, stops.worker_changed)
         self._registrations: dict[str, Registration] = {}

@@ -43,6 +43,7 @@ from scheduler.model import (
     Stream,
     Target,
     Terms,
+    WaitingFor,
     Worker,
     WorkerState,
 )
@@ -232,6 +233,16 @@ class FakeScheduler:
     def job(self, job_id: str) -> Job:
         self._fail("job")
         return self._entry(job_id).job
+
+    def waiting_for(self, job: Job) -> WaitingFor | None:
+        entry = self._entries.get(job.id)
+        if entry is None or entry.job.state is not JobState.QUEUED:
+            return None
+        ahead = sum(
+            bool(self._matching(other) & self._matching(entry.job)) for other in self._queue.before(entry.job.id)
+        )
+        why = "delay" if self._queue.delayed(job.id) else self._why_waiting(entry.job)
+        return WaitingFor(why, f"it waits: {why}", ahead + 1)
 
     def jobs(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         self.calls.append(("jobs", which, limit, cursor))
@@ -508,6 +519,35 @@ class FakeScheduler:
         if not free:
             raise NoFreeSlot("no worker that has these labels is free")
         return min(free, key=lambda view: (view.running_jobs, view.worker.name)).worker
+
+    def _matching(self, job: Job) -> set[str]:
+        """Ids of the workers that could run it."""
+        target = job.target or Target()
+        return {
+            worker.id
+            for worker in self._workers.values()
+            if job.spec.features <= worker.features
+            and (job.spec.classic or not worker.classic)
+            and (
+                target.worker in (worker.id, worker.name)
+                if target.worker is not None
+                else (target.selector or {}).items() <= worker.labels.items() and worker.slots != 0
+            )
+        }
+
+    def _why_waiting(self, job: Job) -> str:
+        views = [self._view(self._workers[worker_id]) for worker_id in self._matching(job)]
+        taking = [view for view in views if not view.worker.draining]
+        online = [view for view in taking if view.worker.state is WorkerState.ONLINE]
+        if not views:
+            return "no-match"
+        if not taking:
+            return "draining"
+        if not online:
+            return "unreachable"
+        if all(view.reason is not None for view in online):
+            return "backoff"
+        return "no-free-slot"
 
     def _end_of(self, entry: Entry, seconds: float) -> Deferred[Job]:
         """The job at its end, or as it is after ``seconds``."""

@@ -42,6 +42,17 @@ class FakeQueue:
             if timer.active():
                 timer.cancel()
 
+    def delayed(self, job_id: str) -> bool:
+        """Whether it is not due yet."""
+        return self._clock.seconds() < self._waiting[job_id].due
+
+    def before(self, job_id: str) -> list[Job]:
+        """Those that go before it, if it was due now."""
+        due, job = self.due(), self._waiting[job_id].job
+        if job in due:
+            return due[: due.index(job)]
+        return [other for other in due if other.terms.priority >= job.terms.priority]
+
     def due(self) -> list[Job]:
         """Those that could be started now, in order."""
         now = self._clock.seconds()

@@ -22,6 +22,7 @@ from scheduler.model import (
     ScriptSummary,
     Target,
     Terms,
+    WaitingFor,
     Worker,
     WorkerState,
 )
@@ -426,6 +427,7 @@ class WriteTests(SynchronousTestCase):
                 "worker_name": None,
                 "state": "running",
                 "reason": None,
+                "waiting_for": None,
                 "command": "echo",
                 "args": ["a"],
                 "path": None,
@@ -467,7 +469,11 @@ class WriteTests(SynchronousTestCase):
         shown = wire.job_json(Job("j1", JobSpec(), JobState.QUEUED, 0.0, terms=Terms(0.5, 7, Retry(2, 60.0))))
         terms = {name: shown[name] for name in ("queue_timeout", "priority", "retry")}
         self.assertEqual(terms, {"queue_timeout": 0.5, "priority": 7, "retry": {"attempts": 2, "delay": 60}})
+        waiting = wire.job_json(job, WaitingFor("draining", "all are draining", 3))["waiting_for"]
+        self.assertEqual(waiting, {"why": "draining", "detail": "all are draining", "place": 3})
         self.assertEqual(wire.page_json(JobPage((job,), "c")), {"jobs": [wire.job_json(job)], "next": "c"})
+        page = wire.page_json(JobPage((job, job)), lambda job: {"id": job.id})
+        self.assertEqual(page, {"jobs": [{"id": "j1"}, {"id": "j1"}], "next": None})
 
     def test_worker(self) -> None:
         """All fields are there."""

@@ -13,6 +13,7 @@ from scheduler.cluster.attendance import Attendance
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
+from scheduler.cluster.outlook import Outlook
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
@@ -61,9 +62,11 @@ class ClusterTestCase(SynchronousTestCase):
         self.ledger.load()
         liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        waiting = Waiting()
+        waiting = self.waiting = Waiting()
         starts = self.starts = Starts(self.clock, self.ledger, self.client, waiting, self.queue_max)
         self.queue = Queue(self.clock, self.ledger, starts, waiting)
+        outlook = Outlook(self.clock, self.ledger, waiting, self.queue, starts.backoff)
+        self.ledger.listen(outlook.job_changed, outlook.worker_changed)
         self.ledger.listen(self.queue.job_changed, self.queue.worker_changed)
         self.queue.startService()
         self.stops = Stops(self.clock, self.ledger, self.client, starts)
@@ -75,7 +78,9 @@ class ClusterTestCase(SynchronousTestCase):
         self.attendance = Attendance(self.clock, self.ledger.registry, self.stops)
         self.ledger.listen(self.attendance.job_changed)
         self.attendance.startService()
-        self.cluster = Cluster(self.ledger, starts, self.stops, reconciler, self.membership, outputs, self.attendance)
+        self.cluster = Cluster(
+            self.ledger, starts, self.stops, reconciler, self.membership, outputs, self.attendance, outlook
+        )
 
     def add(self, *things: Worker | Job) -> None:
         for thing in things:

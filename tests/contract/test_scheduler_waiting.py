@@ -1,0 +1,134 @@
+"""What every scheduler says of jobs that wait: why they do, and how many go before them."""
+
+from __future__ import annotations
+
+from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WaitingFor
+from tests.contract.scheduler_worlds import ANY, ECHO, W1, Contract, for_every_provider
+
+HOUR = 3600.0
+PATIENT = Terms(queue_timeout=HOUR)
+SLOT = Target(selector={"name": "slot"})
+
+
+class Waiting(Contract):
+    def setUp(self) -> None:
+        super().setUp()
+        self.world.add_worker("slot", slots=1)
+
+    def begin(self, target: Target = SLOT, terms: Terms = PATIENT, spec: JobSpec = ECHO) -> Job:
+        self.world.clock.advance(1.0)
+        job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
+        return job
+
+    def waiting(self, job: Job) -> WaitingFor:
+        found = self.scheduler.waiting_for(self.scheduler.job(job.id))
+        assert found is not None
+        self.assertNotEqual(found.detail, "")
+        return found
+
+    def why(self, job: Job) -> str:
+        return self.waiting(job).why
+
+    def places(self, *jobs: Job) -> list[int]:
+        return [self.waiting(job).place for job in jobs]
+
+    def test_not_queued(self) -> None:
+        """A job that runs or has ended waits for nothing, whatever was known of it before."""
+        first, queued = self.begin(), self.begin()
+        self.assertIsNone(self.scheduler.waiting_for(first))
+        self.world.end(first)
+        self.world.flow()
+        self.assertIs(self.state(queued), JobState.RUNNING)
+        for job in (first, queued, self.scheduler.job(first.id), self.scheduler.job(queued.id)):
+            self.assertIsNone(self.scheduler.waiting_for(job))
+
+    def test_no_free_slot(self) -> None:
+        """It waits for a slot while all of those workers that match are taken."""
+        self.begin()
+        self.assertEqual(self.why(self.begin()), "no-free-slot")
+
+    def test_unreachable(self) -> None:
+        """It waits for a worker while none that matches can be reached, by selector or by name."""
+        self.world.lose("slot")
+        jobs = [self.begin(), self.begin(Target(worker="slot")), self.begin(Target(worker="id-slot"))]
+        self.assertEqual([self.why(job) for job in jobs], ["unreachable"] * 3)
+
+    def test_draining(self) -> None:
+        """It waits while all that match are drained."""
+        self.begin()
+        job = self.begin()
+        self.successResultOf(self.scheduler.drain("slot"))
+        self.assertEqual(self.why(job), "draining")
+        self.successResultOf(self.scheduler.resume("slot"))
+        self.assertEqual(self.why(job), "no-free-slot")
+
+    def test_backoff(self) -> None:
+        """It waits while its worker could not start jobs, or says that it takes none."""
+        self.world.lacks("slot", "Too many open files")
+        job = self.begin()
+        self.world.flow()
+        self.assertEqual(self.why(job), "backoff")
+        self.world.lacks("slot", "")
+        self.world.clock.advance(60)
+        self.world.find("slot")
+        self.world.flow()
+        self.assertIs(self.state(job), JobState.RUNNING)
+        self.world.says("slot", "no room on its disk")
+        self.world.end(self.scheduler.job(job.id))
+        self.assertEqual(self.why(self.begin()), "backoff")
+
+    def test_no_match(self) -> None:
+        """It waits for a worker that can run it when that came back as one that can't."""
+        self.world.lose("slot")
+        jobs = [self.begin(target, spec=JobSpec("echo", umask=0)) for target in (SLOT, Target(worker="slot"))]
+        self.world.add_worker("slot", slots=1, features=())
+        self.world.find("slot")
+        self.world.flow()
+        self.assertEqual([self.why(job) for job in jobs], ["no-match"] * 2)
+
+    def test_delay(self) -> None:
+        """An attempt waits until it is due."""
+        job = self.begin(W1, Terms(HOUR, retry=Retry(1, 60.0)))
+        self.world.end(job, 1)
+        self.world.flow()
+        following = self.scheduler.last_attempt(job.id)
+        self.assertEqual(self.why(following), "delay")
+        self.world.lose("w1")
+        self.world.clock.advance(60)
+        self.world.flow()
+        self.assertEqual(self.why(following), "unreachable")
+
+    def test_places(self) -> None:
+        """Of those that wait for the same, a higher priority goes first, and of the same who came first."""
+        first = self.begin()
+        jobs = [self.begin(terms=Terms(HOUR, priority)) for priority in (0, 5, -5, 5)]
+        self.assertEqual(self.places(*jobs), [3, 1, 4, 2])
+        self.world.end(first)
+        self.world.flow()
+        self.assertEqual(self.places(jobs[0], jobs[2], jobs[3]), [2, 3, 1])
+
+    def test_places_across_targets(self) -> None:
+        """Those that wait for one of its workers go before it, too, and no others."""
+        self.world.lose("w1")
+        self.begin()
+        slot, any_, named, high = (
+            self.begin(),
+            self.begin(ANY),
+            self.begin(W1),
+            self.begin(W1, Terms(HOUR, priority=5)),
+        )
+        self.assertEqual(self.places(slot, any_, named, high), [1, 3, 3, 1])
+
+    def test_place_of_an_attempt(self) -> None:
+        """One that is not due yet is where it would be if it were."""
+        job = self.begin(W1, Terms(HOUR, 5, retry=Retry(1, 60.0)))
+        self.world.end(job, 1)
+        self.world.flow()
+        following = self.scheduler.last_attempt(job.id)
+        self.world.lose("w1")
+        for priority in (5, 9, 0):
+            self.begin(W1, Terms(HOUR, priority))
+        self.assertEqual(self.places(following), [3])
+
+
+globals().update(for_every_provider(Waiting))

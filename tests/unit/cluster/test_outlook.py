@@ -1,0 +1,312 @@
+"""What queued jobs wait for: the words, the sentences, and that they are true however they are remembered."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.cluster.outlook import Group, Outlook
+from scheduler.cluster.queue import SETTLE
+from scheduler.errors import StoreFailed, Unavailable
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, JobSpec, JobState, JobStatus, Retry, Target, Terms, WaitingFor, Worker, WorkerState
+from tests.unit.cluster.test_service import ANY, ClusterTestCase
+from tests.unit.cluster.values import a_job, a_worker
+
+PATIENT = Terms(queue_timeout=3600.0)
+GPU = Target(selector={"gpu": "yes"})
+
+
+class OutlookTestCase(ClusterTestCase):
+    queue_max = 100_000
+
+    def queue_job(self, job_id: str, target: Target = ANY, priority: int = 0, **changes: Any) -> Job:
+        """One that is queued, and due."""
+        facts: dict[str, Any] = {"target": target, "terms": evolve(PATIENT, priority=priority), "promised": True}
+        self.add(a_job(job_id, JobState.QUEUED, None, **(facts | changes)))
+        self.clock.advance(0)
+        return self.cluster.job(job_id)
+
+    def fill(self, worker: Worker) -> None:
+        """All of its slots are taken."""
+        self.add(worker)
+        for number in range(worker.slots or 0):
+            self.add(a_job(f"{worker.id}-{number}", worker_id=worker.id))
+
+    def told(self, job: Job) -> tuple[str, str, int]:
+        found = self.cluster.waiting_for(job)
+        assert found is not None
+        return found.why, found.detail, found.place
+
+
+class SentenceTests(OutlookTestCase):
+    def test_groups(self) -> None:
+        """What keeps workers from taking a job is told with numbers, of one, of some, and of all of them."""
+        for group, why, sentence in (
+            (Group(full=1, slots=1), "no-free-slot", "1 worker matches; its only slot is taken"),
+            (Group(full=1, slots=4), "no-free-slot", "1 worker matches; all 4 slots are taken"),
+            (Group(full=3, slots=8), "no-free-slot", "3 workers match; all 8 slots are taken"),
+            (Group(draining=1), "draining", "1 worker matches; it is draining"),
+            (Group(draining=2), "draining", "2 workers match; all are draining"),
+            (Group(unreachable=1), "unreachable", "1 worker matches; it can't be reached"),
+            (Group(unreachable=3), "unreachable", "3 workers match; none can be reached"),
+            (Group(held=1, held_by="no room"), "backoff", "1 worker matches; it takes no job now (no room)"),
+            (Group(held=2), "backoff", "2 workers match; all take no job now"),
+            (Group(free=1), "turn", "1 worker matches; it has a free slot"),
+            (
+                Group(draining=1, unreachable=2, held=1, held_by="no room", full=1, slots=1),
+                "no-free-slot",
+                "5 workers match; 1 is draining, 2 can't be reached, 1 takes no job now (no room), "
+                "1 has its only slot taken",
+            ),
+            (
+                Group(draining=2, full=2, slots=8, free=3),
+                "turn",
+                "7 workers match; 2 are draining, 2 have all 8 slots taken, 3 have a free slot",
+            ),
+            (Group(draining=1, unreachable=1), "unreachable", "2 workers match; 1 is draining, 1 can't be reached"),
+            (Group(unreachable=1, held=1), "backoff", "2 workers match; 1 can't be reached, 1 takes no job now"),
+        ):
+            self.assertEqual((group.why, str(group)), (why, sentence))
+
+    def test_by_selector(self) -> None:
+        """A job by selector waits for slots, for workers that can be reached, or for some that match at all."""
+        job = self.queue_job("q", GPU)
+        self.assertEqual(self.told(job), ("no-match", "no worker matches the selector (gpu=yes)", 1))
+        gpu = {"gpu": "yes"}
+        self.fill(a_worker("w-2", slots=2, labels=gpu))
+        self.fill(a_worker("w-3", slots=6, labels=gpu))
+        self.assertEqual(self.told(job), ("no-free-slot", "2 workers match; all 8 slots are taken", 1))
+        self.add(a_worker("w-2", slots=2, labels=gpu, refusing="no room"), a_worker("w-3", labels=gpu, draining=True))
+        self.assertEqual(self.told(job), ("backoff", "2 workers match; 1 is draining, 1 takes no job now (no room)", 1))
+        old = self.queue_job("old", GPU, spec=JobSpec("x", umask=0))
+        self.add(*(a_worker(worker_id, labels=gpu, features=frozenset()) for worker_id in ("w-2", "w-3")))
+        self.assertEqual(
+            self.told(old), ("no-match", "no worker that matches the selector (gpu=yes) supports umask", 1)
+        )
+
+    def test_by_name(self) -> None:
+        """A job for a worker waits for that one, whose slots do not bind."""
+        job = self.queue_job("q", Target(worker="w-9"))
+        self.assertEqual(self.told(job), ("unreachable", "worker 'w-9' is not registered now", 1))
+        for facts, why, detail in (
+            ({"state": WorkerState.UNREACHABLE}, "unreachable", "worker 'box' can't be reached"),
+            ({"draining": True}, "draining", "worker 'box' is draining"),
+        ):
+            self.add(a_worker("w-9", name="box", **facts))
+            self.assertEqual(self.told(job)[:2], (why, detail))
+        self.add(a_worker("w-9", name="box", refusing="no room", slots=0))
+        self.assertEqual(self.told(job)[:2], ("turn", "worker 'box' can take it; it is next"))
+        self.starts.backoff.refused("w-9", Unavailable("no more processes"))
+        self.add(a_worker("w-9", name="box", slots=0))
+        self.assertEqual(self.told(job)[:2], ("backoff", "worker 'box' takes no job now (no more processes)"))
+        for facts, lack in (({"features": frozenset()}, "umask"), ({"boot_id": ""}, "more than a command and a path")):
+            old = self.queue_job("old", Target(worker="box"), spec=JobSpec("x", umask=0))
+            self.add(a_worker("w-9", name="box", state=WorkerState.UNREACHABLE, **facts))
+            self.assertEqual(self.told(old)[:2], ("no-match", f"worker 'box' does not support {lack}"))
+
+    def test_two_of_a_name(self) -> None:
+        """Where a worker came back under another id, that which is online counts."""
+        self.add(a_worker("w-8", name="box", state=WorkerState.UNREACHABLE), a_worker("w-9", name="box", draining=True))
+        self.assertEqual(self.told(self.queue_job("q", Target(worker="box")))[0], "draining")
+
+    def test_turn(self) -> None:
+        """While a worker has room, those wait that are not next: few starts of the queue are under way at a time."""
+        self.add(a_worker(slots=50))
+        jobs = [self.queue_job(f"q-{number}") for number in range(8)]
+        waiting = [job for job in jobs if self.cluster.job(job.id).state is JobState.QUEUED]
+        self.assertEqual(
+            [self.told(job) for job in waiting[:3]],
+            [
+                ("turn", "1 worker matches; it has a free slot; it is next", 1),
+                ("turn", "1 worker matches; it has a free slot; 1 job goes first", 2),
+                ("turn", "1 worker matches; it has a free slot; 2 jobs go first", 3),
+            ],
+        )
+
+    def test_store(self) -> None:
+        """Where a worker could take it, it waits for the store, if that fails."""
+        job = self.queue_job("q", GPU)
+        self.store.held = True
+        self.ledger.update_worker(a_worker()).addErrback(lambda _: None)
+        self.store.fail()
+        self.assertEqual(self.told(job)[0], "no-match")
+        self.starts.backoff.refused("w-2", StoreFailed("disk full"))
+        self.ledger.note_worker(a_worker("w-2", labels={"gpu": "yes"}))
+        self.assertEqual(self.told(job)[:2], ("store-failing", "the store fails: disk full"))
+
+    def test_after_a_restart(self) -> None:
+        """A job that has but one chance waits for workers to come back first."""
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_job("q", JobState.QUEUED, None, target=Target(worker="w-1"), promised=True))
+        self.begin()
+        self.clock.advance(1)
+        self.assertEqual(
+            self.told(self.only_job())[:2],
+            (
+                "delay",
+                "the scheduler was restarted, and waits for its workers; "
+                f"it is due at 1970-01-01T00:17:09Z, in {SETTLE - 1:g}s",
+            ),
+        )
+
+    def test_a_slot_gets_free(self) -> None:
+        """What is told follows the jobs that run, also before anybody was given the slot."""
+        self.fill(a_worker(slots=2))
+        job = self.queue_job("q")
+        self.assertEqual(self.told(job)[0], "no-free-slot")
+        self.add(a_job("w-1-0", JobState.SUCCEEDED))
+        self.assertEqual(self.told(job)[:2], ("turn", "1 worker matches; it has a free slot; it is next"))
+
+    def test_one_that_comes_due(self) -> None:
+        """An attempt is counted from when it is due; nobody is told of that."""
+        self.fill(a_worker(slots=1))
+        job = self.queue_job("q")
+        terms = evolve(PATIENT, priority=2, retry=Retry(1, 10.0))
+        self.queue_job("again", Target(selector={"name": "w-1"}), terms=terms, retry_of="before")
+        self.assertEqual(self.told(job)[2], 1)
+        self.clock.advance(10)
+        self.assertEqual(self.told(job)[2], 2)
+
+    def test_backoff_ends(self) -> None:
+        """A backoff that is over is none, though nothing else has changed."""
+        self.add(a_worker(slots=1))
+        self.add(a_job())
+        self.starts.backoff.refused("w-1", Unavailable("no more processes", 5.0))
+        job = self.queue_job("q")
+        self.assertEqual(self.told(job)[0], "backoff")
+        self.clock.advance(4.9)
+        self.assertEqual(self.told(job)[0], "backoff")
+        self.clock.advance(0.1)
+        self.assertEqual(self.told(job)[0], "no-free-slot")
+
+
+_LABELS = st.sampled_from([{}, {"gpu": "yes"}, {"zone": "a"}, {"gpu": "yes", "zone": "a"}])
+_WORKER = st.builds(
+    lambda number, **facts: a_worker(f"w-{number}", **facts),
+    st.integers(1, 4),
+    labels=_LABELS,
+    slots=st.integers(0, 2),
+    draining=st.booleans(),
+    state=st.sampled_from(WorkerState),
+    refusing=st.sampled_from([None, "no room"]),
+)
+_TARGET = st.one_of(
+    _LABELS.map(lambda labels: Target(selector=labels)),
+    st.integers(1, 5).map(lambda number: Target(worker=f"w-{number}")),
+)
+_STEP = st.one_of(
+    st.tuples(st.just("worker"), _WORKER),
+    st.tuples(st.just("queue"), st.tuples(_TARGET, st.integers(-1, 1))),
+    st.tuples(st.just("started"), st.none()),
+    st.tuples(st.just("stop"), st.integers(0, 9)),
+    st.tuples(st.just("end"), st.integers(0, 9)),
+    st.tuples(st.just("refuse"), st.integers(1, 4)),
+    st.tuples(st.just("gone"), st.integers(1, 4)),
+    st.tuples(st.just("time"), st.sampled_from([0.0, 0.5, 5.0])),
+)
+
+
+class PropertyTests(OutlookTestCase):
+    def test_remembered(self) -> None:
+        """Whatever happens, what is told is what somebody finds out who remembers nothing, and places are right."""
+
+        @settings(deadline=None, max_examples=150)
+        @given(st.lists(_STEP, max_size=25))
+        def holds(steps: list[tuple[str, Any]]) -> None:
+            self.setUp()
+            for number, (what, given_) in enumerate(steps):
+                self.take(what, given_, number)
+                self.check()
+
+        holds()
+
+    def take(self, what: str, given_: Any, number: int) -> None:
+        jobs = sorted(self.jobs(), key=lambda job: job.id)
+        queued = [job for job in jobs if job.state is JobState.QUEUED]
+        running = [job for job in jobs if job.state is JobState.RUNNING]
+        match what:
+            case "worker":
+                self.add(given_)
+            case "queue":
+                facts = {"target": given_[0], "terms": evolve(PATIENT, priority=given_[1]), "promised": True}
+                self.add(a_job(f"q-{number:02}", JobState.QUEUED, None, **facts))
+                self.check()
+                self.clock.advance(0)
+            case "started":
+                for call in [call for call in self.client.calls if call.method == "start_job"]:
+                    self.client.calls.remove(call)
+                    call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING))
+            case "stop" if queued:
+                self.cluster.stop(queued[given_ % len(queued)].id)
+            case "end" if running:
+                job = running[given_ % len(running)]
+                self.add(evolve(job, state=JobState.SUCCEEDED, finished_at=1001.0))
+            case "refuse":
+                self.starts.backoff.refused(f"w-{given_}", Unavailable("no more processes", 2.0))
+                self.ledger.note_worker(a_worker(f"w-{given_}"))
+            case "gone" if self.ledger.registry.find_worker(f"w-{given_}") is not None:
+                self.ledger.remove_worker(f"w-{given_}")
+            case "time":
+                self.clock.advance(given_)
+
+    def check(self) -> None:
+        fresh = Outlook(self.clock, self.ledger, self.waiting, self.queue, self.starts.backoff)
+        places: dict[str, int] = {}
+        for job in self.jobs():
+            told = self.cluster.waiting_for(job)
+            self.assertEqual(told, fresh.of(job))
+            self.assertEqual(told is not None, job.state is JobState.QUEUED)
+            if told is not None:
+                places[job.id] = told.place
+        self.assertEqual(places, {job_id: self.place(self.cluster.job(job_id)) for job_id in places})
+
+    def place(self, job: Job) -> int:
+        """By looking at every job and every worker."""
+
+        def serving(other: Job) -> set[str]:
+            demand, _ = self.waiting.standing(other)
+            return {worker.id for worker in self.ledger.registry.workers() if demand.met_by(worker)}
+
+        demand, place = self.waiting.standing(job)
+        others = [self.cluster.job(job_id) for job_id in self.waiting._places]
+        return 1 + sum(
+            self.waiting.standing(other)[1] < place
+            and (self.waiting.standing(other)[0] == demand or bool(serving(other) & serving(job)))
+            for other in others
+        )
+
+
+class CostTests(OutlookTestCase):
+    def test_a_page(self) -> None:
+        """To ask about a page of a thousand looks at each worker a few times, however many jobs wait."""
+        self.add(*(a_worker(f"w-{number}", slots=1, labels={"zone": str(number % 5)}) for number in range(200)))
+        for number in range(200):
+            self.add(a_job(f"r-{number}", worker_id=f"w-{number}"))
+        self.add(a_worker(draining=True))
+        targets = [ANY, *(Target(selector={"zone": str(number)}) for number in range(5))]
+        for number in range(3000):
+            facts: dict[str, Any] = {"target": targets[number % 6], "terms": PATIENT, "created_at": 2000.0 + number}
+            self.add(a_job(f"q-{number}", JobState.QUEUED, None, promised=True, **facts))
+        self.clock.advance(0)
+        looks = 0
+        load = self.ledger.registry.load
+
+        def counted(worker_id: str) -> int:
+            nonlocal looks
+            looks += 1
+            return load(worker_id)
+
+        self.patch(self.ledger.registry, "load", counted)
+        page = self.cluster.jobs(JobFilter(), 1000, None).jobs
+        began = time.perf_counter()
+        told: list[WaitingFor | None] = [self.cluster.waiting_for(job) for job in page]
+        took = time.perf_counter() - began
+        self.assertEqual({each.why for each in told if each is not None}, {"no-free-slot"})
+        self.assertEqual(len([each for each in told if each is not None]), 1000)
+        self.assertLessEqual(looks, 6 * 201)
+        self.assertLess(took, 2.0)
