@@ -134,10 +134,8 @@ Starting = Callable[[Job], None]
 class IScheduler(Interface):
     """All that the HTTP API can ask.
 
-    A job with ``unattended_timeout`` is stopped, with a reason that says so, when no client has attended it for that
-    long. A client attends a job, with all of its attempts, from ``open_output`` until the reader is closed or over, and
-    from ``wait`` or ``wait_for_attempts``, if they are to wait, until they fire or are cancelled. Nothing else counts.
-    The time begins with the submission, whenever the last client leaves, and when the scheduler was restarted.
+    Clients attend a job, with all its attempts, by a reader of ``open_output`` until it is closed or over, and by a
+    ``wait`` or ``wait_for_attempts`` of more than 0 s until it fires: see ``scheduler.cluster.attendance``.
     """
 
     def submit(
@@ -173,13 +171,7 @@ class IScheduler(Interface):
         """The job as it is known now; ``NotFound``."""
 
     def waiting_for(job: Job) -> WaitingFor | None:
-        """Why it is queued, and its place: 1 and how many go before it of those that wait for one of its workers.
-
-        ``None`` when it is not queued now, whatever ``job`` says. ``why`` is ``no-free-slot`` (all slots are taken),
-        ``turn`` (a worker can take a job, and others go first), ``backoff`` (a worker could not start jobs, or says
-        that it takes none), ``unreachable``, ``draining``, ``no-match`` (no worker is what it asks for any more),
-        ``delay`` (it is not due yet) or ``store-failing``. It is cheap: a page of jobs may be asked about at once.
-        """
+        """Why it is queued, and its place; ``None`` when it is not queued now, whatever ``job`` says. Cheap."""
 
     def jobs(which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor not made here."""

@@ -245,13 +245,11 @@ class Usage:
 
 @frozen
 class WaitingFor:
-    """Why a job is queued."""
+    """Why a job is queued: a word of ``scheduler.cluster.outlook`` for programs, and a sentence."""
 
-    #: A word for programs, like ``no-free-slot``.
     why: str
-    #: A sentence.
     detail: str
-    #: Its place in its queue; 1 is next.
+    #: 1, and how many go before it of those that wait for one of its workers.
     place: int
 
 

@@ -6,6 +6,11 @@ once for each line, and kept until a worker, a job or the lines change, or a bac
 it counted ends. A page of a thousand queued jobs looks at the workers a few times, and
 beyond that costs each job a few searches in sorted lists.
 
+The words: ``no-free-slot`` (all slots are taken), ``turn`` (a worker can take a job, and
+others go first), ``backoff`` (workers could not start jobs, or say that they take none),
+``unreachable``, ``draining``, ``no-match`` (no worker is what it asks for any more),
+``delay`` (it is not due yet), ``store-failing``.
+
 The place of a job counts the jobs that go before it and wait for a worker that it waits
 for, too: those of its own line, and those of every line that one of its workers serves.
 """
