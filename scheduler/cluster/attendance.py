@@ -2,15 +2,17 @@
 
 Theory of operation. A job with ``unattended_timeout`` is stopped when no client has
 followed its output or waited for its end for that long. A client counts from when it
-opens an output or begins to wait until it has closed the one or has left the other,
-which it does at the latest when its connection is lost. Questions that are answered at
-once (a snapshot of the output, ``wait=0``) do not count.
+opens an output or begins to wait until it closes the output or stops waiting. It does
+that at the latest when its connection is lost. Questions that are answered at once (a
+snapshot of the output, ``wait=0``) do not count.
 
-The time belongs to a job together with the attempts that follow it: whoever attends
-one of them attends the one that is to run, and a new attempt does not start the time
-anew. It begins when the job is first seen, which is after it was committed, and again
-whenever the last client leaves; there is a timer only while it passes. After a restart
-of the scheduler it begins anew, also for jobs that the process before had submitted.
+A job and the attempts that follow it share one time. A client that attends any of them
+attends the one that is to run, and a new attempt does not begin the time anew. The time
+begins when the job is first seen, which is after its commit, and whenever the last client
+leaves. There is a timer only while it passes. When it ends while a start is under way, it
+begins again with the answer to that start, because the client that submitted the job may
+be waiting for this answer. After a restart of the scheduler the time begins anew, also for
+jobs that the process before had submitted.
 
 This is the only owner of that state. A job without ``unattended_timeout`` has none.
 """
@@ -32,7 +34,7 @@ from scheduler.cluster.registry import Registry
 from scheduler.cluster.stops import Stops
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import IOutputReader
-from scheduler.model import Chunk, Job
+from scheduler.model import Chunk, Job, JobState
 
 T = TypeVar("T")
 
@@ -104,6 +106,8 @@ class Attendance(Service):
             self._wait(self._attended.setdefault(first, _Attended(first, job.id, timeout)))
         else:
             attended.job_id = job.id
+            if job.state is not JobState.STARTING:
+                self._wait(attended)  # its time may have passed while it was starting
 
     # -- clients
 
@@ -164,6 +168,8 @@ class Attendance(Service):
     def _expire(self, attended: _Attended) -> None:
         attended.timer = None
         job = self._registry.job(attended.job_id)
+        if job.state is JobState.STARTING:
+            return  # the client that submitted it may wait for the answer, and follow it then
         if attended.stopping or job.stop_requested_at is not None:
             return  # that is kept, and carried out as soon as possible
         why = reason(attended.timeout)

@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.internet.defer import fail
 
 from scheduler.cluster.attendance import STOP_RETRY_INTERVAL, reason
-from scheduler.errors import NotFound, StoreFailed, WorkerFault
+from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.model import Heartbeat, Job, JobReport, JobState, JobStatus, Retry, Stream, Target, Terms
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job
@@ -129,6 +129,26 @@ class AttendanceTests(ClusterTestCase):
         self.clock.advance(600)
         self.assertIsNone(self.cluster.job(job.id).stop_requested_at)
         reader.close()
+
+    def test_while_starting(self) -> None:
+        """A job is not stopped before its start is answered, however long that takes: its client may wait for that."""
+        for error in (None, DeadlineExceeded("start", 100.0)):
+            answer = self.cluster.submit(ECHO, W1, ATTENDED)
+            start = self.client.take("start_job")
+            (job,) = (job for job in self.jobs() if job.state is JobState.STARTING)
+            self.clock.advance(100)
+            self.assertIsNone(self.cluster.job(job.id).stop_requested_at)
+            if error is None:
+                start.answer.callback(JobStatus(job.id, JobState.RUNNING))
+                self.successResultOf(answer)
+            else:
+                start.answer.errback(error)
+                self.failureResultOf(answer, StartUnanswered)
+            self.clock.advance(59)
+            self.assertIsNone(self.cluster.job(job.id).stop_requested_at)
+            self.clock.advance(1)
+            self.assertEqual(self.cluster.job(job.id).stop_reason, WHY)
+            self.client.calls.clear()
 
     def test_queued_and_not_saved(self) -> None:
         """A withdrawal that can't be saved is tried again, until it can or a client comes."""
