@@ -176,6 +176,16 @@ class IScheduler(Interface):
     def jobs(which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor not made here."""
 
+    def cursor_after(job: Job) -> str:
+        """The cursor of a listing that goes on after that job, one that ``jobs`` gave."""
+
+    def watch(job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
+        """Call ``notify`` with the job after each change of it; ``NotFound``.
+
+        The function that is returned ends this, and may be called twice. ``notify`` is called on the reactor thread,
+        after those that wait for the job's end were answered, and must not block.
+        """
+
     def wait(job_id: str, seconds: float) -> Deferred[Job]:
         """The job once it is final, or as it is after ``seconds``. No RPC. ``NotFound`` at once."""
 

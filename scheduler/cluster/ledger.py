@@ -20,6 +20,7 @@ from typing import TypeVar
 from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
@@ -40,6 +41,8 @@ RESTARTED = "the scheduler was restarted"
 class Ledger:
     """One for each scheduler."""
 
+    _log = Logger()
+
     def __init__(
         self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, keep_finished: int = KEEP_FINISHED
     ) -> None:
@@ -55,6 +58,8 @@ class Ledger:
         # those who wait for the end of a job, and those who wait until it is over
         self._ends: dict[str, list[Deferred[Job]]] = {}
         self._overs: dict[str, list[Deferred[Job]]] = {}
+        # job id -> those who watch it, by a token of each
+        self._watchers: dict[str, dict[object, Callable[[Job], None]]] = {}
         self._job_listeners: list[Callable[[Job], None]] = []
         self._worker_listeners: list[Callable[[str], None]] = []
 
@@ -229,6 +234,20 @@ class Ledger:
             listener(worker_id)
         return self._saving.save([Removed("worker", worker_id)])
 
+    def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
+        """Call ``notify`` with the job after each change, until the returned function is called; ``NotFound``."""
+        self.registry.job(job_id)
+        token = object()
+        self._watchers.setdefault(job_id, {})[token] = notify
+
+        def leave() -> None:
+            watchers = self._watchers.get(job_id, {})
+            watchers.pop(token, None)
+            if not watchers:
+                self._watchers.pop(job_id, None)
+
+        return leave
+
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         """The job at its end, or as it is after ``seconds``; ``NotFound`` is raised."""
         job = self.registry.job(job_id)
@@ -282,6 +301,16 @@ class Ledger:
             self._wake(self._overs, job)
         for listener in self._job_listeners:
             listener(job)
+        self._tell_watchers(job)
+
+    def _tell_watchers(self, job: Job) -> None:
+        for token, notify in list(self._watchers.get(job.id, {}).items()):
+            if token not in self._watchers.get(job.id, {}):
+                continue  # one of those before ended it
+            try:
+                notify(job)
+            except Exception:
+                self._log.failure("a watcher of job {job_id} failed", job_id=job.id)
 
     @staticmethod
     def _wake(who: dict[str, list[Deferred[Job]]], job: Job) -> None:

@@ -213,7 +213,7 @@ class Registry:
         jobs: list[Job] = []
         for job in self._select(which, None if cursor is None else _decode(cursor)):
             if len(jobs) == limit:
-                return JobPage(tuple(jobs), _encode(jobs[-1]))
+                return JobPage(tuple(jobs), cursor_after(jobs[-1]))
             jobs.append(job)
         return JobPage(tuple(jobs))
 
@@ -260,7 +260,8 @@ def _within(time: float | None, after: float | None, before: float | None) -> bo
     return time is not None and (after is None or after <= time) and (before is None or time < before)
 
 
-def _encode(job: Job) -> str:
+def cursor_after(job: Job) -> str:
+    """The cursor of a listing that goes on after that job."""
     return base64.urlsafe_b64encode(f"{job.created_at!r} {job.id}".encode()).decode()
 
 

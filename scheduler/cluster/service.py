@@ -7,7 +7,7 @@ caller that goes away undoes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -20,6 +20,7 @@ from scheduler.cluster.membership import Membership
 from scheduler.cluster.outlook import Outlook
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.registry import cursor_after
 from scheduler.cluster.sharing import shielded
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
@@ -96,6 +97,12 @@ class Cluster:
 
     def jobs(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         return self._registry.page(which, limit, cursor)
+
+    def cursor_after(self, job: Job) -> str:
+        return cursor_after(job)
+
+    def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
+        return self._ledger.watch(job_id, notify)
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         waiting = self._ledger.wait(job_id, seconds)

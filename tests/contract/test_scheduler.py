@@ -6,6 +6,8 @@ them are run for every provider.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
@@ -26,7 +28,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IScheduler, JobFilter
-from scheduler.model import FEATURES, JobSpec, JobState, Target
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Target, Terms
 from tests.contract.scheduler_worlds import ANY, ECHO, EPOCH, W1, Contract, for_every_provider
 
 
@@ -263,6 +265,13 @@ class Looking(Contract):
         self.world.end(jobs[1])
         self.assertEqual(self.scheduler.jobs(running, 2, page.next).jobs, tuple(jobs[2:]))
 
+    def test_cursor_after(self) -> None:
+        """A listing goes on after any job that it gave, not only after the last of a page."""
+        jobs = [self.submit() for _ in range(3)][::-1]
+        for index, job in enumerate(jobs):
+            following = self.scheduler.jobs(JobFilter(), 10, self.scheduler.cursor_after(job)).jobs
+            self.assertEqual(following, tuple(jobs[index + 1 :]))
+
     def test_cursor_invalid(self) -> None:
         """A cursor that was never given out is none."""
         self.submit()
@@ -347,6 +356,68 @@ class Waiting(Contract):
         self.assertEqual(self.world.clock.getDelayedCalls(), timers)
         self.world.end(job)
         self.assertIs(self.successResultOf(stays).state, JobState.SUCCEEDED)
+
+
+class Watching(Contract):
+    def watch(self, job: Job) -> tuple[list[tuple[JobState, str | None]], Callable[[], None]]:
+        """What is told of the job from now on, and how to end that."""
+        told: list[tuple[JobState, str | None]] = []
+        leave = self.scheduler.watch(job.id, lambda job: told.append((job.state, job.reason)))
+        return told, leave
+
+    def test_changes(self) -> None:
+        """Each change of state is told, once to each who watches, with the job as it is known from then on."""
+        job = self.submit()
+        (first, _), (second, _) = self.watch(job), self.watch(job)
+        other, _ = self.watch(self.submit())
+        self.assertEqual(first, [])
+        self.world.lose("w1")
+        self.assertEqual(first[-1], (JobState.UNKNOWN, self.scheduler.job(job.id).reason))
+        self.world.find("w1")
+        self.world.end(job, 3)
+        states = [state for state, _ in first]
+        self.assertEqual(
+            [state for index, state in enumerate(states) if states[index - 1 : index] != [state]],
+            [JobState.UNKNOWN, JobState.RUNNING, JobState.FAILED],
+        )
+        self.assertEqual(second, first)
+        self.assertNotIn(JobState.FAILED, [state for state, _ in other])
+
+    def test_queued(self) -> None:
+        """One that waits is told of when it is started."""
+        self.world.lose("w1")
+        job = self.successResultOf(self.scheduler.submit(ECHO, W1, Terms(queue_timeout=60.0)))
+        told, _ = self.watch(job)
+        self.world.find("w1")
+        self.world.flow()
+        self.assertIs(told[-1][0], JobState.RUNNING)
+
+    def test_after_those_who_wait(self) -> None:
+        """The end of a job is told after those were answered that wait for it."""
+        job = self.submit()
+        order: list[str] = []
+        self.scheduler.watch(job.id, lambda job: order.append("watch"))
+        self.scheduler.wait(job.id, 30).addCallback(lambda _: order.append("wait"))
+        self.world.end(job)
+        self.assertEqual(order[:2], ["wait", "watch"])
+
+    def test_leave(self) -> None:
+        """One who leaves, also while others are being told, and twice, is told no more."""
+        job = self.submit()
+        told, leave = self.watch(job)
+        gone: list[Job] = []
+        leaves: list[Callable[[], None]] = []
+        self.scheduler.watch(job.id, lambda _: [each() for each in leaves])
+        leaves.append(self.scheduler.watch(job.id, gone.append))
+        leave()
+        leave()
+        self.world.end(job)
+        self.assertEqual((told, gone), ([], []))
+
+    def test_not_found(self) -> None:
+        """Nobody watches a job that never was."""
+        with self.assertRaises(NotFound):
+            self.scheduler.watch("nothing", lambda _: None)
 
 
 class Querying(Contract):
@@ -563,4 +634,4 @@ class Stopping(Contract):
         self.assertEqual((self.scheduler.worker("w1").running_jobs, self.ids(JobFilter(orphan=True))), (0, []))
 
 
-globals().update(for_every_provider(Submitting, Looking, Waiting, Querying, Stopping))
+globals().update(for_every_provider(Submitting, Looking, Waiting, Watching, Querying, Stopping))

@@ -177,7 +177,7 @@ class FakeScheduler:
         if job_id in self.left:
             changes.setdefault("reason", "processes could not be ended")
             changes["leftover"] = self.left[job_id]
-        entry.job = evolve(entry.job, state=state, finished_at=self._wall_time(), unknown_since=None, **changes)
+        entry.put(evolve(entry.job, state=state, finished_at=self._wall_time(), unknown_since=None, **changes))
         self._queue.take(job_id)
         self._follow_up(entry)
         if entry.job.retried_by is None:
@@ -190,6 +190,7 @@ class FakeScheduler:
                 reader.break_with(_lost(entry.job))
         else:
             self.end_output(job_id)
+        entry.tell()
         self._serve()
         return entry.job
 
@@ -202,6 +203,11 @@ class FakeScheduler:
     def readers(self) -> list[FakeReader]:
         """All that are open."""
         return [reader for entry in self._entries.values() for reader in entry.readers]
+
+    @property
+    def watchers(self) -> int:
+        """How many watch a job."""
+        return sum(len(entry.watchers) for entry in self._entries.values())
 
     @property
     def waits(self) -> int:
@@ -256,6 +262,19 @@ class FakeScheduler:
         matching = [job for job in jobs if _matches(job, which)]
         page = tuple(matching[:limit])
         return JobPage(page, page[-1].id if len(matching) > limit else None)
+
+    def cursor_after(self, job: Job) -> str:
+        return job.id
+
+    def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
+        self._fail("watch")
+        watchers, token = self._entry(job_id).watchers, object()
+        watchers[token] = notify
+
+        def leave() -> None:
+            watchers.pop(token, None)
+
+        return leave
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         self._fail("wait")
@@ -473,7 +492,7 @@ class FakeScheduler:
         retry = entry.job.terms.retry
         following = next_attempt(entry.job, f"{entry.job.id}-again", self._wall_time())
         if following is not None and retry is not None:
-            entry.job = evolve(entry.job, retried_by=following.id)
+            entry.put(evolve(entry.job, retried_by=following.id))
             self._wait(following, retry.delay)
 
     def _attempts(self, job_id: str) -> list[Job]:

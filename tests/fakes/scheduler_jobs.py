@@ -15,9 +15,9 @@ from scheduler.model import Chunk, Job, Stream
 
 @define(eq=False)
 class Entry:
-    """One job."""
+    """One job; those who watch it are told whenever another is assigned."""
 
-    job: Job
+    _job: Job
     output: dict[Stream, bytearray] = field(factory=lambda: {stream: bytearray() for stream in Stream})
     #: Its worker keeps no output of it any more.
     pruned: bool = False
@@ -25,6 +25,27 @@ class Entry:
     ended: set[Stream] = field(factory=set)
     waiting: list[Deferred[Job]] = field(factory=list)
     readers: list[FakeReader] = field(factory=list)
+    watchers: dict[object, Callable[[Job], None]] = field(factory=dict)
+
+    @property
+    def job(self) -> Job:
+        """As it is now."""
+        return self._job
+
+    @job.setter
+    def job(self, job: Job) -> None:
+        self.put(job)
+        self.tell()
+
+    def put(self, job: Job) -> None:
+        """Let it be so; ``tell`` follows."""
+        self._job = job
+
+    def tell(self) -> None:
+        """Those who watch."""
+        for token, notify in list(self.watchers.items()):
+            if token in self.watchers:
+                notify(self._job)
 
 
 @implementer(IOutputReader)
