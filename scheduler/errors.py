@@ -167,13 +167,16 @@ class DeadlineExceeded(SchedulerError):
 
 
 class StartUnanswered(SchedulerError):
-    """A start was sent and its answer was lost: the job is ``unknown`` until its worker reports."""
+    """A start was sent and its answer was lost, or could not be saved: nobody can say yet whether the job runs."""
 
     retryable = False
 
-    def __init__(self, worker: str, job_id: str) -> None:
+    def __init__(self, worker: str, job_id: str, why: str = "") -> None:
+        """``why`` says what came in place of an answer, where something did."""
+        what = f"the start of job {job_id!r} on worker {worker!r} failed ({why})"
         super().__init__(
-            f"worker {worker!r} did not answer the start of job {job_id!r}; the job's state is unknown until it reports"
+            f"{what if why else f'worker {worker!r} did not answer the start of job {job_id!r}'}; "
+            "the job's state is unknown until it reports"
         )
         self.worker = worker
         self.job_id = job_id

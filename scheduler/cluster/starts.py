@@ -261,7 +261,17 @@ class Starts:
         tried = _Tried(self._clock.seconds())
         await self._ledger.add_job(job, _named(key, job))
         failpoints.hit("scheduler.after-commit-before-rpc")
-        return await self._call(worker, job, tried, starting)
+        try:
+            return await self._call(worker, job, tried, starting)
+        except StartUnanswered:
+            raise
+        except SchedulerError as error:
+            current = self._registry.find_job(job.id)
+            if current is None:
+                raise  # nothing was started, and there is no job
+            if current.state is JobState.STARTING:
+                await self._unanswered(current)
+            raise StartUnanswered(current.worker_name or worker.name, job.id, str(error)) from error
 
     async def _dispatch(self, worker: Worker, job: Job, tried: _Tried) -> Job:
         try:
@@ -295,10 +305,9 @@ class Starts:
             return await self._fail(job, error)
         except WorkerFault as fault:
             if worker.classic:
-                await self._fail(job, fault)
-            else:
-                await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
-            raise
+                return await self._fail(job, fault)
+            await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
+            raise StartUnanswered(worker.name, job.id, str(fault)) from fault
         failpoints.hit("scheduler.after-rpc-before-record")
         return await self._started(worker, job, status)
 

@@ -89,8 +89,8 @@ class KeyTests(ClusterTestCase):
         self.store.held = True
         self.client.take("start_job").answer.errback(Conflict("the id was used before"))
         self.store.fail()
-        self.failureResultOf(answer, StoreFailed)
-        self.assertEqual(self.failureResultOf(self.submit(), StartUnanswered).value.job_id, self.only_job().id)
+        for each in (answer, self.submit()):
+            self.assertEqual(self.failureResultOf(each, StartUnanswered).value.job_id, self.only_job().id)
 
     def test_across_a_restart(self) -> None:
         """Key and answer are as durable as the job."""

@@ -193,17 +193,28 @@ class SubmitTests(ClusterTestCase):
         self.assertEqual(self.failureResultOf(answer, StartUnanswered).value.job_id, self.only_job().id)
 
     def test_fault(self) -> None:
-        """A fault leaves a job that may have come up unknown; a worker of the fixed part has started none."""
+        """A fault leaves a job that may have come up unknown, and says so; a worker of the fixed part failed to."""
         answer, call = self.submit()
         call.answer.errback(WorkerFault("w-1", "boom"))
-        self.failureResultOf(answer, WorkerFault)
+        error = self.failureResultOf(answer, StartUnanswered).value
+        self.assertEqual(error.job_id, self.only_job().id)
+        self.assertIn("boom", str(error))
         self.assertIs(self.only_job().state, JobState.UNKNOWN)
         self.ledger.drop_job(self.only_job())
         self.add(a_worker(boot_id="", slots=None))
         answer, call = self.submit()
         call.answer.errback(WorkerFault("w-1", "boom"))
-        self.failureResultOf(answer, WorkerFault)
-        self.assertIs(self.only_job().state, JobState.FAILED)
+        self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
+        self.assertIn("boom", self.only_job().reason)
+
+    def test_end_that_is_not_saved(self) -> None:
+        """Where a job is there and its end can't be saved, the error names the job, which is unknown."""
+        answer, call = self.submit()
+        self.store.held = True
+        call.answer.errback(Conflict("the id was used up"))
+        self.store.fail()
+        error = self.failureResultOf(answer, StartUnanswered).value
+        self.assertEqual((error.job_id, self.only_job().state), (self.only_job().id, JobState.UNKNOWN))
 
     def test_a_heartbeat_is_faster(self) -> None:
         """An end that the heartbeat brings before the answer of the start stands."""
