@@ -344,4 +344,9 @@ def workers_json(views: Iterable[WorkerView]) -> Object:
 
 def dump(value: Object) -> bytes:
     """JSON, in UTF-8, one line with a newline. Half surrogate pairs are escaped, so this never fails."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"
+    return dump_value(value) + b"\n"
+
+
+def dump_value(value: Any) -> bytes:
+    """The same of any value, and without the newline."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

@@ -22,6 +22,7 @@ from scheduler.api.context import Context, Reply
 from scheduler.api.core import CoreRoutes
 from scheduler.api.errors import SUBMISSIONS, problem_of, submission_problem
 from scheduler.api.jobs import JobRoutes
+from scheduler.api.outcomes import Outcomes
 from scheduler.api.output import OutputRoutes
 from scheduler.api.process import ProcessRoutes
 from scheduler.api.streams import UnderWay
@@ -65,8 +66,10 @@ def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[],
 
 def routes(context: Context) -> tuple[tuple[str, str, Handler], ...]:
     """Method, path, handler. HEAD goes with GET."""
-    core, jobs, outputs = CoreRoutes(context), JobRoutes(context), OutputRoutes(context)
-    submissions, workers, process = SubmissionRoutes(context, outputs), WorkerRoutes(context), ProcessRoutes(context)
+    outcomes = Outcomes(context)
+    core, jobs, outputs = CoreRoutes(context), JobRoutes(context, outcomes), OutputRoutes(context, outcomes)
+    submissions = SubmissionRoutes(context, outputs, outcomes)
+    workers, process = WorkerRoutes(context), ProcessRoutes(context)
     return (
         ("POST", "/start", core.start),
         ("POST", "/stop", core.stop),

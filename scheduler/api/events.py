@@ -4,7 +4,7 @@ An event of output carries the offset of its bytes and these as text, or as
 base64 where they are not UTF-8. A character cut by the boundary of a chunk is
 held back until the rest comes. An event's id is ``<stdout>,<stderr>``: how far
 everything sent up to and with it reaches, so that resuming there repeats and
-omits nothing.
+omits nothing. The last event has ``,end`` after that: who resumes there gets nothing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,25 @@ HEARTBEAT = b":\n\n"
 
 Offsets = dict[Stream, int]
 
+#: What an id has after the offsets when everything was sent, the end too.
+_END = ",end"
+
 _OFFSETS = re.compile(r"([0-9]{1,18})(?:,([0-9]{1,18}))?")
 
 
-def event(name: str, data: Object, event_id: str) -> bytes:
+def event(name: str, data: Object, identity: str) -> bytes:
     """One event. JSON has no raw line breaks, so the data is one line."""
-    return f"event: {name}\nid: {event_id}\ndata: ".encode() + dump(data) + b"\n"
+    return f"event: {name}\nid: {identity}\ndata: ".encode() + dump(data) + b"\n"
+
+
+def event_id(offsets: Offsets, ended: bool = False) -> str:
+    """How far both streams were sent; ``ended``: nothing follows."""
+    return f"{offsets[Stream.STDOUT]},{offsets[Stream.STDERR]}" + (_END if ended else "")
+
+
+def says_end(text: str) -> bool:
+    """Whether an event's id says that nothing follows it."""
+    return text.endswith(_END) and _OFFSETS.fullmatch(text.removesuffix(_END)) is not None
 
 
 def read_offsets(field: str, text: str) -> Offsets:
@@ -55,7 +68,7 @@ class Pieces:
         waiting, start = self._held + data, 0
         while start < len(waiting):
             piece = waiting[start : start + MOST]
-            whole = len(piece) - _cut_character(piece)
+            whole = len(piece) - cut_character(piece)
             if not whole:
                 break
             yield self._data(piece[:whole])
@@ -77,7 +90,7 @@ class Pieces:
             return {"offset": offset, "base64": base64.b64encode(piece).decode("ascii")}
 
 
-def _cut_character(data: bytes) -> int:
+def cut_character(data: bytes) -> int:
     """How many bytes at the end are the beginning of a character whose rest is missing."""
     for back in range(1, min(3, len(data)) + 1):
         byte = data[-back]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from twisted.web.server import Request
 
 from scheduler import wire
-from scheduler.api.answers import json_answer
+from scheduler.api.answers import JSON, Answer, json_answer
 from scheduler.api.context import Context, Reply
+from scheduler.api.outcomes import WANTED, Outcomes, Wanted
 from scheduler.api.query import FILTERS, MOST_JOBS, Query, pairs_of
 from scheduler.api.request import body_of, checked_id, pairs_in, query_of
 from scheduler.errors import Invalid
@@ -15,22 +16,26 @@ from scheduler.errors import Invalid
 class JobRoutes:
     """``GET /v1/jobs`` and what is below it, but for the output."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, outcomes: Outcomes) -> None:
         self._context = context
+        self._outcomes = outcomes
         self._scheduler = context.scheduler
 
     async def jobs(self, request: Request) -> Reply:
-        query = query_of(request, (*FILTERS, "limit", "cursor"))
+        query = query_of(request, (*FILTERS, "limit", "cursor", "output"))
+        output = query.output()
         limit = query.number("limit", 1, MOST_JOBS) or 100
         page = self._scheduler.jobs(query.filter(self._context.wall_time()), limit, query.text("cursor"))
+        if output is not None:
+            return Answer(await self._outcomes.excerpts.page(page, output), content_type=JSON)
         return json_answer(wire.page_json(page, self._context.job_json))
 
     async def job(self, request: Request, job_id: str) -> Reply:
-        wait = query_of(request, ("wait",)).wait()
+        wanted = Wanted.read(query_of(request, WANTED))
         job = self._scheduler.job(checked_id(job_id))
-        if wait is not None and not job.state.final and request.method != b"HEAD":
-            job = await self._context.ended(self._scheduler.wait, self._scheduler.job, job_id, wait)
-        return json_answer(self._context.job_json(job))
+        if wanted.wait is not None and not job.state.final and request.method != b"HEAD":
+            job = await self._context.ended(self._scheduler.wait, self._scheduler.job, job_id, wanted.wait)
+        return await self._outcomes.of_job(job, wanted)
 
     async def stop_job(self, request: Request, job_id: str) -> Reply:
         query_of(request)

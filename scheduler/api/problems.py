@@ -153,6 +153,18 @@ TYPES: Mapping[str, ProblemType] = {
         "job_id",
         "job",
     ),
+    "output-unavailable": _type(
+        424,
+        "The job was submitted, and the answer was to be its output, which can't be followed now.",
+        "Follow it with `GET /v1/jobs/{id}/output?follow=1`; never repeat the POST without an `Idempotency-Key`.",
+        "job_id",
+        "job",
+    ),
+    "http-version": _type(
+        426,
+        "A raw follow was asked for by HTTP/1.0, whose clients can't tell the end of the output from a cut connection.",
+        "Use HTTP/1.1. For nginx in between, set `proxy_http_version 1.1`.",
+    ),
     "queue-full": _type(
         429, "As many jobs are queued as may be (`queue_max`).", "Repeat the request after `Retry-After` seconds."
     ),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from scheduler import durations
+from scheduler import durations, sizes
 from scheduler.errors import Invalid
 from scheduler.fields import Object, check_label, check_names, check_text, printable, shown
 from scheduler.interfaces import SHORTEST_ID_PREFIX, JobFilter
@@ -32,6 +32,12 @@ FILTERS = (
 
 #: Seconds; nobody waits longer for one answer.
 LONGEST_WAIT = 300.0
+
+#: Seconds; no follower waits longer for a sign of life of its job.
+LONGEST_STALL = 86_400.0
+
+#: Bytes of each stream in an answer: without a value given, and at most.
+DEFAULT_OUTPUT, MOST_OUTPUT = 64 * 1024, 1024 * 1024
 
 MOST_JOBS = 1000
 
@@ -116,6 +122,32 @@ class Query:
             seconds = -1.0
         if not 0 <= seconds <= LONGEST_WAIT:
             raise Invalid("wait", f"{shown(value)} must be {durations.ALLOWED}, at most {LONGEST_WAIT:g} s")
+        return seconds
+
+    def output(self) -> int | None:
+        """``output`` in bytes, ``DEFAULT_OUTPUT`` if it has no value; ``None`` if it is absent."""
+        value = self._values.get("output")
+        if not value:
+            return None if value is None else DEFAULT_OUTPUT
+        try:
+            size = sizes.parse(value)
+        except ValueError:
+            size = -1
+        if not 0 <= size <= MOST_OUTPUT:
+            raise Invalid("output", f"{shown(value)} must be {sizes.ALLOWED}, at most {MOST_OUTPUT} bytes")
+        return size
+
+    def stall(self) -> float | None:
+        """``stall`` in seconds, more than 0; ``None`` if it is absent."""
+        value = self._values.get("stall")
+        if value is None:
+            return None
+        try:
+            seconds = durations.parse(value)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= LONGEST_STALL:
+            raise Invalid("stall", f"{shown(value)} must be {durations.ALLOWED}, more than 0 and at most a day")
         return seconds
 
     def stream(self) -> Stream:

@@ -54,6 +54,13 @@ def wants_events(request: Request) -> bool:
     return any(kind.partition(";")[0].strip() == "text/event-stream" for kind in ranges)
 
 
+def check_chunks(request: Request) -> None:
+    """426 to a client of HTTP/1.0, which knows no chunks: it could not tell the end of a body from a cut."""
+    if request.clientproto == b"HTTP/1.0":
+        detail = "follow needs HTTP/1.1: a client of HTTP/1.0 can't tell the end of the output from a cut connection"
+        raise ProblemError(426, detail, {"Upgrade": "HTTP/1.1"}, type="http-version")
+
+
 def checked_id(job_id: str) -> str:
     """``job_id``, if there can be a job of that id; ``NotFound``."""
     if not is_id(job_id):

@@ -86,6 +86,8 @@ class Request(server.Request):
         super().__init__(channel, *args, **kwargs)
         self.site = channel.site
         self.request_id = ""
+        #: Fields that follow the body of a chunked response, where it comes to its end.
+        self.trailers: dict[str, str] = {}
         self._received = 0
         self._began = channel.site.clock.seconds()
 
@@ -151,6 +153,10 @@ class Request(server.Request):
 
     def finish(self) -> None:
         self._ended(aborted=False)
+        if self.chunked and self.trailers:
+            fields = "".join(f"{name}: {value}\r\n" for name, value in self.trailers.items())
+            self.channel.write(f"0\r\n{fields}\r\n".encode("ascii"))
+            self.chunked = 0  # that was the last chunk
         super().finish()
 
     def connectionLost(self, reason: Failure) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 
 from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
 
-from scheduler.errors import OffsetBeyondEnd
-from scheduler.interfaces import IScheduler
-from scheduler.model import Stream
+from scheduler.errors import OffsetBeyondEnd, Unavailable
+from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.model import Chunk, Stream
+
+#: Bytes asked for at once.
+CHUNK = 1024 * 1024
 
 #: Bytes read at once while looking for the beginning of the last lines; doubled up to the second.
 FIRST_BLOCK, LARGEST_BLOCK = 64 * 1024, 1024 * 1024
@@ -63,7 +68,7 @@ async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lin
     left = lines
     while end > 0:
         start = max(0, end - block)
-        data = await _read(scheduler, job_id, stream, start, end)
+        data = await read_between(scheduler, job_id, stream, start, end)
         # The line feed that ends the last line begins no other.
         position = len(data) - (end == size and data.endswith(b"\n"))
         while left and (position := data.rfind(b"\n", 0, position)) >= 0:
@@ -74,7 +79,7 @@ async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lin
     return 0, size
 
 
-async def _read(scheduler: IScheduler, job_id: str, stream: Stream, start: int, end: int) -> bytes:
+async def read_between(scheduler: IScheduler, job_id: str, stream: Stream, start: int, end: int) -> bytes:
     """All bytes from ``start`` to ``end``, which are there; an answer may hold fewer than asked for."""
     data = b""
     while start + len(data) < end:
@@ -83,3 +88,35 @@ async def _read(scheduler: IScheduler, job_id: str, stream: Stream, start: int, 
             raise OffsetBeyondEnd(end, start + len(data))
         data += chunk.data
     return data
+
+
+@implementer(IOutputReader)
+class SpanReader:
+    """The bytes of a stream from the first chunk's offset up to ``end``, read when asked for."""
+
+    def __init__(self, scheduler: IScheduler, job_id: str, stream: Stream, first: Chunk, end: int) -> None:
+        self._read = lambda offset, size: scheduler.read_output(job_id, stream, offset, size)
+        self._first: Chunk | None = first
+        self._end = end
+        self._pending: Deferred[Chunk] | None = None
+        self.offset = first.offset
+
+    def read(self) -> Deferred[Chunk]:
+        first, self._first = self._first, None
+        if first is not None and (first.data or self.offset >= self._end):
+            return succeed(self._clipped(first))
+        self._pending = self._read(self.offset, min(CHUNK, self._end - self.offset))
+        return self._pending.addCallback(self._clipped)
+
+    def close(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+
+    def _clipped(self, chunk: Chunk) -> Chunk:
+        self._pending = None
+        data = chunk.data[: self._end - self.offset]
+        start, self.offset = self.offset, self.offset + len(data)
+        end = self.offset >= self._end
+        if not data and not end:
+            raise Unavailable(f"output that was there is gone at offset {start}")
+        return Chunk(data, start, end, chunk.size)

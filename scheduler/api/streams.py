@@ -1,4 +1,4 @@
-"""Responses that go on for as long as a job does.
+"""Responses that go on for as long as a job does: what all of them share, and the raw bytes of one stream.
 
 Theory of operation. A stream is a resource that answers NOT_DONE_YET and
 registers itself as the push producer of its connection, so the socket says when
@@ -10,9 +10,13 @@ that failed after the first byte would end the body as if it were complete.
 The end of the body has a meaning. It ends properly only when the job has ended
 and every byte that it wrote was sent; whatever else happens, the connection is
 cut. So it is where output was cut, after all that there is of it: resumed there,
-it is refused with the reason. Events have an end that tells of that. Until the
-first chunk came, or for ``HOLD`` seconds, the headers are held back too, so that
-a stream that can't be had at all is answered with a problem document.
+it is refused with the reason. Events have an end that tells of that.
+
+The headers go out at once where the job has not ended, for nothing is known that
+could still be refused. Where it has, they wait for the first chunk, or for ``HOLD``
+seconds, so that output that can't be had is answered with a problem document.
+
+A raw follow reports the job's end in trailers (RFC 9110, 6.5), after the last byte.
 
 ``UnderWay`` knows all streams and long polls, for the shutdown: events are told
 to resume later, the rest is cut.
@@ -22,11 +26,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import cast
+from typing import Any, Protocol, cast
 
-from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,26 +36,28 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
-from scheduler.api import events
-from scheduler.api.answers import job_json, problem_answer, send
-from scheduler.api.errors import problem_of
+from scheduler.api.answers import problem_answer, send
+from scheduler.api.errors import Problem, problem_of
 from scheduler.errors import OutputCut, ShuttingDown, Unavailable
-from scheduler.fields import Object
 from scheduler.interfaces import IOutputReader, IScheduler
-from scheduler.model import Chunk, Job, Stream
+from scheduler.model import Chunk, Job
 
 #: Seconds that headers wait for the first chunk or the first failure.
 HOLD = 1.0
 
-HEARTBEAT_INTERVAL = 15.0
-
 #: Seconds to wait for a job to be final once its output has ended.
 SETTLE = 30.0
 
-#: Bytes asked for at once.
-CHUNK = 1024 * 1024
+#: Trailers of a raw follow.
+JOB_STATE, EXIT_CODE = "X-Job-State", "X-Exit-Code"
 
 _log = Logger()
+
+
+class Trailed(Protocol):
+    """A request whose chunked response has ``trailers``, which go out when it is finished."""
+
+    trailers: dict[str, str]
 
 
 class UnderWay:
@@ -76,39 +80,7 @@ class UnderWay:
             end()
 
 
-@implementer(IOutputReader)
-class SpanReader:
-    """The bytes of a stream from the first chunk's offset up to ``end``, read when asked for."""
-
-    def __init__(self, scheduler: IScheduler, job_id: str, stream: Stream, first: Chunk, end: int) -> None:
-        self._read = lambda offset, size: scheduler.read_output(job_id, stream, offset, size)
-        self._first: Chunk | None = first
-        self._end = end
-        self._pending: Deferred[Chunk] | None = None
-        self.offset = first.offset
-
-    def read(self) -> Deferred[Chunk]:
-        first, self._first = self._first, None
-        if first is not None and (first.data or self.offset >= self._end):
-            return succeed(self._clipped(first))
-        self._pending = self._read(self.offset, min(CHUNK, self._end - self.offset))
-        return self._pending.addCallback(self._clipped)
-
-    def close(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-
-    def _clipped(self, chunk: Chunk) -> Chunk:
-        self._pending = None
-        data = chunk.data[: self._end - self.offset]
-        start, self.offset = self.offset, self.offset + len(data)
-        end = self.offset >= self._end
-        if not data and not end:
-            raise Unavailable(f"output that was there is gone at offset {start}")
-        return Chunk(data, start, end, chunk.size)
-
-
-class _Tap:
+class Tap:
     """Takes chunks off one reader for as long as they are wanted."""
 
     def __init__(
@@ -173,20 +145,23 @@ class StreamResource(Resource):
         clock: IReactorTime,
         under_way: UnderWay,
         headers: Mapping[str, str],
-        status: int,
-        members: Mapping[str, object] | None = None,
+        status: int = 200,
+        at_once: bool = False,
+        problem: Callable[[Failure], Problem] = problem_of,
     ) -> None:
-        """``members`` are added to the problem document, where it comes to one."""
+        """``at_once``: the headers wait for nothing. ``problem`` tells of a failure while they do."""
         super().__init__()
         self._clock = clock
         self._under_way = under_way
         self._headers = headers
         self._status = status
-        self._members = members or {}
+        self._at_once = at_once
+        self._problem = problem
         self._request: Request | None = None
         self._paused = self._begun = self._over = False
         self._timer: IDelayedCall | None = None
-        self._taps: list[_Tap] = []
+        self._settling: Deferred[Any] | None = None
+        self._taps: list[Tap] = []
 
     # -- Resource
 
@@ -199,7 +174,9 @@ class StreamResource(Resource):
         request.registerProducer(self, True)
         self._under_way.add(self.end)
         self._timer = self._clock.callLater(HOLD, self._begin)
-        self._introduce()
+        self._opened()
+        if self._at_once:
+            self._begin()
         self._pull()
         return NOT_DONE_YET
 
@@ -219,8 +196,8 @@ class StreamResource(Resource):
 
     # -- for those below
 
-    def _introduce(self) -> None:
-        """Say something before all output."""
+    def _opened(self) -> None:
+        """The response is under way, and nothing of it was sent."""
 
     @abstractmethod
     def end(self) -> None:
@@ -257,11 +234,11 @@ class StreamResource(Resource):
         request = self._release()
         if request is None:
             return
-        problem = problem_of(failure)
+        problem = problem_of(failure) if self._begun else self._problem(failure)
         if not self._begun:
-            for name in ("Content-Length", "Content-Range", "Accept-Ranges"):
+            for name in ("Content-Length", "Content-Range", "Accept-Ranges", "Trailer"):
                 request.responseHeaders.removeHeader(name)
-            send(request, problem_answer(evolve(problem, members={**problem.members, **self._members})))
+            send(request, problem_answer(problem))
             return
         _log.info("cut {path}: {reason}", path=request.path.decode("latin-1"), reason=problem.detail)
         if request.chunked or request.responseHeaders.hasHeader("Content-Length"):
@@ -285,6 +262,18 @@ class StreamResource(Resource):
         self._under_way.discard(self.end)
         for tap in self._taps:
             tap.close()
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            settling.cancel()
+
+    def _settle(self, ended: Deferred[Any], settled: Callable[[Any], None]) -> None:
+        """Go on when that has fired, which is cancelled if the response ends before."""
+        self._settling = ended
+        ended.addCallback(settled).addErrback(self._unsettled)
+
+    def _unsettled(self, failure: Failure) -> None:
+        if not self._over:
+            self._cut(failure)
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -304,17 +293,11 @@ class RawStream(StreamResource):
         headers: Mapping[str, str],
         status: int = 200,
         at_once: bool = False,
-        members: Mapping[str, object] | None = None,
+        problem: Callable[[Failure], Problem] = problem_of,
     ) -> None:
-        """``at_once``: the headers do not wait for the first byte."""
-        super().__init__(clock, under_way, headers, status, members)
+        super().__init__(clock, under_way, headers, status, at_once, problem)
         self._job_id = job_id
-        self._at_once = at_once
-        self._taps = [_Tap(reader, self._wanted, self._deliver, self._cut)]
-
-    def _introduce(self) -> None:
-        if self._at_once:
-            self._begin()
+        self._taps = [Tap(reader, self._wanted, self._deliver, self._cut)]
 
     def end(self) -> None:
         self._cut(Failure(ShuttingDown()))
@@ -329,8 +312,12 @@ class RawStream(StreamResource):
             self._finish()
 
 
-class EventStream(StreamResource):
-    """Both streams of a job as server-sent events, and then its end."""
+class FollowStream(RawStream):
+    """The same to the end of the job, whose state and exit code are trailers.
+
+    ``stall``: seconds without a byte of output after which the connection is cut, ``None`` for never. The time in
+    which the client takes nothing does not count.
+    """
 
     def __init__(
         self,
@@ -338,83 +325,60 @@ class EventStream(StreamResource):
         under_way: UnderWay,
         scheduler: IScheduler,
         job: Job,
-        readers: Mapping[Stream, IOutputReader],
+        reader: IOutputReader,
         headers: Mapping[str, str],
-        started: bool = False,
+        status: int = 200,
+        stall: float | None = None,
+        problem: Callable[[Failure], Problem] = problem_of,
     ) -> None:
-        """``started``: this answers the job's start, so ``event: job`` comes first, and at once."""
-        super().__init__(
-            clock,
-            under_way,
-            {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **headers},
-            201 if started else 200,
-        )
+        headers = {**headers, "Trailer": f"{JOB_STATE}, {EXIT_CODE}"}
+        super().__init__(clock, under_way, job.id, reader, headers, status, not job.over, problem)
         self._scheduler = scheduler
-        self._job = job
-        self._started = started
-        self._taps = [
-            _Tap(reader, self._wanted, partial(self._deliver, stream), self._cut) for stream, reader in readers.items()
-        ]
-        self._pieces = {stream: events.Pieces(reader.offset) for stream, reader in readers.items()}
-        self._unended = set(readers)
-        self._settling: Deferred[None] | None = None
+        self._stall = stall
+        self._silence: IDelayedCall | None = None
 
-    def _introduce(self) -> None:
-        if self._started:
-            self._begin()
-            self._event("job", job_json(self._scheduler, self._job))
+    def pauseProducing(self) -> None:
+        super().pauseProducing()
+        self._await_silence()
+
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        self._await_silence()
 
     def _begin(self) -> None:
         if not self._begun:
             super()._begin()
             self._await_silence()
 
-    def _await_silence(self) -> None:
-        if not self._over:
-            self._timer = self._clock.callLater(HEARTBEAT_INTERVAL, self._beat)
-
-    def _beat(self) -> None:
-        if not self._paused:
-            self._write(events.HEARTBEAT)
+    def _write(self, data: bytes) -> None:
+        super()._write(data)
         self._await_silence()
 
-    def end(self) -> None:
-        # Without data a browser drops an event.
-        self._begin()
-        self._event("resume", {})
-        self._finish()
+    def _await_silence(self) -> None:
+        """From now on."""
+        if self._silence is not None and self._silence.active():
+            self._silence.cancel()
+        self._silence = None
+        if self._stall is not None and self._begun and self._wanted():
+            stalled = Unavailable(f"job {self._job_id!r} has written nothing for {self._stall:g} s")
+            self._silence = self._clock.callLater(self._stall, self._cut, Failure(stalled))
 
-    def _event(self, name: str, data: Object) -> None:
-        position = ",".join(str(self._pieces[stream].sent) for stream in (Stream.STDOUT, Stream.STDERR))
-        self._write(events.event(name, data, position))
-
-    def _deliver(self, stream: Stream, chunk: Chunk) -> None:
-        if chunk.data:  # the end of a stream without any says nothing of whether the other can be had
-            self._begin()
-        pieces = self._pieces[stream]
-        for data in pieces.feed(chunk.data):
-            self._event(stream.value, data)
-        if chunk.end:
-            for data in pieces.flush():
-                self._event(stream.value, data)
-            self._unended.discard(stream)
-            if not self._unended:
-                self._settling = self._scheduler.wait(self._job.id, SETTLE).addCallbacks(self._settled, self._unsettled)
+    def _finish(self) -> None:
+        self._stall = None
+        self._await_silence()
+        self._settle(self._scheduler.wait(self._job_id, SETTLE), self._settled)
 
     def _settled(self, job: Job) -> None:
         if not job.state.final:
-            self.end()
+            self._cut(Failure(Unavailable(f"the end of job {job.id!r} is not known yet")))
             return
         self._begin()
-        self._event("end", job_json(self._scheduler, job))
-        self._finish()
-
-    def _unsettled(self, failure: Failure) -> None:
-        if not self._over:
-            self._cut(failure)
+        trailers = cast(Trailed, self._request).trailers
+        trailers[JOB_STATE] = job.state.value
+        if job.exit_code is not None:
+            trailers[EXIT_CODE] = str(job.exit_code)
+        super()._finish()
 
     def _close(self) -> None:
         super()._close()
-        settling, self._settling = self._settling, None
-        if settling is not None:
-            settling.cancel()
+        self._await_silence()

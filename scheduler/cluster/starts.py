@@ -307,7 +307,7 @@ class Starts:
             if worker.classic:
                 return await self._fail(job, fault)
             await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
-            raise StartUnanswered(worker.name, job.id, str(fault)) from fault
+            raise
         failpoints.hit("scheduler.after-rpc-before-record")
         return await self._started(worker, job, status)
 

@@ -194,6 +194,15 @@ class FakeScheduler:
         self._serve()
         return entry.job
 
+    def move(self, job_id: str, worker: Worker) -> None:
+        """The job is that worker's."""
+        entry = self._entries[job_id]
+        entry.put(evolve(entry.job, worker_id=worker.id, worker_name=worker.name))
+
+    def reopen(self, job_id: str) -> None:
+        """The job's streams have no end, though it has: its worker takes its time to tell."""
+        self._entries[job_id].ended.clear()
+
     def prune(self, job_id: str) -> None:
         """The job's worker keeps no output of it any more."""
         entry = self._entries[job_id]

@@ -66,7 +66,9 @@ def digest_of_chunks(connection: socket.socket) -> tuple[str, bool]:
     while size := int(stream.readline() or b"0", 16):
         digest.update(stream.read(size))
         stream.readline()
-    return digest.hexdigest(), stream.readline() == b"\r\n"
+    while (line := stream.readline()) not in (b"", b"\r\n"):
+        pass  # a trailer
+    return digest.hexdigest(), line == b"\r\n"
 
 
 class ServiceTests(TestCase):

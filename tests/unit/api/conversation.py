@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
@@ -32,6 +32,8 @@ class Response:
     complete: bool
     #: What came after it.
     rest: bytes = b""
+    #: Those that followed the last chunk.
+    trailers: dict[str, str] = field(factory=dict)
 
     def json(self) -> Any:
         """The body's document."""
@@ -44,7 +46,7 @@ def read_response(received: bytes, head: bool = False) -> Response | None:
     if not blank:
         return None
     first, *lines = top.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    headers = _fields(lines)
     status = int(first.split(" ")[1])
     if status == 100:
         return read_response(body, head)
@@ -61,8 +63,13 @@ def read_response(received: bytes, head: bool = False) -> Response | None:
         if not line_end or len(more) < int(size, 16) + 2:
             return Response(status, headers, data, False, body)
         if int(size, 16) == 0:
-            return Response(status, headers, data, True, more[2:])
+            trailers, _, rest = (b"\r\n" + more).partition(b"\r\n\r\n")
+            return Response(status, headers, data, True, rest, _fields(trailers.decode("latin-1").split("\r\n")[1:]))
         data, body = data + more[: int(size, 16)], more[int(size, 16) + 2 :]
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 @implementer(ITransport, IConsumer, IPushProducer)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from scheduler.api import streams
 from scheduler.model import Stream, WorkerState
-from tests.unit.api.test_streams import EVENTS, StreamTestCase, parse
+from tests.unit.api.streaming import EVENTS, StreamTestCase, parse
 
 FULL = "stdout: No space left on device"
 SAID = "the output of job 'job-1' was cut: stdout: No space left on device"
@@ -58,7 +57,6 @@ class CutOutputTests(StreamTestCase):
         """Headers that were sent can't be taken back: the body breaks without a byte."""
         job = self.scheduler.add_job()
         client = self.follow(job.id)
-        self.clock.advance(streams.HOLD)
         self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
         response = client.response()
         self.assertEqual((response.status, response.body, response.complete), (200, b"", False))
@@ -77,7 +75,7 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_submitted(self) -> None:
-        """The body that answers a POST is cut as well; where nothing was kept, the answer is why, and names the job."""
+        """The body that answers a POST is cut as well, also where nothing was kept; the next answer says why."""
         body = b'{"worker": "w1", "command": "echo"}'
         client = self.server.ask("POST", "/v1/jobs?follow=1", body)
         self.scheduler.write("job-1", b"hello")
@@ -87,9 +85,16 @@ class CutOutputTests(StreamTestCase):
         client = self.server.ask("POST", "/v1/jobs?follow=1", body)
         self.scheduler.finish("job-2", exit_code=0, output_error=FULL)
         response = client.response()
-        self.assertEqual((response.status, response.json()["job_id"]), (410, "job-2"))
-        self.assertEqual(response.headers["location"], "/v1/jobs/job-2")
+        self.assertEqual((response.status, response.body, response.complete), (201, b"", False))
+        self.assertEqual(self.follow("job-2").response().status, 410)
         self.assert_nothing_left()
+
+    def test_cut_while_it_runs(self) -> None:
+        """A job that runs on after its output was cut is followed to there; resumed there, the answer is why."""
+        job = self.scheduler.add_job(b"hello", output_error=FULL)
+        self.scheduler.end_output(job.id)
+        self.assertFalse(self.follow(job.id).response().complete)
+        self.assert_gone(f"/v1/jobs/{job.id}/output?follow=1&offset=5")
 
     def test_queued(self) -> None:
         """So is that of one that waited for a worker, whose headers were sent at once."""
@@ -123,10 +128,10 @@ class CutOutputTests(StreamTestCase):
         self.scheduler.write(job.id, b"oh", Stream.STDERR)
         self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
         found = parse(client.response().body)
-        self.assertEqual([name for name, _, _ in found], ["stdout", "stderr", "end"])
-        self.assertEqual((found[-1][1], found[-1][2]["output_error"]), ("5,2", FULL))
+        self.assertEqual([name for name, _, _ in found], ["job", "stdout", "stderr", "end"])
+        self.assertEqual((found[-1][1], found[-1][2]["output_error"]), ("5,2,end", FULL))
         again = self.server.ask("GET", f"/v1/jobs/{job.id}/output", **EVENTS, last_event_id="5,2")
-        self.assertEqual([name for name, _, _ in parse(again.response().body)], ["end"])
+        self.assertEqual([name for name, _, _ in parse(again.response().body)], ["job", "end"])
         for each in (client, again):
             self.assertTrue(each.response().complete)
         self.assert_nothing_left()

@@ -1,0 +1,214 @@
+"""The last bytes of a job's output as members of its JSON: ``stdout``, ``stderr`` and what tells whether they are cut.
+
+Theory of operation. An excerpt is read for a job as it was just answered to be. Where
+that job is over the length of each stream is known, so the excerpt is complete; where
+it is not, the excerpt is what there is, and a character whose rest may still come is
+held back. Output that can't be read now never spoils the answer: the job says why in
+``output_unavailable``.
+
+Reads are few at a time for each worker (``Turns``), and the rest wait in line here, so
+that they do not take the places of others' calls. An answer waits for its output for
+``DEADLINE`` at most. Of a page of jobs, ``AHEAD`` are read at a time, and ``PAGES``
+pages; that bounds memory.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from scheduler import wire
+from scheduler.api.events import cut_character
+from scheduler.api.spans import read_between, size_of
+from scheduler.errors import Busy, DeadlineExceeded, SchedulerError
+from scheduler.fields import Object
+from scheduler.interfaces import IScheduler, JobPage
+from scheduler.model import Job, Stream
+
+T = TypeVar("T")
+
+#: Seconds that an answer waits for the output of one job; and after which a page takes no further job.
+DEADLINE, PAGE_DEADLINE = 10.0, 10.0
+
+#: Seconds before a read is tried again that found all places for reads in use.
+BUSY_DELAY = 0.2
+
+#: Streams that are read at once from one worker.
+READS_OF_WORKER = 4
+
+#: Jobs of one page whose output is read at once, and pages that are read at once.
+AHEAD, PAGES = 8, 4
+
+#: Bytes of a page of jobs with their output.
+LARGEST_PAGE = 8 * 1024 * 1024
+
+#: What stands around the jobs of a page, in bytes, its cursor included.
+_FRAME = 1024
+
+
+@frozen
+class Excerpt:
+    """The end of what there is of a stream. ``offset`` is that of its first byte."""
+
+    data: bytes
+    offset: int
+    #: No byte follows.
+    ended: bool
+
+    def last(self, limit: int) -> Excerpt:
+        """Its last ``limit`` bytes."""
+        skipped = max(0, len(self.data) - limit)
+        return Excerpt(self.data[skipped:], self.offset + skipped, self.ended)
+
+    def members(self, name: str) -> Object:
+        """``<name>``, or where it is not UTF-8 ``<name>_base64``; ``<name>_offset`` and ``<name>_cut``."""
+        start = 0
+        if self.offset:  # within a character, perhaps
+            while start < min(3, len(self.data)) and self.data[start] & 0xC0 == 0x80:
+                start += 1
+        end = len(self.data) - (0 if self.ended else cut_character(self.data[start:]))
+        try:
+            content: Object = {name: self.data[start:end].decode("utf-8")}
+        except UnicodeDecodeError:
+            start = 0
+            content = {f"{name}_base64": base64.b64encode(self.data).decode("ascii")}
+        offset = self.offset + start
+        return {**content, f"{name}_offset": offset, f"{name}_cut": offset > 0}
+
+
+@frozen
+class Excerpts:
+    """Those of a job's streams that could be read; ``missing`` says why there are not more."""
+
+    found: Mapping[Stream, Excerpt] = field(factory=dict)
+    missing: str | None = None
+
+    def members(self, limit: int) -> Object:
+        """What the job's JSON gains: at most ``limit`` bytes of each stream."""
+        members: Object = {}
+        for stream in Stream:
+            name, excerpt = stream.value, self.found.get(stream)
+            if excerpt is None:
+                members |= {name: None, f"{name}_offset": None, f"{name}_cut": True}
+            else:
+                members |= excerpt.last(limit).members(name)
+        return {**members, "output_unavailable": self.missing}
+
+
+class Turns:
+    """At most ``most`` at once for each key; the others wait in line."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lines: dict[str, DeferredSemaphore] = {}
+
+    async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> T:
+        """What ``call`` answers, made when it is its turn."""
+        line = self._lines.setdefault(key, DeferredSemaphore(self._most))
+        await line.acquire()
+        try:
+            return await call()
+        finally:
+            line.release()
+            if line.tokens == self._most:
+                self._lines.pop(key, None)
+
+
+class ExcerptReader:
+    """One for each server."""
+
+    def __init__(self, scheduler: IScheduler, clock: IReactorTime, describe: Callable[[Job], Object]) -> None:
+        """``describe`` makes a job's JSON."""
+        self._scheduler = scheduler
+        self._clock = clock
+        self._describe = describe
+        self._reads = Turns(READS_OF_WORKER)
+        self._pages = DeferredSemaphore(PAGES)
+
+    async def job(self, job: Job, limit: int) -> Object:
+        """The job's JSON with at most ``limit`` bytes of each stream."""
+        return {**self._describe(job), **(await self.read(job, limit)).members(limit)}
+
+    async def page(self, page: JobPage, limit: int) -> bytes:
+        """The JSON of a listing, with the output of each job; it ends early rather than grow beyond ``LARGEST_PAGE``.
+
+        At least one job of the page is in it.
+        """
+        await self._pages.acquire()
+        try:
+            return await self._page(page, limit)
+        finally:
+            self._pages.release()
+
+    async def read(self, job: Job, limit: int) -> Excerpts:
+        """The last ``limit`` bytes of each stream, or fewer."""
+        found: dict[Stream, Excerpt] = {}
+
+        async def read_all() -> None:
+            for stream in Stream:
+                found[stream] = await self._excerpt(job, stream, limit)
+
+        try:
+            await Deferred.fromCoroutine(read_all()).addTimeout(DEADLINE, self._clock)
+        except DeferredTimeout:
+            return Excerpts(found, str(DeadlineExceeded("reading the output", DEADLINE)))
+        except SchedulerError as error:
+            return Excerpts(found, str(error))
+        return Excerpts(found)
+
+    async def _excerpt(self, job: Job, stream: Stream, limit: int) -> Excerpt:
+        async def read() -> Excerpt:
+            size = (job.stdout_bytes if stream is Stream.STDOUT else job.stderr_bytes) if job.over else None
+            if size is None:
+                size = await size_of(self._scheduler, job.id, stream)
+            start = max(0, size - limit)
+            return Excerpt(await read_between(self._scheduler, job.id, stream, start, size), start, job.over)
+
+        while True:
+            try:
+                return await self._reads.run(job.worker_id or "", read)
+            except Busy:
+                await deferLater(self._clock, BUSY_DELAY)
+
+    async def _page(self, page: JobPage, limit: int) -> bytes:
+        until = self._clock.seconds() + PAGE_DEADLINE
+        following = deque(page.jobs)
+        reading: deque[tuple[Job, Deferred[Excerpts]]] = deque()
+        taken: list[tuple[Job, bytes]] = []
+        room = LARGEST_PAGE - _FRAME
+        cursor = page.next
+        try:
+            while following or reading:
+                while following and len(reading) < AHEAD:
+                    job = following.popleft()
+                    reading.append((job, Deferred.fromCoroutine(self.read(job, limit))))
+                job, excerpts = reading[0]
+                shown = self._fitting(job, await excerpts, limit)
+                reading.popleft()
+                if taken and (len(shown) + 1 > room or self._clock.seconds() >= until):
+                    cursor = self._scheduler.cursor_after(taken[-1][0])
+                    break
+                taken.append((job, shown))
+                room -= len(shown) + 1
+        finally:
+            for _, excerpts in reading:
+                excerpts.addErrback(lambda _: None)
+                excerpts.cancel()
+        return b'{"jobs":[%b],"next":%b}\n' % (b",".join(shown for _, shown in taken), wire.dump_value(cursor))
+
+    def _fitting(self, job: Job, excerpts: Excerpts, limit: int) -> bytes:
+        """The job with so much of its output that it fits on a page."""
+        described = self._describe(job)
+        while True:
+            shown = wire.dump_value({**described, **excerpts.members(limit)})
+            if len(shown) < LARGEST_PAGE - _FRAME or not limit:
+                return shown
+            limit //= 2

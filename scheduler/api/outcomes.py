@@ -1,0 +1,94 @@
+"""One call, one answer: how a request wants to be told of a job, and what it is told.
+
+A job that was waited for is answered as it is by then. ``output`` adds the end of its
+output; ``check`` makes the status that of the job: an error unless it succeeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from scheduler.api.answers import Answer, json_answer, problem_answer
+from scheduler.api.context import Context
+from scheduler.api.errors import Problem
+from scheduler.api.excerpts import ExcerptReader
+from scheduler.api.query import Query
+from scheduler.errors import Invalid
+from scheduler.fields import Object
+from scheduler.model import Job, JobState, error_text
+
+#: The parameters that ``Wanted`` is read from.
+WANTED = ("wait", "output", "check")
+
+
+@frozen
+class Wanted:
+    """``wait`` in seconds, ``output`` in bytes of each stream; ``None``: not asked for."""
+
+    wait: float | None = None
+    output: int | None = None
+    check: bool = False
+
+    @classmethod
+    def read(cls, query: Query) -> Wanted:
+        """``Invalid`` for what makes no sense together."""
+        wanted = cls(query.wait(), query.output(), query.flag("check"))
+        if wanted.check and wanted.wait is None:
+            raise Invalid("check", "goes with wait, which says how long the end of the job is waited for")
+        return wanted
+
+
+class Outcomes:
+    """What is answered of a job, in the three places where one is: submitting it, looking at it, listing it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.excerpts = ExcerptReader(context.scheduler, context.clock, context.job_json)
+
+    async def of_submission(self, job: Job, wanted: Wanted, headers: Mapping[str, str]) -> Answer:
+        """The answer of ``POST /v1/jobs``; never a 5xx, for the job is there."""
+        shown = await self.described(job, wanted.output)
+        if wanted.check and job.state is not JobState.SUCCEEDED:
+            return _failed(job, shown, 424, {"started": True}, headers)
+        return json_answer(shown, 202 if _unended(job, wanted) else 201, headers)
+
+    async def of_job(self, job: Job, wanted: Wanted) -> Answer:
+        """The answer of ``GET /v1/jobs/{id}``; where it is an error, asking again may help only of a 504."""
+        shown = await self.described(job, wanted.output)
+        if wanted.check and not job.state.final:
+            return _failed(job, shown, 504, {}, {"Retry-After": "1"})
+        if wanted.check and job.state is not JobState.SUCCEEDED:
+            return _failed(job, shown, 424, {}, {})
+        return json_answer(shown, 202 if _unended(job, wanted) else 200)
+
+    def unfollowable(self, job: Job, why: str, headers: Mapping[str, str]) -> Problem:
+        """The answer of a submission that was to be the job's output, which can't be had now."""
+        detail = f"job {job.id!r} was submitted, but its output can't be followed now: {why}"
+        members = {"job_id": job.id, "job": self._context.job_json(job), "started": True}
+        return Problem(424, detail, headers, members, type="output-unavailable")
+
+    async def described(self, job: Job, limit: int | None) -> Object:
+        """The job's JSON, with the last ``limit`` bytes of its output unless that is ``None``."""
+        return self._context.job_json(job) if limit is None else await self.excerpts.job(job, limit)
+
+
+def _unended(job: Job, wanted: Wanted) -> bool:
+    """Whether output was asked for that is not complete yet."""
+    return wanted.output is not None and not job.state.final
+
+
+def _failed(job: Job, shown: Object, status: int, members: Object, headers: Mapping[str, str]) -> Answer:
+    members = {"job_id": job.id, **members, "job": shown}
+    if not job.state.final:
+        detail = f"job {job.id!r} has not ended: it is {job.state.value}"
+        return problem_answer(Problem(status, detail, headers, members, type="job-not-ended"))
+    detail = f"job {job.id!r} did not succeed: it {_what_came(job)}"
+    return problem_answer(Problem(status, detail, headers, members, type="job-failed"))
+
+
+def _what_came(job: Job) -> str:
+    verb = {JobState.STOPPED: "was stopped", JobState.TIMED_OUT: "timed out", JobState.LOST: "is lost"}
+    text = error_text(job.state, job.reason)
+    return verb.get(job.state, "failed") + (f" ({text})" if text else "")

@@ -1,0 +1,155 @@
+"""A job's life as server-sent events: what becomes of it, both of its streams, and its end.
+
+The first event is ``job``, and so is one after each change of its ``state`` or
+``reason``, or of what a queued job waits for. A client that does not read is told the
+latest of them when it does. The last event is ``end``, or, before this process shuts
+down, ``resume``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from scheduler.api import events
+from scheduler.api.errors import Problem, problem_of
+from scheduler.api.streams import SETTLE, StreamResource, Tap, UnderWay
+from scheduler.errors import SchedulerError
+from scheduler.fields import Object
+from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.model import Chunk, Job, JobState, Stream
+
+HEARTBEAT_INTERVAL = 15.0
+
+#: Makes the data of the event ``end``.
+DescribeEnd = Callable[[Job], Awaitable[Object]]
+
+
+class EventStream(StreamResource):
+    """Both streams of a job as server-sent events, and then its end."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        under_way: UnderWay,
+        scheduler: IScheduler,
+        job: Job,
+        readers: Mapping[Stream, IOutputReader],
+        describe: Callable[[Job], Object],
+        describe_end: DescribeEnd,
+        headers: Mapping[str, str],
+        status: int = 200,
+        problem: Callable[[Failure], Problem] = problem_of,
+    ) -> None:
+        """``describe`` makes the data of ``job``."""
+        headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **headers}
+        super().__init__(clock, under_way, headers, status, not job.over, problem)
+        self._scheduler = scheduler
+        self._job = job
+        self._describe = describe
+        self._describe_end = describe_end
+        # the job as the client was last told
+        self._told: Object = {}
+        self._news = False
+        self._unwatch: Callable[[], None] | None = None
+        self._taps = [
+            Tap(reader, self._wanted, partial(self._deliver, stream), self._cut) for stream, reader in readers.items()
+        ]
+        self._pieces = {stream: events.Pieces(reader.offset) for stream, reader in readers.items()}
+        self._unended = set(readers)
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._tell_news()
+        super().resumeProducing()
+
+    def _opened(self) -> None:
+        try:
+            self._unwatch = self._scheduler.watch(self._job.id, self._changed)
+        except SchedulerError:
+            self._cut(Failure())
+
+    def _begin(self) -> None:
+        if not (self._begun or self._over):
+            super()._begin()
+            self._await_silence()
+            self._tell()
+
+    def _changed(self, job: Job) -> None:
+        before, self._job = self._job, job
+        if job.state.final and self._settling is not None:
+            return  # ``end`` tells it
+        if (job.state, job.reason) != (before.state, before.reason):
+            self._news = True
+            self._tell_news()
+
+    def _tell_news(self) -> None:
+        if self._news and self._begun and self._wanted():
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news = False
+        self._told = self._describe(self._job)
+        self._event("job", self._told)
+
+    def _await_silence(self) -> None:
+        if not self._over:
+            self._timer = self._clock.callLater(HEARTBEAT_INTERVAL, self._beat)
+
+    def _beat(self) -> None:
+        if not self._paused:
+            # what a queued job waits for changes without a change of the job
+            if self._job.state is JobState.QUEUED and self._describe(self._job) != self._told:
+                self._tell()
+            else:
+                self._write(events.HEARTBEAT)
+        self._await_silence()
+
+    def end(self) -> None:
+        # Without data a browser drops an event.
+        self._begin()
+        self._event("resume", {})
+        self._finish()
+
+    def _event(self, name: str, data: Object, ended: bool = False) -> None:
+        sent = {stream: pieces.sent for stream, pieces in self._pieces.items()}
+        self._write(events.event(name, data, events.event_id(sent, ended)))
+
+    def _deliver(self, stream: Stream, chunk: Chunk) -> None:
+        if chunk.data:  # the end of a stream without any says nothing of whether the other can be had
+            self._begin()
+        pieces = self._pieces[stream]
+        for data in pieces.feed(chunk.data):
+            self._event(stream.value, data)
+        if chunk.end:
+            for data in pieces.flush():
+                self._event(stream.value, data)
+            self._unended.discard(stream)
+            if not self._unended:
+                self._settle(self._scheduler.wait(self._job.id, SETTLE).addCallback(self._end_of), self._settled)
+
+    def _end_of(self, job: Job) -> Deferred[Object | None]:
+        """The data of ``end``; ``None``: the job's end is not known."""
+
+        async def described() -> Object | None:
+            return await self._describe_end(job) if job.state.final else None
+
+        return Deferred.fromCoroutine(described())
+
+    def _settled(self, data: Object | None) -> None:
+        if data is None:
+            self.end()
+            return
+        self._begin()
+        self._event("end", data, ended=True)
+        self._finish()
+
+    def _close(self) -> None:
+        super()._close()
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()

@@ -1,0 +1,41 @@
+"""What the tests of streams share: a server, and how events are read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.unit.api.conversation import Connection, Server
+
+EVENTS = {"accept": "text/event-stream"}
+
+
+class StreamTestCase(SynchronousTestCase):
+    """A server, and afterwards nothing is left of any stream."""
+
+    def setUp(self) -> None:
+        self.server = Server()
+        self.scheduler = self.server.scheduler
+        self.clock = self.server.clock
+
+    def follow(self, job_id: str, more: str = "", **headers: str) -> Connection:
+        return self.server.ask("GET", f"/v1/jobs/{job_id}/output?follow=1{more}", **headers)
+
+    def assert_nothing_left(self) -> None:
+        self.assertEqual(self.scheduler.readers(), [])
+        self.assertEqual((self.scheduler.waits, self.scheduler.watchers), (0, 0))
+        for channel in list(self.server.site.channels):
+            channel.loseConnection()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+def parse(body: bytes) -> list[tuple[str, str, dict[str, Any]]]:
+    """Name, id and data of each event, as a browser reads them."""
+    found = []
+    for block in body.decode().split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
+        if "data" in fields:
+            found.append((fields["event"], fields["id"], json.loads(fields["data"])))
+    return found
