@@ -42,6 +42,7 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
         output_error=status.output_error or None,
         leftover=status.leftover,
         background_ended=status.background_ended,
+        usage=status.usage,
         unknown_since=None,
     )
     if status.state.final:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -91,19 +92,22 @@ def alive() -> Iterator[Process]:
                 yield found
 
 
-def reaped() -> Iterator[tuple[int, int]]:
-    """The children that have ended, each with its wait status; ``ChildProcessError`` where there is no child at all.
+def reaped() -> Iterator[tuple[int, int, resource.struct_rusage]]:
+    """The children that have ended, each with its wait status and what it took.
+
+    ``ChildProcessError`` where there is no child at all. What a child took includes what the children took that it
+    waited for, and theirs.
 
     A child may have made this process its tracer (PTRACE_TRACEME). Its stops are reported here, too; it is let go.
     """
     while True:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status, took = os.wait4(-1, os.WNOHANG)
         if not pid:
             return
         if os.WIFSTOPPED(status):
             _detach(pid, os.WSTOPSIG(status))
         else:
-            yield pid, status
+            yield pid, status, took
 
 
 def _detach(pid: int, number: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import fields, frozen
 
-from scheduler.model import JobSpec, JobState, JobStatus
+from scheduler.model import JobSpec, JobState, JobStatus, Usage
 from scheduler.worker import proctree
 from scheduler.worker.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
 
@@ -76,7 +76,13 @@ def spec_of(record: Record) -> JobSpec:
 def status_of(job_id: str, record: Record) -> JobStatus:
     """What an exit record says."""
     known: dict[str, Any] = {name: value for name, value in record.items() if name in _STATUS_FIELDS}
-    return JobStatus(job_id, **known | {"state": JobState(record["state"]), "leftover": tuple(record["leftover"])})
+    usage = record.get("usage")
+    known |= {
+        "state": JobState(record["state"]),
+        "leftover": tuple(record["leftover"]),
+        "usage": None if usage is None else Usage(usage["max_rss"], usage["cpu_seconds"]),
+    }
+    return JobStatus(job_id, **known)
 
 
 def _end_of(job_id: str, record: Record) -> JobStatus | Unstarted:

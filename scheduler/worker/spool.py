@@ -327,8 +327,11 @@ def exit_record(
     leftover_started: tuple[int, ...] = (),
     background_ended: int = 0,
     shortage: str = "",
+    usage: Record | None = None,
 ) -> Record:
     """An exit record, its fields those of ``scheduler.model.JobStatus``, and two more.
+
+    ``usage`` is left out where it is not known.
 
     ``leftover_started`` are the start times of the processes ``leftover``, in clock ticks since the machine's start.
     ``shortage``: nothing ran, for want of what the machine has, so the start counts as never made.
@@ -348,7 +351,7 @@ def exit_record(
         "background_ended": background_ended,
         "output_error": output_error,
     }
-    return record | {"shortage": shortage} if shortage else record
+    return record | ({"shortage": shortage} if shortage else {}) | ({} if usage is None else {"usage": usage})
 
 
 def left_behind(pids: Sequence[int]) -> str:

@@ -96,6 +96,9 @@ class Supervision:
         #: Those that were asked to end because the linger was over, and those that had to be killed then.
         self._background: set[Identity] = set()
         self._leftover: tuple[Identity, ...] = ()
+        #: Of all processes that were reaped, here or by each other: user and system time, and KiB of the largest.
+        self._cpu_seconds = 0.0
+        self._max_rss = 0
 
     def run(self) -> Record:
         """Until nothing of the job is left, or what is left can't be ended; the exit record."""
@@ -137,7 +140,9 @@ class Supervision:
 
     def _reap(self) -> None:
         try:
-            for pid, status in proctree.reaped():
+            for pid, status, took in proctree.reaped():
+                self._cpu_seconds += took.ru_utime + took.ru_stime
+                self._max_rss = max(self._max_rss, took.ru_maxrss)
                 if pid == self._main.pid:
                     self._wait_status = status
                     self._decide_at_exit()
@@ -266,6 +271,7 @@ class Supervision:
             leftover_started=tuple(each.starttime for each in self._leftover),
             background_ended=background,
             output_error="; ".join(problems),
+            usage={"max_rss": 1024 * self._max_rss, "cpu_seconds": round(self._cpu_seconds, 6)},
         )
 
 

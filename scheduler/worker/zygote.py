@@ -154,7 +154,7 @@ class Zygote:
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            for pid, status in proctree.reaped():
+            for pid, status, _ in proctree.reaped():
                 if self._ready is not None and pid == self._ready.pid:
                     self._ready.line.close()
                     self._ready = None

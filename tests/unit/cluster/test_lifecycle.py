@@ -4,7 +4,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.model import FINAL, TRANSITIONS, JobReport, JobSpec, JobState, JobStatus, Retry, Terms
+from scheduler.model import FINAL, TRANSITIONS, JobReport, JobSpec, JobState, JobStatus, Retry, Terms, Usage
 from tests.unit.cluster.values import a_job, a_worker
 
 RUNNING = JobStatus(job_id="j-1", state=JobState.RUNNING, started_at=1000.5)
@@ -46,8 +46,10 @@ class LifecycleTests(SynchronousTestCase):
                     self.assertIn(after.state, TRANSITIONS[job.state])
 
     def test_reported_end(self) -> None:
-        """A reported end brings reason, exit code and the worker's time of it."""
-        after = lifecycle.reported(a_job(), FAILED, now=2000)
+        """A reported end brings reason, exit code, the worker's time of it and what the job took."""
+        took = Usage(max_rss=9_000_000, cpu_seconds=1.5)
+        after = lifecycle.reported(a_job(), evolve(FAILED, usage=took), now=2000)
+        self.assertEqual(after.usage, took)
         self.assertEqual(
             (after.state, after.reason, after.exit_code, after.finished_at),
             (JobState.FAILED, "exit status 3", 3, 1002.0),
