@@ -41,6 +41,7 @@ VOCABULARY = {
     "scheduler.model": ("attrs",),
     "scheduler.durations": (),
     "scheduler.interfaces": ("attrs", "zope.interface", "twisted.internet", "scheduler.model"),
+    "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model"),
 }
 
 LONGEST = 440

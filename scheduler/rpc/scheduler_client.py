@@ -24,12 +24,12 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import ISchedulerClient
 from scheduler.model import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, status
 from scheduler.rpc.channel import DEADLINE, Dialler, Line
 from scheduler.threads import Pool
+from scheduler.worker_interfaces import ISchedulerClient
 
 T = TypeVar("T")
 

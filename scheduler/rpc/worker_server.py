@@ -23,13 +23,13 @@ from twisted.python.failure import Failure
 from scheduler.config import TlsFiles
 from scheduler.configfile import Address
 from scheduler.errors import Busy, DeadlineExceeded, Invalid, NotFound, ShuttingDown
-from scheduler.interfaces import IJobRunner
 from scheduler.model import JobStatus, Stream
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.channel import DEADLINE, MOST_QUERIED
 from scheduler.rpc.server import GrpcServer, Limits, Servicer, answered
 from scheduler.threads import Hop
+from scheduler.worker_interfaces import IJobRunner
 
 #: Output streams at once.
 STREAMS = 64

@@ -25,7 +25,6 @@ from zope.interface import implementer
 
 from scheduler import failpoints
 from scheduler.errors import Conflict, Invalid, NotFound, SchedulerError, ShuttingDown, Unavailable
-from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.worker import proctree
@@ -37,6 +36,7 @@ from scheduler.worker.retention import Limits, Retention
 from scheduler.worker.room import Taken
 from scheduler.worker.spools import Found, Spools
 from scheduler.worker.stops import Stops
+from scheduler.worker_interfaces import IJobRunner, IJobs
 
 #: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
 _AGAIN = 0.05

@@ -44,9 +44,9 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import IJobs, ISchedulerClient
 from scheduler.model import Disk, Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration, is_id
 from scheduler.worker.reports import Room
+from scheduler.worker_interfaces import IJobs, ISchedulerClient
 
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
 FIRST_DELAY = 0.25

@@ -9,8 +9,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd
-from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.worker_interfaces import IJobRunner, IJobs
 from tests.fakes.job_runner import FakeJobRunner
 from tests.integration.running import RunningCase
 

@@ -15,7 +15,7 @@ from scheduler.errors import (
     StoreFailed,
     Unreachable,
 )
-from scheduler.interfaces import IMembership, ISchedulerClient
+from scheduler.interfaces import IMembership
 from scheduler.model import (
     Heartbeat,
     HeartbeatAnswer,
@@ -26,6 +26,7 @@ from scheduler.model import (
     Registered,
     Registration,
 )
+from scheduler.worker_interfaces import ISchedulerClient
 from tests.fakes.scheduler_client import FakeSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
 from tests.integration.rpc import RpcCase
 

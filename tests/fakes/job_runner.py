@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd, OutputPruned, ShuttingDown, Unavailable
-from scheduler.interfaces import IJobRunner, IJobs
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.worker_interfaces import IJobRunner, IJobs
 
 _Notify = Callable[[], None]
 

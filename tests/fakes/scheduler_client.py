@@ -11,8 +11,8 @@ from twisted.internet.task import Clock, deferLater
 from zope.interface import implementer
 
 from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unreachable, Unsupported
-from scheduler.interfaces import ISchedulerClient
 from scheduler.model import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
+from scheduler.worker_interfaces import ISchedulerClient
 
 T = TypeVar("T")
 

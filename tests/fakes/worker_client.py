@@ -12,8 +12,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.errors import DeadlineExceeded, Invalid, SchedulerError, ShuttingDown, Unreachable, WorkerFault
-from scheduler.interfaces import Deliver, IJobRunner, IOutputStream, IWorkerClient
+from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.model import Chunk, Job, JobState, JobStatus, Stream, Worker
+from scheduler.worker_interfaces import IJobRunner
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from scheduler.config import TlsFiles
 from scheduler.configfile import Address
-from scheduler.interfaces import IJobRunner, IMembership
+from scheduler.interfaces import IMembership
 from scheduler.model import Job, JobSpec, JobState, Worker
 from scheduler.pb import worker_pb2_grpc
 from scheduler.rpc.scheduler_client import SchedulerClient
@@ -27,6 +27,7 @@ from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.rpc.worker_server import worker_server
+from scheduler.worker_interfaces import IJobRunner
 
 ANY_PORT = Address("127.0.0.1", 0)
 

@@ -19,7 +19,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.configfile import Address
 from scheduler.errors import Unreachable
-from scheduler.interfaces import IJobRunner
 from scheduler.logs import REQUEST_ID
 from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
@@ -27,6 +26,7 @@ from scheduler.rpc import convert, worker_server
 from scheduler.rpc import server as rpc_server
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer, _Threads
+from scheduler.worker_interfaces import IJobRunner
 from tests.contract.test_scheduler_client import FACTS, AsMembership
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler_client import FakeSchedulerClient

@@ -19,9 +19,9 @@ from scheduler.errors import (
     StoreFailed,
     Unreachable,
 )
-from scheduler.interfaces import ISchedulerClient
 from scheduler.model import Disk, Heartbeat, HeartbeatAnswer, JobSpec, JobState, Registered, Registration
 from scheduler.worker.membership import LEAVE_DEADLINE, LONGEST_DELAY, Membership
+from scheduler.worker_interfaces import ISchedulerClient
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler_client import (
     ClassicSchedulerClient,

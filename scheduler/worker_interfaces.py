@@ -1,0 +1,106 @@
+"""The seams of a worker: where one part of it meets another, and a fake can stand in.
+
+::
+
+    rpc    -> IJobRunner       <- worker.jobs
+    worker -> ISchedulerClient <- rpc.scheduler_client
+    worker -> IJobs            <- worker.jobs
+
+What ``scheduler.interfaces`` says of threads, errors and deadlines holds here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+from scheduler.model import (
+    Chunk,
+    Heartbeat,
+    HeartbeatAnswer,
+    JobReport,
+    JobSpec,
+    JobStatus,
+    Registered,
+    Registration,
+    Stream,
+)
+
+
+class IJobRunner(Interface):
+    """All that the scheduler can ask of a worker."""
+
+    def start(job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+        """Start once; the same id again is answered with its status now. ``job_id`` ``""``: choose one.
+
+        What may not or can't run is a status FAILED with the reason. ``Invalid`` for an id
+        that is none; ``Conflict`` for one that was used up before, or sealed; ``ShuttingDown``;
+        ``Unavailable`` when no spool can be used, and then nothing was started.
+        """
+
+    def stop(job_id: str, wait: bool) -> Deferred[JobStatus]:
+        """Of an ended job its status. With ``wait`` fires at its end, without limit. ``NotFound``.
+
+        The processes that are left of an ended job are looked for again, and killed again where that is permitted;
+        ``leftover`` of the answer has those that are there now, whatever ``query`` goes on to say.
+        """
+
+    def query(job_id: str) -> JobStatus:
+        """Of a job whose start was answered; ``NotFound``. It may be called in any thread."""
+
+    def seal(job_id: str) -> Deferred[JobStatus]:
+        """Its status; or ``NotFound``, and then, durably, it is never started.
+
+        Of a job whose start is under way the status once that is over. ``Unavailable``: the disk does not take it.
+        """
+
+    def read_output_thd(job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
+        """What the spool holds now, at most ``size`` bytes; 0: the length alone.
+
+        With the end comes ``cut``, if the job's output was not kept whole.
+        ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``.
+        """
+
+    def watch_output(job_id: str, stream: Stream, notify: Callable[[], None]) -> Deferred[Callable[[], None]]:
+        """Call ``notify`` whenever the stream may have grown or ended; answers a function that ends that.
+
+        Of a job whose start is under way it fires once that is over, and fails as it does. ``NotFound``.
+        ``notify`` is called on the reactor thread and must not block.
+        """
+
+
+class ISchedulerClient(Interface):
+    """A worker's calls to its scheduler. Every method may fail with ``Unreachable`` and ``DeadlineExceeded``."""
+
+    def register(registration: Registration) -> Deferred[Registered]:
+        """``Invalid``, ``Refused``, ``Conflict``."""
+
+    def deregister(worker_id: str) -> Deferred[None]:
+        """``NotFound``."""
+
+    def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
+        """``NotFound`` means register again."""
+
+
+class IJobs(Interface):
+    """What a worker's membership needs to know of its jobs."""
+
+    def running() -> tuple[str, ...]:
+        """Ids of all jobs that have not ended."""
+
+    def unacknowledged() -> tuple[JobReport, ...]:
+        """Ended jobs the scheduler has not acknowledged, oldest first, without specs."""
+
+    def describe(job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
+        """In that order, with specs, but for stdin and script; ids not known are left out. It may read the disk."""
+
+    def acknowledge(job_ids: Iterable[str]) -> None:
+        """The scheduler keeps these now."""
+
+    def on_end(notify: Callable[[], None]) -> None:
+        """Call ``notify`` after each end of a job, and when ``refusing`` has changed."""
+
+    def refusing() -> str:
+        """Why no job is started at present, a sentence; ``""``: jobs are started."""
