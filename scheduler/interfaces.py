@@ -220,6 +220,14 @@ class IScheduler(Interface):
         Of a matching job that another attempt followed, that is the one which is stopped.
         """
 
+    def signal(job_id: str, signal: str, to: str) -> Deferred[None]:
+        """Have a signal sent to the main process of a job that runs, or to its whole tree; at most once.
+
+        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``; ``JobNotRunning``;
+        ``Conflict``: some processes could not be sent it; ``Unreachable``, ``Unavailable`` and ``Busy``: nothing was
+        sent; ``DeadlineExceeded``: it may have been; ``Unsupported``, ``WorkerFault``.
+        """
+
     def workers() -> tuple[WorkerView, ...]:
         """All known workers, by name."""
 
@@ -307,6 +315,12 @@ class IWorkerClient(Interface):
 
         How the job is now; of one that has ended, ``leftover`` are those of its processes that still run. ``None``:
         a worker of the fixed part does not say.
+        """
+
+    def signal_job(worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
+        """Sent at most once. ``Unreachable``: it was not sent; ``DeadlineExceeded``: it may have arrived.
+
+        ``NotFound``, ``JobNotRunning``, ``Conflict``, ``Unavailable``, as of ``IJobRunner.signal``.
         """
 
     def query_job(worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:

@@ -23,6 +23,7 @@ from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.retention import Retention
 from scheduler.cluster.service import Cluster
+from scheduler.cluster.signals import Signals
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
 from scheduler.cluster.waiting import Waiting
@@ -66,7 +67,8 @@ def makeService(options: Options) -> IService:
     outputs = Outputs(reactor, workers, ledger.registry)
     attendance = Attendance(reactor, ledger.registry, stops)
     outlook = Outlook(reactor, ledger, waiting, queue, starts.backoff)
-    cluster = Cluster(ledger, starts, stops, reconciler, membership, outputs, attendance, outlook)
+    signals = Signals(ledger.registry, workers, starts)
+    cluster = Cluster(ledger, starts, stops, signals, reconciler, membership, outputs, attendance, outlook)
     ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
     ledger.listen(outputs.job_changed, outputs.worker_changed)
     ledger.listen(stops.job_changed, stops.worker_changed)

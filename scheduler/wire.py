@@ -24,6 +24,8 @@ from scheduler.model import (
     DEFAULT_STOP_GRACE,
     HIGHEST_PRIORITY,
     MOST_ATTEMPTS,
+    SIGNAL_NAMES,
+    SIGNAL_TARGETS,
     STOP_MODES,
     STOP_SIGNALS,
     Job,
@@ -110,6 +112,20 @@ def read_worker_and_job(body: Object) -> tuple[str, str]:
 def read_nothing(body: Object) -> None:
     """The body of a route that wants none."""
     Fields(body, ())
+
+
+def read_signal(body: Object) -> tuple[str, str]:
+    """``POST /v1/jobs/{id}/signal``: the signal by its full name, and whom it is for.
+
+    Numbers are refused, as they mean different signals on different machines.
+    """
+    fields = Fields(body, ("signal", "to"))
+    given = fields.name("signal")
+    name = given.upper() if given.upper().startswith("SIG") else f"SIG{given.upper()}"
+    if name not in SIGNAL_NAMES:
+        allowed = ", ".join(SIGNAL_NAMES)
+        raise Invalid("signal", f"{shown(given)} must be one of {allowed}, with or without SIG")
+    return name, fields.one_of("to", SIGNAL_TARGETS)
 
 
 def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:

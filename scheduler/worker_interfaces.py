@@ -47,6 +47,14 @@ class IJobRunner(Interface):
         ``leftover`` of the answer has those that are there now, whatever ``query`` goes on to say.
         """
 
+    def signal(job_id: str, signal: str, to: str) -> Deferred[None]:
+        """Send a signal, once, to the main process of a job that runs, or to its whole tree.
+
+        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``; ``JobNotRunning``, also
+        where those that are meant have just ended; ``Conflict``: some processes could not be sent it, and the message
+        says which; ``Unavailable``: nothing was sent.
+        """
+
     def query(job_id: str) -> JobStatus:
         """Of a job whose start was answered; ``NotFound``. It may be called in any thread."""
 

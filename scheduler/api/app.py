@@ -79,6 +79,7 @@ def routes(context: Context) -> tuple[tuple[str, str, Handler], ...]:
         ("POST", "/v1/jobs/stop", jobs.stop_matching),
         ("GET", "/v1/jobs/<job_id>", jobs.job),
         ("POST", "/v1/jobs/<job_id>/stop", jobs.stop_job),
+        ("POST", "/v1/jobs/<job_id>/signal", jobs.signal),
         ("GET", "/v1/jobs/<job_id>/output", outputs.output),
         ("GET", "/v1/workers", workers.workers),
         ("GET", "/v1/workers/<worker>", workers.worker),

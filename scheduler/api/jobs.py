@@ -43,6 +43,12 @@ class JobRoutes:
         job = await self._context.stopped(self._scheduler.stop(checked_id(job_id)), job_id)
         return json_answer(self._context.job_json(job), 200 if self._scheduler.last_attempt(job_id).over else 202)
 
+    async def signal(self, request: Request, job_id: str) -> Reply:
+        query_of(request)
+        name, to = wire.read_signal(body_of(request))
+        await self._scheduler.signal(checked_id(job_id), name, to)
+        return json_answer(wire.job_json(self._scheduler.job(job_id)))
+
     async def stop_matching(self, request: Request) -> Reply:
         pairs = pairs_in(request) + pairs_of(body_of(request))
         which = Query(pairs, FILTERS).filter(self._context.wall_time())

@@ -29,6 +29,9 @@ class ObservedClient:
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._liveness.observe(worker.id, self._client.stop_job(worker, job_id))
 
+    def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
+        return self._liveness.observe(worker.id, self._client.signal_job(worker, job_id, signal, to))
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         return self._liveness.observe(worker.id, self._client.query_job(worker, job_id, seal))
 

@@ -22,6 +22,7 @@ from scheduler.cluster.output import Outputs
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.registry import cursor_after
 from scheduler.cluster.sharing import shielded
+from scheduler.cluster.signals import Signals
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
 from scheduler.errors import NotFound, StoreFailed, WorkerOnline
@@ -61,6 +62,7 @@ class Cluster:
         ledger: Ledger,
         starts: Starts,
         stops: Stops,
+        signals: Signals,
         reconciler: Reconciler,
         membership: Membership,
         outputs: Outputs,
@@ -72,6 +74,7 @@ class Cluster:
         self._reconciler = reconciler
         self._starts = starts
         self._stops = stops
+        self._signals = signals
         self._membership = membership
         self._outputs = outputs
         self._attendance = attendance
@@ -134,6 +137,9 @@ class Cluster:
             return tuple(attempts[-1] for attempts in found)
 
         return self._stops.stop_all(jobs.values()).addCallback(as_they_are)
+
+    def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
+        return self._own(self._signals.send(job_id, signal, to))
 
     # -- workers
 

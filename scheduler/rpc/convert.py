@@ -16,6 +16,8 @@ from scheduler.model import (
     DEFAULT_LINGER,
     DEFAULT_STOP_GRACE,
     MOST_LEFTOVER,
+    SIGNAL_NAMES,
+    SIGNAL_TARGETS,
     STOP_MODES,
     STOP_SIGNALS,
     Chunk,
@@ -155,6 +157,13 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
 def created_at_from_pb(start: worker_pb2.StartJobReq) -> float | None:
     """``Invalid`` for a time that is none."""
     return _time("createdAt", start.createdAt)
+
+
+def signal_from_pb(message: worker_pb2.SignalJobReq) -> tuple[str, str]:
+    """The signal, and whom it is for; ``Invalid`` for one that is none."""
+    if not message.signal:
+        raise Invalid("signal", "is empty")
+    return _one_of("signal", message.signal, SIGNAL_NAMES), _one_of("to", message.to, SIGNAL_TARGETS)
 
 
 # -- how a job is

@@ -1,6 +1,6 @@
 """Each call to a worker as a thread makes it: from a request to values of the model, or an error of ours.
 
-Theory of operation. A start must be known to have left or not. So each is
+Theory of operation. A start, or a signal, must be known to have left or not. So each is
 preceded, on the same channel, by a health check: where that fails nothing was
 sent. A call that was answered there a moment ago is as good as a check. After it
 only an answer that the worker gives before it looks at a call (no such method,
@@ -85,10 +85,7 @@ def start_thd(
     metadata: Metadata,
 ) -> JobStatus:
     """How the job is; ``sent_thd`` is called once the start is on its way."""
-    before = time.monotonic()
-    if before - stubs.answered_at > FRESH:
-        check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
-    left = max(seconds - (time.monotonic() - before), 0.1)
+    left = _checked_thd(stubs, worker, seconds)
     answer = _made_thd(stubs, "StartJob", worker, request, left, metadata, sent_thd)
     if answer.HasField("status"):
         return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
@@ -103,6 +100,16 @@ def stop_thd(
     if not answer.HasField("status"):
         return None
     return _read_answer(worker, lambda: convert.status_of_from_pb(request.jobID, answer.status))
+
+
+def signal_thd(stubs: Stubs, worker: str, request: worker_pb2.SignalJobReq, seconds: float, metadata: Metadata) -> None:
+    """``Unreachable``: the signal was not sent; ``DeadlineExceeded``: nobody can say whether it arrived."""
+    left = _checked_thd(stubs, worker, seconds)
+    began = time.monotonic()
+    try:
+        _made_thd(stubs, "SignalJob", worker, request, left, metadata)
+    except Unreachable as error:
+        raise DeadlineExceeded(f"SignalJob on worker {worker!r}", round(time.monotonic() - began, 1)) from error
 
 
 def query_thd(
@@ -139,6 +146,14 @@ def read_thd(stubs: Stubs, worker: str, request: worker_pb2.ReadOutputReq, secon
     """What there is now, ``max`` bytes at most."""
     answer = _made_thd(stubs, "ReadOutput", worker, request, seconds, metadata)
     return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
+
+
+def _checked_thd(stubs: Stubs, worker: str, seconds: float) -> float:
+    """The seconds that are left for a call that must not be sent in vain; ``Unreachable``."""
+    before = time.monotonic()
+    if before - stubs.answered_at > FRESH:
+        check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
+    return max(seconds - (time.monotonic() - before), 0.1)
 
 
 def _made_thd(

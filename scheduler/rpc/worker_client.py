@@ -136,6 +136,10 @@ class WorkerClient(MultiService):
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._call(worker, worker_calls.stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))
 
+    def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
+        request = worker_pb2.SignalJobReq(jobID=job_id, signal=signal, to=to)
+        return self._call(worker, worker_calls.signal_thd, request)
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         query = _Query(worker, job_id, seal)
         stubs = self._stubs.get(worker.id)

@@ -131,6 +131,12 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         return ends[0]
 
     @answered
+    def SignalJob(self, request: worker_pb2.SignalJobReq, context: grpc.ServicerContext) -> worker_pb2.SignalJobRes:
+        name, to = convert.signal_from_pb(request)
+        self.answer_thd(context, "SignalJob", self._runner.signal, request.jobID, name, to)
+        return worker_pb2.SignalJobRes()
+
+    @answered
     def QueryJob(self, request: worker_pb2.QueryJobReq, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
         try:
             status = self._runner.query(request.jobID)  # in this thread: a hop would cost more than all the rest

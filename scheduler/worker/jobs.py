@@ -34,6 +34,7 @@ from scheduler.worker.records import Held
 from scheduler.worker.removals import Removals
 from scheduler.worker.retention import Limits, Retention
 from scheduler.worker.room import Taken
+from scheduler.worker.signals import Signals
 from scheduler.worker.spools import Found, Spools
 from scheduler.worker.stops import Stops
 from scheduler.worker_interfaces import IJobRunner, IJobs
@@ -86,6 +87,7 @@ class JobRunner:
         self._retention = Retention(reactor, pool, spools, limits, self.running, self._forget, notify)
         self._removals = Removals(reactor, pool, spools.endings, self._running, self._place)
         self._stops = Stops(pool, spools, self._removals)
+        self._signals = Signals(pool, spools)
 
     # life
 
@@ -171,6 +173,12 @@ class JobRunner:
             looked = self._pool.run(self._spools.endings.find_removed_thd, job_id)
             return looked.addCallback(self._stop_removed, job_id, wait)
         return self._when_started(job).addCallback(lambda _: self._stops.stop(job, wait))
+
+    def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return fail(NotFound("job", job_id))
+        return self._when_started(job).addCallback(lambda _: self._signals.send(job, signal, to))
 
     def _stop_removed(self, lost: JobStatus | None, job_id: str, wait: bool) -> Deferred[JobStatus]:
         """Stop what a job left whose folder was removed while no worker process looked."""

@@ -131,6 +131,31 @@ def descendants(roots: Collection[int], among: Collection[Process]) -> list[Proc
     return found
 
 
+def descends(identity: Identity, root: Identity, look: Callable[[int], Process | None] = process) -> bool:
+    """Whether that process descends from ``root``; not where either of them has ended.
+
+    A list of all processes can't tell for sure: a process may end while the list is made, and its id go to another,
+    whose children then look like its own. So each step towards the root is checked. A process that has the same
+    parent before and after ``look`` at that parent had it meanwhile. And whoever has an ancestor once always had it.
+    """
+    here = look(identity.pid)
+    if here is None or here.identity != identity:
+        return False
+    while here.parent:
+        above, again = look(here.parent), look(here.pid)
+        if again is None or again.identity != here.identity:
+            return here.identity != identity and descends(identity, root, look)  # it has another parent by now
+        if again.parent != here.parent:
+            here = again
+        elif above is None:  # not to be seen from here
+            return False
+        elif above.pid == root.pid:
+            return above.identity == root
+        else:
+            here = above
+    return False
+
+
 def of_spool(folder: str, since: int) -> list[Process]:
     """Processes of the job whose spool is at that absolute path, known by the variable that says so.
 

@@ -26,6 +26,7 @@ from scheduler.cluster.output import Outputs
 from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.service import Cluster
+from scheduler.cluster.signals import Signals
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
 from scheduler.cluster.waiting import Waiting
@@ -113,6 +114,12 @@ class World(Protocol):
     def leave(self, job: Job, *pids: int) -> None:
         """These are the processes of the job that no signal ends, and that still run."""
 
+    def signals(self) -> list[tuple[str, str, str]]:
+        """What was sent to jobs: the job's id, the signal, and to whom."""
+
+    def signals_go_unanswered(self) -> None:
+        """The next signals arrive, and their answers do not."""
+
     def store_fails(self, why: str) -> None:
         """From now on."""
 
@@ -186,6 +193,12 @@ class FakeWorld(World):
     def leave(self, job: Job, *pids: int) -> None:
         self._fake.left[job.id] = pids
 
+    def signals(self) -> list[tuple[str, str, str]]:
+        return self._fake.signals
+
+    def signals_go_unanswered(self) -> None:
+        self._fake.answers_signals = False
+
     def store_fails(self, why: str) -> None:
         self._fake.fail["submit"] = StoreFailed(why)
         self._fake.ready = Readiness((why,))
@@ -229,8 +242,9 @@ class ClusterWorld(World):
         outputs = Outputs(self.clock, client, self._ledger.registry)
         outlook = Outlook(self.clock, self._ledger, waiting, queue, starts.backoff)
         attendance = Attendance(self.clock, self._ledger.registry, stops)
+        signals = Signals(self._ledger.registry, client, starts)
         self.scheduler = Cluster(
-            self._ledger, starts, stops, reconciler, self._membership, outputs, attendance, outlook
+            self._ledger, starts, stops, signals, reconciler, self._membership, outputs, attendance, outlook
         )
         self._ledger.listen(outlook.job_changed, outlook.worker_changed)
         self._ledger.listen(outputs.job_changed, outputs.worker_changed)
@@ -314,6 +328,14 @@ class ClusterWorld(World):
     def leave(self, job: Job, *pids: int) -> None:
         self._runner(job).left[job.id_on_worker] = pids
 
+    def signals(self) -> list[tuple[str, str, str]]:
+        names = {job.id_on_worker: job.id for job in self.scheduler.jobs(JobFilter(), 100, None).jobs}
+        sent = [each for runner in self._runners.values() for each in runner.signals]
+        return [(names[job_id], name, to) for job_id, name, to in sent]
+
+    def signals_go_unanswered(self) -> None:
+        self._client.answers_signals = False
+
     def store_fails(self, why: str) -> None:
         self._store.problem = why
 
@@ -368,6 +390,7 @@ class _Client(FakeWorkerClient):
         super().__init__(clock, {})
         self.start_fails: SchedulerError | None = None
         self.answers_starts = True
+        self.answers_signals = True
         self.reports = True
 
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
@@ -375,6 +398,10 @@ class _Client(FakeWorkerClient):
             return fail(self.start_fails)
         answer = super().start_job(worker, job, sent)
         return answer if self.answers_starts else answer.addCallback(lambda _: fail(DeadlineExceeded("start", 10)))
+
+    def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
+        answer = super().signal_job(worker, job_id, signal, to)
+        return answer if self.answers_signals else answer.addCallback(lambda _: fail(DeadlineExceeded("signal", 10)))
 
 
 @implementer(IStore)

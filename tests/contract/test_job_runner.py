@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd
+from scheduler.errors import Conflict, Invalid, JobNotRunning, NotFound, OffsetBeyondEnd
 from scheduler.model import JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 from tests.fakes.job_runner import FakeJobRunner
@@ -145,12 +145,32 @@ class Contract:
         first, second = await gatherResults([self.runner.stop(JOB, wait=True) for _ in range(2)])
         self.assertEqual(first, second)
 
+    async def test_signal(self) -> None:
+        """A job that a signal kills which nobody sent to stop it has failed, and the signal is named."""
+        for job_id, to in ((JOB, "main"), (SECOND, "tree")):
+            await self.started(job_id)
+            at_end = self.when_ended()
+            await self.runner.signal(job_id, "SIGKILL", to)
+            await at_end
+            status = self.runner.query(job_id)
+            self.assertEqual((status.state, status.reason), (JobState.FAILED, "signal: killed"))
+            self.assertEqual((status.signal, status.exit_code), ("SIGKILL", None))
+
+    async def test_signal_to_none(self) -> None:
+        """A job that has ended gets no signal."""
+        status = await self.ended(3)
+        error = await self.assertFailure(self.runner.signal(JOB, "SIGUSR1", "main"), JobNotRunning)
+        self.assertEqual((error.job_id, error.state), (JOB, "failed"))
+        self.assertEqual(self.runner.query(JOB), status)
+
     async def test_unknown(self) -> None:
         """Of a job that is not known everything is NotFound."""
         with self.assertRaises(NotFound):
             self.runner.query("other")
         with self.assertRaises(NotFound):
             await self.runner.stop("other", wait=True)
+        with self.assertRaises(NotFound):
+            await self.runner.signal("other", "SIGUSR1", "main")
         with self.assertRaises(NotFound):
             self.runner.read_output_thd("other", Stream.STDOUT, 0, 1)
         with self.assertRaises(NotFound):

@@ -8,6 +8,7 @@ from zope.interface.verify import verifyObject
 from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
+    JobNotRunning,
     NotFound,
     OffsetBeyondEnd,
     OutputPruned,
@@ -156,6 +157,19 @@ class Contract:
         self.assertEqual((await self.client.stop_job(self.worker, "j")).leftover, (124,))
         self.assertEqual((await self.client.query_job(self.worker, "j")).leftover, (123, 124))  # as seen at its end
 
+    async def test_signal(self) -> None:
+        """A signal arrives once, with whom it is for; a job that has ended gets none, and what failed is told."""
+        await self.started()
+        for name, to in (("SIGUSR1", "main"), ("SIGSTOP", "tree")):
+            self.assertIsNone(await self.client.signal_job(self.worker, "j", name, to))
+        self.assertEqual(self.runner.signals, [("j", "SIGUSR1", "main"), ("j", "SIGSTOP", "tree")])
+        self.runner.left["j"] = (123,)
+        error = await self.failure(Conflict, self.client.signal_job(self.worker, "j", "SIGUSR1", "tree"))
+        self.assertIn("can't be sent", str(error))
+        self.runner.end("j")
+        error = await self.failure(JobNotRunning, self.client.signal_job(self.worker, "j", "SIGUSR1", "main"))
+        self.assertEqual((error.job_id, error.state), ("j", "succeeded"))
+
     async def test_query(self) -> None:
         """A query is answered with all that is known, running or ended."""
         await self.started()
@@ -201,6 +215,7 @@ class Contract:
         stream, _ = self.follow()
         for call in (
             self.client.stop_job(self.worker, "j"),
+            self.client.signal_job(self.worker, "j", "SIGUSR1", "main"),
             self.client.query_job(self.worker, "j"),
             self.client.read_output(self.worker, "j", Stream.STDOUT, 0, 1),
             stream.finished,
@@ -407,6 +422,7 @@ class Unanswered:
             "probe": self.client.probe(self.worker),
             "start": self.client.start_job(self.worker, a_job(), lambda: self.sent.append("start")),
             "stop": self.client.stop_job(self.worker, "j"),
+            "signal": self.client.signal_job(self.worker, "j", "SIGUSR1", "main"),
             "query": self.client.query_job(self.worker, "j"),
             "read": self.client.read_output(self.worker, "j", Stream.STDOUT, 0, 1),
             "stream": self.stream.finished,
@@ -419,7 +435,7 @@ class UnreachableContract(Unanswered):
         for name, call in self.asked().items():
             error = await self.assertFailure(call, Unreachable)
             self.assertEqual((error.name, error.kind), (self.worker.name, "worker"), name)
-            if name == "start":
+            if name in ("start", "signal"):
                 self.assertFalse(error.sent)
         self.assertEqual(self.sent, [])
 
@@ -492,6 +508,7 @@ class FailingFakeTests(Unanswered, RpcCase):
                 ("probe", "w", ""),
                 ("start_job", "w", "j"),
                 ("stop_job", "w", "j"),
+                ("signal_job", "w", "j"),
                 ("query_job", "w", "j"),
                 ("read_output", "w", "j"),
             ],

@@ -9,7 +9,16 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from scheduler.errors import Conflict, Invalid, NotFound, OffsetBeyondEnd, OutputPruned, ShuttingDown, Unavailable
+from scheduler.errors import (
+    Conflict,
+    Invalid,
+    JobNotRunning,
+    NotFound,
+    OffsetBeyondEnd,
+    OutputPruned,
+    ShuttingDown,
+    Unavailable,
+)
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
@@ -34,7 +43,8 @@ class FakeJobRunner:
     """Deterministic. ``write`` appends output, ``end`` ends a job; ``wall_time`` gives all times.
 
     ``refused`` maps commands to the reasons why they may not run. A stop ends the job
-    at once unless ``ends_on_stop`` is false; ``started`` and ``stops`` record calls.
+    at once unless ``ends_on_stop`` is false; ``started``, ``stops`` and
+    ``signals`` record calls; SIGKILL ends a job, any other signal nothing.
     ``shortage`` is why the machine can start nothing now, ``""``: it can. ``left`` maps
     ids of jobs to those of their processes that no signal ends, and that still run.
     """
@@ -48,6 +58,7 @@ class FakeJobRunner:
         self.shortage = ""
         self.started: list[tuple[str, JobSpec, float | None]] = []
         self.stops: list[tuple[str, bool]] = []
+        self.signals: list[tuple[str, str, str]] = []
         self._wall_time = wall_time
         self._jobs: dict[str, _Entry] = {}
         self._ended: list[str] = []
@@ -162,6 +173,20 @@ class FakeJobRunner:
         waiting: Deferred[JobStatus] = Deferred(entry.waiting.remove)
         entry.waiting.append(waiting)
         return waiting
+
+    def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
+        try:
+            entry = self._entry(job_id)
+        except NotFound as error:
+            return fail(error)
+        if entry.status.state.final:
+            return fail(JobNotRunning(job_id, entry.status.state.value))
+        if job_id in self.left:
+            return fail(Conflict(f"{signal} can't be sent to processes of job {job_id!r}"))
+        self.signals.append((job_id, signal, to))
+        if signal == "SIGKILL":
+            self.end(job_id, None, reason="signal: killed", signal=signal)
+        return succeed(None)
 
     def query(self, job_id: str) -> JobStatus:
         return self._entry(job_id).status

@@ -17,6 +17,7 @@ from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
     Invalid,
+    JobNotRunning,
     KeyInUse,
     KeyReused,
     LeftRunning,
@@ -84,6 +85,9 @@ class FakeScheduler:
         self.refused: dict[str, str] = {}
         self.unanswered = False
         self.ends_on_stop = True
+        #: What was sent to jobs: the job's id, the signal, and to whom. SIGKILL ends a job, and no other does.
+        self.signals: list[tuple[str, str, str]] = []
+        self.answers_signals = True
         #: Ids of jobs with those of their processes that no signal ends, and that still run.
         self.left: dict[str, tuple[int, ...]] = {}
         #: Names of workers with what they lack to start a job.
@@ -315,6 +319,10 @@ class FakeScheduler:
     def stop(self, job_id: str, worker: str | None = None) -> Deferred[Job]:
         self.calls.append(("stop", job_id, worker))
         return self._answer("stop", lambda: self._stop(job_id, worker))
+
+    def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
+        self.calls.append(("signal", job_id, signal, to))
+        return self._answer("signal", lambda: self._signal(job_id, signal, to))
 
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
         self.calls.append(("stop_matching", which))
@@ -599,6 +607,22 @@ class FakeScheduler:
         if not (job.state.final or job.state is JobState.QUEUED):
             self._reachable(job)
         return job
+
+    def _signal(self, job_id: str, signal: str, to: str) -> None:
+        job = self._entry(job_id).job
+        if job.over or job.state is JobState.QUEUED:
+            raise JobNotRunning(job_id, job.state.value)
+        self._reachable(job)
+        worker = self._workers[job.worker_id or ""]
+        if worker.classic:
+            raise Unsupported(worker.name, "sending signals to jobs")
+        if job_id in self.left:
+            raise Conflict(f"{signal} can't be sent to processes of job {job_id!r}")
+        self.signals.append((job_id, signal, to))
+        if signal == "SIGKILL":
+            self.finish(job_id, JobState.FAILED, reason="signal: killed", signal=signal)
+        if not self.answers_signals:
+            raise DeadlineExceeded(f"{signal} to job {job_id}", 10.0, job_id)
 
     def _stop(self, job_id: str, worker: str | None) -> Deferred[Job]:
         entry = self._entry(job_id) if worker is None else self._of_worker(worker, job_id)

@@ -77,3 +77,52 @@ class TreeTests(SynchronousTestCase):
         everybody = [process(2, 1), process(3, 2), process(4, 3), process(5, 1), process(6, 5)]
         self.assertEqual({each.pid for each in proctree.descendants([2], everybody)}, {3, 4})
         self.assertEqual({each.pid for each in proctree.descendants([2, 5], everybody)}, {3, 4, 6})
+
+    def test_descends(self) -> None:
+        """A process descends from its parent and from all above, and not from one that it is above, or beside."""
+        parent = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
+        self.addCleanup(parent.communicate)
+        self.addCleanup(parent.kill)
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        self.addCleanup(os.kill, child, signal.SIGKILL)
+        found = [proctree.process(pid) for pid in (os.getpid(), parent.pid, child)]
+        here, above, below = (each.identity for each in found if each is not None)
+        self.assertTrue(proctree.descends(below, above))
+        self.assertTrue(proctree.descends(below, here))
+        self.assertFalse(proctree.descends(above, below))
+        self.assertFalse(proctree.descends(below, above._replace(starttime=1)))
+        self.assertFalse(proctree.descends(below._replace(starttime=1), here))
+
+    def descends(self, *seen: proctree.Process | None) -> bool:
+        """Whether process 4 descends from 2, by what successive looks show; no look is left over."""
+        looks = iter(seen)
+
+        def look(pid: int) -> proctree.Process | None:
+            found = next(looks)
+            self.assertIn(pid, (pid, found and found.pid))
+            return found
+
+        answer = proctree.descends(Identity(4, 0), Identity(2, 0), look)
+        self.assertEqual(list(looks), [])
+        return answer
+
+    def test_descends_while_ids_change(self) -> None:
+        """An id that is another process's by the time of the look does not make a stranger a descendant."""
+
+        def seen(pid: int, parent: int, started: int = 0) -> proctree.Process:
+            return proctree.Process(Identity(pid, started), parent, pid, False)
+
+        four, three, two = seen(4, 3), seen(3, 2), seen(2, 1)
+        self.assertTrue(self.descends(four, three, four, two, three))
+        # Its parent ended before the look, and the id went to a child of 2.
+        self.assertFalse(self.descends(four, three, seen(4, 1), seen(1, 0), seen(4, 1)))
+        # It was adopted meanwhile, by 2 itself.
+        self.assertTrue(self.descends(four, None, seen(4, 2), two, seen(4, 2)))
+        # It ended; the one above ended, and it is looked at anew.
+        self.assertFalse(self.descends(four, three, None))
+        self.assertFalse(self.descends(four, three, seen(4, 3, started=9)))
+        self.assertTrue(self.descends(four, three, four, two, None, seen(4, 2), two, seen(4, 2)))
+        # An id of 2 that is not that of 2 any more; a parent that can't be seen.
+        self.assertFalse(self.descends(four, three, four, seen(2, 1, started=9), three))
+        self.assertFalse(self.descends(four, None, four))

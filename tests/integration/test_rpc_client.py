@@ -60,6 +60,9 @@ class AnswerTests(RpcCase):
     def start(self, worker) -> Deferred:
         return self.client.start_job(worker, a_job())
 
+    def signal(self, worker) -> Deferred:
+        return self.client.signal_job(worker, "j", "SIGHUP", "main")
+
     def read(self, worker) -> Deferred:
         return self.client.read_output(worker, "j", Stream.STDOUT, 5, 3)
 
@@ -109,7 +112,7 @@ class AnswerTests(RpcCase):
 
     async def test_no_method(self) -> None:
         """A method it does not have is a capability it lacks."""
-        for method in (self.query, self.start, self.read, self.stream):
+        for method in (self.query, self.start, self.read, self.stream, self.signal):
             await self.outcome(Unsupported, method)
 
     async def test_told(self) -> None:
@@ -246,6 +249,18 @@ class StuckTests(RpcCase):
             await deferToThread(self.arrived.acquire)
             client.forget(worker.id)
             self.assertTrue((await self.assertFailure(start, Unreachable)).sent)
+
+    async def test_signal_unanswered(self) -> None:
+        """A signal that was taken may have been sent, whatever became of the answer; it is not sent again."""
+        client, worker = self.worker_client(deadline=0.5), self.stand_in(SignalJob=self.hang)
+        await self.assertFailure(client.signal_job(worker, "j", "SIGHUP", "main"), DeadlineExceeded)
+        client, calls = self.worker_client(deadline=60.0), len(self.calls)
+        signal = client.signal_job(worker, "j", "SIGHUP", "main")
+        while len(self.calls) == calls:
+            await deferToThread(self.arrived.acquire)
+        client.forget(worker.id)
+        await self.assertFailure(signal, DeadlineExceeded)
+        self.assertEqual(self.calls, ["j", "j"])
 
     async def test_limits(self) -> None:
         """Four calls at a time and a queue; beyond it Busy at once; who waited too long is never called for."""

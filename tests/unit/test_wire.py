@@ -13,6 +13,7 @@ from scheduler.fields import Object, printable
 from scheduler.interfaces import JobPage, WorkerView
 from scheduler.model import (
     AT_ONCE,
+    SIGNAL_NAMES,
     STOP_MODES,
     STOP_SIGNALS,
     Job,
@@ -411,6 +412,28 @@ class ClassicTests(SynchronousTestCase):
             answer(JobState.FAILED, "exit status 3"), {"done": True, "error": True, "error_text": "exit status 3"}
         )
         self.assertEqual(answer(JobState.LOST), {"done": True, "error": True, "error_text": "lost"})
+
+
+class SignalTests(SynchronousTestCase):
+    """What may be sent to a job."""
+
+    def test_names(self) -> None:
+        """A signal goes by its name, in any case, with or without SIG; and to the main process unless it says so."""
+        for name in ("SIGUSR1", "USR1", "usr1", "SigUsr1"):
+            self.assertEqual(wire.read_signal({"signal": name}), ("SIGUSR1", "main"))
+        for name in ("SIGKILL", "SIGSTOP", "SIGCONT", "SIGTERM", "SIGWINCH"):
+            self.assertEqual(wire.read_signal({"signal": name, "to": "tree"}), (name, "tree"))
+
+    def test_refused(self) -> None:
+        """Anything else is refused, with what is allowed; so is a number, which is another signal elsewhere."""
+        for wrong in (*NO_TEXTS, "", "9", "SIG", "SIGSIGUSR1", "SIGRTMIN", "SIGRTMIN+1", "USR1\n", "\ud800"):
+            self.assertEqual(self.assertRaises(Invalid, wire.read_signal, {"signal": wrong}).field, "signal")
+        error = self.assertRaises(Invalid, wire.read_signal, {"signal": "SIGUSR3"})
+        for name in SIGNAL_NAMES:
+            self.assertIn(name, str(error))
+        for wrong in ({"to": "group"}, {"to": ["main"]}, {"x": 1}):
+            self.assertRaises(Invalid, wire.read_signal, {"signal": "HUP", **wrong})
+        self.assertRaises(Invalid, wire.read_signal, {})
 
 
 class WriteTests(SynchronousTestCase):

@@ -39,6 +39,7 @@ ROUTES = {
     "/v1/jobs/stop": {"GET", "HEAD", "POST"},
     "/v1/jobs/job-1": {"GET", "HEAD"},
     "/v1/jobs/job-1/stop": {"POST"},
+    "/v1/jobs/job-1/signal": {"POST"},
     "/v1/jobs/job-1/output": {"GET", "HEAD"},
     "/v1/workers": {"GET", "HEAD"},
     "/v1/workers/w1": {"GET", "HEAD", "DELETE"},
@@ -478,6 +479,40 @@ class RouteScenarios:
             self.assertEqual((found["state"], found["orphan"]), ("lost", orphan))
             reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
             self.assertEqual((reply.status, reply.json()["orphan"]), (200, False))
+
+    @scenario
+    async def test_signal(self) -> None:
+        """A signal is sent by its name, with or without SIG, to the main process or the tree; the job is answered."""
+        job = self.scheduler.add_job()
+        for body, sent in (
+            ({"signal": "SIGUSR1"}, ("SIGUSR1", "main")),
+            ({"signal": "usr2", "to": "tree"}, ("SIGUSR2", "tree")),
+        ):
+            reply = await self.post(f"/v1/jobs/{job.id}/signal", body)
+            self.assertEqual((reply.status, reply.json()["id"], reply.json()["state"]), (200, job.id, "running"))
+            self.assertEqual(self.scheduler.signals.pop(), (job.id, *sent))
+        for mistake in ({}, {"signal": 10}, {"signal": "10"}, {"signal": "SIGNONE"}):
+            await self.assert_problem(self.post(f"/v1/jobs/{job.id}/signal", mistake), 400, "signal")
+        await self.assert_problem(self.post("/v1/jobs/nope/signal", {"signal": "HUP"}), 404)
+
+    @scenario
+    async def test_signal_refused(self) -> None:
+        """A job that is not running gets none; a worker that can't be reached is 503, a lost answer 504."""
+        ended, job = self.scheduler.add_job(state=JobState.FAILED), self.scheduler.add_job()
+
+        def signal(which: Job) -> Deferred[Reply]:
+            return self.post(f"/v1/jobs/{which.id}/signal", {"signal": "HUP"})
+
+        reply = await self.assert_problem(signal(ended), 409, "it is failed")
+        self.assertEqual(reply.json()["type"], "/problems/job-not-running")
+        self.scheduler.left[job.id] = (123,)
+        await self.assert_problem(signal(job), 409, "can't be sent")
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        reply = await self.assert_problem(signal(job), 503, "can't be reached")
+        self.assertEqual(reply.json()["type"], "/problems/worker-unreachable")
+        self.scheduler.fail["signal"] = DeadlineExceeded("SIGHUP to job", 10.0, job.id)
+        reply = await self.assert_problem(signal(job), 504)
+        self.assertEqual((reply.json()["job_id"], self.scheduler.signals), (job.id, []))
 
     @scenario
     async def test_stop_matching(self) -> None:

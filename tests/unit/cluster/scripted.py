@@ -63,6 +63,9 @@ class ScriptedClient:
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._call("stop_job", worker, job_id)
 
+    def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
+        return self._call("signal_job", worker, job_id, signal, to)
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         return self._call("query_job", worker, job_id, seal)
 

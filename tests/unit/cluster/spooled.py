@@ -162,6 +162,9 @@ class SpooledClient:
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
         raise NotImplementedError
 
+    def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
+        raise NotImplementedError
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         raise NotImplementedError
 

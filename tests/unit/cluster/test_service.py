@@ -19,6 +19,7 @@ from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.saving import MOMENT
 from scheduler.cluster.service import Cluster
+from scheduler.cluster.signals import Signals
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.stops import Stops
 from scheduler.cluster.waiting import Waiting
@@ -78,8 +79,9 @@ class ClusterTestCase(SynchronousTestCase):
         self.attendance = Attendance(self.clock, self.ledger.registry, self.stops)
         self.ledger.listen(self.attendance.job_changed)
         self.attendance.startService()
+        signals = Signals(self.ledger.registry, self.client, starts)
         self.cluster = Cluster(
-            self.ledger, starts, self.stops, reconciler, self.membership, outputs, self.attendance, outlook
+            self.ledger, starts, self.stops, signals, reconciler, self.membership, outputs, self.attendance, outlook
         )
 
     def add(self, *things: Worker | Job) -> None:
