@@ -37,8 +37,10 @@ from scheduler.model import Disk
 from scheduler.services import Periodic
 from scheduler.sizes import Share
 from scheduler.threads import Pool
+from scheduler.worker import leftovers
 from scheduler.worker.clearing import Remains
 from scheduler.worker.eviction import Demand, Kept, choose, counted
+from scheduler.worker.leftovers import Leftovers, retry_delay
 from scheduler.worker.patience import Patience
 from scheduler.worker.room import ROOM_AFTER_REFUSAL, NoRoom, Taken, lack, shortage
 from scheduler.worker.trees import NOTHING, Amount, Left
@@ -52,13 +54,6 @@ _SWEEP_WHILE_REFUSING = 10.0
 
 #: Seconds between two looks into the folder of a job that runs.
 _RUNNING_LOOK_EVERY = 60.0
-
-#: Unfinished removals of one folder that follow each other at once: then somebody still writes there, or it is huge.
-_UNFINISHED_MAX = 60
-
-#: Seconds until something that could not be removed is tried again: the first time, doubled each time, and at most.
-_RETRY_AFTER = 60.0
-_RETRY_AFTER_MAX = 3600.0
 
 #: One job that runs pushes out so much of ``spool_max``.
 _PUSHED_OUT = 4
@@ -76,7 +71,7 @@ class Limits:
     spool_min_free: Share
 
 
-class Spools(Protocol):
+class Spools(leftovers.Spools, Protocol):
     """``scheduler.worker.spools.Spools``, as far as it is about this."""
 
     def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]: ...
@@ -88,25 +83,6 @@ class Spools(Protocol):
     def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]: ...
 
     def remove_thd(self, job_id: str) -> Remains | None: ...
-
-    def clear_thd(self, name: str) -> Remains | None: ...
-
-    def leftovers(self) -> tuple[str, ...]: ...
-
-
-@define(eq=False)
-class _Leftover:
-    """A folder that could not be removed, or not yet."""
-
-    #: By the monotonic clock.
-    tried_after: float = 0.0
-    tried: int = 0
-    #: What will not go soon.
-    amount: Amount = NOTHING
-    #: How often the time was over before all was removed.
-    unfinished: int = 0
-    told: bool = False
-    busy: bool = False
 
 
 @define(eq=False)
@@ -157,8 +133,8 @@ class Retention:
         #: Bytes that ``_kept`` takes.
         self._size = 0
         self._running: dict[str, _Running] = {}
-        self._leftovers: dict[str, _Leftover] = {}
         self._patience = Patience(clock, self._failed)
+        self._leftovers = Leftovers(clock, pool, spools, self._patience, self._sweep_soon)
         self._lock = DeferredLock()
         self._soon: IDelayedCall | None = None
         self._timer = Periodic(clock, min(_SWEEP_EVERY, limits.keep_spool), self._sweep_now, at_once=True)
@@ -278,7 +254,7 @@ class Retention:
             self._log.info("{count} work folders of ended jobs are removed", count=len(plan.clean))
         if plan.strip:
             self._log.warn("the output of {count} jobs that were not acknowledged is removed", count=len(plan.strip))
-        await self._try_leftovers()
+        await self._leftovers.try_again()
         await self._say(quarter)
 
     def _demand(self, disk: Disk, room: Amount | None, starts: int = 0) -> Demand:
@@ -289,7 +265,7 @@ class Retention:
         if room is not None:
             missing = shortage(disk, self._limits.spool_min_free, starts)
             short = Amount(max(missing.size, room.size), max(missing.entries, room.entries))
-        ended = self._size + sum(min(each.amount.size, quarter) for each in self._leftovers.values())
+        ended = self._size + sum(min(amount.size, quarter) for amount in self._leftovers.amounts())
         running = [each.amount for each in self._running.values()]
         return counted(ended, running, most, short, Amount(quarter, entries))
 
@@ -379,8 +355,7 @@ class Retention:
             job.busy = False
         self._drop(job)
         if remains is not None:
-            leftover = self._leftovers.setdefault(remains.name, _Leftover(told=job.resisted > 0))
-            self._tried(leftover, remains)
+            self._leftovers.add(remains, told=job.resisted > 0)
 
     def _drop(self, job: Kept) -> None:
         del self._kept[job.job_id]
@@ -395,44 +370,4 @@ class Retention:
         job.resisted += 1
 
     def _retry_at(self, tried: int) -> float:
-        return self._clock.seconds() + min(_RETRY_AFTER * 2.0 ** min(tried - 1, 16), _RETRY_AFTER_MAX)
-
-    # what could not be removed
-
-    async def _try_leftovers(self) -> None:
-        for name in self._spools.leftovers():
-            leftover = self._leftovers.setdefault(name, _Leftover())
-            if not leftover.busy and leftover.tried_after <= self._clock.seconds():
-                await self._patience.wait(name, self._clear(name, leftover))
-
-    async def _clear(self, name: str, leftover: _Leftover) -> None:
-        leftover.busy = True
-        try:
-            remains = await self._pool.run(self._spools.clear_thd, name)
-        finally:
-            leftover.busy = False
-        if remains is not None:
-            self._tried(leftover, remains)
-            return
-        self._leftovers.pop(name, None)
-        if leftover.told:
-            self._log.info("{name}, which could not be removed, is gone", name=name)
-
-    def _tried(self, leftover: _Leftover, remains: Remains) -> None:
-        if remains.left.unfinished and leftover.unfinished < _UNFINISHED_MAX:
-            leftover.unfinished += 1
-            leftover.tried_after = self._clock.seconds() + _SWEEP_SOON
-            self._sweep_soon(_SWEEP_SOON)
-            return
-        leftover.amount = remains.amount
-        leftover.tried += 1
-        leftover.tried_after = self._retry_at(leftover.tried)
-        if not leftover.told:
-            leftover.told = True
-            self._log.error(
-                "{size} bytes of job {job_id} can't be removed, and are tried again: {path}: {why}",
-                size=remains.amount.size,
-                job_id=remains.job_id,
-                path=remains.left.path,
-                why=remains.left.why,
-            )
+        return self._clock.seconds() + retry_delay(tried)

@@ -1,0 +1,121 @@
+"""Folders of jobs that were to be removed and are still there: tried again, later each time.
+
+What such a folder takes still counts. A removal whose time was over before all was
+gone goes on soon; what resists is logged once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from attrs import define
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from scheduler.threads import Pool
+from scheduler.worker.clearing import Remains
+from scheduler.worker.patience import Patience
+from scheduler.worker.trees import NOTHING, Amount
+
+#: Seconds until a removal goes on whose time was over.
+_SOON = 1.0
+
+#: Unfinished removals of one folder that follow each other at once: then somebody still writes there, or it is huge.
+_UNFINISHED_MAX = 60
+
+#: Seconds until something that could not be removed is tried again: the first time, doubled each time, and at most.
+_RETRY_AFTER = 60.0
+_RETRY_AFTER_MAX = 3600.0
+
+
+def retry_delay(tried: int) -> float:
+    """Seconds until something is tried again that resisted so often."""
+    return min(_RETRY_AFTER * 2.0 ** min(tried - 1, 16), _RETRY_AFTER_MAX)
+
+
+class Spools(Protocol):
+    """``scheduler.worker.spools.Spools``, as far as it is about this."""
+
+    def clear_thd(self, name: str) -> Remains | None: ...
+
+    def leftovers(self) -> tuple[str, ...]: ...
+
+
+@define(eq=False)
+class _Leftover:
+    """One folder."""
+
+    #: By the monotonic clock.
+    tried_after: float = 0.0
+    tried: int = 0
+    #: What will not go soon.
+    amount: Amount = NOTHING
+    #: How often the time was over before all was removed.
+    unfinished: int = 0
+    told: bool = False
+    busy: bool = False
+
+
+class Leftovers:
+    """All of them."""
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, pool: Pool, spools: Spools, patience: Patience, soon: Callable[[float], None]
+    ) -> None:
+        """``soon`` is called with the seconds after which ``try_again`` should be called at the latest."""
+        self._clock = clock
+        self._pool = pool
+        self._spools = spools
+        self._patience = patience
+        self._soon = soon
+        self._leftovers: dict[str, _Leftover] = {}
+
+    def amounts(self) -> Iterator[Amount]:
+        """What each of them takes."""
+        return (each.amount for each in self._leftovers.values())
+
+    def add(self, remains: Remains, told: bool = False) -> None:
+        """One more; ``told``: it was logged already that it resists."""
+        self._tried(self._leftovers.setdefault(remains.name, _Leftover(told=told)), remains)
+
+    async def try_again(self) -> None:
+        """Those whose time it is, one after the other."""
+        for name in self._spools.leftovers():
+            leftover = self._leftovers.setdefault(name, _Leftover())
+            if not leftover.busy and leftover.tried_after <= self._clock.seconds():
+                await self._patience.wait(name, self._clear(name, leftover))
+
+    async def _clear(self, name: str, leftover: _Leftover) -> None:
+        leftover.busy = True
+        try:
+            remains = await self._pool.run(self._spools.clear_thd, name)
+        finally:
+            leftover.busy = False
+        if remains is not None:
+            self._tried(leftover, remains)
+            return
+        self._leftovers.pop(name, None)
+        if leftover.told:
+            self._log.info("{name}, which could not be removed, is gone", name=name)
+
+    def _tried(self, leftover: _Leftover, remains: Remains) -> None:
+        if remains.left.unfinished and leftover.unfinished < _UNFINISHED_MAX:
+            leftover.unfinished += 1
+            leftover.tried_after = self._clock.seconds() + _SOON
+            self._soon(_SOON)
+            return
+        leftover.amount = remains.amount
+        leftover.tried += 1
+        leftover.tried_after = self._clock.seconds() + retry_delay(leftover.tried)
+        if not leftover.told:
+            leftover.told = True
+            self._log.error(
+                "{size} bytes of job {job_id} can't be removed, and are tried again: {path}: {why}",
+                size=remains.amount.size,
+                job_id=remains.job_id,
+                path=remains.left.path,
+                why=remains.left.why,
+            )
