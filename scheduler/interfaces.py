@@ -323,6 +323,12 @@ class IWorkerClient(Interface):
         ``NotFound``, ``JobNotRunning``, ``Conflict``, ``Unavailable``, as of ``IJobRunner.signal``.
         """
 
+    def remove_job(worker: Worker, job_id: str) -> Deferred[None]:
+        """Remove an ended job with its output; one that is not there is removed already.
+
+        ``JobNotEnded``; ``Unavailable``: it is still there.
+        """
+
     def query_job(worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         """``NotFound``; with ``seal``, a start of it that arrives later is then refused.
 

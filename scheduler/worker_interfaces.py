@@ -55,6 +55,12 @@ class IJobRunner(Interface):
         says which; ``Unavailable``: nothing was sent.
         """
 
+    def remove(job_id: str) -> Deferred[None]:
+        """Remove an ended job with its output, acknowledged or not; its id stays used, so no start of it runs.
+
+        One that is not there is removed already. ``JobNotEnded``; ``Unavailable``: it is still there.
+        """
+
     def query(job_id: str) -> JobStatus:
         """Of a job whose start was answered; ``NotFound``. It may be called in any thread."""
 

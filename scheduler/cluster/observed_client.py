@@ -32,6 +32,9 @@ class ObservedClient:
     def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
         return self._liveness.observe(worker.id, self._client.signal_job(worker, job_id, signal, to))
 
+    def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+        return self._liveness.observe(worker.id, self._client.remove_job(worker, job_id))
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         return self._liveness.observe(worker.id, self._client.query_job(worker, job_id, seal))
 

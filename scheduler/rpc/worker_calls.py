@@ -112,6 +112,11 @@ def signal_thd(stubs: Stubs, worker: str, request: worker_pb2.SignalJobReq, seco
         raise DeadlineExceeded(f"SignalJob on worker {worker!r}", round(time.monotonic() - began, 1)) from error
 
 
+def remove_thd(stubs: Stubs, worker: str, request: worker_pb2.RemoveJobReq, seconds: float, metadata: Metadata) -> None:
+    """Answered when the job is removed; ``JobNotEnded``."""
+    _made_thd(stubs, "RemoveJob", worker, request, seconds, metadata)
+
+
 def query_thd(
     stubs: Stubs, worker: str, request: worker_pb2.QueryJobReq, seconds: float, metadata: Metadata
 ) -> JobStatus:

@@ -140,6 +140,9 @@ class WorkerClient(MultiService):
         request = worker_pb2.SignalJobReq(jobID=job_id, signal=signal, to=to)
         return self._call(worker, worker_calls.signal_thd, request)
 
+    def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+        return self._call(worker, worker_calls.remove_thd, worker_pb2.RemoveJobReq(jobID=job_id))
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         query = _Query(worker, job_id, seal)
         stubs = self._stubs.get(worker.id)

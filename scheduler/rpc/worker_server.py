@@ -137,6 +137,12 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         return worker_pb2.SignalJobRes()
 
     @answered
+    def RemoveJob(self, request: worker_pb2.RemoveJobReq, context: grpc.ServicerContext) -> worker_pb2.RemoveJobRes:
+        job_id = convert.checked_id("jobID", request.jobID)
+        self.answer_thd(context, "RemoveJob", self._runner.remove, job_id)
+        return worker_pb2.RemoveJobRes()
+
+    @answered
     def QueryJob(self, request: worker_pb2.QueryJobReq, context: grpc.ServicerContext) -> worker_pb2.QueryJobRes:
         try:
             status = self._runner.query(request.jobID)  # in this thread: a hop would cost more than all the rest

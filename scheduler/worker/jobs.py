@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler import failpoints
-from scheduler.errors import Conflict, Invalid, NotFound, SchedulerError, ShuttingDown, Unavailable
+from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, SchedulerError, ShuttingDown, Unavailable
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.worker import proctree
@@ -34,6 +34,7 @@ from scheduler.worker.records import Held
 from scheduler.worker.removals import Removals
 from scheduler.worker.retention import Limits, Retention
 from scheduler.worker.room import Taken
+from scheduler.worker.sealing import Sealing
 from scheduler.worker.signals import Signals
 from scheduler.worker.spools import Found, Spools
 from scheduler.worker.stops import Stops
@@ -80,14 +81,13 @@ class JobRunner:
         self._running: dict[str, RunningJob] = {}
         self._on_end: list[Notify] = []
         self._again: dict[RunningJob, IDelayedCall] = {}
-        #: Not decided yet.
-        self._sealing: dict[str, list[Deferred[JobStatus]]] = {}
         self._closed = False
         notify = partial(self._call_all, self._on_end)
         self._retention = Retention(reactor, pool, spools, limits, self.running, self._forget, notify)
         self._removals = Removals(reactor, pool, spools.endings, self._running, self._place)
         self._stops = Stops(pool, spools, self._removals)
         self._signals = Signals(pool, spools)
+        self._sealing = Sealing(pool, spools, lambda found: self._take(found).status)
 
     # life
 
@@ -201,21 +201,19 @@ class JobRunner:
             return self._when_started(known).addErrback(lambda _: self.seal(job_id))
         if not is_id(job_id):
             return fail(NotFound("job", job_id))
-        if job_id not in self._sealing:
-            self._sealing[job_id] = []
-            sealed = self._pool.run(self._spools.seal_thd, job_id)
-            sealed.addCallback(self._found_or_sealed, job_id).addBoth(self._sealed, job_id)
-        return wait_in(self._sealing[job_id])
+        return self._sealing.seal(job_id)
 
-    def _found_or_sealed(self, found: Found | None, job_id: str) -> JobStatus:
-        if found is None:
-            raise NotFound("job", job_id)
-        return self._take(found).status
+    def remove(self, job_id: str) -> Deferred[None]:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return self._pool.run(self._spools.remove_unlisted_thd, job_id)
+        started = self._when_started(job)
+        return started.addCallbacks(lambda _: self._remove(job), lambda _: self.remove(job_id))
 
-    def _sealed(self, result: JobStatus | Failure, job_id: str) -> None:
-        if isinstance(result, Failure) and result.check(SchedulerError) is None:
-            self._log.failure("job {job_id} is not sealed", result, job_id=job_id)
-        settle(self._sealing.pop(job_id), result)
+    def _remove(self, job: RunningJob) -> Deferred[None]:
+        if not job.status.state.final:
+            raise JobNotEnded(job.id, job.status.state.value)
+        return Deferred.fromCoroutine(self._retention.remove(job.id))
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         return self._spools.read_thd(job_id, stream, offset, size)
@@ -402,6 +400,7 @@ class JobRunner:
     def _forget(self, job_id: str) -> None:
         """It was removed."""
         del self._jobs[job_id]
+        self._unacknowledged.pop(job_id, None)
 
     def _complaint(self, message: str, **fields: Any) -> Callable[[Failure], None]:
         """Log what failed, and go on."""

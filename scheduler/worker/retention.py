@@ -18,12 +18,14 @@ the wall clock, when this process found it. So a step of the clock makes nothing
 clock that is wrong when the worker starts does: one that is slow, or was, keeps jobs
 longer, and one that is days ahead makes all look old that were acknowledged.
 
-There is one sweep at a time, by a timer and soon after ends.
+There is one sweep at a time, by a timer and soon after ends. A removal that a client asks
+for does not wait for sweeps, only for what is being done to that job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from attrs import define, field, frozen
@@ -130,6 +132,8 @@ class Retention:
         #: In the order of their ends.
         self._kept: dict[str, Kept] = {}
         self._unmeasured: set[str] = set()
+        #: By the ids of jobs: who waits until nothing is done to one any more.
+        self._until_idle: dict[str, list[Deferred[None]]] = {}
         #: Bytes that ``_kept`` takes.
         self._size = 0
         self._running: dict[str, _Running] = {}
@@ -191,6 +195,21 @@ class Retention:
         self.refusing = ""
         return started
 
+    async def remove(self, job_id: str) -> None:
+        """Remove one that has ended, whether or not that was acknowledged; ``Unavailable``: it is still there."""
+        while (job := self._kept.get(job_id)) is not None and job.busy:
+            idle: Deferred[None] = Deferred()
+            self._until_idle.setdefault(job_id, []).append(idle)
+            await idle
+        if job is None:
+            return
+        with self._busy(job):
+            usable = await self._pool.run(self._spools.use_up_thd, [job_id])
+            why = await self._take_away(job) if usable else "its id can't be written down as used"
+        if why:
+            raise Unavailable(f"job {job_id!r} can't be removed: {why}")
+        self._log.info("job {job_id} is removed, as asked for", job_id=job_id)
+
     # why nothing is started
 
     @property
@@ -243,13 +262,13 @@ class Retention:
         now = self._clock.seconds()
         demand = self._demand(disk, room, self._waiting)
         plan = choose(self._kept.values(), now, self._limits.keep_spool, quarter, demand)
-        for job_id in plan.clean:
-            await self._patience.wait(job_id, self._clean(self._kept[job_id], output=False))
+        for job in self._idle(plan.clean):
+            await self._patience.wait(job.job_id, self._clean(job, output=False))
         going = [*plan.expired, *plan.remove]
         if going:
             await self._remove_all(going)
-        for job_id in plan.strip:
-            await self._patience.wait(job_id, self._clean(self._kept[job_id], output=True))
+        for job in self._idle(plan.strip):
+            await self._patience.wait(job.job_id, self._clean(job, output=True))
         if plan.clean:
             self._log.info("{count} work folders of ended jobs are removed", count=len(plan.clean))
         if plan.strip:
@@ -288,10 +307,8 @@ class Retention:
         for job_id, size in written.items():
             if job_id in self._running:
                 self._running[job_id].written = size
-        for job_id in tuple(self._unmeasured):
-            job = self._kept[job_id]
-            if not job.busy:
-                await self._patience.wait(job_id, self._measure(job))
+        for job in self._idle(tuple(self._unmeasured)):
+            await self._patience.wait(job.job_id, self._measure(job))
         for job_id, running in tuple(self._running.items()):
             if not running.busy and now - running.looked_at >= _RUNNING_LOOK_EVERY:
                 running.looked_at = now
@@ -299,13 +316,10 @@ class Retention:
         return disk
 
     async def _measure(self, job: Kept) -> None:
-        job.busy = True
-        try:
+        with self._busy(job):
             taken = await self._pool.run(self._spools.measure_thd, job.job_id, False)
-        finally:
-            job.busy = False
-        if job.job_id in self._unmeasured:
-            self._measured(job, taken)
+            if job.job_id in self._unmeasured:
+                self._measured(job, taken)
 
     async def _measure_running(self, job_id: str, running: _Running) -> None:
         running.busy = True
@@ -321,41 +335,60 @@ class Retention:
 
     # removing
 
-    async def _clean(self, job: Kept, output: bool) -> None:
+    def _idle(self, job_ids: Iterable[str]) -> Iterator[Kept]:
+        """Those of them that are here, when it is their turn, and that nothing is done to."""
+        for job_id in job_ids:
+            job = self._kept.get(job_id)
+            if job is not None and not job.busy:
+                yield job
+
+    @contextmanager
+    def _busy(self, job: Kept) -> Iterator[None]:
+        """Nothing else is done to that job meanwhile."""
         job.busy = True
         try:
-            taken, left = await self._pool.run(self._spools.clean_thd, job.job_id, output)
+            yield
         finally:
             job.busy = False
-        self._measured(job, taken)
-        if left is not None and left.unfinished:
-            self._sweep_soon(_SWEEP_SOON)
-        elif left is not None:
-            self._log_resisting(job, left)
-            job.cleaned_after = self._retry_at(job.resisted)
+            for waiting in self._until_idle.pop(job.job_id, []):
+                waiting.callback(None)
+
+    async def _clean(self, job: Kept, output: bool) -> None:
+        with self._busy(job):
+            taken, left = await self._pool.run(self._spools.clean_thd, job.job_id, output)
+            self._measured(job, taken)
+            if left is not None and left.unfinished:
+                self._sweep_soon(_SWEEP_SOON)
+            elif left is not None:
+                self._log_resisting(job, left)
+                job.cleaned_after = self._retry_at(job.resisted)
 
     async def _remove_all(self, going: list[str]) -> None:
         usable = await self._pool.run(self._spools.use_up_thd, going)
-        for job_id in set(going) - set(usable):  # that is logged
-            self._kept[job_id].removed_after = self._retry_at(1)
+        for job in self._idle(set(going) - set(usable)):  # that is logged
+            job.removed_after = self._retry_at(1)
         before = len(self._kept)
-        for job_id in usable:
-            await self._patience.wait(job_id, self._remove(self._kept[job_id]))
+        for job in self._idle(usable):
+            await self._patience.wait(job.job_id, self._remove(job))
         self._log.info("{count} old jobs removed", count=before - len(self._kept))
 
     async def _remove(self, job: Kept) -> None:
-        job.busy = True
+        with self._busy(job):
+            await self._take_away(job)
+
+    async def _take_away(self, job: Kept) -> str:
+        """Why it is still there; ``""``: it is removed. Its id is used up."""
         try:
             remains = await self._pool.run(self._spools.remove_thd, job.job_id)
         except OSError as error:
-            self._log_resisting(job, Left("its folder", error.strerror or str(error)))
+            why = error.strerror or str(error)
+            self._log_resisting(job, Left("its folder", why))
             job.removed_after = self._retry_at(job.resisted)
-            return
-        finally:
-            job.busy = False
+            return why
         self._drop(job)
         if remains is not None:
             self._leftovers.add(remains, told=job.resisted > 0)
+        return ""
 
     def _drop(self, job: Kept) -> None:
         del self._kept[job.job_id]

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from scheduler import failpoints
 from scheduler.completeness import output_cut
-from scheduler.errors import Conflict, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
+from scheduler.errors import Conflict, JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
 from scheduler.model import Chunk, Disk, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.sizes import Share
 from scheduler.worker import room
@@ -210,7 +210,19 @@ class Spools:
         except OSError:  # starts are refused as long as it can't be read, or made
             self._log.failure("used ids can't be looked up")
         found = (self._find(job_id) for job_id in os.listdir(self._folder) if is_id(job_id))
-        return [each for each in found if each is not None]
+        return [each for each in found if each is not None and not self._remove_again(each)]
+
+    def _remove_again(self, found: Found) -> bool:
+        """Whether the process before had begun to remove that ended job, and it is gone now."""
+        if isinstance(found.seen, Held):
+            return False
+        try:
+            if self._used.find_thd(found.job_id) is not Use.PRUNED:
+                return False
+            self._clearing.move_away(found.job_id)
+        except OSError:  # it is tried again later
+            return False
+        return True
 
     def _find(self, job_id: str, tell: bool = False) -> Found | None:
         """A job whose spool is there; ``None`` if that is unreadable. With ``tell``, ``OSError`` if only at present."""
@@ -310,6 +322,30 @@ class Spools:
         """Remove a job, at once as far as anybody can see; answers what resists. ``OSError``: it is still there."""
         failpoints.hit("worker.before-spool-removed")
         return self._clearing.move_away(job_id)
+
+    def remove_unlisted_thd(self, job_id: str) -> None:
+        """Remove what there is of a job that no process of the worker could read, or found; its id is used up.
+
+        ``JobNotEnded``: a shim has it. ``Unavailable``: it is still there.
+        """
+        spool = self.spool(job_id)
+        try:
+            if self._is_held(spool):
+                raise JobNotEnded(job_id, JobState.RUNNING.value)
+            self._used.add_thd([job_id], Use.PRUNED)
+            self._clearing.move_away(job_id)
+        except OSError as error:
+            raise Unavailable(f"job {job_id!r} can't be removed: {error.strerror}") from error
+
+    @staticmethod
+    def _is_held(spool: Spool) -> bool:
+        """Whether a shim has the lock. ``OSError``: that can't be told."""
+        spool.unlock()
+        try:
+            with spool.locked() as lock:
+                return lock is None and not spool.removed()
+        except FileNotFoundError:
+            return False
 
     def clear_thd(self, name: str) -> Remains | None:
         """Try again to remove a leftover."""

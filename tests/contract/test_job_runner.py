@@ -8,7 +8,15 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from scheduler.errors import Conflict, Invalid, JobNotRunning, NotFound, OffsetBeyondEnd
+from scheduler.errors import (
+    Conflict,
+    Invalid,
+    JobNotEnded,
+    JobNotRunning,
+    NotFound,
+    OffsetBeyondEnd,
+    OutputPruned,
+)
 from scheduler.model import JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 from tests.fakes.job_runner import FakeJobRunner
@@ -162,6 +170,41 @@ class Contract:
         error = await self.assertFailure(self.runner.signal(JOB, "SIGUSR1", "main"), JobNotRunning)
         self.assertEqual((error.job_id, error.state), (JOB, "failed"))
         self.assertEqual(self.runner.query(JOB), status)
+
+    async def test_remove(self) -> None:
+        """A job that has ended is gone with its output and its report, and its id is not started again."""
+        await self.started()
+        await self.written("hello")
+        at_end = self.when_ended()
+        self.finish(JOB, 0)
+        await at_end
+        await self.ended(1, SECOND)
+        self.runner.acknowledge([SECOND])
+        for job_id in (JOB, SECOND, JOB):
+            self.assertIsNone(await self.runner.remove(job_id))
+        for job_id in (JOB, SECOND):
+            with self.assertRaises(NotFound):
+                self.runner.query(job_id)
+            with self.assertRaises(OutputPruned):
+                self.runner.read_output_thd(job_id, Stream.STDOUT, 0, 1)
+            await self.assertFailure(self.started_again(job_id), Conflict)
+        self.assertEqual((self.runner.unacknowledged(), await self.runner.describe([JOB, SECOND])), ((), ()))
+
+    def started_again(self, job_id: str) -> Deferred[JobStatus]:
+        return self.runner.start(job_id, JobSpec(command="true"), None)
+
+    async def test_remove_what_runs(self) -> None:
+        """A job that has not ended stays, and goes on."""
+        await self.started()
+        error = await self.assertFailure(self.runner.remove(JOB), JobNotEnded)
+        self.assertEqual((error.job_id, error.state), (JOB, "running"))
+        await self.written("hello")
+        self.assertEqual(self.runner.running(), (JOB,))
+
+    async def test_remove_nothing(self) -> None:
+        """A job that is not there is removed already, and a start of it that comes later is refused."""
+        self.assertIsNone(await self.runner.remove(JOB))
+        await self.assertFailure(self.started_again(JOB), Conflict)
 
     async def test_unknown(self) -> None:
         """Of a job that is not known everything is NotFound."""

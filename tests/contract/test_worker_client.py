@@ -8,16 +8,19 @@ from zope.interface.verify import verifyObject
 from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
+    JobNotEnded,
     JobNotRunning,
     NotFound,
     OffsetBeyondEnd,
     OutputPruned,
     SchedulerError,
+    Unavailable,
     Unreachable,
     WorkerFault,
 )
 from scheduler.interfaces import IOutputStream, IWorkerClient
 from scheduler.model import Chunk, JobSpec, JobState, Stream
+from scheduler.rpc import worker_client
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.worker_client import (
     FailingWorkerClient,
@@ -169,6 +172,22 @@ class Contract:
         self.runner.end("j")
         error = await self.failure(JobNotRunning, self.client.signal_job(self.worker, "j", "SIGUSR1", "main"))
         self.assertEqual((error.job_id, error.state), ("j", "succeeded"))
+
+    async def test_remove(self) -> None:
+        """A job that has ended is removed, and its id stays used; that may be asked for again. One that runs stays."""
+        await self.started()
+        error = await self.failure(JobNotEnded, self.client.remove_job(self.worker, "j"))
+        self.assertEqual((error.job_id, error.state), ("j", "running"))
+        self.runner.end("j")
+        self.runner.resists = "its folder can't be moved"
+        error = await self.failure(Unavailable, self.client.remove_job(self.worker, "j"))
+        self.assertEqual(str(error), self.runner.resists)
+        self.runner.resists = ""
+        for _ in range(2):
+            self.assertIsNone(await self.client.remove_job(self.worker, "j"))
+        self.assertEqual(self.runner.unacknowledged(), ())
+        await self.failure(OutputPruned, self.client.read_output(self.worker, "j", Stream.STDOUT, 0, 1))
+        await self.failure(Conflict, self.client.start_job(self.worker, a_job()))
 
     async def test_query(self) -> None:
         """A query is answered with all that is known, running or ended."""
@@ -423,6 +442,7 @@ class Unanswered:
             "start": self.client.start_job(self.worker, a_job(), lambda: self.sent.append("start")),
             "stop": self.client.stop_job(self.worker, "j"),
             "signal": self.client.signal_job(self.worker, "j", "SIGUSR1", "main"),
+            "remove": self.client.remove_job(self.worker, "j"),
             "query": self.client.query_job(self.worker, "j"),
             "read": self.client.read_output(self.worker, "j", Stream.STDOUT, 0, 1),
             "stream": self.stream.finished,
@@ -462,7 +482,7 @@ class SilentContract(Unanswered):
         self.stream.cancel()
         for name, call in asked.items():
             error = await self.assertFailure(call, Unreachable, DeadlineExceeded)
-            if name in ("stop", "query", "read"):
+            if name in ("stop", "remove", "query", "read"):
                 self.assertIsInstance(error, DeadlineExceeded)
             elif name == "probe":
                 self.assertIsInstance(error, Unreachable)
@@ -491,6 +511,7 @@ class SilentRealTests(SilentContract, RpcCase):
     def setUp(self) -> None:
         super().setUp()
         self.worker = a_worker(self.silent_address())
+        self.patch(worker_client, "CALLS", 8)  # all that are asked, at once
         self.client = self.worker_client(deadline=0.5)
 
 
@@ -509,6 +530,7 @@ class FailingFakeTests(Unanswered, RpcCase):
                 ("start_job", "w", "j"),
                 ("stop_job", "w", "j"),
                 ("signal_job", "w", "j"),
+                ("remove_job", "w", "j"),
                 ("query_job", "w", "j"),
                 ("read_output", "w", "j"),
             ],

@@ -12,6 +12,7 @@ from zope.interface import implementer
 from scheduler.errors import (
     Conflict,
     Invalid,
+    JobNotEnded,
     JobNotRunning,
     NotFound,
     OffsetBeyondEnd,
@@ -43,10 +44,10 @@ class FakeJobRunner:
     """Deterministic. ``write`` appends output, ``end`` ends a job; ``wall_time`` gives all times.
 
     ``refused`` maps commands to the reasons why they may not run. A stop ends the job
-    at once unless ``ends_on_stop`` is false; ``started``, ``stops`` and
-    ``signals`` record calls; SIGKILL ends a job, any other signal nothing.
-    ``shortage`` is why the machine can start nothing now, ``""``: it can. ``left`` maps
-    ids of jobs to those of their processes that no signal ends, and that still run.
+    at once unless ``ends_on_stop`` is false, and of all signals SIGKILL. ``started``,
+    ``stops``, ``signals`` and ``removals`` record calls. ``shortage`` is why the machine
+    can start nothing now, ``resists`` why no job can be removed; ``""``: it can. ``left``
+    maps ids of jobs to those of their processes that no signal ends, and that still run.
     """
 
     def __init__(self, wall_time: Callable[[], float] = lambda: 1000.0) -> None:
@@ -59,6 +60,8 @@ class FakeJobRunner:
         self.started: list[tuple[str, JobSpec, float | None]] = []
         self.stops: list[tuple[str, bool]] = []
         self.signals: list[tuple[str, str, str]] = []
+        self.removals: list[str] = []
+        self.resists = ""
         self._wall_time = wall_time
         self._jobs: dict[str, _Entry] = {}
         self._ended: list[str] = []
@@ -72,13 +75,8 @@ class FakeJobRunner:
 
     def prune(self, job_id: str) -> None:
         """A job that has ended and was acknowledged is no longer kept."""
-        entry = self._jobs.pop(job_id)
-        assert entry.acknowledged, f"{job_id} was not acknowledged"
-        self._ended.remove(job_id)
-        self._used.add(job_id)
-        self._pruned.add(job_id)
-        for _, notify in list(entry.watchers):
-            notify()
+        assert self._jobs[job_id].acknowledged, f"{job_id} was not acknowledged"
+        self._remove(job_id)
 
     def refuse(self, why: str) -> None:
         """No job is started at present; ``""``: again."""
@@ -188,6 +186,18 @@ class FakeJobRunner:
             self.end(job_id, None, reason="signal: killed", signal=signal)
         return succeed(None)
 
+    def remove(self, job_id: str) -> Deferred[None]:
+        self.removals.append(job_id)
+        entry = self._jobs.get(job_id)
+        if self.resists:
+            return fail(Unavailable(self.resists))
+        if entry is not None and not entry.status.state.final:
+            return fail(JobNotEnded(job_id, entry.status.state.value))
+        self._used.add(job_id)
+        if entry is not None:
+            self._remove(job_id)
+        return succeed(None)
+
     def query(self, job_id: str) -> JobStatus:
         return self._entry(job_id).status
 
@@ -260,6 +270,14 @@ class FakeJobRunner:
             return self._jobs[job_id]
         except KeyError:
             raise NotFound("job", job_id) from None
+
+    def _remove(self, job_id: str) -> None:
+        entry = self._jobs.pop(job_id)
+        self._ended.remove(job_id)
+        self._used.add(job_id)
+        self._pruned.add(job_id)
+        for _, notify in list(entry.watchers):
+            notify()
 
     def _finish(self, entry: _Entry, status: JobStatus) -> None:
         with self._lock:

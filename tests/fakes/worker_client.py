@@ -61,6 +61,9 @@ class FakeWorkerClient:
     def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
         return self._call("signal_job", worker, job_id, lambda runner: runner.signal(job_id, signal, to))
 
+    def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+        return self._call("remove_job", worker, job_id, lambda runner: runner.remove(job_id))
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         return self._call("query_job", worker, job_id, lambda runner: (runner.seal if seal else runner.query)(job_id))
 

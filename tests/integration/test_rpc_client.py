@@ -63,6 +63,9 @@ class AnswerTests(RpcCase):
     def signal(self, worker) -> Deferred:
         return self.client.signal_job(worker, "j", "SIGHUP", "main")
 
+    def remove(self, worker) -> Deferred:
+        return self.client.remove_job(worker, "j")
+
     def read(self, worker) -> Deferred:
         return self.client.read_output(worker, "j", Stream.STDOUT, 5, 3)
 
@@ -112,7 +115,7 @@ class AnswerTests(RpcCase):
 
     async def test_no_method(self) -> None:
         """A method it does not have is a capability it lacks."""
-        for method in (self.query, self.start, self.read, self.stream, self.signal):
+        for method in (self.query, self.start, self.read, self.stream, self.signal, self.remove):
             await self.outcome(Unsupported, method)
 
     async def test_told(self) -> None:

@@ -264,6 +264,7 @@ class WorkerTests(WorkerCase):
             (self.stub.SignalJob, worker_pb2.SignalJobReq(jobID="j"), "signal"),
             (self.stub.SignalJob, worker_pb2.SignalJobReq(jobID="j", signal="USR1"), "signal"),
             (self.stub.SignalJob, worker_pb2.SignalJobReq(jobID="j", signal="SIGUSR1", to="all"), "to"),
+            (self.stub.RemoveJob, worker_pb2.RemoveJobReq(jobID="../j"), "jobID"),
             (self.stub.ReadOutput, worker_pb2.ReadOutputReq(jobID="j", offset=-1), "offset"),
             (self.stub.ReadOutput, worker_pb2.ReadOutputReq(jobID="j", max=-1), "max"),
             (self.stub.ReadOutput, worker_pb2.ReadOutputReq(jobID="j", stream=7), "stream"),

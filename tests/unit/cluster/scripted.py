@@ -66,6 +66,9 @@ class ScriptedClient:
     def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
         return self._call("signal_job", worker, job_id, signal, to)
 
+    def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+        return self._call("remove_job", worker, job_id)
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         return self._call("query_job", worker, job_id, seal)
 

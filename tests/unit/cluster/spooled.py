@@ -165,6 +165,9 @@ class SpooledClient:
     def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
         raise NotImplementedError
 
+    def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+        raise NotImplementedError
+
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         raise NotImplementedError
 

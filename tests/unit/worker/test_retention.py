@@ -231,6 +231,80 @@ class AgeTests(RetentionCase):
         self.assertEqual((self.kept, self.spools.left), ([], {}))
 
 
+class RemoveTests(RetentionCase):
+    """Removals that a client asks for."""
+
+    def remove(self, job_id: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.retention.remove(job_id))
+
+    def test_at_once(self) -> None:
+        """A job goes at once, however young, acknowledged or not; one that is not there has gone."""
+        self.end("a", acknowledged=False)
+        self.end("b")
+        for job_id in ("a", "b", "a", "c"):
+            self.successResultOf(self.remove(job_id))
+        self.assertEqual((self.kept, self.forgotten), ([], ["a", "b"]))
+
+    def test_while_it_is_looked_at(self) -> None:
+        """It waits for what is being done to that job, and for no more; so does a second one."""
+        self.end("a", acknowledged=False)
+        self.end("b", acknowledged=False)
+        self.pool.holding = True
+        self.later()
+        self.pool.release()  # the look at the disk; what follows is measuring "a"
+        self.pool.holding = True
+        self.end("c", acknowledged=False)
+        self.retention._kept["a"].busy = True
+        removals = [self.remove("a"), self.remove("a")]
+        self.pool.release()
+        for each in removals:
+            self.assertNoResult(each)
+        with self.retention._busy(self.retention._kept["a"]):
+            self.successResultOf(self.remove("c"))
+        for each in removals:
+            self.successResultOf(each)
+        self.assertEqual((self.kept, sorted(self.forgotten)), (["b"], ["a", "c"]))
+
+    def test_sweep_that_chose_it(self) -> None:
+        """A sweep that is about to remove it, and others, leaves it alone and goes on with the others."""
+        for job_id in "abc":
+            self.end(job_id)
+        self.later(HOUR - 10)
+        self.pool.holding = True
+        self.later(70)
+        held = self.pool._held
+        self.pool._held = []
+        removal = self.remove("b")
+        self.pool._held = [*held, *self.pool._held]
+        self.pool.release()
+        self.successResultOf(removal)
+        self.later()
+        self.assertEqual((self.kept, sorted(self.forgotten)), ([], ["a", "b", "c"]))
+        self.assertEqual(self.spools.tries.count("b"), 1)
+        self.assertEqual([event for event in self.events if "log_failure" in event], [])
+
+    def test_resisting(self) -> None:
+        """What can't be moved is still known, and the reason is told; a sweep does not try it before its time."""
+        self.spools.resisting.add("a")
+        self.end("a")
+        error = self.failureResultOf(self.remove("a"), Unavailable).value
+        self.assertIn("resists", str(error))
+        self.assertEqual(self.forgotten, [])
+        self.spools.resisting.clear()
+        self.successResultOf(self.remove("a"))
+        self.assertEqual((self.kept, self.forgotten), ([], ["a"]))
+
+    def test_remains(self) -> None:
+        """What is left of a folder counts, is logged, and is tried again."""
+        self.spools.remaining["a"] = 70
+        self.end("a")
+        self.successResultOf(self.remove("a"))
+        self.assertEqual(self.errors, ["70 bytes of job a can't be removed, and are tried again: work/x: resists"])
+        self.spools.left[".gone-a"] = 0
+        self.later(120)
+        self.assertEqual(self.spools.left, {})
+
+
 class MostTests(RetentionCase):
     """``spool_max``."""
 

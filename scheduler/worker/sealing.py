@@ -1,0 +1,50 @@
+"""Ids that are being sealed: found to be those of jobs, or used up, so that no start of them runs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.errors import NotFound, SchedulerError
+from scheduler.model import JobStatus
+from scheduler.threads import Pool
+from scheduler.worker.job import settle, wait_in
+from scheduler.worker.spools import Found, Spools
+
+
+class Sealing:
+    """Called on the reactor thread."""
+
+    _log = Logger()
+
+    def __init__(self, pool: Pool, spools: Spools, take: Callable[[Found], JobStatus]) -> None:
+        """``take`` is called with a job that was found though this process did not know it; answers how it is."""
+        self._pool = pool
+        self._spools = spools
+        self._take = take
+        #: Not decided yet; those who wait for it.
+        self._under_way: dict[str, list[Deferred[JobStatus]]] = {}
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._under_way
+
+    def seal(self, job_id: str) -> Deferred[JobStatus]:
+        """Of an id that is no known job's; see ``IJobRunner.seal``."""
+        if job_id not in self._under_way:
+            self._under_way[job_id] = []
+            sealed = self._pool.run(self._spools.seal_thd, job_id)
+            sealed.addCallback(self._found_or_sealed, job_id).addBoth(self._over, job_id)
+        return wait_in(self._under_way[job_id])
+
+    def _found_or_sealed(self, found: Found | None, job_id: str) -> JobStatus:
+        if found is None:
+            raise NotFound("job", job_id)
+        return self._take(found)
+
+    def _over(self, result: JobStatus | Failure, job_id: str) -> None:
+        if isinstance(result, Failure) and result.check(SchedulerError) is None:
+            self._log.failure("job {job_id} is not sealed", result, job_id=job_id)
+        settle(self._under_way.pop(job_id), result)
