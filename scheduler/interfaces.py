@@ -158,8 +158,9 @@ class IScheduler(Interface):
 
         A request with a ``key`` is carried out once. Sent again it is answered as the first time:
         with the job as it was then, or, where the answer was never given, as it is now; with
-        ``StartUnanswered`` while that is what there is to say. ``KeyReused`` when the fingerprint
-        is another, ``KeyInUse`` while the first is under way. One that made no job leaves no key.
+        ``StartUnanswered`` while that is what there is to say; with ``JobRemoved`` where a client
+        removed the job since. ``KeyReused`` when the fingerprint is another, ``KeyInUse`` while the
+        first is under way. One that made no job leaves no key.
         """
 
     def replays(key: RequestKey) -> bool:
@@ -226,6 +227,19 @@ class IScheduler(Interface):
         ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``; ``JobNotRunning``;
         ``Conflict``: some processes could not be sent it; ``Unreachable``, ``Unavailable`` and ``Busy``: nothing was
         sent; ``DeadlineExceeded``: it may have been; ``Unsupported``, ``WorkerFault``.
+        """
+
+    def remove(job_id: str) -> Deferred[bool]:
+        """Remove a job that is ``over``, with its output: whether that is done; if not, it will be.
+
+        It is done later where its worker can't be told now, or can't remove it yet: the job has ``remove_requested_at``
+        then, whatever is restarted, until its worker was told. The output of a job whose worker is none that is known
+        stays there until that removes it itself.
+
+        Its id is never used again. A request with the idempotency key that it came from is answered with
+        ``JobRemoved``, as long as the job would have been kept. Who reads its output fails with ``NotFound``.
+
+        ``NotFound``; ``JobNotEnded``; ``StoreFailed``: nothing was removed; ``WorkerFault``: it is tried again.
         """
 
     def workers() -> tuple[WorkerView, ...]:

@@ -21,6 +21,7 @@ from scheduler.cluster.output import Outputs
 from scheduler.cluster.polling import Polling
 from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.removals import Removals
 from scheduler.cluster.retention import Retention
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.signals import Signals
@@ -62,17 +63,19 @@ def makeService(options: Options) -> IService:
     starts = Starts(reactor, ledger, workers, waiting, config.cluster.queue_max)
     queue = Queue(reactor, ledger, starts, waiting)
     stops = Stops(reactor, ledger, workers, starts)
-    reconciler = Reconciler(ledger, workers, starts)
+    removals = Removals(ledger, workers, starts)
+    reconciler = Reconciler(ledger, workers, starts, removals)
     membership = Membership(ledger, liveness, workers, rule, reconciler)
     outputs = Outputs(reactor, workers, ledger.registry)
     attendance = Attendance(reactor, ledger.registry, stops)
     outlook = Outlook(reactor, ledger, waiting, queue, starts.backoff)
     signals = Signals(ledger.registry, workers, starts)
-    cluster = Cluster(ledger, starts, stops, signals, reconciler, membership, outputs, attendance, outlook)
+    cluster = Cluster(ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook)
     ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
     ledger.listen(outputs.job_changed, outputs.worker_changed)
     ledger.listen(stops.job_changed, stops.worker_changed)
     ledger.listen(queue.job_changed, queue.worker_changed)
+    ledger.listen(on_worker=removals.worker_changed)
     ledger.listen(attendance.job_changed)
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, membership)
     site = make_site(cluster, reactor, time.time, config.http_server.allowed_hosts)
@@ -87,7 +90,7 @@ def makeService(options: Options) -> IService:
         Retention(reactor, ledger, config.store.keep_jobs),
         calls,
         Step(stop=outputs.shut_down),
-        Step(stop=cluster.shut_down),
+        Step(start=removals.begin, stop=cluster.shut_down),
         liveness,
         Polling(reactor, ledger.registry, cluster.query),
         queue,

@@ -78,6 +78,7 @@ def routes(context: Context) -> tuple[tuple[str, str, Handler], ...]:
         ("GET", "/v1/jobs", jobs.jobs),
         ("POST", "/v1/jobs/stop", jobs.stop_matching),
         ("GET", "/v1/jobs/<job_id>", jobs.job),
+        ("DELETE", "/v1/jobs/<job_id>", jobs.remove),
         ("POST", "/v1/jobs/<job_id>/stop", jobs.stop_job),
         ("POST", "/v1/jobs/<job_id>/signal", jobs.signal),
         ("GET", "/v1/jobs/<job_id>/output", outputs.output),

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from scheduler.cluster import lifecycle
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
+from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record, Removed
 from scheduler.model import IdempotencyKey, Job, Worker, WorkerState
 
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 #: Finished jobs kept at most; beyond, those that ended first go. Each takes about 1 KiB of memory.
 KEEP_FINISHED = 100_000
+
+#: The key that a removed job leaves whose request had none. No client can send it: it is not printable.
+_TOMBSTONE = "removed\n{}"
 
 #: Why a job is ``unknown`` before its worker has called again.
 RESTARTED = "the scheduler was restarted"
@@ -55,6 +59,8 @@ class Ledger:
         self._saving = Saving(clock, store, self._present)
         # jobs whose ends are being saved: nothing changes them any more
         self._ending: dict[str, Job] = {}
+        # ids of jobs whose removals are being saved: likewise
+        self._leaving: set[str] = set()
         # those who wait for the end of a job, and those who wait until it is over
         self._ends: dict[str, list[Deferred[Job]]] = {}
         self._overs: dict[str, list[Deferred[Job]]] = {}
@@ -80,7 +86,7 @@ class Ledger:
                 self.registry.put_worker(evolve(worker, state=WorkerState.UNREACHABLE))
             for job in sorted(lifecycle.linked(loaded.jobs), key=lambda job: job.finished_at or 0):
                 self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))
-            for key in loaded.keys:
+            for key in sorted(loaded.keys, key=lambda key: key.removed_at or 0):
                 self.registry.put_key(key)
 
         return self._store.load().addCallback(take)
@@ -89,9 +95,12 @@ class Ledger:
         """Save what is owed, if that is possible now; fires when nothing more will be tried."""
         return self._saving.close()
 
-    def listen(self, on_job: Callable[[Job], None], on_worker: Callable[[str], None] | None = None) -> None:
-        """Call these after each change: with the new job, with the id of the worker."""
-        self._job_listeners.append(on_job)
+    def listen(
+        self, on_job: Callable[[Job], None] | None = None, on_worker: Callable[[str], None] | None = None
+    ) -> None:
+        """Call these after each change: with the new job, or the last of one that was removed; with a worker's id."""
+        if on_job is not None:
+            self._job_listeners.append(on_job)
         if on_worker is not None:
             self._worker_listeners.append(on_worker)
 
@@ -130,8 +139,8 @@ class Ledger:
         return self.update_jobs([job])
 
     def note_job(self, job: Job) -> None:
-        """Put a job that has not ended and whose worker tells the same again: nobody waits until that is saved."""
-        if job.id not in self._ending:
+        """Put a job of which nobody waits until that is saved: most often, its worker tells the same again."""
+        if not self._is_settled(job.id):
             job = job.trimmed()
             self._put(job)
             self._saving.note(job)
@@ -145,7 +154,7 @@ class Ledger:
         return self.conclude_jobs([job])
 
     def _update(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey], decided: bool) -> Deferred[None]:
-        known = [self._followed(job) for job in jobs if job.id not in self._ending]
+        known = [self._followed(job) for job in jobs if not self._is_settled(job.id)]
         following = [job for _, job in known if job is not None]
         trimmed = [job.trimmed() for job, _ in known]
         changed = [job for job in trimmed if self.registry.find_job(job.id) != job]
@@ -178,6 +187,10 @@ class Ledger:
 
         return self._saving.save([*changed, *following, *changed_keys, *removed]).addBoth(settle)
 
+    def _is_settled(self, job_id: str) -> bool:
+        """Whether its end, or its removal, is being saved: nothing else of it is saved after that."""
+        return job_id in self._ending or job_id in self._leaving
+
     def _has_ended(self, job_id: str) -> bool:
         job = self.registry.find_job(job_id)
         return job is not None and job.state.final
@@ -199,6 +212,46 @@ class Ledger:
     def remove_jobs(self, job_ids: Iterable[str]) -> Deferred[None]:
         """They are kept no longer, nor are their keys."""
         return self._saving.save([record for job_id in job_ids for record in self._remove(job_id)])
+
+    def request_removal(self, job: Job, when: float | None) -> Deferred[None]:
+        """Commit that a job that is over is to be removed, or is not, and only then have it so."""
+
+        def show(_: None) -> None:
+            now = self.registry.find_job(job.id)
+            if now is not None and not self._is_settled(job.id):
+                self.note_job(evolve(now, remove_requested_at=when))  # it may have been saved as it was meanwhile
+
+        return self._saving.save([evolve(job, remove_requested_at=when)]).addCallback(show)
+
+    def remove_for_client(self, job_id: str) -> Deferred[None]:
+        """Commit that a client removed a job, and only then have it gone; its key stays, and says so."""
+        key = self.registry.key_of(job_id) or IdempotencyKey(_TOMBSTONE.format(job_id), "", job_id)
+        key = evolve(key, answer=None, removed_at=self.now())
+        self._leaving.add(job_id)
+
+        def vanish(_: None) -> None:
+            job = self.registry.find_job(job_id)
+            surplus = [key.key]
+            if job is not None:  # else its time was over meanwhile, and that of its key
+                self.registry.remove_job(job_id)
+                self.registry.put_key(key)
+                for listener in self._job_listeners:
+                    listener(job)
+                surplus = self.registry.surplus_keys(self._keep_finished)
+            self.remove_keys(surplus).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
+
+        def over(result: T) -> T:
+            self._leaving.discard(job_id)
+            return result
+
+        return self._saving.save([Removed("job", job_id), key]).addCallback(vanish).addBoth(over)
+
+    def remove_keys(self, keys: Iterable[str]) -> Deferred[None]:
+        """Those of removed jobs, whose time is over."""
+        gone = [Removed("key", key) for key in keys]
+        for each in gone:
+            self.registry.remove_key(each.id)
+        return self._saving.save(gone) if gone else succeed(None)
 
     def update_worker(self, worker: Worker) -> Deferred[None]:
         """Put it, and save it."""

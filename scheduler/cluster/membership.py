@@ -201,8 +201,9 @@ class Membership:
         return not worker.features and worker.id not in self._registered
 
     def _kept(self, job_id: str) -> bool:
-        job = self._ledger.registry.find_job(job_id)
-        return job is not None and job.state.final
+        registry = self._ledger.registry
+        job = registry.find_job(job_id)
+        return registry.was_removed(job_id) if job is None else job.state.final
 
 
 def _sentence(text: str) -> str | None:

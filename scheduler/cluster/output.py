@@ -61,8 +61,12 @@ class Outputs:
         return Deferred.fromCoroutine(self._read(job_id, stream, offset, size))
 
     def job_changed(self, job: Job) -> None:
-        """It is new in the registry, or another than before."""
+        """It is new in the registry, or another than before, or was removed."""
         if job.id not in self._tails:
+            return
+        if job.over and self._registry.find_job(job.id) is None:  # a client removed it
+            for tail in list(self._tails[job.id].values()):
+                tail.fail(NotFound("job", job.id))
             return
         self._file(job)
         for tail in list(self._tails[job.id].values()):

@@ -3,7 +3,8 @@
 Theory of operation. A heartbeat lists all that runs on the worker and every end
 the scheduler has not acknowledged. What is listed is believed: a job nobody can
 say anything about is ``running`` again, one never heard of is asked to be
-described and is adopted with its spec, one that is ``lost`` becomes an orphan.
+described and is adopted with its spec, one that is ``lost`` becomes an orphan. The
+end of one that a client removed is acknowledged, and its worker is told so again.
 
 What is not listed proves nothing: the heartbeat may have crossed the start of
 the job. So it is asked about by id, and the question seals the id against a
@@ -31,6 +32,7 @@ from twisted.logger import Logger
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.placement import lacking
+from scheduler.cluster.removals import Removals
 from scheduler.cluster.sharing import Rounds, Shared
 from scheduler.cluster.starts import Starts
 from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unavailable
@@ -43,11 +45,14 @@ class Reconciler:
 
     _log = Logger()
 
-    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts) -> None:
+    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts, removals: Removals) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
         self._starts = starts
+        self._removals = removals
+        # ids of removed jobs that a worker says run, and that it was asked to describe since
+        self._disputed: set[str] = set()
         self._asking = Shared()
         self._rounds = Rounds("asking about the unmentioned jobs")
 
@@ -55,15 +60,20 @@ class Reconciler:
         """The jobs that the heartbeat changes, and the ids of those the scheduler needs to have described."""
         changed: list[Job] = []
         describe: list[str] = []
+        removed: list[str] = []
         for report in (*heartbeat.ended, *heartbeat.described):
             job = self._after(worker, report)
-            if job is None:
-                describe.append(report.status.job_id)
-            else:
+            if job is not None:
                 changed.append(job)
+            elif not self._is_removed(report):
+                describe.append(report.status.job_id)
+            elif report.status.state.final:
+                removed.append(report.status.job_id)
         described = {report.status.job_id for report in heartbeat.described}
         for job_id in heartbeat.running:
             known = self._registry.find_job(job_id)
+            if known is None and self._registry.was_removed(job_id):
+                self._disputed.add(job_id)
             if job_id in described or self._starts.under_way(job_id):
                 continue
             if known is None:
@@ -74,6 +84,7 @@ class Reconciler:
                 changed.append(lifecycle.running(job, self._ledger.now()))
                 if job.started_at is None and not job.state.final:
                     describe.append(job_id)
+        self._removals.reported_again(worker, removed)
         return changed, describe
 
     def _after(self, worker: Worker, report: JobReport) -> Job | None:
@@ -81,9 +92,20 @@ class Reconciler:
         job = self._registry.find_job(report.status.job_id)
         now = self._ledger.now()
         if job is None:
-            return lifecycle.adopted(report, worker, now) if report.spec is not None else None
+            if report.spec is None or self._is_removed(report):
+                return None
+            self._disputed.discard(report.status.job_id)
+            return lifecycle.adopted(report, worker, now)
         its = self._of(worker, job, runs=not report.status.state.final)
         return job if its is None else lifecycle.reported(its, report.status, now)
+
+    def _is_removed(self, report: JobReport) -> bool:
+        """Whether it is of a job that a client removed.
+
+        One that still runs is shown again. But a report may have left before the job ended, so it takes a second one.
+        """
+        job_id = report.status.job_id
+        return self._registry.was_removed(job_id) and (report.status.state.final or job_id not in self._disputed)
 
     def _of(self, worker: Worker, job: Job, runs: bool) -> Job | None:
         """The job, if that worker has a say in it; it has also where the job was one's that is not known any more.

@@ -38,12 +38,16 @@ class Registry:
         self._unfinished: dict[str | None, set[str]] = {}
         # the same, of those that were asked to stop
         self._stopping: dict[str | None, set[str]] = {}
+        # the same, of those that have ended there and are to be removed
+        self._removing: dict[str | None, set[str]] = {}
         # ids of finished jobs in the order of their ends; a dict, for its order
         self._finished: dict[str, None] = {}
         self._reserved: Counter[str] = Counter()
         self._keys: dict[str, IdempotencyKey] = {}
         # job id -> its key
         self._key_of: dict[str, str] = {}
+        # the keys of removed jobs, in the order in which these were removed
+        self._removed: dict[str, None] = {}
 
     # -- workers
 
@@ -146,6 +150,14 @@ class Registry:
         """Those of them that were asked to stop, oldest first."""
         return self._oldest_first(self._stopping.get(worker_id, ()))
 
+    def removing(self, worker_id: str) -> list[Job]:
+        """Those of its jobs that have ended, and are to be removed when it can be told, oldest first."""
+        return self._oldest_first(self._removing.get(worker_id, ()))
+
+    def awaited_by_removals(self) -> list[str]:
+        """Ids of the workers, known or not, that have such jobs."""
+        return [worker_id for worker_id in self._removing if worker_id is not None]
+
     def _oldest_first(self, job_ids: Iterable[str]) -> list[Job]:
         return sorted((self._jobs[job_id] for job_id in job_ids), key=lambda job: (job.created_at, job.id))
 
@@ -162,6 +174,8 @@ class Registry:
         self._jobs[job.id] = job
         if job.over:
             self._finished.setdefault(job.id)
+            if job.remove_requested_at is not None:
+                self._removing.setdefault(job.worker_id, set()).add(job.id)
             return
         self._finished.pop(job.id, None)
         self._unfinished.setdefault(job.worker_id, set()).add(job.id)
@@ -171,7 +185,7 @@ class Registry:
     def remove_job(self, job_id: str) -> None:
         """As if it had never been, its key included; ``NotFound``."""
         job = self.job(job_id)
-        self._keys.pop(self._key_of.pop(job_id, ""), None)
+        self.remove_key(self._key_of.get(job_id, ""))
         self._unlist(job)
         self._finished.pop(job_id, None)
         del self._jobs[job_id]
@@ -179,9 +193,18 @@ class Registry:
         _discard(self._by_prefix, job_id[:INDEXED_PREFIX], job_id)
 
     def put_key(self, key: IdempotencyKey) -> None:
-        """Add it, or replace what is known under its name; its job is here."""
+        """Add it, or replace what is known under its name; its job is here, or was removed."""
         self._keys[key.key] = key
         self._key_of[key.job_id] = key.key
+        if key.removed_at is not None:
+            self._removed.setdefault(key.key)
+
+    def remove_key(self, key: str) -> None:
+        """As if nobody had used it; does nothing where there is none."""
+        known = self._keys.pop(key, None)
+        if known is not None:
+            self._removed.pop(key, None)
+            self._key_of.pop(known.job_id, None)
 
     def find_key(self, key: str) -> IdempotencyKey | None:
         """By its name; ``None`` where there is none."""
@@ -191,8 +214,22 @@ class Registry:
         """The key of the request that the job came from."""
         return self._keys.get(self._key_of.get(job_id, ""))
 
+    def was_removed(self, job_id: str) -> bool:
+        """Whether a client removed the job of that id, as far as its key is still here."""
+        key = self.key_of(job_id)
+        return key is not None and key.removed_at is not None
+
+    def removed_keys(self) -> Iterator[IdempotencyKey]:
+        """Those of removed jobs, that which was removed first first; do not change the registry meanwhile."""
+        return map(self._keys.__getitem__, self._removed)
+
+    def surplus_keys(self, keep: int) -> list[str]:
+        """The keys of removed jobs beyond the ``keep`` that were removed last, oldest first."""
+        excess = len(self._removed) - keep
+        return [key for key, _ in zip(self._removed, range(excess), strict=False)]
+
     def _unlist(self, job: Job) -> None:
-        for index in (self._unfinished, self._stopping):
+        for index in (self._unfinished, self._stopping, self._removing):
             _discard(index, job.worker_id, job.id)
 
     def surplus(self, keep: int) -> list[str]:

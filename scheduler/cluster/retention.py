@@ -7,6 +7,8 @@ wall clock says if that is earlier, and follows the wall clock at most ``PACE``
 times as fast as seconds really pass. A step of an hour changes nothing; after a
 step of a year there is a week to see that the oldest jobs go early and to set the
 clock right. After a long holiday of the scheduler, too, jobs go day by day.
+
+The key of a job that a client removed is kept as long after that.
 """
 
 from __future__ import annotations
@@ -57,12 +59,16 @@ class Retention(Periodic):
         self._now = min(self._ledger.now(), self._now + PACE * passed)
         if self._ledger.store_problem:
             return
-        first = islice(self._ledger.registry.finished(), LOOKED_AT)
-        over = (job for job in first if job.over and _newest(job) < self._now - self._keep)
+        registry, limit = self._ledger.registry, self._now - self._keep
+        first = islice(registry.finished(), LOOKED_AT)
+        over = (job for job in first if job.over and _newest(job) < limit)
         gone = [job.id for job in islice(over, AT_ONCE)]
         if gone:
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
             self._ledger.remove_jobs(gone).addErrback(_told_elsewhere)
+        keys = [key.key for key in islice(registry.removed_keys(), AT_ONCE) if (key.removed_at or 0) < limit]
+        if keys:
+            self._ledger.remove_keys(keys).addErrback(_told_elsewhere)
 
 
 def _newest(job: Job) -> float:

@@ -21,6 +21,7 @@ from scheduler.cluster.outlook import Outlook
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.cluster.registry import cursor_after
+from scheduler.cluster.removals import Removals
 from scheduler.cluster.sharing import shielded
 from scheduler.cluster.signals import Signals
 from scheduler.cluster.starts import Starts
@@ -63,6 +64,7 @@ class Cluster:
         starts: Starts,
         stops: Stops,
         signals: Signals,
+        removals: Removals,
         reconciler: Reconciler,
         membership: Membership,
         outputs: Outputs,
@@ -75,6 +77,7 @@ class Cluster:
         self._starts = starts
         self._stops = stops
         self._signals = signals
+        self._removals = removals
         self._membership = membership
         self._outputs = outputs
         self._attendance = attendance
@@ -140,6 +143,9 @@ class Cluster:
 
     def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
         return self._own(self._signals.send(job_id, signal, to))
+
+    def remove(self, job_id: str) -> Deferred[bool]:
+        return self._own(self._removals.remove(job_id))
 
     # -- workers
 

@@ -38,6 +38,7 @@ from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
     Draining,
+    JobRemoved,
     NoFreeSlot,
     QueueFull,
     SchedulerError,
@@ -153,6 +154,8 @@ class Starts:
     # -- requests
 
     def _replay(self, key: IdempotencyKey) -> Job:
+        if key.removed_at is not None:
+            raise JobRemoved(key.job_id)
         if key.answer is not None:
             return key.answer
         job = self._registry.job(key.job_id)

@@ -25,6 +25,7 @@ from scheduler.cluster.outlook import Outlook
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.removals import Removals
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.signals import Signals
 from scheduler.cluster.starts import Starts
@@ -120,6 +121,9 @@ class World(Protocol):
     def signals_go_unanswered(self) -> None:
         """The next signals arrive, and their answers do not."""
 
+    def resist(self, why: str) -> None:
+        """No worker can remove a job, for that reason; ``""``: again."""
+
     def store_fails(self, why: str) -> None:
         """From now on."""
 
@@ -199,8 +203,11 @@ class FakeWorld(World):
     def signals_go_unanswered(self) -> None:
         self._fake.answers_signals = False
 
+    def resist(self, why: str) -> None:
+        self._fake.resists = why
+
     def store_fails(self, why: str) -> None:
-        self._fake.fail["submit"] = StoreFailed(why)
+        self._fake.fail["submit"] = self._fake.fail["remove"] = StoreFailed(why)
         self._fake.ready = Readiness((why,))
 
     def write(self, job: Job, data: bytes, stream: Stream = Stream.STDOUT) -> None:
@@ -237,14 +244,16 @@ class ClusterWorld(World):
         starts = Starts(self.clock, self._ledger, client, waiting, queue_max=QUEUE_MAX)
         queue = Queue(self.clock, self._ledger, starts, waiting)
         stops = Stops(self.clock, self._ledger, client, starts)
-        reconciler = Reconciler(self._ledger, client, starts)
+        removals = Removals(self._ledger, client, starts)
+        self._ledger.listen(on_worker=removals.worker_changed)
+        reconciler = Reconciler(self._ledger, client, starts, removals)
         self._membership = Membership(self._ledger, self._liveness, client, rule, reconciler)
         outputs = Outputs(self.clock, client, self._ledger.registry)
         outlook = Outlook(self.clock, self._ledger, waiting, queue, starts.backoff)
         attendance = Attendance(self.clock, self._ledger.registry, stops)
         signals = Signals(self._ledger.registry, client, starts)
         self.scheduler = Cluster(
-            self._ledger, starts, stops, signals, reconciler, self._membership, outputs, attendance, outlook
+            self._ledger, starts, stops, signals, removals, reconciler, self._membership, outputs, attendance, outlook
         )
         self._ledger.listen(outlook.job_changed, outlook.worker_changed)
         self._ledger.listen(outputs.job_changed, outputs.worker_changed)
@@ -335,6 +344,10 @@ class ClusterWorld(World):
 
     def signals_go_unanswered(self) -> None:
         self._client.answers_signals = False
+
+    def resist(self, why: str) -> None:
+        for runner in self._runners.values():
+            runner.resists = why
 
     def store_fails(self, why: str) -> None:
         self._store.problem = why

@@ -17,7 +17,9 @@ from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
     Invalid,
+    JobNotEnded,
     JobNotRunning,
+    JobRemoved,
     KeyInUse,
     KeyReused,
     LeftRunning,
@@ -85,6 +87,8 @@ class FakeScheduler:
         self.refused: dict[str, str] = {}
         self.unanswered = False
         self.ends_on_stop = True
+        #: Why no worker can remove a job at present; ``""``: it can.
+        self.resists = ""
         #: What was sent to jobs: the job's id, the signal, and to whom. SIGKILL ends a job, and no other does.
         self.signals: list[tuple[str, str, str]] = []
         self.answers_signals = True
@@ -116,6 +120,8 @@ class FakeScheduler:
     def worker_is(self, name: str, state: WorkerState) -> None:
         """That worker is; what runs on one that can't be reached is unknown, and its stops wait, until it is back."""
         worker = self._set(name, state=state).worker
+        if state is WorkerState.ONLINE:
+            self._remove_waiting(worker)
         for entry in list(self._entries.values()):
             if entry.job.worker_id != worker.id or entry.job.state.final:
                 continue
@@ -307,7 +313,7 @@ class FakeScheduler:
             return self._end_of(entry, max(0.0, until - self._clock.seconds())).addCallback(ended)
 
         def ended(job: Job) -> Job | Deferred[Job]:
-            return job if job.retried_by is None else last()
+            return last() if job.retried_by in self._entries else job
 
         self._entry(job_id)
         return self._attended(job_id, last(), seconds)
@@ -323,6 +329,10 @@ class FakeScheduler:
     def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
         self.calls.append(("signal", job_id, signal, to))
         return self._answer("signal", lambda: self._signal(job_id, signal, to))
+
+    def remove(self, job_id: str) -> Deferred[bool]:
+        self.calls.append(("remove", job_id))
+        return self._answer("remove", lambda: self._remove(job_id))
 
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
         self.calls.append(("stop_matching", which))
@@ -348,6 +358,7 @@ class FakeScheduler:
             if worker.state is WorkerState.ONLINE:
                 raise Conflict(f"worker {worker.name!r} is online")
             del self._workers[worker.id]
+            self._remove_waiting(worker)
             for job in self._newest():
                 if job.worker_id == worker.id and not job.state.final:
                     self.finish(job.id, JobState.LOST, reason="forgotten")
@@ -430,6 +441,8 @@ class FakeScheduler:
             raise KeyReused(key.key)
         if not known.job_id:
             raise KeyInUse(key.key)
+        if known.removed_at is not None:
+            raise JobRemoved(known.job_id)
         if known.answer is not None:
             return known.answer
         job = self._entries[known.job_id].job
@@ -515,7 +528,7 @@ class FakeScheduler:
     def _attempts(self, job_id: str) -> list[Job]:
         """The job and those that followed it."""
         attempts = [self._entries[job_id].job]
-        while attempts[-1].retried_by is not None:
+        while attempts[-1].retried_by in self._entries:
             attempts.append(self._entries[attempts[-1].retried_by].job)
         return attempts
 
@@ -623,6 +636,33 @@ class FakeScheduler:
             self.finish(job_id, JobState.FAILED, reason="signal: killed", signal=signal)
         if not self.answers_signals:
             raise DeadlineExceeded(f"{signal} to job {job_id}", 10.0, job_id)
+
+    def _remove(self, job_id: str) -> bool:
+        entry = self._entry(job_id)
+        job = entry.job
+        if not job.over:
+            raise JobNotEnded(job_id, job.state.value)
+        worker = self._workers.get(job.worker_id or "")
+        if worker is not None and not worker.classic and (self.resists or not self._is_reachable(job)):
+            entry.job = evolve(job, remove_requested_at=job.remove_requested_at or self._wall_time())
+            return False
+        self._vanish(entry)
+        return True
+
+    def _vanish(self, entry: Entry) -> None:
+        job_id = entry.job.id
+        del self._entries[job_id]
+        for key in self._keys.values():
+            if key.job_id == job_id:
+                self._keys[key.key] = evolve(key, answer=None, removed_at=self._wall_time())
+        for reader in list(entry.readers):
+            reader.break_with(NotFound("job", job_id))
+
+    def _remove_waiting(self, worker: Worker) -> None:
+        """What was to be removed when that worker can be told, or is gone."""
+        for entry in list(self._entries.values()):
+            if entry.job.worker_id == worker.id and entry.job.remove_requested_at is not None and not self.resists:
+                self._vanish(entry)
 
     def _stop(self, job_id: str, worker: str | None) -> Deferred[Job]:
         entry = self._entry(job_id) if worker is None else self._of_worker(worker, job_id)

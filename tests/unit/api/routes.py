@@ -36,8 +36,8 @@ ROUTES = {
     "/stop": {"POST"},
     "/query": {"POST"},
     "/v1/jobs": {"GET", "HEAD", "POST"},
-    "/v1/jobs/stop": {"GET", "HEAD", "POST"},
-    "/v1/jobs/job-1": {"GET", "HEAD"},
+    "/v1/jobs/stop": {"GET", "HEAD", "POST", "DELETE"},
+    "/v1/jobs/job-1": {"GET", "HEAD", "DELETE"},
     "/v1/jobs/job-1/stop": {"POST"},
     "/v1/jobs/job-1/signal": {"POST"},
     "/v1/jobs/job-1/output": {"GET", "HEAD"},
@@ -479,6 +479,44 @@ class RouteScenarios:
             self.assertEqual((found["state"], found["orphan"]), ("lost", orphan))
             reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
             self.assertEqual((reply.status, reply.json()["orphan"]), (200, False))
+
+    @scenario
+    async def test_remove(self) -> None:
+        """An ended job is gone after it; one that has not ended stays, and is 409."""
+        ended, job = self.scheduler.add_job(state=JobState.FAILED), self.scheduler.add_job()
+        reply = await self.call("DELETE", f"/v1/jobs/{ended.id}")
+        self.assertEqual((reply.status, reply.body), (204, b""))
+        for method, path in (("DELETE", ""), ("GET", ""), ("GET", "/output"), ("GET", "/output?follow=1")):
+            await self.assert_problem(self.call(method, f"/v1/jobs/{ended.id}{path}"), 404)
+        reply = await self.assert_problem(self.call("DELETE", f"/v1/jobs/{job.id}"), 409, "it is running")
+        self.assertEqual((reply.json()["type"], reply.json()["job_id"]), ("/problems/job-not-ended", job.id))
+        self.assertEqual((await self.call("GET", f"/v1/jobs/{job.id}")).status, 200)
+
+    @scenario
+    async def test_remove_later(self) -> None:
+        """While its worker can't be told the job is answered, with since when it is to go."""
+        job = self.scheduler.add_job(state=JobState.FAILED)
+        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        for _ in range(2):
+            reply = await self.call("DELETE", f"/v1/jobs/{job.id}")
+            self.assertEqual((reply.status, reply.json()["id"]), (202, job.id))
+            self.assertEqual(reply.json()["remove_requested_at"], "2023-11-14T22:13:20.000000Z")
+        self.scheduler.workers_are(WorkerState.ONLINE)
+        await self.assert_problem(self.call("DELETE", f"/v1/jobs/{job.id}"), 404)
+
+    @scenario
+    async def test_remove_with_a_key(self) -> None:
+        """A submission whose job was removed is 410 from then on, with that job's id, and starts nothing."""
+        body = {"worker": "w1", "command": "true"}
+        first = await self.post("/v1/jobs", body, idempotency_key="k")
+        self.scheduler.finish(first.json()["id"])
+        self.assertEqual((await self.call("DELETE", f"/v1/jobs/{first.json()['id']}")).status, 204)
+        for query in ("", "?wait=1", "?follow=1"):
+            reply = await self.assert_problem(self.post(f"/v1/jobs{query}", body, idempotency_key="k"), 410)
+            document = reply.json()
+            self.assertEqual((document["type"], document["started"]), ("/problems/job-removed", True))
+            self.assertEqual(document["job_id"], first.json()["id"])
+        self.assertEqual((await self.call("GET", "/v1/jobs")).json()["jobs"], [])
 
     @scenario
     async def test_signal(self) -> None:

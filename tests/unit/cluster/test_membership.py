@@ -13,6 +13,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import LONGEST_SENTENCE, Membership
 from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.removals import Removals
 from scheduler.cluster.starts import Starts
 from scheduler.cluster.waiting import Waiting
 from scheduler.errors import (
@@ -60,7 +61,7 @@ class MembershipTestCase(SynchronousTestCase):
         self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.starts = Starts(self.clock, self.ledger, self.client, Waiting(), queue_max=3)
-        reconciler = Reconciler(self.ledger, self.client, self.starts)
+        reconciler = Reconciler(self.ledger, self.client, self.starts, Removals(self.ledger, self.client, self.starts))
         self.membership = Membership(self.ledger, self.liveness, self.client, rule, reconciler)
 
     def register(self, address: str = f"{HOME}:30000", **facts: Any) -> Registered:

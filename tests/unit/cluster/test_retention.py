@@ -57,6 +57,21 @@ class RetentionTests(SynchronousTestCase):
         self.assertEqual({job.id for job in loaded.jobs}, self.kept())
         self.assertEqual(loaded.keys, ())
 
+    def test_key_of_a_removed_job(self) -> None:
+        """The key of a job that a client removed is kept as long after that as the job would have been."""
+        self.begin(ended("j-1", NOON - 29 * DAY), ended("j-2", NOON))
+        self.ledger.remove_for_client("j-1")
+        self.pass_time(2 * DAY)
+        self.ledger.remove_for_client("j-2")
+        self.pass_time(28 * DAY - HOUR)
+        registry = self.ledger.registry
+        self.assertTrue(registry.was_removed("j-1") and registry.was_removed("j-2"))
+        self.pass_time(HOUR + 120)
+        self.assertFalse(registry.was_removed("j-1"))
+        self.assertEqual([key.job_id for key in self.successResultOf(self.store.load()).keys], ["j-2"])
+        self.pass_time(2 * DAY)
+        self.assertEqual(self.successResultOf(self.store.load()).keys, ())
+
     def test_a_few_at_a_time(self) -> None:
         """However many are due, at one look only so many go, the oldest first."""
         self.begin(*(ended(f"j-{n:04}", NOON - YEAR + n) for n in range(2 * AT_ONCE + 1)), ended("j-new", NOON))

@@ -17,6 +17,7 @@ from scheduler.cluster.outlook import Outlook
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.queue import Queue
 from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.removals import Removals
 from scheduler.cluster.saving import MOMENT
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.signals import Signals
@@ -72,7 +73,9 @@ class ClusterTestCase(SynchronousTestCase):
         self.queue.startService()
         self.stops = Stops(self.clock, self.ledger, self.client, starts)
         self.ledger.listen(self.stops.job_changed, self.stops.worker_changed)
-        reconciler = Reconciler(self.ledger, self.client, starts)
+        removals = self.removals = Removals(self.ledger, self.client, starts)
+        self.ledger.listen(on_worker=removals.worker_changed)
+        reconciler = Reconciler(self.ledger, self.client, starts, removals)
         self.membership = Membership(self.ledger, liveness, self.client, rule, reconciler)
         outputs = Outputs(self.clock, self.client, self.ledger.registry)
         self.ledger.listen(outputs.job_changed, outputs.worker_changed)
@@ -81,7 +84,16 @@ class ClusterTestCase(SynchronousTestCase):
         self.attendance.startService()
         signals = Signals(self.ledger.registry, self.client, starts)
         self.cluster = Cluster(
-            self.ledger, starts, self.stops, signals, reconciler, self.membership, outputs, self.attendance, outlook
+            self.ledger,
+            starts,
+            self.stops,
+            signals,
+            removals,
+            reconciler,
+            self.membership,
+            outputs,
+            self.attendance,
+            outlook,
         )
 
     def add(self, *things: Worker | Job) -> None:

@@ -1,0 +1,401 @@
+"""Removals step by step: what is durable when, and what comes of it when either side dies in between."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from scheduler.errors import (
+    Busy,
+    DeadlineExceeded,
+    JobNotEnded,
+    JobRemoved,
+    NotFound,
+    OutputPruned,
+    StoreFailed,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.interfaces import JobFilter, RequestKey
+from scheduler.model import (
+    AT_ONCE,
+    Chunk,
+    Heartbeat,
+    HeartbeatAnswer,
+    IdempotencyKey,
+    Job,
+    JobReport,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Stream,
+    WorkerState,
+)
+from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
+from tests.unit.cluster.values import a_job, a_worker
+
+KEY = RequestKey("k", "f" * 64)
+
+#: What the worker of the job says of it.
+ENDED = JobReport(JobStatus("j-1", JobState.SUCCEEDED, started_at=900.0, finished_at=1001.0, exit_code=0))
+RUNNING = JobReport(JobStatus("j-1", JobState.RUNNING, started_at=900.0), JobSpec(command="true"), 900.0)
+
+
+class RemovalCase(ClusterTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.add(a_job(state=JobState.SUCCEEDED))
+
+    def known(self) -> list[str]:
+        """Ids of the jobs that clients see."""
+        return [job.id for job in self.cluster.jobs(JobFilter(), 10, None).jobs]
+
+    def stored(self) -> Job | None:
+        """The job as it is durable."""
+        jobs = {job.id: job for job in self.successResultOf(self.store.load()).jobs}
+        return jobs.get("j-1")
+
+    def remove(self) -> Deferred[bool]:
+        return self.cluster.remove("j-1")
+
+    def removed(self) -> None:
+        """Remove it, all the way."""
+        removal = self.remove()
+        self.client.take("remove_job").answer.callback(None)
+        self.assertTrue(self.successResultOf(removal))
+        self.assertEqual(self.known(), [])
+
+    def beat(self, **facts: object) -> HeartbeatAnswer:
+        return self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", **facts)))
+
+    def online(self) -> None:
+        """The worker is back, and the probe has succeeded."""
+        self.add(a_worker())
+
+
+class StepTests(RemovalCase):
+    def test_order(self) -> None:
+        """The request is durable before the worker is told, and the job gone after the worker and the store said so."""
+        self.store.held = True
+        removal = self.remove()
+        self.assertEqual((self.client.calls, self.cluster.job("j-1").remove_requested_at), ([], None))
+        self.store.commit()
+        self.assertEqual(self.cluster.job("j-1").remove_requested_at, 1000.0)
+        call = self.client.take("remove_job")
+        self.assertEqual((call.worker_id, call.args), ("w-1", ("j-1",)))
+        call.answer.callback(None)
+        self.assertEqual(self.known(), ["j-1"])
+        self.assertNoResult(removal)
+        self.store.commit()
+        self.assertTrue(self.successResultOf(removal))
+        self.assertEqual((self.known(), self.stored()), ([], None))
+
+    def test_killed_after_the_request(self) -> None:
+        """A scheduler that died before the worker was told tells it when both are back."""
+        self.remove()
+        self.begin()
+        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.cluster.job("j-1").remove_requested_at, 1000.0)
+        self.online()
+        self.client.take("remove_job").answer.callback(None)
+        self.assertEqual((self.known(), self.stored()), ([], None))
+
+    def test_killed_after_the_worker_removed_it(self) -> None:
+        """One that died before it knew of that asks again; what is not there is removed."""
+        removal = self.remove()
+        self.store.held = True
+        self.client.take("remove_job").answer.callback(None)
+        self.assertNoResult(removal)
+        self.store.held = False
+        self.begin()
+        self.assertEqual(self.known(), ["j-1"])
+        self.online()
+        self.client.take("remove_job").answer.errback(NotFound("job", "j-1"))
+        self.assertEqual((self.known(), self.stored()), ([], None))
+
+    def test_killed_after_the_commit(self) -> None:
+        """After that there is no job, and nothing is asked any more."""
+        self.removed()
+        self.begin()
+        self.online()
+        self.assertEqual((self.known(), self.client.calls), ([], []))
+
+    def test_worker_gone_and_killed(self) -> None:
+        """What waits for a worker that is not known at the start goes then."""
+        self.remove()
+        self.ledger.registry.remove_worker("w-1")
+        self.store.save([])
+        self.begin()
+        self.ledger.registry.remove_worker("w-1")
+        self.removals.begin()
+        self.assertEqual((self.known(), self.stored()), ([], None))
+
+    def test_two_at_once(self) -> None:
+        """Who asks meanwhile shares the call, and the answer."""
+        removals = [self.remove(), self.remove()]
+        self.client.take("remove_job").answer.callback(None)
+        for removal in removals:
+            self.assertTrue(self.successResultOf(removal))
+        self.assertEqual(self.client.calls, [])
+
+    def test_hung_up(self) -> None:
+        """A client that hangs up undoes nothing."""
+        removal = self.remove()
+        removal.addErrback(lambda _: None)
+        removal.cancel()
+        self.client.take("remove_job").answer.callback(None)
+        self.assertEqual(self.known(), [])
+
+    def test_id_of_the_workers_own(self) -> None:
+        """The worker is called with the id that it knows the job by."""
+        self.add(a_job("j-2", JobState.SUCCEEDED, remote_id="r"))
+        self.cluster.remove("j-2")
+        self.assertEqual(self.client.take("remove_job").args, ("r",))
+
+    def test_not_now(self) -> None:
+        """What a worker can't do now it is asked with each sign of life, until it can; once at a time."""
+        for error in (Unreachable("w-1"), DeadlineExceeded("remove", 10.0), Unavailable("busy"), Busy("calls", 4)):
+            removal = self.remove()
+            self.client.take("remove_job").answer.errback(error)
+            self.assertFalse(self.successResultOf(removal))
+        self.online()
+        self.online()
+        call = self.client.take("remove_job")
+        self.assertEqual(self.client.calls, [])
+        call.answer.errback(Unreachable("w-1"))
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        self.assertEqual(self.client.calls, [])
+        self.online()
+        self.client.take("remove_job").answer.callback(None)
+        self.assertEqual(self.known(), [])
+
+    def test_one_that_fails_holds_up_no_other(self) -> None:
+        """A fault about one job is none about the others; it is told to who asks, and tried again."""
+        self.add(a_job("j-2", JobState.SUCCEEDED, created_at=1001.0))
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        for job_id in ("j-1", "j-2"):
+            self.assertFalse(self.successResultOf(self.cluster.remove(job_id)))
+        self.online()
+        self.client.take("remove_job").answer.errback(WorkerFault("w-1", "what"))
+        self.client.take("remove_job").answer.callback(None)
+        self.assertEqual(self.known(), ["j-1"])
+        removal = self.remove()
+        self.client.take("remove_job").answer.errback(WorkerFault("w-1", "what"))
+        self.failureResultOf(removal, WorkerFault)
+        self.online()
+        self.client.take("remove_job").answer.callback(None)
+        self.assertEqual(self.known(), [])
+
+    def test_worker_of_an_earlier_version(self) -> None:
+        """One that can't be told keeps the output as long as any; the job goes all the same."""
+        removal = self.remove()
+        self.client.take("remove_job").answer.errback(Unsupported("w-1", "RemoveJob"))
+        self.assertTrue(self.successResultOf(removal))
+        self.assertEqual(self.known(), [])
+
+    def test_worker_says_it_runs(self) -> None:
+        """A job that its worker says runs stays, and is not removed later either."""
+        removal = self.remove()
+        self.client.take("remove_job").answer.errback(JobNotEnded("j-1", "running"))
+        error = self.failureResultOf(removal, JobNotEnded).value
+        self.assertEqual((error.job_id, error.state), ("j-1", "running"))
+        self.assertIsNone(self.cluster.job("j-1").remove_requested_at)
+        self.begin()
+        self.online()
+        self.assertEqual((self.known(), self.client.calls), (["j-1"], []))
+
+    def test_while_its_start_is_under_way(self) -> None:
+        """One whose end a heartbeat told before its start was answered is removed after that."""
+        submission = self.cluster.submit(ECHO, W1)
+        start = self.client.take("start_job")
+        job_id = start.args[0].id
+        ended = JobStatus(job_id, JobState.SUCCEEDED, started_at=1000.0, finished_at=1000.5, exit_code=0)
+        self.beat(ended=(JobReport(ended),))
+        self.online()
+        removal = self.cluster.remove(job_id)
+        self.assertEqual(self.client.calls, [])
+        start.answer.callback(ended)
+        self.assertEqual(self.successResultOf(submission).id, job_id)
+        self.client.take("remove_job").answer.callback(None)
+        self.assertTrue(self.successResultOf(removal))
+
+
+class StoreTests(RemovalCase):
+    def test_request_not_saved(self) -> None:
+        """A removal that can't be promised is not begun, now or later."""
+        self.store.held = True
+        removal = self.remove()
+        self.store.fail()
+        self.failureResultOf(removal, StoreFailed)
+        self.assertEqual((self.client.calls, self.cluster.job("j-1").remove_requested_at), ([], None))
+        self.store.held = False
+        self.clock.pump([1.0] * 20)
+        self.online()
+        self.assertEqual((self.client.calls, self.known()), ([], ["j-1"]))
+
+    def test_removal_not_saved(self) -> None:
+        """One that was promised, and is not durable yet, is carried out later."""
+        removal = self.remove()
+        self.store.held = True
+        self.client.take("remove_job").answer.callback(None)
+        self.store.fail()
+        self.assertFalse(self.successResultOf(removal))
+        self.assertEqual(self.known(), ["j-1"])
+        self.store.held = False
+        self.clock.pump([1.0] * 20)
+        self.online()
+        self.client.take("remove_job").answer.callback(None)
+        self.assertEqual((self.known(), self.stored()), ([], None))
+
+    def test_nothing_after_the_removal(self) -> None:
+        """What is told of a job while its removal is being saved does not bring it back."""
+        self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
+        self.store.held = True
+        removal = self.cluster.remove("j-2")
+        self.ledger.update_job(evolve(self.cluster.job("j-2"), orphan=True))
+        self.ledger.note_job(evolve(self.cluster.job("j-2"), orphan=True))
+        while self.store.waits:
+            self.store.commit()
+        self.assertTrue(self.successResultOf(removal))
+        self.store.held = False
+        self.clock.advance(1.0)
+        self.assertEqual(self.known(), ["j-1"])
+        self.begin()
+        self.assertEqual(self.known(), ["j-1"])
+
+    def test_retention_meanwhile(self) -> None:
+        """A job whose time is over while it is being removed is gone once, with its key."""
+        self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
+        self.store.held = True
+        removal = self.cluster.remove("j-2")
+        self.ledger.remove_jobs(["j-2"])
+        while self.store.waits:
+            self.store.commit()
+        self.assertTrue(self.successResultOf(removal))
+        self.assertEqual(self.successResultOf(self.store.load()).keys, ())
+
+
+class ReportTests(RemovalCase):
+    """What a worker says of a job that was removed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.removed()
+
+    def check_told_again(self) -> None:
+        """The worker is told to remove it, and the job is none."""
+        self.assertEqual(self.client.take("remove_job").args, ("j-1",))
+        self.assertEqual((self.known(), self.stored()), ([], None))
+
+    def test_ended(self) -> None:
+        """Its end is acknowledged, and the worker told once more; also after a restart."""
+        for restart in (False, True):
+            if restart:
+                self.begin()
+                self.online()
+            for report in (ENDED, evolve(ENDED, spec=JobSpec(command="true"), created_at=900.0)):
+                answer = self.beat(ended=(report,))
+                self.assertEqual((answer.acknowledged, answer.describe), (("j-1",), ()))
+                self.check_told_again()
+            answer = self.beat(described=(evolve(ENDED, spec=JobSpec(command="true")),))
+            self.assertEqual((answer.acknowledged, answer.describe), (("j-1",), ()))
+            self.check_told_again()
+
+    def test_not_told(self) -> None:
+        """Where the worker can't be told it keeps the job as long as any."""
+        for error in (Unreachable("w-1"), Unsupported("w-1", "RemoveJob"), JobNotEnded("j-1", "running")):
+            self.beat(ended=(ENDED,))
+            self.client.take("remove_job").answer.errback(error)
+        self.assertEqual(self.known(), [])
+
+    def test_report_from_before(self) -> None:
+        """A description that left the worker before the job ended makes no job."""
+        answer = self.beat(running=("j-1",), described=(RUNNING,))
+        self.assertEqual((answer.describe, self.known()), ((), []))
+        answer = self.beat(running=())
+        self.assertEqual((answer.describe, self.known(), self.client.calls), ((), [], []))
+
+    def test_it_runs(self) -> None:
+        """A job that really runs is shown again: nothing runs that nobody can see."""
+        answer = self.beat(running=("j-1",))
+        self.assertEqual((answer.describe, self.known()), (("j-1",), []))
+        self.beat(running=("j-1",), described=(RUNNING,))
+        self.assertIs(self.cluster.job("j-1").state, JobState.RUNNING)
+        self.beat(ended=(ENDED,))
+        self.assertIs(self.cluster.job("j-1").state, JobState.SUCCEEDED)
+        self.online()
+        self.removed()
+
+
+class KeyTests(RemovalCase):
+    def test_across_a_restart(self) -> None:
+        """A request whose job was removed runs nothing again, whatever is restarted."""
+        submission = self.cluster.submit(ECHO, W1, AT_ONCE, KEY)
+        start = self.client.take("start_job")
+        job_id = start.args[0].id
+        start.answer.callback(JobStatus(job_id, JobState.SUCCEEDED, started_at=1000.0, finished_at=1000.5))
+        self.successResultOf(submission)
+        removal = self.cluster.remove(job_id)
+        self.client.take("remove_job").answer.callback(None)
+        self.assertTrue(self.successResultOf(removal))
+        for _ in range(2):
+            error = self.failureResultOf(self.cluster.submit(ECHO, W1, AT_ONCE, KEY), JobRemoved).value
+            self.assertEqual(error.job_id, job_id)
+            self.begin()
+            self.online()
+        self.assertEqual(self.client.calls, [])
+
+    def test_no_key_of_a_client(self) -> None:
+        """What remains of a job without a key takes no key that a client may send."""
+        self.removed()
+        (key,) = self.successResultOf(self.store.load()).keys
+        self.assertEqual((key.job_id, key.removed_at), ("j-1", 1000.0))
+        self.assertFalse(key.key.isprintable())
+
+    def test_limit(self) -> None:
+        """As many are kept as finished jobs are, those of the jobs that were removed last."""
+        self.ledger._keep_finished = 3
+        for number in range(5):
+            self.add(evolve(a_job(f"l-{number}", JobState.LOST), worker_id="w-gone"))
+            self.assertTrue(self.successResultOf(self.cluster.remove(f"l-{number}")))
+        kept = [key.job_id for key in self.ledger.registry.removed_keys()]
+        self.assertEqual(kept, ["l-2", "l-3", "l-4"])
+        self.assertEqual({key.job_id for key in self.successResultOf(self.store.load()).keys}, set(kept))
+        self.begin()
+        self.assertEqual([key.job_id for key in self.ledger.registry.removed_keys()], kept)
+        self.assertFalse(self.ledger.registry.was_removed("l-1"))
+
+
+class FollowerTests(RemovalCase):
+    def test_reading(self) -> None:
+        """A reader that is served in pieces is cut where it is, and not asked for again."""
+        reader = self.cluster.open_output("j-1", Stream.STDOUT, 0)
+        first = reader.read()
+        self.client.take("read_output").answer.callback(Chunk(b"he", 0, size=5))
+        self.assertEqual(self.successResultOf(first).data, b"he")
+        second = reader.read()
+        self.removed_while_reading()
+        self.failureResultOf(second, NotFound)
+        self.failureResultOf(reader.read(), NotFound)
+
+    def removed_while_reading(self) -> None:
+        pull = self.client.take("read_output")
+        removal = self.remove()
+        self.client.take("remove_job").answer.callback(None)
+        self.assertTrue(self.successResultOf(removal))
+        if not pull.answer.called:
+            pull.answer.errback(OutputPruned("j-1"))
+
+
+class RegistryTests(RemovalCase):
+    def test_key_of_a_removed_job(self) -> None:
+        """A key is found by its job's id until it is removed, and then neither way."""
+        registry = self.ledger.registry
+        registry.put_key(IdempotencyKey("k", "f", "j-9", removed_at=5.0))
+        self.assertTrue(registry.was_removed("j-9"))
+        registry.remove_key("k")
+        registry.remove_key("k")
+        self.assertEqual((registry.was_removed("j-9"), registry.find_key("k")), (False, None))
+        self.assertEqual((registry.key_of("j-9"), list(registry.removed_keys())), (None, []))
