@@ -14,6 +14,10 @@ from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
 from scheduler.worker.spool import MOST_LEFTOVER, Identity, Spool
 from scheduler.worker.used import Use, UsedIds
 
+#: Why a job that nobody began has failed: as this process could have none begin it, or as the one before it ended.
+NOT_BEGUN = "not started: no shim began it"
+WORKER_ENDED = "not started: the worker ended first"
+
 
 class Endings:
     """Of the jobs whose spools are in one folder."""
@@ -29,13 +33,13 @@ class Endings:
         self._used = used
         self._wall_time = wall_time
 
-    def judge_thd(self, job_id: str, shim: Identity | None) -> JobStatus | Held:
-        """How the job ended, or who has it; one that nobody began is not begun any more.
+    def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | Held:
+        """How the job ended, or who has it; one that nobody began is not begun any more, and has failed as said.
 
         ``shim`` is who was seen to have it.
         """
         try:
-            return self.decide_thd(job_id, "not started: no shim began it")
+            return self.decide_thd(job_id, not_begun)
         except FileNotFoundError:
             if not self._spool(job_id).removed():
                 raise

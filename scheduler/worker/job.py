@@ -27,6 +27,8 @@ class RunningJob:
     #: The start has not been answered.
     starting: bool = False
     stop_asked: bool = False
+    #: The process before this one was asked to start it.
+    taken_back: bool = False
     #: That it has ended and can't be decided on yet was logged.
     undecided: bool = False
     shim: Pidfd | None = None

@@ -28,6 +28,7 @@ from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, Scheduler
 from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.worker import proctree
+from scheduler.worker.endings import NOT_BEGUN, WORKER_ENDED
 from scheduler.worker.job import Notify, RunningJob, settle, wait_in
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.records import Held
@@ -118,7 +119,7 @@ class JobRunner:
 
     def _take(self, found: Found) -> RunningJob:
         status = JobStatus(found.job_id, JobState.RUNNING)
-        job = RunningJob(status, found.spec, found.created_at, stop_asked=found.stop_asked)
+        job = RunningJob(status, found.spec, found.created_at, stop_asked=found.stop_asked, taken_back=True)
         self._jobs[job.id] = job
         if isinstance(found.seen, Held):
             self._running[job.id] = job
@@ -354,7 +355,9 @@ class JobRunner:
         """Look what the spool says now."""
         self._again.pop(job, None)
         job.shim = None
-        self._pool.run(self._spools.endings.judge_thd, job.id, job.shim_identity).addCallbacks(
+        # A shim may still wait to begin a job taken back, and notice late that nobody is left who would let it.
+        not_begun = WORKER_ENDED if job.taken_back else NOT_BEGUN
+        self._pool.run(self._spools.endings.judge_thd, job.id, job.shim_identity, not_begun).addCallbacks(
             self._place, self._not_judged, callbackArgs=(job,), errbackArgs=(job,)
         )
 

@@ -19,7 +19,7 @@ from scheduler.sizes import Share
 from scheduler.worker import room
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains
 from scheduler.worker.commands import NotRunnable, mounted_noexec
-from scheduler.worker.endings import Endings
+from scheduler.worker.endings import WORKER_ENDED, Endings
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd, spec_of, spec_record, status_of
 from scheduler.worker.room import NoRoom, Taken
@@ -240,7 +240,7 @@ class Spools:
             if record is None:
                 raise ValueError("no job.json")
             try:
-                seen = self.endings.decide_thd(job_id, "not started: the worker ended first")
+                seen = self.endings.decide_thd(job_id, WORKER_ENDED)
             except OSError:  # a full disk takes no record now
                 self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
                 seen = Held(None, None)

@@ -362,6 +362,18 @@ class NextLifeTests(ProcessCase):
             self.assertEqual(os.listdir(self.worker.jobs_dir), [])
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
 
+    async def test_waiting_shim(self) -> None:
+        """A shim that still waits to be told that it may begin, as it has not noticed yet that nobody is left to."""
+        spool = self.worker.spool(JOB)
+        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0)
+        await self.worker.drop()
+        with spool.locked() as lock:
+            self.assertIsNotNone(lock)
+            self.worker = await self.next_life()
+            self.assertEqual(self.worker.runner.running(), (JOB,))
+        status = await self.worker.ended(JOB)
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
+
     async def test_unreadable_lock(self) -> None:
         """A spool that nothing can be made of is left alone, and keeps the worker from nothing."""
         spool = self.worker.spool(JOB)

@@ -181,11 +181,11 @@ class RemovedTests(RunningCase):
         endings, tried = self.worker.spools.endings, []
         judge_thd = endings.judge_thd
 
-        def judge(job_id: str, shim: Identity | None) -> JobStatus | Held:
+        def judge(job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | Held:
             tried.append(job_id)
             if len(tried) < 5:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), job_id)
-            return judge_thd(job_id, shim)
+            return judge_thd(job_id, shim, not_begun)
 
         self.patch(endings, "judge_thd", judge)
         status = await self.worker.run("sh", "-c", "exit 3")
