@@ -205,13 +205,19 @@ class FewInodesTests(RunningCase):
             mount("-t", "tmpfs", "-o", "nr_inodes=200", "none", self.worker.jobs_dir)
             self.worker = await self.next_life()
 
+    async def acknowledged(self, job: str) -> None:
+        """Once that is written down, and known to who makes room."""
+        self.worker.runner.acknowledge([job])
+        kept = self.worker.runner._retention._kept
+        while job in kept and not kept[job].acknowledged:
+            await later(0.01)
+
     async def test_acknowledged(self) -> None:
         """Jobs that were acknowledged make room, so no start is refused."""
         for number in range(60):
             status = await self.worker.run("true")
             self.assertIs(status.state, JobState.SUCCEEDED, number)
-            self.worker.runner.acknowledge([status.job_id])
-            await self.worker.pool.run(lambda: None)
+            await self.acknowledged(status.job_id)
         self.assertEqual(self.worker.runner.refusing(), "")
 
     async def test_refusing(self) -> None:
@@ -235,8 +241,7 @@ class FewInodesTests(RunningCase):
         """A disk that refuses although it looks empty enough has room made, and the start comes again."""
         self.patch(clearing.Clearing, "discard", lambda *_: None)
         job = (await self.worker.run("true")).job_id
-        self.worker.runner.acknowledge([job])
-        await self.worker.pool.run(lambda: None)
+        await self.acknowledged(job)
         real, tries = self.worker.spools._create, []
 
         def full_once(*args: object) -> object:
