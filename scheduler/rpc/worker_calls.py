@@ -85,7 +85,7 @@ def start_thd(
     metadata: Metadata,
 ) -> JobStatus:
     """How the job is; ``sent_thd`` is called once the start is on its way."""
-    left = _checked_thd(stubs, worker, seconds)
+    left = _checked_thd(stubs, worker, seconds, FRESH)
     answer = _made_thd(stubs, "StartJob", worker, request, left, metadata, sent_thd)
     if answer.HasField("status"):
         return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
@@ -104,7 +104,7 @@ def stop_thd(
 
 def signal_thd(stubs: Stubs, worker: str, request: worker_pb2.SignalJobReq, seconds: float, metadata: Metadata) -> None:
     """``Unreachable``: the signal was not sent; ``DeadlineExceeded``: nobody can say whether it arrived."""
-    left = _checked_thd(stubs, worker, seconds)
+    left = _checked_thd(stubs, worker, seconds, 0.0)
     began = time.monotonic()
     try:
         _made_thd(stubs, "SignalJob", worker, request, left, metadata)
@@ -153,10 +153,13 @@ def read_thd(stubs: Stubs, worker: str, request: worker_pb2.ReadOutputReq, secon
     return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
 
 
-def _checked_thd(stubs: Stubs, worker: str, seconds: float) -> float:
-    """The seconds that are left for a call that must not be sent in vain; ``Unreachable``."""
+def _checked_thd(stubs: Stubs, worker: str, seconds: float, fresh: float) -> float:
+    """The seconds that are left for a call that must not be sent in vain; ``Unreachable``.
+
+    An answer that is no older than ``fresh`` seconds is as good as a check.
+    """
     before = time.monotonic()
-    if before - stubs.answered_at > FRESH:
+    if before - stubs.answered_at > fresh:
         check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
     return max(seconds - (time.monotonic() - before), 0.1)
 
