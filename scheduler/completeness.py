@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scheduler.model import Job, JobState, JobStatus, Stream
+from scheduler.messages import JobStatus
+from scheduler.model import Job, JobState, Stream
 
 
 def output_cut(ended: Job | JobStatus, stream: Stream, size: int) -> str:

@@ -24,24 +24,8 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from scheduler.model import (
-    AT_ONCE,
-    Chunk,
-    Heartbeat,
-    HeartbeatAnswer,
-    IdempotencyKey,
-    Job,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Registered,
-    Registration,
-    Stream,
-    Target,
-    Terms,
-    WaitingFor,
-    Worker,
-)
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
+from scheduler.model import AT_ONCE, IdempotencyKey, Job, JobSpec, JobState, Stream, Target, Terms, WaitingFor, Worker
 
 #: Characters of the beginning of an id by which jobs can be listed.
 SHORTEST_ID_PREFIX = 6

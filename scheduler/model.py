@@ -62,13 +62,15 @@ def env_name_problem(name: str) -> str | None:
     return None
 
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+#: No labels, no variables.
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
-def _frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
+def frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
+    """A copy that nobody can change; the value itself where it is one."""
     if isinstance(value, MappingProxyType):  # made here
         return value
-    return MappingProxyType(dict(value)) if value else _NOTHING
+    return MappingProxyType(dict(value)) if value else EMPTY
 
 
 class Stream(enum.Enum):
@@ -143,7 +145,7 @@ class JobSpec:
     command: str = ""
     args: tuple[str, ...] = ()
     path: str = ""
-    env: Mapping[str, str] = field(default=_NOTHING, converter=_frozen_mapping)
+    env: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
     #: ``""``: an empty folder of the job's own.
     cwd: str = ""
     #: ``None``: /dev/null.
@@ -154,7 +156,7 @@ class JobSpec:
     timeout: float | None = None
     #: Seconds between TERM and KILL.
     stop_grace: float = DEFAULT_STOP_GRACE
-    labels: Mapping[str, str] = field(default=_NOTHING, converter=_frozen_mapping)
+    labels: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
     #: Write stderr into the stdout stream, in order.
     merge_stderr: bool = False
     #: Bytes of stdout and stderr together at which the job is ended as ``failed``.
@@ -197,7 +199,7 @@ class Target:
 
     worker: str | None = None
     #: ``{}`` is any worker; ``None`` when ``worker`` is given.
-    selector: Mapping[str, str] | None = field(default=None, converter=optional(_frozen_mapping))
+    selector: Mapping[str, str] | None = field(default=None, converter=optional(frozen_mapping))
 
 
 @frozen
@@ -262,33 +264,6 @@ class Disk:
     #: 0: it has no limit of them.
     inodes: int = 0
     inodes_free: int = 0
-
-
-@frozen
-class JobStatus:
-    """What a worker knows of a job. ``state`` is RUNNING or final."""
-
-    job_id: str
-    state: JobState
-    #: ``exit status 3``, ``signal: killed``, or why there is no exit; ``""`` while running. After success: ``""``, or
-    #: what became of processes that the main process left behind.
-    reason: str = ""
-    started_at: float | None = None
-    finished_at: float | None = None
-    exit_code: int | None = None
-    #: Like ``SIGKILL``.
-    signal: str | None = None
-    stdout_bytes: int | None = None
-    stderr_bytes: int | None = None
-    #: How the process tree was emptied: ``exited``, ``terminated`` or ``killed``; ``""`` is not known.
-    tree: str = ""
-    #: Ids of processes that could not be ended.
-    leftover: tuple[int, ...] = ()
-    #: Why output was cut; ``""``: every byte is in the spool.
-    output_error: str = ""
-    #: How many processes were ended that the main process had left behind.
-    background_ended: int = 0
-    usage: Usage | None = None
 
 
 @frozen
@@ -363,7 +338,7 @@ class Worker:
     name: str
     #: ``host:port`` of its gRPC server, as dialled.
     address: str
-    labels: Mapping[str, str] = field(default=_NOTHING, converter=_frozen_mapping)
+    labels: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
     #: Jobs that placement puts on it at once; ``None``: a worker of the fixed part, without a limit.
     slots: int | None = None
     state: WorkerState = WorkerState.UNREACHABLE
@@ -408,84 +383,3 @@ class IdempotencyKey:
         if self.answer is None:
             return self
         return evolve(self, answer=evolve(self.answer, spec=self.answer.spec.trimmed()))
-
-
-@frozen
-class Registration:
-    """What a worker says of itself when it registers."""
-
-    address: str
-    #: Held from before; ``""``: assign one.
-    worker_id: str = ""
-    name: str = ""
-    labels: Mapping[str, str] = field(default=_NOTHING, converter=_frozen_mapping)
-    slots: int | None = None
-    boot_id: str = ""
-    version: str = ""
-    features: tuple[str, ...] = ()
-
-
-@frozen
-class Registered:
-    """The answer to a registration; ``lease`` in seconds."""
-
-    worker_id: str
-    lease: float
-
-
-@frozen
-class JobReport:
-    """A job as its worker reports it; ``spec`` (without stdin and script) only when asked for."""
-
-    status: JobStatus
-    spec: JobSpec | None = None
-    created_at: float | None = None
-
-
-@frozen
-class Heartbeat:
-    """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended.
-
-    ``leaving``: it is the last of this process; what runs, runs on without it.
-    ``refusing``: why the worker takes no job at present, a sentence; ``""``: it takes jobs.
-    ``sent_at``: by the worker's clock. ``disk``: the one its spools are on.
-    """
-
-    worker_id: str
-    boot_id: str
-    running: tuple[str, ...] = ()
-    ended: tuple[JobReport, ...] = ()
-    described: tuple[JobReport, ...] = ()
-    leaving: bool = False
-    refusing: str = ""
-    sent_at: float | None = None
-    disk: Disk | None = None
-
-
-@frozen
-class HeartbeatAnswer:
-    """``acknowledged``: ended jobs that are kept now. ``describe``: jobs whose specs are wanted."""
-
-    lease: float
-    acknowledged: tuple[str, ...] = ()
-    describe: tuple[str, ...] = ()
-
-
-@frozen
-class Chunk:
-    """Some bytes of one stream."""
-
-    data: bytes
-    #: Of the first byte of ``data`` in the stream.
-    offset: int
-    #: The job has ended and ``data`` reaches the end of the stream.
-    end: bool = False
-    #: Length of the stream when this was read.
-    size: int = 0
-    #: With ``end``: why something that the job wrote may be missing, in this stream or the other; ``""``: nothing is.
-    cut: str = ""
-
-    @property
-    def next_offset(self) -> int:
-        """Where to go on."""
-        return self.offset + len(self.data)

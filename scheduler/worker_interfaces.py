@@ -16,17 +16,8 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from scheduler.model import (
-    Chunk,
-    Heartbeat,
-    HeartbeatAnswer,
-    JobReport,
-    JobSpec,
-    JobStatus,
-    Registered,
-    Registration,
-    Stream,
-)
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.model import JobSpec, Stream
 
 
 class IJobRunner(Interface):

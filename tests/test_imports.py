@@ -39,9 +39,10 @@ BARE = ("scheduler.worker.shim", "scheduler.worker.zygote")
 VOCABULARY = {
     "scheduler.errors": (),
     "scheduler.model": ("attrs",),
+    "scheduler.messages": ("attrs", "scheduler.model"),
     "scheduler.durations": (),
-    "scheduler.interfaces": ("attrs", "zope.interface", "twisted.internet", "scheduler.model"),
-    "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model"),
+    "scheduler.interfaces": ("attrs", "zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
+    "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
 }
 
 LONGEST = 440

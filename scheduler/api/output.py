@@ -23,7 +23,8 @@ from scheduler.api.sse import EventStream
 from scheduler.api.streams import FollowStream, RawStream
 from scheduler.errors import DeadlineExceeded, Invalid, OutputCut, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputReader
-from scheduler.model import Chunk, Job, JobState, Stream
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState, Stream
 
 _RAW = {"Content-Type": "text/plain; charset=utf-8"}
 

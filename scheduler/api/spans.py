@@ -10,7 +10,8 @@ from zope.interface import implementer
 
 from scheduler.errors import OffsetBeyondEnd, Unavailable
 from scheduler.interfaces import IOutputReader, IScheduler
-from scheduler.model import Chunk, Stream
+from scheduler.messages import Chunk
+from scheduler.model import Stream
 
 #: Bytes asked for at once.
 CHUNK = 1024 * 1024

@@ -21,7 +21,8 @@ from scheduler.api.streams import SETTLE, StreamResource, Tap, UnderWay
 from scheduler.errors import SchedulerError
 from scheduler.fields import Object
 from scheduler.interfaces import IOutputReader, IScheduler
-from scheduler.model import Chunk, Job, JobState, Stream
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState, Stream
 
 HEARTBEAT_INTERVAL = 15.0
 

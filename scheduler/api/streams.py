@@ -40,7 +40,8 @@ from scheduler.api.answers import problem_answer, send
 from scheduler.api.errors import Problem, problem_of
 from scheduler.errors import OutputCut, ShuttingDown, Unavailable
 from scheduler.interfaces import IOutputReader, IScheduler
-from scheduler.model import Chunk, Job
+from scheduler.messages import Chunk
+from scheduler.model import Job
 
 #: Seconds that headers wait for the first chunk or the first failure.
 HOLD = 1.0

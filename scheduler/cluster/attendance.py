@@ -34,7 +34,8 @@ from scheduler.cluster.registry import Registry
 from scheduler.cluster.stops import Stops
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import IOutputReader
-from scheduler.model import Chunk, Job, JobState
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from attrs import evolve
 
 from scheduler.completeness import output_cut
 from scheduler.errors import NotFound, OffsetBeyondEnd, SchedulerError, Unavailable, Unreachable
-from scheduler.model import Chunk, Job, JobState, Stream
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState, Stream
 
 #: Its worker may not have heard of it yet.
 NOT_STARTED = frozenset({JobState.QUEUED, JobState.STARTING})

@@ -12,7 +12,8 @@ from uuid import NAMESPACE_OID, uuid5
 
 from attrs import evolve
 
-from scheduler.model import MOST_LEFTOVER, Job, JobReport, JobState, JobStatus, Worker
+from scheduler.messages import JobReport, JobStatus
+from scheduler.model import MOST_LEFTOVER, Job, JobState, Worker
 
 #: Why a job failed that nobody was told of.
 NEVER_STARTED = "never started: the start did not reach the worker"

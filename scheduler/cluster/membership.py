@@ -22,17 +22,8 @@ from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.reconcile import Reconciler
 from scheduler.errors import Invalid, NameTaken, NotFound, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
-from scheduler.model import (
-    NAME_PATTERN,
-    Heartbeat,
-    HeartbeatAnswer,
-    JobState,
-    Registered,
-    Registration,
-    Worker,
-    WorkerState,
-    is_id,
-)
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
+from scheduler.model import NAME_PATTERN, JobState, Worker, WorkerState, is_id
 
 #: Characters that are shown of why a worker takes no job.
 LONGEST_SENTENCE = 500

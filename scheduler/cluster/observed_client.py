@@ -9,7 +9,8 @@ from zope.interface import implementer
 
 from scheduler.cluster.liveness import Liveness
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.model import Chunk, Job, JobStatus, Stream, Worker
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Job, Stream, Worker
 
 
 @implementer(IWorkerClient)

@@ -17,7 +17,8 @@ from scheduler.cluster.tail import Tail
 from scheduler.cluster.window import Window
 from scheduler.errors import NotFound, ShuttingDown, Unreachable, Unsupported
 from scheduler.interfaces import IOutputReader, IWorkerClient
-from scheduler.model import Chunk, Job, Stream, WorkerState
+from scheduler.messages import Chunk
+from scheduler.model import Job, Stream, WorkerState
 
 #: Bytes of a followed stream that are kept at its live end.
 WINDOW = 4 * 1024 * 1024

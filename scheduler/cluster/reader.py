@@ -33,7 +33,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import IOutputReader
-from scheduler.model import Chunk, Job, JobState, Worker, WorkerState
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState, Worker, WorkerState
 
 #: Bytes handed out, or asked for, at once.
 PIECE = 1024 * 1024

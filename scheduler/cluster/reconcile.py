@@ -37,7 +37,8 @@ from scheduler.cluster.sharing import Rounds, Shared
 from scheduler.cluster.starts import Starts
 from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unavailable
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import Heartbeat, Job, JobReport, JobState, Worker
+from scheduler.messages import Heartbeat, JobReport
+from scheduler.model import Job, JobState, Worker
 
 
 class Reconciler:

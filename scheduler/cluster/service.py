@@ -37,19 +37,8 @@ from scheduler.interfaces import (
     Starting,
     WorkerView,
 )
-from scheduler.model import (
-    AT_ONCE,
-    Chunk,
-    Job,
-    JobSpec,
-    JobState,
-    Stream,
-    Target,
-    Terms,
-    WaitingFor,
-    Worker,
-    WorkerState,
-)
+from scheduler.messages import Chunk
+from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Stream, Target, Terms, WaitingFor, Worker, WorkerState
 
 T = TypeVar("T")
 

@@ -51,7 +51,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import IWorkerClient, RequestKey, Starting
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, JobStatus, Target, Terms, Worker, WorkerState
+from scheduler.messages import JobStatus
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Target, Terms, Worker, WorkerState
 
 #: Workers that one start is sent to in turn, each of which lacks what it takes; many may lack the same.
 MOST_TRIED = 10

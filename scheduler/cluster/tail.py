@@ -40,7 +40,8 @@ from scheduler.cluster.registry import Registry
 from scheduler.cluster.window import Window
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, SchedulerError, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputStream, IWorkerClient
-from scheduler.model import Chunk, Job, JobState, Stream, Worker
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState, Stream, Worker
 
 #: Seconds a stream may be held up by slow readers.
 PATIENCE = 2.0

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Sequence
 
 from scheduler.errors import Invalid, Refused
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
 from scheduler.model import (
     DEFAULT_LINGER,
     DEFAULT_STOP_GRACE,
@@ -20,16 +21,9 @@ from scheduler.model import (
     SIGNAL_TARGETS,
     STOP_MODES,
     STOP_SIGNALS,
-    Chunk,
     Disk,
-    Heartbeat,
-    HeartbeatAnswer,
-    JobReport,
     JobSpec,
     JobState,
-    JobStatus,
-    Registered,
-    Registration,
     Stream,
     Usage,
     error_text,

@@ -24,7 +24,7 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.model import Heartbeat, HeartbeatAnswer, Registered, Registration
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, status
 from scheduler.rpc.channel import DEADLINE, Dialler, Line

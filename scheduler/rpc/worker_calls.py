@@ -34,7 +34,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.logs import METADATA_KEY
-from scheduler.model import Chunk, JobState, JobStatus
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import JobState
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, status
 from scheduler.rpc.channel import Line, Metadata

@@ -36,7 +36,8 @@ from zope.interface import implementer
 from scheduler.config import TlsFiles
 from scheduler.errors import Busy, ShuttingDown, Unreachable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.model import Chunk, Job, JobStatus, Stream, Worker
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Job, Stream, Worker
 from scheduler.pb import worker_pb2
 from scheduler.rpc import convert, worker_calls
 from scheduler.rpc.batches import Batches

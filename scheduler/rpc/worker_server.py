@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 from scheduler.config import TlsFiles
 from scheduler.configfile import Address
 from scheduler.errors import Busy, DeadlineExceeded, Invalid, NotFound, ShuttingDown
-from scheduler.model import JobStatus, Stream
+from scheduler.messages import JobStatus
+from scheduler.model import Stream
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.channel import DEADLINE, MOST_QUERIED

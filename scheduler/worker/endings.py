@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 
 from twisted.logger import Logger
 
-from scheduler.model import JobState, JobStatus
+from scheduler.messages import JobStatus
+from scheduler.model import JobState
 from scheduler.worker.records import SPOOL_REMOVED, Held, Unbegun, Unstarted, judge_thd, status_of
 from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
 from scheduler.worker.spool import MOST_LEFTOVER, Identity, Spool

@@ -8,7 +8,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from scheduler.model import JobSpec, JobStatus
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.spool import Identity
 

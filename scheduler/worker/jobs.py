@@ -25,7 +25,8 @@ from zope.interface import implementer
 
 from scheduler import failpoints
 from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, SchedulerError, ShuttingDown, Unavailable
-from scheduler.model import Chunk, JobReport, JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.messages import Chunk, JobReport, JobStatus
+from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.worker import proctree
 from scheduler.worker.endings import NOT_BEGUN, WORKER_ENDED

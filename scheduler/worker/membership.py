@@ -44,7 +44,8 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.model import Disk, Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration, is_id
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
+from scheduler.model import Disk, is_id
 from scheduler.worker.reports import Room
 from scheduler.worker_interfaces import IJobs, ISchedulerClient
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from attrs import fields, frozen
 
-from scheduler.model import JobSpec, JobState, JobStatus, Usage
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, Usage
 from scheduler.worker import proctree
 from scheduler.worker.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
 

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.errors import ShuttingDown
-from scheduler.model import JobStatus
+from scheduler.messages import JobStatus
 from scheduler.services import Periodic
 from scheduler.threads import Pool
 from scheduler.worker.endings import Endings

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from attrs import evolve
 
-from scheduler.model import JobReport, JobSpec
+from scheduler.messages import JobReport
+from scheduler.model import JobSpec
 
 #: Characters kept of each text of a report that would not fit in by itself.
 _CUT = 4096

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.errors import NotFound, SchedulerError
-from scheduler.model import JobStatus
+from scheduler.messages import JobStatus
 from scheduler.threads import Pool
 from scheduler.worker.job import settle, wait_in
 from scheduler.worker.spools import Found, Spools

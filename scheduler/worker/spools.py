@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from scheduler import failpoints
 from scheduler.completeness import output_cut
 from scheduler.errors import Conflict, JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
-from scheduler.model import Chunk, Disk, JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Disk, JobSpec, JobState, Stream, is_id
 from scheduler.sizes import Share
 from scheduler.worker import room
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from scheduler.errors import Unavailable
-from scheduler.model import JobStatus
+from scheduler.messages import JobStatus
 from scheduler.worker.launcher import Launcher, Shortage
 from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd
 from scheduler.worker.spool import NotDurable, Spool

@@ -10,7 +10,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.errors import Unavailable
-from scheduler.model import JobState, JobStatus
+from scheduler.messages import JobStatus
+from scheduler.model import JobState
 from scheduler.threads import Pool
 from scheduler.worker.job import RunningJob, fail_one, wait_in
 from scheduler.worker.removals import Removals

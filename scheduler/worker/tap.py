@@ -10,7 +10,8 @@ from twisted.application.service import IService
 
 from scheduler import __version__, startup
 from scheduler.logs import LoggingService
-from scheduler.model import FEATURES, Registration
+from scheduler.messages import Registration
+from scheduler.model import FEATURES
 from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server

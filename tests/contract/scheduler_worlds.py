@@ -33,20 +33,8 @@ from scheduler.cluster.stops import Stops
 from scheduler.cluster.waiting import Waiting
 from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed, Unreachable
 from scheduler.interfaces import IScheduler, IStore, JobFilter, Readiness, Record
-from scheduler.model import (
-    FEATURES,
-    Disk,
-    Heartbeat,
-    Job,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Registration,
-    Stream,
-    Target,
-    Worker,
-    WorkerState,
-)
+from scheduler.messages import Heartbeat, JobStatus, Registration
+from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, Worker, WorkerState
 from scheduler.store.memory import MemoryStore
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler import FakeScheduler

@@ -17,7 +17,8 @@ from scheduler.errors import (
     OffsetBeyondEnd,
     OutputPruned,
 )
-from scheduler.model import JobSpec, JobState, JobStatus, Stream, is_id
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 from tests.fakes.job_runner import FakeJobRunner
 from tests.integration.running import RunningCase

@@ -16,16 +16,8 @@ from scheduler.errors import (
     Unreachable,
 )
 from scheduler.interfaces import IMembership
-from scheduler.model import (
-    Heartbeat,
-    HeartbeatAnswer,
-    JobReport,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Registered,
-    Registration,
-)
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.model import JobSpec, JobState
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.fakes.scheduler_client import FakeSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
 from tests.integration.rpc import RpcCase

@@ -15,7 +15,8 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IOutputReader, Readiness
-from scheduler.model import Chunk, Disk, Job, JobState, Stream, Target, WorkerState
+from scheduler.messages import Chunk
+from scheduler.model import Disk, Job, JobState, Stream, Target, WorkerState
 from tests.contract.scheduler_worlds import ECHO, EPOCH, W1, Contract, for_every_provider
 
 

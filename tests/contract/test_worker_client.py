@@ -19,7 +19,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import IOutputStream, IWorkerClient
-from scheduler.model import Chunk, JobSpec, JobState, Stream
+from scheduler.messages import Chunk
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.rpc import worker_client
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.worker_client import (

@@ -35,9 +35,9 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, RequestKey, Starting, WorkerView
+from scheduler.messages import Chunk
 from scheduler.model import (
     AT_ONCE,
-    Chunk,
     Disk,
     IdempotencyKey,
     Job,

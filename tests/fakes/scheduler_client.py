@@ -11,7 +11,7 @@ from twisted.internet.task import Clock, deferLater
 from zope.interface import implementer
 
 from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unreachable, Unsupported
-from scheduler.model import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
 from scheduler.worker_interfaces import ISchedulerClient
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from zope.interface import implementer
 
 from scheduler.errors import OffsetBeyondEnd, OutputPruned
 from scheduler.interfaces import IOutputReader
-from scheduler.model import Chunk, Job, Stream
+from scheduler.messages import Chunk
+from scheduler.model import Job, Stream
 
 
 @define(eq=False)

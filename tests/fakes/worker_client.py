@@ -13,7 +13,8 @@ from zope.interface import implementer
 
 from scheduler.errors import DeadlineExceeded, Invalid, SchedulerError, ShuttingDown, Unreachable, WorkerFault
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.model import Chunk, Job, JobState, JobStatus, Stream, Worker
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Job, JobState, Stream, Worker
 from scheduler.worker_interfaces import IJobRunner
 
 T = TypeVar("T")

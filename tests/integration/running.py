@@ -11,7 +11,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from scheduler.model import JobSpec, JobStatus, Stream, is_id
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, Stream, is_id
 from scheduler.sizes import parse_share
 from scheduler.threads import Pool
 from scheduler.worker import proctree

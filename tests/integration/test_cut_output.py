@@ -8,7 +8,8 @@ import signal
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from scheduler.errors import NotFound, OutputPruned
-from scheduler.model import Chunk, JobState, Stream
+from scheduler.messages import Chunk
+from scheduler.model import JobState, Stream
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone
 
 

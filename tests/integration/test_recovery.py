@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from scheduler.errors import Conflict, ShuttingDown, Unavailable
-from scheduler.model import JobSpec, JobState, JobStatus
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState
 from scheduler.worker import proctree
 from scheduler.worker.spool import create
 from tests.integration.running import UNTIL_TOLD, Running, RunningCase, edit, gone, is_gone, later, stubborn

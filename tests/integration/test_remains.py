@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from scheduler.errors import Conflict, NotFound, OutputPruned
-from scheduler.model import JobSpec, JobState, JobStatus, Stream
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import jobs, proctree, removals
 from scheduler.worker.records import Held
 from scheduler.worker.spool import Identity

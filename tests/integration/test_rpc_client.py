@@ -26,7 +26,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.logs import REQUEST_ID
-from scheduler.model import Chunk, JobState, JobStatus, Stream
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import JobState, Stream
 from scheduler.pb import worker_pb2
 from scheduler.rpc import status, worker_calls, worker_client
 from tests.fakes.job_runner import FakeJobRunner

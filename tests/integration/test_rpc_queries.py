@@ -12,7 +12,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, SchedulerError, ShuttingDown, Unreachable, WorkerFault
 from scheduler.logs import REQUEST_ID
-from scheduler.model import JobState, JobStatus, Worker
+from scheduler.messages import JobStatus
+from scheduler.model import JobState, Worker
 from scheduler.pb import worker_pb2
 from scheduler.rpc import status
 from scheduler.rpc.worker_client import CALLS, QUERIES

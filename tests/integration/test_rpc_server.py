@@ -20,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.configfile import Address
 from scheduler.errors import Unreachable
 from scheduler.logs import REQUEST_ID
-from scheduler.model import Chunk, JobSpec, JobState, JobStatus, Stream
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, worker_server
 from scheduler.rpc import server as rpc_server

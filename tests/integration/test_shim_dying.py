@@ -10,7 +10,8 @@ import sys
 from twisted.internet.defer import gatherResults
 
 from scheduler.errors import Unavailable
-from scheduler.model import JobSpec, JobState, JobStatus
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState
 from scheduler.worker import proctree, starting
 from scheduler.worker.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn

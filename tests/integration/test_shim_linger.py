@@ -8,7 +8,8 @@ import sys
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SkipTest
 
-from scheduler.model import STOP_SIGNALS, JobState, JobStatus
+from scheduler.messages import JobStatus
+from scheduler.model import STOP_SIGNALS, JobState
 from scheduler.worker import launcher, proctree
 from scheduler.worker.spool import Identity
 from tests.integration.running import GRACE, RunningCase, later

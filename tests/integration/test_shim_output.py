@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SkipTest
 
 from scheduler.errors import NotFound, OutputPruned, Unavailable
-from scheduler.model import JobSpec, JobState, JobStatus, Stream
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, Stream
 from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
 
 #: Python that goes on when it is told to, by ``Running.tell``.

@@ -15,7 +15,8 @@ from scheduler.api import excerpts
 from scheduler.api.excerpts import Excerpt
 from scheduler.errors import Busy, Unreachable
 from scheduler.interfaces import JobFilter
-from scheduler.model import Chunk, Job, JobState, Stream, WorkerState
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState, Stream, WorkerState
 from tests.unit.api.conversation import Connection, Server
 
 

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.output import Outputs
 from scheduler.cluster.registry import Registry
 from scheduler.interfaces import IOutputReader
-from scheduler.model import Chunk, JobState, Stream, WorkerState
+from scheduler.messages import Chunk
+from scheduler.model import JobState, Stream, WorkerState
 from tests.unit.cluster.spooled import Spool, SpooledClient
 from tests.unit.cluster.values import a_job, a_worker
 

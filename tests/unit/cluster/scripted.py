@@ -11,7 +11,8 @@ from zope.interface import implementer
 
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient, Record
-from scheduler.model import Chunk, Job, JobStatus, Stream, Worker
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import Job, Stream, Worker
 from scheduler.store.memory import MemoryStore
 
 

@@ -9,7 +9,8 @@ from twisted.internet.defer import fail
 
 from scheduler.cluster.attendance import STOP_RETRY_INTERVAL, reason
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
-from scheduler.model import Heartbeat, Job, JobReport, JobState, JobStatus, Retry, Stream, Target, Terms
+from scheduler.messages import Heartbeat, JobReport, JobStatus
+from scheduler.model import Job, JobState, Retry, Stream, Target, Terms
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job
 

@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.interfaces import RequestKey
-from scheduler.model import AT_ONCE, Job, JobState, JobStatus
+from scheduler.messages import JobStatus
+from scheduler.model import AT_ONCE, Job, JobState
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 

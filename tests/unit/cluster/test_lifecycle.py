@@ -4,7 +4,8 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.model import FINAL, TRANSITIONS, JobReport, JobSpec, JobState, JobStatus, Retry, Terms, Usage
+from scheduler.messages import JobReport, JobStatus
+from scheduler.model import FINAL, TRANSITIONS, JobSpec, JobState, Retry, Terms, Usage
 from tests.unit.cluster.values import a_job, a_worker
 
 RUNNING = JobStatus(job_id="j-1", state=JobState.RUNNING, started_at=1000.5)

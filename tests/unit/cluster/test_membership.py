@@ -24,19 +24,8 @@ from scheduler.errors import (
     Unreachable,
     WorkerFault,
 )
-from scheduler.model import (
-    Disk,
-    Heartbeat,
-    HeartbeatAnswer,
-    JobReport,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Registered,
-    Registration,
-    WorkerState,
-    is_id,
-)
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.model import Disk, JobSpec, JobState, WorkerState, is_id
 from tests.unit.cluster.scripted import ScriptedClient, ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 

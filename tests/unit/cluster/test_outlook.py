@@ -13,7 +13,8 @@ from scheduler.cluster.outlook import Group, Outlook
 from scheduler.cluster.queue import SETTLE
 from scheduler.errors import StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, JobState, JobStatus, Retry, Target, Terms, WaitingFor, Worker, WorkerState
+from scheduler.messages import JobStatus
+from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WaitingFor, Worker, WorkerState
 from tests.unit.cluster.test_service import ANY, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 

@@ -19,7 +19,8 @@ from scheduler.cluster.registry import Registry
 from scheduler.cluster.tail import Tail
 from scheduler.errors import Busy, DeadlineExceeded, Unreachable, WorkerFault
 from scheduler.interfaces import IOutputReader
-from scheduler.model import Chunk, JobState, JobStatus, Stream, WorkerState
+from scheduler.messages import Chunk, JobStatus
+from scheduler.model import JobState, Stream, WorkerState
 from tests.unit.cluster.spooled import SpooledClient
 from tests.unit.cluster.values import a_job, a_worker
 

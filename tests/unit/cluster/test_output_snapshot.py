@@ -12,7 +12,8 @@ from scheduler.errors import (
     Unreachable,
     WorkerFault,
 )
-from scheduler.model import Chunk, JobState, WorkerState
+from scheduler.messages import Chunk
+from scheduler.model import JobState, WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase
 from tests.unit.cluster.values import a_job
 

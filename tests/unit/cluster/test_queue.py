@@ -22,20 +22,8 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.model import (
-    AT_ONCE,
-    Job,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Registration,
-    Retry,
-    Stream,
-    Target,
-    Terms,
-    Worker,
-    WorkerState,
-)
+from scheduler.messages import JobStatus, Registration
+from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Retry, Stream, Target, Terms, Worker, WorkerState
 from tests.unit.cluster.scripted import Call
 from tests.unit.cluster.test_service import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker

@@ -6,7 +6,8 @@ from twisted.internet.defer import Deferred
 from scheduler.cluster import lifecycle
 from scheduler.errors import Busy, Conflict, DeadlineExceeded, NotFound, Unreachable
 from scheduler.interfaces import JobFilter
-from scheduler.model import AT_ONCE, Job, JobReport, JobSpec, JobState, Target
+from scheduler.messages import JobReport
+from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Target
 from tests.unit.cluster.scripted import Call
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job

@@ -19,20 +19,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.model import (
-    AT_ONCE,
-    Chunk,
-    Heartbeat,
-    HeartbeatAnswer,
-    IdempotencyKey,
-    Job,
-    JobReport,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Stream,
-    WorkerState,
-)
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus
+from scheduler.model import AT_ONCE, IdempotencyKey, Job, JobSpec, JobState, Stream, WorkerState
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 

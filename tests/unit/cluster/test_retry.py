@@ -10,7 +10,8 @@ from scheduler.cluster.queue import SETTLE
 from scheduler.cluster.stops import STOP_MARGIN
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed
 from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.model import Job, JobSpec, JobState, JobStatus, Retry, Target, Terms, WorkerState
+from scheduler.messages import JobStatus
+from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WorkerState
 from tests.unit.cluster.test_service import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 

@@ -37,7 +37,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import IScheduler, JobFilter
-from scheduler.model import Heartbeat, Job, JobReport, JobSpec, JobState, JobStatus, Target, Worker, WorkerState
+from scheduler.messages import Heartbeat, JobReport, JobStatus
+from scheduler.model import Job, JobSpec, JobState, Target, Worker, WorkerState
 from tests.unit.cluster.scripted import Call, ScriptedClient, ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 

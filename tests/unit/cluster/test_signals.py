@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from scheduler.errors import DeadlineExceeded, JobNotRunning, NotFound, Unreachable
-from scheduler.model import JobState, JobStatus
+from scheduler.messages import JobStatus
+from scheduler.model import JobState
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job
 

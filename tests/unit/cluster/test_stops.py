@@ -17,7 +17,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import JobFilter
-from scheduler.model import Heartbeat, Job, JobReport, JobSpec, JobState, JobStatus, WorkerState
+from scheduler.messages import Heartbeat, JobReport, JobStatus
+from scheduler.model import Job, JobSpec, JobState, WorkerState
 from scheduler.worker import supervision
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker

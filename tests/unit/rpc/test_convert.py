@@ -8,23 +8,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid, Refused
-from scheduler.model import (
-    MOST_LEFTOVER,
-    STOP_MODES,
-    STOP_SIGNALS,
-    Chunk,
-    Disk,
-    Heartbeat,
-    HeartbeatAnswer,
-    JobReport,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Registered,
-    Registration,
-    Stream,
-    Usage,
-)
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.model import MOST_LEFTOVER, STOP_MODES, STOP_SIGNALS, Disk, JobSpec, JobState, Stream, Usage
 from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.rpc import convert
 

@@ -19,7 +19,8 @@ from scheduler.errors import (
     StoreFailed,
     Unreachable,
 )
-from scheduler.model import Disk, Heartbeat, HeartbeatAnswer, JobSpec, JobState, Registered, Registration
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
+from scheduler.model import Disk, JobSpec, JobState
 from scheduler.worker.membership import LEAVE_DEADLINE, LONGEST_DELAY, Membership
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.fakes.job_runner import FakeJobRunner

@@ -1,0 +1,120 @@
+"""Values that scheduler and worker send each other: who a worker is, what became of its jobs, what they wrote.
+
+All are frozen. Times are POSIX times (seconds, float, UTC). Absent is ``None``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from scheduler.model import EMPTY, Disk, JobSpec, JobState, Usage, frozen_mapping
+
+
+@frozen
+class JobStatus:
+    """What a worker knows of a job. ``state`` is RUNNING or final."""
+
+    job_id: str
+    state: JobState
+    #: ``exit status 3``, ``signal: killed``, or why there is no exit; ``""`` while running. After success: ``""``, or
+    #: what became of processes that the main process left behind.
+    reason: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    exit_code: int | None = None
+    #: Like ``SIGKILL``.
+    signal: str | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    #: How the process tree was emptied: ``exited``, ``terminated`` or ``killed``; ``""`` is not known.
+    tree: str = ""
+    #: Ids of processes that could not be ended.
+    leftover: tuple[int, ...] = ()
+    #: Why output was cut; ``""``: every byte is in the spool.
+    output_error: str = ""
+    #: How many processes were ended that the main process had left behind.
+    background_ended: int = 0
+    usage: Usage | None = None
+
+
+@frozen
+class Registration:
+    """What a worker says of itself when it registers."""
+
+    address: str
+    #: Held from before; ``""``: assign one.
+    worker_id: str = ""
+    name: str = ""
+    labels: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
+    slots: int | None = None
+    boot_id: str = ""
+    version: str = ""
+    features: tuple[str, ...] = ()
+
+
+@frozen
+class Registered:
+    """The answer to a registration; ``lease`` in seconds."""
+
+    worker_id: str
+    lease: float
+
+
+@frozen
+class JobReport:
+    """A job as its worker reports it; ``spec`` (without stdin and script) only when asked for."""
+
+    status: JobStatus
+    spec: JobSpec | None = None
+    created_at: float | None = None
+
+
+@frozen
+class Heartbeat:
+    """A worker's sign of life. ``running`` are the ids of all its jobs that have not ended.
+
+    ``leaving``: it is the last of this process; what runs, runs on without it.
+    ``refusing``: why the worker takes no job at present, a sentence; ``""``: it takes jobs.
+    ``sent_at``: by the worker's clock. ``disk``: the one its spools are on.
+    """
+
+    worker_id: str
+    boot_id: str
+    running: tuple[str, ...] = ()
+    ended: tuple[JobReport, ...] = ()
+    described: tuple[JobReport, ...] = ()
+    leaving: bool = False
+    refusing: str = ""
+    sent_at: float | None = None
+    disk: Disk | None = None
+
+
+@frozen
+class HeartbeatAnswer:
+    """``acknowledged``: ended jobs that are kept now. ``describe``: jobs whose specs are wanted."""
+
+    lease: float
+    acknowledged: tuple[str, ...] = ()
+    describe: tuple[str, ...] = ()
+
+
+@frozen
+class Chunk:
+    """Some bytes of one stream."""
+
+    data: bytes
+    #: Of the first byte of ``data`` in the stream.
+    offset: int
+    #: The job has ended and ``data`` reaches the end of the stream.
+    end: bool = False
+    #: Length of the stream when this was read.
+    size: int = 0
+    #: With ``end``: why something that the job wrote may be missing, in this stream or the other; ``""``: nothing is.
+    cut: str = ""
+
+    @property
+    def next_offset(self) -> int:
+        """Where to go on."""
+        return self.offset + len(self.data)
