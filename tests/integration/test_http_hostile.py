@@ -25,23 +25,7 @@ from scheduler.errors import NotFound
 from scheduler.model import Job
 from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.documents import check_problem
-
-ROUTES = {
-    "/start": {"POST"},
-    "/stop": {"POST"},
-    "/query": {"POST"},
-    "/v1/jobs": {"GET", "HEAD", "POST"},
-    "/v1/jobs/stop": {"GET", "HEAD", "POST"},  # a GET is for the job of that id
-    "/v1/jobs/job-1": {"GET", "HEAD"},
-    "/v1/jobs/job-1/stop": {"POST"},
-    "/v1/jobs/job-1/output": {"GET", "HEAD"},
-    "/v1/workers": {"GET", "HEAD"},
-    "/v1/workers/w1": {"GET", "HEAD", "DELETE"},
-    "/v1/workers/w1/drain": {"POST"},
-    "/v1/workers/w1/resume": {"POST"},
-    "/healthz": {"GET", "HEAD"},
-    "/readyz": {"GET", "HEAD"},
-}
+from tests.unit.api.routes import ROUTES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW", "get")
 

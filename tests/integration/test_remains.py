@@ -18,7 +18,7 @@ from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import jobs, proctree, removals
 from scheduler.worker.records import Held
 from scheduler.worker.spool import Identity
-from tests.integration.running import Running, RunningCase, edit, gone, is_gone, later, stubborn
+from tests.integration.running import UNTIL_TOLD, Running, RunningCase, edit, gone, is_gone, later, stubborn
 from tests.integration.scenario import play
 from tests.namespaces import as_other_user
 
@@ -189,8 +189,10 @@ class RemovedTests(RunningCase):
             return judge_thd(job_id, shim, not_begun)
 
         self.patch(endings, "judge_thd", judge)
-        status = await self.worker.run("sh", "-c", "exit 3")
-        self.assertEqual((status.exit_code, len(tried)), (3, 5))
+        # It ends after its start was answered, or nothing is left to judge.
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        self.worker.tell(job)
+        self.assertEqual(((await self.worker.ended(job)).exit_code, len(tried)), (3, 5))
         self.assertEqual(len(self.flushLoggedErrors(PermissionError)), 1)
 
     @staticmethod
