@@ -56,6 +56,7 @@ setup(
     cmdclass={"build_py": BuildWithStubs},
     install_requires=[
         "attrs>=23.2",
+        "click>=8.1",
         "cryptography>=42",
         # Stubs refuse a grpcio older than the grpcio-tools that made them (pyproject.toml), and a protobuf older
         # than the one inside it.
@@ -64,11 +65,14 @@ setup(
         "grpcio-reflection>=1.76.0",
         "protobuf>=6.33",
         "klein>=24.8",
+        "rich>=13",
         "SQLAlchemy>=2.1",
         "toml>=0.10.2",
+        "treq>=24.9",
         # With [tls], or every start of any twistd complains about a half-installed pyOpenSSL. Earlier versions have
         # request smuggling and denial of service in twisted.web.
         "Twisted[tls]>=26.4",
+        "urllib3>=2",
         "werkzeug>=3.0",
         "zope.interface>=6.0",
     ],
@@ -83,7 +87,6 @@ setup(
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.6",
             "setuptools>=77",
-            "treq>=24.9",
             "trustme>=1.2",
         ],
         "types": [

@@ -21,13 +21,21 @@ ROOMS = ("scheduler.api", "scheduler.web", "scheduler.rpc", "scheduler.store", "
 #: Where the parts are put together.
 TAPS = ("scheduler.tap", "scheduler.worker.tap")
 
+#: The Python client. It is loaded into other people's programs, so it knows no more of this package than the version.
+CLIENT = "scheduler.client"
+
+#: Its modules for programs that have a reactor, and what only they may load.
+TWISTED_CLIENT = (f"{CLIENT}.twisted", f"{CLIENT}.twisted_channel")
+REACTOR = ("twisted", "OpenSSL", "service_identity")
+
 #: What only some may import: (what, where).
 RESERVED = (
     (("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "scheduler.pb"), ("scheduler.rpc", "scheduler.pb")),
     (("klein", "werkzeug"), ("scheduler.api", "scheduler.web")),
-    (("twisted.web",), ("scheduler.api", "scheduler.web", "scheduler.cli", "scheduler.client")),
+    (("twisted.web",), ("scheduler.api", "scheduler.web", *TWISTED_CLIENT)),
     (("sqlalchemy", "sqlite3", "psycopg"), ("scheduler.store",)),
-    (("treq",), ("scheduler.cli", "scheduler.client")),
+    (("treq",), TWISTED_CLIENT),
+    (("urllib3",), ("scheduler.client",)),
     (("twisted.internet.reactor",), (*TAPS, "scheduler.cli")),
     (("toml", "tomllib"), ("scheduler.configfile",)),
 )
@@ -101,6 +109,11 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
                     complain(each.line, f"imports {each.name}: {room or 'what all share'} must not know {other}")
         if within(each.name, TAPS):
             complain(each.line, f"imports {each.name}, which only twistd may")
+        if within(module, (CLIENT,)):
+            if within(each.name, ("scheduler",)) and not within(each.name, (CLIENT, "scheduler.__version__")):
+                complain(each.line, f"imports {each.name}: the client stands alone")
+            if within(each.name, REACTOR) and module not in TWISTED_CLIENT:
+                complain(each.line, f"imports {each.name}: the blocking client needs no reactor")
         if module in VOCABULARY and not within(
             each.name, ("__future__", *VOCABULARY[module], *sys.stdlib_module_names)
         ):
@@ -163,6 +176,7 @@ class LawTests(SynchronousTestCase):
     def test_complete(self) -> None:
         """The law names parts that exist."""
         named = {*TAPS, *VOCABULARY, *BARE, "scheduler.configfile", "scheduler.rpc", "scheduler.api", "scheduler.store"}
+        named |= {CLIENT, *TWISTED_CLIENT}
         self.assertEqual(named - {module for module, _ in installed()}, set())
 
 
@@ -193,6 +207,10 @@ class LawIsEnforcedTests(SynchronousTestCase):
             ("scheduler.threads", "from twisted.internet import reactor"),
             ("scheduler.threads", "import twisted.internet.reactor"),
             ("scheduler.tap", "import toml"),
+            ("scheduler.cli.main", "import urllib3"),
+            ("scheduler.cli.main", "import treq"),
+            ("scheduler.client.blocking", "import treq"),
+            ("scheduler.client.blocking", "from twisted.web.client import Agent"),
             ("scheduler.wire", "if TYPE_CHECKING:\n    import grpc"),
             ("scheduler.wire", "try:\n    import grpc\nexcept ImportError:\n    pass"),
         ):
@@ -212,6 +230,19 @@ class LawIsEnforcedTests(SynchronousTestCase):
             ("scheduler.startup", "from scheduler.tap import Options"),
         ):
             self.assertBroken(module, source)
+
+    def test_client(self) -> None:
+        """The client stands alone, and only one module of it needs a reactor."""
+        for module, source in (
+            ("scheduler.client.values", "from scheduler.model import Job"),
+            ("scheduler.client.operations", "from scheduler import wire"),
+            ("scheduler.client.operations", "from scheduler.api import app"),
+            ("scheduler.client", "from twisted.internet.defer import Deferred"),
+            ("scheduler.client.blocking", "from twisted.internet.defer import Deferred"),
+        ):
+            self.assertBroken(module, source)
+        self.assertKept("scheduler.client.twisted", "from twisted.internet.defer import Deferred\nimport treq")
+        self.assertKept("scheduler.client.address", "from scheduler import __version__")
 
     def test_vocabulary(self) -> None:
         """The words don't depend on what is said with them."""

@@ -1,0 +1,66 @@
+"""Where the scheduler is, and what is sent with each request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode, urlsplit
+
+from attrs import field, frozen
+
+from scheduler import __version__
+from scheduler.client.exchange import Request
+
+DEFAULT_URL = "http://127.0.0.1:3000"
+
+
+@frozen
+class Target:
+    """A scheduler: its base URL, and how this client identifies itself there."""
+
+    scheme: str
+    host: str
+    port: int
+    #: What is put before every path: ``""``, or like ``/scheduler``.
+    prefix: str
+    token: str | None = field(repr=False)
+
+    @property
+    def base(self) -> str:
+        """The URL up to the path."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    def path(self, request: Request) -> str:
+        """With the query."""
+        query = f"?{urlencode(request.query, quote_via=quote)}" if request.query else ""
+        return f"{self.prefix}{request.path}{query}"
+
+    def headers(self, request: Request) -> Mapping[str, str]:
+        """All of them."""
+        headers = {"User-Agent": f"scheduler-client/{__version__}", "Accept": "application/json", **request.headers}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return headers
+
+
+def body(request: Request) -> bytes | None:
+    """What is sent; half surrogate pairs, of undecodable arguments say, are escaped, and then refused by name."""
+    return None if request.body is None else json.dumps(request.body).encode("ascii")
+
+
+def read_target(url: str, token: str | None) -> Target:
+    """``ValueError`` for a URL that is none, or that says more than where the scheduler is."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} must be like http://host:3000 or https://host:3000")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the URL must not have a user or password: use token")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{url!r} must not have a query or a fragment")
+    if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise ValueError("token must be printable ASCII without spaces")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Target(parts.scheme, parts.hostname, port, parts.path.rstrip("/"), token)

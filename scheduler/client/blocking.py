@@ -1,0 +1,374 @@
+"""The blocking client, for scripts and notebooks without a reactor of their own.
+
+It is built on urllib3: that has no dependencies of its own, is loaded in a few
+hundredths of a second, and its ``read1`` gives the bytes of a chunked body as they
+come, which live output needs. httpx would bring anyio, httpcore, h11 and idna for
+features that are not used here. urllib3's own retries, redirects and decoding are
+off: only ``scheduler.client.repeating`` knows what may be sent twice.
+
+A redirect is not followed, and no proxy is taken from the environment: a request
+that runs commands, and its token, go to the URL that was given, or nowhere.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, Unpack
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
+
+from scheduler.client.address import DEFAULT_URL, Target, body, read_target
+from scheduler.client.exchange import Deliver, Head, Loss, NoAnswer, Open, Read, Request, Script, Source, Step
+from scheduler.client.operations import Filter, Operations
+from scheduler.client.submission import JobFields
+from scheduler.client.values import Event, Job, Readiness, Result, Version, Worker
+
+#: Seconds, at most, to establish a connection.
+CONNECT_TIMEOUT = 10.0
+
+#: Bytes read at once.
+CHUNK = 256 * 1024
+
+T = TypeVar("T")
+
+
+class Client:
+    """A scheduler's API, one method for each thing to do. Threads may share one.
+
+    Every method raises ``ClientError``, or ``ValueError`` for an argument that can't be sent. An answer that is lost is
+    asked for again for up to ``patience`` seconds, wherever that is safe; a start is sent under an
+    ``Idempotency-Key``, so that it happens once however often it is sent.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        timeout: float = 30.0,
+        *,
+        patience: float = 60.0,
+        ca_file: str | None = None,
+    ) -> None:
+        """Nothing is sent yet.
+
+        - ``token``: sent as ``Authorization: Bearer``.
+        - ``timeout``: seconds without a byte after which an answer counts as lost.
+        - ``patience``: seconds for which a lost answer, a cut stream or a scheduler that
+          restarts is tried again. 0: never. A scheduler that was never reached is not waited for.
+        - ``ca_file``: PEM, the authorities trusted for https in place of the system's.
+        """
+        target = read_target(url, token)
+        self._target = target
+        self._timeout = timeout
+        self._pool = _pool(target, ca_file)
+        self._operations = Operations(time.monotonic, timeout, patience)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept for the next request."""
+        self._pool.close()
+
+    # -- jobs
+
+    def run(
+        self,
+        command: str | Sequence[str] | None = None,
+        *,
+        check: bool = False,
+        on_start: Callable[[Job], object] | None = None,
+        stop_on_interrupt: bool = False,
+        key: str | None = None,
+        **fields: Unpack[JobFields],
+    ) -> Result:
+        """Run a command on a worker, and return its exit code and all of its output.
+
+        ``command`` is a program, or a list of it and its arguments; or give ``shell`` or ``script``. ``worker`` or
+        ``selector`` says where. ``fields`` are those of ``JobFields``; its ``timeout`` is the job's, which ends as
+        ``timed_out``. The output is held in memory: use ``submit`` and ``follow`` for more of it than that allows.
+
+        - ``check``: ``JobFailed`` unless the job ``succeeded``, and ``OutputLost`` if not all of its output was kept.
+        - ``on_start`` is called with the job as soon as it is accepted.
+        - ``stop_on_interrupt``: if this call is interrupted (``KeyboardInterrupt``), the job is
+          stopped. Otherwise it goes on, as it does when this process is killed; ``unattended_timeout`` ends it then.
+        - ``key``: an ``Idempotency-Key`` of your own, for a caller that may itself be restarted.
+
+        Where the job has ``retry``, the result is that of its last attempt.
+        """
+        accepted: list[Job] = []
+
+        def started(job: Job) -> None:
+            accepted.append(job)
+            if on_start is not None:
+                on_start(job)
+
+        try:
+            return self._do(self._operations.run(command, check, started, key, fields))
+        except KeyboardInterrupt:
+            if stop_on_interrupt and accepted:
+                self.stop(accepted[0].id)
+            raise
+
+    def submit(
+        self, command: str | Sequence[str] | None = None, *, key: str | None = None, **fields: Unpack[JobFields]
+    ) -> Job:
+        """Start a job, and return it as soon as it runs or is queued. Arguments are those of ``run``."""
+        return self._do(self._operations.submit(command, key, fields))
+
+    def job(self, job_id: str, wait: float | None = None) -> Job:
+        """One job; with ``wait`` when it has ended, or as it is after so many seconds (at most 300)."""
+        return self._do(self._operations.job(job_id, wait))
+
+    def jobs(self, *, limit: int | None = None, **filters: Filter) -> Iterator[Job]:
+        """Jobs that match, newest first, ``limit`` at most; pages are fetched as they are needed.
+
+        ``filters`` are those of ``GET /v1/jobs``, such as ``state=["failed", "lost"]``,
+        ``label={"team": "web"}``, ``created_after="24h"`` or a datetime.
+        """
+        return self._iterate(self._operations.jobs(limit, filters))
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Job:
+        """The job once it has ended; ``WaitTimedOut`` (a ``TimeoutError``) if it has not within ``timeout`` seconds.
+
+        This is about this one attempt: a job that is run again has ``retried_by``.
+        """
+        return self._do(self._operations.wait(job_id, timeout))
+
+    def stop(self, job_id: str) -> Job:
+        """Stop a job and wait for its end.
+
+        One that is not ``final`` afterwards will be stopped when its worker can be reached. ``ApiProblem`` of type
+        ``left-running`` if processes could not be ended.
+        """
+        return self._do(self._operations.stop(job_id))
+
+    def stop_matching(self, **filters: Filter) -> list[Job]:
+        """Stop all jobs that match, one filter at least; those that were stopped, as they are now.
+
+        Not sent again when its answer is lost: other jobs could match by then.
+        """
+        return self._do(self._operations.stop_matching(filters))
+
+    def signal(self, job_id: str, signal: str, to: str = "main") -> Job:
+        """Send a signal, such as ``"SIGUSR1"``, to the ``main`` process of a running job, or to its whole ``tree``.
+
+        Not sent again when its answer is lost: it could arrive twice.
+        """
+        return self._do(self._operations.signal(job_id, signal, to))
+
+    def remove(self, job_id: str) -> bool:
+        """Remove a job that has ended, with its output. ``False``: once its worker can be reached."""
+        return self._do(self._operations.remove(job_id))
+
+    # -- output
+
+    def output(
+        self, job_id: str, stream: str = "stdout", offset: int = 0, tail: int | None = None, follow: bool = False
+    ) -> Iterator[bytes]:
+        """The bytes of one stream, in pieces, from ``offset`` on, or its last ``tail`` lines.
+
+        What there is now, or, with ``follow``, all until the job has ended. A connection that breaks is resumed where
+        it was: the pieces together are the stream. ``OutputLost``: the rest of it was not kept.
+        """
+        return self._iterate(self._operations.output(job_id, stream, offset, tail, follow))
+
+    def follow(self, job_id: str, stdout: int = 0, stderr: int = 0) -> Iterator[Event]:
+        """Both streams as they are written, from these offsets on, and what becomes of the job.
+
+        ``Output`` for bytes, ``Changed`` when the job's state or reason changes, and at last ``Ended``. It resumes by
+        itself after a cut connection and a restart of the scheduler, without a lost or repeated byte.
+        """
+        return self._iterate(self._operations.follow(job_id, stdout, stderr))
+
+    # -- workers
+
+    def workers(self) -> list[Worker]:
+        """All workers."""
+        return self._do(self._operations.workers())
+
+    def worker(self, name: str) -> Worker:
+        """One, by id or name."""
+        return self._do(self._operations.worker(name))
+
+    def drain(self, name: str) -> Worker:
+        """Place nothing more on it."""
+        return self._do(self._operations.set_draining(name, True))
+
+    def resume(self, name: str) -> Worker:
+        """Undo ``drain``."""
+        return self._do(self._operations.set_draining(name, False))
+
+    def forget(self, name: str) -> None:
+        """Forget a worker that is not online; its unfinished jobs are lost."""
+        self._do(self._operations.forget(name))
+
+    # -- the scheduler
+
+    def version(self) -> Version:
+        """Of the scheduler."""
+        return self._do(self._operations.version())
+
+    def ready(self) -> Readiness:
+        """Whether the scheduler can take work, and if not, why."""
+        return self._do(self._operations.ready())
+
+    # -- driving the scripts
+
+    def _do(self, script: Script[T]) -> T:
+        channel = _Channel(self._pool, self._target, self._timeout)
+        try:
+            step = next(script)
+            while True:
+                step = script.send(channel.perform(step))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            script.close()
+            channel.close()
+
+    def _iterate(self, source: Source[T]) -> Iterator[T]:
+        channel = _Channel(self._pool, self._target, self._timeout)
+        try:
+            result = None
+            while True:
+                step = source.send(result)
+                if isinstance(step, Deliver):
+                    result = None
+                    yield step.item
+                else:
+                    result = channel.perform(step)
+        except StopIteration:
+            return
+        finally:
+            source.close()
+            channel.close()
+
+
+class _Channel:
+    """The connection of one script: one request at a time."""
+
+    def __init__(self, pool: urllib3.HTTPConnectionPool, target: Target, timeout: float) -> None:
+        self._pool = pool
+        self._target = target
+        self._timeout = timeout
+        self._response: urllib3.BaseHTTPResponse | None = None
+
+    def perform(self, step: Step) -> Any:
+        """Carry out one step; what came of it."""
+        if isinstance(step, Open):
+            return self._open(step.request)
+        if isinstance(step, Read):
+            return self._read()
+        time.sleep(step.seconds)
+        return None
+
+    def close(self) -> None:
+        """A connection whose body was not read to its end can't be used again."""
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
+
+    def _open(self, request: Request) -> Head | NoAnswer:
+        self.close()
+        silence = self._timeout if request.silence is None else request.silence
+        try:
+            response = self._pool.urlopen(
+                request.method,
+                self._target.path(request),
+                body(request),
+                dict(self._target.headers(request)),
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self._timeout), read=silence),
+                preload_content=False,
+                decode_content=False,
+            )
+        except _NotConnected as error:
+            return error.outcome
+        except (HTTPError, OSError) as error:
+            return NoAnswer(Loss.LOST, _why(error))
+        self._response = response
+        return Head(response.status, {name.lower(): value for name, value in response.headers.items()})
+
+    def _read(self) -> bytes | NoAnswer:
+        assert self._response is not None
+        try:
+            data: bytes = self._response.read1(CHUNK)
+        except (HTTPError, OSError) as error:
+            self.close()
+            return NoAnswer(Loss.LOST, _why(error))
+        if not data:
+            self._response.release_conn()
+            self._response = None
+        return data
+
+
+class _NotConnected(Exception):
+    """Raised out of urllib3 where it connects, so that no other error is taken for "nothing was sent"."""
+
+    def __init__(self, outcome: NoAnswer) -> None:
+        super().__init__(outcome.why)
+        self.outcome = outcome
+
+
+class _Plain(HTTPConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except (HTTPError, OSError) as error:
+            raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
+
+
+class _Secure(HTTPSConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except ssl.SSLError as error:
+            raise _NotConnected(NoAnswer(_tls_loss(error), f"TLS: {_why(error)}")) from error
+        except (HTTPError, OSError) as error:
+            raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
+
+
+def _tls_loss(error: ssl.SSLError) -> Loss:
+    """A handshake that was cut can go better another time; a certificate that is not trusted can't."""
+    return Loss.UNSENT if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else Loss.UNTRUSTED
+
+
+def _pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
+    if target.scheme == "http":
+        plain = urllib3.HTTPConnectionPool(target.host, target.port)
+        plain.ConnectionCls = _Plain
+        return plain
+    context = ssl.create_default_context(cafile=ca_file)
+    secure = urllib3.HTTPSConnectionPool(target.host, target.port, ssl_context=context)
+    secure.ConnectionCls = _Secure
+    return secure
+
+
+def _why(error: Exception) -> str:
+    """As a clause, without urllib3's own names where there is something better."""
+    if isinstance(error, ReadTimeoutError):
+        return "no answer in time"
+    if isinstance(error, NameResolutionError):
+        return "the name of its host is not known"
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the certificate is not trusted: {cause.verify_message}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    if isinstance(cause, TimeoutError):
+        return "no connection in time"
+    return str(cause) or type(cause).__name__

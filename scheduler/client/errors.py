@@ -1,0 +1,113 @@
+"""What can go wrong in the client. A job that failed is no error, unless ``check`` asks for one.
+
+Three things are kept apart: the scheduler refused (``ApiProblem``), there is no
+answer (``ConnectionFailed``), and the job itself did not succeed (``JobFailed``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from scheduler.client.values import Job, Result
+
+#: Whether the job of a submission was started; ``None`` for an error of anything else.
+Started = bool | Literal["unknown"] | None
+
+
+class ClientError(Exception):
+    """The root: the client could not do what was asked; ``str()`` is a sentence.
+
+    - ``started``: ``True``, the job was started and may still run; ``False``, nothing
+      was started, and the same call can be made again; ``"unknown"``: it may have been.
+      ``None``: the call was not one that starts a job.
+    - ``job_id``: the job that it is about, where that is known.
+    """
+
+    def __init__(self, message: str, *, started: Started = None, job_id: str | None = None) -> None:
+        super().__init__(message)
+        self.started = started
+        self.job_id = job_id
+
+
+class ConnectionFailed(ClientError):
+    """There was no whole answer: refused, cut, or too late. What was tried again within ``patience`` counts as one."""
+
+
+class ApiProblem(ClientError):
+    """The scheduler answered with a problem document (RFC 9457)."""
+
+    def __init__(
+        self,
+        status: int,
+        document: Mapping[str, Any],
+        *,
+        started: Started = None,
+        job_id: str | None = None,
+    ) -> None:
+        """``document`` is the JSON of the answer; ``{}`` if it was none."""
+        #: HTTP's.
+        self.status = status
+        #: The last part of the document's ``type``, such as ``"worker-unknown"``; ``""`` if it has none.
+        self.type = _slug(document.get("type"))
+        #: A sentence.
+        self.detail = str(document.get("detail") or document.get("title") or f"HTTP status {status}")
+        self.document = document
+        super().__init__(self.detail, started=started, job_id=job_id)
+
+
+class OutputLost(ClientError):
+    """Output that was asked for is not there: it is no longer kept, or was cut when the job wrote it (410).
+
+    ``result``, where ``run`` raises this: the job and what there is of its output.
+    """
+
+    def __init__(
+        self, message: str, *, started: Started = None, job_id: str | None = None, result: Result | None = None
+    ) -> None:
+        super().__init__(message, started=started, job_id=job_id)
+        self.result = result
+
+
+class JobFailed(ClientError):
+    """The job ended otherwise than ``succeeded``, and ``check`` was set. Compare ``subprocess.CalledProcessError``."""
+
+    def __init__(self, result: Result) -> None:
+        job = result.job
+        super().__init__(f"job {job.id} {job.state}: {job.reason or 'no reason is known'}", started=True, job_id=job.id)
+        self.result = result
+
+    @property
+    def job(self) -> Job:
+        """The job at its end."""
+        return self.result.job
+
+    @property
+    def exit_code(self) -> int | None:
+        """As in ``Result``: ``None`` where a signal ended it, or nobody knows."""
+        return self.result.exit_code
+
+    @property
+    def stdout(self) -> bytes:
+        """All of it."""
+        return self.result.stdout
+
+    @property
+    def stderr(self) -> bytes:
+        """All of it."""
+        return self.result.stderr
+
+
+class WaitTimedOut(ClientError, TimeoutError):
+    """The job has not ended within the time that ``wait`` was given; ``job`` is the job as it is now."""
+
+    def __init__(self, job: Job, seconds: float) -> None:
+        super().__init__(f"job {job.id} has not ended within {seconds:g} s", job_id=job.id)
+        self.job = job
+
+
+def _slug(kind: Any) -> str:
+    if not isinstance(kind, str) or kind == "about:blank":
+        return ""
+    return kind.rstrip("/").rpartition("/")[2]

@@ -1,0 +1,163 @@
+"""Requests and answers as values, and the steps that an operation is made of: the core knows no socket.
+
+Theory of operation. Every operation of the client is a generator, a *script*. It
+yields the steps that need the world outside, and is sent what came of each:
+
+- ``Open``: send a request; comes to a ``Head``, or to ``NoAnswer``. One request
+  of a script is open at a time: the next ``Open`` abandons the one before.
+- ``Read``: the next bytes of its body; ``b""`` at its proper end, else ``NoAnswer``.
+- ``Pause``: some seconds.
+- ``Deliver``: an item for the caller, in scripts that are iterators.
+
+``blocking`` carries the steps out with urllib3 and ``twisted`` with treq. What to
+ask, whether to ask again, and where to resume is decided in the scripts, once.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Generator, Mapping
+from typing import Any, Generic, TypeVar
+
+from attrs import field, frozen
+
+from scheduler.client.errors import ClientError
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+@frozen
+class Request:
+    """One request, and what may be done about it."""
+
+    method: str
+    #: Below the base URL, percent-encoded: ``/v1/jobs``.
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    #: JSON; ``None``: no body.
+    body: Any = None
+    headers: Mapping[str, str] = field(factory=dict)
+    #: It may be sent again although it may have been carried out.
+    repeatable: bool = True
+    #: It starts a job, so an error of it says whether one was started.
+    submits: bool = False
+    #: Statuses beyond 2xx that are answers, not problems.
+    expected: frozenset[int] = frozenset()
+    #: Seconds without a byte after which the answer counts as lost; ``None``: the client's ``timeout``.
+    silence: float | None = None
+
+
+@frozen
+class Head:
+    """How an answer begins; the names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict)
+
+
+@frozen
+class Answer:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes = b""
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """Its JSON object; ``{}`` if it has none."""
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that ``Retry-After`` says; ``None`` if it says none (or a date, which the scheduler never sends)."""
+        text = self.headers.get("retry-after", "").strip()
+        return float(text) if text.isascii() and text.isdigit() else None
+
+    def json(self) -> Any:
+        """Its JSON; ``ClientError`` if it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise ClientError(f"the answer is not JSON: is there a scheduler? It begins {self.body[:80]!r}") from None
+
+
+class Loss(enum.Enum):
+    """How an answer can be missing."""
+
+    #: There was no connection, so nothing was sent.
+    UNSENT = "unsent"
+    #: TLS did not come about; nothing was sent, and it would not go better another time.
+    UNTRUSTED = "untrusted"
+    #: The connection broke, or was silent for too long, after something may have been sent.
+    LOST = "lost"
+
+
+@frozen
+class NoAnswer:
+    """There is none, or none to its end."""
+
+    loss: Loss
+    #: As a clause: ``connection refused``.
+    why: str
+
+
+@frozen
+class Open:
+    """Send this; abandons what was open."""
+
+    request: Request
+
+
+@frozen
+class Read:
+    """Some bytes of the body."""
+
+
+@frozen
+class Pause:
+    """Do nothing for that long."""
+
+    seconds: float
+
+
+@frozen
+class Deliver(Generic[Item]):
+    """An item for the caller."""
+
+    item: Item
+
+
+Step = Open | Read | Pause
+
+#: An operation with a result.
+Script = Generator[Step, Any, T]
+
+#: An operation that delivers items.
+Source = Generator[Step | Deliver[Item], Any, None]
+
+
+def exchange(request: Request) -> Script[Answer | NoAnswer]:
+    """Send a request once, and read the whole answer."""
+    head = yield Open(request)
+    if isinstance(head, NoAnswer):
+        return head
+    return (yield from whole(head))
+
+
+def whole(head: Head) -> Script[Answer | NoAnswer]:
+    """The rest of an answer that has begun."""
+    pieces: list[bytes] = []
+    while True:
+        data = yield Read()
+        if isinstance(data, NoAnswer):
+            return data
+        if not data:
+            return Answer(head.status, head.headers, b"".join(pieces))
+        pieces.append(data)

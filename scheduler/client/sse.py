@@ -1,0 +1,79 @@
+"""Server-sent events, out of bytes as they come (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from scheduler.client.errors import ClientError
+
+#: Bytes of one line. The longest that the scheduler sends is an end with 1 MiB of each stream, escaped.
+LONGEST_LINE = 32 * 1024 * 1024
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+@frozen
+class ServerEvent:
+    """One event; ``id`` is the last that was sent, with it or before it."""
+
+    name: str
+    data: str
+    id: str = ""
+
+
+class Parser:
+    """Feed it a body in pieces of any size; it returns the events that are complete."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._begun = False
+        self._searched = 0
+        self._name = self._id = ""
+        self._data: list[str] = []
+
+    def feed(self, data: bytes) -> list[ServerEvent]:
+        """The events that ``data`` completes; ``ClientError`` for a line without an end."""
+        self._rest += data
+        events = []
+        for line in self._lines():
+            if line:
+                self._field(line)
+            elif (event := self._dispatch()) is not None:
+                events.append(event)
+        return events
+
+    def _lines(self) -> Iterator[bytes]:
+        if not self._begun:
+            if b"\xef\xbb\xbf".startswith(self._rest):
+                return  # it may become a byte order mark
+            self._begun = True
+            self._rest = self._rest.removeprefix(b"\xef\xbb\xbf")
+        start = 0
+        while (match := _LINE_END.search(self._rest, max(start, self._searched))) is not None:
+            if match.group() == b"\r" and match.end() == len(self._rest):
+                break  # it may become CR LF
+            yield self._rest[start : match.start()]
+            start = match.end()
+        self._rest = self._rest[start:]
+        # What was searched has no line end, but for a CR at its end.
+        self._searched = max(0, len(self._rest) - 1)
+        if len(self._rest) > LONGEST_LINE:
+            raise ClientError(f"a line of the event stream is longer than {LONGEST_LINE} bytes")
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.decode("utf-8", "replace").partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            self._name = value
+        elif name == "data":
+            self._data.append(value)
+        elif name == "id" and "\0" not in value:
+            self._id = value
+
+    def _dispatch(self) -> ServerEvent | None:
+        name, data = self._name, self._data
+        self._name, self._data = "", []
+        return ServerEvent(name or "message", "\n".join(data), self._id) if data else None

@@ -1,0 +1,188 @@
+"""Output as it comes: both streams as events, or one as raw bytes, resumed wherever a connection ended too early.
+
+What was reached is counted in bytes of each stream. A byte that comes again is
+skipped, and a byte that is missing is an error (``OutputLost``), so what is
+delivered is the stream, exactly once.
+
+A connection counts as cut when it breaks, when its body ends without saying that
+the job ended, and when nothing came for ``EVENT_SILENCE`` or ``RAW_SILENCE``
+seconds. The scheduler sends a comment every 15 s on an event stream, so silence
+there means that the link is dead. A raw body has no such signs of life: then
+asking again at the same offset costs one request, and loses nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from scheduler.client.errors import ApiProblem, ClientError, OutputLost
+from scheduler.client.exchange import Answer, Deliver, Head, Loss, NoAnswer, Open, Read, Request, Script, Source, whole
+from scheduler.client.repeating import Attempts, Repeater, error_of
+from scheduler.client.sse import Parser, ServerEvent
+from scheduler.client.values import Changed, Ended, Event, Job, Output
+
+#: Seconds without a byte: three of the scheduler's heartbeats.
+EVENT_SILENCE = 45.0
+
+RAW_SILENCE = 60.0
+
+STREAMS = ("stdout", "stderr")
+
+
+def follow(repeater: Repeater, path: str, job_id: str, stdout: int, stderr: int) -> Source[Event]:
+    """The events of a job, from these offsets on, until it has ended; ``path`` is that of its output."""
+    progress = _Progress(job_id, {"stdout": stdout, "stderr": stderr})
+    attempts = repeater.attempts()
+    while True:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": progress.position}
+        request = Request("GET", path, headers=headers, silence=EVENT_SILENCE)
+        head = yield Open(request)
+        failure = yield from _refusal(repeater, request, head, attempts, job_id)
+        if failure is None:
+            if not head.headers.get("content-type", "").startswith("text/event-stream"):
+                raise ClientError("the answer is not an event stream: is there a scheduler?")
+            parser = Parser()
+            while failure is None:
+                data = yield Read()
+                if isinstance(data, NoAnswer):
+                    failure = data
+                elif not data:
+                    failure = NoAnswer(Loss.LOST, "the event stream ended before the job did")
+                else:
+                    attempts.alive()
+                    for event in map(progress.take, parser.feed(data)):
+                        if event is not None:
+                            attempts.progressed()
+                            yield Deliver(event)
+                        if isinstance(event, Ended):
+                            return
+        yield from repeater.again(request, failure, attempts)
+
+
+class _Progress:
+    """How far both streams of a job were delivered, and what the next event adds to that."""
+
+    def __init__(self, job_id: str, reached: dict[str, int]) -> None:
+        self._job_id = job_id
+        self._reached = reached
+        self._job: Mapping[str, Any] | None = None
+
+    @property
+    def position(self) -> str:
+        """As ``Last-Event-ID``."""
+        return ",".join(str(self._reached[stream]) for stream in STREAMS)
+
+    def take(self, event: ServerEvent) -> Event | None:
+        """What is new of it; ``None`` for what was delivered before, and for events that this version does not know."""
+        if event.name not in (*STREAMS, "job", "end"):
+            return None
+        try:
+            data = json.loads(event.data)
+        except ValueError:
+            raise ClientError(f"the event {event.name} is not JSON: {event.data[:80]!r}") from None
+        if event.name in STREAMS:
+            return self._output(event.name, data)
+        job = Job.from_json(data)
+        if event.name == "end":
+            return Ended(job)
+        if data == self._job:
+            return None
+        self._job = data
+        return Changed(job)
+
+    def _output(self, stream: str, data: Any) -> Output | None:
+        try:
+            offset = int(data["offset"])
+            piece = data["text"].encode() if "text" in data else base64.b64decode(data["base64"], validate=True)
+        except (TypeError, KeyError, AttributeError, ValueError, binascii.Error):
+            raise ClientError(f"the event {stream} is malformed: {str(data)[:80]}") from None
+        return self.output(stream, offset, piece)
+
+    def output(self, stream: str, offset: int, data: bytes) -> Output | None:
+        """The new bytes of ``data``, which begin at ``offset``; ``OutputLost`` if some before them never came."""
+        reached = self._reached[stream]
+        if offset > reached:
+            raise OutputLost(f"{stream} goes on at byte {offset}, and ends at {reached}", job_id=self._job_id)
+        new = data[reached - offset :]
+        if not new:
+            return None
+        self._reached[stream] += len(new)
+        return Output(stream, reached, new)
+
+
+def output(
+    repeater: Repeater, path: str, job_id: str, stream: str, offset: int, tail: int | None, follow: bool
+) -> Source[bytes]:
+    """The bytes of one stream: those that are there now, or, with ``follow``, all until the job has ended."""
+    attempts = repeater.attempts()
+    #: The next byte, and the one after the last; ``None`` while not known.
+    reached: int | None = None if tail is not None else offset
+    end: int | None = None
+    while True:
+        request = _raw_request(path, stream, reached, end, tail, follow)
+        head = yield Open(request)
+        failure = yield from _refusal(repeater, request, head, attempts, job_id, begun=end is not None)
+        if failure is None:
+            start, length = _extent(head, reached)
+            if reached is None:
+                reached = start
+            if start is None or reached is None or start != reached:
+                raise OutputLost(f"{stream} goes on at byte {start}, and ends at {reached}", job_id=job_id)
+            if not follow and end is None and length is not None:
+                end = start + length
+            while failure is None:
+                data = yield Read()
+                if isinstance(data, NoAnswer):
+                    failure = data
+                elif not data:
+                    return
+                else:
+                    reached += len(data)
+                    attempts.progressed()
+                    yield Deliver(data)
+            if end is not None and reached >= end:
+                return
+        yield from repeater.again(request, failure, attempts)
+
+
+def _raw_request(
+    path: str, stream: str, reached: int | None, end: int | None, tail: int | None, follow: bool
+) -> Request:
+    query = [("stream", stream)]
+    headers = {}
+    if end is not None:
+        headers["Range"] = f"bytes={reached}-{end - 1}"  # of what there was when it was asked for first
+    elif reached is not None:
+        query.append(("offset", str(reached)))
+    else:
+        query.append(("tail", str(tail)))
+    if follow:
+        query.append(("follow", "1"))
+    return Request("GET", path, tuple(query), headers=headers, silence=RAW_SILENCE if follow else None)
+
+
+def _extent(head: Head, asked: int | None) -> tuple[int | None, int | None]:
+    """Where the body begins, and its length; ``None``: the answer does not say."""
+    start, length = head.headers.get("x-output-offset", ""), head.headers.get("content-length", "")
+    return (int(start) if start.isdigit() else asked), (int(length) if length.isdigit() else None)
+
+
+def _refusal(
+    repeater: Repeater, request: Request, head: Head | NoAnswer, attempts: Attempts, job_id: str, begun: bool = False
+) -> Script[Answer | NoAnswer | None]:
+    """``None`` if output follows; else why not. ``OutputLost`` if it never will."""
+    if isinstance(head, NoAnswer):
+        return head
+    repeater.reached = True
+    if head.status < 300:
+        return None
+    answer = yield from whole(head)
+    if isinstance(answer, Answer) and (answer.status == 410 or (answer.status == 416 and begun)):
+        problem = error_of(request, answer, attempts)
+        assert isinstance(problem, ApiProblem)
+        raise OutputLost(problem.detail, job_id=job_id)
+    return answer

@@ -1,0 +1,249 @@
+"""The client for programs with a reactor: the methods of ``Client``, with Deferreds, on treq.
+
+What is a value there is a Deferred of it here. What is an iterator there is an
+``Items`` here: read it with ``async for`` in a coroutine, or with ``each`` and a callback
+where there is none. Cancelling a Deferred closes its connection and gives the
+request up; a job that it started goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Generic, TypeVar, Unpack
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+
+from scheduler.client.address import DEFAULT_URL, read_target
+from scheduler.client.exchange import Deliver, Script, Source
+from scheduler.client.operations import Filter, Operations
+from scheduler.client.submission import JobFields
+from scheduler.client.twisted_channel import Channel, trust_root
+from scheduler.client.values import Event, Job, Readiness, Result, Version, Worker
+
+#: Seconds, at most, to establish a connection.
+CONNECT_TIMEOUT = 10.0
+
+#: Connections that are kept for further requests.
+KEPT_CONNECTIONS = 10
+
+T = TypeVar("T")
+
+_log = Logger()
+
+
+class TwistedClient:
+    """``Client`` with Deferreds; each method has its arguments, results and errors."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        timeout: float = 30.0,
+        *,
+        patience: float = 60.0,
+        ca_file: str | None = None,
+    ) -> None:
+        """``reactor`` makes the connections and runs the timers; the others are those of ``Client``."""
+        target = read_target(url, token)
+        self._reactor = reactor
+        self._pool = HTTPConnectionPool(reactor)
+        self._pool.maxPersistentPerHost = KEPT_CONNECTIONS
+        self._pool.retryAutomatically = False  # only ``repeating`` knows what may be sent twice
+        policy = BrowserLikePolicyForHTTPS(trust_root(ca_file))
+        agent = Agent(reactor, policy, connectTimeout=min(CONNECT_TIMEOUT, timeout), pool=self._pool)
+        self._new_channel = lambda: Channel(reactor, HTTPClient(agent), target, timeout)
+        self._operations = Operations(reactor.seconds, timeout, patience)
+
+    async def __aenter__(self) -> TwistedClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept for the next request."""
+        closed: Deferred[None] = self._pool.closeCachedConnections().addCallback(lambda _: None)
+        return closed
+
+    # -- jobs
+
+    def run(
+        self,
+        command: str | Sequence[str] | None = None,
+        *,
+        check: bool = False,
+        on_start: Callable[[Job], object] | None = None,
+        stop_on_interrupt: bool = False,
+        key: str | None = None,
+        **fields: Unpack[JobFields],
+    ) -> Deferred[Result]:
+        """As ``Client.run``; an interrupt is that the Deferred is cancelled."""
+        accepted: list[Job] = []
+
+        def started(job: Job) -> None:
+            accepted.append(job)
+            if on_start is not None:
+                on_start(job)
+
+        def interrupted(failure: Failure) -> Failure:
+            if stop_on_interrupt and accepted and failure.check(CancelledError):
+                stopping = self.stop(accepted[0].id)
+                stopping.addErrback(lambda why: _log.failure("job {job} may run on", why, job=accepted[0].id))
+            return failure
+
+        return self._do(self._operations.run(command, check, started, key, fields)).addErrback(interrupted)
+
+    def submit(
+        self, command: str | Sequence[str] | None = None, *, key: str | None = None, **fields: Unpack[JobFields]
+    ) -> Deferred[Job]:
+        return self._do(self._operations.submit(command, key, fields))
+
+    def job(self, job_id: str, wait: float | None = None) -> Deferred[Job]:
+        return self._do(self._operations.job(job_id, wait))
+
+    def jobs(self, *, limit: int | None = None, **filters: Filter) -> Items[Job]:
+        return self._items(self._operations.jobs(limit, filters))
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Deferred[Job]:
+        return self._do(self._operations.wait(job_id, timeout))
+
+    def stop(self, job_id: str) -> Deferred[Job]:
+        return self._do(self._operations.stop(job_id))
+
+    def stop_matching(self, **filters: Filter) -> Deferred[list[Job]]:
+        return self._do(self._operations.stop_matching(filters))
+
+    def signal(self, job_id: str, signal: str, to: str = "main") -> Deferred[Job]:
+        return self._do(self._operations.signal(job_id, signal, to))
+
+    def remove(self, job_id: str) -> Deferred[bool]:
+        return self._do(self._operations.remove(job_id))
+
+    # -- output
+
+    def output(
+        self, job_id: str, stream: str = "stdout", offset: int = 0, tail: int | None = None, follow: bool = False
+    ) -> Items[bytes]:
+        return self._items(self._operations.output(job_id, stream, offset, tail, follow))
+
+    def follow(self, job_id: str, stdout: int = 0, stderr: int = 0) -> Items[Event]:
+        return self._items(self._operations.follow(job_id, stdout, stderr))
+
+    # -- workers
+
+    def workers(self) -> Deferred[list[Worker]]:
+        return self._do(self._operations.workers())
+
+    def worker(self, name: str) -> Deferred[Worker]:
+        return self._do(self._operations.worker(name))
+
+    def drain(self, name: str) -> Deferred[Worker]:
+        return self._do(self._operations.set_draining(name, True))
+
+    def resume(self, name: str) -> Deferred[Worker]:
+        return self._do(self._operations.set_draining(name, False))
+
+    def forget(self, name: str) -> Deferred[None]:
+        return self._do(self._operations.forget(name))
+
+    # -- the scheduler
+
+    def version(self) -> Deferred[Version]:
+        return self._do(self._operations.version())
+
+    def ready(self) -> Deferred[Readiness]:
+        return self._do(self._operations.ready())
+
+    # -- driving the scripts
+
+    def _do(self, script: Script[T]) -> Deferred[T]:
+        channel = self._new_channel()
+
+        async def driven() -> T:
+            try:
+                step = next(script)
+                while True:
+                    step = script.send(await channel.perform(step))
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            finally:
+                script.close()
+                channel.close()
+
+        return channel.cancellable(driven())
+
+    def _items(self, source: Source[T]) -> Items[T]:
+        return Items(source, self._new_channel())
+
+
+class Items(Generic[T]):
+    """What comes one after the other: ``async for item in items``, or ``items.each(callback)``.
+
+    The connection is paused while nobody asks for the next item. Reading to the end closes it; who may stop before
+    that uses ``async with items:``, or calls ``close``.
+    """
+
+    def __init__(self, source: Source[T], channel: Channel) -> None:
+        self._source = source
+        self._channel = channel
+        self._result: Any = None
+        self._closed = False
+
+    def __aiter__(self) -> Items[T]:
+        return self
+
+    def __anext__(self) -> Deferred[T]:
+        """The next item; ``StopAsyncIteration`` when there is none. Cancelling it closes all."""
+        return self._channel.cancellable(self._next())
+
+    def each(self, consume: Callable[[T], Any]) -> Deferred[None]:
+        """Call ``consume`` with each item, waiting for the Deferred that it may return; fires at the end."""
+
+        async def consumed() -> None:
+            async with self:
+                async for item in self:
+                    answer = consume(item)
+                    if isinstance(answer, Deferred):
+                        await answer
+
+        return Deferred.fromCoroutine(consumed())
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
+        if not self._closed:
+            self._closed = True
+            self._channel.close()
+            self._source.close()
+
+    async def __aenter__(self) -> Items[T]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _next(self) -> T:
+        try:
+            while not self._closed:
+                step = self._source.send(self._result)
+                if isinstance(step, Deliver):
+                    self._result = None
+                    return step.item
+                self._result = await self._channel.perform(step)
+        except StopIteration:
+            pass
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise StopAsyncIteration

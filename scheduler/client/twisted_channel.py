@@ -1,0 +1,227 @@
+"""How ``TwistedClient`` carries out the steps of a script: requests by treq, bodies that are read when asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from OpenSSL.SSL import Error as TlsError
+from service_identity import VerificationError
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent is raised, and not listed
+    RequestNotSent,
+    ResponseDone,
+)
+from twisted.web.http_headers import Headers
+
+from scheduler.client.address import Target, body
+from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step
+
+T = TypeVar("T")
+
+
+class Channel:
+    """The connection of one script: one request at a time."""
+
+    def __init__(self, reactor: Any, http: HTTPClient, target: Target, timeout: float) -> None:
+        self._reactor = reactor
+        self._http = http
+        self._target = target
+        self._timeout = timeout
+        self._body: _Body | None = None
+        self._pending: Deferred[Any] | None = None
+        self._cancelled = False
+
+    def cancellable(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Its result; a cancellation is never taken for a cut connection."""
+        result: Deferred[T] = Deferred(self._cancel)
+        Deferred.fromCoroutine(coroutine).chainDeferred(result)
+        return result
+
+    async def perform(self, step: Step) -> Any:
+        """Carry out one step; what came of it."""
+        if isinstance(step, Open):
+            return await self._open(step.request)
+        if isinstance(step, Read):
+            return await self._read()
+        await self._wait(deferLater(self._reactor, step.seconds))
+        return None
+
+    def close(self) -> None:
+        """A connection whose body was not read to its end can't be used again."""
+        shut, self._body = self._body, None
+        if shut is not None:
+            shut.close()
+
+    def _cancel(self, _: Deferred[Any]) -> None:
+        self._cancelled = True
+        if self._pending is not None:
+            self._pending.cancel()
+
+    async def _open(self, request: Request) -> Head | NoAnswer:
+        self.close()
+        self._silence = self._timeout if request.silence is None else request.silence
+        asked = self._http.request(
+            request.method,
+            self._target.base + self._target.path(request),
+            headers=Headers({name: [value] for name, value in self._target.headers(request).items()}),
+            data=body(request),
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,
+        )
+        try:
+            response = await self._wait(asked, self._silence)
+        except _Late:
+            return NoAnswer(Loss.LOST, "no answer in time")
+        except CancelledError:
+            raise
+        except Exception as error:
+            return NoAnswer(_loss(error), _why(error))
+        self._body = _Body()
+        response.deliverBody(self._body)
+        headers = {
+            name.decode("latin-1").lower(): values[-1].decode("latin-1")
+            for name, values in response.headers.getAllRawHeaders()
+        }
+        return Head(response.code, headers)
+
+    async def _read(self) -> bytes | NoAnswer:
+        assert self._body is not None
+        try:
+            data: bytes | NoAnswer = await self._wait(self._body.read(), self._silence)
+        except _Late:
+            data = NoAnswer(Loss.LOST, "no answer in time")
+        if not data or isinstance(data, NoAnswer):
+            self.close()
+        return data
+
+    async def _wait(self, pending: Deferred[Any], seconds: float | None = None) -> Any:
+        """What it comes to; ``_Late`` after that long, ``CancelledError`` when the caller gave up."""
+        late = False
+
+        def expired() -> None:
+            nonlocal late
+            late = True
+            pending.cancel()
+
+        timer = None if seconds is None else self._reactor.callLater(seconds, expired)
+        self._pending = pending
+        try:
+            return await pending
+        except Exception:
+            if self._cancelled:
+                raise CancelledError from None
+            if late:
+                raise _Late from None
+            raise
+        finally:
+            self._pending = None
+            if timer is not None and timer.active():
+                timer.cancel()
+
+
+class _Late(Exception):
+    """It took too long."""
+
+
+class _Body(Protocol):
+    """A body that is read when it is asked for; in between its connection is paused."""
+
+    transport: Any  # one that can be paused
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._end: bytes | NoAnswer | None = None
+        self._waiting: Deferred[bytes | NoAnswer] | None = None
+
+    def read(self) -> Deferred[bytes | NoAnswer]:
+        """What came meanwhile, or comes next; ``b""`` at the end."""
+        self._waiting = Deferred()
+        waiting = self._waiting
+        self._tell()
+        if self._waiting is not None and self.transport is not None:
+            self.transport.resumeProducing()
+        return waiting
+
+    def close(self) -> None:
+        """Hang up, if this is not its end."""
+        if self._end is None and self.transport is not None:
+            self.transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._pieces.append(data)
+        if self.transport is not None:
+            self.transport.pauseProducing()
+        self._tell()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._end = b"" if reason.check(ResponseDone) else NoAnswer(Loss.LOST, _why(reason.value))
+        self._tell()
+
+    def _tell(self) -> None:
+        waiting = self._waiting
+        if waiting is None or waiting.called:
+            return
+        if self._pieces:
+            data, self._pieces = b"".join(self._pieces), []
+            self._waiting = None
+            waiting.callback(data)
+        elif self._end is not None:
+            self._waiting = None
+            waiting.callback(self._end)
+
+
+def trust_root(ca_file: str | None) -> Any:
+    """What ``BrowserLikePolicyForHTTPS`` takes; ``None``: the system's authorities. ``ValueError`` or ``OSError``."""
+    if ca_file is None:
+        return None
+    pem = Path(ca_file).read_bytes()
+    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
+    if not blocks:
+        raise ValueError(f"{ca_file} has no certificate")
+    return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """The error, and those that twisted.web wraps in it."""
+    found = []
+    waiting = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if each is not None:
+            found.append(each)
+            waiting += [reason.value for reason in getattr(each, "reasons", None) or ()]
+    return found
+
+
+def _loss(error: BaseException) -> Loss:
+    causes = _causes(error)
+    if any(isinstance(each, VerificationError) or _refused_by_tls(each) for each in causes):
+        return Loss.UNTRUSTED
+    if isinstance(error, (ConnectError, DNSLookupError, RequestNotSent)):
+        return Loss.UNSENT
+    return Loss.LOST
+
+
+def _refused_by_tls(error: BaseException) -> bool:
+    """Whether it is the certificate, or no TLS at all; not a connection that broke."""
+    return isinstance(error, TlsError) and re.search("verify failed|wrong version|record layer", str(error)) is not None
+
+
+def _why(error: BaseException | None) -> str:
+    """As a clause."""
+    last = _causes(error)[-1]
+    if isinstance(last, DNSLookupError):
+        return "the name of its host is not known"
+    if isinstance(last, ConnectError) and last.osError is not None:
+        return str(last)
+    return str(last).rstrip(".") or type(last).__name__

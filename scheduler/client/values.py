@@ -1,0 +1,275 @@
+"""What the client returns: frozen values made from the JSON of the API.
+
+They are tolerant in both directions. A field that this version does not know is
+in ``data``, the whole JSON object. A field that the scheduler did not send is
+``None``, or empty. Times are aware datetimes in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+import attrs
+from attrs import field, frozen
+
+from scheduler.client.errors import ClientError
+
+Object = Mapping[str, Any]
+
+V = TypeVar("V", bound=attrs.AttrsInstance)
+
+#: States that a job never leaves.
+FINAL_STATES = frozenset({"succeeded", "failed", "stopped", "timed_out", "lost"})
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _mapping(value: Any) -> Object:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else ()
+
+
+def _known(cls: type[V], data: Object) -> dict[str, Any]:
+    """Those members of ``data`` that are fields of ``cls``."""
+    return {each.name: data[each.name] for each in attrs.fields(cls) if each.name in data}
+
+
+def _part(cls: type[V], value: Any) -> V | None:
+    """An object as a ``cls``; ``None`` for what is none, or lacks a field that ``cls`` needs."""
+    if not isinstance(value, Mapping):
+        return value if isinstance(value, cls) else None
+    try:
+        return cls(**_known(cls, value))
+    except TypeError:
+        return None
+
+
+@frozen
+class Usage:
+    """What all processes of a job used together."""
+
+    #: Bytes that the largest of them had resident.
+    max_rss: int
+    #: Seconds of processor time, user and system.
+    cpu_seconds: float
+
+
+@frozen
+class WaitingFor:
+    """Why a queued job waits."""
+
+    #: ``no-free-slot``, ``draining``, ``unreachable``, ``backoff``, ``no-match``, ``delay``.
+    why: str
+    #: The same as a sentence.
+    detail: str
+    #: 1: it is next in its queue.
+    place: int
+
+
+@frozen
+class Disk:
+    """The disk that a worker's output is kept on: bytes and inodes."""
+
+    size: int
+    free: int
+    inodes: int
+    inodes_free: int
+
+
+def _usage(value: Any) -> Usage | None:
+    return _part(Usage, value)
+
+
+def _waiting_for(value: Any) -> WaitingFor | None:
+    return _part(WaitingFor, value)
+
+
+def _disk(value: Any) -> Disk | None:
+    return _part(Disk, value)
+
+
+@frozen
+class Job:
+    """A job as the scheduler told it; ``docs/api.md`` explains each field.
+
+    Times are datetimes, durations are seconds, sizes are bytes.
+    """
+
+    id: str
+    #: ``queued``, ``starting``, ``running``, ``unknown``, or one of ``FINAL_STATES``.
+    state: str
+    reason: str | None = None
+    worker_id: str | None = None
+    worker_name: str | None = None
+    command: str | None = None
+    args: tuple[str, ...] = field(default=(), converter=_tuple)
+    path: str | None = None
+    script: Object | None = None
+    cwd: str | None = None
+    env: Object = field(factory=dict, converter=_mapping)
+    labels: Object = field(factory=dict, converter=_mapping)
+    created_by: str | None = None
+    created_at: datetime | None = field(default=None, converter=_time)
+    started_at: datetime | None = field(default=None, converter=_time)
+    finished_at: datetime | None = field(default=None, converter=_time)
+    #: What the main process exited with; ``None`` where it did not: it was ended by ``signal``, or never ran.
+    exit_code: int | None = None
+    #: Like ``"SIGKILL"``, where a signal ended the main process.
+    signal: str | None = None
+    stop_requested_at: datetime | None = field(default=None, converter=_time)
+    remove_requested_at: datetime | None = field(default=None, converter=_time)
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    #: Why not all of its output was kept; ``None``: every byte was.
+    output_error: str | None = None
+    leftover: tuple[int, ...] = field(default=(), converter=_tuple)
+    background_ended: int | None = None
+    usage: Usage | None = field(default=None, converter=_usage)
+    waiting_for: WaitingFor | None = field(default=None, converter=_waiting_for)
+    timeout: float | None = None
+    unattended_timeout: float | None = None
+    priority: int | None = None
+    queue_timeout: float | None = None
+    group_id: str | None = None
+    retry_of: str | None = None
+    retried_by: str | None = None
+    orphan: bool = False
+    #: The whole JSON object.
+    data: Object = field(factory=dict, repr=False)
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended, and never changes again."""
+        return self.state in FINAL_STATES
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended with exit code 0."""
+        return self.state == "succeeded"
+
+    @classmethod
+    def from_json(cls, data: Any) -> Job:
+        """From the object that the API sent; ``ClientError`` if it is not a job."""
+        if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not isinstance(data.get("state"), str):
+            raise ClientError(f"the answer is not a job: {str(data)[:200]}")
+        return cls(**{**_known(cls, data), "data": data})
+
+
+@frozen
+class Worker:
+    """A worker as the scheduler told it; ``docs/api.md`` explains each field."""
+
+    id: str
+    name: str
+    #: ``online``, ``unreachable`` or ``offline``.
+    state: str
+    reason: str | None = None
+    address: str | None = None
+    labels: Object = field(factory=dict, converter=_mapping)
+    #: ``None``: it does not say how many.
+    slots: int | None = None
+    draining: bool = False
+    last_seen: datetime | None = field(default=None, converter=_time)
+    running_jobs: int = 0
+    version: str | None = None
+    features: tuple[str, ...] = field(default=(), converter=_tuple)
+    disk: Disk | None = field(default=None, converter=_disk)
+    #: The worker's clock minus the scheduler's, in seconds.
+    clock_difference: float | None = None
+    #: The whole JSON object.
+    data: Object = field(factory=dict, repr=False)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Worker:
+        """From the object that the API sent; ``ClientError`` if it is not a worker."""
+        needed = ("id", "name", "state")
+        if not isinstance(data, dict) or not all(isinstance(data.get(name), str) for name in needed):
+            raise ClientError(f"the answer is not a worker: {str(data)[:200]}")
+        return cls(**{**_known(cls, data), "data": data})
+
+
+@frozen
+class Version:
+    """Of the scheduler."""
+
+    version: str
+    #: Of its API: ``"v1"``.
+    api: str
+
+
+@frozen
+class Readiness:
+    """Whether the scheduler can take work, and if not, why."""
+
+    ready: bool
+    workers_online: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+@frozen
+class Result:
+    """What became of a job that ``run`` ran: all of its output, and the job at its end.
+
+    Where it was retried, all of it is about the last attempt.
+    """
+
+    job: Job
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the main process, 0 to 255.
+
+        ``None`` where there is none: a signal ended it (``job.signal``, like ``"SIGKILL"``), it could not be
+        started, or nobody knows (``job.state`` is ``"lost"``). It is never made up: a shell's 128+n is not used here.
+        """
+        return self.job.exit_code
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job ended with exit code 0, by itself."""
+        return self.job.succeeded
+
+    @property
+    def output_error(self) -> str | None:
+        """Why ``stdout`` and ``stderr`` are not all that the job wrote; ``None``: they are."""
+        return self.job.output_error
+
+
+@frozen
+class Output:
+    """Some bytes of one stream of a job."""
+
+    #: ``"stdout"`` or ``"stderr"``.
+    stream: str
+    #: Of the first byte of ``data``, counted from the beginning of the stream.
+    offset: int
+    data: bytes
+
+
+@frozen
+class Changed:
+    """The job is in another state, or has another reason; also the first thing that is told of it."""
+
+    job: Job
+
+
+@frozen
+class Ended:
+    """The job has ended and all of its output was delivered; nothing comes after this."""
+
+    job: Job
+
+
+Event = Output | Changed | Ended
