@@ -12,27 +12,17 @@ that runs commands, and its token, go to the URL that was given, or nowhere.
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
-
-from scheduler.client.address import DEFAULT_URL, Target, body, read_target
-from scheduler.client.exchange import Deliver, Head, Loss, NoAnswer, Open, Read, Request, Script, Source, Step
+from scheduler.client.address import DEFAULT_URL, read_target
+from scheduler.client.blocking_channel import Channel, new_pool
+from scheduler.client.exchange import Deliver, Script, Source
 from scheduler.client.operations import Filter, Operations
 from scheduler.client.submission import JobFields
 from scheduler.client.values import Event, Job, Readiness, Result, Version, Worker
-
-#: Seconds, at most, to establish a connection.
-CONNECT_TIMEOUT = 10.0
-
-#: Bytes read at once.
-CHUNK = 256 * 1024
 
 T = TypeVar("T")
 
@@ -65,7 +55,7 @@ class Client:
         target = read_target(url, token)
         self._target = target
         self._timeout = timeout
-        self._pool = _pool(target, ca_file)
+        self._pool = new_pool(target, ca_file)
         self._operations = Operations(time.monotonic, timeout, patience)
 
     def __enter__(self) -> Client:
@@ -224,7 +214,7 @@ class Client:
     # -- driving the scripts
 
     def _do(self, script: Script[T]) -> T:
-        channel = _Channel(self._pool, self._target, self._timeout)
+        channel = Channel(self._pool, self._target, self._timeout)
         try:
             step = next(script)
             while True:
@@ -237,7 +227,7 @@ class Client:
             channel.close()
 
     def _iterate(self, source: Source[T]) -> Iterator[T]:
-        channel = _Channel(self._pool, self._target, self._timeout)
+        channel = Channel(self._pool, self._target, self._timeout)
         try:
             result = None
             while True:
@@ -252,123 +242,3 @@ class Client:
         finally:
             source.close()
             channel.close()
-
-
-class _Channel:
-    """The connection of one script: one request at a time."""
-
-    def __init__(self, pool: urllib3.HTTPConnectionPool, target: Target, timeout: float) -> None:
-        self._pool = pool
-        self._target = target
-        self._timeout = timeout
-        self._response: urllib3.BaseHTTPResponse | None = None
-
-    def perform(self, step: Step) -> Any:
-        """Carry out one step; what came of it."""
-        if isinstance(step, Open):
-            return self._open(step.request)
-        if isinstance(step, Read):
-            return self._read()
-        time.sleep(step.seconds)
-        return None
-
-    def close(self) -> None:
-        """A connection whose body was not read to its end can't be used again."""
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
-
-    def _open(self, request: Request) -> Head | NoAnswer:
-        self.close()
-        silence = self._timeout if request.silence is None else request.silence
-        try:
-            response = self._pool.urlopen(
-                request.method,
-                self._target.path(request),
-                body(request),
-                dict(self._target.headers(request)),
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self._timeout), read=silence),
-                preload_content=False,
-                decode_content=False,
-            )
-        except _NotConnected as error:
-            return error.outcome
-        except (HTTPError, OSError) as error:
-            return NoAnswer(Loss.LOST, _why(error))
-        self._response = response
-        return Head(response.status, {name.lower(): value for name, value in response.headers.items()})
-
-    def _read(self) -> bytes | NoAnswer:
-        assert self._response is not None
-        try:
-            data: bytes = self._response.read1(CHUNK)
-        except (HTTPError, OSError) as error:
-            self.close()
-            return NoAnswer(Loss.LOST, _why(error))
-        if not data:
-            self._response.release_conn()
-            self._response = None
-        return data
-
-
-class _NotConnected(Exception):
-    """Raised out of urllib3 where it connects, so that no other error is taken for "nothing was sent"."""
-
-    def __init__(self, outcome: NoAnswer) -> None:
-        super().__init__(outcome.why)
-        self.outcome = outcome
-
-
-class _Plain(HTTPConnection):
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except (HTTPError, OSError) as error:
-            raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
-
-
-class _Secure(HTTPSConnection):
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except ssl.SSLError as error:
-            raise _NotConnected(NoAnswer(_tls_loss(error), f"TLS: {_why(error)}")) from error
-        except (HTTPError, OSError) as error:
-            raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
-
-
-def _tls_loss(error: ssl.SSLError) -> Loss:
-    """A handshake that was cut can go better another time; a certificate that is not trusted can't."""
-    return Loss.UNSENT if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else Loss.UNTRUSTED
-
-
-def _pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
-    if target.scheme == "http":
-        plain = urllib3.HTTPConnectionPool(target.host, target.port)
-        plain.ConnectionCls = _Plain
-        return plain
-    context = ssl.create_default_context(cafile=ca_file)
-    secure = urllib3.HTTPSConnectionPool(target.host, target.port, ssl_context=context)
-    secure.ConnectionCls = _Secure
-    return secure
-
-
-def _why(error: Exception) -> str:
-    """As a clause, without urllib3's own names where there is something better."""
-    if isinstance(error, ReadTimeoutError):
-        return "no answer in time"
-    if isinstance(error, NameResolutionError):
-        return "the name of its host is not known"
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the certificate is not trusted: {cause.verify_message}"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
-    if isinstance(cause, TimeoutError):
-        return "no connection in time"
-    return str(cause) or type(cause).__name__

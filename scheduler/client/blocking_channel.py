@@ -1,0 +1,181 @@
+"""How ``Client`` carries out the steps of a script: requests by urllib3, with every end of an answer checked.
+
+``http.client``, below urllib3, takes a connection that closes for the end of a
+line: headers that are cut look complete, and so does a chunked body whose last
+line is cut. Here a line must have its end, and a body must say how long it is, so
+that a broken connection is never taken for an answer.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import time
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
+
+from scheduler.client.address import Target, body
+from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step
+
+#: Seconds, at most, to establish a connection.
+CONNECT_TIMEOUT = 10.0
+
+#: Bytes read at once.
+CHUNK = 256 * 1024
+
+
+class Channel:
+    """The connection of one script: one request at a time."""
+
+    def __init__(self, pool: urllib3.HTTPConnectionPool, target: Target, timeout: float) -> None:
+        self._pool = pool
+        self._target = target
+        self._timeout = timeout
+        self._response: urllib3.BaseHTTPResponse | None = None
+        self._delimited = False
+
+    def perform(self, step: Step) -> Any:
+        """Carry out one step; what came of it."""
+        if isinstance(step, Open):
+            return self._open(step.request)
+        if isinstance(step, Read):
+            return self._read()
+        time.sleep(step.seconds)
+        return None
+
+    def close(self) -> None:
+        """A connection whose body was not read to its end can't be used again."""
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
+
+    def _open(self, request: Request) -> Head | NoAnswer:
+        self.close()
+        silence = self._timeout if request.silence is None else request.silence
+        try:
+            response = self._pool.urlopen(
+                request.method,
+                self._target.path(request),
+                body(request),
+                dict(self._target.headers(request)),
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self._timeout), read=silence),
+                preload_content=False,
+                decode_content=False,
+            )
+        except _NotConnected as error:
+            return error.outcome
+        except (HTTPError, OSError) as error:
+            return NoAnswer(Loss.LOST, _why(error))
+        self._response = response
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        self._delimited = chunked or "content-length" in headers or response.status == 204
+        return Head(response.status, headers)
+
+    def _read(self) -> bytes | NoAnswer:
+        assert self._response is not None
+        try:
+            data: bytes = self._response.read1(CHUNK)
+        except (HTTPError, OSError) as error:
+            self.close()
+            return NoAnswer(Loss.LOST, _why(error))
+        if not data:
+            self._response.release_conn()
+            self._response = None
+            if not self._delimited:
+                return NoAnswer(Loss.LOST, "the answer does not say how long it is")
+        return data
+
+
+class _NotConnected(Exception):
+    """Raised out of urllib3 where it connects, so that no other error is taken for "nothing was sent"."""
+
+    def __init__(self, outcome: NoAnswer) -> None:
+        super().__init__(outcome.why)
+        self.outcome = outcome
+
+
+class _Lines:
+    """A buffered reader whose ``readline`` raises where the connection ended in the middle of a line."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readline(self, limit: int = -1) -> bytes:
+        """A whole line, or ``limit`` bytes."""
+        line: bytes = self._reader.readline(limit)
+        if not line.endswith(b"\n") and len(line) != limit:
+            raise ConnectionResetError("the connection was closed before the answer was complete")
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp: Any = _Lines(self.fp)
+
+
+class _Plain(HTTPConnection):
+    response_class = _Response
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except (HTTPError, OSError) as error:
+            raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
+
+
+class _Secure(HTTPSConnection):
+    response_class = _Response
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except ssl.SSLError as error:
+            raise _NotConnected(NoAnswer(_tls_loss(error), f"TLS: {_why(error)}")) from error
+        except (HTTPError, OSError) as error:
+            raise _NotConnected(NoAnswer(Loss.UNSENT, _why(error))) from error
+
+
+def _tls_loss(error: ssl.SSLError) -> Loss:
+    """A handshake that was cut can go better another time; a certificate that is not trusted can't."""
+    return Loss.UNSENT if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else Loss.UNTRUSTED
+
+
+def new_pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
+    """The connections to one scheduler; ``OSError`` or ``ssl.SSLError`` for a ``ca_file`` that can't be read."""
+    if target.scheme == "http":
+        plain = urllib3.HTTPConnectionPool(target.host, target.port)
+        plain.ConnectionCls = _Plain
+        return plain
+    context = ssl.create_default_context(cafile=ca_file)
+    secure = urllib3.HTTPSConnectionPool(target.host, target.port, ssl_context=context)
+    secure.ConnectionCls = _Secure
+    return secure
+
+
+def _why(error: Exception) -> str:
+    """As a clause, without urllib3's own names where there is something better."""
+    if isinstance(error, ReadTimeoutError):
+        return "no answer in time"
+    if isinstance(error, NameResolutionError):
+        return "the name of its host is not known"
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the certificate is not trusted: {cause.verify_message}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    if isinstance(cause, TimeoutError):
+        return "no connection in time"
+    return str(cause) or type(cause).__name__
