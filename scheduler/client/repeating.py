@@ -96,7 +96,7 @@ class Attempts:
         if isinstance(outcome, NoAnswer):
             self.lost = self.lost or outcome.loss is Loss.LOST
         else:
-            self.lost = self.lost or outcome.status in (409, 500, 502, 504)
+            self.lost = self.lost or _leaves_open(outcome)
             named = outcome.document.get("job_id")
             if isinstance(named, str):
                 self.job_id = named
@@ -121,13 +121,22 @@ def error_of(request: Request, outcome: Answer | NoAnswer, attempts: Attempts) -
 
 
 def _started(outcome: Answer, attempts: Attempts) -> Started:
-    told = outcome.document.get("started")
-    if told is True:
+    if outcome.document.get("started") is True:
         return True
     # A refusal of the last attempt says nothing of an earlier one that was lost.
-    if told == "unknown" or attempts.lost or (outcome.status >= 500 and outcome.status != 503):
-        return "unknown"
-    return False
+    return "unknown" if attempts.lost else False
+
+
+def _leaves_open(outcome: Answer) -> bool:
+    """Whether, for all that this refusal says, the request may have been carried out."""
+    document = outcome.document
+    if outcome.status == 409 and outcome.retry_after is not None:
+        return True  # another attempt with this key is under way
+    if document.get("started") in (True, False):
+        return False
+    if document.get("started") == "unknown" or outcome.status in (500, 502, 504):
+        return True
+    return outcome.status > 500 and not document  # a proxy's word
 
 
 @define
