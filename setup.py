@@ -54,9 +54,10 @@ setup(
     package_dir={"twisted.plugins": "twisted_plugins"},
     package_data={"scheduler.pb": ["*.pyi"]},
     cmdclass={"build_py": BuildWithStubs},
+    entry_points={"console_scripts": ["schedctl = scheduler.cli.main:main"]},
     install_requires=[
         "attrs>=23.2",
-        "click>=8.1",
+        "click>=8.2",
         "cryptography>=42",
         # Stubs refuse a grpcio older than the grpcio-tools that made them (pyproject.toml), and a protobuf older
         # than the one inside it.

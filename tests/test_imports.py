@@ -36,9 +36,17 @@ RESERVED = (
     (("sqlalchemy", "sqlite3", "psycopg"), ("scheduler.store",)),
     (("treq",), TWISTED_CLIENT),
     (("urllib3",), ("scheduler.client",)),
-    (("twisted.internet.reactor",), (*TAPS, "scheduler.cli")),
-    (("toml", "tomllib"), ("scheduler.configfile",)),
+    (("twisted.internet.reactor",), TAPS),
+    (("toml",), ("scheduler.configfile",)),
+    # The CLI reads its contexts with the standard library: `toml` would be loaded for nothing else.
+    (("tomllib",), ("scheduler.configfile", "scheduler.cli.contexts")),
+    (("click",), ("scheduler.cli",)),
+    # Slow to import: only the module that draws tables loads it.
+    (("rich",), ("scheduler.cli.tables",)),
 )
+
+#: What some must not import though others outside of RESERVED may: (what, who must not, why).
+BARRED = ((("twisted", "zope"), "scheduler.cli", "a command must start at once, and blocks while it waits"),)
 
 #: These run in a bare interpreter, without site-packages.
 BARE = ("scheduler.worker.shim", "scheduler.worker.zygote")
@@ -103,6 +111,9 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
         for what, where in RESERVED:
             if within(each.name, what) and not within(module, where):
                 complain(each.line, f"imports {each.name}, which only {', '.join(where)} may")
+        for what, part, why in BARRED:
+            if within(each.name, what) and within(module, (part,)):
+                complain(each.line, f"imports {each.name}: {why}")
         if module not in TAPS:
             for other in ROOMS:
                 if other != room and within(each.name, (other,)):
@@ -211,6 +222,10 @@ class LawIsEnforcedTests(SynchronousTestCase):
             ("scheduler.cli.main", "import treq"),
             ("scheduler.client.blocking", "import treq"),
             ("scheduler.client.blocking", "from twisted.web.client import Agent"),
+            ("scheduler.cli.run", "import tomllib"),
+            ("scheduler.cli.run", "import rich.table"),
+            ("scheduler.cli.run", "from twisted.internet.defer import Deferred"),
+            ("scheduler.client.core", "import click"),
             ("scheduler.wire", "if TYPE_CHECKING:\n    import grpc"),
             ("scheduler.wire", "try:\n    import grpc\nexcept ImportError:\n    pass"),
         ):
@@ -228,6 +243,8 @@ class LawIsEnforcedTests(SynchronousTestCase):
             ("scheduler.cluster.service", "from scheduler.store.memory import MemoryStore"),
             ("scheduler.startup", "from scheduler.rpc import credentials"),
             ("scheduler.startup", "from scheduler.tap import Options"),
+            ("scheduler.cli.run", "from scheduler.api import app"),
+            ("scheduler.client.core", "from scheduler.cli import main"),
         ):
             self.assertBroken(module, source)
 
@@ -276,6 +293,8 @@ class LawIsEnforcedTests(SynchronousTestCase):
             ("scheduler.worker.tap", "from scheduler.rpc import server\nfrom scheduler.worker import jobs"),
             ("scheduler.cluster.service", "from scheduler.model import Job\nfrom scheduler.interfaces import IStore"),
             ("scheduler.worker.jobs", "from twisted.internet.defer import Deferred"),
+            ("scheduler.cli.contexts", "import tomllib"),
+            ("scheduler.cli.run", "import click\nfrom scheduler.client import Client"),
         ):
             self.assertKept(module, source)
 

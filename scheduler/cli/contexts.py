@@ -1,0 +1,144 @@
+"""Which scheduler is meant: options, the environment, and the named contexts of ``schedctl.toml``.
+
+::
+
+    default = "lab"
+
+    [contexts.lab]
+    url = "https://lab.example:3000"
+    token = "..."
+    ca_file = "lab-ca.pem"      # relative to this file
+
+The first of these that is given decides: ``--url``, ``--context``, ``SCHEDULER_URL``, the default context of the file,
+``http://127.0.0.1:3000``. A token is only sent where it belongs: that of a context to its URL, ``SCHEDULER_TOKEN`` to
+any URL that is not of a context; ``--token`` always.
+"""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from scheduler.cli.failures import Failure, say
+
+DEFAULT_URL = "http://127.0.0.1:3000"
+
+_FILE_KEYS = ("default", "contexts")
+_CONTEXT_KEYS = ("url", "token", "ca_file")
+
+
+class Connection(NamedTuple):
+    """A scheduler, and how to prove who is asking."""
+
+    url: str
+    token: str | None = None
+    #: A certificate authority to trust in place of those of the system.
+    ca_file: str | None = None
+    #: Where ``url`` was found, for people: ``--url``, ``context lab``.
+    source: str = "the default"
+
+
+class Contexts(NamedTuple):
+    """The configuration file."""
+
+    default: str | None = None
+    named: Mapping[str, Connection] = {}
+
+
+def config_file(environ: Mapping[str, str]) -> Path:
+    """Where the file is, or would be."""
+    folder = environ.get("XDG_CONFIG_HOME", "")
+    # The specification says that a relative one is to be ignored.
+    home = Path(folder) if folder.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".config"
+    return home / "schedctl.toml"
+
+
+def choose(url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> Connection:
+    """The scheduler to ask; ``Failure`` when that is not clear, or the file has a mistake."""
+    if url and context:
+        raise Failure("--url and --context can't be given together", "Give one of them.")
+    general = token or environ.get("SCHEDULER_TOKEN") or None
+    if url:
+        return Connection(checked_url(url, "--url"), general, source="--url")
+    if not context and (found := environ.get("SCHEDULER_URL")):
+        return Connection(checked_url(found, "SCHEDULER_URL"), general, source="SCHEDULER_URL")
+    file = config_file(environ)
+    contexts = load(file)
+    name = context or contexts.default
+    if name is None:
+        return Connection(DEFAULT_URL, general)
+    if name not in contexts.named:
+        known = ", ".join(contexts.named) or "none"
+        raise Failure(f"there is no context {name!r}", f"{file} has: {known}.")
+    chosen = contexts.named[name]
+    return chosen._replace(token=token or chosen.token)
+
+
+def load(file: Path) -> Contexts:
+    """Read the file; nothing if there is none. Warns about a token that others can read."""
+    try:
+        with file.open("rb") as source:
+            mode = stat.S_IMODE(file.stat().st_mode)
+            document = tomllib.load(source)
+    except FileNotFoundError:
+        return Contexts()
+    except OSError as error:
+        raise Failure(f"{file} can't be read: {error.strerror}", "Give --url, or make it readable.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Failure(f"{file} is not valid TOML: {error}", "Correct it, or give --url.") from None
+    _only_known(document, _FILE_KEYS, file, "")
+    tables = document.get("contexts", {})
+    if not isinstance(tables, dict):
+        raise _mistake(file, "contexts", "must be tables like [contexts.lab]")
+    named = {name: _context(file, name, table) for name, table in tables.items()}
+    default = document.get("default")
+    if default is not None and default not in named:
+        raise _mistake(file, "default", f"must be the name of a context: {', '.join(named) or 'there is none'}")
+    if mode & 0o077 and any(connection.token for connection in named.values()):
+        say(f"warning: others can read the token in {file} (mode {mode:04o}); chmod 600 {file}")
+    return Contexts(default, named)
+
+
+def checked_url(url: str, where: str) -> str:
+    """``url`` if it is one of HTTP, without a slash at its end; ``where`` it was found."""
+    try:
+        parts = urlsplit(url)
+        fit = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fit = False
+    if not fit or parts.query or parts.fragment:
+        raise Failure(f"{where}: {url!r} is not a URL of HTTP", f"It looks like {DEFAULT_URL}.")
+    return url.rstrip("/")
+
+
+def _context(file: Path, name: str, table: object) -> Connection:
+    where = f"contexts.{name}"
+    if not isinstance(table, dict):
+        raise _mistake(file, where, "must be a table")
+    _only_known(table, _CONTEXT_KEYS, file, f"{where}.")
+    for key, value in table.items():
+        if not isinstance(value, str) or not value:
+            raise _mistake(file, f"{where}.{key}", "must be a text that is not empty")
+    if "url" not in table:
+        raise _mistake(file, f"{where}.url", "is needed")
+    ca_file = table.get("ca_file")
+    return Connection(
+        checked_url(table["url"], f"{file}: {where}.url"),
+        table.get("token"),
+        str(file.parent / Path(ca_file).expanduser()) if ca_file else None,
+        f"context {name}",
+    )
+
+
+def _only_known(table: Mapping[str, Any], allowed: tuple[str, ...], file: Path, where: str) -> None:
+    for key in table:
+        if key not in allowed:
+            raise _mistake(file, f"{where}{key}", f"is not a key; allowed: {', '.join(allowed)}")
+
+
+def _mistake(file: Path, key: str, problem: str) -> Failure:
+    return Failure(f"{file}: {key}: {problem}", "Correct it, or give --url.")

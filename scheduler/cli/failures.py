@@ -1,0 +1,88 @@
+"""How a command fails: one sentence, a next step, and an exit code.
+
+A command raises ``Failure``, or lets an exception of ``scheduler.client`` pass: ``main`` turns it into one here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from scheduler.client import ClientError
+
+#: Exit codes. schedctl failed, nothing was started, and the same command can be repeated.
+OWN_FAILURE = 125
+#: A job may have run, and what became of it is not known.
+MAY_HAVE_RUN = 121
+#: schedctl was interrupted, or nobody reads its output any more: 128 and the number of the signal, as of any program.
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+#: What to do about a problem, by its type; ``{url}`` is the scheduler's.
+_NEXT_STEPS = {
+    "worker-unknown": "`schedctl workers` lists the workers.",
+    "job-unknown": "`schedctl ps -a` lists the jobs.",
+    "worker-unreachable": "`schedctl workers` says why it can't be reached; `schedctl doctor` looks for the cause.",
+    "worker-draining": "`schedctl resume WORKER` lets it take jobs again.",
+    "no-match": "`schedctl workers` shows the labels that workers have.",
+    "no-free-slot": "Repeat it later, or let the job wait: --queue-timeout 1h.",
+    "queue-full": "Repeat it later; `schedctl ps --state queued` shows what waits.",
+    "job-not-running": "`schedctl show ID` shows the state of the job.",
+    "job-not-ended": "`schedctl stop ID` stops the job.",
+    "left-running": "`schedctl show ID` names the processes; end them on that machine.",
+    "worker-online": "Stop the worker on its machine first.",
+    "output-pruned": "`schedctl show ID` shows what is still known of the job.",
+    "output-cut": "`schedctl show ID` shows why.",
+    "host-not-allowed": "Use a name or an address that the scheduler accepts (allowed_hosts in its configuration).",
+    "unsupported": "`schedctl workers` shows the version and the features of each worker.",
+    "store-failing": "Nothing was started. `schedctl doctor` looks for the cause; repeat it later.",
+    "shutting-down": "Repeat it when the scheduler is back.",
+    "busy": "Repeat it later.",
+    "route-unknown": "Is {url} a scheduler of this version? `schedctl version` shows both.",
+    "internal": "The scheduler's log has the details under that id.",
+}
+
+_UNREACHABLE = (
+    "Check the address (--url, --context or SCHEDULER_URL), and whether the scheduler runs; "
+    "`schedctl doctor` looks for the cause."
+)
+
+
+class Failure(click.ClickException):
+    """The command ends: ``message`` is one sentence that says what failed, ``next_step`` what to do about it."""
+
+    def __init__(self, message: str, next_step: str = "", code: int = OWN_FAILURE) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+        #: The exit code.
+        self.code = code
+
+    def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002 - click's signature
+        """On stderr."""
+        say(f"schedctl: {self.message}")
+        if self.next_step:
+            say(self.next_step)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr; nobody may read it."""
+    with contextlib.suppress(OSError):  # a closed pipe, or a terminal that is gone
+        click.echo(text, err=True)
+
+
+def of_usage(error: click.ClickException) -> Failure:
+    """A command line that click can't read."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "schedctl"
+    message = error.format_message().rstrip(".")
+    return Failure(message[:1].lower() + message[1:], f"`{path} --help` shows what there is, with examples.")
+
+
+def of_client(error: ClientError, url: str) -> Failure:
+    """What the scheduler refused, or why it gave no answer."""
+    slug = getattr(error, "type", None)
+    step = _UNREACHABLE if slug is None else _NEXT_STEPS.get(slug, "").format(url=url)
+    ran = error.started is True or error.started == "unknown"
+    return Failure(str(error), step, MAY_HAVE_RUN if ran else OWN_FAILURE)

@@ -1,0 +1,117 @@
+"""The entry point of ``schedctl``: its options, and the table of its commands.
+
+A command's module is imported when the command is used. The table has the help of each, so that ``schedctl --help``
+imports none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple, cast
+
+import click
+
+import scheduler.client
+from scheduler.cli.failures import BROKEN_PIPE, INTERRUPTED, Failure, of_client, of_usage
+from scheduler.cli.session import Session
+
+
+class Entry(NamedTuple):
+    """A command: ``module`` of ``scheduler.cli`` has it, as its attribute ``command``, unless ``attribute`` says so."""
+
+    name: str
+    module: str
+    help: str
+    attribute: str = "command"
+
+
+#: Sections of ``schedctl --help``, in this order.
+COMMANDS: dict[str, tuple[Entry, ...]] = {
+    "Jobs": (),
+}
+
+_ENTRIES = {entry.name: entry for entries in COMMANDS.values() for entry in entries}
+
+
+class Commands(click.Group):
+    """A group whose commands are those of the table."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """What a client raises becomes a ``Failure``."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise  # and the next line, which imports the client, is not looked at
+        except scheduler.client.ClientError as error:
+            raise of_client(error, ctx.obj.connection.url) from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All names."""
+        return list(_ENTRIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import it."""
+        entry = _ENTRIES.get(cmd_name)
+        if entry is None:
+            return None
+        return cast(click.Command, getattr(import_module(f"scheduler.cli.{entry.module}"), entry.attribute))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The sections, from the table alone."""
+        for title, entries in COMMANDS.items():
+            if entries:
+                with formatter.section(title):
+                    formatter.write_dl([(entry.name, entry.help) for entry in entries])
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExamples:\n"
+    "  schedctl run --on box -- make test\n"
+    "  schedctl run -s 'echo hi && ls'\n"
+    "  schedctl run -l gpu=1 --detach -- python train.py\n",
+)
+@click.option("--url", metavar="URL", help="The scheduler [env SCHEDULER_URL; http://127.0.0.1:3000].")
+@click.option("--token", metavar="TOKEN", help="Who is asking [env SCHEDULER_TOKEN].")
+@click.option("--context", metavar="NAME", help="A context of ~/.config/schedctl.toml, in place of --url.")
+@click.pass_context
+def commands(ctx: click.Context, url: str | None, token: str | None, context: str | None) -> None:
+    """Run and watch jobs on the machines of a scheduler."""
+    ctx.obj = Session(url, token, context, os.environ)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. A command returns its own, or nothing for 0."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        return BROKEN_PIPE
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        result = commands.main(args=arguments, prog_name="schedctl", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.ClickException as error:
+        failure = error if isinstance(error, Failure) else of_usage(error)
+        failure.show()
+        return failure.code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return result if isinstance(result, int) else 0
+
+
+def _abandon_stdout() -> None:
+    """Nobody reads it any more; what is left in its buffer would fail again at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)

@@ -1,0 +1,1 @@
+"""``schedctl``, without a scheduler."""

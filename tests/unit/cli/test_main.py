@@ -1,0 +1,101 @@
+"""The group of commands: what it loads, and what becomes of failures."""
+
+import contextlib
+import io
+import subprocess
+import sys
+
+import click
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cli import main as cli
+from scheduler.cli.failures import Failure, of_client
+from scheduler.client import ClientError
+
+#: Slow to import, and of no use to who reads ``--help``.
+HEAVY = {"grpc", "twisted", "zope", "sqlalchemy", "sqlite3", "rich", "urllib3", "treq", "klein", "cryptography", "attr"}
+
+
+def loaded(*arguments: str) -> set[str]:
+    """All modules that such a command imports."""
+    code = "import sys; from scheduler.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command line."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = cli.main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
+class LoadingTests(SynchronousTestCase):
+    """Commands are loaded when they are used."""
+
+    def test_help_loads_nothing_heavy(self) -> None:
+        """``schedctl --help`` imports neither a command nor any of the libraries that commands need."""
+        modules = loaded("--help")
+        self.assertIn("click", modules)
+        self.assertEqual({module for module in modules if module.partition(".")[0] in HEAVY}, set())
+        entries = {f"scheduler.cli.{entry.module}" for entries in cli.COMMANDS.values() for entry in entries}
+        self.assertEqual(modules & entries, set())
+
+    def test_every_command_is_there(self) -> None:
+        """Each row of the table is a command of that name, whose own help begins with the words of the table."""
+        context = click.Context(cli.commands)
+        for name in cli.commands.list_commands(context):
+            command = cli.commands.get_command(context, name)
+            assert command is not None
+            self.assertEqual(command.name, name)
+            self.assertTrue(command.help, name)
+
+    def test_every_help_has_examples(self) -> None:
+        """The help of each command, and of the group, ends with examples that begin with the command itself."""
+        context = click.Context(cli.commands)
+        for name in ("", *cli.commands.list_commands(context)):
+            code, out, _ = run(*([name] if name else []), "--help")
+            self.assertEqual(code, 0)
+            examples = out.partition("\n  Examples:\n")[2].splitlines()
+            self.assertTrue(examples, name)
+            for line in examples:
+                self.assertRegex(line, rf"^ +(schedctl {name}\b|[^ ].*\bschedctl {name}\b| )", name)
+
+
+class FailureTests(SynchronousTestCase):
+    """A failure is a sentence, a next step, and an exit code."""
+
+    def test_no_command(self) -> None:
+        """Without a command it is the help."""
+        code, out, err = run()
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("Usage: schedctl", out)
+
+    def test_usage(self) -> None:
+        """A command line that can't be read started nothing: 125, and where to look."""
+        code, out, err = run("no-such-command")
+        self.assertEqual((code, out), (125, ""))
+        self.assertEqual(
+            err, "schedctl: no such command 'no-such-command'\n`schedctl --help` shows what there is, with examples.\n"
+        )
+        code, out, err = run("--no-such-option", "run")
+        self.assertEqual((code, out), (125, ""))
+        self.assertIn("--no-such-option", err)
+
+    def test_shown(self) -> None:
+        """Sentence and step are lines of their own; without a step there is one line."""
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            Failure("it broke", "Mend it.").show()
+            Failure("it broke").show()
+        self.assertEqual(err.getvalue(), "schedctl: it broke\nMend it.\nschedctl: it broke\n")
+
+    def test_started(self) -> None:
+        """Whether the same command may be repeated is told by the code: 121 where a job may have run, else 125."""
+        for started, code in ((True, 121), ("unknown", 121), (False, 125), (None, 125)):
+            error = ClientError("no answer")
+            error.started = started
+            failure = of_client(error, "http://a")
+            self.assertEqual((failure.code, failure.message), (code, "no answer"), started)
+            self.assertIn("schedctl doctor", failure.next_step)
