@@ -43,6 +43,7 @@ class Client:
         *,
         patience: float = 60.0,
         ca_file: str | None = None,
+        on_trouble: Callable[[str | None], object] | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -51,11 +52,15 @@ class Client:
         - ``patience``: seconds for which a lost answer, a cut stream or a scheduler that
           restarts is tried again. 0: never. A scheduler that was never reached is not waited for.
         - ``ca_file``: PEM, the authorities trusted for https in place of the system's.
+        - ``on_trouble`` is called whenever a request is about to be tried again, with what
+          failed as a clause, and with ``None`` when an answer comes after that; in the
+          thread that waits for it.
         """
         target = read_target(url, token)
         self._target = target
         self._timeout = timeout
         self._pool = new_pool(target, ca_file)
+        self._on_trouble = on_trouble
         self._operations = Operations(time.monotonic, timeout, patience)
 
     def __enter__(self) -> Client:
@@ -214,7 +219,7 @@ class Client:
     # -- driving the scripts
 
     def _do(self, script: Script[T]) -> T:
-        channel = Channel(self._pool, self._target, self._timeout)
+        channel = Channel(self._pool, self._target, self._timeout, self._on_trouble)
         try:
             step = next(script)
             while True:
@@ -227,7 +232,7 @@ class Client:
             channel.close()
 
     def _iterate(self, source: Source[T]) -> Iterator[T]:
-        channel = Channel(self._pool, self._target, self._timeout)
+        channel = Channel(self._pool, self._target, self._timeout, self._on_trouble)
         try:
             result = None
             while True:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import http.client
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
 from scheduler.client.address import Target, body
 from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step
@@ -26,25 +27,47 @@ CONNECT_TIMEOUT = 10.0
 #: Bytes read at once.
 CHUNK = 256 * 1024
 
+#: How every answer begins.
+_HTTP = b"HTTP/"
+
 
 class Channel:
     """The connection of one script: one request at a time."""
 
-    def __init__(self, pool: urllib3.HTTPConnectionPool, target: Target, timeout: float) -> None:
+    def __init__(
+        self,
+        pool: urllib3.HTTPConnectionPool,
+        target: Target,
+        timeout: float,
+        on_trouble: Callable[[str | None], object] | None = None,
+    ) -> None:
+        """``on_trouble``: as that of ``Client``."""
         self._pool = pool
         self._target = target
         self._timeout = timeout
+        self._on_trouble = on_trouble
+        self._troubled = False
         self._response: urllib3.BaseHTTPResponse | None = None
         self._delimited = False
 
     def perform(self, step: Step) -> Any:
         """Carry out one step; what came of it."""
         if isinstance(step, Open):
-            return self._open(step.request)
+            head = self._open(step.request)
+            if isinstance(head, Head) and head.status < 300:
+                self._tell(None)
+            return head
         if isinstance(step, Read):
             return self._read()
+        if step.why:
+            self._tell(step.why)
         time.sleep(step.seconds)
         return None
+
+    def _tell(self, why: str | None) -> None:
+        if self._on_trouble is not None and (why is not None or self._troubled):
+            self._on_trouble(why)
+        self._troubled = why is not None
 
     def close(self) -> None:
         """A connection whose body was not read to its end can't be used again."""
@@ -71,7 +94,7 @@ class Channel:
         except _NotConnected as error:
             return error.outcome
         except (HTTPError, OSError) as error:
-            return NoAnswer(Loss.LOST, _why(error))
+            return NoAnswer(Loss.FOREIGN if _is_foreign(error) else Loss.LOST, _why(error))
         self._response = response
         headers = {name.lower(): value for name, value in response.headers.items()}
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
@@ -102,14 +125,21 @@ class _NotConnected(Exception):
 
 
 class _Lines:
-    """A buffered reader whose ``readline`` raises where the connection ended in the middle of a line."""
+    """A buffered reader of an answer.
+
+    Its ``readline`` raises where the connection ended in the middle of a line, and where the first is none of HTTP.
+    """
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
+        self._first = True
 
     def readline(self, limit: int = -1) -> bytes:
         """A whole line, or ``limit`` bytes."""
         line: bytes = self._reader.readline(limit)
+        if self._first and not _HTTP.startswith(line[: len(_HTTP)]):
+            raise http.client.BadStatusLine(repr(line))
+        self._first = False
         if not line.endswith(b"\n") and len(line) != limit:
             raise ConnectionResetError("the connection was closed before the answer was complete")
         return line
@@ -163,8 +193,24 @@ def new_pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
     return secure
 
 
-def _why(error: Exception) -> str:
+def _is_foreign(error: BaseException) -> bool:
+    """Whether an answer began with something that is not HTTP; one that was cut is none."""
+    inner = _within(error)
+    return isinstance(inner, http.client.BadStatusLine) and not isinstance(inner, http.client.RemoteDisconnected)
+
+
+def _within(error: BaseException) -> BaseException:
+    """What urllib3 wraps without making it the cause."""
+    if isinstance(error, ProtocolError) and len(error.args) > 1 and isinstance(error.args[1], Exception):
+        return error.args[1]
+    return error
+
+
+def _why(error: BaseException) -> str:
     """As a clause, without urllib3's own names where there is something better."""
+    if _is_foreign(error):
+        return "what answers there does not speak HTTP"
+    error = _within(error)
     if isinstance(error, ReadTimeoutError):
         return "no answer in time"
     if isinstance(error, NameResolutionError):

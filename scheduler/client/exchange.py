@@ -95,6 +95,8 @@ class Loss(enum.Enum):
     UNSENT = "unsent"
     #: TLS did not come about; nothing was sent, and it would not go better another time.
     UNTRUSTED = "untrusted"
+    #: What answers there does not speak HTTP: it is no scheduler, and started nothing.
+    FOREIGN = "foreign"
     #: The connection broke, or was silent for too long, after something may have been sent.
     LOST = "lost"
 
@@ -125,6 +127,8 @@ class Pause:
     """Do nothing for that long."""
 
     seconds: float
+    #: What failed and will be tried again, as a clause; ``""``: nothing did.
+    why: str = ""
 
 
 @frozen

@@ -120,6 +120,10 @@ def error_of(request: Request, outcome: Answer | NoAnswer, attempts: Attempts) -
     )
 
 
+def _detail(answer: Answer) -> str:
+    return ApiProblem(answer.status, answer.document).detail
+
+
 def _started(outcome: Answer, attempts: Attempts) -> Started:
     if outcome.document.get("started") is True:
         return True
@@ -171,6 +175,6 @@ class Repeater:
         if may_repeat(request, outcome, self.reached or attempts.lost):
             seconds = attempts.pause(outcome)
             if seconds is not None:
-                yield Pause(seconds)
+                yield Pause(seconds, outcome.why if isinstance(outcome, NoAnswer) else _detail(outcome))
                 return
         raise error_of(request, outcome, attempts)
