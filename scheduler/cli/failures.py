@@ -6,12 +6,12 @@ A command raises ``Failure``, or lets an exception of ``scheduler.client`` pass:
 from __future__ import annotations
 
 import contextlib
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 
-if TYPE_CHECKING:
-    from scheduler.client import ClientError
+import scheduler.client
+from scheduler.cli.wording import printable
 
 #: Exit codes. schedctl failed, nothing was started, and the same command can be repeated.
 OWN_FAILURE = 125
@@ -61,9 +61,9 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002 - click's signature
         """On stderr."""
-        say(f"schedctl: {self.message}")
-        if self.next_step:
-            say(self.next_step)
+        say(f"schedctl: {printable(self.message)}")
+        for line in self.next_step.splitlines():
+            say(printable(line))
 
 
 def say(text: str) -> None:
@@ -80,9 +80,11 @@ def of_usage(error: click.ClickException) -> Failure:
     return Failure(message[:1].lower() + message[1:], f"`{path} --help` shows what there is, with examples.")
 
 
-def of_client(error: ClientError, url: str) -> Failure:
+def of_client(error: scheduler.client.ClientError, url: str) -> Failure:
     """What the scheduler refused, or why it gave no answer."""
-    slug = getattr(error, "type", None)
-    step = _UNREACHABLE if slug is None else _NEXT_STEPS.get(slug, "").format(url=url)
-    ran = error.started is True or error.started == "unknown"
-    return Failure(str(error), step, MAY_HAVE_RUN if ran else OWN_FAILURE)
+    message, step = str(error), ""
+    if isinstance(error, scheduler.client.ConnectionFailed):
+        message, step = f"no answer from {url}: {message}", _UNREACHABLE
+    elif isinstance(error, scheduler.client.ApiProblem):
+        step = _NEXT_STEPS.get(error.type, "").format(url=url)
+    return Failure(message, step, MAY_HAVE_RUN if error.started in (True, "unknown") else OWN_FAILURE)

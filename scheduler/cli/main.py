@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 #: Sections of ``schedctl --help``, in this order.
 COMMANDS: dict[str, tuple[Entry, ...]] = {
-    "Jobs": (),
+    "Jobs": (Entry("run", "run", "Run a command on a worker, as if it ran here."),),
 }
 
 _ENTRIES = {entry.name: entry for entries in COMMANDS.values() for entry in entries}
@@ -40,9 +40,12 @@ class Commands(click.Group):
     """A group whose commands are those of the table."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """What a client raises becomes a ``Failure``."""
+        """What a client raises becomes a ``Failure``; a reader of our stdout that is gone ends the command quietly."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # click would make it 1
+            _abandon_stdout()
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise  # and the next line, which imports the client, is not looked at
         except scheduler.client.ClientError as error:

@@ -10,6 +10,7 @@ import click
 
 import scheduler.client
 from scheduler.cli.contexts import Connection, choose
+from scheduler.cli.failures import Failure
 
 
 class Session:
@@ -26,9 +27,14 @@ class Session:
         return choose(*self._options, self.environ)
 
     def client(self, **options: Any) -> scheduler.client.Client:
-        """A client of it, to be closed; ``options`` are those of ``Client``."""
+        """A client of it, to be closed; ``options`` are those of ``Client``. ``Failure`` for what can't be one."""
         where = self.connection
-        return scheduler.client.Client(where.url, token=where.token, ca_file=where.ca_file, **options)
+        try:
+            return scheduler.client.Client(where.url, token=where.token, ca_file=where.ca_file, **options)
+        except ValueError as error:
+            raise Failure(f"{where.source}: {error}", "Correct it; `schedctl --help` shows what decides.") from None
+        except OSError as error:  # ssl.SSLError among them
+            raise Failure(f"{where.source}: ca_file {where.ca_file} can't be used: {error}", "Correct it.") from None
 
 
 pass_session = click.make_pass_decorator(Session)

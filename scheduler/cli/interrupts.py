@@ -1,0 +1,109 @@
+"""Ctrl-C while a job is watched: the first stops the job, a second leaves it running.
+
+SIGTERM and SIGHUP count as Ctrl-C, unless they were ignored when schedctl began (nohup, a background job of a shell).
+Watching goes on after the first, so the job's last output is shown, and its end is that which its worker verified.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from scheduler.cli.status import Status
+from scheduler.client import ApiProblem, Client, ClientError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Seconds after which a stop that could not be sent is sent again.
+_AGAIN = 2.0
+
+
+class Left(BaseException):
+    """The job is left as it is; not an ``Exception``, so that nothing on the way takes it for a failure of its own."""
+
+
+class GaveUp(BaseException):
+    """What was waited for did not come in time."""
+
+
+class Interrupts:
+    """Installed as a context manager, in the main thread; ``job`` tells it what to stop.
+
+    Nothing is done in the handlers that could block: a thread of its own sends the stop, with a client of its own.
+    """
+
+    def __init__(self, status: Status, client: Callable[[], Client]) -> None:
+        self._status = status
+        self._client = client
+        self._received = 0
+        self._job_id: str | None = None
+        # Its `put` is safe in a signal handler.
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._over = threading.Event()
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._interrupt)
+        self._former[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._alarm)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.deadline(None)
+        self._over.set()
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._received > 0
+
+    def job(self, job_id: str) -> None:
+        """The job to stop; at once, if that was asked for before it had an id."""
+        self._job_id = job_id
+        threading.Thread(target=self._stop_when_asked, args=(job_id,), daemon=True).start()
+
+    def deadline(self, seconds: float | None) -> None:
+        """Raise ``GaveUp`` in the main thread after that long; ``None``: never."""
+        signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else max(seconds, 0.001))
+
+    def _interrupt(self, *_: object) -> None:
+        self._received += 1
+        if self._received > 1:
+            raise Left
+        what = "the job, once it is known whether it began" if self._job_id is None else f"job {self._job_id}"
+        self._status.note(f"stopping {what}; press Ctrl-C again to leave it running")
+        self._asked.put(None)
+
+    def _alarm(self, *_: object) -> None:
+        raise GaveUp
+
+    def _stop_when_asked(self, job_id: str) -> None:
+        self._asked.get()
+        said = ""
+        with self._client() as client:
+            while not self._over.is_set():
+                try:
+                    job = client.stop(job_id)
+                except ApiProblem as problem:
+                    if problem.type == "left-running":
+                        return  # the job has ended, and says the same
+                    failure = str(problem)
+                except ClientError as error:
+                    failure = str(error)
+                else:
+                    if not job.final and not self._over.is_set():
+                        self._status.note(f"job {job_id} will be stopped as soon as its worker can be told")
+                    return
+                if failure != said:
+                    self._status.note(f"job {job_id} can't be stopped now: {failure}; trying again")
+                    said = failure
+                self._over.wait(_AGAIN)

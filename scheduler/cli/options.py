@@ -1,0 +1,62 @@
+"""What values of options may be, and how they are said to be wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from scheduler import durations, sizes
+
+
+class Duration(click.ParamType[str]):
+    """``30s``, ``5m``, or seconds; passed on as text, so that the API reads it as the user wrote it."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            durations.parse(_number(value))
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+        return str(value)
+
+
+class Size(click.ParamType[str]):
+    """``100MB``, ``4GiB``, or bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            sizes.parse(value, least=1)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+        return str(value)
+
+
+class KeyValue(click.ParamType[tuple[str, str]]):
+    """``key=value``."""
+
+    name = "k=v"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, rest = value.partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} must be like key=value", param, ctx)
+        return key, rest
+
+
+def seconds(value: str) -> float:
+    """Of a ``Duration``."""
+    return durations.parse(_number(value))
+
+
+def _number(value: Any) -> Any:
+    """Text that is a number, as one."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value

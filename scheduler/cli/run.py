@@ -1,0 +1,281 @@
+"""``schedctl run``: a job from its start to its end, as if it ran here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scheduler.cli import stdin
+from scheduler.cli.failures import MAY_HAVE_RUN, Failure, of_client
+from scheduler.cli.interrupts import GaveUp, Interrupts, Left
+from scheduler.cli.options import Duration, KeyValue, Size, seconds
+from scheduler.cli.outcome import outcome
+from scheduler.cli.session import Session, pass_session
+from scheduler.cli.status import Status
+from scheduler.cli.watch import Watch
+from scheduler.client import Client, ClientError, Job
+
+#: The local name of each option that is a field of the API under another name.
+_RENAMED = {"on": "worker", "label": "labels"}
+
+_EXAMPLES = """\b
+Examples:
+  schedctl run --on box -- make test
+  schedctl run -s 'echo hi && ls'
+  schedctl run -l gpu=1 --detach -- python train.py
+  schedctl run --on box --env DEBUG=1 --cwd /srv/app --timeout 10m -- ./check.sh -v
+  tar c src | schedctl run --on box -- tar tv
+  schedctl run --script deploy.sh -- staging
+
+\b
+Exit codes:
+  0        the job succeeded
+  128+n    a signal ended it, or it was stopped
+  124      it ran into --timeout
+  126 127  its command can't be run there; was not found there
+  125      schedctl failed and nothing was started: the same command can be repeated
+  121      the job may have run, what became of it is not known
+  else     the job's own exit code
+For 121 and 124 to 127 a sentence on stderr says which it was; without one it is the job's own.
+"""
+
+
+@click.command(
+    "run",
+    epilog=_EXAMPLES,
+    # What follows the command belongs to it, options too.
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option("--on", metavar="WORKER", help="The worker to run it on, by name or id.")
+@click.option(
+    "-l", "--selector", type=KeyValue(), multiple=True, help="Any worker with this label; may be given several times."
+)
+@click.option("-s", "--shell", metavar="LINE", help="A line for /bin/sh -c, in place of COMMAND.")
+@click.option(
+    "--script",
+    metavar="FILE",
+    help="Send this script and run it by its #! line, with ARGS if there are any; - reads it from stdin.",
+)
+@click.option(
+    "-e",
+    "--env",
+    metavar="K=V",
+    multiple=True,
+    help="A variable of its environment; K alone takes its value from here.",
+)
+@click.option("--cwd", metavar="DIR", help="The folder it runs in [an empty one of its own].")
+@click.option("--timeout", type=Duration(), help="Stop it after that long, as timed_out.")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait: print its id.")
+@click.option("-n", "--no-stdin", is_flag=True, help="Do not pass stdin on, though it is a pipe or a file.")
+@click.option("--queue-timeout", type=Duration(), help="How long it may wait for a free slot [1h; 0 with --on].")
+@click.option("--priority", type=int, help="Of those that wait the highest goes first [0].")
+@click.option("--retry", type=click.IntRange(1), metavar="N", help="Run it again when it failed, up to N times.")
+@click.option("--retry-delay", type=Duration(), help="How long to wait before each [0].")
+@click.option("--label", type=KeyValue(), multiple=True, help="A label of the job, to find it by.")
+@click.option("--stop-grace", type=Duration(), help="Between the signal that stops it and KILL [10s].")
+@click.option("--stop-signal", metavar="SIGNAL", help="What stops it [SIGTERM].")
+@click.option("--stop-mode", type=click.Choice(["tree", "main"]), help="Who gets that signal [tree].")
+@click.option("--linger", type=Duration(), help="How long its other processes may outlive its main one [5s].")
+@click.option("--umask", metavar="OCTAL", help="Its umask [the worker's].")
+@click.option("--merge-stderr", is_flag=True, help="Its stderr goes into its stdout, in order.")
+@click.option("--output-limit", type=Size(), help="End it, as failed, when its output is larger.")
+@click.option(
+    "--unattended-timeout", type=Duration(), help="Stop it when nobody has followed it or waited for it for that long."
+)
+@click.option("--key", help="An Idempotency-Key: the same command with the same key is run once.")
+@click.option(
+    "--patience",
+    type=Duration(),
+    default="10m",
+    show_default=True,
+    help="How long to wait for a scheduler, or a worker, that can't be reached while the job runs.",
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdin: bool, **options: Any) -> int:
+    """Run COMMAND on a worker, as if it ran here.
+
+    Its stdout and stderr are ours, its exit code is ours. Without --on and -l any worker with a free slot takes it.
+    What is piped in, or read from a file, is its stdin, up to about 750 KB; it is read to its end before the job
+    starts.
+
+    Ctrl-C stops the job and waits for its end; a second Ctrl-C leaves it running.
+    """
+    key, patience = options.pop("key"), seconds(options.pop("patience"))
+    fields = fields_of(command, options, os.environ)
+    with Status() as status:
+        if options["script"] == "-":
+            fields["script"] = _text(_stdin(fields, status), "the script")
+        elif not no_stdin and stdin.offered() and (data := _stdin(fields, status)):
+            fields["stdin"] = data
+        return _Run(session, status, patience).run(fields, key, detach)
+
+
+def fields_of(command: tuple[str, ...], options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of the API that a command line asks for; ``Failure`` where it contradicts itself."""
+    options = dict(options)
+    if options["on"] and options["selector"]:
+        raise Failure("--on and -l can't be given together", "--on names a worker, -l takes any that has the label.")
+    given = [name for name in ("shell", "script") if options[name] is not None]
+    if len(given) == 2 or (given == ["shell"] and command) or not (given or command):
+        raise Failure(
+            "exactly one of COMMAND, -s LINE and --script FILE must be given", "`schedctl run --help` shows examples."
+        )
+    fields: dict[str, Any] = {}
+    script, retry, delay = options.pop("script"), options.pop("retry"), options.pop("retry_delay")
+    if script is not None:
+        fields["args"] = list(command)
+        if script != "-":
+            fields["script"] = _text(_file(script), script)
+    elif command:
+        fields["command"] = list(command)
+    selector = dict(options.pop("selector"))
+    if not options["on"]:
+        fields["selector"] = selector
+    if delay is not None and retry is None:
+        raise Failure("--retry-delay needs --retry", "Give both.")
+    if retry is not None:
+        fields["retry"] = {"attempts": retry, **({} if delay is None else {"delay": delay})}
+    fields["env"] = dict(_variable(text, environ) for text in options.pop("env"))
+    fields["labels"] = dict(options.pop("label"))
+    for name, value in options.items():
+        if value is not None and value is not False:
+            fields[_RENAMED.get(name, name)] = value
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Failure(
+            "the command line is not UTF-8, and a job can be given nothing else", "Pass such bytes by stdin."
+        ) from None
+    return {name: value for name, value in fields.items() if value != {} or name == "selector"}
+
+
+def _variable(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals and name not in environ:
+        raise Failure(f"--env {name}: there is no such variable here", f"Give its value: --env {name}=...")
+    return name, value if equals else environ[name]
+
+
+def _file(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise Failure(f"{name} can't be read: {error.strerror}", "Give the path of a script, or - for stdin.") from None
+
+
+def _text(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Failure(f"{name} is not UTF-8", "A script is text; run a program by its path on the worker.") from None
+
+
+def _stdin(fields: Mapping[str, Any], status: Status) -> bytes:
+    return stdin.read(
+        stdin.room_for(fields),
+        lambda: status.note("reading stdin to its end before the job starts; -n passes none of it on"),
+    )
+
+
+class _Run:
+    """One job, from its submission to the exit code."""
+
+    def __init__(self, session: Session, status: Status, patience: float) -> None:
+        self._session = session
+        self._status = status
+        self._patience = patience
+        self._job_id: str | None = None
+
+    def run(self, fields: Mapping[str, Any], key: str | None, detach: bool) -> int:
+        """The exit code; ``Failure``."""
+        new_client = self._session.client
+        try:
+            with Interrupts(self._status, new_client) as interrupts:
+                watch = Watch(self._status, interrupts, self._patience, new_client)
+                with new_client(patience=self._patience, on_trouble=watch.trouble) as client:
+                    return self._watched(client, watch, interrupts, fields, key, detach)
+        except Left:
+            if self._job_id is None:
+                raise self._unresolved(
+                    "interrupted before the scheduler answered, the job may have been started"
+                ) from None
+            raise self._unresolved(f"job {self._job_id} is left as it is, it was asked to stop") from None
+
+    def _watched(
+        self,
+        client: Client,
+        watch: Watch,
+        interrupts: Interrupts,
+        fields: Mapping[str, Any],
+        key: str | None,
+        detach: bool,
+    ) -> int:
+        try:
+            self._job_id, job = self._submitted(client, fields, key)
+            interrupts.job(self._job_id)
+            if detach and job is not None and not interrupts.stopping:
+                return self._detached(job)
+            job = watch.until_end(client, self._job_id, job)
+        except GaveUp:
+            why = watch.job.reason if watch.job is not None else None
+            raise self._unresolved(f"job {self._job_id} is unknown, it may still run: {why}") from None
+        except BrokenPipeError:
+            self._stop(client)
+            raise
+        except ClientError as error:
+            if self._job_id is None:
+                raise of_client(error, self._session.connection.url) from error
+            raise self._unresolved(
+                f"job {self._job_id} can't be watched any longer, it may still run: {error}"
+            ) from error
+        return self._ended(job, watch.lost)
+
+    def _submitted(self, client: Client, fields: Mapping[str, Any], key: str | None) -> tuple[str, Job | None]:
+        """Its id, and the job unless its start was not answered."""
+        try:
+            job = client.submit(key=key, **fields)
+        except ClientError as error:
+            if error.job_id is None or not error.started:
+                raise
+            self._status.note(f"{error}; waiting for what becomes of it")
+            return error.job_id, None
+        return job.id, job
+
+    def _detached(self, job: Job) -> int:
+        """Print the id; the code says only whether it was started, or will be."""
+        click.echo(job.id)
+        return self._ended(job, None) if job.final and job.started_at is None else 0
+
+    def _ended(self, job: Job, lost: str | None) -> int:
+        code, sentence = outcome(job)
+        if lost is not None and code == 0:
+            code, sentence = MAY_HAVE_RUN, f"job {job.id} succeeded, and its output could not be had: {lost}"
+        if sentence is not None:
+            self._status.note(sentence)
+        return code
+
+    def _stop(self, client: Client) -> None:
+        """Nobody reads the output any more: a local program would end by SIGPIPE."""
+        assert self._job_id is not None
+        try:
+            client.stop(self._job_id)
+        except ClientError as error:
+            raise self._unresolved(
+                f"nobody reads the output any more, and job {self._job_id} can't be stopped: {error}"
+            ) from error
+
+    def _unresolved(self, message: str) -> Failure:
+        """What becomes of the job is not known here."""
+        if self._job_id is None:
+            return Failure(message, "`schedctl ps` shows the jobs that run.", MAY_HAVE_RUN)
+        step = (
+            f"`schedctl logs -f {self._job_id}` shows its output, `schedctl wait {self._job_id}` gives its exit code, "
+            f"`schedctl stop {self._job_id}` stops it."
+        )
+        return Failure(message, step, MAY_HAVE_RUN)

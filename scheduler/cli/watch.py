@@ -1,0 +1,170 @@
+"""Watches a job until its end: its output goes to stdout and stderr, what becomes of it is told on stderr."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+from scheduler.cli.interrupts import Interrupts
+from scheduler.cli.status import Status
+from scheduler.cli.wording import span
+from scheduler.client import ApiProblem, Changed, Client, ClientError, Ended, Job, Output, OutputLost
+
+#: Where each stream of a job goes.
+DESCRIPTORS = {"stdout": 1, "stderr": 2}
+
+#: Seconds that something must take to be told, and the same for a connection where nobody may be looking: with the
+#: job's stderr in a file, a short break of the connection is not worth a line in it.
+_TOLD_AFTER, _BREAK_TOLD_AFTER = 1.0, 10.0
+
+#: Seconds between two looks at the place of a queued job.
+_PLACE_INTERVAL = 5.0
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """All of it, at once and unbuffered; ``BrokenPipeError`` if nobody reads it any more."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # somebody who has the same terminal or pipe made it so
+            select.select([], [descriptor], [])
+
+
+class Watch:
+    """Of one job, and of those that follow it as further attempts."""
+
+    def __init__(
+        self,
+        status: Status,
+        interrupts: Interrupts,
+        patience: float,
+        new_client: Callable[[], Client],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``patience``: seconds that a job may be ``unknown`` before it is given up.
+
+        ``new_client`` makes one for another thread. ``clock`` is that of ``status``.
+        """
+        self._status = status
+        self._interrupts = interrupts
+        self._patience = patience
+        self._new_client = new_client
+        self._clock = clock
+        #: Since when each of these is so; ``None``: it is not.
+        self._queued_since: float | None = None
+        self._unknown_since: float | None = None
+        self._trouble_since: float | None = None
+        self._trouble: str | None = None
+        #: What is watched now, as last seen.
+        self.job: Job | None = None
+        #: Output that could not be had, and why.
+        self.lost: str | None = None
+
+    def trouble(self, why: str | None) -> None:
+        """The scheduler can't be reached, a clause that says why; or it can be again. As ``on_trouble`` of a client."""
+        self._trouble = why
+        if why is None:
+            self._trouble_since = None
+        elif self._trouble_since is None:
+            self._trouble_since = self._clock()
+        self._show()
+
+    def until_end(self, client: Client, job_id: str, job: Job | None) -> Job:
+        """The job at its end, or its last attempt at that one's; ``job`` is as it was accepted.
+
+        ``ClientError`` if it can't be watched any longer, ``GaveUp`` if it stays ``unknown``, ``BrokenPipeError``.
+        """
+        if job is not None:
+            self._seen(job)
+        while True:
+            job = self._attempt(client, job_id)
+            self._seen(job)
+            if job.output_error:
+                self._status.note(f"the output of job {job.id} was cut: {job.output_error}")
+            if job.leftover:
+                pids = ", ".join(map(str, job.leftover))
+                self._status.note(f"processes of job {job.id} could not be ended: {pids}")
+            if job.retried_by is None:
+                return job
+            self._status.note(f"job {job.id} {job.state}: {job.reason}; trying again as job {job.retried_by}")
+            job_id = job.retried_by
+
+    def _attempt(self, client: Client, job_id: str) -> Job:
+        try:
+            for event in client.follow(job_id):
+                if isinstance(event, Output):
+                    self._status.done()
+                    write_all(DESCRIPTORS[event.stream], event.data)
+                elif isinstance(event, Changed):
+                    self._seen(event.job)
+                elif isinstance(event, Ended):
+                    return event.job
+        except OutputLost as error:
+            self.lost = str(error)
+            self._status.note(f"{error}; waiting for the end of the job")
+        except ApiProblem as problem:
+            if problem.type != "unsupported":
+                raise
+            self._status.note(f"{problem}; waiting for the end of the job without its output")
+        return client.wait(job_id)
+
+    def _seen(self, job: Job) -> None:
+        """The job as it is now."""
+        self.job = job
+        if job.state != "unknown":
+            self._unknown_since = None
+            self._interrupts.deadline(None)
+        elif self._unknown_since is None:
+            self._unknown_since = self._clock()
+            self._interrupts.deadline(self._patience)
+        if job.state == "queued" and self._queued_since is None:
+            self._queued_since = self._clock()
+            if self._status.on_terminal:
+                threading.Thread(target=self._keep_place, args=(job.id,), daemon=True).start()
+        self._show()
+
+    def _show(self) -> None:
+        """Tell what is waited for, if anything is."""
+        job = self.job
+        if self._trouble_since is not None:
+            after = _TOLD_AFTER if self._status.on_terminal else _BREAK_TOLD_AFTER
+            self._status.waiting(
+                f"no connection to the scheduler, trying again: {self._trouble}", after, self._trouble_since
+            )
+        elif job is not None and job.state == "queued" and self._queued_since is not None:
+            self._status.waiting(queue_text(job), _TOLD_AFTER, self._queued_since)
+        elif job is not None and self._unknown_since is not None:
+            text = f"job {job.id} is unknown, waiting for its worker: {job.reason}"
+            self._status.waiting(text, _TOLD_AFTER, self._unknown_since)
+        else:
+            told = self._status.done()
+            if told and self._queued_since is not None and job is not None and not job.final:
+                waited = span(self._clock() - self._queued_since)
+                self._status.note(f"job {job.id} starts on {job.worker_name} after {waited} in the queue")
+            self._queued_since = None
+
+    def _keep_place(self, job_id: str) -> None:
+        """No event tells that others before it in the queue were started. In a thread of its own."""
+        with self._new_client() as client:
+            while True:
+                time.sleep(_PLACE_INTERVAL)
+                try:
+                    job = client.job(job_id)
+                except ClientError:
+                    continue  # the connection that follows it will tell
+                if job.state != "queued" or self._queued_since is None:
+                    return
+                if self._trouble_since is None:
+                    self._status.reword(queue_text(job))
+
+
+def queue_text(job: Job) -> str:
+    """That a job is queued, and why."""
+    waiting = job.waiting_for
+    if waiting is None:
+        return f"job {job.id} is queued" + (f": {job.reason}" if job.reason else "")
+    return f"job {job.id} is queued, place {waiting.place}: {waiting.detail}"

@@ -1,0 +1,129 @@
+"""``schedctl`` as users run it, byte for byte: in pipes, and in a terminal of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from scheduler.client import Client
+from tests.system.conftest import BIN, Daemon, wait_until
+
+#: Seconds that a command may take.
+LONGEST = 60.0
+
+_FROM_SOURCE = "import sys\nfrom scheduler.cli.main import main\nsys.exit(main())"
+
+
+def command_line(*arguments: str) -> list[str]:
+    """How to start it: as it is installed, or from the sources."""
+    installed = shutil.which("schedctl", path=str(BIN))
+    return [*([installed] if installed else [sys.executable, "-c", _FROM_SOURCE]), *arguments]
+
+
+class User:
+    """Somebody whose scheduler is that daemon, or at that URL; ``home`` is an empty folder of theirs."""
+
+    def __init__(self, scheduler: Daemon, home: Path, url: str = "") -> None:
+        self.url = url or f"http://{scheduler.endpoints['http']}"
+        self.client = Client(f"http://{scheduler.endpoints['http']}")
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if name != "SCHEDULER_TOKEN"},
+            "SCHEDULER_URL": self.url,
+            "XDG_CONFIG_HOME": str(home),
+            "TERM": "xterm",
+        }
+
+    def online(self, workers: int = 1) -> User:
+        """Once so many workers are."""
+        wait_until(
+            lambda: sum(worker.state == "online" for worker in self.client.workers()) == workers, "all are online"
+        )
+        return self
+
+    def start(self, *arguments: str, stdin: int | IO[Any] = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """In pipes."""
+        return subprocess.Popen(
+            command_line(*arguments),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=self.environ,
+        )
+
+    def run(self, *arguments: str, data: bytes | None = None, file: IO[Any] | None = None) -> tuple[int, bytes, bytes]:
+        """Exit code, stdout and stderr, in pipes; ``data`` is piped in, else stdin is ``file``, or /dev/null."""
+        process = self.start(*arguments, stdin=file or (subprocess.DEVNULL if data is None else subprocess.PIPE))
+        return finish(process, data)
+
+    def jobs(self) -> list[str]:
+        """States of all jobs, newest first."""
+        return [job.state for job in self.client.jobs()]
+
+
+def finish(process: subprocess.Popen[bytes], data: bytes | None = None) -> tuple[int, bytes, bytes]:
+    """Exit code, and the rest of stdout and stderr."""
+    try:
+        out, err = process.communicate(data, timeout=LONGEST)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, out, err
+
+
+class Terminal:
+    """A program in a pseudo-terminal that controls it, with all of its descriptors there."""
+
+    def __init__(self, command: list[str], environ: Mapping[str, str], width: int = 100) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave, env=environ
+        )
+        os.close(slave)
+        #: All that was shown, with its control sequences.
+        self.text = b""
+
+    def until(self, wanted: bytes) -> bytes:
+        """All that is shown once that is."""
+        deadline = time.monotonic() + LONGEST
+        while wanted not in self.text:
+            assert self._read(deadline), f"it ended without {wanted!r}:\n{self.text.decode()}"
+        return self.text
+
+    def type(self, keys: bytes) -> None:
+        """As a person would; ``\\x03`` is Ctrl-C."""
+        os.write(self._master, keys)
+
+    def end(self) -> tuple[int, bytes]:
+        """The exit code, and all that was shown."""
+        deadline = time.monotonic() + LONGEST
+        try:
+            while self._read(deadline):
+                pass
+            return self.process.wait(LONGEST), self.text
+        finally:
+            self.process.kill()
+            self.process.wait()
+            os.close(self._master)
+
+    def _read(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(deadline - time.monotonic(), 0))
+        assert ready, f"nothing more within {LONGEST:g} s:\n{self.text.decode()}"
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # nobody has the other side any more
+            return False
+        self.text += data
+        return bool(data)

@@ -1,0 +1,178 @@
+"""What ``schedctl run`` asks the API for, and how it reads its stdin."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cli import stdin
+from scheduler.cli.failures import Failure
+from scheduler.cli.options import Duration, KeyValue, Size, seconds
+from scheduler.cli.run import command, fields_of
+
+
+def fields(*arguments: str, **environ: str) -> dict[str, Any]:
+    """Of a command line."""
+    context = command.make_context("run", list(arguments))
+    given = dict(context.params)
+    for name in ("key", "patience", "detach", "no_stdin"):
+        given.pop(name)
+    return fields_of(given.pop("command"), given, environ)
+
+
+class FieldsTests(SynchronousTestCase):
+    """``fields_of``."""
+
+    def refused(self, *arguments: str) -> Failure:
+        with self.assertRaises(Failure) as caught:
+            fields(*arguments)
+        self.assertEqual(caught.exception.code, 125)
+        self.assertTrue(caught.exception.next_step)
+        return caught.exception
+
+    def test_least(self) -> None:
+        """A command alone goes to any worker, and nothing else is said of it."""
+        self.assertEqual(fields("make", "-j4"), {"command": ["make", "-j4"], "selector": {}})
+
+    def test_where(self) -> None:
+        """A worker, or labels of one; not both."""
+        self.assertEqual(fields("--on", "box", "make"), {"command": ["make"], "worker": "box"})
+        self.assertEqual(fields("-l", "a=1", "-l", "b=2=3", "make")["selector"], {"a": "1", "b": "2=3"})
+        self.assertIn("together", self.refused("--on", "box", "-l", "a=1", "make").message)
+
+    def test_what(self) -> None:
+        """A command, a line or a script; a script may have arguments."""
+        self.assertEqual(fields("-s", "echo $HOME && ls"), {"shell": "echo $HOME && ls", "selector": {}})
+        file = Path(self.mktemp())
+        file.write_text("#!/bin/sh\n")
+        asked = {"script": "#!/bin/sh\n", "args": ["-x"], "selector": {}}
+        self.assertEqual(fields("--script", str(file), "--", "-x"), asked)
+        self.assertEqual(fields("--script", "-", "--", "-x"), {"args": ["-x"], "selector": {}})
+        for arguments in ((), ("-s", "ls", "make"), ("-s", "ls", "--script", "x")):
+            self.assertIn("exactly one of", self.refused(*arguments).message)
+        self.assertIn("can't be read", self.refused("--script", "/no/such").message)
+        file.write_bytes(b"#!/bin/sh\n\xff")
+        self.assertIn("not UTF-8", self.refused("--script", str(file)).message)
+
+    def test_environment(self) -> None:
+        """``K=V``, or ``K`` for the value that it has here."""
+        asked = fields("-e", "A=b=c", "--env", "B", "-e", "C=", "make", B="here")
+        self.assertEqual(asked["env"], {"A": "b=c", "B": "here", "C": ""})
+        self.assertIn("no such variable", self.refused("-e", "B", "make").message)
+
+    def test_the_rest(self) -> None:
+        """Every other option is a field of its name; durations are passed on as they were written."""
+        asked = fields(
+            *("--cwd", "/d", "--timeout", "5m", "--queue-timeout", "0", "--priority", "-3", "--label", "team=web"),
+            *(
+                "--stop-grace",
+                "1.5",
+                "--stop-signal",
+                "SIGINT",
+                "--stop-mode",
+                "main",
+                "--linger",
+                "0",
+                "--umask",
+                "027",
+            ),
+            *("--merge-stderr", "--output-limit", "1GB", "--unattended-timeout", "1h", "--retry", "3", "make"),
+        )
+        self.assertEqual(
+            asked,
+            {
+                "command": ["make"],
+                "selector": {},
+                "cwd": "/d",
+                "timeout": "5m",
+                "queue_timeout": "0",
+                "priority": -3,
+                "labels": {"team": "web"},
+                "stop_grace": "1.5",
+                "stop_signal": "SIGINT",
+                "stop_mode": "main",
+                "linger": "0",
+                "umask": "027",
+                "merge_stderr": True,
+                "output_limit": "1GB",
+                "unattended_timeout": "1h",
+                "retry": {"attempts": 3},
+            },
+        )
+
+    def test_retry(self) -> None:
+        """A delay goes with a number of attempts."""
+        retry = fields("--retry", "2", "--retry-delay", "1m", "make")["retry"]
+        self.assertEqual(retry, {"attempts": 2, "delay": "1m"})
+        self.assertIn("--retry", self.refused("--retry-delay", "1m", "make").message)
+
+    def test_not_utf8(self) -> None:
+        """What no JSON can carry is refused before anything is sent."""
+        self.assertIn("not UTF-8", self.refused("echo", os.fsdecode(b"\xff")).message)
+
+    def test_values(self) -> None:
+        """A value that is none is refused with what is allowed."""
+        for kind, good, bad in (
+            (Duration(), ("30s", "5m", "0", "1.5"), ("", "soon", "-1", "nan", "inf")),
+            (Size(), ("1", "100MB", "4GiB"), ("", "0", "much", "-1")),
+            (KeyValue(), ("a=", "a=b"), ("", "a", "=b")),
+        ):
+            for text in good:
+                kind.convert(text, None, None)
+            for text in bad:
+                with self.assertRaises(click.BadParameter):
+                    kind.convert(text, None, None)
+        self.assertEqual([seconds(text) for text in ("2m", "90", "0.5")], [120, 90, 0.5])
+
+
+class StdinTests(SynchronousTestCase):
+    """Reading stdin."""
+
+    def pipe(self) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        return reading, writing
+
+    def test_offered(self) -> None:
+        """A pipe, a file and a socket are read; a terminal, a device and what is closed are not."""
+        reading, writing = self.pipe()
+        self.addCleanup(os.close, writing)
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        master, slave = os.openpty()
+        self.addCleanup(os.close, master)
+        self.addCleanup(os.close, slave)
+        with Path(__file__).open("rb") as file, Path(os.devnull).open("rb") as nothing:
+            offered = [reading, file.fileno(), near.fileno()]
+            not_offered = [nothing.fileno(), slave]
+            self.assertEqual([stdin.offered(each) for each in offered], [True] * 3)
+            self.assertEqual([stdin.offered(each) for each in not_offered], [False] * 2)
+        closed, other = os.pipe()
+        os.close(closed)
+        os.close(other)
+        self.assertFalse(stdin.offered(closed))
+
+    def test_limit(self) -> None:
+        """As many bytes as there is room for are read; one more is refused."""
+        for size, most in ((0, 0), (5, 5), (5, 100)):
+            reading, writing = self.pipe()
+            os.write(writing, b"x" * size)
+            os.close(writing)
+            self.assertEqual(stdin.read(most, self.fail, reading), b"x" * size)
+        reading, writing = self.pipe()
+        os.write(writing, b"x" * 6)
+        self.addCleanup(os.close, writing)
+        with self.assertRaises(Failure) as caught:
+            stdin.read(5, self.fail, reading)
+        self.assertIn("more than the 5 bytes", caught.exception.message)
+
+    def test_room(self) -> None:
+        """Whatever else a request has leaves less room, and never less than none."""
+        empty = stdin.room_for({})
+        self.assertGreater(empty, 750_000)
+        self.assertLess(stdin.room_for({"script": "é" * 1000}), empty - 4000)
+        self.assertEqual(stdin.room_for({"script": "x" * 2_000_000}), 0)

@@ -1,0 +1,102 @@
+"""What is said while a command waits."""
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cli.status import Status
+
+
+class StatusTests(SynchronousTestCase):
+    """Lines on a terminal of some width, or in a file."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.said: list[str] = []
+
+    def status(self, width: int | None) -> Status:
+        return Status(self.said.append, lambda: width, self.clock.seconds, updates=False)
+
+    def said_now(self) -> str:
+        said = "".join(self.said)
+        self.said.clear()
+        return said
+
+    def test_file(self) -> None:
+        """In a file a wait is one line, once it has taken so long."""
+        status = self.status(None)
+        status.waiting("it is queued", 1.0, self.clock.seconds())
+        self.clock.advance(0.9)
+        status.update()
+        self.assertEqual(self.said_now(), "")
+        self.clock.advance(0.1)
+        for _ in range(3):
+            status.update()
+            self.clock.advance(5)
+        self.assertEqual(self.said_now(), "schedctl: it is queued (1.0s)\n")
+        self.assertTrue(status.done())
+        self.assertEqual(self.said_now(), "")
+
+    def test_terminal(self) -> None:
+        """On a terminal it is updated in place, and vanishes."""
+        status = self.status(80)
+        status.waiting("it is queued", 1.0, self.clock.seconds())
+        self.clock.advance(1)
+        status.update()
+        self.assertEqual(self.said_now(), "\r\x1b[Kschedctl: it is queued (1.0s)")
+        self.clock.advance(59)
+        status.update()
+        self.assertEqual(self.said_now(), "\r\x1b[Kschedctl: it is queued (1m)")
+        self.assertTrue(status.done())
+        self.assertEqual(self.said_now(), "\r\x1b[K")
+        status.update()
+        self.assertEqual(self.said_now(), "")
+
+    def test_short(self) -> None:
+        """A wait that is over soon is not mentioned at all."""
+        for width in (80, None):
+            status = self.status(width)
+            status.waiting("it is queued", 1.0, self.clock.seconds())
+            self.clock.advance(0.5)
+            status.update()
+            self.assertFalse(status.done())
+            self.clock.advance(5)
+            status.update()
+            self.assertEqual(self.said_now(), "")
+
+    def test_another(self) -> None:
+        """A wait that began at another time is another one; the same may be put into other words."""
+        status = self.status(None)
+        status.waiting("a", 1.0, 0.0)
+        self.clock.advance(1)
+        status.update()
+        status.waiting("b", 1.0, 0.0)
+        status.reword("c")
+        status.update()
+        self.assertEqual(self.said_now(), "schedctl: a (1.0s)\n")
+        status.waiting("d", 1.0, 0.5)
+        status.update()
+        self.assertEqual(self.said_now(), "")
+        self.clock.advance(1)
+        status.update()
+        self.assertEqual(self.said_now(), "schedctl: d (1.5s)\n")
+
+    def test_note(self) -> None:
+        """A line that stays goes above the one that is updated; before that is due there is none to draw again."""
+        status = self.status(80)
+        status.waiting("w", 1.0, 0.0)
+        status.note("early")
+        self.assertEqual(self.said_now(), "schedctl: early\n")
+        self.clock.advance(1)
+        status.update()
+        self.said.clear()
+        status.note("late\x1b[2J\n")
+        self.assertEqual(self.said_now(), "\r\x1b[Kschedctl: late\\x1b[2J\\n\n\r\x1b[Kschedctl: w (1.0s)")
+
+    def test_narrow(self) -> None:
+        """A line never wraps: the time is kept, and the text is cut."""
+        status = self.status(30)
+        status.waiting("a text that is much longer than that", 0.0, 0.0)
+        status.update()
+        line = self.said_now().removeprefix("\r\x1b[K")
+        self.assertEqual(len(line), 29)
+        self.assertTrue(line.endswith("… (0.0s)"), line)
