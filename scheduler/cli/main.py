@@ -30,7 +30,13 @@ class Entry(NamedTuple):
 
 #: Sections of ``schedctl --help``, in this order.
 COMMANDS: dict[str, tuple[Entry, ...]] = {
-    "Jobs": (Entry("run", "run", "Run a command on a worker, as if it ran here."),),
+    "Jobs": (
+        Entry("run", "run", "Run a command on a worker, as if it ran here."),
+        Entry("logs", "logs", "Show the output of a job."),
+        Entry("stop", "stop", "Stop jobs."),
+        Entry("signal", "signal", "Send a signal to a running job."),
+        Entry("wait", "wait", "Wait for the end of a job, and exit as it did."),
+    ),
 }
 
 _ENTRIES = {entry.name: entry for entries in COMMANDS.values() for entry in entries}

@@ -1,0 +1,45 @@
+"""Ids of jobs as people type them: the whole id, or a prefix that only one job has."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from scheduler.cli.failures import Failure
+from scheduler.cli.wording import clock_time, command_line
+from scheduler.client import Client, Job
+
+#: Characters of an id that the scheduler chose, and the fewest of a prefix.
+WHOLE, SHORTEST = 36, 6
+
+#: Jobs that are listed where a prefix is not unique.
+_MOST_SHOWN = 10
+
+#: Characters of their commands.
+_MOST_COLUMNS = 60
+
+
+def resolve(client: Client, text: str) -> str:
+    """The id of the one job whose id begins so; ``Failure`` if there is none, or more than one."""
+    if len(text) >= WHOLE:
+        return text
+    if len(text) < SHORTEST:
+        raise Failure(
+            f"{text!r} is too short for the id of a job",
+            f"Give at least its first {SHORTEST} characters; `schedctl ps -a` shows ids.",
+        )
+    found = list(islice(client.jobs(id_prefix=text), _MOST_SHOWN + 1))
+    exact = [job.id for job in found if job.id == text]
+    if exact or len(found) == 1:
+        return exact[0] if exact else found[0].id
+    if not found:
+        raise Failure(f"no job has an id that begins with {text!r}", "`schedctl ps -a` shows the ids of jobs.")
+    lines = [_line(job) for job in found[:_MOST_SHOWN]]
+    more = ["  ..."] if len(found) > _MOST_SHOWN else []
+    raise Failure(
+        f"more than one job has an id that begins with {text!r}", "\n".join(["Give more of it:", *lines, *more])
+    )
+
+
+def _line(job: Job) -> str:
+    started = clock_time(job.data.get("started_at")) or "(not started)"
+    return f"  {job.id}  {started}  {command_line(job.data)[:_MOST_COLUMNS]}"

@@ -1,0 +1,71 @@
+"""``schedctl logs``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from queue import SimpleQueue
+from threading import Thread
+
+import click
+
+from scheduler.cli.ids import resolve
+from scheduler.cli.session import Session, pass_session
+from scheduler.cli.watch import DESCRIPTORS, write_all
+from scheduler.client import Client
+
+
+@click.command(
+    "logs",
+    epilog="\b\nExamples:\n"
+    "  schedctl logs 3f0c9a12\n"
+    "  schedctl logs -f --tail 20 3f0c9a12\n"
+    "  schedctl logs --stderr 3f0c9a12 | less\n"
+    "  schedctl logs 3f0c9a12 > stdout 2> stderr\n",
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin N lines before the end.")
+@click.option("--stdout", "only", flag_value="stdout", help="Its stdout alone.")
+@click.option("--stderr", "only", flag_value="stderr", help="Its stderr alone, on our stdout.")
+@click.argument("job", metavar="ID")
+@pass_session
+def command(session: Session, job: str, follow: bool, tail: int | None, only: str | None) -> None:
+    """Show the output of a job: its stdout on our stdout, its stderr on our stderr.
+
+    Without -f it is what there is now, first its stdout. With -f both come as they are written, until the job has
+    ended; Ctrl-C ends this, and not the job. It is about one attempt of a job that is run again when it failed. An id
+    can be shortened to a prefix that only one job has.
+    """
+    with session.client() as client:
+        job_id = resolve(client, job)
+        if only is not None:
+            _copy(client.output(job_id, only, tail=tail, follow=follow), 1)
+        elif follow:
+            _follow_both(client, job_id, tail)
+        else:
+            for stream, descriptor in DESCRIPTORS.items():
+                _copy(client.output(job_id, stream, tail=tail), descriptor)
+
+
+def _copy(pieces: Iterator[bytes], descriptor: int) -> None:
+    for data in pieces:
+        write_all(descriptor, data)
+
+
+def _follow_both(client: Client, job_id: str, tail: int | None) -> None:
+    """Each stream by a thread of its own; the first failure ends it."""
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def follow(stream: str, descriptor: int) -> None:
+        try:
+            _copy(client.output(job_id, stream, tail=tail, follow=True), descriptor)
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    for stream, descriptor in DESCRIPTORS.items():
+        Thread(target=follow, args=(stream, descriptor), daemon=True).start()
+    for _ in DESCRIPTORS:
+        error = ended.get()
+        if error is not None:
+            raise error

@@ -1,0 +1,32 @@
+"""``schedctl signal``."""
+
+from __future__ import annotations
+
+import click
+
+from scheduler.cli.ids import resolve
+from scheduler.cli.session import Session, pass_session
+
+
+@click.command(
+    "signal",
+    epilog="\b\nExamples:\n"
+    "  schedctl signal 3f0c9a12 SIGUSR1\n"
+    "  schedctl signal 3f0c9a12 hup\n"
+    "  schedctl signal --tree 3f0c9a12 INT\n",
+)
+@click.option("--tree", is_flag=True, help="To all processes of the job, not to its main process alone.")
+@click.argument("job", metavar="ID")
+@click.argument("name", metavar="SIGNAL")
+@pass_session
+def command(session: Session, job: str, name: str, tree: bool) -> None:
+    """Send SIGNAL (SIGUSR1, usr1) to a running job.
+
+    To end a job use `schedctl stop`, which sees to it that nothing of it is left. An id can be shortened to a prefix
+    that only one job has.
+    """
+    name = name.upper()
+    with session.client() as client:
+        client.signal(
+            resolve(client, job), name if name.startswith("SIG") else f"SIG{name}", to="tree" if tree else "main"
+        )

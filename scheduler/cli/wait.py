@@ -1,0 +1,56 @@
+"""``schedctl wait``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from scheduler.cli.failures import MAY_HAVE_RUN, Failure
+from scheduler.cli.ids import resolve
+from scheduler.cli.options import Duration, seconds
+from scheduler.cli.outcome import outcome
+from scheduler.cli.session import Session, pass_session
+from scheduler.cli.status import Status
+from scheduler.client import Client, ConnectionFailed, Job, WaitTimedOut
+
+
+@click.command(
+    "wait",
+    epilog="\b\nExamples:\n"
+    "  schedctl wait 3f0c9a12\n"
+    "  schedctl wait --timeout 5m 3f0c9a12 && echo ok\n"
+    "  id=$(schedctl run --detach -- make) && schedctl wait $id\n",
+)
+@click.option("--timeout", type=Duration(), help="Give up after that long, with 121; the job goes on.")
+@click.argument("job", metavar="ID")
+@pass_session
+def command(session: Session, job: str, timeout: str | None) -> int:
+    """Wait for the end of a job, and exit as it did.
+
+    The exit codes are those of `schedctl run`. Of a job that is run again when it failed, it is the last attempt that
+    counts. An id can be shortened to a prefix that only one job has.
+    """
+    with session.client() as client, Status() as status:
+        job_id = resolve(client, job)
+        code, sentence = outcome(_last_attempt(client, job_id, None if timeout is None else seconds(timeout)))
+        if sentence is not None:
+            status.note(sentence)
+        return code
+
+
+def _last_attempt(client: Client, job_id: str, timeout: float | None) -> Job:
+    """At its end."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    following: str | None = job_id
+    while following is not None:
+        try:
+            job = client.wait(following, None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except WaitTimedOut as error:
+            message = f"job {error.job.id} has not ended within {timeout:g} s"
+            raise Failure(message, f"`schedctl show {error.job.id}` shows how it is.", MAY_HAVE_RUN) from None
+        except ConnectionFailed as error:
+            message = f"job {following} can't be waited for any longer: {error}"
+            raise Failure(message, f"Repeat it: `schedctl wait {following}`.", MAY_HAVE_RUN) from None
+        following = job.retried_by
+    return job

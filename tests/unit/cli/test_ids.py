@@ -1,0 +1,68 @@
+"""Ids of jobs as people type them."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cli.failures import Failure
+from scheduler.cli.ids import resolve
+from scheduler.client import Client, Job
+
+WHOLE = "0f3c9a12-7025-43e8-aa06-49f078cc5375"
+
+
+class Jobs:
+    """A client of a scheduler that has those."""
+
+    def __init__(self, *ids: str) -> None:
+        self.ids = ids
+        self.asked: list[str] = []
+
+    def jobs(self, id_prefix: str) -> Iterator[Job]:
+        self.asked.append(id_prefix)
+        for each in self.ids:
+            if each.startswith(id_prefix):
+                fields: dict[str, Any] = {"command": "make", "args": [each[-1]]}
+                yield Job.from_json({"id": each, "state": "running", **fields})
+
+
+class ResolveTests(SynchronousTestCase):
+    """``resolve``."""
+
+    def resolve(self, text: str, *ids: str) -> str:
+        return resolve(cast(Client, Jobs(*ids)), text)
+
+    def refused(self, text: str, *ids: str) -> Failure:
+        with self.assertRaises(Failure) as caught:
+            self.resolve(text, *ids)
+        self.assertEqual(caught.exception.code, 125)
+        return caught.exception
+
+    def test_unique(self) -> None:
+        """A prefix of one job is that job."""
+        self.assertEqual(self.resolve("0f3c9a", WHOLE, "77d1e0ab"), WHOLE)
+
+    def test_whole(self) -> None:
+        """A whole id is not looked up: the command itself says whether there is such a job."""
+        jobs = Jobs()
+        self.assertEqual(resolve(cast(Client, jobs), WHOLE), WHOLE)
+        self.assertEqual(jobs.asked, [])
+
+    def test_exact(self) -> None:
+        """An id that a worker chose may be short, and be the beginning of another."""
+        self.assertEqual(self.resolve("job-12", "job-123", "job-12"), "job-12")
+
+    def test_unknown(self) -> None:
+        """No such job, or too little of it, is said."""
+        self.assertIn("no job has an id that begins with '0f3c9a'", self.refused("0f3c9a", "77d1e0ab").message)
+        for text in ("", "0f3c9", ".."):
+            self.assertIn("too short", self.refused(text, WHOLE).message)
+
+    def test_ambiguous(self) -> None:
+        """All that it may be are listed with their commands, ten at most."""
+        step = self.refused("0f3c9a", WHOLE, "0f3c9a-2").next_step.splitlines()
+        self.assertEqual(len(step), 3)
+        self.assertIn(f"{WHOLE}  (not started)  make 5", step[1])
+        step = self.refused("0f3c9a", *(f"0f3c9a-{number}" for number in range(20))).next_step.splitlines()
+        self.assertEqual((len(step), step[-1]), (12, "  ..."))
