@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from scheduler.cli.interrupts import Interrupts
 from scheduler.cli.status import Status
-from scheduler.cli.wording import span
+from scheduler.cli.wording import short_id, span
 from scheduler.client import ApiProblem, Changed, Client, ClientError, Ended, Job, Output, OutputLost
 
 #: Where each stream of a job goes.
@@ -138,13 +138,13 @@ class Watch:
         elif job is not None and job.state == "queued" and self._queued_since is not None:
             self._status.waiting(queue_text(job), _TOLD_AFTER, self._queued_since)
         elif job is not None and self._unknown_since is not None:
-            text = f"job {job.id} is unknown, waiting for its worker: {job.reason}"
+            text = f"job {short_id(job.data)} is unknown, waiting for its worker: {job.reason}"
             self._status.waiting(text, _TOLD_AFTER, self._unknown_since)
         else:
             told = self._status.done()
             if told and self._queued_since is not None and job is not None and not job.final:
                 waited = span(self._clock() - self._queued_since)
-                self._status.note(f"job {job.id} starts on {job.worker_name} after {waited} in the queue")
+                self._status.note(f"job {short_id(job.data)} starts on {job.worker_name} after {waited} in the queue")
             self._queued_since = None
 
     def _keep_place(self, job_id: str) -> None:
@@ -166,5 +166,5 @@ def queue_text(job: Job) -> str:
     """That a job is queued, and why."""
     waiting = job.waiting_for
     if waiting is None:
-        return f"job {job.id} is queued" + (f": {job.reason}" if job.reason else "")
-    return f"job {job.id} is queued, place {waiting.place}: {waiting.detail}"
+        return f"job {short_id(job.data)} is queued" + (f": {job.reason}" if job.reason else "")
+    return f"job {short_id(job.data)} is queued, place {waiting.place}: {waiting.detail}"

@@ -282,17 +282,15 @@ def test_queued(crowded: User, tmp_path: Path) -> None:
     piped = crowded.start("run", "echo", "second")
     assert piped.stderr is not None
     line = piped.stderr.readline()
-    assert re.match(rb"schedctl: job [0-9a-f-]{36} is queued.*: .*slot.* \([0-9.]+s\)\n", line), line
+    assert re.match(rb"schedctl: job [0-9a-f]{8} is queued.*: .*slot.* \([0-9.]+s\)\n", line), line
     assert re.search(rb"is queued[^\r]*: [^\r]*slot[^\r]*\([2-9][0-9.]*s\)", shown.until(b"(3.")), shown.text
     gate.touch()
     code, text = shown.end()
     assert code == 0
-    assert re.search(
-        rb"\r\x1b\[Kschedctl: job [0-9a-f-]{36} starts on w1 after [0-9.]+s in the queue\r\nfirst\r\n", text
-    )
+    assert re.search(rb"\r\x1b\[Kschedctl: job [0-9a-f]{8} starts on w1 after [0-9.]+s in the queue\r\nfirst\r\n", text)
     code, out, err = finish(piped)
     assert (code, out) == (0, b"second\n")
-    assert re.fullmatch(rb"schedctl: job [0-9a-f-]{36} starts on w1 after [0-9.]+s in the queue\n", err), err
+    assert re.fullmatch(rb"schedctl: job [0-9a-f]{8} starts on w1 after [0-9.]+s in the queue\n", err), err
 
 
 def test_retry(user: User, tmp_path: Path) -> None:
