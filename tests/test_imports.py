@@ -42,7 +42,7 @@ RESERVED = (
     (("tomllib",), ("scheduler.configfile", "scheduler.cli.contexts")),
     (("click",), ("scheduler.cli",)),
     # Slow to import: only the module that draws tables loads it.
-    (("rich",), ("scheduler.cli.tables",)),
+    (("rich",), ("scheduler.cli.drawing",)),
 )
 
 #: What some must not import though others outside of RESERVED may: (what, who must not, why).
