@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[Entry, ...]] = {
         Entry("signal", "signal", "Send a signal to a running job."),
         Entry("wait", "wait", "Wait for the end of a job, and exit as it did."),
     ),
+    "Help": (Entry("doctor", "doctor", "Look for what is wrong, and say what to do about it."),),
 }
 
 _ENTRIES = {entry.name: entry for entries in COMMANDS.values() for entry in entries}

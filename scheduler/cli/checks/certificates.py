@@ -1,0 +1,174 @@
+"""Certificates: a pair, its authority, how long they are valid and for which hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from attrs import frozen
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509 import (
+    Certificate,
+    DNSName,
+    ExtensionNotFound,
+    IPAddress,
+    SubjectAlternativeName,
+    load_pem_x509_certificates,
+)
+
+from scheduler.cli.checks.findings import Finding, error, ok, warning
+
+#: A certificate that ends sooner is reported.
+EXPIRES_SOON = timedelta(days=30)
+
+_PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+class Unusable(Exception):
+    """A file does not hold what it should; ``str()`` says so, without the file's name."""
+
+
+@frozen
+class Pair:
+    """What the files of ``[grpc_server]`` hold."""
+
+    #: The certificate, then those between it and its authority.
+    chain: Sequence[Certificate]
+    #: The public half of the private key, DER.
+    key: bytes
+    #: Everybody but the owner is kept from reading the key.
+    key_private: bool
+    authorities: Sequence[Certificate] = ()
+
+
+def read_certificates(data: bytes) -> Sequence[Certificate]:
+    """All that a PEM file holds; ``Unusable``."""
+    try:
+        return load_pem_x509_certificates(data)
+    except ValueError:
+        raise Unusable("must hold a certificate in PEM form") from None
+
+
+def read_key(data: bytes) -> bytes:
+    """The public half of a private key, DER; ``Unusable``."""
+    try:
+        return load_pem_private_key(data, password=None).public_key().public_bytes(*_PUBLIC)
+    except TypeError:
+        raise Unusable("is encrypted; it must be a PEM key without a passphrase") from None
+    except ValueError:
+        raise Unusable("must hold a private key in PEM form") from None
+
+
+def check_pair(subject: str, pair: Pair, hosts: Sequence[str], now: datetime) -> Iterator[Finding]:
+    """``hosts``: what others dial to reach the server of this pair; ``now`` is aware."""
+    own = pair.chain[0]
+    if own.public_key().public_bytes(*_PUBLIC) != pair.key:
+        yield error(
+            subject,
+            "key_file is not the key of the certificate in crt_file",
+            "Put the certificate and the key that were made together into crt_file and key_file",
+        )
+    if not pair.key_private:
+        yield warning(
+            subject,
+            "Other users of this machine can read key_file",
+            "Let only the owner read it: chmod 600, and for the group chmod 640",
+        )
+    yield from check_validity(subject, own, "The certificate", now)
+    for authority in pair.authorities:
+        yield from check_validity(subject, authority, "The authority in ca_file", now, quiet=True)
+    if pair.authorities and not _is_signed(pair.chain, pair.authorities):
+        yield error(
+            subject,
+            "No authority in ca_file has signed the certificate in crt_file",
+            "Use a certificate of that authority, or add its authority (and those between) to ca_file or crt_file",
+        )
+    for host in hosts:
+        if not covers(own, host):
+            yield error(
+                subject,
+                f"The certificate is not valid for {host}, which others dial; it is for {_names(own)}",
+                f"Make a certificate with {host} among its subject alternative names, or let others dial another name",
+            )
+
+
+def check_validity(
+    subject: str, certificate: Certificate, what: str, now: datetime, quiet: bool = False
+) -> Iterator[Finding]:
+    """Whether it is valid now, and for how long; ``quiet``: say nothing where all is well."""
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    renew = "Replace it; scheduler and worker read the files anew by themselves"
+    if now < begins:
+        yield error(
+            subject, f"{what} is not valid before {begins:%Y-%m-%d %H:%M} UTC", "Check the clock of this machine"
+        )
+    elif now >= ends:
+        yield error(subject, f"{what} has expired on {ends:%Y-%m-%d %H:%M} UTC", renew)
+    elif ends - now < EXPIRES_SOON:
+        yield warning(subject, f"{what} expires on {ends:%Y-%m-%d %H:%M} UTC, in {_days(ends - now)}", renew)
+    elif not quiet:
+        yield ok(subject, f"{what} is valid until {ends:%Y-%m-%d}, for {_days(ends - now)}")
+
+
+def covers(certificate: Certificate, host: str) -> bool:
+    """Whether a client that dials ``host`` accepts the certificate."""
+    names = _alternative_names(certificate)
+    if names is None:
+        return False
+    try:
+        return ip_address(host) in names.get_values_for_type(IPAddress)
+    except ValueError:
+        wanted = host.lower().rstrip(".")
+    for name in names.get_values_for_type(DNSName):
+        known = name.lower().rstrip(".")
+        if known == wanted or (known.startswith("*.") and wanted.partition(".")[2] == known[2:]):
+            return True
+    return False
+
+
+def _alternative_names(certificate: Certificate) -> SubjectAlternativeName | None:
+    try:
+        return certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
+    except (ExtensionNotFound, ValueError):
+        return None
+
+
+def _names(certificate: Certificate) -> str:
+    names = _alternative_names(certificate)
+    if names is None:
+        return "no host"
+    found = [*names.get_values_for_type(DNSName), *map(str, names.get_values_for_type(IPAddress))]
+    return ", ".join(found) or "no host"
+
+
+def _is_signed(chain: Sequence[Certificate], authorities: Sequence[Certificate]) -> bool:
+    """Whether the chain leads from its first certificate to one of the authorities."""
+    current, others = chain[0], list(chain[1:])
+    while True:
+        if any(current == authority or _signed_by(current, authority) for authority in authorities):
+            return True
+        above = next((other for other in others if _signed_by(current, other)), None)
+        if above is None:
+            return False
+        others.remove(above)
+        current = above
+
+
+def _signed_by(certificate: Certificate, authority: Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _days(span: timedelta) -> str:
+    return "1 day" if span.days == 1 else f"{span.days} days"
+
+
+def key_is_private(path: Path) -> bool:
+    """Whether only the owner and the group of a file may read it; ``OSError``."""
+    return not path.stat().st_mode & 0o007

@@ -1,0 +1,53 @@
+"""Disks: whether there is room, in bytes and in inodes, for what a scheduler or a worker keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from scheduler.cli.checks.findings import Finding, error, ok, warning
+from scheduler.cli.wording import size
+
+#: Percent of a disk below which a warning is given, where no limit is configured.
+LOW_PERCENT = 10.0
+
+#: Percent of the inodes of a disk that must be free for a worker to start jobs.
+INODES_PERCENT = 5.0
+
+
+@frozen
+class Disk:
+    """A disk: bytes and inodes, in all and free; a file system without a fixed number of inodes has 0 in all."""
+
+    size: int
+    free: int
+    inodes: int
+    inodes_free: int
+
+
+def check_disk(subject: str, disk: Disk, least_free: int = 0) -> Iterator[Finding]:
+    """``least_free``: bytes that must be free, or the worker refuses jobs; 0 where there is no such limit."""
+    free = f"{size(disk.free)} of {size(disk.size)} are free on its disk"
+    if disk.free < least_free or not disk.free:
+        yield error(
+            subject,
+            f"{free}, and {size(max(least_free, 1))} must be: it takes no jobs" if least_free else free,
+            "Free some space there, or lower spool_min_free in [worker]" if least_free else "Free some space there",
+        )
+    elif disk.free < max(disk.size * LOW_PERCENT / 100, least_free * 1.2):
+        yield warning(subject, f"Only {free}", "Free some space there before the disk is full")
+    else:
+        yield ok(subject, free[0].upper() + free[1:])
+    yield from _check_inodes(subject, disk)
+
+
+def _check_inodes(subject: str, disk: Disk) -> Iterator[Finding]:
+    if not disk.inodes:
+        return
+    percent = disk.inodes_free / disk.inodes * 100
+    advice = "Remove small files there: each file takes an inode (`df -i`, `du --inodes`)"
+    if percent < INODES_PERCENT:
+        yield error(subject, f"Only {percent:.1f}% of the inodes of its disk are free", advice)
+    elif percent < LOW_PERCENT:
+        yield warning(subject, f"Only {percent:.1f}% of the inodes of its disk are free", advice)

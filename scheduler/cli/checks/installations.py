@@ -1,0 +1,201 @@
+"""A scheduler or a worker of this machine, by its configuration file: ports, certificates, disk, what it dials."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from scheduler.cli.checks.certificates import Pair, Unusable, check_pair, key_is_private, read_certificates, read_key
+from scheduler.cli.checks.disks import Disk, check_disk
+from scheduler.cli.checks.findings import Finding, error, note, ok, warning
+from scheduler.cli.checks.ports import Listener, check_free, check_served, connect, dial, find_listeners
+from scheduler.cluster.addresses import split_address
+from scheduler.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
+from scheduler.configfile import Address, ConfigError, read
+from scheduler.errors import SchedulerError
+
+#: Tables that only the file of one of the two programs has.
+_SCHEDULER_TABLES, _WORKER_TABLES = ("http_server", "cluster", "store"), ("scheduler", "worker")
+
+#: Where a service of the system keeps its state, when its file does not say.
+_SYSTEM_STATE = {"scheduler": Path("/var/lib/scheduler"), "worker": Path("/var/lib/scheduler-worker")}
+
+
+@frozen
+class Installation:
+    """What a configuration file says, and what is there of it."""
+
+    config: SchedulerConfig | WorkerConfig
+    #: Where its servers listen, by table, as the running process says; ``None``: no process runs.
+    endpoints: Mapping[str, Address] | None
+    #: This user may not look into the state folder, so whether it runs is not known.
+    hidden: bool = False
+
+    @property
+    def program(self) -> str:
+        """``scheduler`` or ``worker``."""
+        return "scheduler" if isinstance(self.config, SchedulerConfig) else "worker"
+
+    @property
+    def configured(self) -> Mapping[str, Address]:
+        """Where its servers shall listen, by table."""
+        servers = {"grpc_server": self.config.grpc_server.addr}
+        if isinstance(self.config, SchedulerConfig):
+            servers["http_server"] = self.config.http_server.addr
+        return servers
+
+
+def load(file: str) -> SchedulerConfig | WorkerConfig:
+    """Read the configuration of whichever program the file is for, as that program does; ``ConfigError``."""
+    keys = set(read(file))
+    is_worker = keys & set(_WORKER_TABLES) or (not keys & set(_SCHEDULER_TABLES) and "worker" in os.path.basename(file))
+    config = load_worker(file) if is_worker else load_scheduler(file)
+    system = _SYSTEM_STATE["worker" if is_worker else "scheduler"]
+    # The default is that of the user who runs this; the daemon is most probably a service of the system.
+    return evolve(config, state_dir=system) if "state_dir" not in keys and system.is_dir() else config
+
+
+def inspect(file: str) -> Iterator[Finding]:
+    """All checks of the program that this file configures."""
+    try:
+        config = load(file)
+    except ConfigError as problem:
+        sentence = str(problem).removeprefix(f"{problem.file}: ")
+        yield error(
+            file, f"{sentence[:1].upper()}{sentence[1:]}", "Correct the file; the samples in etc/ explain every key"
+        )
+        return
+    installation = look_at(config)
+    yield ok(file, f"It is a valid configuration of a {installation.program}")
+    listeners = find_listeners()
+    yield from check_servers(installation, listeners)
+    if config.grpc_server.tls is not None:
+        yield from check_certificates(file, config.grpc_server.tls, dialled_hosts(config))
+    yield from check_state_disk(file, config)
+    if isinstance(config, WorkerConfig):
+        yield from check_dialling(file, config)
+        yield from check_scripts(file, config)
+
+
+def look_at(config: SchedulerConfig | WorkerConfig) -> Installation:
+    """Whether it runs, and where it listens then."""
+    tables = {"grpc": "grpc_server", "http": "http_server"}
+    try:
+        told = json.loads((config.state_dir / "endpoints.json").read_text(encoding="utf-8"))
+        endpoints = {tables[name]: Address(*split_address(where)) for name, where in told.items() if name in tables}
+    except (FileNotFoundError, NotADirectoryError):
+        return Installation(config, None)
+    except (OSError, ValueError, AttributeError, SchedulerError):
+        return Installation(config, None, hidden=True)
+    return Installation(config, endpoints)
+
+
+def check_servers(installation: Installation, listeners: Sequence[Listener]) -> Iterator[Finding]:
+    """Whether it runs and its ports answer; of one that does not run, whether its ports are free."""
+    file, program = installation.config.file, installation.program
+    if installation.hidden:
+        yield note(
+            file,
+            f"Whether this {program} runs is not known: {installation.config.state_dir} can't be read",
+            "Run doctor as the user of the daemon, or as root",
+        )
+        return
+    if installation.endpoints is None:
+        yield warning(
+            file,
+            f"This {program} does not run (there is no endpoints.json in {installation.config.state_dir})",
+            f"Start it: `twistd {program} -c {file}`, or its systemd unit",
+        )
+        for table, address in installation.configured.items():
+            yield from check_free(file, table, address, listeners)
+        return
+    for table, address in installation.endpoints.items():
+        yield check_served(file, table, address, connect(address), listeners)
+
+
+def dialled_hosts(config: SchedulerConfig | WorkerConfig) -> Sequence[str]:
+    """Hosts by which others dial its gRPC server, as far as the file says."""
+    told = config.worker.advertise_addr if isinstance(config, WorkerConfig) else None
+    address = told or config.grpc_server.addr
+    return [] if address.unspecified else [address.host]
+
+
+def check_certificates(file: str, tls: TlsFiles, hosts: Sequence[str]) -> Iterator[Finding]:
+    """The files of ``[grpc_server]``."""
+    named = {"crt_file": tls.crt_file, "key_file": tls.key_file}
+    if tls.ca_file is not None:
+        named["ca_file"] = tls.ca_file
+    advice = "Put a PEM file there that holds it"
+    data = {}
+    for key, path in named.items():
+        try:
+            data[key] = path.read_bytes()
+        except OSError as problem:
+            yield error(file, f"[grpc_server] {key} {path} can't be read: {problem.strerror}", advice)
+            return
+    try:
+        key = "crt_file"
+        chain = read_certificates(data[key])
+        key = "ca_file"
+        authorities = read_certificates(data[key]) if key in data else ()
+        key = "key_file"
+        pair = Pair(chain, read_key(data[key]), key_is_private(tls.key_file), authorities)
+    except Unusable as problem:
+        yield error(file, f"[grpc_server] {key} {named[key]} {problem}", advice)
+        return
+    yield from check_pair(file, pair, hosts, datetime.now(UTC))
+
+
+def check_state_disk(file: str, config: SchedulerConfig | WorkerConfig) -> Iterator[Finding]:
+    """The disk that its state folder is on, or will be."""
+    folder: Path = config.state_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        found = os.statvfs(folder)
+    except OSError as problem:
+        yield error(
+            file, f"state_dir {config.state_dir} can't be looked at: {problem.strerror}", "Choose another folder"
+        )
+        return
+    disk = Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, found.f_files, found.f_favail)
+    least = config.worker.spool_min_free.of(disk.size) if isinstance(config, WorkerConfig) else 0
+    yield from check_disk(f"{file}, state_dir", disk, least)
+
+
+def check_dialling(file: str, config: WorkerConfig) -> Iterator[Finding]:
+    """What a worker dials, and whether the scheduler can dial it, both as seen from here."""
+    tls = config.grpc_server.tls
+    problem = dial(config.scheduler, tls)
+    if problem:
+        yield error(
+            file,
+            f"The scheduler can't be reached from here at [scheduler] addr {config.scheduler}: {problem}",
+            "Start the scheduler, open its port in the firewall, or correct addr; both sides need the same "
+            "use_tls, and certificates that their ca_file trusts",
+        )
+    else:
+        yield ok(file, f"The scheduler can be reached from here at {config.scheduler}")
+    told = config.worker.advertise_addr
+    if told is not None and (problem := dial(told, tls)):
+        yield warning(
+            file,
+            f"[worker] advertise_addr {told}, which the scheduler dials, can't be reached from here: {problem}",
+            "Unless only the scheduler can reach it: correct it, or what forwards that port to this worker",
+        )
+
+
+def check_scripts(file: str, config: WorkerConfig) -> Iterator[Finding]:
+    """The folder of scripts, where jobs may run nothing else."""
+    folder = config.worker.scripts_dir
+    if config.worker.scripts_only and not folder.is_dir():
+        yield error(
+            file,
+            f"[worker] scripts_only is set, and scripts_dir {folder} is no folder: every job is refused",
+            "Make that folder with the scripts, or correct scripts_dir",
+        )

@@ -1,0 +1,172 @@
+"""Ports: who listens on this machine, and whether an address can be reached from here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from attrs import frozen
+
+from scheduler.cli.checks.findings import Finding, error, ok
+from scheduler.config import TlsFiles
+from scheduler.configfile import Address
+
+#: Seconds that one connection attempt may take.
+CONNECT_TIMEOUT = 3.0
+
+# What a client of HTTP/2 says first: its preface, and settings without any.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+# The state of a listening socket in /proc/net/tcp.
+_LISTEN = "0A"
+
+
+@frozen
+class Listener:
+    """A listening TCP socket of this machine."""
+
+    host: str
+    port: int
+    #: ``nginx (pid 123)``; ``""``: this user may not know.
+    process: str
+
+
+def find_listeners(proc: Path = Path("/proc")) -> Sequence[Listener]:
+    """All of this network namespace, as ``/proc`` shows them."""
+    rows = [row for name in ("tcp", "tcp6") for row in _rows(proc / "net" / name) if row[3] == _LISTEN]
+    owners = _owners(proc, {row[9] for row in rows})
+    found = []
+    for row in rows:
+        host, _, port = row[1].partition(":")
+        found.append(Listener(_host(host), int(port, 16), owners.get(row[9], "")))
+    return found
+
+
+def _rows(file: Path) -> Iterator[list[str]]:
+    try:
+        lines = file.read_text().splitlines()[1:]
+    except OSError:
+        return
+    yield from (line.split() for line in lines)
+
+
+def _host(text: str) -> str:
+    """An address of /proc/net/tcp: 32-bit words in the order of this machine."""
+    words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
+    raw = b"".join(words)
+    if len(raw) == 4:
+        return str(IPv4Address(raw))
+    address = IPv6Address(raw)
+    return str(address.ipv4_mapped or address)
+
+
+def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
+    """Processes by the inode of their socket, as far as this user may look."""
+    found: dict[str, str] = {}
+    links = {f"socket:[{inode}]": inode for inode in inodes}
+    for folder in proc.glob("[0-9]*"):
+        for name in _open_files(folder) & links.keys():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                program = (folder / "comm").read_text().strip()
+                found.setdefault(links[name], f"{program} (pid {folder.name})")
+    return found
+
+
+def _open_files(folder: Path) -> set[str]:
+    """Of a process; none that this user may not see."""
+    names = set()
+    with contextlib.suppress(OSError):
+        for descriptor in (folder / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                names.add(os.readlink(descriptor))
+    return names
+
+
+def listener_at(address: Address, listeners: Iterable[Listener]) -> Listener | None:
+    """Who keeps a server from listening at that address, or is it."""
+    for listener in listeners:
+        same = listener.host in (address.host, "0.0.0.0", "::") or address.unspecified  # noqa: S104 - compared
+        if listener.port == address.port and same:
+            return listener
+    return None
+
+
+def connect(address: Address) -> str:
+    """Why a connection to that address can't be made, ``""`` for nothing."""
+    return _try(address, lambda _: "")
+
+
+def dial(address: Address, tls: TlsFiles | None) -> str:
+    """Why the gRPC server at that address can't be dialled as scheduler and workers do, ``""`` for nothing."""
+
+    def greet(connection: socket.socket) -> str:
+        connection.sendall(_GREETING)
+        answer = connection.recv(1)
+        # The length of a frame of HTTP/2 begins so; an alert of TLS does not.
+        return "" if answer == b"\0" else "it does not speak gRPC without TLS; it has use_tls, most probably"
+
+    def greet_secured(connection: socket.socket) -> str:
+        assert tls is not None
+        with _context(tls).wrap_socket(connection, server_hostname=_dialled(address)) as secured:
+            # A server that does not accept this certificate says so only now, or hangs up without a word, as gRPC
+            # does; one that accepts it sends its settings.
+            return "" if secured.recv(1) else "TLS fails: it hangs up, and so does not accept this certificate"
+
+    return _try(address, greet if tls is None else greet_secured)
+
+
+def _try(address: Address, use: Callable[[socket.socket], str]) -> str:
+    try:
+        with socket.create_connection((_dialled(address), address.port), timeout=CONNECT_TIMEOUT) as connection:
+            return use(connection)
+    except ssl.SSLCertVerificationError as problem:
+        return f"its certificate is not accepted here: {problem.verify_message}"
+    except ssl.SSLError as problem:
+        return f"TLS fails: {problem.reason or problem}"
+    except socket.gaierror as problem:
+        return f"the name does not resolve: {problem.strerror}"
+    except TimeoutError:
+        return f"no answer within {CONNECT_TIMEOUT:g} s"
+    except OSError as problem:
+        return (problem.strerror or str(problem)).lower()
+
+
+def _dialled(address: Address) -> str:
+    """A host that leads to what listens there."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared
+
+
+def _context(tls: TlsFiles) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=None if tls.ca_file is None else str(tls.ca_file))
+    context.load_cert_chain(tls.crt_file, tls.key_file)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def check_free(subject: str, table: str, address: Address, listeners: Iterable[Listener]) -> Iterator[Finding]:
+    """Of a server that does not run: whether it could listen there."""
+    taken = listener_at(address, listeners) if address.port else None
+    if taken is not None:
+        yield error(
+            subject,
+            f"[{table}] addr {address} is taken by {taken.process or 'a process that this user may not see'}",
+            "Stop that process, or choose another port for addr; as root, doctor sees every process",
+        )
+
+
+def check_served(subject: str, table: str, address: Address, problem: str, listeners: Iterable[Listener]) -> Finding:
+    """Of a server that runs: whether it listens at ``address``; ``problem`` is what ``connect`` said."""
+    if problem:
+        return error(
+            subject,
+            f"[{table}] does not listen at {address}: {problem}",
+            "Its process was killed, or hangs: see its log, and start it again",
+        )
+    listener = listener_at(address, listeners)
+    by = f": {listener.process}" if listener is not None and listener.process else ""
+    return ok(subject, f"[{table}] listens at {address}{by}")

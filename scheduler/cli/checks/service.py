@@ -1,0 +1,186 @@
+"""The scheduler's HTTP API: whether it answers, is ready, is of this version, and knows the time."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import frozen
+from cryptography.x509 import load_der_x509_certificate
+
+from scheduler import __version__
+from scheduler.cli.checks.certificates import check_validity
+from scheduler.cli.checks.clocks import check_clock
+from scheduler.cli.checks.findings import Finding, error, ok, warning
+from scheduler.cli.contexts import Connection
+from scheduler.cli.wording import printable
+
+#: Seconds for one answer.
+ANSWER_TIMEOUT = 10.0
+
+#: Seconds by which the header Date may be behind: it is in whole seconds.
+_DATE_RESOLUTION = 1.0
+
+
+@frozen
+class Answer:
+    """The answer to one GET."""
+
+    status: int
+    #: The JSON object in its body; ``{}`` for anything else.
+    document: dict[str, Any]
+    #: By the clock there, POSIX; ``None``: it does not say.
+    date: float | None
+    #: By the clock here, in the middle of the request.
+    here: float
+    #: Seconds from the request to the answer.
+    took: float
+    #: Of an https URL: the certificate of the server, DER.
+    certificate: bytes | None = None
+
+
+@frozen
+class NoAnswer:
+    """There was none."""
+
+    #: ``connection refused``.
+    problem: str
+    advice: str
+
+
+def ask(connection: Connection, path: str) -> Answer | NoAnswer:
+    """GET ``path``. It does not use ``scheduler.client``, which hides what is looked for here."""
+    parts = urlsplit(connection.url)
+    headers = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
+    try:
+        opened = _open(connection)
+    except OSError as problem:
+        return NoAnswer(
+            f"ca_file {connection.ca_file} can't be used: {problem.strerror}",
+            "Correct it in the context of schedctl.toml",
+        )
+    try:
+        try:
+            opened.connect()
+            certificate = opened.sock.getpeercert(True) if isinstance(opened.sock, ssl.SSLSocket) else None
+            sent, began = time.time(), time.monotonic()
+            opened.request("GET", parts.path + path, headers=headers)
+            answer = opened.getresponse()
+            took = time.monotonic() - began
+            body = answer.read()
+        finally:
+            opened.close()
+    except (OSError, http.client.HTTPException, ValueError) as problem:
+        return _no_answer(problem)
+    return Answer(answer.status, _object(body), _date(answer.headers["Date"]), sent + took / 2, took, certificate)
+
+
+def _open(connection: Connection) -> http.client.HTTPConnection:
+    parts = urlsplit(connection.url)
+    if parts.scheme != "https":
+        return http.client.HTTPConnection(parts.netloc, timeout=ANSWER_TIMEOUT)
+    context = ssl.create_default_context(cafile=connection.ca_file)
+    return http.client.HTTPSConnection(parts.netloc, timeout=ANSWER_TIMEOUT, context=context)
+
+
+def _no_answer(problem: Exception) -> NoAnswer:
+    other = "give another address (--url, --context or SCHEDULER_URL)"
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return NoAnswer(
+            f"its certificate is not accepted: {problem.verify_message}",
+            "Trust its authority: ca_file of the context in schedctl.toml; or dial a name that the certificate is for",
+        )
+    if isinstance(problem, ssl.SSLError):
+        return NoAnswer(f"TLS fails: {problem.reason or problem}", "Use http:// if no TLS is served there")
+    if isinstance(problem, socket.gaierror):
+        return NoAnswer(f"the name does not resolve: {problem.strerror}", f"Check the name, or {other}")
+    if isinstance(problem, TimeoutError):
+        return NoAnswer("no answer in time", f"Check the network and firewalls on the way, or {other}")
+    if isinstance(problem, ConnectionRefusedError):
+        return NoAnswer(
+            "nothing listens there", f"Start it (`twistd scheduler -c scheduler.toml`, then see its log), or {other}"
+        )
+    if isinstance(problem, OSError) and not isinstance(problem, http.client.HTTPException):
+        return NoAnswer((problem.strerror or str(problem)).lower(), f"Check the network, or {other}")
+    return NoAnswer(f"what answers does not speak HTTP ({type(problem).__name__})", f"Check the port, or {other}")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _date(text: str | None) -> float | None:
+    try:
+        return None if text is None else parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
+
+
+def check_service(connection: Connection, version: Answer | NoAnswer, ready: Answer | NoAnswer) -> Iterator[Finding]:
+    """The answers to ``/v1/version`` and ``/readyz``."""
+    where = f"{connection.url} ({connection.source})"
+    if isinstance(version, NoAnswer):
+        yield error("scheduler", f"It can't be asked at {where}: {version.problem}", version.advice)
+        return
+    if version.status in (401, 403):
+        yield error(
+            "scheduler",
+            f"It refuses to answer at {where}: {printable(str(version.document.get('detail', version.status)))}",
+            "Give a token that it accepts: --token, SCHEDULER_TOKEN, or token of the context in schedctl.toml"
+            if version.status == 401
+            else "Use a name or an address that the scheduler accepts (allowed_hosts in its configuration)",
+        )
+        return
+    if version.status != 200 or not isinstance(version.document.get("version"), str):
+        yield error(
+            "scheduler",
+            f"What answers at {where} is no scheduler of this version: GET /v1/version is {version.status}",
+            "Check the address; of an older scheduler, install the version of schedctl",
+        )
+        return
+    yield ok("scheduler", f"It answers at {where} within {version.took * 1000:.0f} ms")
+    yield _check_ready(ready)
+    yield _check_version(version.document["version"])
+    if version.date is not None:
+        # Half of the way there, half of the way back, and half a second that Date does not show.
+        ahead = version.date + _DATE_RESOLUTION / 2 - version.here
+        yield check_clock("clock", ahead, version.took / 2 + _DATE_RESOLUTION / 2)
+    if version.certificate is not None:
+        served = load_der_x509_certificate(version.certificate)
+        yield from check_validity("certificate", served, "The certificate of the scheduler", datetime.now(UTC))
+
+
+def _check_ready(ready: Answer | NoAnswer) -> Finding:
+    if isinstance(ready, NoAnswer):
+        return error("scheduler", f"/readyz has no answer: {ready.problem}", ready.advice)
+    if ready.status == 200:
+        return ok("scheduler", "It is ready to take jobs")
+    reasons = ready.document.get("reasons") or ready.document.get("detail") or f"/readyz is {ready.status}"
+    shown = "; ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons)
+    return error(
+        "scheduler",
+        f"It takes no new jobs: {printable(shown)}",
+        "See its log; if its database fails, check the disk of state_dir, or the server that [store] url names",
+    )
+
+
+def _check_version(theirs: str) -> Finding:
+    if theirs == __version__:
+        return ok("version", f"schedctl and scheduler both have version {__version__}")
+    return warning(
+        "version",
+        f"schedctl has version {__version__}, the scheduler {printable(theirs)}",
+        f"Install version {printable(theirs)} of scheduler-gateway here, or {__version__} there",
+    )

@@ -1,0 +1,85 @@
+"""Workers, as the scheduler sees them: reachable in both directions, taking jobs, their version, clock and disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from scheduler.cli.checks.clocks import check_clock
+from scheduler.cli.checks.disks import Disk, check_disk
+from scheduler.cli.checks.findings import Finding, Severity, error, note, ok, warning
+from scheduler.cli.wording import Object, moment, printable
+
+#: Seconds; a worker that was heard of later than that does reach the scheduler.
+HEARD_LATELY = 60.0
+
+#: Workers of which each is listed; of more only those that are not well are.
+MOST_LISTED = 20
+
+
+def check_workers(workers: Sequence[Object], version: str | None, now: float) -> Iterator[Finding]:
+    """``version`` of the scheduler, ``None`` if it does not say; ``now`` is the time by its clock."""
+    if not workers:
+        yield warning(
+            "workers",
+            "No worker has registered, so no job can run",
+            "Start one on each machine: `twistd worker -c worker.toml`, its [scheduler] addr naming this scheduler",
+        )
+    found = [list(check_worker(worker, version, now)) for worker in workers]
+    if len(workers) <= MOST_LISTED:
+        yield from chain.from_iterable(found)
+        return
+    well = [findings for findings in found if not any(finding.severity.wrong for finding in findings)]
+    yield ok("workers", f"{len(well)} of {len(workers)} workers have nothing wrong")
+    yield from (finding for finding in chain.from_iterable(found) if finding.severity is not Severity.OK)
+
+
+def check_worker(worker: Object, version: str | None, now: float) -> Iterator[Finding]:
+    """All about one."""
+    subject = f"worker {worker['name']}"
+    yield _check_ways(subject, worker, now)
+    if worker["draining"]:
+        yield note(
+            subject,
+            "It is drained, and takes no new jobs",
+            f"`schedctl resume {worker['name']}` lets it take jobs again",
+        )
+    own = worker.get("version")
+    if own is not None and version is not None and own != version:
+        yield warning(
+            subject,
+            f"It has version {printable(own)}, the scheduler {version}",
+            "Install the same version on both; the scheduler first",
+        )
+    difference, disk = worker.get("clock_difference"), worker.get("disk")
+    if difference is not None:
+        finding = check_clock(subject, difference)
+        if finding.severity.wrong:
+            yield finding
+    if disk is not None:
+        findings = check_disk(subject, Disk(disk["size"], disk["free"], disk["inodes"], disk["inodes_free"]))
+        yield from (finding for finding in findings if finding.severity.wrong)
+
+
+def _check_ways(subject: str, worker: Object, now: float) -> Finding:
+    """From the worker to the scheduler, and from the scheduler to the worker."""
+    name, reason = worker["name"], worker.get("reason")
+    if worker["state"] == "online":
+        if reason is None:
+            return ok(subject, "It is online: scheduler and worker reach each other")
+        return warning(subject, f"It is online, but takes no jobs: {printable(reason)}", f"Remove that cause on {name}")
+    sentence = f"It is unreachable: {printable(reason or 'no reason is known')}"
+    seen = moment(worker.get("last_seen"))
+    if seen is not None and now - seen < HEARD_LATELY:
+        return error(
+            subject,
+            f"{sentence}. It calls the scheduler, and the scheduler can't call it at {worker['address']}",
+            "Open that port in the firewall; or set advertise_addr in its worker.toml, and the names in its "
+            "certificate, to what the scheduler can dial",
+        )
+    return error(
+        subject,
+        f"{sentence}. The scheduler does not hear from it",
+        f"See on {name} whether its worker runs, and what its log says; `schedctl doctor --config worker.toml` there "
+        f"checks its way to the scheduler. If {name} is gone for good: `schedctl forget {name}`",
+    )

@@ -1,0 +1,117 @@
+"""``schedctl doctor``: look for what is wrong, and say what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import click
+
+from scheduler.cli.checks import installations, service
+from scheduler.cli.checks.findings import Finding, Severity, note
+from scheduler.cli.checks.workers import check_workers
+from scheduler.cli.contexts import DEFAULT_URL, Connection
+from scheduler.cli.session import Session, pass_session
+from scheduler.cli.tables import json_line, paint
+from scheduler.cli.wording import printable
+from scheduler.config import SchedulerConfig
+from scheduler.configfile import ConfigError
+
+#: The exit code when something is wrong.
+WRONG = 1
+
+_COLOURS = {Severity.OK: "green", Severity.NOTE: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "red"}
+
+
+@click.command(
+    "doctor",
+    epilog="\b\nExamples:\n"
+    "  schedctl doctor\n"
+    "  schedctl doctor --config /etc/scheduler/worker.toml\n"
+    "  schedctl doctor --json | jq -r 'select(.severity == \"error\") | .advice'\n",
+)
+@click.option(
+    "--config",
+    "files",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(),
+    help="Check the scheduler or worker of this machine that FILE configures, too; may be repeated.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="A line of JSON for each finding: severity subject sentence advice."
+)
+@pass_session
+def command(session: Session, files: Sequence[str], as_json: bool) -> int:
+    """Look for what is wrong, and say what to do about it.
+
+    Checks the scheduler (does it answer, is it ready, which version, do the clocks agree), each worker (in both
+    directions, its version, clock, disk and inodes), and with --config the files of this machine: configuration,
+    ports, certificates and their expiry, disk, and whether the scheduler can be reached.
+
+    The exit code is 0 if all is well, 1 if there is a warning or an error.
+    """
+    wrong = False
+    checks: list[Iterator[Finding]] = [_check_cluster(session.connection, files)]
+    checks += [installations.inspect(file) for file in files]
+    for finding in chain.from_iterable(checks):
+        wrong = wrong or finding.severity.wrong
+        click.echo(json_line(_document(finding)) if as_json else _text(finding))
+    return WRONG if wrong else 0
+
+
+def _check_cluster(connection: Connection, files: Sequence[str]) -> Iterator[Finding]:
+    """The scheduler that is meant, and its workers. On the machine of a worker alone it may be out of reach."""
+    if connection == Connection(DEFAULT_URL, connection.token) and files:
+        found = _scheduler_of(files)
+        if found is None:
+            yield note(
+                "scheduler",
+                "It was not asked over HTTP, as no address was given",
+                "Give one: --url, --context or SCHEDULER_URL",
+            )
+            return
+        connection = found._replace(token=connection.token)
+    version = service.ask(connection, "/v1/version")
+    ready = service.ask(connection, "/readyz")
+    yield from service.check_service(connection, version, ready)
+    listed = service.ask(connection, "/v1/workers")
+    if isinstance(version, service.Answer) and isinstance(listed, service.Answer) and listed.status == 200:
+        now = listed.here if listed.date is None else listed.date
+        yield from check_workers(listed.document["workers"], version.document.get("version"), now)
+    if not files:
+        yield note(
+            "configuration", "No file of this machine was checked", "Give the scheduler's or worker's: --config FILE"
+        )
+
+
+def _scheduler_of(files: Sequence[str]) -> Connection | None:
+    """Where the scheduler among the configured programs serves HTTP; ``None``: there is none, or it is not known."""
+    for file in files:
+        try:
+            config = installations.load(file)
+        except ConfigError:
+            continue
+        if isinstance(config, SchedulerConfig):
+            endpoints = installations.look_at(config).endpoints or {}
+            address = endpoints.get("http_server", config.http_server.addr)
+            host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host, str(address).rpartition(":")[0])  # noqa: S104
+            return Connection(f"http://{host}:{address.port}", source=file) if address.port else None
+    return None
+
+
+def _document(finding: Finding) -> dict[str, str | None]:
+    return {
+        "severity": finding.severity.value,
+        "subject": finding.subject,
+        "sentence": finding.sentence,
+        "advice": finding.advice or None,
+    }
+
+
+def _text(finding: Finding) -> str:
+    severity = paint(f"{finding.severity.value:<8}", _COLOURS[finding.severity])
+    lines = [f"{severity}{printable(finding.subject)}: {printable(finding.sentence)}."]
+    if finding.advice:
+        lines.append(f"        {printable(finding.advice)}.")
+    return "\n".join(lines)
