@@ -10,13 +10,16 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
 import scheduler.client
 from scheduler.cli.failures import BROKEN_PIPE, INTERRUPTED, Failure, of_client, of_usage
 from scheduler.cli.session import Session
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Entry(NamedTuple):
@@ -32,12 +35,25 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, tuple[Entry, ...]] = {
     "Jobs": (
         Entry("run", "run", "Run a command on a worker, as if it ran here."),
+        Entry("ps", "ps", "List jobs."),
+        Entry("show", "show", "Show all that is known of a job."),
         Entry("logs", "logs", "Show the output of a job."),
         Entry("stop", "stop", "Stop jobs."),
         Entry("signal", "signal", "Send a signal to a running job."),
         Entry("wait", "wait", "Wait for the end of a job, and exit as it did."),
+        Entry("rm", "remove", "Remove ended jobs and their output."),
     ),
-    "Help": (Entry("doctor", "doctor", "Look for what is wrong, and say what to do about it."),),
+    "Workers": (
+        Entry("workers", "workers", "List workers."),
+        Entry("drain", "workers", "Place nothing more on workers.", "drain"),
+        Entry("resume", "workers", "Let drained workers take jobs again.", "resume"),
+        Entry("forget", "workers", "Forget workers that are gone.", "forget"),
+    ),
+    "Help": (
+        Entry("doctor", "doctor", "Look for what is wrong, and say what to do about it."),
+        Entry("version", "version", "Show the versions of schedctl and of the scheduler."),
+        Entry("completion", "completion", "Print the completion script of a shell.", "script"),
+    ),
 }
 
 _ENTRIES = {entry.name: entry for entries in COMMANDS.values() for entry in entries}
@@ -68,6 +84,14 @@ class Commands(click.Group):
         if entry is None:
             return None
         return cast(click.Command, getattr(import_module(f"scheduler.cli.{entry.module}"), entry.attribute))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names from the table: a shell that asks for them imports no command."""
+        completion = import_module("click.shell_completion")
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        found = (entry for entry in _ENTRIES.values() if entry.name.startswith(incomplete))
+        return [completion.CompletionItem(entry.name, help=entry.help) for entry in found]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The sections, from the table alone."""

@@ -1,0 +1,96 @@
+"""What a shell completes: names of workers, ids of recent jobs; and the scripts that make a shell ask for them.
+
+A completion that can't be had, or would take long, is none: nothing is printed
+into the middle of a command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import threading
+from itertools import islice
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+import scheduler.client
+from scheduler.cli.failures import Failure
+from scheduler.cli.session import Session
+from scheduler.cli.wording import SHORT_ID, Object, command_line
+
+#: Seconds; a shell that asks is somebody who waits at a prompt.
+COMPLETION_TIMEOUT = 2.0
+
+#: Recent jobs whose ids are offered.
+MOST_JOBS = 50
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def complete_worker(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Names of workers; a ``shell_complete`` of click."""
+    return [
+        CompletionItem(worker["name"], help=worker["state"])
+        for worker in _ask(ctx, "workers")
+        if worker["name"].startswith(incomplete)
+    ]
+
+
+def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Ids of the newest jobs, short where that is enough; a ``shell_complete`` of click."""
+    return [
+        CompletionItem(_shown_id(job, incomplete), help=f"{job['state']}: {command_line(job)}"[:60])
+        for job in _ask(ctx, "jobs")
+        if job["id"].startswith(incomplete)
+    ]
+
+
+def _shown_id(job: Object, incomplete: str) -> str:
+    return str(job["id"] if len(incomplete) > SHORT_ID else job["id"][:SHORT_ID])
+
+
+def _ask(ctx: click.Context, what: str) -> list[Object]:
+    """Workers or jobs; none when they can't be had in time."""
+    options = ctx.find_root().params
+    session = Session(options.get("url"), options.get("token"), options.get("context"), os.environ)
+    found: list[Object] = []
+    # A name may take longer to resolve than any timeout of a connection says, so this waits for a thread.
+    thread = threading.Thread(target=_fetch_thd, args=(session, what, found), daemon=True)
+    thread.start()
+    thread.join(COMPLETION_TIMEOUT)
+    return [] if thread.is_alive() else found
+
+
+def _fetch_thd(session: Session, what: str, found: list[Object]) -> None:
+    with (
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.suppress(scheduler.client.ClientError, Failure, OSError),
+        session.client(timeout=COMPLETION_TIMEOUT, patience=0) as client,
+    ):
+        if what == "workers":
+            found += [worker.data for worker in client.workers()]
+        else:
+            found += [job.data for job in islice(client.jobs(limit=MOST_JOBS), MOST_JOBS)]
+
+
+@click.command(
+    "completion",
+    epilog="\b\nExamples:\n"
+    "  schedctl completion bash > ~/.local/share/bash-completion/completions/schedctl\n"
+    "  schedctl completion zsh > ~/.zfunc/_schedctl\n"
+    "  schedctl completion fish > ~/.config/fish/completions/schedctl.fish\n",
+)
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def script(ctx: click.Context, shell: str) -> None:
+    """Print the script that lets SHELL complete commands, options, workers and recent jobs.
+
+    Put it where the shell looks for such scripts, as in the examples, or load it in a session:
+    eval "$(schedctl completion bash)".
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None  # one of SHELLS
+    root = ctx.find_root()
+    click.echo(kind(root.command, {}, "schedctl", "_SCHEDCTL_COMPLETE").source())

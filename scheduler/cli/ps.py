@@ -1,0 +1,224 @@
+"""``schedctl ps``: list jobs."""
+
+from __future__ import annotations
+
+import heapq
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import click
+
+import scheduler.client
+from scheduler.cli.completion import complete_worker
+from scheduler.cli.failures import say
+from scheduler.cli.listing import JOB_FIELDS, listing_options, print_listing
+from scheduler.cli.options import KeyValue
+from scheduler.cli.session import Session, pass_session
+from scheduler.cli.tables import Column, Format, draw, paint, terminal
+from scheduler.cli.wording import (
+    STATE_COLOURS,
+    UNFINISHED,
+    Object,
+    age,
+    command_line,
+    ending,
+    printable,
+    run_time,
+    short_id,
+    span,
+)
+
+#: Seconds between two looks of ``--watch``.
+WATCH_INTERVAL = 2.0
+
+STATES = ("queued", "starting", "running", "unknown", "succeeded", "failed", "stopped", "timed_out", "lost")
+
+_AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)")
+
+
+class Moment(click.ParamType[str]):
+    """A point in time: ``12h`` ago, RFC 3339, or a date and time of this machine's zone; the API's form of it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """``BadParameter`` for what is none."""
+        if _AGO.fullmatch(value):
+            return str(value)
+        try:
+            when = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time. Give 12h for so long ago, or a time like 2024-05-01 22:00", param, ctx)
+        return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def columns(now: float) -> Sequence[Column]:
+    """Of a table of jobs, ``now`` by the wall clock."""
+
+    def seconds(of: Callable[[Object, float], float | None]) -> Callable[[Object], str]:
+        def text(job: Object) -> str:
+            found = of(job, now)
+            return "" if found is None else span(found)
+
+        return text
+
+    return (
+        Column("ID", short_id),
+        Column("WORKER", lambda job: job.get("worker_name") or ""),
+        Column("STATE", _state, lambda job: STATE_COLOURS.get(job["state"], "")),
+        Column("AGE", seconds(age), right=True),
+        Column("RAN", seconds(run_time), right=True),
+        Column("EXIT", ending, right=True),
+        Column("COMMAND", command_line, shrinks=True),
+    )
+
+
+def _state(job: Object) -> str:
+    """One that is lost, and turned out to run, is said to."""
+    return f"{job['state']}, runs" if job.get("orphan") else str(job["state"])
+
+
+def _split_states(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> Sequence[str]:
+    found = [name.strip() for value in values for name in value.split(",")]
+    for name in found:
+        if name not in STATES:
+            raise click.BadParameter(f"{name!r} is not one of {', '.join(STATES)}")
+    return found
+
+
+@click.command(
+    "ps",
+    epilog="\b\nExamples:\n"
+    "  schedctl ps\n"
+    "  schedctl ps -a -n 20\n"
+    "  schedctl ps -a --state failed --since 12h\n"
+    "  schedctl ps --on box --watch\n"
+    "  schedctl stop $(schedctl ps -q -l team=blue)\n"
+    "  schedctl ps -a --format '{id} {state} {labels.team}'\n"
+    "  schedctl ps -a --json | jq -r 'select(.exit_code == 2) | .id'\n",
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="Ended jobs, too.")
+@click.option("-n", "most", metavar="N", type=click.IntRange(1), help="The newest N alone.")
+@click.option(
+    "--on", "worker", metavar="WORKER", shell_complete=complete_worker, help="Those of this worker, by name or id."
+)
+@click.option(
+    "--state",
+    "states",
+    metavar="STATE",
+    multiple=True,
+    callback=_split_states,
+    shell_complete=lambda _context, _parameter, incomplete: [each for each in STATES if each.startswith(incomplete)],
+    help=f"Those in this state, ended or not; may be repeated, or a list with commas. {', '.join(STATES)}.",
+)
+@click.option(
+    "-l",
+    "--label",
+    "labels",
+    type=KeyValue(),
+    multiple=True,
+    help="Those with this label; may be repeated, then all must match.",
+)
+@click.option("--by", "created_by", metavar="WHO", help="Those that WHO has submitted.")
+@click.option(
+    "--since", metavar="TIME", type=Moment(), help="Created after TIME: 12h for so long ago, or '2024-05-01 22:00'."
+)
+@click.option("--until", metavar="TIME", type=Moment(), help="Created before TIME.")
+@click.option("--ended-since", metavar="TIME", type=Moment(), help="Ended after TIME.")
+@click.option("--ended-until", metavar="TIME", type=Moment(), help="Ended before TIME.")
+@click.option("--group", "group_id", metavar="ID", help="All attempts of the job with this group_id.")
+@click.option("-w", "--watch", is_flag=True, help=f"Show them anew every {WATCH_INTERVAL:g} s, until Ctrl-C.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the whole ids alone.")
+@listing_options(JOB_FIELDS, "{id} {state}")
+@pass_session
+def command(
+    session: Session,
+    /,
+    everything: bool,
+    most: int | None,
+    states: Sequence[str],
+    watch: bool,
+    quiet: bool,
+    as_json: bool,
+    line_format: Format | None,
+    **filters: Any,
+) -> None:
+    """List jobs, the newest first: those that have not ended, or with -a all.
+
+    A filter for ended jobs (--state, --ended-since, --ended-until, --group) finds them without -a.
+    """
+    if quiet and (as_json or line_format):
+        raise click.UsageError("-q can't be given together with --json or --format.")
+    given = {
+        "worker": filters["worker"],
+        "label": dict(filters["labels"]),
+        "created_by": filters["created_by"],
+        "created_after": filters["since"],
+        "created_before": filters["until"],
+        "finished_after": filters["ended_since"],
+        "finished_before": filters["ended_until"],
+        "group_id": filters["group_id"],
+    }
+    wanted = {name: value for name, value in given.items() if value}
+    unfinished = not (everything or states or wanted.keys() & {"finished_after", "finished_before", "group_id"})
+    if states:
+        wanted["state"] = ",".join(states)
+    with session.client() as client:
+
+        def find() -> Iterator[Object]:
+            return islice(_find(client, wanted, unfinished, most), most)
+
+        if watch:
+            if not terminal() or as_json or line_format or quiet:
+                raise click.UsageError("--watch shows a table on a terminal.")
+            _watch(lambda: _table(list(find())))
+            return
+        count = print_listing(find(), columns(time.time()), as_json, line_format, "id" if quiet else None)
+    if not count and terminal() and not quiet:
+        say("No job waits or runs; `schedctl ps -a` shows those that have ended." if unfinished else "No job matches.")
+
+
+def _find(
+    client: scheduler.client.Client, filters: Mapping[str, Any], unfinished: bool, most: int | None
+) -> Iterator[Object]:
+    """The newest first. Orphans have ended for the scheduler, and run all the same: they are among the unfinished."""
+    if not unfinished:
+        yield from (job.data for job in client.jobs(**filters, limit=most))
+        return
+    running = (job.data for job in client.jobs(**filters, state=",".join(UNFINISHED), limit=most))
+    orphans = (job.data for job in client.jobs(**filters, orphan=True, limit=most))
+    yield from heapq.merge(running, orphans, key=lambda job: job["created_at"], reverse=True)
+
+
+def _table(jobs: Sequence[Object]) -> str:
+    return draw(columns(time.time()), jobs)
+
+
+def _watch(table: Callable[[], str]) -> None:
+    """Draw it again and again, over the one before, until Ctrl-C."""
+    try:
+        shown = table()  # what fails at first ends the command
+        click.echo("\x1b[2J", nl=False)
+        while True:
+            click.echo(_screen(shown), nl=False)
+            time.sleep(WATCH_INTERVAL)
+            try:
+                shown = table()
+            except scheduler.client.ClientError as error:
+                shown = f"{paint(printable(str(error)), 'red')}\n"
+    except KeyboardInterrupt:
+        return
+
+
+def _screen(table: str) -> str:
+    """What redraws the terminal: as many lines as it has, each one to its right end, and nothing below."""
+    lines = table.splitlines()
+    height = max(shutil.get_terminal_size().lines - 1, 2)
+    if len(lines) > height:
+        lines = [*lines[: height - 1], f"... and {len(lines) - height + 1} more"]
+    return "\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"

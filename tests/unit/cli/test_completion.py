@@ -1,0 +1,90 @@
+"""What a shell completes."""
+
+import contextlib
+import importlib
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from click.shell_completion import ShellComplete
+
+from scheduler.cli import completion
+from scheduler.cli import main as cli
+from scheduler.client import Job
+from tests.unit.cli.client import JOB, WORKER, Case, no_connection
+
+OTHER = f"6a{JOB['id'][2:]}"
+
+
+class CompletionTests(Case):
+    """Workers and recent jobs."""
+
+    def complete(self, *arguments: str) -> list[str]:
+        """Completions of the last argument."""
+        asked = ShellComplete(cli.commands, {}, "schedctl", "_SCHEDCTL_COMPLETE")
+        return [item.value for item in asked.get_completions([*arguments[:-1]], arguments[-1])]
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client.listed = [{**JOB}, {**JOB, "id": OTHER, "state": "failed"}]
+        self.client.all_workers = [WORKER, {**WORKER, "name": "other"}]
+
+    def test_workers(self) -> None:
+        """Names of workers where one is wanted."""
+        for command in ("drain", "resume", "forget"):
+            self.assertEqual(self.complete(command, ""), ["box", "other"])
+        self.assertEqual(self.complete("drain", "box", "o"), ["other"])
+        self.assertEqual(self.complete("ps", "--on", "b"), ["box"])
+
+    def test_jobs(self) -> None:
+        """Ids of recent jobs, ended or not, short unless more of it was typed, with what they are."""
+        self.assertEqual(self.complete("show", ""), ["5f3a9c21", "6a3a9c21"])
+        self.assertEqual(self.complete("rm", "6a"), ["6a3a9c21"])
+        self.assertEqual(self.complete("rm", OTHER[:12]), [OTHER])
+        context = click.Context(click.Command("x"))
+        self.assertIn("failed: make", completion.complete_job(context, click.Argument(["id"]), "6a")[0].help or "")
+
+    def test_commands(self) -> None:
+        """Commands come from the table, with their help, and none is imported for that."""
+        imported: list[str] = []
+        self.patch(cli, "import_module", lambda name: imported.append(name) or importlib.import_module(name))
+        self.assertEqual(self.complete("dr"), ["drain"])
+        self.assertEqual(self.complete(""), cli.commands.list_commands(click.Context(cli.commands)))
+        self.assertEqual([name for name in imported if name.startswith("scheduler")], [])
+        self.assertEqual(self.complete("--tok"), ["--token"])
+
+    def test_the_scheduler_that_is_meant(self) -> None:
+        """The options of the command line that is completed say whom to ask."""
+        self.complete("--url", "http://elsewhere:1", "drain", "")
+        self.assertEqual(self.client.url, "http://elsewhere:1")
+
+    def test_silent(self) -> None:
+        """What can't be had is no completion, and says nothing."""
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            self.assertEqual(self.complete("--url", "nonsense", "drain", ""), [])
+            self.assertEqual(self.complete("--context", "none", "drain", ""), [])
+            for error in (no_connection(), OSError("no descriptor left")):
+                self.client.errors["workers", ""] = error
+                self.assertEqual(self.complete("drain", ""), [])
+        self.assertEqual(err.getvalue(), "")
+
+    def test_in_time(self) -> None:
+        """An answer that does not come in time is none."""
+        late = threading.Event()
+        self.addCleanup(late.set)
+        self.patch(completion, "COMPLETION_TIMEOUT", 0.05)
+
+        def jobs(**_: Any) -> Iterator[Job]:
+            late.wait(5)
+            return iter([Job.from_json({**JOB})])
+
+        self.patch(self.client, "jobs", jobs)
+        self.assertEqual(self.complete("show", ""), [])
+
+    def test_scripts(self) -> None:
+        """A script for each shell, which has schedctl complete."""
+        for shell in ("bash", "zsh", "fish"):
+            self.assertIn(f"_SCHEDCTL_COMPLETE={shell}_complete", self.out("completion", shell))
+        self.assertIn("'tcsh' is not one of", self.refused("completion", "tcsh"))
