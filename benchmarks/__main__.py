@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from benchmarks.commands import schedctl_help
 from benchmarks.daemons import Running, call, running
 from benchmarks.rows import Row, together
 from benchmarks.stores import durable_starts, restarts
@@ -167,12 +168,13 @@ def _throughput_row(daemons: Running, what: str, size: int, began: float) -> Row
 
 #: Submissions not first: what an installation has written right before would be felt by them.
 MEASUREMENTS = (live, queries, submit, throughput)
-OF_STORES = (durable_starts, restarts)
+#: These start what they need by themselves.
+ALONE = (durable_starts, restarts, schedctl_help)
 
 
 def main() -> None:
     """All, or those named."""
-    names = [measure.__name__ for measure in (*MEASUREMENTS, *OF_STORES)]
+    names = [measure.__name__ for measure in (*MEASUREMENTS, *ALONE)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all unless named")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
@@ -193,9 +195,9 @@ def _measure(wanted: Sequence[str], quick: bool) -> None:
             os.sync()  # what an installation or the one before has written is not to be waited for by this one
             with running() as daemons:  # anew for each, so none pays for another
                 _print(measure(daemons, quick))
-    for measure_stores in OF_STORES:
-        if measure_stores.__name__ in wanted:
-            _print(measure_stores(quick))
+    for measure_alone in ALONE:
+        if measure_alone.__name__ in wanted:
+            _print(measure_alone(quick))
 
 
 def _print(rows: Iterable[Row]) -> None:
