@@ -8,6 +8,7 @@ from threading import Thread
 
 import click
 
+from scheduler.cli.completion import complete_job
 from scheduler.cli.ids import resolve
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.watch import DESCRIPTORS, write_all
@@ -26,7 +27,7 @@ from scheduler.client import Client
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin N lines before the end.")
 @click.option("--stdout", "only", flag_value="stdout", help="Its stdout alone.")
 @click.option("--stderr", "only", flag_value="stderr", help="Its stderr alone, on our stdout.")
-@click.argument("job", metavar="ID")
+@click.argument("job", metavar="ID", shell_complete=complete_job)
 @pass_session
 def command(session: Session, job: str, follow: bool, tail: int | None, only: str | None) -> None:
     """Show the output of a job: its stdout on our stdout, its stderr on our stderr.

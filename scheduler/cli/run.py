@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from scheduler.cli import stdin
+from scheduler.cli.completion import complete_worker
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure, of_client
 from scheduler.cli.interrupts import GaveUp, Interrupts, Left
 from scheduler.cli.options import Duration, KeyValue, Size, seconds
@@ -51,7 +52,7 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
     # What follows the command belongs to it, options too.
     context_settings={"allow_interspersed_args": False},
 )
-@click.option("--on", metavar="WORKER", help="The worker to run it on, by name or id.")
+@click.option("--on", metavar="WORKER", shell_complete=complete_worker, help="The worker to run it on, by name or id.")
 @click.option(
     "-l", "--selector", type=KeyValue(), multiple=True, help="Any worker with this label; may be given several times."
 )

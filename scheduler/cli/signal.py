@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from scheduler.cli.completion import complete_job
 from scheduler.cli.ids import resolve
 from scheduler.cli.session import Session, pass_session
 
@@ -16,7 +17,7 @@ from scheduler.cli.session import Session, pass_session
     "  schedctl signal --tree 3f0c9a12 INT\n",
 )
 @click.option("--tree", is_flag=True, help="To all processes of the job, not to its main process alone.")
-@click.argument("job", metavar="ID")
+@click.argument("job", metavar="ID", shell_complete=complete_job)
 @click.argument("name", metavar="SIGNAL")
 @pass_session
 def command(session: Session, job: str, name: str, tree: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from scheduler.cli.completion import complete_job
 from scheduler.cli.failures import OWN_FAILURE, Failure, of_client, say
 from scheduler.cli.ids import resolve
 from scheduler.cli.session import Session, pass_session
@@ -17,7 +18,7 @@ from scheduler.client import ClientError
     "  schedctl stop 3f0c9a12 77d1e0ab\n"
     "  schedctl ps --state running --format '{id}' | xargs schedctl stop\n",
 )
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_job)
 @pass_session
 def command(session: Session, ids: tuple[str, ...]) -> int:
     """Stop jobs, and wait for their verified end.

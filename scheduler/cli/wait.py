@@ -6,6 +6,7 @@ import time
 
 import click
 
+from scheduler.cli.completion import complete_job
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.ids import resolve
 from scheduler.cli.options import Duration, seconds
@@ -23,7 +24,7 @@ from scheduler.client import Client, ConnectionFailed, Job, WaitTimedOut
     "  id=$(schedctl run --detach -- make) && schedctl wait $id\n",
 )
 @click.option("--timeout", type=Duration(), help="Give up after that long, with 121; the job goes on.")
-@click.argument("job", metavar="ID")
+@click.argument("job", metavar="ID", shell_complete=complete_job)
 @pass_session
 def command(session: Session, job: str, timeout: str | None) -> int:
     """Wait for the end of a job, and exit as it did.

@@ -36,11 +36,13 @@ class CompletionTests(Case):
         for command in ("drain", "resume", "forget"):
             self.assertEqual(self.complete(command, ""), ["box", "other"])
         self.assertEqual(self.complete("drain", "box", "o"), ["other"])
-        self.assertEqual(self.complete("ps", "--on", "b"), ["box"])
+        for command in ("ps", "run"):
+            self.assertEqual(self.complete(command, "--on", "b"), ["box"])
 
     def test_jobs(self) -> None:
         """Ids of recent jobs, ended or not, short unless more of it was typed, with what they are."""
-        self.assertEqual(self.complete("show", ""), ["5f3a9c21", "6a3a9c21"])
+        for command in ("show", "rm", "logs", "stop", "signal", "wait"):
+            self.assertEqual(self.complete(command, ""), ["5f3a9c21", "6a3a9c21"], command)
         self.assertEqual(self.complete("rm", "6a"), ["6a3a9c21"])
         self.assertEqual(self.complete("rm", OTHER[:12]), [OTHER])
         context = click.Context(click.Command("x"))
