@@ -16,7 +16,7 @@ from scheduler.client import ClientError
     epilog="\b\nExamples:\n"
     "  schedctl stop 3f0c9a12\n"
     "  schedctl stop 3f0c9a12 77d1e0ab\n"
-    "  schedctl ps --state running --format '{id}' | xargs schedctl stop\n",
+    "  schedctl stop $(schedctl ps -q -l team=blue)\n",
 )
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_job)
 @pass_session
