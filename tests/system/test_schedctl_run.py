@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -191,6 +192,39 @@ def test_interrupted_twice(user: User, tmp_path: Path) -> None:
     assert user.jobs() == ["running"]
     gate.touch()
     assert user.run("wait", job_id)[0] == 143
+
+
+def test_interrupted_early(user: User, cluster: Cluster) -> None:
+    """Ctrl-C before the scheduler has answered stops the job that comes of it; a second waits for no answer."""
+    scheduler, _ = cluster
+    os.kill(scheduler.pid, signal.SIGSTOP)
+    try:
+        patient, hasty = (user.start("run", "sh", "-c", "exec sleep 60") for _ in range(2))
+        for process in (patient, hasty):
+            connected(process)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            assert b"once it is known whether it began" in process.stderr.readline()
+        hasty.send_signal(signal.SIGINT)
+        code, _, err = finish(hasty)
+        assert code == 121
+        assert b"before the scheduler answered, the job may have been started" in err
+    finally:
+        os.kill(scheduler.pid, signal.SIGCONT)
+    assert finish(patient)[0] == 143
+    assert user.jobs().count("stopped") == 1
+
+
+def connected(process: subprocess.Popen[bytes]) -> None:
+    """Once it has a connection, and so its handlers."""
+
+    def has_socket() -> bool:
+        folder = Path(f"/proc/{process.pid}/fd")
+        with contextlib.suppress(OSError):  # of one that was closed meanwhile
+            return any(os.readlink(each).startswith("socket:") for each in folder.iterdir())
+        return False
+
+    wait_until(has_socket, "it is connected")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
