@@ -19,8 +19,9 @@ class CuttingProxy:
     """Passes bytes on in both directions, and cuts each connection after so many of them.
 
     ``limit`` is called for each connection: the number of bytes, of both directions
-    together, after which it is cut; ``None``: never. Every second cut is a reset, so
-    that the client sees both kinds of end.
+    together, after which it is cut; ``None``: never, and then a client that keeps its
+    connection may use no other. Every second cut is a reset, so that the client sees
+    both kinds of end.
     """
 
     def __init__(self, target: Callable[[], Address], limit: Callable[[], int | None]) -> None:

@@ -43,11 +43,18 @@ class Channel:
     def cancellable(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         """Its result; a cancellation is never taken for a cut connection."""
         result: Deferred[T] = Deferred(self._cancel)
-        Deferred.fromCoroutine(coroutine).chainDeferred(result)
+
+        def settle(outcome: T | Failure) -> None:
+            if not result.called:  # else it was cancelled while the coroutine ran
+                result.callback(outcome)
+
+        Deferred.fromCoroutine(coroutine).addBoth(settle)
         return result
 
     async def perform(self, step: Step) -> Any:
         """Carry out one step; what came of it."""
+        if self._cancelled:
+            raise CancelledError
         if isinstance(step, Open):
             return await self._open(step.request)
         if isinstance(step, Read):
@@ -86,7 +93,7 @@ class Channel:
             raise
         except Exception as error:
             return NoAnswer(_loss(error), _why(error))
-        self._body = _Body()
+        self._body = _Body(self._reactor)
         response.deliverBody(self._body)
         headers = {
             name.decode("latin-1").lower(): values[-1].decode("latin-1")
@@ -134,11 +141,16 @@ class _Late(Exception):
 
 
 class _Body(Protocol):
-    """A body that is read when it is asked for; in between its connection is paused."""
+    """A body that is read when it is asked for; in between its connection is paused.
+
+    What comes is handed out in a turn of the reactor's of its own: whoever hangs up then is not inside the parser,
+    which would go on, and keep the connection for the next request.
+    """
 
     transport: Any  # one that can be paused
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
         self._pieces: list[bytes] = []
         self._end: bytes | NoAnswer | None = None
         self._waiting: Deferred[bytes | NoAnswer] | None = None
@@ -146,11 +158,11 @@ class _Body(Protocol):
     def read(self) -> Deferred[bytes | NoAnswer]:
         """What came meanwhile, or comes next; ``b""`` at the end."""
         self._waiting = Deferred()
-        waiting = self._waiting
-        self._tell()
-        if self._waiting is not None and self.transport is not None:
+        if self._pieces or self._end is not None:
+            self._reactor.callLater(0, self._tell)
+        elif self.transport is not None:
             self.transport.resumeProducing()
-        return waiting
+        return self._waiting
 
     def close(self) -> None:
         """Hang up, if this is not its end."""
@@ -158,14 +170,15 @@ class _Body(Protocol):
             self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
+        if not self._pieces:
+            self._reactor.callLater(0, self._tell)
         self._pieces.append(data)
         if self.transport is not None:
             self.transport.pauseProducing()
-        self._tell()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end = b"" if reason.check(ResponseDone) else NoAnswer(Loss.LOST, _why(reason.value))
-        self._tell()
+        self._reactor.callLater(0, self._tell)
 
     def _tell(self) -> None:
         waiting = self._waiting

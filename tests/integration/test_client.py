@@ -1,0 +1,374 @@
+"""Both Python clients over real sockets: to the HTTP API in this process, and to servers that do worse."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import trustme
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from scheduler.client import (
+    ApiProblem,
+    Client,
+    ConnectionFailed,
+    Ended,
+    Job,
+    Output,
+    OutputLost,
+    TwistedClient,
+)
+from scheduler.model import JobState, Stream
+from tests.canned import CannedServer
+from tests.clients import Blocking, Twisted
+from tests.integration.test_http_sockets import MIB, SocketTestCase
+
+JOB = b'{"id": "j1", "state": "running"}'
+
+#: Answers that say how long they are, each in its way.
+WHOLE = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 32\r\nX-More: 1\r\n\r\n" + JOB,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-More: 1\r\n\r\n"
+    b"10\r\n" + JOB[:16] + b"\r\n10\r\n" + JOB[16:] + b"\r\n0\r\n\r\n",
+)
+
+Kind = Callable[..., Any]
+
+
+class CannedTests(TestCase):
+    """Answers that are broken, late, or not a scheduler's."""
+
+    timeout = 120
+
+    def canned(self, answer: Callable[[bytes], bytes | None], context: ssl.SSLContext | None = None) -> CannedServer:
+        server = CannedServer(answer, context)
+        self.addCleanup(server.close)
+        return server
+
+    async def for_each_kind(self, check: Callable[[Kind], Any]) -> None:
+        for kind in (Blocking, Twisted):
+            await check(kind)
+
+    async def refusal(self, deferred: Deferred[Any], error: type[Exception] = ConnectionFailed) -> Any:
+        return await self.assertFailure(deferred, error)
+
+    async def test_every_prefix(self) -> None:
+        """An answer that is cut, at whatever byte, is never taken for one."""
+
+        async def check(kind: Kind) -> None:
+            for whole in WHOLE:
+                cuts = iter(range(len(whole) + 1))
+                server = self.canned(lambda _, whole=whole, cuts=cuts: whole[: next(cuts)])
+                client = kind(server.url, patience=0.0)
+                for _ in range(len(whole)):
+                    await self.refusal(client.job("j1"))
+                self.assertEqual((await client.job("j1")).id, "j1")
+                await client.close()
+
+        await self.for_each_kind(check)
+
+    async def test_no_length(self) -> None:
+        """A body whose end can't be told from a cut is none."""
+
+        async def check(kind: Kind) -> None:
+            server = self.canned(lambda _: b"HTTP/1.1 200 OK\r\n\r\n" + JOB)
+            client = kind(server.url, patience=0.0)
+            await self.refusal(client.job("j1"))
+            await client.close()
+
+        await self.for_each_kind(check)
+
+    async def test_silent(self) -> None:
+        """A server that takes a start and says nothing: the job may run."""
+
+        async def check(kind: Kind) -> None:
+            client = kind(self.canned(lambda _: None).url, timeout=1.0, patience=0.0)
+            error = await self.refusal(client.submit("true", worker="w1"))
+            self.assertEqual(error.started, "unknown")
+            self.assertIn("no answer in time", str(error))
+            await client.close()
+
+        await self.for_each_kind(check)
+
+    async def test_cancelled(self) -> None:
+        """A Deferred that is cancelled fails with that, also where the request would not be repeated."""
+        server = self.canned(lambda _: None)
+        client = TwistedClient(reactor, server.url)
+        signalling = client.signal("j1", "SIGHUP")
+        while not server.requests:
+            await deferLater(reactor, 0.01)
+        signalling.cancel()
+        await self.assertFailure(signalling, CancelledError)
+        await client.close()
+
+    async def test_refused(self) -> None:
+        """Nobody listens: nothing was started, and that is known at once."""
+
+        async def check(kind: Kind) -> None:
+            server = self.canned(lambda _: None)
+            client = kind(server.url)
+            server.close()
+            error = await self.refusal(client.submit("true", worker="w1"))
+            self.assertIs(error.started, False)
+            self.assertIn("refused", str(error))
+            unknown = kind("http://no-such-host.invalid")
+            self.assertIs((await self.refusal(unknown.submit("true", worker="w1"))).started, False)
+            await client.close()
+            await unknown.close()
+
+        await self.for_each_kind(check)
+
+    async def test_sent(self) -> None:
+        """What is sent: once, straight to the server, with the token; a redirect is an answer as any other."""
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "https_proxy"):
+            self.patch(os, "environ", {**os.environ, name: "http://127.0.0.1:9"})
+
+        async def check(kind: Kind) -> None:
+            where = b"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
+            server = self.canned(lambda _: where)
+            client = kind(server.url + "/at", token="secret")
+            error = await self.refusal(client.submit(["a", "é"], worker="w1", key="k"), ApiProblem)
+            self.assertEqual((error.status, len(server.requests)), (307, 1))
+            head, _, body = server.requests[0].partition(b"\r\n\r\n")
+            lines = head.lower().split(b"\r\n")
+            self.assertEqual(lines[0], b"post /at/v1/jobs http/1.1")
+            for line in (b"authorization: bearer secret", b"content-type: application/json", b"idempotency-key: k"):
+                self.assertIn(line, lines)
+            self.assertEqual(body, b'{"worker": "w1", "command": "a", "args": ["\\u00e9"]}')
+            await client.close()
+
+        await self.for_each_kind(check)
+
+    async def test_once(self) -> None:
+        """A start whose answer is lost is sent again with the key it had."""
+
+        async def check(kind: Kind) -> None:
+            answers = iter([b"", WHOLE[0][:100], WHOLE[0]])
+            server = self.canned(lambda _: next(answers))
+            client = kind(server.url)
+            self.assertEqual((await client.submit("true", worker="w1")).id, "j1")
+            keys = {
+                line for each in server.requests for line in each.lower().split(b"\r\n") if line[:11] == b"idempotency"
+            }
+            self.assertEqual((len(server.requests), len(keys)), (3, 1))
+            await client.close()
+
+        await self.for_each_kind(check)
+
+    async def test_tls(self) -> None:
+        """A certificate of the authority in ``ca_file`` is trusted, for its own name alone, and no other."""
+        ours, others = trustme.CA(), trustme.CA()
+        ca_file = self.mktemp()
+        ours.cert_pem.write_to_path(ca_file)
+
+        def context(authority: trustme.CA, host: str) -> ssl.SSLContext:
+            made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(host).configure_cert(made)
+            return made
+
+        async def check(kind: Kind) -> None:
+            good = self.canned(lambda _: WHOLE[0], context(ours, "127.0.0.1"))
+            client = kind(good.url, ca_file=ca_file)
+            self.assertEqual((await client.job("j1")).id, "j1")
+            await client.close()
+            for bad in (
+                self.canned(lambda _: WHOLE[0], context(others, "127.0.0.1")),
+                self.canned(lambda _: WHOLE[0], context(ours, "127.0.0.2")),
+            ):
+                client = kind(bad.url, ca_file=ca_file)
+                error = await self.refusal(client.submit("true", worker="w1"))
+                self.assertEqual((error.started, bad.requests), (False, []))
+                await client.close()
+            plain = self.canned(lambda _: WHOLE[0])
+            client = kind(plain.url.replace("http:", "https:"), ca_file=ca_file, patience=0.0)
+            await self.refusal(client.job("j1"))
+            await client.close()
+
+        await self.for_each_kind(check)
+
+
+class ApiTests(SocketTestCase):
+    """Against the HTTP API, over a scheduler in memory."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.clients: list[Any] = []
+
+    async def tearDown(self) -> None:
+        for client in self.clients:
+            await client.close()
+        await super().tearDown()
+
+    def client(self, kind: Kind, **settings: Any) -> Any:
+        self.clients.append(kind(self.url, **settings))
+        return self.clients[-1]
+
+    async def test_live(self) -> None:
+        """Events come as the job writes, and end with it."""
+        for kind in (Blocking, Twisted):
+            job = self.scheduler.add_job()
+            got: list[Any] = []
+            waiting: list[tuple[int, Deferred[None]]] = []
+
+            def seen(event: Any, got: list[Any] = got, waiting: list[tuple[int, Deferred[None]]] = waiting) -> None:
+                if isinstance(event, Output):
+                    got.append(event)
+                while waiting and len(got) >= waiting[0][0]:
+                    waiting.pop(0)[1].callback(None)
+
+            following = self.client(kind).items("follow", job.id, each=seen)
+            for number, (stream, data) in enumerate(((Stream.STDOUT, b"a\xff"), (Stream.STDERR, b"b")), 1):
+                arrived: Deferred[None] = Deferred()
+                waiting.append((number, arrived))
+                self.scheduler.write(job.id, data, stream)
+                await arrived
+            self.scheduler.finish(job.id, JobState.FAILED, exit_code=5)
+            events = await following
+            self.assertEqual(got, [Output("stdout", 0, b"a\xff"), Output("stderr", 0, b"b")])
+            self.assertIsInstance(events[-1], Ended)
+            self.assertEqual(events[-1].job.exit_code, 5)
+
+    async def test_left_early(self) -> None:
+        """Who takes no more has read no more than buffers hold, and the connection is closed."""
+        output = os.urandom(MIB) * 64
+        self.scheduler.piece = 256 * 1024
+        job = self.scheduler.add_job(output, state=JobState.SUCCEEDED)
+
+        def first() -> bytes:
+            with Client(self.url) as client:
+                pieces = client.output(job.id, follow=True)
+                data = next(pieces)
+                offsets.extend(reader.offset for reader in self.scheduler.readers())
+                pieces.close()  # type: ignore[attr-defined]
+                return data
+
+        offsets: list[int] = []
+        self.assertEqual(output[: len(data := await deferToThread(first))], data)
+        await self.everyone_gone()
+        client = self.client(Twisted).client
+        async with client.output(job.id, follow=True) as pieces:
+            async for data in pieces:
+                self.assertEqual(output[: len(data)], data)
+                # Many other requests are served meanwhile.
+                for _ in range(300):
+                    await client.ready()
+                offsets.extend(reader.offset for reader in self.scheduler.readers())
+                break
+        self.assertEqual(len(offsets), 2)
+        self.assertLess(max(offsets), 32 * MIB)
+
+    async def test_cancelled(self) -> None:
+        """A Deferred that is cancelled closes its connection, and is not tried again."""
+        client = self.client(Twisted).client
+        job = self.scheduler.add_job(b"some")
+        waiting = client.wait(job.id)
+        items = client.follow(job.id)
+        self.assertEqual((await items.__anext__()).data, b"some")
+        following = items.__anext__()
+        while not self.scheduler.waits:
+            await client.ready()
+        for deferred in (waiting, following):
+            deferred.cancel()
+            await self.assertFailure(deferred, CancelledError)
+        await self.assertFailure(items.__anext__(), StopAsyncIteration)
+        await client.close()
+        await self.everyone_gone()
+
+    async def test_each(self) -> None:
+        """Without a coroutine, a callback takes the items, one after the other."""
+        client = self.client(Twisted).client
+        job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED)
+        got: list[Any] = []
+        held: Deferred[None] = Deferred()
+
+        def consume(event: Any) -> Deferred[None]:
+            got.append(event)
+            return held
+
+        done = client.follow(job.id).each(consume)
+        while not got:
+            await client.ready()
+        self.assertEqual(len(got), 1)
+        held.callback(None)
+        await done
+        self.assertIsInstance(got[-1], Ended)
+
+        def fails(event: Any) -> None:
+            raise ZeroDivisionError
+
+        await self.assertFailure(client.follow(job.id).each(fails), ZeroDivisionError)
+
+    async def test_interrupted(self) -> None:
+        """``run`` that is interrupted leaves its job running, or stops it, as it was told."""
+        for stop, state in ((False, JobState.RUNNING), (True, JobState.STOPPED)):
+            started: list[Job] = []
+
+            def interrupted(job: Job, started: list[Job] = started) -> None:
+                started.append(job)
+                raise KeyboardInterrupt
+
+            def run(stop: bool = stop, interrupted: Callable[[Job], None] = interrupted) -> bool:
+                with Client(self.url) as client:
+                    try:
+                        client.run("true", worker="w1", on_start=interrupted, stop_on_interrupt=stop)
+                    except KeyboardInterrupt:
+                        return True
+                return False
+
+            self.assertTrue(await deferToThread(run))
+            self.assertIs(self.scheduler.job(started[0].id).state, state)
+
+            accepted: Deferred[Job] = Deferred()
+            running = self.client(Twisted).run("true", worker="w1", on_start=accepted.callback, stop_on_interrupt=stop)
+            job = await accepted
+            running.cancel()
+            await self.assertFailure(running, CancelledError)
+            if stop:
+                await self.client(Twisted).wait(job.id, 20)
+            self.assertIs(self.scheduler.job(job.id).state, state)
+
+    async def test_errors(self) -> None:
+        """Refusals of the API are errors that say what they are; output that was cut is lost, after all there is."""
+        for kind in (Blocking, Twisted):
+            client = self.client(kind)
+            error = await self.assertFailure(client.submit("true", worker="nobody"), ApiProblem)
+            self.assertEqual((error.status, error.started), (404, False))
+            await self.assertFailure(client.job("nothing"), ApiProblem)
+            error = await self.assertFailure(client.submit("true", worker="w1", colour="red"), ApiProblem)
+            self.assertIn("colour", str(error))
+            job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED, output_error="disk full")
+            got: list[bytes] = []
+            cut = client.items("output", job.id, follow=True, each=got.append)
+            await self.assertFailure(cut, OutputLost)
+            self.assertEqual(b"".join(got), b"some")
+
+    async def test_workers(self) -> None:
+        """Workers, and what is done to them; and whether the scheduler takes work."""
+        for kind in (Blocking, Twisted):
+            client = self.client(kind)
+            self.assertEqual([worker.name for worker in await client.workers()], ["w1"])
+            self.assertTrue((await client.drain("w1")).draining)
+            self.assertFalse((await client.resume("w1")).draining)
+            self.assertEqual((await client.worker("w1")).state, "online")
+            await self.assertFailure(client.forget("w1"), ApiProblem)
+            self.assertTrue((await client.ready()).ready)
+
+    async def test_jobs(self) -> None:
+        """Lists, waits and stops."""
+        for kind in (Blocking, Twisted):
+            client = self.client(kind)
+            jobs = [await client.submit("true", worker="w1", labels={"of": kind.__name__}) for _ in range(3)]
+            listed = await client.items("jobs", label={"of": kind.__name__})
+            self.assertEqual({job.id for job in listed}, {job.id for job in jobs})
+            self.assertEqual(len(await client.items("jobs", limit=2)), 2)
+            self.assertEqual((await client.stop(jobs[0].id)).state, "stopped")
+            stopped = await client.stop_matching(label={"of": kind.__name__})
+            self.assertEqual({job.id for job in stopped}, {job.id for job in jobs[1:]})
+            self.assertTrue((await client.wait(jobs[1].id, 20)).final)
