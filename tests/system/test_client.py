@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from twisted.internet.threads import deferToThread
 from scheduler.client import Client, Ended, Job, JobFailed, Output, Result
 from tests.clients import Blocking, Twisted
 from tests.proxy import CuttingProxy
-from tests.system.conftest import Daemon, wait_until
+from tests.system.conftest import ROOT, Daemon, wait_until
 
 Cluster = tuple[Daemon, Daemon]
 
@@ -153,3 +155,21 @@ async def test_restart(cluster: Cluster, url: str, kind: Callable[..., Any], num
     assert isinstance(events[-1], Ended)
     assert events[-1].job.succeeded
     await client.close()
+
+
+#: What each program of docs/client.md prints, in order.
+PRINTED = (
+    r"3 b'hello\\n' b'oops\\n'\njob .* failed: exit status 1\n",
+    r"(?s)stdout 0 b'line 1.*ended with 0\nb'line 3\\n'\n[-0-9a-f]+ succeeded 20",
+    r"(?s)b'0\\n'.*b'1\\n'.*b'2\\n'.*b'Linux\\n'",
+)
+
+
+def test_docs(url: str) -> None:
+    """Each program of docs/client.md runs as it stands there, and prints what it says."""
+    programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "client.md").read_text(), re.MULTILINE | re.DOTALL)
+    for program, printed in zip(programs, PRINTED, strict=True):
+        command = [sys.executable, "-c", program.replace("http://127.0.0.1:3000", url)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert re.search(printed, done.stdout), done.stdout
