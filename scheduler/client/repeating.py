@@ -23,7 +23,7 @@ from scheduler.client.exchange import Answer, Loss, NoAnswer, Pause, Request, Sc
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 #: Answers to a submission that decide about this job, given how long it may wait: the caller may ask again, not we.
-DECISIONS = frozenset({"no-free-slot", "no-match", "worker-unreachable", "worker-draining", "worker-unknown"})
+DECISIONS = frozenset({"no-free-slot", "unavailable", "worker-unreachable"})
 
 
 def may_repeat(request: Request, outcome: Answer | NoAnswer, reached: bool) -> bool:

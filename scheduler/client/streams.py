@@ -21,7 +21,7 @@ from typing import Any
 
 from scheduler.client.errors import ApiProblem, ClientError, OutputLost
 from scheduler.client.exchange import Answer, Deliver, Head, Loss, NoAnswer, Open, Read, Request, Script, Source, whole
-from scheduler.client.repeating import Attempts, Repeater, error_of
+from scheduler.client.repeating import Repeater
 from scheduler.client.sse import Parser, ServerEvent
 from scheduler.client.values import Changed, Ended, Event, Job, Output
 
@@ -41,7 +41,7 @@ def follow(repeater: Repeater, path: str, job_id: str, stdout: int, stderr: int)
         headers = {"Accept": "text/event-stream", "Last-Event-ID": progress.position}
         request = Request("GET", path, headers=headers, silence=EVENT_SILENCE)
         head = yield Open(request)
-        failure = yield from _refusal(repeater, request, head, attempts, job_id)
+        failure = yield from _refusal(repeater, head, job_id)
         if failure is None:
             if not head.headers.get("content-type", "").startswith("text/event-stream"):
                 raise ClientError("the answer is not an event stream: is there a scheduler?")
@@ -125,7 +125,7 @@ def output(
     while True:
         request = _raw_request(path, stream, reached, end, tail, follow)
         head = yield Open(request)
-        failure = yield from _refusal(repeater, request, head, attempts, job_id, begun=end is not None)
+        failure = yield from _refusal(repeater, head, job_id, begun=end is not None)
         if failure is None:
             start, length = _extent(head, reached)
             if reached is None:
@@ -172,7 +172,7 @@ def _extent(head: Head, asked: int | None) -> tuple[int | None, int | None]:
 
 
 def _refusal(
-    repeater: Repeater, request: Request, head: Head | NoAnswer, attempts: Attempts, job_id: str, begun: bool = False
+    repeater: Repeater, head: Head | NoAnswer, job_id: str, begun: bool = False
 ) -> Script[Answer | NoAnswer | None]:
     """``None`` if output follows; else why not. ``OutputLost`` if it never will."""
     if isinstance(head, NoAnswer):
@@ -181,8 +181,8 @@ def _refusal(
     if head.status < 300:
         return None
     answer = yield from whole(head)
-    if isinstance(answer, Answer) and (answer.status == 410 or (answer.status == 416 and begun)):
-        problem = error_of(request, answer, attempts)
-        assert isinstance(problem, ApiProblem)
-        raise OutputLost(problem.detail, job_id=job_id)
+    if isinstance(answer, Answer):
+        problem = ApiProblem(answer.status, answer.document)
+        if problem.status == 410 or problem.type == "output-unknown" or (problem.status == 416 and begun):
+            raise OutputLost(problem.detail, job_id=job_id)
     return answer

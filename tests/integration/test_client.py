@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from scheduler import __version__
 from scheduler.client import (
     ApiProblem,
     Client,
@@ -23,6 +24,7 @@ from scheduler.client import (
     Output,
     OutputLost,
     TwistedClient,
+    Version,
 )
 from scheduler.model import JobState, Stream
 from tests.canned import CannedServer
@@ -360,6 +362,7 @@ class ApiTests(SocketTestCase):
             self.assertEqual((await client.worker("w1")).state, "online")
             await self.assertFailure(client.forget("w1"), ApiProblem)
             self.assertTrue((await client.ready()).ready)
+            self.assertEqual(await client.version(), Version(__version__, "v1"))
 
     async def test_jobs(self) -> None:
         """Lists, waits and stops."""

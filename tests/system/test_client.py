@@ -17,7 +17,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from scheduler.client import Client, Ended, Job, JobFailed, Output, Result
+from scheduler.client import ApiProblem, Client, Ended, Job, JobFailed, Output, Result
 from tests.clients import Blocking, Twisted
 from tests.proxy import CuttingProxy
 from tests.system.conftest import ROOT, Daemon, wait_until
@@ -88,6 +88,34 @@ async def test_retried(url: str, kind: Callable[..., Any]) -> None:
         os.unlink(mark)
     assert result.stdout == b"attempt 2\n"
     assert result.job.group_id == first[0].id != result.job.id
+    await client.close()
+
+
+@BOTH
+@pytest_twisted.ensureDeferred
+async def test_signal_and_remove(url: str, kind: Callable[..., Any]) -> None:
+    """A job gets a signal, and is removed with its output once it has ended."""
+    client = kind(url)
+    line = "trap 'echo got it; exit 5' USR1; echo ready; while :; do sleep 0.05; done"
+    job: Job = await client.submit(["sh", "-c", line], worker="w1")
+    ready: Deferred[None] = Deferred()
+
+    def seen(data: bytes) -> None:
+        if not ready.called:
+            ready.callback(None)
+
+    following = client.items("output", job.id, follow=True, each=seen)
+    await ready
+    with pytest.raises(ApiProblem) as running:
+        await client.remove(job.id)
+    assert running.value.type == "job-not-ended"
+    await client.signal(job.id, "SIGUSR1")
+    assert b"".join(await following) == b"ready\ngot it\n"
+    assert (await client.wait(job.id, 30)).exit_code == 5
+    assert await client.remove(job.id) is True
+    with pytest.raises(ApiProblem) as gone:
+        await client.job(job.id)
+    assert gone.value.type == "job-unknown"
     await client.close()
 
 

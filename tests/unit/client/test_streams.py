@@ -109,6 +109,8 @@ class FollowTests(SynchronousTestCase):
         world = World(events(text("stdout", 0, "ab"), end=CUT), problem(410, "output-pruned"))
         error = self.assertRaises(OutputLost, world.items, world.operations.follow("j1", 0, 0))
         self.assertEqual((str(error), error.job_id), ("detail of 410", "j1"))
+        world = World(problem(404, "output-unknown"))
+        self.assertRaises(OutputLost, world.items, world.operations.follow("j1", 0, 0))
         world = World(problem(404, "job-unknown"))
         self.assertRaises(ApiProblem, world.items, world.operations.follow("j1", 0, 0))
 
