@@ -19,7 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
 from scheduler.client.address import Target, body
-from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step
+from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step, Trouble
 
 #: Seconds, at most, to establish a connection.
 CONNECT_TIMEOUT = 10.0
@@ -45,8 +45,7 @@ class Channel:
         self._pool = pool
         self._target = target
         self._timeout = timeout
-        self._on_trouble = on_trouble
-        self._troubled = False
+        self._trouble = Trouble(on_trouble)
         self._response: urllib3.BaseHTTPResponse | None = None
         self._delimited = False
 
@@ -54,20 +53,13 @@ class Channel:
         """Carry out one step; what came of it."""
         if isinstance(step, Open):
             head = self._open(step.request)
-            if isinstance(head, Head) and head.status < 300:
-                self._tell(None)
+            self._trouble.after(head)
             return head
         if isinstance(step, Read):
             return self._read()
-        if step.why:
-            self._tell(step.why)
+        self._trouble.before(step)
         time.sleep(step.seconds)
         return None
-
-    def _tell(self, why: str | None) -> None:
-        if self._on_trouble is not None and (why is not None or self._troubled):
-            self._on_trouble(why)
-        self._troubled = why is not None
 
     def close(self) -> None:
         """A connection whose body was not read to its end can't be used again."""

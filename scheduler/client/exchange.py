@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Generic, TypeVar
 
 from attrs import field, frozen
@@ -136,6 +136,30 @@ class Deliver(Generic[Item]):
     """An item for the caller."""
 
     item: Item
+
+
+class Trouble:
+    """Tells the caller of a client what goes wrong on the way, and that it is over."""
+
+    def __init__(self, told: Callable[[str | None], object] | None) -> None:
+        """``told`` is the client's ``on_trouble``."""
+        self._told = told
+        self._troubled = False
+
+    def before(self, pause: Pause) -> None:
+        """A request is to be tried again after that pause, if the pause has a reason."""
+        if pause.why:
+            self._tell(pause.why)
+
+    def after(self, head: Head | NoAnswer) -> None:
+        """A request came to this."""
+        if isinstance(head, Head) and head.status < 300:
+            self._tell(None)
+
+    def _tell(self, why: str | None) -> None:
+        if self._told is not None and (why is not None or self._troubled):
+            self._told(why)
+        self._troubled = why is not None
 
 
 Step = Open | Read | Pause

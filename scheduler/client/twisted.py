@@ -48,6 +48,7 @@ class TwistedClient:
         *,
         patience: float = 60.0,
         ca_file: str | None = None,
+        on_trouble: Callable[[str | None], object] | None = None,
     ) -> None:
         """``reactor`` makes the connections and runs the timers; the others are those of ``Client``."""
         target = read_target(url, token)
@@ -57,7 +58,7 @@ class TwistedClient:
         self._pool.retryAutomatically = False  # only ``repeating`` knows what may be sent twice
         policy = BrowserLikePolicyForHTTPS(trust_root(ca_file))
         agent = Agent(reactor, policy, connectTimeout=min(CONNECT_TIMEOUT, timeout), pool=self._pool)
-        self._new_channel = lambda: Channel(reactor, HTTPClient(agent), target, timeout)
+        self._new_channel = lambda: Channel(reactor, HTTPClient(agent), target, timeout, on_trouble)
         self._operations = Operations(reactor.seconds, timeout, patience)
 
     async def __aenter__(self) -> TwistedClient:

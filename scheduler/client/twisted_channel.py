@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +16,12 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent is raised, and not listed
-    RequestNotSent,
-    ResponseDone,
-)
+from twisted.web._newclient import ParseError, RequestNotSent  # raised by the public Agent, and public nowhere
+from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
 from scheduler.client.address import Target, body
-from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step
+from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step, Trouble
 
 T = TypeVar("T")
 
@@ -31,7 +29,15 @@ T = TypeVar("T")
 class Channel:
     """The connection of one script: one request at a time."""
 
-    def __init__(self, reactor: Any, http: HTTPClient, target: Target, timeout: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        http: HTTPClient,
+        target: Target,
+        timeout: float,
+        on_trouble: Callable[[str | None], object] | None = None,
+    ) -> None:
+        """``on_trouble``: as that of ``Client``."""
         self._reactor = reactor
         self._http = http
         self._target = target
@@ -39,6 +45,7 @@ class Channel:
         self._body: _Body | None = None
         self._pending: Deferred[Any] | None = None
         self._cancelled = False
+        self._trouble = Trouble(on_trouble)
 
     def cancellable(self, coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
         """Its result; a cancellation is never taken for a cut connection."""
@@ -56,9 +63,12 @@ class Channel:
         if self._cancelled:
             raise CancelledError
         if isinstance(step, Open):
-            return await self._open(step.request)
+            head = await self._open(step.request)
+            self._trouble.after(head)
+            return head
         if isinstance(step, Read):
             return await self._read()
+        self._trouble.before(step)
         await self._wait(deferLater(self._reactor, step.seconds))
         return None
 
@@ -220,6 +230,8 @@ def _loss(error: BaseException) -> Loss:
     causes = _causes(error)
     if any(isinstance(each, VerificationError) or _refused_by_tls(each) for each in causes):
         return Loss.UNTRUSTED
+    if any(isinstance(each, ParseError) and not each.data.startswith(b"HTTP/") for each in causes):
+        return Loss.FOREIGN
     if isinstance(error, (ConnectError, DNSLookupError, RequestNotSent)):
         return Loss.UNSENT
     return Loss.LOST
@@ -233,6 +245,8 @@ def _refused_by_tls(error: BaseException) -> bool:
 def _why(error: BaseException | None) -> str:
     """As a clause."""
     last = _causes(error)[-1]
+    if isinstance(last, ParseError):
+        return "what answers there does not speak HTTP"
     if isinstance(last, DNSLookupError):
         return "the name of its host is not known"
     if isinstance(last, ConnectError) and last.osError is not None:

@@ -163,6 +163,33 @@ class CannedTests(TestCase):
 
         await self.for_each_kind(check)
 
+    async def test_trouble(self) -> None:
+        """Each failure that will be tried again is told, and the first answer after that."""
+        busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\nRetry-After: 0\r\n\r\n{}"
+
+        async def check(kind: Kind) -> None:
+            answers = iter([b"", busy, WHOLE[0]])
+            told: list[str | None] = []
+            client = kind(self.canned(lambda _: next(answers)).url, on_trouble=told.append)
+            await client.job("j1")
+            self.assertEqual([why and bool(why) for why in told], [True, True, None])
+            await client.close()
+
+        await self.for_each_kind(check)
+
+    async def test_not_http(self) -> None:
+        """What does not speak HTTP is no scheduler: it started nothing, and is not asked again."""
+
+        async def check(kind: Kind) -> None:
+            server = self.canned(lambda _: b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+            client = kind(server.url)
+            error = await self.refusal(client.submit("true", worker="w1"))
+            self.assertEqual((error.started, len(server.requests)), (False, 1))
+            self.assertIn("does not speak HTTP", str(error))
+            await client.close()
+
+        await self.for_each_kind(check)
+
     async def test_tls(self) -> None:
         """A certificate of the authority in ``ca_file`` is trusted, for its own name alone, and no other."""
         ours, others = trustme.CA(), trustme.CA()
