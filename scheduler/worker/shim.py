@@ -177,7 +177,9 @@ class _Job:
         return None
 
     def _spawn(self, actions: list[Any]) -> None:
-        argv, env, cwd = self._record["argv"], self._record["env"], self._record["cwd"]
+        (program, *args), env, cwd = self._record["argv"], self._record["env"], self._record["cwd"]
+        # As a shell does it: the program is called by the name that was asked for, which its messages begin with.
+        argv = [self._record["spec"]["command"] or program, *args]
         umask = self._record["spec"].get("umask")
         os.chdir(cwd)
         os.umask(self._record.get("umask", _DEFAULT_UMASK) if umask is None else umask)
@@ -186,7 +188,7 @@ class _Job:
                 try:
                     self.started_at = time.time()
                     self.main = os.posix_spawn(
-                        argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTED
+                        program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTED
                     )
                     return
                 except OSError as error:

@@ -146,6 +146,12 @@ class StartTests(RunningCase):
             await self.worker.ended(job)
             self.assertEqual(self.worker.output(job), expected)
 
+    async def test_name(self) -> None:
+        """A program is called by the name that was asked for, as a shell does it: its messages begin with that."""
+        for command, name in (("sh", b"sh"), ("/bin/sh", b"/bin/sh")):
+            job = await self.worker.start(command, "-c", "echo $0")
+            self.assertEqual(await self.worker.lines(job, 1), [name])
+
     async def test_session(self) -> None:
         """A job that signals its whole group reaches itself and not its shim."""
         status = await self.worker.run("sh", "-c", "kill -USR1 0; sleep 600")
