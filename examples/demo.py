@@ -1,45 +1,58 @@
 """A scheduler and two workers on this machine, and a job on one of them: what ``make demo`` runs.
 
-Everything is in ``var/``: state, logs, the workers' configuration. ``--once``
-ends after the sample job; otherwise it stays until Ctrl-C. However it ends, it
-stops the jobs and the daemons it started, and no process is left behind: this
-process is the subreaper of all of them, so even one whose parent is gone comes
-back here to be waited for.
+Everything is in ``var/``: state, logs, configuration. ``--once`` ends after the
+sample job; otherwise it stays until Ctrl-C. Where a usual port is taken, any
+free one is used. However it ends, it stops the jobs and the daemons it started,
+and no process is left behind: this process is the subreaper of all of them, so
+even one whose parent is gone comes back here to be waited for.
 """
 
 import argparse
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from scheduler.cli.contexts import DEFAULT_URL, config_file
+from scheduler.client import Client, ClientError
+
 ROOT = Path(__file__).resolve().parents[1]
 VAR = ROOT / "var"
-TWISTD = Path(sys.executable).parent / "twistd"
-API = "http://127.0.0.1:3000"
-WORKERS = {"w1": "127.0.0.1:30001", "w2": "127.0.0.1:30002"}
+BIN = Path(sys.executable).parent
+
+HTTP_PORT, GRPC_PORT = 3000, 50000
+WORKER_PORTS = {"w1": 30001, "w2": 30002}
 
 PR_SET_CHILD_SUBREAPER = 36
 
-NEXT = """
-Scheduler is at {api}, with workers w1 and w2. In another terminal:
+SAMPLE = ("schedctl", "run", "--on", "w1", "--script", "etc/scripts/count.sh", "--", "5")
 
-  curl -s {api}/v1/workers
-  curl -sN '{api}/v1/jobs?follow=1' -d '{{"worker":"w1","command":"uptime"}}'
-  curl -sN {api}/v1/jobs -H 'Accept: text/event-stream' \\
-       -d '{{"selector":{{}},"command":"sh","args":["-c","echo hi; exit 3"]}}'
-  curl -s {api}/start -d '{{"worker_id":"{worker}","command":"bash","path":"count.sh"}}'
-  curl -sN '{api}/v1/jobs/JOB/output?follow=1'
-  curl -s {api}/query -d '{{"worker_id":"{worker}","job_id":"JOB"}}'
-  curl -s {api}/stop -d '{{"worker_id":"{worker}","job_id":"JOB"}}'
+NEXT = """
+The scheduler is at {url}, with workers w1 and w2. To go on, in another terminal:
+
+{exports}
+  schedctl run --on w2 -- uptime
+  schedctl run -s 'echo hi; exit 3'; echo $?
+  schedctl run --on w1 --detach -- sleep 600
+  schedctl ps
+  schedctl workers
+  schedctl --help
+
+The same with curl:
+
+  curl -s '{url}/v1/jobs?wait=60&output=64KiB' -d '{{"worker":"w2","command":"uptime"}}'
+  curl -sN '{url}/v1/jobs?follow=1' -d '{{"selector":{{}},"shell":"echo hi; exit 3"}}'
+  curl -s '{url}/v1/jobs?state=running'
+  curl -s {url}/v1/workers
 
 Ctrl-C ends it all."""
 
@@ -58,7 +71,7 @@ class Daemon:
         (self.state / "endpoints.json").unlink(missing_ok=True)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [TWISTD, "-n", program, "-c", config],
+                [BIN / "twistd", "-n", program, "-c", config],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -73,6 +86,13 @@ class Daemon:
             tail = self.log.read_text(errors="replace").splitlines()[-20:]
             raise DemoFailed("\n".join([f"{self.name} ended; the end of {self.log.relative_to(ROOT)}:", *tail]))
 
+    @property
+    def endpoints(self) -> dict[str, str] | None:
+        """Where its servers listen; ``None`` until they do."""
+        with contextlib.suppress(FileNotFoundError):
+            return json.loads((self.state / "endpoints.json").read_text())
+        return None
+
     def stop(self) -> None:
         """Ask it to end, then make it."""
         if self.process.poll() is None:
@@ -84,23 +104,16 @@ class Daemon:
                 self.process.wait()
 
 
-def call(method: str, path: str, body: object = None) -> dict:
-    """One request, its JSON answer; ``DemoFailed``."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(API + path, data, method=method)
-    request.add_header("Content-Type", "application/json")
-    try:
-        with open_url(request) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise DemoFailed(f"{method} {path}: {error.code} {error.read().decode(errors='replace').strip()}") from None
-    except OSError as error:
-        raise DemoFailed(f"{method} {path}: {error}") from None
-
-
-def open_url(request: urllib.request.Request):
-    """Without a proxy: this is about this machine."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30)
+def address(port: int) -> str:
+    """To listen at: that port of loopback, or, if it is taken, any free one."""
+    with socket.socket() as probe:
+        # As servers do: connections of an earlier one that linger don't keep the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return "127.0.0.1:0"
+    return f"127.0.0.1:{port}"
 
 
 def wait_until(what: str, ready: Callable[[], object], daemons: list[Daemon], seconds: float = 30) -> None:
@@ -109,53 +122,90 @@ def wait_until(what: str, ready: Callable[[], object], daemons: list[Daemon], se
     while True:
         for daemon in daemons:
             daemon.check()
-        with contextlib.suppress(DemoFailed):
-            if ready():
-                return
+        if ready():
+            return
         if time.monotonic() > deadline:
             raise DemoFailed(f"{what}: not within {seconds:g} s; see {VAR.relative_to(ROOT)}/*.log")
         time.sleep(0.1)
 
 
-def online() -> bool:
-    """Whether every worker can take a job."""
-    states = {worker["name"]: worker["state"] for worker in call("GET", "/v1/workers")["workers"]}
-    return all(states.get(name) == "online" for name in WORKERS)
-
-
-def start(daemons: list[Daemon]) -> None:
-    """Start them all and wait until they work together; what has started is in ``daemons`` whatever happens."""
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep ``var/`` from another demo; ``DemoFailed`` if one is there already."""
     VAR.mkdir(exist_ok=True)
-    daemons.append(Daemon("scheduler", "scheduler", ROOT / "etc/scheduler.toml"))
-    wait_until("the scheduler listens", (VAR / "scheduler/endpoints.json").exists, daemons)
-    for name, address in WORKERS.items():
-        config = VAR / f"{name}.toml"
-        config.write_text(
-            f'[grpc_server]\naddr = "{address}"\n\n[worker]\nname = "{name}"\nscripts_dir = "../etc/scripts"\n'
+    with (VAR / "demo.lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoFailed("another demo runs from this folder; end that one first") from None
+        yield
+
+
+def configured(name: str, text: str) -> Path:
+    """A configuration file with that text."""
+    file = VAR / f"{name}.toml"
+    file.write_text(text)
+    return file
+
+
+def start(daemons: list[Daemon]) -> str:
+    """Start them all, wait until they work together, and return the URL of the API.
+
+    What has started is in ``daemons``, whatever happens.
+    """
+    config = configured(
+        "scheduler",
+        f'[grpc_server]\naddr = "{address(GRPC_PORT)}"\n\n[http_server]\naddr = "{address(HTTP_PORT)}"\n',
+    )
+    scheduler = Daemon("scheduler", "scheduler", config)
+    daemons.append(scheduler)
+    wait_until("the scheduler listens", lambda: scheduler.endpoints, daemons)
+    endpoints = scheduler.endpoints
+    assert endpoints is not None
+    for name, port in WORKER_PORTS.items():
+        config = configured(
+            name,
+            f'[grpc_server]\naddr = "{address(port)}"\n\n[scheduler]\naddr = "{endpoints["grpc"]}"\n\n'
+            f'[worker]\nname = "{name}"\nscripts_dir = "../etc/scripts"\n',
         )
         daemons.append(Daemon(name, "worker", config))
-    wait_until("both workers are online", online, daemons)
+    url = f"http://{endpoints['http']}"
+    with Client(url) as client:
+
+        def online() -> bool:
+            return {worker.name for worker in client.workers() if worker.state == "online"} >= WORKER_PORTS.keys()
+
+        wait_until("both workers are online", online, daemons)
+    return url
 
 
-def sample() -> None:
-    """Run count.sh on w1 and show its output as it comes; ``DemoFailed`` unless it succeeds."""
-    job = call("POST", "/v1/jobs", {"worker": "w1", "command": "bash", "path": "count.sh", "args": ["5"]})
-    print(f"job {job['id']} on w1: bash count.sh 5", flush=True)
-    with open_url(urllib.request.Request(f"{API}/v1/jobs/{job['id']}/output?follow=1")) as output:
-        for line in output:
-            print(f"  {line.decode(errors='replace').rstrip()}", flush=True)
-    ended = call("GET", f"/v1/jobs/{job['id']}?wait=10")
-    print(f"job {job['id']}: {ended['state']}, exit code {ended['exit_code']}", flush=True)
-    if ended["state"] != "succeeded":
-        raise DemoFailed(f"the sample job should have succeeded: {ended}")
+def sample(url: str) -> None:
+    """Run count.sh on w1 by ``schedctl``, which shows its output as it comes; ``DemoFailed`` unless it succeeds."""
+    print(f"$ {shlex.join(SAMPLE)}", flush=True)
+    environ = os.environ | {"SCHEDULER_URL": url}
+    code = subprocess.call([BIN / SAMPLE[0], *SAMPLE[1:]], stdin=subprocess.DEVNULL, cwd=ROOT, env=environ)
+    print(f"exit code {code}", flush=True)
+    if code != 0:
+        raise DemoFailed(f"the sample job should have succeeded; see {VAR.relative_to(ROOT)}/*.log")
 
 
-def stop(daemons: list[Daemon]) -> None:
-    """Stop every job, then the workers, then the scheduler, then whatever else is left."""
-    if all(daemon.process.poll() is None for daemon in daemons) and len(daemons) > 1:
-        with contextlib.suppress(DemoFailed):
-            for name in WORKERS:
-                call("POST", f"/v1/jobs/stop?worker={name}&state=queued,starting,running,unknown")
+def next_steps(url: str) -> str:
+    """What to type next, so that it works in another terminal as it stands."""
+    exports = [f"export PATH={shlex.quote(str(BIN))}:$PATH"]
+    if url != DEFAULT_URL or os.environ.get("SCHEDULER_URL") or config_file(os.environ).exists():
+        exports.append(f"export SCHEDULER_URL={url}")
+    return NEXT.format(url=url, exports="\n".join(f"  {line}" for line in exports))
+
+
+def stop(daemons: list[Daemon], url: str | None) -> None:
+    """Stop every job, then the workers, then the scheduler, then whatever else is left.
+
+    Without ``url`` there is no job yet.
+    """
+    if url is not None and all(daemon.process.poll() is None for daemon in daemons):
+        with contextlib.suppress(ClientError), Client(url) as client:
+            for name in WORKER_PORTS:
+                client.stop_matching(worker=name, state=["queued", "starting", "running", "unknown"])
     for daemon in reversed(daemons):
         daemon.stop()
     deadline = time.monotonic() + 15
@@ -190,6 +240,28 @@ def interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def demonstrate(once: bool) -> None:
+    """Show it, until Ctrl-C unless ``once``; ``DemoFailed``, ``ClientError``."""
+    daemons: list[Daemon] = []
+    url = None
+    try:
+        url = start(daemons)
+        sample(url)
+        if not once:
+            print(next_steps(url), flush=True)
+        while not once:
+            for daemon in daemons:
+                daemon.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        print("\nstopping", flush=True)
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stop(daemons, url)
+
+
 def main() -> int:
     """Exit status: 0, or 1 when something failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,28 +270,12 @@ def main() -> int:
 
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, interrupt)
-    daemons: list[Daemon] = []
     try:
-        start(daemons)
-        sample()
-        if not once:
-            workers = call("GET", "/v1/workers")["workers"]
-            print(NEXT.format(api="localhost:3000", worker=workers[0]["id"]), flush=True)
-            while True:
-                for daemon in daemons:
-                    daemon.check()
-                time.sleep(1)
-    except DemoFailed as error:
+        with alone():
+            demonstrate(once)
+    except (DemoFailed, ClientError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nstopping", flush=True)
-        return 0
-    finally:
-        # A second Ctrl-C must not leave half of it running.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        stop(daemons)
     return 0
 
 

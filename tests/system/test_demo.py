@@ -1,0 +1,113 @@
+"""``make demo`` works whatever ports are taken, what it says to type works, and no process is left."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import BIN, ROOT, take_port
+from tests.system.documents import Shell
+
+DEMO = ROOT / "examples/demo.py"
+
+pytestmark = pytest.mark.skipif(not (BIN / "schedctl").exists(), reason="schedctl is not installed")
+
+#: What it prints of its sample job.
+SAMPLE = [
+    "$ schedctl run --on w1 --script etc/scripts/count.sh -- 5",
+    *(f"line {n}" for n in range(1, 6)),
+    "exit code 0",
+]
+
+#: What each command prints that it says to type next, in order.
+ANSWERS = (
+    r"^$",
+    r"^$",
+    r"load average",
+    r"^hi\n3\n$",
+    r"^[0-9a-f-]{36}\n$",
+    r"(?m)^[0-9a-f]{8} +w1 +running .*sleep 600$",
+    r"(?m)^w1 +online ",
+    r"(?m)^  run ",
+    r'(?s)"state": *"succeeded".*load average',
+    r"^hi\n$",
+    r'(?s)"jobs":.*"sleep"',
+    r'(?s)"workers":.*"name": *"w2"',
+)
+
+
+def left_behind() -> list[str]:
+    """Command lines of processes of a demo."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if f"{ROOT}/var/" in line]
+
+
+@pytest.fixture
+def usual_ports_taken() -> Iterator[None]:
+    """By this process, or by another already."""
+    with contextlib.ExitStack() as taken:
+        for port in (3000, 50000, 30001, 30002):
+            with contextlib.suppress(OSError):
+                taken.enter_context(take_port(port)).listen()
+        yield
+
+
+def test_once() -> None:
+    """``make demo ONCE=1`` shows the sample job, ends by itself, and no process is left."""
+    done = subprocess.run([sys.executable, DEMO, "--once"], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert done.stdout.splitlines() == SAMPLE
+    assert left_behind() == []
+
+
+def test_what_to_type_next(usual_ports_taken: None, tmp_path: Path) -> None:
+    """With all usual ports taken, what the demo says to type works; Ctrl-C ends it all, a running job, too."""
+    environ = {**os.environ, "HOME": str(tmp_path), "COLUMNS": "120", "XDG_CONFIG_HOME": ""}
+    with subprocess.Popen([sys.executable, DEMO], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        try:
+            printed = []
+            for line in demo.stdout:
+                printed.append(line.rstrip("\n"))
+                if "Ctrl-C" in line:
+                    break
+            assert printed[: len(SAMPLE)] == SAMPLE, printed
+            commands = [line.strip() for line in printed if line.startswith("  ")]
+            assert len(commands) == len(ANSWERS)
+            with contextlib.closing(Shell(tmp_path, environ)) as shell:
+                for command, answer in zip(commands, ANSWERS, strict=True):
+                    answered = shell.run(command)
+                    assert re.search(answer, answered), f"{command}\n{answered}"
+            again = subprocess.run([sys.executable, DEMO], capture_output=True, text=True, timeout=60, check=False)
+            assert (again.returncode, again.stdout) == (1, "")
+            assert "another demo" in again.stderr
+        finally:
+            demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+    assert left_behind() == []
+
+
+def test_address() -> None:
+    """A usual port is used if it is free."""
+    spec = importlib.util.spec_from_file_location("demo", DEMO)
+    assert spec is not None
+    demo = importlib.util.module_from_spec(spec)
+    assert spec.loader is not None
+    spec.loader.exec_module(demo)
+    with take_port() as taken:
+        port = taken.getsockname()[1]
+        taken.listen()
+        assert demo.address(port) == "127.0.0.1:0"
+    assert demo.address(port) == f"127.0.0.1:{port}"
