@@ -6,7 +6,7 @@ VENV := .venv
 SOURCES := setup.py pyproject.toml $(shell find scheduler proto twisted_plugins -name '*_pb2*' -prune -o -type f \
 	\( -name '*.py' -o -name '*.proto' \) -print)
 
-.PHONY: demo test faults bench clean
+.PHONY: demo test compare faults bench clean
 
 # Scheduler, two workers and a sample job, until Ctrl-C; `make demo ONCE=1` ends after the job.
 demo: $(VENV)/installed
@@ -15,6 +15,10 @@ demo: $(VENV)/installed
 # Unit, contract, integration and system tests, a minute and a half of fault experiments, lint and types.
 test: $(VENV)/tox
 	@$(VENV)/bin/tox run
+
+# `schedctl run` compared with local runs of 200 random scripts, about six minutes; `make test` tries 20.
+compare: $(VENV)/tox
+	@HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),200) $(VENV)/bin/tox run -e system -- -s tests/system/test_run_as_local.py
 
 # All fault experiments in full, about forty minutes; `make faults ARGS="--seed 1 --rounds 5 kill-worker"` some of them,
 # `make faults RECORD=1` puts the figures into docs/guarantees.md.
