@@ -1,4 +1,9 @@
-"""A client of the HTTP API for many threads: one connection for each request, which may fail at any point."""
+"""A client of the HTTP API for many threads: one connection for each request, which may fail at any point.
+
+``scheduler.client`` is not used on purpose. It repeats and resumes whatever it can, so the load would not know which
+request failed, when, and with what, nor where a body was cut; the history has each of these as it was, and the checker
+judges the scheduler's promises by them, not the client's repairs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A client of the HTTP API for the system tests, over real sockets."""
+"""What the system tests ask the HTTP API, over real sockets.
+
+What a user would ask goes through ``TwistedClient``, and comes back as the JSON that it got. Requests whose status,
+headers or cuts a test is about are made here: that client reports what it could not repair.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, ResponseDone
 
+from scheduler.client import TwistedClient
 from tests.system.conftest import Daemon
 
 
@@ -70,14 +75,22 @@ class Download(Protocol):
 
 
 class Api:
-    """Of one scheduler."""
+    """Of one scheduler, wherever it listens when it is asked."""
 
     def __init__(self, scheduler: Daemon) -> None:
         self._scheduler = scheduler
         self._agent = Agent(reactor)
+        self._clients: dict[str, TwistedClient] = {}
 
     def url(self, path: str) -> str:
         return f"http://{self._scheduler.endpoints['http']}{path}"
+
+    @property
+    def client(self) -> TwistedClient:
+        url = self.url("")
+        if url not in self._clients:
+            self._clients[url] = TwistedClient(reactor, url)
+        return self._clients[url]
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Status and document."""
@@ -102,18 +115,14 @@ class Api:
         """The id of a job that was started, on ``w1`` unless said otherwise."""
         if "selector" not in job:
             job.setdefault("worker", "w1")
-        status, document = await self.call("POST", "/v1/jobs", job)
-        assert status == 201, document
-        return document["id"]
+        return (await self.client.submit(**job)).id
 
     async def job(self, job_id: str) -> Any:
-        return await self.get(f"/v1/jobs/{job_id}")
+        return (await self.client.job(job_id)).data
 
     async def ended(self, job_id: str, seconds: int = 60) -> Any:
         """The job at its end."""
-        job = await self.get(f"/v1/jobs/{job_id}?wait={seconds}")
-        assert job["state"] not in ("starting", "running", "unknown"), job
-        return job
+        return (await self.client.wait(job_id, seconds)).data
 
     async def until(self, path: str, ready: Any, tries: int = 600) -> Any:
         """What is there once it is as it should be; fails after about 30 s."""
@@ -124,14 +133,14 @@ class Api:
             await pause(0.05)
         raise AssertionError(f"{path} stays {document}")
 
-    async def online(self, *names: str) -> Any:
-        """The workers of those names, once all of them are."""
-        return await self.until(
-            "/v1/workers",
-            lambda document: (
-                {w["name"] for w in document["workers"] if w["state"] == "online"} >= set(names or ("w1",))
-            ),
-        )
+    async def online(self, *names: str) -> list[Any]:
+        """All workers, once those of these names, or ``w1``, are online; fails after about 30 s."""
+        for _ in range(600):
+            workers = await self.client.workers()
+            if {worker.name for worker in workers if worker.state == "online"} >= set(names or ("w1",)):
+                return [worker.data for worker in workers]
+            await pause(0.05)
+        raise AssertionError(f"workers stay {workers}")
 
     async def open(
         self,
@@ -156,21 +165,8 @@ class Api:
     async def follow(self, job_id: str, stream: str = "stdout") -> bytes:
         """A whole stream, resumed as often as it is cut."""
         body = bytearray()
-        for _ in range(600):
-            path = f"/v1/jobs/{job_id}/output?follow=1&stream={stream}&offset={len(body)}"
-            try:
-                download = await self.open(path)
-            except AssertionError:
-                raise
-            except Exception:  # the scheduler is down
-                await pause(0.1)
-                continue
-            whole = await download.ended
-            body += download.body
-            if whole:
-                return bytes(body)
-            await pause(0.05)
-        raise AssertionError(f"{job_id} has no end")
+        await self.client.output(job_id, stream, follow=True).each(body.extend)
+        return bytes(body)
 
 
 def sha256(data: bytes) -> str:

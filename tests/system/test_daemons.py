@@ -163,7 +163,7 @@ async def test_mutual_tls(daemons: Make, tmp_path: Path) -> None:
         text = worker_config(scheduler.endpoints["grpc"], name).replace("[grpc_server]\n", table)
         daemons("worker", text, f"worker-{name}").start()
     api = Api(scheduler)
-    (worker,) = (await api.online("ours"))["workers"]
+    (worker,) = await api.online("ours")
     assert worker["name"] == "ours"
     job = await api.submit(worker="ours", command="echo", args=["hi"])
     assert await api.follow(job) == b"hi\n"

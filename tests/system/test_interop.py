@@ -46,7 +46,7 @@ async def test_their_worker(daemons: Callable[..., Daemon], stand_in: Start) -> 
     scheduler.start()
     api = Api(scheduler)
     worker_id = line(stand_in("worker.py", scheduler.endpoints["grpc"]))
-    (worker,) = (await api.online(worker_id))["workers"]
+    (worker,) = await api.online(worker_id)
     assert (worker["slots"], worker["version"]) == (None, None)
     for command, state, code in (("false", "failed", 1), ("true", "succeeded", 0)):
         ended = await api.ended(await api.submit(worker=worker_id, command=command))

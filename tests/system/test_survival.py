@@ -69,7 +69,7 @@ async def test_kill_the_worker(cluster: Cluster) -> None:
     """Jobs outlive their worker's kill -9: output without a gap, the true exit codes, taken back when it returns."""
     scheduler, worker = cluster
     api = Api(scheduler)
-    (before,) = (await api.online())["workers"]
+    (before,) = await api.online()
     jobs = [await api.submit(**count(lines=80, code=number % 4)) for number in range(12)]
     following = gatherResults([ensureDeferred(api.follow(job)) for job in jobs])
     short = await api.submit(**count(lines=4, code=7))
@@ -93,11 +93,11 @@ async def test_kill_the_scheduler(cluster: Cluster) -> None:
     """A killed scheduler comes back with workers and jobs as they were, and takes the running ones back."""
     scheduler, _ = cluster
     api = Api(scheduler)
-    (before,) = (await api.online())["workers"]
+    (before,) = await api.online()
     job = await api.submit(**count(lines=120, code=5), labels={"team": "blue"})
     scheduler.kill(signal.SIGKILL)
     scheduler.start()
-    (after,) = (await api.online())["workers"]
+    (after,) = await api.online()
     assert after["id"] == before["id"]
     known = await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
     assert (known["command"], known["labels"]) == (sys.executable, {"team": "blue"})
@@ -224,7 +224,7 @@ async def test_orphan(cluster: Cluster) -> None:
     """A job of a forgotten worker is lost for good, yet when the worker is back it is shown, followed and stopped."""
     scheduler, worker = cluster
     api = Api(scheduler)
-    (before,) = (await api.online())["workers"]
+    (before,) = await api.online()
     job = await api.submit(command="sh", args=["-c", "echo $$; exec sleep 600"])
     (pid,) = await output_pids(api, job, 1)
     worker.kill(signal.SIGKILL)
@@ -235,7 +235,7 @@ async def test_orphan(cluster: Cluster) -> None:
     worker.start()
     orphan = await api.until(f"/v1/jobs/{job}", lambda j: j["orphan"])
     assert orphan == {**lost, "orphan": True}
-    (after,) = (await api.online())["workers"]
+    (after,) = await api.online()
     assert (after["id"], after["running_jobs"]) == (before["id"], 1)
     assert [j["id"] for j in (await api.get("/v1/jobs?orphan=1"))["jobs"]] == [job]
     following = ensureDeferred(api.follow(job))
