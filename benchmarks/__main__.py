@@ -88,11 +88,9 @@ def queries(daemons: Running, quick: bool) -> list[Row]:
     """``/query`` of unfinished jobs, asked of their worker, beside a route that does nothing."""
     if shutil.which("wrk") is None:
         return [Row("`/query` proxied", "skipped", "", "wrk is not here")]
-    connection, seconds = daemons.connect(), 2 if quick else 5
-    jobs = [
-        call(connection, "POST", "/v1/jobs", {"worker": "w1", "command": "sleep", "args": ["600"]})["id"]
-        for _ in range(64)
-    ]
+    seconds = 2 if quick else 5
+    with daemons.client() as client:
+        jobs = [client.submit(["sleep", "600"], worker="w1").id for _ in range(64)]
     # Requests for one job at one moment share a call to the worker; those for several do not.
     asked = {"64 jobs in turn": jobs, "one job": jobs[:1]}
     rows = []
@@ -113,7 +111,8 @@ def queries(daemons: Running, quick: bool) -> list[Row]:
                     f"{proxied / nothing:.2f} of `/healthz` ({nothing:.0f} /s)",
                 )
             )
-    call(daemons.connect(), "POST", "/v1/jobs/stop?state=running")  # the other has been idle for too long
+    with daemons.client() as client:
+        client.stop_matching(state="running")
     return rows
 
 
@@ -129,13 +128,13 @@ def _wrk(daemons: Running, connections: int, seconds: int, path: str, *more: str
 def throughput(daemons: Running, quick: bool) -> list[Row]:
     """A large output, followed while it is written and read when it is there, and what memory that takes."""
     size = 100_000_000 if quick else 1_000_000_000
-    job = {"worker": "w1", "command": "head", "args": ["-c", str(size), "/dev/zero"]}
+    job = ["head", "-c", str(size), "/dev/zero"]
     rows = []
     for followers in (1, 10):
         daemons.reset_peak()
-        connection = daemons.connect()
         began = time.perf_counter()
-        job_id = call(connection, "POST", "/v1/jobs", job)["id"]
+        with daemons.client() as client:
+            job_id = client.submit(job, worker="w1").id
         path = f"/v1/jobs/{job_id}/output?follow=1"
         together([lambda path=path: _download(daemons.connect(), path, size)] * followers)
         rows.append(_throughput_row(daemons, f"followed live by {followers}", size * followers, began))

@@ -1,4 +1,8 @@
-"""A real scheduler and a real worker on loopback, for as long as a measurement takes."""
+"""A real scheduler and a real worker on loopback, for as long as a measurement takes.
+
+Measured requests are made with ``http.client`` and ``wrk``: a figure is of the API, not of ``scheduler.client``. What
+is not measured, such as the jobs that are needed beforehand, goes through ``scheduler.client``.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from typing import Any
 
 from attrs import frozen
 
+from scheduler.client import Client
+
 
 @frozen
 class Running:
@@ -28,8 +34,12 @@ class Running:
     worker_pid: int
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection of its own."""
+        """A connection of its own, for what is measured."""
         return http.client.HTTPConnection(self.http, timeout=120)
+
+    def client(self) -> Client:
+        """To prepare a measurement, and to clear up."""
+        return Client(f"http://{self.http}")
 
     def peak_rss(self) -> tuple[float, float]:
         """The most memory scheduler and worker have had so far, MiB."""
@@ -122,10 +132,10 @@ def _endpoints(folder: str, program: str) -> dict[str, str]:
 
 
 def _online(http_address: str, scheduler_pid: int, worker_pid: int) -> Running:
-    connection = http.client.HTTPConnection(http_address, timeout=30)
-    for _ in range(1500):
-        workers = call(connection, "GET", "/v1/workers")["workers"]
-        if workers and workers[0]["state"] == "online":
-            return Running(http_address, workers[0]["id"], scheduler_pid, worker_pid)
-        time.sleep(0.02)
+    with Client(f"http://{http_address}") as client:
+        for _ in range(1500):
+            workers = client.workers()
+            if workers and workers[0].state == "online":
+                return Running(http_address, workers[0].id, scheduler_pid, worker_pid)
+            time.sleep(0.02)
     raise TimeoutError("the worker does not come online")
