@@ -1,6 +1,8 @@
 """Ctrl-C while a job is watched: the first stops the job, a second leaves it running.
 
 SIGTERM and SIGHUP count as Ctrl-C, unless they were ignored when schedctl began (nohup, a background job of a shell).
+One interrupt may be several signals: ``timeout`` passes on a Ctrl-C that the terminal has sent to schedctl, too, and a
+terminal that is closed sends SIGHUP, which its shell does once more.
 Watching goes on after the first, so the job's last output is shown, and its end is that which its worker verified.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -17,6 +20,9 @@ from scheduler.cli.status import Status
 from scheduler.client import ApiProblem, Client, ClientError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Seconds after the first signal in which others are the same interrupt.
+SAME_INTERRUPT_SECONDS = 0.5
 
 #: Seconds after which a stop that could not be sent is sent again.
 _AGAIN = 2.0
@@ -36,10 +42,15 @@ class Interrupts:
     Nothing is done in the handlers that could block: a thread of its own sends the stop, with a client of its own.
     """
 
-    def __init__(self, status: Status, client: Callable[[], Client]) -> None:
+    def __init__(
+        self, status: Status, client: Callable[[], Client], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``clock`` gives seconds."""
         self._status = status
         self._client = client
-        self._received = 0
+        self._clock = clock
+        #: When the first signal came; ``None``: none has.
+        self._interrupted_at: float | None = None
         self._job_id: str | None = None
         # Its `put` is safe in a signal handler.
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -64,7 +75,7 @@ class Interrupts:
     @property
     def stopping(self) -> bool:
         """Whether a stop was asked for."""
-        return self._received > 0
+        return self._interrupted_at is not None
 
     def job(self, job_id: str) -> None:
         """The job to stop; at once, if that was asked for before it had an id."""
@@ -76,9 +87,12 @@ class Interrupts:
         signal.setitimer(signal.ITIMER_REAL, 0 if seconds is None else max(seconds, 0.001))
 
     def _interrupt(self, *_: object) -> None:
-        self._received += 1
-        if self._received > 1:
+        now = self._clock()
+        if self._interrupted_at is not None:
+            if now - self._interrupted_at < SAME_INTERRUPT_SECONDS:
+                return
             raise Left
+        self._interrupted_at = now
         what = "the job, once it is known whether it began" if self._job_id is None else f"job {self._job_id}"
         self._status.note(f"stopping {what}; press Ctrl-C again to leave it running")
         self._asked.put(None)

@@ -115,8 +115,12 @@ class Terminal:
             return self.process.wait(LONGEST), self.text
         finally:
             self.process.kill()
-            self.process.wait()
-            os.close(self._master)
+            self.close()
+
+    def close(self) -> None:
+        """Take it away, and wait for the end of the program."""
+        os.close(self._master)
+        self.process.wait(LONGEST)
 
     def _read(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._master], [], [], max(deadline - time.monotonic(), 0))

@@ -6,14 +6,17 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from scheduler.cli.interrupts import SAME_INTERRUPT_SECONDS
 from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 from tests.system.schedctl import Terminal, User, command_line, finish
 
@@ -185,6 +188,7 @@ def test_interrupted_twice(user: User, tmp_path: Path) -> None:
     shown.type(b"\x03")
     job_id = job_of(shown.until(b"press Ctrl-C again"))
     wait_until(lambda: user.client.job(job_id).stop_requested_at, "it is asked to stop")
+    not_the_same_interrupt()
     shown.type(b"\x03")
     code, text = shown.end()
     assert code == 121
@@ -205,6 +209,7 @@ def test_interrupted_early(user: User, cluster: Cluster) -> None:
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None
             assert b"once it is known whether it began" in process.stderr.readline()
+        not_the_same_interrupt()
         hasty.send_signal(signal.SIGINT)
         code, _, err = finish(hasty)
         assert code == 121
@@ -213,6 +218,31 @@ def test_interrupted_early(user: User, cluster: Cluster) -> None:
         os.kill(scheduler.pid, signal.SIGCONT)
     assert finish(patient)[0] == 143
     assert user.jobs().count("stopped") == 1
+
+
+def not_the_same_interrupt() -> None:
+    """Once a signal is no part any more of an interrupt that was noted before this is called."""
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() - began > SAME_INTERRUPT_SECONDS, "it is another interrupt")
+
+
+def test_interrupted_under_timeout(user: User) -> None:
+    """A Ctrl-C that comes twice, from the terminal and from timeout(1), is one: the job is stopped."""
+    shown = Terminal(["timeout", "60", *command_line("run", "sh", "-c", "echo begun; exec sleep 60")], user.environ)
+    shown.until(b"begun")
+    shown.type(b"\x03")
+    code, text = shown.end()
+    assert (code, b"is left as it is" in text) == (143, False)
+    assert user.jobs() == ["stopped"]
+
+
+def test_terminal_is_closed(user: User) -> None:
+    """A terminal that goes away, and its shell's own SIGHUP after it, stop the job."""
+    shown = Terminal(["bash", "--norc", "-i"], user.environ)
+    shown.type(shlex.join(command_line("run", "sh", "-c", "echo be''gun; exec sleep 60")).encode() + b"\n")
+    shown.until(b"begun")
+    shown.close()
+    wait_until(lambda: user.jobs() == ["stopped"], "the job is stopped")
 
 
 def connected(process: subprocess.Popen[bytes]) -> None:
