@@ -11,7 +11,8 @@ import click
 from scheduler.cli.completion import complete_job
 from scheduler.cli.ids import resolve
 from scheduler.cli.session import Session, pass_session
-from scheduler.cli.watch import DESCRIPTORS, write_all
+from scheduler.cli.streams import write_all
+from scheduler.cli.watch import DESCRIPTORS
 from scheduler.client import Client
 
 

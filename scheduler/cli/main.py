@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import click
 
 import scheduler.client
-from scheduler.cli.failures import BROKEN_PIPE, INTERRUPTED, Failure, of_client, of_usage
+from scheduler.cli.failures import BROKEN_PIPE, INTERRUPTED, MAY_HAVE_RUN, Failure, of_client, of_usage
 from scheduler.cli.session import Session
+from scheduler.cli.streams import abandon_stdout, prepare
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -67,7 +68,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # click would make it 1
-            _abandon_stdout()
+            abandon_stdout()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise  # and the next line, which imports the client, is not looked at
@@ -120,12 +121,20 @@ def commands(ctx: click.Context, url: str | None, token: str | None, context: st
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. A command returns its own, or nothing for 0."""
+    prepare()
     try:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        _abandon_stdout()
+        abandon_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        abandon_stdout()
+        return _failed(Failure(f"stdout can't be written: {error.strerror}", "Make room there, and repeat it."))
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        # Not Python's own 1, which a job could have exited with.
+        return _failed(Failure("this is a fault of schedctl", "Report it with the lines above.", MAY_HAVE_RUN))
     return code
 
 
@@ -136,16 +145,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         click.echo(error.format_message())
         return 0
     except click.ClickException as error:
-        failure = error if isinstance(error, Failure) else of_usage(error)
-        failure.show()
-        return failure.code
+        return _failed(error if isinstance(error, Failure) else of_usage(error))
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     return result if isinstance(result, int) else 0
 
 
-def _abandon_stdout() -> None:
-    """Nobody reads it any more; what is left in its buffer would fail again at exit."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)
+def _failed(failure: Failure) -> int:
+    failure.show()
+    return failure.code

@@ -235,6 +235,10 @@ class _Run:
             raise self._unresolved(
                 f"job {self._job_id} can't be watched any longer, it may still run: {error}"
             ) from error
+        except OSError as error:
+            raise self._unresolved(
+                f"the output of job {self._job_id} can't be written here, and it goes on: {error.strerror}"
+            ) from error
         return self._ended(job, watch.lost)
 
     def _submitted(self, client: Client, fields: Mapping[str, Any], key: str | None) -> tuple[str, Job | None]:

@@ -46,7 +46,10 @@ def read(most: int, mention: Callable[[], object], descriptor: int = 0) -> bytes
         if not mentioned and not select.select([descriptor], [], [], _MENTION_AFTER)[0]:
             mentioned = True
             mention()
-        data = os.read(descriptor, _PIECE)
+        try:
+            data = os.read(descriptor, _PIECE)
+        except OSError as error:
+            raise Failure(f"stdin can't be read: {error.strerror}", "Give -n to pass none of it.") from None
         if not data:
             return bytes(found)
         found += data

@@ -57,7 +57,8 @@ def paint(text: str, colour: str) -> str:
 
 def json_line(document: Object) -> str:
     """A document of the API as one line of JSON."""
-    text = json.dumps(dict(document), ensure_ascii=False, separators=(",", ":"))
+    encoding = sys.stdout.encoding or "utf-8"
+    text = json.dumps(dict(document), ensure_ascii=not encoding.lower().startswith("utf"), separators=(",", ":"))
     return _UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

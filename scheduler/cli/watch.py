@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 import time
 from collections.abc import Callable
 
 from scheduler.cli.interrupts import Interrupts
 from scheduler.cli.status import Status
+from scheduler.cli.streams import write_all
 from scheduler.cli.wording import short_id, span
 from scheduler.client import ApiProblem, Changed, Client, ClientError, Ended, Job, Output, OutputLost
 
@@ -22,16 +21,6 @@ _TOLD_AFTER, _BREAK_TOLD_AFTER = 1.0, 10.0
 
 #: Seconds between two looks at the place of a queued job.
 _PLACE_INTERVAL = 5.0
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """All of it, at once and unbuffered; ``BrokenPipeError`` if nobody reads it any more."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # somebody who has the same terminal or pipe made it so
-            select.select([], [descriptor], [])
 
 
 class Watch:

@@ -377,3 +377,47 @@ def test_not_utf8(user: User) -> None:
     code, out, err = user.run("run", "echo", os.fsdecode(b"\xff"))
     assert (code, out) == (125, b"")
     assert b"is not UTF-8" in err
+
+
+def in_shell(user: User, redirection: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """With its descriptors as a shell says."""
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", *command_line(*arguments)],
+        env=user.environ,
+        check=False,
+        capture_output=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "out", "err"),
+    [("<&-", b"out\n", b"err\n"), (">&-", b"", b"err\n"), ("2>&-", b"out\n", b""), ("<&- >&- 2>&-", b"", b"")],
+)
+def test_closed_descriptors(user: User, redirection: str, out: bytes, err: bytes) -> None:
+    """What would go to a descriptor that is closed goes nowhere; the job and its code are as ever."""
+    done = in_shell(user, redirection, "run", "-s", "echo out; echo err >&2; exit 5")
+    assert (done.returncode, done.stdout, done.stderr) == (5, out, err)
+
+
+def test_full_disk_here(user: User) -> None:
+    """Output that can't be written here is no failure of the job: it goes on, and can be found."""
+    for options in ((), ("--detach",)):
+        done = in_shell(user, ">/dev/full", "run", *options, "--", "sh", "-c", "echo out; exit 1")
+        assert done.returncode == 121
+        sentence, step = done.stderr.decode().splitlines()
+        assert "can't be written here, and it goes on: No space left on device" in sentence
+        assert "schedctl wait" in step
+        assert user.run("wait", job_of(done.stderr))[0] == 1
+    for command in (("ps", "-a"), ("--help",), ("logs", job_of(done.stderr))):
+        done = in_shell(user, ">/dev/full", *command)
+        assert (done.returncode, done.stderr.count(b"\n")) == (125, 2)
+        assert b"schedctl: stdout can't be written: No space left on device" in done.stderr
+
+
+def test_output_to_a_closed_terminal(user: User) -> None:
+    """A terminal that is gone reads nothing any more: the job is stopped, as with a closed pipe."""
+    shown = terminal(user, "run", "-s", "trap '' HUP; while echo out; do sleep 0.05; done")
+    shown.until(b"out")
+    shown.close()
+    assert shown.process.returncode in (141, 143)  # whichever is noticed first, that or SIGHUP
+    assert user.jobs() == ["stopped"]

@@ -114,6 +114,14 @@ class FailureTests(SynchronousTestCase):
             Failure("\x1b[2J broke\nand", "Mend\x07 it.\nSoon.").show()
         self.assertEqual(err.getvalue(), "schedctl: \\x1b[2J broke\\nand\nMend\\x07 it.\nSoon.\n")
 
+    def test_fault_of_ours(self) -> None:
+        """An exception that nobody expected is no exit code of a job: 121, and what to do with the traceback."""
+        self.patch(cli, "_run", lambda _: 1 // 0)
+        code, out, err = run("ps")
+        self.assertEqual((code, out), (121, ""))
+        self.assertIn("ZeroDivisionError", err)
+        self.assertTrue(err.endswith("schedctl: this is a fault of schedctl\nReport it with the lines above.\n"))
+
     def test_client_settings(self) -> None:
         """A URL or a token that no request can have is a failure that names where it came from."""
         for options in ({"url": "http://a:b@c"}, {"url": "http://a", "token": "t t"}):
