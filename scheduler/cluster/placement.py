@@ -11,6 +11,9 @@ from scheduler.model import JobSpec, Target, Worker, WorkerState
 
 Label = tuple[str, str]
 
+#: Workers that one message names.
+_MOST_NAMED = 3
+
 
 @frozen
 class Demand:
@@ -52,7 +55,14 @@ def lacking(needed: JobSpec | Demand, worker: Worker) -> str:
 
 
 def without_match(demand: Demand, workers: Collection[Worker]) -> str:
-    """A sentence that says why none of these meets a demand that names no worker."""
+    """A sentence that says why none of these takes jobs and meets a demand that names no worker; all are given."""
+    if not workers:
+        return "no worker is registered"
+    draining = sorted(worker.name for worker in workers if worker.draining and demand.met_by(worker))
+    if draining:
+        names = ", ".join(draining[:_MOST_NAMED]) + (", ..." if len(draining) > _MOST_NAMED else "")
+        return f"every worker that matches the selector ({demand}) is draining: {names}"
+    workers = [worker for worker in workers if not worker.draining]
     unlimited = evolve(demand, features=frozenset())
     if any(unlimited.met_by(worker) for worker in workers):
         return f"no worker that matches the selector ({demand}) supports {', '.join(sorted(demand.features))}"
@@ -80,7 +90,7 @@ def place(
     """
     matching = [worker for worker in workers if not worker.draining and demand.met_by(worker)]
     if not matching:
-        raise NoMatch(without_match(demand, [worker for worker in workers if not worker.draining]))
+        raise NoMatch(without_match(demand, workers))
     online = [worker for worker in matching if worker.state is WorkerState.ONLINE]
     if not online:
         raise NoFreeSlot(f"no worker that matches the selector ({demand}) can be reached")

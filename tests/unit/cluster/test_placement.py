@@ -39,8 +39,18 @@ class PlacementTests(SynchronousTestCase):
     def test_draining(self) -> None:
         """A draining worker is as if it were not there."""
         self.assertEqual(self.choose((a_worker("a", draining=True), 0), (a_worker("b"), 3)), "b")
-        with self.assertRaises(Conflict):
+        with self.assertRaisesRegex(Conflict, r"every worker that matches the selector \(any worker\) is draining: a$"):
             self.choose((a_worker("a", draining=True), 0))
+        many = [(a_worker(name, draining=True), 0) for name in "edcba"]
+        with self.assertRaisesRegex(Conflict, r"is draining: a, b, c, \.\.\.$"):
+            self.choose(*many)
+        with self.assertRaisesRegex(Conflict, "no worker matches the selector"):
+            self.choose(*many, name="f")
+
+    def test_none(self) -> None:
+        """With no worker at all it is said that there is none."""
+        with self.assertRaisesRegex(Conflict, "no worker is registered"):
+            self.choose()
 
     def test_unreachable(self) -> None:
         """An unreachable worker takes no job, but it matches: later may be better."""
@@ -76,7 +86,11 @@ class PlacementTests(SynchronousTestCase):
         self.assertEqual(self.choose(*workers, (a_worker("c", features={"umask", "linger", "x"}), 3), spec=spec), "c")
         with self.assertRaisesRegex(Conflict, r"no worker that matches the selector \(name=b\) supports linger, umask"):
             self.choose(*workers, spec=spec, name="b")
-        for others in ((a_worker("b", draining=True), 0), (a_worker("b", boot_id=""), 0), (a_worker("b", slots=0), 0)):
+        for others in (
+            (a_worker("b", draining=True, features=none), 0),
+            (a_worker("b", boot_id=""), 0),
+            (a_worker("b", slots=0), 0),
+        ):
             with self.assertRaisesRegex(Conflict, "no worker matches the selector"):
                 self.choose(others, spec=spec)
 
