@@ -61,21 +61,25 @@ def choose(url: str | None, token: str | None, context: str | None, environ: Map
     """The scheduler to ask; ``Failure`` when that is not clear, or the file has a mistake."""
     if url and context:
         raise Failure("--url and --context can't be given together", "Give one of them.")
-    general = token or environ.get("SCHEDULER_TOKEN") or None
+
+    def general() -> str | None:
+        given = (token, "--token") if token else (environ.get("SCHEDULER_TOKEN") or None, "SCHEDULER_TOKEN")
+        return _checked_token(*given)
+
     if url:
-        return Connection(checked_url(url, "--url"), general, source="--url")
+        return Connection(checked_url(url, "--url"), general(), source="--url")
     if not context and (found := environ.get("SCHEDULER_URL")):
-        return Connection(checked_url(found, "SCHEDULER_URL"), general, source="SCHEDULER_URL")
+        return Connection(checked_url(found, "SCHEDULER_URL"), general(), source="SCHEDULER_URL")
     file = config_file(environ)
     contexts = load(file)
     name = context or contexts.default
     if name is None:
-        return Connection(DEFAULT_URL, general)
+        return Connection(DEFAULT_URL, general())
     if name not in contexts.named:
         known = ", ".join(contexts.named) or "none"
         raise Failure(f"there is no context {name!r}", f"{file} has: {known}.")
     chosen = contexts.named[name]
-    return chosen._replace(token=token or chosen.token)
+    return chosen._replace(token=general() if token else chosen.token)
 
 
 def load(file: Path) -> Contexts:
@@ -99,7 +103,7 @@ def load(file: Path) -> Contexts:
     if default is not None and default not in named:
         raise _mistake(file, "default", f"must be the name of a context: {', '.join(named) or 'there is none'}")
     if mode & 0o077 and any(connection.token for connection in named.values()):
-        say(f"warning: others can read the token in {file} (mode {mode:04o}); chmod 600 {file}")
+        say(f"schedctl: warning: others can read the token in {file} (mode {mode:04o}); chmod 600 {file}")
     return Contexts(default, named)
 
 
@@ -115,6 +119,13 @@ def checked_url(url: str, where: str) -> str:
     return url.rstrip("/")
 
 
+def _checked_token(token: str | None, where: str) -> str | None:
+    """``token`` if a header can have it; ``where`` it was found."""
+    if token and not all("!" <= character <= "~" for character in token):
+        raise Failure(f"{where} must be printable ASCII without spaces", "Give it as it was issued.")
+    return token
+
+
 def _context(file: Path, name: str, table: object) -> Connection:
     where = f"contexts.{name}"
     if not isinstance(table, dict):
@@ -128,7 +139,7 @@ def _context(file: Path, name: str, table: object) -> Connection:
     ca_file = table.get("ca_file")
     return Connection(
         checked_url(table["url"], f"{file}: {where}.url"),
-        table.get("token"),
+        _checked_token(table.get("token"), f"{file}: {where}.token"),
         str(file.parent / Path(ca_file).expanduser()) if ca_file else None,
         f"context {name}",
     )

@@ -20,19 +20,23 @@ MAY_HAVE_RUN = 121
 #: schedctl was interrupted, or nobody reads its output any more: 128 and the number of the signal, as of any program.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
-#: What to do about a problem, by its type; ``{url}`` is the scheduler's.
+#: Options of ``schedctl`` itself, which some type behind the command, and their values.
+_GLOBAL_OPTIONS = {"--url": "URL", "--token": "TOKEN", "--context": "NAME"}
+
+#: What to do about a problem, by its type; ``{url}`` is the scheduler's, ``{path}`` the command.
 _NEXT_STEPS = {
     "worker-unknown": "`schedctl workers` lists the workers.",
     "job-unknown": "`schedctl ps -a` lists the jobs.",
     "worker-unreachable": "`schedctl workers` says why it can't be reached; `schedctl doctor` looks for the cause.",
     "worker-draining": "`schedctl resume WORKER` lets it take jobs again.",
-    "no-match": "`schedctl workers` shows the labels that workers have.",
+    "no-match": "`schedctl workers` shows the labels of workers, and which of them take jobs.",
+    "invalid-request": "Correct that; `{path} --help` shows what there is, with examples.",
     "no-free-slot": "Repeat it later, or let the job wait: --queue-timeout 1h.",
     "queue-full": "Repeat it later; `schedctl ps --state queued` shows what waits.",
     "job-not-running": "`schedctl show ID` shows the state of the job.",
     "job-not-ended": "`schedctl stop ID` stops the job.",
     "left-running": "`schedctl show ID` names the processes; end them on that machine.",
-    "worker-online": "Stop the worker on its machine first.",
+    "worker-online": "It is the program `twistd worker` on that machine.",
     "output-pruned": "`schedctl show ID` shows what is still known of the job.",
     "output-cut": "`schedctl show ID` shows why.",
     "host-not-allowed": "Use a name or an address that the scheduler accepts (allowed_hosts in its configuration).",
@@ -45,7 +49,7 @@ _NEXT_STEPS = {
 }
 
 _UNREACHABLE = (
-    "Check the address (--url, --context or SCHEDULER_URL), and whether the scheduler runs; "
+    "Check the address (--url, --context or SCHEDULER_URL; that of [http_server]), and whether the scheduler runs; "
     "`schedctl doctor` looks for the cause."
 )
 
@@ -66,6 +70,15 @@ class Failure(click.ClickException):
             say(printable(line))
 
 
+def _path() -> str:
+    """The command that is carried out, such as ``schedctl ps``."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return "schedctl"
+    # Of the group, the context knows the command by name.
+    return " ".join(filter(None, [context.command_path, context.invoked_subcommand]))
+
+
 def say(text: str) -> None:
     """A line for people, on stderr; nobody may read it."""
     with contextlib.suppress(OSError):  # a closed pipe, or a terminal that is gone
@@ -77,7 +90,12 @@ def of_usage(error: click.ClickException) -> Failure:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "schedctl"
     message = error.format_message().rstrip(".")
-    return Failure(message[:1].lower() + message[1:], f"`{path} --help` shows what there is, with examples.")
+    step = f"`{path} --help` shows what there is, with examples."
+    name = getattr(error, "option_name", None)
+    if name in _GLOBAL_OPTIONS:
+        message = f"{name} stands before the command"
+        step = f"`schedctl {name} {_GLOBAL_OPTIONS[name]} {path.partition(' ')[2]} ...`"
+    return Failure(message[:1].lower() + message[1:], step)
 
 
 def of_client(error: scheduler.client.ClientError, url: str) -> Failure:
@@ -85,6 +103,8 @@ def of_client(error: scheduler.client.ClientError, url: str) -> Failure:
     message, step = str(error), ""
     if isinstance(error, scheduler.client.ConnectionFailed):
         message, step = f"no answer from {url}: {message}", _UNREACHABLE
+        if url.startswith("https:"):
+            step += f" If it has no TLS, it is {url.replace('https:', 'http:', 1)}."
     elif isinstance(error, scheduler.client.ApiProblem):
-        step = _NEXT_STEPS.get(error.type, "").format(url=url)
+        step = _NEXT_STEPS.get(error.type, "").format(url=url, path=_path())
     return Failure(message, step, MAY_HAVE_RUN if error.started in (True, "unknown") else OWN_FAILURE)

@@ -17,6 +17,7 @@ import scheduler.client
 from scheduler.cli.completion import complete_worker
 from scheduler.cli.failures import say
 from scheduler.cli.listing import JOB_FIELDS, listing_options, print_listing
+from scheduler.cli.names import of_worker
 from scheduler.cli.options import KeyValue
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import Column, Format, draw, paint, terminal
@@ -171,7 +172,12 @@ def command(
     with session.client() as client:
 
         def find() -> Iterator[Object]:
-            return islice(_find(client, wanted, unfinished, most), most)
+            count = 0
+            for count, job in enumerate(islice(_find(client, wanted, unfinished, most), most), 1):  # noqa: B007
+                yield job
+            if not count and filters["worker"]:  # its name is mistyped, perhaps
+                with of_worker(client, filters["worker"], session.connection.url):
+                    client.worker(filters["worker"])
 
         if watch:
             if not terminal() or as_json or line_format or quiet:

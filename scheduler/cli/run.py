@@ -12,8 +12,9 @@ import click
 
 from scheduler.cli import stdin
 from scheduler.cli.completion import complete_worker
-from scheduler.cli.failures import MAY_HAVE_RUN, Failure, of_client
+from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.interrupts import GaveUp, Interrupts, Left
+from scheduler.cli.names import of_worker
 from scheduler.cli.options import Duration, KeyValue, Size, seconds
 from scheduler.cli.outcome import outcome
 from scheduler.cli.session import Session, pass_session
@@ -231,7 +232,7 @@ class _Run:
             raise
         except ClientError as error:
             if self._job_id is None:
-                raise of_client(error, self._session.connection.url) from error
+                raise
             raise self._unresolved(
                 f"job {self._job_id} can't be watched any longer, it may still run: {error}"
             ) from error
@@ -244,7 +245,8 @@ class _Run:
     def _submitted(self, client: Client, fields: Mapping[str, Any], key: str | None) -> tuple[str, Job | None]:
         """Its id, and the job unless its start was not answered."""
         try:
-            job = client.submit(key=key, **fields)
+            with of_worker(client, fields.get("worker"), self._session.connection.url):
+                job = client.submit(key=key, **fields)
         except ClientError as error:
             if error.job_id is None or not error.started:
                 raise

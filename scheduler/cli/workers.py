@@ -11,6 +11,7 @@ import scheduler.client
 from scheduler.cli.completion import complete_worker
 from scheduler.cli.failures import Failure, say
 from scheduler.cli.listing import WORKER_FIELDS, listing_options, print_listing
+from scheduler.cli.names import of_worker
 from scheduler.cli.options import Duration, seconds
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import Column, Format, terminal
@@ -106,7 +107,8 @@ def drain(session: Session, names: Sequence[str], wait: bool, timeout: str | Non
     deadline = None if timeout is None else time.monotonic() + seconds(timeout)
     with session.client() as client:
         for name in names:
-            worker = client.drain(name)
+            with of_worker(client, name, session.connection.url):
+                worker = client.drain(name)
             if not wait:
                 running = f"; {_count(worker.running_jobs)} there" if worker.running_jobs else ""
                 say(f"{worker.name} is drained{running}.")
@@ -165,7 +167,8 @@ def resume(session: Session, names: Sequence[str]) -> None:
     """Let drained WORKERs take jobs again."""
     with session.client() as client:
         for name in names:
-            say(f"{client.resume(name).name} takes jobs again.")
+            with of_worker(client, name, session.connection.url):
+                say(f"{client.resume(name).name} takes jobs again.")
 
 
 @click.command("forget", epilog="\b\nExamples:\n  schedctl forget old-box\n  schedctl forget old-box1 old-box2\n")
@@ -178,5 +181,6 @@ def forget(session: Session, names: Sequence[str]) -> None:
     """
     with session.client() as client:
         for name in names:
-            client.forget(name)
+            with of_worker(client, name, session.connection.url):
+                client.forget(name)
             say(f"{name} is forgotten.")

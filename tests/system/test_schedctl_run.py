@@ -150,6 +150,7 @@ def test_own_codes(user: User, tmp_path: Path) -> None:
         (("--cwd", "/no/such", "true"), 125, b"cwd '/no/such': not found"),
         (("--on", "nobody", "true"), 125, b"worker 'nobody' not found\n"),
         (("-l", "gpu=1", "true"), 125, b"no worker matches"),
+        (("--on", "w11", "true"), 125, b"Did you mean w1?"),
         (("--env", "9=1", "true"), 125, b"9"),
     ):
         found, out, err = user.run("run", *arguments)

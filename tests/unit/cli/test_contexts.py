@@ -72,6 +72,7 @@ class ContextTests(SynchronousTestCase):
         self.assertIsNone(self.choose(url="http://a:1").token)
         self.assertIsNone(self.choose(SCHEDULER_URL="http://a:1").token)
         self.assertEqual(self.choose(SCHEDULER_TOKEN="env-token").token, "s3cret")
+        self.assertEqual(self.choose(SCHEDULER_TOKEN="not even one").token, "s3cret")
 
     def test_mistakes(self) -> None:
         """A mistake in the file is named, with what is allowed."""
@@ -80,6 +81,9 @@ class ContextTests(SynchronousTestCase):
             "contexts.a.uri: is not a key; allowed: url, token, ca_file", self.refused('[contexts.a]\nuri = "x"')
         )
         self.assertIn("contexts.a.url: is needed", self.refused("[contexts.a]"))
+        self.assertIn(
+            "contexts.a.token must be printable", self.refused('[contexts.a]\nurl = "http://a"\ntoken = "a b"')
+        )
         self.assertIn("contexts.a.token: must be a text", self.refused('[contexts.a]\nurl = "http://a"\ntoken = 3'))
         self.assertIn("contexts: must be tables", self.refused("contexts = 3"))
         self.assertIn("contexts.a: must be a table", self.refused("contexts.a = 3"))

@@ -85,6 +85,13 @@ class FailureTests(SynchronousTestCase):
         self.assertEqual((code, out), (125, ""))
         self.assertIn("--no-such-option", err)
 
+    def test_misplaced(self) -> None:
+        """An option of schedctl that stands behind the command is told where it belongs."""
+        for name, value in (("--url", "URL"), ("--token", "TOKEN"), ("--context", "NAME")):
+            for arguments in (("ps", name, "x"), ("run", name, "x", "make")):
+                told = f"schedctl: {name} stands before the command\n`schedctl {name} {value} {arguments[0]} ...`\n"
+                self.assertEqual(run(*arguments), (125, "", told))
+
     def test_shown(self) -> None:
         """Sentence and step are lines of their own; without a step there is one line."""
         with contextlib.redirect_stderr(io.StringIO()) as err:
@@ -98,6 +105,8 @@ class FailureTests(SynchronousTestCase):
             failure = of_client(ConnectionFailed("POST /v1/jobs: cut", started=started), "http://a")
             self.assertEqual((failure.code, failure.message), (code, "no answer from http://a: POST /v1/jobs: cut"))
             self.assertIn("schedctl doctor", failure.next_step)
+        failure = of_client(ConnectionFailed("cut"), "https://a:3000")
+        self.assertTrue(failure.next_step.endswith("If it has no TLS, it is http://a:3000."))
 
     def test_problems(self) -> None:
         """What the scheduler refused is told in its words, with a step of ours where there is one for that type."""
@@ -105,6 +114,10 @@ class FailureTests(SynchronousTestCase):
         failure = of_client(ApiProblem(404, problem, started=False), "http://a")
         self.assertEqual((failure.code, failure.message), (125, "worker 'x' not found"))
         self.assertIn("schedctl workers", failure.next_step)
+        problem = {"type": "/problems/invalid-request", "detail": "command: must not be empty"}
+        with click.Context(cli.commands, info_name="schedctl") as context:
+            context.invoked_subcommand = "run"
+            self.assertIn("`schedctl run --help`", of_client(ApiProblem(400, problem), "http://a").next_step)
         failure = of_client(ApiProblem(418, {"type": "/problems/teapot", "detail": "no"}), "http://a")
         self.assertEqual((failure.code, failure.message, failure.next_step), (125, "no", ""))
 
@@ -124,8 +137,12 @@ class FailureTests(SynchronousTestCase):
 
     def test_client_settings(self) -> None:
         """A URL or a token that no request can have is a failure that names where it came from."""
-        for options in ({"url": "http://a:b@c"}, {"url": "http://a", "token": "t t"}):
-            session = Session(options["url"], options.get("token"), None, {})
+        for token, environ, url, named in (
+            (None, {}, "http://a:b@c", "--url: "),
+            ("t t", {"SCHEDULER_TOKEN": "t"}, "http://a", "--token must be"),
+            (None, {"SCHEDULER_TOKEN": "\xfc"}, "http://a", "SCHEDULER_TOKEN must be"),
+        ):
+            session = Session(url, token, None, environ)
             with self.assertRaises(Failure) as caught:
                 session.client()
-            self.assertIn("--url: ", caught.exception.message)
+            self.assertIn(named, caught.exception.message)

@@ -12,7 +12,7 @@ from scheduler.cli.wording import moment
 from scheduler.interfaces import WorkerView
 from scheduler.model import Job, JobSpec, JobState, Worker
 from scheduler.wire import job_json, worker_json
-from tests.unit.cli.client import JOB, Case, no_connection
+from tests.unit.cli.client import JOB, Case, no_connection, unknown_worker
 
 OTHER = "6a000000-3c57-4d0e-9f57-0f3d2a1b7c02"
 FAILED = {**JOB, "id": OTHER, "state": "failed", "exit_code": 2, "finished_at": "2026-06-01T00:01:04Z"}
@@ -83,6 +83,19 @@ class PsTests(Case):
         zone("<+0530>-5:30")
         self.out("ps", "-a", "--since", "2024-05-01 12:00")
         self.assertEqual(self.client.filters[0]["created_after"], "2024-05-01T06:30:00.000000Z")
+
+    def test_unknown_worker(self) -> None:
+        """A list that is empty for a name that no worker has is a mistake; jobs of a forgotten worker are listed."""
+        self.client.listed = []
+        self.client.errors["worker", "bax"] = unknown_worker("bax")
+        for options in ((), ("-q",), ("-a", "--json")):
+            self.assertEqual(
+                self.refused("ps", "--on", "bax", *options),
+                "schedctl: no worker 'bax'\nDid you mean box? `schedctl workers` lists the workers.\n",
+            )
+        self.assertEqual(self.out("ps", "--on", "box", "-q"), "")
+        self.client.listed = [{**JOB, "worker_name": "bax"}]
+        self.assertEqual(self.out("ps", "--on", "bax", "-q"), f"{JOB['id']}\n")
 
     def test_mistakes(self) -> None:
         """A value that can't be meant is refused before anything is asked."""

@@ -51,6 +51,17 @@ class WorkersTests(Case):
             err = self.refused(command, "x")
             self.assertEqual(err, "schedctl: no worker 'x'\n`schedctl workers` lists the workers.\n")
 
+    def test_near(self) -> None:
+        """Names like one that is not there are suggested, whatever the case."""
+        self.client.all_workers = [{**WORKER, "name": name} for name in ("box-1", "BOX-2", "other")]
+        self.client.errors["drain", "box1"] = self.client.errors["drain", "zzz"] = unknown_worker("x")
+        self.client.errors["forget", "Box-1"] = unknown_worker("x")
+        self.assertIn("\nDid you mean box-1 or BOX-2? `schedctl workers` lists", self.refused("drain", "box1"))
+        self.assertIn("\nDid you mean box-1 or BOX-2? ", self.refused("forget", "Box-1"))
+        self.assertNotIn("Did you mean", self.refused("drain", "zzz"))
+        self.client.errors["workers", ""] = no_connection()
+        self.assertIn("\n`schedctl workers` lists", self.refused("drain", "box1"))
+
     def test_no_scheduler(self) -> None:
         """So is a scheduler that can't be reached."""
         self.client.errors["workers", ""] = no_connection()
