@@ -37,7 +37,7 @@ def command(session: Session, job: str, follow: bool, tail: int | None, only: st
     ended; Ctrl-C ends this, and not the job. It is about one attempt of a job that is run again when it failed. An id
     can be shortened to a prefix that only one job has.
     """
-    with session.client() as client:
+    with session.client(waits=follow) as client:
         job_id = resolve(client, job)
         if only is not None:
             _copy(client.output(job_id, only, tail=tail, follow=follow), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ class _Run:
 
     def run(self, fields: Mapping[str, Any], key: str | None, detach: bool) -> int:
         """The exit code; ``Failure``."""
-        new_client = self._session.client
+        new_client = partial(self._session.client, waits=True, on_trouble=None)  # what goes on is told here
         try:
             with Interrupts(self._status, new_client) as interrupts:
                 watch = Watch(self._status, interrupts, self._patience, new_client)

@@ -32,7 +32,7 @@ def command(session: Session, job: str, timeout: str | None) -> int:
     The exit codes are those of `schedctl run`. Of a job that is run again when it failed, it is the last attempt that
     counts. An id can be shortened to a prefix that only one job has.
     """
-    with session.client() as client, Status() as status:
+    with session.client(waits=True) as client, Status() as status:
         job_id = resolve(client, job)
         code, sentence = outcome(_last_attempt(client, job_id, None if timeout is None else seconds(timeout)))
         if sentence is not None:

@@ -105,7 +105,7 @@ def drain(session: Session, names: Sequence[str], wait: bool, timeout: str | Non
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
     deadline = None if timeout is None else time.monotonic() + seconds(timeout)
-    with session.client() as client:
+    with session.client(waits=wait) as client:
         for name in names:
             with of_worker(client, name, session.connection.url):
                 worker = client.drain(name)

@@ -1,0 +1,56 @@
+"""Clients of commands, and what they tell of trouble."""
+
+import contextlib
+import io
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+import scheduler.client
+from scheduler.cli.session import ANSWER_PATIENCE, ANSWER_TIMEOUT, TROUBLE_TOLD_AFTER, Session, Trouble
+
+
+class TroubleTests(SynchronousTestCase):
+    """``Trouble``."""
+
+    def test_told(self) -> None:
+        """What is tried again for long is told once, and again only after it was well in between."""
+        clock = Clock()
+        trouble = Trouble(clock.seconds)
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            trouble("worker 'a' can't be reached")
+            trouble(None)
+            clock.advance(TROUBLE_TOLD_AFTER)
+            trouble("short")
+            clock.advance(TROUBLE_TOLD_AFTER / 2)
+            trouble("short")
+            self.assertEqual(err.getvalue(), "")
+            clock.advance(TROUBLE_TOLD_AFTER / 2)
+            for _ in range(3):
+                trouble("a \x1b[2J")
+                clock.advance(1.0)
+            self.assertEqual(err.getvalue(), "schedctl: a \\x1b[2J; trying again\n")
+            trouble(None)
+            trouble("b")
+            clock.advance(TROUBLE_TOLD_AFTER)
+            trouble("c")
+        self.assertEqual(err.getvalue().count("\n"), 2)
+
+
+class ClientTests(SynchronousTestCase):
+    """``Session.client``."""
+
+    def test_options(self) -> None:
+        """A command that lasts is patient as any client; one that is answered at once gives up sooner; both tell."""
+        made: list[dict[str, Any]] = []
+        self.patch(scheduler.client, "Client", lambda _, **options: made.append(options))
+        session = Session("http://a", None, None, {})
+        session.client()
+        session.client(waits=True)
+        session.client(waits=True, patience=600.0, on_trouble=None)
+        self.assertEqual((made[0]["timeout"], made[0]["patience"]), (ANSWER_TIMEOUT, ANSWER_PATIENCE))
+        self.assertEqual(made[1].keys() & {"timeout", "patience"}, set())
+        for options in made[:2]:
+            self.assertIsInstance(options["on_trouble"], Trouble)
+        self.assertEqual((made[2]["patience"], made[2]["on_trouble"]), (600.0, None))
