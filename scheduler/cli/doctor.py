@@ -13,7 +13,7 @@ from scheduler.cli.checks.workers import check_workers
 from scheduler.cli.contexts import DEFAULT_URL, Connection
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import json_line, paint
-from scheduler.cli.wording import printable
+from scheduler.cli.wording import Object, printable
 from scheduler.config import SchedulerConfig
 from scheduler.configfile import ConfigError
 
@@ -52,16 +52,20 @@ def command(session: Session, files: Sequence[str], as_json: bool) -> int:
     The exit code is 0 if all is well, 1 if there is a warning or an error.
     """
     wrong = False
-    checks: list[Iterator[Finding]] = [_check_cluster(session.connection, files)]
-    checks += [installations.inspect(file) for file in files]
+    listed: list[Sequence[Object]] = []
+    checks: list[Iterator[Finding]] = [_check_cluster(session.connection, files, listed)]
+    checks += [installations.inspect(file, listed) for file in files]
     for finding in chain.from_iterable(checks):
         wrong = wrong or finding.severity.wrong
         click.echo(json_line(_document(finding)) if as_json else _text(finding))
     return WRONG if wrong else 0
 
 
-def _check_cluster(connection: Connection, files: Sequence[str]) -> Iterator[Finding]:
-    """The scheduler that is meant, and its workers. On the machine of a worker alone it may be out of reach."""
+def _check_cluster(connection: Connection, files: Sequence[str], listed: list[Sequence[Object]]) -> Iterator[Finding]:
+    """The scheduler that is meant, and its workers. On the machine of a worker alone it may be out of reach.
+
+    If it lists its workers, they are added to ``listed``.
+    """
     if connection == Connection(DEFAULT_URL, connection.token) and files:
         found = _scheduler_of(files)
         if found is None:
@@ -73,12 +77,14 @@ def _check_cluster(connection: Connection, files: Sequence[str]) -> Iterator[Fin
             return
         connection = found._replace(token=connection.token)
     version = service.ask(connection, "/v1/version")
-    ready = service.ask(connection, "/readyz")
+    # What does not answer is not asked again: that takes ten seconds each time.
+    ready = service.ask(connection, "/readyz") if isinstance(version, service.Answer) else version
     yield from service.check_service(connection, version, ready)
-    listed = service.ask(connection, "/v1/workers")
-    if isinstance(version, service.Answer) and isinstance(listed, service.Answer) and listed.status == 200:
-        now = listed.here if listed.date is None else listed.date
-        yield from check_workers(listed.document["workers"], version.document.get("version"), now)
+    workers = service.ask(connection, "/v1/workers") if isinstance(version, service.Answer) else version
+    if isinstance(version, service.Answer) and isinstance(workers, service.Answer) and workers.status == 200:
+        now = workers.here if workers.date is None else workers.date
+        listed.append(workers.document["workers"])
+        yield from check_workers(listed[0], version.document.get("version"), now)
     if not files:
         yield note(
             "configuration", "No file of this machine was checked", "Give the scheduler's or worker's: --config FILE"
@@ -111,7 +117,11 @@ def _document(finding: Finding) -> dict[str, str | None]:
 
 def _text(finding: Finding) -> str:
     severity = paint(f"{finding.severity.value:<8}", _COLOURS[finding.severity])
-    lines = [f"{severity}{printable(finding.subject)}: {printable(finding.sentence)}."]
+    lines = [f"{severity}{printable(finding.subject)}: {_ended(printable(finding.sentence))}"]
     if finding.advice:
-        lines.append(f"        {printable(finding.advice)}.")
+        lines.append(f"        {_ended(printable(finding.advice))}")
     return "\n".join(lines)
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith("?") else f"{sentence}."

@@ -206,6 +206,25 @@ class DoctorTests(SynchronousTestCase):
         self.assertEqual(code, 1)
         self.assertEqual(out.count("error"), 1)
 
+    def test_scheduler_that_hangs(self) -> None:
+        """What does not answer is not asked again, which would take long each time; its hint is as for any."""
+        self.patch(service, "ANSWER_TIMEOUT", 0.2)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            for scheme, hint in (("http", "See whether it hangs"), ("https", "use http:// if no TLS is served there")):
+                code, out = self.run_cli("--url", f"{scheme}://127.0.0.1:{listening.getsockname()[1]}", "doctor")
+                self.assertEqual((code, out.count("error")), (1, 1))
+                self.assertIn(hint, out)
+                listening.accept()[0].close()
+                listening.settimeout(0)
+                self.assertRaises(BlockingIOError, listening.accept)
+                listening.settimeout(None)
+
+    def test_sentences(self) -> None:
+        """A key keeps its case, and a question has no full stop."""
+        (self.folder / "bad.toml").write_text("[grpc_serverr]\n")
+        _, out = self.run_cli("doctor", "--config", str(self.folder / "bad.toml"))
+        self.assertIn("bad.toml: grpc_serverr = {...}: unknown key; did you mean grpc_server?\n", out)
+
     def test_address_from_the_file(self) -> None:
         """Without an address it asks the scheduler that a file configures, and none where there is a worker alone."""
         with serving(WELL) as server:

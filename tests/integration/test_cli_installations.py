@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cli.checks import installations
 from scheduler.cli.checks.findings import Finding
 from scheduler.cli.checks.ports import Listener, connect, dial, find_listeners, listener_at
-from scheduler.config import TlsFiles
+from scheduler.config import TlsFiles, WorkerConfig
 from scheduler.configfile import Address
 
 
@@ -110,6 +110,31 @@ class FileTests(Case):
         system.mkdir()
         self.assertEqual(installations.load(file).state_dir, system)
         self.assertEqual(installations.load(self.write("a.toml", 'state_dir = "s"')).state_dir, self.folder / "s")
+
+    def test_registration(self) -> None:
+        """A worker that runs is one that the scheduler knows, by the address at which it is to be called."""
+        port = self.listen()
+        scheduler = f'[scheduler]\naddr = "127.0.0.1:{port}"\n'
+        file = self.write("worker.toml", f'state_dir = "s"\n{scheduler}[worker]\nname = "box"\n')
+        config = installations.load(file)
+        assert isinstance(config, WorkerConfig)
+        here, there = {"name": "box", "address": "127.0.0.1:1"}, {"name": "box", "address": "127.0.0.1:2"}
+        check = installations.check_registration
+        self.assertIn("knows it as box", check(file, config, "127.0.0.1:1", [{**there, "name": "a"}, here]).sentence)
+        self.assertIn("knows box at 127.0.0.1:2: another", check(file, config, "127.0.0.1:1", [there]).sentence)
+        unknown = check(file, config, "127.0.0.1:1", [])
+        self.assertIn("the scheduler knows no worker box", unknown.sentence)
+        self.assertIn(f"127.0.0.1:{port}", unknown.advice)
+
+        def said(*listed: list[dict[str, str]]) -> str:
+            return "\n".join(each.sentence for each in installations.inspect(file, listed))
+
+        self.assertNotIn("knows", said([here]), "it does not run")
+        (self.folder / "s").mkdir()
+        (self.folder / "s" / "endpoints.json").write_text('{"grpc": "127.0.0.1:1"}')
+        self.assertIn("knows it as box", said([here]))
+        self.assertIn("knows no worker box", said([]))
+        self.assertNotIn("knows", said(), "the scheduler was not asked")
 
     def test_scripts(self) -> None:
         """A worker that runs scripts alone needs the folder with them."""

@@ -14,6 +14,7 @@ from scheduler.cli.checks.certificates import Pair, Unusable, check_pair, key_is
 from scheduler.cli.checks.disks import Disk, check_disk
 from scheduler.cli.checks.findings import Finding, error, note, ok, warning
 from scheduler.cli.checks.ports import Listener, check_free, check_served, connect, dial, find_listeners
+from scheduler.cli.wording import Object
 from scheduler.cluster.addresses import split_address
 from scheduler.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
 from scheduler.configfile import Address, ConfigError, read
@@ -60,15 +61,15 @@ def load(file: str) -> SchedulerConfig | WorkerConfig:
     return evolve(config, state_dir=system) if "state_dir" not in keys and system.is_dir() else config
 
 
-def inspect(file: str) -> Iterator[Finding]:
-    """All checks of the program that this file configures."""
+def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Finding]:
+    """All checks of the program that this file configures; ``listed`` has the workers of the scheduler, if it said."""
     try:
         config = load(file)
     except ConfigError as problem:
         sentence = str(problem).removeprefix(f"{problem.file}: ")
-        yield error(
-            file, f"{sentence[:1].upper()}{sentence[1:]}", "Correct the file; the samples in etc/ explain every key"
-        )
+        if " = " not in sentence.partition(":")[0]:  # it begins with a word, not with a key
+            sentence = f"{sentence[:1].upper()}{sentence[1:]}"
+        yield error(file, sentence, "Correct the file; the samples in etc/ explain every key")
         return
     installation = look_at(config)
     yield ok(file, f"It is a valid configuration of a {installation.program}")
@@ -79,6 +80,9 @@ def inspect(file: str) -> Iterator[Finding]:
     yield from check_state_disk(file, config)
     if isinstance(config, WorkerConfig):
         yield from check_dialling(file, config)
+        if listed and installation.endpoints is not None:
+            address = config.worker.advertise_addr or installation.endpoints.get("grpc_server")
+            yield check_registration(file, config, str(address), listed[0])
         yield from check_scripts(file, config)
 
 
@@ -188,6 +192,27 @@ def check_dialling(file: str, config: WorkerConfig) -> Iterator[Finding]:
             f"[worker] advertise_addr {told}, which the scheduler dials, can't be reached from here: {problem}",
             "Unless only the scheduler can reach it: correct it, or what forwards that port to this worker",
         )
+
+
+def check_registration(file: str, config: WorkerConfig, address: str, workers: Sequence[Object]) -> Finding:
+    """Whether the scheduler knows this worker, which runs and is to be called at that address."""
+    name = config.worker.name
+    known = next((worker for worker in workers if worker["name"] == name), None)
+    if known is None:
+        return error(
+            file,
+            f"This worker runs, and the scheduler knows no worker {name}",
+            "See its log for why it is not registered; and whether the scheduler that it calls, at "
+            f"{config.scheduler}, is the one that schedctl asked",
+        )
+    if known["address"] != address:
+        return error(
+            file,
+            f"This worker is to be called at {address}, and the scheduler knows {name} at {known['address']}: "
+            "another worker may have that name",
+            "Give one of the two another [worker] name, and see its log",
+        )
+    return ok(file, f"The scheduler knows it as {name}")
 
 
 def check_scripts(file: str, config: WorkerConfig) -> Iterator[Finding]:

@@ -79,7 +79,7 @@ def ask(connection: Connection, path: str) -> Answer | NoAnswer:
         finally:
             opened.close()
     except (OSError, http.client.HTTPException, ValueError) as problem:
-        return _no_answer(problem)
+        return _no_answer(problem, parts.scheme == "https")
     return Answer(answer.status, _object(body), _date(answer.headers["Date"]), sent + took / 2, took, certificate)
 
 
@@ -91,7 +91,7 @@ def _open(connection: Connection) -> http.client.HTTPConnection:
     return http.client.HTTPSConnection(parts.netloc, timeout=ANSWER_TIMEOUT, context=context)
 
 
-def _no_answer(problem: Exception) -> NoAnswer:
+def _no_answer(problem: Exception, tls: bool) -> NoAnswer:
     other = "give another address (--url, --context or SCHEDULER_URL)"
     if isinstance(problem, ssl.SSLCertVerificationError):
         return NoAnswer(
@@ -103,7 +103,11 @@ def _no_answer(problem: Exception) -> NoAnswer:
     if isinstance(problem, socket.gaierror):
         return NoAnswer(f"the name does not resolve: {problem.strerror}", f"Check the name, or {other}")
     if isinstance(problem, TimeoutError):
-        return NoAnswer("no answer in time", f"Check the network and firewalls on the way, or {other}")
+        plain = "use http:// if no TLS is served there, " if tls else ""
+        return NoAnswer(
+            "no answer in time",
+            f"See whether it hangs (its log), check the network and firewalls on the way, {plain}or {other}",
+        )
     if isinstance(problem, ConnectionRefusedError):
         return NoAnswer(
             "nothing listens there", f"Start it (`twistd scheduler -c scheduler.toml`, then see its log), or {other}"
