@@ -1,4 +1,4 @@
-"""What a shell completes: names of workers, ids of recent jobs; and the scripts that make a shell ask for them.
+"""What a shell completes: names of workers, ids of recent jobs, contexts, signals, files; and the scripts for shells.
 
 A completion that can't be had, or would take long, is none: nothing is printed
 into the middle of a command line.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import threading
 from itertools import islice
 
@@ -16,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 import scheduler.client
+from scheduler.cli.contexts import config_file, load
 from scheduler.cli.failures import Failure
 from scheduler.cli.session import Session
 from scheduler.cli.wording import SHORT_ID, Object, command_line
@@ -45,6 +47,34 @@ def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) ->
         for job in _ask(ctx, "jobs")
         if job["id"].startswith(incomplete)
     ]
+
+
+def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Names of contexts; a ``shell_complete`` of click."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(Failure):
+        named = load(config_file(os.environ)).named
+        return [CompletionItem(name, help=named[name].url) for name in named if name.startswith(incomplete)]
+    return []
+
+
+def complete_signal(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Signals, with SIG or without and in the case in which they are typed; a ``shell_complete`` of click."""
+    names = [name for name in signal.Signals.__members__ if not name.startswith("SIGRT")]
+    if not incomplete.upper().startswith("S"):
+        names = [name.removeprefix("SIG") for name in names]
+    if incomplete and not incomplete.isupper():
+        names = [name.lower() for name in names]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Files of this machine, which the shell finds; a ``shell_complete`` of click."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_folder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Folders of this machine; a ``shell_complete`` of click."""
+    return [CompletionItem(incomplete, type="dir")]
 
 
 def _shown_id(job: Object, incomplete: str) -> str:

@@ -112,7 +112,12 @@ class Commands(click.Group):
 )
 @click.option("--url", metavar="URL", help="The scheduler [env SCHEDULER_URL; http://127.0.0.1:3000].")
 @click.option("--token", metavar="TOKEN", help="Who is asking [env SCHEDULER_TOKEN].")
-@click.option("--context", metavar="NAME", help="A context of ~/.config/schedctl.toml, in place of --url.")
+@click.option(
+    "--context",
+    metavar="NAME",
+    shell_complete=lambda *asked: import_module("scheduler.cli.completion").complete_context(*asked),
+    help="A context of ~/.config/schedctl.toml, in place of --url.",
+)
 @click.pass_context
 def commands(ctx: click.Context, url: str | None, token: str | None, context: str | None) -> None:
     """Run and watch jobs on the machines of a scheduler."""

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from scheduler.cli import stdin
-from scheduler.cli.completion import complete_worker
+from scheduler.cli.completion import complete_file, complete_folder, complete_worker
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.interrupts import GaveUp, Interrupts, Left
 from scheduler.cli.names import of_worker
@@ -62,6 +62,7 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
 @click.option(
     "--script",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Send this script and run it by its #! line, with ARGS if there are any; - reads it from stdin.",
 )
 @click.option(
@@ -71,7 +72,9 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
     multiple=True,
     help="A variable of its environment; K alone takes its value from here.",
 )
-@click.option("--cwd", metavar="DIR", help="The folder it runs in [an empty one of its own].")
+@click.option(
+    "--cwd", metavar="DIR", shell_complete=complete_folder, help="The folder it runs in [an empty one of its own]."
+)
 @click.option("--timeout", type=Duration(), help="Stop it after that long, as timed_out.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait: print its id.")
 @click.option("-n", "--no-stdin", is_flag=True, help="Do not pass stdin on, though it is a pipe or a file.")
@@ -98,10 +101,12 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
     show_default=True,
     help="How long to wait for a scheduler, or a worker, that can't be reached while the job runs.",
 )
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument(
+    "command", metavar="[--] COMMAND [ARGS]...", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file
+)
 @pass_session
 def command(session: Session, /, command: tuple[str, ...], detach: bool, no_stdin: bool, **options: Any) -> int:
-    """Run COMMAND on a worker, as if it ran here.
+    """Run COMMAND on a worker, as if it ran here. What follows COMMAND belongs to it, options too.
 
     Its stdout and stderr are ours, its exit code is ours. Without --on and -l any worker with a free slot takes it.
     What is piped in, or read from a file, is its stdin, up to about 750 KB; it is read to its end before the job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from scheduler.cli.completion import complete_job
+from scheduler.cli.completion import complete_job, complete_signal
 from scheduler.cli.ids import resolve
 from scheduler.cli.session import Session, pass_session
 
@@ -18,7 +18,7 @@ from scheduler.cli.session import Session, pass_session
 )
 @click.option("--tree", is_flag=True, help="To all processes of the job, not to its main process alone.")
 @click.argument("job", metavar="ID", shell_complete=complete_job)
-@click.argument("name", metavar="SIGNAL")
+@click.argument("name", metavar="SIGNAL", shell_complete=complete_signal)
 @pass_session
 def command(session: Session, job: str, name: str, tree: bool) -> None:
     """Send SIGNAL (SIGUSR1, usr1) to a running job.

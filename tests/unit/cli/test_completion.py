@@ -5,6 +5,7 @@ import importlib
 import io
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -61,6 +62,37 @@ class CompletionTests(Case):
         """The options of the command line that is completed say whom to ask."""
         self.complete("--url", "http://elsewhere:1", "drain", "")
         self.assertEqual(self.client.url, "http://elsewhere:1")
+
+    def test_signals(self) -> None:
+        """Signals as they are typed, after the id of a job."""
+        self.assertEqual(self.complete("signal", "5f3a9c21", "SIGUS"), ["SIGUSR1", "SIGUSR2"])
+        self.assertEqual(self.complete("signal", "5f3a9c21", "US"), ["USR1", "USR2"])
+        self.assertEqual(self.complete("signal", "5f3a9c21", "hu"), ["hup"])
+
+    def test_contexts(self) -> None:
+        """Names of contexts; of a file that can't be read, none."""
+        home = Path(self.mktemp()).absolute()
+        home.mkdir()
+        self.patch(cli.os, "environ", {"XDG_CONFIG_HOME": str(home)})
+        self.assertEqual(self.complete("--context", ""), [])
+        (home / "schedctl.toml").write_text('[contexts.lab]\nurl = "http://a"\n[contexts.here]\nurl = "http://b"\n')
+        self.assertEqual(self.complete("--context", ""), ["lab", "here"])
+        self.assertEqual(self.complete("--context", "l"), ["lab"])
+        (home / "schedctl.toml").write_text("[contexts")
+        self.assertEqual(self.complete("--context", ""), [])
+
+    def test_files(self) -> None:
+        """Where a file or a folder is wanted, and behind the command, the shell is told to offer files."""
+        asked = ShellComplete(cli.commands, {}, "schedctl", "_SCHEDCTL_COMPLETE")
+        for arguments, kind in (
+            (["run", "--script"], "file"),
+            (["run", "--cwd"], "dir"),
+            (["run"], "file"),
+            (["run", "cat"], "file"),
+            (["doctor", "--config"], "file"),
+        ):
+            (item,) = asked.get_completions(arguments, "s")
+            self.assertEqual((item.type, item.value), (kind, "s"), arguments)
 
     def test_silent(self) -> None:
         """What can't be had is no completion, and says nothing."""
