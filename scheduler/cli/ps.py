@@ -20,7 +20,7 @@ from scheduler.cli.listing import JOB_FIELDS, listing_options, print_listing
 from scheduler.cli.names import of_worker
 from scheduler.cli.options import KeyValue
 from scheduler.cli.session import Session, pass_session
-from scheduler.cli.tables import Column, Format, draw, paint, terminal
+from scheduler.cli.tables import Column, Format, draw, paint, redrawn, terminal
 from scheduler.cli.wording import (
     STATE_COLOURS,
     UNFINISHED,
@@ -180,8 +180,8 @@ def command(
                     client.worker(filters["worker"])
 
         if watch:
-            if not terminal() or as_json or line_format or quiet:
-                raise click.UsageError("--watch shows a table on a terminal.")
+            if not redrawn() or as_json or line_format or quiet:
+                raise click.UsageError("--watch shows a table on a terminal that can be redrawn.")
             _watch(lambda: _table(list(find())))
             return
         count = print_listing(find(), columns(time.time()), as_json, line_format, "id" if quiet else None)
@@ -222,9 +222,12 @@ def _watch(table: Callable[[], str]) -> None:
 
 
 def _screen(table: str) -> str:
-    """What redraws the terminal: as many lines as it has, each one to its right end, and nothing below."""
+    """What redraws the terminal: as many lines as it has, each one to its right end, and nothing below.
+
+    Meanwhile it does not wrap lines: one that is wider than a narrow terminal would push others off it.
+    """
     lines = table.splitlines()
     height = max(shutil.get_terminal_size().lines - 1, 2)
     if len(lines) > height:
         lines = [*lines[: height - 1], f"... and {len(lines) - height + 1} more"]
-    return "\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J"
+    return "\x1b[?7l\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J\x1b[?7h"

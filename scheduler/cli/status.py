@@ -25,7 +25,9 @@ def write_stderr(text: str) -> None:
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that stderr is; ``None`` if it is none."""
+    """Columns of the terminal that stderr is; ``None`` if it is none, or one on which no line can be drawn anew."""
+    if os.environ.get("TERM") == "dumb":
+        return None
     try:
         return os.get_terminal_size(2).columns or 80 if os.isatty(2) else None
     except OSError:

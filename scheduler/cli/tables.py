@@ -45,9 +45,14 @@ def terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def redrawn() -> bool:
+    """Whether the output goes to a terminal that understands control sequences."""
+    return terminal() and os.environ.get("TERM") != "dumb"
+
+
 def coloured() -> bool:
     """Whether the output may be coloured: only on a terminal that can, and not against ``NO_COLOR``."""
-    return terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return redrawn() and not os.environ.get("NO_COLOR")
 
 
 def paint(text: str, colour: str) -> str:

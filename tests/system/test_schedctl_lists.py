@@ -112,6 +112,12 @@ def test_watch(schedctl: Schedctl, client: Client, tmp_path: Path) -> None:
     assert terminal.end()[0] == 0
 
 
+def test_dumb_terminal(schedctl: Schedctl) -> None:
+    """On a terminal without control sequences no table is redrawn, which is said."""
+    code, text = schedctl.terminal("ps", "--watch", TERM="dumb").end()
+    assert (code, b"\x1b" in text, b"that can be redrawn" in text) == (125, False, True)
+
+
 def test_drain(schedctl: Schedctl, client: Client, tmp_path: Path) -> None:
     """Draining waits for the last job, and keeps others away until the worker is resumed."""
     job = client.submit(shell(UNTIL.format(tmp_path / "gate")), worker="w1").id

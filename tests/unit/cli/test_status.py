@@ -1,9 +1,12 @@
 """What is said while a command waits."""
 
+import os
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cli.status import Status
+from scheduler.cli import status as status_module
+from scheduler.cli.status import Status, terminal_width
 
 
 class StatusTests(SynchronousTestCase):
@@ -100,3 +103,11 @@ class StatusTests(SynchronousTestCase):
         line = self.said_now().removeprefix("\r\x1b[K")
         self.assertEqual(len(line), 29)
         self.assertTrue(line.endswith("… (0.0s)"), line)
+
+    def test_dumb(self) -> None:
+        """A terminal on which no line can be drawn anew is as none."""
+        self.patch(status_module.os, "isatty", lambda _: True)
+        self.patch(status_module.os, "get_terminal_size", lambda _: os.terminal_size((70, 24)))
+        for kind, width in (("xterm", 70), ("dumb", None)):
+            self.patch(status_module.os, "environ", {"TERM": kind})
+            self.assertEqual(terminal_width(), width)
