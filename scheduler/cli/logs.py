@@ -9,11 +9,13 @@ from threading import Thread
 import click
 
 from scheduler.cli.completion import complete_job
+from scheduler.cli.failures import say
 from scheduler.cli.ids import resolve
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.streams import write_all
-from scheduler.cli.watch import DESCRIPTORS
-from scheduler.client import Client
+from scheduler.cli.watch import DESCRIPTORS, queue_text
+from scheduler.cli.wording import printable, short_id
+from scheduler.client import Client, Job
 
 
 @click.command(
@@ -40,34 +42,49 @@ def command(session: Session, job: str, follow: bool, tail: int | None, only: st
     with session.client(waits=follow) as client:
         job_id = resolve(client, job)
         if only is not None:
-            _copy(client.output(job_id, only, tail=tail, follow=follow), 1)
+            written = _copy(client.output(job_id, only, tail=tail, follow=follow), 1)
         elif follow:
-            _follow_both(client, job_id, tail)
+            written = _follow_both(client, job_id, tail)
         else:
-            for stream, descriptor in DESCRIPTORS.items():
-                _copy(client.output(job_id, stream, tail=tail), descriptor)
+            found = [_copy(client.output(job_id, name, tail=tail), number) for name, number in DESCRIPTORS.items()]
+            written = any(found)
+        if not written:
+            _tell_why_there_is_none(client.job(job_id))
 
 
-def _copy(pieces: Iterator[bytes], descriptor: int) -> None:
+def _tell_why_there_is_none(job: Job) -> None:
+    """Of a job that never ran; one that ran may have nothing to say."""
+    if job.started_at is None:
+        is_now = "did not start" if job.state == "failed" else f"is {job.state}"
+        why = queue_text(job) if job.state == "queued" else f"job {short_id(job.data)} {is_now}: {job.reason}"
+        say(f"schedctl: there is no output: {printable(why)}")
+
+
+def _copy(pieces: Iterator[bytes], descriptor: int) -> bool:
+    """Whether there was anything."""
+    written = False
     for data in pieces:
         write_all(descriptor, data)
+        written = True
+    return written
 
 
-def _follow_both(client: Client, job_id: str, tail: int | None) -> None:
-    """Each stream by a thread of its own; the first failure ends it."""
-    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+def _follow_both(client: Client, job_id: str, tail: int | None) -> bool:
+    """Each stream by a thread of its own; the first failure ends it. Whether there was anything."""
+    ended: SimpleQueue[BaseException | bool] = SimpleQueue()
 
     def follow(stream: str, descriptor: int) -> None:
         try:
-            _copy(client.output(job_id, stream, tail=tail, follow=True), descriptor)
+            ended.put(_copy(client.output(job_id, stream, tail=tail, follow=True), descriptor))
         except BaseException as error:
             ended.put(error)
-        else:
-            ended.put(None)
 
+    written = False
     for stream, descriptor in DESCRIPTORS.items():
         Thread(target=follow, args=(stream, descriptor), daemon=True).start()
     for _ in DESCRIPTORS:
-        error = ended.get()
-        if error is not None:
-            raise error
+        result = ended.get()
+        if isinstance(result, BaseException):
+            raise result
+        written = written or result
+    return written

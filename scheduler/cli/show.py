@@ -114,7 +114,9 @@ def _exit(job: Object) -> Iterator[tuple[str, str]]:
     if usage is not None:
         yield "used", f"{size(usage['max_rss'])} of memory at most, {span(usage['cpu_seconds'])} of processor time"
     if job.get("background_ended"):
-        yield "background", f"{job['background_ended']} processes were ended after the main process"
+        count = job["background_ended"]
+        processes = "1 process was" if count == 1 else f"{count} processes were"
+        yield "background", f"{processes} ended after the main process"
     if job.get("leftover"):
         yield "left running", f"processes that could not be ended: {', '.join(map(str, job['leftover']))}"
 
@@ -133,7 +135,8 @@ def _attempts(job: Object) -> Iterator[tuple[str, str]]:
     retry = job.get("retry")
     if retry is not None:
         delay = f", {span(retry['delay'])} apart" if retry["delay"] else ""
-        yield "retry", f"up to {retry['attempts']} more attempts{delay}"
+        left = retry["attempts"]
+        yield "retry", f"up to {left} more attempt{'' if left == 1 else 's'}{delay}" if left else "no more attempts"
     if job.get("retry_of"):
         yield "retry of", job["retry_of"]
     if job.get("retried_by"):

@@ -59,6 +59,19 @@ def test_logs(user: User, tmp_path: Path) -> None:
     assert finish(one) == (0, b"err 4\n", b"")
 
 
+def test_logs_of_nothing(user: User) -> None:
+    """Of a job that never ran it is said why; one that ran and wrote nothing has nothing to tell."""
+    code, out, _ = user.run("run", "--detach", "no-such-command")
+    assert code == 127
+    job_id = out.decode().strip()
+    for options in ((), ("-f",), ("--stderr",)):
+        code, out, err = user.run("logs", *options, job_id)
+        assert (code, out) == (0, b"")
+        assert err.startswith(f"schedctl: there is no output: job {job_id[:8]} did not start: command".encode())
+    silent = user.client.run("true", worker="w1").job.id
+    assert user.run("logs", silent) == user.run("logs", "-f", silent) == (0, b"", b"")
+
+
 def test_logs_interrupted(user: User, tmp_path: Path) -> None:
     """Ctrl-C ends what follows the output, and not the job."""
     job_id = submit(user, LINES.format(gate=tmp_path / "gate"))

@@ -8,6 +8,7 @@ import sys
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.api.problems import TYPES
 from scheduler.cli import main as cli
 from scheduler.cli.failures import Failure, of_client
 from scheduler.cli.session import Session
@@ -118,6 +119,10 @@ class FailureTests(SynchronousTestCase):
         with click.Context(cli.commands, info_name="schedctl") as context:
             context.invoked_subcommand = "run"
             self.assertIn("`schedctl run --help`", of_client(ApiProblem(400, problem), "http://a").next_step)
+        # These tell of requests that schedctl does not send.
+        others = {"cross-site", "method-not-allowed", "name-taken", "unsupported-media-type", "offset-beyond-end"}
+        for name in TYPES.keys() - others - {"job-failed", "http-version"}:
+            self.assertTrue(of_client(ApiProblem(400, {"type": f"/problems/{name}"}), "http://a").next_step, name)
         failure = of_client(ApiProblem(418, {"type": "/problems/teapot", "detail": "no"}), "http://a")
         self.assertEqual((failure.code, failure.message, failure.next_step), (125, "no", ""))
 

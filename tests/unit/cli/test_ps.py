@@ -271,6 +271,9 @@ class ShowTests(Case):
         ):
             self.assertIn(part, text)
         self.assertNotIn("s3cret", text)
+        for attempts, words in ((0, "no more attempts\n"), (1, "up to 1 more attempt\n")):
+            self.assertIn(f"retry       {words}", self.text(retry={"attempts": attempts, "delay": 0}))
+        self.assertIn("1 process was ended", self.text(background_ended=1))
 
     def test_harmless(self) -> None:
         """Nothing of a job breaks a row or steers the terminal."""
