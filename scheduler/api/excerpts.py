@@ -6,7 +6,7 @@ it is not, the excerpt is what there is, and a character whose rest may still co
 held back. Output that can't be read now never spoils the answer: the job says why in
 ``output_unavailable``.
 
-Reads are few at a time for each worker (``Turns``), and the rest wait in line here, so
+Reads are few at a time for each worker (``KeyedTurns``), and the rest wait in line here, so
 that they do not take the places of others' calls. An answer waits for its output for
 ``DEADLINE`` at most. Of a page of jobs, ``AHEAD`` are read at a time, and ``PAGES``
 pages; that bounds memory.
@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -32,8 +31,7 @@ from scheduler.errors import Busy, DeadlineExceeded, SchedulerError
 from scheduler.fields import Object
 from scheduler.interfaces import IScheduler, JobPage
 from scheduler.model import Job, Stream
-
-T = TypeVar("T")
+from scheduler.turns import KeyedTurns, Turns
 
 #: Seconds that an answer waits for the output of one job; and after which a page takes no further job.
 DEADLINE, PAGE_DEADLINE = 10.0, 10.0
@@ -103,25 +101,6 @@ class Excerpts:
         return {**members, "output_unavailable": self.missing}
 
 
-class Turns:
-    """At most ``most`` at once for each key; the others wait in line."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lines: dict[str, DeferredSemaphore] = {}
-
-    async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> T:
-        """What ``call`` answers, made when it is its turn."""
-        line = self._lines.setdefault(key, DeferredSemaphore(self._most))
-        await line.acquire()
-        try:
-            return await call()
-        finally:
-            line.release()
-            if line.tokens == self._most:
-                self._lines.pop(key, None)
-
-
 class ExcerptReader:
     """One for each server."""
 
@@ -130,8 +109,8 @@ class ExcerptReader:
         self._scheduler = scheduler
         self._clock = clock
         self._describe = describe
-        self._reads = Turns(READS_OF_WORKER)
-        self._pages = DeferredSemaphore(PAGES)
+        self._reads = KeyedTurns(READS_OF_WORKER)
+        self._pages = Turns(PAGES)
 
     async def job(self, job: Job, limit: int) -> Object:
         """The job's JSON with at most ``limit`` bytes of each stream."""
@@ -142,11 +121,7 @@ class ExcerptReader:
 
         At least one job of the page is in it.
         """
-        await self._pages.acquire()
-        try:
-            return await self._page(page, limit)
-        finally:
-            self._pages.release()
+        return await self._pages.run(self._page, page, limit)
 
     async def read(self, job: Job, limit: int) -> Excerpts:
         """The last ``limit`` bytes of each stream, or fewer."""

@@ -20,11 +20,11 @@ So a stop of it asks its worker again, each time, and is none before nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -35,6 +35,7 @@ from scheduler.cluster.starts import Starts
 from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.model import Job, JobState, WorkerState
+from scheduler.turns import Turns
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``: more than the 5 s that a shim waits after KILL.
 STOP_MARGIN = 10.0
@@ -62,7 +63,7 @@ class Stops:
         self._asking = Shared()
         self._rounds = Rounds("delivering the stops")
 
-    async def stop(self, job: Job, ask: Callable[..., Deferred[Any]] = maybeDeferred, why: str | None = None) -> Job:
+    async def stop(self, job: Job, ask: Callable[..., Awaitable[Any]] = maybeDeferred, why: str | None = None) -> Job:
         """See ``IScheduler.stop``; ``ask`` makes the call to the worker, when it is time.
 
         ``why`` becomes the reason of what is stopped, where no client asked for the stop.
@@ -79,7 +80,7 @@ class Stops:
                 await self._look_again(attempt, ask)
         return self._registry.find_job(job.id) or job
 
-    async def _end(self, job: Job, until: float, ask: Callable[..., Deferred[Any]], why: str | None) -> Job:
+    async def _end(self, job: Job, until: float, ask: Callable[..., Awaitable[Any]], why: str | None) -> Job:
         """Stop one attempt: it is ``over`` then, or has more time to end than ``until``, or can't be told now."""
         if job.over:
             return job
@@ -100,7 +101,7 @@ class Stops:
                 raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
         return job
 
-    async def _look_again(self, job: Job, ask: Callable[..., Deferred[Any]]) -> None:
+    async def _look_again(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
         """``LeftRunning``, unless the worker of a job that left processes behind says that they are gone."""
         left, where = job.leftover, ""
         try:
@@ -116,7 +117,7 @@ class Stops:
 
     def stop_all(self, jobs: Iterable[Job]) -> Deferred[None]:
         """Fires when each has ended, or could not be stopped in time: that shows in its state."""
-        asking = DeferredSemaphore(STOPS_AT_ONCE)
+        asking = Turns(STOPS_AT_ONCE)
         stops = [Deferred.fromCoroutine(self.stop(job, asking.run)) for job in jobs]
         done = shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
         return done.addTimeout(MOST_PATIENCE, self._clock, lambda _reason, _seconds: None)
@@ -171,11 +172,11 @@ class Stops:
             return failure
         return None
 
-    def _deliver(self, job: Job, ask: Callable[..., Deferred[Any]] = maybeDeferred) -> Deferred[None]:
+    def _deliver(self, job: Job, ask: Callable[..., Awaitable[Any]] = maybeDeferred) -> Deferred[None]:
         """Have its worker take the stop, now; errors are those of the call."""
         return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(job, ask)))
 
-    async def _ask(self, job: Job, ask: Callable[..., Deferred[Any]]) -> None:
+    async def _ask(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
         if job.state is JobState.QUEUED:  # again: its start never left
             await self._ledger.conclude_job(lifecycle.withdrawn(job, self._ledger.now()))
             return

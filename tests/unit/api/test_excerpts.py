@@ -157,6 +157,22 @@ class ReadingTests(SynchronousTestCase):
         self.assertIn("no answer within 10 s", late.response().json()["output_unavailable"])
         late.hang_up()
 
+    def test_many_clients(self) -> None:
+        """Each of many is answered, also where the reads that wait need no time once it is their turn."""
+        job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+        waiting: deque[Deferred[None]] = deque()
+        read = self.scheduler.read_output
+
+        def held(*args: Any) -> Deferred[Chunk]:
+            waiting.append(Deferred())
+            return waiting[-1].addCallback(lambda _: read(*args))
+
+        self.patch(self.scheduler, "read_output", held)
+        clients = [self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for _ in range(400)]
+        while waiting:
+            waiting.popleft().callback(None)
+        self.assertEqual({client.response().json()["stdout"] for client in clients}, {"x"})
+
     def test_deadline(self) -> None:
         """A worker that does not answer holds up no answer for longer than 10 s, and others not at all."""
         self.scheduler.add_worker("w2")
