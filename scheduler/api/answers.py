@@ -27,6 +27,8 @@ class Answer:
     status: int = 200
     content_type: str | None = None
     headers: Mapping[str, str] = field(factory=dict)
+    #: Whether it has a ``Content-Length``: the answer to a HEAD for a stream has none.
+    sized: bool = True
 
 
 def json_answer(value: Object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
@@ -50,7 +52,7 @@ def prepare(request: Request, answer: Answer) -> bytes:
     request.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode("ascii"))
     if answer.content_type is not None:
         request.setHeader("Content-Type", answer.content_type)
-    if answer.status != 204:
+    if answer.sized and answer.status != 204:
         request.setHeader("Content-Length", str(len(answer.body)))
     for name, value in answer.headers.items():
         request.setHeader(name, value)

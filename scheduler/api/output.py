@@ -19,8 +19,8 @@ from scheduler.api.outcomes import Outcomes
 from scheduler.api.query import Query
 from scheduler.api.request import check_chunks, checked_id, query_of, wants_events
 from scheduler.api.spans import CHUNK, SpanReader, offset_of_tail, read_range, size_of
-from scheduler.api.sse import EventStream
-from scheduler.api.streams import FollowStream, RawStream
+from scheduler.api.sse import EventStream, events_headers
+from scheduler.api.streams import FollowStream, RawStream, follow_headers
 from scheduler.errors import DeadlineExceeded, Invalid, OutputCut, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
@@ -72,7 +72,7 @@ class OutputRoutes:
                 if there is not None and there.end and there.cut:
                     raise OutputCut(job.id, there.cut)
             if request.method == b"HEAD":
-                return Answer(headers=_RAW)
+                return Answer(headers=follow_headers(job, offset or 0), sized=False)
             job = self._scheduler.job(job.id)
             return self.follow(job, self._scheduler.open_output(job.id, stream, offset or 0), Shown(), stall)
         return await self._snapshot(request, job, stream, offset or 0, tail)
@@ -113,13 +113,7 @@ class OutputRoutes:
 
     def follow(self, job: Job, reader: IOutputReader, shown: Shown, stall: float | None) -> Reply:
         """One stream as it comes, and its end."""
-        headers = {
-            **_RAW,
-            "X-Job-Id": job.id,
-            **shown.headers,
-            "X-Output-Offset": str(reader.offset),
-            "X-Accel-Buffering": "no",
-        }
+        headers = {**follow_headers(job, reader.offset), **shown.headers}
         context = self._context
         return FollowStream(
             context.clock,
@@ -155,14 +149,14 @@ class OutputRoutes:
         for stream, offset in offsets.items() if tail is None else ():
             await self._check_offset(job, stream, offset)
         if request.method == b"HEAD":
-            return Answer(content_type="text/event-stream")
+            return Answer(headers=events_headers(job), sized=False)
         job = self._scheduler.job(job.id)
         return self.events(job, open_all(self._scheduler, job, offsets), Shown(), limit)
 
     def events(self, job: Job, readers: Readers, shown: Shown, limit: int | None) -> Reply:
         """Both streams, and the end with the last ``limit`` bytes of them, if it is to have some."""
         context = self._context
-        headers = {"X-Job-Id": job.id, **shown.headers}
+        headers = {**events_headers(job), **shown.headers}
         return EventStream(
             context.clock,
             context.under_way,

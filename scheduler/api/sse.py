@@ -30,6 +30,11 @@ HEARTBEAT_INTERVAL = 15.0
 DescribeEnd = Callable[[Job], Awaitable[Object]]
 
 
+def events_headers(job: Job) -> dict[str, str]:
+    """The headers of an event stream."""
+    return {"Content-Type": "text/event-stream", "X-Job-Id": job.id, "X-Accel-Buffering": "no"}
+
+
 class EventStream(StreamResource):
     """Both streams of a job as server-sent events, and then its end."""
 
@@ -47,7 +52,6 @@ class EventStream(StreamResource):
         problem: Callable[[Failure], Problem] = problem_of,
     ) -> None:
         """``describe`` makes the data of ``job``."""
-        headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **headers}
         super().__init__(clock, under_way, headers, status, not job.over, problem)
         self._scheduler = scheduler
         self._job = job

@@ -55,6 +55,17 @@ JOB_STATE, EXIT_CODE = "X-Job-State", "X-Exit-Code"
 _log = Logger()
 
 
+def follow_headers(job: Job, offset: int) -> dict[str, str]:
+    """The headers of a raw follow that begins at that byte."""
+    return {
+        "Content-Type": "text/plain; charset=utf-8",
+        "X-Job-Id": job.id,
+        "X-Output-Offset": str(offset),
+        "X-Accel-Buffering": "no",
+        "Trailer": f"{JOB_STATE}, {EXIT_CODE}",
+    }
+
+
 class Trailed(Protocol):
     """A request whose chunked response has ``trailers``, which go out when it is finished."""
 
@@ -332,7 +343,6 @@ class FollowStream(RawStream):
         stall: float | None = None,
         problem: Callable[[Failure], Problem] = problem_of,
     ) -> None:
-        headers = {**headers, "Trailer": f"{JOB_STATE}, {EXIT_CODE}"}
         super().__init__(clock, under_way, job.id, reader, headers, status, not job.over, problem)
         self._scheduler = scheduler
         self._stall = stall

@@ -72,6 +72,20 @@ class RawTests(StreamTestCase):
                 self.assertEqual((response.trailers, response.complete, response.rest), (expected, True, b""))
         self.assert_nothing_left()
 
+    def test_head(self) -> None:
+        """HEAD has the headers of a body without a length, and the connection serves the next request."""
+        job = self.scheduler.add_job(b"one\ntwo\n")
+        for query, accept in (("?follow=1&tail=1", {}), ("", EVENTS)):
+            client = self.server.ask("HEAD", f"/v1/jobs/{job.id}/output{query}", **accept)
+            head = client.socket.received.lower()
+            self.assertIn(b"\r\nx-job-id: ", head)
+            self.assertNotIn(b"\r\ncontent-length: ", head)
+            self.assertNotIn(b"\r\ntransfer-encoding: ", head)
+            self.assertEqual(b"\r\nx-output-offset: 4\r\n" in head, not accept)
+            client.ask("GET", "/healthz")
+            self.assertTrue(client.socket.received[len(head) :].startswith(b"HTTP/1.1 200 OK"))
+        self.assert_nothing_left()
+
     def test_end_waits_for_the_job(self) -> None:
         """A stream may end before the job is known to: the body ends with its final state."""
         job = self.scheduler.add_job(b"x")
