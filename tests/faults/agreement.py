@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from attrs import field, frozen
 
-from tests.faults.checker import FINAL, disagrees
+from tests.faults.case import FINAL
+from tests.faults.checker import disagrees
 from tests.faults.client import Document
 from tests.faults.daemons import Cluster, Daemon
 from tests.faults.evidence import exit_record, spool_folders
@@ -59,6 +60,8 @@ class Agreement:
         for worker in self.cluster.workers:
             yield from self._spools(worker, jobs, spooled, idle)
         for job, shown in jobs.items():
+            if shown["remove_requested_at"]:
+                yield f"job {job} is to be removed"
             if job not in spooled and shown["state"] not in FINAL and (idle or shown["state"] != "queued"):
                 yield f"job {job} is {shown['state']} and on no worker"
 

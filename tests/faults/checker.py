@@ -1,4 +1,4 @@
-"""Judges a run: from its history and its evidence to all violations of the promises P1 to P5. Pure.
+"""Judges a run: from its history and its evidence to all violations of the promises P1 to P9. Pure.
 
 Theory of operation. Only what follows from what was written down is judged. Two
 observations contradict each other in time only if one request began after the
@@ -13,108 +13,21 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-
-from attrs import field, frozen
 
 from tests.faults import job as load_job
-from tests.faults.evidence import Evidence, Run, Spool
+from tests.faults import requests
+from tests.faults.case import FINAL, Case, Violation
+from tests.faults.evidence import Evidence
 from tests.faults.history import Event
 
-FINAL = frozenset({"succeeded", "failed", "stopped", "timed_out", "lost"})
-
 #: What an observation of a final state must repeat.
-OUTCOME = ("state", "exit_code", "signal", "reason")
+OUTCOME = (
+    *("state", "exit_code", "signal", "reason", "finished_at"),
+    *("stdout_bytes", "stderr_bytes", "output_error", "background_ended", "usage"),
+)
 
-
-@frozen
-class Violation:
-    """A promise that was not kept."""
-
-    #: ``P1`` to ``P5``, or what an experiment demands beside them.
-    promise: str
-    text: str
-    job: str | None = None
-    #: Lines of the history that show it.
-    lines: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        where = f", history {', '.join(map(str, self.lines))}" if self.lines else ""
-        return f"{self.promise} job {self.job or '-'}{where}: {self.text}"
-
-
-@frozen(slots=False)
-class Case:
-    """A run as the checker looks at it."""
-
-    events: Sequence[Event]
-    evidence: Evidence = field(factory=Evidence)
-
-    def of(self, *ops: str) -> list[Event]:
-        """The events of these kinds."""
-        return [event for event in self.events if event.op in ops]
-
-    @cached_property
-    def acknowledged(self) -> dict[str, Event]:
-        """The first acknowledgement of each job."""
-        found: dict[str, Event] = {}
-        for event in self.events:
-            if event.acknowledged and event.job is not None:
-                found.setdefault(event.job, event)
-        return found
-
-    @cached_property
-    def sights(self) -> dict[str, list[Event]]:
-        """All that was seen of each job."""
-        found = defaultdict(list)
-        for event in self.of("see", "last"):
-            if event.job is not None:
-                found[event.job].append(event)
-        return dict(found)
-
-    @cached_property
-    def last(self) -> dict[str, Event]:
-        """Each job when everything was over."""
-        return {event.job: event for event in self.of("last") if event.job is not None}
-
-    @cached_property
-    def runs(self) -> dict[str, list[Run]]:
-        """The processes of each job."""
-        found = defaultdict(list)
-        for run in self.evidence.runs:
-            found[run.job].append(run)
-        return dict(found)
-
-    @cached_property
-    def spools(self) -> dict[str, Spool]:
-        """Each job's folder."""
-        return {spool.job: spool for spool in self.evidence.spools}
-
-    @cached_property
-    def seeds(self) -> dict[str, tuple[int, int]]:
-        """Seed and lines of each job whose id was told."""
-        return {
-            event.job: (event.seed, event.lines or 0)
-            for event in self.of("start")
-            if event.job is not None and event.seed is not None
-        }
-
-    @cached_property
-    def requests(self) -> dict[str, Event]:
-        """The request that each job came of, whether its answer arrived or not: the job's own evidence tells, too."""
-        starts = {event.ticket: event for event in self.of("start")}
-        found = {run.job: starts[run.ticket] for run in self.evidence.runs if run.ticket in starts}
-        return found | {event.job: event for event in self.of("start") if event.job is not None}
-
-    @cached_property
-    def destroyed(self) -> frozenset[str]:
-        """Jobs that a fault may have destroyed."""
-        return frozenset(job for event in self.of("fault") for job in event.jobs)
-
-    @cached_property
-    def stops(self) -> frozenset[str]:
-        """Jobs whose stop somebody asked for."""
-        return frozenset(event.job for event in self.of("stop") if event.job is not None)
+#: Which states may follow a state that was told: after an end none but the same.
+_EARLIER = {"running": {"queued", "starting"}, "unknown": {"queued"}, "starting": set[str]()}
 
 
 def check(events: Sequence[Event], evidence: Evidence) -> list[Violation]:
@@ -129,12 +42,15 @@ def check(events: Sequence[Event], evidence: Evidence) -> list[Violation]:
 def forgotten(case: Case) -> Iterator[Violation]:
     """Acknowledged jobs that are not there any more, or whose fate is open or was decided without them."""
     for job, start in case.acknowledged.items():
-        missing = [sight for sight in case.sights.get(job, ()) if sight.status == 404 and sight.began >= start.t]
+        removal = case.removals.get(job)
+        until = removal[0].began if removal else float("inf")
+        sights = case.sights.get(job, ())
+        missing = [sight for sight in sights if sight.status == 404 and sight.began >= start.t and sight.t < until]
         for sight in missing[:1]:
             yield Violation("P1", f"acknowledged, then not found ({sight.via})", job, (start.number, sight.number))
         last = case.last.get(job)
         if last is None or last.seen is None:
-            if not missing:
+            if not missing and not removal:
                 yield Violation("P1", "acknowledged, and not there at the end", job, (start.number,))
             continue
         lines = (start.number, last.number)
@@ -146,6 +62,17 @@ def forgotten(case: Case) -> Iterator[Violation]:
             yield Violation("P1", f"acknowledged, and never run: {last.seen['reason']}", job, lines)
         elif state not in FINAL and not (state == "running" and running) and state != "queued":
             yield Violation("P1", f"acknowledged, and {state} when everything is over", job, lines)
+
+
+def vanished(case: Case) -> Iterator[Violation]:
+    """Jobs that nobody was told of, but that were seen to run or to have run, and are not there at the end."""
+    for job, sights in case.sights.items():
+        if not case.last or job in {*case.acknowledged, *case.removals, *case.last}:
+            continue
+        for sight in sights:
+            if sight.seen and sight.seen["state"] in {"running", *FINAL}:
+                yield Violation("P1", f"was {sight.seen['state']}, and is not there at the end", job, (sight.number,))
+                break
 
 
 # -- P2: one job id never runs twice
@@ -184,8 +111,10 @@ def output(case: Case) -> Iterator[Violation]:
         cut = spool.exit is not None and spool.exit.get("output_error")
         if spool.good != spool.size:
             yield Violation("P3", f"the spool of {spool.size} bytes is not the job's output from {spool.good} on", job)
-        elif job in case.seeds and not cut and (whole := _whole(case, job)) not in (None, spool.size):
+        elif job in case.seeds and not cut and (whole := case.whole(job)) not in (None, spool.size):
             yield Violation("P3", f"the spool has {spool.size} of {whole} bytes", job)
+        if spool.error_good != spool.error_size:
+            yield Violation("P3", f"stderr of {spool.error_size} bytes is wrong from {spool.error_good} on", job)
 
 
 def _one_reader(case: Case, reads: Sequence[Event]) -> Iterator[Violation]:
@@ -211,7 +140,7 @@ def _ended_early(case: Case, job: str, read: Event, reached: int) -> Iterator[Vi
     """A proper end of a body says that this is all the job wrote, and that nothing of that was cut."""
     last = case.last.get(job)
     told, cut = (last.seen["stdout_bytes"], last.seen["output_error"]) if last and last.seen else (None, None)
-    kept = case.spools[job].size if job in case.spools else _whole(case, job)
+    kept = case.spools[job].size if job in case.spools else case.whole(job)
     for whole, where in ((kept, "there are"), (told, "the job is said to have written")):
         if whole not in (None, reached):
             yield Violation("P3", f"ended at {reached}, but {where} {whole} bytes", job, (read.number,))
@@ -223,23 +152,13 @@ def _ended_early(case: Case, job: str, read: Event, reached: int) -> Iterator[Vi
 def told_output(case: Case) -> Iterator[Violation]:
     """What a job is said to have written, against what it says itself."""
     for job, last in case.last.items():
-        if job not in case.seeds or last.seen is None or last.seen["state"] not in FINAL:
+        if job not in case.seeds or last.seen is None or last.seen["state"] not in FINAL or last.seen["output_error"]:
             continue
-        told, whole = last.seen["stdout_bytes"], _whole(case, job)
-        if None in (told, whole) or last.seen["output_error"]:
-            continue
-        if told != whole:
-            yield Violation("P3", f"is said to have written {told} bytes, and wrote {whole}", job, (last.number,))
-
-
-def _whole(case: Case, job: str) -> int | None:
-    """Bytes a job printed that came to its end; ``None``: it did not or could not print, or its filter may not have."""
-    filtered = job in case.requests and case.requests[job].filtered
-    if filtered and (job in case.stops or job in case.destroyed):
-        return None
-    seed, lines = case.seeds[job]
-    done = any(run.code == load_job.exit_code(seed) for run in case.runs.get(job, ()))
-    return lines * load_job.LINE if done else None
+        for stream in ("stdout", "stderr"):
+            told, whole = last.seen[f"{stream}_bytes"], case.whole(job, stream)
+            if None not in (told, whole) and told != whole:
+                text = f"is said to have written {told} bytes of {stream}, and wrote {whole}"
+                yield Violation("P3", text, job, (last.number,))
 
 
 # -- P4: an exit status is true, and a final state final
@@ -263,6 +182,19 @@ def untrue(case: Case) -> Iterator[Violation]:
                 yield Violation("P4", text, job, (first.number, sight.number))
                 break
         yield from _against_evidence(case, job, first)
+
+
+def told(case: Case) -> Iterator[Violation]:
+    """Event streams that do not begin with how the job is, or whose states can't follow each other."""
+    for stream in case.of("attend"):
+        if stream.via != "events":
+            continue
+        if stream.first not in ("job", None):
+            yield Violation("P4", f"a stream of events began with {stream.first}", stream.job, (stream.number,))
+        for before, after in zip(stream.states, stream.states[1:], strict=False):
+            if (before in FINAL and after != before) or after in _EARLIER.get(before, ()):
+                text = f"a stream of events said that it is {before}, and then {after}"
+                yield Violation("P4", text, stream.job, (stream.number,))
 
 
 def _outcome(sight: Event) -> tuple[object, ...]:
@@ -292,8 +224,10 @@ def _against_evidence(case: Case, job: str, sight: Event) -> Iterator[Violation]
         yield wrong(f"ended by {signal}, and nobody sent that")
     if state != "succeeded" and not reason:
         yield wrong(f"{state} without a reason")
-    if state == "stopped" and job not in case.stops:
+    if state == "stopped" and job not in case.stops and not requests.unattended_reason(case, job, reason):
         yield wrong("stopped, and nobody asked for that")
+    if (sight.seen["usage"] is None) is (code is not None or (signal is not None and state != "lost")):
+        yield wrong(f"{state} with code {code} and signal {signal}, and its usage is {sight.seen['usage']}")
     expected, told = case.requests[job].background if job in case.requests else None, sight.seen["background_ended"]
     if code is not None and job not in case.stops and expected is not None and told != expected:
         yield wrong(f"{told} background processes were ended, and it left {expected}")
@@ -338,19 +272,24 @@ def disagrees(exit_record: object, seen: object) -> str | None:
     assert isinstance(seen, dict)
     if not isinstance(exit_record, dict):
         return f"is {seen['state']}, but has not ended on its worker" if seen["state"] in FINAL else None
-    if any(seen[name] != exit_record[name] for name in ("state", "exit_code", "signal")):
-        there = tuple(exit_record[name] for name in ("state", "exit_code", "signal"))
-        here = tuple(seen[name] for name in ("state", "exit_code", "signal"))
+    there, here = (tuple(of.get(name) for name in RECORDED) for of in (exit_record, seen))
+    if there != here:
         return f"is {here}, and on its worker {there}"
     return None
 
 
+#: What the exit record of a job and the API both say.
+RECORDED = ("state", "exit_code", "signal", "usage")
+
 RULES: tuple[Callable[[Case], Iterator[Violation]], ...] = (
     forgotten,
+    vanished,
     ran_twice,
     output,
     told_output,
     untrue,
+    told,
     refused_but_run,
     disagreement,
+    *requests.RULES,
 )

@@ -30,6 +30,18 @@ class Bytes:
 
 
 @frozen
+class Opened:
+    """The stream was answered; the job is followed from now on."""
+
+
+@frozen
+class Changed:
+    """An event said how the job is."""
+
+    job: Document
+
+
+@frozen
 class End:
     """The server said that this is all; of events, with the job."""
 
@@ -38,7 +50,18 @@ class End:
 
 @frozen
 class Gone:
-    """The output is no longer kept."""
+    """The output, or the job (404), is no longer kept."""
+
+    status: int
+
+
+Item = Opened | Bytes | Changed | End | Gone
+
+
+def problem_of(document: Document) -> str | None:
+    """The name of a problem's type."""
+    kind = document.get("type", "") if isinstance(document, dict) else ""
+    return str(kind).removeprefix("/problems/") or None
 
 
 @frozen
@@ -91,9 +114,7 @@ class Api:
                 return found
             cursor = f"&cursor={page['next']}"
 
-    def run(
-        self, body: Document, headers: Mapping[str, str], timeout: float
-    ) -> tuple[int, Document, Iterator[Bytes | End]]:
+    def run(self, body: Document, headers: Mapping[str, str], timeout: float) -> tuple[int, Document, Iterator[Item]]:
         """Submit a job and read its stdout, all by one request: status, document (``id`` alone, if it runs), stdout.
 
         One of ``CUT`` when there was no answer; so too by the stdout, when that is cut.
@@ -111,30 +132,35 @@ class Api:
         connection.close()
         return answer.status, document, iter(())
 
-    def follow(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End | Gone]:
+    def follow(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Item]:
         """A job's stdout from there on as a raw body; without ``End`` it was cut, or is one of ``CUT``."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
         try:
             connection.request("GET", f"/v1/jobs/{job}/output?follow=1&offset={offset}")
             answer = connection.getresponse()
-            if answer.status == 410:
-                yield Gone()
+            if answer.status == 410 or (
+                answer.status == 404 and problem_of(json.loads(answer.read())) == "job-unknown"
+            ):
+                yield Gone(answer.status)
             if answer.status == 200:
                 yield from _raw(connection, answer, offset)
         finally:
             connection.close()
 
-    def events(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Bytes | End | Gone]:
+    def events(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Item]:
         """The same as events, which say themselves where they are; stderr is left out."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
         try:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": f"{offset},0"}
             connection.request("GET", f"/v1/jobs/{job}/output", headers=headers)
             answer = connection.getresponse()
-            if answer.status == 410:
-                yield Gone()
+            if answer.status == 410 or (
+                answer.status == 404 and problem_of(json.loads(answer.read())) == "job-unknown"
+            ):
+                yield Gone(answer.status)
             if answer.status != 200:
                 return
+            yield Opened()
             fields: dict[str, str] = {}
             while line := answer.readline().decode():
                 if line != "\n":
@@ -147,6 +173,8 @@ class Api:
                     event = json.loads(data)
                     text = event["text"].encode() if "text" in event else base64.b64decode(event["base64"])
                     yield Bytes(event["offset"], text)
+                elif kind == "job" and data is not None:
+                    yield Changed(json.loads(data))
                 elif kind == "end" and data is not None:
                     yield End(json.loads(data))
                     return
@@ -156,11 +184,10 @@ class Api:
             connection.close()
 
 
-def _raw(
-    connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, offset: int
-) -> Iterator[Bytes | End]:
+def _raw(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, offset: int) -> Iterator[Item]:
     """A raw body of output from there on; the connection is closed behind it."""
     try:
+        yield Opened()
         while data := answer.read1(65536):
             yield Bytes(offset, data)
             offset += len(data)

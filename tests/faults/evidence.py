@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from tests.faults import job as load_job
 
@@ -22,6 +22,10 @@ class Run:
     pid: int
     #: ``None``: it did not come to its end.
     code: int | None = None
+    #: SIGUSR1 that it counted.
+    signals: int = 0
+    #: Seconds by the monotonic clock, up to which it counted them; ``None``: it did not come to its end.
+    ended: float | None = None
 
 
 @frozen
@@ -36,6 +40,9 @@ class Spool:
     size: int
     #: How many of them, from the first on, are what the job prints.
     good: int
+    #: The same of stderr.
+    error_size: int = 0
+    error_good: int = 0
 
 
 @frozen
@@ -48,18 +55,23 @@ class Evidence:
 
 def runs(folder: Path) -> list[Run]:
     """What the jobs wrote; a file is named after its ticket."""
-    found = []
-    for file in sorted(folder.iterdir()):
-        ends: dict[tuple[str, int], int] = {}
-        begun: list[tuple[str, int]] = []
+    return [run for file in sorted(folder.iterdir()) for run in runs_of(file)]
+
+
+def runs_of(file: Path) -> list[Run]:
+    """What the job, or the jobs, of one ticket wrote; nothing, if none began."""
+    found: dict[tuple[str, int], list[Run]] = {}
+    with contextlib.suppress(FileNotFoundError):
         for line in file.read_text().splitlines():
-            word, job, pid, number = line.split()
+            word, job, pid, time, *code = line.split()
+            made = found.setdefault((job, int(pid)), [])
             if word == "run":
-                begun.append((job, int(pid)))
+                made.append(Run(file.name, job, int(pid)))
+            elif word == "usr1":
+                made[-1] = evolve(made[-1], signals=made[-1].signals + 1)
             else:
-                ends[job, int(pid)] = int(number)
-        found += [Run(file.name, job, pid, ends.get((job, pid))) for job, pid in begun]
-    return found
+                made[-1] = evolve(made[-1], code=int(code[0]), ended=int(time) / 1e9)
+    return [run for made in found.values() for run in made]
 
 
 def spools(states: Mapping[str, Path], expected: Mapping[str, tuple[int, int]]) -> list[Spool]:
@@ -92,9 +104,11 @@ def exit_record(folder: Path) -> dict[str, Any] | None:
 
 
 def _spool(worker: str, folder: Path, expected: tuple[int, int] | None) -> Spool:
-    stdout = (folder / "stdout").read_bytes() if (folder / "stdout").exists() else b""
-    good = len(stdout) if expected is None else common(stdout, load_job.output(*expected))
-    return Spool(folder.name, worker, exit_record(folder), len(stdout), good)
+    sizes = []
+    for name, printed in (("stdout", load_job.output), ("stderr", load_job.error_output)):
+        kept = (folder / name).read_bytes() if (folder / name).exists() else b""
+        sizes += [len(kept), len(kept) if expected is None else common(kept, printed(*expected))]
+    return Spool(folder.name, worker, exit_record(folder), *sizes)
 
 
 def common(one: bytes, other: bytes) -> int:

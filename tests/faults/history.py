@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from attrs import asdict, field, frozen
 #: Of a job as the API shows it, what the checker judges.
 SEEN = (
     *("state", "reason", "exit_code", "signal", "stop_requested_at", "worker_name"),
-    *("stdout_bytes", "output_error", "background_ended"),
+    *("stdout_bytes", "stderr_bytes", "output_error", "background_ended"),
+    *("finished_at", "usage", "remove_requested_at"),
 )
 
 
@@ -30,10 +32,19 @@ class Event:
     ``op`` is one of
 
     - ``start``: ``ticket`` (the client's own name for what it wants run, once), ``worker`` if one was named, ``key``,
-      ``seed``, ``lines``, ``filtered`` and ``background`` (how many processes the job leaves behind), ``status`` and
-      ``job`` as answered; without ``status`` there was no answer
-    - ``see``: ``job`` was looked at, with ``status`` 200 and ``seen``, or 404; ``via`` says how
-    - ``stop``: ``job``, ``status``
+      ``seed``, ``lines``, ``filtered`` and ``background`` (how many processes the job leaves behind), ``unattended``
+      (its ``unattended_timeout``, seconds), ``asked`` (what of one answer with all), ``status``, ``problem`` (its type)
+      and ``job`` as answered; without ``status`` there was no answer
+    - ``see``: ``job`` was looked at, with ``status`` 200 and ``seen``, or 404; ``via`` says how. ``seen`` has
+      ``ended``, too: ``finished_at`` by the harness's clock, as far as the wall clocks agree
+    - ``stop``, ``remove``: ``job``, ``status``; without ``status`` there was no answer
+    - ``signal``: SIGUSR1 was sent to ``job``; ``status`` as above
+    - ``answer``: as ``see``, of a job that was waited for: ``via`` ``post`` or ``get``, ``status``, ``problem``,
+      ``asked`` (``wait`` in seconds, ``output`` in bytes, ``check``), and by stream in ``tails`` the ``offset``,
+      ``length``, ``sha256`` and ``cut`` of what it had of the output, or ``error``: why it had none
+    - ``output``: ``job``'s output was asked for, with that ``status``
+    - ``attend``: ``reader`` followed ``job`` from ``began`` (it was answered) to ``t``, ``via`` ``raw`` or ``events``;
+      ``first`` is the name of the first event, ``states`` those of its ``job`` events, and of ``end``, in order
     - ``read``: ``reader`` got ``length`` bytes with that ``sha256`` of ``job``'s stdout at ``offset``; with ``end`` it
       was told that this is all (``via`` ``raw`` or ``events``), with ``error`` it gave up
     - ``fault``, ``heal``: ``what`` was done; ``jobs`` are those which the fault may have destroyed
@@ -54,7 +65,13 @@ class Event:
     lines: int | None = None
     filtered: bool | None = None
     background: int | None = None
+    unattended: float | None = None
+    asked: Mapping[str, Any] | None = None
     status: int | None = None
+    problem: str | None = None
+    tails: Mapping[str, Mapping[str, Any]] | None = None
+    first: str | None = None
+    states: Sequence[str] = ()
     seen: Mapping[str, Any] | None = None
     via: str | None = None
     reader: str | None = None
@@ -72,7 +89,7 @@ class Event:
     @property
     def acknowledged(self) -> bool:
         """Whether a client was told that its job will run."""
-        return self.op == "start" and self.status in (201, 202) and self.job is not None
+        return self.op == "start" and self.status in (201, 202, 424) and self.job is not None
 
 
 @frozen
@@ -91,9 +108,14 @@ class History:
             file.write(json.dumps(data) + "\n")
         return now
 
-    def see(self, job: Mapping[str, Any], began: float, via: str, op: str = "see") -> None:
+    def see(
+        self, job: Mapping[str, Any], began: float, via: str, op: str = "see", status: int = 200, **fields: Any
+    ) -> None:
         """Write down a job as it was shown."""
-        self.add(op, began, job=job["id"], status=200, seen={name: job[name] for name in SEEN}, via=via)
+        seen = {name: job[name] for name in SEEN}
+        if job["finished_at"]:
+            seen["ended"] = time.monotonic() - time.time() + datetime.fromisoformat(job["finished_at"]).timestamp()
+        self.add(op, began, job=job["id"], status=status, seen=seen, via=via, **fields)
 
 
 def read(path: Path) -> list[Event]:

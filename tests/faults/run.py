@@ -11,10 +11,11 @@ from attrs import define, field, frozen
 
 from tests.faults import checker, evidence, history
 from tests.faults.agreement import Agreement
-from tests.faults.checker import Violation
+from tests.faults.case import Violation
 from tests.faults.daemons import Cluster, reap_orphans
 from tests.faults.history import History
-from tests.faults.load import USUAL, Load, Mix
+from tests.faults.load import Load
+from tests.faults.mix import USUAL, Mix
 
 
 class Skipped(Exception):
@@ -139,7 +140,7 @@ class Run:
     def verdict(self) -> None:
         """Let all jobs end, look at everything once more and check; into ``violations`` and ``figures``."""
         load, cluster = self.load, self.cluster
-        load.pause()
+        load.settle()
         self.agreement.wait(time.monotonic(), max(self.setting.patience, 3.0), idle=True)
         load.close()
         jobs = cluster.api.jobs() or {}
@@ -148,6 +149,8 @@ class Run:
         events = history.read(self.history.path)
         for job in sorted({event.job for event in events if event.acknowledged and event.job} - jobs.keys()):
             load.look(job, "last")
+        for job in {event.job for event in events if event.op == "remove" and event.status == 204 and event.job}:
+            load.errands.look_for_removed(job)
         events = history.read(self.history.path)
         found = self.evidence(events)
         self.violations += checker.check(events, found)

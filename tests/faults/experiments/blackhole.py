@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 #: Seconds: the deadline of a request, with what it takes to say so.

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from tests.faults.daemons import Cluster
-from tests.faults.load import USUAL
+from tests.faults.mix import Mix
 from tests.faults.run import Run, Skipped
 
 LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfaketimeMT.so.1")
@@ -30,7 +30,7 @@ class Experiment:
     def go(self, run: Run) -> None:
         file = run.folder / "faketime"
         file.write_text("+0")
-        run.use(Cluster(run.folder), USUAL)
+        run.use(Cluster(run.folder), Mix(unattended=0.0))  # that is judged by the wall clock
         cluster = run.cluster
         fake = {
             "LD_PRELOAD": str(library()),

@@ -10,7 +10,7 @@ import time
 
 from tests.faults.client import CUT, Bytes, End
 from tests.faults.daemons import alive, wait_until
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 #: Open streams, and seconds in which a scheduler ends whatever it does.

@@ -8,7 +8,7 @@ import socket
 import time
 
 from tests.faults.daemons import Daemon, cpu, descriptors, wait_until
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 #: Files a daemon may have open, and connections to it.

@@ -11,7 +11,7 @@ from scheduler.failpoints import POINTS
 from tests.faults import evidence
 from tests.faults.daemons import Broken, Daemon, wait_until
 from tests.faults.experiments.kill_shim import one_live, shim_of
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 #: Seconds in which a point is passed, or the round counts as one without a fault.

@@ -7,7 +7,7 @@ import time
 from tests.faults import volume
 from tests.faults.daemons import Cluster, wait_until
 from tests.faults.experiments.kill_scheduler import intact
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run, Skipped
 from tests.faults.volume import Volume
 

@@ -8,7 +8,7 @@ import sys
 from tests.faults import volume
 from tests.faults.client import CUT, Bytes, End, Gone
 from tests.faults.daemons import Cluster, Daemon, wait_until
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 from tests.faults.volume import Volume
 
@@ -99,6 +99,6 @@ class Experiment:
         error = job["output_error"]
         run.demand(job["state"] == "succeeded" and error, "E12", f"a job whose output was cut is {job}", job["id"])
         run.demand(not ended, "E12", f"a body of {reached} bytes ended properly though {error}", job["id"])
-        gone = [isinstance(item, Gone) for item in api.follow(job["id"], reached)]
-        run.demand(gone == [True], "E12", f"behind {reached} bytes of cut output comes {gone}", job["id"])
+        gone = list(api.follow(job["id"], reached))
+        run.demand(gone == [Gone(410)], "E12", f"behind {reached} bytes of cut output comes {gone}", job["id"])
         run.note(f"cut output says: {error}")

@@ -9,7 +9,7 @@ import time
 from tests.faults import network
 from tests.faults.daemons import descriptors, wait_until
 from tests.faults.experiments.partition import start
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Run
 

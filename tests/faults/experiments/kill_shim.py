@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 from tests.faults import evidence
-from tests.faults.checker import FINAL
+from tests.faults.case import FINAL
+from tests.faults.client import CUT
 from tests.faults.daemons import Daemon, alive, parent_of, wait_until
 from tests.faults.evidence import Run as Process
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 
@@ -42,11 +43,19 @@ class Experiment:
         killed = run.fault("kill -9 shim", jobs=(process.job,))
         with contextlib.suppress(ProcessLookupError):
             os.kill(shim, signal.SIGKILL)
-        path = f"/v1/jobs/{process.job}"
-        wait_until(lambda: (run.cluster.api.get(path) or {"state": ""})["state"] in FINAL, f"{process.job} is final")
+        wait_until(lambda: ended(run, process.job), f"{process.job} is final")
         heartbeat = run.cluster.lease / 3
         run.within(time.monotonic() - killed, heartbeat + 1, "knowing that a shim is dead", "E5")
         wait_until(lambda: not alive(process.pid), f"{process.job} is gone")
+
+
+def ended(run: Run, job: str) -> bool:
+    """Whether a job is over, and maybe removed by a client by now."""
+    try:
+        status, document = run.cluster.api.call("GET", f"/v1/jobs/{job}")
+    except CUT:
+        return False
+    return status == 404 or document.get("state") in FINAL
 
 
 def live_runs(run: Run, worker: Daemon | None = None) -> list[Process]:

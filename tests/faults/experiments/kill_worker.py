@@ -7,7 +7,7 @@ import time
 
 from tests.faults.client import CUT
 from tests.faults.daemons import Daemon, wait_until
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 #: Live jobs on the worker, and seconds from its start until all are taken back.
@@ -62,6 +62,7 @@ class Experiment:
         worker = run.cluster.workers[0]
         run.load.resume()
         run.pause(1.0, 2.0)
+        run.fault(f"kill -9 {worker.name}")
         worker.kill()
         run.load.pause()
         there = [job for job in (run.cluster.api.jobs() or {}).values() if job["worker_name"] == worker.name]

@@ -8,7 +8,7 @@ import signal
 import time
 
 from tests.faults.daemons import wait_until, zygote_of
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 #: Seconds that the next start may take.

@@ -6,7 +6,7 @@ import time
 
 from tests.faults import network
 from tests.faults.daemons import Cluster, wait_until
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Run
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tests import postgres
 from tests.faults.daemons import Cluster
 from tests.faults.experiments.full_store import degraded, recovered
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run, Skipped
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.faults.daemons import Broken, Cluster, Daemon, children, wait_until, zygote_of
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run, Skipped
 
 #: The user of the machine that is short: the limit does not bind root.

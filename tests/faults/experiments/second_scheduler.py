@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.faults.daemons import Daemon
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 

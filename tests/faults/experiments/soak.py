@@ -11,7 +11,7 @@ from attrs import frozen
 from tests.faults import network
 from tests.faults.daemons import Daemon, descriptors, memory, threads
 from tests.faults.experiments import partition
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.network import Link
 from tests.faults.run import Run, Skipped
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tests.faults import history
 from tests.faults.daemons import wait_until
-from tests.faults.load import Mix
+from tests.faults.mix import Mix
 from tests.faults.run import Run
 
 #: Seconds under which no p99 is bad, however good it was before.
@@ -57,5 +57,6 @@ def _p99(run: Run, workers: Sequence[str], since: float, until: float) -> float:
         event.t - event.began
         for event in history.read(run.history.path)
         if event.op == "start" and event.status == 201 and event.worker in workers and since <= event.began < until
+        if event.asked is None  # else it waited for the end of the job
     )
     return times[int(len(times) * 0.99)] if times else 0.0

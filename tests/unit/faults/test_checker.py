@@ -2,59 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults import job
-from tests.faults.checker import check
-from tests.faults.evidence import Evidence, Run, Spool
-from tests.faults.history import Event
-
-LINES = 10
-SIZE = LINES * job.LINE
-#: A seed whose job fails, and one whose job succeeds.
-BAD, GOOD = (next(seed for seed in range(99) if bool(job.exit_code(seed)) is fails) for fails in (True, False))
-CODE = job.exit_code(BAD)
-
-
-class Story:
-    """The history of job ``j``, which ran once on ``w1`` and failed, and its evidence: clean until it is doctored."""
-
-    def __init__(self) -> None:
-        self.clock = 0.0
-        self.events: list[Event] = []
-        self.runs = [Run("t1", "j", 42, CODE)]
-        self.spool = Spool("j", "w1", {"state": "failed", "exit_code": CODE, "signal": None}, SIZE, SIZE)
-
-    def add(self, op: str, began: float | None = None, **fields: Any) -> int:
-        """One more event; its line."""
-        self.clock += 1
-        event = Event(op=op, began=self.clock - 0.5 if began is None else began, t=self.clock, **fields)
-        self.events.append(evolve(event, number=len(self.events) + 1))
-        return len(self.events)
-
-    def start(self, status: int | None = 201, **more: Any) -> int:
-        fields = {"ticket": "t1", "seed": BAD, "lines": LINES, "job": None if status in (None, 503) else "j"}
-        return self.add("start", status=status, **fields | more)
-
-    def see(self, state: str = "running", op: str = "see", began: float | None = None, **more: Any) -> int:
-        failed = {"reason": f"exit status {CODE}", "exit_code": CODE} if state == "failed" else {}
-        seen = {"state": state, "reason": None, "exit_code": None, "signal": None} | failed
-        seen |= {"stdout_bytes": SIZE if failed else None, "output_error": None, "background_ended": 0} | more
-        return self.add(op, began, job="j", status=200, seen=seen, via="get")
-
-    def read(self, offset: int, length: int, end: bool = False, data: bytes | None = None) -> int:
-        data = job.output(BAD, LINES)[offset : offset + length] if data is None else data
-        digest = hashlib.sha256(data).hexdigest()
-        return self.add("read", job="j", reader="r1", offset=offset, length=length, sha256=digest, end=end)
-
-    def found(self) -> list[tuple[str, str | None, tuple[int, ...]]]:
-        """Promise, job and lines of each violation."""
-        evidence = Evidence(tuple(self.runs), (self.spool,) if self.spool else ())
-        return [(v.promise, v.job, v.lines) for v in check(self.events, evidence)]
+from tests.faults.evidence import Run
+from tests.unit.faults.story import BAD, CODE, SIZE, USAGE, Story
 
 
 class CheckerTests(SynchronousTestCase):
@@ -113,7 +66,7 @@ class CheckerTests(SynchronousTestCase):
         """P1: an acknowledged job failed before it ran."""
         self.story.runs, self.story.spool = [], None
         start = self.story.start()
-        last = self.story.see("failed", "last", exit_code=None, reason="not started")
+        last = self.story.see("failed", "last", exit_code=None, usage=None, reason="not started")
         self.violations(("P1", (start, last)))
 
     def test_open_at_the_end(self) -> None:
@@ -254,7 +207,7 @@ class CheckerTests(SynchronousTestCase):
         """P4: a start that was given up, of a job that ran."""
         self.story.start(504)
         self.story.spool = None
-        last = self.story.see("failed", "last", exit_code=None, reason="not started")
+        last = self.story.see("failed", "last", exit_code=None, usage=None, reason="not started")
         self.violations(("P4", (last,)))
 
     def test_no_reason(self) -> None:
@@ -267,8 +220,8 @@ class CheckerTests(SynchronousTestCase):
         """P4: a job is stopped and nobody asked for it; it may be when somebody did."""
         self.story.start()
         self.story.runs = [Run("t1", "j", 42)]
-        self.story.spool = evolve(self.story.spool, exit={"state": "stopped", "exit_code": None, "signal": "SIGTERM"})
-        last = self.story.see("stopped", "last", signal="SIGTERM", reason="signal: terminated")
+        self.story.spool = evolve(self.story.spool, exit={"state": "stopped", "signal": "SIGTERM", "usage": USAGE})
+        last = self.story.see("stopped", "last", signal="SIGTERM", usage=USAGE, reason="signal: terminated")
         self.violations(("P4", (last,)))
         self.story.add("stop", job="j", status=200)
         self.violations()
@@ -277,7 +230,7 @@ class CheckerTests(SynchronousTestCase):
         """P4: a job was ended by a signal that no fault sent."""
         self.story.start()
         self.story.runs = [Run("t1", "j", 42)]
-        self.story.spool = evolve(self.story.spool, exit={"state": "failed", "exit_code": None, "signal": "SIGKILL"})
+        self.story.spool = evolve(self.story.spool, exit={"state": "failed", "signal": "SIGKILL", "usage": USAGE})
         last = self.story.see("failed", "last", exit_code=None, signal="SIGKILL", reason="signal: killed")
         self.violations(("P4", (last,)))
         self.story.add("fault", what="kill -9 job", jobs=("j",))
@@ -319,7 +272,7 @@ class CheckerTests(SynchronousTestCase):
 
     def test_output_refused_and_run(self) -> None:
         """A request for a job's output was answered with an error that names the job: that says that it runs."""
-        self.story.start(503, job="j")
+        self.story.start(424, job="j", problem="output-unavailable")
         self.story.see("failed", "last")
         self.violations()
 

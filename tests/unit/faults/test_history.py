@@ -25,11 +25,13 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual((sight.number, sight.seen["state"], sight.via, sight.ticket), (2, "running", "get", None))
 
     def test_evidence(self) -> None:
-        """Of each process of a job there is a run; one that did not come to its end has no code."""
+        """Of each process of a job there is a run with its signals; one that did not come to its end has no code."""
         folder = Path(self.mktemp())
         folder.mkdir()
-        (folder / "t1").write_text("run j 42 1000\nend j 42 7\nrun j 43 2000\n")
-        self.assertEqual(evidence.runs(folder), [Run("t1", "j", 42, 7), Run("t1", "j", 43)])
+        lines = ("run j 42 1000", "usr1 j 42 2000", "usr1 j 42 3000", "end j 42 2500000000 7", "run j 43 5000")
+        (folder / "t1").write_text("\n".join(lines))
+        self.assertEqual(evidence.runs(folder), [Run("t1", "j", 42, 7, 2, 2.5), Run("t1", "j", 43)])
+        self.assertEqual(evidence.runs_of(folder / "t2"), [])
 
     def test_spools(self) -> None:
         """Of each job there was, it is known how much of its output is what it prints."""
