@@ -12,7 +12,9 @@ begins when the job is first seen, which is after its commit, and whenever the l
 leaves. There is a timer only while it passes. When it ends while a start is under way, it
 begins again with the answer to that start, because the client that submitted the job may
 be waiting for this answer. After a restart of the scheduler the time begins anew, also for
-jobs that the process before had submitted.
+jobs that the process before had submitted. So it does where this process did not run for a
+while (it was stopped, or its machine): clients that came meanwhile wait in a socket, and
+are to be heard first. That shows as a timer that is late.
 
 This is the only owner of that state. A job without ``unattended_timeout`` has none.
 """
@@ -41,6 +43,9 @@ T = TypeVar("T")
 
 #: Seconds until a stop that could not even be recorded is tried again.
 STOP_RETRY_INTERVAL = 5.0
+
+#: Seconds by which a timer is late at most while this process runs.
+TIMER_LATE_MAX = 1.0
 
 #: Is called when a client attends a job no more; a second call does nothing.
 Leave = Callable[[], None]
@@ -158,7 +163,7 @@ class Attendance(Service):
         known = self._attended.get(attended.first) is attended
         if self.running and known and not attended.clients and attended.timer is None:
             wait = attended.timeout if seconds is None else seconds
-            attended.timer = self._clock.callLater(wait, self._expire, attended)
+            attended.timer = self._clock.callLater(wait, self._expire, attended, self._clock.seconds() + wait)
 
     @staticmethod
     def _stop_waiting(attended: _Attended) -> None:
@@ -166,8 +171,11 @@ class Attendance(Service):
             attended.timer.cancel()
             attended.timer = None
 
-    def _expire(self, attended: _Attended) -> None:
+    def _expire(self, attended: _Attended, due: float) -> None:
         attended.timer = None
+        if self._clock.seconds() - due > TIMER_LATE_MAX:
+            self._wait(attended)
+            return
         job = self._registry.job(attended.job_id)
         if job.state is JobState.STARTING:
             return  # the client that submitted it may wait for the answer, and follow it then

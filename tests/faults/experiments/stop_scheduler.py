@@ -1,11 +1,23 @@
-"""SIGSTOP of the scheduler, and SIGCONT much later: no worker and no job is given up for that."""
+"""SIGSTOP of the scheduler, and SIGCONT much later: no worker and no job is given up for that.
+
+Nor is one that a client began to follow meanwhile, which nobody could hear.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 import time
 
+from tests.faults.client import CUT
 from tests.faults.run import Run
+
+#: Seconds that a job may go without a client, and in which it would be stopped for that.
+UNATTENDED = 3.0
+STOPPED = 1.5
+
+FOLLOWED = {"worker": "w1", "command": "sleep", "args": ["600"], "unattended_timeout": UNATTENDED}
 
 
 class Experiment:
@@ -23,9 +35,24 @@ class Experiment:
             run.figures.rounds += 1
             run.load.resume()
             run.pause(1.0, 2.0)
+            job = run.cluster.api.call("POST", "/v1/jobs", FOLLOWED)[1]["id"]
             run.fault("SIGSTOP scheduler")
             run.cluster.scheduler.send(signal.SIGSTOP)
+            follower = threading.Thread(target=self._follow, args=(run, job), daemon=True)
+            follower.start()
             time.sleep(run.lasting(30, 5))
             run.cluster.scheduler.send(signal.SIGCONT)
-            run.converge(run.heal("SIGCONT scheduler"))
+            healed = run.heal("SIGCONT scheduler")
+            time.sleep(STOPPED)
+            state = run.cluster.api.get(f"/v1/jobs/{job}")["state"]
+            run.demand(state in ("running", "unknown"), "E8", f"a job that a client follows is {state}", job)
+            run.load.stop(job)
+            follower.join(30)
+            run.converge(healed)
         run.verdict()
+
+    @staticmethod
+    def _follow(run: Run, job: str) -> None:
+        with contextlib.suppress(*CUT):
+            for _ in run.cluster.api.follow(job, 0, 60):
+                pass

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import fail
 
-from scheduler.cluster.attendance import STOP_RETRY_INTERVAL, reason
+from scheduler.cluster.attendance import STOP_RETRY_INTERVAL, TIMER_LATE_MAX, reason
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobState, Retry, Stream, Target, Terms
@@ -82,6 +82,20 @@ class AttendanceTests(ClusterTestCase):
         for job_id in ("j-1", "o"):
             self.assertEqual(self.cluster.job(job_id).stop_reason, WHY)
         self.assertIsNone(self.cluster.job("f").stop_reason)
+
+    def test_paused(self) -> None:
+        """Time in which the scheduler did not run ends no job: clients that came meanwhile are heard first."""
+        self.attended()
+        self.clock.advance(50)
+        self.clock.advance(10 + TIMER_LATE_MAX + 0.5)
+        self.assertEqual(self.client.calls, [])
+        leave = self.attendance.attend("j-1")
+        self.clock.advance(60)
+        leave()
+        self.clock.advance(59)
+        self.assertEqual(self.client.calls, [])
+        self.clock.advance(1)
+        self.assert_asked()
 
     def test_durable(self) -> None:
         """The reason is kept with the stop, so it is known after a restart in between."""
