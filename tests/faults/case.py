@@ -90,9 +90,13 @@ class Case:
     @cached_property
     def requests(self) -> dict[str, Event]:
         """The request that each job came of, whether its answer arrived or not: the job's own evidence tells, too."""
-        starts = {event.ticket: event for event in self.of("start")}
+        asked = [event for event in self.of("start") if event.status != 410]  # that is a request sent again, too late
+        starts = {event.ticket: event for event in asked}
         found = {run.job: starts[run.ticket] for run in self.evidence.runs if run.ticket in starts}
-        return found | {event.job: event for event in self.of("start") if event.job is not None}
+        for event in reversed(asked):
+            if event.job is not None:
+                found[event.job] = event
+        return found
 
     @cached_property
     def destroyed(self) -> frozenset[str]:

@@ -195,7 +195,8 @@ def unattended_reason(case: Case, job: str, reason: object) -> bool:
 def _longest_absence(case: Case, request: Event, attended: list[Event], ended: float) -> float:
     """Seconds without a client, as the scheduler can have counted them: each time anew when it is there again."""
     anew = [event.t for event in case.of("heal") if event.what in ("scheduler serves", "SIGCONT scheduler")]
-    longest, left = 0.0, request.began
+    asked = [event.began for event in case.of("start") if event.ticket == request.ticket]
+    longest, left = 0.0, min(asked)
     for came, next_left in [*((min(event.began, ended), event.t) for event in attended), (ended, ended)]:
         since = max([left, *(time for time in anew if left < time < came)])
         longest, left = max(longest, came - since), max(left, next_left)

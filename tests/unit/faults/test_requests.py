@@ -281,6 +281,13 @@ class AttendanceTests(RequestsTestCase):
         self.stopped(13.0)
         self.violations()
 
+    def test_asked_again(self) -> None:
+        """Its time begins with the first request for it, not with one that was sent again after its removal."""
+        self.stopped(4.0)
+        self.story.add("remove", job="j", status=204)
+        self.story.start(410, unattended=3.0)
+        self.violations()
+
     def test_attended(self) -> None:
         """It was stopped though a client was never away for so long, or was back in time after a restart."""
         first, second = self.attended(1.5, 10.0), self.attended(14.0, 20.0)
