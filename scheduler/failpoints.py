@@ -23,6 +23,8 @@ POINTS = frozenset(
         "scheduler.after-rpc-before-record",  # the worker has answered the start, and the store does not know
         "scheduler.before-acknowledge",  # what a heartbeat reported is kept, and its worker has not heard so
         "scheduler.before-answer",  # the start is recorded, and the client has not heard of it
+        "scheduler.after-removal-commit",  # a client's removal is durable, and the worker has not heard of it
+        "scheduler.after-removal-rpc",  # the worker has removed the job, and the store still has it
         "worker.before-spool-rename",  # the spool is complete, and has not its name yet
         "worker.after-spool-rename",  # the spool is there, and no shim was asked for
         "worker.before-begin",  # the spool is durable, and the shim that waits for that does not know

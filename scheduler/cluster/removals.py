@@ -23,6 +23,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from scheduler import failpoints
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.sharing import Rounds, Shared
 from scheduler.cluster.starts import Starts
@@ -67,6 +68,7 @@ class Removals:
             raise JobNotEnded(job_id, job.state.value)
         if self._holder(job) is not None and job.remove_requested_at is None:
             await self._ledger.request_removal(job, self._ledger.now())
+            failpoints.hit("scheduler.after-removal-commit")
         return await self._carry_out(job_id)
 
     def worker_changed(self, worker_id: str) -> None:
@@ -122,6 +124,7 @@ class Removals:
                 raise JobNotEnded(job_id, error.state) from None
             except (Unavailable, DeadlineExceeded):
                 return False
+            failpoints.hit("scheduler.after-removal-rpc")
         try:
             await self._ledger.remove_for_client(job_id)
         except StoreFailed:

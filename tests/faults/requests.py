@@ -194,7 +194,7 @@ def unattended_reason(case: Case, job: str, reason: object) -> bool:
 
 def _longest_absence(case: Case, request: Event, attended: list[Event], ended: float) -> float:
     """Seconds without a client, as the scheduler can have counted them: each time anew when it is there again."""
-    anew = [event.t for event in case.of("heal") if event.what in ("scheduler serves", "SIGCONT scheduler")]
+    anew = [event.began for event in case.of("heal") if event.what in ("scheduler serves", "SIGCONT scheduler")]
     asked = [event.began for event in case.of("start") if event.ticket == request.ticket]
     longest, left = 0.0, min(asked)
     for came, next_left in [*((min(event.began, ended), event.t) for event in attended), (ended, ended)]:

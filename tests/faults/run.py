@@ -100,9 +100,9 @@ class Run:
         """Write down that something is broken now; ``jobs`` may be destroyed by it."""
         return self.history.add("fault", what=what, jobs=jobs)
 
-    def heal(self, what: str) -> float:
-        """Write down that it is whole again."""
-        return self.history.add("heal", what=what)
+    def heal(self, what: str, began: float | None = None) -> float:
+        """Write down that it is whole again, since then at the earliest."""
+        return self.history.add("heal", began, what=what)
 
     def restart_scheduler(self, environment: Mapping[str, str] | None = None) -> float:
         """Start it again and wait until it serves; when that was."""
@@ -112,7 +112,7 @@ class Run:
             self.cluster.scheduler.listens()
             time.sleep(0.01)
         self.figures.serving.append(time.monotonic() - began)
-        return self.heal("scheduler serves")
+        return self.heal("scheduler serves", began)
 
     def converge(self, healed: float, idle: bool = False) -> None:
         """Start no more, and wait until both sides agree; ``Disagreed``, as more rounds would show nothing new."""

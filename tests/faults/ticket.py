@@ -23,12 +23,12 @@ _LONGEST_FILTER = 0.5
 
 #: Seconds that a job goes without a client that attends it, at least and at most; what it runs beyond that while it is
 #: attended, and how long it would run if nobody stopped it.
-_UNATTENDED = (1.5, 3.0)
-_ATTENDED_LONGER = 1.0
+_UNATTENDED = (1.4, 2.4)
+_ATTENDED_LONGER = 0.6
 _FOR_EVER = 300.0
 
 #: Seconds that an answer waits for the end of a job, and bytes of output that it has at most; both in turn.
-_WAITS = (0.2, 1.0, 2.0)
+_WAITS = (0.2, 0.5, 1.5)
 _OUTPUTS = (0, 100, 1000, 65536)
 
 #: In ``bash -c``, with the job as its arguments: the job becomes the main process.

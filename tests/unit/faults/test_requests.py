@@ -293,8 +293,7 @@ class AttendanceTests(RequestsTestCase):
         first, second = self.attended(1.5, 10.0), self.attended(14.0, 20.0)
         self.stopped(20.0)
         self.violations()
-        heal = self.story.add("heal", what="scheduler serves")
-        self.story.events[heal - 1] = evolve(self.story.events[heal - 1], t=12.0)
+        self.story.add("heal", 12.0, what="scheduler serves")
         self.violations(("P9", (1, first, second)))
 
     def test_too_early(self) -> None:
