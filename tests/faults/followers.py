@@ -22,6 +22,7 @@ class _Connection:
     """One request of a reader, as far as it was answered."""
 
     began: float
+    #: When it was answered.
     opened: float | None = None
     via: str = "raw"
     first: str | None = None
@@ -30,7 +31,7 @@ class _Connection:
     def note(self, item: Item) -> None:
         """What it brought."""
         if isinstance(item, Opened):
-            self.opened = time.monotonic()
+            self.opened = self.opened or time.monotonic()
             return
         name = {Changed: "job", Bytes: "output", End: "end"}.get(type(item))
         self.first = self.first or name
@@ -38,6 +39,15 @@ class _Connection:
             self.states.append(item.job["state"])
         if isinstance(item, End) and item.job is not None:
             self.states.append(item.job["state"])
+
+
+@frozen
+class Answer:
+    """The output of a job as the answer to its start, which was whole at that time. Bytes may wait in it long."""
+
+    began: float
+    opened: float
+    items: Iterator[Item]
 
 
 @frozen
@@ -54,16 +64,17 @@ class Followers:
         reader: str,
         events: bool = False,
         patience: float = 120.0,
-        output: Iterator[Item] | None = None,
+        answer: Answer | None = None,
     ) -> None:
-        """Read a job's stdout to its end, by ``output`` as far as that goes, resumed as often as it is cut."""
+        """Read a job's stdout to its end, by ``answer`` as far as that goes, resumed as often as it is cut."""
         reached, deadline = 0, time.monotonic() + patience
         while job not in self.without_output and time.monotonic() < deadline:
             source = self.api.events if events else self.api.follow
-            via = "raw" if output is not None or not events else "events"
-            connection = _Connection(time.monotonic(), via=via)
+            connection = _Connection(time.monotonic(), via="events" if events else "raw")
+            if answer is not None:
+                connection = _Connection(answer.began, answer.opened)
             try:
-                for item in output or source(job, reached, _SILENCE):
+                for item in answer.items if answer else source(job, reached, _SILENCE):
                     connection.note(item)
                     if isinstance(item, Bytes):
                         self._read_some(connection.began, job, reader, item)
@@ -76,7 +87,7 @@ class Followers:
                 pass
             finally:
                 self._attended(job, reader, connection)
-            output = None
+            answer = None
             time.sleep(_PAUSE)
         if job not in self.without_output:
             error = f"no end within {patience:g} s"

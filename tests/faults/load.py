@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -23,9 +23,9 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from tests.faults.client import CUT, Api, Item, problem_of
+from tests.faults.client import CUT, Api, problem_of
 from tests.faults.errands import Errands, answered, job_in
-from tests.faults.followers import Followers
+from tests.faults.followers import Answer, Followers
 from tests.faults.history import History
 from tests.faults.mix import USUAL, Mix
 from tests.faults.ticket import Desk, Ticket
@@ -63,7 +63,7 @@ class Load:
     _closed: threading.Event = field(factory=threading.Event, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
     _in_flight: list[str] = field(factory=list, init=False)
-    _to_follow: queue.Queue[tuple[str, Iterator[Item] | None] | None] = field(factory=queue.Queue, init=False)
+    _to_follow: queue.Queue[tuple[str, Answer | None] | None] = field(factory=queue.Queue, init=False)
     _threads: list[threading.Thread] = field(factory=list, init=False)
     _errors: list[BaseException] = field(factory=list, init=False)
 
@@ -193,13 +193,14 @@ class Load:
                 return None
             self._closed.wait(random.uniform(0.1, 0.5))
 
-    def _ask(self, ticket: Ticket) -> tuple[int | None, str | None, Iterator[Item] | None]:
+    def _ask(self, ticket: Ticket) -> tuple[int | None, str | None, Answer | None]:
         """One request; its status and the job's id, where it was answered so far, and the output, if that follows."""
         began = time.monotonic()
         status, answer, error, output = None, None, None, None
         try:
             if ticket.streamed:
-                status, answer, output = self.api.run(ticket.body, ticket.headers, timeout=20)
+                status, answer, items = self.api.run(ticket.body, ticket.headers, timeout=20)
+                output = Answer(began, time.monotonic(), items) if status == 201 else None
             else:
                 query = f"?{ticket.asked.query}" if ticket.asked else ""
                 status, answer = self.api.call("POST", ticket.path + query, ticket.body, ticket.headers, timeout=20)
@@ -266,7 +267,7 @@ class Load:
         while (following := self._to_follow.get()) is not None:
             count += 1
             job, output = following
-            self.followers.follow(job, f"r{number}-{count}", events=random.random() < 0.3, output=output)
+            self.followers.follow(job, f"r{number}-{count}", events=random.random() < 0.3, answer=output)
 
-    def _attend(self, random: Random, job: str, ticket: str, output: Iterator[Item] | None) -> None:
-        self.followers.follow(job, f"a{ticket}", events=random.random() < 0.5, output=output)
+    def _attend(self, random: Random, job: str, ticket: str, output: Answer | None) -> None:
+        self.followers.follow(job, f"a{ticket}", events=random.random() < 0.5, answer=output)

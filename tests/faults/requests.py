@@ -216,7 +216,7 @@ def _went_on(case: Case, job: str, request: Event, final: Event | None) -> Itera
                 due = max(due, event.t + request.unattended)
             broken = None
     ended = final.seen.get("ended", final.t) if final and final.seen else None
-    if ended is None and case.last and job in case.last:
+    if ended is None and job in case.last and case.last[job].seen is not None:
         yield Violation("P9", "nobody attends it, and it was not stopped", job, (request.number,))
     elif ended is not None and ended > due + limit:
         text = f"nobody attended it, and it ended {ended - due:.1f} s after its time, more than {limit:g} s"
