@@ -30,6 +30,10 @@ class ClientError(Exception):
         self.started = started
         self.job_id = job_id
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, not made anew: the arguments of subclasses are not those of the exception."""
+        return _made_again, (type(self), self.args), self.__dict__
+
 
 class ConnectionFailed(ClientError):
     """There was no whole answer: refused, cut, or too late. What was tried again within ``patience`` counts as one."""
@@ -105,6 +109,12 @@ class WaitTimedOut(ClientError, TimeoutError):
     def __init__(self, job: Job, seconds: float) -> None:
         super().__init__(f"job {job.id} has not ended within {seconds:g} s", job_id=job.id)
         self.job = job
+
+
+def _made_again(kind: type[ClientError], args: tuple[Any, ...]) -> ClientError:
+    made = kind.__new__(kind)
+    made.args = args
+    return made
 
 
 def _slug(kind: Any) -> str:
