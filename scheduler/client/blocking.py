@@ -12,6 +12,7 @@ that runs commands, and its token, go to the URL that was given, or nowhere.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """A scheduler's API, one method for each thing to do. Threads may share one.
+    """A scheduler's API, one method for each thing to do. Threads may share one, and so may processes after a fork.
 
     Every method raises ``ClientError``, or ``ValueError`` for an argument that can't be sent. An answer that is lost is
     asked for again for up to ``patience`` seconds, wherever that is safe; a start is sent under an
@@ -59,7 +60,8 @@ class Client:
         target = read_target(url, token)
         self._target = target
         self._timeout = timeout
-        self._pool = new_pool(target, ca_file)
+        self._ca_file = ca_file
+        self._pool, self._process = new_pool(target, ca_file), os.getpid()
         self._on_trouble = on_trouble
         self._operations = Operations(time.monotonic, timeout, patience)
 
@@ -218,8 +220,13 @@ class Client:
 
     # -- driving the scripts
 
+    def _channel(self) -> Channel:
+        if self._process != os.getpid():  # forked: the connections of the parent are not ours to use
+            self._pool, self._process = new_pool(self._target, self._ca_file), os.getpid()
+        return Channel(self._pool, self._target, self._timeout, self._on_trouble)
+
     def _do(self, script: Script[T]) -> T:
-        channel = Channel(self._pool, self._target, self._timeout, self._on_trouble)
+        channel = self._channel()
         try:
             step = next(script)
             while True:
@@ -232,7 +239,7 @@ class Client:
             channel.close()
 
     def _iterate(self, source: Source[T]) -> Iterator[T]:
-        channel = Channel(self._pool, self._target, self._timeout, self._on_trouble)
+        channel = self._channel()
         try:
             result = None
             while True:
