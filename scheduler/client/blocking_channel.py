@@ -19,7 +19,17 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
 from scheduler.client.address import Target, body
-from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step, Trouble
+from scheduler.client.exchange import (
+    Head,
+    Loss,
+    NoAnswer,
+    Open,
+    Read,
+    Request,
+    Step,
+    Trouble,
+    loss_of,
+)
 
 #: Seconds, at most, to establish a connection.
 CONNECT_TIMEOUT = 10.0
@@ -81,16 +91,17 @@ class Channel:
                 assert_same_host=False,
                 timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self._timeout), read=silence),
                 preload_content=False,
-                decode_content=False,
             )
         except _NotConnected as error:
             return error.outcome
         except (HTTPError, OSError) as error:
-            return NoAnswer(Loss.FOREIGN if _is_foreign(error) else Loss.LOST, _why(error))
+            return NoAnswer(_loss(error), _why(error))
         self._response = response
         headers = {name.lower(): value for name, value in response.headers.items()}
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
-        self._delimited = chunked or "content-length" in headers or response.status == 204
+        self._delimited = chunked or headers.get("content-length", "").isdigit() or response.status == 204
+        if "content-encoding" in headers:  # by a proxy, for nobody asked for it
+            headers.pop("content-length", None)
         return Head(response.status, headers)
 
     def _read(self) -> bytes | NoAnswer:
@@ -116,6 +127,14 @@ class _NotConnected(Exception):
         self.outcome = outcome
 
 
+class _NotHttp(http.client.BadStatusLine):
+    """The first line of an answer that does not begin as one of HTTP does."""
+
+    def __init__(self, line: bytes) -> None:
+        super().__init__(repr(line))
+        self.loss = loss_of(line)
+
+
 class _Lines:
     """A buffered reader of an answer.
 
@@ -130,7 +149,7 @@ class _Lines:
         """A whole line, or ``limit`` bytes."""
         line: bytes = self._reader.readline(limit)
         if self._first and not _HTTP.startswith(line[: len(_HTTP)]):
-            raise http.client.BadStatusLine(repr(line))
+            raise _NotHttp(line)
         self._first = False
         if not line.endswith(b"\n") and len(line) != limit:
             raise ConnectionResetError("the connection was closed before the answer was complete")
@@ -185,10 +204,10 @@ def new_pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
     return secure
 
 
-def _is_foreign(error: BaseException) -> bool:
-    """Whether an answer began with something that is not HTTP; one that was cut is none."""
+def _loss(error: BaseException) -> Loss:
+    """Of an answer that never came, was cut, or began with something that is not HTTP."""
     inner = _within(error)
-    return isinstance(inner, http.client.BadStatusLine) and not isinstance(inner, http.client.RemoteDisconnected)
+    return inner.loss if isinstance(inner, _NotHttp) else Loss.LOST
 
 
 def _within(error: BaseException) -> BaseException:
@@ -200,9 +219,9 @@ def _within(error: BaseException) -> BaseException:
 
 def _why(error: BaseException) -> str:
     """As a clause, without urllib3's own names where there is something better."""
-    if _is_foreign(error):
-        return "what answers there does not speak HTTP"
     error = _within(error)
+    if isinstance(error, _NotHttp):
+        return "what answers there does not speak HTTP"
     if isinstance(error, ReadTimeoutError):
         return "no answer in time"
     if isinstance(error, NameResolutionError):

@@ -70,9 +70,25 @@ class Answer:
         """Its JSON object; ``{}`` if it has none."""
         try:
             found = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether a scheduler wrote it, to refuse a request; the error page of a proxy is none."""
+        return str(self.document.get("type")).startswith("/problems/")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is to be JSON and is none: a proxy may end in order what was cut before it."""
+        if not self.headers.get("content-type", "").startswith("application/json"):
+            return False
+        try:
+            json.loads(self.body)
+        except (ValueError, RecursionError):
+            return True
+        return False
 
     @property
     def retry_after(self) -> float | None:
@@ -84,7 +100,7 @@ class Answer:
         """Its JSON; ``ClientError`` if it is none."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ClientError(f"the answer is not JSON: is there a scheduler? It begins {self.body[:80]!r}") from None
 
 
@@ -95,8 +111,10 @@ class Loss(enum.Enum):
     UNSENT = "unsent"
     #: TLS did not come about; nothing was sent, and it would not go better another time.
     UNTRUSTED = "untrusted"
-    #: What answers there does not speak HTTP: it is no scheduler, and started nothing.
+    #: What answers there speaks another protocol: it is no scheduler, and started nothing.
     FOREIGN = "foreign"
+    #: What came is not HTTP, and may have come from something between us and a scheduler.
+    GARBLED = "garbled"
     #: The connection broke, or was silent for too long, after something may have been sent.
     LOST = "lost"
 
@@ -136,6 +154,12 @@ class Deliver(Generic[Item]):
     """An item for the caller."""
 
     item: Item
+
+
+def loss_of(greeting: bytes) -> Loss:
+    """What an answer is that does not begin as one of HTTP does: bytes that servers of other protocols begin with."""
+    is_http2 = greeting[3:5] == b"\4\0" and greeting[:1] == b"\0"  # a SETTINGS frame, as of gRPC
+    return Loss.FOREIGN if is_http2 or greeting.startswith((b"SSH-", b"\x15\3")) else Loss.GARBLED
 
 
 class Trouble:

@@ -50,7 +50,11 @@ class Operations:
 
     def submit(self, command: str | Sequence[str] | None, key: str | None, fields: JobFields) -> Script[Job]:
         """Start a job, once."""
-        headers = {"Idempotency-Key": key or self._new_key()}
+        if key is None:
+            key = self._new_key()
+        elif not (key and key.isascii() and key.isprintable()):
+            raise ValueError(f"key {key!r} must be printable ASCII, and not empty")
+        headers = {"Idempotency-Key": key}
         answer = yield from self._repeater.answer(
             Request("POST", "/v1/jobs", body=body_of(command, fields), headers=headers, submits=True)
         )

@@ -22,8 +22,18 @@ from scheduler.client.exchange import Answer, Loss, NoAnswer, Pause, Request, Sc
 #: Seconds before the first repetition; doubled with each, up to the second.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
+#: Seconds that a stream must last to count as one that works, though it tells nothing new.
+LASTED = 5.0
+
 #: Answers to a submission that decide about this job, given how long it may wait: the caller may ask again, not we.
 DECISIONS = frozenset({"no-free-slot", "unavailable", "worker-unreachable"})
+
+
+#: Statuses of a proxy that pass: it had no whole request in time, refused one too early, or too many.
+PASSING = frozenset({408, 425, 429})
+
+#: Statuses of a server that does not know the method or the version of HTTP, and so did nothing.
+INCAPABLE = frozenset({501, 505})
 
 
 def may_repeat(request: Request, outcome: Answer | NoAnswer, reached: bool) -> bool:
@@ -34,17 +44,19 @@ def may_repeat(request: Request, outcome: Answer | NoAnswer, reached: bool) -> b
     if isinstance(outcome, NoAnswer):
         if outcome.loss is Loss.UNSENT:
             return reached
+        if outcome.loss is Loss.GARBLED:
+            return reached and request.repeatable
         return outcome.loss is Loss.LOST and request.repeatable
     if not request.repeatable:
         return False
+    if not outcome.is_problem:  # a proxy's word
+        return outcome.status in PASSING or (outcome.status >= 500 and outcome.status not in INCAPABLE)
     kind = ApiProblem(outcome.status, outcome.document).type
     match outcome.status:
         case 409:
             return outcome.retry_after is not None  # the first request with this key is under way
         case 429:
             return True
-        case 502:
-            return not outcome.document  # not the scheduler's word: a proxy before it
         case 503:
             return not (request.submits and kind in DECISIONS)
         case 504:
@@ -67,6 +79,7 @@ class Attempts:
     job_id: str | None = None
     _since: float | None = None
     _count: int = 0
+    _began: float = 0.0
 
     def pause(self, outcome: Answer | NoAnswer) -> float | None:
         """Seconds until the next attempt; ``None``: the time is over."""
@@ -82,9 +95,17 @@ class Attempts:
             seconds = max(seconds, outcome.retry_after or 0.0)
         return float(min(seconds, left))
 
+    def begun(self) -> None:
+        """A stream has begun."""
+        self._began = self.clock()
+
     def alive(self) -> None:
-        """The scheduler was heard: patience begins anew at the next failure."""
-        self._since = None
+        """Something came, if nothing new: if the stream has lasted, patience begins anew at the next failure.
+
+        One that always breaks at once, and at the same place, must not be tried for ever.
+        """
+        if self.clock() - self._began >= LASTED:
+            self._since = None
 
     def progressed(self) -> None:
         """Something new came: the next pause is a short one again."""
@@ -94,7 +115,7 @@ class Attempts:
     def note(self, outcome: Answer | NoAnswer) -> None:
         """Remember what this failure leaves open."""
         if isinstance(outcome, NoAnswer):
-            self.lost = self.lost or outcome.loss is Loss.LOST
+            self.lost = self.lost or outcome.loss in (Loss.LOST, Loss.GARBLED)
         else:
             self.lost = self.lost or _leaves_open(outcome)
             named = outcome.document.get("job_id")
@@ -125,7 +146,7 @@ def _detail(answer: Answer) -> str:
 
 
 def _started(outcome: Answer, attempts: Attempts) -> Started:
-    if outcome.document.get("started") is True:
+    if outcome.is_problem and outcome.document.get("started") is True:
         return True
     # A refusal of the last attempt says nothing of an earlier one that was lost.
     return "unknown" if attempts.lost else False
@@ -133,14 +154,14 @@ def _started(outcome: Answer, attempts: Attempts) -> Started:
 
 def _leaves_open(outcome: Answer) -> bool:
     """Whether, for all that this refusal says, the request may have been carried out."""
-    document = outcome.document
-    if outcome.status == 409 and outcome.retry_after is not None:
-        return True  # another attempt with this key is under way
-    if document.get("started") in (True, False):
-        return False
-    if document.get("started") == "unknown" or outcome.status in (500, 502, 504):
-        return True
-    return outcome.status > 500 and not document  # a proxy's word
+    if outcome.is_problem:
+        if outcome.status == 409 and outcome.retry_after is not None:
+            return True  # another attempt with this key is under way
+        if isinstance(started := outcome.document.get("started"), bool):
+            return False
+        return started == "unknown" or outcome.status in (500, 502, 504)
+    # A proxy's word: below 500 it refused to pass the request on, unless that took too long.
+    return outcome.status in (408, 499) or (outcome.status >= 500 and outcome.status not in INCAPABLE)
 
 
 @define
@@ -163,16 +184,19 @@ class Repeater:
             outcome = yield from exchange(request)
             if isinstance(outcome, Answer):
                 self.reached = True
-                if outcome.status < 300 or outcome.status in request.expected:
+                if outcome.status < 300 and outcome.is_cut:
+                    outcome = NoAnswer(Loss.LOST, "the answer is JSON, and not all of it came")
+                elif outcome.status < 300 or outcome.status in request.expected:
                     return outcome
-                if outcome.status == 404 and request.method == "DELETE" and attempts.lost:
+                elif outcome.status == 404 and outcome.is_problem and request.method == "DELETE" and attempts.lost:
                     return evolve(outcome, status=204)  # the attempt whose answer was lost removed it
             yield from self.again(request, outcome, attempts)
 
     def again(self, request: Request, outcome: Answer | NoAnswer, attempts: Attempts) -> Script[None]:
         """Wait for the time of the next attempt after one that failed; ``ClientError`` if there is none."""
+        reached = self.reached or attempts.lost
         attempts.note(outcome)
-        if may_repeat(request, outcome, self.reached or attempts.lost):
+        if may_repeat(request, outcome, reached):
             seconds = attempts.pause(outcome)
             if seconds is not None:
                 yield Pause(seconds, outcome.why if isinstance(outcome, NoAnswer) else _detail(outcome))

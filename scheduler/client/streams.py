@@ -46,6 +46,7 @@ def follow(repeater: Repeater, path: str, job_id: str, stdout: int, stderr: int)
             if not head.headers.get("content-type", "").startswith("text/event-stream"):
                 raise ClientError("the answer is not an event stream: is there a scheduler?")
             parser = Parser()
+            attempts.begun()
             while failure is None:
                 data = yield Read()
                 if isinstance(data, NoAnswer):
@@ -82,7 +83,7 @@ class _Progress:
             return None
         try:
             data = json.loads(event.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ClientError(f"the event {event.name} is not JSON: {event.data[:80]!r}") from None
         if event.name in STREAMS:
             return self._output(event.name, data)
@@ -127,10 +128,10 @@ def output(
         head = yield Open(request)
         failure = yield from _refusal(repeater, head, job_id, begun=end is not None)
         if failure is None:
-            start, length = _extent(head, reached)
+            start, length = _extent(head)
             if reached is None:
                 reached = start
-            if start is None or reached is None or start != reached:
+            if start != reached:
                 raise OutputLost(f"{stream} goes on at byte {start}, and ends at {reached}", job_id=job_id)
             if not follow and end is None and length is not None:
                 end = start + length
@@ -139,7 +140,9 @@ def output(
                 if isinstance(data, NoAnswer):
                     failure = data
                 elif not data:
-                    return
+                    failure = (yield from _unfinished(repeater, path, stream, reached)) if follow else None
+                    if failure is None:
+                        return
                 else:
                     reached += len(data)
                     attempts.progressed()
@@ -165,10 +168,27 @@ def _raw_request(
     return Request("GET", path, tuple(query), headers=headers, silence=RAW_SILENCE if follow else None)
 
 
-def _extent(head: Head, asked: int | None) -> tuple[int | None, int | None]:
-    """Where the body begins, and its length; ``None``: the answer does not say."""
+def _extent(head: Head) -> tuple[int, int | None]:
+    """Where the body begins, and its length, ``None`` if that is not said; ``ClientError`` if it is no output."""
     start, length = head.headers.get("x-output-offset", ""), head.headers.get("content-length", "")
-    return (int(start) if start.isdigit() else asked), (int(length) if length.isdigit() else None)
+    if not start.isdigit():
+        raise ClientError("the answer is not the output of a job: is there a scheduler?")
+    return int(start), (int(length) if length.isdigit() else None)
+
+
+def _unfinished(repeater: Repeater, path: str, stream: str, reached: int) -> Script[NoAnswer | None]:
+    """Why a body that was to last until the end of the job, and ended in order, is not all of the output.
+
+    A proxy may end in order what was cut before it, and the trailer that would say so is not shown to every client.
+    """
+    answer = yield from repeater.answer(Request("GET", path.removesuffix("/output"), expected=frozenset({404})))
+    if answer.status == 404:
+        return None  # it was removed meanwhile
+    job = Job.from_json(answer.json())
+    size = job.stdout_bytes if stream == "stdout" else job.stderr_bytes
+    if job.final and (size is None or reached >= size):
+        return None
+    return NoAnswer(Loss.LOST, "the output ended before the job did")
 
 
 def _refusal(

@@ -22,7 +22,7 @@ from scheduler.client.address import DEFAULT_URL, read_target
 from scheduler.client.exchange import Deliver, Script, Source
 from scheduler.client.operations import Filter, Operations
 from scheduler.client.submission import JobFields
-from scheduler.client.twisted_channel import Channel, trust_root
+from scheduler.client.twisted_channel import Channel, Uncompressed, trust_root
 from scheduler.client.values import Event, Job, Readiness, Result, Version, Worker
 
 #: Seconds, at most, to establish a connection.
@@ -58,7 +58,7 @@ class TwistedClient:
         self._pool.retryAutomatically = False  # only ``repeating`` knows what may be sent twice
         policy = BrowserLikePolicyForHTTPS(trust_root(ca_file))
         agent = Agent(reactor, policy, connectTimeout=min(CONNECT_TIMEOUT, timeout), pool=self._pool)
-        self._new_channel = lambda: Channel(reactor, HTTPClient(agent), target, timeout, on_trouble)
+        self._new_channel = lambda: Channel(reactor, HTTPClient(Uncompressed(agent)), target, timeout, on_trouble)
         self._operations = Operations(reactor.seconds, timeout, patience)
 
     async def __aenter__(self) -> TwistedClient:

@@ -19,9 +19,21 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError, RequestNotSent  # raised by the public Agent, and public nowhere
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 from scheduler.client.address import Target, body
-from scheduler.client.exchange import Head, Loss, NoAnswer, Open, Read, Request, Step, Trouble
+from scheduler.client.exchange import (
+    Head,
+    Loss,
+    NoAnswer,
+    Open,
+    Read,
+    Request,
+    Step,
+    Trouble,
+    loss_of,
+)
 
 T = TypeVar("T")
 
@@ -109,6 +121,8 @@ class Channel:
             name.decode("latin-1").lower(): values[-1].decode("latin-1")
             for name, values in response.headers.getAllRawHeaders()
         }
+        if response.length is not UNKNOWN_LENGTH:  # the header itself is not among those of a response
+            headers["content-length"] = str(response.length)
         return Head(response.code, headers)
 
     async def _read(self) -> bytes | NoAnswer:
@@ -148,6 +162,26 @@ class Channel:
 
 class _Late(Exception):
     """It took too long."""
+
+
+@implementer(IAgent)
+class Uncompressed:
+    """An agent that asks for answers as they are; treq would ask for compressed ones, which proxies hold back."""
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """Send it."""
+        headers = Headers() if headers is None else headers.copy()
+        headers.setRawHeaders("accept-encoding", ["identity"])
+        return self._agent.request(method, uri, headers, bodyProducer)
 
 
 class _Body(Protocol):
@@ -230,8 +264,9 @@ def _loss(error: BaseException) -> Loss:
     causes = _causes(error)
     if any(isinstance(each, VerificationError) or _refused_by_tls(each) for each in causes):
         return Loss.UNTRUSTED
-    if any(isinstance(each, ParseError) and not each.data.startswith(b"HTTP/") for each in causes):
-        return Loss.FOREIGN
+    for each in causes:
+        if isinstance(each, ParseError) and not each.data.startswith(b"HTTP/"):
+            return loss_of(each.data)
     if isinstance(error, (ConnectError, DNSLookupError, RequestNotSent)):
         return Loss.UNSENT
     return Loss.LOST

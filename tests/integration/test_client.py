@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import ssl
 from collections.abc import Callable
@@ -79,9 +80,46 @@ class CannedTests(TestCase):
         """A body whose end can't be told from a cut is none."""
 
         async def check(kind: Kind) -> None:
-            server = self.canned(lambda _: b"HTTP/1.1 200 OK\r\n\r\n" + JOB)
+            lengths = iter((b"", b"Content-Length: -1\r\n", b"Content-Length: abc\r\n", b"Content-Length: 9, 32\r\n"))
+            server = self.canned(lambda _: b"HTTP/1.1 200 OK\r\n" + next(lengths) + b"\r\n" + JOB)
             client = kind(server.url, patience=0.0)
-            await self.refusal(client.job("j1"))
+            for _ in range(4):
+                await self.refusal(client.job("j1"))
+            await client.close()
+
+        await self.for_each_kind(check)
+
+    async def test_snapshot(self) -> None:
+        """Output that is not followed, and was cut, is asked for again as far as it went at first."""
+
+        def answered(request: bytes) -> bytes:
+            first = 0 if b"offset=0" in request else 3
+            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Output-Offset: %d\r\n\r\nabc" % (6 - first, first)
+
+        async def check(kind: Kind) -> None:
+            server = self.canned(answered)
+            client = kind(server.url)
+            self.assertEqual(b"".join(await client.items("output", "j1")), b"abcabc")
+            self.assertIn(b"\r\nrange: bytes=3-5\r\n", server.requests[1].lower())
+            await client.close()
+
+        await self.for_each_kind(check)
+
+    async def test_compressed(self) -> None:
+        """Compression is not asked for; what a proxy compressed all the same is read, whatever length it has."""
+        output = b"".join(b"line %d\n" % number for number in range(1000))
+
+        def answered(request: bytes) -> bytes:
+            self.assertIn(b"\r\naccept-encoding: identity\r\n", request.lower())
+            first = int(request.partition(b"offset=")[2].split()[0])
+            body = gzip.compress(output[first:])
+            head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n" % len(body)
+            whole = head + b"X-Output-Offset: %d\r\n\r\n" % first + body
+            return whole if first else whole[:-100]
+
+        async def check(kind: Kind) -> None:
+            client = kind(self.canned(answered).url)
+            self.assertEqual(b"".join(await client.items("output", "j1")), output)
             await client.close()
 
         await self.for_each_kind(check)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import socket
 import threading
 from collections.abc import Sequence
@@ -62,12 +65,44 @@ class LinkTests(SynchronousTestCase):
         self.assertEqual(told, [])
 
     def test_not_http(self) -> None:
-        """What does not speak HTTP is no scheduler: it started nothing, and is not asked again."""
-        for greeting in (GRPC, b"SSH-2.0-OpenSSH_9.2\r\n", b"HTT\n"):
+        """What speaks another protocol is no scheduler: it started nothing. Other garbage may have passed one."""
+        for greeting, started in (
+            (GRPC, False),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", False),
+            (b"\x15\x03\x01\x00\x02\x02\x46", False),
+            (b"HTT\n", "unknown"),
+            (b"\xff\x00 HTTP/1.1 201 Created\r\n", "unknown"),
+        ):
             with Client(self.serve(greeting).url) as client, self.assertRaises(ConnectionFailed) as caught:
                 client.submit("true", selector={})
-            self.assertIs(caught.exception.started, False)
+            self.assertEqual(caught.exception.started, started)
             self.assertIn("does not speak HTTP", str(caught.exception))
+
+    def test_forked(self) -> None:
+        """A child of a fork uses no connection of its parent: both would read each other's answers."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        connections: list[socket.socket] = []
+
+        def serve() -> None:
+            for _ in range(2):
+                connections.append(listening.accept()[0])
+                connections[-1].recv(65536)
+                connections[-1].sendall(VERSION)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        with listening, Client(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=1.0) as client:
+            client.version()
+            child = os.fork()
+            if not child:
+                with contextlib.suppress(BaseException):
+                    client.version()
+                os._exit(0)
+            os.waitpid(child, 0)
+            server.join(20)
+            self.assertEqual(select.select(connections[:1], [], [], 0)[0], [], "the child asked there, too")
+        for each in connections:
+            each.close()
 
     def test_cut_at_once(self) -> None:
         """A beginning of HTTP that was cut may have been a scheduler's: it is asked again."""

@@ -11,6 +11,11 @@ READ = Request("GET", "/v1/jobs/j1")
 START = Request("POST", "/v1/jobs", submits=True)
 SIGNAL = Request("POST", "/v1/jobs/j1/signal", repeatable=False)
 
+#: The first request with this key is under way.
+IN_USE = problem(409, "key-in-use", retry_after="1")
+
+JSON = {"content-type": "application/json"}
+
 
 def refusal(status: int, kind: str = "", **headers: str) -> Answer:
     """A problem of the scheduler."""
@@ -50,11 +55,22 @@ class MayRepeatTests(SynchronousTestCase):
 
     def test_key_in_use(self) -> None:
         """409 with Retry-After: the first request with the key is under way."""
-        self.assertRepeats(Answer(409, {"retry-after": "1"}), True, True, False)
+        self.assertRepeats(refusal(409, "key-in-use", **{"retry-after": "1"}), True, True, False)
 
     def test_proxy(self) -> None:
-        """A 502 without a document is a proxy's, before a scheduler that restarts; with one it is the worker's."""
-        self.assertRepeats(Answer(502, {}, b"<html>"), True, True, False)
+        """What a proxy says while its scheduler restarts passes, in HTML or JSON; what a wrong server says does not."""
+        for body in (b"<html>", b"", b'{"message": "Service Unavailable"}', b'{"type": 5, "started": false}'):
+            for status in (408, 425, 429, 500, 502, 503, 504, 520, 524):
+                self.assertRepeats(Answer(status, {}, body), True, True, False)
+            for status in (301, 307, 400, 401, 403, 404, 405, 409, 413, 501, 505):
+                self.assertRepeats(Answer(status, {"retry-after": "1"}, body), False, False, False)
+
+    def test_garbled(self) -> None:
+        """What is not HTTP is asked again only where a scheduler was before."""
+        garbled = NoAnswer(Loss.GARBLED, "what answers there does not speak HTTP")
+        self.assertRepeats(garbled, True, True, False)
+        self.assertFalse(may_repeat(START, garbled, reached=False))
+        self.assertRepeats(NoAnswer(Loss.FOREIGN, ""), False, False, False)
 
 
 class RepeatingTests(SynchronousTestCase):
@@ -62,7 +78,7 @@ class RepeatingTests(SynchronousTestCase):
 
     def test_same_key(self) -> None:
         """A start is sent again with the key it had, and another start has another."""
-        world = World(CUT, REFUSED, problem(503, "shutting-down"), problem(409, retry_after="1"), answer(job(), 201))
+        world = World(CUT, REFUSED, problem(503, "shutting-down"), IN_USE, answer(job(), 201))
         self.assertEqual(world.run(world.operations.submit("true", None, {"worker": "w1"})).id, "j1")
         world.run(world.operations.submit("true", None, {"worker": "w1"}))
         keys = [request.headers["Idempotency-Key"] for request in world.requests]
@@ -85,10 +101,21 @@ class RepeatingTests(SynchronousTestCase):
         world.run(world.operations.job("j1", None))
         self.assertEqual(world.pauses, [7.0])
 
+    def test_cut_json(self) -> None:
+        """JSON that is not whole in a body that is: a proxy ended it in order, and it is asked for again."""
+        for rest in (b'{"id": "j1", "sta', b"", b"[" * 100_000):
+            world = World(Reply(Head(200, JSON), [rest]), answer(job()))
+            self.assertEqual(world.run(world.operations.job("j1", None)).id, "j1")
+        world = World(Reply(Head(200, JSON), [b'{"id": "j']))
+        self.assertRaises(ConnectionFailed, world.run, world.operations.signal("j1", "SIGUSR1", "main"))
+        self.assertEqual(len(world.requests), 1)
+
     def test_removed_before(self) -> None:
         """A removal whose answer was lost is one that finds nothing the second time."""
         world = World(CUT, problem(404, "job-unknown"))
         self.assertIs(world.run(world.operations.remove("j1")), True)
+        world = World(CUT, Reply(Head(404), [b"<html>"]))
+        self.assertRaises(ApiProblem, world.run, world.operations.remove("j1"))
         world = World(problem(404, "job-unknown"))
         self.assertRaises(ApiProblem, world.run, world.operations.remove("j1"))
 
@@ -119,19 +146,35 @@ class StartedTests(SynchronousTestCase):
             ((problem(429, "queue-full"),), False),
             ((CUT, problem(401, "unauthorized")), "unknown"),
             ((problem(504, "start-unanswered"),), "unknown"),
-            ((problem(409, retry_after="1"),), "unknown"),
+            ((IN_USE,), "unknown"),
             ((problem(500, "internal"),), "unknown"),
             ((problem(502, "worker-fault"),), "unknown"),
             ((problem(502, "worker-fault", {"started": False}),), False),
             ((problem(409, "no-match", told),), "unknown"),
             ((problem(424, "job-failed", {"started": True, "job_id": "j1"}),), True),
             ((Reply(Head(503), [b"<html>"]),), "unknown"),
+            ((Reply(Head(408), [b"<html>"]),), "unknown"),
+            ((answer({"message": "Service Unavailable"}, 503),), "unknown"),
+            ((answer({"type": 5, "started": False}, 503),), "unknown"),
+            ((answer({"started": True}, 500),), "unknown"),
+            ((Reply(Head(501), [b"<html>"]),), False),
+            ((Reply(Head(301), [b"<html>"]),), False),
+            ((NoAnswer(Loss.GARBLED, "garbage"),), "unknown"),
+            ((NoAnswer(Loss.FOREIGN, "another protocol"),), False),
+            ((Reply(Head(201, JSON), [b"[" * 100_000]),), "unknown"),
             ((answer({"nonsense": 1}, 201),), "unknown"),
             ((answer([], 201),), "unknown"),
         ):
             world = World(*replies)
             error = self.assertRaises(ClientError, world.run, world.operations.submit("true", None, {"worker": "w1"}))
             self.assertEqual(error.started, started, replies)
+
+    def test_key(self) -> None:
+        """An empty key is not taken for none, and one that no header can have is refused before anything is sent."""
+        world = World(answer(job(), 201))
+        for key in ("", "a\nb", "\u20ac", "\ud800"):
+            self.assertRaises(ValueError, world.run, world.operations.submit("true", key, {"worker": "w1"}))
+        self.assertEqual(world.requests, [])
 
     def test_job_id(self) -> None:
         """A job that an earlier answer named is not forgotten."""

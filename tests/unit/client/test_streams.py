@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, OutputLost
 from scheduler.client.exchange import Deliver, Head, NoAnswer, Open, Read, Request
+from scheduler.client.repeating import LASTED
 from scheduler.client.streams import EVENT_SILENCE, RAW_SILENCE
 from scheduler.client.values import Changed, Ended, Output
 from tests.unit.client.world import CUT, PATIENCE, REFUSED, Reply, World, answer, job, problem
@@ -30,6 +31,8 @@ def text(stream: str, offset: int, data: str) -> bytes:
     """Some output."""
     return event(stream, {"offset": offset, "text": data})
 
+
+HEARD = b":\n\n"
 
 END = event("end", job(state="succeeded", exit_code=0))
 
@@ -119,10 +122,19 @@ class FollowTests(SynchronousTestCase):
         world = World(events(text("stdout", 0, "ab"), end=CUT), REFUSED)
         self.assertRaises(ConnectionFailed, world.items, world.operations.follow("j1", 0, 0))
         self.assertAlmostEqual(sum(world.pauses), PATIENCE)
-        heard = [events(b":\n\n", end=CUT)] * 100
-        world = World(*heard, events(END))
-        world.items(world.operations.follow("j1", 0, 0))
-        self.assertGreater(sum(world.pauses), 2 * PATIENCE)
+        self.follow_heard(LASTED)
+        self.assertGreater(sum(self.world.pauses), 2 * PATIENCE)
+
+    def test_no_progress(self) -> None:
+        """Streams that always break at once, and tell nothing new, are given up, too."""
+        self.assertRaises(ConnectionFailed, self.follow_heard, 0.0)
+        self.assertAlmostEqual(sum(self.world.pauses), PATIENCE)
+
+    def follow_heard(self, seconds: float) -> None:
+        """Over connections of which each tells after so many seconds that the job runs, and breaks."""
+        self.world = World(*[events(HEARD, event("job", job()), end=CUT)] * 100, events(END))
+        self.world.seconds = seconds
+        self.world.items(self.world.operations.follow("j1", 0, 0))
 
     def test_never_reached(self) -> None:
         """A first connection that is refused is reported at once."""
@@ -192,6 +204,9 @@ class Server:
     def raw(self, request: Request, sending: Sending) -> tuple[Head, list[bytes]]:
         """One stream: from an offset, or a range."""
         query = dict(request.query)
+        if request.path == "/v1/jobs/j1":
+            sizes = {f"{stream}_bytes": len(data) for stream, data in self._output.items()}
+            return Head(200), [json.dumps(job(state="failed", **sizes)).encode()]
         whole = self._output[query["stream"]]
         if "Range" in request.headers:
             first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
@@ -250,8 +265,10 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual(world.requests[1].query, (("stream", "stderr"),))
         self.assertEqual(world.requests[1].headers, {"Range": "bytes=7-9"})
         follow = Reply(Head(200, {"x-output-offset": "9"}), [b"x"], CUT)
-        world = World(follow, Reply(Head(200, {"x-output-offset": "10"}), [b"y"]))
+        ended = answer(job(state="failed", stdout_bytes=11))
+        world = World(follow, Reply(Head(200, {"x-output-offset": "10"}), [b"y"]), ended)
         self.assertEqual(world.items(world.operations.output("j1", "stdout", 0, 3, True)), [b"x", b"y"])
+        self.assertEqual(world.requests.pop().path, "/v1/jobs/j1")
         self.assertEqual(world.requests[0].query, (("stream", "stdout"), ("tail", "3"), ("follow", "1")))
         self.assertEqual(world.requests[1].query, (("stream", "stdout"), ("offset", "10"), ("follow", "1")))
         self.assertEqual({request.silence for request in world.requests}, {RAW_SILENCE})
@@ -267,6 +284,24 @@ class OutputTests(SynchronousTestCase):
         world = World(Reply(Head(200, {"x-output-offset": "1"}), [b"bc"]))
         self.assertRaises(OutputLost, world.items, world.operations.output("j1", "stdout", 0, None, True))
         self.assertEqual(world.delivered, [])
+
+    def test_not_output(self) -> None:
+        """What is no scheduler's is not taken for output."""
+        for head in (Head(200), Head(204), Head(200, {"x-output-offset": "-1"})):
+            for tail, follow in ((None, False), (None, True), (3, False)):
+                world = World(Reply(head, [b"Welcome to this network"]))
+                self.assertRaises(ClientError, world.items, world.operations.output("j1", "stdout", 0, tail, follow))
+                self.assertEqual(world.delivered, [])
+
+    def test_ended_too_early(self) -> None:
+        """A body that ends in order before the job does, or before its output does, was cut by a proxy."""
+        for state, size in (("running", None), ("failed", 6)):
+            first = Reply(Head(200, {"x-output-offset": "0"}), [b"abc"])
+            rest = Reply(Head(200, {"x-output-offset": "3"}), [b"def"])
+            world = World(first, answer(job(state=state, stdout_bytes=size)), rest, problem(404, "job-unknown"))
+            found = world.items(world.operations.output("j1", "stdout", 0, None, True))
+            self.assertEqual(found, [b"abc", b"def"])
+            self.assertEqual(world.requests[2].query, (("stream", "stdout"), ("offset", "3"), ("follow", "1")))
 
     def test_beyond(self) -> None:
         """An offset beyond the end is the caller's mistake; output that became shorter is lost."""

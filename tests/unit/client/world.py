@@ -49,7 +49,7 @@ def job(job_id: str = "j1", state: str = "running", **more: Any) -> dict[str, An
 
 
 class World:
-    """Gives each request what was listed for it, the last one for ever; time passes in pauses alone."""
+    """Gives each request what was listed for it, the last one for ever; time passes in pauses, and in bodies."""
 
     def __init__(self, *replies: Reply | NoAnswer) -> None:
         self._replies = list(replies)
@@ -58,6 +58,8 @@ class World:
         self.pauses: list[float] = []
         self.delivered: list[Any] = []
         self.now = 1000.0
+        #: That each piece of a body takes.
+        self.seconds = 0.0
         self.operations = Operations(lambda: self.now, TIMEOUT, PATIENCE, jitter=lambda: 1.0, new_key=self._new_key)
         self._keys = 0
 
@@ -95,6 +97,7 @@ class World:
             self._body = [*reply.pieces, reply.end]
             return reply.head
         if isinstance(step, Read):
+            self.now += self.seconds
             return self._body.pop(0)
         if isinstance(step, Deliver):
             self.delivered.append(step.item)
