@@ -42,6 +42,9 @@ _PATH_SHOWN = 300
 #: Bytes, in the unit of ``st_blocks``.
 _BLOCK = 512
 
+#: What this process has too few of at present: the same will do later.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 #: A mount point can't be crossed, unlinked or renamed.
 _MOUNTED = (errno.EXDEV, errno.EBUSY)
 
@@ -70,7 +73,7 @@ class Left(NamedTuple):
     why: str
     #: A mount point was met.
     mounted: bool = False
-    #: The time was over first: the rest may well be removable.
+    #: The time was over first, or descriptors or memory were short: the rest may well be removable.
     unfinished: bool = False
 
 
@@ -341,4 +344,5 @@ def _left(path: str, error: OSError) -> Left:
     mounted = error.errno in _MOUNTED
     if len(path) > _PATH_SHOWN:
         path = f"{path[: _PATH_SHOWN // 2]}...{path[-_PATH_SHOWN // 2 :]}"
-    return Left(repr(path), "something is mounted there" if mounted else os.strerror(error.errno or 0), mounted)
+    why = "something is mounted there" if mounted else os.strerror(error.errno or 0)
+    return Left(repr(path), why, mounted, unfinished=error.errno in _SHORTAGES)

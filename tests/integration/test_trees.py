@@ -43,6 +43,13 @@ print(json.dumps(answer))
 """
 
 
+def _lowest_free() -> int:
+    """The descriptor that is opened next."""
+    fd = os.open("/", os.O_RDONLY)
+    os.close(fd)
+    return fd
+
+
 class TreeCase(SynchronousTestCase):
     """Has a folder with the folder ``j`` in it."""
 
@@ -71,6 +78,18 @@ class TreeCase(SynchronousTestCase):
 
 class RemoveTests(TreeCase):
     """``remove``."""
+
+    def test_too_few_descriptors(self) -> None:
+        """What can't be removed for want of descriptors does not resist: it is unfinished."""
+        self.make("file")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for more in (0, 1):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_lowest_free() + more, hard))
+            left = self.remove()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.assertEqual((left.why, left.unfinished), ("Too many open files", True))
+        self.assertIsNone(self.remove())
 
     def test_deep(self) -> None:
         """Folders in folders are measured and removed with few descriptors, however many they are."""
