@@ -73,8 +73,7 @@ class Removals:
 
     def worker_changed(self, worker_id: str) -> None:
         """It gave a sign of life, is another than before, or is gone."""
-        worker = self._registry.find_worker(worker_id)
-        if (worker is None or worker.state is WorkerState.ONLINE) and self._registry.removing(worker_id):
+        if self._can_ask(worker_id) and self._registry.removing(worker_id):
             self._rounds.begin(worker_id, partial(self._round, worker_id))
 
     def reported_again(self, worker: Worker, job_ids: list[str]) -> None:
@@ -94,10 +93,14 @@ class Removals:
             if job.id in self._under_way:
                 continue
             try:
-                if not await self._carry_out(job.id):
+                if not await self._carry_out(job.id) and not self._can_ask(worker_id):
                     return  # the next sign of life tries again
             except SchedulerError as error:
                 self._log.warn("job {job_id} is not removed: {why}", job_id=job.id, why=str(error))
+
+    def _can_ask(self, worker_id: str) -> bool:
+        worker = self._registry.find_worker(worker_id)
+        return worker is None or worker.state is WorkerState.ONLINE
 
     def _holder(self, job: Job) -> Worker | None:
         """The worker that has to be told."""

@@ -48,7 +48,12 @@ class Remains(NamedTuple):
 
     @property
     def job_id(self) -> str:
-        return self.name.removeprefix(MAKING).removeprefix(REMOVING).partition(".")[0]
+        return job_of(self.name)
+
+
+def job_of(name: str) -> str:
+    """The id of the job whose folder was renamed to that."""
+    return name.removeprefix(MAKING).removeprefix(REMOVING).partition(".")[0]
 
 
 class Clearing:

@@ -208,7 +208,8 @@ class JobRunner:
     def remove(self, job_id: str) -> Deferred[None]:
         job = self._jobs.get(job_id)
         if job is None:
-            return self._pool.run(self._spools.remove_unlisted_thd, job_id)
+            removed = self._pool.run(self._spools.remove_unlisted_thd, job_id)
+            return removed.addCallback(lambda _: Deferred.fromCoroutine(self._retention.remove(job_id)))
         started = self._when_started(job)
         return started.addCallbacks(lambda _: self._remove(job), lambda _: self.remove(job_id))
 

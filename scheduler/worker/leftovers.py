@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from scheduler.threads import Pool
-from scheduler.worker.clearing import Remains
+from scheduler.worker.clearing import Remains, job_of
 from scheduler.worker.patience import Patience
 from scheduler.worker.trees import NOTHING, Amount
 
@@ -55,6 +55,7 @@ class _Leftover:
     unfinished: int = 0
     told: bool = False
     busy: bool = False
+    why: str = "it is being removed"
 
 
 class Leftovers:
@@ -88,6 +89,16 @@ class Leftovers:
             if not leftover.busy and leftover.tried_after <= self._clock.seconds():
                 await self._patience.wait(name, self._clear(name, leftover))
 
+    async def clear_of(self, job_id: str) -> str:
+        """Try those of one job whose time it is; why something of it is left, ``""``: nothing is."""
+        names = [name for name in self._spools.leftovers() if job_of(name) == job_id]
+        for name in names:
+            leftover = self._leftovers.setdefault(name, _Leftover())
+            if not leftover.busy and leftover.tried_after <= self._clock.seconds():
+                await self._clear(name, leftover)
+        left = set(self._spools.leftovers())
+        return next((self._leftovers[name].why for name in names if name in left and name in self._leftovers), "")
+
     async def _clear(self, name: str, leftover: _Leftover) -> None:
         leftover.busy = True
         try:
@@ -102,6 +113,7 @@ class Leftovers:
             self._log.info("{name}, which could not be removed, is gone", name=name)
 
     def _tried(self, leftover: _Leftover, remains: Remains) -> None:
+        leftover.why = f"{remains.left.path}: {remains.left.why}"
         if remains.left.unfinished and leftover.unfinished < _UNFINISHED_MAX:
             leftover.unfinished += 1
             leftover.tried_after = self._clock.seconds() + _SOON

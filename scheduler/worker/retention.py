@@ -196,16 +196,20 @@ class Retention:
         return started
 
     async def remove(self, job_id: str) -> None:
-        """Remove one that has ended, whether or not that was acknowledged; ``Unavailable``: it is still there."""
+        """Remove one that has ended, whether or not that was acknowledged, or that is not kept any more.
+
+        ``Unavailable``: it, or something that was in its folder, is still there.
+        """
         while (job := self._kept.get(job_id)) is not None and job.busy:
             idle: Deferred[None] = Deferred()
             self._until_idle.setdefault(job_id, []).append(idle)
             await idle
-        if job is None:
-            return
-        with self._busy(job):
-            usable = await self._pool.run(self._spools.use_up_thd, [job_id])
-            why = await self._take_away(job) if usable else "its id can't be written down as used"
+        why = ""
+        if job is not None:
+            with self._busy(job):
+                usable = await self._pool.run(self._spools.use_up_thd, [job_id])
+                why = await self._take_away(job) if usable else "its id can't be written down as used"
+        why = why or await self._leftovers.clear_of(job_id)
         if why:
             raise Unavailable(f"job {job_id!r} can't be removed: {why}")
         self._log.info("job {job_id} is removed, as asked for", job_id=job_id)

@@ -327,14 +327,15 @@ class Spools:
     def remove_unlisted_thd(self, job_id: str) -> None:
         """Remove what there is of a job that no process of the worker could read, or found; its id is used up.
 
-        ``JobNotEnded``: a shim has it. ``Unavailable``: it is still there.
+        What resists is among the ``leftovers``. ``JobNotEnded``: a shim has it. ``Unavailable``: it is still there.
         """
         spool = self.spool(job_id)
         try:
             if self._is_held(spool):
                 raise JobNotEnded(job_id, JobState.RUNNING.value)
             self._used.add_thd([job_id], Use.PRUNED)
-            self._clearing.move_away(job_id)
+            if os.path.lexists(spool.folder):
+                self._clearing.move_away(job_id)
         except OSError as error:
             raise Unavailable(f"job {job_id!r} can't be removed: {error.strerror}") from error
 

@@ -8,6 +8,8 @@ from twisted.internet.defer import gatherResults
 
 from scheduler.errors import Conflict, JobNotEnded, NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
+from scheduler.worker import trees
+from scheduler.worker.trees import Left
 from scheduler.worker.used import Use
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
 
@@ -50,6 +52,22 @@ class RemoveTests(RunningCase):
             os.unlink(os.path.join(self.state_dir, "used-ids"))
             await self.worker.drop()
             self.worker = await self.next_life()
+
+    async def test_remains(self) -> None:
+        """What can't be removed of its folder is not removed, in this life and the next, until it can be."""
+        await self.ended()
+        real = trees.remove
+        self.patch(trees, "remove", lambda base, path, *_: Left(path, "resists"))
+        for life in range(2):
+            error = await self.assertFailure(self.worker.runner.remove(JOB), Unavailable)
+            self.assertIn("can't be removed", str(error))
+            self.assertEqual(os.listdir(self.worker.jobs_dir), [f".gone-{JOB}"])
+            await self.worker.drop()
+            if life:
+                self.patch(trees, "remove", real)
+            self.worker = await self.next_life()
+        await self.worker.runner.remove(JOB)
+        await self.check_gone()
 
     async def test_at_once(self) -> None:
         """Right after its end, though its folder is being looked at, and asked for more than once."""

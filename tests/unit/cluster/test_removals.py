@@ -176,6 +176,21 @@ class StepTests(RemovalCase):
         self.client.take("remove_job").answer.callback(None)
         self.assertEqual(self.known(), [])
 
+    def test_one_that_stays_holds_up_no_other(self) -> None:
+        """A job that its worker can't remove is asked for again with each sign of life, and the others at once."""
+        self.add(a_job("j-2", JobState.SUCCEEDED, created_at=1001.0))
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
+        for job_id in ("j-1", "j-2"):
+            self.assertFalse(self.successResultOf(self.cluster.remove(job_id)))
+        self.online()
+        for _ in range(2):
+            self.assertEqual(self.client.calls[0].args, ("j-1",))
+            self.client.take("remove_job").answer.errback(Unavailable("job 'j-1' can't be removed: not permitted"))
+            if "j-2" in self.known():
+                self.client.take("remove_job").answer.callback(None)
+            self.assertEqual(self.known(), ["j-1"])
+            self.online()
+
     def test_worker_of_an_earlier_version(self) -> None:
         """One that can't be told keeps the output as long as any; the job goes all the same."""
         removal = self.remove()

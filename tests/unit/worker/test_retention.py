@@ -295,14 +295,30 @@ class RemoveTests(RetentionCase):
         self.assertEqual((self.kept, self.forgotten), ([], ["a"]))
 
     def test_remains(self) -> None:
-        """What is left of a folder counts, is logged, and is tried again."""
+        """What is left of a folder counts, is logged, and is tried again; until then the job is not removed."""
         self.spools.remaining["a"] = 70
         self.end("a")
-        self.successResultOf(self.remove("a"))
+        for _ in range(3):
+            error = self.failureResultOf(self.remove("a"), Unavailable).value
+            self.assertIn("work/x: resists", str(error))
         self.assertEqual(self.errors, ["70 bytes of job a can't be removed, and are tried again: work/x: resists"])
+        self.assertEqual(self.spools.tries, ["a", ".gone-a"])
         self.spools.left[".gone-a"] = 0
         self.later(120)
         self.assertEqual(self.spools.left, {})
+        self.successResultOf(self.remove("a"))
+
+    def test_remains_that_go(self) -> None:
+        """A client that asks when it is time to try again need not wait for the next sweep; others are left alone."""
+        for job_id in "ab":
+            self.spools.remaining[job_id] = 70
+            self.end(job_id)
+            self.failureResultOf(self.remove(job_id), Unavailable)
+        self.retention.stop()
+        self.clock.advance(120)
+        self.spools.left.update({".gone-a": 0, ".gone-b": 0})
+        self.successResultOf(self.remove("a"))
+        self.assertEqual(list(self.spools.left), [".gone-b"])
 
 
 class MostTests(RetentionCase):
