@@ -144,6 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    if "run" not in given and any("\udc80" <= char <= "\udcff" for char in "".join(given)):
+        return _failed(Failure("the command line is not UTF-8, and no name or id is so", "Type it anew."))
     try:
         result = commands.main(args=arguments, prog_name="schedctl", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

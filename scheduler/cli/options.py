@@ -49,6 +49,17 @@ class KeyValue(click.ParamType[tuple[str, str]]):
         return key, rest
 
 
+class Key(click.ParamType[str]):
+    """An ``Idempotency-Key``; an empty one, of a variable that is not set, say, is not taken for none."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not (value and value.isascii() and value.isprintable()):
+            self.fail(f"{value!r} must be printable characters of ASCII, one at least", param, ctx)
+        return str(value)
+
+
 def seconds(value: str) -> float:
     """Of a ``Duration``."""
     return durations.parse(_number(value))

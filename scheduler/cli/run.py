@@ -16,12 +16,12 @@ from scheduler.cli.completion import complete_file, complete_folder, complete_wo
 from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.interrupts import GaveUp, Interrupts, Left
 from scheduler.cli.names import of_worker
-from scheduler.cli.options import Duration, KeyValue, Size, seconds
+from scheduler.cli.options import Duration, Key, KeyValue, Size, seconds
 from scheduler.cli.outcome import outcome
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.status import Status
 from scheduler.cli.watch import Watch
-from scheduler.client import Client, ClientError, Job
+from scheduler.client import ApiProblem, Client, ClientError, Job
 
 #: The local name of each option that is a field of the API under another name.
 _RENAMED = {"on": "worker", "label": "labels"}
@@ -93,7 +93,7 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
 @click.option(
     "--unattended-timeout", type=Duration(), help="Stop it when nobody has followed it or waited for it for that long."
 )
-@click.option("--key", help="An Idempotency-Key: the same command with the same key is run once.")
+@click.option("--key", type=Key(), help="An Idempotency-Key: the same command with the same key is run once.")
 @click.option(
     "--patience",
     type=Duration(),
@@ -227,8 +227,10 @@ class _Run:
         try:
             self._job_id, job = self._submitted(client, fields, key)
             interrupts.job(self._job_id)
-            if detach and job is not None and not interrupts.stopping:
-                return self._detached(job)
+            if detach and not interrupts.stopping:
+                return self._detached(self._job_id, job)
+            if job is None:
+                self._status.note("waiting for what becomes of it")
             job = watch.until_end(client, self._job_id, job)
         except GaveUp:
             why = watch.job.reason if watch.job is not None else None
@@ -256,13 +258,17 @@ class _Run:
         except ClientError as error:
             if error.job_id is None or not error.started:
                 raise
-            self._status.note(f"{error}; waiting for what becomes of it")
+            if isinstance(error, ApiProblem) and error.type == "job-removed":
+                raise  # there is nothing of it to be watched
+            self._status.note(str(error))
             return error.job_id, None
         return job.id, job
 
-    def _detached(self, job: Job) -> int:
+    def _detached(self, job_id: str, job: Job | None) -> int:
         """Print the id; the code says only whether it was started, or will be."""
-        click.echo(job.id)
+        click.echo(job_id)
+        if job is None:
+            return MAY_HAVE_RUN
         return self._ended(job, None) if job.final and job.started_at is None else 0
 
     def _ended(self, job: Job, lost: str | None) -> int:

@@ -48,6 +48,9 @@ def read(most: int, mention: Callable[[], object], descriptor: int = 0) -> bytes
             mention()
         try:
             data = os.read(descriptor, _PIECE)
+        except BlockingIOError:  # somebody who has the same pipe made it so
+            select.select([descriptor], [], [], None)
+            continue
         except OSError as error:
             raise Failure(f"stdin can't be read: {error.strerror}", "Give -n to pass none of it.") from None
         if not data:

@@ -132,6 +132,18 @@ class FailureTests(SynchronousTestCase):
             Failure("\x1b[2J broke\nand", "Mend\x07 it.\nSoon.").show()
         self.assertEqual(err.getvalue(), "schedctl: \\x1b[2J broke\\nand\nMend\\x07 it.\nSoon.\n")
 
+    def test_not_utf8(self) -> None:
+        """Bytes that no id, name or label has are refused before anything is asked."""
+        for arguments in (
+            ("logs", "\udcff" * 8),
+            ("wait", "a" * 40 + "\udcff"),
+            ("drain", "\udcff"),
+            ("ps", "-l", "\udcff=a"),
+        ):
+            code, out, err = run(*arguments)
+            self.assertEqual((code, out), (125, ""))
+            self.assertIn("not UTF-8", err)
+
     def test_fault_of_ours(self) -> None:
         """An exception that nobody expected is no exit code of a job: 121, and what to do with the traceback."""
         self.patch(cli, "_run", lambda _: 1 // 0)

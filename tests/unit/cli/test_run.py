@@ -1,17 +1,28 @@
 """What ``schedctl run`` asks the API for, and how it reads its stdin."""
 
+from __future__ import annotations
+
+import contextlib
+import io
 import os
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cli import stdin
+from scheduler.cli.contexts import Connection
 from scheduler.cli.failures import Failure
-from scheduler.cli.options import Duration, KeyValue, Size, seconds
-from scheduler.cli.run import command, fields_of
+from scheduler.cli.options import Duration, Key, KeyValue, Size, seconds
+from scheduler.cli.run import _Run, command, fields_of
+from scheduler.cli.session import Session
+from scheduler.cli.status import Status
+from scheduler.client import ApiProblem, Ended, Event, Job
+from scheduler.client.errors import Started
 
 
 def fields(*arguments: str, **environ: str) -> dict[str, Any]:
@@ -119,6 +130,7 @@ class FieldsTests(SynchronousTestCase):
             (Duration(), ("30s", "5m", "0", "1.5"), ("", "soon", "-1", "nan", "inf")),
             (Size(), ("1", "100MB", "4GiB"), ("", "0", "much", "-1")),
             (KeyValue(), ("a=", "a=b"), ("", "a", "=b")),
+            (Key(), ("k", "a key"), ("", "a\nb", "é", "\udcff")),
         ):
             for text in good:
                 kind.convert(text, None, None)
@@ -128,6 +140,59 @@ class FieldsTests(SynchronousTestCase):
         self.assertEqual([seconds(text) for text in ("2m", "90", "0.5")], [120, 90, 0.5])
 
 
+class Unanswered:
+    """A session, and its client, of a scheduler whose submissions come to that problem."""
+
+    def __init__(self, problem: ApiProblem) -> None:
+        self._problem = problem
+
+    def client(self, **_: Any) -> Unanswered:
+        return self
+
+    @property
+    def connection(self) -> Connection:
+        return Connection("http://127.0.0.1:9", None, None, "--url")
+
+    def submit(self, **_: Any) -> Job:
+        raise self._problem
+
+    def follow(self, job_id: str) -> Iterator[Event]:
+        yield Ended(Job.from_json({"id": job_id, "state": "failed", "exit_code": 3}))
+
+    def __enter__(self) -> Unanswered:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class SubmittedTests(SynchronousTestCase):
+    """Submissions that were not answered with a job."""
+
+    def run_one(self, kind: str, detach: bool, started: Started) -> tuple[int, str, str]:
+        """Exit code, stdout and notes."""
+        problem = ApiProblem(504, {"type": f"/problems/{kind}", "detail": "so"}, started=started, job_id="j1")
+        notes: list[str] = []
+        status = Status(notes.append, lambda: None, updates=False)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = _Run(cast(Session, Unanswered(problem)), status, 60.0).run({"command": ["make"]}, None, detach)
+        return code, out.getvalue(), "".join(notes)
+
+    def test_unanswered(self) -> None:
+        """A job whose start was not answered is watched; with --detach its id is printed, and 121 says the rest."""
+        code, out, notes = self.run_one("start-unanswered", False, "unknown")
+        self.assertEqual((code, out), (3, ""))
+        self.assertIn("waiting for what becomes of it", notes)
+        code, out, notes = self.run_one("start-unanswered", True, "unknown")
+        self.assertEqual((code, out), (121, "j1\n"))
+        self.assertNotIn("waiting", notes)
+
+    def test_removed(self) -> None:
+        """A key whose job was removed is no job to watch."""
+        for detach in (False, True):
+            self.assertRaises(ApiProblem, self.run_one, "job-removed", detach, True)
+
+
 class StdinTests(SynchronousTestCase):
     """Reading stdin."""
 
@@ -135,6 +200,22 @@ class StdinTests(SynchronousTestCase):
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         return reading, writing
+
+    def test_not_blocking(self) -> None:
+        """A pipe that somebody made non-blocking is waited for all the same."""
+        reading, writing = self.pipe()
+        os.set_blocking(reading, False)
+        self.patch(stdin, "_MENTION_AFTER", 0)
+
+        def mention() -> None:
+            timer.start()
+
+        def write() -> None:
+            os.write(writing, b"late")
+            os.close(writing)
+
+        timer = threading.Timer(0.1, write)
+        self.assertEqual(stdin.read(10, mention, reading), b"late")
 
     def test_offered(self) -> None:
         """A pipe, a file and a socket are read; a terminal, a device and what is closed are not."""
