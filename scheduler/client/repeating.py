@@ -22,6 +22,9 @@ from scheduler.client.exchange import Answer, Loss, NoAnswer, Pause, Request, Sc
 #: Seconds before the first repetition; doubled with each, up to the second.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
+#: Seconds for which a job may be unknown to a scheduler that knew it: workers come back to one that restarted sooner.
+FORGOTTEN = 15.0
+
 #: Seconds that a stream must last to count as one that works, though it tells nothing new.
 LASTED = 5.0
 
@@ -79,7 +82,8 @@ class Attempts:
     job_id: str | None = None
     _since: float | None = None
     _count: int = 0
-    _began: float = 0.0
+    _began: float | None = None
+    _forgotten: float | None = None
 
     def pause(self, outcome: Answer | NoAnswer) -> float | None:
         """Seconds until the next attempt; ``None``: the time is over."""
@@ -96,7 +100,7 @@ class Attempts:
         return float(min(seconds, left))
 
     def begun(self) -> None:
-        """A stream has begun."""
+        """A stream of output has begun, so there is such a job."""
         self._began = self.clock()
 
     def alive(self) -> None:
@@ -104,8 +108,23 @@ class Attempts:
 
         One that always breaks at once, and at the same place, must not be tried for ever.
         """
-        if self.clock() - self._began >= LASTED:
+        if self._began is not None and self.clock() - self._began >= LASTED:
             self._since = None
+
+    def may_return(self, outcome: Answer | NoAnswer) -> bool:
+        """Whether this is a job that the scheduler knew, and may know again: it restarted without its memory.
+
+        A worker that registers tells it of the jobs that it runs.
+        """
+        if not (self.lost or self._began is not None) or not isinstance(outcome, Answer):
+            return False
+        if not outcome.is_problem or ApiProblem(outcome.status, outcome.document).type != "job-unknown":
+            self._forgotten = None
+            return False
+        now = self.clock()
+        if self._forgotten is None:
+            self._forgotten = now
+        return now - self._forgotten < FORGOTTEN
 
     def progressed(self) -> None:
         """Something new came: the next pause is a short one again."""
@@ -195,8 +214,9 @@ class Repeater:
     def again(self, request: Request, outcome: Answer | NoAnswer, attempts: Attempts) -> Script[None]:
         """Wait for the time of the next attempt after one that failed; ``ClientError`` if there is none."""
         reached = self.reached or attempts.lost
+        returns = request.repeatable and attempts.may_return(outcome)
         attempts.note(outcome)
-        if may_repeat(request, outcome, reached):
+        if returns or may_repeat(request, outcome, reached):
             seconds = attempts.pause(outcome)
             if seconds is not None:
                 yield Pause(seconds, outcome.why if isinstance(outcome, NoAnswer) else _detail(outcome))

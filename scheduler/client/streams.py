@@ -41,7 +41,7 @@ def follow(repeater: Repeater, path: str, job_id: str, stdout: int, stderr: int)
         headers = {"Accept": "text/event-stream", "Last-Event-ID": progress.position}
         request = Request("GET", path, headers=headers, silence=EVENT_SILENCE)
         head = yield Open(request)
-        failure = yield from _refusal(repeater, head, job_id)
+        failure = yield from _refusal(repeater, head, path, job_id)
         if failure is None:
             if not head.headers.get("content-type", "").startswith("text/event-stream"):
                 raise ClientError("the answer is not an event stream: is there a scheduler?")
@@ -126,8 +126,9 @@ def output(
     while True:
         request = _raw_request(path, stream, reached, end, tail, follow)
         head = yield Open(request)
-        failure = yield from _refusal(repeater, head, job_id, begun=end is not None)
+        failure = yield from _refusal(repeater, head, path, job_id, begun=end is not None)
         if failure is None:
+            attempts.begun()
             start, length = _extent(head)
             if reached is None:
                 reached = start
@@ -192,7 +193,7 @@ def _unfinished(repeater: Repeater, path: str, stream: str, reached: int) -> Scr
 
 
 def _refusal(
-    repeater: Repeater, head: Head | NoAnswer, job_id: str, begun: bool = False
+    repeater: Repeater, head: Head | NoAnswer, path: str, job_id: str, begun: bool = False
 ) -> Script[Answer | NoAnswer | None]:
     """``None`` if output follows; else why not. ``OutputLost`` if it never will."""
     if isinstance(head, NoAnswer):
@@ -205,4 +206,11 @@ def _refusal(
         problem = ApiProblem(answer.status, answer.document)
         if problem.status == 410 or problem.type == "output-unknown" or (problem.status == 416 and begun):
             raise OutputLost(problem.detail, job_id=job_id)
+        if problem.type == "unavailable" and (yield from _job(repeater, path)).state == "lost":
+            raise OutputLost(problem.detail, job_id=job_id)
     return answer
+
+
+def _job(repeater: Repeater, path: str) -> Script[Job]:
+    """The job of that output, as it is now."""
+    return Job.from_json((yield from repeater.answer(Request("GET", path.removesuffix("/output")))).json())

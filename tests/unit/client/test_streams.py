@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, OutputLost
 from scheduler.client.exchange import Deliver, Head, NoAnswer, Open, Read, Request
-from scheduler.client.repeating import LASTED
+from scheduler.client.repeating import FORGOTTEN, LASTED
 from scheduler.client.streams import EVENT_SILENCE, RAW_SILENCE
 from scheduler.client.values import Changed, Ended, Output
 from tests.unit.client.world import CUT, PATIENCE, REFUSED, Reply, World, answer, job, problem
@@ -124,6 +124,29 @@ class FollowTests(SynchronousTestCase):
         self.assertAlmostEqual(sum(world.pauses), PATIENCE)
         self.follow_heard(LASTED)
         self.assertGreater(sum(self.world.pauses), 2 * PATIENCE)
+
+    def test_lost(self) -> None:
+        """Output that went with a lost job is not waited for; that of a job whose worker may be back is."""
+        gone = problem(503, "unavailable", retry_after="1")
+        world = World(events(text("stdout", 0, "ab"), end=CUT), gone, answer(job(state="lost")))
+        self.assertRaises(OutputLost, world.items, world.operations.follow("j1", 0, 0))
+        world = World(events(text("stdout", 0, "ab"), end=CUT), gone, answer(job(state="unknown")), events(END))
+        self.assertIsInstance(world.items(world.operations.follow("j1", 0, 0))[-1], Ended)
+
+    def test_forgotten(self) -> None:
+        """A scheduler that restarted without its memory hears of its jobs from workers: so long one is waited for."""
+        unknown = problem(404, "job-unknown")
+        for first in (events(text("stdout", 0, "ab"), end=CUT), CUT):
+            world = World(first, REFUSED, unknown, unknown, events(END))
+            self.assertIsInstance(world.items(world.operations.follow("j1", 0, 0))[-1], Ended)
+            world = World(first, unknown)
+            self.assertRaises(ApiProblem, world.items, world.operations.follow("j1", 0, 0))
+            self.assertTrue(FORGOTTEN <= sum(world.pauses) < PATIENCE / 2, world.pauses)
+        head = Head(200, {"x-output-offset": "0"})
+        world = World(Reply(head, [b"ab"], CUT), unknown, Reply(Head(200, {"x-output-offset": "2"}), [b"c"]), unknown)
+        self.assertEqual(world.items(world.operations.output("j1", "stdout", 0, None, True)), [b"ab", b"c"])
+        world = World(CUT, unknown, answer(job(state="failed")))
+        self.assertEqual(world.run(world.operations.wait("j1", None)).state, "failed")
 
     def test_no_progress(self) -> None:
         """Streams that always break at once, and tell nothing new, are given up, too."""
