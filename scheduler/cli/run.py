@@ -20,6 +20,7 @@ from scheduler.cli.options import Duration, Key, KeyValue, Size, seconds
 from scheduler.cli.outcome import outcome
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.status import Status
+from scheduler.cli.streams import abandon_stdout
 from scheduler.cli.watch import Watch
 from scheduler.client import ApiProblem, Client, ClientError, Job
 
@@ -245,6 +246,7 @@ class _Run:
                 f"job {self._job_id} can't be watched any longer, it may still run: {error}"
             ) from error
         except OSError as error:
+            abandon_stdout()  # what is left in its buffer would fail again, as if nothing had been started
             raise self._unresolved(
                 f"the output of job {self._job_id} can't be written here, and it goes on: {error.strerror}"
             ) from error

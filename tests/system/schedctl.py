@@ -22,6 +22,9 @@ from tests.system.conftest import BIN, Daemon, wait_until
 #: Seconds that a command may take.
 LONGEST = 60.0
 
+#: Variables that would make schedctl behave otherwise than for most users: another token, width, or buffering.
+_NOT_INHERITED = ("SCHEDULER_TOKEN", "COLUMNS", "LINES", "PYTHONUNBUFFERED")
+
 _FROM_SOURCE = "import sys\nfrom scheduler.cli.main import main\nsys.exit(main())"
 
 
@@ -38,7 +41,7 @@ class User:
         self.url = url or f"http://{scheduler.endpoints['http']}"
         self.client = Client(f"http://{scheduler.endpoints['http']}")
         self.environ = {
-            **{name: value for name, value in os.environ.items() if name != "SCHEDULER_TOKEN"},
+            **{name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
             "SCHEDULER_URL": self.url,
             "XDG_CONFIG_HOME": str(home),
             "TERM": "xterm",

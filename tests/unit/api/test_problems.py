@@ -47,7 +47,7 @@ from tests.unit.api.conversation import Server
 
 PACKAGE = Path(scheduler.__file__).parent
 
-DOCS = Path(__file__).parents[3] / "docs" / "problems.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "problems.md"
 
 
 def calls(folder: Path) -> Iterator[ast.Call]:
