@@ -52,7 +52,7 @@ setup(
     packages=[*find_packages(include=["scheduler", "scheduler.*"]), "twisted.plugins"],
     # No __init__.py there: the wheel would ship Twisted's own file.
     package_dir={"twisted.plugins": "twisted_plugins"},
-    package_data={"scheduler.pb": ["*.pyi"]},
+    package_data={"scheduler": ["py.typed"], "scheduler.pb": ["*.pyi"]},
     cmdclass={"build_py": BuildWithStubs},
     entry_points={"console_scripts": ["schedctl = scheduler.cli.main:main"]},
     install_requires=[

@@ -16,7 +16,7 @@ from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import ClosedPoolError, HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
 from scheduler.client.address import Target, body
 from scheduler.client.exchange import (
@@ -94,6 +94,8 @@ class Channel:
             )
         except _NotConnected as error:
             return error.outcome
+        except ClosedPoolError:
+            return NoAnswer(Loss.CLOSED, "the client was closed")
         except (HTTPError, OSError) as error:
             return NoAnswer(_loss(error), _why(error))
         self._response = response

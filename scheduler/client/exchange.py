@@ -111,6 +111,8 @@ class Loss(enum.Enum):
     UNSENT = "unsent"
     #: TLS did not come about; nothing was sent, and it would not go better another time.
     UNTRUSTED = "untrusted"
+    #: The client was closed; nothing was sent.
+    CLOSED = "closed"
     #: What answers there speaks another protocol: it is no scheduler, and started nothing.
     FOREIGN = "foreign"
     #: What came is not HTTP, and may have come from something between us and a scheduler.

@@ -78,6 +78,14 @@ class LinkTests(SynchronousTestCase):
             self.assertEqual(caught.exception.started, started)
             self.assertIn("does not speak HTTP", str(caught.exception))
 
+    def test_closed(self) -> None:
+        """A client that was closed sends nothing, and says so at once."""
+        client = Client("http://127.0.0.1:9")
+        client.close()
+        with self.assertRaisesRegex(ConnectionFailed, "the client was closed") as caught:
+            client.submit("true", selector={})
+        self.assertIs(caught.exception.started, False)
+
     def test_forked(self) -> None:
         """A child of a fork uses no connection of its parent: both would read each other's answers."""
         listening = socket.create_server(("127.0.0.1", 0))

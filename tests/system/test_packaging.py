@@ -65,12 +65,13 @@ def test_sdist(built: Path) -> None:
 
 
 def test_wheel(built: Path) -> None:
-    """The wheel, made of the sdist, has the stubs and the plugin, and does not touch what is Twisted's."""
+    """The wheel, made of the sdist, has stubs, types and the plugin, and does not touch what is Twisted's."""
     (archive,) = built.glob("scheduler_gateway-*-py3-none-any.whl")
     with zipfile.ZipFile(archive) as wheel:
         names = set(wheel.namelist())
     stubs = {f"scheduler/pb/{name}" for name in ("scheduler_pb2", "worker_pb2")}
     assert {f"{stub}{suffix}" for stub in stubs for suffix in (".py", ".pyi", "_grpc.py")} <= names
+    assert "scheduler/py.typed" in names
     assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/scheduler_plugin.py"]
     assert {name.split("/")[0] for name in names} - {"scheduler", "twisted"} == {
         f"scheduler_gateway-{scheduler.__version__}.dist-info"
