@@ -20,6 +20,11 @@ from pathlib import Path
 
 import pytest
 
+# What is started in the background inherits that these are ignored, and no program here would hear of a Ctrl-C.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+
 #: The checkout, or unpacked sdist, that the tests belong to.
 ROOT = Path(__file__).resolve().parents[2]
 
