@@ -11,7 +11,9 @@ import click
 from scheduler.cli.completion import complete_job
 from scheduler.cli.failures import say
 from scheduler.cli.ids import resolve
+from scheduler.cli.queued import out_of_queue
 from scheduler.cli.session import Session, pass_session
+from scheduler.cli.status import Status
 from scheduler.cli.streams import write_all
 from scheduler.cli.watch import DESCRIPTORS, queue_text
 from scheduler.cli.wording import printable, short_id
@@ -41,6 +43,9 @@ def command(session: Session, job: str, follow: bool, tail: int | None, only: st
     """
     with session.client(waits=follow) as client:
         job_id = resolve(client, job)
+        if follow:
+            with Status() as status:
+                out_of_queue(client, job_id, status)
         if only is not None:
             written = _copy(client.output(job_id, only, tail=tail, follow=follow), 1)
         elif follow:

@@ -11,6 +11,7 @@ from scheduler.cli.failures import MAY_HAVE_RUN, Failure
 from scheduler.cli.ids import resolve
 from scheduler.cli.options import Duration, seconds
 from scheduler.cli.outcome import outcome
+from scheduler.cli.queued import out_of_queue
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.status import Status
 from scheduler.client import Client, ConnectionFailed, Job, WaitTimedOut
@@ -34,18 +35,20 @@ def command(session: Session, job: str, timeout: str | None) -> int:
     """
     with session.client(waits=True) as client, Status() as status:
         job_id = resolve(client, job)
-        code, sentence = outcome(_last_attempt(client, job_id, None if timeout is None else seconds(timeout)))
+        limit = None if timeout is None else seconds(timeout)
+        code, sentence = outcome(_last_attempt(client, status, job_id, limit))
         if sentence is not None:
             status.note(sentence)
         return code
 
 
-def _last_attempt(client: Client, job_id: str, timeout: float | None) -> Job:
+def _last_attempt(client: Client, status: Status, job_id: str, timeout: float | None) -> Job:
     """At its end."""
     deadline = None if timeout is None else time.monotonic() + timeout
     following: str | None = job_id
     while following is not None:
         try:
+            out_of_queue(client, following, status, deadline)
             job = client.wait(following, None if deadline is None else max(0.0, deadline - time.monotonic()))
         except WaitTimedOut as error:
             message = f"job {error.job.id} has not ended within {timeout:g} s"

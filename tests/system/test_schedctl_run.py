@@ -358,6 +358,20 @@ def test_queued(crowded: User, tmp_path: Path) -> None:
     assert re.fullmatch(rb"schedctl: job [0-9a-f]{8} starts on w1 after [0-9.]+s in the queue\n", err), err
 
 
+def test_others_who_wait_for_a_queued_job(crowded: User, tmp_path: Path) -> None:
+    """wait and logs -f say of a queued job why it is, too, and go on when it runs."""
+    gate = tmp_path / "gate"
+    crowded.client.submit(["sh", "-c", STUBBORN.format(gate=gate)], selector={})
+    job = crowded.client.submit(["sh", "-c", "echo out; exit 3"], selector={})
+    commands = [crowded.start("wait", job.id), crowded.start("logs", "-f", job.id)]
+    for process in commands:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert re.match(rb"schedctl: job [0-9a-f]{8} is queued.*: .*slot.* \([0-9.]+s\)\n", line), line
+    gate.touch()
+    assert [finish(process) for process in commands] == [(3, b"", b""), (0, b"out\n", b"")]
+
+
 def test_retry(user: User, tmp_path: Path) -> None:
     """The output of all attempts is shown, and the code is that of the last."""
     line = f"echo try; echo x >> {tmp_path}/tries; test $(wc -l < {tmp_path}/tries) = 3"
