@@ -72,13 +72,12 @@ class Membership:
         worker_id = registration.worker_id or str(uuid.uuid4())
         name = registration.name or worker_id
         registry = self._ledger.registry
-        for other in registry.workers():
-            if other.id == worker_id:
-                continue
-            if other.address == address:
-                await self._displaced(other, by_a_new_one=not registration.worker_id)
-            elif other.name == name and other.state is WorkerState.ONLINE:
+        for other in registry.named(name):  # first: a registration that is refused displaces nobody
+            if other.id != worker_id and other.address != address and other.state is WorkerState.ONLINE:
                 raise NameTaken(f"name {name!r} is taken by worker {other.id}, which is online at {other.address}")
+        for other in registry.at_address(address):
+            if other.id != worker_id:
+                await self._displaced(other, by_a_new_one=not registration.worker_id)
         known = registry.find_worker(worker_id)
         self._client.forget(worker_id)  # its channel leads to the process before
         self._reconciler.forget(worker_id)

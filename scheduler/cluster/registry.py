@@ -29,6 +29,9 @@ class Registry:
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
+        # ids of workers by name, and by address
+        self._named: dict[str, set[str]] = {}
+        self._at: dict[str, set[str]] = {}
         self._jobs: dict[str, Job] = {}
         # (created_at, id) of every job, ascending
         self._order: list[tuple[float, str]] = []
@@ -67,14 +70,22 @@ class Registry:
         """By id, or by name, where one that is online goes before any that was; ``NotFound``."""
         if name in self._workers:
             return self._workers[name]
-        named = [worker for worker in self._workers.values() if worker.name == name]
+        named = self.named(name)
         if not named:
             raise NotFound("worker", name)
         return max(named, key=lambda worker: (worker.state is WorkerState.ONLINE, worker.last_seen or 0, worker.id))
 
     def has_worker(self, name: str) -> bool:
         """Whether there is one of that id or name."""
-        return name in self._workers or any(worker.name == name for worker in self._workers.values())
+        return name in self._workers or name in self._named
+
+    def named(self, name: str) -> list[Worker]:
+        """All of that name, by id."""
+        return [self._workers[worker_id] for worker_id in sorted(self._named.get(name, ()))]
+
+    def at_address(self, address: str) -> list[Worker]:
+        """All that were last known to listen there, by id."""
+        return [self._workers[worker_id] for worker_id in sorted(self._at.get(address, ()))]
 
     def reachable(self, job: Job) -> Worker:
         """The worker of a job, if calls to it succeed; ``Unreachable``."""
@@ -85,11 +96,24 @@ class Registry:
 
     def put_worker(self, worker: Worker) -> None:
         """Add it, or replace what is known under its id."""
+        known = self._workers.get(worker.id)
+        if known is None or (known.name, known.address) != (worker.name, worker.address):
+            self._unlist_worker(known)
+            self._named.setdefault(worker.name, set()).add(worker.id)
+            self._at.setdefault(worker.address, set()).add(worker.id)
         self._workers[worker.id] = worker
 
     def remove_worker(self, worker_id: str) -> None:
         """Its jobs stay."""
-        del self._workers[worker_id]
+        self._unlist_worker(self._workers.pop(worker_id))
+
+    def _unlist_worker(self, worker: Worker | None) -> None:
+        if worker is None:
+            return
+        for index, key in ((self._named, worker.name), (self._at, worker.address)):
+            index[key].discard(worker.id)
+            if not index[key]:
+                del index[key]
 
     def load(self, worker_id: str) -> int:
         """How many of its jobs have not ended, those reserved included."""

@@ -19,6 +19,7 @@ from scheduler.cluster.waiting import Waiting
 from scheduler.errors import (
     Conflict,
     Invalid,
+    NameTaken,
     NotFound,
     Refused,
     Unreachable,
@@ -161,6 +162,15 @@ class RegisterTests(MembershipTestCase):
         self.assertIn(first, str(self.failureResultOf(taken, Conflict).value))
         self.liveness.doubtful(first, "gone")
         self.register(f"{HOME}:30001", name="box")
+
+    def test_a_refused_registration_displaces_nobody(self) -> None:
+        """A worker whose name is taken takes nobody's address."""
+        self.online(address=f"{HOME}:30000", name="a")
+        self.online(address=f"{HOME}:30001", name="box")
+        before = self.ledger.registry.workers()
+        taken = self.membership.register(Registration(f"{HOME}:30000", name="box"), HOME)
+        self.failureResultOf(taken, NameTaken)
+        self.assertEqual(self.ledger.registry.workers(), before)
 
     def test_bad_registrations(self) -> None:
         """What is no id, name, label or address is refused, by the name of its field, and changes nothing."""

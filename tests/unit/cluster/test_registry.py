@@ -39,6 +39,20 @@ class WorkerTests(SynchronousTestCase):
             registry.put_worker(a_worker(f"id-{name}", name=name))
         self.assertEqual([worker.name for worker in registry.workers()], ["a", "b", "c"])
 
+    def test_by_name_and_address(self) -> None:
+        """Workers are found by the name and the address that they have now, and by no earlier one."""
+        registry = Registry()
+        for worker_id in ("b", "a"):
+            registry.put_worker(a_worker(worker_id, name="box", address="h:1"))
+        self.assertEqual([worker.id for worker in registry.named("box")], ["a", "b"])
+        self.assertEqual([worker.id for worker in registry.at_address("h:1")], ["a", "b"])
+        moved = a_worker("a", name="bax", address="h:2")
+        registry.put_worker(moved)
+        registry.remove_worker("b")
+        self.assertEqual((registry.named("box"), registry.at_address("h:1")), ([], []))
+        self.assertEqual((registry.named("bax"), registry.at_address("h:2")), ([moved], [moved]))
+        self.assertEqual((registry.has_worker("box"), registry.has_worker("bax")), (False, True))
+
     def test_load_counts_what_is_reserved(self) -> None:
         """A start under way counts into the load before its job is there, so two can't take one slot."""
         registry = Registry()
