@@ -71,14 +71,17 @@ class UsedIdsTests(SynchronousTestCase):
 
         self.ids.open_thd()
         self.patch(used, "write_file", full)
-        taken = []
-        for number in range(6_000):
+        # Together while there is room everywhere, as each addition is synced; one by one when pages get full.
+        taken, refused = [f"job-{number}" for number in range(3_500)], []
+        self.ids.add_thd(taken, Use.PRUNED)
+        for number in range(3_500, 4_200):
             try:
                 self.ids.add_thd([f"job-{number}"], Use.PRUNED)
             except OSError:
+                refused.append(number)
                 continue
             taken.append(f"job-{number}")
-        self.assertTrue(3_500 < len(taken) <= 4_096, len(taken))
+        self.assertTrue(refused and taken[-1] > f"job-{refused[0]}", (refused[:1], taken[-1]))
         self.assertEqual({self.opened().find_thd(job_id) for job_id in taken}, {Use.PRUNED})
         self.assertEqual(os.listdir(os.path.dirname(self.path)), ["used-ids"])
         self.patch(used, "write_file", real)
