@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import socket
 import threading
@@ -35,8 +36,19 @@ class Scripted:
             for answer in self._answers:
                 connection, _ = self._listening.accept()
                 with connection:
-                    connection.recv(65536)
+                    read_request(connection)  # all of it: to close with some unread would reset the connection
                     connection.sendall(answer)
+
+
+def read_request(connection: socket.socket) -> None:
+    """One request with its body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536) or b"\r\n\r\n"  # that was all of it
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", head)
+    while length is not None and len(body) < int(length[1]):
+        body += connection.recv(65536) or bytes(int(length[1]))
 
 
 class LinkTests(SynchronousTestCase):

@@ -242,7 +242,7 @@ class StuckTests(RpcCase):
         client, worker = self.worker_client(deadline=0.5), self.stand_in(StartJob=self.hang)
         for sent in (None, lambda: None):
             error = await self.assertFailure(client.start_job(worker, a_job(), sent), DeadlineExceeded)
-            self.assertEqual(error.seconds, 0.5)
+            self.assertTrue(0 < error.seconds <= 0.5, error.seconds)  # less what the check before it took
         self.assertEqual(self.calls, ["j", "j"])
 
     async def test_start_while_hung_up_on(self) -> None:
