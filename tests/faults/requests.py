@@ -193,8 +193,11 @@ def unattended_reason(case: Case, job: str, reason: object) -> bool:
 
 
 def _longest_absence(case: Case, request: Event, attended: list[Event], ended: float) -> float:
-    """Seconds without a client, as the scheduler can have counted them: each time anew when it is there again."""
-    anew = [event.began for event in case.of("heal") if event.what in ("scheduler serves", "SIGCONT scheduler")]
+    """Seconds without a client, as the scheduler can have counted them: each time anew when it is there again.
+
+    After a pause it counts anew only where its timer was late by more than a second, so a pause may count, too.
+    """
+    anew = [event.began for event in case.of("heal") if event.what == "scheduler serves"]
     asked = [event.began for event in case.of("start") if event.ticket == request.ticket]
     longest, left = 0.0, min(asked)
     for came, next_left in [*((min(event.began, ended), event.t) for event in attended), (ended, ended)]:
