@@ -47,13 +47,13 @@ class JobRoutes:
         query_of(request)
         name, to = wire.read_signal(body_of(request))
         await self._scheduler.signal(checked_id(job_id), name, to)
-        return json_answer(wire.job_json(self._scheduler.job(job_id)))
+        return json_answer(self._context.job_json(self._scheduler.job(job_id)))
 
     async def remove(self, request: Request, job_id: str) -> Reply:
         query_of(request)
         if await self._scheduler.remove(checked_id(job_id)):
             return Answer(status=204)
-        return json_answer(wire.job_json(self._scheduler.job(job_id)), 202)
+        return json_answer(self._context.job_json(self._scheduler.job(job_id)), 202)
 
     async def stop_matching(self, request: Request) -> Reply:
         pairs = pairs_in(request) + pairs_of(body_of(request))

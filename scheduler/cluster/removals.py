@@ -60,10 +60,7 @@ class Removals:
 
     async def remove(self, job_id: str) -> bool:
         """See ``IScheduler.remove``."""
-        job = self._registry.job(job_id)
-        while (starting := self._starts.answered(job_id)) is not None:
-            await starting
-            job = self._registry.job(job_id)
+        job = await self._starts.settled(job_id)
         if not job.over:
             raise JobNotEnded(job_id, job.state.value)
         if self._holder(job) is not None and job.remove_requested_at is None:

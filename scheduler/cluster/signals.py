@@ -30,10 +30,7 @@ class Signals:
 
     async def send(self, job_id: str, name: str, to: str) -> None:
         """See ``IScheduler.signal``."""
-        job = self._registry.job(job_id)
-        while (starting := self._starts.answered(job_id)) is not None:
-            await starting
-            job = self._registry.job(job_id)
+        job = await self._starts.settled(job_id)
         if job.over or job.state is JobState.QUEUED:
             raise JobNotRunning(job_id, job.state.value)
         worker = self._registry.reachable(job)

@@ -141,6 +141,14 @@ class Starts:
         start = self._under_way.get(job_id)
         return None if start is None else shielded(start).addBoth(lambda _: None)
 
+    async def settled(self, job_id: str) -> Job:
+        """The job, once no start of it is under way; ``NotFound``."""
+        job = self._registry.job(job_id)
+        while (starting := self.answered(job_id)) is not None:
+            await starting
+            job = self._registry.job(job_id)
+        return job
+
     def close(self) -> Deferred[None]:
         """Take no more; fires when every start under way has been answered."""
         self._closed = True

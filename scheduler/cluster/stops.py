@@ -85,9 +85,7 @@ class Stops:
         if job.over:
             return job
         unsaved = await self._record(job, why)
-        while (starting := self._starts.answered(job.id)) is not None:
-            await DeferredList([starting], consumeErrors=True)
-        job = self._registry.job(job.id)
+        job = await self._starts.settled(job.id)
         if not job.over:
             try:
                 await self._deliver(job, ask)

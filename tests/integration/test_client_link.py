@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import socket
 import threading
-from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client import Client, ConnectionFailed
+from tests.canned import CannedServer
 
 VERSION = b'HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\n{"version": "1.0", "api": "v1" }'
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\nRetry-After: 0\r\n\r\n{}"
@@ -21,42 +20,13 @@ BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\nRetry-After: 0\r\n\r\n{}"
 GRPC = b"\x00\x00\x1e\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x08"
 
 
-class Scripted:
-    """A server that gives each connection the next of its answers, and closes it."""
-
-    def __init__(self, answers: Sequence[bytes]) -> None:
-        self._answers = answers
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        self.thread = threading.Thread(target=self._serve)
-        self.thread.start()
-
-    def _serve(self) -> None:
-        with self._listening:
-            for answer in self._answers:
-                connection, _ = self._listening.accept()
-                with connection:
-                    read_request(connection)  # all of it: to close with some unread would reset the connection
-                    connection.sendall(answer)
-
-
-def read_request(connection: socket.socket) -> None:
-    """One request with its body."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += connection.recv(65536) or b"\r\n\r\n"  # that was all of it
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", head)
-    while length is not None and len(body) < int(length[1]):
-        body += connection.recv(65536) or bytes(int(length[1]))
-
-
 class LinkTests(SynchronousTestCase):
     """``Client`` and a server that answers as told."""
 
-    def serve(self, *answers: bytes) -> Scripted:
-        server = Scripted(answers)
-        self.addCleanup(server.thread.join, 20)
+    def serve(self, *answers: bytes) -> CannedServer:
+        following = iter(answers)
+        server = CannedServer(lambda _: next(following))
+        self.addCleanup(server.close)
         return server
 
     def test_trouble(self) -> None:

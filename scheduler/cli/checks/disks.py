@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import frozen
-
 from scheduler.cli.checks.findings import Finding, error, ok, warning
 from scheduler.cli.wording import size
+from scheduler.client import Disk
 
 #: Percent of a disk below which a warning is given, where no limit is configured.
 LOW_PERCENT = 10.0
 
 #: Percent of the inodes of a disk that must be free for a worker to start jobs.
 INODES_PERCENT = 5.0
-
-
-@frozen
-class Disk:
-    """A disk: bytes and inodes, in all and free; a file system without a fixed number of inodes has 0 in all."""
-
-    size: int
-    free: int
-    inodes: int
-    inodes_free: int
 
 
 def check_disk(subject: str, disk: Disk, least_free: int = 0) -> Iterator[Finding]:

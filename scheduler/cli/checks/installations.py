@@ -11,10 +11,11 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from scheduler.cli.checks.certificates import Pair, Unusable, check_pair, key_is_private, read_certificates, read_key
-from scheduler.cli.checks.disks import Disk, check_disk
+from scheduler.cli.checks.disks import check_disk
 from scheduler.cli.checks.findings import Finding, error, note, ok, warning
 from scheduler.cli.checks.ports import Listener, check_free, check_served, connect, dial, find_listeners
 from scheduler.cli.wording import Object
+from scheduler.client import Disk
 from scheduler.cluster.addresses import split_address
 from scheduler.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
 from scheduler.configfile import Address, ConfigError, read

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from scheduler.cli.checks.clocks import check_clock
-from scheduler.cli.checks.disks import Disk, check_disk
+from scheduler.cli.checks.disks import check_disk
 from scheduler.cli.checks.findings import Finding, Severity, error, note, ok, warning
 from scheduler.cli.wording import Object, moment, printable
+from scheduler.client import Disk
 
 #: Seconds; a worker that was heard of later than that does reach the scheduler.
 HEARD_LATELY = 60.0

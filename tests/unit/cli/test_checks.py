@@ -11,12 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler import __version__
 from scheduler.cli.checks.certificates import Pair, Unusable, check_pair, covers, read_certificates, read_key
 from scheduler.cli.checks.clocks import check_clock
-from scheduler.cli.checks.disks import Disk, check_disk
+from scheduler.cli.checks.disks import check_disk
 from scheduler.cli.checks.findings import Finding, Severity
 from scheduler.cli.checks.service import Answer, NoAnswer, check_service
 from scheduler.cli.checks.workers import check_workers
 from scheduler.cli.contexts import Connection
 from scheduler.cli.wording import moment
+from scheduler.client import Disk
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
