@@ -48,8 +48,9 @@ def _last_attempt(client: Client, status: Status, job_id: str, timeout: float | 
     following: str | None = job_id
     while following is not None:
         try:
-            out_of_queue(client, following, status, deadline)
-            job = client.wait(following, None if deadline is None else max(0.0, deadline - time.monotonic()))
+            job = out_of_queue(client, following, status, deadline)
+            if not job.final:
+                job = client.wait(following, None if deadline is None else max(0.0, deadline - time.monotonic()))
         except WaitTimedOut as error:
             message = f"job {error.job.id} has not ended within {timeout:g} s"
             raise Failure(message, f"`schedctl show {error.job.id}` shows how it is.", MAY_HAVE_RUN) from None
