@@ -6,7 +6,7 @@ What follows from a report is decided in ``scheduler.cluster.reconcile``.
 from __future__ import annotations
 
 import re
-import uuid
+from collections.abc import Callable
 from contextlib import suppress
 
 from attrs import evolve
@@ -43,8 +43,16 @@ class Membership:
     _log = Logger()
 
     def __init__(
-        self, ledger: Ledger, liveness: Liveness, client: IWorkerClient, rule: DialRule, reconciler: Reconciler
+        self,
+        new_id: Callable[[], str],
+        ledger: Ledger,
+        liveness: Liveness,
+        client: IWorkerClient,
+        rule: DialRule,
+        reconciler: Reconciler,
     ) -> None:
+        """``new_id`` gives the id of a worker that has none."""
+        self._new_id = new_id
         self._ledger = ledger
         self._liveness = liveness
         self._client = client
@@ -69,7 +77,7 @@ class Membership:
     async def _register(self, registration: Registration, peer: str) -> Registered:
         _check(registration)
         address = await self._rule.check(registration.address, peer)
-        worker_id = registration.worker_id or str(uuid.uuid4())
+        worker_id = registration.worker_id or self._new_id()
         name = registration.name or worker_id
         registry = self._ledger.registry
         for other in registry.named(name):  # first: a registration that is refused displaces nobody

@@ -15,8 +15,7 @@ the start may have arrived the job is ``unknown`` until its worker reports.
 from __future__ import annotations
 
 import contextlib
-import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -79,12 +78,16 @@ class Starts:
     def __init__(
         self,
         clock: IReactorTime,
+        new_id: Callable[[], str],
         ledger: Ledger,
         client: IWorkerClient,
         waiting: Waiting,
         queue_max: int,
     ) -> None:
-        """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time."""
+        """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time.
+
+        ``new_id`` gives the id of each job.
+        """
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
@@ -95,6 +98,7 @@ class Starts:
         # of them those that are to be queued, and not committed yet
         self._entering = 0
         self._clock = clock
+        self._new_id = new_id
         self.backoff = Backoff(clock)
         self._closed = False
 
@@ -177,7 +181,7 @@ class Starts:
     ) -> Job:
         if self._closed:
             raise ShuttingDown()
-        job_id = str(uuid.uuid4())
+        job_id = self._new_id()
         job = Job(
             id=job_id,
             spec=spec,

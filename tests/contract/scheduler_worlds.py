@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.attendance import Attendance
+from scheduler.cluster.build import random_id
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
@@ -229,13 +230,13 @@ class ClusterWorld(World):
         client = ObservedClient(self._client, self._liveness)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         waiting = Waiting()
-        starts = Starts(self.clock, self._ledger, client, waiting, queue_max=QUEUE_MAX)
+        starts = Starts(self.clock, random_id, self._ledger, client, waiting, queue_max=QUEUE_MAX)
         queue = Queue(self.clock, self._ledger, starts, waiting)
         stops = Stops(self.clock, self._ledger, client, starts)
         removals = Removals(self._ledger, client, starts)
         self._ledger.listen(on_worker=removals.worker_changed)
         reconciler = Reconciler(self._ledger, client, starts, removals)
-        self._membership = Membership(self._ledger, self._liveness, client, rule, reconciler)
+        self._membership = Membership(random_id, self._ledger, self._liveness, client, rule, reconciler)
         outputs = Outputs(self.clock, client, self._ledger.registry)
         outlook = Outlook(self.clock, self._ledger, waiting, queue, starts.backoff)
         attendance = Attendance(self.clock, self._ledger.registry, stops)

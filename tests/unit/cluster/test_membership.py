@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.addresses import DialRule
+from scheduler.cluster.build import random_id
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import LONGEST_SENTENCE, Membership
@@ -50,9 +51,9 @@ class MembershipTestCase(SynchronousTestCase):
         self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
         self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self.starts = Starts(self.clock, self.ledger, self.client, Waiting(), queue_max=3)
+        self.starts = Starts(self.clock, random_id, self.ledger, self.client, Waiting(), queue_max=3)
         reconciler = Reconciler(self.ledger, self.client, self.starts, Removals(self.ledger, self.client, self.starts))
-        self.membership = Membership(self.ledger, self.liveness, self.client, rule, reconciler)
+        self.membership = Membership(random_id, self.ledger, self.liveness, self.client, rule, reconciler)
 
     def register(self, address: str = f"{HOME}:30000", **facts: Any) -> Registered:
         facts = {"boot_id": "boot"} | facts

@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 
 from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.attendance import Attendance
+from scheduler.cluster.build import random_id
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.liveness import Liveness
 from scheduler.cluster.membership import Membership
@@ -66,7 +67,7 @@ class ClusterTestCase(SynchronousTestCase):
         liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         waiting = self.waiting = Waiting()
-        starts = self.starts = Starts(self.clock, self.ledger, self.client, waiting, self.queue_max)
+        starts = self.starts = Starts(self.clock, random_id, self.ledger, self.client, waiting, self.queue_max)
         self.queue = Queue(self.clock, self.ledger, starts, waiting)
         outlook = Outlook(self.clock, self.ledger, waiting, self.queue, starts.backoff)
         self.ledger.listen(outlook.job_changed, outlook.worker_changed)
@@ -77,7 +78,7 @@ class ClusterTestCase(SynchronousTestCase):
         removals = self.removals = Removals(self.ledger, self.client, starts)
         self.ledger.listen(on_worker=removals.worker_changed)
         reconciler = Reconciler(self.ledger, self.client, starts, removals)
-        self.membership = Membership(self.ledger, liveness, self.client, rule, reconciler)
+        self.membership = Membership(random_id, self.ledger, liveness, self.client, rule, reconciler)
         outputs = Outputs(self.clock, self.client, self.ledger.registry)
         self.ledger.listen(outputs.job_changed, outputs.worker_changed)
         self.attendance = Attendance(self.clock, self.ledger.registry, self.stops)

@@ -1,0 +1,126 @@
+"""The wiring of the scheduler's parts, once: for ``twistd scheduler`` and for every test of them.
+
+Each part is made from the ones above it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted.application.service import IService
+from twisted.internet.interfaces import IReactorTime
+
+from scheduler.cluster.addresses import DialRule
+from scheduler.cluster.attendance import Attendance
+from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.liveness import Liveness
+from scheduler.cluster.membership import Membership
+from scheduler.cluster.observed_client import ObservedClient
+from scheduler.cluster.outlook import Outlook
+from scheduler.cluster.output import Outputs
+from scheduler.cluster.polling import Polling
+from scheduler.cluster.queue import Queue
+from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.removals import Removals
+from scheduler.cluster.retention import Retention
+from scheduler.cluster.service import Cluster
+from scheduler.cluster.signals import Signals
+from scheduler.cluster.starts import Starts
+from scheduler.cluster.stops import Stops
+from scheduler.cluster.waiting import Waiting
+from scheduler.interfaces import IStore, IWorkerClient
+from scheduler.services import Step
+
+
+@frozen(kw_only=True)
+class ClusterParts:
+    """What ``make_cluster`` made. The services start in the order of the three groups, and stop in the opposite order.
+
+    ``records``: what is known is loaded from the store, which must run. ``work``: jobs are started, and workers looked
+    after; calls to workers must be possible. ``admission``: clients and workers can ask, once their servers run.
+    """
+
+    ledger: Ledger
+    liveness: Liveness
+    starts: Starts
+    queue: Queue
+    stops: Stops
+    removals: Removals
+    outputs: Outputs
+    attendance: Attendance
+    membership: Membership
+    service: Cluster
+    records: tuple[IService, ...]
+    work: tuple[IService, ...]
+    admission: tuple[IService, ...]
+
+
+def random_id() -> str:
+    """A new id of a job or a worker."""
+    return str(uuid.uuid4())
+
+
+def make_cluster(
+    clock: IReactorTime,
+    wall_time: Callable[[], float],
+    new_id: Callable[[], str],
+    store: IStore,
+    calls: IWorkerClient,
+    rule: DialRule,
+    *,
+    lease: float,
+    queue_max: int,
+    keep_jobs: float,
+) -> ClusterParts:
+    """All parts of the scheduler between its store and its workers; none of them runs yet.
+
+    ``clock`` measures elapsed time, ``wall_time`` gives POSIX times, ``new_id`` the ids of jobs and workers.
+    ``lease`` and ``keep_jobs`` in seconds; at most ``queue_max`` jobs may be queued.
+    """
+    ledger = Ledger(clock, wall_time, store)
+    registry = ledger.registry
+    liveness = Liveness(clock, ledger, calls.probe, lease)
+    workers = ObservedClient(calls, liveness)
+    waiting = Waiting()
+    starts = Starts(clock, new_id, ledger, workers, waiting, queue_max)
+    queue = Queue(clock, ledger, starts, waiting)
+    stops = Stops(clock, ledger, workers, starts)
+    removals = Removals(ledger, workers, starts)
+    reconciler = Reconciler(ledger, workers, starts, removals)
+    membership = Membership(new_id, ledger, liveness, workers, rule, reconciler)
+    outputs = Outputs(clock, workers, registry)
+    attendance = Attendance(clock, registry, stops)
+    outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
+    signals = Signals(registry, workers, starts)
+    service = Cluster(ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook)
+
+    ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
+    ledger.listen(outputs.job_changed, outputs.worker_changed)
+    ledger.listen(stops.job_changed, stops.worker_changed)
+    ledger.listen(queue.job_changed, queue.worker_changed)
+    ledger.listen(on_worker=removals.worker_changed)
+    ledger.listen(attendance.job_changed)
+
+    return ClusterParts(
+        ledger=ledger,
+        liveness=liveness,
+        starts=starts,
+        queue=queue,
+        stops=stops,
+        removals=removals,
+        outputs=outputs,
+        attendance=attendance,
+        membership=membership,
+        service=service,
+        records=(Step(start=ledger.load, stop=ledger.close), Retention(clock, ledger, keep_jobs)),
+        work=(
+            Step(stop=outputs.shut_down),
+            Step(start=removals.begin, stop=service.shut_down),
+            liveness,
+            Polling(clock, registry, service.query),
+            queue,
+        ),
+        admission=(attendance, Step(stop=service.refuse)),
+    )
