@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from difflib import get_close_matches
 from typing import Any
 
-from scheduler import durations, sizes
+from scheduler import units
 from scheduler.errors import Invalid
 from scheduler.model import LABEL_PATTERN
 
@@ -152,12 +152,14 @@ class Fields:
         if value is None and default is None:
             return None
         try:
-            seconds = durations.parse(value)
+            seconds = units.parse_duration(value)
         except ValueError:
             seconds = -1.0
         if seconds < 0 or seconds > LONGEST or (not zero and not seconds):
             limits = "from 0" if zero else "more than 0"
-            raise Invalid(self._within + name, f"{shown(value)} must be {durations.ALLOWED}, {limits}, at most 3650d")
+            raise Invalid(
+                self._within + name, f"{shown(value)} must be {units.DURATION_ALLOWED}, {limits}, at most 3650d"
+            )
         return seconds
 
     def one_of(self, name: str, allowed: Sequence[str]) -> str:
@@ -182,6 +184,6 @@ class Fields:
         if value is None:
             return None
         try:
-            return sizes.parse(value, least=1)
+            return units.parse_size(value, least=1)
         except ValueError as error:
             raise Invalid(name, f"{shown(value)} {error}") from None

@@ -3,7 +3,7 @@
 ::
 
     api            -> IScheduler      <- cluster.service
-    rpc (scheduler)-> IMembership     <- cluster.membership
+    rpc (scheduler)-> IMembership     <- cluster.workers.membership
     cluster        -> IWorkerClient   <- rpc.worker_client
     cluster        -> IStore          <- store.*
 
@@ -117,7 +117,7 @@ class IScheduler(Interface):
     """All that the HTTP API can ask.
 
     Clients attend a job, with all its attempts, by a reader of ``open_output`` until it is closed or over, and by a
-    ``wait`` or ``wait_for_attempts`` of more than 0 s until it fires: see ``scheduler.cluster.attendance``.
+    ``wait`` or ``wait_for_attempts`` of more than 0 s until it fires: see ``scheduler.cluster.jobs.attendance``.
     """
 
     def submit(

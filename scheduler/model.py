@@ -247,7 +247,7 @@ class Usage:
 
 @frozen
 class WaitingFor:
-    """Why a job is queued: a word of ``scheduler.cluster.outlook`` for programs, and a sentence."""
+    """Why a job is queued: a word of ``scheduler.cluster.jobs.outlook`` for programs, and a sentence."""
 
     why: str
     detail: str

@@ -7,22 +7,22 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from scheduler import startup
 from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
-from scheduler.cluster.addresses import DialRule, resolving
 from scheduler.cluster.build import make_cluster, random_id
-from scheduler.logs import LoggingService
+from scheduler.daemon import startup
+from scheduler.daemon.logs import LoggingService
+from scheduler.daemon.services import Ordered
+from scheduler.net import DialRule, resolving
 from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
-from scheduler.services import Ordered
 from scheduler.store import database
 from scheduler.store.sql import make_store
 
 
 class Options(startup.SchedulerOptions):
-    """See ``scheduler.startup``."""
+    """See ``scheduler.daemon.startup``."""
 
     check_tls = staticmethod(credentials.check)
     open_database = staticmethod(database.prepare)

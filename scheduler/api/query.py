@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from scheduler import durations, sizes
+from scheduler import units
 from scheduler.errors import Invalid
 from scheduler.fields import Object, check_label, check_names, check_text, printable, shown
 from scheduler.interfaces import SHORTEST_ID_PREFIX, JobFilter
@@ -117,11 +117,11 @@ class Query:
         if value is None:
             return None
         try:
-            seconds = durations.parse(value)
+            seconds = units.parse_duration(value)
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds <= LONGEST_WAIT:
-            raise Invalid("wait", f"{shown(value)} must be {durations.ALLOWED}, at most {LONGEST_WAIT:g} s")
+            raise Invalid("wait", f"{shown(value)} must be {units.DURATION_ALLOWED}, at most {LONGEST_WAIT:g} s")
         return seconds
 
     def output(self) -> int | None:
@@ -130,11 +130,11 @@ class Query:
         if not value:
             return None if value is None else DEFAULT_OUTPUT
         try:
-            size = sizes.parse(value)
+            size = units.parse_size(value)
         except ValueError:
             size = -1
         if not 0 <= size <= MOST_OUTPUT:
-            raise Invalid("output", f"{shown(value)} must be {sizes.ALLOWED}, at most {MOST_OUTPUT} bytes")
+            raise Invalid("output", f"{shown(value)} must be {units.SIZE_ALLOWED}, at most {MOST_OUTPUT} bytes")
         return size
 
     def stall(self) -> float | None:
@@ -143,11 +143,11 @@ class Query:
         if value is None:
             return None
         try:
-            seconds = durations.parse(value)
+            seconds = units.parse_duration(value)
         except ValueError:
             seconds = 0.0
         if not 0 < seconds <= LONGEST_STALL:
-            raise Invalid("stall", f"{shown(value)} must be {durations.ALLOWED}, more than 0 and at most a day")
+            raise Invalid("stall", f"{shown(value)} must be {units.DURATION_ALLOWED}, more than 0 and at most a day")
         return seconds
 
     def stream(self) -> Stream:
@@ -227,10 +227,10 @@ def _rfc3339(text: str) -> float | None:
 
 def _ago(text: str, now: float) -> float | None:
     # A bare number could as well be meant as a POSIX time, so it is neither.
-    if not durations.has_unit(text):
+    if not units.has_unit(text):
         return None
     try:
-        return now - durations.parse(text)
+        return now - units.parse_duration(text)
     except ValueError:
         return None
 

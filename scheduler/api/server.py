@@ -11,8 +11,8 @@ from twisted.logger import Logger
 
 from scheduler.api.peers import LOOK
 from scheduler.api.site import ApiSite
-from scheduler.configfile import Address
-from scheduler.services import Periodic
+from scheduler.daemon.services import Periodic
+from scheduler.net import Address
 
 #: Connections the kernel holds for us until we take them.
 _BACKLOG = 512

@@ -36,9 +36,9 @@ from scheduler.api.guard import refusal
 from scheduler.api.peers import gone, keep_alive
 from scheduler.api.request import LARGEST_BODY
 from scheduler.api.streams import UnderWay
+from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown
 from scheduler.interfaces import IScheduler
-from scheduler.logs import REQUEST_ID
 
 #: Seconds a connection may be silent between requests.
 IDLE = 60.0

@@ -14,8 +14,8 @@ from scheduler.cli.contexts import DEFAULT_URL, Connection
 from scheduler.cli.session import Session, pass_session
 from scheduler.cli.tables import json_line, paint
 from scheduler.cli.wording import Object, printable
-from scheduler.config import SchedulerConfig
-from scheduler.configfile import ConfigError
+from scheduler.daemon.config import SchedulerConfig
+from scheduler.daemon.tomlfile import ConfigError
 
 #: The exit code when something is wrong.
 WRONG = 1

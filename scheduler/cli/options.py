@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from scheduler import durations, sizes
+from scheduler import units
 
 
 class Duration(click.ParamType[str]):
@@ -16,7 +16,7 @@ class Duration(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            durations.parse(_number(value))
+            units.parse_duration(_number(value))
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
         return str(value)
@@ -29,7 +29,7 @@ class Size(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            sizes.parse(value, least=1)
+            units.parse_size(value, least=1)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
         return str(value)
@@ -62,7 +62,7 @@ class Key(click.ParamType[str]):
 
 def seconds(value: str) -> float:
     """Of a ``Duration``."""
-    return durations.parse(_number(value))
+    return units.parse_duration(_number(value))
 
 
 def _number(value: Any) -> Any:

@@ -12,26 +12,26 @@ from attrs import frozen
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 
-from scheduler.cluster.addresses import DialRule
-from scheduler.cluster.attendance import Attendance
+from scheduler.cluster.jobs.attendance import Attendance
+from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.outlook import Outlook
+from scheduler.cluster.jobs.queue import Queue
+from scheduler.cluster.jobs.removals import Removals
+from scheduler.cluster.jobs.retention import Retention
+from scheduler.cluster.jobs.signals import Signals
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.liveness import Liveness
-from scheduler.cluster.membership import Membership
-from scheduler.cluster.observed_client import ObservedClient
-from scheduler.cluster.outlook import Outlook
-from scheduler.cluster.output import Outputs
-from scheduler.cluster.polling import Polling
-from scheduler.cluster.queue import Queue
-from scheduler.cluster.reconcile import Reconciler
-from scheduler.cluster.removals import Removals
-from scheduler.cluster.retention import Retention
+from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.service import Cluster
-from scheduler.cluster.signals import Signals
-from scheduler.cluster.starts import Starts
-from scheduler.cluster.stops import Stops
-from scheduler.cluster.waiting import Waiting
+from scheduler.cluster.workers.liveness import Liveness
+from scheduler.cluster.workers.membership import Membership
+from scheduler.cluster.workers.observed import ObservedClient
+from scheduler.cluster.workers.polling import Polling
+from scheduler.cluster.workers.reconcile import Reconciler
+from scheduler.daemon.services import Step
 from scheduler.interfaces import IStore, IWorkerClient
-from scheduler.services import Step
+from scheduler.net import DialRule
 
 
 @frozen(kw_only=True)

@@ -14,18 +14,18 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.attendance import Attendance
+from scheduler.cluster.jobs.attendance import Attendance
+from scheduler.cluster.jobs.outlook import Outlook
+from scheduler.cluster.jobs.removals import Removals
+from scheduler.cluster.jobs.signals import Signals
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.membership import Membership
-from scheduler.cluster.outlook import Outlook
-from scheduler.cluster.output import Outputs
-from scheduler.cluster.reconcile import Reconciler
+from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.registry import cursor_after
-from scheduler.cluster.removals import Removals
-from scheduler.cluster.sharing import shielded
-from scheduler.cluster.signals import Signals
-from scheduler.cluster.starts import Starts
-from scheduler.cluster.stops import Stops
+from scheduler.cluster.workers.membership import Membership
+from scheduler.cluster.workers.reconcile import Reconciler
+from scheduler.deferreds import shielded
 from scheduler.errors import NotFound, StoreFailed, WorkerOnline
 from scheduler.interfaces import (
     IOutputReader,

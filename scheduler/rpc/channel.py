@@ -6,9 +6,9 @@ import grpc
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scheduler.config import TlsFiles
+from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.errors import DeadlineExceeded, Unreachable
-from scheduler.logs import METADATA_KEY, REQUEST_ID
 from scheduler.rpc import credentials
 
 #: Seconds a unary call may take, from when it was asked for.

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 from twisted.logger import Logger
 
-from scheduler.config import TlsFiles
+from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Invalid
 
 T = TypeVar("T")

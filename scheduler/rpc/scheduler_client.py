@@ -12,8 +12,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.config import TlsFiles
-from scheduler.configfile import Address
+from scheduler.daemon.config import TlsFiles
 from scheduler.errors import (
     DeadlineExceeded,
     Invalid,
@@ -25,6 +24,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
+from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, status
 from scheduler.rpc.channel import DEADLINE, Dialler, Line

@@ -8,10 +8,10 @@ from urllib.parse import unquote
 import grpc
 from twisted.internet.interfaces import IReactorFromThreads
 
-from scheduler.config import TlsFiles
-from scheduler.configfile import Address
+from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Invalid
 from scheduler.interfaces import IMembership
+from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.channel import DEADLINE

@@ -24,10 +24,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
-from scheduler.config import TlsFiles
-from scheduler.configfile import Address
+from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.errors import SchedulerError
-from scheduler.logs import METADATA_KEY, REQUEST_ID
+from scheduler.net import Address
 from scheduler.rpc import credentials, status
 from scheduler.rpc.channel import MAX_MESSAGE
 from scheduler.threads import Hop

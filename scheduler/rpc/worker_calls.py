@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scheduler.daemon.logs import METADATA_KEY
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -33,7 +34,6 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.logs import METADATA_KEY
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState
 from scheduler.pb import worker_pb2, worker_pb2_grpc

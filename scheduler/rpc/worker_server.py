@@ -20,11 +20,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
-from scheduler.config import TlsFiles
-from scheduler.configfile import Address
+from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Busy, DeadlineExceeded, Invalid, NotFound, ShuttingDown
 from scheduler.messages import JobStatus
 from scheduler.model import Stream
+from scheduler.net import Address
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.channel import DEADLINE, MOST_QUERIED

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scheduler.configfile import database_url
+from scheduler.daemon.tomlfile import database_url
 from scheduler.errors import Invalid, StoreFailed
 from scheduler.interfaces import Loaded
 from scheduler.store.database import prepare

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from scheduler.worker import mounts, trees
 from scheduler.worker.room import Taken
-from scheduler.worker.spool import Spool
+from scheduler.worker.shim.spool import Spool
 from scheduler.worker.trees import NOTHING, Amount, Left
 
 #: Before the id, in the name of a folder that is not there yet, or not any more.

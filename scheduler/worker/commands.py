@@ -31,7 +31,7 @@ from attrs import field, frozen
 from scheduler.model import JobSpec
 from scheduler.scripts import INTERPRETER, LONGEST_LINE, script_problem
 from scheduler.worker.environment import BaseEnvironment, refused_variable, text_problem
-from scheduler.worker.spool import Spool
+from scheduler.worker.shim.spool import Spool
 
 _EVERYTHING = "*"
 

@@ -12,8 +12,8 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.worker.records import SPOOL_REMOVED, Held, Unbegun, Unstarted, judge_thd, status_of
 from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
-from scheduler.worker.spool import MOST_LEFTOVER, Identity, Spool
-from scheduler.worker.used import Use, UsedIds
+from scheduler.worker.shim.spool import MOST_LEFTOVER, Identity, Spool
+from scheduler.worker.used_ids import Use, UsedIds
 
 #: Why a job that nobody began has failed: as this process could have none begin it, or as the one before it ended.
 NOT_BEGUN = "not started: no shim began it"

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec
 from scheduler.worker.pidfd import Pidfd
-from scheduler.worker.spool import Identity
+from scheduler.worker.shim.spool import Identity
 
 Notify = Callable[[], None]
 

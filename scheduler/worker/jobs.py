@@ -23,12 +23,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler import failpoints
+from scheduler.daemon import failpoints
 from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, SchedulerError, ShuttingDown, Unavailable
 from scheduler.messages import Chunk, JobReport, JobStatus
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
-from scheduler.worker import proctree
 from scheduler.worker.endings import NOT_BEGUN, WORKER_ENDED
 from scheduler.worker.job import Notify, RunningJob, settle, wait_in
 from scheduler.worker.pidfd import Pidfd
@@ -37,6 +36,7 @@ from scheduler.worker.removals import Removals
 from scheduler.worker.retention import Limits, Retention
 from scheduler.worker.room import Taken
 from scheduler.worker.sealing import Sealing
+from scheduler.worker.shim import proctree
 from scheduler.worker.signals import Signals
 from scheduler.worker.spools import Found, Spools
 from scheduler.worker.stops import Stops

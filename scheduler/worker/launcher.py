@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 from twisted.logger import Logger
 
-from scheduler import failpoints
-from scheduler.worker import request, zygote
-from scheduler.worker.spool import SPOOL_VARIABLE
+from scheduler.daemon import failpoints
+from scheduler.worker.shim import handoff, zygote
+from scheduler.worker.shim.spool import SPOOL_VARIABLE
 
 #: A worker that a job started has these, and its zygote and shims are no processes of that job.
 _OF_JOBS = ("SCHEDULER_JOB_ID", SPOOL_VARIABLE)
@@ -56,20 +56,20 @@ class Launcher:
         ``False`` when the shim did nothing within ``deadline`` seconds: that zygote is given up then, and the shim
         may yet begin. ``Shortage``; ``OSError`` when nobody could be asked.
         """
-        ours, theirs = request.pair()
+        ours, theirs = handoff.pair()
         with ours:
             with theirs:
                 asked = self._request(folder, theirs, deadline)
             try:
                 sync_thd()
                 failpoints.hit("worker.before-begin")
-                request.let_begin(ours)
+                handoff.let_begin(ours)
             except Exception:
                 ours.shutdown(socket.SHUT_WR)
                 _await_answer(ours, deadline)
                 raise
             if _await_answer(ours, deadline):
-                refusal = request.refusal(ours)
+                refusal = handoff.refusal(ours)
                 if refusal:
                     raise Shortage(refusal)
                 return True
@@ -104,13 +104,13 @@ class Launcher:
     @staticmethod
     def _send(requests: socket.socket, folder: str, start: socket.socket, deadline: float) -> bool:
         requests.settimeout(deadline)
-        return request.send(requests, folder, start)
+        return handoff.send(requests, folder, start)
 
     def _start(self) -> socket.socket:
         if self._closed:
             raise Shortage("the worker is shutting down")
         with self._open_log() as log:
-            ours, theirs = request.pair()
+            ours, theirs = handoff.pair()
             with theirs:
                 # UTF-8 whatever the locale: the spool's records are.
                 command = [sys.executable, "-I", "-S", "-X", "utf8", zygote.__file__, str(theirs.fileno())]

@@ -12,7 +12,7 @@ import os
 import re
 from typing import NamedTuple
 
-from scheduler.worker.beneath import open_handle
+from scheduler.worker.shim.beneath import open_handle
 
 #: Mounts on top of each other, or beside each other, that one call detaches.
 _DETACHED_MAX = 1000

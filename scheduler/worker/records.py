@@ -14,8 +14,8 @@ from attrs import fields, frozen
 
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, Usage
-from scheduler.worker import proctree
-from scheduler.worker.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
 
 #: Why a job is ``lost``.
 SHIM_KILLED = "its shim was killed by a signal"

@@ -6,9 +6,9 @@ it blocks.
 
 from __future__ import annotations
 
-from scheduler.worker import proctree
-from scheduler.worker.proctree import Process
-from scheduler.worker.spool import Identity, Spool, boot_id
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.proctree import Process
+from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
 #: Seconds to wait for those that a further KILL could be sent to; less than the call waits that asks for it.
 _PATIENCE = 5.0

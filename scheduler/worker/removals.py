@@ -17,9 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scheduler.daemon.services import Periodic
 from scheduler.errors import ShuttingDown
 from scheduler.messages import JobStatus
-from scheduler.services import Periodic
 from scheduler.threads import Pool
 from scheduler.worker.endings import Endings
 from scheduler.worker.job import RunningJob

@@ -34,11 +34,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scheduler.daemon.services import Periodic
 from scheduler.errors import ShuttingDown, Unavailable
 from scheduler.model import Disk
-from scheduler.services import Periodic
-from scheduler.sizes import Share
 from scheduler.threads import Pool
+from scheduler.units import Share
 from scheduler.worker import leftovers
 from scheduler.worker.clearing import Remains
 from scheduler.worker.eviction import Demand, Kept, choose, counted

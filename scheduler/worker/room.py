@@ -7,7 +7,7 @@ import os
 from attrs import frozen
 
 from scheduler.model import Disk
-from scheduler.sizes import Share
+from scheduler.units import Share
 from scheduler.worker.trees import NOTHING, Amount
 
 #: Inodes that must be free for a start: it takes about ten, and its job some more.

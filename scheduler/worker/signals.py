@@ -22,9 +22,9 @@ from twisted.internet.defer import Deferred, fail
 
 from scheduler.errors import Conflict, JobNotRunning, Unavailable
 from scheduler.threads import Pool
-from scheduler.worker import proctree
 from scheduler.worker.job import RunningJob
-from scheduler.worker.spool import MOST_LEFTOVER, Identity, Spool
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import MOST_LEFTOVER, Identity, Spool
 from scheduler.worker.spools import Spools
 
 #: Why a process got no signal that this process may not send it.

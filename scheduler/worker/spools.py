@@ -11,12 +11,12 @@ from typing import Protocol
 from attrs import frozen
 from twisted.logger import Logger
 
-from scheduler import failpoints
 from scheduler.completeness import output_cut
+from scheduler.daemon import failpoints
 from scheduler.errors import Conflict, JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import Disk, JobSpec, JobState, Stream, is_id
-from scheduler.sizes import Share
+from scheduler.units import Share
 from scheduler.worker import room
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains
 from scheduler.worker.commands import NotRunnable, mounted_noexec
@@ -24,10 +24,10 @@ from scheduler.worker.endings import WORKER_ENDED, Endings
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd, spec_of, spec_record, status_of
 from scheduler.worker.room import NoRoom, Taken
-from scheduler.worker.spool import Record, Spool, boot_id, create, exit_record
+from scheduler.worker.shim.spool import Record, Spool, boot_id, create, exit_record
 from scheduler.worker.starting import Starter
 from scheduler.worker.trees import Amount, Left
-from scheduler.worker.used import Use, UsedIds
+from scheduler.worker.used_ids import Use, UsedIds
 
 #: A disk or a quota that is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT)

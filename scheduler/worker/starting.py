@@ -22,7 +22,7 @@ from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
 from scheduler.worker.launcher import Launcher, Shortage
 from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd
-from scheduler.worker.spool import NotDurable, Spool
+from scheduler.worker.shim.spool import NotDurable, Spool
 
 #: Seconds a shim has to start its job: with a second try less than a scheduler waits for the answer.
 START_DEADLINE = 4.0

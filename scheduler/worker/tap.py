@@ -8,25 +8,26 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from scheduler import __version__, startup
-from scheduler.logs import LoggingService
+from scheduler import __version__
+from scheduler.daemon import startup
+from scheduler.daemon.logs import LoggingService
+from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
 from scheduler.model import FEATURES
 from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
-from scheduler.services import Ordered, Step
 from scheduler.threads import Pool
 from scheduler.worker.commands import Policy
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.membership import Membership
+from scheduler.worker.link import Membership
 from scheduler.worker.retention import Limits
-from scheduler.worker.spool import boot_id
+from scheduler.worker.shim.spool import boot_id
 from scheduler.worker.spools import Spools
-from scheduler.worker.used import UsedIds
+from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
 #: Threads for the spools: starts wait there for their shim, and disks for their platters.
@@ -34,7 +35,7 @@ SPOOL_THREADS = 16
 
 
 class Options(startup.WorkerOptions):
-    """See ``scheduler.startup``."""
+    """See ``scheduler.daemon.startup``."""
 
     check_tls = staticmethod(credentials.check)
 

@@ -3,7 +3,7 @@
 Theory of operation. A job may leave anything in its folder: links, mounts, folders
 without permissions, thousands of folders in each other. And somebody may still
 change it during the walk. So a walk goes by descriptor, one name at a time. It
-never follows a link and never crosses a mount point; ``scheduler.worker.beneath`` sees to
+never follows a link and never crosses a mount point; ``scheduler.worker.shim.beneath`` sees to
 that. No entry is looked at before it is known not to be a mount point, as a mount may
 hang.
 
@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from scheduler.worker.beneath import HANDLE, open_beneath, open_folder, open_handle, open_parent
+from scheduler.worker.shim.beneath import HANDLE, open_beneath, open_folder, open_handle, open_parent
 
 #: Descriptors that one walk holds, however deep it is.
 HELD_DESCRIPTORS = 32

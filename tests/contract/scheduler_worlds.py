@@ -15,27 +15,27 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from scheduler.cluster.addresses import DialRule
-from scheduler.cluster.attendance import Attendance
 from scheduler.cluster.build import random_id
+from scheduler.cluster.jobs.attendance import Attendance
+from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.outlook import Outlook
+from scheduler.cluster.jobs.queue import Queue
+from scheduler.cluster.jobs.removals import Removals
+from scheduler.cluster.jobs.signals import Signals
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.liveness import Liveness
-from scheduler.cluster.membership import Membership
-from scheduler.cluster.observed_client import ObservedClient
-from scheduler.cluster.outlook import Outlook
-from scheduler.cluster.output import Outputs
-from scheduler.cluster.queue import Queue
-from scheduler.cluster.reconcile import Reconciler
-from scheduler.cluster.removals import Removals
+from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.service import Cluster
-from scheduler.cluster.signals import Signals
-from scheduler.cluster.starts import Starts
-from scheduler.cluster.stops import Stops
-from scheduler.cluster.waiting import Waiting
+from scheduler.cluster.workers.liveness import Liveness
+from scheduler.cluster.workers.membership import Membership
+from scheduler.cluster.workers.observed import ObservedClient
+from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed, Unreachable
 from scheduler.interfaces import IScheduler, IStore, JobFilter, Readiness, Record
 from scheduler.messages import Heartbeat, JobStatus, Registration
 from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, Worker, WorkerState
+from scheduler.net import DialRule
 from scheduler.store.memory import MemoryStore
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler import FakeScheduler

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler import durations
+from scheduler import units
 from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
@@ -514,7 +514,7 @@ class FakeScheduler:
                 self._begin(entry.job)
 
     def _expire(self, job_id: str) -> None:
-        seconds = durations.text(self._entries[job_id].job.terms.queue_timeout)
+        seconds = units.format_duration(self._entries[job_id].job.terms.queue_timeout)
         reason = f"queue_timeout of {seconds} passed before a worker was free"
         self.finish(job_id, JobState.FAILED, reason=reason)
 

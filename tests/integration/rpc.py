@@ -17,10 +17,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from scheduler.config import TlsFiles
-from scheduler.configfile import Address
+from scheduler.daemon.config import TlsFiles
 from scheduler.interfaces import IMembership
 from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.net import Address
 from scheduler.pb import worker_pb2_grpc
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.scheduler_server import scheduler_server

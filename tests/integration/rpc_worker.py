@@ -4,8 +4,8 @@ import sys
 
 from twisted.internet import reactor
 
-from scheduler.configfile import Address
 from scheduler.model import JobSpec
+from scheduler.net import Address
 from scheduler.rpc.worker_server import worker_server
 from tests.fakes.job_runner import FakeJobRunner
 

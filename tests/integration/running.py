@@ -13,16 +13,16 @@ from twisted.trial.unittest import TestCase
 
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, Stream, is_id
-from scheduler.sizes import parse_share
 from scheduler.threads import Pool
-from scheduler.worker import proctree
+from scheduler.units import parse_share
 from scheduler.worker.commands import Policy
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.retention import Limits
-from scheduler.worker.spool import Identity, Spool
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.spools import Spools
-from scheduler.worker.used import UsedIds
+from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
 DAY = 86400.0

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cli.checks import installations
 from scheduler.cli.checks.findings import Finding
 from scheduler.cli.checks.ports import Listener, connect, dial, find_listeners, listener_at
-from scheduler.config import TlsFiles, WorkerConfig
-from scheduler.configfile import Address
+from scheduler.daemon.config import TlsFiles, WorkerConfig
+from scheduler.net import Address
 
 
 class Case(SynchronousTestCase):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler import failpoints
+import scheduler
+from scheduler.daemon import failpoints
 
-ROOT = Path(failpoints.__file__).parent
+ROOT = Path(scheduler.__file__).parent
 
 PASSING = """
-from scheduler import failpoints
+from scheduler.daemon import failpoints
 for number in range(3):
     print(number, flush=True)
     failpoints.hit("worker.before-ack-written")

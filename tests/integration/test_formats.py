@@ -8,8 +8,8 @@ import sys
 
 from scheduler.errors import Conflict, NotFound
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import proctree
-from scheduler.worker.spool import boot_id
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import boot_id
 from tests.integration.running import RunningCase, edit
 
 

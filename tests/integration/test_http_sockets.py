@@ -14,8 +14,8 @@ from twisted.trial.unittest import TestCase
 
 from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
-from scheduler.configfile import Address
 from scheduler.model import JobState
+from scheduler.net import Address
 from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.conversation import HOSTS, NOW, Response, read_response
 

@@ -12,8 +12,9 @@ from twisted.internet.defer import DeferredList, gatherResults
 
 from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import spool, starting, used
-from scheduler.worker.spool import Spool
+from scheduler.worker import starting, used_ids
+from scheduler.worker.shim import spool
+from scheduler.worker.shim.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
 
 #: Another in each process: what a lost job left is looked for on the whole machine.
@@ -95,8 +96,8 @@ class KeepingTests(RunningCase):
         job = await self.worker.start("sh", "-c", UNTIL_TOLD)
         await self.worker.drop()
         os.unlink(os.path.join(self.state_dir, "used-ids"))
-        real = used.write_file
-        self.patch(used, "write_file", no_room)
+        real = used_ids.write_file
+        self.patch(used_ids, "write_file", no_room)
         self.worker = await self.next_life()
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         self.worker.tell(job)
@@ -104,7 +105,7 @@ class KeepingTests(RunningCase):
         start = self.worker.runner.start(JOB, JobSpec(command="true"), None)
         self.assertIn("No space left", str(await self.assertFailure(start, Unavailable)))
         await self.assertFailure(self.worker.runner.seal(JOB), Unavailable)
-        self.patch(used, "write_file", real)
+        self.patch(used_ids, "write_file", real)
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
 
     async def test_start_while_sealing(self) -> None:

@@ -24,7 +24,7 @@ from twisted.application.service import Service
 from twisted.internet import reactor
 from twisted.logger import Logger
 from twisted.python import usage
-from scheduler.logs import LoggingService
+from scheduler.daemon.logs import LoggingService
 
 log = Logger("probe")
 

@@ -8,8 +8,9 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from scheduler.errors import Unavailable
 from scheduler.model import JobSpec, JobState
-from scheduler.worker import beneath, clearing, mounts, trees
+from scheduler.worker import clearing, mounts, trees
 from scheduler.worker.clearing import Clearing
+from scheduler.worker.shim import beneath
 from tests.integration.running import RunningCase, later
 from tests.namespaces import INSIDE, TIMEOUT, mount, mounted, namespaced
 

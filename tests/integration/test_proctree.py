@@ -8,8 +8,8 @@ import threading
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.worker import proctree
-from scheduler.worker.spool import Identity
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import Identity
 
 
 class SignalTests(SynchronousTestCase):

@@ -15,8 +15,8 @@ from twisted.internet.threads import deferToThread
 from scheduler.errors import Conflict, ShuttingDown, Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
-from scheduler.worker import proctree
-from scheduler.worker.spool import create
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import create
 from tests.integration.running import UNTIL_TOLD, Running, RunningCase, edit, gone, is_gone, later, stubborn
 
 #: Another in each process: what a lost job left is looked for on the whole machine.

@@ -15,9 +15,10 @@ from twisted.trial.unittest import TestCase
 from scheduler.errors import Conflict, NotFound, OutputPruned
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, Stream
-from scheduler.worker import jobs, proctree, removals
+from scheduler.worker import jobs, removals
 from scheduler.worker.records import Held
-from scheduler.worker.spool import Identity
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import Identity
 from tests.integration.running import UNTIL_TOLD, Running, RunningCase, edit, gone, is_gone, later, stubborn
 from tests.integration.scenario import play
 from tests.namespaces import as_other_user

@@ -10,7 +10,7 @@ from scheduler.errors import Conflict, JobNotEnded, NotFound, OutputPruned, Unav
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import trees
 from scheduler.worker.trees import Left
-from scheduler.worker.used import Use
+from scheduler.worker.used_ids import Use
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
 
 #: Another in each process: what a lost job left is looked for on the whole machine.

@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
+from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
@@ -25,7 +26,6 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.logs import REQUEST_ID
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState, Stream
 from scheduler.pb import worker_pb2

@@ -6,8 +6,8 @@ import grpc
 from attrs import evolve
 from twisted.logger import globalLogPublisher
 
+from scheduler.daemon.logs import from_level, observer
 from scheduler.errors import WorkerFault
-from scheduler.logs import from_level, observer
 from scheduler.model import JobSpec
 from tests.fakes.job_runner import FakeJobRunner
 from tests.integration.rpc import RpcCase, a_job, a_worker

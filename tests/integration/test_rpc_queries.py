@@ -10,8 +10,8 @@ import grpc
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
+from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, SchedulerError, ShuttingDown, Unreachable, WorkerFault
-from scheduler.logs import REQUEST_ID
 from scheduler.messages import JobStatus
 from scheduler.model import JobState, Worker
 from scheduler.pb import worker_pb2

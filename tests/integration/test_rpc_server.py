@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.configfile import Address
+from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Unreachable
-from scheduler.logs import REQUEST_ID
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobSpec, JobState, Stream
+from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, worker_server
 from scheduler.rpc import server as rpc_server
@@ -41,7 +41,7 @@ SPEC = JobSpec(command="true")
 NOTHING_YET = """
 import os
 from twisted.internet import reactor
-from scheduler.configfile import Address
+from scheduler.daemon.tomlfile import Address
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient

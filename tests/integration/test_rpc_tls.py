@@ -11,10 +11,10 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 
-from scheduler.config import TlsFiles
-from scheduler.configfile import Address
+from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Unreachable
 from scheduler.model import JobState, Worker
+from scheduler.net import Address
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import worker_calls
 from scheduler.rpc.scheduler_client import SchedulerClient

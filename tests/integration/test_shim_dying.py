@@ -12,8 +12,9 @@ from twisted.internet.defer import gatherResults
 from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
-from scheduler.worker import proctree, starting
-from scheduler.worker.spool import Spool
+from scheduler.worker import starting
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
 

@@ -10,8 +10,9 @@ from twisted.trial.unittest import SkipTest
 
 from scheduler.messages import JobStatus
 from scheduler.model import STOP_SIGNALS, JobState
-from scheduler.worker import launcher, proctree
-from scheduler.worker.spool import Identity
+from scheduler.worker import launcher
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import Identity
 from tests.integration.running import GRACE, RunningCase, later
 
 #: Seconds no test lasts: what is waited for so long would be a failure.

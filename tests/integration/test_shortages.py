@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from scheduler.errors import Unavailable
 from scheduler.model import JobSpec, JobState
-from scheduler.worker import proctree, request, starting
+from scheduler.worker import starting
+from scheduler.worker.shim import handoff, proctree
 from tests.integration.running import Running, RunningCase, gone, later
 from tests.integration.scenario import play
 from tests.namespaces import as_other_user, in_namespaces
@@ -204,19 +205,19 @@ class RefusalTests(SynchronousTestCase):
 
     def test_refusal_behind_a_reset(self) -> None:
         """The reason is heard though what was sent before was not read."""
-        ours, theirs = request.pair()
+        ours, theirs = handoff.pair()
         self.addCleanup(ours.close)
-        request.let_begin(ours)
-        request.refuse(theirs, os.strerror(errno.EAGAIN))
+        handoff.let_begin(ours)
+        handoff.refuse(theirs, os.strerror(errno.EAGAIN))
         theirs.close()
-        self.assertEqual(request.refusal(ours), os.strerror(errno.EAGAIN))
+        self.assertEqual(handoff.refusal(ours), os.strerror(errno.EAGAIN))
 
     def test_closed(self) -> None:
         """An end that was only closed said nothing."""
         for sent in (False, True):
-            ours, theirs = request.pair()
+            ours, theirs = handoff.pair()
             self.addCleanup(ours.close)
             if sent:
-                request.let_begin(ours)
+                handoff.let_begin(ours)
             theirs.close()
-            self.assertEqual(request.refusal(ours), "")
+            self.assertEqual(handoff.refusal(ours), "")

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 HANGS = """
 import threading
 from twisted.internet import reactor
-from scheduler.services import Ordered, Step
-from scheduler.startup import end_after, end_with_failure
+from scheduler.daemon.services import Ordered, Step
+from scheduler.daemon.startup import end_after, end_with_failure
 for_ever = threading.Event()
 threading.Thread(target=for_ever.wait).start()
 parts = Ordered(reactor, 1.0, end_after, end_with_failure)
@@ -26,8 +26,8 @@ reactor.run()
 #: A start that fails when the reactor runs already.
 FAILS_LATE = """
 from twisted.internet import reactor, task
-from scheduler.services import Ordered, Step
-from scheduler.startup import end_after, end_with_failure
+from scheduler.daemon.services import Ordered, Step
+from scheduler.daemon.startup import end_after, end_with_failure
 def fail():
     raise OSError("no database")
 parts = Ordered(reactor, 1.0, end_after, end_with_failure)

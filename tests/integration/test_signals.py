@@ -11,8 +11,8 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from scheduler.errors import Conflict, JobNotRunning, Unavailable
 from scheduler.model import JobState
-from scheduler.worker import proctree
-from scheduler.worker.spool import Spool
+from scheduler.worker.shim import proctree
+from scheduler.worker.shim.spool import Spool
 from tests.integration.running import Running, RunningCase, edit, gone, later
 from tests.integration.scenario import play
 

@@ -11,7 +11,8 @@ import threading
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from scheduler.worker import beneath, trees
+from scheduler.worker import trees
+from scheduler.worker.shim import beneath
 from scheduler.worker.trees import Left
 
 #: More levels than a process may have descriptors, or a recursion calls.

@@ -4,7 +4,7 @@ import signal
 import sys
 
 from scheduler.model import JobState, Usage
-from scheduler.worker import proctree
+from scheduler.worker.shim import proctree
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit
 
 #: Seconds of CPU time that each burning process takes, and bytes that the large one holds.

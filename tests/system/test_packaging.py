@@ -71,6 +71,7 @@ def test_wheel(built: Path) -> None:
         names = set(wheel.namelist())
     stubs = {f"scheduler/pb/{name}" for name in ("scheduler_pb2", "worker_pb2")}
     assert {f"{stub}{suffix}" for stub in stubs for suffix in (".py", ".pyi", "_grpc.py")} <= names
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "scheduler").rglob("*.py")} <= names
     assert "scheduler/py.typed" in names
     assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/scheduler_plugin.py"]
     assert {name.split("/")[0] for name in names} - {"scheduler", "twisted"} == {

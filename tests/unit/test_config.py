@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.config import Store, TlsFiles, load_scheduler, load_worker
-from scheduler.configfile import Address, ConfigError
-from scheduler.sizes import Share
+from scheduler.daemon.config import Store, TlsFiles, load_scheduler, load_worker
+from scheduler.daemon.tomlfile import ConfigError
+from scheduler.net import Address
+from scheduler.units import Share
 
 ETC = Path(__file__).resolve().parents[2] / "etc"
 

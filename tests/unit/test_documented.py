@@ -21,8 +21,8 @@ from scheduler.api.app import routes
 from scheduler.api.context import Context
 from scheduler.api.query import FILTERS
 from scheduler.api.streams import UnderWay
-from scheduler.config import load_scheduler, load_worker
-from scheduler.configfile import ConfigError
+from scheduler.daemon.config import load_scheduler, load_worker
+from scheduler.daemon.tomlfile import ConfigError
 from scheduler.interfaces import WorkerView
 from scheduler.model import Job, JobSpec, JobState, Worker
 from tests.fakes.scheduler import FakeScheduler

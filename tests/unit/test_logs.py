@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from scheduler.logs import REQUEST_ID, LoggingService, from_level, observer
+from scheduler.daemon.logs import REQUEST_ID, LoggingService, from_level, observer
 
 CONTROLS = "\x00\x07\x1b[2J\r\n\t\x7f\x85\u2028\u202e\udc80"
 

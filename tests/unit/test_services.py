@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.services import Ordered, Periodic, Step
+from scheduler.daemon.services import Ordered, Periodic, Step
 
 TIMEOUT = 20.0
 

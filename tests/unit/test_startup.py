@@ -13,9 +13,9 @@ from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import __version__
-from scheduler.config import TlsFiles
+from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.startup import SchedulerOptions, StateDir, WorkerOptions, use_monotonic_time
 from scheduler.errors import Invalid
-from scheduler.startup import SchedulerOptions, StateDir, WorkerOptions, use_monotonic_time
 
 
 class StartCase(SynchronousTestCase):

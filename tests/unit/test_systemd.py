@@ -6,7 +6,7 @@ import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.systemd import READY, STOPPING, notify
+from scheduler.daemon.systemd import READY, STOPPING, notify
 
 
 class NotifyTests(SynchronousTestCase):

@@ -16,10 +16,10 @@ from scheduler.cli.checks.findings import Finding, error, note, ok, warning
 from scheduler.cli.checks.ports import Listener, check_free, check_served, connect, dial, find_listeners
 from scheduler.cli.wording import Object
 from scheduler.client import Disk
-from scheduler.cluster.addresses import split_address
-from scheduler.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
-from scheduler.configfile import Address, ConfigError, read
+from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
+from scheduler.daemon.tomlfile import ConfigError, read
 from scheduler.errors import SchedulerError
+from scheduler.net import Address, split_address
 
 #: Tables that only the file of one of the two programs has.
 _SCHEDULER_TABLES, _WORKER_TABLES = ("http_server", "cluster", "store"), ("scheduler", "worker")

@@ -13,8 +13,8 @@ from pathlib import Path
 from attrs import frozen
 
 from scheduler.cli.checks.findings import Finding, error, ok
-from scheduler.config import TlsFiles
-from scheduler.configfile import Address
+from scheduler.daemon.config import TlsFiles
+from scheduler.net import Address
 
 #: Seconds that one connection attempt may take.
 CONNECT_TIMEOUT = 3.0

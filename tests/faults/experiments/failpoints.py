@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from scheduler.failpoints import POINTS
+from scheduler.daemon.failpoints import POINTS
 from tests.faults import evidence
 from tests.faults.daemons import Broken, Daemon, wait_until
 from tests.faults.experiments.kill_shim import one_live, shim_of

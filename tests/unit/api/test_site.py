@@ -7,9 +7,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler import logs
 from scheduler.api import site
 from scheduler.api.request import LARGEST_BODY
+from scheduler.daemon import logs
 from scheduler.model import JobState
 from tests.unit.api.conversation import Server, read_response
 

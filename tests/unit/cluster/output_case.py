@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.output import Outputs
+from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.registry import Registry
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import fail
 
-from scheduler.cluster.attendance import STOP_RETRY_INTERVAL, TIMER_LATE_MAX, reason
+from scheduler.cluster.jobs.attendance import STOP_RETRY_INTERVAL, TIMER_LATE_MAX, reason
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobState, Retry, Stream, Target, Terms

@@ -3,7 +3,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.backoff import Backoff, seconds
+from scheduler.cluster.jobs.backoff import Backoff, seconds
 from scheduler.errors import Busy, NoFreeSlot, StoreFailed, Unavailable, Unreachable
 
 SHORT = Unavailable("no more processes", 5)

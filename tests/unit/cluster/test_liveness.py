@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.liveness import Liveness, Pulse, judge, wants_probe, why_unreachable
+from scheduler.cluster.workers.liveness import Liveness, Pulse, judge, wants_probe, why_unreachable
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
 from scheduler.model import JobState, Worker, WorkerState
 from scheduler.store.memory import MemoryStore

@@ -8,15 +8,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.addresses import DialRule
 from scheduler.cluster.build import random_id
+from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.removals import Removals
+from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.liveness import Liveness
-from scheduler.cluster.membership import LONGEST_SENTENCE, Membership
-from scheduler.cluster.reconcile import Reconciler
-from scheduler.cluster.removals import Removals
-from scheduler.cluster.starts import Starts
-from scheduler.cluster.waiting import Waiting
+from scheduler.cluster.workers.liveness import Liveness
+from scheduler.cluster.workers.membership import LONGEST_SENTENCE, Membership
+from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.errors import (
     Conflict,
     Invalid,
@@ -28,6 +27,7 @@ from scheduler.errors import (
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState, WorkerState, is_id
+from scheduler.net import DialRule
 from tests.unit.cluster.scripted import ScriptedClient, ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 

@@ -9,8 +9,8 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.cluster.outlook import Group, Outlook
-from scheduler.cluster.queue import SETTLE
+from scheduler.cluster.jobs.outlook import Group, Outlook
+from scheduler.cluster.jobs.queue import SETTLE
 from scheduler.errors import StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus

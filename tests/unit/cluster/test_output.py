@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
-from scheduler.cluster.reader import PIECE
-from scheduler.cluster.tail import PATIENCE
+from scheduler.cluster.output.follower import PIECE
+from scheduler.cluster.output.live import PATIENCE
 from scheduler.errors import NotFound, ShuttingDown, Unreachable
 from scheduler.interfaces import IOutputReader, IWorkerClient
 from scheduler.model import Stream

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.cluster.tail import LAST_DELAY
+from scheduler.cluster.output.live import LAST_DELAY
 from scheduler.errors import WorkerFault
 from scheduler.model import WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase

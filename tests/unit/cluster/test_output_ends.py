@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from scheduler.cluster.reader import GIVE_UP, GIVE_UP_ON_FAULTS
-from scheduler.cluster.tail import LAST_DELAY
+from scheduler.cluster.output.follower import GIVE_UP, GIVE_UP_ON_FAULTS
+from scheduler.cluster.output.live import LAST_DELAY
 from scheduler.errors import (
     Busy,
     NotFound,

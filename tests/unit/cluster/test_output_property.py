@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.output import Outputs
+from scheduler.cluster.output.live import Tail
+from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.registry import Registry
-from scheduler.cluster.tail import Tail
 from scheduler.errors import Busy, DeadlineExceeded, Unreachable, WorkerFault
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk, JobStatus

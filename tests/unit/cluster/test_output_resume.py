@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from scheduler.cluster.tail import FIRST_DELAY, LAST_DELAY
+from scheduler.cluster.output.live import FIRST_DELAY, LAST_DELAY
 from scheduler.errors import (
     DeadlineExceeded,
     NotFound,

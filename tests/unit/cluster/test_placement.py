@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.placement import Demand, place
+from scheduler.cluster.jobs.placement import Demand, place
 from scheduler.errors import Conflict, NoFreeSlot
 from scheduler.model import JobSpec, Target, Worker, WorkerState
 from tests.unit.cluster.values import a_worker

@@ -4,8 +4,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.polling import INTERVAL, Polling
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.workers.polling import INTERVAL, Polling
 from scheduler.errors import Unreachable, WorkerFault
 from scheduler.model import Job, JobState, WorkerState
 from tests.unit.cluster.values import a_job, a_worker

@@ -7,8 +7,8 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
-from scheduler.cluster.queue import LOOK, STARTS, STARTS_OF_WORKER
-from scheduler.cluster.starts import MOST_TRIED
+from scheduler.cluster.jobs.queue import LOOK, STARTS, STARTS_OF_WORKER
+from scheduler.cluster.jobs.starts import MOST_TRIED
 from scheduler.errors import (
     Busy,
     Conflict,

@@ -3,8 +3,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.jobs.retention import AT_ONCE, LOOK, PACE, Retention
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.retention import AT_ONCE, LOOK, PACE, Retention
 from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobState
 from tests.unit.cluster.scripted import ScriptedStore

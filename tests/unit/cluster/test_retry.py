@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import evolve
 
-from scheduler.cluster.queue import SETTLE
-from scheduler.cluster.stops import STOP_MARGIN
+from scheduler.cluster.jobs.queue import SETTLE
+from scheduler.cluster.jobs.stops import STOP_MARGIN
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed
 from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.messages import JobStatus

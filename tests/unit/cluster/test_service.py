@@ -8,23 +8,22 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from scheduler.cluster.addresses import DialRule
-from scheduler.cluster.attendance import Attendance
 from scheduler.cluster.build import random_id
+from scheduler.cluster.jobs.attendance import Attendance
+from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.outlook import Outlook
+from scheduler.cluster.jobs.queue import Queue
+from scheduler.cluster.jobs.removals import Removals
+from scheduler.cluster.jobs.signals import Signals
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.liveness import Liveness
-from scheduler.cluster.membership import Membership
-from scheduler.cluster.outlook import Outlook
-from scheduler.cluster.output import Outputs
-from scheduler.cluster.queue import Queue
-from scheduler.cluster.reconcile import Reconciler
-from scheduler.cluster.removals import Removals
+from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.saving import MOMENT
 from scheduler.cluster.service import Cluster
-from scheduler.cluster.signals import Signals
-from scheduler.cluster.starts import Starts
-from scheduler.cluster.stops import Stops
-from scheduler.cluster.waiting import Waiting
+from scheduler.cluster.workers.liveness import Liveness
+from scheduler.cluster.workers.membership import Membership
+from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -40,6 +39,7 @@ from scheduler.errors import (
 from scheduler.interfaces import IScheduler, JobFilter
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState, Target, Worker, WorkerState
+from scheduler.net import DialRule
 from tests.unit.cluster.scripted import Call, ScriptedClient, ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 

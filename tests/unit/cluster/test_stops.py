@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.stops import MOST_PATIENCE, STOP_MARGIN
+from scheduler.cluster.jobs.stops import MOST_PATIENCE, STOP_MARGIN
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
@@ -19,7 +19,7 @@ from scheduler.errors import (
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState, WorkerState
-from scheduler.worker import supervision
+from scheduler.worker.shim import supervision
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.window import BLOCK, Window
+from scheduler.cluster.output.window import BLOCK, Window
 
 
 class WindowTests(SynchronousTestCase):

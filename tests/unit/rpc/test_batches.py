@@ -5,8 +5,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown
-from scheduler.logs import REQUEST_ID
 from scheduler.rpc.batches import PATIENCE, Batches
 
 LARGEST, LIMIT = 3, 8

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.config import TlsFiles
+from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Invalid
 from scheduler.rpc import credentials
 

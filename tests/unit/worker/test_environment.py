@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.model import JobSpec, env_name_problem
 from scheduler.worker.commands import NotRunnable, Policy
 from scheduler.worker.environment import BaseEnvironment, own_variables
-from scheduler.worker.spool import Spool
+from scheduler.worker.shim.spool import Spool
 
 
 class EnvironmentTests(SynchronousTestCase):

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.model import Disk
-from scheduler.sizes import Share
+from scheduler.units import Share
 from scheduler.worker.eviction import Demand, Kept, Plan, choose, counted
 from scheduler.worker.room import Taken, lack, shortage
 from scheduler.worker.trees import Amount

@@ -5,7 +5,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.worker.pump import Allowance, Pump
+from scheduler.worker.shim.pump import Allowance, Pump
 
 
 class FilledAgain(Pump):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Unavailable
 from scheduler.model import Disk
-from scheduler.sizes import Share
+from scheduler.units import Share
 from scheduler.worker import room
 from scheduler.worker.clearing import Remains
 from scheduler.worker.retention import Limits, Retention

@@ -6,7 +6,7 @@ import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.worker.spool import RECORD_ROOM, Identity, Spool, create, exit_record, left_behind
+from scheduler.worker.shim.spool import RECORD_ROOM, Identity, Spool, create, exit_record, left_behind
 
 
 class ExitRecordTests(SynchronousTestCase):

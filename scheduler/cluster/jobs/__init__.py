@@ -1,0 +1,1 @@
+"""Jobs from submission to removal: the queue, starts, stops, signals, retention."""

@@ -1,0 +1,236 @@
+"""Jobs that run only while a client attends them: who does, and what happens to a job that nobody attends.
+
+Theory of operation. A job with ``unattended_timeout`` is stopped when no client has
+followed its output or waited for its end for that long. A client counts from when it
+opens an output or begins to wait until it closes the output or stops waiting. It does
+that at the latest when its connection is lost. Questions that are answered at once (a
+snapshot of the output, ``wait=0``) do not count.
+
+A job and the attempts that follow it share one time. A client that attends any of them
+attends the one that is to run, and a new attempt does not begin the time anew. The time
+begins when the job is first seen, which is after its commit, and whenever the last client
+leaves. There is a timer only while it passes. When it ends while a start is under way, it
+begins again with the answer to that start, because the client that submitted the job may
+be waiting for this answer. After a restart of the scheduler the time begins anew, also for
+jobs that the process before had submitted. So it does where this process did not run for a
+while (it was stopped, or its machine): clients that came meanwhile wait in a socket, and
+are to be heard first. That shows as a timer that is late.
+
+This is the only owner of that state. A job without ``unattended_timeout`` has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from attrs import define
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scheduler.cluster.jobs.stops import Stops
+from scheduler.cluster.registry import Registry
+from scheduler.errors import SchedulerError
+from scheduler.interfaces import IOutputReader
+from scheduler.messages import Chunk
+from scheduler.model import Job, JobState
+
+T = TypeVar("T")
+
+#: Seconds until a stop that could not even be recorded is tried again.
+STOP_RETRY_INTERVAL = 5.0
+
+#: Seconds by which a timer is late at most while this process runs.
+TIMER_LATE_MAX = 1.0
+
+#: Is called when a client attends a job no more; a second call does nothing.
+Leave = Callable[[], None]
+
+
+def reason(timeout: float) -> str:
+    """Why a job was stopped that nobody attended for that many seconds."""
+    return f"stopped: no client followed it or waited for it for {timeout:g} s"
+
+
+@define(eq=False)
+class _Attended:
+    """A job with its attempts, of which one has not ended."""
+
+    #: The ids of the first attempt, and of that one.
+    first: str
+    job_id: str
+    timeout: float
+    #: How many clients attend it.
+    clients: int = 0
+    #: While no client does, and the service runs.
+    timer: IDelayedCall | None = None
+    stopping: bool = False
+
+
+class Attendance(Service):
+    """One for each scheduler; to be told by the ledger of every change of a job. ``clock`` runs the timers."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, registry: Registry, stops: Stops) -> None:
+        self._clock = clock
+        self._registry = registry
+        self._stops = stops
+        # by the id of the first attempt
+        self._attended: dict[str, _Attended] = {}
+
+    def startService(self) -> None:
+        super().startService()
+        for worker_id in (None, *self._registry.busy()):
+            for job in self._registry.unfinished(worker_id):
+                self.job_changed(job)
+        for attended in self._attended.values():
+            self._wait(attended)
+
+    def stopService(self) -> None:
+        """No job is stopped any more, also not for the clients that a shutdown sends away."""
+        super().stopService()
+        for attended in self._attended.values():
+            self._stop_waiting(attended)
+
+    def job_changed(self, job: Job) -> None:
+        """It is new in the registry, or another than before, or gone from there."""
+        timeout = job.terms.unattended_timeout
+        if timeout is None:
+            return
+        first = _first(job)
+        attended = self._attended.get(first)
+        if job.over or self._registry.find_job(job.id) is None:
+            if attended is not None and attended.job_id == job.id:  # else another attempt has followed
+                self._stop_waiting(attended)
+                del self._attended[first]
+        elif attended is None:
+            self._wait(self._attended.setdefault(first, _Attended(first, job.id, timeout)))
+        else:
+            attended.job_id = job.id
+            if job.state is not JobState.STARTING:
+                self._wait(attended)  # its time may have passed while it was starting
+
+    # -- clients
+
+    def attend(self, job_id: str) -> Leave:
+        """A client attends the job, and all of its attempts, until the function that is returned is called."""
+        job = self._registry.find_job(job_id)
+        if job is None or job.terms.unattended_timeout is None:
+            return _nothing
+        self.job_changed(self._registry.last_attempt(job_id))  # of one loaded, before the service runs
+        attended = self._attended.get(_first(job))
+        if attended is None:
+            return _nothing
+        attended.clients += 1
+        self._stop_waiting(attended)
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            if not left:
+                left = True
+                attended.clients -= 1
+                self._wait(attended)
+
+        return leave
+
+    def while_waiting(self, job_id: str, end: Deferred[T]) -> Deferred[T]:
+        """``end``, for which a client waits: until it fires the job is attended."""
+        if end.called:
+            return end
+        leave = self.attend(job_id)
+
+        def over(result: T) -> T:
+            leave()
+            return result
+
+        return end.addBoth(over)
+
+    def while_reading(self, job_id: str, reader: IOutputReader) -> IOutputReader:
+        """What follows the output as ``reader`` does; until it is over the job is attended."""
+        leave = self.attend(job_id)
+        return reader if leave is _nothing else _AttendingReader(reader, leave)
+
+    # -- the time
+
+    def _wait(self, attended: _Attended, seconds: float | None = None) -> None:
+        """From now on, if nobody attends it, for ``seconds`` or its own time."""
+        known = self._attended.get(attended.first) is attended
+        if self.running and known and not attended.clients and attended.timer is None:
+            wait = attended.timeout if seconds is None else seconds
+            attended.timer = self._clock.callLater(wait, self._expire, attended, self._clock.seconds() + wait)
+
+    @staticmethod
+    def _stop_waiting(attended: _Attended) -> None:
+        if attended.timer is not None:
+            attended.timer.cancel()
+            attended.timer = None
+
+    def _expire(self, attended: _Attended, due: float) -> None:
+        attended.timer = None
+        if self._clock.seconds() - due > TIMER_LATE_MAX:
+            self._wait(attended)
+            return
+        job = self._registry.job(attended.job_id)
+        if job.state is JobState.STARTING:
+            return  # the client that submitted it may wait for the answer, and follow it then
+        if attended.stopping or job.stop_requested_at is not None:
+            return  # that is kept, and carried out as soon as possible
+        why = reason(attended.timeout)
+        self._log.info("job {job_id} is {why}", job_id=job.id, why=why)
+        attended.stopping = True
+        Deferred.fromCoroutine(self._stops.stop(job, why=why)).addBoth(self._stopped, attended)
+
+    def _stopped(self, result: Job | Failure, attended: _Attended) -> None:
+        attended.stopping = False
+        if not isinstance(result, Failure):
+            return
+        if result.check(SchedulerError) is None:
+            self._log.failure("stopping job {job_id} went wrong", result, job_id=attended.job_id)
+        else:
+            self._log.warn("stopping job {job_id}: {why}", job_id=attended.job_id, why=result.getErrorMessage())
+        self._wait(attended, STOP_RETRY_INTERVAL)
+
+
+@implementer(IOutputReader)
+class _AttendingReader:
+    """Passes everything on, and calls ``leave`` when it is over."""
+
+    def __init__(self, reader: IOutputReader, leave: Leave) -> None:
+        self._reader = reader
+        self._leave = leave
+
+    @property
+    def offset(self) -> int:
+        offset: int = self._reader.offset
+        return offset
+
+    def read(self) -> Deferred[Chunk]:
+        return self._reader.read().addCallbacks(self._got, self._failed)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._leave()
+
+    def _got(self, chunk: Chunk) -> Chunk:
+        if chunk.end:
+            self._leave()
+        return chunk
+
+    def _failed(self, failure: Failure) -> Failure:
+        self._leave()
+        return failure
+
+
+def _first(job: Job) -> str:
+    """What all attempts of a job have in common: the id of the first."""
+    return job.group_id or job.id
+
+
+def _nothing() -> None:
+    """What is called for a job that nobody has to attend."""

@@ -1,0 +1,165 @@
+"""The jobs that wait for a worker, so that the next one for any worker is found at once.
+
+Jobs that any worker serves alike (same target, and both within or beyond the fixed
+part of the contract) stand in one line, ordered by priority and then by age. A
+worker is served by the lines that name it, and by those whose selector it
+matches; of their first jobs it gets the one that goes first. So a line that nobody
+can serve holds up no other, however many wait in it.
+
+A line of a selector is filed under one of the selector's labels, that with the
+fewest lines; a worker looks under each of its own labels. What a lookup costs
+grows with those, not with the number of jobs or of other workers' lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, count
+
+from attrs import define, field
+
+from scheduler.cluster.jobs.placement import Demand, Label
+from scheduler.model import Job, Worker
+
+#: (-priority, number of arrival, job id): the least goes first.
+Place = tuple[int, int, str]
+
+
+@define(eq=False)
+class Line:
+    """Jobs that any worker serves alike."""
+
+    demand: Demand
+    #: Of the labels, the one it is filed under; ``None``: there are none.
+    label: Label | None = None
+    places: list[Place] = field(factory=list)
+
+
+class Waiting:
+    """All lines."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Demand, Line] = {}
+        # worker's id or name -> its lines; dicts, for their order
+        self._named: dict[str, dict[Line, None]] = {}
+        # label -> lines of selectors that are filed under it
+        self._filed: dict[Label | None, dict[Line, None]] = {}
+        # job id -> where it stands
+        self._places: dict[str, tuple[Demand, Place]] = {}
+        # job id -> number of arrival, kept for those who may come back
+        self._arrivals: dict[str, int] = {}
+        self._numbers = count()
+        #: Another whenever there is a line more.
+        self.version = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._places
+
+    def add(self, job: Job) -> bool:
+        """The job waits, where it was before if it did; whether nobody waits for the same."""
+        assert job.target is not None
+        demand = Demand.of(job.spec, job.target)
+        line = self._lines.get(demand) or self._open(demand)
+        number = self._arrivals.setdefault(job.id, next(self._numbers))
+        place = (-job.terms.priority, number, job.id)
+        alone = not line.places
+        insort(line.places, place)
+        self._places[job.id] = line.demand, place
+        return alone
+
+    def leave(self, job_id: str) -> None:
+        """It does not wait, for the time being; nor need it have."""
+        demand, place = self._places.pop(job_id, (None, None))
+        if demand is None or place is None:
+            return
+        line = self._lines[demand]
+        del line.places[bisect_left(line.places, place)]
+        if not line.places:
+            self._close(line)
+
+    def forget(self, job_id: str) -> None:
+        """It will not wait again."""
+        self.leave(job_id)
+        self._arrivals.pop(job_id, None)
+
+    def first(self, worker: Worker, free: bool) -> str | None:
+        """The id of the job that is next for that worker; without a ``free`` slot only one that names it."""
+        lines = chain(self._naming(worker), self._selecting(worker) if free else ())
+        places = [line.places[0] for line in lines if line.demand.met_by(worker)]
+        return min(places)[2] if places else None
+
+    def before(self, worker: Worker, priority: int) -> bool:
+        """Whether somebody waits for a slot of that worker who goes before a newcomer of that priority."""
+        return any(line.places[0][0] <= -priority and line.demand.met_by(worker) for line in self._selecting(worker))
+
+    def named(self, worker: Worker) -> bool:
+        """Whether somebody waits for that very worker."""
+        return any(line.demand.met_by(worker) for line in self._naming(worker))
+
+    def standing(self, job: Job) -> tuple[Demand, Place]:
+        """What a queued job waits for, and where it stands, or would stand if it waited now."""
+        found = self._places.get(job.id)
+        if found is not None:
+            return found
+        assert job.target is not None
+        number = self._arrivals.get(job.id, sys.maxsize)
+        return Demand.of(job.spec, job.target), (-job.terms.priority, number, job.id)
+
+    def competing(self, demand: Demand, workers: Collection[Worker]) -> list[Line]:
+        """The line of that demand, if there is one, and all others that one of these workers serves, too."""
+        if len(workers) < len(self._lines):
+            lines = {
+                line: None
+                for worker in workers
+                for line in chain(self._naming(worker), self._selecting(worker))
+                if line.demand.met_by(worker)
+            }
+        else:
+            lines = {
+                line: None for line in self._lines.values() if any(line.demand.met_by(worker) for worker in workers)
+            }
+        own = self._lines.get(demand)
+        return list(lines if own is None else lines | {own: None})
+
+    @staticmethod
+    def ahead(lines: Iterable[Line], place: Place) -> int:
+        """How many in these lines go before one that stands there."""
+        return sum(bisect_left(line.places, place) for line in lines)
+
+    def _naming(self, worker: Worker) -> Iterator[Line]:
+        for name in {worker.id, worker.name}:
+            yield from self._named.get(name, ())
+
+    def _selecting(self, worker: Worker) -> Iterator[Line]:
+        yield from self._filed.get(None, ())
+        for label in worker.labels.items():
+            yield from self._filed.get(label, ())
+
+    def _open(self, demand: Demand) -> Line:
+        line = Line(demand)
+        if demand.worker is None:
+            line.label = min(demand.labels, key=lambda label: (len(self._filed.get(label, ())), label), default=None)
+        self._lines[demand] = line
+        self.version += 1
+        self._beside(line)[line] = None
+        return line
+
+    def _close(self, line: Line) -> None:
+        del self._lines[line.demand]
+        beside = self._beside(line)
+        del beside[line]
+        if not beside and line.demand.worker is not None:
+            del self._named[line.demand.worker]
+        elif not beside:
+            del self._filed[line.label]
+
+    def _beside(self, line: Line) -> dict[Line, None]:
+        """The lines that are filed where this one is."""
+        if line.demand.worker is not None:
+            return self._named.setdefault(line.demand.worker, {})
+        return self._filed.setdefault(line.label, {})

@@ -1,0 +1,229 @@
+"""Why a queued job waits, and how many go before it.
+
+Theory of operation. Why a job waits follows from the workers that could run it, so it
+is the same for all jobs in one line of ``scheduler.cluster.jobs.lines``: it is found out
+once for each line, and kept until a worker, a job or the lines change, or a backoff that
+it counted ends. A page of a thousand queued jobs looks at the workers a few times, and
+beyond that costs each job a few searches in sorted lists.
+
+The words: ``no-free-slot`` (all slots are taken), ``turn`` (a worker can take a job, and
+others go first), ``backoff`` (workers could not start jobs, or say that they take none),
+``unreachable``, ``draining``, ``no-match`` (no worker is what it asks for any more),
+``delay`` (it is not due yet), ``store-failing``.
+
+The place of a job counts the jobs that go before it and wait for a worker that it waits
+for, too: those of its own line, and those of every line that one of its workers serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from scheduler import units
+from scheduler.cluster.jobs.backoff import Backoff
+from scheduler.cluster.jobs.lines import Line, Waiting
+from scheduler.cluster.jobs.placement import Demand, has_slot, lacking, without_match
+from scheduler.cluster.jobs.queue import Queue
+from scheduler.cluster.ledger import Ledger
+from scheduler.errors import StoreFailed
+from scheduler.model import Job, JobState, WaitingFor, Worker, WorkerState
+
+
+@frozen
+class Group:
+    """The workers that could run a job, by what keeps each from taking it now."""
+
+    draining: int = 0
+    unreachable: int = 0
+    #: In backoff, or it says that it takes no job; and why the first of them does not, ``""``: it is not its doing.
+    held: int = 0
+    held_by: str = ""
+    #: Those with all slots taken, and how many slots that is.
+    full: int = 0
+    slots: int = 0
+    free: int = 0
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.draining + self.unreachable + self.held + self.full + self.free
+
+    @property
+    def why(self) -> str:
+        """What a job waits for, as a word for programs: whatever could end first."""
+        if self.free:
+            return "turn"
+        if self.full:
+            return "no-free-slot"
+        if self.held:
+            return "backoff"
+        return "unreachable" if self.unreachable else "draining"
+
+    def __str__(self) -> str:
+        """A sentence."""
+        parts = []
+        if self.draining:
+            parts.append(f"{self._some(self.draining)} {'is' if self.draining == 1 else 'are'} draining")
+        if self.unreachable:
+            everyone = self.unreachable == self.count > 1
+            parts.append("none can be reached" if everyone else f"{self._some(self.unreachable)} can't be reached")
+        if self.held:
+            because = f" ({self.held_by})" if self.held_by else ""
+            parts.append(f"{self._some(self.held)} {'takes' if self.held == 1 else 'take'} no job now{because}")
+        if self.full:
+            slots = "its only slot" if self.slots == 1 else f"all {self.slots} slots"
+            if self.full == self.count:
+                parts.append(f"{slots} {'is' if self.slots == 1 else 'are'} taken")
+            else:
+                parts.append(f"{self.full} {'has' if self.full == 1 else 'have'} {slots} taken")
+        if self.free:
+            parts.append(f"{self._some(self.free)} {'has' if self.free == 1 else 'have'} a free slot")
+        return f"{self.count} {'worker matches' if self.count == 1 else 'workers match'}; {', '.join(parts)}"
+
+    def _some(self, count: int) -> str:
+        return "it" if self.count == 1 else "all" if count == self.count else str(count)
+
+
+@frozen
+class _Facts:
+    """What is true of all jobs with one demand."""
+
+    why: str
+    detail: str
+    #: Those whose jobs compete with these.
+    lines: Collection[Line]
+    #: By the clock, how long it is true if nothing changes.
+    until: float | None
+
+
+class Outlook:
+    """One for each scheduler; to be told by the ledger of every change, before anybody who may ask then."""
+
+    def __init__(self, clock: IReactorTime, ledger: Ledger, waiting: Waiting, queue: Queue, backoff: Backoff) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._registry = ledger.registry
+        self._waiting = waiting
+        self._queue = queue
+        self._backoff = backoff
+        self._facts: dict[Demand, _Facts] = {}
+        # of the lines that they are about
+        self._version = 0
+        # id or name -> workers; ``None``: to be made
+        self._named: dict[str, list[Worker]] | None = None
+
+    def job_changed(self, _: Job) -> None:
+        """The load of a worker may be another."""
+        self._facts.clear()
+
+    def worker_changed(self, _: str) -> None:
+        """It gave a sign of life, is another than before, or is gone."""
+        self._facts.clear()
+        self._named = None
+
+    def of(self, job: Job) -> WaitingFor | None:
+        """What it waits for; ``None`` when it is not queued now."""
+        current = self._registry.find_job(job.id)
+        if current is None or current.state is not JobState.QUEUED or current.target is None:
+            return None
+        demand, place = self._waiting.standing(current)
+        facts = self._facts_of(demand)
+        ahead = self._waiting.ahead(facts.lines, place)
+        why, detail = self._delayed(current) or self._saving_fails(facts) or (facts.why, facts.detail)
+        if why == "turn":
+            first = "it is next" if not ahead else "1 job goes first" if ahead == 1 else f"{ahead} jobs go first"
+            detail = f"{detail}; {first}"
+        return WaitingFor(why, detail, ahead + 1)
+
+    def _delayed(self, job: Job) -> tuple[str, str] | None:
+        seconds = self._queue.due_in(job.id)
+        if not seconds:
+            return None
+        due = datetime.fromtimestamp(self._ledger.now() + seconds, UTC).isoformat(timespec="seconds")
+        when = f"at {due.replace('+00:00', 'Z')}, in {units.format_duration(round(seconds) or 1)}"
+        if job.retry_of is not None:
+            return "delay", f"the next attempt is due {when}"
+        return "delay", f"the scheduler was restarted, and waits for its workers; it is due {when}"
+
+    def _saving_fails(self, facts: _Facts) -> tuple[str, str] | None:
+        problem = self._ledger.store_problem
+        return ("store-failing", StoreFailed.told(problem)) if problem and facts.why in {"turn", "backoff"} else None
+
+    def _facts_of(self, demand: Demand) -> _Facts:
+        if self._version != self._waiting.version:
+            self._facts.clear()
+            self._version = self._waiting.version
+        facts = self._facts.get(demand)
+        if facts is None or (facts.until is not None and self._clock.seconds() >= facts.until):
+            facts = self._facts[demand] = self._find_out(demand)
+        return facts
+
+    def _find_out(self, demand: Demand) -> _Facts:
+        candidates: Collection[Worker] = self._registry.each_worker()
+        if demand.worker is not None:
+            candidates = self._by_name().get(demand.worker, ())
+            if not candidates:
+                why = f"worker {demand.worker!r} is not registered now"
+                return _Facts("unreachable", why, self._waiting.competing(demand, ()), None)
+        matching = [worker for worker in candidates if demand.met_by(worker)]
+        lines = self._waiting.competing(demand, matching)
+        if demand.worker is not None:
+            return self._facts_of_one(demand, max(matching or candidates, key=_preference), lines)
+        if not matching:
+            return _Facts("no-match", without_match(demand, candidates), lines, None)
+        group, until = self._group(matching, slots_bind=True)
+        return _Facts(group.why, str(group), lines, until)
+
+    def _facts_of_one(self, demand: Demand, worker: Worker, lines: Collection[Line]) -> _Facts:
+        """The same of the only worker that a job is for, whose slots do not bind."""
+        who = f"worker {worker.name!r}"
+        if lack := lacking(demand, worker):
+            return _Facts("no-match", f"{who} does not support {lack}", lines, None)
+        group, until = self._group([worker], slots_bind=False)
+        details = {
+            "draining": "is draining",
+            "unreachable": "can't be reached",
+            "backoff": f"takes no job now ({group.held_by})" if group.held_by else "takes no job now",
+            "turn": "can take it",
+        }
+        return _Facts(group.why, f"{who} {details[group.why]}", lines, until)
+
+    def _by_name(self) -> dict[str, list[Worker]]:
+        if self._named is None:
+            self._named = {}
+            for worker in self._registry.each_worker():
+                for name in {worker.id, worker.name}:
+                    self._named.setdefault(name, []).append(worker)
+        return self._named
+
+    def _group(self, workers: Iterable[Worker], slots_bind: bool) -> tuple[Group, float | None]:
+        """What keeps them from taking a job, and when the first of their backoffs ends."""
+        draining = unreachable = held = full = slots = free = 0
+        held_by: list[tuple[str, str]] = []
+        ends: list[float] = []
+        for worker in workers:
+            end = self._backoff.ends(worker.id)
+            if worker.draining:
+                draining += 1
+            elif worker.state is not WorkerState.ONLINE:
+                unreachable += 1
+            elif end is not None or (slots_bind and worker.refusing is not None):
+                held += 1
+                held_by.append((worker.name, worker.refusing or self._backoff.reason(worker.id) or ""))
+                ends += [] if end is None else [end]
+            elif slots_bind and not has_slot(worker, self._registry.load(worker.id)):
+                full += 1
+                slots += worker.slots or 0
+            else:
+                free += 1
+        because = min(held_by)[1] if held_by else ""
+        return Group(draining, unreachable, held, because, full, slots, free), min(ends, default=None)
+
+
+def _preference(worker: Worker) -> tuple[bool, float]:
+    """Of workers with one name, that which is online, or was last."""
+    return worker.state is WorkerState.ONLINE, worker.last_seen or 0.0

@@ -1,0 +1,298 @@
+"""Has queued jobs started when their turn comes, and ends those whose time is over.
+
+Theory of operation. The queue is no store of its own: it follows the ledger. A job
+that becomes ``queued`` there enters, whether it is new, comes back because its start
+never left, or is the next attempt of another; one that becomes anything else has
+left, whoever did that. After a restart it is made again from the registry.
+
+A job waits in ``scheduler.cluster.jobs.lines`` from when it is due, which is at once but
+for one that retries after a delay, until its ``queue_timeout`` has passed. Both times
+are measured by the reactor's clock, so a step of the wall clock changes nothing; only
+across a restart it tells how much is left, and never makes that more than it was.
+The promise that it will be started holds no longer than that either: one whose start
+was sent and not answered until then is not to be started again.
+
+Work is found for a worker, not a worker for a job: when a job of it ends, when it
+comes online, gives a sign of life or is no longer draining, it is looked at, and
+gets the jobs that are next for it while it has a free slot. Workers that are looked
+at together are served by their loads. A job that enters as the first of its kind has
+the workers looked at that could run it. What nothing of this notices, a look at
+every worker does, every ``LOOK`` seconds while any job waits.
+
+Few starts of the queue are under way at a time, so that it floods no worker, and
+leaves room to the requests of others.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+
+from attrs import define, evolve
+from twisted.application.service import Service
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from scheduler import units
+from scheduler.cluster import lifecycle
+from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.placement import Demand, has_slot
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.ledger import Ledger
+from scheduler.errors import SchedulerError
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, JobState, Worker, WorkerState
+
+#: Seconds between looks at all workers.
+LOOK = 2.0
+
+#: Starts of the queue under way at a time, in all and on one worker.
+STARTS, STARTS_OF_WORKER = 64, 4
+
+#: Seconds after a restart before a job that has but one chance takes it: until then workers show that they are there.
+SETTLE = 30.0
+
+
+@define
+class _Times:
+    """Of one job, by the clock."""
+
+    due: float
+    #: When its ``queue_timeout`` has passed.
+    over: float
+    #: What comes next.
+    timer: IDelayedCall | None = None
+
+
+class Queue(Service):
+    """One for each scheduler; to be told by the ledger of every change."""
+
+    def __init__(self, clock: IReactorTime, ledger: Ledger, starts: Starts, waiting: Waiting) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._registry = ledger.registry
+        self._starts = starts
+        self._waiting = waiting
+        # of each job that is queued, or starting and may come back
+        self._times: dict[str, _Times] = {}
+        # ids of the workers to look at
+        self._worth_a_look: set[str] = set()
+        self._pass: IDelayedCall | None = None
+        # worker id -> starts under way
+        self._under_way: Counter[str] = Counter()
+        self._looking: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        now = self._ledger.now()
+        for job in self._registry.unfinished(None):
+            self._enter(job, age=max(0.0, now - job.created_at), restarted=True)
+        for job in self._registry.matching(JobFilter(states=frozenset({JobState.STARTING, JobState.UNKNOWN}))):
+            if _awaits_word(job):
+                self._await_word(job, age=max(0.0, now - job.created_at))
+
+    def stopService(self) -> None:
+        super().stopService()
+        for call in (self._looking, self._pass):
+            if call is not None:
+                call.cancel()
+        self._looking = self._pass = None
+        for job_id in list(self._times):
+            self._forget(job_id)
+
+    def job_changed(self, job: Job) -> None:
+        """It is new in the registry, or another than before, or gone from there."""
+        if not self.running:
+            return
+        if job.state is JobState.QUEUED and self._registry.find_job(job.id) is not None:
+            self._enter(job)
+        elif job.state is JobState.STARTING and self._registry.find_job(job.id) is not None:
+            self._leave(job)
+        elif _awaits_word(job):
+            self._await_word(job)
+        else:
+            self._forget(job.id)
+            if job.worker_id is not None and (job.state.final or self._registry.find_job(job.id) is None):
+                self._consider(job.worker_id)
+
+    def worker_changed(self, worker_id: str) -> None:
+        """It gave a sign of life, is another than before, or is gone."""
+        self._consider(worker_id)
+
+    def due_in(self, job_id: str) -> float:
+        """Seconds until a queued job waits for a worker; 0: it does."""
+        times = self._times.get(job_id)
+        return 0.0 if times is None else max(0.0, times.due - self._clock.seconds())
+
+    # -- the times of a job
+
+    def _enter(self, job: Job, age: float = 0.0, restarted: bool = False) -> None:
+        """``age`` in seconds, of one that is not new."""
+        if job.target is None or job.id in self._waiting:
+            return
+        times = self._times_of(job, age)
+        if restarted and not job.terms.queue_timeout:
+            times.due = times.over = max(times.due, self._clock.seconds() + SETTLE)
+        if times.timer is None:
+            self._next(job)
+
+    def _leave(self, job: Job) -> None:
+        """It is starting; should that come to nothing, its time goes on."""
+        self._waiting.leave(job.id)
+        if job.terms.queue_timeout:
+            self._stop_timer(self._times_of(job))
+
+    def _await_word(self, job: Job, age: float = 0.0) -> None:
+        """Nobody knows whether its start arrived; if it did not it may be sent again until its time is over."""
+        self._waiting.forget(job.id)
+        times = self._times_of(job, age)
+        if times.timer is None:
+            self._at(times, times.over, self._too_late, job)
+
+    def _forget(self, job_id: str) -> None:
+        times = self._times.pop(job_id, None)
+        if times is not None:
+            self._stop_timer(times)
+            self._waiting.forget(job_id)
+
+    def _times_of(self, job: Job, age: float = 0.0) -> _Times:
+        times = self._times.get(job.id)
+        if times is None:
+            retry = job.terms.retry
+            delay = retry.delay if retry is not None and job.retry_of is not None else 0.0
+            born = self._clock.seconds() - age
+            times = self._times[job.id] = _Times(born + delay, born + delay + job.terms.queue_timeout)
+        return times
+
+    def _next(self, job: Job) -> None:
+        """Wait for what is next; nothing is done at once, as this may be within a change of the ledger."""
+        times, now = self._times[job.id], self._clock.seconds()
+        if now < times.due:
+            self._at(times, times.due, self._next, job)
+        elif not job.terms.queue_timeout:
+            self._at(times, now, self._only_chance, job)
+        else:
+            self._at(times, times.over, self._expire, job)
+            if now < times.over:
+                self._wait(job)
+
+    def _at(self, times: _Times, when: float, call: Callable[[Job], None], job: Job) -> None:
+        def now() -> None:
+            times.timer = None
+            call(job)
+
+        times.timer = self._clock.callLater(max(0.0, when - self._clock.seconds()), now)
+
+    def _wait(self, job: Job) -> None:
+        """For a worker, from now on."""
+        assert job.target is not None
+        if self._waiting.add(job):
+            self._consider_all(Demand.of(job.spec, job.target))
+        if self._looking is None:
+            self._looking = self._clock.callLater(LOOK, self._look)
+
+    @staticmethod
+    def _stop_timer(times: _Times) -> None:
+        if times.timer is not None:
+            times.timer.cancel()
+            times.timer = None
+
+    def _only_chance(self, job: Job) -> None:
+        try:
+            self._starts.dispatch(job)
+        except SchedulerError as error:
+            self._end(job, str(error))
+
+    def _expire(self, job: Job) -> None:
+        why = f"queue_timeout of {units.format_duration(job.terms.queue_timeout)} passed before a worker was free"
+        refusal = self._registry.job(job.id).reason
+        self._end(job, f"{why}; the last one asked: {refusal}" if refusal else why)
+
+    def _too_late(self, job: Job) -> None:
+        current = self._registry.job(job.id)
+        self._ledger.update_job(evolve(current, promised=False)).addErrback(lambda _: None)
+
+    def _end(self, job: Job, why: str) -> None:
+        def not_yet(_: object) -> None:
+            times = self._times.get(job.id)
+            if times is not None and times.timer is None:
+                self._at(times, self._clock.seconds() + LOOK, self._next, job)
+
+        ended = lifecycle.failed(self._registry.job(job.id), why, self._ledger.now())
+        self._ledger.conclude_job(ended).addErrback(not_yet)
+
+    # -- finding work
+
+    def _look(self) -> None:
+        self._looking = self._clock.callLater(LOOK, self._look) if self._waiting else None
+        for worker in self._registry.each_worker():
+            self._consider(worker.id)
+
+    def _consider_all(self, demand: Demand) -> None:
+        for worker in self._registry.each_worker():
+            if demand.met_by(worker):
+                self._consider(worker.id)
+
+    def _consider(self, worker_id: str) -> None:
+        if self.running and self._waiting:
+            self._worth_a_look.add(worker_id)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._pass is None:
+            self._pass = self._clock.callLater(0, self._give_work)
+
+    def _give_work(self) -> None:
+        """One pass over the workers worth a look, the least loaded first."""
+        self._pass = None
+        if self._starts.closed:
+            return
+        looked_at, self._worth_a_look = self._worth_a_look, set()
+        found = [self._registry.find_worker(worker_id) for worker_id in looked_at]
+        idlest = [(self._registry.load(worker.id), worker.name, worker.id) for worker in found if worker is not None]
+        heapq.heapify(idlest)
+        while idlest:
+            if self._under_way.total() >= STARTS:
+                self._worth_a_look.update(worker_id for _, _, worker_id in idlest)
+                return
+            _, name, worker_id = heapq.heappop(idlest)
+            if self._gave_work(worker_id):
+                heapq.heappush(idlest, (self._registry.load(worker_id), name, worker_id))
+
+    def _gave_work(self, worker_id: str) -> bool:
+        """Whether there was a job for that worker, which is starting now."""
+        worker = self._registry.find_worker(worker_id)
+        if worker is None or not self._takes_work(worker):
+            return False
+        free = has_slot(worker, self._registry.load(worker_id)) and worker.refusing is None
+        job_id = self._waiting.first(worker, free)
+        if job_id is None:
+            return False
+        job = self._registry.job(job_id)
+        self._leave(job)  # at once: a job whose end is being saved does not become "starting", and would stay the first
+        self._under_way[worker_id] += 1
+        self._starts.dispatch_to(worker, job).addCallback(self._started, worker_id, job_id)
+        return True
+
+    def _takes_work(self, worker: Worker) -> bool:
+        return (
+            worker.state is WorkerState.ONLINE
+            and not worker.draining
+            and self._under_way[worker.id] < STARTS_OF_WORKER
+            and not self._starts.backoff.active(worker.id)
+        )
+
+    def _started(self, _: None, worker_id: str, job_id: str) -> None:
+        self._under_way[worker_id] -= 1
+        self._under_way += Counter()  # drops what is zero
+        job = self._registry.find_job(job_id)
+        if self.running and job is not None and job.state is JobState.QUEUED:
+            self._enter(job)  # its end was being saved meanwhile, and could not be
+        if self._worth_a_look:
+            self._wake()  # those there was no room for
+        self._consider(worker_id)
+
+
+def _awaits_word(job: Job) -> bool:
+    """Whether it was promised, and its start was sent and not answered."""
+    return job.promised and lifecycle.unconfirmed(job)

@@ -1,0 +1,135 @@
+"""Removals that clients ask for: of an ended job, with its output.
+
+Theory of operation. The job's worker goes first. That a removal was asked for is committed
+(``remove_requested_at``) before the worker is told, and the job is removed here once the
+worker has said that nothing is left of it. So whoever dies in between, the removal is
+carried out, and there is never output of a job that nobody knows. What a worker could not
+be told yet is told with its next sign of life, as stops are.
+
+A job that no known worker has, or that ran on a worker of the fixed part, is removed at
+once: nobody can be told, or nothing is to be removed there. The same holds for an earlier
+version of a worker, which can't be told: it keeps the output as long as that of any job.
+
+A removed job leaves the key of its request, or, where it came without one, a key that no
+client can send: so its id is known as one that was removed. A report of it that a worker
+sends later is acknowledged, and the worker is told to remove the job, instead of making it
+anew.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.ledger import Ledger
+from scheduler.daemon import failpoints
+from scheduler.deferreds import Rounds, Shared
+from scheduler.errors import (
+    DeadlineExceeded,
+    JobNotEnded,
+    NotFound,
+    SchedulerError,
+    StoreFailed,
+    Unavailable,
+    Unsupported,
+)
+from scheduler.interfaces import IWorkerClient
+from scheduler.model import Job, Worker, WorkerState
+
+
+class Removals:
+    """One for each scheduler."""
+
+    _log = Logger()
+
+    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts) -> None:
+        self._ledger = ledger
+        self._registry = ledger.registry
+        self._client = client
+        self._starts = starts
+        self._under_way = Shared()
+        self._rounds = Rounds("removing the jobs")
+
+    def begin(self) -> None:
+        """Carry out what waits for workers that are not known any more; after the ledger was loaded."""
+        for worker_id in self._registry.awaited_by_removals():
+            self.worker_changed(worker_id)
+
+    async def remove(self, job_id: str) -> bool:
+        """See ``IScheduler.remove``."""
+        job = await self._starts.settled(job_id)
+        if not job.over:
+            raise JobNotEnded(job_id, job.state.value)
+        if self._holder(job) is not None and job.remove_requested_at is None:
+            await self._ledger.request_removal(job, self._ledger.now())
+            failpoints.hit("scheduler.after-removal-commit")
+        return await self._carry_out(job_id)
+
+    def worker_changed(self, worker_id: str) -> None:
+        """It gave a sign of life, is another than before, or is gone."""
+        if self._can_ask(worker_id) and self._registry.removing(worker_id):
+            self._rounds.begin(worker_id, partial(self._round, worker_id))
+
+    def reported_again(self, worker: Worker, job_ids: list[str]) -> None:
+        """That worker reports jobs that were removed here: it is told once more."""
+        telling = Deferred.fromCoroutine(self._tell(worker, job_ids))
+        telling.addErrback(lambda reason: self._log.failure("telling about removed jobs went wrong", reason))
+
+    async def _tell(self, worker: Worker, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            try:
+                await self._client.remove_job(worker, job_id)
+            except SchedulerError as error:  # its end is acknowledged, so it goes with the others of its age
+                self._log.info("removed job {job_id} stays with its worker: {why}", job_id=job_id, why=str(error))
+
+    async def _round(self, worker_id: str) -> None:
+        for job in self._registry.removing(worker_id):
+            if job.id in self._under_way:
+                continue
+            try:
+                if not await self._carry_out(job.id) and not self._can_ask(worker_id):
+                    return  # the next sign of life tries again
+            except SchedulerError as error:
+                self._log.warn("job {job_id} is not removed: {why}", job_id=job.id, why=str(error))
+
+    def _can_ask(self, worker_id: str) -> bool:
+        worker = self._registry.find_worker(worker_id)
+        return worker is None or worker.state is WorkerState.ONLINE
+
+    def _holder(self, job: Job) -> Worker | None:
+        """The worker that has to be told."""
+        worker = self._registry.find_worker(job.worker_id)
+        return None if worker is None or worker.classic else worker
+
+    def _carry_out(self, job_id: str) -> Deferred[bool]:
+        return self._under_way.join(job_id, lambda: Deferred.fromCoroutine(self._remove(job_id)))
+
+    async def _remove(self, job_id: str) -> bool:
+        """Whether it is removed; errors are those that trying again does not help."""
+        job = self._registry.find_job(job_id)
+        if job is None:
+            return True
+        if self._holder(job) is not None:
+            try:
+                await self._client.remove_job(self._registry.reachable(job), job.id_on_worker)
+            except NotFound:
+                pass
+            except Unsupported as error:
+                self._log.info("the output of removed job {job_id} stays: {why}", job_id=job_id, why=str(error))
+            except JobNotEnded as error:
+                await self._ledger.request_removal(job, None)
+                raise JobNotEnded(job_id, error.state) from None
+            except (Unavailable, DeadlineExceeded):
+                return False
+            failpoints.hit("scheduler.after-removal-rpc")
+        try:
+            await self._ledger.remove_for_client(job_id)
+        except StoreFailed:
+            if job.remove_requested_at is None:
+                raise
+            return False
+        self._log.info("job {job_id} is removed", job_id=job_id)
+        return True

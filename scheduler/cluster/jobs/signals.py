@@ -1,0 +1,45 @@
+"""Signals to jobs that run: passed on to the worker at once, or refused.
+
+A signal is sent at most once. It is not kept for later, as a stop is: what it asks of a
+job depends on the moment. One whose answer was lost may have arrived.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.registry import Registry
+from scheduler.errors import DeadlineExceeded, JobNotRunning, NotFound, Unsupported
+from scheduler.interfaces import IWorkerClient
+from scheduler.model import JobState
+
+#: What a worker of the fixed part lacks.
+CAPABILITY = "sending signals to jobs"
+
+
+class Signals:
+    """One for each scheduler."""
+
+    _log = Logger()
+
+    def __init__(self, registry: Registry, client: IWorkerClient, starts: Starts) -> None:
+        self._registry = registry
+        self._client = client
+        self._starts = starts
+
+    async def send(self, job_id: str, name: str, to: str) -> None:
+        """See ``IScheduler.signal``."""
+        job = await self._starts.settled(job_id)
+        if job.over or job.state is JobState.QUEUED:
+            raise JobNotRunning(job_id, job.state.value)
+        worker = self._registry.reachable(job)
+        if worker.classic:
+            raise Unsupported(worker.name, CAPABILITY)
+        try:
+            await self._client.signal_job(worker, job.id_on_worker, name, to)
+        except NotFound:
+            raise JobNotRunning(job_id, "not known to its worker") from None
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"{name} to job {job_id}", error.seconds, job_id) from error
+        self._log.info("{signal} was sent to job {job_id} ({to})", signal=name, job_id=job_id, to=to)

@@ -1,0 +1,425 @@
+"""Starts: from the choice of a worker to its answer, at once or when the turn comes.
+
+A start goes: choose a worker, commit the job as ``starting``, call the worker,
+record the answer, answer. Where no worker can take the job now, and it may wait,
+it is committed as ``queued`` instead, and that is the answer; ``scheduler.cluster.jobs.queue``
+has it started later, by the same steps.
+
+When the call shows that nothing was sent, or the worker answers that it lacks what
+it takes, the worker is in backoff. A job that may wait goes (back) into the queue,
+and any other is dropped, as if it had never been; but before that, one that is
+placed by selector goes to the other workers that can take it now, a few at most. When
+the start may have arrived the job is ``unknown`` until its worker reports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.cluster import lifecycle
+from scheduler.cluster.jobs.backoff import Backoff, is_shortage
+from scheduler.cluster.jobs.keys import Keys
+from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.placement import Demand, lacking, place
+from scheduler.cluster.ledger import Ledger
+from scheduler.daemon import failpoints
+from scheduler.deferreds import shielded
+from scheduler.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Draining,
+    JobRemoved,
+    NoFreeSlot,
+    QueueFull,
+    SchedulerError,
+    ShuttingDown,
+    StartUnanswered,
+    StoreFailed,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.interfaces import IWorkerClient, RequestKey, Starting
+from scheduler.messages import JobStatus
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Target, Terms, Worker, WorkerState
+
+#: Workers that one start is sent to in turn, each of which lacks what it takes; many may lack the same.
+MOST_TRIED = 10
+
+#: Seconds after which a start that somebody waits for is sent to no other worker.
+LATEST_TRY = 10.0
+
+
+@frozen
+class _Tried:
+    """What one start has come to so far."""
+
+    #: When it began, by the clock.
+    since: float
+    #: Ids of the workers that could not take it.
+    workers: frozenset[str] = frozenset()
+
+
+class Starts:
+    """All starts under way; each runs to its end, whoever asked for it."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        new_id: Callable[[], str],
+        ledger: Ledger,
+        client: IWorkerClient,
+        waiting: Waiting,
+        queue_max: int,
+    ) -> None:
+        """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time.
+
+        ``new_id`` gives the id of each job.
+        """
+        self._ledger = ledger
+        self._registry = ledger.registry
+        self._client = client
+        self._waiting = waiting
+        self._queue_max = queue_max
+        self.keys = Keys(ledger.registry)
+        self._under_way: dict[str, Deferred[Job]] = {}
+        # of them those that are to be queued, and not committed yet
+        self._entering = 0
+        self._clock = clock
+        self._new_id = new_id
+        self.backoff = Backoff(clock)
+        self._closed = False
+
+    async def submit(
+        self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None, starting: Starting | None
+    ) -> Job:
+        """See ``IScheduler.submit``."""
+        known = self.keys.find(key) if key is not None else None
+        if known is not None:
+            return self._replay(known)
+        with self.keys.in_use(key):
+            return await self._submit(spec, target, terms, key, starting)
+
+    def dispatch(self, job: Job) -> None:
+        """Start a queued job on a worker that can take it now, chosen here; raises like ``submit`` if none can."""
+        assert job.target is not None
+        worker = self._choose(job.spec, job.target, job.terms, newcomer=False)
+        self.dispatch_to(worker, job)
+
+    def dispatch_to(self, worker: Worker, job: Job) -> Deferred[None]:
+        """Start a queued job on that worker; fires when that is over, however it went."""
+        starting = evolve(job, state=JobState.STARTING, reason=None, worker_id=worker.id, worker_name=worker.name)
+
+        def over(result: object) -> None:
+            if isinstance(result, Failure) and not result.check(SchedulerError):
+                self._log.failure("starting job {job_id} went wrong", result, job_id=job.id)
+
+        return self._run(job.id, self._dispatch(worker, starting, _Tried(self._clock.seconds()))).addBoth(over)
+
+    def under_way(self, job_id: str) -> bool:
+        """Whether this process waits for the answer to the start of that job."""
+        return job_id in self._under_way
+
+    async def again(self, job: Job) -> None:
+        """Send the start of a job once more, to the same worker, which runs it once under its id.
+
+        Of an error nothing follows: as before, nobody can say yet whether a start arrived. ``Conflict``: the id was
+        used up before, and the job is ``lost``.
+        """
+        await self._run(job.id, self._again(self._registry.reachable(job), job))
+
+    def answered(self, job_id: str) -> Deferred[None] | None:
+        """Fires once the start of that job is over, however it went; ``None``: it is not under way."""
+        start = self._under_way.get(job_id)
+        return None if start is None else shielded(start).addBoth(lambda _: None)
+
+    async def settled(self, job_id: str) -> Job:
+        """The job, once no start of it is under way; ``NotFound``."""
+        job = self._registry.job(job_id)
+        while (starting := self.answered(job_id)) is not None:
+            await starting
+            job = self._registry.job(job_id)
+        return job
+
+    def close(self) -> Deferred[None]:
+        """Take no more; fires when every start under way has been answered."""
+        self._closed = True
+        starts = [shielded(start) for start in self._under_way.values()]
+        return DeferredList(starts, consumeErrors=True).addCallback(lambda _: None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    # -- requests
+
+    def _replay(self, key: IdempotencyKey) -> Job:
+        if key.removed_at is not None:
+            raise JobRemoved(key.job_id)
+        if key.answer is not None:
+            return key.answer
+        job = self._registry.job(key.job_id)
+        if job.state in {JobState.STARTING, JobState.UNKNOWN}:
+            raise StartUnanswered(job.worker_name or "", job.id)
+        return job
+
+    async def _submit(
+        self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None, starting: Starting | None
+    ) -> Job:
+        if self._closed:
+            raise ShuttingDown()
+        job_id = self._new_id()
+        job = Job(
+            id=job_id,
+            spec=spec,
+            state=JobState.QUEUED,
+            created_at=self._ledger.now(),
+            group_id=None if terms.retry is None else job_id,
+            target=target,
+            terms=terms,
+        )
+        try:
+            worker = self._choose(spec, target, terms, newcomer=True)
+        except (NoFreeSlot, Unreachable):
+            if not terms.queue_timeout:
+                raise
+            if not self._room():
+                raise QueueFull(self._queue_max) from None
+            return await self._run(job.id, self._enqueue(job, key))
+        job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
+        return await self._run(job.id, self._start(worker, job, key, starting))
+
+    def _choose(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool) -> Worker:
+        """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited."""
+        if target.worker is None:
+            return self._place(spec, target, terms, newcomer, frozenset())
+        worker = self._registry.worker(target.worker)
+        if worker.draining:
+            raise Draining(worker.name)
+        if lacks := lacking(spec, worker):
+            raise Unsupported(worker.name, lacks)
+        if worker.state is not WorkerState.ONLINE:
+            raise Unreachable(worker.name)
+        if terms.queue_timeout and (self.backoff.active(worker.id) or (newcomer and self._waiting.named(worker))):
+            raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
+        return worker
+
+    def _place(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool, tried: frozenset[str]) -> Worker:
+        """The same for a job with a selector; ``tried`` are ids of workers that could not take it."""
+
+        def withheld(worker: Worker) -> bool:
+            if worker.refusing is not None or self.backoff.active(worker.id) or worker.id in tried:
+                return True
+            return newcomer and self._waiting.before(worker, terms.priority)
+
+        return place(Demand.of(spec, target), self._registry.each_worker(), self._registry.load, withheld)
+
+    def _elsewhere(self, job: Job, tried: _Tried) -> Worker | None:
+        """The next worker for a job that these could not take; ``None``: the queue finds one, or there is none."""
+        assert job.target is not None
+        from_the_queue = job.promised and job.terms.queue_timeout
+        if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:
+            return None
+        if len(tried.workers) >= MOST_TRIED:
+            return None
+        if not job.promised and self._clock.seconds() - tried.since >= LATEST_TRY:
+            return None
+        try:
+            return self._place(job.spec, job.target, job.terms, not job.promised, tried.workers)
+        except (Conflict, NoFreeSlot):
+            return None
+
+    def _room(self) -> bool:
+        """Whether one more job may be queued."""
+        return self._registry.queued + self._entering < self._queue_max
+
+    # -- the steps
+
+    def _run(self, job_id: str, start: Coroutine[Deferred[Any], Any, Job]) -> Deferred[Job]:
+        """Have a start known as under way while it is."""
+        answered: Deferred[Job] = Deferred()
+        self._under_way[job_id] = answered
+
+        def over(result: Any) -> None:
+            if self._under_way.get(job_id) is answered:  # else one that came back is on its way again
+                del self._under_way[job_id]
+            answered.callback(result)  # a Failure starts the errbacks
+
+        Deferred.fromCoroutine(start).addBoth(over)
+        return shielded(answered)
+
+    async def _enqueue(self, job: Job, key: RequestKey | None) -> Job:
+        assert job.target is not None
+        named = None if job.target.worker is None else self._registry.worker(job.target.worker).name
+        job = evolve(job, worker_name=named, promised=True)
+        self._entering += 1
+        try:
+            await self._ledger.add_job(job, _named(key, job, answer=job))
+        finally:
+            self._entering -= 1
+        self._log.info("job {job_id} is queued", job_id=job.id)
+        return job
+
+    async def _start(self, worker: Worker, job: Job, key: RequestKey | None, starting: Starting | None) -> Job:
+        tried = _Tried(self._clock.seconds())
+        await self._ledger.add_job(job, _named(key, job))
+        failpoints.hit("scheduler.after-commit-before-rpc")
+        try:
+            return await self._call(worker, job, tried, starting)
+        except StartUnanswered:
+            raise
+        except SchedulerError as error:
+            current = self._registry.find_job(job.id)
+            if current is None:
+                raise  # nothing was started, and there is no job
+            if current.state is JobState.STARTING:
+                await self._unanswered(current)
+            raise StartUnanswered(current.worker_name or worker.name, job.id, str(error)) from error
+
+    async def _dispatch(self, worker: Worker, job: Job, tried: _Tried) -> Job:
+        try:
+            await self._ledger.update_job(job)
+        except StoreFailed as failure:
+            return await self._not_sent(worker, job, failure, tried)
+        failpoints.hit("scheduler.after-dequeue-commit")
+        current = self._registry.job(job.id)
+        if current.state.final:
+            return current  # its end was being saved when it was chosen
+        if current.stop_requested_at is not None:
+            return await self._conclude(lifecycle.withdrawn(current, self._ledger.now()))
+        return await self._call(worker, job, tried)
+
+    async def _call(self, worker: Worker, job: Job, tried: _Tried, starting: Starting | None = None) -> Job:
+        """The call and what follows from it."""
+        now = self._registry.find_worker(worker.id)
+        if now is None or lacking(job.spec, now):  # it went during the commit, or is another
+            return await self._not_sent(worker, job, Unreachable(worker.name), tried)
+        worker = now  # its address may be another: whoever listens at the one before is not meant
+        try:
+            status = await self._client.start_job(worker, job, None if starting is None else partial(starting, job))
+        except (Unreachable, DeadlineExceeded) as error:
+            if isinstance(error, Unreachable) and not error.sent:
+                return await self._not_sent(worker, job, error, tried)
+            await self._unanswered(job)
+            raise StartUnanswered(worker.name, job.id) from error
+        except (Unavailable, Unsupported) as error:
+            return await self._not_sent(worker, job, error, tried)
+        except Conflict as error:
+            return await self._fail(job, error)
+        except WorkerFault as fault:
+            if worker.classic:
+                return await self._fail(job, fault)
+            await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
+            raise
+        failpoints.hit("scheduler.after-rpc-before-record")
+        return await self._started(worker, job, status)
+
+    async def _again(self, worker: Worker, job: Job) -> Job:
+        try:
+            status = await self._client.start_job(worker, job)
+        except Conflict:
+            lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
+            await self._ledger.conclude_job(lost)
+            raise
+        return await self._started(worker, job, status)
+
+    async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported, tried: _Tried) -> Job:
+        """The worker has not heard of the job, or could not take it: nothing runs, and the worker is in backoff."""
+        if isinstance(error, Unavailable):
+            if is_shortage(error) and not self.backoff.active(worker.id):
+                self._log.warn("worker {worker} can't start jobs: {why}", worker=worker.name, why=str(error))
+            if self._registry.find_worker(worker.id) is not None:
+                self.backoff.refused(worker.id, error)
+            tried = evolve(tried, workers=tried.workers | {worker.id})
+            current = self._registry.job(job.id)
+            other = self._elsewhere(current, tried) if is_shortage(error) else None
+            if other is not None:
+                return await self._dispatch(other, evolve(current, worker_id=other.id, worker_name=other.name), tried)
+            if job.terms.queue_timeout and (job.promised or self._room()):
+                return await self._back(job, str(error))
+        if job.promised:
+            return await self._fail(job, error)
+        await self._ledger.drop_job(job)
+        raise error
+
+    async def _back(self, job: Job, why: str) -> Job:
+        """Into the queue, unless it was stopped meanwhile; one that nobody was promised waits only if that is saved."""
+        waiting = lifecycle.waiting(self._registry.job(job.id), why, self._ledger.now())
+        if waiting.state.final:
+            return await self._conclude(waiting)
+        try:
+            return await self._record(waiting)
+        except StoreFailed:
+            if not job.promised:
+                await self._ledger.drop_job(job)
+            raise
+
+    async def _unanswered(self, job: Job) -> None:
+        now = self._registry.job(job.id)
+        with contextlib.suppress(
+            StoreFailed
+        ):  # saved later; until then the store says "starting", which is no less true
+            await self._ledger.update_job(lifecycle.unknown(now, "the start was not answered", self._ledger.now()))
+
+    async def _started(self, worker: Worker, job: Job, status: JobStatus) -> Job:
+        if status.state is JobState.RUNNING or status.started_at is not None:  # not one that it may not run
+            self.backoff.took(worker.id)
+        current = self._registry.job(job.id)  # a heartbeat may have been faster
+        now = self._ledger.now()
+        if status.job_id != job.id:
+            current = evolve(current, remote_id=status.job_id)
+        if not status.state.final:  # what was refused never started
+            status = evolve(status, started_at=status.started_at or now)
+        started, _ = lifecycle.followed(lifecycle.reported(current, status, now), now)  # as it is going to be shown
+        # That there is such a job is durable, and its worker tells again that it runs: that need not be waited for, nor
+        # succeed. An end must be durable to be told, and so must the first answer to a key and an id that is not ours.
+        told_again = not started.state.final and started.remote_id is None and self._registry.key_of(job.id) is None
+        if told_again:
+            self._ledger.note_job(started)
+        else:
+            try:
+                await self._record(started)
+            except StoreFailed as failure:
+                if started.state.final:
+                    raise StartUnanswered(worker.name, job.id) from failure
+        self._log.info(
+            "job {job_id} on {worker}: {state}", job_id=job.id, worker=worker.name, state=started.state.value
+        )
+        failpoints.hit("scheduler.before-answer")
+        return started
+
+    async def _record(self, job: Job) -> Job:
+        """What the request for the job is answered with, if it was not answered before."""
+        await self._ledger.update_jobs([job], keys=self._answered_with(job))
+        return job
+
+    async def _conclude(self, job: Job) -> Job:
+        """The same of an end that is decided here."""
+        await self._ledger.conclude_jobs([job], keys=self._answered_with(job))
+        return job
+
+    async def _fail(self, job: Job, error: SchedulerError) -> Job:
+        """It never ran, for that reason."""
+        return await self._conclude(lifecycle.failed(self._registry.job(job.id), str(error), self._ledger.now()))
+
+    def _answered_with(self, job: Job) -> list[IdempotencyKey]:
+        key = self._registry.key_of(job.id)
+        return [] if key is None or key.answer is not None else [evolve(key, answer=job)]
+
+
+def _named(key: RequestKey | None, job: Job, answer: Job | None = None) -> IdempotencyKey | None:
+    """The key as it is kept with the job."""
+    return None if key is None else IdempotencyKey(key.key, key.fingerprint, job.id, answer)

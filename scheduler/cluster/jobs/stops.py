@@ -1,0 +1,195 @@
+"""Stops: recorded, asked of the worker, and over when the worker says that the job has ended.
+
+Theory of operation. A stop is durable: ``stop_requested_at`` is committed before
+anybody is told of it. What was asked for and not taken by the worker yet is
+asked again with every sign of life of a worker that is online, until it is; so
+it does not matter who is down when a stop is asked for, nor for how long. A
+worker that has taken a stop keeps it in the job's spool.
+
+A job that is queued is not going to be started. One whose start was not answered
+is asked about first, which seals its id: where it has not arrived it never will.
+
+A stop of any attempt ends its chain. One that has ended can't record it any more,
+so the stop goes on to the attempt that followed; an attempt that was asked to stop
+has none. Where the end of an attempt is being saved, with the next one, the stop
+waits for that and goes on, too.
+
+What a job left behind that no signal ends is in its record as it was at the end.
+So a stop of it asks its worker again, each time, and is none before nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from scheduler.cluster import lifecycle
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.ledger import Ledger
+from scheduler.deferreds import Rounds, Shared, shielded
+from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
+from scheduler.interfaces import IWorkerClient
+from scheduler.model import Job, JobState, WorkerState
+from scheduler.turns import Turns
+
+#: Seconds a stop may take beyond the job's own ``stop_grace``: more than the 5 s that a shim waits after KILL.
+STOP_MARGIN = 10.0
+
+#: Seconds after which a stop that was delivered is answered with the job as it is, however long its grace.
+MOST_PATIENCE = 60.0
+
+#: Stops asked for at once when many jobs are stopped together.
+STOPS_AT_ONCE = 16
+
+
+class Stops:
+    """Ends jobs. ``clock`` measures patience."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, ledger: Ledger, client: IWorkerClient, starts: Starts) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._registry = ledger.registry
+        self._client = client
+        self._starts = starts
+        # ids of unfinished jobs whose workers have taken the stop
+        self._taken: set[str] = set()
+        self._asking = Shared()
+        self._rounds = Rounds("delivering the stops")
+
+    async def stop(self, job: Job, ask: Callable[..., Awaitable[Any]] = maybeDeferred, why: str | None = None) -> Job:
+        """See ``IScheduler.stop``; ``ask`` makes the call to the worker, when it is time.
+
+        ``why`` becomes the reason of what is stopped, where no client asked for the stop.
+        """
+        until = self._clock.seconds() + MOST_PATIENCE
+        last: Job | None = job
+        while last is not None:
+            last = await self._end(last, until, ask, why)
+            if not last.over:
+                return self._registry.find_job(job.id) or job
+            last = self._registry.find_job(last.retried_by or "")
+        for attempt in self._registry.attempts(job.id):
+            if attempt.leftover:
+                await self._look_again(attempt, ask)
+        return self._registry.find_job(job.id) or job
+
+    async def _end(self, job: Job, until: float, ask: Callable[..., Awaitable[Any]], why: str | None) -> Job:
+        """Stop one attempt: it is ``over`` then, or has more time to end than ``until``, or can't be told now."""
+        if job.over:
+            return job
+        unsaved = await self._record(job, why)
+        job = await self._starts.settled(job.id)
+        if not job.over:
+            try:
+                await self._deliver(job, ask)
+            except (Unavailable, DeadlineExceeded):
+                if unsaved is not None:
+                    raise unsaved from None
+                return self._registry.job(job.id)
+            patience, left = job.spec.stop_grace + STOP_MARGIN, until - self._clock.seconds()
+            job = await self._ledger.wait_over(job.id, max(0.0, min(patience, left)))
+            if not job.over and patience <= left:
+                raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
+        return job
+
+    async def _look_again(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
+        """``LeftRunning``, unless the worker of a job that left processes behind says that they are gone."""
+        left, where = job.leftover, ""
+        try:
+            status = await ask(self._client.stop_job, self._registry.reachable(job), job.id_on_worker)
+            if status is not None and status.state.final:
+                left = status.leftover
+        except NotFound:
+            where = ", as seen at its end (its worker no longer keeps the job)"
+        except SchedulerError as error:
+            where = f", as seen at its end ({error})"
+        if left:
+            raise LeftRunning(job.id, left, lifecycle.leftover_text(left) + where)
+
+    def stop_all(self, jobs: Iterable[Job]) -> Deferred[None]:
+        """Fires when each has ended, or could not be stopped in time: that shows in its state."""
+        asking = Turns(STOPS_AT_ONCE)
+        stops = [Deferred.fromCoroutine(self.stop(job, asking.run)) for job in jobs]
+        done = shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
+        return done.addTimeout(MOST_PATIENCE, self._clock, lambda _reason, _seconds: None)
+
+    def job_changed(self, job: Job) -> None:
+        """It is new in the registry, or another than before."""
+        if job.over:
+            self._taken.discard(job.id)
+
+    def worker_changed(self, worker_id: str) -> None:
+        """It gave a sign of life, is another than before, or is gone."""
+        worker = self._registry.find_worker(worker_id)
+        if worker is not None and worker.state is WorkerState.ONLINE and self._undelivered(worker_id):
+            self._rounds.begin(worker_id, partial(self._round, worker_id))
+
+    def _undelivered(self, worker_id: str) -> list[Job]:
+        return [job for job in self._registry.stopping(worker_id) if self._may_deliver(job)]
+
+    def _may_deliver(self, job: Job) -> bool:
+        return (
+            not job.over
+            and job.id not in self._taken
+            and job.id not in self._asking
+            and not self._starts.under_way(job.id)
+        )
+
+    async def _round(self, worker_id: str) -> None:
+        for job in self._undelivered(worker_id):
+            current = self._registry.find_job(job.id)
+            if current is None or not self._may_deliver(current):
+                continue
+            try:
+                await self._deliver(current)
+            except (Unavailable, DeadlineExceeded):
+                return  # the next sign of life tries again
+            except SchedulerError as error:
+                self._log.warn("job {job_id} is not stopped: {why}", job_id=job.id, why=str(error))
+
+    async def _record(self, job: Job, why: str | None) -> StoreFailed | None:
+        """Commit that a stop was asked for, and end what is only queued; why that failed, if it did.
+
+        A job can be stopped while the store fails; only to promise it for later takes the commit.
+        """
+        now = self._ledger.now()
+        asked = lifecycle.asked_to_stop(job, now, why)
+        if job.state is JobState.QUEUED:
+            await self._ledger.conclude_job(lifecycle.withdrawn(asked, now))
+            return None
+        try:
+            await self._ledger.update_job(asked)
+        except StoreFailed as failure:
+            return failure
+        return None
+
+    def _deliver(self, job: Job, ask: Callable[..., Awaitable[Any]] = maybeDeferred) -> Deferred[None]:
+        """Have its worker take the stop, now; errors are those of the call."""
+        return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(job, ask)))
+
+    async def _ask(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
+        if job.state is JobState.QUEUED:  # again: its start never left
+            await self._ledger.conclude_job(lifecycle.withdrawn(job, self._ledger.now()))
+            return
+        worker = self._registry.reachable(job)
+        if lifecycle.unconfirmed(job) and not worker.classic:
+            try:
+                status = await ask(self._client.query_job, worker, job.id_on_worker, seal=True)
+            except NotFound:
+                await self._ledger.conclude_job(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
+                return
+            await self._ledger.update_job(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
+        try:
+            await ask(self._client.stop_job, worker, job.id_on_worker)
+        except NotFound:
+            await self._ledger.conclude_job(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
+            return
+        if not self._registry.job(job.id).over:
+            self._taken.add(job.id)

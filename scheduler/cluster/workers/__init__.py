@@ -1,0 +1,1 @@
+"""Registration, departure and reachability of workers, and agreement with them about jobs."""

@@ -1,0 +1,192 @@
+"""Bringing the registry and what runs on a worker to agree, whichever of the two was down.
+
+Theory of operation. A heartbeat lists all that runs on the worker and every end
+the scheduler has not acknowledged. What is listed is believed: a job nobody can
+say anything about is ``running`` again, one never heard of is asked to be
+described and is adopted with its spec, one that is ``lost`` becomes an orphan. The
+end of one that a client removed is acknowledged, and its worker is told so again.
+
+What is not listed proves nothing: the heartbeat may have crossed the start of
+the job. So it is asked about by id, and the question seals the id against a
+start that is still on its way. Where the worker then has no record,
+
+- a job that was seen to run is ``lost``;
+- one whose start was not answered never starts, and has ``failed``. Nobody was
+  promised that it would;
+- one that was promised must run: it is not asked about, its start is sent again
+  under the same id, which the worker answers by the job it has, or by starting it
+  (unless it came back as one that can't run such a job: then it is asked).
+
+Starts that this process is waiting for are left to their own answer. A worker of
+the fixed part reports nothing: it is polled, and asked without a seal.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from scheduler.cluster import lifecycle
+from scheduler.cluster.jobs.placement import lacking
+from scheduler.cluster.jobs.removals import Removals
+from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.ledger import Ledger
+from scheduler.deferreds import Rounds, Shared
+from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unavailable
+from scheduler.interfaces import IWorkerClient
+from scheduler.messages import Heartbeat, JobReport
+from scheduler.model import Job, JobState, Worker
+
+
+class Reconciler:
+    """One for each scheduler."""
+
+    _log = Logger()
+
+    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts, removals: Removals) -> None:
+        self._ledger = ledger
+        self._registry = ledger.registry
+        self._client = client
+        self._starts = starts
+        self._removals = removals
+        # ids of removed jobs that a worker says run, and that it was asked to describe since
+        self._disputed: set[str] = set()
+        self._asking = Shared()
+        self._rounds = Rounds("asking about the unmentioned jobs")
+
+    def listed(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], list[str]]:
+        """The jobs that the heartbeat changes, and the ids of those the scheduler needs to have described."""
+        changed: list[Job] = []
+        describe: list[str] = []
+        removed: list[str] = []
+        for report in (*heartbeat.ended, *heartbeat.described):
+            job = self._after(worker, report)
+            if job is not None:
+                changed.append(job)
+            elif not self._is_removed(report):
+                describe.append(report.status.job_id)
+            elif report.status.state.final:
+                removed.append(report.status.job_id)
+        described = {report.status.job_id for report in heartbeat.described}
+        for job_id in heartbeat.running:
+            known = self._registry.find_job(job_id)
+            if known is None and self._registry.was_removed(job_id):
+                self._disputed.add(job_id)
+            if job_id in described or self._starts.under_way(job_id):
+                continue
+            if known is None:
+                describe.append(job_id)
+                continue
+            job = self._of(worker, known, runs=True)
+            if job is not None:
+                changed.append(lifecycle.running(job, self._ledger.now()))
+                if job.started_at is None and not job.state.final:
+                    describe.append(job_id)
+        self._removals.reported_again(worker, removed)
+        return changed, describe
+
+    def _after(self, worker: Worker, report: JobReport) -> Job | None:
+        """The job as the report makes it; ``None`` where the scheduler needs its spec to tell."""
+        job = self._registry.find_job(report.status.job_id)
+        now = self._ledger.now()
+        if job is None:
+            if report.spec is None or self._is_removed(report):
+                return None
+            self._disputed.discard(report.status.job_id)
+            return lifecycle.adopted(report, worker, now)
+        its = self._of(worker, job, runs=not report.status.state.final)
+        return job if its is None else lifecycle.reported(its, report.status, now)
+
+    def _is_removed(self, report: JobReport) -> bool:
+        """Whether it is of a job that a client removed.
+
+        One that still runs is shown again. But a report may have left before the job ended, so it takes a second one.
+        """
+        job_id = report.status.job_id
+        return self._registry.was_removed(job_id) and (report.status.state.final or job_id not in self._disputed)
+
+    def _of(self, worker: Worker, job: Job, runs: bool) -> Job | None:
+        """The job, if that worker has a say in it; it has also where the job was one's that is not known any more.
+
+        So it is with a worker that lost its id and not its jobs, and has been given another.
+        """
+        if job.worker_id == worker.id:
+            return job
+        if job.worker_id is not None and self._registry.find_worker(job.worker_id) is None:
+            if not job.over or (runs and job.state is JobState.LOST):
+                return evolve(job, worker_id=worker.id, worker_name=worker.name)
+            return None
+        self._log.warn(
+            "worker {worker_id} reports job {job_id}, which is {owner}'s: ignored",
+            worker_id=worker.id,
+            job_id=job.id,
+            owner=job.worker_id,
+        )
+        return None
+
+    def ask_about_unlisted(self, worker: Worker, heartbeat: Heartbeat) -> None:
+        """Find out, one after the other, what became of the worker's jobs that the heartbeat does not mention."""
+        mentioned = {*heartbeat.running, *(report.status.job_id for report in (*heartbeat.ended, *heartbeat.described))}
+        unlisted = [
+            job.id
+            for job in self._registry.unfinished(worker.id)
+            if job.id_on_worker not in mentioned and not self._starts.under_way(job.id)
+        ]
+        if unlisted:
+            self._rounds.begin(worker.id, partial(self._round, worker, unlisted))
+
+    async def _round(self, worker: Worker, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            job = self._registry.find_job(job_id)
+            if job is None or job.over or job.state is JobState.QUEUED or self._starts.under_way(job_id):
+                continue
+            if job.worker_id != worker.id:
+                continue
+            try:
+                await self.ask(self._registry.find_worker(worker.id) or worker, job)  # it may have moved meanwhile
+            except (Unavailable, DeadlineExceeded):
+                return  # the next heartbeat asks again
+            except SchedulerError as error:
+                self._log.warn("nothing is known of job {job_id}: {why}", job_id=job_id, why=str(error))
+
+    async def starts_over(self, worker_id: str) -> None:
+        """Fires when the starts on that worker that are under way have been answered."""
+        for job in self._registry.unfinished(worker_id):
+            start = self._starts.answered(job.id)
+            if start is not None:
+                await start
+
+    def forget(self, worker_id: str) -> None:
+        """See ``Backoff.forget``."""
+        self._starts.backoff.forget(worker_id)
+
+    def ask(self, worker: Worker, job: Job) -> Deferred[None]:
+        """Have the registry say of an unfinished job what its worker says now; errors are those of the call.
+
+        Those who ask at the same moment share the call. The start of the job must not be under way.
+        """
+        return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(worker, job)))
+
+    async def _ask(self, worker: Worker, job: Job) -> None:
+        unsure = lifecycle.unconfirmed(job) and not worker.classic
+        if unsure and job.promised and job.stop_requested_at is None and not lacking(job.spec, worker):
+            await self._ledger.update_jobs([])  # that it went to this worker is durable, or it could go to another too
+            if self._registry.find_job(job.id) == job and not self._starts.under_way(job.id):
+                await self._starts.again(job)
+            return
+        now = self._ledger.now
+        try:
+            status = await self._client.query_job(worker, job.id_on_worker, seal=not worker.classic)
+        except NotFound:
+            current = self._registry.job(job.id)
+            absent = lifecycle.absent(current, now()) if unsure else lifecycle.lost(current, "no record", now())
+            await self._ledger.conclude_job(absent)
+        else:
+            reported = lifecycle.reported_classic if worker.classic else lifecycle.reported
+            current = self._registry.job(job.id)
+            known = reported(current, status, now())
+            if known != current:
+                await self._ledger.update_job(known)

@@ -1,0 +1,1 @@
+"""The common parts of our twistd processes. It knows nothing of jobs."""

@@ -1,0 +1,329 @@
+"""The two configuration files as frozen values, every key checked and every default filled in.
+
+``load_scheduler`` and ``load_worker`` either return all of it or raise a
+``ConfigError`` that names file, table, key, value and what is allowed. What a
+file may hold is readable from top to bottom here; how one value is checked is
+in ``tomlfile``. Nothing runs beyond loopback unprotected unless the file says
+so: see ``_UNPROTECTED``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from attrs import frozen
+
+from scheduler.daemon.logs import LEVELS
+from scheduler.daemon.tomlfile import (
+    IPNetwork,
+    Table,
+    address,
+    byte_count,
+    command,
+    count,
+    disk_share,
+    duration,
+    file_path,
+    flag,
+    host,
+    label,
+    list_of,
+    listening,
+    network,
+    one_of,
+    read,
+    readable_file,
+    store_url,
+    text,
+    variable,
+    variable_value,
+    worker_name,
+)
+from scheduler.net import Address
+from scheduler.units import Share
+
+_DAY = 86400.0
+
+_UNPROTECTED = (
+    "beyond loopback it needs use_tls = true with crt_file, key_file and ca_file, or allow_insecure = true "
+    "where everyone who can reach it may run commands (all in [grpc_server])"
+)
+
+
+@frozen
+class TlsFiles:
+    """Certificates for serving and for dialling: absolute paths of files that could be read."""
+
+    crt_file: Path
+    key_file: Path
+    #: Whom to trust; with it, client certificates are demanded.
+    ca_file: Path | None
+
+
+@frozen
+class GrpcServer:
+    """``[grpc_server]``."""
+
+    addr: Address
+    #: ``None``: plain text, for serving and dialling.
+    tls: TlsFiles | None
+    allow_insecure: bool
+
+    @property
+    def protected(self) -> bool:
+        """Whether it may speak beyond loopback."""
+        return self.allow_insecure or (self.tls is not None and self.tls.ca_file is not None)
+
+
+@frozen
+class HttpServer:
+    """``[http_server]``."""
+
+    addr: Address
+    #: What a request's ``Host`` may name: lower case, without port or brackets.
+    allowed_hosts: tuple[str, ...]
+    allow_insecure: bool
+
+
+@frozen
+class Cluster:
+    """``[cluster]``."""
+
+    #: Where a worker may be without being the caller itself.
+    allowed_networks: tuple[IPNetwork, ...]
+    #: Seconds a worker counts as reachable after a sign of life.
+    lease: float
+    #: Jobs that may be queued.
+    queue_max: int
+
+
+@frozen
+class Store:
+    """``[store]``."""
+
+    #: ``memory:``, ``sqlite:///`` and an absolute path, or ``postgresql+psycopg://...``, perhaps with a password.
+    url: str
+    #: Seconds a job is kept after its end.
+    keep_jobs: float
+
+
+@frozen
+class SchedulerConfig:
+    """All of ``scheduler.toml``."""
+
+    #: The file, as it was named.
+    file: str
+    state_dir: Path
+    #: ``"text"`` or ``"json"``.
+    log_format: str
+    #: One of ``scheduler.daemon.logs.LEVELS``.
+    log_level: str
+    #: Seconds from SIGTERM to the end of the process, whatever hangs.
+    shutdown_timeout: float
+    grpc_server: GrpcServer
+    http_server: HttpServer
+    cluster: Cluster
+    store: Store
+
+
+@frozen
+class WorkerSettings:
+    """``[worker]``."""
+
+    name: str
+    #: ``name`` is among them.
+    labels: Mapping[str, str]
+    slots: int
+    scripts_dir: Path
+    scripts_only: bool
+    allowed_commands: tuple[str, ...]
+    #: Variables of every job.
+    env: Mapping[str, str]
+    #: Where the scheduler is told to call; ``None``: where the gRPC server turns out to listen.
+    advertise_addr: Address | None
+    #: Seconds the spool of an ended job is kept.
+    keep_spool: float
+    #: What all spools may take of the disk, and what must be free of it for a start.
+    spool_max: Share
+    spool_min_free: Share
+    #: Bytes of output of any job; ``None``: as the job says.
+    output_limit: int | None
+
+
+@frozen
+class WorkerConfig:
+    """All of ``worker.toml``."""
+
+    #: The file, as it was named.
+    file: str
+    state_dir: Path
+    #: ``"text"`` or ``"json"``.
+    log_format: str
+    #: One of ``scheduler.daemon.logs.LEVELS``.
+    log_level: str
+    #: Seconds from SIGTERM to the end of the process, whatever hangs.
+    shutdown_timeout: float
+    grpc_server: GrpcServer
+    #: The scheduler's gRPC server.
+    scheduler: Address
+    worker: WorkerSettings
+
+
+def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> SchedulerConfig:
+    """Read and check ``scheduler.toml``; ``ConfigError``."""
+    root = read(path)
+    state_dir = root.get("state_dir", file_path, _default_state_dir("scheduler", environ))
+    config = SchedulerConfig(
+        file=path,
+        state_dir=state_dir,
+        log_format=root.get("log_format", one_of("text", "json"), "text"),
+        log_level=root.get("log_level", one_of(*LEVELS), "info"),
+        shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
+        grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:50000"),
+        http_server=_http_server(root.table("http_server")),
+        cluster=_cluster(root.table("cluster")),
+        store=_store(root.table("store"), state_dir),
+    )
+    root.done()
+    grpc, http = config.grpc_server.addr, config.http_server.addr
+    if grpc.port == http.port != 0 and (grpc.host == http.host or grpc.unspecified or http.unspecified):
+        raise root.table("http_server").error("addr", str(http), f"must not be that of [grpc_server], {grpc}")
+    return config
+
+
+def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerConfig:
+    """Read and check ``worker.toml``; ``ConfigError``."""
+    root = read(path)
+    config = WorkerConfig(
+        file=path,
+        state_dir=root.get("state_dir", file_path, _default_state_dir("scheduler-worker", environ)),
+        log_format=root.get("log_format", one_of("text", "json"), "text"),
+        log_level=root.get("log_level", one_of(*LEVELS), "info"),
+        shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
+        grpc_server=_grpc_server(root.table("grpc_server"), "127.0.0.1:30000"),
+        scheduler=_scheduler(root.table("scheduler")),
+        worker=_worker(root.table("worker")),
+    )
+    root.done()
+    _check_reachable(config, root)
+    return config
+
+
+def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
+    """Where systemd says, else where a daemon or a user keeps such things."""
+    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return os.path.abspath(given)
+    if os.geteuid() == 0:
+        return f"/var/lib/{folder}"
+    home = environ.get("XDG_STATE_HOME", "")
+    return os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.local/state"), folder)
+
+
+def _grpc_server(table: Table, default: str) -> GrpcServer:
+    addr = table.get("addr", listening, default)
+    use_tls = table.get("use_tls", flag, False)
+    pem_file = readable_file if use_tls else file_path  # without TLS it need not be there
+    crt_file = table.get("crt_file", pem_file, "server.pem")
+    key_file = table.get("key_file", pem_file, "server.key")
+    ca_file = table.find("ca_file", pem_file)
+    server = GrpcServer(
+        addr=addr,
+        tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None,
+        allow_insecure=table.get("allow_insecure", flag, False),
+    )
+    table.done()
+    if not addr.loopback and not server.protected:
+        raise table.error("addr", str(addr), _UNPROTECTED)
+    return server
+
+
+def _http_server(table: Table) -> HttpServer:
+    addr = table.get("addr", listening, "127.0.0.1:3000")
+    # A page of any site may ask for http://0.0.0.0; no honest client does.
+    bound = [] if addr.unspecified else [addr.host]
+    allowed_hosts = table.find("allowed_hosts", list_of(host))
+    if allowed_hosts is None:
+        allowed_hosts = ("localhost", "127.0.0.1", "::1", *bound, socket.getfqdn().lower())
+    server = HttpServer(
+        addr=addr,
+        allowed_hosts=tuple(dict.fromkeys(allowed_hosts)),
+        allow_insecure=table.get("allow_insecure", flag, False),
+    )
+    table.done()
+    if not addr.loopback and not server.allow_insecure:
+        raise table.error(
+            "addr",
+            str(addr),
+            "beyond loopback it needs allow_insecure = true, where everyone who can reach it may run commands",
+        )
+    return server
+
+
+def _cluster(table: Table) -> Cluster:
+    cluster = Cluster(
+        allowed_networks=table.get("allowed_networks", list_of(network), []),
+        lease=table.get("lease", duration("1s", "1h"), "30s"),
+        queue_max=table.get("queue_max", count(0, 1_000_000), 10_000),
+    )
+    table.done()
+    return cluster
+
+
+def _store(table: Table, state_dir: Path) -> Store:
+    store = Store(
+        url=table.get("url", store_url(state_dir), "sqlite:///scheduler.db"),
+        keep_jobs=table.get("keep_jobs", duration("1s", "3650d"), "30d"),
+    )
+    table.done()
+    return store
+
+
+def _scheduler(table: Table) -> Address:
+    addr = table.get("addr", address, "127.0.0.1:50000")
+    table.done()
+    return addr
+
+
+def _worker(table: Table) -> WorkerSettings:
+    name = table.get("name", worker_name, socket.gethostname())
+    labels, env = table.table("labels"), table.table("env")
+    settings = WorkerSettings(
+        name=name,
+        labels=MappingProxyType({"name": name} | {key: labels.get(label(labels, key), text) for key in labels}),
+        slots=table.get("slots", count(0, 100_000), len(os.sched_getaffinity(0))),
+        scripts_dir=table.get("scripts_dir", file_path, "scripts"),
+        scripts_only=table.get("scripts_only", flag, False),
+        allowed_commands=table.get("allowed_commands", list_of(command), ["*"]),
+        env=MappingProxyType({key: env.get(variable(env, key), variable_value) for key in env}),
+        advertise_addr=table.find("advertise_addr", address),
+        keep_spool=table.get("keep_spool", duration("1s", "3650d"), "7d"),
+        spool_max=table.get("spool_max", disk_share, "10%"),
+        spool_min_free=table.get("spool_min_free", disk_share, "5%"),
+        output_limit=table.find("output_limit", byte_count),
+    )
+    table.done()
+    return settings
+
+
+def _check_reachable(config: WorkerConfig, root: Table) -> None:
+    """A scheduler elsewhere must be able to call back, and to trust what it calls."""
+    if config.scheduler.loopback:
+        return
+    theirs = f"the scheduler at {config.scheduler} can't call a loopback address"
+    told = config.worker.advertise_addr
+    if told is not None and told.loopback:
+        raise root.table("worker").error("advertise_addr", str(told), theirs)
+    if told is None and config.grpc_server.addr.loopback:
+        raise root.table("grpc_server").error(
+            "addr",
+            str(config.grpc_server.addr),
+            f"{theirs}: listen where it can reach you (0.0.0.0 is every address), "
+            "or name in [worker] advertise_addr what leads here",
+        )
+    if not config.grpc_server.protected:
+        raise root.table("scheduler").error("addr", str(config.scheduler), _UNPROTECTED)

@@ -1,0 +1,309 @@
+"""From a command line to a process that may start: what ``twistd scheduler`` and ``twistd worker`` share.
+
+Theory of operation. twistd parses our options, then makes the service, then
+(without ``-n``) forks twice, then starts the service. A failure after the fork
+has no terminal any more, so everything that can be refused is refused in
+``postOptions``: a mistake in the configuration, a state folder in use, a
+certificate that can't be used, a port that is taken. A refusal is one line on
+stderr and exit code 1.
+
+Who holds the ``flock`` on ``lock`` in the state folder owns the folder: it is
+taken here, kept by both forks and given back by the kernel, however the process
+ends. So a pidfile found there by who holds the lock is stale, whatever process
+has that number now. It is close-on-exec: nothing the process starts holds it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from twisted.internet.base import ReactorBase
+from twisted.python import usage
+
+from scheduler import __version__
+from scheduler.daemon import systemd
+from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
+from scheduler.daemon.services import Step
+from scheduler.daemon.tomlfile import ConfigError, without_password
+from scheduler.errors import Invalid
+from scheduler.net import Address
+
+
+class StateDir:
+    """The folder a process keeps its state in, alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._endpoints = path / "endpoints.json"
+        self._lock: int | None = None
+
+    def take(self, uid: int | None = None, gid: int | None = None) -> None:
+        """Make the folder if need be, for that user, and lock it.
+
+        ``BlockingIOError`` when another process has it, other ``OSError`` when it can't be used.
+        """
+        if not self.path.is_dir():
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chown(self.path, -1 if uid is None else uid, -1 if gid is None else gid)
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise
+        self._lock = lock
+        self.remove_endpoints()  # of a process that was killed
+
+    def release(self) -> None:
+        """Let another process have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def write_endpoints(self, **addresses: str) -> None:
+        """Say in ``endpoints.json``, whole or not at all, where each server listens: ``http="127.0.0.1:3000"``."""
+        draft = self._endpoints.with_suffix(".tmp")
+        draft.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
+        draft.replace(self._endpoints)
+
+    def remove_endpoints(self) -> None:
+        """Nothing listens any more."""
+        self._endpoints.unlink(missing_ok=True)
+
+
+class Listening(Protocol):
+    """A server; ``bound`` is where it listens, once it does."""
+
+    bound: Address | None
+
+
+def announcement(state: StateDir, **servers: Listening) -> Step:
+    """The last to start and the first to stop: says where the servers listen, and to systemd that they do."""
+
+    def ready() -> None:
+        state.write_endpoints(**{name: str(server.bound) for name, server in servers.items()})
+        systemd.notify(systemd.READY)
+
+    def stopping() -> None:
+        systemd.notify(systemd.STOPPING)
+        state.remove_endpoints()
+
+    return Step(ready, stopping)
+
+
+def end_after(seconds: float) -> None:
+    """End this process a second later than that, even if it hangs."""
+
+    def end_thd() -> None:
+        time.sleep(seconds + 1.0)
+        os.write(2, b"shutdown_timeout is over: ending with what hangs\n")
+        os._exit(1)
+
+    threading.Thread(target=end_thd, name="last-resort", daemon=True).start()
+
+
+def end_with_failure() -> None:
+    """Have this process exit with 1 when it has ended in order; twistd knows only of a start that fails at once."""
+    atexit.register(os._exit, 1)
+
+
+def use_monotonic_time(reactor: ReactorBase) -> None:
+    """Make timers heed no change of the wall clock; before the first one is set."""
+    reactor.seconds = time.monotonic
+
+
+class _Options(usage.Options):
+    """What a configuration file, a state folder and twistd have in common for both programs."""
+
+    program: ClassVar[str]
+    optParameters = [["config", "c", None, "The configuration file, TOML. Needed."]]  # noqa: N815 - twisted's name
+
+    #: A tap sets this static method: raises ``Invalid``, field ``crt_file``, ``key_file`` or ``ca_file``, for files
+    #: that hold nothing usable.
+    check_tls: Callable[[TlsFiles], None] | None = None
+
+    config: Any
+    state: StateDir
+    #: What twistd was started with, or told to use; this process has 0o077.
+    umask: int
+
+    def getSynopsis(self) -> str:
+        """Shown first by ``--help``."""
+        return f"Usage: twistd [twistd options] {self.program} -c FILE"
+
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        print(f"scheduler-gateway {__version__}")  # noqa: T201 - what was asked for
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Refuse what can't work, else hold the state folder: ``config``, ``state`` and ``umask`` are set."""
+        started_with = os.umask(0o077)
+        given = None if self.parent is None else self.parent.get("umask")
+        self.umask = started_with if given is None else given
+        if not self["config"]:
+            raise SystemExit(
+                f"twistd {self.program}: -c FILE is needed, the configuration; see etc/{self.program}.toml"
+            )
+        try:
+            self.config = self.load(self["config"])
+            self._take_state_dir()
+        except ConfigError as error:
+            raise SystemExit(str(error)) from None
+        try:
+            self._check_tls()
+            for table, address in self.servers():
+                self._check_port(table, address)
+            self.prepare()
+        except ConfigError as error:
+            self.state.release()
+            raise SystemExit(str(error)) from None
+        if self.parent is not None:
+            self._set_defaults(self.parent)
+
+    def load(self, file: str) -> Any:
+        """Read the configuration; ``ConfigError``."""
+        raise NotImplementedError
+
+    def servers(self) -> list[tuple[str, Address]]:
+        """Where it will listen, by table of the configuration."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Whatever else may have to be refused; ``ConfigError``."""
+
+    @property
+    def user(self) -> tuple[int | None, int | None]:
+        """Ids of the user and the group the process will be, ``None`` where they stay."""
+        twistd: Mapping[str, Any] = self.parent or {}
+        return twistd.get("uid"), twistd.get("gid")
+
+    def _take_state_dir(self) -> None:
+        self.state = StateDir(self.config.state_dir)
+        try:
+            self.state.take(*self.user)
+        except BlockingIOError:
+            problem = f"is in use by a running process; each {self.program} needs a folder of its own"
+        except OSError as error:
+            problem = f"must be a folder this process can write, or can make: {error.strerror}"
+        else:
+            return
+        raise ConfigError(self.config.file, problem, "", "state_dir", str(self.config.state_dir))
+
+    def _check_tls(self) -> None:
+        tls = self.config.grpc_server.tls
+        if tls is None or self.check_tls is None:
+            return
+        try:
+            self.check_tls(tls)
+        except Invalid as error:
+            value = str(getattr(tls, error.field))
+            raise ConfigError(self.config.file, error.problem, "grpc_server", error.field, value) from None
+
+    def _check_port(self, table: str, address: Address) -> None:
+        problem = _why_not_listen(address)
+        if problem:
+            raise ConfigError(self.config.file, problem, table, "addr", str(address))
+
+    def _set_defaults(self, twistd: usage.Options) -> None:
+        """Two daemons started from one folder must not share twistd's defaults for pidfile and log."""
+        daemon = not (twistd["nodaemon"] or twistd["debug"])
+        if twistd["pidfile"] == twistd.defaults["pidfile"]:
+            pidfile = self.state.path / f"{self.program}.pid"
+            pidfile.unlink(missing_ok=True)
+            twistd["pidfile"] = str(pidfile) if daemon else ""
+        if daemon and not twistd["logfile"]:
+            twistd["logfile"] = str(self.state.path / f"{self.program}.log")
+
+
+def _why_not_listen(address: Address) -> str:
+    """What keeps this process from listening there, ``""`` for nothing."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with contextlib.closing(socket.socket(family, kind, protocol)) as probe:
+            # As the real servers do, or a port just given back would seem taken. It does not hide one in use.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except socket.gaierror as error:
+        return f"must be an address of this machine; the name does not resolve: {error.strerror}"
+    except OSError as error:
+        return {
+            errno.EADDRINUSE: "the port is taken; allowed is a free one, or 0 for any",
+            errno.EADDRNOTAVAIL: "must be an address of this machine",
+            errno.EACCES: f"port {address.port} is for root, or with the capability net_bind_service",
+        }.get(error.errno or 0, f"can't listen there: {error.strerror}")
+    return ""
+
+
+class SchedulerOptions(_Options):
+    """Of ``twistd scheduler``."""
+
+    program = "scheduler"
+    config: SchedulerConfig
+
+    #: A tap sets this static method: makes fit for use what a URL names, for that user and group, and returns it;
+    #: raises ``Invalid``, field ``url``.
+    open_database: Callable[[str, int | None, int | None], Any] | None = None
+
+    database: Any = None
+    longdesc = (
+        "Puts one HTTP API in front of all your machines. Workers register here over gRPC ([grpc_server] addr); "
+        "clients ask over HTTP ([http_server] addr) to start, stop, query or watch jobs on them: "
+        "curl -s localhost:3000/v1/workers. "
+        "The sample etc/scheduler.toml explains every key. With twistd's -n it stays in the foreground and logs to "
+        "stdout; without, it is a daemon with scheduler.pid and scheduler.log in its state folder, stopped by SIGTERM."
+    )
+
+    def load(self, file: str) -> SchedulerConfig:
+        """Read ``scheduler.toml``; ``ConfigError``."""
+        return load_scheduler(file)
+
+    def servers(self) -> list[tuple[str, Address]]:
+        """Both servers."""
+        return [("http_server", self.config.http_server.addr), ("grpc_server", self.config.grpc_server.addr)]
+
+    def prepare(self) -> None:
+        """Have the database: ``database`` is set."""
+        if self.open_database is None:
+            return
+        url = self.config.store.url
+        try:
+            self.database = self.open_database(url, *self.user)
+        except Invalid as error:
+            raise ConfigError(self.config.file, error.problem, "store", error.field, without_password(url)) from None
+
+
+class WorkerOptions(_Options):
+    """Of ``twistd worker``."""
+
+    program = "worker"
+    config: WorkerConfig
+    longdesc = (
+        "Runs jobs on this machine for a scheduler. It registers at [scheduler] addr, again and again until it can, "
+        "and takes orders at its own [grpc_server] addr, so each side must be able to reach the other by TCP. "
+        "What may run here is this file's to say: allowed_commands, scripts_dir, scripts_only. Jobs outlive the "
+        "worker: stopped with SIGTERM it leaves them running, and takes them back when it starts again. "
+        "The sample etc/worker.toml explains every key. With twistd's -n it stays in the foreground and logs to "
+        "stdout; without, it is a daemon with worker.pid and worker.log in its state folder, stopped by SIGTERM."
+    )
+
+    def load(self, file: str) -> WorkerConfig:
+        """Read ``worker.toml``; ``ConfigError``."""
+        return load_worker(file)
+
+    def servers(self) -> list[tuple[str, Address]]:
+        """Its only server."""
+        return [("grpc_server", self.config.grpc_server.addr)]

@@ -1,0 +1,359 @@
+"""A TOML file as tables of checked values, each mistake an error that names it.
+
+The ``toml`` parser is lenient: it reads ``a=1 b=2`` as one key named ``"a=1 b"``,
+and a list or multi-line string that has no end it drops without a word, with
+everything behind it. So a file must read the same to the stricter parser of the
+standard library; a ``Table`` hands out a value only through a check of its type
+and range, and ``Table.done`` complains of every key nobody asked for. A check
+is a function of the table and the raw value that returns what the value means
+or raises ``Unfit`` with what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, TypeVar
+
+import toml
+
+from scheduler import units
+from scheduler.errors import Invalid, SchedulerError
+from scheduler.model import LABEL_PATTERN, NAME_PATTERN, env_name_problem
+from scheduler.net import Address, split_address
+
+T = TypeVar("T")
+
+IPNetwork = IPv4Network | IPv6Network
+
+#: Bytes; Linux takes four times as much of a variable with its name.
+_LONGEST_VARIABLE = 32 * 1024
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+# In a URL, right or wrong: what is between the first ":" and the last "@", and any parameter that is a password.
+_PASSWORD = re.compile(r"(?<=//)([^:@/]*:).*(?=@)|((?:ssl)?password=)[^&]*")
+
+
+class ConfigError(SchedulerError):
+    """A mistake in a configuration file; ``str()`` is one line for whoever has to mend it."""
+
+    def __init__(self, file: str, allowed: str, table: str = "", key: str = "", value: object = None) -> None:
+        """Without a ``key`` the file as a whole is wrong; ``table`` is ``""`` for the top level."""
+        where = f"[{table}] {key}" if table else key
+        given = where if value is None else f"{where} = {_shown(value)}"
+        super().__init__(": ".join(_one_line(part) for part in (file, given, allowed) if part))
+        self.file = file
+        self.table = table
+        self.key = key
+        self.value = value
+
+
+class Unfit(Exception):
+    """A value fails its check; ``str()`` says what is allowed."""
+
+    def __init__(self, allowed: str, shown: object = None) -> None:
+        """``shown`` stands for the value where that is nothing to show."""
+        super().__init__(allowed)
+        self.shown = shown
+
+
+class Table:
+    """One table of a file."""
+
+    def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
+        """``name`` is ``""`` for the top level."""
+        self._file = file
+        self._name = name
+        self._values = values
+        self._known: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def get(self, key: str, check: Callable[[Table, Any], T], default: object = None) -> T:
+        """The value of ``key`` as ``check`` makes it; ``default`` stands for what the file could have said."""
+        self._known.append(key)
+        value = self._values.get(key, default)
+        try:
+            return check(self, value)
+        except Unfit as unfit:
+            raise self.error(key, value if unfit.shown is None else unfit.shown, str(unfit)) from None
+
+    def find(self, key: str, check: Callable[[Table, Any], T]) -> T | None:
+        """Like ``get``; ``None`` when the file does not say."""
+        self._known.append(key)
+        return self.get(key, check) if key in self._values else None
+
+    def table(self, key: str) -> Table:
+        """A table in this one; empty when it is not there."""
+        self._known.append(key)
+        value = self._values.get(key, {})
+        name = f"{self._name}.{key}" if self._name else key
+        if not isinstance(value, dict):
+            raise self.error(key, value, f"must be a table, [{name}]")
+        return Table(self._file, name, value)
+
+    def done(self) -> None:
+        """``ConfigError`` if it holds what was not asked for."""
+        for key, value in self._values.items():
+            if key not in self._known:
+                close = get_close_matches(key, self._known, 1, cutoff=0.75)
+                known = ", ".join(dict.fromkeys(self._known))
+                raise self.error(
+                    key, value, f"unknown key; {f'did you mean {close[0]}?' if close else f'known: {known}'}"
+                )
+
+    def error(self, key: str, value: object, allowed: str) -> ConfigError:
+        """What is wrong with ``key``."""
+        return ConfigError(self._file, allowed, self._name, key, value)
+
+    def beside(self, path: str) -> Path:
+        """A path as the file means it: absolute, or beside the file."""
+        return Path(os.path.abspath(os.path.join(os.path.dirname(self._file), path)))
+
+
+def read(file: str) -> Table:
+    """The top level of a TOML file; ``ConfigError`` if it can't be read as one."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            content = opened.read()
+        values = toml.loads(content)
+        if tomllib.loads(content) != values:
+            raise ValueError("two parsers read it differently; write it more simply")
+    except OSError as error:
+        raise ConfigError(file, f"can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(file, f"is not UTF-8 from byte {error.start} on") from None
+    except Exception as error:  # on some input the parser raises IndexError, TypeError and others
+        raise ConfigError(file, f"is not TOML: {error or type(error).__name__}") from None
+    return Table(file, "", values)
+
+
+def _one_line(text: str) -> str:
+    return _CONTROL.sub(" ", text).strip()
+
+
+def _shown(value: object) -> str:
+    """A value about as the file has it, not too long."""
+    if isinstance(value, bool):
+        shown = str(value).lower()
+    elif isinstance(value, str):
+        shown = f'"{value}"'
+    elif isinstance(value, dict):
+        shown = "{...}"
+    elif isinstance(value, (list, tuple)):
+        shown = f"[{', '.join(map(_shown, value))}]"
+    else:
+        shown = str(value)
+    return shown if len(shown) <= 400 else f"{shown[:397]}..."
+
+
+# Checks of one value
+
+
+def flag(_: Table, value: Any) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise Unfit("must be true or false")
+    return value
+
+
+def text(_: Table, value: Any) -> str:
+    """A string with something in it."""
+    if not isinstance(value, str) or not value or _CONTROL.search(value) or len(value) > 4096:
+        raise Unfit("must be a string of 1 to 4096 characters, none of them a control character")
+    return value
+
+
+def command(table: Table, value: Any) -> str:
+    """A pattern of commands: of names, or of absolute paths."""
+    pattern = text(table, value)
+    if "/" in pattern and not pattern.startswith("/"):
+        raise Unfit("must be names of commands or absolute paths")
+    return pattern
+
+
+def one_of(*choices: str) -> Callable[[Table, Any], str]:
+    """One of a few strings."""
+
+    def check(_: Table, value: Any) -> str:
+        if value not in choices:
+            *others, last = (f'"{choice}"' for choice in choices)
+            raise Unfit(f"must be {', '.join(others)} or {last}")
+        return str(value)
+
+    return check
+
+
+def list_of(check: Callable[[Table, Any], T]) -> Callable[[Table, Any], tuple[T, ...]]:
+    """A list, each of its values checked."""
+
+    def check_all(table: Table, value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise Unfit("must be a list")
+        return tuple(check(table, each) for each in value)
+
+    return check_all
+
+
+def count(lowest: int, highest: int) -> Callable[[Table, Any], int]:
+    """A whole number in a range."""
+
+    def check(_: Table, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise Unfit(f"must be a whole number from {lowest} to {highest}")
+        return value
+
+    return check
+
+
+def duration(lowest: str, highest: str) -> Callable[[Table, Any], float]:
+    """Seconds, in a range."""
+
+    def check(_: Table, value: Any) -> float:
+        try:
+            seconds = units.parse_duration(value)
+        except ValueError:
+            seconds = -1
+        if not units.parse_duration(lowest) <= seconds <= units.parse_duration(highest):
+            raise Unfit(f"must be {units.DURATION_ALLOWED}, from {lowest} to {highest}")
+        return seconds
+
+    return check
+
+
+def byte_count(_: Table, value: Any) -> int:
+    """A number of bytes, at least 1."""
+    try:
+        return units.parse_size(value, least=1)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
+
+
+def disk_share(_: Table, value: Any) -> units.Share:
+    """Part of a disk, by percentage or by bytes."""
+    try:
+        return units.parse_share(value)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
+
+
+def file_path(table: Table, value: Any) -> Path:
+    """A path, made absolute."""
+    return table.beside(text(table, value))
+
+
+def readable_file(table: Table, value: Any) -> Path:
+    """The path of a file that can be read now."""
+    path = file_path(table, value)
+    try:
+        with path.open("rb") as opened:
+            opened.read(1)
+    except OSError as error:
+        raise Unfit(f"must be a readable file; {path}: {error.strerror}") from None
+    return path
+
+
+def without_password(url: str) -> str:
+    """A URL fit for anyone's eyes."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
+
+
+def database_url(value: Any, folder: Path) -> str | None:
+    """``memory:``, a PostgreSQL database, or ``sqlite:///`` with an absolute path, in ``folder`` if it was not."""
+    url = value if isinstance(value, str) and not _CONTROL.search(value) else ""
+    if url == "memory:" or re.fullmatch(r"postgresql\+psycopg://[^/]*/[^/?]+(\?.*)?", url):
+        return url
+    path = url.removeprefix("sqlite:///")
+    if path not in ("", url) and not path.endswith("/") and "?" not in path:
+        return f"sqlite:///{os.path.abspath(os.path.join(folder, path))}"
+    return None
+
+
+def store_url(state_dir: Path) -> Callable[[Table, Any], str]:
+    """Where to keep what is known, a URL of one of these kinds."""
+
+    def check(_: Table, value: Any) -> str:
+        url = database_url(value, state_dir)
+        if url is not None:
+            return url
+        raise Unfit(
+            'must be "sqlite:///FILE", in state_dir if it is not absolute (sqlite:////var/...), '
+            'or "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE", or "memory:" to keep nothing',
+            without_password(value) if isinstance(value, str) else None,
+        )
+
+    return check
+
+
+def worker_name(_: Table, value: Any) -> str:
+    """What a worker may be called."""
+    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
+        raise Unfit("must be 1 to 253 letters, digits, '.', '_' or '-', the first a letter or digit")
+    return value
+
+
+def label(table: Table, key: str) -> str:
+    """The name of a label, which the file may choose; ``ConfigError``."""
+    if not LABEL_PATTERN.fullmatch(key):
+        raise table.error(
+            key, None, "a label is 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit"
+        )
+    return key
+
+
+def variable(table: Table, key: str) -> str:
+    """The name of an environment variable, which the file may choose; ``ConfigError``."""
+    problem = env_name_problem(key)
+    if problem:
+        raise table.error(key, None, problem)
+    return key
+
+
+def variable_value(_: Table, value: Any) -> str:
+    """What an environment variable may hold."""
+    if not isinstance(value, str) or "\0" in value or len(value.encode()) > _LONGEST_VARIABLE:
+        raise Unfit(f"must be a string of at most {_LONGEST_VARIABLE} bytes, none of them NUL")
+    return value
+
+
+def address(_: Table, value: Any) -> Address:
+    """An address to dial."""
+    try:
+        return Address(*split_address(value))
+    except (Invalid, AttributeError):
+        raise Unfit('must be "host:port", or "[ipv6]:port", the port from 1 to 65535') from None
+
+
+def listening(table: Table, value: Any) -> Address:
+    """An address to listen on. ``localhost`` is made 127.0.0.1, so that every server means the same by it."""
+    any_port = isinstance(value, str) and value.endswith(":0")
+    try:
+        dialled = address(table, f"{value[:-1]}1" if any_port else value)
+    except Unfit:
+        raise Unfit('must be "host:port", or "[ipv6]:port", the port up to 65535, or 0 for any free one') from None
+    host = "127.0.0.1" if dialled.host.lower() == "localhost" else dialled.host
+    return Address(host, 0 if any_port else dialled.port)
+
+
+def network(_: Table, value: Any) -> IPNetwork:
+    """A network, or one IP address."""
+    try:
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        raise Unfit('must be networks like "10.0.0.0/8", with no bit set beyond the prefix, or IP addresses') from None
+
+
+def host(_: Table, value: Any) -> str:
+    """A host name or IP address, lower case; IPv6 with or without brackets."""
+    try:
+        bare = value.strip("[]")
+        return split_address(f"[{bare}]:1" if ":" in bare else f"{bare}:1")[0].lower()
+    except (Invalid, AttributeError):
+        raise Unfit("must be host names or IP addresses, without a port") from None

@@ -1,0 +1,144 @@
+"""Addresses: how they are written, and which the scheduler is willing to dial.
+
+A worker's address is untrusted input. A worker that could name any address would make the scheduler knock at doors
+inside its network. So an address is a plain ``host:port``, none of gRPC's
+target schemes (``unix:``, ``dns:``, lists), and it must be the caller's own, or
+loopback as the caller is, or inside a network the operator allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from attrs import frozen
+from twisted.internet.address import IPv4Address as IPv4Endpoint
+from twisted.internet.address import IPv6Address as IPv6Endpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from zope.interface import implementer
+
+from scheduler.errors import Invalid, Refused
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``host:port`` or ``[ipv6]:port``, the host without brackets; ``Invalid``."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
+        raise Invalid("address", f"{text!r} is not host:port with a port from 1 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return str(IPv6Address(host[1:-1])), int(port)
+        except ValueError:
+            raise Invalid("address", f"{text!r}: {host!r} is not an IPv6 address in brackets") from None
+    try:
+        return str(IPv4Address(host)), int(port)
+    except ValueError:
+        pass
+    if len(host) > 253 or not _HOST_NAME.fullmatch(host) or re.fullmatch(r"[0-9.]+", host):
+        raise Invalid("address", f"{text!r}: {host!r} is neither a host name nor an IP address (IPv6 in brackets)")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """The inverse of ``split_address``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@frozen
+class Address:
+    """Where something listens or is dialled."""
+
+    host: str
+    #: 0, of what listens: any free one.
+    port: int
+
+    def __str__(self) -> str:
+        return join_address(self.host, self.port)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it certainly means the machine it is used on."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+    @property
+    def unspecified(self) -> bool:
+        """Whether it stands for every address of the machine."""
+        return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+def _plain(address: IPAddress) -> IPAddress:
+    """An IPv4 address that came in IPv6 clothes, as itself."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+@frozen
+class DialRule:
+    """Decides what to dial for the address a worker gave."""
+
+    #: Networks a worker may be in without being the caller itself.
+    allowed_networks: Sequence[IPNetwork]
+    #: Name to IP addresses, asynchronously; an empty answer is a name nobody knows.
+    resolve: Callable[[str], Deferred[Sequence[str]]]
+    #: With TLS the name is what the certificate is checked against, so it is dialled; without, the IP address it
+    #: resolved to is, so that the name can't mean something else later.
+    keep_names: bool
+
+    async def check(self, text: str, peer: str) -> str:
+        """What to dial for one that registers as ``text`` from the IP address ``peer``; ``Invalid``, ``Refused``."""
+        host, port = split_address(text)
+        caller = _plain(ip_address(peer))
+        try:
+            addresses = [_plain(ip_address(host))]
+        except ValueError:
+            addresses = [_plain(ip_address(found)) for found in await self.resolve(host)]
+            if not addresses:
+                raise Invalid("address", f"{text!r}: the name {host!r} does not resolve") from None
+        if addresses[0].is_unspecified:
+            return join_address(str(caller), port)
+        for address in addresses:
+            if not self._allowed(address, caller):
+                raise Refused(f"address {text!r} is not the caller's own ({peer}), nor in [cluster] allowed_networks")
+        return join_address(host if self.keep_names else str(addresses[0]), port)
+
+    def _allowed(self, address: IPAddress, caller: IPAddress) -> bool:
+        if address == caller or (address.is_loopback and caller.is_loopback):
+            return True
+        return any(address in network for network in self.allowed_networks)
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    def __init__(self) -> None:
+        self.found: Deferred[Sequence[str]] = Deferred()
+        self._hosts: list[str] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        pass
+
+    def addressResolved(self, address: IAddress) -> None:
+        if isinstance(address, IPv4Endpoint | IPv6Endpoint):
+            self._hosts.append(address.host.partition("%")[0])
+
+    def resolutionComplete(self) -> None:
+        self.found.callback(self._hosts)
+
+
+def resolving(resolver: IHostnameResolver) -> Callable[[str], Deferred[Sequence[str]]]:
+    """``DialRule.resolve`` by the reactor's resolver."""
+
+    def resolve(name: str) -> Deferred[Sequence[str]]:
+        receiver = _Receiver()
+        resolver.resolveHostName(receiver, name)
+        return receiver.found
+
+    return resolve

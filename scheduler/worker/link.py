@@ -1,0 +1,353 @@
+"""Keeps this worker a member: registered, heard of, and with its jobs reported, whatever happens to the scheduler.
+
+Theory of operation. One call is in flight at a time, and what shall be said is
+decided when the next one may begin; so the ends of many jobs go in one
+heartbeat. When a call has ended there are three ways on: another call at once
+(there is more to say), one at the next beat (a third of the lease), or, after a
+failure, one when a jittered and growing delay is over. Until it is over nothing
+else makes a call, or the ends of jobs would hammer a scheduler that is down.
+
+The scheduler may forget us, by a restart or otherwise: it then answers NOT_FOUND
+to a heartbeat, and we register again with the id we hold, which is kept in a
+file for the next process. One of the fixed part of the contract knows no
+heartbeats. For it they are only a sign of whether it is there; when it was not
+and is again we register anew, as it may have been restarted.
+
+A heartbeat must fit into a message, so ended and described jobs are spread over
+as many as they need. Within one round (from one beat to the next) no job is
+told twice, whatever is answered, so two sides that disagree do not spin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+from attrs import evolve
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Invalid,
+    NotFound,
+    Refused,
+    SchedulerError,
+    Unreachable,
+    Unsupported,
+)
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
+from scheduler.model import Disk, is_id
+from scheduler.worker.message_budget import Room
+from scheduler.worker_interfaces import IJobs, ISchedulerClient
+
+#: Seconds: the first delay after a failure, doubled with each further one, and the longest.
+FIRST_DELAY = 0.25
+LONGEST_DELAY = 5.0
+
+#: Seconds that the answer to the last heartbeat is waited for: it is sent as a favour.
+LEAVE_DEADLINE = 2.0
+
+#: Bounds of a lease that is believed, and the one that is assumed where none is told, in seconds.
+_SHORTEST_LEASE = 1.0
+_LONGEST_LEASE = 24 * 3600.0
+_DEFAULT_LEASE = 30.0
+
+#: Bytes of reports in one heartbeat; beside them it has the ids of all running jobs.
+_REPORTS_SIZE = 512 * 1024
+
+#: Descriptions in one heartbeat: as much is read at once.
+_DESCRIBED_AT_ONCE = 64
+
+#: Failures that the same request meets again until somebody changes something.
+_LASTING = (Invalid, Refused, Conflict)
+
+
+class Membership(Service):
+    """A worker's side of the conversation with its scheduler. It begins at once, and does not wait for an answer."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        client: ISchedulerClient,
+        jobs: IJobs,
+        facts: Callable[[], Registration],
+        id_file: Path,
+        random: Random,
+        wall_time: Callable[[], float],
+        disk: Callable[[], Disk | None],
+    ) -> None:
+        """``facts`` says, each time, what to register as; its ``worker_id`` is filled in from ``id_file``.
+
+        ``wall_time`` and ``disk`` are what each heartbeat tells of the machine.
+        """
+        self._clock = clock
+        self._client = client
+        self._jobs = jobs
+        self._facts = facts
+        self._id_file = id_file
+        self._random = random
+        self._wall_time = wall_time
+        self._disk = disk
+        self._id = ""
+        self._boot_id = ""
+        self._lease = _DEFAULT_LEASE
+        self._registered = False
+        #: The scheduler has said that it does not know us, and not taken a heartbeat since.
+        self._forgotten = False
+        #: The scheduler has said that it knows no heartbeats.
+        self._unheard = False
+        self._timer: IDelayedCall | None = None
+        #: When the next round begins.
+        self._due = 0.0
+        #: Fires when the call in flight and what comes of it are over.
+        self._call: Deferred[None] | None = None
+        #: In a row, and what was logged about them.
+        self._failures = 0
+        self._trouble = ""
+        #: Jobs the scheduler asks about, in order.
+        self._wanted: dict[str, None] = {}
+        #: Jobs told in this round: as ended, as described.
+        self._told: set[str] = set()
+        self._described: set[str] = set()
+        jobs.on_end(self._job_ended)
+
+    def startService(self) -> None:
+        super().startService()
+        self._id = self._held_id()
+        self._disk()  # so that the first heartbeat can tell
+        self._go()
+
+    def stopService(self) -> Deferred[None]:
+        """Fires once nothing is in flight any more and the scheduler was told that we leave, and whether jobs run on.
+
+        It never fails; the deadlines of the client bound how long it takes.
+        """
+        super().stopService()
+        self._cancel_timer()
+        return Deferred.fromCoroutine(self._leave()).addErrback(
+            lambda reason: self._log.failure("leaving went wrong", reason)
+        )
+
+    async def _leave(self) -> None:
+        if self._call is not None:
+            await self._call
+        if not self._registered:
+            return
+        running = self._jobs.running()
+        if running:
+            self._log.info("worker {worker_id} leaves {count} jobs running", worker_id=self._id, count=len(running))
+            await self._say_leaving()
+            return
+        try:
+            if self._more_to_say():
+                await self._beat()
+            await self._client.deregister(self._id)
+        except SchedulerError as error:
+            self._log.warn("worker {worker_id} could not deregister: {why}", worker_id=self._id, why=str(error))
+        else:
+            self._log.info("worker {worker_id} deregistered", worker_id=self._id)
+        self._registered = False
+
+    async def _say_leaving(self) -> None:
+        """Who is not told finds out by a call that fails, or when the lease is over."""
+        if self._unheard:
+            return
+        beat = Deferred.fromCoroutine(self._beat(leaving=True))
+        with contextlib.suppress(SchedulerError, TimedOut):
+            await beat.addTimeout(LEAVE_DEADLINE, self._clock)
+
+    def _job_ended(self) -> None:
+        if self._registered and not self._failures and not self._unheard:
+            self._go()
+
+    def _go(self, new_round: bool = False) -> None:
+        """Make the next call now, unless one is in flight: then its end decides."""
+        if self._call is not None or not self.running:
+            return
+        self._cancel_timer()
+        if new_round or self._clock.seconds() >= self._due:
+            self._begin_round()
+        over = self._call = Deferred()
+        Deferred.fromCoroutine(self._converse()).addErrback(self._went_wrong).addCallback(self._ended, over)
+
+    def _ended(self, delay: float, over: Deferred[None]) -> None:
+        self._call = None
+        if delay:
+            self._timer = self._clock.callLater(delay, self._go, True) if self.running else None
+        else:
+            self._go()
+        over.callback(None)
+
+    def _begin_round(self) -> None:
+        """What was told and is not acknowledged is to be told again, and the next beat is due a third of a lease on."""
+        self._wanted.clear()
+        self._told.clear()
+        self._described.clear()
+        self._due = self._clock.seconds() + self._lease / 3 * self._random.uniform(0.9, 1)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    async def _converse(self) -> float:
+        """Make one call; answers the seconds until the next."""
+        try:
+            if not self._registered:
+                await self._register()
+                return 0
+            await self._beat()
+        except NotFound:
+            self._registered = False
+            if not self._forgotten:
+                self._forgotten = True
+                self._log.warn("the scheduler does not know worker {worker_id}: registering again", worker_id=self._id)
+                return 0
+            return self._after_failure("the scheduler forgets this worker again and again")
+        except _LASTING as error:
+            self._after_failure(f"the scheduler refuses this worker: {error}")
+            return LONGEST_DELAY
+        except (Unreachable, DeadlineExceeded) as error:
+            return self._after_failure("no contact with the scheduler", str(error))
+        except SchedulerError as error:
+            return self._after_failure(f"the scheduler answers with a fault: {error}")
+        if not self._registered or self._more_to_say():
+            return 0
+        return max(self._due - self._clock.seconds(), 0)
+
+    def _after_failure(self, trouble: str, why: str = "") -> float:
+        """Log it, if it is news; answers the seconds until the next try."""
+        self._failures += 1
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._log.warn("{trouble}, trying again", trouble=trouble, **({"why": why} if why else {}))
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures - 1, 16))
+        return delay * self._random.uniform(0.5, 1)
+
+    def _went_wrong(self, reason: Failure) -> float:
+        self._log.failure("keeping up the membership went wrong", reason)
+        return LONGEST_DELAY
+
+    async def _register(self) -> None:
+        registration = evolve(self._facts(), worker_id=self._id)
+        registered: Registered = await self._client.register(registration)
+        if registered.worker_id != self._id:
+            self._id = registered.worker_id
+            self._hold_id()
+        self._boot_id = registration.boot_id
+        self._lease = _believed(registered.lease)
+        self._registered = True
+        self._unheard = False
+        self._begin_round()
+        if not self._forgotten:  # else a heartbeat has to prove first that we are remembered now
+            self._failures = 0
+            self._trouble = ""
+        self._log.info(
+            "registered as {worker_id}, to be called at {address}",
+            worker_id=self._id,
+            address=registration.address,
+            name=registration.name,
+            lease=self._lease,
+        )
+
+    async def _beat(self, leaving: bool = False) -> None:
+        reports = () if self._unheard else await self._to_describe()
+        running = self._jobs.running()  # as it is when all is said
+        heartbeat = Heartbeat(
+            self._id,
+            self._boot_id,
+            running,
+            leaving=leaving,
+            refusing=self._jobs.refusing(),
+            sent_at=self._wall_time(),
+            disk=self._disk(),
+        )
+        if not self._unheard:
+            room = Room(_REPORTS_SIZE)
+            described = tuple(room.fill(iter(reports), self._described))
+            heartbeat = evolve(heartbeat, described=described, ended=tuple(room.fill(self._to_tell(), self._told)))
+        try:
+            answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)
+        except Unsupported:
+            await self._not_heard()
+        else:
+            self._lease = _believed(answer.lease)
+            self._jobs.acknowledge(answer.acknowledged)
+            self._wanted.update(dict.fromkeys(answer.describe))
+        self._forgotten = False
+        self._failures = 0
+        if self._trouble:
+            self._trouble = ""
+            self._log.info("in contact with the scheduler again", worker_id=self._id)
+
+    async def _not_heard(self) -> None:
+        """The scheduler is there and knows no heartbeats."""
+        if not self._unheard:
+            self._unheard = True
+            self._log.info("the scheduler knows no heartbeats: it has to ask how jobs are")
+        elif self._failures:
+            # It was away, and may have forgotten us without a way to say so.
+            with contextlib.suppress(SchedulerError):
+                await self._client.deregister(self._id)
+            self._registered = False
+
+    def _more_to_say(self) -> bool:
+        return not self._unheard and (bool(self._undescribed()) or any(True for _ in self._to_tell()))
+
+    def _to_tell(self) -> Iterator[JobReport]:
+        return (report for report in self._jobs.unacknowledged() if report.status.job_id not in self._told)
+
+    async def _to_describe(self) -> tuple[JobReport, ...]:
+        asked = self._undescribed()[:_DESCRIBED_AT_ONCE]
+        if not asked:
+            return ()
+        reports: tuple[JobReport, ...] = await self._jobs.describe(asked)
+        self._described.update(set(asked) - {report.status.job_id for report in reports})  # there is nothing to tell
+        return reports
+
+    def _undescribed(self) -> list[str]:
+        return [job_id for job_id in self._wanted if job_id not in self._described]
+
+    def _held_id(self) -> str:
+        """The id that the process before was given, ``""`` if there is none to be had."""
+        try:
+            held = self._id_file.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            self._log.warn("{file} can't be read, so a new id is asked for: {why}", file=self._id_file, why=str(error))
+            return ""
+        if not is_id(held):
+            self._log.warn("{file} holds no id, so a new one is asked for", file=self._id_file)
+            return ""
+        return held
+
+    def _hold_id(self) -> None:
+        """Write it, whole or not at all; without the file the next process asks for a new one."""
+        draft = self._id_file.with_suffix(".tmp")
+        try:
+            draft.unlink(missing_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w", encoding="ascii", errors="replace") as file:
+                file.write(f"{self._id}\n")
+                file.flush()
+                os.fsync(descriptor)
+            draft.replace(self._id_file)
+        except OSError as error:
+            self._log.error("{file} can't be written: {why}", file=self._id_file, why=str(error))
+
+
+def _believed(lease: float) -> float:
+    """A lease as told, within reason; ``0`` is none."""
+    return min(max(lease, _SHORTEST_LEASE), _LONGEST_LEASE) if lease > 0 else _DEFAULT_LEASE

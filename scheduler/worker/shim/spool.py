@@ -1,0 +1,414 @@
+"""The folder of one job: its files, and how they are written and read. Standard library only.
+
+::
+
+    job.json      what to run
+    stdin script  the job's, where it has them
+    work/         where it runs, unless it says otherwise; usable by all users, as far as they get into the folder
+    stdout stderr its output, every byte in order
+    lock          flock of the shim, and who that is: "<pid> <start time>"; before, room for that
+    start.json    that the job was started, when, and as which process
+    stop.tmp      the mark ``stop``, made with the folder, so that it can be set on a full disk
+    stop          exists: somebody asked for the stop
+    exit.tmp      room for the exit record, taken with the folder
+    exit.json     the exit record: the job has ended, and nothing here changes any more
+    acknowledged  exists: the scheduler keeps the end; what the folder takes
+
+Of a job whose output was removed before its end was acknowledged the records are
+left.
+
+Theory of operation. Who holds the lock decides what becomes of the job. A shim
+starts it only if it gets the lock, finds no exit record and finds nobody in the
+lock file, and writes itself into the lock file first; so a job is started at most
+once, and a shim that was killed leaves a trace. A worker that gets the lock of
+a job without an exit record knows that the shim is gone and writes the record
+itself, while it holds the lock. A folder gets its name when all is in it, and is
+begun when all that is durable; what a power cut left of one in between is
+``cut_short``. A file that matters and is written later appears under its name only
+when it is whole and on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from scheduler.daemon import failpoints
+from scheduler.worker.shim.beneath import open_handle
+
+#: Of all records that are written; and those that are read: in the first there is no output limit.
+FORMAT = 2
+_READABLE = (1, 2)
+
+#: The variable of every process of a job that names its spool.
+SPOOL_VARIABLE = "SCHEDULER_SPOOL"
+
+#: Bytes taken for the exit record beforehand, so that a full disk still gets one.
+RECORD_ROOM = 16384
+
+#: Bytes taken for the name of the shim, so that on a full disk what has a spool can be begun.
+_SHIM_ROOM = 64
+
+#: Processes of the job that run as another user work here, too; nobody else gets into the folder around it. Like
+#: /tmp: one user's files are safe from the others.
+_WORK_MODE = 0o1777
+
+#: Who opens /dev/stdin opens the file anew, for which a process of another user needs permission.
+_STDIN_MODE = 0o644
+
+#: Numbers in the mark of an acknowledgement; in those of earlier versions there is one.
+_TAKES = 6
+
+_LONGEST_REASON = 1000
+#: Ids of processes in an exit record.
+MOST_LEFTOVER = 100
+
+Record = dict[str, Any]
+
+
+class Identity(NamedTuple):
+    """One process, ever: ids are used again, and then with another start time."""
+
+    pid: int
+    #: In ticks since the machine's start.
+    starttime: int
+
+
+class NotDurable(OSError):
+    """A spool could not be made durable."""
+
+
+class Acknowledged(NamedTuple):
+    """The scheduler keeps the end."""
+
+    #: What the folder took then: bytes and entries of the output, of work folder, stdin and script, and of all else.
+    #: ``None`` if that was not written down.
+    takes: tuple[int, ...] | None
+
+
+class Spool:
+    """The folder of a job."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.job = self._path("job.json")
+        self.stdin = self._path("stdin")
+        self.script = self._path("script")
+        self.work = self._path("work")
+        self.start = self._path("start.json")
+        self.exit = self._path("exit.json")
+        self.lock = self._path("lock")
+
+    def _path(self, name: str) -> str:
+        return f"{self.folder}/{name}"
+
+    def output(self, stream: str) -> str:
+        """The file of ``stdout`` or ``stderr``."""
+        return self._path(stream)
+
+    def sync(self) -> None:
+        """Make durable what ``create`` made; ``NotDurable``."""
+        try:
+            # First: where one file's sync commits all that went before, the folders' have nothing to wait for.
+            _sync(self.job, os.O_RDONLY)
+            sync_folder(self.folder)
+            sync_folder(os.path.dirname(self.folder))
+        except OSError as error:
+            raise NotDurable(error.errno or errno.EIO, error.strerror) from error
+
+    def cut_short(self) -> bool:
+        """Whether a power cut left it, made and not durable: it does not say what to run, and no shim or end is there.
+
+        ``OSError`` and ``ValueError``: it has no lock that can be read, and that it would have.
+        """
+        try:
+            with open(self.job, "rb") as job:
+                json.load(job)
+        except (FileNotFoundError, ValueError):
+            return self.begun_by() is None and not os.path.exists(self.exit)
+        return False
+
+    def removed(self) -> bool:
+        """Whether somebody removed the folder, or so much of it that nobody can say what becomes of the job.
+
+        ``OSError``: it can't be looked at now.
+        """
+        try:
+            os.stat(self.lock)
+            os.stat(self.job)
+        except FileNotFoundError:
+            return True
+        return False
+
+    def unlock(self) -> None:
+        """Take back the permissions of the folder, should the job have taken them away."""
+        with contextlib.suppress(OSError):
+            if os.stat(self.folder).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+                handle = open_handle(*os.path.split(self.folder))  # not what is linked or mounted there
+                try:
+                    os.chmod(f"/proc/self/fd/{handle}", stat.S_IRWXU)
+                finally:
+                    os.close(handle)
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of stdout and of stderr; of a file that somebody removed, 0."""
+        return self._size("stdout"), self._size("stderr")
+
+    def _size(self, stream: str) -> int:
+        try:
+            return os.stat(self.output(stream)).st_size
+        except FileNotFoundError:
+            return 0
+
+    # records
+
+    def read_job(self) -> Record | None:
+        return _read(self.job)
+
+    def read_start(self) -> Record | None:
+        """``None`` also for one that a power cut left in pieces."""
+        try:
+            return _read(self.start)
+        except json.JSONDecodeError:
+            return None
+
+    def read_exit(self) -> Record | None:
+        return _read(self.exit)
+
+    def write_start(self, record: Record) -> None:
+        """Whole or not there. The start waits for it; so it is not synced: a power cut takes the job, too."""
+        self._write(f"{self.start}.tmp", record, sync=False)
+        os.rename(f"{self.start}.tmp", self.start)
+
+    def write_exit(self, record: Record, failpoint: str = "worker.before-exit-rename") -> None:
+        """The end. Fits in the room that was taken, whatever the record says."""
+        short = record | {
+            "reason": record["reason"][:_LONGEST_REASON],
+            "leftover": list(record["leftover"])[:MOST_LEFTOVER],
+            "leftover_started": list(record["leftover_started"])[:MOST_LEFTOVER],
+        }
+        self._write(self._path("exit.tmp"), short)
+        failpoints.hit(failpoint)
+        os.rename(self._path("exit.tmp"), self.exit)
+        with contextlib.suppress(FileNotFoundError):  # nobody has to stop it any more
+            os.unlink(self._path("stop.tmp"))
+        sync_folder(self.folder)
+
+    def reserve(self) -> None:
+        """Take the room for the exit record; ``OSError`` when there is none."""
+        _take_room(self._path("exit.tmp"), RECORD_ROOM)
+
+    @staticmethod
+    def _write(path: str, record: Record, sync: bool = True) -> None:
+        write_file(path, json.dumps({"format": FORMAT, **record}).encode(), sync=sync)
+
+    # marks
+
+    def ask_stop(self) -> None:
+        """Set the mark ``stop``, durably."""
+        self.unlock()
+        try:
+            os.rename(self._path("stop.tmp"), self._path("stop"))
+        except FileNotFoundError:  # it is set already, or the spool is of an earlier version
+            write_file(self._path("stop"), b"")
+        sync_folder(self.folder)
+
+    def prepare_stop(self) -> None:
+        """Make what ``ask_stop`` then only has to rename, which takes neither a block nor an inode."""
+        os.close(os.open(self._path("stop.tmp"), os.O_WRONLY | os.O_CREAT, 0o600))
+
+    def stop_asked(self) -> bool:
+        return os.path.exists(self._path("stop"))
+
+    def acknowledge(self, takes: tuple[int, ...]) -> None:
+        """Not synced: a mark that is lost is made again. See ``Acknowledged``."""
+        fd = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            with contextlib.suppress(OSError):  # on a full disk it is the mark that counts
+                os.write(fd, b" ".join(b"%d" % each for each in takes) + b"\n")
+        finally:
+            os.close(fd)
+
+    def acknowledged(self) -> Acknowledged | None:
+        try:
+            with open(self._path("acknowledged"), "rb") as file:
+                line, end, _ = file.read().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        takes = [int(word) for word in line.split() if word.isdigit()]
+        return Acknowledged(tuple(takes) if end and len(takes) == _TAKES else None)
+
+    # lock
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int | None]:
+        """The lock as a descriptor, or ``None`` when another holds it, or took the spool away.
+
+        No process started meanwhile inherits it.
+        """
+        fd = os.open(self.lock, os.O_RDWR)
+        try:
+            yield fd if self._is_locked(fd) else None
+        finally:
+            os.close(fd)
+
+    def _is_locked(self, fd: int) -> bool:
+        """Whether this holds the lock now, and the lock is still that of this spool."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(fd), os.stat(self.lock))
+        except (BlockingIOError, FileNotFoundError):
+            return False
+
+    def begin(self, lock: int, shim: Identity) -> None:
+        """Leave the trace of the shim that has the lock."""
+        os.ftruncate(lock, os.pwrite(lock, f"{shim.pid} {shim.starttime}\n".encode(), 0))
+
+    def begun_by(self) -> Identity | None:
+        """The shim that took the job on; ``None``: none ever did."""
+        with open(self.lock, "rb") as lock:
+            words = lock.read().rstrip(b"\0").split()
+        return Identity(int(words[0]), int(words[1])) if len(words) == 2 else None
+
+
+def create(
+    folder: str,
+    making_in: str,
+    record: Record,
+    stdin: bytes | None,
+    script: bytes | None,
+    exit_record: Record | None = None,
+) -> None:
+    """Make a spool, at once; with an ``exit_record``, of a job that has ended already. Durable it is by its ``sync``.
+
+    ``making_in`` is the name of the folder, beside ``folder``, until it is complete.
+    """
+    making = Spool(making_in)
+    os.mkdir(making.folder, 0o700)
+    os.mkdir(making.work, 0o700)
+    os.chmod(making.work, _WORK_MODE)  # whatever the umask
+    for empty in (making.output("stdout"), making.output("stderr")):
+        os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    _take_room(making.lock, _SHIM_ROOM)
+    if stdin is not None:
+        write_file(making.stdin, stdin)
+        os.chmod(making.stdin, _STDIN_MODE)
+    if script is not None:
+        write_file(making.script, script, 0o700)
+    if exit_record is None:
+        making.prepare_stop()
+        making.reserve()
+    else:
+        making.write_exit(exit_record)
+    write_file(making.job, json.dumps({"format": FORMAT, **record}).encode(), sync=False)
+    failpoints.hit("worker.before-spool-rename")
+    os.rename(making.folder, folder)
+    failpoints.hit("worker.after-spool-rename")
+
+
+def exit_record(
+    state: str,
+    reason: str,
+    finished_at: float,
+    sizes: tuple[int, int] = (0, 0),
+    exit_code: int | None = None,
+    signal: str | None = None,
+    started_at: float | None = None,
+    tree: str = "",
+    leftover: tuple[int, ...] = (),
+    output_error: str = "",
+    leftover_started: tuple[int, ...] = (),
+    background_ended: int = 0,
+    shortage: str = "",
+    usage: Record | None = None,
+) -> Record:
+    """An exit record, its fields those of ``scheduler.model.JobStatus``, and two more.
+
+    ``usage`` is left out where it is not known.
+
+    ``leftover_started`` are the start times of the processes ``leftover``, in clock ticks since the machine's start.
+    ``shortage``: nothing ran, for want of what the machine has, so the start counts as never made.
+    """
+    record = {
+        "state": state,
+        "reason": reason,
+        "exit_code": exit_code,
+        "signal": signal,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "stdout_bytes": sizes[0],
+        "stderr_bytes": sizes[1],
+        "tree": tree,
+        "leftover": leftover,
+        "leftover_started": leftover_started,
+        "background_ended": background_ended,
+        "output_error": output_error,
+    }
+    return record | ({"shortage": shortage} if shortage else {}) | ({} if usage is None else {"usage": usage})
+
+
+def left_behind(pids: Sequence[int]) -> str:
+    """The reason of a job of which those processes could not be ended."""
+    count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
+    more = f", and {len(pids) - MOST_LEFTOVER} more" if len(pids) > MOST_LEFTOVER else ""
+    return f"{count} could not be ended: {', '.join(map(str, pids[:MOST_LEFTOVER]))}{more}"
+
+
+def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:
+    """All of ``data``, on the disk if ``sync``; room the file had before is used."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.ftruncate(fd, len(data))
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _take_room(path: str, size: int) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: str, flags: int) -> None:
+    fd = os.open(path, flags)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@lru_cache
+def boot_id() -> str:
+    """Another after each start of the machine."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _read(path: str) -> Record | None:
+    try:
+        with open(path, "rb") as file:
+            record: Mapping[str, Any] = json.load(file)
+    except FileNotFoundError:
+        return None
+    if record.get("format") not in _READABLE:
+        raise ValueError(f"{path}: format {record.get('format')!r}, known are {_READABLE}")
+    return dict(record)

@@ -1,0 +1,155 @@
+"""Ids that were used here, or sealed, and whose spools are gone: none is ever started again.
+
+Theory of operation. One file of pages, a power of two of them; an id belongs to
+one page, by its digest, and takes one slot there. So to look one up is to read
+one page, whether there are ten or a million (32 MB), and nothing is held in
+memory or read when the worker starts. A page that is full makes the file double:
+the pages are written anew beside it, and renamed. A slot never crosses a sector,
+so a power cut leaves it as it was or as it is to be.
+
+All room is taken when the file is made: it takes ids on a full disk too, until
+it would have to grow.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from enum import Enum
+from hashlib import blake2b
+
+from scheduler.worker.shim.spool import sync_folder, write_file
+
+_PAGE = 4096
+_FIRST_PAGES = 16
+
+#: A digest, and then what became of the id.
+_SLOT = 16
+_DIGEST = _SLOT - 1
+_FREE = bytes(_SLOT)
+
+
+class Use(Enum):
+    """How an id was used up."""
+
+    #: There was such a job, and its spool is gone.
+    PRUNED = b"p"
+    #: There was none, and there shall be none.
+    SEALED = b"s"
+
+
+class UsedIds:
+    """The file at ``path``, made when it is first needed. May be used from any thread."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._adding = threading.Lock()
+        #: For the descriptor, so that no look-up waits for the disk or for a larger file.
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+        self._pages = 0
+
+    def open_thd(self) -> None:
+        """``ValueError`` for a file that was not written here."""
+        with self._lock:
+            self._opened()
+
+    def close(self) -> None:
+        """It is opened again when it is needed again."""
+        with self._adding, self._lock:
+            fd, self._fd = self._fd, None
+            if fd is not None:
+                os.close(fd)
+
+    def find_thd(self, job_id: str) -> Use | None:
+        """How that id was used up."""
+        digest = _digest(job_id)
+        page = self._read(digest)
+        slot = _find(page, digest)
+        return None if slot is None else Use(page[slot + _DIGEST : slot + _SLOT])
+
+    def add_thd(self, job_ids: Iterable[str], use: Use) -> None:
+        """Durably, when this returns. ``OSError``: perhaps not all."""
+        with self._adding:
+            for job_id in job_ids:
+                self._add(_digest(job_id), use)
+            with self._lock:
+                fd = self._opened()
+            os.fsync(fd)
+
+    def _add(self, digest: bytes, use: Use) -> None:
+        page = self._read(digest)
+        if _find(page, digest) is not None:
+            return
+        free = _find(page, _FREE)
+        while free is None:
+            self._grow()
+            free = _find(self._read(digest), _FREE)
+        with self._lock:
+            os.pwrite(self._opened(), digest + use.value, self._place(digest) + free)
+
+    def _read(self, digest: bytes) -> bytes:
+        """The page where it is, or would be."""
+        with self._lock:
+            fd = self._opened()
+            return os.pread(fd, _PAGE, self._place(digest))
+
+    def _place(self, digest: bytes) -> int:
+        return _page(digest, self._pages) * _PAGE
+
+    def _opened(self) -> int:
+        if self._fd is None:
+            if not os.path.exists(self._path):
+                self._write(bytes(_FIRST_PAGES * _PAGE))
+            fd = os.open(self._path, os.O_RDWR)
+            pages, rest = divmod(os.fstat(fd).st_size, _PAGE)
+            if rest or not pages or pages & (pages - 1):
+                os.close(fd)
+                raise ValueError(f"{self._path} is damaged: {pages} pages and {rest} bytes are no power of two")
+            self._fd, self._pages = fd, pages
+        return self._fd
+
+    def _grow(self) -> None:
+        with self._lock:
+            fd, pages = self._opened(), self._pages
+        content, free = bytearray(2 * pages * _PAGE), [page * _PAGE for page in range(2 * pages)]
+        for page in range(pages):
+            old = os.pread(fd, _PAGE, page * _PAGE)
+            for start in range(0, _PAGE, _SLOT):
+                slot = old[start : start + _SLOT]
+                if slot != _FREE:
+                    its = _page(slot, 2 * pages)
+                    content[free[its] : free[its] + _SLOT] = slot
+                    free[its] += _SLOT
+        self._write(content)
+        with self._lock:
+            self._fd = None
+            os.close(fd)
+            self._opened()
+
+    def _write(self, content: bytes | bytearray) -> None:
+        draft = f"{self._path}.tmp"
+        try:
+            write_file(draft, content)
+        except OSError:
+            os.unlink(draft)
+            raise
+        os.rename(draft, self._path)
+        sync_folder(os.path.dirname(self._path))
+
+
+def _find(page: bytes, start_of_slot: bytes) -> int | None:
+    """Where the first slot begins that begins so."""
+    position = page.find(start_of_slot)
+    while position >= 0 and position % _SLOT:
+        position = page.find(start_of_slot, position + 1)
+    return None if position < 0 else position
+
+
+def _digest(job_id: str) -> bytes:
+    return blake2b(job_id.encode(), digest_size=_DIGEST).digest()
+
+
+def _page(digest: bytes, pages: int) -> int:
+    return int.from_bytes(digest[:8], "big") & (pages - 1)

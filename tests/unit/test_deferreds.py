@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.deferreds import Shared, shielded
+
+
+class ShieldedTests(SynchronousTestCase):
+    def test_result(self) -> None:
+        """The result comes through, good or bad."""
+        inner: Deferred[int] = Deferred()
+        outer = shielded(inner)
+        inner.callback(3)
+        self.assertEqual(self.successResultOf(outer), 3)
+        inner = Deferred()
+        outer = shielded(inner)
+        inner.errback(ValueError())
+        self.failureResultOf(outer, ValueError)
+
+    def test_cancel(self) -> None:
+        """Who gives up hears so, and what was begun goes on to its end."""
+        inner: Deferred[int] = Deferred()
+        outer = shielded(inner)
+        outer.cancel()
+        self.failureResultOf(outer, CancelledError)
+        self.assertFalse(inner.called)
+        inner.callback(3)
+
+
+class SharedTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.shared = Shared()
+        self.calls: list[Deferred[int]] = []
+
+    def call(self) -> Deferred[int]:
+        self.calls.append(Deferred())
+        return self.calls[-1]
+
+    def test_one_call_for_all(self) -> None:
+        """Those that ask at the same moment share one call; one that asks later makes a new one."""
+        answers = [self.shared.join("a", self.call) for _ in range(3)]
+        self.assertEqual(len(self.calls), 1)
+        self.calls[0].callback(7)
+        self.assertEqual([self.successResultOf(answer) for answer in answers], [7, 7, 7])
+        self.shared.join("a", self.call)
+        self.assertEqual(len(self.calls), 2)
+
+    def test_failure_for_all(self) -> None:
+        """A failure reaches every one of them."""
+        answers = [self.shared.join("a", self.call) for _ in range(2)]
+        self.calls[0].errback(ValueError())
+        for answer in answers:
+            self.failureResultOf(answer, ValueError)
+
+    def test_one_leaves(self) -> None:
+        """One that gives up disturbs no other, nor the call."""
+        first, second = self.shared.join("a", self.call), self.shared.join("a", self.call)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.calls[0].callback(7)
+        self.assertEqual(self.successResultOf(second), 7)
+
+    def test_keys(self) -> None:
+        """Different questions are different calls."""
+        self.shared.join("a", self.call)
+        self.shared.join("b", self.call)
+        self.assertEqual(len(self.calls), 2)
+        self.assertIn("a", self.shared)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import Invalid, Refused
+from scheduler.net import DialRule, join_address, split_address
+
+NAMES = {"box.lan": ["10.1.2.3"], "localhost": ["127.0.0.1", "::1"], "mixed": ["10.1.2.3", "169.254.169.254"]}
+
+
+def resolve(name: str) -> Deferred[Sequence[str]]:
+    return succeed(NAMES.get(name, []))
+
+
+class SplitTests(SynchronousTestCase):
+    def test_good(self) -> None:
+        """Names, IPv4 and bracketed IPv6 with a port are addresses."""
+        for text, parts in {
+            "box.lan:1": ("box.lan", 1),
+            "127.0.0.1:65535": ("127.0.0.1", 65535),
+            "[::1]:80": ("::1", 80),
+            "[2001:DB8::0001]:80": ("2001:db8::1", 80),
+            "a_b-c:80": ("a_b-c", 80),
+        }.items():
+            self.assertEqual(split_address(text), parts)
+            self.assertEqual(split_address(join_address(*parts)), parts)
+
+    def test_bad(self) -> None:
+        """Everything else is refused: no port, no host, schemes and lists of gRPC targets, control bytes."""
+        for text in (
+            *("", ":", "box", "box:", ":80", "box:0", "box:65536", "box:+80", "box: 80", "box:8 0", "box:080808"),
+            *("unix:/run/x", "unix:/run/x:80", "unix://x:80", "dns:///box:80", "dns:box:80", "ipv4:1.2.3.4:80"),
+            *(
+                "1.2.3.4:1,5.6.7.8:2",
+                "::1:80",
+                "[::1]",
+                "[box]:80",
+                "[::1:80",
+                "1.2.3:80",
+                "1.2.3.4.5:80",
+                "256.1.1.1:80",
+            ),
+            *("0x7f000001:80.", "2130706433:80", "127.1:80", "-box:80", "box-:80", "bo x:80", "box\n:80", "box:80\n"),
+            *("box\x00:80", "user@box:80", "box/x:80", "http://box:80", "b\u00f6x:80", "box:\u0661", "a" * 64 + ":80"),
+        ):
+            with self.assertRaises(Invalid, msg=repr(text)):
+                split_address(text)
+
+    @given(st.text(max_size=40))
+    def test_anything(self, text: str) -> None:
+        """Any text is either refused as invalid or survives the round trip."""
+        try:
+            host, port = split_address(text)
+        except Invalid:
+            return
+        self.assertEqual(split_address(join_address(host, port)), (host, port))
+
+
+class DialRuleTests(SynchronousTestCase):
+    def check(self, text: str, peer: str, *networks: str, keep_names: bool = False) -> str:
+        rule = DialRule([ip_network(network) for network in networks], resolve, keep_names)
+        return self.successResultOf(Deferred.fromCoroutine(rule.check(text, peer)))
+
+    def refused(self, text: str, peer: str, *networks: str, error: type[Exception] = Refused) -> None:
+        rule = DialRule([ip_network(network) for network in networks], resolve, keep_names=False)
+        self.failureResultOf(Deferred.fromCoroutine(rule.check(text, peer)), error)
+
+    def test_the_callers_own(self) -> None:
+        """An address of the caller itself is dialled, also when IPv4 comes in IPv6 clothes."""
+        self.assertEqual(self.check("10.1.2.3:80", "10.1.2.3"), "10.1.2.3:80")
+        self.assertEqual(self.check("10.1.2.3:80", "::ffff:10.1.2.3"), "10.1.2.3:80")
+
+    def test_both_on_loopback(self) -> None:
+        """A caller on loopback may name any loopback address; one from elsewhere may not."""
+        self.assertEqual(self.check("127.0.0.2:80", "127.0.0.1"), "127.0.0.2:80")
+        self.assertEqual(self.check("[::1]:80", "127.0.0.1"), "[::1]:80")
+        self.refused("127.0.0.1:80", "10.1.2.3")
+        self.refused("[::ffff:127.0.0.1]:80", "10.1.2.3")
+
+    def test_elsewhere(self) -> None:
+        """Any other address is refused, unless it is inside an allowed network."""
+        self.refused("10.1.2.4:80", "10.1.2.3")
+        self.refused("169.254.169.254:80", "127.0.0.1")
+        self.assertEqual(self.check("10.1.2.4:80", "10.1.2.3", "10.1.0.0/16"), "10.1.2.4:80")
+        self.refused("10.2.2.4:80", "10.1.2.3", "10.1.0.0/16", "fd00::/8")
+
+    def test_unspecified_is_the_peers(self) -> None:
+        """A worker that listens everywhere is called where its call came from."""
+        self.assertEqual(self.check("0.0.0.0:80", "10.1.2.3"), "10.1.2.3:80")
+        self.assertEqual(self.check("[::]:80", "::1"), "[::1]:80")
+
+    def test_names(self) -> None:
+        """A name is dialled as what it resolved to, or, where a certificate is checked against it, as itself."""
+        self.assertEqual(self.check("box.lan:80", "10.1.2.3"), "10.1.2.3:80")
+        self.assertEqual(self.check("box.lan:80", "10.1.2.3", keep_names=True), "box.lan:80")
+        self.assertEqual(self.check("localhost:80", "127.0.0.1"), "127.0.0.1:80")
+
+    def test_every_meaning_of_a_name_counts(self) -> None:
+        """A name that also resolves to somewhere forbidden is refused."""
+        self.refused("mixed:80", "10.1.2.3")
+
+    def test_unknown_name(self) -> None:
+        """A name nobody knows is invalid."""
+        self.refused("nobody.lan:80", "10.1.2.3", error=Invalid)
