@@ -15,7 +15,7 @@ from typing import Any
 
 from scheduler import units
 from scheduler.errors import Invalid
-from scheduler.model import LABEL_PATTERN
+from scheduler.names import LABEL_PATTERN
 
 #: A decoded JSON object.
 Object = dict[str, Any]

@@ -19,12 +19,6 @@ from attrs.converters import optional
 #: What an id from outside must match before it becomes the name of anything.
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-#: What a worker may be called, and what a label of a job or, in its configuration, of a worker.
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
-LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
-
 #: Seconds between TERM and KILL when a job does not say.
 DEFAULT_STOP_GRACE = 10.0
 
@@ -51,15 +45,6 @@ FEATURES = ("linger", "stop_signal", "stop_mode", "umask")
 def is_id(text: str) -> bool:
     """Whether ``text`` may be the id of a worker or a job."""
     return ID_PATTERN.fullmatch(text) is not None
-
-
-def env_name_problem(name: str) -> str | None:
-    """Why no job may be given an environment variable of that name; ``None``: its worker decides."""
-    if _ENV_NAME.fullmatch(name) is None:
-        return "is not a name of letters, digits and '_' that does not begin with a digit"
-    if name.startswith("SCHEDULER_") or name == "NOTIFY_SOCKET":
-        return "is not for jobs to be given (SCHEDULER_*, NOTIFY_SOCKET)"
-    return None
 
 
 #: No labels, no variables.

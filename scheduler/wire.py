@@ -35,9 +35,9 @@ from scheduler.model import (
     Target,
     Terms,
     WaitingFor,
-    env_name_problem,
     error_text,
 )
+from scheduler.names import env_name_problem
 from scheduler.scripts import script_problem
 
 #: Bytes of an argument or a variable that Linux takes: MAX_ARG_STRLEN, less the NUL.

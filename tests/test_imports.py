@@ -56,6 +56,7 @@ VOCABULARY = {
     "scheduler.errors": (),
     "scheduler.model": ("attrs",),
     "scheduler.messages": ("attrs", "scheduler.model"),
+    "scheduler.names": (),
     "scheduler.units": ("attrs",),
     "scheduler.interfaces": ("attrs", "zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
     "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),

@@ -24,7 +24,7 @@ import toml
 
 from scheduler import units
 from scheduler.errors import Invalid, SchedulerError
-from scheduler.model import LABEL_PATTERN, NAME_PATTERN, env_name_problem
+from scheduler.names import LABEL_PATTERN, NAME_PATTERN, env_name_problem
 from scheduler.net import Address, split_address
 
 T = TypeVar("T")

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from scheduler.model import JobSpec, env_name_problem
+from scheduler.model import JobSpec
+from scheduler.names import env_name_problem
 from scheduler.worker.shim.spool import SPOOL_VARIABLE, Spool
 
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -22,7 +22,8 @@ from scheduler.daemon import failpoints
 from scheduler.errors import Invalid, NameTaken, NotFound, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import NAME_PATTERN, JobState, Worker, WorkerState, is_id
+from scheduler.model import JobState, Worker, WorkerState, is_id
+from scheduler.names import NAME_PATTERN
 from scheduler.net import DialRule
 
 #: Characters that are shown of why a worker takes no job.

@@ -6,7 +6,8 @@ from pathlib import Path
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import JobSpec, env_name_problem
+from scheduler.model import JobSpec
+from scheduler.names import env_name_problem
 from scheduler.worker.commands import NotRunnable, Policy
 from scheduler.worker.environment import BaseEnvironment, own_variables
 from scheduler.worker.shim.spool import Spool
