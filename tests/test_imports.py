@@ -51,6 +51,26 @@ BARRED = ((("twisted", "zope"), "scheduler.cli", "a command must start at once, 
 #: These run in a bare interpreter, without site-packages.
 BARE = "scheduler.worker.shim"
 
+#: What both programs have in common knows nothing of jobs. Of ours it may import this alone.
+DAEMON = "scheduler.daemon"
+DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "units"))
+
+#: The parts of ``cluster/`` from the top, each with the parts that it may import beside itself. ``workers`` may use
+#: ``jobs``; ``output`` stands alone. They meet in ``service`` and ``build``.
+CLUSTER = "scheduler.cluster"
+_FACTS = ("registry", "saving", "lifecycle")
+CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
+    "build": ("service", "workers", "jobs", "output", "ledger", *_FACTS),
+    "service": ("workers", "jobs", "output", "ledger", *_FACTS),
+    "workers": ("jobs", "ledger", *_FACTS),
+    "jobs": ("ledger", *_FACTS),
+    "output": ("registry", "lifecycle"),
+    "ledger": _FACTS,
+    "registry": (),
+    "saving": (),
+    "lifecycle": (),
+}
+
 #: The vocabulary: it knows no more than this beside the standard library.
 VOCABULARY = {
     "scheduler.errors": (),
@@ -100,6 +120,24 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[Impo
     return visit(ast.parse(source), late=False)
 
 
+def part_of_cluster(name: str) -> str:
+    """The part of ``cluster/`` that a module is or belongs to; ``""`` for the package itself and all outside."""
+    return name.removeprefix(f"{CLUSTER}.").split(".")[0] if name.startswith(f"{CLUSTER}.") else ""
+
+
+def against_order(module: str, name: str) -> str | None:
+    """Why ``module`` must not import ``name``: the rule of ``daemon/``, or the order of the parts of ``cluster/``."""
+    ours = within(name, ("scheduler",)) and name != "scheduler"
+    if ours and within(module, (DAEMON,)) and not within(name, (DAEMON, *DAEMON_MAY)):
+        return f"{DAEMON} knows nothing of jobs"
+    here, there = part_of_cluster(module), part_of_cluster(name)
+    if here and here not in CLUSTER_PARTS:
+        return f"{here} has no place in the order of the parts of {CLUSTER}"
+    if here and there and there != here and there not in CLUSTER_PARTS[here]:
+        return f"{here} must not know {there}"
+    return None
+
+
 def violations(module: str, source: str, is_package: bool = False) -> list[str]:
     """What one module imports against the law, and whether it is too long."""
     found = []
@@ -119,6 +157,8 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
             for other in ROOMS:
                 if other != room and within(each.name, (other,)):
                     complain(each.line, f"imports {each.name}: {room or 'what all share'} must not know {other}")
+        if why_not := against_order(module, each.name):
+            complain(each.line, f"imports {each.name}: {why_not}")
         if within(each.name, TAPS):
             complain(each.line, f"imports {each.name}, which only twistd may")
         if within(module, (CLIENT,)):
@@ -156,6 +196,11 @@ def foreign(module: str, sources: Mapping[str, str]) -> list[str]:
     return found
 
 
+def not_bare(sources: Mapping[str, str]) -> list[str]:
+    """What a bare interpreter could not import of what the modules of ``BARE`` load."""
+    return [found for module in sources if within(module, (BARE,)) for found in foreign(module, sources)]
+
+
 def installed() -> Iterator[tuple[str, Path]]:
     """Every module of ours, by name."""
     for path in sorted(ROOT.rglob("*.py")):
@@ -176,9 +221,7 @@ class LawTests(SynchronousTestCase):
     def test_bare(self) -> None:
         """What runs in a bare interpreter loads the standard library alone."""
         sources = {module: path.read_text(encoding="utf-8") for module, path in installed()}
-        self.assertEqual(
-            [found for module in sources if within(module, (BARE,)) for found in foreign(module, sources)], []
-        )
+        self.assertEqual(not_bare(sources), [])
 
     def test_plugin(self) -> None:
         """The plugin, which every twistd of the machine loads, imports nothing but what a plugin is made of."""
@@ -198,7 +241,7 @@ class LawTests(SynchronousTestCase):
             "scheduler.api",
             "scheduler.store",
         }
-        named |= {CLIENT, *TWISTED_CLIENT}
+        named |= {CLIENT, *TWISTED_CLIENT, DAEMON, *(f"{CLUSTER}.{part}" for part in CLUSTER_PARTS)}
         self.assertEqual(named - {module for module, _ in installed()}, set())
 
 
@@ -272,6 +315,44 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertKept("scheduler.client.twisted", "from twisted.internet.defer import Deferred\nimport treq")
         self.assertKept("scheduler.client.address", "from scheduler import __version__")
 
+    def test_daemon(self) -> None:
+        """What both programs have in common knows nothing of jobs."""
+        for module, source in (
+            ("scheduler.daemon.config", "from scheduler.model import JobSpec"),
+            ("scheduler.daemon.config", "from scheduler import model"),
+            ("scheduler.daemon.startup", "from scheduler.messages import Heartbeat"),
+            ("scheduler.daemon.startup", "from scheduler.interfaces import IStore"),
+            ("scheduler.daemon.services", "from scheduler.cluster.build import make_cluster"),
+            ("scheduler.daemon", "from scheduler.model import Job"),
+        ):
+            self.assertBroken(module, source)
+        self.assertKept(
+            "scheduler.daemon.startup", "from scheduler import __version__\nfrom scheduler.daemon import systemd"
+        )
+        self.assertKept("scheduler.daemon.tomlfile", "from scheduler.net import Address\nfrom scheduler import units")
+
+    def test_parts_of_cluster(self) -> None:
+        """The parts of the cluster know those below them alone, and each has its place."""
+        for module, source in (
+            ("scheduler.cluster.jobs.starts", "from scheduler.cluster.workers.liveness import Liveness"),
+            ("scheduler.cluster.jobs.starts", "from scheduler.cluster import workers"),
+            ("scheduler.cluster.jobs.starts", "from ..output import outputs"),
+            ("scheduler.cluster.jobs.starts", "from scheduler.cluster.service import Cluster"),
+            ("scheduler.cluster.output.live", "from scheduler.cluster.jobs.starts import Starts"),
+            ("scheduler.cluster.output.live", "from scheduler.cluster.workers import liveness"),
+            ("scheduler.cluster.workers.liveness", "from scheduler.cluster.output.outputs import Outputs"),
+            ("scheduler.cluster.workers.liveness", "import scheduler.cluster.build"),
+            ("scheduler.cluster.service", "from scheduler.cluster.build import make_cluster"),
+            ("scheduler.cluster.ledger", "from scheduler.cluster.jobs import placement"),
+            ("scheduler.cluster.registry", "from scheduler.cluster.ledger import Ledger"),
+            ("scheduler.cluster.lifecycle", "from scheduler.cluster.registry import Registry"),
+            ("scheduler.cluster.drawer", "from scheduler.model import Job"),
+        ):
+            self.assertBroken(module, source)
+        self.assertKept("scheduler.cluster.workers.reconcile", "from scheduler.cluster.jobs.starts import Starts")
+        self.assertKept("scheduler.cluster.service", "from scheduler.cluster.output.outputs import Outputs")
+        self.assertKept("scheduler.cluster.jobs.queue", "from scheduler.cluster.jobs.lines import Waiting")
+
     def test_vocabulary(self) -> None:
         """The words don't depend on what is said with them."""
         self.assertBroken("scheduler.model", "from twisted.internet.defer import Deferred")
@@ -285,7 +366,7 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertBroken(
             "scheduler.api.app", "class A:\n    async def f(self):\n        if True:\n            import json"
         )
-        self.assertBroken("scheduler.tap", late.format("scheduler", "config"))
+        self.assertBroken("scheduler.tap", late.format("scheduler.daemon", "config"))
         self.assertKept("scheduler.tap", late.format("twisted.internet", "reactor"))
 
     def test_length(self) -> None:
@@ -318,6 +399,15 @@ class LawIsEnforcedTests(SynchronousTestCase):
         self.assertEqual(foreign(shim, clean), [])
         for module, source in clean.items():
             self.assertTrue(foreign(shim, clean | {module: f"{source}\nimport attrs"}), module)
+
+    def test_bare_folder(self) -> None:
+        """Every module of the folder is held to it, one that nobody loads too."""
+        sources = {"scheduler": "", "scheduler.worker": "", "scheduler.worker.shim": "import os"}
+        self.assertEqual(not_bare(sources), [])
+        self.assertTrue(not_bare(sources | {"scheduler.worker.shim.new": "import attrs"}))
+        failpoints = {"scheduler.daemon": "import twisted", "scheduler.daemon.failpoints": "import os"}
+        loads = {"scheduler.worker.shim.new": "from scheduler.daemon import failpoints"}
+        self.assertTrue(not_bare(sources | failpoints | loads))
 
 
 class InstalledTests(SynchronousTestCase):
