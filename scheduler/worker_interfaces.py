@@ -5,6 +5,7 @@
     rpc    -> IJobRunner       <- worker.jobs
     worker -> ISchedulerClient <- rpc.scheduler_client
     worker -> IJobs            <- worker.jobs
+    worker -> IHeldId          <- worker.held_id
 
 What ``scheduler.interfaces`` says of threads, errors and deadlines holds here, too.
 """
@@ -87,6 +88,16 @@ class ISchedulerClient(Interface):
 
     def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         """``NotFound`` means register again."""
+
+
+class IHeldId(Interface):
+    """Where a worker keeps the id that its scheduler gave it."""
+
+    def read() -> str:
+        """The id that the process before this one was given; ``""``: there is none, or it can't be read."""
+
+    def write(worker_id: str) -> None:
+        """Keep it for the next process. Where that fails, it is logged, and the next process asks for a new id."""
 
 
 class IJobs(Interface):

@@ -21,9 +21,7 @@ told twice, whatever is answered, so two sides that disagree do not spin.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 
 from attrs import evolve
@@ -45,9 +43,9 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
-from scheduler.model import Disk, is_id
+from scheduler.model import Disk
 from scheduler.worker.message_budget import Room
-from scheduler.worker_interfaces import IJobs, ISchedulerClient
+from scheduler.worker_interfaces import IHeldId, IJobs, ISchedulerClient
 
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
 FIRST_DELAY = 0.25
@@ -82,12 +80,12 @@ class Membership(Service):
         client: ISchedulerClient,
         jobs: IJobs,
         facts: Callable[[], Registration],
-        id_file: Path,
+        held_id: IHeldId,
         random: Random,
         wall_time: Callable[[], float],
         disk: Callable[[], Disk | None],
     ) -> None:
-        """``facts`` says, each time, what to register as; its ``worker_id`` is filled in from ``id_file``.
+        """``facts`` says, each time, what to register as; its ``worker_id`` is filled in from ``held_id``.
 
         ``wall_time`` and ``disk`` are what each heartbeat tells of the machine.
         """
@@ -95,7 +93,7 @@ class Membership(Service):
         self._client = client
         self._jobs = jobs
         self._facts = facts
-        self._id_file = id_file
+        self._held_id = held_id
         self._random = random
         self._wall_time = wall_time
         self._disk = disk
@@ -124,7 +122,7 @@ class Membership(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._id = self._held_id()
+        self._id = self._held_id.read()
         self._disk()  # so that the first heartbeat can tell
         self._go()
 
@@ -244,7 +242,7 @@ class Membership(Service):
         registered: Registered = await self._client.register(registration)
         if registered.worker_id != self._id:
             self._id = registered.worker_id
-            self._hold_id()
+            self._held_id.write(self._id)
         self._boot_id = registration.boot_id
         self._lease = _believed(registered.lease)
         self._registered = True
@@ -318,34 +316,6 @@ class Membership(Service):
 
     def _undescribed(self) -> list[str]:
         return [job_id for job_id in self._wanted if job_id not in self._described]
-
-    def _held_id(self) -> str:
-        """The id that the process before was given, ``""`` if there is none to be had."""
-        try:
-            held = self._id_file.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            return ""
-        except (OSError, UnicodeDecodeError) as error:
-            self._log.warn("{file} can't be read, so a new id is asked for: {why}", file=self._id_file, why=str(error))
-            return ""
-        if not is_id(held):
-            self._log.warn("{file} holds no id, so a new one is asked for", file=self._id_file)
-            return ""
-        return held
-
-    def _hold_id(self) -> None:
-        """Write it, whole or not at all; without the file the next process asks for a new one."""
-        draft = self._id_file.with_suffix(".tmp")
-        try:
-            draft.unlink(missing_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="ascii", errors="replace") as file:
-                file.write(f"{self._id}\n")
-                file.flush()
-                os.fsync(descriptor)
-            draft.replace(self._id_file)
-        except OSError as error:
-            self._log.error("{file} can't be written: {why}", file=self._id_file, why=str(error))
 
 
 def _believed(lease: float) -> float:

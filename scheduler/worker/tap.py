@@ -21,6 +21,7 @@ from scheduler.threads import Pool
 from scheduler.worker.commands import Policy
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
+from scheduler.worker.held_id import IdFile
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.link import Membership
@@ -86,7 +87,7 @@ def makeService(options: Options) -> IService:
         Step(start=jobs.recover, stop=jobs.shut_down),
         scheduler,
         grpc,
-        Membership(reactor, scheduler, jobs, facts, state.path / "worker_id", rng, time.time, disk.read),
+        Membership(reactor, scheduler, jobs, facts, IdFile(state.path / "worker_id"), rng, time.time, disk.read),
         startup.announcement(state, grpc=grpc),
     ):
         part.setServiceParent(parts)

@@ -21,6 +21,7 @@ from scheduler.errors import (
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState
+from scheduler.worker.held_id import IdFile
 from scheduler.worker.link import LEAVE_DEADLINE, LONGEST_DELAY, Membership
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.fakes.job_runner import FakeJobRunner
@@ -61,7 +62,7 @@ class MembershipCase(SynchronousTestCase):
         self.use(FakeSchedulerClient())
 
     def note(self, event: dict) -> None:
-        if event.get("log_namespace") == "scheduler.worker.link.Membership":
+        if isinstance(event.get("log_source"), Membership | IdFile):
             self.logged.append(event["log_format"].format(**event))
 
     def use(self, client: FakeSchedulerClient, random: Random | None = None, jobs: FakeJobRunner | None = None) -> None:
@@ -73,7 +74,7 @@ class MembershipCase(SynchronousTestCase):
             client,
             self.jobs,
             lambda: self.facts,
-            self.id_file,
+            IdFile(self.id_file),
             random or Latest(),
             lambda: WALL,
             lambda: self.disk,

@@ -1,0 +1,48 @@
+"""The id that the scheduler gave this worker, kept in a file for the next process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from scheduler.model import is_id
+from scheduler.worker_interfaces import IHeldId
+
+
+@implementer(IHeldId)
+class IdFile:
+    """A file that holds one id and is written whole or not at all."""
+
+    _log = Logger()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> str:
+        try:
+            held = self._path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            self._log.warn("{file} can't be read, so a new id is asked for: {why}", file=self._path, why=str(error))
+            return ""
+        if not is_id(held):
+            self._log.warn("{file} holds no id, so a new one is asked for", file=self._path)
+            return ""
+        return held
+
+    def write(self, worker_id: str) -> None:
+        draft = self._path.with_suffix(".tmp")
+        try:
+            draft.unlink(missing_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w", encoding="ascii", errors="replace") as file:
+                file.write(f"{worker_id}\n")
+                file.flush()
+                os.fsync(descriptor)
+            draft.replace(self._path)
+        except OSError as error:
+            self._log.error("{file} can't be written: {why}", file=self._path, why=str(error))
