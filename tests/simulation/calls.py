@@ -1,0 +1,200 @@
+"""What the two sides call each other by: ``IWorkerClient`` and ``ISchedulerClient`` over the simulated network.
+
+Both turn what the network says into the errors that the real clients promise (``scheduler.rpc.worker_calls``,
+``scheduler.rpc.scheduler_client``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from scheduler.errors import (
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    Invalid,
+    NotFound,
+    OffsetBeyondEnd,
+    OutputPruned,
+    SchedulerError,
+    ShuttingDown,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
+from scheduler.model import Job, Stream, Worker
+from scheduler.worker_interfaces import ISchedulerClient
+from tests.simulation.network import Call, Caller, CallFailed, Network
+
+#: Seconds: of a call, of a check whether a worker answers, and for which such an answer is believed.
+DEADLINE = 10.0
+CHECK_DEADLINE = 2.0
+FRESH = 0.02
+
+#: Bytes of one message of a stream.
+CHUNK = 4096
+
+
+@implementer(ISchedulerClient)
+class SimulatedSchedulerClient:
+    """A worker's calls to its scheduler, which listens at ``address``."""
+
+    def __init__(self, network: Network, caller: Callable[[], Caller], address: str) -> None:
+        self._network = network
+        self._caller = caller
+        self._address = address
+
+    def register(self, registration: Registration) -> Deferred[Registered]:
+        caller = self._caller()
+        wire = f"id={registration.worker_id or '-'} name={registration.name} address={registration.address}"
+        return self._call(caller, "register", lambda server: server.register(registration, caller.address), wire)
+
+    def deregister(self, worker_id: str) -> Deferred[None]:
+        return self._call(self._caller(), "deregister", lambda server: server.deregister(worker_id), worker_id)
+
+    def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
+        ended = [report.status.job_id for report in heartbeat.ended]
+        wire = f"of {heartbeat.worker_id} running={list(heartbeat.running)} ended={ended}"
+        wire += " leaving" if heartbeat.leaving else ""
+        return self._call(self._caller(), "heartbeat", lambda server: server.heartbeat(heartbeat), wire)
+
+    def _call(self, caller: Caller, name: str, make: Callable[[Any], Any], wire: str) -> Deferred[Any]:
+        call = self._network.call(caller, self._address, name, make, DEADLINE, wire)
+        return call.answer.addErrback(self._understood, name)
+
+    def _understood(self, reason: Failure, name: str) -> Failure:
+        error = reason.value
+        if isinstance(error, CallFailed):
+            if error.why == "deadline":
+                return Failure(DeadlineExceeded(name, DEADLINE))
+            return Failure(Unreachable(self._address, sent=True, kind="scheduler"))
+        if not isinstance(error, SchedulerError):
+            return Failure(WorkerFault("scheduler", f"{type(error).__name__}: {error}"))
+        return reason
+
+
+class _Line:
+    """The connection to one worker."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.answered = float("-inf")
+        self.calls: dict[Call, None] = {}
+
+
+@implementer(IWorkerClient)
+class SimulatedWorkerClient:
+    """The scheduler's calls to workers: one connection for each worker id, replaced when its address changes."""
+
+    def __init__(self, network: Network, caller: Caller) -> None:
+        self._network = network
+        self._caller = caller
+        self._lines: dict[str, _Line] = {}
+
+    def probe(self, worker: Worker) -> Deferred[None]:
+        probed = self._call(worker, "probe", lambda server: None, CHECK_DEADLINE)
+
+        def failed(reason: Failure) -> Failure:
+            return Failure(Unreachable(worker.name)) if reason.check(DeadlineExceeded, Unreachable) else reason
+
+        return probed.addErrback(failed)
+
+    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+        return Deferred.fromCoroutine(self._start(worker, job, sent))
+
+    async def _start(self, worker: Worker, job: Job, sent: Callable[[], None] | None) -> JobStatus:
+        line = self._line(worker)
+        if self._caller.process.loop.now - line.answered > FRESH:
+            await self.probe(worker)
+        if sent is not None:
+            sent()
+        if worker.classic:
+            return await self._call(worker, "start", lambda server: server.core_start(job.spec), wire=f"job={job.id}")
+        start = self._call(
+            worker, "start", lambda server: server.start(job.id, job.spec, job.created_at), wire=f"job={job.id}"
+        )
+        return await start
+
+    def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
+        stopped = self._call(worker, "stop", lambda server: server.stop(job_id, False), wire=f"job={job_id}")
+        return stopped.addCallback(lambda status: None if worker.classic else status)
+
+    def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
+        return self._call(worker, "signal", lambda server: server.signal(job_id, signal, to), wire=f"job={job_id}")
+
+    def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
+        return self._call(worker, "remove", lambda server: server.remove(job_id), wire=f"job={job_id}")
+
+    def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
+        def query(server: Any) -> Any:
+            return server.seal(job_id) if seal else server.query(job_id)
+
+        return self._call(worker, "seal" if seal else "query", query, wire=f"job={job_id}")
+
+    def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
+        def read(server: Any) -> Chunk:
+            return server.read_output_thd(job_id, stream, offset, min(size, CHUNK))
+
+        return self._call(worker, "read", read, wire=f"job={job_id} from {offset}")
+
+    def stream_output(
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+    ) -> IOutputStream:
+        raise Busy("output streams", 0)
+
+    def forget(self, worker_id: str) -> None:
+        line = self._lines.pop(worker_id, None)
+        for call in list(line.calls) if line is not None else ():
+            # As a closed channel does: those who wait are told in a moment, not in this call.
+            self._caller.process.after(0, self._network.hang_up, call)
+
+    def _line(self, worker: Worker) -> _Line:
+        line = self._lines.get(worker.id)
+        if line is None or line.address != worker.address:
+            self.forget(worker.id)
+            line = self._lines[worker.id] = _Line(worker.address)
+        return line
+
+    def _call(
+        self, worker: Worker, name: str, make: Callable[[Any], Any], deadline: float = DEADLINE, wire: str = ""
+    ) -> Deferred[Any]:
+        line = self._line(worker)
+
+        def told(server: Any) -> Deferred[Any]:
+            return maybeDeferred(make, server)
+
+        call = self._network.call(self._caller, worker.address, name, told, deadline, f"{worker.name} {wire}".rstrip())
+        line.calls[call] = None
+
+        def over(result: Any) -> Any:
+            line.calls.pop(call, None)
+            if not isinstance(result, Failure):
+                line.answered = self._caller.process.loop.now
+                return result
+            return self._understood(result, worker, name, deadline)
+
+        return call.answer.addBoth(over)
+
+    @staticmethod
+    def _understood(reason: Failure, worker: Worker, name: str, deadline: float) -> Failure:
+        error = reason.value
+        if isinstance(error, CallFailed):
+            if error.why == "deadline":
+                return Failure(DeadlineExceeded(f"{name} on worker {worker.name!r}", deadline))
+            return Failure(Unreachable(worker.name, sent=True))
+        told = (NotFound, Conflict, OutputPruned, OffsetBeyondEnd, Busy, Unsupported)
+        if isinstance(error, told) or type(error) is Unavailable:
+            return reason
+        if isinstance(error, ShuttingDown):
+            return Failure(Unreachable(worker.name, sent=True))
+        if isinstance(error, Invalid | SchedulerError):
+            return Failure(WorkerFault(worker.name, str(error)))
+        return Failure(WorkerFault(worker.name, f"{type(error).__name__}: {error}"))

@@ -1,0 +1,137 @@
+"""Programs and machines that end, stop and pause."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+@frozen
+class KillScheduler:
+    """It is killed, and started again ``down`` seconds later."""
+
+    at: float
+    down: float
+
+    def __str__(self) -> str:
+        return f"the scheduler is killed, for {self.down:.1f} s"
+
+    def strike(self, world: World) -> None:
+        if world.scheduler is not None:
+            world.scheduler.process.end()
+        world.loop.after(self.down, world.start_scheduler)
+
+
+@frozen
+class StopScheduler:
+    """It is stopped gracefully, and started again ``down`` seconds after it has ended."""
+
+    at: float
+    down: float
+
+    def __str__(self) -> str:
+        return f"the scheduler is stopped, for {self.down:.1f} s"
+
+    def strike(self, world: World) -> None:
+        scheduler = world.scheduler
+        if scheduler is not None and scheduler.process.alive and not scheduler.process.frozen:
+            scheduler.stop().addCallback(lambda _: world.loop.after(self.down, world.start_scheduler))
+
+
+@frozen
+class KillWorker:
+    """Its process is killed, and started again ``down`` seconds later; its jobs run on."""
+
+    at: float
+    worker: str
+    down: float
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} is killed, for {self.down:.1f} s"
+
+    def strike(self, world: World) -> None:
+        node = world.workers[self.worker]
+        node.kill()
+        world.loop.after(self.down, node.start)
+
+
+@frozen
+class StopWorker:
+    """It is stopped gracefully, and started again ``down`` seconds after it has ended."""
+
+    at: float
+    worker: str
+    down: float
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} is stopped, for {self.down:.1f} s"
+
+    def strike(self, world: World) -> None:
+        node = world.workers[self.worker]
+        if node.running is None or not node.running.process.alive or node.running.process.frozen:
+            return
+        stopped = node.running.stop()
+        stopped.addCallback(lambda _: world.loop.after(self.down, node.start))
+
+
+@frozen
+class Reboot:
+    """A worker's machine reboots: all that runs on it is gone."""
+
+    at: float
+    worker: str
+    down: float
+
+    def __str__(self) -> str:
+        return f"the machine of worker {self.worker} reboots, for {self.down:.1f} s"
+
+    def strike(self, world: World) -> None:
+        node = world.workers[self.worker]
+        for other in world.workers.values():
+            if other.machine is node.machine:
+                other.kill()
+                world.loop.after(self.down, other.start)
+        node.machine.reboot()
+
+
+@frozen
+class Freeze:
+    """A process does nothing for a while, as after SIGSTOP; ``worker`` ``""`` is the scheduler."""
+
+    at: float
+    worker: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.worker or 'the scheduler'} is frozen for {self.seconds:.1f} s"
+
+    def strike(self, world: World) -> None:
+        running = world.workers[self.worker].running if self.worker else world.scheduler
+        if running is not None:
+            running.process.freeze()
+            world.loop.after(self.seconds, running.process.thaw)
+
+
+@frozen
+class Shortage:
+    """A worker's machine can start nothing for a while."""
+
+    at: float
+    worker: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"the machine of worker {self.worker} can start nothing for {self.seconds:.1f} s"
+
+    def strike(self, world: World) -> None:
+        machine = world.workers[self.worker].machine
+        machine.shortage = "no more processes"
+
+        def heal() -> None:
+            machine.shortage = ""
+
+        world.loop.after(self.seconds, heal)

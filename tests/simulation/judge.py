@@ -1,0 +1,250 @@
+"""Judges a run while it happens: every state that anybody could see, every answer, and the end.
+
+The truth is known here, whatever scheduler and workers say: what ran, how it ended, and what destroyed it. ``Facts`` is
+what was seen and asked so far; the rules, in ``tests.simulation.rules``, are told of each event after it is among the
+facts. The first rule that is broken ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from attrs import define, field, frozen
+from twisted.python.failure import Failure
+
+from scheduler.errors import SchedulerError
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, JobState
+from tests.simulation.machine import Run
+from tests.simulation.rules import RULES
+from tests.simulation.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import SchedulerProcess
+    from tests.simulation.world import World
+
+
+@frozen
+class Violation:
+    """A broken rule, by its name; ``job`` is the one it was broken for, where it was one."""
+
+    rule: str
+    what: str
+    at: float
+    job: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.rule} at {self.at:.3f} s: {self.what}"
+
+
+@define(eq=False)
+class Ticket:
+    """What a client wants run once, and what it was told."""
+
+    #: Ids of the jobs that it came to; those of their next attempts are not among them.
+    jobs: dict[str, None] = field(factory=dict)
+    #: The job that it was told will run, or runs; ``""``: none.
+    acknowledged: str = ""
+    #: A request for it had an answer that does not say that nothing was started, or had none.
+    open: bool = False
+    #: The last answer that says so.
+    refused: str = ""
+
+
+@define(eq=False)
+class Facts:
+    """What is known of a run."""
+
+    world: World
+    tickets: dict[str, Ticket] = field(factory=dict)
+    #: Each job as it was shown last, by any process of the scheduler.
+    shown: dict[str, Job] = field(factory=dict)
+    runs: dict[str, list[Run]] = field(factory=dict)
+    #: When the present process of the scheduler first showed a job as queued, by the loop's clock.
+    queued: dict[str, float] = field(factory=dict)
+    #: Ids of the jobs that clients asked to be stopped, and to be removed.
+    stops: dict[str, None] = field(factory=dict)
+    removals: dict[str, None] = field(factory=dict)
+    #: Names or ids of the workers that clients asked to be forgotten.
+    forgotten: dict[str, None] = field(factory=dict)
+    #: Ids of the workers that a client was told are draining, with their names.
+    drained: dict[str, str] = field(factory=dict)
+    #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
+    excused: dict[str, str] = field(factory=dict)
+
+    def ticket_of(self, job: Job) -> Ticket | None:
+        """The ticket that a job came from."""
+        return self.tickets.get(job.spec.labels.get("ticket", ""))
+
+    def run_of(self, job_id: str) -> Run | None:
+        """The last run of a job."""
+        runs = self.runs.get(job_id)
+        return runs[-1] if runs else None
+
+    def stop_was_asked(self, job: Job) -> bool:
+        """Of it, or of an attempt before it."""
+        chain: Job | None = job
+        while chain is not None:
+            if chain.id in self.stops:
+                return True
+            chain = self.shown.get(chain.retry_of or "")
+        return False
+
+
+class Judge:
+    """Is told of everything; ``violation`` is the first that was found."""
+
+    def __init__(self, world: World) -> None:
+        self.violation: Violation | None = None
+        self.facts = Facts(world)
+        self._world = world
+        self._rules: list[Rule] = [make(self.facts, self.broken) for make in RULES]
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs there were."""
+        return len({*self.facts.shown, *self.facts.runs})
+
+    def broken(self, rule: str, what: str, job: str | None = None) -> None:
+        """A rule is broken; the first one counts."""
+        if self.violation is None:
+            self.violation = Violation(rule, what, self._world.loop.now, job)
+            self._world.trace.add("judge", str(self.violation))
+
+    def _each(self, tell: Callable[[Rule], None]) -> None:
+        for rule in self._rules:
+            tell(rule)
+
+    # -- what happens
+
+    def began(self, run: Run) -> None:
+        """A job's command runs, whoever knows."""
+        self.facts.runs.setdefault(run.job_id, []).append(run)
+        self._each(lambda rule: rule.began(run))
+
+    def crashed(self, process: str, reason: Failure) -> None:
+        """An error that nobody expects."""
+        self.broken("no traceback", f"{process}: {reason.getTraceback(detail='brief')}")
+
+    # -- what clients ask, and are told
+
+    def submitting(self, ticket: str) -> None:
+        """A request for a job is made."""
+        self.facts.tickets.setdefault(ticket, Ticket())
+
+    def not_answered(self, ticket: str) -> None:
+        """Nobody can say what became of that request, or the answer was just that."""
+        self.facts.tickets[ticket].open = True
+
+    def refused(self, ticket: str, error: SchedulerError) -> None:
+        """The answer was that nothing was started."""
+        self.facts.tickets[ticket].refused = f"{type(error).__name__}: {error}"
+
+    def acknowledged(self, ticket: str, job: Job) -> None:
+        """The answer was a job."""
+        known = self.facts.tickets[ticket]
+        known.open = True
+        before, known.acknowledged = known.acknowledged, known.acknowledged if job.state.final else job.id
+        self._each(lambda rule: rule.acknowledged(ticket, before, job))
+        self.answered(job)
+
+    def answered(self, job: Job) -> None:
+        """A client saw the job so; it may be different by now, unless it was final."""
+        if job.state.final:
+            self._show(None, job)
+
+    def stop_asked(self, job_id: str) -> None:
+        """A client asks for a stop of it, and of what follows."""
+        self.facts.stops[job_id] = None
+
+    def removal_asked(self, job_id: str) -> None:
+        """A client asks for its removal."""
+        self.facts.removals[job_id] = None
+
+    def forget_asked(self, worker: str) -> None:
+        """A client asks that a worker is forgotten: what is unfinished there may be lost."""
+        self.facts.forgotten[worker] = None
+
+    def drained(self, name: str, worker_id: str) -> None:
+        """A client was told that the worker is draining."""
+        self.facts.drained[worker_id] = name
+
+    def resume_asked(self, name: str) -> None:
+        """From now on the worker may take jobs again."""
+        for worker_id in [worker_id for worker_id, other in self.facts.drained.items() if other == name]:
+            del self.facts.drained[worker_id]
+
+    # -- what the scheduler shows
+
+    def watch(self, scheduler: SchedulerProcess) -> None:
+        """See all that it shows."""
+        ledger = scheduler.parts.ledger
+
+        def on_job(job: Job) -> None:
+            current = ledger.registry.find_job(job.id)
+            if current is None:
+                self._drop(scheduler, job)
+            else:
+                self._world.trace.add(scheduler.process.name, f"shows {brief(current)}")
+                self._show(scheduler, current)
+
+        def on_worker(worker_id: str) -> None:
+            worker = ledger.registry.find_worker(worker_id)
+            if worker is not None:
+                self._each(lambda rule: rule.worker_shown(scheduler, worker))
+
+        ledger.listen(on_job, on_worker)
+
+    def loaded(self, scheduler: SchedulerProcess) -> None:
+        """It knows again what its store has."""
+        registry = scheduler.parts.ledger.registry
+        self.facts.queued.clear()
+        for worker in registry.workers():
+            self._each(lambda rule, worker=worker: rule.worker_shown(scheduler, worker))  # type: ignore[misc]
+        for job in registry.matching(JobFilter()):
+            self._world.trace.add(scheduler.process.name, f"loads {brief(job)}")
+            self._show(scheduler, job)
+        self._each(lambda rule: rule.loaded(scheduler))
+
+    def _show(self, scheduler: SchedulerProcess | None, job: Job) -> None:
+        """Somebody could see the job so."""
+        facts = self.facts
+        before = facts.shown.get(job.id)
+        facts.shown[job.id] = job
+        if job.state is JobState.QUEUED:
+            facts.queued.setdefault(job.id, self._world.loop.now)
+        ticket = facts.ticket_of(job)
+        if ticket is not None and job.retry_of is None:
+            ticket.jobs.setdefault(job.id)
+        self._each(lambda rule: rule.shown(scheduler, before, job))
+
+    def _drop(self, scheduler: SchedulerProcess, job: Job) -> None:
+        """The job is not there any more: its start never left, or a client removed it."""
+        self._world.trace.add(scheduler.process.name, f"drops job {job.id}")
+        if job.id in self.facts.removals:
+            return
+        ticket = self.facts.ticket_of(job)
+        if ticket is not None:
+            ticket.jobs.pop(job.id, None)
+        self._each(lambda rule: rule.dropped(job))
+
+    # -- when the faults are over
+
+    def agreed(self) -> None:
+        """The time within which all sides have to agree is over."""
+        self._each(lambda rule: rule.agreed())
+
+    def ended(self) -> None:
+        """Everything has ended."""
+        self._each(lambda rule: rule.ended())
+
+
+def brief(job: Job) -> str:
+    """A job in a line of the trace."""
+    text = f"job {job.id} {job.state.value}"
+    if job.worker_name:
+        text += f" on {job.worker_name}"
+    if job.exit_code is not None:
+        text += f" code {job.exit_code}"
+    return f"{text} ({job.reason})" if job.reason else text

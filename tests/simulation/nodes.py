@@ -1,0 +1,206 @@
+"""The programs of a run, each as real as it can be: the scheduler, and workers.
+
+The scheduler is all of ``cluster``, wired by ``make_cluster``, between a simulated store and simulated
+calls. A worker is the real link to the scheduler over simulated jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from scheduler.cluster.build import ClusterParts, make_cluster
+from scheduler.daemon.services import Ordered, Step
+from scheduler.messages import Registration
+from scheduler.model import FEATURES
+from scheduler.net import DialRule
+from scheduler.worker.link import Membership as Link
+from tests.simulation.calls import SimulatedSchedulerClient, SimulatedWorkerClient
+from tests.simulation.jobs import FolderId, SimulatedJobs
+from tests.simulation.loop import Loop
+from tests.simulation.machine import Folder, Machine
+from tests.simulation.network import Caller, Endpoint, Network
+from tests.simulation.process import Process
+from tests.simulation.store import Database, SimulatedStore
+from tests.simulation.trace import Trace
+
+#: Seconds a worker may be silent.
+LEASE = 30.0
+
+#: Jobs that may be queued, and seconds for which an ended one is kept: longer than any run takes.
+QUEUE_MAX = 1000
+KEEP_JOBS = 30 * 86400.0
+
+#: Seconds that a graceful stop of the scheduler may take.
+STOP_TIMEOUT = 20.0
+
+
+@frozen
+class Surroundings:
+    """What all programs of a run have in common. ``random`` gives a source of its own to each that asks."""
+
+    loop: Loop
+    network: Network
+    trace: Trace
+    random: Callable[[str], Random]
+    crashed: Callable[[str, Failure], None]
+
+
+class _Reactor:
+    """What ``Ordered`` needs of a reactor, of one process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.seconds = process.clock.seconds
+        self.callLater = process.clock.callLater
+
+    def stop(self) -> None:
+        """Its start failed."""
+        self._process.end()
+
+
+class SchedulerProcess:
+    """One run of the scheduler, from its start until it is killed or has stopped."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        name: str,
+        machine: Machine,
+        database: Database,
+        new_id: Callable[[], str],
+        ports: tuple[int, int],
+        loaded: Callable[[SchedulerProcess], None],
+    ) -> None:
+        """``ports`` are those for workers and for clients. ``loaded`` is called when it knows what the store has."""
+        self.process = Process(around.loop, name, around.crashed)
+        self._ports = ports
+        #: It takes requests.
+        self.serving = False
+        caller = Caller(self.process, machine.name, machine.address)
+        store = SimulatedStore(self.process, database, around.random(f"{name} store"), around.trace)
+        self.calls = SimulatedWorkerClient(around.network, caller)
+        rule = DialRule([], lambda name: succeed([]), keep_names=False)
+        self.parts: ClusterParts = make_cluster(
+            self.process.clock,
+            machine.wall_time,
+            new_id,
+            store,
+            self.calls,
+            rule,
+            lease=LEASE,
+            queue_max=QUEUE_MAX,
+            keep_jobs=KEEP_JOBS,
+        )
+        self._around = around
+        self._machine = machine
+        reactor: Any = _Reactor(self.process)
+        self._services = Ordered(reactor, STOP_TIMEOUT, lambda _: None, lambda: None)
+        server = Step(start=self._listen, stop=self._close)
+        told = Step(start=lambda: loaded(self))
+        for service in (*self.parts.records, told, *self.parts.work, server, *self.parts.admission):
+            service.setServiceParent(self._services)
+
+    @property
+    def service(self) -> Any:
+        """What clients ask."""
+        return self.parts.service
+
+    def start(self) -> None:
+        """Begin to run."""
+        self._around.trace.add(self.process.name, "starts")
+        self.process.run(self._services.startService)
+
+    def stop(self) -> Deferred[None]:
+        """As SIGTERM does; fires when it has ended."""
+        self._around.trace.add(self.process.name, "is told to stop")
+        stopped: Deferred[None] = Deferred()
+        self.process.on_end.append(lambda: None if stopped.called else stopped.callback(None))
+        self.process.run(lambda: self._services.stopService().addBoth(lambda _: self.process.end()))
+        return stopped
+
+    def _listen(self) -> None:
+        self.serving = True
+        self.process.on_end.append(self._ended)
+        for port, served in zip(self._ports, (self.parts.membership, self.parts.service), strict=True):
+            self._around.network.listen(port, Endpoint(self.process, self._machine.name, served))
+
+    def _ended(self) -> None:
+        self.serving = False
+
+    def _close(self) -> None:
+        self.serving = False
+        for_workers, for_clients = self._ports
+        self._around.network.close(self._machine.name, for_workers)
+        self._around.network.refuse(self._machine.name, for_clients)
+
+
+class WorkerProcess:
+    """One run of a worker."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        name: str,
+        worker_name: str,
+        machine: Machine,
+        folder: Folder,
+        port: int,
+        slots: int,
+        labels: dict[str, str],
+        scheduler: str,
+    ) -> None:
+        self.process = Process(around.loop, name, around.crashed)
+        self.machine = machine
+        self._around = around
+        self.folder = folder
+        self.port = port
+        self.jobs = SimulatedJobs(self.process, machine, folder, around.random(f"{name} jobs"))
+
+        def caller() -> Caller:
+            return Caller(self.process, machine.name, machine.address)
+
+        def facts() -> Registration:
+            return Registration(
+                address=f"0.0.0.0:{port}",
+                name=worker_name,
+                labels=labels,
+                slots=slots,
+                boot_id=machine.boot_id,
+                version="1",
+                features=FEATURES,
+            )
+
+        client = SimulatedSchedulerClient(around.network, caller, scheduler)
+        rng = around.random(f"{name} link")
+        self.link = Link(
+            self.process.clock, client, self.jobs, facts, FolderId(folder), rng, machine.wall_time, lambda: None
+        )
+
+    def start(self) -> None:
+        """Begin to run."""
+        self._around.trace.add(self.process.name, f"starts on {self.machine.name}")
+        self.process.run(self._begin)
+
+    def _begin(self) -> None:
+        self.jobs.recover()
+        self._around.network.listen(self.port, Endpoint(self.process, self.machine.name, self.jobs))
+        self.link.startService()
+
+    def stop(self) -> Deferred[None]:
+        """As SIGTERM does; fires when it has ended."""
+        self._around.trace.add(self.process.name, "is told to stop")
+        stopped: Deferred[None] = Deferred()
+        self.process.on_end.append(lambda: None if stopped.called else stopped.callback(None))
+        self.process.run(lambda: self.link.stopService().addBoth(self._left))
+        return stopped
+
+    def _left(self, _: object) -> None:
+        self._around.network.close(self.machine.name, self.port)
+        self.jobs.shut_down()
+        self.process.end()

@@ -1,0 +1,11 @@
+"""The rules of a run, by what they are about."""
+
+from __future__ import annotations
+
+from tests.simulation.rules.agreement import Agreement
+from tests.simulation.rules.kept import Kept
+from tests.simulation.rules.placed import Placed
+from tests.simulation.rules.rule import Rule
+from tests.simulation.rules.truth import Truth
+
+RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Agreement)

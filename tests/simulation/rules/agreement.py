@@ -1,0 +1,47 @@
+"""P5: once the faults are over, all sides agree; and nothing is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scheduler.interfaces import JobFilter
+from scheduler.model import JobState, WorkerState
+from tests.simulation.nodes import SchedulerProcess
+from tests.simulation.rules.rule import Rule
+
+
+class Agreement(Rule):
+    """Workers are online, ends are acknowledged, and jobs are final or run."""
+
+    def agreed(self) -> None:
+        scheduler = self.facts.world.scheduler
+        assert scheduler is not None
+        for what in (*self._about_workers(scheduler), *self._about_jobs(scheduler)):
+            self.broken("P5 agreement", what)
+
+    def _about_workers(self, scheduler: SchedulerProcess) -> Iterator[str]:
+        workers = scheduler.parts.ledger.registry.workers()
+        for node in self.facts.world.workers.values():
+            running = node.running
+            if running is None or not running.process.alive:
+                continue
+            here = [worker for worker in workers if worker.id == node.folder.worker_id]
+            if [worker.state for worker in here] != [WorkerState.ONLINE]:
+                shown = [f"{worker.address} {worker.state.value}" for worker in here]
+                yield f"worker {node.name} ({node.folder.worker_id}) is {shown or 'not known'}"
+            reports = [report.status.job_id for report in running.jobs.unacknowledged()]
+            if reports:
+                yield f"worker {node.name} reports {reports}, and nobody acknowledges"
+
+    def _about_jobs(self, scheduler: SchedulerProcess) -> Iterator[str]:
+        registry = scheduler.parts.ledger.registry
+        for job in registry.matching(JobFilter()):
+            runs = [run for run in self.facts.runs.get(job.id, []) if run.ended is None]
+            if job.state in {JobState.STARTING, JobState.UNKNOWN}:
+                yield f"job {job.id} is {job.state.value}: {job.reason}"
+            if job.state is JobState.RUNNING and not runs:
+                yield f"job {job.id} is running, and does not run"
+        for job_id, each in self.facts.runs.items():
+            shown = registry.find_job(job_id)
+            if each[-1].ended is None and (shown is None or (shown.over and not shown.orphan)):
+                yield f"job {job_id} runs, and is {shown and shown.state.value}"

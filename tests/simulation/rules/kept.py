@@ -1,0 +1,67 @@
+"""P1 and P2: what was acknowledged is kept, runs, and runs once; one request comes to one job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, JobState
+from tests.simulation.machine import Run
+from tests.simulation.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import SchedulerProcess
+
+
+class Kept(Rule):
+    """No job is forgotten, none is left undecided, and none runs twice."""
+
+    def began(self, run: Run) -> None:
+        runs = self.facts.runs[run.job_id]
+        if len(runs) > 1 and run.job_id not in self.facts.excused:
+            where = " and ".join(each.machine for each in runs)
+            self.broken("P2 one run", f"job {run.job_id} runs for the {len(runs)}. time ({where})", run.job_id)
+
+    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        ticket = self.facts.ticket_of(job)
+        if ticket is not None and len(ticket.jobs) > 1:
+            self.broken("one job for each key", f"one request came to the jobs {list(ticket.jobs)}", job.id)
+
+    def acknowledged(self, ticket: str, before: str, job: Job) -> None:
+        if before and before != job.id:
+            self.broken("one job for each key", f"{ticket} was answered with {before}, and with {job.id}", job.id)
+
+    def dropped(self, job: Job) -> None:
+        if job.id in self.facts.runs:
+            self.broken("P1 kept", f"job {job.id} ran, and is dropped", job.id)
+
+    def loaded(self, scheduler: SchedulerProcess) -> None:
+        for name, ticket in self.facts.tickets.items():
+            job_id = ticket.acknowledged
+            if job_id and job_id not in self.facts.removals and not self._is_known(scheduler, job_id):
+                self.broken("P1 kept", f"{name}: job {job_id} was acknowledged, and is not there any more", job_id)
+
+    @staticmethod
+    def _is_known(scheduler: SchedulerProcess, job_id: str) -> bool:
+        return scheduler.parts.ledger.registry.find_job(job_id) is not None
+
+    def ended(self) -> None:
+        scheduler = self.facts.world.scheduler
+        assert scheduler is not None
+        self.loaded(scheduler)
+        acknowledged = {ticket.acknowledged for ticket in self.facts.tickets.values()}
+        for job in scheduler.parts.ledger.registry.matching(JobFilter()):
+            if not job.over:
+                self.broken("P1 ends", f"job {job.id} is {job.state.value} when everything is over", job.id)
+            if job.id in acknowledged and self._never_ran(job):
+                self.broken("P1 runs", f"job {job.id} was acknowledged, and never ran: {job.reason}", job.id)
+        for name, ticket in self.facts.tickets.items():
+            ran = [job_id for job_id in ticket.jobs if job_id in self.facts.runs]
+            if ran and ticket.refused and not ticket.open:
+                self.broken("P4 refused", f"{name} was refused ({ticket.refused}), and ran as {ran}", ran[0])
+
+    def _never_ran(self, job: Job) -> bool:
+        """Whether it has failed without a run, and not because its time in the queue was over."""
+        if job.state is not JobState.FAILED or job.id in self.facts.runs or job.id in self.facts.excused:
+            return False
+        return "queue_timeout" not in (job.reason or "")

@@ -1,0 +1,48 @@
+"""What a rule is told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from scheduler.model import Job, Worker
+from tests.simulation.machine import Run
+
+if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
+    from tests.simulation.nodes import SchedulerProcess
+
+#: Takes the name of the rule, what is wrong, and the job's id.
+Broken = Callable[..., None]
+
+
+class Rule:
+    """One or more rules about the same thing: a subclass looks at the events that it is about."""
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        self.facts = facts
+        self.broken = broken
+
+    def began(self, run: Run) -> None:
+        """A job's command began to run."""
+
+    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        """Somebody could see the job so, and last saw it as ``before``. No ``scheduler``: it was in an answer."""
+
+    def dropped(self, job: Job) -> None:
+        """The job is not there any more, and no client removed it."""
+
+    def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
+        """Somebody could see the worker so."""
+
+    def acknowledged(self, ticket: str, before: str, job: Job) -> None:
+        """A client was answered with the job; ``before`` is the id of one it was told of earlier."""
+
+    def loaded(self, scheduler: SchedulerProcess) -> None:
+        """A scheduler process knows what its store has, and does nothing yet."""
+
+    def agreed(self) -> None:
+        """The faults are over for as long as it may take until all sides agree."""
+
+    def ended(self) -> None:
+        """Everything should have ended."""

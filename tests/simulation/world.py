@@ -1,0 +1,211 @@
+"""One run: machines, programs, clients and faults, all of it decided by a seed.
+
+``World(seed, profile)`` plans the faults and what clients do; ``run`` makes it happen. A plan can be given
+instead, with some of it left out: so a failing run is made smaller. Each source of randomness is named and is
+seeded by its name, so what is left out disturbs the rest as little as possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from tests.simulation.acts import Drain
+from tests.simulation.judge import Judge, Violation
+from tests.simulation.loop import Loop
+from tests.simulation.machine import Folder, Machine, Run
+from tests.simulation.network import Call, Caller, Network
+from tests.simulation.nodes import LEASE, SchedulerProcess, Surroundings, WorkerProcess
+from tests.simulation.plan import Plan
+from tests.simulation.process import Process
+from tests.simulation.store import Database
+from tests.simulation.trace import Trace
+
+#: The scheduler's machine, its IP address, and where its gRPC server listens.
+SCHEDULER = "s"
+SCHEDULER_ADDRESS = "10.0.0.1"
+SCHEDULER_PORT = 50000
+HTTP_PORT = 3000
+WORKER_PORT = 30000
+
+#: The machine of all clients, and its IP address.
+CLIENT = "c"
+CLIENT_ADDRESS = "10.0.0.2"
+
+#: Seconds in which all sides agree once the faults are over: two heartbeats and the longest backoff, and a moment.
+AGREEMENT = 2 * LEASE / 3 + 5.0 + 2.0
+
+#: Seconds after that in which the last job has ended.
+END = 120.0
+
+
+class WorkerNode:
+    """A worker that is installed on a machine: a name, a state folder, and the process that runs now."""
+
+    def __init__(
+        self, world: World, name: str, machine: Machine, port: int, slots: int, labels: dict[str, str]
+    ) -> None:
+        self.name = name
+        self.machine = machine
+        self.folder = Folder()
+        self.port = port
+        self.slots = slots
+        self.labels = labels
+        self.running: WorkerProcess | None = None
+        self._world = world
+        self._starts = 0
+
+    def start(self) -> None:
+        """Start its process, unless it runs."""
+        if self.running is not None and self.running.process.alive:
+            return
+        self._starts += 1
+        self.running = WorkerProcess(
+            self._world.around,
+            f"{self.name}.{self._starts}",
+            self.name,
+            self.machine,
+            self.folder,
+            self.port,
+            self.slots,
+            self.labels,
+            f"{SCHEDULER_ADDRESS}:{SCHEDULER_PORT}",
+        )
+        self.running.start()
+
+    def kill(self) -> None:
+        """As ``kill -9`` does."""
+        if self.running is not None:
+            self.running.process.end()
+
+    def stop(self) -> Deferred[None] | None:
+        """As SIGTERM does."""
+        return None if self.running is None else self.running.stop()
+
+
+@frozen
+class Outcome:
+    """What became of a run."""
+
+    seed: int
+    violation: Violation | None
+    trace: Trace
+    jobs: int
+    events: int
+
+
+class World:
+    """Everything there is in one run."""
+
+    def __init__(self, seed: int, plan: Plan) -> None:
+        self.seed = seed
+        self.plan = plan
+        self.loop = Loop()
+        self.trace = Trace(self.loop)
+        self.network = Network(self.loop, self.random("network"), self.trace)
+        self.network.calm.slow = plan.slow
+        self.database = Database()
+        self.judge = Judge(self)
+        self.around = Surroundings(self.loop, self.network, self.trace, self.random, self._crashed)
+        self._ids = self.random("ids")
+        self._machines = 0
+        self.scheduler_machine = self.machine(SCHEDULER, SCHEDULER_ADDRESS)
+        self.network.attach(CLIENT_ADDRESS, CLIENT)
+        self.client = Caller(Process(self.loop, "client", self._crashed), CLIENT, CLIENT_ADDRESS)
+        self.scheduler: SchedulerProcess | None = None
+        self._scheduler_starts = 0
+        self.workers: dict[str, WorkerNode] = {}
+        for number, worker in enumerate(plan.workers, 1):
+            machine = self.machine(f"m{number}")
+            self.workers[worker.name] = WorkerNode(
+                self, worker.name, machine, WORKER_PORT, worker.slots, dict(worker.labels)
+            )
+
+    def random(self, name: str) -> Random:
+        """A source of randomness of that name."""
+        return Random(f"{self.seed} {name}")
+
+    def new_id(self) -> str:
+        """Of a job or a worker."""
+        return f"{self._ids.getrandbits(48):012x}"
+
+    def machine(self, name: str, address: str = "") -> Machine:
+        """A new one, attached to the network."""
+        self._machines += 1
+        made = Machine(self.loop, self.trace, name, address or f"10.0.1.{self._machines}", self._began)
+        self.network.attach(made.address, name)
+        return made
+
+    def _began(self, run: Run) -> None:
+        self.judge.began(run)
+
+    def _crashed(self, process: str, reason: Failure) -> None:
+        self.judge.crashed(process, reason)
+
+    # what faults and clients do
+
+    def start_scheduler(self) -> None:
+        """Start it, unless it runs."""
+        if self.scheduler is not None and self.scheduler.process.alive:
+            return
+        self._scheduler_starts += 1
+        name = f"scheduler.{self._scheduler_starts}"
+        ports = (SCHEDULER_PORT, HTTP_PORT)
+        scheduler = self.scheduler = SchedulerProcess(
+            self.around, name, self.scheduler_machine, self.database, self.new_id, ports, self.judge.loaded
+        )
+        self.judge.watch(scheduler)
+        scheduler.start()
+
+    def ask(self, name: str, request: Callable[[Any], Any], wire: str = "", seconds: float = 60.0) -> Call:
+        """A client's request to the scheduler, which is given up after so many seconds."""
+        return self.network.call(self.client, f"{SCHEDULER_ADDRESS}:{HTTP_PORT}", name, request, seconds, wire)
+
+    def heal(self) -> None:
+        """End all faults, and have everything run."""
+        self.trace.add("world", "all faults are over")
+        self.network.cut.clear()
+        self.network.storms.clear()
+        self.database.troubles.clear()
+        self.database.stalls_until = 0.0
+        for worker in self.workers.values():
+            worker.machine.shortage = ""
+            if worker.running is not None:
+                worker.running.process.thaw()
+            worker.start()
+        if self.scheduler is not None:
+            self.scheduler.process.thaw()
+        self.start_scheduler()
+        for worker in self.workers:
+            self.loop.after(3.0, Drain(0.0, worker, resume=True).begin, self)
+
+    # the run
+
+    def run(self) -> Outcome:
+        """Until it is over, or a rule is broken."""
+        self.start_scheduler()
+        for worker in self.workers.values():
+            worker.start()
+        for fault in self.plan.faults:
+            self.loop.at(fault.at, self._strike, fault)
+        for act in self.plan.acts:
+            self.loop.at(act.at, act.begin, self)
+        for until, check in (
+            (self.plan.length, self.heal),
+            (self.plan.length + AGREEMENT, self.judge.agreed),
+            (self.plan.length + AGREEMENT + END, self.judge.ended),
+        ):
+            self.loop.run(until, lambda: self.judge.violation is not None)
+            if self.judge.violation is not None:
+                break
+            check()
+        return Outcome(self.seed, self.judge.violation, self.trace, self.judge.jobs, self.loop.events)
+
+    def _strike(self, fault: Any) -> None:
+        self.trace.add("fault", str(fault))
+        fault.strike(self)
