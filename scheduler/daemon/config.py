@@ -65,7 +65,7 @@ class TlsFiles:
 
 
 @frozen
-class GrpcServer:
+class GrpcServerSettings:
     """``[grpc_server]``."""
 
     addr: Address
@@ -80,7 +80,7 @@ class GrpcServer:
 
 
 @frozen
-class HttpServer:
+class HttpServerSettings:
     """``[http_server]``."""
 
     addr: Address
@@ -90,7 +90,7 @@ class HttpServer:
 
 
 @frozen
-class Cluster:
+class ClusterSettings:
     """``[cluster]``."""
 
     #: Where a worker may be without being the caller itself.
@@ -102,7 +102,7 @@ class Cluster:
 
 
 @frozen
-class Store:
+class StoreSettings:
     """``[store]``."""
 
     #: ``memory:``, ``sqlite:///`` and an absolute path, or ``postgresql+psycopg://...``, perhaps with a password.
@@ -124,10 +124,10 @@ class SchedulerConfig:
     log_level: str
     #: Seconds from SIGTERM to the end of the process, whatever hangs.
     shutdown_timeout: float
-    grpc_server: GrpcServer
-    http_server: HttpServer
-    cluster: Cluster
-    store: Store
+    grpc_server: GrpcServerSettings
+    http_server: HttpServerSettings
+    cluster: ClusterSettings
+    store: StoreSettings
 
 
 @frozen
@@ -167,7 +167,7 @@ class WorkerConfig:
     log_level: str
     #: Seconds from SIGTERM to the end of the process, whatever hangs.
     shutdown_timeout: float
-    grpc_server: GrpcServer
+    grpc_server: GrpcServerSettings
     #: The scheduler's gRPC server.
     scheduler: Address
     worker: WorkerSettings
@@ -224,14 +224,14 @@ def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
     return os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.local/state"), folder)
 
 
-def _grpc_server(table: Table, default: str) -> GrpcServer:
+def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
     addr = table.get("addr", listening, default)
     use_tls = table.get("use_tls", flag, False)
     pem_file = readable_file if use_tls else file_path  # without TLS it need not be there
     crt_file = table.get("crt_file", pem_file, "server.pem")
     key_file = table.get("key_file", pem_file, "server.key")
     ca_file = table.find("ca_file", pem_file)
-    server = GrpcServer(
+    server = GrpcServerSettings(
         addr=addr,
         tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None,
         allow_insecure=table.get("allow_insecure", flag, False),
@@ -242,14 +242,14 @@ def _grpc_server(table: Table, default: str) -> GrpcServer:
     return server
 
 
-def _http_server(table: Table) -> HttpServer:
+def _http_server(table: Table) -> HttpServerSettings:
     addr = table.get("addr", listening, "127.0.0.1:3000")
     # A page of any site may ask for http://0.0.0.0; no honest client does.
     bound = [] if addr.unspecified else [addr.host]
     allowed_hosts = table.find("allowed_hosts", list_of(host))
     if allowed_hosts is None:
         allowed_hosts = ("localhost", "127.0.0.1", "::1", *bound, socket.getfqdn().lower())
-    server = HttpServer(
+    server = HttpServerSettings(
         addr=addr,
         allowed_hosts=tuple(dict.fromkeys(allowed_hosts)),
         allow_insecure=table.get("allow_insecure", flag, False),
@@ -264,8 +264,8 @@ def _http_server(table: Table) -> HttpServer:
     return server
 
 
-def _cluster(table: Table) -> Cluster:
-    cluster = Cluster(
+def _cluster(table: Table) -> ClusterSettings:
+    cluster = ClusterSettings(
         allowed_networks=table.get("allowed_networks", list_of(network), []),
         lease=table.get("lease", duration("1s", "1h"), "30s"),
         queue_max=table.get("queue_max", count(0, 1_000_000), 10_000),
@@ -274,8 +274,8 @@ def _cluster(table: Table) -> Cluster:
     return cluster
 
 
-def _store(table: Table, state_dir: Path) -> Store:
-    store = Store(
+def _store(table: Table, state_dir: Path) -> StoreSettings:
+    store = StoreSettings(
         url=table.get("url", store_url(state_dir), "sqlite:///scheduler.db"),
         keep_jobs=table.get("keep_jobs", duration("1s", "3650d"), "30d"),
     )

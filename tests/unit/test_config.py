@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.daemon.config import Store, TlsFiles, load_scheduler, load_worker
+from scheduler.daemon.config import StoreSettings, TlsFiles, load_scheduler, load_worker
 from scheduler.daemon.tomlfile import ConfigError
 from scheduler.net import Address
 from scheduler.units import Share
@@ -136,7 +136,7 @@ class SchedulerFileTests(ConfigCase):
             (ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("192.0.2.7/32")),
         )
         self.assertEqual(config.cluster.lease, 120)
-        self.assertEqual(config.store, Store(f"sqlite:///{self.folder}/state/jobs/all.db", 12 * 3600))
+        self.assertEqual(config.store, StoreSettings(f"sqlite:///{self.folder}/state/jobs/all.db", 12 * 3600))
 
     def test_store_urls(self) -> None:
         """A file is in the state folder unless it is absolute; a server and no memory at all are taken as they are."""
@@ -149,7 +149,9 @@ class SchedulerFileTests(ConfigCase):
         }.items():
             config = self.scheduler(f'state_dir = "state"\n[store]\nurl = "{url}"')
             self.assertEqual(config.store.url, meant or url)
-        self.assertEqual(self.scheduler('state_dir = "/s"').store, Store("sqlite:////s/scheduler.db", 30 * 86400))
+        self.assertEqual(
+            self.scheduler('state_dir = "/s"').store, StoreSettings("sqlite:////s/scheduler.db", 30 * 86400)
+        )
 
     def test_wrong_store_urls(self) -> None:
         """Every other is refused, with what is allowed and without the password it may hold."""
