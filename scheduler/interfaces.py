@@ -312,7 +312,7 @@ class IWorkerClient(Interface):
         """Ask for the stop, not wait for the end. ``NotFound``.
 
         How the job is now; of one that has ended, ``leftover`` are those of its processes that still run. ``None``:
-        a worker of the fixed part does not say.
+        a core worker does not say.
         """
 
     def signal_job(worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
@@ -330,7 +330,7 @@ class IWorkerClient(Interface):
     def query_job(worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         """``NotFound``; with ``seal``, a start of it that arrives later is then refused.
 
-        Of the fixed part, only ``state``, ``reason``, ``exit_code`` and ``signal`` are known.
+        Of a core worker, only ``state``, ``reason``, ``exit_code`` and ``signal`` are known.
         """
 
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:

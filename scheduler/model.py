@@ -12,6 +12,7 @@ import re
 import signal
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 from attrs import evolve, field, frozen
 from attrs.converters import optional
@@ -169,7 +170,7 @@ class JobSpec:
         return frozenset(feature for feature in FEATURES if needed[feature])
 
     @property
-    def classic(self) -> bool:
+    def fits_core(self) -> bool:
         """Whether ``command`` and ``path`` say all that a worker has to know."""
         return self == JobSpec(command=self.command, path=self.path, labels=self.labels)
 
@@ -315,6 +316,18 @@ class Job:
         return evolve(self, spec=self.spec.trimmed())
 
 
+class Needs(Protocol):
+    """What a job needs a worker to be able to do: a ``JobSpec``, or what placement keeps of one."""
+
+    @property
+    def fits_core(self) -> bool:
+        """Whether the core protocol can say all that a worker has to know."""
+
+    @property
+    def features(self) -> frozenset[str]:
+        """Those of ``FEATURES`` that the worker must have."""
+
+
 @frozen
 class Worker:
     """A worker as the scheduler knows it."""
@@ -324,12 +337,12 @@ class Worker:
     #: ``host:port`` of its gRPC server, as dialled.
     address: str
     labels: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
-    #: Jobs that placement puts on it at once; ``None``: a worker of the fixed part, without a limit.
+    #: Jobs that placement puts on it at once; ``None``: a core worker, without a limit.
     slots: int | None = None
     state: WorkerState = WorkerState.UNREACHABLE
     draining: bool = False
     last_seen: float | None = None
-    #: Of its machine; ``""``: it knows only the fixed part of the contract and sends no heartbeats.
+    #: Of its machine; ``""``: it speaks only the core protocol and sends no heartbeats.
     boot_id: str = ""
     version: str | None = None
     #: Those of ``FEATURES`` that it has.
@@ -342,9 +355,28 @@ class Worker:
     clock_difference: float | None = None
 
     @property
-    def classic(self) -> bool:
-        """Whether it knows only the fixed part of the contract."""
+    def is_core(self) -> bool:
+        """Whether it speaks only the core protocol."""
         return not self.boot_id
+
+    @property
+    def sends_heartbeats(self) -> bool:
+        """Whether it reports its jobs, and that it is alive, by itself. Without, it has to be asked."""
+        return not self.is_core
+
+    @property
+    def seals(self) -> bool:
+        """Whether a query can seal an id that it has no record of: a start under that id then fails, however late."""
+        return not self.is_core
+
+    @property
+    def has_output(self) -> bool:
+        """Whether it keeps the output of its jobs for others to read."""
+        return not self.is_core
+
+    def takes(self, needed: Needs) -> bool:
+        """Whether it can do all that a job needs; ``placement.lacking`` says what it can't."""
+        return (needed.fits_core or not self.is_core) and needed.features <= self.features
 
 
 @frozen

@@ -46,7 +46,7 @@ class SubmissionRoutes:
         key, again = self._context.key_of(request, "POST /v1/jobs", body)
         if (follow or as_events) and target.worker is not None and not again:
             worker = self._scheduler.worker(target.worker).worker
-            if worker.classic:
+            if not worker.has_output:
                 raise Unsupported(worker.name, "output")
         streams = tuple(Stream) if as_events else (Stream.STDOUT,) if follow else ()
         with FromTheStart(self._scheduler, streams) as output:

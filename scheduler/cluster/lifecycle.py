@@ -51,8 +51,8 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
     return known
 
 
-def reported_classic(job: Job, status: JobStatus, now: float) -> Job:
-    """Like ``reported``, of a worker of the fixed part, which can't tell a stopped job from a failed one."""
+def reported_by_core(job: Job, status: JobStatus, now: float) -> Job:
+    """Like ``reported``, of a core worker, which can't tell a stopped job from a failed one."""
     if status.state is JobState.FAILED and job.stop_requested_at is not None:
         return reported(job, evolve(status, state=JobState.STOPPED), now)
     return reported(job, status, now)

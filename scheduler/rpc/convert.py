@@ -43,7 +43,7 @@ _STATES = {outcome: state for state, outcome in _OUTCOMES.items()}
 _STREAMS = {Stream.STDOUT: worker_pb2.STDOUT, Stream.STDERR: worker_pb2.STDERR}
 _STREAM_OF = {int(number): stream for stream, number in _STREAMS.items()}
 
-#: A worker of the fixed part names a signal by its description.
+#: A core worker names a signal by its description.
 _SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for number in signal.Signals}
 
 #: The last second of the year 9999: a later time can't be written down.
@@ -121,8 +121,8 @@ def start_to_pb(job_id: str, spec: JobSpec, created_at: float | None) -> worker_
     )
 
 
-def classic_start_to_pb(spec: JobSpec) -> worker_pb2.StartJobReq:
-    """A start as a worker of the fixed part knows it."""
+def core_start_to_pb(spec: JobSpec) -> worker_pb2.StartJobReq:
+    """A start as a core worker knows it."""
     return worker_pb2.StartJobReq(command=spec.command, path=spec.path)
 
 
@@ -222,7 +222,7 @@ def status_of_from_pb(job_id: str, message: worker_pb2.JobStatus) -> JobStatus:
 
 
 def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
-    """The fixed part, and the whole beside it."""
+    """The fields of the core protocol, and the whole beside them."""
     text = error_text(status.state, status.reason)
     return worker_pb2.QueryJobRes(
         done=status.state.final,
@@ -233,7 +233,7 @@ def query_to_pb(status: JobStatus) -> worker_pb2.QueryJobRes:
 
 
 def query_from_pb(job_id: str, answer: worker_pb2.QueryJobRes) -> JobStatus:
-    """Of a worker of the fixed part, what its text tells: ``exit status N`` is a code, ``signal: killed`` a signal."""
+    """Of a core worker, what its text tells: ``exit status N`` is a code, ``signal: killed`` a signal."""
     if answer.HasField("status"):
         return status_of_from_pb(job_id, answer.status)
     if not answer.done:
@@ -299,7 +299,7 @@ def registered_to_pb(registered: Registered) -> scheduler_pb2.RegisterRes:
 
 
 def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float) -> Registered:
-    """A scheduler of the fixed part tells no lease, and has no other way to refuse than ``success``."""
+    """A scheduler with only the core protocol tells no lease, and has no other way to refuse than ``success``."""
     if not message.success:
         raise Refused("the scheduler did not take the registration")
     lease = _seconds("lease", message.lease) or default_lease

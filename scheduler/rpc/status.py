@@ -3,7 +3,7 @@
 An error of ours becomes the gRPC status below, with its sentence as details and
 its name and data beside it in the trailing metadata, so that the other side
 raises the same error again. A status without that came from gRPC itself or from
-a program that knows only the fixed part; it is read by its code.
+a program that speaks only the core protocol; it is read by its code.
 """
 
 from __future__ import annotations

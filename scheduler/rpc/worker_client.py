@@ -126,8 +126,8 @@ class WorkerClient(MultiService):
         )
 
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        if worker.classic:
-            request = convert.classic_start_to_pb(job.spec)
+        if worker.is_core:
+            request = convert.core_start_to_pb(job.spec)
         else:
             request = convert.start_to_pb(job.id, job.spec, job.created_at)
         # What is done then belongs to the request this is for: its id is in the context.
@@ -147,7 +147,7 @@ class WorkerClient(MultiService):
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         query = _Query(worker, job_id, seal)
         stubs = self._stubs.get(worker.id)
-        if worker.classic or (stubs is not None and not stubs.answers_many):
+        if worker.is_core or (stubs is not None and not stubs.answers_many):
             return self._query(query)
 
         def told(status: JobStatus | None) -> JobStatus | Deferred[JobStatus]:

@@ -9,7 +9,7 @@ else makes a call, or the ends of jobs would hammer a scheduler that is down.
 
 The scheduler may forget us, by a restart or otherwise: it then answers NOT_FOUND
 to a heartbeat, and we register again with the id we hold, which is kept in a
-file for the next process. One of the fixed part of the contract knows no
+file for the next process. One that speaks only the core protocol knows no
 heartbeats. For it they are only a sign of whether it is there; when it was not
 and is again we register anew, as it may have been restarted.
 

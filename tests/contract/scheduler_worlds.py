@@ -63,10 +63,10 @@ class World(Protocol):
         name: str,
         slots: int | None = None,
         labels: dict[str, str] | None = None,
-        classic: bool = False,
+        core: bool = False,
         features: Iterable[str] = FEATURES,
     ) -> None:
-        """One that is online; ``classic``: it knows the fixed part alone. Again: it is another version of it."""
+        """One that is online; ``core``: it speaks only the core protocol. Again: it is another version of it."""
 
     def lose(self, name: str) -> None:
         """It can't be reached any more, and the scheduler knows."""
@@ -144,12 +144,12 @@ class FakeWorld(World):
         name: str,
         slots: int | None = None,
         labels: dict[str, str] | None = None,
-        classic: bool = False,
+        core: bool = False,
         features: Iterable[str] = FEATURES,
     ) -> None:
-        known = frozenset(() if classic else features)
+        known = frozenset(() if core else features)
         facts = {"slots": slots, "labels": labels or {}, "features": known}
-        self._workers[name] = self._fake.add_worker(name, "" if classic else "boot", **facts)
+        self._workers[name] = self._fake.add_worker(name, "" if core else "boot", **facts)
 
     def lose(self, name: str) -> None:
         self._fake.worker_is(name, WorkerState.UNREACHABLE)
@@ -258,7 +258,7 @@ class ClusterWorld(World):
         name: str,
         slots: int | None = None,
         labels: dict[str, str] | None = None,
-        classic: bool = False,
+        core: bool = False,
         features: Iterable[str] = FEATURES,
     ) -> None:
         if name not in self._runners:
@@ -272,8 +272,8 @@ class ClusterWorld(World):
             name,
             labels or {},
             slots,
-            boot_id="" if classic else "boot",
-            features=() if classic else tuple(features),
+            boot_id="" if core else "boot",
+            features=() if core else tuple(features),
         )
         self._registrations[name] = registration
         _now(self._membership.register(registration, "127.0.0.1"))
@@ -367,7 +367,7 @@ class ClusterWorld(World):
         worker = self._ledger.registry.find_worker(f"id-{name}")
         if worker is None or worker.id not in self._client.runners or not self._client.reports:
             return
-        if worker.classic:
+        if worker.is_core:
             for job in self._ledger.registry.unfinished(worker.id):
                 self.scheduler.query(worker.id, job.id)
             return

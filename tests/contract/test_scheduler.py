@@ -142,8 +142,8 @@ class Submitting(Contract):
         self.assertEqual((job.state, job.unknown_since, job.reason), (JobState.RUNNING, None, None))
 
     def test_unsupported(self) -> None:
-        """A worker of the fixed part takes a command and a path; more it is not offered."""
-        self.world.add_worker("old", labels={"arch": "vax"}, classic=True)
+        """A core worker takes a command and a path; more it is not offered."""
+        self.world.add_worker("old", labels={"arch": "vax"}, core=True)
         old, vax, more = Target(worker="old"), Target(selector={"arch": "vax"}), JobSpec(command="sh", args=("x",))
         self.assertEqual(self.refused(Unsupported, old, more).worker, "old")
         self.refused(Conflict, vax, more)

@@ -97,9 +97,9 @@ class Removing(Contract):
         self.assertTrue(self.remove(job))
         self.check_gone(job)
 
-    def test_classic(self) -> None:
-        """A worker of the fixed part keeps nothing that could be removed."""
-        self.world.add_worker("old", classic=True)
+    def test_core_worker(self) -> None:
+        """A core worker keeps nothing that could be removed."""
+        self.world.add_worker("old", core=True)
         job = self.submit(Target(worker="old"))
         self.world.end(job)
         self.assertTrue(self.remove(job))

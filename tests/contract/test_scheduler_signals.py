@@ -66,9 +66,9 @@ class Signalling(Contract):
         self.world.leave(job, 123)
         self.assertIn("can't be sent", str(self.refusal(Conflict, self.scheduler.signal, job.id, "SIGUSR1", "tree")))
 
-    def test_classic(self) -> None:
-        """A worker of the fixed part can't do it."""
-        self.world.add_worker("old", classic=True)
+    def test_core_worker(self) -> None:
+        """A core worker can't do it."""
+        self.world.add_worker("old", core=True)
         job = self.successResultOf(self.scheduler.submit(ECHO, Target(worker="old"), AT_ONCE))
         error = self.refusal(Unsupported, self.scheduler.signal, job.id, "SIGUSR1", "main")
         self.assertEqual(error.worker, "old")

@@ -24,11 +24,11 @@ class Workers(Contract):
     def test_all(self) -> None:
         """All are listed by name, with what they said of themselves."""
         self.world.add_worker("b", slots=2, labels={"gpu": "yes"})
-        self.world.add_worker("a", classic=True)
+        self.world.add_worker("a", core=True)
         views = self.scheduler.workers()
         self.assertEqual([view.worker.name for view in views], ["a", "b", "w1"])
         self.assertEqual([view.worker.slots for view in views], [None, 2, None])
-        self.assertEqual([view.worker.classic for view in views], [True, False, False])
+        self.assertEqual([view.worker.is_core for view in views], [True, False, False])
         self.assertEqual(views[1].worker.labels, {"name": "b", "gpu": "yes"})
         self.assertEqual({view.worker.state for view in views}, {WorkerState.ONLINE})
 
@@ -231,7 +231,7 @@ class Following(Contract):
         with self.assertRaises(NotFound) as caught:
             self.scheduler.open_output("nothing", Stream.STDOUT, 0)
         self.assertEqual(caught.exception.kind, "job")
-        self.world.add_worker("old", classic=True)
+        self.world.add_worker("old", core=True)
         job = self.submit(Target(worker="old"))
         with self.assertRaises(Unsupported):
             self.open(job)
@@ -362,7 +362,7 @@ class Reading(Contract):
         """No job, or a worker that can't do it."""
         error = self.refusal(NotFound, self.scheduler.read_output, "nothing", Stream.STDOUT, 0, 1)
         self.assertEqual(error.kind, "job")
-        self.world.add_worker("old", classic=True)
+        self.world.add_worker("old", core=True)
         job = self.submit(Target(worker="old"))
         self.refusal(Unsupported, self.scheduler.read_output, job.id, Stream.STDOUT, 0, 1)
 

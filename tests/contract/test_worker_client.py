@@ -134,10 +134,10 @@ class Contract:
         error = await self.failure(Unreachable, self.client.start_job(self.worker, a_job()))
         self.assertTrue(error.sent)
 
-    async def test_classic(self) -> None:
-        """A worker of the fixed part chooses the id, and starts what it knows of the spec."""
-        classic = evolve(self.worker, boot_id="")
-        status = await self.client.start_job(classic, a_job(command="sh", path="a.sh"))
+    async def test_core_worker(self) -> None:
+        """A core worker chooses the id, and starts what it knows of the spec."""
+        core = evolve(self.worker, boot_id="")
+        status = await self.client.start_job(core, a_job(command="sh", path="a.sh"))
         self.assertEqual((status.job_id, status.state), ("job-1", JobState.RUNNING))
         ((asked, spec, created_at),) = self.runner.started
         self.assertEqual((asked, spec, created_at), ("", JobSpec(command="sh", path="a.sh"), None))

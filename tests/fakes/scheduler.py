@@ -67,7 +67,7 @@ class FakeScheduler:
     unknown, and a stop ends nothing, where a test says so.
     ``fail[method]`` is raised by that method, ``held[method]`` a Deferred that it returns, ``held["start"]`` one that
     the answer to a start on its way waits for.
-    ``calls`` records what was asked. Workers without a boot id know the fixed part alone.
+    ``calls`` records what was asked. Workers without a boot id speak only the core protocol.
     """
 
     def __init__(self, clock: IReactorTime, wall_time: Callable[[], float] = lambda: 1_700_000_000.0) -> None:
@@ -537,7 +537,7 @@ class FakeScheduler:
             worker = self._worker(target.worker)
             if worker.draining:
                 raise Conflict(f"worker {worker.name!r} is draining")
-            if worker.classic and not spec.classic:
+            if worker.is_core and not spec.fits_core:
                 raise Unsupported(worker.name, "more than a command and a path")
             if not spec.features <= worker.features:
                 raise Unsupported(worker.name, ", ".join(sorted(spec.features - worker.features)))
@@ -553,7 +553,7 @@ class FakeScheduler:
             if wanted <= view.worker.labels.items()
             and not view.worker.draining
             and view.worker.slots != 0
-            and (spec.classic or not view.worker.classic)
+            and (spec.fits_core or not view.worker.is_core)
             and spec.features <= view.worker.features
         ]
         if not matching:
@@ -576,7 +576,7 @@ class FakeScheduler:
             worker.id
             for worker in self._workers.values()
             if job.spec.features <= worker.features
-            and (job.spec.classic or not worker.classic)
+            and (job.spec.fits_core or not worker.is_core)
             and (
                 target.worker in (worker.id, worker.name)
                 if target.worker is not None
@@ -627,7 +627,7 @@ class FakeScheduler:
             raise JobNotRunning(job_id, job.state.value)
         self._reachable(job)
         worker = self._workers[job.worker_id or ""]
-        if worker.classic:
+        if worker.is_core:
             raise Unsupported(worker.name, "sending signals to jobs")
         if job_id in self.left:
             raise Conflict(f"{signal} can't be sent to processes of job {job_id!r}")
@@ -643,7 +643,7 @@ class FakeScheduler:
         if not job.over:
             raise JobNotEnded(job_id, job.state.value)
         worker = self._workers.get(job.worker_id or "")
-        if worker is not None and not worker.classic and (self.resists or not self._is_reachable(job)):
+        if worker is not None and not worker.is_core and (self.resists or not self._is_reachable(job)):
             entry.job = evolve(job, remove_requested_at=job.remove_requested_at or self._wall_time())
             return False
         self._vanish(entry)
@@ -788,7 +788,7 @@ class FakeScheduler:
 
     def _supports_output(self, entry: Entry) -> None:
         worker = self._workers.get(entry.job.worker_id or "")
-        if worker is not None and worker.classic:
+        if worker is not None and worker.is_core:
             raise Unsupported(worker.name, "output")
 
     @staticmethod

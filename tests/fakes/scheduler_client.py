@@ -126,8 +126,8 @@ class FakeSchedulerClient:
         )
 
 
-class ClassicSchedulerClient(FakeSchedulerClient):
-    """A scheduler of the fixed part: it knows no heartbeats, nor ids held from before, and tells no lease."""
+class CoreSchedulerClient(FakeSchedulerClient):
+    """A scheduler with only the core protocol: it knows no heartbeats, nor ids held from before, and tells no lease."""
 
     def _register(self, registration: Registration) -> Registered:
         return evolve(super()._register(evolve(registration, worker_id="")), lease=0)

@@ -45,7 +45,7 @@ class FakeWorkerClient:
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
             if sent is not None:
                 sent()
-            if not worker.classic:
+            if not worker.is_core:
                 return runner.start(job.id, job.spec, job.created_at)
             return runner.start("", job.spec, None).addCallback(
                 lambda status: JobStatus(status.job_id, JobState.RUNNING)
@@ -55,7 +55,7 @@ class FakeWorkerClient:
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         def stop(runner: IJobRunner) -> Deferred[JobStatus | None]:
-            return runner.stop(job_id, False).addCallback(lambda status: None if worker.classic else status)
+            return runner.stop(job_id, False).addCallback(lambda status: None if worker.is_core else status)
 
         return self._call("stop_job", worker, job_id, stop)
 

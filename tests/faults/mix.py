@@ -19,7 +19,7 @@ class Mix:
     #: Of the starts, with an idempotency key.
     keys: float = 0.5
     #: Of the starts, by ``POST /start``.
-    classic: float = 0.2
+    core: float = 0.2
     #: Of the other starts, those that are answered at the end of the job, with its output, and those that are answered
     #: with the output of the job, which is read from the same answer on.
     answered: float = 0.15

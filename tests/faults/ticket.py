@@ -163,8 +163,8 @@ class Desk:
             worker = random.choice(mix.workers)
         waits = share(mix.waiting) if waits is None else waits
         argv = self._argv(random, name, seed, lines, seconds, shape)
-        classic = share(mix.classic) and unattended is None
-        path, body = self._request(name, argv, worker, waits, classic)
+        core = share(mix.core) and unattended is None
+        path, body = self._request(name, argv, worker, waits, core)
         modern = path == "/v1/jobs"
         linger = random.choice((None, None, "3s", "20s")) if shape.filtered else random.choice((None, None, 0))
         if modern and linger is not None:
@@ -199,7 +199,7 @@ class Desk:
         return shape.command(argv, random)
 
     def _request(
-        self, name: str, argv: list[str], worker: str | None, waits: bool, classic: bool
+        self, name: str, argv: list[str], worker: str | None, waits: bool, core: bool
     ) -> tuple[str, dict[str, Any]]:
         """Path and body."""
         body = {"command": argv[0], "args": argv[1:]}
@@ -207,7 +207,7 @@ class Desk:
             return "/v1/jobs", {**body, "selector": {}}
         if waits:
             return "/v1/jobs", {**body, "worker": worker, "queue_timeout": _QUEUED}
-        if not classic:
+        if not core:
             return "/v1/jobs", {**body, "worker": worker}
         script = self.folder / "scripts" / f"{name}.sh"
         script.write_text(f"exec {shlex.join(argv)}\n")

@@ -164,7 +164,7 @@ class AnswerTests(RpcCase):
             await self.outcome(WorkerFault, self.read, ReadOutput=answer(message))
 
     async def test_stop_without_a_status(self) -> None:
-        """A worker of the fixed part takes a stop and says no more of the job."""
+        """A core worker takes a stop and says no more of the job."""
         worker = self.stand_in(StopJob=answer(worker_pb2.StopJobRes()))
         self.assertIsNone(await self.client.stop_job(worker, "j"))
 

@@ -79,8 +79,8 @@ class BatchTests(Asked):
         self.assertEqual(self.calls[2:], ["d"])
         self.assertEqual(self.sealed, ["a"])
 
-    async def test_fixed_part(self) -> None:
-        """A worker of the fixed part gets single queries."""
+    async def test_core_protocol(self) -> None:
+        """A core worker gets single queries."""
         await self.answered("a", "b", "c", worker=evolve(self.worker, boot_id=""))
         self.assertEqual(sorted(self.calls), ["a", "b", "c"])
 

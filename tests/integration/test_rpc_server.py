@@ -514,7 +514,7 @@ class Slow(AsMembership):
 
 
 class SchedulerTests(ServerCase):
-    async def test_fixed_part(self) -> None:
+    async def test_core_protocol(self) -> None:
         """A worker that knows only its address registers, and leaves."""
         scheduler = FakeSchedulerClient()
         server = self.scheduler_server(AsMembership(scheduler))

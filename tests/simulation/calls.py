@@ -116,7 +116,7 @@ class SimulatedWorkerClient:
             await self.probe(worker)
         if sent is not None:
             sent()
-        if worker.classic:
+        if worker.is_core:
             return await self._call(worker, "start", lambda server: server.core_start(job.spec), wire=f"job={job.id}")
         start = self._call(
             worker, "start", lambda server: server.start(job.id, job.spec, job.created_at), wire=f"job={job.id}"
@@ -125,7 +125,7 @@ class SimulatedWorkerClient:
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         stopped = self._call(worker, "stop", lambda server: server.stop(job_id, False), wire=f"job={job_id}")
-        return stopped.addCallback(lambda status: None if worker.classic else status)
+        return stopped.addCallback(lambda status: None if worker.is_core else status)
 
     def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
         return self._call(worker, "signal", lambda server: server.signal(job_id, signal, to), wire=f"job={job_id}")

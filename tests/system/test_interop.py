@@ -1,4 +1,4 @@
-"""Programs that know only the fixed part of the gRPC contract, in both directions, each a process of its own."""
+"""Programs that speak only the core protocol, in both directions, each a process of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stand_in(tmp_path: Path, daemons: object) -> Start:
     stubs = tmp_path / "stubs"
     stubs.mkdir()
     generate = [sys.executable, "-m", "grpc_tools.protoc", f"-I{STAND_INS}", f"--python_out={stubs}"]
-    subprocess.run([*generate, f"--grpc_python_out={stubs}", "fixed.proto"], check=True, timeout=60)
+    subprocess.run([*generate, f"--grpc_python_out={stubs}", "core.proto"], check=True, timeout=60)
 
     def start(program: str, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(STAND_INS / program), str(stubs), *arguments]
@@ -41,7 +41,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 @pytest_twisted.ensureDeferred
 async def test_their_worker(daemons: Callable[..., Daemon], stand_in: Start) -> None:
-    """A worker of the fixed part registers and is driven; its output is 501, and its ends are noticed by themselves."""
+    """A core worker registers and is driven; its output is 501, and its ends are noticed by themselves."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     api = Api(scheduler)
@@ -65,7 +65,7 @@ async def test_their_worker(daemons: Callable[..., Daemon], stand_in: Start) -> 
 
 
 def test_their_scheduler(daemons: Callable[..., Daemon], stand_in: Start) -> None:
-    """A scheduler of the fixed part gets our worker's registration, drives it, and hears of its leaving."""
+    """A scheduler with only the core protocol gets our worker's registration, drives it, and hears of its leaving."""
     theirs = stand_in("scheduler.py")
     worker = daemons("worker", worker_config(line(theirs)))
     worker.start()

@@ -116,8 +116,8 @@ async def test_a_stop_ends_all_attempts(cluster: tuple[Daemon, Daemon], tmp_path
     await api.online()
     status, document = await api.call("POST", f"/v1/jobs/{first}/stop")
     assert (status, document["id"], document["state"]) == (200, first, "failed")
-    classic = await api.call("POST", "/stop", {"worker_id": "w1", "job_id": first})
-    assert classic == (200, {"success": True})
+    core = await api.call("POST", "/stop", {"worker_id": "w1", "job_id": first})
+    assert core == (200, {"success": True})
     group = (await api.get(f"/v1/jobs?group_id={first}"))["jobs"]
     assert [job["state"] for job in group] == ["stopped", "failed"]
     assert [job["id"] for job in group] == [document["retried_by"], first]

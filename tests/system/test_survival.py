@@ -210,8 +210,8 @@ async def test_stop_later(cluster: Cluster) -> None:
     status, accepted = await api.call("POST", f"/v1/jobs/{job}/stop")
     assert (status, accepted["finished_at"]) == (202, None)
     assert accepted["stop_requested_at"] is not None
-    status, classic = await api.call("POST", "/stop", {"worker_id": "w1", "job_id": job})
-    assert (status, classic) == (202, {"success": False, "stop_requested_at": accepted["stop_requested_at"]})
+    status, core = await api.call("POST", "/stop", {"worker_id": "w1", "job_id": job})
+    assert (status, core) == (202, {"success": False, "stop_requested_at": accepted["stop_requested_at"]})
     assert alive(pid)
     worker.start()
     stopped = await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "stopped")

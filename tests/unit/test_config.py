@@ -18,7 +18,7 @@ from scheduler.units import Share
 
 ETC = Path(__file__).resolve().parents[2] / "etc"
 
-FIXED_PART = """
+CONTRACT = """
 [grpc_server]
 addr = "127.0.0.1:50000"
 use_tls = false
@@ -64,9 +64,9 @@ class ConfigCase(SynchronousTestCase):
 class SchedulerFileTests(ConfigCase):
     """``scheduler.toml``."""
 
-    def test_fixed_part_alone(self) -> None:
+    def test_contract_alone(self) -> None:
         """The part that is fixed starts a scheduler, everything else has a safe default."""
-        config = self.scheduler(FIXED_PART)
+        config = self.scheduler(CONTRACT)
         self.assertEqual(config.grpc_server.addr, Address("127.0.0.1", 50000))
         self.assertIsNone(config.grpc_server.tls)
         self.assertFalse(config.grpc_server.allow_insecure)
@@ -77,8 +77,8 @@ class SchedulerFileTests(ConfigCase):
         self.assertEqual((config.log_format, config.log_level), ("text", "info"))
 
     def test_empty_file(self) -> None:
-        """An empty file says what the fixed part says."""
-        self.assertEqual(self.scheduler(""), self.scheduler(FIXED_PART))
+        """An empty file means the same as the one in the contract."""
+        self.assertEqual(self.scheduler(""), self.scheduler(CONTRACT))
 
     def test_sample(self) -> None:
         """The file in etc/ is the defaults, spelled out."""

@@ -372,8 +372,8 @@ class SubmitTests(SynchronousTestCase):
             wire.dump({"error": str(error)})
 
 
-class ClassicTests(SynchronousTestCase):
-    """The three classic routes."""
+class CoreTests(SynchronousTestCase):
+    """The three core routes."""
 
     def test_start(self) -> None:
         """The path may be empty or left out."""

@@ -22,22 +22,22 @@ class Demand:
     #: Its id or name; ``None``: any with the labels.
     worker: str | None
     labels: frozenset[Label]
-    #: Whether a worker of the fixed part will do: it can be told the job whole.
-    classic: bool
+    #: Whether a core worker will do: it can be told the job whole.
+    fits_core: bool
     #: Of ``scheduler.model.FEATURES``, those that it must have.
     features: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, spec: JobSpec, target: Target) -> Demand:
         """That of a job."""
-        return cls(target.worker, frozenset((target.selector or {}).items()), spec.classic, spec.features)
+        return cls(target.worker, frozenset((target.selector or {}).items()), spec.fits_core, spec.features)
 
     def met_by(self, worker: Worker) -> bool:
         """Whether the worker could run such a job, were it there and had nothing else to do.
 
         One without any slots takes only what names it.
         """
-        if (worker.classic and not self.classic) or not self.features <= worker.features:
+        if not worker.takes(self):
             return False
         if self.worker is not None:
             return self.worker in {worker.id, worker.name}
@@ -49,7 +49,7 @@ class Demand:
 
 def lacking(needed: JobSpec | Demand, worker: Worker) -> str:
     """What a worker would have to be able to do to run such a job, and is not; ``""``: it can do all."""
-    if worker.classic and not needed.classic:
+    if worker.is_core and not needed.fits_core:
         return "more than a command and a path"
     return ", ".join(sorted(needed.features - worker.features))
 

@@ -6,7 +6,7 @@ worker has said that nothing is left of it. So whoever dies in between, the remo
 carried out, and there is never output of a job that nobody knows. What a worker could not
 be told yet is told with its next sign of life, as stops are.
 
-A job that no known worker has, or that ran on a worker of the fixed part, is removed at
+A job that no known worker has, or that ran on a core worker, is removed at
 once: nobody can be told, or nothing is to be removed there. The same holds for an earlier
 version of a worker, which can't be told: it keeps the output as long as that of any job.
 
@@ -102,7 +102,7 @@ class Removals:
     def _holder(self, job: Job) -> Worker | None:
         """The worker that has to be told."""
         worker = self._registry.find_worker(job.worker_id)
-        return None if worker is None or worker.classic else worker
+        return None if worker is None or worker.is_core else worker
 
     def _carry_out(self, job_id: str) -> Deferred[bool]:
         return self._under_way.join(job_id, lambda: Deferred.fromCoroutine(self._remove(job_id)))

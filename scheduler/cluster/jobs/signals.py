@@ -14,7 +14,7 @@ from scheduler.errors import DeadlineExceeded, JobNotRunning, NotFound, Unsuppor
 from scheduler.interfaces import IWorkerClient
 from scheduler.model import JobState
 
-#: What a worker of the fixed part lacks.
+#: What a core worker lacks.
 CAPABILITY = "sending signals to jobs"
 
 
@@ -34,7 +34,7 @@ class Signals:
         if job.over or job.state is JobState.QUEUED:
             raise JobNotRunning(job_id, job.state.value)
         worker = self._registry.reachable(job)
-        if worker.classic:
+        if worker.is_core:
             raise Unsupported(worker.name, CAPABILITY)
         try:
             await self._client.signal_job(worker, job.id_on_worker, name, to)

@@ -320,7 +320,7 @@ class Starts:
         except Conflict as error:
             return await self._fail(job, error)
         except WorkerFault as fault:
-            if worker.classic:
+            if worker.is_core:
                 return await self._fail(job, fault)
             await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
             raise

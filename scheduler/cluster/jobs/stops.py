@@ -179,7 +179,7 @@ class Stops:
             await self._ledger.conclude_job(lifecycle.withdrawn(job, self._ledger.now()))
             return
         worker = self._registry.reachable(job)
-        if lifecycle.unconfirmed(job) and not worker.classic:
+        if lifecycle.unconfirmed(job) and worker.seals:
             try:
                 status = await ask(self._client.query_job, worker, job.id_on_worker, seal=True)
             except NotFound:

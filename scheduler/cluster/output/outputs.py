@@ -23,7 +23,7 @@ from scheduler.model import Job, Stream, WorkerState
 #: Bytes of a followed stream that are kept at its live end.
 WINDOW = 4 * 1024 * 1024
 
-#: What a worker of the fixed part lacks.
+#: What a core worker lacks.
 CAPABILITY = "reading the output of jobs"
 
 
@@ -93,7 +93,7 @@ class Outputs:
             raise ShuttingDown()
         job = self._registry.job(job_id)
         worker = self._registry.find_worker(job.worker_id)
-        if worker is not None and worker.classic:
+        if worker is not None and not worker.has_output:
             raise Unsupported(worker.name, CAPABILITY)
         return job
 

@@ -6,7 +6,7 @@ proves the first. The second is proved by any call that was answered, and where
 none was made for half a lease, by a probe. A call that failed proves nothing
 yet (the worker may be slow), but asks for a probe at once; a failed probe
 decides. One that is silent is not probed: whatever came of it, it would not be
-online. A worker of the fixed part sends no heartbeats: there, the answered call
+online. A core worker sends no heartbeats: there, the answered call
 is the sign of life as well.
 
 Elapsed time is measured by the reactor's clock, which the composition root
@@ -143,7 +143,7 @@ class Liveness(Periodic):
     def why_unreachable(self, worker: Worker) -> str:
         """A sentence, of one that is."""
         pulse = self._pulses.get(worker.id, Pulse())
-        return why_unreachable(pulse, not worker.classic, self._clock.seconds(), self.lease)
+        return why_unreachable(pulse, worker.sends_heartbeats, self._clock.seconds(), self.lease)
 
     def forget(self, worker_id: str) -> None:
         """It is no worker any more."""
@@ -188,7 +188,7 @@ class Liveness(Periodic):
         pulse = self._pulse(worker_id)
         pulse.answered = self._now()
         pulse.failed = False
-        if worker.classic:
+        if not worker.sends_heartbeats:
             pulse.gone = ""
             self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._settle(worker_id)
@@ -230,7 +230,7 @@ class Liveness(Periodic):
         self._due = now + self.lease / LOOKS_PER_LEASE
         for worker in self._ledger.registry.workers():
             self._settle(worker.id)
-            if wants_probe(self._pulse(worker.id), not worker.classic, now, self.lease):
+            if wants_probe(self._pulse(worker.id), worker.sends_heartbeats, now, self.lease):
                 self._probe_now(worker.id)
         for worker_id in self._ledger.registry.busy():
             self._doubt(worker_id, now)
@@ -238,7 +238,7 @@ class Liveness(Periodic):
     def _doubt(self, worker_id: str, now: float) -> None:
         """A worker that calls do not reach may report its jobs all the same: they run until it is silent, or gone."""
         worker = self._ledger.registry.find_worker(worker_id)
-        if worker is None or not is_alive(self._pulse(worker_id), not worker.classic, now, self.lease):
+        if worker is None or not is_alive(self._pulse(worker_id), worker.sends_heartbeats, now, self.lease):
             self._lose_sight(worker_id)
 
     def _settle(self, worker_id: str) -> None:
@@ -246,7 +246,7 @@ class Liveness(Periodic):
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is None:
             return
-        state = judge(self._pulse(worker_id), not worker.classic, self._now(), self.lease)
+        state = judge(self._pulse(worker_id), worker.sends_heartbeats, self._now(), self.lease)
         if state is worker.state:
             return
         self._log.info(

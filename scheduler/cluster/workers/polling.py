@@ -1,6 +1,6 @@
 """Jobs of workers that can't tell when one ends: they are asked, about once a second.
 
-A worker that knows only the fixed part of the contract sends no heartbeats, so
+A worker that speaks only the core protocol sends no heartbeats, so
 the end of its jobs is polled. Each worker has a round of its own, one question
 at a time, so one that is slow holds up no other.
 """
@@ -24,7 +24,7 @@ INTERVAL = 1.0
 
 
 class Polling(Periodic):
-    """Asks every online worker of the fixed part about each of its unfinished jobs."""
+    """Asks every online core worker about each of its unfinished jobs."""
 
     def __init__(self, clock: IReactorTime, registry: Registry, query: Callable[[str, str], Deferred[Job]]) -> None:
         """``query`` takes a worker's id and a job's, and records the answer."""
@@ -35,7 +35,7 @@ class Polling(Periodic):
 
     def _look(self) -> None:
         for worker in self._registry.workers():
-            if worker.classic and worker.state is WorkerState.ONLINE:
+            if not worker.sends_heartbeats and worker.state is WorkerState.ONLINE:
                 self._rounds.begin(worker.id, partial(self._round, worker.id))
 
     async def _round(self, worker_id: str) -> None:

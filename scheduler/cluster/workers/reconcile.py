@@ -17,8 +17,8 @@ start that is still on its way. Where the worker then has no record,
   under the same id, which the worker answers by the job it has, or by starting it
   (unless it came back as one that can't run such a job: then it is asked).
 
-Starts that this process is waiting for are left to their own answer. A worker of
-the fixed part reports nothing: it is polled, and asked without a seal.
+Starts that this process is waiting for are left to their own answer. A core
+worker reports nothing: it is polled, and asked without a seal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.jobs.placement import lacking
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
@@ -171,21 +170,21 @@ class Reconciler:
         return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(worker, job)))
 
     async def _ask(self, worker: Worker, job: Job) -> None:
-        unsure = lifecycle.unconfirmed(job) and not worker.classic
-        if unsure and job.promised and job.stop_requested_at is None and not lacking(job.spec, worker):
+        unsure = lifecycle.unconfirmed(job) and worker.seals
+        if unsure and job.promised and job.stop_requested_at is None and worker.takes(job.spec):
             await self._ledger.update_jobs([])  # that it went to this worker is durable, or it could go to another too
             if self._registry.find_job(job.id) == job and not self._starts.under_way(job.id):
                 await self._starts.again(job)
             return
         now = self._ledger.now
         try:
-            status = await self._client.query_job(worker, job.id_on_worker, seal=not worker.classic)
+            status = await self._client.query_job(worker, job.id_on_worker, seal=worker.seals)
         except NotFound:
             current = self._registry.job(job.id)
             absent = lifecycle.absent(current, now()) if unsure else lifecycle.lost(current, "no record", now())
             await self._ledger.conclude_job(absent)
         else:
-            reported = lifecycle.reported_classic if worker.classic else lifecycle.reported
+            reported = lifecycle.reported_by_core if worker.is_core else lifecycle.reported
             current = self._registry.job(job.id)
             known = reported(current, status, now())
             if known != current:

@@ -1,4 +1,4 @@
-"""A scheduler that knows only the fixed part: ``scheduler.py STUBS``.
+"""A scheduler that speaks only the core protocol: ``scheduler.py STUBS``.
 
 Prints its address, then drives the first worker that registers: a job that
 fails, a job that it stops, and prints what QueryJob said of each at its end.
@@ -15,8 +15,8 @@ from concurrent import futures
 import grpc
 
 sys.path.insert(0, sys.argv[1])
-import fixed_pb2 as pb
-import fixed_pb2_grpc as pb_grpc
+import core_pb2 as pb
+import core_pb2_grpc as pb_grpc
 
 registered: queue.Queue[str] = queue.Queue()
 

@@ -1,4 +1,4 @@
-"""A worker that knows only the fixed part: ``worker.py STUBS SCHEDULER``, stubs in that folder."""
+"""A worker that speaks only the core protocol: ``worker.py STUBS SCHEDULER``, stubs in that folder."""
 
 # ruff: noqa: T201 - what it prints is what the test reads
 from __future__ import annotations
@@ -10,8 +10,8 @@ from concurrent import futures
 import grpc
 
 sys.path.insert(0, sys.argv[1])
-import fixed_pb2 as pb
-import fixed_pb2_grpc as pb_grpc
+import core_pb2 as pb
+import core_pb2_grpc as pb_grpc
 
 
 class Worker(pb_grpc.WorkerServicer):

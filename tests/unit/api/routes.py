@@ -100,7 +100,7 @@ class RouteScenarios:
         check_problem(found.json(), status, found.method, found.path)
         return found
 
-    # -- the classic three
+    # -- the core routes
 
     @scenario
     async def test_start(self) -> None:
@@ -113,7 +113,7 @@ class RouteScenarios:
             )
 
     @scenario
-    async def test_classic_run(self) -> None:
+    async def test_core_run(self) -> None:
         """Started, asked for, stopped, stopped again, asked for: as ever."""
         job_id = (await self.post("/start", {"worker_id": "w1", "command": "cat", "path": ""})).json()["job_id"]
         both = {"worker_id": "w1", "job_id": job_id}
@@ -126,7 +126,7 @@ class RouteScenarios:
         )
 
     @scenario
-    async def test_classic_not_found(self) -> None:
+    async def test_core_not_found(self) -> None:
         """Neither worker nor job are made up, nor is a job found at another worker."""
         self.scheduler.add_worker("w2")
         job = self.scheduler.add_job()
@@ -437,8 +437,8 @@ class RouteScenarios:
                 self.assertEqual((document["job_id"], document["status"]), (job.id, 409))
                 self.assertIn("could not be ended", document["error"])
             del self.scheduler.left[job.id]
-            document, classic = await self.assert_stopped(job, 200)
-            self.assertEqual((document["leftover"], classic), ([123, 124], {"success": True}))
+            document, core = await self.assert_stopped(job, 200)
+            self.assertEqual((document["leftover"], core), ([123, 124], {"success": True}))
 
     @scenario
     async def test_stop_attempts(self) -> None:
@@ -451,9 +451,9 @@ class RouteScenarios:
             self.assertEqual((last.state, last.retry_of), (JobState.RUNNING, job.id))
             if not ends:
                 self.scheduler.workers_are(WorkerState.UNREACHABLE)
-            document, classic = await self.assert_stopped(job, status)
+            document, core = await self.assert_stopped(job, status)
             self.assertEqual((document["id"], document["state"], document["retried_by"]), (job.id, "failed", last.id))
-            self.assertEqual(classic["success"], ends)
+            self.assertEqual(core["success"], ends)
             self.assertEqual(self.scheduler.job(last.id).over, ends)
 
     @scenario

@@ -274,13 +274,13 @@ class RawTests(StreamTestCase):
 
     def test_refused(self) -> None:
         """Where there is no reader to be had, that is the answer."""
-        classic = self.scheduler.add_worker("old", boot_id="")
+        core = self.scheduler.add_worker("old", boot_id="")
         job = self.scheduler.add_job()
         self.scheduler.fail["open_output"] = Busy("streams", 256)
         self.assertEqual(self.follow(job.id).response().status, 503)
         del self.scheduler.fail["open_output"]
         self.server.ask("POST", "/start", b'{"worker_id": "old", "command": "a"}')
-        old = next(job for job in self.scheduler._newest() if job.worker_id == classic.id)
+        old = next(job for job in self.scheduler._newest() if job.worker_id == core.id)
         self.assertEqual(self.follow(old.id).response().status, 501)
         self.assertEqual(self.follow("nope").response().status, 404)
         self.assert_nothing_left()
@@ -433,7 +433,7 @@ class RawTests(StreamTestCase):
         self.assertIn("no longer kept", response.json()["detail"])
         self.assert_nothing_left()
 
-    def test_submitted_to_a_classic_worker(self) -> None:
+    def test_submitted_to_a_core_worker(self) -> None:
         """A worker whose output can't be had is not made to run what should be followed."""
         self.scheduler.add_worker("old", boot_id="")
         body = b'{"worker": "old", "command": "echo"}'

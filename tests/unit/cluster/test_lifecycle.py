@@ -23,7 +23,7 @@ class LifecycleTests(SynchronousTestCase):
             for after in (
                 lifecycle.reported(job, RUNNING, 2000),
                 lifecycle.reported(job, FAILED, 2000),
-                lifecycle.reported_classic(evolve(job, stop_requested_at=1500), FAILED, 2000),
+                lifecycle.reported_by_core(evolve(job, stop_requested_at=1500), FAILED, 2000),
                 lifecycle.running(job, 2000),
                 lifecycle.unknown(job, "why", 2000),
                 lifecycle.lost(job, "why", 2000),
@@ -77,7 +77,7 @@ class LifecycleTests(SynchronousTestCase):
         for after, reason in (
             (lifecycle.reported(job, killed, 2000), "nobody wants it"),
             (lifecycle.reported(job, left, 2000), "1 process could not be ended: 7; nobody wants it"),
-            (lifecycle.reported_classic(job, old, 2000), "nobody wants it"),
+            (lifecycle.reported_by_core(job, old, 2000), "nobody wants it"),
             (lifecycle.withdrawn(job, 2000), "nobody wants it"),
             (lifecycle.absent(evolve(job, state=JobState.UNKNOWN), 2000), "nobody wants it"),
             (lifecycle.reported(job, FAILED, 2000), "exit status 3"),
@@ -121,12 +121,12 @@ class LifecycleTests(SynchronousTestCase):
         once = lifecycle.unknown(a_job(), "why", now=1500)
         self.assertEqual(lifecycle.unknown(once, "why else", now=1700), once)
 
-    def test_stopped_on_a_classic_worker(self) -> None:
-        """A worker of the fixed part reports a stopped job as failed; the scheduler knows better."""
+    def test_stopped_on_a_core_worker(self) -> None:
+        """A core worker reports a stopped job as failed; the scheduler knows better."""
         asked = a_job(stop_requested_at=1500.0)
         killed = evolve(FAILED, reason="signal: terminated", exit_code=None)
-        self.assertIs(lifecycle.reported_classic(asked, killed, 2000).state, JobState.STOPPED)
-        self.assertIs(lifecycle.reported_classic(a_job(), killed, 2000).state, JobState.FAILED)
+        self.assertIs(lifecycle.reported_by_core(asked, killed, 2000).state, JobState.STOPPED)
+        self.assertIs(lifecycle.reported_by_core(a_job(), killed, 2000).state, JobState.FAILED)
 
     def test_adopted(self) -> None:
         """A job first heard of from its worker has the spec and the times the worker tells."""

@@ -63,7 +63,7 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual(self.order(a_worker(name="name"), free=False), ["b", "c"])
         self.assertEqual(self.order(a_worker(slots=0)), [])
 
-    def test_a_worker_of_the_fixed_part(self) -> None:
+    def test_a_core_worker(self) -> None:
         """It gets only what it can be told whole, though that came later."""
         self.add(queued("a", spec=JobSpec(command="x", args=("y",))), queued("b", spec=JobSpec(command="x")))
         self.assertEqual(self.order(a_worker(boot_id="", slots=None)), ["b"])

@@ -298,7 +298,7 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.forget("w-1")
         self.assertEqual(why(), "it has not called since the scheduler was started")
 
-    def test_classic_worker(self) -> None:
+    def test_core_worker(self) -> None:
         """A worker without heartbeats is kept online, and seen, by the calls it answers."""
         self.ledger.update_worker(a_worker(boot_id="", state=UNREACHABLE))
         self.liveness.registered("w-1")

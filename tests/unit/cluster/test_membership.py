@@ -85,11 +85,11 @@ class RegisterTests(MembershipTestCase):
         self.assertEqual(worker.labels, {"name": "box", "gpu": "yes"})
         self.assertEqual((worker.state, worker.version), (WorkerState.UNREACHABLE, "0.1.0"))
 
-    def test_the_fixed_part_alone(self) -> None:
+    def test_a_core_worker(self) -> None:
         """A worker that tells only its address is known by its id, without slots or version."""
         worker_id = self.register(boot_id="").worker_id
         worker = self.ledger.registry.worker(worker_id)
-        self.assertEqual((worker.name, worker.slots, worker.version, worker.classic), (worker_id, None, None, True))
+        self.assertEqual((worker.name, worker.slots, worker.version, worker.is_core), (worker_id, None, None, True))
 
     def test_under_its_id(self) -> None:
         """A worker that comes back under its id keeps id, drain and jobs, and its old channel is closed."""

@@ -271,8 +271,8 @@ class RefusalTests(OutputTestCase):
         """There is no output of a job that is not known."""
         self.assertRaises(NotFound, self.outputs.open, "j-2", Stream.STDOUT, 0)
 
-    def test_classic_worker(self) -> None:
-        """A worker of the fixed part can't give output, and that is said at once."""
+    def test_core_worker(self) -> None:
+        """A core worker can't give output, and that is said at once."""
         self.registry.put_worker(evolve(a_worker(), boot_id=""))
         self.assertRaises(Unsupported, self.open)
         self.failureResultOf(self.outputs.read(*KEY, 0, 10), Unsupported)

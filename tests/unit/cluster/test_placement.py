@@ -94,10 +94,10 @@ class PlacementTests(SynchronousTestCase):
             with self.assertRaisesRegex(Conflict, "no worker matches the selector"):
                 self.choose(others, spec=spec)
 
-    def test_classic_worker(self) -> None:
-        """A worker of the fixed part is chosen only for what it can be told: a command and a path."""
-        classic = a_worker("a", boot_id="", slots=None)
-        self.assertEqual(self.choose((classic, 0), (a_worker("b"), 3), spec=JobSpec(command="sh", path="x")), "a")
-        self.assertEqual(self.choose((classic, 0), (a_worker("b"), 3), spec=JobSpec(command="sh", args=("x",))), "b")
+    def test_core_worker(self) -> None:
+        """A core worker is chosen only for what it can be told: a command and a path."""
+        core = a_worker("a", boot_id="", slots=None)
+        self.assertEqual(self.choose((core, 0), (a_worker("b"), 3), spec=JobSpec(command="sh", path="x")), "a")
+        self.assertEqual(self.choose((core, 0), (a_worker("b"), 3), spec=JobSpec(command="sh", args=("x",))), "b")
         with self.assertRaises(Conflict):
-            self.choose((classic, 0), spec=JobSpec(command="sh", timeout=5))
+            self.choose((core, 0), spec=JobSpec(command="sh", timeout=5))

@@ -211,7 +211,7 @@ class OrderTests(QueueTestCase):
         self.assertEqual([call.worker_id for call in self.client.calls], ["w-2", "w-3", "w-2", "w-3"])
 
     def test_no_more_than_slots(self) -> None:
-        """A worker gets as many as it has slots, one of the fixed part as many as there are."""
+        """A worker gets as many as it has slots, a core worker as many as there are."""
         for _ in range(5):
             self.queued()
         self.change(a_worker("w-2", slots=2))

@@ -209,7 +209,7 @@ class SubmitTests(ClusterTestCase):
         self.assertEqual(self.failureResultOf(answer, StartUnanswered).value.job_id, self.only_job().id)
 
     def test_fault(self) -> None:
-        """A fault leaves a job that may have come up unknown, and says so; a worker of the fixed part failed to."""
+        """A fault leaves a job that may have come up unknown, and says so; a core worker failed to."""
         answer, call = self.submit()
         call.answer.errback(WorkerFault("w-1", "boom"))
         error = self.failureResultOf(answer, StartUnanswered).value
@@ -257,8 +257,8 @@ class SubmitTests(ClusterTestCase):
         self.add(a_worker("w-4", slots=0))
         self.submit(target=Target(worker="w-4"))
 
-    def test_fixed_part(self) -> None:
-        """A worker of the fixed part takes a command and a path; more is not supported."""
+    def test_core_protocol(self) -> None:
+        """A core worker takes a command and a path; more is not supported."""
         self.add(a_worker("old", boot_id="", slots=None))
         more = self.cluster.submit(JobSpec(command="sh", args=("x",)), Target(worker="old"))
         self.failureResultOf(more, Unsupported)

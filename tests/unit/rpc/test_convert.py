@@ -99,7 +99,7 @@ class RoundTrip(SynchronousTestCase):
 
     @given(STATUSES)
     def test_query(self, status: JobStatus) -> None:
-        """The answer to a query carries it whole, and the fixed part beside it is true."""
+        """The answer to a query carries it whole, and the fields of the core protocol beside it are true."""
         message = sent(convert.query_to_pb(status))
         self.assertEqual(convert.query_from_pb(status.job_id, message), status)
         self.assertEqual(message.done, status.state.final)
@@ -257,7 +257,7 @@ class FixedPart(SynchronousTestCase):
 
     def test_start(self) -> None:
         """Such a worker is sent what it knows, and nothing more."""
-        message = convert.classic_start_to_pb(JobSpec(command="sh", path="a.sh", stop_grace=3))
+        message = convert.core_start_to_pb(JobSpec(command="sh", path="a.sh", stop_grace=3))
         self.assertEqual(
             [(field.name, value) for field, value in message.ListFields()], [("command", "sh"), ("path", "a.sh")]
         )

@@ -26,7 +26,7 @@ from scheduler.worker.link import LEAVE_DEADLINE, LONGEST_DELAY, Membership
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler_client import (
-    ClassicSchedulerClient,
+    CoreSchedulerClient,
     FakeSchedulerClient,
     RefusingSchedulerClient,
     SilentSchedulerClient,
@@ -113,7 +113,7 @@ class FakeTests(MembershipCase):
         """Each fulfils the interface."""
         for client in (
             FakeSchedulerClient(),
-            ClassicSchedulerClient(),
+            CoreSchedulerClient(),
             UnreachableSchedulerClient(),
             RefusingSchedulerClient(Refused("no")),
             SilentSchedulerClient(Clock()),
@@ -552,12 +552,12 @@ class ForgottenTests(MembershipCase):
         self.assertEqual(self.client.heartbeats[0].worker_id, "other")
 
 
-class ClassicTests(MembershipCase):
-    """A scheduler of the fixed part."""
+class CoreTests(MembershipCase):
+    """A scheduler with only the core protocol."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.use(ClassicSchedulerClient())
+        self.use(CoreSchedulerClient())
 
     def test_stays(self) -> None:
         """It is registered once; heartbeats, empty ones, only see whether it is there."""
@@ -620,7 +620,7 @@ class StopTests(MembershipCase):
         self.begin()
         self.client.failure = Unreachable("the scheduler")
         self.stop()
-        self.use(ClassicSchedulerClient())
+        self.use(CoreSchedulerClient())
         self.start("j1")
         self.begin()
         self.stop()
