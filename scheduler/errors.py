@@ -238,7 +238,7 @@ class StoreFailed(Unavailable):
     """The store did not commit; nothing was started or acknowledged. ``str()`` is why: what the store says."""
 
     @staticmethod
-    def told(why: str) -> str:
+    def sentence(why: str) -> str:
         """What people are told of it."""
         return f"the store fails: {why}"
 

@@ -25,7 +25,18 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
-from scheduler.model import AT_ONCE, IdempotencyKey, Job, JobSpec, JobState, Stream, Target, Terms, WaitingFor, Worker
+from scheduler.model import (
+    AT_ONCE,
+    IdempotencyKey,
+    Job,
+    JobSpec,
+    JobState,
+    QueueTerms,
+    Stream,
+    Target,
+    WaitingFor,
+    Worker,
+)
 
 #: Characters of the beginning of an id by which jobs can be listed.
 SHORTEST_ID_PREFIX = 6
@@ -123,7 +134,7 @@ class IScheduler(Interface):
     def submit(
         spec: JobSpec,
         target: Target,
-        terms: Terms = AT_ONCE,
+        terms: QueueTerms = AT_ONCE,
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:

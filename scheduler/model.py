@@ -199,7 +199,7 @@ class Retry:
 
 
 @frozen
-class Terms:
+class QueueTerms:
     """What the scheduler does for a job beside starting it: how it waits, what follows it, and who has to watch it."""
 
     #: Seconds it may be ``queued``; 0: it starts at once or not at all.
@@ -212,12 +212,12 @@ class Terms:
 
 
 #: Now or not at all, and nothing after it.
-AT_ONCE = Terms()
+AT_ONCE = QueueTerms()
 
 #: Seconds a job placed by selector may be ``queued`` when it does not say.
 DEFAULT_QUEUE_TIMEOUT = 3600.0
 
-#: The limits of ``Terms.priority``, both ways, and of ``Retry.attempts``.
+#: The limits of ``QueueTerms.priority``, both ways, and of ``Retry.attempts``.
 HIGHEST_PRIORITY, MOST_ATTEMPTS = 1000, 100
 
 
@@ -293,7 +293,7 @@ class Job:
     retried_by: str | None = None
     #: Where it was to run; ``None`` of one first heard of from its worker.
     target: Target | None = None
-    terms: Terms = AT_ONCE
+    terms: QueueTerms = AT_ONCE
     #: Somebody was told that it will be started, so it must be, once.
     promised: bool = False
     #: It is final here, ``lost``, and yet its worker turned out to run it: it can be stopped, and followed.

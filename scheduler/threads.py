@@ -178,7 +178,7 @@ def _settle(answer: futures.Future[_Answer], value: Any, reason: Failure | None)
 
 
 @define
-class _Line:
+class _Queue:
     """Those that want one key: how many run, and the rest in order."""
 
     running: int = 0
@@ -196,41 +196,41 @@ class Limiter:
     def __init__(self, what: str, at_once: int, queue: int, threads: int) -> None:
         self._what = what
         self._at_once = at_once
-        self._queue = queue
+        self._queue_max = queue
         self._half = threads // 2
         self._running = 0
-        self._lines: dict[str, _Line] = {}
+        self._queues: dict[str, _Queue] = {}
 
     def run(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
         """Make the call now or when a place is free; one cancelled in the queue is never made."""
-        line = self._lines.setdefault(key, _Line())
-        if not self._may_begin(line) and len(line.waiting) >= self._queue:
-            return fail(Busy(f"{self._what} of {key}", self._at_once + self._queue))
-        answer: Deferred[T] = Deferred(lambda _: self._withdraw(line, answer))
+        queue = self._queues.setdefault(key, _Queue())
+        if not self._may_begin(queue) and len(queue.waiting) >= self._queue_max:
+            return fail(Busy(f"{self._what} of {key}", self._at_once + self._queue_max))
+        answer: Deferred[T] = Deferred(lambda _: self._withdraw(queue, answer))
         # It may be made when another's has ended, and is still made for the request of today.
-        line.waiting.append((partial(copy_context().run, call), answer))
-        self._advance(key, line)
+        queue.waiting.append((partial(copy_context().run, call), answer))
+        self._advance(key, queue)
         return answer
 
-    def _may_begin(self, line: _Line) -> bool:
-        return line.running < (self._at_once if self._running < self._half else 1)
+    def _may_begin(self, queue: _Queue) -> bool:
+        return queue.running < (self._at_once if self._running < self._half else 1)
 
-    def _advance(self, key: str, line: _Line) -> None:
-        while line.waiting and self._may_begin(line):
-            call, answer = line.waiting.popleft()
-            line.running += 1
+    def _advance(self, key: str, queue: _Queue) -> None:
+        while queue.waiting and self._may_begin(queue):
+            call, answer = queue.waiting.popleft()
+            queue.running += 1
             self._running += 1
-            maybeDeferred(call).addBoth(self._ended, key, line, answer)
-        if not line.running and self._lines.get(key) is line:
-            del self._lines[key]
+            maybeDeferred(call).addBoth(self._ended, key, queue, answer)
+        if not queue.running and self._queues.get(key) is queue:
+            del self._queues[key]
 
-    def _ended(self, result: Any, key: str, line: _Line, answer: Deferred[Any]) -> None:
-        line.running -= 1
+    def _ended(self, result: Any, key: str, queue: _Queue, answer: Deferred[Any]) -> None:
+        queue.running -= 1
         self._running -= 1
-        self._advance(key, line)
+        self._advance(key, queue)
         if not answer.called:
             answer.callback(result)  # a Failure starts the errbacks
 
     @staticmethod
-    def _withdraw(line: _Line, answer: Deferred[Any]) -> None:
-        line.waiting = deque(entry for entry in line.waiting if entry[1] is not answer)
+    def _withdraw(queue: _Queue, answer: Deferred[Any]) -> None:
+        queue.waiting = deque(entry for entry in queue.waiting if entry[1] is not answer)

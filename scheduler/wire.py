@@ -30,10 +30,10 @@ from scheduler.model import (
     STOP_SIGNALS,
     Job,
     JobSpec,
+    QueueTerms,
     Retry,
     ScriptSummary,
     Target,
-    Terms,
     WaitingFor,
     error_text,
 )
@@ -128,12 +128,12 @@ def read_signal(body: Object) -> tuple[str, str]:
     return name, fields.one_of("to", SIGNAL_TARGETS)
 
 
-def read_submit(body: Object) -> tuple[JobSpec, Target, Terms]:
+def read_submit(body: Object) -> tuple[JobSpec, Target, QueueTerms]:
     """``POST /v1/jobs``."""
     fields = Fields(body, SUBMIT_FIELDS)
     target = _target(fields)
     patience = DEFAULT_QUEUE_TIMEOUT if target.worker is None else 0.0
-    terms = Terms(
+    terms = QueueTerms(
         queue_timeout=fields.duration("queue_timeout", patience, zero=True) or 0.0,
         priority=fields.number("priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY, 0),
         retry=_retry(fields),

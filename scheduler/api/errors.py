@@ -172,7 +172,7 @@ def submission_problem(failure: Failure) -> Problem:
 
 
 def _detail(error: SchedulerError) -> str:
-    return StoreFailed.told(str(error)) if isinstance(error, StoreFailed) else str(error)
+    return StoreFailed.sentence(str(error)) if isinstance(error, StoreFailed) else str(error)
 
 
 def _headers(error: SchedulerError) -> dict[str, str]:

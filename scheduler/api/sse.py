@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from scheduler.api import events
 from scheduler.api.errors import Problem, problem_of
-from scheduler.api.streams import SETTLE, StreamResource, Tap, UnderWay
+from scheduler.api.streams import SETTLE, Pull, StreamResource, UnderWay
 from scheduler.errors import SchedulerError
 from scheduler.fields import Object
 from scheduler.interfaces import IOutputReader, IScheduler
@@ -61,8 +61,8 @@ class EventStream(StreamResource):
         self._told: Object = {}
         self._news = False
         self._unwatch: Callable[[], None] | None = None
-        self._taps = [
-            Tap(reader, self._wanted, partial(self._deliver, stream), self._cut) for stream, reader in readers.items()
+        self._pulls = [
+            Pull(reader, self._wanted, partial(self._deliver, stream), self._cut) for stream, reader in readers.items()
         ]
         self._pieces = {stream: events.Pieces(reader.offset) for stream, reader in readers.items()}
         self._unended = set(readers)

@@ -92,7 +92,7 @@ class UnderWay:
             end()
 
 
-class Tap:
+class Pull:
     """Takes chunks off one reader for as long as they are wanted."""
 
     def __init__(
@@ -173,7 +173,7 @@ class StreamResource(Resource):
         self._paused = self._begun = self._over = False
         self._timer: IDelayedCall | None = None
         self._settling: Deferred[Any] | None = None
-        self._taps: list[Tap] = []
+        self._pulls: list[Pull] = []
 
     # -- Resource
 
@@ -200,7 +200,7 @@ class StreamResource(Resource):
     def resumeProducing(self) -> None:
         self._paused = False
         # None of several may always be first.
-        self._taps.append(self._taps.pop(0))
+        self._pulls.append(self._pulls.pop(0))
         self._pull()
 
     def stopProducing(self) -> None:
@@ -219,8 +219,8 @@ class StreamResource(Resource):
         return not (self._paused or self._over)
 
     def _pull(self) -> None:
-        for tap in list(self._taps):
-            tap.pull()
+        for pull in list(self._pulls):
+            pull.pull()
 
     def _begin(self) -> None:
         """Send the headers, once."""
@@ -272,8 +272,8 @@ class StreamResource(Resource):
         self._request = None
         self._stop_timer()
         self._under_way.discard(self.end)
-        for tap in self._taps:
-            tap.close()
+        for pull in self._pulls:
+            pull.close()
         settling, self._settling = self._settling, None
         if settling is not None:
             settling.cancel()
@@ -309,7 +309,7 @@ class RawStream(StreamResource):
     ) -> None:
         super().__init__(clock, under_way, headers, status, at_once, problem)
         self._job_id = job_id
-        self._taps = [Tap(reader, self._wanted, self._deliver, self._cut)]
+        self._pulls = [Pull(reader, self._wanted, self._deliver, self._cut)]
 
     def end(self) -> None:
         self._cut(Failure(ShuttingDown()))

@@ -13,7 +13,7 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.jobs.attendance import Attendance
-from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.outlook import Outlook
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.jobs.removals import Removals
@@ -83,7 +83,7 @@ def make_cluster(
     registry = ledger.registry
     liveness = Liveness(clock, ledger, calls.probe, lease)
     workers = ObservedClient(calls, liveness)
-    waiting = Waiting()
+    waiting = Lines()
     starts = Starts(clock, new_id, ledger, workers, waiting, queue_max)
     queue = Queue(clock, ledger, starts, waiting)
     stops = Stops(clock, ledger, workers, starts)

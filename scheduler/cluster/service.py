@@ -38,7 +38,7 @@ from scheduler.interfaces import (
     WorkerView,
 )
 from scheduler.messages import Chunk
-from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Stream, Target, Terms, WaitingFor, Worker, WorkerState
+from scheduler.model import AT_ONCE, Job, JobSpec, JobState, QueueTerms, Stream, Target, WaitingFor, Worker, WorkerState
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Cluster:
         self,
         spec: JobSpec,
         target: Target,
-        terms: Terms = AT_ONCE,
+        terms: QueueTerms = AT_ONCE,
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:
@@ -168,7 +168,7 @@ class Cluster:
         if self._starts.closed:
             reasons.append("shutting down")
         if self._ledger.store_problem:
-            reasons.append(StoreFailed.told(self._ledger.store_problem))
+            reasons.append(StoreFailed.sentence(self._ledger.store_problem))
         online = sum(worker.state is WorkerState.ONLINE for worker in self._registry.workers())
         return Readiness(tuple(reasons), online)
 
@@ -205,7 +205,7 @@ class Cluster:
         if job.state.final or job.state is JobState.QUEUED:
             return job
         self._registry.reachable(job)
-        starting = self._starts.answered(job.id)
+        starting = self._starts.in_flight(job.id)
         if starting is not None:
             await starting
             job = self._registry.job(job.id)

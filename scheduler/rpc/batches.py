@@ -46,7 +46,7 @@ class _Asked(Generic[Question, Answer]):
 
 
 @define
-class _Line(Generic[Question, Answer]):
+class _Lane(Generic[Question, Answer]):
     """What one key is asked: what waits, whether for a call, and how many have no answer yet."""
 
     waiting: deque[_Asked[Question, Answer]] = field(factory=deque)
@@ -74,44 +74,44 @@ class Batches(Generic[Question, Answer]):
         self._call = call
         self._largest = largest
         self._limit = limit
-        self._lines: dict[str, _Line[Question, Answer]] = {}
+        self._lanes: dict[str, _Lane[Question, Answer]] = {}
 
     def ask(self, key: str, question: Question) -> Deferred[Answer]:
         """One that is cancelled while it waits is not asked. If the call fails, so do all it was made for."""
-        line = self._lines.setdefault(key, _Line())
-        if line.unanswered >= self._limit:
+        lane = self._lanes.setdefault(key, _Lane())
+        if lane.unanswered >= self._limit:
             return fail(Busy(f"{self._what} of {key}", self._limit))
-        answer: Deferred[Answer] = Deferred(lambda _: self._withdraw(key, line, asked))
+        answer: Deferred[Answer] = Deferred(lambda _: self._withdraw(key, lane, asked))
         asked = _Asked(question, answer, copy_context())
-        line.unanswered += 1
-        line.waiting.append(asked)
-        if not line.held_up:
-            self._advance(key, line)
+        lane.unanswered += 1
+        lane.waiting.append(asked)
+        if not lane.held_up:
+            self._advance(key, lane)
         return answer
 
     def drop(self, key: str, error: Callable[[Question], Exception]) -> None:
         """Fail what waits."""
-        line = self._lines.get(key)
-        if line is None:
+        lane = self._lanes.get(key)
+        if lane is None:
             return
-        dropped, line.waiting = line.waiting, deque()
-        self._over(key, line, len(dropped))
+        dropped, lane.waiting = lane.waiting, deque()
+        self._over(key, lane, len(dropped))
         for asked in dropped:
             asked.tell(Failure(error(asked.question)))
 
-    def _advance(self, key: str, line: _Line[Question, Answer]) -> None:
-        line.held_up = bool(line.waiting)
-        if line.waiting:
-            self._begin(key, line, [line.waiting.popleft() for _ in range(min(len(line.waiting), self._largest))])
+    def _advance(self, key: str, lane: _Lane[Question, Answer]) -> None:
+        lane.held_up = bool(lane.waiting)
+        if lane.waiting:
+            self._begin(key, lane, [lane.waiting.popleft() for _ in range(min(len(lane.waiting), self._largest))])
 
-    def _begin(self, key: str, line: _Line[Question, Answer], batch: list[_Asked[Question, Answer]]) -> None:
-        patience = self._clock.callLater(PATIENCE, self._advance, key, line)
+    def _begin(self, key: str, lane: _Lane[Question, Answer], batch: list[_Asked[Question, Answer]]) -> None:
+        patience = self._clock.callLater(PATIENCE, self._advance, key, lane)
 
         def ended(result: list[Answer | Failure] | Failure) -> None:
-            self._over(key, line, len(batch))
+            self._over(key, lane, len(batch))
             if patience.active():
                 patience.cancel()
-                self._advance(key, line)
+                self._advance(key, lane)
             results = [result] * len(batch) if isinstance(result, Failure) else result
             for asked, its in zip(batch, results, strict=True):
                 asked.tell(its)
@@ -120,12 +120,12 @@ class Batches(Generic[Question, Answer]):
         context = batch[0].context if len(batch) == 1 else Context()
         context.run(maybeDeferred, self._call, [asked.question for asked in batch]).addBoth(ended)
 
-    def _withdraw(self, key: str, line: _Line[Question, Answer], asked: _Asked[Question, Answer]) -> None:
-        if asked in line.waiting:
-            line.waiting.remove(asked)
-            self._over(key, line, 1)
+    def _withdraw(self, key: str, lane: _Lane[Question, Answer], asked: _Asked[Question, Answer]) -> None:
+        if asked in lane.waiting:
+            lane.waiting.remove(asked)
+            self._over(key, lane, 1)
 
-    def _over(self, key: str, line: _Line[Question, Answer], count: int) -> None:
-        line.unanswered -= count
-        if not line.unanswered:
-            self._lines.pop(key, None)
+    def _over(self, key: str, lane: _Lane[Question, Answer], count: int) -> None:
+        lane.unanswered -= count
+        if not lane.unanswered:
+            self._lanes.pop(key, None)

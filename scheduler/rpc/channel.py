@@ -56,12 +56,12 @@ class Dialler:
         """As they are now, another object after a change; ``None`` for plain text."""
         return None if self._certificates is None else self._certificates.get()
 
-    def dial(self, address: str) -> Line:
+    def dial(self, address: str) -> Channel:
         """A line to ``host:port``; it connects with the first call."""
-        return Line(self, address)
+        return Channel(self, address)
 
 
-class Line:
+class Channel:
     """A ``channel`` to one address, with the certificates of the time it was made."""
 
     _log = Logger()

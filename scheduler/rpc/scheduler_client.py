@@ -27,7 +27,7 @@ from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registrat
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, status
-from scheduler.rpc.channel import DEADLINE, Dialler, Line
+from scheduler.rpc.channel import DEADLINE, Channel, Dialler
 from scheduler.threads import Pool
 from scheduler.worker_interfaces import ISchedulerClient
 
@@ -52,7 +52,7 @@ class SchedulerClient(MultiService):
         self._pool = Pool(reactor, "scheduler-calls", 2, least=1)
         self._pool.setServiceParent(self)
         self._dialler: Dialler | None = None
-        self._line: Line | None = None
+        self._line: Channel | None = None
 
     def startService(self) -> None:
         """``OSError`` when certificates can't be read."""
@@ -89,7 +89,7 @@ class SchedulerClient(MultiService):
         answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), method, request, read)
         return answer.addErrback(self._failed, self._line)
 
-    def _failed(self, reason: Failure, line: Line) -> Failure:
+    def _failed(self, reason: Failure, line: Channel) -> Failure:
         if line.failed(reason) and self._line is line:
             self._hang_up()
         return reason
@@ -105,7 +105,7 @@ class SchedulerClient(MultiService):
             raise Unreachable(self._address, kind="scheduler") from None
 
     def _understood(self, failure: grpc.RpcError, method: str) -> SchedulerError:
-        told = status.told(failure)
+        told = status.error_from_status(failure)
         if told is not None:
             return told
         match failure.code():

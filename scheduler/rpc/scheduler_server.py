@@ -15,11 +15,11 @@ from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.channel import DEADLINE
-from scheduler.rpc.server import GrpcServer, Limits, Servicer, answered
+from scheduler.rpc.server import GrpcServer, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 
 # Calls are short. A connection gets fewer than there are threads, so none can hold them all.
-_LIMITS = Limits(threads=32, queue=256, streams=8)
+_LIMITS = ServerLimits(threads=32, queue=256, streams=8)
 
 
 def scheduler_server(

@@ -41,7 +41,7 @@ STOP_GRACE = 2.0
 
 
 @frozen
-class Limits:
+class ServerLimits:
     """What one server takes on: ``threads`` calls at once, ``queue`` more that wait, ``streams`` per connection.
 
     A call has its thread before its message is there, and may never send it. With
@@ -146,7 +146,7 @@ class GrpcServer(Service):
         reactor: IReactorFromThreads,
         address: Address,
         tls: TlsFiles | None,
-        limits: Limits,
+        limits: ServerLimits,
         servicer: Servicer,
         add: Callable[[Any, grpc.Server], None],
         names: Sequence[str],

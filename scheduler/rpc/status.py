@@ -90,7 +90,7 @@ def _read(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def told(failure: grpc.RpcError) -> SchedulerError | None:
+def error_from_status(failure: grpc.RpcError) -> SchedulerError | None:
     """The error of ours that the other side answered with, ``None`` if it was no such answer."""
     metadata: Any = failure.trailing_metadata() or ()
     for key, value in metadata:

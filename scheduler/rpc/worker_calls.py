@@ -38,7 +38,7 @@ from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, status
-from scheduler.rpc.channel import Line, Metadata
+from scheduler.rpc.channel import Channel, Metadata
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ UNHEARD = 1.0
 class Stubs:
     """A worker's line, and what speaks over it."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Channel) -> None:
         self.line = line
         self.worker = worker_pb2_grpc.WorkerStub(line.channel)
         self.health = health_pb2_grpc.HealthStub(line.channel)
@@ -138,10 +138,10 @@ def query_together_thd(
     except NotFound:  # which one? none may be given up for it
         raise WorkerFault(worker, "QueryJobs was answered with NOT_FOUND") from None
     told = {status.jobID: status for status in answer.status}
-    return [_told_thd(worker, told[job_id]) if job_id in told else None for job_id in request.jobID]
+    return [_status_or_failure_thd(worker, told[job_id]) if job_id in told else None for job_id in request.jobID]
 
 
-def _told_thd(worker: str, status: worker_pb2.JobStatus) -> JobStatus | Failure:
+def _status_or_failure_thd(worker: str, status: worker_pb2.JobStatus) -> JobStatus | Failure:
     try:
         return _read_answer(worker, lambda: convert.status_from_pb(status))
     except WorkerFault as fault:
@@ -209,7 +209,7 @@ def understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, se
     """The error the caller is promised for what the worker, or gRPC, answered."""
     # The frames of its traceback hold it, where it is the call itself: that would be kept until a garbage collection.
     failure.with_traceback(None)
-    told = status.told(failure)
+    told = status.error_from_status(failure)
     if isinstance(told, NotFound | Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
         return told  # not ShuttingDown: what was under way may have been done all the same
     match failure.code():

@@ -28,7 +28,7 @@ from scheduler.net import Address
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
 from scheduler.rpc.channel import DEADLINE, MOST_QUERIED
-from scheduler.rpc.server import GrpcServer, Limits, Servicer, answered
+from scheduler.rpc.server import GrpcServer, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 from scheduler.worker_interfaces import IJobRunner
 
@@ -46,7 +46,7 @@ CHUNK = 1024 * 1024
 LOOK_AGAIN = 30.0
 
 # One connection gets what the scheduler needs: all streams and the reserve; as many again are there for others.
-_LIMITS = Limits(threads=STREAMS + 2 * RESERVE, queue=64, streams=STREAMS + RESERVE)
+_LIMITS = ServerLimits(threads=STREAMS + 2 * RESERVE, queue=64, streams=STREAMS + RESERVE)
 
 
 def worker_server(

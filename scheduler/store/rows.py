@@ -29,10 +29,10 @@ from scheduler.model import (
     Job,
     JobSpec,
     JobState,
+    QueueTerms,
     Retry,
     ScriptSummary,
     Target,
-    Terms,
     Usage,
     Worker,
     WorkerState,
@@ -41,7 +41,7 @@ from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 
 Row = dict[str, Any]
 
-_NO_TERMS = Terms()
+_NO_TERMS = QueueTerms()
 
 # Fields of a job that are a column as they are.
 _PLAIN = (
@@ -223,7 +223,7 @@ def _target(target: Target | None) -> str | None:
     return _compact({"worker": target.worker, "selector": selector})
 
 
-def _terms(terms: Terms) -> str | None:
+def _terms(terms: QueueTerms) -> str | None:
     if terms == _NO_TERMS:
         return None
     return _compact(asdict(terms))
@@ -248,12 +248,12 @@ def _target_of(text: str | None) -> Target | None:
 
 
 @lru_cache
-def _terms_of(text: str | None) -> Terms:
+def _terms_of(text: str | None) -> QueueTerms:
     if text is None:
         return _NO_TERMS
     facts = json.loads(text)
     retry = facts.pop("retry")
-    return Terms(retry=retry and Retry(**retry), **facts)
+    return QueueTerms(retry=retry and Retry(**retry), **facts)
 
 
 @lru_cache

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from scheduler.worker import mounts, trees
-from scheduler.worker.room import Taken
+from scheduler.worker.room import DiskUse
 from scheduler.worker.shim.spool import Spool
 from scheduler.worker.trees import NOTHING, Amount, Left
 
@@ -141,12 +141,12 @@ class Clearing:
             return left._replace(why=f"something is mounted there and can't be detached: {error.strerror}")
         return left
 
-    def taken(self, spool: Spool, running: bool = False) -> Taken:
+    def taken(self, spool: Spool, running: bool = False) -> DiskUse:
         """All that is in a spool. In one of a job that runs, nothing is changed, and not everything is looked at."""
         most = _ENTRIES_MAX if running else None
         found = trees.measure(self._folder, os.path.basename(spool.folder), most, unlock=not running)
         output, work = (_sum(found.pop(name, NOTHING) for name in names) for names in (_OUTPUT, _WORK))
-        return Taken(output, work, _sum(found.values()))
+        return DiskUse(output, work, _sum(found.values()))
 
     def written(self, spool: Spool) -> int:
         """Bytes that the output takes now; 0 if it has just gone."""

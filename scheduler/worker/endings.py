@@ -10,10 +10,10 @@ from twisted.logger import Logger
 
 from scheduler.messages import JobStatus
 from scheduler.model import JobState
-from scheduler.worker.records import SPOOL_REMOVED, Held, Unbegun, Unstarted, judge_thd, status_of
+from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, judge_thd, status_of
 from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
 from scheduler.worker.shim.spool import MOST_LEFTOVER, Identity, Spool
-from scheduler.worker.used_ids import Use, UsedIds
+from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: Why a job that nobody began has failed: as this process could have none begin it, or as the one before it ended.
 NOT_BEGUN = "not started: no shim began it"
@@ -34,7 +34,7 @@ class Endings:
         self._used = used
         self._wall_time = wall_time
 
-    def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | Held:
+    def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
         """How the job ended, or who has it; one that nobody began is not begun any more, and has failed as said.
 
         ``shim`` is who was seen to have it.
@@ -46,17 +46,17 @@ class Endings:
                 raise
             return self.lose_thd(job_id, shim)
 
-    def decide_thd(self, job_id: str, not_begun: str) -> JobStatus | Held:
+    def decide_thd(self, job_id: str, not_begun: str) -> JobStatus | HeldByShim:
         """The same, with the reason why nobody began it; ``FileNotFoundError``: somebody removed the spool."""
         spool = self._spool(job_id)
         seen = judge_thd(job_id, spool, self._wall_time, not_begun)
-        if isinstance(seen, Unstarted):  # and yet its start was answered: so the end is told
+        if isinstance(seen, NotStartable):  # and yet its start was answered: so the end is told
             record = spool.read_exit()
             assert record is not None
             record.pop("shortage")
             spool.write_exit(record)
             seen = status_of(job_id, record)
-        assert not isinstance(seen, Unbegun)
+        assert not isinstance(seen, NeverBegun)
         return seen
 
     def removed_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Endings:
         left = tuple(each.pid for each in tree_thd(self._spool(job_id).folder, shim))[:MOST_LEFTOVER]
         still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
         try:
-            self._used.add_thd([job_id], Use.PRUNED)
+            self._used.add_thd([job_id], HowUsed.PRUNED)
         except (OSError, ValueError):  # this process knows it all the same
             self._log.failure("the id of job {job_id} is not used up for the next process", job_id=job_id)
         return JobStatus(
@@ -98,6 +98,6 @@ class Endings:
         ``shim`` is who had it, if that is known.
         """
         spool = self._spool(job_id)
-        if os.path.exists(spool.exit):
+        if os.path.exists(spool.exit_path):
             return end_leftover_thd(spool)
         return end_tree_thd(spool.folder, shim)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from attrs import define
 
-from scheduler.worker.room import Taken
+from scheduler.worker.room import DiskUse
 from scheduler.worker.trees import NOTHING, Amount
 
 
@@ -27,7 +27,7 @@ class Kept:
     ended_at: float
     acknowledged: bool = False
     #: ``None``: not looked at yet.
-    taken: Taken | None = None
+    taken: DiskUse | None = None
     #: Being removed or measured.
     busy: bool = False
     #: By the monotonic clock: not tried again before, as it resisted; and how often it did.

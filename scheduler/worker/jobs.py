@@ -31,14 +31,14 @@ from scheduler.threads import Pool
 from scheduler.worker.endings import NOT_BEGUN, WORKER_ENDED
 from scheduler.worker.job import Notify, RunningJob, settle, wait_in
 from scheduler.worker.pidfd import Pidfd
-from scheduler.worker.records import Held
+from scheduler.worker.records import HeldByShim
 from scheduler.worker.removals import Removals
-from scheduler.worker.retention import Limits, Retention
-from scheduler.worker.room import Taken
+from scheduler.worker.retention import RetentionLimits, SpoolRetention
+from scheduler.worker.room import DiskUse
 from scheduler.worker.sealing import Sealing
 from scheduler.worker.shim import proctree
 from scheduler.worker.signals import Signals
-from scheduler.worker.spools import Found, Spools
+from scheduler.worker.spools import RecoveredSpool, Spools
 from scheduler.worker.stops import Stops
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
@@ -70,7 +70,7 @@ class JobRunner:
         spools: Spools,
         watch: OutputWatch,
         wall_time: Callable[[], float],
-        limits: Limits,
+        limits: RetentionLimits,
     ) -> None:
         self._reactor = reactor
         self._pool = pool
@@ -85,7 +85,7 @@ class JobRunner:
         self._again: dict[RunningJob, IDelayedCall] = {}
         self._closed = False
         notify = partial(self._call_all, self._on_end)
-        self._retention = Retention(reactor, pool, spools, limits, self.running, self._forget, notify)
+        self._retention = SpoolRetention(reactor, pool, spools, limits, self.running, self._forget, notify)
         self._removals = Removals(reactor, pool, spools.endings, self._running, self._place)
         self._stops = Stops(pool, spools, self._removals)
         self._signals = Signals(pool, spools)
@@ -110,7 +110,7 @@ class JobRunner:
                 job.shim.close()
             settle(job.for_end, Failure(ShuttingDown()))
 
-    def _take_back(self, found: list[Found]) -> None:
+    def _take_back(self, found: list[RecoveredSpool]) -> None:
         if self._closed:
             return
         for each in sorted(found, key=_finished_at):
@@ -118,11 +118,11 @@ class JobRunner:
         self._retention.start()
         self._removals.start()
 
-    def _take(self, found: Found) -> RunningJob:
+    def _take(self, found: RecoveredSpool) -> RunningJob:
         status = JobStatus(found.job_id, JobState.RUNNING)
         job = RunningJob(status, found.spec, found.created_at, stop_asked=found.stop_asked, taken_back=True)
         self._jobs[job.id] = job
-        if isinstance(found.seen, Held):
+        if isinstance(found.seen, HeldByShim):
             self._running[job.id] = job
             self._follow(job, found.seen)
             self._log.info("job {job_id} taken back", job_id=job.id)
@@ -164,7 +164,7 @@ class JobRunner:
         )
         return answer
 
-    async def _launch(self, job: RunningJob, spec: JobSpec) -> JobStatus | Held:
+    async def _launch(self, job: RunningJob, spec: JobSpec) -> JobStatus | HeldByShim:
         assert job.created_at is not None
         start = partial(self._pool.run, self._spools.start_thd, job.id, spec, job.created_at)
         return await self._retention.with_room(start)
@@ -188,7 +188,7 @@ class JobRunner:
             return self.stop(job_id, wait)
         if lost is None:
             raise NotFound("job", job_id)
-        return self._stops.stop(self._take(Found(job_id, lost)), wait)
+        return self._stops.stop(self._take(RecoveredSpool(job_id, lost)), wait)
 
     def query(self, job_id: str) -> JobStatus:
         job = self._known(job_id)
@@ -281,7 +281,7 @@ class JobRunner:
                 self._complaint("{count} acknowledgements are not written down", count=len(acknowledged))
             )
 
-    def _acknowledged(self, found: Mapping[str, Taken]) -> None:
+    def _acknowledged(self, found: Mapping[str, DiskUse]) -> None:
         for job_id, taken in found.items():
             self._retention.acknowledged(job_id, taken)
 
@@ -302,10 +302,10 @@ class JobRunner:
     def _when_started(self, job: RunningJob) -> Deferred[JobStatus]:
         return wait_in(job.for_start) if job.starting else succeed(job.status)
 
-    def _started(self, seen: JobStatus | Held, job: RunningJob) -> None:
+    def _started(self, seen: JobStatus | HeldByShim, job: RunningJob) -> None:
         job.starting = False
         failpoints.hit("worker.before-start-answer")
-        if isinstance(seen, Held):
+        if isinstance(seen, HeldByShim):
             job.status = evolve(job.status, started_at=seen.started_at)
             settle(job.for_start, job.status)  # first: what else there is to do keeps nobody waiting
             self._log.info("job {job_id} started: {command}", job_id=job.id, command=job.command)
@@ -322,15 +322,15 @@ class JobRunner:
             self._log.warn("job {job_id} not started: {why}", job_id=job.id, why=failure.getErrorMessage())
         settle(job.for_start, failure)
 
-    def _place(self, seen: JobStatus | Held, job: RunningJob) -> None:
+    def _place(self, seen: JobStatus | HeldByShim, job: RunningJob) -> None:
         if job.status.state.final:  # its folder was removed, as somebody else saw first
             return
-        if isinstance(seen, Held):
+        if isinstance(seen, HeldByShim):
             self._follow(job, seen)
         else:
             self._end(job, seen)
 
-    def _follow(self, job: RunningJob, held: Held) -> None:
+    def _follow(self, job: RunningJob, held: HeldByShim) -> None:
         """Wait for the end of the shim that has the job."""
         job.status = evolve(job.status, started_at=held.started_at)
         job.shim_identity = held.shim or job.shim_identity
@@ -412,8 +412,8 @@ class JobRunner:
         return lambda failure: self._log.failure(message, failure, **fields)
 
 
-def _finished_at(found: Found) -> float:
-    return 0.0 if isinstance(found.seen, Held) else found.seen.finished_at or 0.0
+def _finished_at(found: RecoveredSpool) -> float:
+    return 0.0 if isinstance(found.seen, HeldByShim) else found.seen.finished_at or 0.0
 
 
 def _nothing() -> None:

@@ -34,7 +34,7 @@ def retry_delay(tried: int) -> float:
     return min(_RETRY_AFTER * 2.0 ** min(tried - 1, 16), _RETRY_AFTER_MAX)
 
 
-class Spools(Protocol):
+class LeftoverSpoolsLike(Protocol):
     """``scheduler.worker.spools.Spools``, as far as it is about this."""
 
     def clear_thd(self, name: str) -> Remains | None: ...
@@ -64,7 +64,12 @@ class Leftovers:
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, pool: Pool, spools: Spools, patience: Patience, soon: Callable[[float], None]
+        self,
+        clock: IReactorTime,
+        pool: Pool,
+        spools: LeftoverSpoolsLike,
+        patience: Patience,
+        soon: Callable[[float], None],
     ) -> None:
         """``soon`` is called with the seconds after which ``try_again`` should be called at the latest."""
         self._clock = clock

@@ -44,7 +44,7 @@ from scheduler.errors import (
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
 from scheduler.model import Disk
-from scheduler.worker.message_budget import Room
+from scheduler.worker.message_budget import MessageBudget
 from scheduler.worker_interfaces import IHeldId, IJobs, ISchedulerClient
 
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
@@ -69,7 +69,7 @@ _DESCRIBED_AT_ONCE = 64
 _LASTING = (Invalid, Refused, Conflict)
 
 
-class Membership(Service):
+class Link(Service):
     """A worker's side of the conversation with its scheduler. It begins at once, and does not wait for an answer."""
 
     _log = Logger()
@@ -272,9 +272,9 @@ class Membership(Service):
             disk=self._disk(),
         )
         if not self._unheard:
-            room = Room(_REPORTS_SIZE)
-            described = tuple(room.fill(iter(reports), self._described))
-            heartbeat = evolve(heartbeat, described=described, ended=tuple(room.fill(self._to_tell(), self._told)))
+            budget = MessageBudget(_REPORTS_SIZE)
+            described = tuple(budget.fill(iter(reports), self._described))
+            heartbeat = evolve(heartbeat, described=described, ended=tuple(budget.fill(self._to_tell(), self._told)))
         try:
             answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)
         except Unsupported:

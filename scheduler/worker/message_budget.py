@@ -17,7 +17,7 @@ _REPORT_OVERHEAD = 256
 _TEXT_OVERHEAD = 16
 
 
-class Room:
+class MessageBudget:
     """So many bytes for reports."""
 
     def __init__(self, size: int) -> None:

@@ -30,7 +30,7 @@ _STRAYS_PATIENCE = 5.0
 
 
 @frozen
-class Held:
+class HeldByShim:
     """A shim has the job; who it is shows a moment after it took it."""
 
     shim: Identity | None
@@ -38,12 +38,12 @@ class Held:
 
 
 @frozen
-class Unbegun:
+class NeverBegun:
     """No shim ever took the job on."""
 
 
 @frozen
-class Unstarted:
+class NotStartable:
     """A shim took the job on, and the machine could not start it: nothing ran, and nobody will begin it any more."""
 
     why: str
@@ -86,14 +86,14 @@ def status_of(job_id: str, record: Record) -> JobStatus:
     return JobStatus(job_id, **known)
 
 
-def _end_of(job_id: str, record: Record) -> JobStatus | Unstarted:
+def _end_of(job_id: str, record: Record) -> JobStatus | NotStartable:
     shortage = record.get("shortage")
-    return Unstarted(shortage) if shortage else status_of(job_id, record)
+    return NotStartable(shortage) if shortage else status_of(job_id, record)
 
 
 def judge_thd(
     job_id: str, spool: Spool, wall_time: Callable[[], float], not_begun: str | None = None
-) -> JobStatus | Held | Unbegun | Unstarted:
+) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
     """How the job ended, or who has it.
 
     Of a job without shim and exit record this writes the record, while holding the
@@ -108,12 +108,12 @@ def judge_thd(
         begun_by = spool.begun_by()
         if lock is None:
             started = spool.read_start()
-            return Held(begun_by, started["started_at"] if started else None)
+            return HeldByShim(begun_by, started["started_at"] if started else None)
         ended = spool.read_exit()
         if ended is None:
             job = spool.read_job()
             if job is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spool.job)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spool.job_path)
             rebooted = job["boot_id"] != boot_id()
             if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
                 ended = _lost_thd(spool, wall_time, rebooted)
@@ -121,7 +121,7 @@ def judge_thd(
                 spool.sync()  # whoever made it may have come no further
                 ended = exit_record(JobState.FAILED.value, not_begun, wall_time())
             else:
-                return Unbegun()
+                return NeverBegun()
             spool.write_exit(ended)
         return _end_of(job_id, ended)
 

@@ -44,7 +44,7 @@ from scheduler.worker.clearing import Remains
 from scheduler.worker.eviction import Demand, Kept, choose, counted
 from scheduler.worker.leftovers import Leftovers, retry_delay
 from scheduler.worker.patience import Patience
-from scheduler.worker.room import ROOM_AFTER_REFUSAL, NoRoom, Taken, lack, shortage
+from scheduler.worker.room import ROOM_AFTER_REFUSAL, DiskFull, DiskUse, lack, shortage
 from scheduler.worker.trees import NOTHING, Amount, Left
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ _PUSHED_OUT = 4
 
 
 @frozen
-class Limits:
+class RetentionLimits:
     """What ``[worker]`` of the configuration says."""
 
     #: Seconds.
@@ -73,14 +73,14 @@ class Limits:
     spool_min_free: Share
 
 
-class Spools(leftovers.Spools, Protocol):
+class SpoolsLike(leftovers.LeftoverSpoolsLike, Protocol):
     """``scheduler.worker.spools.Spools``, as far as it is about this."""
 
     def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]: ...
 
-    def measure_thd(self, job_id: str, running: bool) -> Taken: ...
+    def measure_thd(self, job_id: str, running: bool) -> DiskUse: ...
 
-    def clean_thd(self, job_id: str, output: bool) -> tuple[Taken, Left | None]: ...
+    def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]: ...
 
     def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]: ...
 
@@ -92,7 +92,7 @@ class _Running:
     """What is known of the folder of a job that runs."""
 
     looked_at: float
-    taken: Taken = field(factory=Taken)
+    taken: DiskUse = field(factory=DiskUse)
     #: Bytes of output.
     written: int = 0
     busy: bool = False
@@ -103,7 +103,7 @@ class _Running:
         return Amount(size, self.taken.all.entries)
 
 
-class Retention:
+class SpoolRetention:
     """The ended jobs of this worker."""
 
     _log = Logger()
@@ -112,8 +112,8 @@ class Retention:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: Spools,
-        limits: Limits,
+        spools: SpoolsLike,
+        limits: RetentionLimits,
         running: Callable[[], Iterable[str]],
         forget: Callable[[str], None],
         refusing_changed: Callable[[], None],
@@ -154,7 +154,7 @@ class Retention:
         if soon is not None:
             soon.cancel()
 
-    def ended(self, job_id: str, age: float = 0.0, acknowledged: bool = False, taken: Taken | None = None) -> None:
+    def ended(self, job_id: str, age: float = 0.0, acknowledged: bool = False, taken: DiskUse | None = None) -> None:
         """One more, which ended ``age`` seconds ago: not before one that was told of earlier."""
         self._kept[job_id] = Kept(job_id, self._clock.seconds() - age, acknowledged, taken)
         if taken is None:
@@ -163,7 +163,7 @@ class Retention:
             self._size += taken.all.size
         self._sweep_soon(_SWEEP_SOON)
 
-    def acknowledged(self, job_id: str, taken: Taken) -> None:
+    def acknowledged(self, job_id: str, taken: DiskUse) -> None:
         """The scheduler keeps its end."""
         job = self._kept.get(job_id)
         if job is not None:
@@ -179,15 +179,15 @@ class Retention:
         return self._run(ROOM_AFTER_REFUSAL if refused else NOTHING)
 
     async def with_room(self, start: Callable[[], Deferred[T]]) -> T:
-        """Call ``start``, and where that fails with ``NoRoom`` once more, after room was made; ``Unavailable``."""
+        """Call ``start``, and where that fails with ``DiskFull`` once more, after room was made; ``Unavailable``."""
         try:
             started = await start()
-        except NoRoom as lacking:
+        except DiskFull as lacking:
             self._waiting += 1
             try:
                 await self.make_room(lacking.refused)
                 started = await start()
-            except NoRoom as error:
+            except DiskFull as error:
                 self.refusing = str(error)
                 raise Unavailable(str(error)) from error
             finally:
@@ -332,7 +332,7 @@ class Retention:
         finally:
             running.busy = False
 
-    def _measured(self, job: Kept, taken: Taken) -> None:
+    def _measured(self, job: Kept, taken: DiskUse) -> None:
         self._size += taken.all.size - job.amount.size
         job.taken = taken
         self._unmeasured.discard(job.job_id)

@@ -22,7 +22,7 @@ ROOM_FOR_START = Amount(1 << 20, 16)
 
 
 @frozen
-class Taken:
+class DiskUse:
     """What the folder of a job takes."""
 
     output: Amount = NOTHING
@@ -40,7 +40,7 @@ class Taken:
         return not self.output.entries
 
 
-class NoRoom(Exception):
+class DiskFull(Exception):
     """The disk has less free than a start needs, and nothing was started; ``str()`` is a sentence that says so."""
 
     def __init__(self, reason: str, refused: bool = False) -> None:

@@ -12,7 +12,7 @@ from scheduler.errors import NotFound, SchedulerError
 from scheduler.messages import JobStatus
 from scheduler.threads import Pool
 from scheduler.worker.job import settle, wait_in
-from scheduler.worker.spools import Found, Spools
+from scheduler.worker.spools import RecoveredSpool, Spools
 
 
 class Sealing:
@@ -20,7 +20,7 @@ class Sealing:
 
     _log = Logger()
 
-    def __init__(self, pool: Pool, spools: Spools, take: Callable[[Found], JobStatus]) -> None:
+    def __init__(self, pool: Pool, spools: Spools, take: Callable[[RecoveredSpool], JobStatus]) -> None:
         """``take`` is called with a job that was found though this process did not know it; answers how it is."""
         self._pool = pool
         self._spools = spools
@@ -39,7 +39,7 @@ class Sealing:
             sealed.addCallback(self._found_or_sealed, job_id).addBoth(self._over, job_id)
         return wait_in(self._under_way[job_id])
 
-    def _found_or_sealed(self, found: Found | None, job_id: str) -> JobStatus:
+    def _found_or_sealed(self, found: RecoveredSpool | None, job_id: str) -> JobStatus:
         if found is None:
             raise NotFound("job", job_id)
         return self._take(found)

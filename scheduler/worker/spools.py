@@ -22,18 +22,18 @@ from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains
 from scheduler.worker.commands import NotRunnable, mounted_noexec
 from scheduler.worker.endings import WORKER_ENDED, Endings
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd, spec_of, spec_record, status_of
-from scheduler.worker.room import NoRoom, Taken
+from scheduler.worker.records import HeldByShim, NeverBegun, NotStartable, judge_thd, spec_of, spec_record, status_of
+from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.shim.spool import Record, Spool, boot_id, create, exit_record
 from scheduler.worker.starting import Starter
 from scheduler.worker.trees import Amount, Left
-from scheduler.worker.used_ids import Use, UsedIds
+from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: A disk or a quota that is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Policy(Protocol):
+class PolicyLike(Protocol):
     """``scheduler.worker.commands.Policy``: what may run here, and how."""
 
     def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]: ...
@@ -42,18 +42,18 @@ class Policy(Protocol):
 
 
 @frozen
-class Found:
+class RecoveredSpool:
     """A job whose spool was there already."""
 
     job_id: str
-    seen: JobStatus | Held
+    seen: JobStatus | HeldByShim
     #: Without stdin and script; not looked for, like ``created_at``, of a job that was acknowledged.
     spec: JobSpec | None = None
     created_at: float | None = None
     stop_asked: bool = False
     acknowledged: bool = False
     #: Of one that was acknowledged, where that is written down.
-    taken: Taken | None = None
+    taken: DiskUse | None = None
 
 
 class Spools:
@@ -65,7 +65,7 @@ class Spools:
         self,
         folder: str,
         used: UsedIds,
-        policy: Policy,
+        policy: PolicyLike,
         launcher: Launcher,
         wall_time: Callable[[], float],
         min_free: Share,
@@ -93,11 +93,11 @@ class Spools:
             raise NotFound("job", job_id)
         return Spool(os.path.join(self._folder, job_id))
 
-    def start_thd(self, job_id: str, spec: JobSpec, created_at: float) -> JobStatus | Held:
+    def start_thd(self, job_id: str, spec: JobSpec, created_at: float) -> JobStatus | HeldByShim:
         """Make the spool, unless it is there, and have a shim start the job.
 
         Answers when the job runs, or has ended, or could not be started. ``Conflict``: the id was used up.
-        ``NoRoom``; ``Unavailable``: it can't be started now; nothing ran, and there is no such job.
+        ``DiskFull``; ``Unavailable``: it can't be started now; nothing ran, and there is no such job.
         """
         spool, new = self.spool(job_id), False
         try:
@@ -110,27 +110,27 @@ class Spools:
             else:
                 self._check_readable(job_id, spool)
                 seen = judge_thd(job_id, spool, self._wall_time)
-                if isinstance(seen, Unstarted):
+                if isinstance(seen, NotStartable):
                     self._clearing.move_away(job_id)
                     return self.start_thd(job_id, spec, created_at)
-            return seen if isinstance(seen, (JobStatus, Held)) else self._starter.start_thd(job_id, spool, new)
+            return seen if isinstance(seen, (JobStatus, HeldByShim)) else self._starter.start_thd(job_id, spool, new)
         except OSError as error:  # no shim was told to begin it
             if new and os.path.exists(spool.folder):
                 self._starter.unmake_thd(job_id)
             if error.errno in _FULL:
-                raise NoRoom(f"the disk for the output of jobs is full: {os.strerror(error.errno)}", True) from error
+                raise DiskFull(f"the disk for the output of jobs is full: {os.strerror(error.errno)}", True) from error
             raise Unavailable(f"the job's spool can't be used: {os.strerror(error.errno or 0)}") from error
 
     def _check_unused(self, job_id: str) -> None:
         use = self._used.find_thd(job_id)
-        if use is Use.SEALED:
+        if use is HowUsed.SEALED:
             raise Conflict(f"job {job_id!r} was not started before its scheduler gave it up, so it is not started now")
         if use is not None:
             raise Conflict(f"job {job_id!r} was started before, and is no longer kept")
 
     def _check_room(self) -> None:
         if lack := room.lack(room.disk(self._folder), self._min_free):
-            raise NoRoom(lack)
+            raise DiskFull(lack)
 
     @staticmethod
     def _check_readable(job_id: str, spool: Spool) -> None:
@@ -141,7 +141,7 @@ class Spools:
         if not readable:
             raise Conflict(f"the spool of job {job_id!r} is there and unreadable, so it is not started")
 
-    def seal_thd(self, job_id: str) -> Found | None:
+    def seal_thd(self, job_id: str) -> RecoveredSpool | None:
         """The job, if its spool is there; else its id is used up from now on. ``Unavailable``: it can't be told."""
         try:
             if os.path.exists(self.spool(job_id).folder):
@@ -150,15 +150,15 @@ class Spools:
                     return found
             lost = self.endings.find_removed_thd(job_id)
             if lost is not None:
-                return Found(job_id, lost)
-            self._used.add_thd([job_id], Use.SEALED)
+                return RecoveredSpool(job_id, lost)
+            self._used.add_thd([job_id], HowUsed.SEALED)
         except OSError as error:
             raise Unavailable(f"job {job_id!r} can't be sealed: {os.strerror(error.errno or 0)}") from error
         return None
 
     def _create(
         self, job_id: str, spool: Spool, spec: JobSpec, created_at: float
-    ) -> JobStatus | Held | Unbegun | Unstarted:
+    ) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
         """Answers like ``judge_thd``; one that was refused has ended."""
         refused: Record | None = None
         argv: list[str] = []
@@ -196,11 +196,11 @@ class Spools:
             self._clearing.discard(making)
             raise
         if refused is None:
-            return Unbegun()  # it is synced while a shim gets ready
+            return NeverBegun()  # it is synced while a shim gets ready
         spool.sync()
         return judge_thd(job_id, spool, self._wall_time)
 
-    def load_thd(self) -> list[Found]:
+    def load_thd(self) -> list[RecoveredSpool]:
         """All jobs there are; what is left of unfinished work in the folder is removed."""
         os.makedirs(self._folder, 0o700, exist_ok=True)
         if mounted_noexec(self._folder):
@@ -213,26 +213,28 @@ class Spools:
         found = (self._find(job_id) for job_id in os.listdir(self._folder) if is_id(job_id))
         return [each for each in found if each is not None and not self._remove_again(each)]
 
-    def _remove_again(self, found: Found) -> bool:
+    def _remove_again(self, found: RecoveredSpool) -> bool:
         """Whether the process before had begun to remove that ended job, and it is gone now."""
-        if isinstance(found.seen, Held):
+        if isinstance(found.seen, HeldByShim):
             return False
         try:
-            if self._used.find_thd(found.job_id) is not Use.PRUNED:
+            if self._used.find_thd(found.job_id) is not HowUsed.PRUNED:
                 return False
             self._clearing.move_away(found.job_id)
         except OSError:  # it is tried again later
             return False
         return True
 
-    def _find(self, job_id: str, tell: bool = False) -> Found | None:
+    def _find(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
         """A job whose spool is there; ``None`` if that is unreadable. With ``tell``, ``OSError`` if only at present."""
         spool = self.spool(job_id)
         spool.unlock()
         try:
             acknowledged = spool.acknowledged()
             if acknowledged is not None and (ended := spool.read_exit()) is not None:
-                return Found(job_id, status_of(job_id, ended), acknowledged=True, taken=_taken(acknowledged.takes))
+                return RecoveredSpool(
+                    job_id, status_of(job_id, ended), acknowledged=True, taken=_taken(acknowledged.takes)
+                )
             ended = spool.read_exit()
             if ended is not None and ended.get("shortage"):  # nothing ran, and whoever asked for it was not answered
                 self._clearing.move_away(job_id)
@@ -244,8 +246,8 @@ class Spools:
                 seen = self.endings.decide_thd(job_id, WORKER_ENDED)
             except OSError:  # a full disk takes no record now
                 self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
-                seen = Held(None, None)
-            return Found(job_id, seen, spec_of(record), record["created_at"], spool.stop_asked())
+                seen = HeldByShim(None, None)
+            return RecoveredSpool(job_id, seen, spec_of(record), record["created_at"], spool.stop_asked())
         except Exception as error:
             if tell and isinstance(error, OSError):
                 raise  # it may well run
@@ -274,7 +276,7 @@ class Spools:
                 described[job_id] = spec_of(record), record["created_at"]
         return described
 
-    def acknowledge_thd(self, job_ids: Iterable[str]) -> dict[str, Taken]:
+    def acknowledge_thd(self, job_ids: Iterable[str]) -> dict[str, DiskUse]:
         """Remember across restarts that the scheduler keeps these, and what their spools take."""
         found = {}
         for job_id in job_ids:
@@ -301,11 +303,11 @@ class Spools:
         written = {job_id: self._clearing.written(self.spool(job_id)) for job_id in running}
         return room.disk(self._folder), written
 
-    def measure_thd(self, job_id: str, running: bool) -> Taken:
+    def measure_thd(self, job_id: str, running: bool) -> DiskUse:
         """What its folder takes."""
         return self._clearing.taken(self.spool(job_id), running)
 
-    def clean_thd(self, job_id: str, output: bool) -> tuple[Taken, Left | None]:
+    def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]:
         """Of an ended job, remove the work folder, and the output if so told; answers what it takes now."""
         spool = self.spool(job_id)
         left = self._clearing.clean(spool, output)
@@ -333,7 +335,7 @@ class Spools:
         try:
             if self._is_held(spool):
                 raise JobNotEnded(job_id, JobState.RUNNING.value)
-            self._used.add_thd([job_id], Use.PRUNED)
+            self._used.add_thd([job_id], HowUsed.PRUNED)
             if os.path.lexists(spool.folder):
                 self._clearing.move_away(job_id)
         except OSError as error:
@@ -360,7 +362,7 @@ class Spools:
     def _use_up(self, job_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Those whose ids are used up now; on a full disk there may be a place for some only."""
         try:
-            self._used.add_thd(job_ids, Use.PRUNED)
+            self._used.add_thd(job_ids, HowUsed.PRUNED)
             return job_ids
         except OSError as error:
             if len(job_ids) <= 1:
@@ -372,13 +374,13 @@ class Spools:
     def read_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         """See ``IJobRunner.read_output_thd``."""
         spool = self.spool(job_id)
-        ended = os.path.exists(spool.exit)  # looked at first: from then on the file does not grow
+        ended = os.path.exists(spool.exit_path)  # looked at first: from then on the file does not grow
         try:
             fd = os.open(spool.output(stream.value), os.O_RDONLY)
         except FileNotFoundError:
             if os.path.exists(spool.folder):
                 raise OutputPruned(job_id) from None
-            if self._used.find_thd(job_id) is Use.PRUNED:
+            if self._used.find_thd(job_id) is HowUsed.PRUNED:
                 raise OutputPruned(job_id) from None
             raise NotFound("job", job_id) from None
         try:
@@ -398,12 +400,12 @@ class Spools:
         return Chunk(data, offset, True, length, output_cut(status_of(job_id, record), stream, length))
 
 
-def _takes(taken: Taken) -> tuple[int, ...]:
+def _takes(taken: DiskUse) -> tuple[int, ...]:
     """For the mark of an acknowledgement."""
     return (*taken.output, *taken.work, *taken.records)
 
 
-def _taken(takes: tuple[int, ...] | None) -> Taken | None:
+def _taken(takes: tuple[int, ...] | None) -> DiskUse | None:
     if takes is None:
         return None
-    return Taken(Amount(*takes[:2]), Amount(*takes[2:4]), Amount(*takes[4:]))
+    return DiskUse(Amount(*takes[:2]), Amount(*takes[2:4]), Amount(*takes[4:]))

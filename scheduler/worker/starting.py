@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
 from scheduler.worker.launcher import Launcher, Shortage
-from scheduler.worker.records import Held, Unbegun, Unstarted, judge_thd
+from scheduler.worker.records import HeldByShim, NeverBegun, NotStartable, judge_thd
 from scheduler.worker.shim.spool import NotDurable, Spool
 
 #: Seconds a shim has to start its job: with a second try less than a scheduler waits for the answer.
@@ -44,13 +44,13 @@ class Starter:
         self._move_away_thd = move_away_thd
         self._wall_time = wall_time
 
-    def start_thd(self, job_id: str, spool: Spool, new: bool) -> JobStatus | Held:
+    def start_thd(self, job_id: str, spool: Spool, new: bool) -> JobStatus | HeldByShim:
         """Have the job begun, or answer what became of that; ``new``: no shim was ever asked to.
 
         ``Unavailable``: the machine can't start it now. ``NotDurable``. In both cases nothing ran, and the spool is
         removed.
         """
-        seen: JobStatus | Held | Unbegun | Unstarted = Unbegun()
+        seen: JobStatus | HeldByShim | NeverBegun | NotStartable = NeverBegun()
         problem, pending = "", not new
         failure: OSError | None = None
         for _ in range(_LAUNCHES):
@@ -66,30 +66,32 @@ class Starter:
                 failure, problem = error, f"no shim can be asked: {os.strerror(error.errno or 0)}"
                 break
             seen = self._judge_thd(job_id, spool)
-            if not isinstance(seen, Unbegun):
+            if not isinstance(seen, NeverBegun):
                 break
-        if isinstance(seen, Unbegun):
+        if isinstance(seen, NeverBegun):
             seen = self._withdraw_thd(job_id, spool, pending)
-        elif isinstance(seen, Unstarted):
+        elif isinstance(seen, NotStartable):
             problem = seen.why
             self.unmake_thd(job_id)
-        if isinstance(seen, Unbegun) and isinstance(failure, NotDurable):
+        if isinstance(seen, NeverBegun) and isinstance(failure, NotDurable):
             raise failure
-        if isinstance(seen, (Unbegun, Unstarted)):
+        if isinstance(seen, (NeverBegun, NotStartable)):
             raise Unavailable(f"the worker's machine can't start a job now: {problem}")
         return seen
 
-    def _withdraw_thd(self, job_id: str, spool: Spool, pending: bool) -> JobStatus | Held | Unbegun | Unstarted:
+    def _withdraw_thd(
+        self, job_id: str, spool: Spool, pending: bool
+    ) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
         """Unmake a spool that was not begun; ``pending``: a shim may still come for it, and may have."""
         if not pending:
             self.unmake_thd(job_id)
-            return Unbegun()
+            return NeverBegun()
         try:
             with spool.locked() as lock:
                 if lock is not None and spool.begun_by() is None and spool.read_exit() is None:
-                    return Unbegun() if self.unmake_thd(job_id) else Held(None, None)
+                    return NeverBegun() if self.unmake_thd(job_id) else HeldByShim(None, None)
         except OSError:
-            return Held(None, None)  # it may run: to be asked again
+            return HeldByShim(None, None)  # it may run: to be asked again
         return self._judge_thd(job_id, spool)
 
     def unmake_thd(self, job_id: str) -> bool:
@@ -105,8 +107,8 @@ class Starter:
             return False
         return True
 
-    def _judge_thd(self, job_id: str, spool: Spool) -> JobStatus | Held | Unbegun | Unstarted:
+    def _judge_thd(self, job_id: str, spool: Spool) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
         try:
             return judge_thd(job_id, spool, self._wall_time)
         except OSError:
-            return Held(None, None)  # it may run: to be asked again
+            return HeldByShim(None, None)  # it may run: to be asked again

@@ -24,8 +24,8 @@ from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.held_id import IdFile
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.link import Membership
-from scheduler.worker.retention import Limits
+from scheduler.worker.link import Link
+from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.shim.spool import boot_id
 from scheduler.worker.spools import Spools
 from scheduler.worker.used_ids import UsedIds
@@ -56,7 +56,7 @@ def makeService(options: Options) -> IService:
     used = UsedIds(str(state.path / "used-ids"))
     jobs_dir, min_free, most = str(state.path / "jobs"), settings.spool_min_free, settings.output_limit
     spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, most, options.umask)
-    limits = Limits(settings.keep_spool, settings.spool_max, min_free)
+    limits = RetentionLimits(settings.keep_spool, settings.spool_max, min_free)
     pool = Pool(reactor, "spools", SPOOL_THREADS, least=1)
     watch = OutputWatch(reactor)
     jobs = JobRunner(reactor, pool, spools, watch, time.time, limits)
@@ -87,7 +87,7 @@ def makeService(options: Options) -> IService:
         Step(start=jobs.recover, stop=jobs.shut_down),
         scheduler,
         grpc,
-        Membership(reactor, scheduler, jobs, facts, IdFile(state.path / "worker_id"), rng, time.time, disk.read),
+        Link(reactor, scheduler, jobs, facts, IdFile(state.path / "worker_id"), rng, time.time, disk.read),
         startup.announcement(state, grpc=grpc),
     ):
         part.setServiceParent(parts)

@@ -30,7 +30,7 @@ _DIGEST = _SLOT - 1
 _FREE = bytes(_SLOT)
 
 
-class Use(Enum):
+class HowUsed(Enum):
     """How an id was used up."""
 
     #: There was such a job, and its spool is gone.
@@ -62,14 +62,14 @@ class UsedIds:
             if fd is not None:
                 os.close(fd)
 
-    def find_thd(self, job_id: str) -> Use | None:
+    def find_thd(self, job_id: str) -> HowUsed | None:
         """How that id was used up."""
         digest = _digest(job_id)
         page = self._read(digest)
         slot = _find(page, digest)
-        return None if slot is None else Use(page[slot + _DIGEST : slot + _SLOT])
+        return None if slot is None else HowUsed(page[slot + _DIGEST : slot + _SLOT])
 
-    def add_thd(self, job_ids: Iterable[str], use: Use) -> None:
+    def add_thd(self, job_ids: Iterable[str], use: HowUsed) -> None:
         """Durably, when this returns. ``OSError``: perhaps not all."""
         with self._adding:
             for job_id in job_ids:
@@ -78,7 +78,7 @@ class UsedIds:
                 fd = self._opened()
             os.fsync(fd)
 
-    def _add(self, digest: bytes, use: Use) -> None:
+    def _add(self, digest: bytes, use: HowUsed) -> None:
         page = self._read(digest)
         if _find(page, digest) is not None:
             return

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from scheduler.cluster.build import random_id
 from scheduler.cluster.jobs.attendance import Attendance
-from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.outlook import Outlook
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.jobs.removals import Removals
@@ -229,7 +229,7 @@ class ClusterWorld(World):
         self._liveness = Liveness(self.clock, self._ledger, self._client.probe, 30.0)
         client = ObservedClient(self._client, self._liveness)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        waiting = Waiting()
+        waiting = Lines()
         starts = Starts(self.clock, random_id, self._ledger, client, waiting, queue_max=QUEUE_MAX)
         queue = Queue(self.clock, self._ledger, starts, waiting)
         stops = Stops(self.clock, self._ledger, client, starts)

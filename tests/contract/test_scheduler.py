@@ -28,7 +28,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IScheduler, JobFilter
-from scheduler.model import FEATURES, Job, JobSpec, JobState, Target, Terms
+from scheduler.model import FEATURES, Job, JobSpec, JobState, QueueTerms, Target
 from tests.contract.scheduler_worlds import ANY, ECHO, EPOCH, W1, Contract, for_every_provider
 
 
@@ -386,7 +386,7 @@ class Watching(Contract):
     def test_queued(self) -> None:
         """One that waits is told of when it is started."""
         self.world.lose("w1")
-        job = self.successResultOf(self.scheduler.submit(ECHO, W1, Terms(queue_timeout=60.0)))
+        job = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         told, _ = self.watch(job)
         self.world.find("w1")
         self.world.flow()

@@ -6,16 +6,16 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.errors import DeadlineExceeded
-from scheduler.model import Job, JobState, Retry, Stream, Target, Terms
+from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
 from tests.contract.scheduler_worlds import ECHO, W1, Contract, for_every_provider
 
 MINUTE = 60.0
-ATTENDED = Terms(unattended_timeout=MINUTE)
+ATTENDED = QueueTerms(unattended_timeout=MINUTE)
 WHY = "stopped: no client followed it or waited for it for 60 s"
 
 
 class Attending(Contract):
-    def begin(self, terms: Terms = ATTENDED, target: Target = W1) -> Job:
+    def begin(self, terms: QueueTerms = ATTENDED, target: Target = W1) -> Job:
         job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, terms))
         return job
 
@@ -44,7 +44,7 @@ class Attending(Contract):
 
     def test_without(self) -> None:
         """A job without the timeout runs on, whoever attends it, and costs no timer."""
-        job = self.begin(Terms())
+        job = self.begin(QueueTerms())
         self.scheduler.open_output(job.id, Stream.STDOUT, 0).close()
         self.world.flow()
         self.assertEqual(self.world.clock.getDelayedCalls(), [])

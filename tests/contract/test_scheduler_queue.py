@@ -6,11 +6,11 @@ from twisted.internet.defer import CancelledError
 
 from scheduler.errors import Conflict, LeftRunning, NoFreeSlot, NotFound, QueueFull, Unreachable
 from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, JobState, Retry, Stream, Target, Terms
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target
 from tests.contract.scheduler_worlds import ANY, ECHO, QUEUE_MAX, W1, Contract, for_every_provider
 
 HOUR = 3600.0
-PATIENT = Terms(queue_timeout=HOUR)
+PATIENT = QueueTerms(queue_timeout=HOUR)
 SLOT = Target(selector={"name": "slot"})
 
 
@@ -19,13 +19,13 @@ class Queueing(Contract):
         super().setUp()
         self.world.add_worker("slot", slots=1)
 
-    def wanted(self, target: Target = SLOT, terms: Terms = PATIENT, spec: JobSpec = ECHO) -> Job:
+    def wanted(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
         """What such a submission is answered with, a second later than all before."""
         self.world.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
         return job
 
-    def queued(self, target: Target = SLOT, terms: Terms = PATIENT, spec: JobSpec = ECHO) -> Job:
+    def queued(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
         """One that waits."""
         job = self.wanted(target, terms, spec)
         self.assertEqual((job.state, job.worker_id, job.started_at), (JobState.QUEUED, None, None))
@@ -68,7 +68,7 @@ class Queueing(Contract):
     def test_order(self) -> None:
         """Of those that wait the highest priority goes first, and of the same who came first."""
         last = self.wanted()
-        jobs = [self.queued(terms=Terms(HOUR, priority=priority)) for priority in (0, 5, -5, 5)]
+        jobs = [self.queued(terms=QueueTerms(HOUR, priority=priority)) for priority in (0, 5, -5, 5)]
         for number in (1, 3, 0, 2):
             self.world.end(last)
             self.world.flow()
@@ -130,7 +130,7 @@ class Queueing(Contract):
         """A job that nobody can take lets others pass."""
         self.world.add_worker("other", slots=1)
         self.world.lose("other")
-        first, stuck = self.wanted(), self.queued(Target(selector={"name": "other"}), Terms(HOUR, priority=9))
+        first, stuck = self.wanted(), self.queued(Target(selector={"name": "other"}), QueueTerms(HOUR, priority=9))
         job = self.queued()
         self.world.end(first)
         self.world.flow()
@@ -226,14 +226,14 @@ class Queueing(Contract):
 
 
 class Retrying(Contract):
-    def begin(self, terms: Terms, target: Target = W1, spec: JobSpec = ECHO) -> Job:
+    def begin(self, terms: QueueTerms, target: Target = W1, spec: JobSpec = ECHO) -> Job:
         self.world.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
         return job
 
     def retried(self) -> tuple[Job, Job]:
         """A job that failed, and its next attempt, which waits for a minute and has others to follow it."""
-        job = self.begin(Terms(HOUR, retry=Retry(3, 60.0)))
+        job = self.begin(QueueTerms(HOUR, retry=Retry(3, 60.0)))
         self.world.clock.advance(1)
         self.world.end(job, 1)
         following = self.following(job)
@@ -262,13 +262,13 @@ class Retrying(Contract):
     def test_again(self) -> None:
         """A job that failed is run again after the delay, as a job of its own, until the attempts are used up."""
         spec = JobSpec("sh", ("-c", "x"), stdin=b"in")
-        job = self.begin(Terms(HOUR, 3, Retry(2, 60.0)), ANY, spec)
+        job = self.begin(QueueTerms(HOUR, 3, Retry(2, 60.0)), ANY, spec)
         for left in (1, 0):
             self.world.end(job, 3)
             following = self.following(job)
             assert following is not None
             self.assertEqual((following.spec, following.target, following.state), (spec, ANY, JobState.QUEUED))
-            self.assertEqual(following.terms, Terms(HOUR, 3, Retry(left, 60.0)))
+            self.assertEqual(following.terms, QueueTerms(HOUR, 3, Retry(left, 60.0)))
             self.world.clock.advance(59)
             self.assertIs(self.state(following), JobState.QUEUED)
             self.world.clock.advance(1)
@@ -295,7 +295,7 @@ class Retrying(Contract):
 
     def test_wait(self) -> None:
         """Who waits for the attempts gets the last one at its end; who waits for one job gets that."""
-        job = self.begin(Terms(HOUR, retry=Retry(2, 60.0)))
+        job = self.begin(QueueTerms(HOUR, retry=Retry(2, 60.0)))
         one, last, short = (
             self.scheduler.wait(job.id, 300),
             self.scheduler.wait_for_attempts(job.id, 300),
@@ -390,7 +390,7 @@ class Retrying(Contract):
     def test_what_can_not_start(self) -> None:
         """So is one that its worker could not start."""
         self.world.refuse("echo", "command not found")
-        job = self.begin(Terms(HOUR, retry=Retry(1)), ANY)
+        job = self.begin(QueueTerms(HOUR, retry=Retry(1)), ANY)
         self.world.flow()
         following = self.following(job)
         assert following is not None
@@ -398,7 +398,7 @@ class Retrying(Contract):
 
     def test_not_again(self) -> None:
         """Not after success, a stop or a loss, nor when it was never given to a worker."""
-        terms = Terms(HOUR, retry=Retry(3))
+        terms = QueueTerms(HOUR, retry=Retry(3))
         self.world.add_worker("other", slots=1)
         target = Target(selector={"name": "other"})
         job = self.begin(terms, target)

@@ -6,7 +6,7 @@ from twisted.internet.defer import maybeDeferred
 
 from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound, StoreFailed
 from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.model import AT_ONCE, Job, JobState, Retry, Stream, Target, Terms
+from scheduler.model import AT_ONCE, Job, JobState, QueueTerms, Retry, Stream, Target
 from tests.contract.scheduler_worlds import ECHO, EPOCH, W1, Contract, for_every_provider
 
 KEY = RequestKey("k", "f" * 64)
@@ -39,7 +39,7 @@ class Removing(Contract):
         """One that runs, or is queued, stays as it is; one that never was is not found."""
         running = self.submit()
         self.world.lose("w1")
-        queued = self.successResultOf(self.scheduler.submit(ECHO, W1, Terms(queue_timeout=60.0)))
+        queued = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         for job in (running, queued):
             before = self.scheduler.job(job.id)
             error = self.refusal(JobNotEnded, self.scheduler.remove, job.id)
@@ -92,7 +92,7 @@ class Removing(Contract):
     def test_never_given_to_a_worker(self) -> None:
         """One that was stopped in the queue goes at once."""
         self.world.lose("w1")
-        job = self.successResultOf(self.scheduler.submit(ECHO, W1, Terms(queue_timeout=60.0)))
+        job = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         self.successResultOf(self.scheduler.stop(job.id))
         self.assertTrue(self.remove(job))
         self.check_gone(job)
@@ -132,7 +132,7 @@ class Removing(Contract):
 
     def attempts(self) -> tuple[Job, Job]:
         """A job that failed, and the one that followed it and did, too."""
-        first = self.successResultOf(self.scheduler.submit(ECHO, W1, Terms(queue_timeout=60.0, retry=Retry(1))))
+        first = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0, retry=Retry(1))))
         self.world.end(first, 3)
         self.world.flow()
         first = self.scheduler.job(first.id)

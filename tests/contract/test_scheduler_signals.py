@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scheduler.errors import Conflict, DeadlineExceeded, JobNotRunning, NotFound, Unreachable, Unsupported
-from scheduler.model import AT_ONCE, JobState, Target, Terms
+from scheduler.model import AT_ONCE, JobState, QueueTerms, Target
 from tests.contract.scheduler_worlds import ECHO, W1, Contract, for_every_provider
 
 
@@ -28,7 +28,7 @@ class Signalling(Contract):
         """A job that has ended, or is queued, gets none; one that never was is not found."""
         ended = self.ended(3)
         self.world.lose("w1")
-        queued = self.successResultOf(self.scheduler.submit(ECHO, W1, Terms(queue_timeout=60.0)))
+        queued = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         for job, state in ((ended, "failed"), (queued, "queued")):
             error = self.refusal(JobNotRunning, self.scheduler.signal, job.id, "SIGUSR1", "main")
             self.assertEqual((error.job_id, error.state), (job.id, state))

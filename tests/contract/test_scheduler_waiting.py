@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WaitingFor
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor
 from tests.contract.scheduler_worlds import ANY, ECHO, W1, Contract, for_every_provider
 
 HOUR = 3600.0
-PATIENT = Terms(queue_timeout=HOUR)
+PATIENT = QueueTerms(queue_timeout=HOUR)
 SLOT = Target(selector={"name": "slot"})
 
 
@@ -15,7 +15,7 @@ class Waiting(Contract):
         super().setUp()
         self.world.add_worker("slot", slots=1)
 
-    def begin(self, target: Target = SLOT, terms: Terms = PATIENT, spec: JobSpec = ECHO) -> Job:
+    def begin(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
         self.world.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
         return job
@@ -88,7 +88,7 @@ class Waiting(Contract):
 
     def test_delay(self) -> None:
         """An attempt waits until it is due."""
-        job = self.begin(W1, Terms(HOUR, retry=Retry(1, 60.0)))
+        job = self.begin(W1, QueueTerms(HOUR, retry=Retry(1, 60.0)))
         self.world.end(job, 1)
         self.world.flow()
         following = self.scheduler.last_attempt(job.id)
@@ -101,7 +101,7 @@ class Waiting(Contract):
     def test_places(self) -> None:
         """Of those that wait for the same, a higher priority goes first, and of the same who came first."""
         first = self.begin()
-        jobs = [self.begin(terms=Terms(HOUR, priority)) for priority in (0, 5, -5, 5)]
+        jobs = [self.begin(terms=QueueTerms(HOUR, priority)) for priority in (0, 5, -5, 5)]
         self.assertEqual(self.places(*jobs), [3, 1, 4, 2])
         self.world.end(first)
         self.world.flow()
@@ -115,19 +115,19 @@ class Waiting(Contract):
             self.begin(),
             self.begin(ANY),
             self.begin(W1),
-            self.begin(W1, Terms(HOUR, priority=5)),
+            self.begin(W1, QueueTerms(HOUR, priority=5)),
         )
         self.assertEqual(self.places(slot, any_, named, high), [1, 3, 3, 1])
 
     def test_place_of_an_attempt(self) -> None:
         """One that is not due yet is where it would be if it were."""
-        job = self.begin(W1, Terms(HOUR, 5, retry=Retry(1, 60.0)))
+        job = self.begin(W1, QueueTerms(HOUR, 5, retry=Retry(1, 60.0)))
         self.world.end(job, 1)
         self.world.flow()
         following = self.scheduler.last_attempt(job.id)
         self.world.lose("w1")
         for priority in (5, 9, 0):
-            self.begin(W1, Terms(HOUR, priority))
+            self.begin(W1, QueueTerms(HOUR, priority))
         self.assertEqual(self.places(following), [3])
 
 

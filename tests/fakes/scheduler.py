@@ -43,9 +43,9 @@ from scheduler.model import (
     Job,
     JobSpec,
     JobState,
+    QueueTerms,
     Stream,
     Target,
-    Terms,
     WaitingFor,
     Worker,
     WorkerState,
@@ -239,7 +239,7 @@ class FakeScheduler:
         self,
         spec: JobSpec,
         target: Target,
-        terms: Terms = AT_ONCE,
+        terms: QueueTerms = AT_ONCE,
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:
@@ -460,7 +460,9 @@ class FakeScheduler:
             del self._keys[key.key]
         return result
 
-    def _start(self, spec: JobSpec, target: Target, terms: Terms, starting: Starting | None) -> Job | Deferred[Job]:
+    def _start(
+        self, spec: JobSpec, target: Target, terms: QueueTerms, starting: Starting | None
+    ) -> Job | Deferred[Job]:
         try:
             worker = self._place(spec, target, terms)
         except (NoFreeSlot, Unreachable):
@@ -532,7 +534,7 @@ class FakeScheduler:
             attempts.append(self._entries[attempts[-1].retried_by].job)
         return attempts
 
-    def _place(self, spec: JobSpec, target: Target, terms: Terms) -> Worker:
+    def _place(self, spec: JobSpec, target: Target, terms: QueueTerms) -> Worker:
         if target.worker is not None:
             worker = self._worker(target.worker)
             if worker.draining:

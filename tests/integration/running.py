@@ -18,7 +18,7 @@ from scheduler.units import parse_share
 from scheduler.worker.commands import Policy
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.retention import Limits
+from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.spools import Spools
@@ -88,7 +88,7 @@ class Running:
         self.pool = Pool(reactor, "jobs", 8)
         self.launcher = Launcher(self.log)
         self.watch = OutputWatch(reactor)
-        limits = Limits(keep_spool, parse_share(spool_max), parse_share(spool_min_free))
+        limits = RetentionLimits(keep_spool, parse_share(spool_max), parse_share(spool_min_free))
         self.used = UsedIds(os.path.join(state_dir, "used-ids"))
         self.spools = Spools(
             self.jobs_dir, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask

@@ -77,7 +77,7 @@ class CutOutputTests(RunningCase):
     async def test_refused_start(self) -> None:
         """The spool of a start that is about to be refused for a shortage, after which nothing ran, has no output."""
         job = (await self.worker.run("true")).job_id
-        edit(self.worker.spool(job).exit, shortage="no more processes")
+        edit(self.worker.spool(job).exit_path, shortage="no more processes")
         with self.assertRaises(NotFound):
             self.end_of(job)
 

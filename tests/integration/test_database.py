@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from scheduler.errors import Invalid
 from scheduler.interfaces import Loaded, Record
-from scheduler.model import IdempotencyKey, JobSpec, JobState, Retry, Target, Terms
+from scheduler.model import IdempotencyKey, JobSpec, JobState, QueueTerms, Retry, Target
 from scheduler.store.database import Database, PostgresServer, SqliteFile, prepare
 from scheduler.store.schema import METADATA, STEPS
 from scheduler.store.sql import Writer
@@ -41,7 +41,11 @@ _SPEC = JobSpec(
 HELD: tuple[Record, ...] = (
     a_job("j-1", JobState.FAILED, spec=_SPEC.trimmed(), exit_code=3, reason="exit status 3", finished_at=1001.25),
     a_job(
-        "j-2", spec=_SPEC, target=Target(selector={"gpu": "yes"}), terms=Terms(60.0, 5, Retry(2, 1.5)), promised=True
+        "j-2",
+        spec=_SPEC,
+        target=Target(selector={"gpu": "yes"}),
+        terms=QueueTerms(60.0, 5, Retry(2, 1.5)),
+        promised=True,
     ),
     a_worker(features=frozenset()),
     IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed())),

@@ -56,7 +56,7 @@ class FormatTests(RunningCase):
         """A shim of the version before that still has its job is followed to the end that it writes."""
         await self.found("spool-1")
         spool = self.worker.spool("running-at-crash")
-        edit(spool.job, boot_id=boot_id())
+        edit(spool.job_path, boot_id=boot_id())
         with open(os.path.join(self.FIXTURES, "spool-1", "finished", "exit.json"), "rb") as file:
             record = file.read()
         with spool.locked() as lock:
@@ -67,7 +67,7 @@ class FormatTests(RunningCase):
             spool.begin(lock, proctree.process(holder.pid).identity)
         self.worker = await self.next_life()
         self.assertEqual(self.worker.runner.running(), ("running-at-crash",))
-        with open(spool.exit, "wb") as file:
+        with open(spool.exit_path, "wb") as file:
             file.write(record)
         holder.stdin.close()
         self.assertEqual((await self.worker.ended("running-at-crash")).exit_code, 3)
@@ -76,13 +76,13 @@ class FormatTests(RunningCase):
         """A shim of the version before takes TERM for the stop, and its spool has no file prepared for the mark."""
         await self.found("spool-2")
         spool = self.worker.spool("running-at-crash")
-        edit(spool.job, boot_id=boot_id())
+        edit(spool.job_path, boot_id=boot_id())
         with open(os.path.join(self.FIXTURES, "spool-2", "finished", "exit.json"), encoding="utf-8") as file:
             record = {**json.load(file), "state": "stopped"}
         earlier = f"""
 import os, signal
 def end(*_):
-    with open({spool.exit!r}, "w") as file:
+    with open({spool.exit_path!r}, "w") as file:
         file.write({json.dumps(record)!r})
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
@@ -106,7 +106,7 @@ while True:
     async def test_later_format(self) -> None:
         """A spool of a format that is not known is left as it is, and its id is used; others are not disturbed."""
         await self.found("spool-1")
-        for record in ("job", "exit"):
+        for record in ("job_path", "exit_path"):
             edit(getattr(self.worker.spool("finished"), record), format=99)
         before = folder(self.worker.spool("finished").folder)
         self.worker = await self.next_life()

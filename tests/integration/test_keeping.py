@@ -55,9 +55,9 @@ class KeepingTests(RunningCase):
         old, unacknowledged, young = jobs
         self.worker.runner.acknowledge([old, young])
         await self.worker.drop()
-        edit(self.worker.spool(old).exit, finished_at=1000.0)
-        edit(self.worker.spool(unacknowledged).exit, finished_at=1000.0)
-        edit(self.worker.spool(young).exit, finished_at=1000.5)
+        edit(self.worker.spool(old).exit_path, finished_at=1000.0)
+        edit(self.worker.spool(unacknowledged).exit_path, finished_at=1000.0)
+        edit(self.worker.spool(young).exit_path, finished_at=1000.5)
         clock[0] = 1100.0
         self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: clock[0])
         await self.removed(old)
@@ -75,7 +75,7 @@ class KeepingTests(RunningCase):
         await self.assertFailure(self.worker.runner.seal(sealed), NotFound)
         self.worker.runner.acknowledge([pruned])
         await self.worker.drop()
-        edit(self.worker.spool(pruned).exit, finished_at=1000.0)
+        edit(self.worker.spool(pruned).exit_path, finished_at=1000.0)
         self.worker = await self.next_life(keep_spool=100.0, wall_time=lambda: 2000.0)
         await self.removed(pruned)
         await self.worker.drop()

@@ -200,7 +200,7 @@ class NextLifeTests(ProcessCase):
         await self.worker.drop()
         os.kill(shim, 9)
         await gone(shim, main)
-        edit(self.worker.spool(job).job, boot_id="another")
+        edit(self.worker.spool(job).job_path, boot_id="another")
         bystander = self.bystander(self.worker.spool(job).folder)
         self.worker = await self.next_life()
         status = self.worker.runner.query(job)
@@ -307,7 +307,7 @@ class NextLifeTests(ProcessCase):
         os.kill(shim, 9)
         await gone(shim)
         another = await self.next_life()
-        os.unlink(another.spool(job).exit)
+        os.unlink(another.spool(job).exit_path)
         await another.pool.run(another.launcher.launch_thd, spool.folder, 10.0, spool.sync)
         self.assertEqual(another.shim(job).pid, shim)
 
@@ -355,9 +355,9 @@ class NextLifeTests(ProcessCase):
             spool = self.worker.spool(JOB)
             create(spool.folder, f"{spool.folder}.new", {}, None, None)
             if left is None:
-                os.unlink(spool.job)
+                os.unlink(spool.job_path)
             else:
-                with open(spool.job, "wb") as file:
+                with open(spool.job_path, "wb") as file:
                     file.write(left)
             self.worker = await self.next_life()
             self.assertEqual(os.listdir(self.worker.jobs_dir), [])
@@ -379,21 +379,21 @@ class NextLifeTests(ProcessCase):
         """A spool that nothing can be made of is left alone, and keeps the worker from nothing."""
         spool = self.worker.spool(JOB)
         create(spool.folder, f"{spool.folder}.new", {}, None, None)
-        os.truncate(spool.job, 0)
-        with open(spool.lock, "wb") as lock:
+        os.truncate(spool.job_path, 0)
+        with open(spool.lock_path, "wb") as lock:
             lock.write(b"no number")
         await self.worker.drop()
         self.worker = await self.next_life()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
-        os.truncate(spool.lock, 0)
+        os.truncate(spool.lock_path, 0)
 
     async def test_begun_and_unreadable(self) -> None:
         """A spool that a shim began is kept, whatever became of it."""
         job = await self.worker.start("true", job_id=JOB)
         await self.worker.ended(job)
         await self.worker.drop()
-        os.truncate(self.worker.spool(job).job, 0)
+        os.truncate(self.worker.spool(job).job_path, 0)
         self.worker = await self.next_life()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])

@@ -16,7 +16,7 @@ from scheduler.errors import Conflict, NotFound, OutputPruned
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import jobs, removals
-from scheduler.worker.records import Held
+from scheduler.worker.records import HeldByShim
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Identity
 from tests.integration.running import UNTIL_TOLD, Running, RunningCase, edit, gone, is_gone, later, stubborn
@@ -183,7 +183,7 @@ class RemovedTests(RunningCase):
         endings, tried = self.worker.spools.endings, []
         judge_thd = endings.judge_thd
 
-        def judge(job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | Held:
+        def judge(job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
             tried.append(job_id)
             if len(tried) < 5:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), job_id)
@@ -216,7 +216,7 @@ async def unkillable(worker: Running) -> None:
     """What this user may not signal stays, and is named until it is gone."""
     status = await worker.run("true", job_id="job")
     root = proctree.process(int(os.environ["OF_ROOT"]))
-    edit(worker.spool("job").exit, leftover=[root.pid], leftover_started=[root.identity.starttime])
+    edit(worker.spool("job").exit_path, leftover=[root.pid], leftover_started=[root.identity.starttime])
     await worker.drop()
     worker = Running(os.path.dirname(worker.jobs_dir))
     await worker.begin()
@@ -283,7 +283,7 @@ class LeftoverTests(RunningCase):
             "leftover": [each.pid for each in found],
             "leftover_started": [each.identity.starttime for each in found],
         }
-        edit(self.worker.spool(status.job_id).exit, **{**record, **changes})
+        edit(self.worker.spool(status.job_id).exit_path, **{**record, **changes})
         await self.worker.drop()
         self.worker = await self.next_life()
         return status.job_id
@@ -314,7 +314,7 @@ class LeftoverTests(RunningCase):
             job = await self.ended_with(process, **changes)
             self.assertEqual((await self.worker.runner.stop(job, True)).leftover, ())
         job = await self.ended_with(process)
-        edit(self.worker.spool(job).job, boot_id="another")
+        edit(self.worker.spool(job).job_path, boot_id="another")
         self.assertEqual((await self.worker.runner.stop(job, True)).leftover, ())
         self.assertIsNone(process.poll())
 
@@ -322,7 +322,7 @@ class LeftoverTests(RunningCase):
         """A record that has no start times at all is read."""
         process = self.process()
         job = await self.ended_with(process)
-        path = self.worker.spool(job).exit
+        path = self.worker.spool(job).exit_path
         with open(path, encoding="utf-8") as file:
             record = json.load(file)
         del record["leftover_started"]

@@ -10,7 +10,7 @@ from scheduler.errors import Conflict, JobNotEnded, NotFound, OutputPruned, Unav
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import trees
 from scheduler.worker.trees import Left
-from scheduler.worker.used_ids import Use
+from scheduler.worker.used_ids import HowUsed
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, later
 
 #: Another in each process: what a lost job left is looked for on the whole machine.
@@ -82,7 +82,7 @@ class RemoveTests(RunningCase):
         await self.ended(acknowledged=False)
         await self.worker.pool.run(self.worker.spools.use_up_thd, [JOB])
         await self.worker.drop()
-        self.assertTrue(os.path.exists(self.worker.spool(JOB).exit))
+        self.assertTrue(os.path.exists(self.worker.spool(JOB).exit_path))
         self.worker = await self.next_life()
         await self.check_gone()
 
@@ -126,7 +126,7 @@ class RemoveTests(RunningCase):
         await self.check_gone()
 
     @staticmethod
-    def full(job_ids: object, use: Use) -> None:
+    def full(job_ids: object, use: HowUsed) -> None:
         raise OSError(28, "No space left on device")
 
     async def test_running(self) -> None:
@@ -160,7 +160,7 @@ class RemoveTests(RunningCase):
         """A folder that the worker can make nothing of goes, too, unless a shim has it."""
         await self.ended()
         await self.worker.drop()
-        edit(self.worker.spool(JOB).exit, format=99)
+        edit(self.worker.spool(JOB).exit_path, format=99)
         self.worker = await self.next_life()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         with self.worker.spool(JOB).locked() as lock:

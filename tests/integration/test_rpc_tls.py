@@ -70,7 +70,7 @@ class TlsCase(RpcCase):
         logged: list[str] = []
 
         def note(event: dict) -> None:
-            if event.get("log_namespace") == "scheduler.rpc.channel.Line":
+            if event.get("log_namespace") == "scheduler.rpc.channel.Channel":
                 logged.append(event["log_format"].format(**event))
 
         globalLogPublisher.addObserver(note)

@@ -143,16 +143,16 @@ class SignalTests(RunningCase):
             {"starttime": 1},
         ):
             record = self.worker.spool(job).read_start()
-            edit(self.worker.spool(job).start, **changes)
+            edit(self.worker.spool(job).start_path, **changes)
             await self.assertFailure(self.worker.runner.signal(job, "SIGKILL", "main"), JobNotRunning)
-            edit(self.worker.spool(job).start, **record)
+            edit(self.worker.spool(job).start_path, **record)
         self.assertIsNone(stranger.poll())
         self.assertEqual(self.worker.runner.running(), (job,))
 
     async def test_main_not_known(self) -> None:
         """Where the disk was too full to note who the main process is, only the tree can be signalled."""
         job = await self.worker.start("sleep", "600")
-        os.unlink(self.worker.spool(job).start)
+        os.unlink(self.worker.spool(job).start_path)
         error = await self.assertFailure(self.worker.runner.signal(job, "SIGKILL", "main"), Conflict)
         self.assertIn("signal the tree", str(error))
         await self.worker.runner.signal(job, "SIGKILL", "tree")

@@ -19,7 +19,7 @@ from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
 from scheduler.model import FEATURES
 from scheduler.net import DialRule
-from scheduler.worker.link import Membership as Link
+from scheduler.worker.link import Link
 from tests.simulation.calls import SimulatedSchedulerClient, SimulatedWorkerClient
 from tests.simulation.jobs import FolderId, SimulatedJobs
 from tests.simulation.loop import Loop

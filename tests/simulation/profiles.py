@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from scheduler.model import Retry, Target, Terms
+from scheduler.model import QueueTerms, Retry, Target
 from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults import network, processes, store
 from tests.simulation.machine import Plan as JobPlan
@@ -122,7 +122,7 @@ def _submit(random: Random, number: int, workers: Sequence[PlannedWorker]) -> Ac
     target = Target(worker=random.choice(workers).name) if selector is None else Target(selector=selector)
     retry = Retry(random.randint(1, 2), random.choice((0.0, 2.0))) if random.random() < 0.2 else None
     waits = selector is not None or random.random() < 0.5
-    terms = Terms(
+    terms = QueueTerms(
         queue_timeout=random.choice((5.0, 600.0)) if waits else 0.0,
         priority=random.choice((0, 0, 5)),
         retry=retry,

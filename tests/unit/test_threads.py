@@ -185,7 +185,7 @@ class LimiterTests(SynchronousTestCase):
         answer = self.call()
         self.begun[0].errback(Invalid("x", "is none"))
         self.failureResultOf(answer, Invalid)
-        self.assertEqual(self.limiter._lines, {})
+        self.assertEqual(self.limiter._queues, {})
 
     def test_in_order(self) -> None:
         """Those who wait are served in the order they came."""
@@ -229,4 +229,4 @@ class LimiterTests(SynchronousTestCase):
         self.assertEqual(len(self.begun), 2)
         self.begun[1].callback("again")
         self.assertEqual(self.successResultOf(answer), "again")
-        self.assertEqual(self.limiter._lines, {})
+        self.assertEqual(self.limiter._queues, {})

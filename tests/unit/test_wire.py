@@ -19,10 +19,10 @@ from scheduler.model import (
     Job,
     JobSpec,
     JobState,
+    QueueTerms,
     Retry,
     ScriptSummary,
     Target,
-    Terms,
     WaitingFor,
     Worker,
     WorkerState,
@@ -325,11 +325,11 @@ class SubmitTests(SynchronousTestCase):
 
     def test_terms(self) -> None:
         """By selector a job waits an hour unless it says otherwise, for a named worker only if it says so."""
-        self.assertEqual(wire.read_submit(body(worker=..., selector={}))[2], Terms(queue_timeout=3600.0))
+        self.assertEqual(wire.read_submit(body(worker=..., selector={}))[2], QueueTerms(queue_timeout=3600.0))
         for where in ({"worker": "w1"}, {"worker": ..., "selector": {}}):
             for given_, seconds in (("2h", 7200.0), (0, 0.0), (0.5, 0.5)):
                 terms = wire.read_submit(body(queue_timeout=given_, priority=-7, **where))[2]
-                self.assertEqual(terms, Terms(seconds, -7))
+                self.assertEqual(terms, QueueTerms(seconds, -7))
         self.assertEqual(wire.read_submit(body(retry={"attempts": 3}))[2].retry, Retry(3, 0.0))
         self.assertEqual(wire.read_submit(body(retry={"attempts": 100, "delay": "1m"}))[2].retry, Retry(100, 60.0))
 
@@ -489,7 +489,7 @@ class WriteTests(SynchronousTestCase):
                 "unattended_timeout": None,
             },
         )
-        shown = wire.job_json(Job("j1", JobSpec(), JobState.QUEUED, 0.0, terms=Terms(0.5, 7, Retry(2, 60.0))))
+        shown = wire.job_json(Job("j1", JobSpec(), JobState.QUEUED, 0.0, terms=QueueTerms(0.5, 7, Retry(2, 60.0))))
         terms = {name: shown[name] for name in ("queue_timeout", "priority", "retry")}
         self.assertEqual(terms, {"queue_timeout": 0.5, "priority": 7, "retry": {"attempts": 2, "delay": 60}})
         waiting = wire.job_json(job, WaitingFor("draining", "all are draining", 3))["waiting_for"]

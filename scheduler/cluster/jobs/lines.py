@@ -20,7 +20,7 @@ from itertools import chain, count
 
 from attrs import define, field
 
-from scheduler.cluster.jobs.placement import Demand, Label
+from scheduler.cluster.jobs.placement import Label, Requirement
 from scheduler.model import Job, Worker
 
 #: (-priority, number of arrival, job id): the least goes first.
@@ -28,26 +28,26 @@ Place = tuple[int, int, str]
 
 
 @define(eq=False)
-class Line:
+class WaitingLine:
     """Jobs that any worker serves alike."""
 
-    demand: Demand
+    requirement: Requirement
     #: Of the labels, the one it is filed under; ``None``: there are none.
     label: Label | None = None
     places: list[Place] = field(factory=list)
 
 
-class Waiting:
+class Lines:
     """All lines."""
 
     def __init__(self) -> None:
-        self._lines: dict[Demand, Line] = {}
+        self._lines: dict[Requirement, WaitingLine] = {}
         # worker's id or name -> its lines; dicts, for their order
-        self._named: dict[str, dict[Line, None]] = {}
+        self._named: dict[str, dict[WaitingLine, None]] = {}
         # label -> lines of selectors that are filed under it
-        self._filed: dict[Label | None, dict[Line, None]] = {}
+        self._filed: dict[Label | None, dict[WaitingLine, None]] = {}
         # job id -> where it stands
-        self._places: dict[str, tuple[Demand, Place]] = {}
+        self._places: dict[str, tuple[Requirement, Place]] = {}
         # job id -> number of arrival, kept for those who may come back
         self._arrivals: dict[str, int] = {}
         self._numbers = count()
@@ -63,21 +63,21 @@ class Waiting:
     def add(self, job: Job) -> bool:
         """The job waits, where it was before if it did; whether nobody waits for the same."""
         assert job.target is not None
-        demand = Demand.of(job.spec, job.target)
-        line = self._lines.get(demand) or self._open(demand)
+        requirement = Requirement.of(job.spec, job.target)
+        line = self._lines.get(requirement) or self._open(requirement)
         number = self._arrivals.setdefault(job.id, next(self._numbers))
         place = (-job.terms.priority, number, job.id)
         alone = not line.places
         insort(line.places, place)
-        self._places[job.id] = line.demand, place
+        self._places[job.id] = line.requirement, place
         return alone
 
     def leave(self, job_id: str) -> None:
         """It does not wait, for the time being; nor need it have."""
-        demand, place = self._places.pop(job_id, (None, None))
-        if demand is None or place is None:
+        requirement, place = self._places.pop(job_id, (None, None))
+        if requirement is None or place is None:
             return
-        line = self._lines[demand]
+        line = self._lines[requirement]
         del line.places[bisect_left(line.places, place)]
         if not line.places:
             self._close(line)
@@ -90,76 +90,82 @@ class Waiting:
     def first(self, worker: Worker, free: bool) -> str | None:
         """The id of the job that is next for that worker; without a ``free`` slot only one that names it."""
         lines = chain(self._naming(worker), self._selecting(worker) if free else ())
-        places = [line.places[0] for line in lines if line.demand.met_by(worker)]
+        places = [line.places[0] for line in lines if line.requirement.met_by(worker)]
         return min(places)[2] if places else None
 
     def before(self, worker: Worker, priority: int) -> bool:
         """Whether somebody waits for a slot of that worker who goes before a newcomer of that priority."""
-        return any(line.places[0][0] <= -priority and line.demand.met_by(worker) for line in self._selecting(worker))
+        return any(
+            line.places[0][0] <= -priority and line.requirement.met_by(worker) for line in self._selecting(worker)
+        )
 
     def named(self, worker: Worker) -> bool:
         """Whether somebody waits for that very worker."""
-        return any(line.demand.met_by(worker) for line in self._naming(worker))
+        return any(line.requirement.met_by(worker) for line in self._naming(worker))
 
-    def standing(self, job: Job) -> tuple[Demand, Place]:
+    def standing(self, job: Job) -> tuple[Requirement, Place]:
         """What a queued job waits for, and where it stands, or would stand if it waited now."""
         found = self._places.get(job.id)
         if found is not None:
             return found
         assert job.target is not None
         number = self._arrivals.get(job.id, sys.maxsize)
-        return Demand.of(job.spec, job.target), (-job.terms.priority, number, job.id)
+        return Requirement.of(job.spec, job.target), (-job.terms.priority, number, job.id)
 
-    def competing(self, demand: Demand, workers: Collection[Worker]) -> list[Line]:
-        """The line of that demand, if there is one, and all others that one of these workers serves, too."""
+    def competing(self, requirement: Requirement, workers: Collection[Worker]) -> list[WaitingLine]:
+        """The line of that requirement, if there is one, and all others that one of these workers serves, too."""
         if len(workers) < len(self._lines):
             lines = {
                 line: None
                 for worker in workers
                 for line in chain(self._naming(worker), self._selecting(worker))
-                if line.demand.met_by(worker)
+                if line.requirement.met_by(worker)
             }
         else:
             lines = {
-                line: None for line in self._lines.values() if any(line.demand.met_by(worker) for worker in workers)
+                line: None
+                for line in self._lines.values()
+                if any(line.requirement.met_by(worker) for worker in workers)
             }
-        own = self._lines.get(demand)
+        own = self._lines.get(requirement)
         return list(lines if own is None else lines | {own: None})
 
     @staticmethod
-    def ahead(lines: Iterable[Line], place: Place) -> int:
+    def ahead(lines: Iterable[WaitingLine], place: Place) -> int:
         """How many in these lines go before one that stands there."""
         return sum(bisect_left(line.places, place) for line in lines)
 
-    def _naming(self, worker: Worker) -> Iterator[Line]:
+    def _naming(self, worker: Worker) -> Iterator[WaitingLine]:
         for name in {worker.id, worker.name}:
             yield from self._named.get(name, ())
 
-    def _selecting(self, worker: Worker) -> Iterator[Line]:
+    def _selecting(self, worker: Worker) -> Iterator[WaitingLine]:
         yield from self._filed.get(None, ())
         for label in worker.labels.items():
             yield from self._filed.get(label, ())
 
-    def _open(self, demand: Demand) -> Line:
-        line = Line(demand)
-        if demand.worker is None:
-            line.label = min(demand.labels, key=lambda label: (len(self._filed.get(label, ())), label), default=None)
-        self._lines[demand] = line
+    def _open(self, requirement: Requirement) -> WaitingLine:
+        line = WaitingLine(requirement)
+        if requirement.worker is None:
+            line.label = min(
+                requirement.labels, key=lambda label: (len(self._filed.get(label, ())), label), default=None
+            )
+        self._lines[requirement] = line
         self.version += 1
         self._beside(line)[line] = None
         return line
 
-    def _close(self, line: Line) -> None:
-        del self._lines[line.demand]
+    def _close(self, line: WaitingLine) -> None:
+        del self._lines[line.requirement]
         beside = self._beside(line)
         del beside[line]
-        if not beside and line.demand.worker is not None:
-            del self._named[line.demand.worker]
+        if not beside and line.requirement.worker is not None:
+            del self._named[line.requirement.worker]
         elif not beside:
             del self._filed[line.label]
 
-    def _beside(self, line: Line) -> dict[Line, None]:
+    def _beside(self, line: WaitingLine) -> dict[WaitingLine, None]:
         """The lines that are filed where this one is."""
-        if line.demand.worker is not None:
-            return self._named.setdefault(line.demand.worker, {})
+        if line.requirement.worker is not None:
+            return self._named.setdefault(line.requirement.worker, {})
         return self._filed.setdefault(line.label, {})

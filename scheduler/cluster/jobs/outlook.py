@@ -25,8 +25,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from scheduler import units
 from scheduler.cluster.jobs.backoff import Backoff
-from scheduler.cluster.jobs.lines import Line, Waiting
-from scheduler.cluster.jobs.placement import Demand, has_slot, lacking, without_match
+from scheduler.cluster.jobs.lines import Lines, WaitingLine
+from scheduler.cluster.jobs.placement import Requirement, has_slot, lacking, without_match
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import StoreFailed
@@ -90,12 +90,12 @@ class Group:
 
 @frozen
 class _Facts:
-    """What is true of all jobs with one demand."""
+    """What is true of all jobs with one requirement."""
 
     why: str
     detail: str
     #: Those whose jobs compete with these.
-    lines: Collection[Line]
+    lines: Collection[WaitingLine]
     #: By the clock, how long it is true if nothing changes.
     until: float | None
 
@@ -103,14 +103,14 @@ class _Facts:
 class Outlook:
     """One for each scheduler; to be told by the ledger of every change, before anybody who may ask then."""
 
-    def __init__(self, clock: IReactorTime, ledger: Ledger, waiting: Waiting, queue: Queue, backoff: Backoff) -> None:
+    def __init__(self, clock: IReactorTime, ledger: Ledger, waiting: Lines, queue: Queue, backoff: Backoff) -> None:
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
         self._waiting = waiting
         self._queue = queue
         self._backoff = backoff
-        self._facts: dict[Demand, _Facts] = {}
+        self._facts: dict[Requirement, _Facts] = {}
         # of the lines that they are about
         self._version = 0
         # id or name -> workers; ``None``: to be made
@@ -130,8 +130,8 @@ class Outlook:
         current = self._registry.find_job(job.id)
         if current is None or current.state is not JobState.QUEUED or current.target is None:
             return None
-        demand, place = self._waiting.standing(current)
-        facts = self._facts_of(demand)
+        requirement, place = self._waiting.standing(current)
+        facts = self._facts_of(requirement)
         ahead = self._waiting.ahead(facts.lines, place)
         why, detail = self._delayed(current) or self._saving_fails(facts) or (facts.why, facts.detail)
         if why == "turn":
@@ -151,37 +151,39 @@ class Outlook:
 
     def _saving_fails(self, facts: _Facts) -> tuple[str, str] | None:
         problem = self._ledger.store_problem
-        return ("store-failing", StoreFailed.told(problem)) if problem and facts.why in {"turn", "backoff"} else None
+        return (
+            ("store-failing", StoreFailed.sentence(problem)) if problem and facts.why in {"turn", "backoff"} else None
+        )
 
-    def _facts_of(self, demand: Demand) -> _Facts:
+    def _facts_of(self, requirement: Requirement) -> _Facts:
         if self._version != self._waiting.version:
             self._facts.clear()
             self._version = self._waiting.version
-        facts = self._facts.get(demand)
+        facts = self._facts.get(requirement)
         if facts is None or (facts.until is not None and self._clock.seconds() >= facts.until):
-            facts = self._facts[demand] = self._find_out(demand)
+            facts = self._facts[requirement] = self._find_out(requirement)
         return facts
 
-    def _find_out(self, demand: Demand) -> _Facts:
+    def _find_out(self, requirement: Requirement) -> _Facts:
         candidates: Collection[Worker] = self._registry.each_worker()
-        if demand.worker is not None:
-            candidates = self._by_name().get(demand.worker, ())
+        if requirement.worker is not None:
+            candidates = self._by_name().get(requirement.worker, ())
             if not candidates:
-                why = f"worker {demand.worker!r} is not registered now"
-                return _Facts("unreachable", why, self._waiting.competing(demand, ()), None)
-        matching = [worker for worker in candidates if demand.met_by(worker)]
-        lines = self._waiting.competing(demand, matching)
-        if demand.worker is not None:
-            return self._facts_of_one(demand, max(matching or candidates, key=_preference), lines)
+                why = f"worker {requirement.worker!r} is not registered now"
+                return _Facts("unreachable", why, self._waiting.competing(requirement, ()), None)
+        matching = [worker for worker in candidates if requirement.met_by(worker)]
+        lines = self._waiting.competing(requirement, matching)
+        if requirement.worker is not None:
+            return self._facts_of_one(requirement, max(matching or candidates, key=_preference), lines)
         if not matching:
-            return _Facts("no-match", without_match(demand, candidates), lines, None)
+            return _Facts("no-match", without_match(requirement, candidates), lines, None)
         group, until = self._group(matching, slots_bind=True)
         return _Facts(group.why, str(group), lines, until)
 
-    def _facts_of_one(self, demand: Demand, worker: Worker, lines: Collection[Line]) -> _Facts:
+    def _facts_of_one(self, requirement: Requirement, worker: Worker, lines: Collection[WaitingLine]) -> _Facts:
         """The same of the only worker that a job is for, whose slots do not bind."""
         who = f"worker {worker.name!r}"
-        if lack := lacking(demand, worker):
+        if lack := lacking(requirement, worker):
             return _Facts("no-match", f"{who} does not support {lack}", lines, None)
         group, until = self._group([worker], slots_bind=False)
         details = {

@@ -35,8 +35,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from scheduler import units
 from scheduler.cluster import lifecycle
-from scheduler.cluster.jobs.lines import Waiting
-from scheduler.cluster.jobs.placement import Demand, has_slot
+from scheduler.cluster.jobs.lines import Lines
+from scheduler.cluster.jobs.placement import Requirement, has_slot
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import SchedulerError
@@ -67,7 +67,7 @@ class _Times:
 class Queue(Service):
     """One for each scheduler; to be told by the ledger of every change."""
 
-    def __init__(self, clock: IReactorTime, ledger: Ledger, starts: Starts, waiting: Waiting) -> None:
+    def __init__(self, clock: IReactorTime, ledger: Ledger, starts: Starts, waiting: Lines) -> None:
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
@@ -187,7 +187,7 @@ class Queue(Service):
         """For a worker, from now on."""
         assert job.target is not None
         if self._waiting.add(job):
-            self._consider_all(Demand.of(job.spec, job.target))
+            self._consider_all(Requirement.of(job.spec, job.target))
         if self._looking is None:
             self._looking = self._clock.callLater(LOOK, self._look)
 
@@ -228,9 +228,9 @@ class Queue(Service):
         for worker in self._registry.each_worker():
             self._consider(worker.id)
 
-    def _consider_all(self, demand: Demand) -> None:
+    def _consider_all(self, requirement: Requirement) -> None:
         for worker in self._registry.each_worker():
-            if demand.met_by(worker):
+            if requirement.met_by(worker):
                 self._consider(worker.id)
 
     def _consider(self, worker_id: str) -> None:

@@ -65,10 +65,10 @@ class Retention(Periodic):
         gone = [job.id for job in islice(over, AT_ONCE)]
         if gone:
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
-            self._ledger.remove_jobs(gone).addErrback(_told_elsewhere)
+            self._ledger.remove_jobs(gone).addErrback(_ignore_store_failure)
         keys = [key.key for key in islice(registry.removed_keys(), AT_ONCE) if (key.removed_at or 0) < limit]
         if keys:
-            self._ledger.remove_keys(keys).addErrback(_told_elsewhere)
+            self._ledger.remove_keys(keys).addErrback(_ignore_store_failure)
 
 
 def _newest(job: Job) -> float:
@@ -76,5 +76,5 @@ def _newest(job: Job) -> float:
     return max(job.created_at, job.finished_at or 0.0)
 
 
-def _told_elsewhere(reason: Failure) -> None:
+def _ignore_store_failure(reason: Failure) -> None:
     reason.trap(StoreFailed)

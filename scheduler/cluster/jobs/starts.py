@@ -28,8 +28,8 @@ from twisted.python.failure import Failure
 from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.backoff import Backoff, is_shortage
 from scheduler.cluster.jobs.keys import Keys
-from scheduler.cluster.jobs.lines import Waiting
-from scheduler.cluster.jobs.placement import Demand, lacking, place
+from scheduler.cluster.jobs.lines import Lines
+from scheduler.cluster.jobs.placement import Requirement, lacking, place
 from scheduler.cluster.ledger import Ledger
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
@@ -51,7 +51,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IWorkerClient, RequestKey, Starting
 from scheduler.messages import JobStatus
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Target, Terms, Worker, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Target, Worker, WorkerState
 
 #: Workers that one start is sent to in turn, each of which lacks what it takes; many may lack the same.
 MOST_TRIED = 10
@@ -81,7 +81,7 @@ class Starts:
         new_id: Callable[[], str],
         ledger: Ledger,
         client: IWorkerClient,
-        waiting: Waiting,
+        waiting: Lines,
         queue_max: int,
     ) -> None:
         """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time.
@@ -103,7 +103,7 @@ class Starts:
         self._closed = False
 
     async def submit(
-        self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None, starting: Starting | None
+        self, spec: JobSpec, target: Target, terms: QueueTerms, key: RequestKey | None, starting: Starting | None
     ) -> Job:
         """See ``IScheduler.submit``."""
         known = self.keys.find(key) if key is not None else None
@@ -132,7 +132,7 @@ class Starts:
         """Whether this process waits for the answer to the start of that job."""
         return job_id in self._under_way
 
-    async def again(self, job: Job) -> None:
+    async def resend(self, job: Job) -> None:
         """Send the start of a job once more, to the same worker, which runs it once under its id.
 
         Of an error nothing follows: as before, nobody can say yet whether a start arrived. ``Conflict``: the id was
@@ -140,7 +140,7 @@ class Starts:
         """
         await self._run(job.id, self._again(self._registry.reachable(job), job))
 
-    def answered(self, job_id: str) -> Deferred[None] | None:
+    def in_flight(self, job_id: str) -> Deferred[None] | None:
         """Fires once the start of that job is over, however it went; ``None``: it is not under way."""
         start = self._under_way.get(job_id)
         return None if start is None else shielded(start).addBoth(lambda _: None)
@@ -148,7 +148,7 @@ class Starts:
     async def settled(self, job_id: str) -> Job:
         """The job, once no start of it is under way; ``NotFound``."""
         job = self._registry.job(job_id)
-        while (starting := self.answered(job_id)) is not None:
+        while (starting := self.in_flight(job_id)) is not None:
             await starting
             job = self._registry.job(job_id)
         return job
@@ -177,7 +177,7 @@ class Starts:
         return job
 
     async def _submit(
-        self, spec: JobSpec, target: Target, terms: Terms, key: RequestKey | None, starting: Starting | None
+        self, spec: JobSpec, target: Target, terms: QueueTerms, key: RequestKey | None, starting: Starting | None
     ) -> Job:
         if self._closed:
             raise ShuttingDown()
@@ -202,7 +202,7 @@ class Starts:
         job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
         return await self._run(job.id, self._start(worker, job, key, starting))
 
-    def _choose(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool) -> Worker:
+    def _choose(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool) -> Worker:
         """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited."""
         if target.worker is None:
             return self._place(spec, target, terms, newcomer, frozenset())
@@ -217,7 +217,7 @@ class Starts:
             raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
         return worker
 
-    def _place(self, spec: JobSpec, target: Target, terms: Terms, newcomer: bool, tried: frozenset[str]) -> Worker:
+    def _place(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool, tried: frozenset[str]) -> Worker:
         """The same for a job with a selector; ``tried`` are ids of workers that could not take it."""
 
         def withheld(worker: Worker) -> bool:
@@ -225,7 +225,7 @@ class Starts:
                 return True
             return newcomer and self._waiting.before(worker, terms.priority)
 
-        return place(Demand.of(spec, target), self._registry.each_worker(), self._registry.load, withheld)
+        return place(Requirement.of(spec, target), self._registry.each_worker(), self._registry.load, withheld)
 
     def _elsewhere(self, job: Job, tried: _Tried) -> Worker | None:
         """The next worker for a job that these could not take; ``None``: the queue finds one, or there is none."""

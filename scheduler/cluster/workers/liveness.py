@@ -116,7 +116,7 @@ class Liveness(Periodic):
         pulse = self._pulse(worker_id)
         pulse.heard, pulse.gone = self._now(), ""
         self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
-        self._settle(worker_id)
+        self._apply(worker_id)
         if pulse.failed or pulse.answered is None:
             self._probe_now(worker_id)  # it is back: that calls succeed again is to be known soon
 
@@ -126,10 +126,10 @@ class Liveness(Periodic):
         self.heard(worker_id)
         self._probe_now(worker_id)
 
-    def doubtful(self, worker_id: str, why: str) -> None:
+    def reset(self, worker_id: str, why: str) -> None:
         """The worker no longer listens there, for the reason ``why``; it is unreachable until it calls again."""
         self._pulses[worker_id] = Pulse(gone=why)
-        self._settle(worker_id)
+        self._apply(worker_id)
 
     def left(self, worker_id: str) -> None:
         """It called us for the last time, and was stopped while its jobs run on."""
@@ -137,8 +137,8 @@ class Liveness(Periodic):
         if worker is None:
             return
         self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
-        self._lose_sight(worker_id, "was stopped, and left it running")
-        self.doubtful(worker_id, "it was stopped, and left its jobs running")
+        self._mark_jobs_unknown(worker_id, "was stopped, and left it running")
+        self.reset(worker_id, "it was stopped, and left its jobs running")
 
     def why_unreachable(self, worker: Worker) -> str:
         """A sentence, of one that is."""
@@ -191,7 +191,7 @@ class Liveness(Periodic):
         if not worker.sends_heartbeats:
             pulse.gone = ""
             self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
-        self._settle(worker_id)
+        self._apply(worker_id)
 
     def _probe_now(self, worker_id: str) -> None:
         worker = self._ledger.registry.find_worker(worker_id)
@@ -221,7 +221,7 @@ class Liveness(Periodic):
                 self._probe_now(worker_id)  # its time ran out while nobody here could hear the answer
                 return
             pulse.failed = True
-            self._settle(worker_id)
+            self._apply(worker_id)
 
         self._probe(worker).addCallbacks(succeeded, failed)
 
@@ -229,19 +229,19 @@ class Liveness(Periodic):
         now = self._now()
         self._due = now + self.lease / LOOKS_PER_LEASE
         for worker in self._ledger.registry.workers():
-            self._settle(worker.id)
+            self._apply(worker.id)
             if wants_probe(self._pulse(worker.id), worker.sends_heartbeats, now, self.lease):
                 self._probe_now(worker.id)
         for worker_id in self._ledger.registry.busy():
-            self._doubt(worker_id, now)
+            self._check_jobs(worker_id, now)
 
-    def _doubt(self, worker_id: str, now: float) -> None:
+    def _check_jobs(self, worker_id: str, now: float) -> None:
         """A worker that calls do not reach may report its jobs all the same: they run until it is silent, or gone."""
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is None or not is_alive(self._pulse(worker_id), worker.sends_heartbeats, now, self.lease):
-            self._lose_sight(worker_id)
+            self._mark_jobs_unknown(worker_id)
 
-    def _settle(self, worker_id: str) -> None:
+    def _apply(self, worker_id: str) -> None:
         """Make the worker's state, and its jobs', what the signs say."""
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is None:
@@ -254,9 +254,9 @@ class Liveness(Periodic):
         )
         self._ledger.note_worker(evolve(worker, state=state))
         if state is WorkerState.UNREACHABLE:
-            self._lose_sight(worker_id)
+            self._mark_jobs_unknown(worker_id)
 
-    def _lose_sight(self, worker_id: str, why: str = "can't be reached") -> None:
+    def _mark_jobs_unknown(self, worker_id: str, why: str = "can't be reached") -> None:
         """Nobody can say any more that its jobs run. One that is starting is left to the answer of its start."""
         now = self._ledger.now()
         unknown = [

@@ -119,7 +119,7 @@ class Membership:
         else:
             # Another known worker took the port; this one may come back at another.
             self._client.forget(other.id)
-            self._liveness.doubtful(other.id, "another worker registered at its address")
+            self._liveness.reset(other.id, "another worker registered at its address")
 
     async def _deregister(self, worker_id: str) -> None:
         worker = self._ledger.registry.find_worker(worker_id)
@@ -138,7 +138,7 @@ class Membership:
 
         Not those that are queued again because their starts never left: what is under way is cut, and answered, first.
         """
-        self._liveness.doubtful(worker.id, "it is being forgotten")
+        self._liveness.reset(worker.id, "it is being forgotten")
         self._client.forget(worker.id)
         await self._reconciler.starts_over(worker.id)
         now = self._ledger.now()
@@ -177,7 +177,7 @@ class Membership:
         worker = told
         if not heartbeat.leaving:
             self._liveness.heard(worker.id)
-        changed, describe = self._reconciler.listed(worker, heartbeat)
+        changed, describe = self._reconciler.apply_report(worker, heartbeat)
         reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
         saved = self._ledger.update_jobs(changed)
         if heartbeat.leaving:

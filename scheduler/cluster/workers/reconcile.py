@@ -56,13 +56,13 @@ class Reconciler:
         self._asking = Shared()
         self._rounds = Rounds("asking about the unmentioned jobs")
 
-    def listed(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], list[str]]:
+    def apply_report(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], list[str]]:
         """The jobs that the heartbeat changes, and the ids of those the scheduler needs to have described."""
         changed: list[Job] = []
         describe: list[str] = []
         removed: list[str] = []
         for report in (*heartbeat.ended, *heartbeat.described):
-            job = self._after(worker, report)
+            job = self._reported(worker, report)
             if job is not None:
                 changed.append(job)
             elif not self._is_removed(report):
@@ -79,7 +79,7 @@ class Reconciler:
             if known is None:
                 describe.append(job_id)
                 continue
-            job = self._of(worker, known, runs=True)
+            job = self._owned(worker, known, runs=True)
             if job is not None:
                 changed.append(lifecycle.running(job, self._ledger.now()))
                 if job.started_at is None and not job.state.final:
@@ -87,7 +87,7 @@ class Reconciler:
         self._removals.reported_again(worker, removed)
         return changed, describe
 
-    def _after(self, worker: Worker, report: JobReport) -> Job | None:
+    def _reported(self, worker: Worker, report: JobReport) -> Job | None:
         """The job as the report makes it; ``None`` where the scheduler needs its spec to tell."""
         job = self._registry.find_job(report.status.job_id)
         now = self._ledger.now()
@@ -96,7 +96,7 @@ class Reconciler:
                 return None
             self._disputed.discard(report.status.job_id)
             return lifecycle.adopted(report, worker, now)
-        its = self._of(worker, job, runs=not report.status.state.final)
+        its = self._owned(worker, job, runs=not report.status.state.final)
         return job if its is None else lifecycle.reported(its, report.status, now)
 
     def _is_removed(self, report: JobReport) -> bool:
@@ -107,7 +107,7 @@ class Reconciler:
         job_id = report.status.job_id
         return self._registry.was_removed(job_id) and (report.status.state.final or job_id not in self._disputed)
 
-    def _of(self, worker: Worker, job: Job, runs: bool) -> Job | None:
+    def _owned(self, worker: Worker, job: Job, runs: bool) -> Job | None:
         """The job, if that worker has a say in it; it has also where the job was one's that is not known any more.
 
         So it is with a worker that lost its id and not its jobs, and has been given another.
@@ -154,7 +154,7 @@ class Reconciler:
     async def starts_over(self, worker_id: str) -> None:
         """Fires when the starts on that worker that are under way have been answered."""
         for job in self._registry.unfinished(worker_id):
-            start = self._starts.answered(job.id)
+            start = self._starts.in_flight(job.id)
             if start is not None:
                 await start
 
@@ -174,7 +174,7 @@ class Reconciler:
         if unsure and job.promised and job.stop_requested_at is None and worker.takes(job.spec):
             await self._ledger.update_jobs([])  # that it went to this worker is durable, or it could go to another too
             if self._registry.find_job(job.id) == job and not self._starts.under_way(job.id):
-                await self._starts.again(job)
+                await self._starts.resend(job)
             return
         now = self._ledger.now
         try:

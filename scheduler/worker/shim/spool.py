@@ -98,13 +98,13 @@ class Spool:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.job = self._path("job.json")
+        self.job_path = self._path("job.json")
         self.stdin = self._path("stdin")
         self.script = self._path("script")
         self.work = self._path("work")
-        self.start = self._path("start.json")
-        self.exit = self._path("exit.json")
-        self.lock = self._path("lock")
+        self.start_path = self._path("start.json")
+        self.exit_path = self._path("exit.json")
+        self.lock_path = self._path("lock")
 
     def _path(self, name: str) -> str:
         return f"{self.folder}/{name}"
@@ -117,7 +117,7 @@ class Spool:
         """Make durable what ``create`` made; ``NotDurable``."""
         try:
             # First: where one file's sync commits all that went before, the folders' have nothing to wait for.
-            _sync(self.job, os.O_RDONLY)
+            _sync(self.job_path, os.O_RDONLY)
             sync_folder(self.folder)
             sync_folder(os.path.dirname(self.folder))
         except OSError as error:
@@ -129,10 +129,10 @@ class Spool:
         ``OSError`` and ``ValueError``: it has no lock that can be read, and that it would have.
         """
         try:
-            with open(self.job, "rb") as job:
+            with open(self.job_path, "rb") as job:
                 json.load(job)
         except (FileNotFoundError, ValueError):
-            return self.begun_by() is None and not os.path.exists(self.exit)
+            return self.begun_by() is None and not os.path.exists(self.exit_path)
         return False
 
     def removed(self) -> bool:
@@ -141,8 +141,8 @@ class Spool:
         ``OSError``: it can't be looked at now.
         """
         try:
-            os.stat(self.lock)
-            os.stat(self.job)
+            os.stat(self.lock_path)
+            os.stat(self.job_path)
         except FileNotFoundError:
             return True
         return False
@@ -170,22 +170,22 @@ class Spool:
     # records
 
     def read_job(self) -> Record | None:
-        return _read(self.job)
+        return _read(self.job_path)
 
     def read_start(self) -> Record | None:
         """``None`` also for one that a power cut left in pieces."""
         try:
-            return _read(self.start)
+            return _read(self.start_path)
         except json.JSONDecodeError:
             return None
 
     def read_exit(self) -> Record | None:
-        return _read(self.exit)
+        return _read(self.exit_path)
 
     def write_start(self, record: Record) -> None:
         """Whole or not there. The start waits for it; so it is not synced: a power cut takes the job, too."""
-        self._write(f"{self.start}.tmp", record, sync=False)
-        os.rename(f"{self.start}.tmp", self.start)
+        self._write(f"{self.start_path}.tmp", record, sync=False)
+        os.rename(f"{self.start_path}.tmp", self.start_path)
 
     def write_exit(self, record: Record, failpoint: str = "worker.before-exit-rename") -> None:
         """The end. Fits in the room that was taken, whatever the record says."""
@@ -196,7 +196,7 @@ class Spool:
         }
         self._write(self._path("exit.tmp"), short)
         failpoints.hit(failpoint)
-        os.rename(self._path("exit.tmp"), self.exit)
+        os.rename(self._path("exit.tmp"), self.exit_path)
         with contextlib.suppress(FileNotFoundError):  # nobody has to stop it any more
             os.unlink(self._path("stop.tmp"))
         sync_folder(self.folder)
@@ -253,7 +253,7 @@ class Spool:
 
         No process started meanwhile inherits it.
         """
-        fd = os.open(self.lock, os.O_RDWR)
+        fd = os.open(self.lock_path, os.O_RDWR)
         try:
             yield fd if self._is_locked(fd) else None
         finally:
@@ -263,7 +263,7 @@ class Spool:
         """Whether this holds the lock now, and the lock is still that of this spool."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.path.samestat(os.fstat(fd), os.stat(self.lock))
+            return os.path.samestat(os.fstat(fd), os.stat(self.lock_path))
         except (BlockingIOError, FileNotFoundError):
             return False
 
@@ -273,7 +273,7 @@ class Spool:
 
     def begun_by(self) -> Identity | None:
         """The shim that took the job on; ``None``: none ever did."""
-        with open(self.lock, "rb") as lock:
+        with open(self.lock_path, "rb") as lock:
             words = lock.read().rstrip(b"\0").split()
         return Identity(int(words[0]), int(words[1])) if len(words) == 2 else None
 
@@ -296,7 +296,7 @@ def create(
     os.chmod(making.work, _WORK_MODE)  # whatever the umask
     for empty in (making.output("stdout"), making.output("stderr")):
         os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    _take_room(making.lock, _SHIM_ROOM)
+    _take_room(making.lock_path, _SHIM_ROOM)
     if stdin is not None:
         write_file(making.stdin, stdin)
         os.chmod(making.stdin, _STDIN_MODE)
@@ -307,7 +307,7 @@ def create(
         making.reserve()
     else:
         making.write_exit(exit_record)
-    write_file(making.job, json.dumps({"format": FORMAT, **record}).encode(), sync=False)
+    write_file(making.job_path, json.dumps({"format": FORMAT, **record}).encode(), sync=False)
     failpoints.hit("worker.before-spool-rename")
     os.rename(making.folder, folder)
     failpoints.hit("worker.after-spool-rename")

@@ -11,7 +11,7 @@ The mark ``stop`` in the spool asks for the stop of the job. TERM to the shim me
 no more than that the mark may be there: the job can send it, too. Every other signal
 that can be ignored is ignored.
 
-What happens from the start to the end is in ``supervision``.
+What happens from the start to the end is in ``phases``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import traceback
 from typing import Any, NoReturn
 
 from scheduler.worker.shim import handoff, proctree
+from scheduler.worker.shim.phases import Phases
 from scheduler.worker.shim.pump import Allowance, Pump
 from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record
-from scheduler.worker.shim.supervision import Supervision
 
 #: A script that was just written may be held open by a fork under way elsewhere, for milliseconds.
 _BUSY_TRIES = 50
@@ -122,7 +122,7 @@ def _problem_of_writing(spool: Spool, ended: Record) -> str | None:
     except OSError as error:
         problem = os.strerror(error.errno or 0)
     with contextlib.suppress(OSError):  # it can't be looked at now
-        if os.path.exists(spool.exit) or spool.removed():
+        if os.path.exists(spool.exit_path) or spool.removed():
             return None
     return problem
 
@@ -214,7 +214,7 @@ class _Job:
     def supervise(self) -> Record:
         """Until nothing of the job is left; the exit record."""
         main = Identity(self.main, self.starttime)
-        job = Supervision(self._spool, self._record, self._signals, self._pumps, self._allowance, main, self.started_at)
+        job = Phases(self._spool, self._record, self._signals, self._pumps, self._allowance, main, self.started_at)
         return job.run()
 
 

@@ -25,7 +25,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import JobFilter, Readiness
-from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WorkerState
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
 from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.documents import check_problem
 
@@ -109,7 +109,8 @@ class RouteScenarios:
             reply = await self.post("/start", {"worker_id": worker, "command": "echo", "path": "p"})
             self.assertEqual((reply.status, set(reply.json())), (201, {"job_id"}))
             self.assertEqual(
-                self.scheduler.calls[-1], ("submit", JobSpec(command="echo", path="p"), Target(worker=worker), Terms())
+                self.scheduler.calls[-1],
+                ("submit", JobSpec(command="echo", path="p"), Target(worker=worker), QueueTerms()),
             )
 
     @scenario
@@ -326,7 +327,7 @@ class RouteScenarios:
         """The terms reach the scheduler, and come back with the job."""
         terms = {"queue_timeout": "2m", "priority": -3, "retry": {"attempts": 2, "delay": "1m"}}
         reply = await self.post("/v1/jobs", {"selector": {}, "command": "a", **terms})
-        self.assertEqual(self.scheduler.calls[-1][3], Terms(120.0, -3, Retry(2, 60.0)))
+        self.assertEqual(self.scheduler.calls[-1][3], QueueTerms(120.0, -3, Retry(2, 60.0)))
         shown = {name: reply.json()[name] for name in terms}
         self.assertEqual(shown, {"queue_timeout": 120, "priority": -3, "retry": {"attempts": 2, "delay": 60}})
 
@@ -445,7 +446,7 @@ class RouteScenarios:
         """A stop of an attempt that failed is one of its last attempt; the answer is the job that was asked for."""
         for ends, status in ((True, 200), (False, 202)):
             self.scheduler.workers_are(WorkerState.ONLINE)
-            job = self.scheduler.add_job(terms=Terms(3600.0, retry=Retry(1)), target=Target(worker="w1"))
+            job = self.scheduler.add_job(terms=QueueTerms(3600.0, retry=Retry(1)), target=Target(worker="w1"))
             job = self.scheduler.finish(job.id, JobState.FAILED, reason="exit status 1")
             last = self.scheduler.last_attempt(job.id)
             self.assertEqual((last.state, last.retry_of), (JobState.RUNNING, job.id))

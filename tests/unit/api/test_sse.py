@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from scheduler.api import sse, streams
 from scheduler.api.context import Context
 from scheduler.errors import Busy, NotFound, Unavailable
-from scheduler.model import JobState, Retry, Stream, Target, Terms, WorkerState
+from scheduler.model import JobState, QueueTerms, Retry, Stream, Target, WorkerState
 from tests.unit.api.conversation import Connection
 from tests.unit.api.streaming import EVENTS, StreamTestCase, parse
 from tests.unit.api.test_events import bytes_of
@@ -225,7 +225,7 @@ class EventStreamTests(StreamTestCase):
 
     def test_end_names_the_next_attempt(self) -> None:
         """The end of a job that is run again says by which job."""
-        retry = Terms(queue_timeout=60.0, retry=Retry(1, 30.0))
+        retry = QueueTerms(queue_timeout=60.0, retry=Retry(1, 30.0))
         job = self.scheduler.add_job(b"x", terms=retry, target=Target(worker="w1"), group_id="g")
         client = self.events(job.id)
         self.scheduler.finish(job.id, JobState.FAILED, exit_code=3)

@@ -10,11 +10,11 @@ from twisted.internet.defer import fail
 from scheduler.cluster.jobs.attendance import STOP_RETRY_INTERVAL, TIMER_LATE_MAX, reason
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobState, Retry, Stream, Target, Terms
+from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job
 
-ATTENDED = Terms(unattended_timeout=60.0)
+ATTENDED = QueueTerms(unattended_timeout=60.0)
 PATIENT = evolve(ATTENDED, queue_timeout=3600.0)
 WHY = reason(60.0)
 

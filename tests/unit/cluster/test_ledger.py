@@ -11,7 +11,7 @@ from zope.interface import implementer
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import NotFound, StoreFailed
 from scheduler.interfaces import IStore, JobFilter, Loaded, Record, Removed
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Retry, Target, Terms, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
 from scheduler.store.memory import MemoryStore
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -113,7 +113,7 @@ class LedgerTests(SynchronousTestCase):
 
     def test_an_end_is_invisible_until_committed(self) -> None:
         """Nobody sees an end that a crash could undo, nor the attempt that follows; and no other comes between."""
-        self.add(job := a_job(target=Target("w-1"), terms=Terms(retry=Retry(1))))
+        self.add(job := a_job(target=Target("w-1"), terms=QueueTerms(retry=Retry(1))))
         self.ledger.update_job(evolve(job, state=JobState.FAILED))
         self.assertEqual(self.ledger.registry.find_job("j-1"), job)
         other = self.ledger.conclude_job(evolve(job, state=JobState.LOST))
@@ -127,7 +127,7 @@ class LedgerTests(SynchronousTestCase):
 
     def test_an_end_that_is_not_committed(self) -> None:
         """If it can't be, one that was decided here is void; one that the worker reported is the truth all the same."""
-        self.add(job := a_job(target=Target("w-1"), terms=Terms(retry=Retry(1))))
+        self.add(job := a_job(target=Target("w-1"), terms=QueueTerms(retry=Retry(1))))
         decided = self.ledger.conclude_job(evolve(job, state=JobState.FAILED))
         self.store.fail()
         self.failureResultOf(decided, StoreFailed)
@@ -215,7 +215,7 @@ class LedgerTests(SynchronousTestCase):
     def test_an_ended_job_is_kept_light(self) -> None:
         """What was only needed to run it is let go of at its end, but not before its next attempt has it."""
         spec = JobSpec(command="cat", stdin=b"in")
-        job = a_job(spec=spec, target=Target("w-1"), terms=Terms(retry=Retry(1)))
+        job = a_job(spec=spec, target=Target("w-1"), terms=QueueTerms(retry=Retry(1)))
         self.add(job)
         self.assertEqual(self.ledger.registry.job("j-1").spec, spec)
         self.end(evolve(job, state=JobState.FAILED, finished_at=1001.0))

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
 from scheduler.messages import JobReport, JobStatus
-from scheduler.model import FINAL, TRANSITIONS, JobSpec, JobState, Retry, Terms, Usage
+from scheduler.model import FINAL, TRANSITIONS, JobSpec, JobState, QueueTerms, Retry, Usage
 from tests.unit.cluster.values import a_job, a_worker
 
 RUNNING = JobStatus(job_id="j-1", state=JobState.RUNNING, started_at=1000.5)
@@ -95,7 +95,7 @@ class LifecycleTests(SynchronousTestCase):
 
     def test_linked(self) -> None:
         """Attempts that an earlier version kept are linked by what they tell of the ones before them."""
-        terms = Terms(retry=Retry(2))
+        terms = QueueTerms(retry=Retry(2))
         jobs = [
             a_job("c", JobState.QUEUED, terms=terms, retry_of="b"),
             a_job("b", JobState.FAILED, terms=terms, retry_of="a"),

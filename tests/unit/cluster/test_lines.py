@@ -5,8 +5,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.jobs.lines import Waiting
-from scheduler.model import Job, JobSpec, JobState, Target, Terms, Worker
+from scheduler.cluster.jobs.lines import Lines
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, Worker
 from tests.unit.cluster.values import a_job, a_worker
 
 GPU = {"gpu": "yes"}
@@ -17,13 +17,13 @@ def queued(
 ) -> Job:
     """A job for any worker, for some, or for one."""
     target = Target(worker=worker) if worker is not None else Target(selector=selector or {})
-    terms = Terms(queue_timeout=3600.0, priority=priority)
+    terms = QueueTerms(queue_timeout=3600.0, priority=priority)
     return a_job(job_id, JobState.QUEUED, None, target=target, terms=terms, **more)
 
 
 class WaitingTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.waiting = Waiting()
+        self.waiting = Lines()
 
     def add(self, *jobs: Job) -> None:
         for job in jobs:

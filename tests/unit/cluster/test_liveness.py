@@ -155,7 +155,7 @@ class LivenessTests(SynchronousTestCase):
         """A job that is starting when its worker drops out of sight is decided by the answer of its start."""
         self.go_online()
         self.ledger.update_job(a_job(state=JobState.STARTING))
-        self.liveness.doubtful("w-1", "another listens there")
+        self.liveness.reset("w-1", "another listens there")
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.STARTING)
 
     def test_a_failed_call_asks_a_failed_probe_decides(self) -> None:
@@ -290,7 +290,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertEqual(why(), "no call to it has succeeded yet")
         self.probes.pop().errback(Unreachable("w-1"))
         self.assertEqual(why(), "calls to it fail")
-        self.liveness.doubtful("w-1", "another worker registered at its address")
+        self.liveness.reset("w-1", "another worker registered at its address")
         self.assertEqual(why(), "another worker registered at its address")
         self.liveness.registered("w-1")
         self.clock.pump([LEASE / 6] * 7)

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.build import random_id
-from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
@@ -51,7 +51,7 @@ class MembershipTestCase(SynchronousTestCase):
         self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
         self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self.starts = Starts(self.clock, random_id, self.ledger, self.client, Waiting(), queue_max=3)
+        self.starts = Starts(self.clock, random_id, self.ledger, self.client, Lines(), queue_max=3)
         reconciler = Reconciler(self.ledger, self.client, self.starts, Removals(self.ledger, self.client, self.starts))
         self.membership = Membership(random_id, self.ledger, self.liveness, self.client, rule, reconciler)
 
@@ -161,7 +161,7 @@ class RegisterTests(MembershipTestCase):
         first = self.online(name="box")
         taken = self.membership.register(Registration(f"{HOME}:30001", name="box"), HOME)
         self.assertIn(first, str(self.failureResultOf(taken, Conflict).value))
-        self.liveness.doubtful(first, "gone")
+        self.liveness.reset(first, "gone")
         self.register(f"{HOME}:30001", name="box")
 
     def test_a_refused_registration_displaces_nobody(self) -> None:

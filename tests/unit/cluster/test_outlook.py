@@ -14,11 +14,11 @@ from scheduler.cluster.jobs.queue import SETTLE
 from scheduler.errors import StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WaitingFor, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor, Worker, WorkerState
 from tests.unit.cluster.test_service import ANY, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
-PATIENT = Terms(queue_timeout=3600.0)
+PATIENT = QueueTerms(queue_timeout=3600.0)
 GPU = Target(selector={"gpu": "yes"})
 
 
@@ -270,14 +270,14 @@ class PropertyTests(OutlookTestCase):
         """By looking at every job and every worker."""
 
         def serving(other: Job) -> set[str]:
-            demand, _ = self.waiting.standing(other)
-            return {worker.id for worker in self.ledger.registry.workers() if demand.met_by(worker)}
+            requirement, _ = self.waiting.standing(other)
+            return {worker.id for worker in self.ledger.registry.workers() if requirement.met_by(worker)}
 
-        demand, place = self.waiting.standing(job)
+        requirement, place = self.waiting.standing(job)
         others = [self.cluster.job(job_id) for job_id in self.waiting._places]
         return 1 + sum(
             self.waiting.standing(other)[1] < place
-            and (self.waiting.standing(other)[0] == demand or bool(serving(other) & serving(job)))
+            and (self.waiting.standing(other)[0] == requirement or bool(serving(other) & serving(job)))
             for other in others
         )
 

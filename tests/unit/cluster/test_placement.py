@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.jobs.placement import Demand, place
+from scheduler.cluster.jobs.placement import Requirement, place
 from scheduler.errors import Conflict, NoFreeSlot
 from scheduler.model import JobSpec, Target, Worker, WorkerState
 from tests.unit.cluster.values import a_worker
@@ -13,8 +13,8 @@ ECHO = JobSpec(command="echo")
 class PlacementTests(SynchronousTestCase):
     def choose(self, *candidates: tuple[Worker, int], spec: JobSpec = ECHO, **selector: str) -> str:
         loads = {worker.id: load for worker, load in candidates}
-        demand = Demand.of(spec, Target(selector=selector))
-        return place(demand, [worker for worker, _ in candidates], loads.__getitem__).id
+        requirement = Requirement.of(spec, Target(selector=selector))
+        return place(requirement, [worker for worker, _ in candidates], loads.__getitem__).id
 
     def test_least_loaded(self) -> None:
         """The worker with the fewest unfinished jobs is chosen."""
@@ -73,10 +73,12 @@ class PlacementTests(SynchronousTestCase):
 
     def test_withheld(self) -> None:
         """A worker that is withheld gets nothing, and matches."""
-        workers, demand = [a_worker("a"), a_worker("b")], Demand.of(ECHO, Target(selector={}))
-        self.assertEqual(place(demand, workers, {"a": 0, "b": 3}.__getitem__, lambda worker: worker.id == "a").id, "b")
+        workers, requirement = [a_worker("a"), a_worker("b")], Requirement.of(ECHO, Target(selector={}))
+        self.assertEqual(
+            place(requirement, workers, {"a": 0, "b": 3}.__getitem__, lambda worker: worker.id == "a").id, "b"
+        )
         with self.assertRaisesRegex(NoFreeSlot, r"no worker that matches the selector \(any worker\) takes a job now"):
-            place(demand, workers, lambda worker_id: 0, lambda worker: True)
+            place(requirement, workers, lambda worker_id: 0, lambda worker: True)
 
     def test_features(self) -> None:
         """A worker that lacks what the job needs does not match; if it is that alone, that is said."""

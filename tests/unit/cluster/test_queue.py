@@ -23,13 +23,13 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.messages import JobStatus, Registration
-from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Retry, Stream, Target, Terms, Worker, WorkerState
+from scheduler.model import AT_ONCE, Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target, Worker, WorkerState
 from tests.unit.cluster.scripted import Call
 from tests.unit.cluster.test_service import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 
 HOUR = 3600.0
-PATIENT = Terms(queue_timeout=HOUR)
+PATIENT = QueueTerms(queue_timeout=HOUR)
 KEY = RequestKey("k", "f" * 64)
 SHORT = Unavailable("no more processes", 5)
 
@@ -54,10 +54,10 @@ class QueueTestCase(ClusterTestCase):
         call.answer.callback(JobStatus(job.id, JobState.RUNNING))
         return self.cluster.job(job.id)
 
-    def submit(self, target: Target = ANY, terms: Terms = PATIENT, **more: Any) -> Deferred[Job]:
+    def submit(self, target: Target = ANY, terms: QueueTerms = PATIENT, **more: Any) -> Deferred[Job]:
         return self.cluster.submit(more.pop("spec", ECHO), target, terms, **more)
 
-    def queued(self, target: Target = ANY, terms: Terms = PATIENT, **more: Any) -> Job:
+    def queued(self, target: Target = ANY, terms: QueueTerms = PATIENT, **more: Any) -> Job:
         """One that has to wait."""
         job = self.successResultOf(self.submit(target, terms, **more))
         self.assertEqual((job.state, job.promised), (JobState.QUEUED, True))
@@ -173,7 +173,7 @@ class EnteringTests(QueueTestCase):
         late = self.queued()
         self.ledger.update_worker(a_worker(slots=2))  # nobody has looked at it yet
         self.queued()
-        urgent = self.submit(terms=Terms(HOUR, priority=1))
+        urgent = self.submit(terms=QueueTerms(HOUR, priority=1))
         self.assertEqual(self.running(self.client.take("start_job")), self.successResultOf(urgent))
         self.assertIs(self.state(late), JobState.QUEUED)
 
@@ -183,7 +183,7 @@ class OrderTests(QueueTestCase):
 
     def test_priority_then_age(self) -> None:
         """The slot goes to the highest priority, and of those to who came first."""
-        jobs = [self.queued(terms=Terms(HOUR, priority=priority)) for priority in (0, -1, 5, 0, 5)]
+        jobs = [self.queued(terms=QueueTerms(HOUR, priority=priority)) for priority in (0, -1, 5, 0, 5)]
         last = self.first
         for number in (2, 4, 0, 3, 1):
             self.end(last)
@@ -194,7 +194,7 @@ class OrderTests(QueueTestCase):
     def test_nobody_is_held_up(self) -> None:
         """A job that no worker can take now lets those behind it pass, whatever its priority."""
         self.add(a_worker("w-2", labels={"gpu": "yes"}, state=WorkerState.UNREACHABLE))
-        urgent = self.queued(Target(selector={"gpu": "yes"}), Terms(HOUR, priority=1000))
+        urgent = self.queued(Target(selector={"gpu": "yes"}), QueueTerms(HOUR, priority=1000))
         waits = self.queued()
         self.end(self.first)
         self.assertEqual(self.taken().id, waits.id)
@@ -331,7 +331,7 @@ class StartingTests(QueueTestCase):
         self.store.held = False
         job = self.successResultOf(answer)
         self.assertIs(job.state, JobState.QUEUED)
-        again = self.starts.answered(job.id)
+        again = self.starts.in_flight(job.id)
         self.assertEqual(self.taken().worker_id, "w-3")
         self.successResultOf(again)
         self.assertFalse(self.starts.under_way(job.id))
@@ -656,7 +656,7 @@ class ShortageTests(QueueTestCase):
 
     def test_one_chance(self) -> None:
         """A next attempt that may not wait has its one chance with each of the workers."""
-        answer = self.submit(terms=Terms(retry=Retry(1)))
+        answer = self.submit(terms=QueueTerms(retry=Retry(1)))
         job = self.running(self.client.take("start_job"))
         self.successResultOf(answer)
         failed = evolve(self.cluster.job(job.id), state=JobState.FAILED, finished_at=self.wall)
@@ -684,7 +684,7 @@ class ShortageTests(QueueTestCase):
         job = self.successResultOf(self.submit())
         self.change(a_worker(slots=1))
         self.assertIs(self.state(job), JobState.STARTING)
-        urgent = self.successResultOf(self.submit(terms=Terms(HOUR, priority=9)))
+        urgent = self.successResultOf(self.submit(terms=QueueTerms(HOUR, priority=9)))
         self.add(a_worker("w-2", slots=1))
         self.assertEqual(self.lacks("w-1").id, job.id)
         self.assertEqual(self.taken().id, urgent.id)
@@ -772,7 +772,7 @@ class LeavingTests(QueueTestCase):
     def test_too_late(self) -> None:
         """A job that nobody took in its time has failed, and says how long that was."""
         for seconds, text in ((HOUR, "1h"), (90.0, "90s"), (0.5, "500ms")):
-            job = self.queued(terms=Terms(seconds))
+            job = self.queued(terms=QueueTerms(seconds))
             self.clock.advance(seconds * 0.99)
             self.assertIs(self.state(job), JobState.QUEUED)
             self.clock.advance(seconds * 0.01)
@@ -932,7 +932,7 @@ class RestartTests(QueueTestCase):
 
     def test_the_queue_is_made_again(self) -> None:
         """Who waited waits, in the same order, and is started when a worker is free."""
-        behind, ahead = self.queued(), self.queued(terms=Terms(HOUR, priority=1))
+        behind, ahead = self.queued(), self.queued(terms=QueueTerms(HOUR, priority=1))
         self.wall += 1
         last = self.queued()
         self.restart(10)

@@ -11,17 +11,17 @@ from scheduler.cluster.jobs.stops import STOP_MARGIN
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed
 from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobSpec, JobState, Retry, Target, Terms, WorkerState
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
 from tests.unit.cluster.test_service import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 
-TWICE = Terms(retry=Retry(2, 60.0))
+TWICE = QueueTerms(retry=Retry(2, 60.0))
 KEY = RequestKey("k", "f" * 64)
 FULL = JobSpec(command="sh", args=("-c", "x"), stdin=b"in", labels={"a": "b"})
 
 
 class RetryTestCase(ClusterTestCase):
-    def begin_job(self, terms: Terms = TWICE, target: Target = W1) -> Job:
+    def begin_job(self, terms: QueueTerms = TWICE, target: Target = W1) -> Job:
         """It runs."""
         answer = self.cluster.submit(FULL, target, terms)
         (job,) = self.client.calls[-1].args
@@ -57,7 +57,7 @@ class RetryTests(RetryTestCase):
             self.end(job, state)
             following = self.next(job)
             self.assertEqual((following.spec, following.target), (FULL, W1))
-            self.assertEqual(following.terms, Terms(retry=Retry(1, 60.0)))
+            self.assertEqual(following.terms, QueueTerms(retry=Retry(1, 60.0)))
             self.assertEqual((following.state, following.created_at), (JobState.QUEUED, self.wall))
             self.assertEqual((following.worker_id, following.worker_name, following.promised), (None, "w-1", True))
             self.assertEqual(self.cluster.job(job.id).retried_by, following.id)
@@ -88,7 +88,7 @@ class RetryTests(RetryTestCase):
 
     def test_as_often_as_said(self) -> None:
         """Each attempt is the next one of the one before it, and after the last comes none."""
-        job = self.begin_job(Terms(3600.0, retry=Retry(2)), Target(selector={}))
+        job = self.begin_job(QueueTerms(3600.0, retry=Retry(2)), Target(selector={}))
         for _ in range(2):
             self.end(job)
             job = self.next(job)
@@ -135,7 +135,7 @@ class RetryTests(RetryTestCase):
 
     def test_its_time_counts_from_when_it_is_due(self) -> None:
         """``queue_timeout`` does not pass during the delay."""
-        job = self.begin_job(Terms(100.0, retry=Retry(1, 60.0)))
+        job = self.begin_job(QueueTerms(100.0, retry=Retry(1, 60.0)))
         self.end(job)
         self.ledger.update_worker(a_worker(state=WorkerState.UNREACHABLE))
         self.clock.advance(159)
@@ -211,7 +211,10 @@ class RetryTests(RetryTestCase):
 
     def test_across_a_restart(self) -> None:
         """Of the delay is left what was left; one chance waits until workers had time to show that they live."""
-        for terms, wait in ((Terms(3600.0, retry=Retry(1, 60.0)), 20.0), (Terms(retry=Retry(1, 60.0)), SETTLE)):
+        for terms, wait in (
+            (QueueTerms(3600.0, retry=Retry(1, 60.0)), 20.0),
+            (QueueTerms(retry=Retry(1, 60.0)), SETTLE),
+        ):
             job = self.begin_job(terms)
             self.end(job)
             self.wall += 40

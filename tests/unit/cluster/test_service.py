@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from scheduler.cluster.build import random_id
 from scheduler.cluster.jobs.attendance import Attendance
-from scheduler.cluster.jobs.lines import Waiting
+from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.outlook import Outlook
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.jobs.removals import Removals
@@ -66,7 +66,7 @@ class ClusterTestCase(SynchronousTestCase):
         self.ledger.load()
         liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        waiting = self.waiting = Waiting()
+        waiting = self.waiting = Lines()
         starts = self.starts = Starts(self.clock, random_id, self.ledger, self.client, waiting, self.queue_max)
         self.queue = Queue(self.clock, self.ledger, starts, waiting)
         outlook = Outlook(self.clock, self.ledger, waiting, self.queue, starts.backoff)

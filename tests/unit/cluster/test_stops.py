@@ -19,7 +19,7 @@ from scheduler.errors import (
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState, WorkerState
-from scheduler.worker.shim import supervision
+from scheduler.worker.shim import phases
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -50,7 +50,7 @@ class StopTests(ClusterTestCase):
 
     def test_the_margin(self) -> None:
         """It is longer than a shim waits for processes that it killed: what that could not end is told in time."""
-        self.assertGreaterEqual(STOP_MARGIN, supervision._KILL_PATIENCE + 2.0)
+        self.assertGreaterEqual(STOP_MARGIN, phases._KILL_PATIENCE + 2.0)
 
     def test_a_long_grace(self) -> None:
         """A stop that was delivered, of a job with much time to end, is answered with the job as it is."""

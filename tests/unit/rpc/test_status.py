@@ -93,7 +93,7 @@ class StatusTests(SynchronousTestCase):
             context = self.aborted(error)
             self.assertEqual(context.details, str(error))
             self.assertIs(context.code, status.TABLE[type(error)].code)
-            back = status.told(Failure(context.metadata))
+            back = status.error_from_status(Failure(context.metadata))
             self.assertIs(type(back), type(error))
             self.assertEqual(str(back), str(error))
             self.assertEqual(vars(back), vars(error))
@@ -113,14 +113,14 @@ class StatusTests(SynchronousTestCase):
             ((_, value),) = context.metadata
             on_the_wire = len(value) * 4 / 3 + sum(1 if 32 <= byte < 127 else 3 for byte in context.details.encode())
             self.assertLess(on_the_wire, 7000)
-            back = status.told(Failure(context.metadata))
+            back = status.error_from_status(Failure(context.metadata))
             self.assertIs(type(back), errors.Invalid)
             self.assertNotIn("\ufffd", back.field)
 
     def test_nothing_told(self) -> None:
         """What gRPC itself answers has no error of ours in it."""
-        self.assertIsNone(status.told(Failure(None)))
-        self.assertIsNone(status.told(Failure((("other", "x"), ("other-bin", b"{}")))))
+        self.assertIsNone(status.error_from_status(Failure(None)))
+        self.assertIsNone(status.error_from_status(Failure((("other", "x"), ("other-bin", b"{}")))))
 
     def test_hostile(self) -> None:
         """What is no error of ours, in name, number or type, is none."""
@@ -141,4 +141,4 @@ class StatusTests(SynchronousTestCase):
             {"error": "Unreachable", "name": "w", "kind": "worker", "sent": 0},
         ):
             value = told if isinstance(told, bytes) else json.dumps(told).encode()
-            self.assertIsNone(status.told(Failure(((status.METADATA_KEY, value),))), told)
+            self.assertIsNone(status.error_from_status(Failure(((status.METADATA_KEY, value),))), told)

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.model import Disk
 from scheduler.units import Share
 from scheduler.worker.eviction import Demand, Kept, Plan, choose, counted
-from scheduler.worker.room import Taken, lack, shortage
+from scheduler.worker.room import DiskUse, lack, shortage
 from scheduler.worker.trees import Amount
 
 NOW, KEEP, QUARTER = 1000.0, 100.0, 25
@@ -13,7 +13,7 @@ NOW, KEEP, QUARTER = 1000.0, 100.0, 25
 
 def job(job_id: str, output: int = 0, work: int = 0, acknowledged: bool = True, **fields: object) -> Kept:
     """A job that ended a second ago, one entry for each byte."""
-    taken = Taken(Amount(output, output), Amount(work, work))
+    taken = DiskUse(Amount(output, output), Amount(work, work))
     return Kept(job_id, fields.pop("ended_at", NOW - 1), acknowledged, taken, **fields)
 
 
@@ -74,7 +74,7 @@ class ChooseTests(SynchronousTestCase):
 
     def test_stripped(self) -> None:
         """What has no output left is not stripped again."""
-        bare = Kept("a", NOW, taken=Taken(records=Amount(10, 3)))
+        bare = Kept("a", NOW, taken=DiskUse(records=Amount(10, 3)))
         self.assertEqual(plan(bare, over=5)[1:4], ([], [], []))
 
     def test_most_output(self) -> None:

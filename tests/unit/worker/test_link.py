@@ -22,7 +22,7 @@ from scheduler.errors import (
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState
 from scheduler.worker.held_id import IdFile
-from scheduler.worker.link import LEAVE_DEADLINE, LONGEST_DELAY, Membership
+from scheduler.worker.link import LEAVE_DEADLINE, LONGEST_DELAY, Link
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler_client import (
@@ -62,14 +62,14 @@ class MembershipCase(SynchronousTestCase):
         self.use(FakeSchedulerClient())
 
     def note(self, event: dict) -> None:
-        if isinstance(event.get("log_source"), Membership | IdFile):
+        if isinstance(event.get("log_source"), Link | IdFile):
             self.logged.append(event["log_format"].format(**event))
 
     def use(self, client: FakeSchedulerClient, random: Random | None = None, jobs: FakeJobRunner | None = None) -> None:
         """Have that scheduler, and a new process on this machine."""
         self.client = client
         self.jobs = jobs or FakeJobRunner()
-        self.membership = Membership(
+        self.membership = Link(
             self.clock,
             client,
             self.jobs,

@@ -14,8 +14,8 @@ from scheduler.model import Disk
 from scheduler.units import Share
 from scheduler.worker import room
 from scheduler.worker.clearing import Remains
-from scheduler.worker.retention import Limits, Retention
-from scheduler.worker.room import NoRoom, Taken
+from scheduler.worker.retention import RetentionLimits, SpoolRetention
+from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.trees import Amount, Left
 
 HOUR = 3600.0
@@ -72,18 +72,18 @@ class FakeSpools:
         taken = sum([*self.sizes.values(), *self.running.values(), *self.left.values(), self.other])
         return Disk(1000, 1000 - taken, self.inodes, self.inodes - taken), dict.fromkeys(running, 0)
 
-    def measure_thd(self, job_id: str, running: bool) -> Taken:
+    def measure_thd(self, job_id: str, running: bool) -> DiskUse:
         self.measured.append(job_id)
-        return Taken(work=both(self.running[job_id])) if running else self.taken(job_id)
+        return DiskUse(work=both(self.running[job_id])) if running else self.taken(job_id)
 
-    def taken(self, job_id: str) -> Taken:
+    def taken(self, job_id: str) -> DiskUse:
         work = self.work.get(job_id, 0)
         output = self.sizes[job_id] - work
         if job_id in self.stripped:
-            return Taken(work=both(work), records=both(output))
-        return Taken(both(output), both(work))
+            return DiskUse(work=both(work), records=both(output))
+        return DiskUse(both(output), both(work))
 
-    def clean_thd(self, job_id: str, output: bool) -> tuple[Taken, Left | None]:
+    def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]:
         self.cleaned.append(job_id)
         if job_id in self.resisting:
             return self.taken(job_id), Left("work/x", "resists")
@@ -143,8 +143,8 @@ class RetentionCase(SynchronousTestCase):
         spool_max: int = 1000,
         spool_min_free: Share = Share(0),  # noqa: B008
     ) -> None:
-        limits = Limits(keep_spool, Share(spool_max), spool_min_free)
-        self.retention = Retention(
+        limits = RetentionLimits(keep_spool, Share(spool_max), spool_min_free)
+        self.retention = SpoolRetention(
             self.clock,
             self.pool,
             self.spools,
@@ -192,7 +192,7 @@ class AgeTests(RetentionCase):
         self.assertEqual(self.kept, ["a", "b", "c"])
         self.later(70)
         self.assertEqual((self.kept, self.forgotten), (["b", "c"], ["a"]))
-        self.retention.acknowledged("b", Taken(both(100)))
+        self.retention.acknowledged("b", DiskUse(both(100)))
         self.later()
         self.assertEqual(self.kept, ["c"])
 
@@ -568,7 +568,7 @@ class FreeTests(RetentionCase):
         self.later(10)
         self.assertIn("290 bytes", self.retention.refusing)
         self.assertEqual(len(self.told), 1)
-        self.retention.acknowledged("a", Taken(both(400)))
+        self.retention.acknowledged("a", DiskUse(both(400)))
         self.later()
         self.assertEqual((self.retention.refusing, self.told[1:]), ("", [""]))
 
@@ -601,7 +601,7 @@ class FreeTests(RetentionCase):
 
         def start() -> Deferred[str]:
             if sum(self.spools.sizes.values()) + self.spools.other + 20 * len(began) > 500:
-                return fail(NoRoom("full"))
+                return fail(DiskFull("full"))
             began.append(Deferred())
             return began[-1]
 
@@ -621,13 +621,13 @@ class FreeTests(RetentionCase):
 
     def test_start_that_finds_no_room(self) -> None:
         """A start without room comes once more, after room was made; then it is refused. One that works clears that."""
-        lacking = [NoRoom("full", refused=True), NoRoom("still full")]
+        lacking = [DiskFull("full", refused=True), DiskFull("still full")]
 
         def start() -> Deferred[str]:
             return fail(lacking.pop(0)) if lacking else succeed("started")
 
         refused = self.failureResultOf(Deferred.fromCoroutine(self.retention.with_room(start)), Unavailable)
         self.assertEqual((str(refused.value), self.retention.refusing), ("still full", "still full"))
-        lacking.append(NoRoom("full"))
+        lacking.append(DiskFull("full"))
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.retention.with_room(start))), "started")
         self.assertEqual(self.told, ["still full", ""])

@@ -36,7 +36,7 @@ class ExitRecordTests(SynchronousTestCase):
                 9999,
             )
         )
-        self.assertLessEqual(os.stat(self.spool.exit).st_size, RECORD_ROOM)
+        self.assertLessEqual(os.stat(self.spool.exit_path).st_size, RECORD_ROOM)
 
     def test_left_behind(self) -> None:
         """The reason names the processes that could not be ended, a hundred at most, and counts them all."""
@@ -58,7 +58,7 @@ class ExitRecordTests(SynchronousTestCase):
 
     def test_unknown_format(self) -> None:
         """A record of another format is refused, not guessed at."""
-        with open(self.spool.exit, "w", encoding="utf-8") as file:
+        with open(self.spool.exit_path, "w", encoding="utf-8") as file:
             file.write('{"format": 3, "state": "succeeded"}')
         self.assertRaises(ValueError, self.spool.read_exit)
 
@@ -96,12 +96,12 @@ class BeginTests(SynchronousTestCase):
         folder = self.mktemp()
         create(folder, f"{folder}.new", {}, None, None)
         spool = Spool(folder)
-        self.assertGreater(os.stat(spool.lock).st_blocks, 0)
+        self.assertGreater(os.stat(spool.lock_path).st_blocks, 0)
         self.assertIsNone(spool.begun_by())
         with spool.locked() as lock:
             spool.begin(lock, Identity(42, 1000))
         self.assertEqual(spool.begun_by(), Identity(42, 1000))
-        with open(spool.lock, "rb") as file:
+        with open(spool.lock_path, "rb") as file:
             self.assertEqual(file.read(), b"42 1000\n")
 
 
@@ -154,7 +154,7 @@ class StartRecordTests(SynchronousTestCase):
     def test_power_cut(self) -> None:
         """One that a power cut left empty, or as zeros, is none."""
         for left in (b"", bytes(100)):
-            with open(self.spool.start, "wb") as file:
+            with open(self.spool.start_path, "wb") as file:
                 file.write(left)
             self.assertIsNone(self.spool.read_start())
 

@@ -6,7 +6,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.worker import used_ids
-from scheduler.worker.used_ids import Use, UsedIds
+from scheduler.worker.used_ids import HowUsed, UsedIds
 
 
 class UsedIdsTests(SynchronousTestCase):
@@ -25,11 +25,11 @@ class UsedIdsTests(SynchronousTestCase):
 
     def test_found(self) -> None:
         """An id is found as what it was added as first, by the next process too, and no other is."""
-        self.ids.add_thd(["a", "b"], Use.PRUNED)
-        self.ids.add_thd(["b", "c"], Use.SEALED)
+        self.ids.add_thd(["a", "b"], HowUsed.PRUNED)
+        self.ids.add_thd(["b", "c"], HowUsed.SEALED)
         for ids in (self.ids, self.opened()):
             found = [ids.find_thd(job_id) for job_id in ("a", "b", "c", "d")]
-            self.assertEqual(found, [Use.PRUNED, Use.PRUNED, Use.SEALED, None])
+            self.assertEqual(found, [HowUsed.PRUNED, HowUsed.PRUNED, HowUsed.SEALED, None])
 
     def test_durable(self) -> None:
         """What was added is on the disk when that is said."""
@@ -38,17 +38,17 @@ class UsedIdsTests(SynchronousTestCase):
         self.patch(
             os, "fsync", lambda fd: synced.append((os.fstat(fd).st_ino, self.opened().find_thd("b"))) or real(fd)
         )
-        self.ids.add_thd(["a", "b"], Use.PRUNED)
-        self.assertEqual(synced, [(os.stat(self.path).st_ino, Use.PRUNED)])
+        self.ids.add_thd(["a", "b"], HowUsed.PRUNED)
+        self.assertEqual(synced, [(os.stat(self.path).st_ino, HowUsed.PRUNED)])
 
     def test_many(self) -> None:
         """Ten thousand are found after the file has grown, a few bytes each."""
         many = [f"job-{number}" for number in range(10_000)]
-        self.ids.add_thd(many, Use.PRUNED)
-        self.ids.add_thd(["sealed"], Use.SEALED)
+        self.ids.add_thd(many, HowUsed.PRUNED)
+        self.ids.add_thd(["sealed"], HowUsed.SEALED)
         for ids in (self.ids, self.opened()):
-            self.assertEqual({ids.find_thd(job_id) for job_id in many}, {Use.PRUNED})
-            self.assertEqual(ids.find_thd("sealed"), Use.SEALED)
+            self.assertEqual({ids.find_thd(job_id) for job_id in many}, {HowUsed.PRUNED})
+            self.assertEqual(ids.find_thd("sealed"), HowUsed.SEALED)
             self.assertEqual({ids.find_thd(f"other-{number}") for number in range(10_000)}, {None})
         self.assertEqual(os.stat(self.path).st_size, 262_144)
         self.assertEqual(os.listdir(os.path.dirname(self.path)), ["used-ids"])
@@ -57,7 +57,7 @@ class UsedIdsTests(SynchronousTestCase):
         """The file takes no more room for the first three thousand than it has when it is made."""
         self.ids.open_thd()
         before = os.stat(self.path)
-        self.ids.add_thd([f"job-{number}" for number in range(3_000)], Use.PRUNED)
+        self.ids.add_thd([f"job-{number}" for number in range(3_000)], HowUsed.PRUNED)
         after = os.stat(self.path)
         self.assertEqual((after.st_size, after.st_blocks), (before.st_size, before.st_blocks))
 
@@ -73,20 +73,20 @@ class UsedIdsTests(SynchronousTestCase):
         self.patch(used_ids, "write_file", full)
         # Together while there is room everywhere, as each addition is synced; one by one when pages get full.
         taken, refused = [f"job-{number}" for number in range(3_500)], []
-        self.ids.add_thd(taken, Use.PRUNED)
+        self.ids.add_thd(taken, HowUsed.PRUNED)
         for number in range(3_500, 4_200):
             try:
-                self.ids.add_thd([f"job-{number}"], Use.PRUNED)
+                self.ids.add_thd([f"job-{number}"], HowUsed.PRUNED)
             except OSError:
                 refused.append(number)
                 continue
             taken.append(f"job-{number}")
         self.assertTrue(refused and taken[-1] > f"job-{refused[0]}", (refused[:1], taken[-1]))
-        self.assertEqual({self.opened().find_thd(job_id) for job_id in taken}, {Use.PRUNED})
+        self.assertEqual({self.opened().find_thd(job_id) for job_id in taken}, {HowUsed.PRUNED})
         self.assertEqual(os.listdir(os.path.dirname(self.path)), ["used-ids"])
         self.patch(used_ids, "write_file", real)
-        self.ids.add_thd([f"job-{number}" for number in range(6_000)], Use.PRUNED)
-        self.assertEqual({self.opened().find_thd(f"job-{number}") for number in range(6_000)}, {Use.PRUNED})
+        self.ids.add_thd([f"job-{number}" for number in range(6_000)], HowUsed.PRUNED)
+        self.assertEqual({self.opened().find_thd(f"job-{number}") for number in range(6_000)}, {HowUsed.PRUNED})
 
     def test_damaged(self) -> None:
         """A file that was not written here is refused: to begin another would be to forget."""
@@ -97,10 +97,10 @@ class UsedIdsTests(SynchronousTestCase):
 
     def test_draft_left(self) -> None:
         """What a process that was killed left of a larger file does no harm."""
-        self.ids.add_thd(["a"], Use.PRUNED)
+        self.ids.add_thd(["a"], HowUsed.PRUNED)
         with open(f"{self.path}.tmp", "wb") as file:
             file.write(bytes(1_000_000))
         ids = self.opened()
-        ids.add_thd([f"job-{number}" for number in range(10_000)], Use.PRUNED)
-        self.assertEqual(ids.find_thd("a"), Use.PRUNED)
+        ids.add_thd([f"job-{number}" for number in range(10_000)], HowUsed.PRUNED)
+        self.assertEqual(ids.find_thd("a"), HowUsed.PRUNED)
         self.assertEqual(os.stat(self.path).st_size, 262_144)

@@ -49,7 +49,7 @@ _STILL_WRITTEN = "still open in a process that could not be ended"
 _DEFAULT_LINGER = 5.0
 
 
-class Supervision:
+class Phases:
     """One job, from its start to its exit record."""
 
     def __init__(
