@@ -21,13 +21,13 @@ from scheduler.names import LABEL_PATTERN
 Object = dict[str, Any]
 
 #: Seconds; no timeout is longer.
-LONGEST = 3650 * 86400.0
+TIMEOUT_MAX_SECONDS = 3650 * 86400.0
 
 #: Bytes of a path that Linux takes: PATH_MAX, less the NUL.
-LONGEST_PATH = 4_095
+PATH_MAX_BYTES = 4_095
 
 #: Characters of a name, and of a label's value.
-LONGEST_NAME = 253
+NAME_MAX_CHARACTERS = 253
 
 _UMASK = re.compile("0?[0-7]{1,3}")
 
@@ -73,8 +73,10 @@ def check_label(field: str, key: str, value: object) -> str:
             f"{shown(key)} is no label: 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit",
         )
     text = check_text(f"{field}.{key}", value)
-    if len(text) > LONGEST_NAME or not text.isprintable():
-        raise Invalid(f"{field}.{key}", f"{shown(text)} must be printable text of at most {LONGEST_NAME} characters")
+    if len(text) > NAME_MAX_CHARACTERS or not text.isprintable():
+        raise Invalid(
+            f"{field}.{key}", f"{shown(text)} must be printable text of at most {NAME_MAX_CHARACTERS} characters"
+        )
     return text
 
 
@@ -91,7 +93,7 @@ def check_names(given: Iterable[str], known: Collection[str], what: str, within:
     """
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, 1, cutoff=0.6) if len(name) <= LONGEST_NAME else ()
+            near = get_close_matches(name, known, 1, cutoff=0.6) if len(name) <= NAME_MAX_CHARACTERS else ()
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise Invalid(
                 within + printable(name), f"is not {what}{hint}; allowed: {', '.join(sorted(known)) or 'none'}"
@@ -137,9 +139,9 @@ class Fields:
     def path(self, name: str, default: str) -> str:
         """One line, not longer than a path may be."""
         value: str = self.take(name, str, default)
-        return check_text(name, value, one_line=True, most=LONGEST_PATH)
+        return check_text(name, value, one_line=True, most=PATH_MAX_BYTES)
 
-    def name(self, name: str, most: int = LONGEST_NAME) -> str:
+    def name(self, name: str, most: int = NAME_MAX_CHARACTERS) -> str:
         """One line that is not empty."""
         value: str = self.take(name, str)
         if not value:
@@ -155,7 +157,7 @@ class Fields:
             seconds = units.parse_duration(value)
         except ValueError:
             seconds = -1.0
-        if seconds < 0 or seconds > LONGEST or (not zero and not seconds):
+        if seconds < 0 or seconds > TIMEOUT_MAX_SECONDS or (not zero and not seconds):
             limits = "from 0" if zero else "more than 0"
             raise Invalid(
                 self._within + name, f"{shown(value)} must be {units.DURATION_ALLOWED}, {limits}, at most 3650d"

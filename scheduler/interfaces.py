@@ -26,7 +26,7 @@ from zope.interface import Attribute, Interface
 
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
 from scheduler.model import (
-    AT_ONCE,
+    NO_WAITING,
     IdempotencyKey,
     Job,
     JobSpec,
@@ -39,7 +39,7 @@ from scheduler.model import (
 )
 
 #: Characters of the beginning of an id by which jobs can be listed.
-SHORTEST_ID_PREFIX = 6
+ID_PREFIX_MIN_LENGTH = 6
 
 
 @frozen
@@ -57,7 +57,7 @@ class JobFilter:
     finished_before: float | None = None
     orphan: bool | None = None
     group_id: str | None = None
-    #: At least ``SHORTEST_ID_PREFIX`` characters.
+    #: At least ``ID_PREFIX_MIN_LENGTH`` characters.
     id_prefix: str | None = None
 
 
@@ -134,7 +134,7 @@ class IScheduler(Interface):
     def submit(
         spec: JobSpec,
         target: Target,
-        terms: QueueTerms = AT_ONCE,
+        terms: QueueTerms = NO_WAITING,
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:

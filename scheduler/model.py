@@ -21,10 +21,10 @@ from attrs.converters import optional
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 #: Seconds between TERM and KILL when a job does not say.
-DEFAULT_STOP_GRACE = 10.0
+DEFAULT_STOP_GRACE_SECONDS = 10.0
 
 #: Seconds the rest of a job's process tree may continue after its main process ended, when the job does not say.
-DEFAULT_LINGER = 5.0
+DEFAULT_LINGER_SECONDS = 5.0
 
 #: What may ask a job to end, before KILL; the first is the default.
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -37,7 +37,7 @@ SIGNAL_NAMES = tuple(number.name for number in signal.Signals if not number.name
 SIGNAL_TARGETS = ("main", "tree")
 
 #: Processes that are named at most of those of a job that could not be ended.
-MOST_LEFTOVER = 100
+MAX_LEFTOVER = 100
 
 #: What a worker of this version can do that one of an earlier version can't; it says so when it registers.
 FEATURES = ("linger", "stop_signal", "stop_mode", "umask")
@@ -141,14 +141,14 @@ class JobSpec:
     #: Seconds until the job is stopped as ``timed_out``.
     timeout: float | None = None
     #: Seconds between TERM and KILL.
-    stop_grace: float = DEFAULT_STOP_GRACE
+    stop_grace: float = DEFAULT_STOP_GRACE_SECONDS
     labels: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
     #: Write stderr into the stdout stream, in order.
     merge_stderr: bool = False
     #: Bytes of stdout and stderr together at which the job is ended as ``failed``.
     output_limit: int | None = None
     #: Seconds the rest of the process tree may continue after the main process ended, while its output is open.
-    linger: float = DEFAULT_LINGER
+    linger: float = DEFAULT_LINGER_SECONDS
     #: One of ``STOP_SIGNALS``.
     stop_signal: str = STOP_SIGNALS[0]
     #: One of ``STOP_MODES``.
@@ -162,7 +162,7 @@ class JobSpec:
     def features(self) -> frozenset[str]:
         """Those of ``FEATURES`` that a worker must have to run this as it says."""
         needed = {
-            "linger": self.linger != DEFAULT_LINGER,
+            "linger": self.linger != DEFAULT_LINGER_SECONDS,
             "stop_signal": self.stop_signal != STOP_SIGNALS[0],
             "stop_mode": self.stop_mode != STOP_MODES[0],
             "umask": self.umask is not None,
@@ -212,13 +212,13 @@ class QueueTerms:
 
 
 #: Now or not at all, and nothing after it.
-AT_ONCE = QueueTerms()
+NO_WAITING = QueueTerms()
 
 #: Seconds a job placed by selector may be ``queued`` when it does not say.
-DEFAULT_QUEUE_TIMEOUT = 3600.0
+DEFAULT_QUEUE_TIMEOUT_SECONDS = 3600.0
 
 #: The limits of ``QueueTerms.priority``, both ways, and of ``Retry.attempts``.
-HIGHEST_PRIORITY, MOST_ATTEMPTS = 1000, 100
+MAX_PRIORITY, MAX_ATTEMPTS = 1000, 100
 
 
 @frozen
@@ -293,7 +293,7 @@ class Job:
     retried_by: str | None = None
     #: Where it was to run; ``None`` of one first heard of from its worker.
     target: Target | None = None
-    terms: QueueTerms = AT_ONCE
+    terms: QueueTerms = NO_WAITING
     #: Somebody was told that it will be started, so it must be, once.
     promised: bool = False
     #: It is final here, ``lost``, and yet its worker turned out to run it: it can be stopped, and followed.

@@ -9,7 +9,7 @@ import re
 INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)([^\n]*)")
 
 #: Bytes of the line that the kernel reads.
-LONGEST_LINE = 256
+LINE_MAX_BYTES = 256
 
 
 def script_problem(script: bytes) -> str | None:
@@ -19,7 +19,7 @@ def script_problem(script: bytes) -> str | None:
             "begins with a byte order mark (BOM), so the kernel finds no #! line; save it as UTF-8 without a byte "
             "order mark"
         )
-    if INTERPRETER.match(script[:LONGEST_LINE]) is None:
+    if INTERPRETER.match(script[:LINE_MAX_BYTES]) is None:
         return "must begin with a #! line that names its interpreter, like #!/bin/sh"
     if script.partition(b"\n")[0].endswith(b"\r"):
         return (

@@ -43,7 +43,7 @@ SIZE_ALLOWED = "a number of bytes, or a size like 64KiB, 100MB or 4GiB"
 SHARE_ALLOWED = f"a percentage like 10%, {SIZE_ALLOWED}"
 
 #: Bytes; no size is larger.
-LARGEST_SIZE = 2**60
+SIZE_MAX_BYTES = 2**60
 
 _BYTES = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", 1):
@@ -129,7 +129,7 @@ def parse_size(value: object, least: int = 0) -> int:
         whole, _, fraction = match[1].partition(".")
         unit = _BYTES[match[2].lower()]
         size = int(whole) * unit + int(fraction or 0) * unit // 10 ** len(fraction)
-    if not least <= size <= LARGEST_SIZE:
+    if not least <= size <= SIZE_MAX_BYTES:
         raise ValueError(f"must be {SIZE_ALLOWED}" + (f", at least {least}" if least else ""))
     return size
 

@@ -16,14 +16,14 @@ from typing import Any
 from attrs import asdict
 
 from scheduler.errors import Invalid
-from scheduler.fields import LONGEST_PATH, Fields, Object, check_count, check_label, check_text, printable, shown
+from scheduler.fields import PATH_MAX_BYTES, Fields, Object, check_count, check_label, check_text, printable, shown
 from scheduler.interfaces import JobPage, WorkerView
 from scheduler.model import (
-    DEFAULT_LINGER,
-    DEFAULT_QUEUE_TIMEOUT,
-    DEFAULT_STOP_GRACE,
-    HIGHEST_PRIORITY,
-    MOST_ATTEMPTS,
+    DEFAULT_LINGER_SECONDS,
+    DEFAULT_QUEUE_TIMEOUT_SECONDS,
+    DEFAULT_STOP_GRACE_SECONDS,
+    MAX_ATTEMPTS,
+    MAX_PRIORITY,
     SIGNAL_NAMES,
     SIGNAL_TARGETS,
     STOP_MODES,
@@ -41,10 +41,10 @@ from scheduler.names import env_name_problem
 from scheduler.scripts import script_problem
 
 #: Bytes of an argument or a variable that Linux takes: MAX_ARG_STRLEN, less the NUL.
-LONGEST_TEXT = 131_071
+TEXT_MAX_BYTES = 131_071
 
 #: Characters that a job shows of the first line of its script.
-MOST_SHOWN_OF_SCRIPT = 200
+SCRIPT_LINE_MAX_CHARACTERS = 200
 
 #: Fields of ``POST /v1/jobs`` that say what is run: one of them is given.
 PROGRAMS = ("command", "script", "shell")
@@ -59,7 +59,7 @@ SUBMIT_FIELDS = (
 #: What runs the line that is given as ``shell``.
 SHELL = "/bin/sh"
 
-MOST_ARGS, MOST_VARIABLES, MOST_LABELS = 32_768, 4_096, 64
+MAX_ARGS, MAX_VARIABLES, MAX_LABELS = 32_768, 4_096, 64
 
 
 # -- reading
@@ -99,7 +99,7 @@ def read_start(body: Object) -> tuple[JobSpec, Target]:
     """``POST /start``."""
     fields = Fields(body, ("worker_id", "command", "path"))
     target = Target(worker=fields.name("worker_id"))
-    spec = JobSpec(command=fields.name("command", LONGEST_PATH), path=fields.path("path", ""))
+    spec = JobSpec(command=fields.name("command", PATH_MAX_BYTES), path=fields.path("path", ""))
     return spec, target
 
 
@@ -132,10 +132,10 @@ def read_submit(body: Object) -> tuple[JobSpec, Target, QueueTerms]:
     """``POST /v1/jobs``."""
     fields = Fields(body, SUBMIT_FIELDS)
     target = _target(fields)
-    patience = DEFAULT_QUEUE_TIMEOUT if target.worker is None else 0.0
+    patience = DEFAULT_QUEUE_TIMEOUT_SECONDS if target.worker is None else 0.0
     terms = QueueTerms(
         queue_timeout=fields.duration("queue_timeout", patience, zero=True) or 0.0,
-        priority=fields.number("priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY, 0),
+        priority=fields.number("priority", -MAX_PRIORITY, MAX_PRIORITY, 0),
         retry=_retry(fields),
         unattended_timeout=fields.duration("unattended_timeout", None, zero=False),
     )
@@ -143,7 +143,7 @@ def read_submit(body: Object) -> tuple[JobSpec, Target, QueueTerms]:
         raise Invalid("command", f"exactly one of {', '.join(PROGRAMS)} must be given")
     script, line = _script(fields), _shell(fields)
     args = _args(fields.take("args", list, []))
-    command = fields.name("command", LONGEST_PATH) if fields.given("command") else ""
+    command = fields.name("command", PATH_MAX_BYTES) if fields.given("command") else ""
     if line is not None:
         command, args = SHELL, shell_args(line, args)
     spec = JobSpec(
@@ -155,11 +155,11 @@ def read_submit(body: Object) -> tuple[JobSpec, Target, QueueTerms]:
         stdin=_stdin(fields),
         script=script,
         timeout=fields.duration("timeout", None, zero=False),
-        stop_grace=fields.duration("stop_grace", DEFAULT_STOP_GRACE, zero=True) or 0.0,
+        stop_grace=fields.duration("stop_grace", DEFAULT_STOP_GRACE_SECONDS, zero=True) or 0.0,
         labels=_labels("labels", fields.take("labels", dict, {})),
         merge_stderr=fields.take("merge_stderr", bool, False),
         output_limit=fields.size("output_limit"),
-        linger=fields.duration("linger", DEFAULT_LINGER, zero=True) or 0.0,
+        linger=fields.duration("linger", DEFAULT_LINGER_SECONDS, zero=True) or 0.0,
         stop_signal=fields.one_of("stop_signal", STOP_SIGNALS),
         stop_mode=fields.one_of("stop_mode", STOP_MODES),
         umask=fields.umask("umask"),
@@ -182,7 +182,7 @@ def _retry(fields: Fields) -> Retry | None:
     if not fields.given("retry"):
         return None
     inner = Fields(fields.take("retry", dict), ("attempts", "delay"), "retry.")
-    attempts = inner.number("attempts", 1, MOST_ATTEMPTS)
+    attempts = inner.number("attempts", 1, MAX_ATTEMPTS)
     return Retry(attempts, inner.duration("delay", 0.0, zero=True) or 0.0)
 
 
@@ -202,7 +202,7 @@ def _shell(fields: Fields) -> str | None:
     line: str | None = fields.text("shell", None)
     if line is not None and not line.strip():
         raise Invalid("shell", "must not be empty")
-    return None if line is None else check_text("shell", line, most=LONGEST_TEXT)
+    return None if line is None else check_text("shell", line, most=TEXT_MAX_BYTES)
 
 
 def shell_args(line: str, args: tuple[str, ...]) -> tuple[str, ...]:
@@ -212,7 +212,7 @@ def shell_args(line: str, args: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _summary(script: bytes) -> ScriptSummary:
-    first_line = script.splitlines()[0].decode("utf-8", "replace")[:MOST_SHOWN_OF_SCRIPT]
+    first_line = script.splitlines()[0].decode("utf-8", "replace")[:SCRIPT_LINE_MAX_CHARACTERS]
     return ScriptSummary(len(script), "".join(each if each.isprintable() else "\ufffd" for each in first_line))
 
 
@@ -229,22 +229,22 @@ def _stdin(fields: Fields) -> bytes | None:
 
 
 def _args(given: list[Any]) -> tuple[str, ...]:
-    check_count("args", given, MOST_ARGS)
-    return tuple(check_text(f"args[{index}]", arg, most=LONGEST_TEXT) for index, arg in enumerate(given))
+    check_count("args", given, MAX_ARGS)
+    return tuple(check_text(f"args[{index}]", arg, most=TEXT_MAX_BYTES) for index, arg in enumerate(given))
 
 
 def _env(given: Object) -> dict[str, str]:
-    check_count("env", given, MOST_VARIABLES)
+    check_count("env", given, MAX_VARIABLES)
     for name, value in given.items():
         check_text("env", name)
         if problem := env_name_problem(name):
             raise Invalid("env", f"{shown(name)} {problem}")
-        check_text(f"env.{shown(name)[1:-1]}", value, most=LONGEST_TEXT - len(name) - 1)
+        check_text(f"env.{shown(name)[1:-1]}", value, most=TEXT_MAX_BYTES - len(name) - 1)
     return given
 
 
 def _labels(field: str, given: Object) -> dict[str, str]:
-    check_count(field, given, MOST_LABELS)
+    check_count(field, given, MAX_LABELS)
     return {key: check_label(field, key, value) for key, value in given.items()}
 
 

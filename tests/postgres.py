@@ -23,7 +23,7 @@ from pathlib import Path
 from unittest import SkipTest
 
 #: Seconds a server may take to answer.
-PATIENCE = 60.0
+WAIT_MAX_SECONDS = 60.0
 
 
 class Server:
@@ -65,7 +65,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=(self.folder / "log").open("ab"),
         )
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + WAIT_MAX_SECONDS
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError((self.folder / "log").read_text())
@@ -93,7 +93,7 @@ class Server:
         self.process.send_signal(
             signal.SIGQUIT
         )  # the postmaster's immediate shutdown: its sessions must not outlive it
-        self.process.wait(PATIENCE)
+        self.process.wait(WAIT_MAX_SECONDS)
 
     def remove(self) -> None:
         """End it and leave nothing behind."""

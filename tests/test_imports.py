@@ -82,7 +82,7 @@ VOCABULARY = {
     "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
 }
 
-LONGEST = 440
+MAX_LINES = 440
 
 
 @frozen
@@ -173,7 +173,7 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
         if each.late and not (module in TAPS and each.name == "twisted.internet.reactor"):
             complain(each.line, f"imports {each.name} inside a function")
     length = source.count("\n")
-    if length > LONGEST and not within(module, ("scheduler.pb",)):
+    if length > MAX_LINES and not within(module, ("scheduler.pb",)):
         complain(length, "is asking to be two")
     return found
 

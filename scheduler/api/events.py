@@ -19,7 +19,7 @@ from scheduler.model import Stream
 from scheduler.wire import dump
 
 #: Bytes of output in one event, at most.
-MOST = 64 * 1024
+EVENT_MAX_BYTES = 64 * 1024
 
 #: Keeps proxies and clients from thinking the connection dead.
 HEARTBEAT = b":\n\n"
@@ -67,7 +67,7 @@ class Pieces:
         """The data of the events that ``data`` makes possible; ``sent`` grows with each."""
         waiting, start = self._held + data, 0
         while start < len(waiting):
-            piece = waiting[start : start + MOST]
+            piece = waiting[start : start + EVENT_MAX_BYTES]
             whole = len(piece) - cut_character(piece)
             if not whole:
                 break

@@ -8,7 +8,7 @@ held back. Output that can't be read now never spoils the answer: the job says w
 
 Reads are few at a time for each worker (``KeyedTurns``), and the rest wait in line here, so
 that they do not take the places of others' calls. An answer waits for its output for
-``DEADLINE`` at most. Of a page of jobs, ``AHEAD`` are read at a time, and ``PAGES``
+``READ_DEADLINE_SECONDS`` at most. Of a page of jobs, ``READS_PER_PAGE`` are read at a time, and ``MAX_PAGES_READ``
 pages; that bounds memory.
 """
 
@@ -34,22 +34,22 @@ from scheduler.model import Job, Stream
 from scheduler.turns import KeyedTurns, Turns
 
 #: Seconds that an answer waits for the output of one job; and after which a page takes no further job.
-DEADLINE, PAGE_DEADLINE = 10.0, 10.0
+READ_DEADLINE_SECONDS, PAGE_DEADLINE_SECONDS = 10.0, 10.0
 
 #: Seconds before a read is tried again that found all places for reads in use.
-BUSY_DELAY = 0.2
+BUSY_RETRY_SECONDS = 0.2
 
 #: Streams that are read at once from one worker.
-READS_OF_WORKER = 4
+READS_PER_WORKER = 4
 
 #: Jobs of one page whose output is read at once, and pages that are read at once.
-AHEAD, PAGES = 8, 4
+READS_PER_PAGE, MAX_PAGES_READ = 8, 4
 
 #: Bytes of a page of jobs with their output.
-LARGEST_PAGE = 8 * 1024 * 1024
+PAGE_MAX_BYTES = 8 * 1024 * 1024
 
 #: What stands around the jobs of a page, in bytes, its cursor included.
-_FRAME = 1024
+_PAGE_FRAME_BYTES = 1024
 
 
 @frozen
@@ -109,15 +109,15 @@ class ExcerptReader:
         self._scheduler = scheduler
         self._clock = clock
         self._describe = describe
-        self._reads = KeyedTurns(READS_OF_WORKER)
-        self._pages = Turns(PAGES)
+        self._reads = KeyedTurns(READS_PER_WORKER)
+        self._pages = Turns(MAX_PAGES_READ)
 
     async def job(self, job: Job, limit: int) -> Object:
         """The job's JSON with at most ``limit`` bytes of each stream."""
         return {**self._describe(job), **(await self.read(job, limit)).members(limit)}
 
     async def page(self, page: JobPage, limit: int) -> bytes:
-        """The JSON of a listing, with the output of each job; it ends early rather than grow beyond ``LARGEST_PAGE``.
+        """The JSON of a listing, with the output of each job; it ends early rather than grow beyond ``PAGE_MAX_BYTES``.
 
         At least one job of the page is in it.
         """
@@ -132,9 +132,9 @@ class ExcerptReader:
                 found[stream] = await self._excerpt(job, stream, limit)
 
         try:
-            await Deferred.fromCoroutine(read_all()).addTimeout(DEADLINE, self._clock)
+            await Deferred.fromCoroutine(read_all()).addTimeout(READ_DEADLINE_SECONDS, self._clock)
         except DeferredTimeout:
-            return Excerpts(found, str(DeadlineExceeded("reading the output", DEADLINE)))
+            return Excerpts(found, str(DeadlineExceeded("reading the output", READ_DEADLINE_SECONDS)))
         except SchedulerError as error:
             return Excerpts(found, str(error))
         return Excerpts(found)
@@ -151,18 +151,18 @@ class ExcerptReader:
             try:
                 return await self._reads.run(job.worker_id or "", read)
             except Busy:
-                await deferLater(self._clock, BUSY_DELAY)
+                await deferLater(self._clock, BUSY_RETRY_SECONDS)
 
     async def _page(self, page: JobPage, limit: int) -> bytes:
-        until = self._clock.seconds() + PAGE_DEADLINE
+        until = self._clock.seconds() + PAGE_DEADLINE_SECONDS
         following = deque(page.jobs)
         reading: deque[tuple[Job, Deferred[Excerpts]]] = deque()
         taken: list[tuple[Job, bytes]] = []
-        room = LARGEST_PAGE - _FRAME
+        room = PAGE_MAX_BYTES - _PAGE_FRAME_BYTES
         cursor = page.next
         try:
             while following or reading:
-                while following and len(reading) < AHEAD:
+                while following and len(reading) < READS_PER_PAGE:
                     job = following.popleft()
                     reading.append((job, Deferred.fromCoroutine(self.read(job, limit))))
                 job, excerpts = reading[0]
@@ -184,6 +184,6 @@ class ExcerptReader:
         described = self._describe(job)
         while True:
             shown = wire.dump_value({**described, **excerpts.members(limit)})
-            if len(shown) < LARGEST_PAGE - _FRAME or not limit:
+            if len(shown) < PAGE_MAX_BYTES - _PAGE_FRAME_BYTES or not limit:
                 return shown
             limit //= 2

@@ -17,7 +17,7 @@ HEADER = "Idempotency-Key"
 #: Of an answer that was given before, to the same request.
 REPLAYED = b"Idempotent-Replayed"
 
-LONGEST_KEY = 255
+KEY_MAX_CHARACTERS = 255
 
 
 def key_of(headers: Headers, route: str, body: Object) -> RequestKey | None:
@@ -32,7 +32,7 @@ def key_of(headers: Headers, route: str, body: Object) -> RequestKey | None:
     if len(values) > 1:
         raise Invalid(HEADER, f"is given {len(values)} times")
     key = values[0]
-    if not 1 <= len(key) <= LONGEST_KEY or not (key.isascii() and key.isprintable()):
-        raise Invalid(HEADER, f"{shown(key)} must be 1 to {LONGEST_KEY} printable characters of ASCII")
+    if not 1 <= len(key) <= KEY_MAX_CHARACTERS or not (key.isascii() and key.isprintable()):
+        raise Invalid(HEADER, f"{shown(key)} must be 1 to {KEY_MAX_CHARACTERS} printable characters of ASCII")
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return RequestKey(key, hashlib.sha256(f"{route}\n{text}".encode("ascii")).hexdigest())

@@ -8,7 +8,7 @@ from scheduler import wire
 from scheduler.api.answers import JSON, Answer, json_answer
 from scheduler.api.context import Context, Reply
 from scheduler.api.outcomes import WANTED, Outcomes, Wanted
-from scheduler.api.query import FILTERS, MOST_JOBS, Query, pairs_of
+from scheduler.api.query import FILTERS, PAGE_MAX_JOBS, Query, pairs_of
 from scheduler.api.request import body_of, checked_id, pairs_in, query_of
 from scheduler.errors import Invalid
 
@@ -24,7 +24,7 @@ class JobRoutes:
     async def jobs(self, request: Request) -> Reply:
         query = query_of(request, (*FILTERS, "limit", "cursor", "output"))
         output = query.output()
-        limit = query.number("limit", 1, MOST_JOBS) or 100
+        limit = query.number("limit", 1, PAGE_MAX_JOBS) or 100
         page = self._scheduler.jobs(query.filter(self._context.wall_time()), limit, query.text("cursor"))
         if output is not None:
             return Answer(await self._outcomes.excerpts.page(page, output), content_type=JSON)

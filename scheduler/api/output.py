@@ -18,7 +18,7 @@ from scheduler.api.guard import values_of
 from scheduler.api.outcomes import Outcomes
 from scheduler.api.query import Query
 from scheduler.api.request import check_chunks, checked_id, query_of, wants_events
-from scheduler.api.spans import CHUNK, SpanReader, offset_of_tail, read_range, size_of
+from scheduler.api.spans import READ_MAX_BYTES, SpanReader, offset_of_tail, read_range, size_of
 from scheduler.api.sse import EventStream, events_headers
 from scheduler.api.streams import FollowStream, RawStream, follow_headers
 from scheduler.errors import DeadlineExceeded, Invalid, OutputCut, Unavailable, WorkerFault
@@ -90,7 +90,7 @@ class OutputRoutes:
             if size or wanted.suffix is None:
                 offset, end = wanted.within(size)
                 headers["Content-Range"], status = f"bytes {offset}-{end - 1}/{size}", 206
-        size = 0 if request.method == b"HEAD" else CHUNK if end is None else min(CHUNK, end - offset)
+        size = 0 if request.method == b"HEAD" else READ_MAX_BYTES if end is None else min(READ_MAX_BYTES, end - offset)
         first = await self._scheduler.read_output(job.id, stream, offset, size)
         end = max(first.size, offset) if end is None else end
         headers |= {"Content-Length": str(end - offset), "X-Output-Offset": str(offset)}

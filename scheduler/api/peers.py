@@ -18,10 +18,10 @@ from typing import Any
 from twisted.internet.interfaces import ITCPTransport
 
 #: Seconds without an acknowledgement, and repetitions unanswered in a row, after which nobody is there.
-SILENCE, REPETITIONS = 45.0, 3
+SILENCE_MAX_SECONDS, MAX_REPETITIONS = 45.0, 3
 
-#: Seconds between looks. With SILENCE, less than the minute that a connection is held at most.
-LOOK = 10.0
+#: Seconds between looks. With SILENCE_MAX_SECONDS, less than the minute that a connection is held at most.
+CHECK_INTERVAL_SECONDS = 10.0
 
 #: Seconds until the first probe of a silent connection, from that to the next, and how many: 50 s in all.
 _PROBES = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 2))
@@ -43,7 +43,7 @@ def keep_alive(transport: Any) -> None:
 
 
 def gone(transport: Any) -> bool:
-    """Whether bytes are under way to somebody who has not been heard of for ``SILENCE``."""
+    """Whether bytes are under way to somebody who has not been heard of for ``SILENCE_MAX_SECONDS``."""
     handle = _handle(transport)
     if handle is None:
         return False
@@ -58,7 +58,7 @@ def silent(info: bytes) -> bool:
     fields = _TCP_INFO.unpack(info)
     repeated: int = max(fields[_RETRANSMITS], fields[_PROBES_OUT])
     last_answer: int = fields[_LAST_ACK_RECV]
-    return repeated >= REPETITIONS and last_answer >= SILENCE * 1000
+    return repeated >= MAX_REPETITIONS and last_answer >= SILENCE_MAX_SECONDS * 1000
 
 
 def _handle(transport: Any) -> socket.socket | None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from scheduler import units
 from scheduler.errors import Invalid
 from scheduler.fields import Object, check_label, check_names, check_text, printable, shown
-from scheduler.interfaces import SHORTEST_ID_PREFIX, JobFilter
+from scheduler.interfaces import ID_PREFIX_MIN_LENGTH, JobFilter
 from scheduler.model import JobState, Stream, is_id
 
 #: Names of the filters of jobs.
@@ -31,15 +31,15 @@ FILTERS = (
 )
 
 #: Seconds; nobody waits longer for one answer.
-LONGEST_WAIT = 300.0
+WAIT_MAX_SECONDS = 300.0
 
 #: Seconds; no follower waits longer for a sign of life of its job.
-LONGEST_STALL = 86_400.0
+STALL_MAX_SECONDS = 86_400.0
 
 #: Bytes of each stream in an answer: without a value given, and at most.
-DEFAULT_OUTPUT, MOST_OUTPUT = 64 * 1024, 1024 * 1024
+DEFAULT_OUTPUT_BYTES, OUTPUT_MAX_BYTES = 64 * 1024, 1024 * 1024
 
-MOST_JOBS = 1000
+PAGE_MAX_JOBS = 1000
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -120,21 +120,21 @@ class Query:
             seconds = units.parse_duration(value)
         except ValueError:
             seconds = -1.0
-        if not 0 <= seconds <= LONGEST_WAIT:
-            raise Invalid("wait", f"{shown(value)} must be {units.DURATION_ALLOWED}, at most {LONGEST_WAIT:g} s")
+        if not 0 <= seconds <= WAIT_MAX_SECONDS:
+            raise Invalid("wait", f"{shown(value)} must be {units.DURATION_ALLOWED}, at most {WAIT_MAX_SECONDS:g} s")
         return seconds
 
     def output(self) -> int | None:
-        """``output`` in bytes, ``DEFAULT_OUTPUT`` if it has no value; ``None`` if it is absent."""
+        """``output`` in bytes, ``DEFAULT_OUTPUT_BYTES`` if it has no value; ``None`` if it is absent."""
         value = self._values.get("output")
         if not value:
-            return None if value is None else DEFAULT_OUTPUT
+            return None if value is None else DEFAULT_OUTPUT_BYTES
         try:
             size = units.parse_size(value)
         except ValueError:
             size = -1
-        if not 0 <= size <= MOST_OUTPUT:
-            raise Invalid("output", f"{shown(value)} must be {units.SIZE_ALLOWED}, at most {MOST_OUTPUT} bytes")
+        if not 0 <= size <= OUTPUT_MAX_BYTES:
+            raise Invalid("output", f"{shown(value)} must be {units.SIZE_ALLOWED}, at most {OUTPUT_MAX_BYTES} bytes")
         return size
 
     def stall(self) -> float | None:
@@ -146,7 +146,7 @@ class Query:
             seconds = units.parse_duration(value)
         except ValueError:
             seconds = 0.0
-        if not 0 < seconds <= LONGEST_STALL:
+        if not 0 < seconds <= STALL_MAX_SECONDS:
             raise Invalid("stall", f"{shown(value)} must be {units.DURATION_ALLOWED}, more than 0 and at most a day")
         return seconds
 
@@ -196,10 +196,10 @@ class Query:
 
     def _id_prefix(self) -> str | None:
         prefix = self.text("id_prefix")
-        if prefix is not None and (len(prefix) < SHORTEST_ID_PREFIX or not is_id(prefix)):
+        if prefix is not None and (len(prefix) < ID_PREFIX_MIN_LENGTH or not is_id(prefix)):
             raise Invalid(
                 "id_prefix",
-                f"{shown(prefix)} must be the beginning of an id, at least {SHORTEST_ID_PREFIX} of its characters",
+                f"{shown(prefix)} must be the beginning of an id, at least {ID_PREFIX_MIN_LENGTH} of its characters",
             )
         return prefix
 

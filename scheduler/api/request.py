@@ -16,7 +16,7 @@ from scheduler.fields import Object, shown
 from scheduler.model import is_id
 
 #: Of a request's body, in bytes.
-LARGEST_BODY = 1024 * 1024
+BODY_MAX_BYTES = 1024 * 1024
 
 _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
 
@@ -42,9 +42,9 @@ def body_of(request: Request) -> Object:
             raise ProblemError(
                 415, f"the body must be application/json in UTF-8, not {shown(header)}", type="unsupported-media-type"
             )
-    body = cast(BinaryIO, request.content).read(LARGEST_BODY + 1)
-    if len(body) > LARGEST_BODY:
-        raise ProblemError(413, f"a body is at most {LARGEST_BODY} bytes", type="body-too-large")
+    body = cast(BinaryIO, request.content).read(BODY_MAX_BYTES + 1)
+    if len(body) > BODY_MAX_BYTES:
+        raise ProblemError(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
     return wire.load(body)
 
 

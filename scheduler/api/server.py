@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
 from twisted.logger import Logger
 
-from scheduler.api.peers import LOOK
+from scheduler.api.peers import CHECK_INTERVAL_SECONDS
 from scheduler.api.site import ApiSite
 from scheduler.daemon.services import Periodic
 from scheduler.net import Address
@@ -31,7 +31,7 @@ class HttpServer(Service):
         self._site = site
         self._drain = drain
         self._port: IListeningPort | None = None
-        self._looking = Periodic(cast(IReactorTime, reactor), LOOK, site.cut_off_the_gone)
+        self._looking = Periodic(cast(IReactorTime, reactor), CHECK_INTERVAL_SECONDS, site.cut_off_the_gone)
 
     def privilegedStartService(self) -> None:
         """Bind; ``CannotListenError`` where that can't be."""

@@ -34,23 +34,23 @@ from scheduler.api.app import make_app
 from scheduler.api.errors import SUBMISSIONS, Problem, no_such_route, problem_of, submission_problem
 from scheduler.api.guard import refusal
 from scheduler.api.peers import gone, keep_alive
-from scheduler.api.request import LARGEST_BODY
+from scheduler.api.request import BODY_MAX_BYTES
 from scheduler.api.streams import UnderWay
 from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown
 from scheduler.interfaces import IScheduler
 
 #: Seconds a connection may be silent between requests.
-IDLE = 60.0
+IDLE_MAX_SECONDS = 60.0
 
 #: Seconds for all headers of a request, and then for all of its body.
-HEADERS_DEADLINE, BODY_DEADLINE = 20.0, 60.0
+HEADERS_DEADLINE_SECONDS, BODY_DEADLINE_SECONDS = 20.0, 60.0
 
 #: Seconds and bytes for which the rest of a refused body is thrown away.
-LINGER, LINGER_BYTES = 30.0, 256 * 1024 * 1024
+LINGER_MAX_SECONDS, LINGER_MAX_BYTES = 30.0, 256 * 1024 * 1024
 
 #: Connections over the limit that are told so; more are closed at once.
-SPARE_CONNECTIONS = 64
+MAX_SPARE_CONNECTIONS = 64
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -93,11 +93,11 @@ class Request(server.Request):
 
     def gotLength(self, length: int | None) -> None:
         self.content = io.BytesIO()
-        self.oversized = (length or 0) > LARGEST_BODY
+        self.oversized = (length or 0) > BODY_MAX_BYTES
 
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
-        self.oversized = self.oversized or self._received > LARGEST_BODY
+        self.oversized = self.oversized or self._received > BODY_MAX_BYTES
         if not self.oversized and self.content is not None:
             self.content.write(data)
 
@@ -132,7 +132,7 @@ class Request(server.Request):
         """Why this is not for the routes."""
         problem = refusal(self.requestHeaders, self.site.allowed_hosts)
         if problem is None and self.oversized:
-            problem = Problem(413, f"a body is at most {LARGEST_BODY} bytes", type="body-too-large")
+            problem = Problem(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
         if problem is None and self.site.draining:
             problem = problem_of(Failure(ShuttingDown()))
         if problem is None and self.channel.crowded:
@@ -220,15 +220,15 @@ class Channel(http.HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         if self._deadline is None and not self._handlingRequest:
-            self._set_deadline(HEADERS_DEADLINE)
+            self._set_deadline(HEADERS_DEADLINE_SECONDS)
         super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
-        if (self.length or 0) > LARGEST_BODY:
+        if (self.length or 0) > BODY_MAX_BYTES:
             request.requestHeaders.removeHeader("Expect")
         super().allHeadersReceived()
-        self._set_deadline(BODY_DEADLINE)
+        self._set_deadline(BODY_DEADLINE_SECONDS)
         if request.oversized:
             self.length = 0  # it is answered now, whatever is still to come
 
@@ -250,14 +250,14 @@ class Channel(http.HTTPChannel):
         pipelined = bool(self._dataBuffer)
         super().requestDone(request)
         if pipelined and self.persistent and not self._handlingRequest and self._deadline is None:
-            self._set_deadline(HEADERS_DEADLINE)
+            self._set_deadline(HEADERS_DEADLINE_SECONDS)
 
     def loseConnection(self) -> None:
         if not self._refused:
             super().loseConnection()
         elif not self._lingering:
-            self._lingering = LINGER_BYTES
-            self._set_deadline(LINGER)
+            self._lingering = LINGER_MAX_BYTES
+            self._set_deadline(LINGER_MAX_SECONDS)
             cast(IConsumer, self._networkProducer).unregisterProducer()
             if (half_close := getattr(self.transport, "loseWriteConnection", None)) is not None:
                 half_close()
@@ -302,7 +302,7 @@ class ApiSite(server.Site):
         under_way: UnderWay,
         max_connections: int,
     ) -> None:
-        super().__init__(resource, timeout=IDLE, reactor=clock, parsePOSTFormSubmission=False)
+        super().__init__(resource, timeout=IDLE_MAX_SECONDS, reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
         self.allowed_hosts = allowed_hosts
         self.draining = False
@@ -318,7 +318,7 @@ class ApiSite(server.Site):
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        if len(self.channels) >= self.max_connections + SPARE_CONNECTIONS:
+        if len(self.channels) >= self.max_connections + MAX_SPARE_CONNECTIONS:
             return None  # so it is closed
         return super().buildProtocol(addr)
 
@@ -330,7 +330,7 @@ class ApiSite(server.Site):
             drained.callback(None)
 
     def cut_off_the_gone(self) -> None:
-        """Free what is held for clients that are no more; to be called every ``peers.LOOK`` seconds."""
+        """Free what is held for clients that are no more; to be called every ``peers.CHECK_INTERVAL_SECONDS``."""
         for channel in list(self.channels):
             if gone(channel.transport):
                 channel.abort()

@@ -14,10 +14,10 @@ from scheduler.messages import Chunk
 from scheduler.model import Stream
 
 #: Bytes asked for at once.
-CHUNK = 1024 * 1024
+READ_MAX_BYTES = 1024 * 1024
 
 #: Bytes read at once while looking for the beginning of the last lines; doubled up to the second.
-FIRST_BLOCK, LARGEST_BLOCK = 64 * 1024, 1024 * 1024
+FIRST_BLOCK_BYTES, BLOCK_MAX_BYTES = 64 * 1024, 1024 * 1024
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
 
@@ -65,7 +65,7 @@ async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lin
     size = end = await size_of(scheduler, job_id, stream)
     if not lines:
         return size, size
-    block = FIRST_BLOCK
+    block = FIRST_BLOCK_BYTES
     left = lines
     while end > 0:
         start = max(0, end - block)
@@ -76,7 +76,7 @@ async def offset_of_tail(scheduler: IScheduler, job_id: str, stream: Stream, lin
             left -= 1
         if not left:
             return start + position + 1, size
-        end, block = start, min(2 * block, LARGEST_BLOCK)
+        end, block = start, min(2 * block, BLOCK_MAX_BYTES)
     return 0, size
 
 
@@ -106,7 +106,7 @@ class SpanReader:
         first, self._first = self._first, None
         if first is not None and (first.data or self.offset >= self._end):
             return succeed(self._clipped(first))
-        self._pending = self._read(self.offset, min(CHUNK, self._end - self.offset))
+        self._pending = self._read(self.offset, min(READ_MAX_BYTES, self._end - self.offset))
         return self._pending.addCallback(self._clipped)
 
     def close(self) -> None:

@@ -17,14 +17,14 @@ from twisted.python.failure import Failure
 
 from scheduler.api import events
 from scheduler.api.errors import Problem, problem_of
-from scheduler.api.streams import SETTLE, Pull, StreamResource, UnderWay
+from scheduler.api.streams import END_WAIT_MAX_SECONDS, Pull, StreamResource, UnderWay
 from scheduler.errors import SchedulerError
 from scheduler.fields import Object
 from scheduler.interfaces import IOutputReader, IScheduler
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream
 
-HEARTBEAT_INTERVAL = 15.0
+HEARTBEAT_INTERVAL_SECONDS = 15.0
 
 #: Makes the data of the event ``end``.
 DescribeEnd = Callable[[Job], Awaitable[Object]]
@@ -103,7 +103,7 @@ class EventStream(StreamResource):
 
     def _await_silence(self) -> None:
         if not self._over:
-            self._timer = self._clock.callLater(HEARTBEAT_INTERVAL, self._beat)
+            self._timer = self._clock.callLater(HEARTBEAT_INTERVAL_SECONDS, self._beat)
 
     def _beat(self) -> None:
         if not self._paused:
@@ -135,7 +135,9 @@ class EventStream(StreamResource):
                 self._event(stream.value, data)
             self._unended.discard(stream)
             if not self._unended:
-                self._settle(self._scheduler.wait(self._job.id, SETTLE).addCallback(self._end_of), self._settled)
+                self._settle(
+                    self._scheduler.wait(self._job.id, END_WAIT_MAX_SECONDS).addCallback(self._end_of), self._settled
+                )
 
     def _end_of(self, job: Job) -> Deferred[Object | None]:
         """The data of ``end``; ``None``: the job's end is not known."""

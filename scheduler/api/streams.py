@@ -13,7 +13,7 @@ cut. So it is where output was cut, after all that there is of it: resumed there
 it is refused with the reason. Events have an end that tells of that.
 
 The headers go out at once where the job has not ended, for nothing is known that
-could still be refused. Where it has, they wait for the first chunk, or for ``HOLD``
+could still be refused. Where it has, they wait for the first chunk, or for ``HEADERS_WAIT_MAX_SECONDS``
 seconds, so that output that can't be had is answered with a problem document.
 
 A raw follow reports the job's end in trailers (RFC 9110, 6.5), after the last byte.
@@ -44,10 +44,10 @@ from scheduler.messages import Chunk
 from scheduler.model import Job
 
 #: Seconds that headers wait for the first chunk or the first failure.
-HOLD = 1.0
+HEADERS_WAIT_MAX_SECONDS = 1.0
 
 #: Seconds to wait for a job to be final once its output has ended.
-SETTLE = 30.0
+END_WAIT_MAX_SECONDS = 30.0
 
 #: Trailers of a raw follow.
 JOB_STATE, EXIT_CODE = "X-Job-State", "X-Exit-Code"
@@ -185,7 +185,7 @@ class StreamResource(Resource):
         request.notifyFinish().addBoth(lambda _: self._close())
         request.registerProducer(self, True)
         self._under_way.add(self.end)
-        self._timer = self._clock.callLater(HOLD, self._begin)
+        self._timer = self._clock.callLater(HEADERS_WAIT_MAX_SECONDS, self._begin)
         self._opened()
         if self._at_once:
             self._begin()
@@ -377,7 +377,7 @@ class FollowStream(RawStream):
     def _finish(self) -> None:
         self._stall = None
         self._await_silence()
-        self._settle(self._scheduler.wait(self._job_id, SETTLE), self._settled)
+        self._settle(self._scheduler.wait(self._job_id, END_WAIT_MAX_SECONDS), self._settled)
 
     def _settled(self, job: Job) -> None:
         if not job.state.final:

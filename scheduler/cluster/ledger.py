@@ -33,7 +33,7 @@ from scheduler.model import IdempotencyKey, Job, Worker, WorkerState
 T = TypeVar("T")
 
 #: Finished jobs kept at most; beyond, those that ended first go. Each takes about 1 KiB of memory.
-KEEP_FINISHED = 100_000
+MAX_FINISHED_JOBS = 100_000
 
 #: The key that a removed job leaves whose request had none. No client can send it: it is not printable.
 _TOMBSTONE = "removed\n{}"
@@ -48,7 +48,7 @@ class Ledger:
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, keep_finished: int = KEEP_FINISHED
+        self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, keep_finished: int = MAX_FINISHED_JOBS
     ) -> None:
         self.registry = Registry()
         #: POSIX time, for people to read.

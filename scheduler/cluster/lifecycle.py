@@ -13,7 +13,7 @@ from uuid import NAMESPACE_OID, uuid5
 from attrs import evolve
 
 from scheduler.messages import JobReport, JobStatus
-from scheduler.model import MOST_LEFTOVER, Job, JobState, Worker
+from scheduler.model import MAX_LEFTOVER, Job, JobState, Worker
 
 #: Why a job failed that nobody was told of.
 NEVER_STARTED = "never started: the start did not reach the worker"
@@ -21,7 +21,7 @@ NEVER_STARTED = "never started: the start did not reach the worker"
 
 def leftover_text(left: tuple[int, ...]) -> str:
     """The sentence that names processes which could not be ended; only the first hundred are known."""
-    count = f"{'at least ' * (len(left) >= MOST_LEFTOVER)}{len(left)} process{'es' * (len(left) > 1)}"
+    count = f"{'at least ' * (len(left) >= MAX_LEFTOVER)}{len(left)} process{'es' * (len(left) > 1)}"
     return f"{count} could not be ended: {', '.join(map(str, left))}"
 
 

@@ -26,11 +26,11 @@ from scheduler.interfaces import IStore, Record, Removed
 from scheduler.model import IdempotencyKey, Job
 
 #: Seconds from a failure to the next attempt; each further one waits twice as long, up to the second of these.
-FIRST_DELAY = 1.0
-LONGEST_DELAY = 10.0
+STORE_RETRY_FIRST_SECONDS = 1.0
+STORE_RETRY_MAX_SECONDS = 10.0
 
 #: Seconds that what nobody waits for stays unsaved, at most.
-MOMENT = 0.1
+UNSAVED_MAX_SECONDS = 0.1
 
 
 class Saving:
@@ -46,7 +46,7 @@ class Saving:
         self._present = present
         # an ordered set
         self._owed: dict[Removed, None] = {}
-        self._delay = FIRST_DELAY
+        self._delay = STORE_RETRY_FIRST_SECONDS
         self._timer: IDelayedCall | None = None
         # what nobody waits for, an ordered set, and when it is saved if nothing else is before
         self._noted: dict[Removed, None] = {}
@@ -69,7 +69,7 @@ class Saving:
         """Save what is known under its id along with what is saved next, or in a moment."""
         self._noted[_id(record)] = None
         if self._moment is None and not self._closed:
-            self._moment = self._clock.callLater(MOMENT, self._save_noted)
+            self._moment = self._clock.callLater(UNSAVED_MAX_SECONDS, self._save_noted)
 
     def close(self) -> Deferred[None]:
         """Save what was noted, or try once more if anything is owed, and never again; fires when that is over."""
@@ -108,7 +108,7 @@ class Saving:
         self._owe(records)
         if not self.problem:
             self._log.error("the store fails: {why}", why=str(reason.value))
-            self._delay = FIRST_DELAY
+            self._delay = STORE_RETRY_FIRST_SECONDS
             self._try_later()
         self.problem = str(reason.value)
         return reason
@@ -117,7 +117,7 @@ class Saving:
         if self._closed:
             return
         self._timer = self._clock.callLater(self._delay, self._try_again)
-        self._delay = min(2 * self._delay, LONGEST_DELAY)
+        self._delay = min(2 * self._delay, STORE_RETRY_MAX_SECONDS)
 
     def _try_again(self) -> None:
         self._timer = None

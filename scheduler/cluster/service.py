@@ -38,7 +38,18 @@ from scheduler.interfaces import (
     WorkerView,
 )
 from scheduler.messages import Chunk
-from scheduler.model import AT_ONCE, Job, JobSpec, JobState, QueueTerms, Stream, Target, WaitingFor, Worker, WorkerState
+from scheduler.model import (
+    NO_WAITING,
+    Job,
+    JobSpec,
+    JobState,
+    QueueTerms,
+    Stream,
+    Target,
+    WaitingFor,
+    Worker,
+    WorkerState,
+)
 
 T = TypeVar("T")
 
@@ -78,7 +89,7 @@ class Cluster:
         self,
         spec: JobSpec,
         target: Target,
-        terms: QueueTerms = AT_ONCE,
+        terms: QueueTerms = NO_WAITING,
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:

@@ -46,7 +46,7 @@ from scheduler.daemon.tomlfile import (
 from scheduler.net import Address
 from scheduler.units import Share
 
-_DAY = 86400.0
+_DAY_SECONDS = 86400.0
 
 _UNPROTECTED = (
     "beyond loopback it needs use_tls = true with crt_file, key_file and ca_file, or allow_insecure = true "

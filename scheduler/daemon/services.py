@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 #: Of the time that is left, what one child's stop may take.
-_SHARE = 0.75
+_STOP_SHARE = 0.75
 
 
 class IReactor(IReactorCore, IReactorTime):
@@ -135,7 +135,7 @@ class Ordered(MultiService):
             name = str(service.name or type(service).__name__)
             left = until - self._reactor.seconds()
             # Those after it are to have their turn, whatever it does.
-            seconds = left * _SHARE if self._started else left
+            seconds = left * _STOP_SHARE if self._started else left
             stopped: Deferred[Any] = Deferred()
             maybeDeferred(service.stopService).addBoth(self._pass_on, stopped)
             try:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 IPNetwork = IPv4Network | IPv6Network
 
 #: Bytes; Linux takes four times as much of a variable with its name.
-_LONGEST_VARIABLE = 32 * 1024
+_VARIABLE_MAX_BYTES = 32 * 1024
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -318,8 +318,8 @@ def variable(table: Table, key: str) -> str:
 
 def variable_value(_: Table, value: Any) -> str:
     """What an environment variable may hold."""
-    if not isinstance(value, str) or "\0" in value or len(value.encode()) > _LONGEST_VARIABLE:
-        raise Unfit(f"must be a string of at most {_LONGEST_VARIABLE} bytes, none of them NUL")
+    if not isinstance(value, str) or "\0" in value or len(value.encode()) > _VARIABLE_MAX_BYTES:
+        raise Unfit(f"must be a string of at most {_VARIABLE_MAX_BYTES} bytes, none of them NUL")
     return value
 
 

@@ -6,7 +6,7 @@ one has ended. So the more there are, the fewer calls each costs, and where
 there are few, none waits.
 
 A call that takes long is not waited for: the next goes beside it. So one that
-hangs holds the others up for ``PATIENCE``, however late its own deadline is.
+hangs holds the others up for ``HOLD_UP_MAX_SECONDS``, however late its own deadline is.
 Towards a server that answers nothing questions gather up to a limit; beyond it
 they are ``Busy``.
 """
@@ -29,7 +29,7 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 #: Seconds for which one call holds up what is asked after it.
-PATIENCE = 0.1
+HOLD_UP_MAX_SECONDS = 0.1
 
 
 @frozen(eq=False)
@@ -105,7 +105,7 @@ class Batches(Generic[Question, Answer]):
             self._begin(key, lane, [lane.waiting.popleft() for _ in range(min(len(lane.waiting), self._largest))])
 
     def _begin(self, key: str, lane: _Lane[Question, Answer], batch: list[_Asked[Question, Answer]]) -> None:
-        patience = self._clock.callLater(PATIENCE, self._advance, key, lane)
+        patience = self._clock.callLater(HOLD_UP_MAX_SECONDS, self._advance, key, lane)
 
         def ended(result: list[Answer | Failure] | Failure) -> None:
             self._over(key, lane, len(batch))

@@ -12,13 +12,13 @@ from scheduler.errors import DeadlineExceeded, Unreachable
 from scheduler.rpc import credentials
 
 #: Seconds a unary call may take, from when it was asked for.
-DEADLINE = 10.0
+CALL_DEADLINE_SECONDS = 10.0
 
 #: The largest message either side takes, bytes.
-MAX_MESSAGE = 4 * 1024 * 1024
+MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 
 #: Jobs that one ``QueryJobs`` asks about at most, as the proto says.
-MOST_QUERIED = 64
+MAX_QUERIED_AT_ONCE = 64
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -40,8 +40,8 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
     # channels to one address must not share a connection: a new one is there to start afresh
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
 )
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from scheduler.errors import Invalid, Refused
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
 from scheduler.model import (
-    DEFAULT_LINGER,
-    DEFAULT_STOP_GRACE,
-    MOST_LEFTOVER,
+    DEFAULT_LINGER_SECONDS,
+    DEFAULT_STOP_GRACE_SECONDS,
+    MAX_LEFTOVER,
     SIGNAL_NAMES,
     SIGNAL_TARGETS,
     STOP_MODES,
@@ -50,7 +50,7 @@ _SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for numbe
 _END_OF_TIME = 253402300799.0
 
 #: The largest number of a message.
-_LARGEST = 2**63 - 1
+_INTEGER_MAX = 2**63 - 1
 
 
 def checked_id(field: str, text: str) -> str:
@@ -137,11 +137,13 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
         stdin=start.stdin if start.HasField("stdin") else None,
         script=start.script if start.HasField("script") else None,
         timeout=_seconds("timeout", start.timeout) if start.HasField("timeout") else None,
-        stop_grace=_seconds("stopGrace", start.stopGrace) if start.HasField("stopGrace") else DEFAULT_STOP_GRACE,
+        stop_grace=_seconds("stopGrace", start.stopGrace)
+        if start.HasField("stopGrace")
+        else DEFAULT_STOP_GRACE_SECONDS,
         labels=dict(start.labels),
         merge_stderr=start.mergeStderr,
         output_limit=checked_size("outputLimit", start.outputLimit) if start.HasField("outputLimit") else None,
-        linger=_seconds("linger", start.linger) if start.HasField("linger") else DEFAULT_LINGER,
+        linger=_seconds("linger", start.linger) if start.HasField("linger") else DEFAULT_LINGER_SECONDS,
         stop_signal=_one_of("stopSignal", start.stopSignal, STOP_SIGNALS),
         stop_mode=_one_of("stopMode", start.stopMode, STOP_MODES),
         umask=_umask(start.umask) if start.HasField("umask") else None,
@@ -206,7 +208,7 @@ def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
         stdout_bytes=checked_size("stdoutBytes", status.stdoutBytes) if status.HasField("stdoutBytes") else None,
         stderr_bytes=checked_size("stderrBytes", status.stderrBytes) if status.HasField("stderrBytes") else None,
         tree=status.tree,
-        leftover=tuple(status.leftover[:MOST_LEFTOVER]),
+        leftover=tuple(status.leftover[:MAX_LEFTOVER]),
         output_error=status.outputError,
         background_ended=checked_size("backgroundEnded", status.backgroundEnded),
         usage=_usage_from_pb(status.usage) if status.HasField("usage") else None,
@@ -323,10 +325,10 @@ def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
 
 def _disk_to_pb(disk: Disk) -> scheduler_pb2.Disk:
     return scheduler_pb2.Disk(
-        size=min(disk.size, _LARGEST),
-        free=min(disk.free, _LARGEST),
-        inodes=min(disk.inodes, _LARGEST),
-        inodesFree=min(disk.inodes_free, _LARGEST),
+        size=min(disk.size, _INTEGER_MAX),
+        free=min(disk.free, _INTEGER_MAX),
+        inodes=min(disk.inodes, _INTEGER_MAX),
+        inodesFree=min(disk.inodes_free, _INTEGER_MAX),
     )
 
 

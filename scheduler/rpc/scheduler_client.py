@@ -27,14 +27,14 @@ from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registrat
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, status
-from scheduler.rpc.channel import DEADLINE, Channel, Dialler
+from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, Channel, Dialler
 from scheduler.threads import Pool
 from scheduler.worker_interfaces import ISchedulerClient
 
 T = TypeVar("T")
 
 #: Seconds between signs of life where the scheduler tells no lease.
-DEFAULT_LEASE = 30.0
+DEFAULT_LEASE_SECONDS = 30.0
 
 
 @implementer(ISchedulerClient)
@@ -42,7 +42,11 @@ class SchedulerClient(MultiService):
     """Usable while it runs as a service."""
 
     def __init__(
-        self, reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None, deadline: float = DEADLINE
+        self,
+        reactor: IReactorFromThreads,
+        address: Address,
+        tls: TlsFiles | None,
+        deadline: float = CALL_DEADLINE_SECONDS,
     ) -> None:
         """``deadline`` in seconds, of each call."""
         super().__init__()
@@ -72,7 +76,9 @@ class SchedulerClient(MultiService):
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         request = convert.registration_to_pb(registration)
-        return self._call("RegisterWorker", request, lambda answer: convert.registered_from_pb(answer, DEFAULT_LEASE))
+        return self._call(
+            "RegisterWorker", request, lambda answer: convert.registered_from_pb(answer, DEFAULT_LEASE_SECONDS)
+        )
 
     def deregister(self, worker_id: str) -> Deferred[None]:
         return self._call("DeregisterWorker", scheduler_pb2.DeregisterReq(workerID=worker_id), lambda _: None)

@@ -14,7 +14,7 @@ from scheduler.interfaces import IMembership
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert
-from scheduler.rpc.channel import DEADLINE
+from scheduler.rpc.channel import CALL_DEADLINE_SECONDS
 from scheduler.rpc.server import GrpcServer, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 
@@ -47,7 +47,7 @@ def peer_host(peer: str) -> str:
 
 class _SchedulerServicer(Servicer, scheduler_pb2_grpc.SchedulerServicer):
     def __init__(self, membership: IMembership, hop: Hop) -> None:
-        super().__init__(hop, DEADLINE)
+        super().__init__(hop, CALL_DEADLINE_SECONDS)
         self._membership = membership
 
     @answered

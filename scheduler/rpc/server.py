@@ -29,7 +29,7 @@ from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.errors import SchedulerError
 from scheduler.net import Address
 from scheduler.rpc import credentials, status
-from scheduler.rpc.channel import MAX_MESSAGE
+from scheduler.rpc.channel import MESSAGE_MAX_BYTES
 from scheduler.threads import Hop
 
 S = TypeVar("S", bound="Servicer")
@@ -37,7 +37,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 #: Seconds calls may go on after the stop.
-STOP_GRACE = 2.0
+STOP_GRACE_SECONDS = 2.0
 
 
 @frozen
@@ -173,8 +173,8 @@ class GrpcServer(Service):
             options=(
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
                 ("grpc.max_concurrent_streams", self._limits.streams),
-                ("grpc.max_receive_message_length", MAX_MESSAGE),
-                ("grpc.max_send_message_length", MAX_MESSAGE),
+                ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+                ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.http2.ping_timeout_ms", 20_000),
@@ -223,10 +223,10 @@ class GrpcServer(Service):
         def wait_thd() -> None:
             if server is not None and threads is not None:
                 try:
-                    stopping = server.stop(STOP_GRACE)
+                    stopping = server.stop(STOP_GRACE_SECONDS)
                 except RuntimeError:  # the machine has no thread for grpc to wait in, so the calls under way are cut
                     stopping = server.stop(None)
-                stopping.wait(STOP_GRACE + 5.0)
+                stopping.wait(STOP_GRACE_SECONDS + 5.0)
                 threads.shutdown(wait=False, cancel_futures=True)
             self._reactor.callFromThread(stopped.callback, None)
 

@@ -23,7 +23,7 @@ from scheduler.errors import SchedulerError
 METADATA_KEY = "scheduler-error-bin"
 
 #: Bytes of one text that travel. Beyond 8 KiB of metadata in all, encoded, gRPC may refuse the whole answer.
-_LONGEST = 500
+_TEXT_MAX_BYTES = 500
 
 
 @frozen
@@ -83,7 +83,7 @@ def abort(context: grpc.ServicerContext, error: SchedulerError) -> NoReturn:
 
 def _short(text: str) -> str:
     """What may travel of a text; what is no Unicode is escaped."""
-    return text.encode("utf-8", "backslashreplace")[:_LONGEST].decode("utf-8", "ignore")
+    return text.encode("utf-8", "backslashreplace")[:_TEXT_MAX_BYTES].decode("utf-8", "ignore")
 
 
 def _read(value: Any) -> Any:

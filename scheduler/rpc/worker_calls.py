@@ -46,11 +46,11 @@ _log = Logger()
 _ANSWERED, _FAILED = "{method} on {worker}: answered in {ms:.1f} ms", "{method} on {worker}: {code}"
 
 #: Seconds the check before a start, or a probe, may take.
-CHECK_DEADLINE = 5.0
+CHECK_DEADLINE_SECONDS = 5.0
 #: Seconds for which an answer is as good as a check. Where there is much to do, a check takes as long itself.
-FRESH = 0.02
+CHECK_VALID_SECONDS = 0.02
 #: Seconds after its deadline that a call is given up which gRPC itself has not ended.
-UNHEARD = 1.0
+ABANDONED_AFTER_SECONDS = 1.0
 
 
 class Stubs:
@@ -86,7 +86,7 @@ def start_thd(
     metadata: Metadata,
 ) -> JobStatus:
     """How the job is; ``sent_thd`` is called once the start is on its way."""
-    left = _checked_thd(stubs, worker, seconds, FRESH)
+    left = _checked_thd(stubs, worker, seconds, CHECK_VALID_SECONDS)
     answer = _made_thd(stubs, "StartJob", worker, request, left, metadata, sent_thd)
     if answer.HasField("status"):
         return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
@@ -161,7 +161,7 @@ def _checked_thd(stubs: Stubs, worker: str, seconds: float, fresh: float) -> flo
     """
     before = time.monotonic()
     if before - stubs.answered_at > fresh:
-        check_thd(stubs, worker, min(seconds, CHECK_DEADLINE))
+        check_thd(stubs, worker, min(seconds, CHECK_DEADLINE_SECONDS))
     return max(seconds - (time.monotonic() - before), 0.1)
 
 
@@ -182,7 +182,7 @@ def _made_thd(
         else:
             under_way = call.future(request, timeout=seconds, metadata=metadata)
             sent_thd()
-            answer = under_way.result(seconds + UNHEARD)
+            answer = under_way.result(seconds + ABANDONED_AFTER_SECONDS)
     except grpc.RpcError as failure:
         _log.debug(_FAILED, method=method, worker=worker, code=failure.code().name, request_id=request_id)
         raise understood(failure, worker, method, request.jobID, seconds) from failure

@@ -41,24 +41,24 @@ from scheduler.model import Job, Stream, Worker
 from scheduler.pb import worker_pb2
 from scheduler.rpc import convert, worker_calls
 from scheduler.rpc.batches import Batches
-from scheduler.rpc.channel import DEADLINE, MOST_QUERIED, Dialler, Metadata, request_metadata
-from scheduler.rpc.worker_calls import CHECK_DEADLINE, Stubs
+from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, Dialler, Metadata, request_metadata
+from scheduler.rpc.worker_calls import CHECK_DEADLINE_SECONDS, Stubs
 from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
 
 #: Unary calls in flight per worker, and those that wait.
-CALLS, QUEUE = 4, 64
+CALLS_PER_WORKER, WAITING_CALLS_PER_WORKER = 4, 64
 #: Queries of one worker without an answer: as many as its calls can ask about at once.
-QUERIES = CALLS * MOST_QUERIED
+QUERIES_PER_WORKER = CALLS_PER_WORKER * MAX_QUERIED_AT_ONCE
 #: Threads for calls, for reading output and for probes.
-CALL_THREADS, READ_THREADS, PROBE_THREADS = 64, 32, 16
+MAX_CALL_THREADS, MAX_READ_THREADS, MAX_PROBE_THREADS = 64, 32, 16
 #: Output streams at once, each with a thread.
-STREAMS = 256
+MAX_OUTPUT_STREAMS = 256
 #: Seconds after which a stream is cut and begun again where it was.
-STREAM_DEADLINE = 3600.0
+STREAM_DEADLINE_SECONDS = 3600.0
 #: Seconds a receiver may hold a stream up.
-HOLD_DEADLINE = 30.0
+HELD_UP_MAX_SECONDS = 30.0
 
 
 @frozen
@@ -73,24 +73,26 @@ class _Query:
 class WorkerClient(MultiService):
     """Usable while it runs as a service."""
 
-    def __init__(self, reactor: IReactorFromThreads, tls: TlsFiles | None, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self, reactor: IReactorFromThreads, tls: TlsFiles | None, deadline: float = CALL_DEADLINE_SECONDS
+    ) -> None:
         """``deadline`` in seconds, of everything but streams."""
         super().__init__()
         self._tls = tls
         self._deadline = deadline
         self._dialler: Dialler | None = None
         self._hop = Hop(reactor)
-        self._calls = Pool(reactor, "worker-calls", CALL_THREADS)
-        self._reads = Pool(reactor, "worker-reads", READ_THREADS)
-        self._probes = Pool(reactor, "worker-probes", PROBE_THREADS)
-        self._streams = Pool(reactor, "worker-streams", STREAMS)
+        self._calls = Pool(reactor, "worker-calls", MAX_CALL_THREADS)
+        self._reads = Pool(reactor, "worker-reads", MAX_READ_THREADS)
+        self._probes = Pool(reactor, "worker-probes", MAX_PROBE_THREADS)
+        self._streams = Pool(reactor, "worker-streams", MAX_OUTPUT_STREAMS)
         for pool in (self._calls, self._reads, self._probes, self._streams):
             pool.setServiceParent(self)
-        self._call_limit = Limiter("worker calls", CALLS, QUEUE, CALL_THREADS)
-        self._read_limit = Limiter("output reads", CALLS, QUEUE, READ_THREADS)
+        self._call_limit = Limiter("worker calls", CALLS_PER_WORKER, WAITING_CALLS_PER_WORKER, MAX_CALL_THREADS)
+        self._read_limit = Limiter("output reads", CALLS_PER_WORKER, WAITING_CALLS_PER_WORKER, MAX_READ_THREADS)
         clock = cast(IReactorTime, reactor)
         self._queries: Batches[_Query, JobStatus | None] = Batches(
-            clock, "queries", self._query_together, MOST_QUERIED, QUERIES
+            clock, "queries", self._query_together, MAX_QUERIED_AT_ONCE, QUERIES_PER_WORKER
         )
         self._stubs: dict[str, Stubs] = {}
         self._open: set[_Stream] = set()
@@ -120,7 +122,7 @@ class WorkerClient(MultiService):
             stubs.line.close()
 
     def probe(self, worker: Worker) -> Deferred[None]:
-        seconds = min(self._deadline, CHECK_DEADLINE)
+        seconds = min(self._deadline, CHECK_DEADLINE_SECONDS)
         return self._on_line(
             worker, lambda stubs: self._probes.run(worker_calls.check_thd, stubs, worker.name, seconds)
         )
@@ -174,8 +176,8 @@ class WorkerClient(MultiService):
     def stream_output(
         self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
     ) -> IOutputStream:
-        if len(self._open) >= STREAMS:
-            raise Busy("output streams", STREAMS)
+        if len(self._open) >= MAX_OUTPUT_STREAMS:
+            raise Busy("output streams", MAX_OUTPUT_STREAMS)
         request = worker_pb2.StreamJobReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset)
         metadata = request_metadata()
         opened = _Stream(self._hop, deliver)
@@ -221,7 +223,7 @@ class WorkerClient(MultiService):
         def timed_thd(stubs: Stubs) -> T:
             seconds = asked + self._deadline - time.monotonic()
             if seconds <= 0:
-                raise Busy(f"places for calls to worker {worker.name!r}", CALLS)
+                raise Busy(f"places for calls to worker {worker.name!r}", CALLS_PER_WORKER)
             return call_thd(stubs, worker.name, request, seconds, metadata)
 
         return limit.run(worker.id, lambda: self._on_line(worker, lambda stubs: pool.run(timed_thd, stubs)))
@@ -262,7 +264,7 @@ class _Stream:
     def pump_thd(self, stubs: Stubs, worker: str, request: worker_pb2.StreamJobReq, metadata: Metadata) -> None:
         """Until the stream ends or is cut."""
         try:
-            messages: Any = stubs.worker.StreamJob(request, timeout=STREAM_DEADLINE, metadata=metadata)
+            messages: Any = stubs.worker.StreamJob(request, timeout=STREAM_DEADLINE_SECONDS, metadata=metadata)
             with self._lock:
                 self._call = messages
                 cancelled = self._cancelled
@@ -270,9 +272,11 @@ class _Stream:
                 messages.cancel()
             for message in messages:
                 chunk = convert.chunk_from_stream(message)
-                self._hop.call_thd("receiver of output", HOLD_DEADLINE, self._deliver_one, chunk)
+                self._hop.call_thd("receiver of output", HELD_UP_MAX_SECONDS, self._deliver_one, chunk)
         except grpc.RpcError as failure:
-            raise worker_calls.understood(failure, worker, "StreamJob", request.jobID, STREAM_DEADLINE) from failure
+            raise worker_calls.understood(
+                failure, worker, "StreamJob", request.jobID, STREAM_DEADLINE_SECONDS
+            ) from failure
         except ValueError:  # the channel was closed
             raise Unreachable(worker) from None
         finally:

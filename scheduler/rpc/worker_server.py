@@ -27,26 +27,28 @@ from scheduler.model import Stream
 from scheduler.net import Address
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
-from scheduler.rpc.channel import DEADLINE, MOST_QUERIED
+from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE
 from scheduler.rpc.server import GrpcServer, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 from scheduler.worker_interfaces import IJobRunner
 
 #: Output streams at once.
-STREAMS = 64
+MAX_OUTPUT_STREAMS = 64
 #: Threads kept for everything else.
-RESERVE = 16
+RESERVED_THREADS = 16
 #: Stops that wait for the end of their job at once.
-WAITING_STOPS = 8
+MAX_WAITING_STOPS = 8
 #: Seconds such a stop waits at most, if its caller sets no deadline.
-STOP_WAIT = 300.0
+STOP_WAIT_MAX_SECONDS = 300.0
 #: Bytes of output in one message.
-CHUNK = 1024 * 1024
+CHUNK_MAX_BYTES = 1024 * 1024
 #: Seconds after which a stream looks at its file without having been woken.
-LOOK_AGAIN = 30.0
+RECHECK_INTERVAL_SECONDS = 30.0
 
 # One connection gets what the scheduler needs: all streams and the reserve; as many again are there for others.
-_LIMITS = ServerLimits(threads=STREAMS + 2 * RESERVE, queue=64, streams=STREAMS + RESERVE)
+_LIMITS = ServerLimits(
+    threads=MAX_OUTPUT_STREAMS + 2 * RESERVED_THREADS, queue=64, streams=MAX_OUTPUT_STREAMS + RESERVED_THREADS
+)
 
 
 def worker_server(
@@ -84,11 +86,11 @@ class _Places:
 
 class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     def __init__(self, runner: IJobRunner, hop: Hop, reactor: IReactorFromThreads) -> None:
-        super().__init__(hop, DEADLINE)
+        super().__init__(hop, CALL_DEADLINE_SECONDS)
         self._runner = runner
         self._reactor = reactor
-        self._streams = _Places("output streams of this worker", STREAMS)
-        self._stops = _Places("stops that wait", WAITING_STOPS)
+        self._streams = _Places("output streams of this worker", MAX_OUTPUT_STREAMS)
+        self._stops = _Places("stops that wait", MAX_WAITING_STOPS)
         self._stopping = threading.Event()
         self._sleeping: set[threading.Event] = set()
 
@@ -122,7 +124,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
 
         with self._stops.one(), self._waking(context) as wake:
             self.answer_thd(context, "StopJob", begin, wake)
-            seconds = min(context.time_remaining(), STOP_WAIT)
+            seconds = min(context.time_remaining(), STOP_WAIT_MAX_SECONDS)
             woken = wake.wait(seconds)
             if not ends:
                 self._reactor.callFromThread(waiting[0].cancel)
@@ -159,8 +161,8 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
         request: worker_pb2.QueryJobsReq,
         context: grpc.ServicerContext,  # noqa: ARG002 - grpc gives it
     ) -> worker_pb2.QueryJobsRes:
-        if len(request.jobID) > MOST_QUERIED:
-            raise Invalid("jobID", f"{len(request.jobID)} are more than {MOST_QUERIED}")
+        if len(request.jobID) > MAX_QUERIED_AT_ONCE:
+            raise Invalid("jobID", f"{len(request.jobID)} are more than {MAX_QUERIED_AT_ONCE}")
         known = []
         for job_id in request.jobID:
             try:
@@ -177,7 +179,7 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     ) -> worker_pb2.ReadOutputRes:
         stream = convert.stream_from_pb(request.stream)
         offset = convert.checked_size("offset", request.offset)
-        size = min(convert.checked_size("max", request.max), CHUNK)
+        size = min(convert.checked_size("max", request.max), CHUNK_MAX_BYTES)
         chunk = self._runner.read_output_thd(request.jobID, stream, offset, size)
         return worker_pb2.ReadOutputRes(
             output=chunk.data, offset=chunk.offset, end=chunk.end, size=chunk.size, cut=chunk.cut
@@ -210,14 +212,14 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
                 raise ShuttingDown()
             if not context.is_active():
                 return
-            chunk = self._runner.read_output_thd(job_id, stream, offset, CHUNK)
+            chunk = self._runner.read_output_thd(job_id, stream, offset, CHUNK_MAX_BYTES)
             if chunk.data or chunk.end:
                 yield worker_pb2.StreamJobRes(output=chunk.data, offset=chunk.offset, end=chunk.end, cut=chunk.cut)
                 offset = chunk.next_offset
             if chunk.end:
                 return
             if not chunk.data:
-                wake.wait(LOOK_AGAIN)
+                wake.wait(RECHECK_INTERVAL_SECONDS)
 
     @contextmanager
     def _waking(self, context: grpc.ServicerContext) -> Iterator[threading.Event]:

@@ -19,7 +19,7 @@ from scheduler.store.database import prepare
 from scheduler.store.sql import Writer
 
 #: Jobs written in one transaction.
-AT_ONCE = 1000
+JOBS_PER_TRANSACTION = 1000
 
 _FILE = "sqlite:///"
 
@@ -33,8 +33,8 @@ def copy(source: str, target: str) -> Loaded:
         held = reader.load_thd()
         if writer.load_thd() != Loaded():
             raise Invalid("TO", "must hold nothing yet")
-        for first in range(0, len(held.jobs), AT_ONCE):
-            writer.write_thd(held.jobs[first : first + AT_ONCE], False)
+        for first in range(0, len(held.jobs), JOBS_PER_TRANSACTION):
+            writer.write_thd(held.jobs[first : first + JOBS_PER_TRANSACTION], False)
         writer.write_thd([*held.workers, *held.keys], False)
     return held
 

@@ -36,17 +36,17 @@ from scheduler.errors import Invalid, StoreFailed
 from scheduler.store import schema
 
 #: Seconds a write waits for somebody who looks at the file with another program.
-BUSY_TIMEOUT = 5.0
+BUSY_TIMEOUT_SECONDS = 5.0
 
 #: Seconds for a connection to a server, and for one statement on it.
-CONNECT_TIMEOUT = 4
-STATEMENT_TIMEOUT = 8
+CONNECT_TIMEOUT_SECONDS = 4
+STATEMENT_TIMEOUT_SECONDS = 8
 
 #: Seconds the session of a scheduler just gone is waited for; the server may notice late.
-LOCK_PATIENCE = 2.0
+LOCK_WAIT_MAX_SECONDS = 2.0
 
 #: Bytes of a file that is looked through for damage at every start; a larger one only where it is read.
-CHECKED_WHOLE = 1 << 30
+FULL_CHECK_MAX_BYTES = 1 << 30
 
 _IN_USE = "is in use by a running scheduler; each needs a database of its own"
 
@@ -113,7 +113,7 @@ class SqliteFile:
         self._engine = create_engine(
             f"sqlite:///{self._path}",
             poolclass=NullPool,
-            connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
         )
         event.listen(self._engine, "connect", self._set_up_thd)
         event.listen(self._engine, "begin", self._begin_thd)
@@ -167,7 +167,7 @@ class SqliteFile:
         return opened
 
     def _check_whole(self, connection: Connection) -> None:
-        if self._path.stat().st_size <= CHECKED_WHOLE:
+        if self._path.stat().st_size <= FULL_CHECK_MAX_BYTES:
             damage = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
             connection.rollback()
             if damage != "ok":
@@ -207,7 +207,7 @@ class PostgresServer:
         parsed = make_url(url)
         given = {"connect_timeout"} & set(parsed.query)
         self._engine: Engine = create_engine(
-            parsed, poolclass=NullPool, connect_args={} if given else {"connect_timeout": CONNECT_TIMEOUT}
+            parsed, poolclass=NullPool, connect_args={} if given else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
         )
         # guards the number of a descriptor: once it is closed another may get it
         self._guard = threading.Lock()
@@ -248,7 +248,7 @@ class PostgresServer:
 
     def _lock_thd(self, connection: Connection) -> None:
         """Have the lock, or ``StoreFailed``. A session of ours that the server believes alive is ended."""
-        until = time.monotonic() + LOCK_PATIENCE
+        until = time.monotonic() + LOCK_WAIT_MAX_SECONDS
         while True:
             with connection.begin():
                 if connection.execute(text(_LOCK), {"space": _LOCK_SPACE}).scalar_one():
@@ -262,7 +262,7 @@ class PostgresServer:
 # A server that lost sight of us must find out, or it keeps the lock for hours. Only what is committed to disk counts.
 _SESSION = f"""
 select set_config('application_name', :me, false),
-       set_config('statement_timeout', '{STATEMENT_TIMEOUT}s', false),
+       set_config('statement_timeout', '{STATEMENT_TIMEOUT_SECONDS}s', false),
        set_config('idle_in_transaction_session_timeout', '60s', false),
        set_config('tcp_keepalives_idle', '15', false),
        set_config('tcp_keepalives_interval', '5', false),

@@ -21,7 +21,7 @@ from sqlalchemy import Column, Connection, Select, or_, select
 
 from scheduler.interfaces import Loaded
 from scheduler.model import (
-    DEFAULT_LINGER,
+    DEFAULT_LINGER_SECONDS,
     FINAL,
     STOP_MODES,
     STOP_SIGNALS,
@@ -186,7 +186,7 @@ def _spec(row: Row, stdin: bytes | None, script: bytes | None) -> JobSpec:
         output_limit=row["output_limit"],
         stdin=stdin,
         script=script,
-        linger=DEFAULT_LINGER if row["linger"] is None else row["linger"],
+        linger=DEFAULT_LINGER_SECONDS if row["linger"] is None else row["linger"],
         stop_signal=row["stop_signal"] or STOP_SIGNALS[0],
         stop_mode=row["stop_mode"] or STOP_MODES[0],
         umask=row["umask"],

@@ -41,13 +41,13 @@ from scheduler.threads import Pool
 T = TypeVar("T")
 
 #: Seconds until a transaction has failed.
-DEADLINE = 10.0
+TRANSACTION_DEADLINE_SECONDS = 10.0
 
 #: Seconds until reading everything has failed.
-LOAD_DEADLINE = 120.0
+LOAD_DEADLINE_SECONDS = 120.0
 
 #: Saves that may wait for the next transaction.
-MOST_WAITING = 10_000
+MAX_WAITING_SAVES = 10_000
 
 
 @frozen
@@ -61,7 +61,11 @@ class SqlStore(Service):
     """Of one database, which is let go of when this service has stopped."""
 
     def __init__(
-        self, reactor: Any, database: Database, deadline: float = DEADLINE, most_waiting: int = MOST_WAITING
+        self,
+        reactor: Any,
+        database: Database,
+        deadline: float = TRANSACTION_DEADLINE_SECONDS,
+        most_waiting: int = MAX_WAITING_SAVES,
     ) -> None:
         """``deadline`` in seconds; ``most_waiting`` saves wait, and more fail."""
         self._reactor = reactor
@@ -95,7 +99,7 @@ class SqlStore(Service):
         self._database.release()
 
     def load(self) -> Deferred[Loaded]:
-        expiry = self._reactor.callLater(LOAD_DEADLINE, self._database.interrupt)
+        expiry = self._reactor.callLater(LOAD_DEADLINE_SECONDS, self._database.interrupt)
         return self._pool.run(self._writer.load_thd).addBoth(_calm, expiry)
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:

@@ -29,7 +29,7 @@ from fnmatch import fnmatchcase
 from attrs import field, frozen
 
 from scheduler.model import JobSpec
-from scheduler.scripts import INTERPRETER, LONGEST_LINE, script_problem
+from scheduler.scripts import INTERPRETER, LINE_MAX_BYTES, script_problem
 from scheduler.worker.environment import BaseEnvironment, refused_variable, text_problem
 from scheduler.worker.shim.spool import Spool
 
@@ -143,7 +143,7 @@ class Policy:
         """Whether ``program`` is what the file at ``path`` says it is to be run by."""
         try:
             with open(path, "rb") as script:
-                named = INTERPRETER.match(script.readline(LONGEST_LINE))
+                named = INTERPRETER.match(script.readline(LINE_MAX_BYTES))
         except OSError as error:
             raise NotRunnable(f"path {_shown(path)} {_why(error)}") from None
         if named is None:
@@ -161,7 +161,7 @@ class Policy:
         unfit = script_problem(script)
         if unfit:
             raise NotRunnable(f"script: {unfit}")
-        named = INTERPRETER.match(script[:LONGEST_LINE])
+        named = INTERPRETER.match(script[:LINE_MAX_BYTES])
         assert named is not None
         interpreter = os.fsdecode(named[1])
         problem = _program_problem(interpreter) if os.path.isabs(interpreter) else "is not an absolute path"

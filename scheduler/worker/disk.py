@@ -11,7 +11,7 @@ from scheduler.model import Disk
 from scheduler.threads import Pool
 
 #: Seconds between two looks at least, and after which what was seen tells nothing any more.
-LOOK_INTERVAL, KNOWN_FOR = 10.0, 60.0
+CHECK_INTERVAL_SECONDS, VALID_SECONDS = 10.0, 60.0
 
 
 class DiskGauge:
@@ -31,10 +31,10 @@ class DiskGauge:
     def read(self) -> Disk | None:
         """As it was seen last, and have it looked at again, if that was a while ago; ``None``: not known."""
         now = self._clock.seconds()
-        if not self._looking and (self._began is None or now - self._began >= LOOK_INTERVAL):
+        if not self._looking and (self._began is None or now - self._began >= CHECK_INTERVAL_SECONDS):
             self._began, self._looking = now, True
             self._pool.run(self._disk_thd).addCallbacks(self._look_done, self._look_failed)
-        return self._seen if now - self._seen_at <= KNOWN_FOR else None
+        return self._seen if now - self._seen_at <= VALID_SECONDS else None
 
     def _look_done(self, disk: Disk) -> None:
         self._looking = False

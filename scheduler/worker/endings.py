@@ -12,7 +12,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, judge_thd, status_of
 from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
-from scheduler.worker.shim.spool import MOST_LEFTOVER, Identity, Spool
+from scheduler.worker.shim.spool import MAX_LEFTOVER, Identity, Spool
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: Why a job that nobody began has failed: as this process could have none begin it, or as the one before it ended.
@@ -71,7 +71,7 @@ class Endings:
 
     def lose_thd(self, job_id: str, shim: Identity | None) -> JobStatus:
         """The end of a job whose spool was removed. Nothing is written down but that its id is used up."""
-        left = tuple(each.pid for each in tree_thd(self._spool(job_id).folder, shim))[:MOST_LEFTOVER]
+        left = tuple(each.pid for each in tree_thd(self._spool(job_id).folder, shim))[:MAX_LEFTOVER]
         still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
         try:
             self._used.add_thd([job_id], HowUsed.PRUNED)

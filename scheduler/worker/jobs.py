@@ -43,8 +43,8 @@ from scheduler.worker.stops import Stops
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
 #: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
-_AGAIN = 0.05
-_AGAIN_AFTER_FAILURE = 2.0
+_ASK_AGAIN_SECONDS = 0.05
+_RETRY_AFTER_FAILURE_SECONDS = 2.0
 
 
 class OutputWatch(Protocol):
@@ -340,10 +340,10 @@ class JobRunner:
             pidfd = None if held.shim is None else proctree.open_pidfd(held.shim)
         except OSError:  # no descriptor is left
             self._log.failure("job {job_id} can't be followed yet", job_id=job.id)
-            self._ask_later(job, _AGAIN_AFTER_FAILURE)
+            self._ask_later(job, _RETRY_AFTER_FAILURE_SECONDS)
             return
         if pidfd is None:  # it is about to say who it is, or has just ended
-            self._ask_later(job, _AGAIN)
+            self._ask_later(job, _ASK_AGAIN_SECONDS)
             return
         job.shim = Pidfd(self._reactor, pidfd, lambda: self._ask(job))
         if job.stop_asked:
@@ -369,7 +369,7 @@ class JobRunner:
         if not self._closed and not job.undecided:
             job.undecided = True
             self._log.failure("job {job_id} has ended and can't be decided on yet", failure, job_id=job.id)
-        self._ask_later(job, _AGAIN_AFTER_FAILURE)
+        self._ask_later(job, _RETRY_AFTER_FAILURE_SECONDS)
 
     def _end(self, job: RunningJob, status: JobStatus) -> None:
         job.status = status

@@ -19,19 +19,19 @@ from scheduler.worker.patience import Patience
 from scheduler.worker.trees import NOTHING, Amount
 
 #: Seconds until a removal goes on whose time was over.
-_SOON = 1.0
+_CONTINUE_AFTER_SECONDS = 1.0
 
 #: Unfinished removals of one folder that follow each other at once: then somebody still writes there, or it is huge.
 _UNFINISHED_MAX = 60
 
 #: Seconds until something that could not be removed is tried again: the first time, doubled each time, and at most.
-_RETRY_AFTER = 60.0
-_RETRY_AFTER_MAX = 3600.0
+_RETRY_FIRST_SECONDS = 60.0
+_RETRY_MAX_SECONDS = 3600.0
 
 
 def retry_delay(tried: int) -> float:
     """Seconds until something is tried again that resisted so often."""
-    return min(_RETRY_AFTER * 2.0 ** min(tried - 1, 16), _RETRY_AFTER_MAX)
+    return min(_RETRY_FIRST_SECONDS * 2.0 ** min(tried - 1, 16), _RETRY_MAX_SECONDS)
 
 
 class LeftoverSpoolsLike(Protocol):
@@ -121,8 +121,8 @@ class Leftovers:
         leftover.why = f"{remains.left.path}: {remains.left.why}"
         if remains.left.unfinished and leftover.unfinished < _UNFINISHED_MAX:
             leftover.unfinished += 1
-            leftover.tried_after = self._clock.seconds() + _SOON
-            self._soon(_SOON)
+            leftover.tried_after = self._clock.seconds() + _CONTINUE_AFTER_SECONDS
+            self._soon(_CONTINUE_AFTER_SECONDS)
             return
         leftover.amount = remains.amount
         leftover.tried += 1

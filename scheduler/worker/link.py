@@ -48,22 +48,22 @@ from scheduler.worker.message_budget import MessageBudget
 from scheduler.worker_interfaces import IHeldId, IJobs, ISchedulerClient
 
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
-FIRST_DELAY = 0.25
-LONGEST_DELAY = 5.0
+RETRY_FIRST_SECONDS = 0.25
+RETRY_MAX_SECONDS = 5.0
 
 #: Seconds that the answer to the last heartbeat is waited for: it is sent as a favour.
-LEAVE_DEADLINE = 2.0
+LEAVE_DEADLINE_SECONDS = 2.0
 
 #: Bounds of a lease that is believed, and the one that is assumed where none is told, in seconds.
-_SHORTEST_LEASE = 1.0
-_LONGEST_LEASE = 24 * 3600.0
-_DEFAULT_LEASE = 30.0
+_LEASE_MIN_SECONDS = 1.0
+_LEASE_MAX_SECONDS = 24 * 3600.0
+_DEFAULT_LEASE_SECONDS = 30.0
 
 #: Bytes of reports in one heartbeat; beside them it has the ids of all running jobs.
-_REPORTS_SIZE = 512 * 1024
+_REPORTS_MAX_BYTES = 512 * 1024
 
 #: Descriptions in one heartbeat: as much is read at once.
-_DESCRIBED_AT_ONCE = 64
+_MAX_DESCRIBED = 64
 
 #: Failures that the same request meets again until somebody changes something.
 _LASTING = (Invalid, Refused, Conflict)
@@ -99,7 +99,7 @@ class Link(Service):
         self._disk = disk
         self._id = ""
         self._boot_id = ""
-        self._lease = _DEFAULT_LEASE
+        self._lease = _DEFAULT_LEASE_SECONDS
         self._registered = False
         #: The scheduler has said that it does not know us, and not taken a heartbeat since.
         self._forgotten = False
@@ -163,7 +163,7 @@ class Link(Service):
             return
         beat = Deferred.fromCoroutine(self._beat(leaving=True))
         with contextlib.suppress(SchedulerError, TimedOut):
-            await beat.addTimeout(LEAVE_DEADLINE, self._clock)
+            await beat.addTimeout(LEAVE_DEADLINE_SECONDS, self._clock)
 
     def _job_ended(self) -> None:
         if self._registered and not self._failures and not self._unheard:
@@ -215,7 +215,7 @@ class Link(Service):
             return self._after_failure("the scheduler forgets this worker again and again")
         except _LASTING as error:
             self._after_failure(f"the scheduler refuses this worker: {error}")
-            return LONGEST_DELAY
+            return RETRY_MAX_SECONDS
         except (Unreachable, DeadlineExceeded) as error:
             return self._after_failure("no contact with the scheduler", str(error))
         except SchedulerError as error:
@@ -230,12 +230,12 @@ class Link(Service):
         if trouble != self._trouble:
             self._trouble = trouble
             self._log.warn("{trouble}, trying again", trouble=trouble, **({"why": why} if why else {}))
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures - 1, 16))
+        delay = min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2.0 ** min(self._failures - 1, 16))
         return delay * self._random.uniform(0.5, 1)
 
     def _went_wrong(self, reason: Failure) -> float:
         self._log.failure("keeping up the membership went wrong", reason)
-        return LONGEST_DELAY
+        return RETRY_MAX_SECONDS
 
     async def _register(self) -> None:
         registration = evolve(self._facts(), worker_id=self._id)
@@ -272,7 +272,7 @@ class Link(Service):
             disk=self._disk(),
         )
         if not self._unheard:
-            budget = MessageBudget(_REPORTS_SIZE)
+            budget = MessageBudget(_REPORTS_MAX_BYTES)
             described = tuple(budget.fill(iter(reports), self._described))
             heartbeat = evolve(heartbeat, described=described, ended=tuple(budget.fill(self._to_tell(), self._told)))
         try:
@@ -307,7 +307,7 @@ class Link(Service):
         return (report for report in self._jobs.unacknowledged() if report.status.job_id not in self._told)
 
     async def _to_describe(self) -> tuple[JobReport, ...]:
-        asked = self._undescribed()[:_DESCRIBED_AT_ONCE]
+        asked = self._undescribed()[:_MAX_DESCRIBED]
         if not asked:
             return ()
         reports: tuple[JobReport, ...] = await self._jobs.describe(asked)
@@ -320,4 +320,4 @@ class Link(Service):
 
 def _believed(lease: float) -> float:
     """A lease as told, within reason; ``0`` is none."""
-    return min(max(lease, _SHORTEST_LEASE), _LONGEST_LEASE) if lease > 0 else _DEFAULT_LEASE
+    return min(max(lease, _LEASE_MIN_SECONDS), _LEASE_MAX_SECONDS) if lease > 0 else _DEFAULT_LEASE_SECONDS

@@ -10,11 +10,11 @@ from scheduler.messages import JobReport
 from scheduler.model import JobSpec
 
 #: Characters kept of each text of a report that would not fit in by itself.
-_CUT = 4096
+_TEXT_KEPT_CHARACTERS = 4096
 
 #: Bytes of a report, and of one text in it, beside the text itself.
-_REPORT_OVERHEAD = 256
-_TEXT_OVERHEAD = 16
+_REPORT_OVERHEAD_BYTES = 256
+_TEXT_OVERHEAD_BYTES = 16
 
 
 class MessageBudget:
@@ -43,19 +43,24 @@ def _size(report: JobReport) -> int:
         texts += [spec.command, *spec.args, spec.path, spec.cwd]
         for pairs in (spec.env, spec.labels):
             texts += [*pairs.keys(), *pairs.values()]
-    return _REPORT_OVERHEAD + sum(_TEXT_OVERHEAD + len(text.encode("utf-8", "replace")) for text in texts)
+    return _REPORT_OVERHEAD_BYTES + sum(_TEXT_OVERHEAD_BYTES + len(text.encode("utf-8", "replace")) for text in texts)
 
 
 def _cut(report: JobReport) -> JobReport:
     """A report that no message would carry, without what makes it so long."""
     status, spec = report.status, report.spec
-    status = evolve(status, reason=status.reason[:_CUT], output_error=status.output_error[:_CUT], leftover=())
+    status = evolve(
+        status,
+        reason=status.reason[:_TEXT_KEPT_CHARACTERS],
+        output_error=status.output_error[:_TEXT_KEPT_CHARACTERS],
+        leftover=(),
+    )
     if spec is not None:
         spec = JobSpec(
-            command=spec.command[:_CUT],
+            command=spec.command[:_TEXT_KEPT_CHARACTERS],
             args=("... (too long to be reported)",),
-            path=spec.path[:_CUT],
-            cwd=spec.cwd[:_CUT],
+            path=spec.path[:_TEXT_KEPT_CHARACTERS],
+            cwd=spec.cwd[:_TEXT_KEPT_CHARACTERS],
             timeout=spec.timeout,
             stop_grace=spec.stop_grace,
             merge_stderr=spec.merge_stderr,

@@ -26,7 +26,7 @@ REBOOTED = "rebooted"
 _STATUS_FIELDS = {field.name for field in fields(JobStatus)} - {"job_id"}
 
 #: Seconds to wait for what a killed shim left to be gone.
-_STRAYS_PATIENCE = 5.0
+_STRAYS_WAIT_MAX_SECONDS = 5.0
 
 
 @frozen
@@ -134,7 +134,7 @@ def _lost_thd(spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> R
     left: list[Identity] = []
     if not rebooted and since is not None and proctree.of_spool(spool.folder, since):
         tree = "killed"
-        left = proctree.end(lambda: proctree.of_spool(spool.folder, since), _STRAYS_PATIENCE)
+        left = proctree.end(lambda: proctree.of_spool(spool.folder, since), _STRAYS_WAIT_MAX_SECONDS)
     reasons = [REBOOTED if rebooted else SHIM_KILLED]
     if left:
         reasons.append(left_behind([each.pid for each in left]))

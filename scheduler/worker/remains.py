@@ -11,7 +11,7 @@ from scheduler.worker.shim.proctree import Process
 from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
 #: Seconds to wait for those that a further KILL could be sent to; less than the call waits that asks for it.
-_PATIENCE = 5.0
+_KILL_WAIT_MAX_SECONDS = 5.0
 
 
 def end_leftover_thd(spool: Spool) -> tuple[int, ...]:
@@ -24,7 +24,7 @@ def end_leftover_thd(spool: Spool) -> tuple[int, ...]:
     if ended is None or job is None or job["boot_id"] != boot_id():
         return ()
     named = [Identity(*each) for each in zip(ended["leftover"], ended.get("leftover_started", ()), strict=False)]
-    return _ids(proctree.end(lambda: proctree.still(named), _PATIENCE))
+    return _ids(proctree.end(lambda: proctree.still(named), _KILL_WAIT_MAX_SECONDS))
 
 
 def tree_thd(folder: str, shim: Identity | None) -> list[Process]:
@@ -47,7 +47,7 @@ def end_tree_thd(folder: str, shim: Identity | None) -> tuple[int, ...]:
         seen.update(dict.fromkeys(each.identity for each in tree_thd(folder, shim)))
         return proctree.still(list(seen))  # also those that lost their parent, and can't be found any more
 
-    return _ids(proctree.end(find, _PATIENCE))
+    return _ids(proctree.end(find, _KILL_WAIT_MAX_SECONDS))
 
 
 def _ids(identities: list[Identity]) -> tuple[int, ...]:

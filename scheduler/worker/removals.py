@@ -25,7 +25,7 @@ from scheduler.worker.endings import Endings
 from scheduler.worker.job import RunningJob
 
 #: Seconds between two looks whether the folders of all running jobs are there.
-LOOK_INTERVAL = 5.0
+FOLDER_CHECK_INTERVAL_SECONDS = 5.0
 
 
 class Removals:
@@ -46,7 +46,7 @@ class Removals:
         self._endings = endings
         self._running = running
         self._end = end
-        self._timer = Periodic(clock, LOOK_INTERVAL, self._look_now)
+        self._timer = Periodic(clock, FOLDER_CHECK_INTERVAL_SECONDS, self._look_now)
 
     def start(self) -> None:
         """Look, from time to time."""

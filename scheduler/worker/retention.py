@@ -50,15 +50,15 @@ from scheduler.worker.trees import NOTHING, Amount, Left
 T = TypeVar("T")
 
 #: Seconds between two sweeps at most; from an end, or an unfinished removal, to the next; and while starts are refused.
-_SWEEP_EVERY = 60.0
-_SWEEP_SOON = 1.0
-_SWEEP_WHILE_REFUSING = 10.0
+_SWEEP_INTERVAL_SECONDS = 60.0
+_SWEEP_AFTER_END_SECONDS = 1.0
+_REFUSING_SWEEP_INTERVAL_SECONDS = 10.0
 
 #: Seconds between two looks into the folder of a job that runs.
-_RUNNING_LOOK_EVERY = 60.0
+_RUNNING_CHECK_INTERVAL_SECONDS = 60.0
 
 #: One job that runs pushes out so much of ``spool_max``.
-_PUSHED_OUT = 4
+_PUSHED_OUT_DIVISOR = 4
 
 
 @frozen
@@ -141,7 +141,7 @@ class SpoolRetention:
         self._leftovers = Leftovers(clock, pool, spools, self._patience, self._sweep_soon)
         self._lock = DeferredLock()
         self._soon: IDelayedCall | None = None
-        self._timer = Periodic(clock, min(_SWEEP_EVERY, limits.keep_spool), self._sweep_now, at_once=True)
+        self._timer = Periodic(clock, min(_SWEEP_INTERVAL_SECONDS, limits.keep_spool), self._sweep_now, at_once=True)
 
     def start(self) -> None:
         """Sweep, now and from time to time."""
@@ -161,7 +161,7 @@ class SpoolRetention:
             self._unmeasured.add(job_id)
         else:
             self._size += taken.all.size
-        self._sweep_soon(_SWEEP_SOON)
+        self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
 
     def acknowledged(self, job_id: str, taken: DiskUse) -> None:
         """The scheduler keeps its end."""
@@ -169,7 +169,7 @@ class SpoolRetention:
         if job is not None:
             job.acknowledged = True
             self._measured(job, taken)
-            self._sweep_soon(_SWEEP_SOON)
+            self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
 
     def make_room(self, refused: bool = False) -> Deferred[None]:
         """Have enough be free for a start, if what was acknowledged suffices for that. It never fails.
@@ -225,7 +225,7 @@ class SpoolRetention:
     def refusing(self, why: str) -> None:
         before, self._refusing = self._refusing, why
         if why:
-            self._sweep_soon(_SWEEP_WHILE_REFUSING)
+            self._sweep_soon(_REFUSING_SWEEP_INTERVAL_SECONDS)
         if bool(why) != bool(before):  # how much is free changes all the time
             if why:
                 self._log.warn("no job is started: {why}", why=why)
@@ -262,7 +262,7 @@ class SpoolRetention:
     async def _sweep(self, room: Amount | None) -> None:
         """``room``: have at least so much more be free for a start; ``None``: there is no start."""
         disk = await self._look()
-        quarter = self._limits.spool_max.of(disk.size) // _PUSHED_OUT
+        quarter = self._limits.spool_max.of(disk.size) // _PUSHED_OUT_DIVISOR
         now = self._clock.seconds()
         demand = self._demand(disk, room, self._waiting)
         plan = choose(self._kept.values(), now, self._limits.keep_spool, quarter, demand)
@@ -282,7 +282,7 @@ class SpoolRetention:
 
     def _demand(self, disk: Disk, room: Amount | None, starts: int = 0) -> Demand:
         most = self._limits.spool_max.of(disk.size)
-        quarter = most // _PUSHED_OUT
+        quarter = most // _PUSHED_OUT_DIVISOR
         entries = disk.inodes * quarter // disk.size if disk.size else 0
         short = NOTHING
         if room is not None:
@@ -306,7 +306,9 @@ class SpoolRetention:
 
     async def _look(self) -> Disk:
         now, ids = self._clock.seconds(), tuple(self._running_ids())
-        self._running = {job_id: self._running.get(job_id) or _Running(now - _RUNNING_LOOK_EVERY) for job_id in ids}
+        self._running = {
+            job_id: self._running.get(job_id) or _Running(now - _RUNNING_CHECK_INTERVAL_SECONDS) for job_id in ids
+        }
         disk, written = await self._pool.run(self._spools.look_thd, ids)
         for job_id, size in written.items():
             if job_id in self._running:
@@ -314,7 +316,7 @@ class SpoolRetention:
         for job in self._idle(tuple(self._unmeasured)):
             await self._patience.wait(job.job_id, self._measure(job))
         for job_id, running in tuple(self._running.items()):
-            if not running.busy and now - running.looked_at >= _RUNNING_LOOK_EVERY:
+            if not running.busy and now - running.looked_at >= _RUNNING_CHECK_INTERVAL_SECONDS:
                 running.looked_at = now
                 await self._patience.wait(job_id, self._measure_running(job_id, running))
         return disk
@@ -362,7 +364,7 @@ class SpoolRetention:
             taken, left = await self._pool.run(self._spools.clean_thd, job.job_id, output)
             self._measured(job, taken)
             if left is not None and left.unfinished:
-                self._sweep_soon(_SWEEP_SOON)
+                self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
             elif left is not None:
                 self._log_resisting(job, left)
                 job.cleaned_after = self._retry_at(job.resisted)

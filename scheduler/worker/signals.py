@@ -24,7 +24,7 @@ from scheduler.errors import Conflict, JobNotRunning, Unavailable
 from scheduler.threads import Pool
 from scheduler.worker.job import RunningJob
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import MOST_LEFTOVER, Identity, Spool
+from scheduler.worker.shim.spool import MAX_LEFTOVER, Identity, Spool
 from scheduler.worker.spools import Spools
 
 #: Why a process got no signal that this process may not send it.
@@ -104,7 +104,7 @@ def _send(identity: Identity, shim: Identity, number: signal.Signals) -> bool:
 
 
 def _failure(job_id: str, number: signal.Signals, sent: int, failed: dict[str, list[int]]) -> str:
-    reasons = "; ".join(f"{why}: {', '.join(map(str, pids[:MOST_LEFTOVER]))}" for why, pids in failed.items())
+    reasons = "; ".join(f"{why}: {', '.join(map(str, pids[:MAX_LEFTOVER]))}" for why, pids in failed.items())
     count = sum(map(len, failed.values()))
     processes = f"{count} process{'es' * (count > 1)}"
     missed = f"{number.name} can't be sent to {processes} of job {job_id!r} ({reasons})"

@@ -25,10 +25,10 @@ from scheduler.worker.records import HeldByShim, NeverBegun, NotStartable, judge
 from scheduler.worker.shim.spool import NotDurable, Spool
 
 #: Seconds a shim has to start its job: with a second try less than a scheduler waits for the answer.
-START_DEADLINE = 4.0
+START_DEADLINE_SECONDS = 4.0
 
 #: A zygote may hang, or be killed with a start in its hands; so twice.
-_LAUNCHES = 2
+_MAX_LAUNCHES = 2
 
 
 class Starter:
@@ -53,12 +53,12 @@ class Starter:
         seen: JobStatus | HeldByShim | NeverBegun | NotStartable = NeverBegun()
         problem, pending = "", not new
         failure: OSError | None = None
-        for _ in range(_LAUNCHES):
+        for _ in range(_MAX_LAUNCHES):
             try:
-                if self._launcher.launch_thd(spool.folder, START_DEADLINE, spool.sync):
+                if self._launcher.launch_thd(spool.folder, START_DEADLINE_SECONDS, spool.sync):
                     problem = f"no shim began it, see {self._launcher.log_file}"
                 else:
-                    problem, pending = f"no shim answered within {START_DEADLINE:g} s", True
+                    problem, pending = f"no shim answered within {START_DEADLINE_SECONDS:g} s", True
             except Shortage as shortage:
                 problem = str(shortage)
                 break

@@ -8,7 +8,7 @@ again", never how much there is.
 
 The kernel gives each user so many instances, and so many watches, and others may
 have taken them all. A file for which there is none is looked at every
-``POLL_INTERVAL``: its followers get their bytes later, and get them.
+``POLL_INTERVAL_SECONDS``: its followers get their bytes later, and get them.
 
 A file watched twice has one watch in the kernel, by its inode, so watchers are
 kept by the kernel's number of the watch. ``twisted.internet.inotify`` drops
@@ -45,7 +45,7 @@ _EVENT = struct.Struct("iIII")
 _READ_SIZE = 64 * 1024
 
 #: Seconds between two looks at the files that the kernel does not watch.
-POLL_INTERVAL = 0.5
+POLL_INTERVAL_SECONDS = 0.5
 
 #: What inotify says when the user has all the instances (EMFILE), watches (ENOSPC), files or memory there may be.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
@@ -137,7 +137,7 @@ class OutputWatch:
                 "{why}: output that is followed is looked for every {seconds:g} s "
                 "(fs.inotify.max_user_instances and max_user_watches are for all processes of this user)",
                 why=shortage.strerror,
-                seconds=POLL_INTERVAL,
+                seconds=POLL_INTERVAL_SECONDS,
             )
         watcher = _Polled(path, notify)
         self._polled.add(watcher)
@@ -151,7 +151,7 @@ class OutputWatch:
 
     def _poll_later(self) -> None:
         if self._polled and self._next_poll is None:
-            self._next_poll = self._reactor.callLater(POLL_INTERVAL, self._poll_all)
+            self._next_poll = self._reactor.callLater(POLL_INTERVAL_SECONDS, self._poll_all)
 
     def _poll_all(self) -> None:
         self._next_poll = None

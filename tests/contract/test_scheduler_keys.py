@@ -6,7 +6,7 @@ from twisted.internet.defer import maybeDeferred
 
 from scheduler.errors import KeyReused, StartUnanswered, Unreachable
 from scheduler.interfaces import RequestKey
-from scheduler.model import AT_ONCE, Job, JobState, Target
+from scheduler.model import NO_WAITING, Job, JobState, Target
 from tests.contract.scheduler_worlds import ECHO, W1, Contract, for_every_provider
 
 KEY = RequestKey("k", "f" * 64)
@@ -16,11 +16,11 @@ class WithKeys(Contract):
     def send(self, key: RequestKey = KEY, target: Target = W1) -> Job:
         """A submission with a key, a second later than all before."""
         self.world.clock.advance(1.0)
-        job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, AT_ONCE, key))
+        job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, NO_WAITING, key))
         return job
 
     def refused(self, error: type[Exception], key: RequestKey = KEY) -> object:
-        return self.failureResultOf(maybeDeferred(self.scheduler.submit, ECHO, W1, AT_ONCE, key), error).value
+        return self.failureResultOf(maybeDeferred(self.scheduler.submit, ECHO, W1, NO_WAITING, key), error).value
 
     def test_again(self) -> None:
         """A request sent again starts nothing, and is answered with the job as it was then."""

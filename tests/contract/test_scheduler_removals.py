@@ -6,7 +6,7 @@ from twisted.internet.defer import maybeDeferred
 
 from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound, StoreFailed
 from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.model import AT_ONCE, Job, JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Retry, Stream, Target
 from tests.contract.scheduler_worlds import ECHO, EPOCH, W1, Contract, for_every_provider
 
 KEY = RequestKey("k", "f" * 64)
@@ -118,16 +118,16 @@ class Removing(Contract):
 
     def test_key(self) -> None:
         """Its key stays: the request sent again is told that the job was removed, and runs nothing."""
-        job = self.successResultOf(self.scheduler.submit(ECHO, W1, AT_ONCE, KEY))
+        job = self.successResultOf(self.scheduler.submit(ECHO, W1, NO_WAITING, KEY))
         self.world.end(job)
         self.assertTrue(self.remove(job))
         self.assertTrue(self.scheduler.replays(KEY))
         for _ in range(2):
-            submitting = maybeDeferred(self.scheduler.submit, ECHO, W1, AT_ONCE, KEY)
+            submitting = maybeDeferred(self.scheduler.submit, ECHO, W1, NO_WAITING, KEY)
             error = self.failureResultOf(submitting, JobRemoved).value
             self.assertEqual(error.job_id, job.id)
         other = RequestKey(KEY.key, "0" * 64)
-        self.failureResultOf(maybeDeferred(self.scheduler.submit, ECHO, W1, AT_ONCE, other), KeyReused)
+        self.failureResultOf(maybeDeferred(self.scheduler.submit, ECHO, W1, NO_WAITING, other), KeyReused)
         self.assertEqual(self.ids(), [])
 
     def attempts(self) -> tuple[Job, Job]:

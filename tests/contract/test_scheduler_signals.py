@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scheduler.errors import Conflict, DeadlineExceeded, JobNotRunning, NotFound, Unreachable, Unsupported
-from scheduler.model import AT_ONCE, JobState, QueueTerms, Target
+from scheduler.model import NO_WAITING, JobState, QueueTerms, Target
 from tests.contract.scheduler_worlds import ECHO, W1, Contract, for_every_provider
 
 
@@ -69,7 +69,7 @@ class Signalling(Contract):
     def test_core_worker(self) -> None:
         """A core worker can't do it."""
         self.world.add_worker("old", core=True)
-        job = self.successResultOf(self.scheduler.submit(ECHO, Target(worker="old"), AT_ONCE))
+        job = self.successResultOf(self.scheduler.submit(ECHO, Target(worker="old"), NO_WAITING))
         error = self.refusal(Unsupported, self.scheduler.signal, job.id, "SIGUSR1", "main")
         self.assertEqual(error.worker, "old")
 

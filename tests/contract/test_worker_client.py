@@ -512,7 +512,7 @@ class SilentRealTests(SilentContract, RpcCase):
     def setUp(self) -> None:
         super().setUp()
         self.worker = a_worker(self.silent_address())
-        self.patch(worker_client, "CALLS", 8)  # all that are asked, at once
+        self.patch(worker_client, "CALLS_PER_WORKER", 8)  # all that are asked, at once
         self.client = self.worker_client(deadline=0.5)
 
 

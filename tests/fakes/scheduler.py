@@ -37,7 +37,7 @@ from scheduler.errors import (
 from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, RequestKey, Starting, WorkerView
 from scheduler.messages import Chunk
 from scheduler.model import (
-    AT_ONCE,
+    NO_WAITING,
     Disk,
     IdempotencyKey,
     Job,
@@ -55,7 +55,7 @@ from tests.fakes.scheduler_jobs import Entry, FakeReader
 from tests.fakes.scheduler_queue import FakeQueue, next_attempt
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``, and the most that anybody waits for one.
-STOP_MARGIN, MOST_PATIENCE = 10.0, 60.0
+STOP_MARGIN_SECONDS, STOP_WAIT_MAX_SECONDS = 10.0, 60.0
 
 
 @implementer(IScheduler)
@@ -239,7 +239,7 @@ class FakeScheduler:
         self,
         spec: JobSpec,
         target: Target,
-        terms: QueueTerms = AT_ONCE,
+        terms: QueueTerms = NO_WAITING,
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:
@@ -690,14 +690,14 @@ class FakeScheduler:
         if not self._is_reachable(job):
             return succeed(job)
         self._end_stopped(entry)
-        patience = job.spec.stop_grace + STOP_MARGIN
+        patience = job.spec.stop_grace + STOP_MARGIN_SECONDS
 
         def ended(job: Job) -> Job:
-            if not job.over and patience <= MOST_PATIENCE:
+            if not job.over and patience <= STOP_WAIT_MAX_SECONDS:
                 raise DeadlineExceeded(f"stop of job {job_id}", patience, job_id)
             return job
 
-        return self._end_of(entry, min(patience, MOST_PATIENCE)).addCallback(ended)
+        return self._end_of(entry, min(patience, STOP_WAIT_MAX_SECONDS)).addCallback(ended)
 
     def _end_stopped(self, entry: Entry) -> None:
         """The worker has been told."""

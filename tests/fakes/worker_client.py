@@ -20,7 +20,7 @@ from scheduler.worker_interfaces import IJobRunner
 T = TypeVar("T")
 
 #: Bytes of output in one chunk.
-CHUNK = 1024 * 1024
+CHUNK_MAX_BYTES = 1024 * 1024
 
 
 @implementer(IWorkerClient)
@@ -70,7 +70,7 @@ class FakeWorkerClient:
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         def read(runner: IJobRunner) -> Chunk:
-            return runner.read_output_thd(job_id, stream, offset, min(size, CHUNK))
+            return runner.read_output_thd(job_id, stream, offset, min(size, CHUNK_MAX_BYTES))
 
         return self._call("read_output", worker, job_id, read)
 
@@ -155,7 +155,7 @@ class FakeStream:
         if self.over or self._held or self._runner is None:
             return
         try:
-            chunk = self._runner.read_output_thd(*self._what, self._offset, CHUNK)
+            chunk = self._runner.read_output_thd(*self._what, self._offset, CHUNK_MAX_BYTES)
         except SchedulerError as error:
             self.fail(Failure(error))
             return

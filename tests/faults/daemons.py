@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 LOOPBACK = "127.0.0.1"
 
 #: Seconds: of all that should take no time at all, on a machine that is busy with other things.
-PATIENCE = 60.0
+WAIT_MAX_SECONDS = 60.0
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -36,7 +36,7 @@ class Broken(Exception):
     """The harness can't go on: a daemon does not start, or something does not come about."""
 
 
-def wait_until(ready: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.02) -> float:
+def wait_until(ready: Callable[[], object], what: str, seconds: float = WAIT_MAX_SECONDS, pause: float = 0.02) -> float:
     """Seconds until that came true; ``Broken`` if it does not in time."""
     began = time.monotonic()
     while not ready():
@@ -117,7 +117,7 @@ class Daemon:
         """To it alone, not to its children."""
         os.kill(self.pid, number)
 
-    def kill(self, number: int = signal.SIGKILL, seconds: float = PATIENCE) -> float:
+    def kill(self, number: int = signal.SIGKILL, seconds: float = WAIT_MAX_SECONDS) -> float:
         """Send a signal and wait for the end; how long that took."""
         began = time.monotonic()
         if self.alive():
@@ -125,7 +125,7 @@ class Daemon:
             self.wait(seconds)
         return time.monotonic() - began
 
-    def wait(self, seconds: float = PATIENCE) -> int:
+    def wait(self, seconds: float = WAIT_MAX_SECONDS) -> int:
         """Its exit status, once it has ended; ``Broken``."""
         assert self._process is not None
         try:
@@ -184,7 +184,7 @@ class Cluster:
         self.workers.append(Daemon("worker", name, self.folder / name, config, prefix))
         return self.workers[-1]
 
-    def wait_online(self, seconds: float = PATIENCE) -> float:
+    def wait_online(self, seconds: float = WAIT_MAX_SECONDS) -> float:
         """Until every worker is online; how long it took."""
         return wait_until(self.online, "all workers are online", seconds)
 
@@ -290,7 +290,7 @@ def reap_orphans(keep: Sequence[Daemon]) -> None:
                 os.waitpid(pid, os.WNOHANG)
 
 
-def end_children(seconds: float = PATIENCE) -> None:
+def end_children(seconds: float = WAIT_MAX_SECONDS) -> None:
     """Kill and reap whatever is left of this process's children, and theirs as they come here; ``Broken``."""
     deadline = time.monotonic() + seconds
     while left := set(children(os.getpid())):

@@ -54,7 +54,7 @@ class RemovedTests(RunningCase):
 
     async def test_noticed(self) -> None:
         """The job is lost with that reason, holds no slot, and says what runs on; a stop ends all of that."""
-        self.patch(removals, "LOOK_INTERVAL", 0.05)
+        self.patch(removals, "FOLDER_CHECK_INTERVAL_SECONDS", 0.05)
         await self.worker.drop()
         self.worker = await self.next_life()
         job, pids = await self.running("job")
@@ -179,7 +179,7 @@ class RemovedTests(RunningCase):
 
     async def test_undecided(self) -> None:
         """An end that can't be decided on, however often it is tried, is logged once."""
-        self.patch(jobs, "_AGAIN_AFTER_FAILURE", 0.01)
+        self.patch(jobs, "_RETRY_AFTER_FAILURE_SECONDS", 0.01)
         endings, tried = self.worker.spools.endings, []
         judge_thd = endings.judge_thd
 

@@ -186,7 +186,7 @@ class AnswerTests(RpcCase):
             StartJob=answer(worker_pb2.StartJobRes(jobID="7")), QueryJob=answer(worker_pb2.QueryJobRes()), Check=check
         )
         for fresh, expected in ((60.0, 0), (0.0, 1)):
-            self.patch(worker_calls, "FRESH", fresh)
+            self.patch(worker_calls, "CHECK_VALID_SECONDS", fresh)
             await self.client.query_job(worker, "j")
             await self.client.start_job(worker, a_job())
             self.assertEqual(len(checks), expected)
@@ -313,7 +313,7 @@ class StuckTests(RpcCase):
 
     async def test_stopped_process(self) -> None:
         """A worker that is frozen costs its callers no more than their deadline, and is as before when it goes on."""
-        self.patch(worker_calls, "FRESH", 0.0)
+        self.patch(worker_calls, "CHECK_VALID_SECONDS", 0.0)
         process, address = self.process("tests.integration.rpc_worker")
         frozen, healthy = a_worker(address, "frozen"), self.healthy()
         client = self.worker_client(deadline=1.0)
@@ -341,7 +341,7 @@ class StuckTests(RpcCase):
 
     async def test_killed_process(self) -> None:
         """A stream from a worker that dies is cut at once, as one that can't be reached."""
-        self.patch(worker_calls, "FRESH", 0.0)
+        self.patch(worker_calls, "CHECK_VALID_SECONDS", 0.0)
         process, address = self.process("tests.integration.rpc_worker")
         client, worker = self.worker_client(), a_worker(address)
         stream = client.stream_output(worker, "j", Stream.STDOUT, 0, lambda chunk: None)
@@ -417,8 +417,8 @@ class StreamTests(RpcCase):
         """There are so many streams; one more is Busy at once, and cancelled ones make room at once."""
         worker = a_worker(self.silent_address())
         for _ in range(2):
-            streams = [await self.open_when_free(worker) for _ in range(worker_client.STREAMS)]
-            self.assertEqual(self.assertRaises(Busy, self.open, worker).limit, worker_client.STREAMS)
+            streams = [await self.open_when_free(worker) for _ in range(worker_client.MAX_OUTPUT_STREAMS)]
+            self.assertEqual(self.assertRaises(Busy, self.open, worker).limit, worker_client.MAX_OUTPUT_STREAMS)
             for stream in streams:
                 stream.cancel()
 
@@ -431,7 +431,7 @@ class StreamTests(RpcCase):
 
     async def test_cancelled_while_held(self) -> None:
         """A stream that is cancelled while its receiver holds it up makes room at once."""
-        self.patch(worker_client, "STREAMS", 1)
+        self.patch(worker_client, "MAX_OUTPUT_STREAMS", 1)
         runner = FakeJobRunner()
         worker = a_worker(self.worker_server(runner).bound)
         runner.start("j", a_job().spec, None)
@@ -448,7 +448,7 @@ class StreamTests(RpcCase):
         began = time.monotonic()
         stream.cancel()
         (await self.open_when_free(worker)).cancel()
-        self.assertLess(time.monotonic() - began, worker_client.HOLD_DEADLINE / 2)
+        self.assertLess(time.monotonic() - began, worker_client.HELD_UP_MAX_SECONDS / 2)
 
     async def test_receiver_fails(self) -> None:
         """A receiver that raises ends its stream."""
@@ -464,7 +464,7 @@ class StreamTests(RpcCase):
 
     async def test_held_too_long(self) -> None:
         """A receiver that is never done is cut off."""
-        self.patch(worker_client, "HOLD_DEADLINE", 0.1)
+        self.patch(worker_client, "HELD_UP_MAX_SECONDS", 0.1)
         runner = FakeJobRunner()
         worker = a_worker(self.worker_server(runner).bound)
         runner.start("j", a_job().spec, None)

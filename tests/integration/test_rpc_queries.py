@@ -16,7 +16,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobState, Worker
 from scheduler.pb import worker_pb2
 from scheduler.rpc import status
-from scheduler.rpc.worker_client import CALLS, QUERIES
+from scheduler.rpc.worker_client import CALLS_PER_WORKER, QUERIES_PER_WORKER
 from tests.integration.rpc import RpcCase, a_worker, later
 
 RUNNING = JobState.RUNNING
@@ -206,11 +206,11 @@ class StuckTests(Asked):
     async def test_limit(self) -> None:
         """Queries that are not answered hold few places; they gather to a limit, then are Busy; all end in time."""
         self.client = self.worker_client(deadline=1.0)
-        ids = [f"j{number}" for number in range(QUERIES)]
+        ids = [f"j{number}" for number in range(QUERIES_PER_WORKER)]
         self.hangs = set(ids)
         asked = self.ask(*ids)
         error = await self.assertFailure(self.ask("beyond")[0], Busy)
-        self.assertEqual(error.limit, QUERIES)
+        self.assertEqual(error.limit, QUERIES_PER_WORKER)
         held = [ids[0], *(" ".join(ids[first : first + 64]) for first in (1, 65, 129))]
         await self.until(held)
         errors = [await self.assertFailure(answer, DeadlineExceeded) for answer in asked[:193]]
@@ -229,7 +229,7 @@ class StuckTests(Asked):
         asked = []
         for number in range(5):  # the fifth finds all places taken
             asked += self.ask("abcdef"[number])
-            await self.until(list("abcdef"[: min(number + 1, CALLS)]))
+            await self.until(list("abcdef"[: min(number + 1, CALLS_PER_WORKER)]))
         for answer in asked[:4]:
             await self.assertFailure(answer, DeadlineExceeded)
         await self.assertFailure(asked[4], Busy, DeadlineExceeded)

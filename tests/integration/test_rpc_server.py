@@ -207,7 +207,7 @@ class WorkerCase(ServerCase):
 
     async def stopped_soon(self) -> None:
         """By what is let go of, not by the grace that calls get."""
-        self.patch(rpc_server, "STOP_GRACE", 30.0)
+        self.patch(rpc_server, "STOP_GRACE_SECONDS", 30.0)
         began = time.monotonic()
         await self.server.stopService()
         self.assertLess(time.monotonic() - began, 8.0)
@@ -343,9 +343,10 @@ class WorkerTests(WorkerCase):
         self.runner.start("j", SPEC, None)
         request = worker_pb2.StopJobReq(jobID="j")
         waiting = [
-            Deferred.fromCoroutine(self.called(self.stub.StopJob, request)) for _ in range(worker_server.WAITING_STOPS)
+            Deferred.fromCoroutine(self.called(self.stub.StopJob, request))
+            for _ in range(worker_server.MAX_WAITING_STOPS)
         ]
-        await self.stops(worker_server.WAITING_STOPS)
+        await self.stops(worker_server.MAX_WAITING_STOPS)
         self.assertIs(await self.code(self.stub.StopJob, request), grpc.StatusCode.RESOURCE_EXHAUSTED)
         await self.called(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j", wait=False))
         await self.called(self.stub.QueryJob, worker_pb2.QueryJobReq(jobID="j"))

@@ -66,7 +66,7 @@ class TlsCase(RpcCase):
 
     async def refused(self, client: WorkerClient, worker: Worker) -> None:
         """Nothing gets through, a start is known not to have, and the log says why, once."""
-        self.patch(worker_calls, "FRESH", 0.0)
+        self.patch(worker_calls, "CHECK_VALID_SECONDS", 0.0)
         logged: list[str] = []
 
         def note(event: dict) -> None:

@@ -161,7 +161,7 @@ class DyingTests(RunningCase):
 
     async def test_zygote_hangs(self) -> None:
         """A zygote that does not answer is replaced while starts wait for it; jobs that run, run on."""
-        self.patch(starting, "START_DEADLINE", 0.5)
+        self.patch(starting, "START_DEADLINE_SECONDS", 0.5)
         job = await self.worker.start("sh", "-c", UNTIL_TOLD)
         first = self.worker.launcher.pid
         os.kill(first, signal.SIGSTOP)
@@ -176,7 +176,7 @@ class DyingTests(RunningCase):
 
     async def test_zygotes_that_hang(self) -> None:
         """Where no zygote ever answers the start is refused, and a shim that comes late does not begin it."""
-        self.patch(starting, "START_DEADLINE", 0.3)
+        self.patch(starting, "START_DEADLINE_SECONDS", 0.3)
         await self.worker.run("true")
         begun = self.worker.launcher._start
 
@@ -219,7 +219,7 @@ class DyingTests(RunningCase):
 
     async def test_ready_shim_hangs(self) -> None:
         """One that gets a job and does not begin it is not waited for, and does not begin it later."""
-        self.patch(starting, "START_DEADLINE", 0.5)
+        self.patch(starting, "START_DEADLINE_SECONDS", 0.5)
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
         ready = await self.ready()
         os.kill(ready, signal.SIGSTOP)

@@ -293,7 +293,7 @@ class ShortageTests(TestCase):
         self.file = Path(self.mktemp())
         self.file.write_bytes(b"some")
         self.refusals = {"inotify_add_watch": errno.ENOSPC}
-        self.patch(watch, "POLL_INTERVAL", 0.01)
+        self.patch(watch, "POLL_INTERVAL_SECONDS", 0.01)
         self.real_call = watch._call
         self.patch(watch, "_call", self.call)
 

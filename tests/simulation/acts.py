@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from scheduler.errors import SchedulerError, StartUnanswered
 from scheduler.interfaces import RequestKey
-from scheduler.model import AT_ONCE, Job, QueueTerms, Target
+from scheduler.model import NO_WAITING, Job, QueueTerms, Target
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.network import CallFailed
 
@@ -42,7 +42,7 @@ class Submit:
     ticket: str
     job: JobPlan
     target: Target
-    terms: QueueTerms = AT_ONCE
+    terms: QueueTerms = NO_WAITING
     key: str | None = None
     #: Seconds after the answer; ``None``: never.
     stop_after: float | None = None

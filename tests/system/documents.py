@@ -28,7 +28,7 @@ from pathlib import Path
 from attrs import frozen
 
 #: Seconds that one command, or one script, may take.
-LONGEST = 60.0
+WAIT_MAX_SECONDS = 60.0
 
 RUN = ("console", "python", "bash", "sh", "")
 NOT_RUN = ("text", "json", "toml", "mermaid")
@@ -158,13 +158,13 @@ class Shell:
 
     def _read_until(self, mark: re.Pattern[bytes], command: str) -> tuple[str, int]:
         assert self._process.stdout is not None
-        deadline = time.monotonic() + LONGEST
+        deadline = time.monotonic() + WAIT_MAX_SECONDS
         printed = b""
         while (found := mark.search(printed)) is None:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
             data = os.read(self._process.stdout.fileno(), 65536) if ready else b""
             if not data:
-                why = "ended the shell" if ready else f"did not end within {LONGEST:g} s"
+                why = "ended the shell" if ready else f"did not end within {WAIT_MAX_SECONDS:g} s"
                 raise Differs(f"{command}\n{why}:\n{printed.decode(errors='replace')}")
             printed += data
         return printed[: found.start()].decode(errors="replace"), int(found[1])
@@ -257,9 +257,9 @@ class Reader:
             start_new_session=True,
         )
         try:
-            printed, _ = process.communicate(timeout=LONGEST)
+            printed, _ = process.communicate(timeout=WAIT_MAX_SECONDS)
         except subprocess.TimeoutExpired:
-            raise Differs(f"not within {LONGEST:g} s:\n{block.text}") from None
+            raise Differs(f"not within {WAIT_MAX_SECONDS:g} s:\n{block.text}") from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

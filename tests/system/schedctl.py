@@ -20,7 +20,7 @@ from scheduler.client import Client
 from tests.system.conftest import BIN, Daemon, wait_until
 
 #: Seconds that a command may take.
-LONGEST = 60.0
+WAIT_MAX_SECONDS = 60.0
 
 #: Variables that would make schedctl behave otherwise than for most users: another token, width, or buffering.
 _NOT_INHERITED = ("SCHEDULER_TOKEN", "COLUMNS", "LINES", "PYTHONUNBUFFERED")
@@ -78,7 +78,7 @@ class User:
 def finish(process: subprocess.Popen[bytes], data: bytes | None = None) -> tuple[int, bytes, bytes]:
     """Exit code, and the rest of stdout and stderr."""
     try:
-        out, err = process.communicate(data, timeout=LONGEST)
+        out, err = process.communicate(data, timeout=WAIT_MAX_SECONDS)
     finally:
         process.kill()
         process.wait()
@@ -100,7 +100,7 @@ class Terminal:
 
     def until(self, wanted: bytes) -> bytes:
         """All that is shown once that is."""
-        deadline = time.monotonic() + LONGEST
+        deadline = time.monotonic() + WAIT_MAX_SECONDS
         while wanted not in self.text:
             assert self._read(deadline), f"it ended without {wanted!r}:\n{self.text.decode()}"
         return self.text
@@ -111,11 +111,11 @@ class Terminal:
 
     def end(self) -> tuple[int, bytes]:
         """The exit code, and all that was shown."""
-        deadline = time.monotonic() + LONGEST
+        deadline = time.monotonic() + WAIT_MAX_SECONDS
         try:
             while self._read(deadline):
                 pass
-            return self.process.wait(LONGEST), self.text
+            return self.process.wait(WAIT_MAX_SECONDS), self.text
         finally:
             self.process.kill()
             self.close()
@@ -123,11 +123,11 @@ class Terminal:
     def close(self) -> None:
         """Take it away, and wait for the end of the program."""
         os.close(self._master)
-        self.process.wait(LONGEST)
+        self.process.wait(WAIT_MAX_SECONDS)
 
     def _read(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._master], [], [], max(deadline - time.monotonic(), 0))
-        assert ready, f"nothing more within {LONGEST:g} s:\n{self.text.decode()}"
+        assert ready, f"nothing more within {WAIT_MAX_SECONDS:g} s:\n{self.text.decode()}"
         try:
             data = os.read(self._master, 65536)
         except OSError:  # nobody has the other side any more

@@ -31,7 +31,7 @@ from tests.system.conftest import BIN, Daemon, wait_until
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "20"))
 
 #: Seconds that one run by ``schedctl`` may take.
-LONGEST = 60.0
+WAIT_MAX_SECONDS = 60.0
 
 #: The exit code of ``schedctl`` where the same command can be repeated.
 NOTHING_STARTED = 125
@@ -145,7 +145,7 @@ class Lab:
             capture_output=True,
             env={"PATH": os.environ["PATH"], **self._variables},
             check=False,
-            timeout=LONGEST,
+            timeout=WAIT_MAX_SECONDS,
         )
         self._mark.unlink(missing_ok=True)
         return done.returncode if done.returncode >= 0 else 128 - done.returncode, done.stdout, done.stderr
@@ -163,7 +163,7 @@ class Lab:
             env={**os.environ, "SCHEDULER_URL": self.proxy.url, "HOME": str(self._home)},
         )
         with ThreadPoolExecutor(1) as reader:
-            result = reader.submit(process.communicate, case.stdin, LONGEST)
+            result = reader.submit(process.communicate, case.stdin, WAIT_MAX_SECONDS)
             try:
                 while not result.done():
                     if self._mark.exists():

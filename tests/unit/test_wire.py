@@ -12,7 +12,7 @@ from scheduler.errors import Invalid
 from scheduler.fields import Object, printable
 from scheduler.interfaces import JobPage, WorkerView
 from scheduler.model import (
-    AT_ONCE,
+    NO_WAITING,
     SIGNAL_NAMES,
     STOP_MODES,
     STOP_SIGNALS,
@@ -85,7 +85,7 @@ class SubmitTests(SynchronousTestCase):
 
     def test_least(self) -> None:
         """Command and place are enough; all else has its default."""
-        self.assertEqual(wire.read_submit(body()), (JobSpec(command="echo"), Target(worker="w1"), AT_ONCE))
+        self.assertEqual(wire.read_submit(body()), (JobSpec(command="echo"), Target(worker="w1"), NO_WAITING))
 
     def test_everything(self) -> None:
         """Every field arrives."""
@@ -151,7 +151,7 @@ class SubmitTests(SynchronousTestCase):
         ):
             spec, _, _ = wire.read_submit(body(command=..., **given_))
             self.assertEqual(spec, JobSpec(command="/bin/sh", args=args))
-        self.refused("shell", body(command=..., shell="x" * (wire.LONGEST_TEXT + 1)))
+        self.refused("shell", body(command=..., shell="x" * (wire.TEXT_MAX_BYTES + 1)))
         for empty in ("", " \n"):
             self.refused("shell", body(command=..., shell=empty))
 
@@ -175,7 +175,7 @@ class SubmitTests(SynchronousTestCase):
         spec, _, _ = wire.read_submit(body(command=..., script="#!/bin/sh\t" + "x" * 1000))
         assert spec.script_summary is not None
         self.assertTrue(spec.script_summary.first_line.startswith("#!/bin/sh\ufffdxxx"))
-        self.assertEqual(len(spec.script_summary.first_line), wire.MOST_SHOWN_OF_SCRIPT)
+        self.assertEqual(len(spec.script_summary.first_line), wire.SCRIPT_LINE_MAX_CHARACTERS)
 
     def test_any_worker(self) -> None:
         """An empty selector is any worker."""

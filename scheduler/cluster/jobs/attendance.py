@@ -42,10 +42,10 @@ from scheduler.model import Job, JobState
 T = TypeVar("T")
 
 #: Seconds until a stop that could not even be recorded is tried again.
-STOP_RETRY_INTERVAL = 5.0
+STOP_RETRY_INTERVAL_SECONDS = 5.0
 
 #: Seconds by which a timer is late at most while this process runs.
-TIMER_LATE_MAX = 1.0
+TIMER_LATE_MAX_SECONDS = 1.0
 
 #: Is called when a client attends a job no more; a second call does nothing.
 Leave = Callable[[], None]
@@ -173,7 +173,7 @@ class Attendance(Service):
 
     def _expire(self, attended: _Attended, due: float) -> None:
         attended.timer = None
-        if self._clock.seconds() - due > TIMER_LATE_MAX:
+        if self._clock.seconds() - due > TIMER_LATE_MAX_SECONDS:
             self._wait(attended)
             return
         job = self._registry.job(attended.job_id)
@@ -194,7 +194,7 @@ class Attendance(Service):
             self._log.failure("stopping job {job_id} went wrong", result, job_id=attended.job_id)
         else:
             self._log.warn("stopping job {job_id}: {why}", job_id=attended.job_id, why=result.getErrorMessage())
-        self._wait(attended, STOP_RETRY_INTERVAL)
+        self._wait(attended, STOP_RETRY_INTERVAL_SECONDS)
 
 
 @implementer(IOutputReader)

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from scheduler.errors import StoreFailed, Unavailable
 
 #: Seconds of a backoff, at least and at most.
-SHORTEST, LONGEST = 1.0, 60.0
+BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 60.0
 
 
 @define
@@ -75,4 +75,4 @@ def is_shortage(error: Unavailable) -> bool:
 
 def seconds(retry_after: float, shortages: int) -> float:
     """Seconds of a backoff after ``shortages`` in a row, the last of which asked for ``retry_after`` seconds."""
-    return min(max(retry_after, SHORTEST) * 2.0 ** min(shortages - 1, 10), LONGEST)
+    return min(max(retry_after, BACKOFF_MIN_SECONDS) * 2.0 ** min(shortages - 1, 10), BACKOFF_MAX_SECONDS)

@@ -12,7 +12,7 @@ from scheduler.model import JobSpec, Target, Worker, WorkerState
 Label = tuple[str, str]
 
 #: Workers that one message names.
-_MOST_NAMED = 3
+_MAX_WORKERS_NAMED = 3
 
 
 @frozen
@@ -60,7 +60,7 @@ def without_match(requirement: Requirement, workers: Collection[Worker]) -> str:
         return "no worker is registered"
     draining = sorted(worker.name for worker in workers if worker.draining and requirement.met_by(worker))
     if draining:
-        names = ", ".join(draining[:_MOST_NAMED]) + (", ..." if len(draining) > _MOST_NAMED else "")
+        names = ", ".join(draining[:_MAX_WORKERS_NAMED]) + (", ..." if len(draining) > _MAX_WORKERS_NAMED else "")
         return f"every worker that matches the selector ({requirement}) is draining: {names}"
     workers = [worker for worker in workers if not worker.draining]
     unlimited = evolve(requirement, features=frozenset())

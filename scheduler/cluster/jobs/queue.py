@@ -17,7 +17,7 @@ comes online, gives a sign of life or is no longer draining, it is looked at, an
 gets the jobs that are next for it while it has a free slot. Workers that are looked
 at together are served by their loads. A job that enters as the first of its kind has
 the workers looked at that could run it. What nothing of this notices, a look at
-every worker does, every ``LOOK`` seconds while any job waits.
+every worker does, every ``SWEEP_INTERVAL_SECONDS`` while any job waits.
 
 Few starts of the queue are under way at a time, so that it floods no worker, and
 leaves room to the requests of others.
@@ -44,13 +44,13 @@ from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState, Worker, WorkerState
 
 #: Seconds between looks at all workers.
-LOOK = 2.0
+SWEEP_INTERVAL_SECONDS = 2.0
 
 #: Starts of the queue under way at a time, in all and on one worker.
-STARTS, STARTS_OF_WORKER = 64, 4
+MAX_STARTS, MAX_STARTS_PER_WORKER = 64, 4
 
 #: Seconds after a restart before a job that has but one chance takes it: until then workers show that they are there.
-SETTLE = 30.0
+RESTART_GRACE_SECONDS = 30.0
 
 
 @define
@@ -132,7 +132,7 @@ class Queue(Service):
             return
         times = self._times_of(job, age)
         if restarted and not job.terms.queue_timeout:
-            times.due = times.over = max(times.due, self._clock.seconds() + SETTLE)
+            times.due = times.over = max(times.due, self._clock.seconds() + RESTART_GRACE_SECONDS)
         if times.timer is None:
             self._next(job)
 
@@ -189,7 +189,7 @@ class Queue(Service):
         if self._waiting.add(job):
             self._consider_all(Requirement.of(job.spec, job.target))
         if self._looking is None:
-            self._looking = self._clock.callLater(LOOK, self._look)
+            self._looking = self._clock.callLater(SWEEP_INTERVAL_SECONDS, self._look)
 
     @staticmethod
     def _stop_timer(times: _Times) -> None:
@@ -216,7 +216,7 @@ class Queue(Service):
         def not_yet(_: object) -> None:
             times = self._times.get(job.id)
             if times is not None and times.timer is None:
-                self._at(times, self._clock.seconds() + LOOK, self._next, job)
+                self._at(times, self._clock.seconds() + SWEEP_INTERVAL_SECONDS, self._next, job)
 
         ended = lifecycle.failed(self._registry.job(job.id), why, self._ledger.now())
         self._ledger.conclude_job(ended).addErrback(not_yet)
@@ -224,7 +224,7 @@ class Queue(Service):
     # -- finding work
 
     def _look(self) -> None:
-        self._looking = self._clock.callLater(LOOK, self._look) if self._waiting else None
+        self._looking = self._clock.callLater(SWEEP_INTERVAL_SECONDS, self._look) if self._waiting else None
         for worker in self._registry.each_worker():
             self._consider(worker.id)
 
@@ -252,7 +252,7 @@ class Queue(Service):
         idlest = [(self._registry.load(worker.id), worker.name, worker.id) for worker in found if worker is not None]
         heapq.heapify(idlest)
         while idlest:
-            if self._under_way.total() >= STARTS:
+            if self._under_way.total() >= MAX_STARTS:
                 self._worth_a_look.update(worker_id for _, _, worker_id in idlest)
                 return
             _, name, worker_id = heapq.heappop(idlest)
@@ -278,7 +278,7 @@ class Queue(Service):
         return (
             worker.state is WorkerState.ONLINE
             and not worker.draining
-            and self._under_way[worker.id] < STARTS_OF_WORKER
+            and self._under_way[worker.id] < MAX_STARTS_PER_WORKER
             and not self._starts.backoff.active(worker.id)
         )
 

@@ -3,7 +3,7 @@
 A job is kept so long after its end by the wall clock, which can be wrong: whoever
 sets it a year ahead must not lose all jobs in the next minute. So retention has a
 time of its own. It starts at the newest time that any job tells of, or at what the
-wall clock says if that is earlier, and follows the wall clock at most ``PACE``
+wall clock says if that is earlier, and follows the wall clock at most ``CATCH_UP_FACTOR``
 times as fast as seconds really pass. A step of an hour changes nothing; after a
 step of a year there is a week to see that the oldest jobs go early and to set the
 clock right. After a long holiday of the scheduler, too, jobs go day by day.
@@ -25,12 +25,12 @@ from scheduler.errors import StoreFailed
 from scheduler.model import Job
 
 #: Seconds between looks, how many of the jobs that ended first are looked at, and how many may go at a time.
-LOOK = 10.0
-LOOKED_AT = 5_000
-AT_ONCE = 500
+SWEEP_INTERVAL_SECONDS = 10.0
+JOBS_EXAMINED_PER_SWEEP = 5_000
+REMOVED_PER_SWEEP = 500
 
 #: How fast retention's time catches up with the wall clock: a day in six hours.
-PACE = 4.0
+CATCH_UP_FACTOR = 4.0
 
 
 class Retention(Periodic):
@@ -39,7 +39,7 @@ class Retention(Periodic):
     _log = Logger()
 
     def __init__(self, clock: IReactorTime, ledger: Ledger, keep: float) -> None:
-        super().__init__(clock, LOOK, self._look)
+        super().__init__(clock, SWEEP_INTERVAL_SECONDS, self._look)
         self._clock = clock
         self._ledger = ledger
         self._keep = keep
@@ -56,17 +56,17 @@ class Retention(Periodic):
     def _look(self) -> None:
         passed = self._clock.seconds() - self._looked
         self._looked += passed
-        self._now = min(self._ledger.now(), self._now + PACE * passed)
+        self._now = min(self._ledger.now(), self._now + CATCH_UP_FACTOR * passed)
         if self._ledger.store_problem:
             return
         registry, limit = self._ledger.registry, self._now - self._keep
-        first = islice(registry.finished(), LOOKED_AT)
+        first = islice(registry.finished(), JOBS_EXAMINED_PER_SWEEP)
         over = (job for job in first if job.over and _newest(job) < limit)
-        gone = [job.id for job in islice(over, AT_ONCE)]
+        gone = [job.id for job in islice(over, REMOVED_PER_SWEEP)]
         if gone:
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
             self._ledger.remove_jobs(gone).addErrback(_ignore_store_failure)
-        keys = [key.key for key in islice(registry.removed_keys(), AT_ONCE) if (key.removed_at or 0) < limit]
+        keys = [key.key for key in islice(registry.removed_keys(), REMOVED_PER_SWEEP) if (key.removed_at or 0) < limit]
         if keys:
             self._ledger.remove_keys(keys).addErrback(_ignore_store_failure)
 

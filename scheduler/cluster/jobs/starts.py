@@ -54,10 +54,10 @@ from scheduler.messages import JobStatus
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Target, Worker, WorkerState
 
 #: Workers that one start is sent to in turn, each of which lacks what it takes; many may lack the same.
-MOST_TRIED = 10
+MAX_WORKERS_TRIED = 10
 
 #: Seconds after which a start that somebody waits for is sent to no other worker.
-LATEST_TRY = 10.0
+RETRY_ELSEWHERE_MAX_SECONDS = 10.0
 
 
 @frozen
@@ -233,9 +233,9 @@ class Starts:
         from_the_queue = job.promised and job.terms.queue_timeout
         if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:
             return None
-        if len(tried.workers) >= MOST_TRIED:
+        if len(tried.workers) >= MAX_WORKERS_TRIED:
             return None
-        if not job.promised and self._clock.seconds() - tried.since >= LATEST_TRY:
+        if not job.promised and self._clock.seconds() - tried.since >= RETRY_ELSEWHERE_MAX_SECONDS:
             return None
         try:
             return self._place(job.spec, job.target, job.terms, not job.promised, tried.workers)

@@ -38,13 +38,13 @@ from scheduler.model import Job, JobState, WorkerState
 from scheduler.turns import Turns
 
 #: Seconds a stop may take beyond the job's own ``stop_grace``: more than the 5 s that a shim waits after KILL.
-STOP_MARGIN = 10.0
+STOP_MARGIN_SECONDS = 10.0
 
 #: Seconds after which a stop that was delivered is answered with the job as it is, however long its grace.
-MOST_PATIENCE = 60.0
+STOP_WAIT_MAX_SECONDS = 60.0
 
 #: Stops asked for at once when many jobs are stopped together.
-STOPS_AT_ONCE = 16
+MAX_STOPS_AT_ONCE = 16
 
 
 class Stops:
@@ -68,7 +68,7 @@ class Stops:
 
         ``why`` becomes the reason of what is stopped, where no client asked for the stop.
         """
-        until = self._clock.seconds() + MOST_PATIENCE
+        until = self._clock.seconds() + STOP_WAIT_MAX_SECONDS
         last: Job | None = job
         while last is not None:
             last = await self._end(last, until, ask, why)
@@ -93,7 +93,7 @@ class Stops:
                 if unsaved is not None:
                     raise unsaved from None
                 return self._registry.job(job.id)
-            patience, left = job.spec.stop_grace + STOP_MARGIN, until - self._clock.seconds()
+            patience, left = job.spec.stop_grace + STOP_MARGIN_SECONDS, until - self._clock.seconds()
             job = await self._ledger.wait_over(job.id, max(0.0, min(patience, left)))
             if not job.over and patience <= left:
                 raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
@@ -115,10 +115,10 @@ class Stops:
 
     def stop_all(self, jobs: Iterable[Job]) -> Deferred[None]:
         """Fires when each has ended, or could not be stopped in time: that shows in its state."""
-        asking = Turns(STOPS_AT_ONCE)
+        asking = Turns(MAX_STOPS_AT_ONCE)
         stops = [Deferred.fromCoroutine(self.stop(job, asking.run)) for job in jobs]
         done = shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
-        return done.addTimeout(MOST_PATIENCE, self._clock, lambda _reason, _seconds: None)
+        return done.addTimeout(STOP_WAIT_MAX_SECONDS, self._clock, lambda _reason, _seconds: None)
 
     def job_changed(self, job: Job) -> None:
         """It is new in the registry, or another than before."""

@@ -4,7 +4,7 @@ It is served from its tail's window, or waits there for bytes to come by the
 stream, or pulls; ``scheduler.cluster.output.live`` tells when. Here is decided what a
 failure means to a follower. While the job has not ended it is worth waiting for
 its worker, without limit. The output of one that has ended is there or is not:
-a reader that got nothing yet fails at once, one under way after ``GIVE_UP``.
+a reader that got nothing yet fails at once, one under way after ``FAILING_MAX_SECONDS``.
 The last chunk says ``cut`` where it is known, to the worker or here, that bytes
 are missing.
 """
@@ -37,11 +37,11 @@ from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Worker, WorkerState
 
 #: Bytes handed out, or asked for, at once.
-PIECE = 1024 * 1024
+READ_MAX_BYTES = 1024 * 1024
 
 #: Seconds without a byte after which a reader under way gives up on the worker of a job that has ended, and any
 #: reader on one that answers with faults.
-GIVE_UP, GIVE_UP_ON_FAULTS = 30.0, 5.0
+FAILING_MAX_SECONDS, FAULTS_MAX_SECONDS = 30.0, 5.0
 
 
 @implementer(IOutputReader)
@@ -95,7 +95,7 @@ class Reader:
         if self._waiting is None or self._pulling is not None:
             return
         tail = self._tail
-        data = tail.window.read(self.offset, PIECE)
+        data = tail.window.read(self.offset, READ_MAX_BYTES)
         size = tail.window.end if tail.ended else length(tail.job, tail.stream)
         if data:
             self._live = True
@@ -150,13 +150,15 @@ class Reader:
 
     def _patience(self, error: SchedulerError) -> float:
         if isinstance(error, WorkerFault):
-            return GIVE_UP_ON_FAULTS
+            return FAULTS_MAX_SECONDS
         if not self._tail.job.over:
             return math.inf
-        return 0.0 if self._fresh else GIVE_UP
+        return 0.0 if self._fresh else FAILING_MAX_SECONDS
 
     def _pull(self, worker: Worker, job: Job) -> None:
-        pulling = self._tail.client.read_output(worker, job.id_on_worker, self._tail.stream, self.offset, PIECE)
+        pulling = self._tail.client.read_output(
+            worker, job.id_on_worker, self._tail.stream, self.offset, READ_MAX_BYTES
+        )
         self._pulling = pulling
         pulling.addCallbacks(self._pulled, self._pull_failed, callbackArgs=(worker,))
 

@@ -12,7 +12,7 @@ of a job that has ended is pulled.
 The stream is held up while even the fastest reader is more than half a window
 behind: a window that slid on would only make it read everything twice. Slower
 ones hold nobody up: they fall out of the window and pull. Yet no thread, here
-or on the worker, waits for a client: a stream held up for ``PATIENCE`` is let
+or on the worker, waits for a client: a stream held up for ``HELD_UP_MAX_SECONDS`` is let
 go, and the window with it, and the readers pull when they ask again.
 
 A job whose start is on its way may be asked for already; its worker has that
@@ -44,10 +44,10 @@ from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream, Worker
 
 #: Seconds a stream may be held up by slow readers.
-PATIENCE = 2.0
+HELD_UP_MAX_SECONDS = 2.0
 
 #: Seconds before what failed is tried again: the first time, and the most it grows to.
-FIRST_DELAY, LAST_DELAY = 0.1, 5.0
+RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS = 0.1, 5.0
 
 
 class Follower(Protocol):
@@ -104,7 +104,7 @@ class Tail:
         self._patience: IDelayedCall | None = None
 
         self._retry: IDelayedCall | None = None
-        self._delay = FIRST_DELAY
+        self._delay = RETRY_FIRST_SECONDS
         # when the first error of each kind came, since there was progress
         self._failing: dict[type, float] = {}
 
@@ -185,7 +185,7 @@ class Tail:
         self._failing.setdefault(type(error), self._clock.seconds())
         if self._retry is None:
             self._retry = self._clock.callLater(self._delay, self.wake)
-            self._delay = min(2 * self._delay, LAST_DELAY)
+            self._delay = min(2 * self._delay, RETRY_MAX_SECONDS)
 
     def wake(self) -> None:
         """Try again now."""
@@ -195,7 +195,7 @@ class Tail:
     def progressed(self) -> None:
         """The worker gave something: what fails next is the first failure."""
         self._failing.clear()
-        self._delay = FIRST_DELAY
+        self._delay = RETRY_FIRST_SECONDS
 
     def _stop_waiting(self) -> None:
         retry, self._retry = self._retry, None
@@ -263,7 +263,7 @@ class Tail:
             return None
         if self._held_up is None:
             self._held_up = Deferred()
-            self._patience = self._clock.callLater(PATIENCE, self._park)
+            self._patience = self._clock.callLater(HELD_UP_MAX_SECONDS, self._park)
         return self._held_up
 
     def _go_on(self) -> None:
@@ -283,7 +283,7 @@ class Tail:
         if start != self._starts:
             return
         self._let_go()
-        if self._clock.seconds() - self._started_at > LAST_DELAY:
+        if self._clock.seconds() - self._started_at > RETRY_MAX_SECONDS:
             self.progressed()  # it was fine
         reason = result or Failure(Unavailable("the output ended without its end"))
         if not reason.check(SchedulerError):

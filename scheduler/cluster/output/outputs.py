@@ -21,7 +21,7 @@ from scheduler.messages import Chunk
 from scheduler.model import Job, Stream, WorkerState
 
 #: Bytes of a followed stream that are kept at its live end.
-WINDOW = 4 * 1024 * 1024
+WINDOW_BYTES = 4 * 1024 * 1024
 
 #: What a core worker lacks.
 CAPABILITY = "reading the output of jobs"
@@ -30,7 +30,9 @@ CAPABILITY = "reading the output of jobs"
 class Outputs:
     """One for each scheduler. ``clock`` measures patience, ``window`` is in bytes."""
 
-    def __init__(self, clock: IReactorTime, client: IWorkerClient, registry: Registry, window: int = WINDOW) -> None:
+    def __init__(
+        self, clock: IReactorTime, client: IWorkerClient, registry: Registry, window: int = WINDOW_BYTES
+    ) -> None:
         self._clock = clock
         self._client = client
         self._registry = registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 #: Pieces are joined until a block has so many bytes: a job that writes byte by byte must not cost an object for each.
-BLOCK = 16 * 1024
+BLOCK_MAX_BYTES = 16 * 1024
 
 
 class Window:
@@ -14,7 +14,7 @@ class Window:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.end = 0
-        self._join_up_to = min(BLOCK, capacity // 8)
+        self._join_up_to = min(BLOCK_MAX_BYTES, capacity // 8)
         # offsets of the blocks, ascending, and the blocks themselves, none of them empty
         self._offsets: list[int] = []
         self._blocks: list[bytes] = []

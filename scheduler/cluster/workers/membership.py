@@ -27,10 +27,10 @@ from scheduler.names import NAME_PATTERN
 from scheduler.net import DialRule
 
 #: Characters that are shown of why a worker takes no job.
-LONGEST_SENTENCE = 500
+REFUSAL_MAX_CHARACTERS = 500
 
 #: Features that a worker may have; later versions know more than this one.
-MOST_FEATURES = 64
+MAX_FEATURES = 64
 
 _FEATURE = re.compile(r"[a-z0-9_]{1,64}")
 
@@ -207,7 +207,7 @@ class Membership:
 
 def _sentence(text: str) -> str | None:
     """The text of a worker, bounded and printable; ``None`` where it is empty."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text[:LONGEST_SENTENCE]) or None
+    return "".join(each if each.isprintable() else "\ufffd" for each in text[:REFUSAL_MAX_CHARACTERS]) or None
 
 
 def _difference(sent_at: float | None, now: float) -> float | None:
@@ -226,8 +226,8 @@ def _check(registration: Registration) -> None:
     for key, value in registration.labels.items():
         if not key or not _LABEL.fullmatch(key) or not _LABEL.fullmatch(value):
             raise Invalid("labels", f"{key!r}: {value!r} is not printable text of at most 253 characters")
-    if len(registration.features) > MOST_FEATURES:
-        raise Invalid("features", f"{len(registration.features)} of them; at most {MOST_FEATURES} are allowed")
+    if len(registration.features) > MAX_FEATURES:
+        raise Invalid("features", f"{len(registration.features)} of them; at most {MAX_FEATURES} are allowed")
     for feature in registration.features:
         if not _FEATURE.fullmatch(feature):
             raise Invalid("features", f"{feature!r} is not 1 to 64 of a-z 0-9 _")

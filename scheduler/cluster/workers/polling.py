@@ -20,7 +20,7 @@ from scheduler.errors import DeadlineExceeded, SchedulerError, Unavailable
 from scheduler.model import Job, WorkerState
 
 #: Seconds between the rounds of one worker.
-INTERVAL = 1.0
+POLL_INTERVAL_SECONDS = 1.0
 
 
 class Polling(Periodic):
@@ -28,7 +28,7 @@ class Polling(Periodic):
 
     def __init__(self, clock: IReactorTime, registry: Registry, query: Callable[[str, str], Deferred[Job]]) -> None:
         """``query`` takes a worker's id and a job's, and records the answer."""
-        super().__init__(clock, INTERVAL, self._look)
+        super().__init__(clock, POLL_INTERVAL_SECONDS, self._look)
         self._registry = registry
         self._query = query
         self._rounds = Rounds("asking about the jobs")

@@ -14,7 +14,7 @@ import os
 import socket
 
 #: Longer than any path.
-_LONGEST = 8192
+_MESSAGE_MAX_BYTES = 8192
 
 _BEGIN = b"\n"
 
@@ -35,7 +35,7 @@ def send(line: socket.socket, folder: str, start: socket.socket) -> bool:
 
 def receive(line: socket.socket) -> tuple[str, socket.socket] | None:
     """The folder of the next one, and the line of its start; ``None``: nobody will send any more."""
-    folder, descriptors, _, _ = socket.recv_fds(line, _LONGEST, 1)
+    folder, descriptors, _, _ = socket.recv_fds(line, _MESSAGE_MAX_BYTES, 1)
     if not folder:
         return None
     (descriptor,) = descriptors
@@ -58,9 +58,9 @@ def refuse(start: socket.socket, why: str) -> None:
 def refusal(start: socket.socket) -> str:
     """What was said by ``refuse``, ``""`` if the other end was just closed."""
     try:
-        said = start.recv(_LONGEST)
+        said = start.recv(_MESSAGE_MAX_BYTES)
     except ConnectionResetError:  # the other end did not read what it was sent; what it said comes after that
-        said = start.recv(_LONGEST)
+        said = start.recv(_MESSAGE_MAX_BYTES)
     return os.fsdecode(said)
 
 

@@ -31,22 +31,22 @@ from scheduler.worker.shim.pump import Allowance, Pump
 from scheduler.worker.shim.spool import Identity, Record, Spool, exit_record, left_behind
 
 #: Seconds from the first KILL until what is still there is reported as left over.
-_KILL_PATIENCE = 5.0
+_KILL_WAIT_MAX_SECONDS = 5.0
 
 #: Seconds between two rounds of KILL: whoever forked in between is found by the next.
-_KILL_AGAIN = 0.02
+_KILL_INTERVAL_SECONDS = 0.02
 
 #: Seconds for a process that has closed the job's pipes to end by itself: a filter does, a daemon does not.
-_CLOSED_GRACE = 0.1
+_CLOSED_GRACE_SECONDS = 0.1
 
 #: Seconds; poll takes no more than 24 days at once.
-_LONGEST_WAIT = 86400.0
+_WAIT_MAX_SECONDS = 86400.0
 
 #: Why output is cut where somebody of the job is left who can still write.
 _STILL_WRITTEN = "still open in a process that could not be ended"
 
 #: Seconds, for a spool of an earlier version, which does not say.
-_DEFAULT_LINGER = 5.0
+_DEFAULT_LINGER_SECONDS = 5.0
 
 
 class Phases:
@@ -75,7 +75,7 @@ class Phases:
         self._timeout: float | None = spec["timeout"]
         self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
         self._stop_grace: float = spec["stop_grace"]
-        self._linger: float = spec.get("linger", _DEFAULT_LINGER)
+        self._linger: float = spec.get("linger", _DEFAULT_LINGER_SECONDS)
         self._stop_signal = signal.Signals[spec.get("stop_signal", signal.SIGTERM.name)]
         self._stop_main = spec.get("stop_mode", "tree") == "main"
         self._poll = select.poll()
@@ -120,7 +120,7 @@ class Phases:
         elif self._linger_until is not None:
             due = self._linger_until
         # Rounded up: a timeout of 0 ms before the time would spin.
-        wait = None if due is None else max(0, int(min(due - time.monotonic(), _LONGEST_WAIT) * 1000) + 1)
+        wait = None if due is None else max(0, int(min(due - time.monotonic(), _WAIT_MAX_SECONDS) * 1000) + 1)
         for fd, _ in self._poll.poll(wait):
             if fd == self._signals:
                 os.read(fd, 4096)
@@ -172,7 +172,7 @@ class Phases:
             self._ask_to_end()
         elif self._main_asked and self._wait_status is not None and not self._open:
             # Nobody waits for those that are left, and no output of theirs can be lost.
-            self._kill_at = min(self._kill_at, now + _CLOSED_GRACE)
+            self._kill_at = min(self._kill_at, now + _CLOSED_GRACE_SECONDS)
         if now >= self._kill_at:
             self._kill(now)
 
@@ -192,7 +192,7 @@ class Phases:
             if self._deadline is not None:
                 self._linger_until = min(self._linger_until, self._deadline)
         if not self._open:
-            self._linger_until = min(self._linger_until, now + _CLOSED_GRACE)
+            self._linger_until = min(self._linger_until, now + _CLOSED_GRACE_SECONDS)
         return self._stop_asked or self._allowance.spent or now >= self._linger_until
 
     def _ask_to_end(self) -> None:
@@ -218,9 +218,9 @@ class Phases:
         """One round of KILL."""
         self._tree = "killed"
         killed = {each.identity for each in self._descendants() if proctree.send(each.identity, signal.SIGKILL)}
-        self._kill_at = now + _KILL_AGAIN
+        self._kill_at = now + _KILL_INTERVAL_SECONDS
         if self._give_up_at is None:
-            self._give_up_at = now + _KILL_PATIENCE
+            self._give_up_at = now + _KILL_WAIT_MAX_SECONDS
             if not self._ended_by:  # also those that began while others were asked to end
                 self._background |= killed
         elif now >= self._give_up_at:

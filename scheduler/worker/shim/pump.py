@@ -15,7 +15,7 @@ import os
 _PIPE_MODE = 0o622
 
 #: As much as one call moves at most, so that one stream can't starve the other.
-_AT_ONCE = 1 << 18
+_SPLICE_MAX_BYTES = 1 << 18
 
 
 class Allowance:
@@ -55,7 +55,7 @@ class Pump:
         self.error = ""
         os.set_blocking(self.source, False)
 
-    def move(self, most: int = _AT_ONCE) -> int:
+    def move(self, most: int = _SPLICE_MAX_BYTES) -> int:
         """Move what the pipe holds now, ``most`` bytes at most; 0 when there was nothing, or will never be."""
         moved = 0
         try:

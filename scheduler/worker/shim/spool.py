@@ -51,10 +51,10 @@ _READABLE = (1, 2)
 SPOOL_VARIABLE = "SCHEDULER_SPOOL"
 
 #: Bytes taken for the exit record beforehand, so that a full disk still gets one.
-RECORD_ROOM = 16384
+EXIT_RECORD_BYTES = 16384
 
 #: Bytes taken for the name of the shim, so that on a full disk what has a spool can be begun.
-_SHIM_ROOM = 64
+_SHIM_NAME_BYTES = 64
 
 #: Processes of the job that run as another user work here, too; nobody else gets into the folder around it. Like
 #: /tmp: one user's files are safe from the others.
@@ -64,11 +64,11 @@ _WORK_MODE = 0o1777
 _STDIN_MODE = 0o644
 
 #: Numbers in the mark of an acknowledgement; in those of earlier versions there is one.
-_TAKES = 6
+_DISK_USE_NUMBERS = 6
 
-_LONGEST_REASON = 1000
+_REASON_MAX_CHARACTERS = 1000
 #: Ids of processes in an exit record.
-MOST_LEFTOVER = 100
+MAX_LEFTOVER = 100
 
 Record = dict[str, Any]
 
@@ -190,9 +190,9 @@ class Spool:
     def write_exit(self, record: Record, failpoint: str = "worker.before-exit-rename") -> None:
         """The end. Fits in the room that was taken, whatever the record says."""
         short = record | {
-            "reason": record["reason"][:_LONGEST_REASON],
-            "leftover": list(record["leftover"])[:MOST_LEFTOVER],
-            "leftover_started": list(record["leftover_started"])[:MOST_LEFTOVER],
+            "reason": record["reason"][:_REASON_MAX_CHARACTERS],
+            "leftover": list(record["leftover"])[:MAX_LEFTOVER],
+            "leftover_started": list(record["leftover_started"])[:MAX_LEFTOVER],
         }
         self._write(self._path("exit.tmp"), short)
         failpoints.hit(failpoint)
@@ -203,7 +203,7 @@ class Spool:
 
     def reserve(self) -> None:
         """Take the room for the exit record; ``OSError`` when there is none."""
-        _take_room(self._path("exit.tmp"), RECORD_ROOM)
+        _take_room(self._path("exit.tmp"), EXIT_RECORD_BYTES)
 
     @staticmethod
     def _write(path: str, record: Record, sync: bool = True) -> None:
@@ -243,7 +243,7 @@ class Spool:
         except FileNotFoundError:
             return None
         takes = [int(word) for word in line.split() if word.isdigit()]
-        return Acknowledged(tuple(takes) if end and len(takes) == _TAKES else None)
+        return Acknowledged(tuple(takes) if end and len(takes) == _DISK_USE_NUMBERS else None)
 
     # lock
 
@@ -296,7 +296,7 @@ def create(
     os.chmod(making.work, _WORK_MODE)  # whatever the umask
     for empty in (making.output("stdout"), making.output("stderr")):
         os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    _take_room(making.lock_path, _SHIM_ROOM)
+    _take_room(making.lock_path, _SHIM_NAME_BYTES)
     if stdin is not None:
         write_file(making.stdin, stdin)
         os.chmod(making.stdin, _STDIN_MODE)
@@ -357,8 +357,8 @@ def exit_record(
 def left_behind(pids: Sequence[int]) -> str:
     """The reason of a job of which those processes could not be ended."""
     count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
-    more = f", and {len(pids) - MOST_LEFTOVER} more" if len(pids) > MOST_LEFTOVER else ""
-    return f"{count} could not be ended: {', '.join(map(str, pids[:MOST_LEFTOVER]))}{more}"
+    more = f", and {len(pids) - MAX_LEFTOVER} more" if len(pids) > MAX_LEFTOVER else ""
+    return f"{count} could not be ended: {', '.join(map(str, pids[:MAX_LEFTOVER]))}{more}"
 
 
 def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:

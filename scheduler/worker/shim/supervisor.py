@@ -31,11 +31,11 @@ from scheduler.worker.shim.pump import Allowance, Pump
 from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record
 
 #: A script that was just written may be held open by a fork under way elsewhere, for milliseconds.
-_BUSY_TRIES = 50
-_BUSY_PAUSE = 0.02
+_MAX_BUSY_TRIES = 50
+_BUSY_RETRY_SECONDS = 0.02
 
 #: Seconds until an exit record is written once more that the spool did not take: read-only, say, or a failing disk.
-_RECORD_PAUSE = 1.0
+_RECORD_RETRY_SECONDS = 1.0
 
 #: The descriptor of the log of zygote and shims.
 _LOG = 2
@@ -47,7 +47,7 @@ _DEFAULT_UMASK = 0o022
 _SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 #: Bytes of a ``#!`` line that the kernel reads.
-_LONGEST_LINE = 256
+_LINE_MAX_BYTES = 256
 
 #: Ignored by Python, by a daemon or by whoever started the worker; the job gets them as they are by default.
 _DEFAULTED = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -111,7 +111,7 @@ def _write_down(spool: Spool, ended: Record) -> None:
             line = f"the end of job {os.path.basename(spool.folder)} can't be written down yet: {problem}\n"
             with contextlib.suppress(OSError):
                 os.write(_LOG, line.encode())
-        time.sleep(_RECORD_PAUSE)
+        time.sleep(_RECORD_RETRY_SECONDS)
 
 
 def _problem_of_writing(spool: Spool, ended: Record) -> str | None:
@@ -184,7 +184,7 @@ class _Job:
         os.chdir(cwd)
         os.umask(self._record.get("umask", _DEFAULT_UMASK) if umask is None else umask)
         try:
-            for tries in range(_BUSY_TRIES + 1):
+            for tries in range(_MAX_BUSY_TRIES + 1):
                 try:
                     self.started_at = time.time()
                     self.main = os.posix_spawn(
@@ -192,9 +192,9 @@ class _Job:
                     )
                     return
                 except OSError as error:
-                    if error.errno != errno.ETXTBSY or tries == _BUSY_TRIES:
+                    if error.errno != errno.ETXTBSY or tries == _MAX_BUSY_TRIES:
                         raise
-                    time.sleep(_BUSY_PAUSE)
+                    time.sleep(_BUSY_RETRY_SECONDS)
         finally:
             os.umask(0o077)
             os.chdir("/")
@@ -220,7 +220,7 @@ class _Job:
 
 def _why_no_interpreter(program: str) -> str:
     with contextlib.suppress(OSError), open(program, "rb") as script:
-        line = script.readline(_LONGEST_LINE)
+        line = script.readline(_LINE_MAX_BYTES)
         if line.startswith(b"#!") and line.endswith(b"\r\n"):
             return "its #! line ends in a carriage return (CR LF)"
     return "the interpreter it names was not found"

@@ -34,11 +34,11 @@ from scheduler.worker.shim import handoff, proctree, supervisor
 from scheduler.worker.shim.spool import boot_id
 
 #: Seconds between two rounds of killing orphans: at first, and at most when some don't end.
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 1.0
+_KILL_INTERVAL_FIRST_SECONDS = 0.02
+_KILL_INTERVAL_MAX_SECONDS = 1.0
 
 #: Seconds from a request to the fork of the next shim. Most jobs have started by then.
-_LULL = 0.008
+_NEXT_FORK_DELAY_SECONDS = 0.008
 
 
 class _Ready(NamedTuple):
@@ -122,7 +122,7 @@ class Zygote:
                         handoff.send(ready.line, folder, start)
                 except OSError:  # the worker sees that the spool was not begun, and asks again
                     traceback.print_exc()
-        self._prepare_at = time.monotonic() + _LULL
+        self._prepare_at = time.monotonic() + _NEXT_FORK_DELAY_SECONDS
 
     def _prepare(self) -> None:
         """Have a shim ready. No request is at hand, so it inherits none."""
@@ -161,7 +161,7 @@ class Zygote:
                 if pid in self._shims:
                     self._shims.discard(pid)
                     if status:
-                        self._pause = _FIRST_PAUSE
+                        self._pause = _KILL_INTERVAL_FIRST_SECONDS
 
     def _kill_orphans(self, pause: float) -> None:
         """One round; whoever forks meanwhile is found by the next."""
@@ -170,7 +170,7 @@ class Zygote:
         below = proctree.descendants([each.pid for each in mine], everybody)
         for each in [*mine, *below]:
             proctree.send(each.identity, signal.SIGKILL)
-        self._pause = min(2 * pause, _LONGEST_PAUSE) if mine else None
+        self._pause = min(2 * pause, _KILL_INTERVAL_MAX_SECONDS) if mine else None
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess
 
 #: Seconds for which a job has to wait before one that is placed can have overtaken it.
-MOMENT = 0.1
+UNSAVED_MAX_SECONDS = 0.1
 
 
 class Placed(Rule):
@@ -47,7 +47,7 @@ class Placed(Rule):
             return False
         now = self.facts.world.loop.now
         due, mine = self._due(other), self.facts.queued.get(job.id, now)
-        if now < due + MOMENT or now >= due + other.terms.queue_timeout:
+        if now < due + UNSAVED_MAX_SECONDS or now >= due + other.terms.queue_timeout:
             return False
         return (-other.terms.priority, due) < (-job.terms.priority, mine)
 

@@ -79,8 +79,8 @@ class PiecesTests(SynchronousTestCase):
 
     def test_not_too_long(self) -> None:
         """A large chunk is several events."""
-        found = put_together(("ä" * events.MOST).encode(), [])
-        self.assertEqual({len(bytes_of(data)) <= events.MOST for data in found}, {True})
+        found = put_together(("ä" * events.EVENT_MAX_BYTES).encode(), [])
+        self.assertEqual({len(bytes_of(data)) <= events.EVENT_MAX_BYTES for data in found}, {True})
         self.assertEqual(len(found), 2)
 
 

@@ -143,17 +143,17 @@ class ReadingTests(SynchronousTestCase):
         job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
         self.scheduler.fail["read_output"] = Busy("reads", 4)
         served, late = (self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for _ in range(2))
-        self.clock.advance(excerpts.BUSY_DELAY)
+        self.clock.advance(excerpts.BUSY_RETRY_SECONDS)
         self.assertFalse(served.answered)
         del self.scheduler.fail["read_output"]
-        self.clock.advance(excerpts.BUSY_DELAY)
+        self.clock.advance(excerpts.BUSY_RETRY_SECONDS)
         self.assertEqual(served.response().json()["stdout"], "x")
         self.assertTrue(late.answered)
         self.scheduler.fail["read_output"] = Busy("reads", 4)
         late = self.server.ask("GET", f"/v1/jobs/{job.id}?output=4")
-        self.clock.pump([excerpts.BUSY_DELAY] * 49)
+        self.clock.pump([excerpts.BUSY_RETRY_SECONDS] * 49)
         self.assertFalse(late.answered)
-        self.clock.pump([excerpts.BUSY_DELAY] * 2)
+        self.clock.pump([excerpts.BUSY_RETRY_SECONDS] * 2)
         self.assertIn("no answer within 10 s", late.response().json()["output_unavailable"])
         late.hang_up()
 
@@ -191,9 +191,9 @@ class ReadingTests(SynchronousTestCase):
 
         self.patch(self.scheduler, "read_output", hang)
         clients = [self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for job in stuck]
-        self.assertEqual(len(reads), excerpts.READS_OF_WORKER)
+        self.assertEqual(len(reads), excerpts.READS_PER_WORKER)
         self.assertEqual(self.ask(other)["stdout"], "y")
-        self.clock.advance(excerpts.DEADLINE)
+        self.clock.advance(excerpts.READ_DEADLINE_SECONDS)
         for client in clients:
             self.assertIn("no answer within 10 s", client.response().json()["output_unavailable"])
 
@@ -257,7 +257,7 @@ class PageTests(SynchronousTestCase):
         pages, cursor = 0, ""
         while cursor is not None:
             body = self.ask(f"output=1MiB{cursor and '&cursor='}{cursor}").response()
-            self.assertLess(len(body.body), excerpts.LARGEST_PAGE)
+            self.assertLess(len(body.body), excerpts.PAGE_MAX_BYTES)
             page = body.json()
             for job in page["jobs"]:
                 self.assertEqual((len(job["stdout"]), job["stdout_cut"]), (600_000, False))
@@ -270,13 +270,13 @@ class PageTests(SynchronousTestCase):
         """One job that does not fit on a page has so much less of its output, and says that it is cut."""
         self.scheduler.add_job(b"\x00" * 1024 * 1024, b"\x00" * 1024 * 1024, state=JobState.SUCCEEDED)
         response = self.ask("output=1MiB").response()
-        self.assertLess(len(response.body), excerpts.LARGEST_PAGE)
+        self.assertLess(len(response.body), excerpts.PAGE_MAX_BYTES)
         (job,) = response.json()["jobs"]
         self.assertEqual((len(job["stdout"]), job["stdout_offset"], job["stdout_cut"]), (512 * 1024, 512 * 1024, True))
 
     def test_few_at_once(self) -> None:
         """Of a page few jobs are read at a time, however many there are on however many workers, and in order."""
-        for limit, workers in ((excerpts.READS_OF_WORKER, 1), (excerpts.AHEAD, 20)):
+        for limit, workers in ((excerpts.READS_PER_WORKER, 1), (excerpts.READS_PER_PAGE, 20)):
             self.setUp()
             for index in range(40):
                 job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
@@ -307,7 +307,7 @@ class PageTests(SynchronousTestCase):
             self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
         self.patch(self.scheduler, "read_output", lambda *args: Deferred())
         client = self.ask("output=1")
-        self.clock.advance(excerpts.DEADLINE)
+        self.clock.advance(excerpts.READ_DEADLINE_SECONDS)
         page = client.response().json()
         (job,) = page["jobs"]
         self.assertIn("no answer within 10 s", job["output_unavailable"])
@@ -325,7 +325,7 @@ class PageTests(SynchronousTestCase):
 
         with_hold = self.scheduler.read_output
         self.patch(self.scheduler, "read_output", held)
-        clients = [self.ask("output=1") for _ in range(excerpts.PAGES)]
+        clients = [self.ask("output=1") for _ in range(excerpts.MAX_PAGES_READ)]
         self.patch(self.scheduler, "read_output", with_hold)
         last = self.ask("output=1")
         self.assertFalse(last.answered)

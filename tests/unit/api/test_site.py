@@ -8,7 +8,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api import site
-from scheduler.api.request import LARGEST_BODY
+from scheduler.api.request import BODY_MAX_BYTES
 from scheduler.daemon import logs
 from scheduler.model import JobState
 from tests.unit.api.conversation import Server, read_response
@@ -58,14 +58,14 @@ class BodyTests(SiteTestCase):
             self.assertEqual(client.socket.aborted, after)
         client = self.server.connect()
         client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n")
-        self.clock.advance(site.LINGER)
+        self.clock.advance(site.LINGER_MAX_SECONDS)
         self.assertTrue(client.socket.aborted)
 
     def test_too_large_in_chunks(self) -> None:
         """Without a length it is refused once the limit is passed."""
         client = self.server.connect()
         client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for _ in range(LARGEST_BODY // 65536):
+        for _ in range(BODY_MAX_BYTES // 65536):
             client.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
         self.assertFalse(client.answered)
         client.send(b"1\r\n \r\n")
@@ -85,7 +85,7 @@ class BodyTests(SiteTestCase):
 
     def test_just_not_too_large(self) -> None:
         """The limit itself is allowed."""
-        padded = START + b" " * (LARGEST_BODY - len(START))
+        padded = START + b" " * (BODY_MAX_BYTES - len(START))
         self.assertEqual(self.server.ask("POST", "/start", padded).response().status, 201)
 
     def test_expect(self) -> None:
@@ -107,7 +107,7 @@ class TimeTests(SiteTestCase):
         """Headers that drip in are cut off at a fixed time."""
         client = self.server.connect()
         client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
-        for _ in range(int(site.HEADERS_DEADLINE)):
+        for _ in range(int(site.HEADERS_DEADLINE_SECONDS)):
             self.assertTrue(client.socket.connected)
             client.send(b"X-A: b\r\n")
             self.clock.advance(1)
@@ -117,7 +117,7 @@ class TimeTests(SiteTestCase):
         """So is a body."""
         client = self.server.connect()
         client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
-        for _ in range(int(site.BODY_DEADLINE)):
+        for _ in range(int(site.BODY_DEADLINE_SECONDS)):
             self.assertTrue(client.socket.connected)
             client.send(b" ")
             self.clock.advance(1)
@@ -131,7 +131,7 @@ class TimeTests(SiteTestCase):
         self.clock.advance(1000)
         self.assertTrue(client.socket.connected)
         held.callback(None)
-        self.clock.advance(site.HEADERS_DEADLINE)
+        self.clock.advance(site.HEADERS_DEADLINE_SECONDS)
         self.assertFalse(client.socket.connected)
 
     def test_idle(self) -> None:
@@ -139,12 +139,12 @@ class TimeTests(SiteTestCase):
         client, waiting = self.server.connect(), self.server.connect()
         job = self.scheduler.add_job()
         waiting.ask("GET", f"/v1/jobs/{job.id}?wait=300")
-        self.clock.pump([site.IDLE / 2] * 3)
+        self.clock.pump([site.IDLE_MAX_SECONDS / 2] * 3)
         self.assertFalse(client.socket.connected)
         self.assertTrue(waiting.socket.connected)
         self.scheduler.finish(job.id)
         self.assertEqual(waiting.response().status, 200)
-        self.clock.pump([site.IDLE / 2] * 3)
+        self.clock.pump([site.IDLE_MAX_SECONDS / 2] * 3)
         self.assertFalse(waiting.socket.connected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -153,7 +153,7 @@ class TimeTests(SiteTestCase):
         client = self.server.connect()
         for _ in range(5):
             client.ask("GET", "/healthz")
-            self.clock.advance(site.HEADERS_DEADLINE - 1)
+            self.clock.advance(site.HEADERS_DEADLINE_SECONDS - 1)
         self.assertTrue(client.socket.connected)
         self.assertEqual(client.socket.received.count(b"HTTP/1.1 200"), 5)
 
@@ -180,7 +180,7 @@ class ConnectionTests(SiteTestCase):
     def test_far_over_the_limit(self) -> None:
         """When too many are being told so, no more are taken."""
         server = Server(max_connections=2)
-        for _ in range(2 + site.SPARE_CONNECTIONS):
+        for _ in range(2 + site.MAX_SPARE_CONNECTIONS):
             server.connect()
         self.assertIsNone(server.site.buildProtocol(None))
 

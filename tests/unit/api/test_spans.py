@@ -80,8 +80,8 @@ class TailTests(SynchronousTestCase):
     )
     def test_like_splitlines(self, data: bytes, lines: int, piece: int) -> None:
         """The same as cutting all of it, in blocks as small as can be and answers smaller still."""
-        self.patch(spans, "FIRST_BLOCK", 4)
-        self.patch(spans, "LARGEST_BLOCK", 16)
+        self.patch(spans, "FIRST_BLOCK_BYTES", 4)
+        self.patch(spans, "BLOCK_MAX_BYTES", 16)
         whole = data.split(b"\n")
         parts = [line + b"\n" for line in whole[:-1]] + ([whole[-1]] if whole[-1] else [])
         self.assertEqual(self.tail(data, lines, piece), b"".join(parts[max(0, len(parts) - lines) :]))
@@ -92,4 +92,4 @@ class TailTests(SynchronousTestCase):
         job = scheduler.add_job(b"line\n" * 1_000_000)
         self.successResultOf(Deferred.fromCoroutine(offset_of_tail(scheduler, job.id, Stream.STDOUT, 3)))
         sizes = [call[4] for call in scheduler.calls if call[0] == "read_output"]
-        self.assertEqual(sizes, [0, spans.FIRST_BLOCK])
+        self.assertEqual(sizes, [0, spans.FIRST_BLOCK_BYTES])

@@ -103,7 +103,7 @@ class RawTests(StreamTestCase):
         job = self.scheduler.add_job(b"x")
         client = self.follow(job.id)
         self.scheduler.end_output(job.id)
-        self.clock.pump([streams.SETTLE / 4] * 4)
+        self.clock.pump([streams.END_WAIT_MAX_SECONDS / 4] * 4)
         self.assertEqual((client.response().body, client.response().complete), (b"x", False))
         self.assertFalse(client.socket.connected)
         self.assert_nothing_left()
@@ -123,7 +123,7 @@ class RawTests(StreamTestCase):
         self.scheduler.reopen(job.id)
         client = self.follow(job.id)
         self.assertFalse(client.answered)
-        self.clock.advance(streams.HOLD)
+        self.clock.advance(streams.HEADERS_WAIT_MAX_SECONDS)
         self.assertEqual(client.response().status, 200)
 
     def test_failure_before_output(self) -> None:

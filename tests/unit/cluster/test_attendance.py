@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import fail
 
-from scheduler.cluster.jobs.attendance import STOP_RETRY_INTERVAL, TIMER_LATE_MAX, reason
+from scheduler.cluster.jobs.attendance import STOP_RETRY_INTERVAL_SECONDS, TIMER_LATE_MAX_SECONDS, reason
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
@@ -87,7 +87,7 @@ class AttendanceTests(ClusterTestCase):
         """Time in which the scheduler did not run ends no job: clients that came meanwhile are heard first."""
         self.attended()
         self.clock.advance(50)
-        self.clock.advance(10 + TIMER_LATE_MAX + 0.5)
+        self.clock.advance(10 + TIMER_LATE_MAX_SECONDS + 0.5)
         self.assertEqual(self.client.calls, [])
         leave = self.attendance.attend("j-1")
         self.clock.advance(60)
@@ -173,13 +173,13 @@ class AttendanceTests(ClusterTestCase):
         self.assertIs(self.cluster.job("j-1").state, JobState.QUEUED)
         leave = self.attendance.attend("j-1")
         full.restore()
-        self.clock.pump([STOP_RETRY_INTERVAL] * 20)
+        self.clock.pump([STOP_RETRY_INTERVAL_SECONDS] * 20)
         self.assertIs(self.cluster.job("j-1").state, JobState.QUEUED)
         leave()
         full = self.patch(self.store, "save", lambda records: fail(StoreFailed("disk full")))
         self.clock.advance(60)
         full.restore()
-        self.clock.pump([STOP_RETRY_INTERVAL / 2] * 2)
+        self.clock.pump([STOP_RETRY_INTERVAL_SECONDS / 2] * 2)
         self.assertEqual(self.cluster.job("j-1").reason, WHY)
 
     def test_fault(self) -> None:
@@ -198,7 +198,7 @@ class AttendanceTests(ClusterTestCase):
         self.patch(self.attendance._stops, "stop", lambda job, why: _bug())
         self.clock.advance(60)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.clock.advance(STOP_RETRY_INTERVAL)
+        self.clock.advance(STOP_RETRY_INTERVAL_SECONDS)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_last_attempt(self) -> None:

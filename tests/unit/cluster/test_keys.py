@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.interfaces import RequestKey
 from scheduler.messages import JobStatus
-from scheduler.model import AT_ONCE, Job, JobState
+from scheduler.model import NO_WAITING, Job, JobState
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 
@@ -18,7 +18,7 @@ OTHER = RequestKey("k", "0" * 64)
 
 class KeyTests(ClusterTestCase):
     def submit(self, key: RequestKey = KEY) -> Deferred[Job]:
-        return self.cluster.submit(ECHO, W1, AT_ONCE, key)
+        return self.cluster.submit(ECHO, W1, NO_WAITING, key)
 
     def started(self) -> Job:
         """The first request, answered."""
@@ -60,7 +60,7 @@ class KeyTests(ClusterTestCase):
 
     def test_nothing_came_of_it(self) -> None:
         """A request that made no job leaves no key: not found, not committed, never sent."""
-        self.failureResultOf(self.cluster.submit(ECHO, evolve(W1, worker="w-9"), AT_ONCE, KEY), NotFound)
+        self.failureResultOf(self.cluster.submit(ECHO, evolve(W1, worker="w-9"), NO_WAITING, KEY), NotFound)
         answer = self.submit()
         self.client.take("start_job").answer.errback(Unreachable("w-1"))
         self.failureResultOf(answer, Unreachable)

@@ -14,7 +14,7 @@ from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.workers.liveness import Liveness
-from scheduler.cluster.workers.membership import LONGEST_SENTENCE, Membership
+from scheduler.cluster.workers.membership import REFUSAL_MAX_CHARACTERS, Membership
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.errors import (
     Conflict,
@@ -341,7 +341,7 @@ class HeartbeatTests(MembershipTestCase):
             ("no room", "no room"),
             ("", None),
             ("a\nb\x00", "a\ufffdb\ufffd"),
-            ("x" * 1000, "x" * LONGEST_SENTENCE),
+            ("x" * 1000, "x" * REFUSAL_MAX_CHARACTERS),
         ):
             self.beat("w-1", refusing=text)
             self.assertEqual(refusing(), shown)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.cluster.jobs.outlook import Group, Outlook
-from scheduler.cluster.jobs.queue import SETTLE
+from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS
 from scheduler.errors import StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus
@@ -151,7 +151,7 @@ class SentenceTests(OutlookTestCase):
             (
                 "delay",
                 "the scheduler was restarted, and waits for its workers; "
-                f"it is due at 1970-01-01T00:17:09Z, in {SETTLE - 1:g}s",
+                f"it is due at 1970-01-01T00:17:09Z, in {RESTART_GRACE_SECONDS - 1:g}s",
             ),
         )
 

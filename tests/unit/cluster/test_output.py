@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
-from scheduler.cluster.output.follower import PIECE
-from scheduler.cluster.output.live import PATIENCE
+from scheduler.cluster.output.follower import READ_MAX_BYTES
+from scheduler.cluster.output.live import HELD_UP_MAX_SECONDS
 from scheduler.errors import NotFound, ShuttingDown, Unreachable
 from scheduler.interfaces import IOutputReader, IWorkerClient
 from scheduler.model import Stream
@@ -112,13 +112,13 @@ class FollowTests(OutputTestCase):
         self.assert_gives(reading, 0, 5)
 
     def test_large_chunk(self) -> None:
-        """At most ``PIECE`` bytes are handed out at once."""
-        self.outputs._window = 4 * PIECE
-        self.spool.data = bytes(PIECE + 10)
+        """At most ``READ_MAX_BYTES`` bytes are handed out at once."""
+        self.outputs._window = 4 * READ_MAX_BYTES
+        self.spool.data = bytes(READ_MAX_BYTES + 10)
         reader = self.open()
-        self.client.flow(2 * PIECE)
-        self.assert_gives(reader.read(), 0, PIECE)
-        self.assert_gives(reader.read(), PIECE, 10)
+        self.client.flow(2 * READ_MAX_BYTES)
+        self.assert_gives(reader.read(), 0, READ_MAX_BYTES)
+        self.assert_gives(reader.read(), READ_MAX_BYTES, 10)
 
 
 class LeaveTests(OutputTestCase):
@@ -343,17 +343,17 @@ class PressureTests(OutputTestCase):
         self.write(2000)
         while reader.offset < 2000:
             self.client.flow(10)
-            self.clock.advance(PATIENCE / 2)
+            self.clock.advance(HELD_UP_MAX_SECONDS / 2)
             self.successResultOf(reader.read())
         self.assertEqual((len(self.client.streams), self.client.reads_made), (1, 0))
 
     def test_let_go(self) -> None:
-        """No thread waits for a client: a stream held up for ``PATIENCE`` is let go, and the window with it."""
+        """No thread waits for a client: a stream held up for ``HELD_UP_MAX_SECONDS`` is let go, with its window."""
         reader = self.open()
         self.write(500)
         self.client.flow(10)
         stream = self.client.stream()
-        self.clock.advance(PATIENCE)
+        self.clock.advance(HELD_UP_MAX_SECONDS)
         self.assertEqual((stream.cancelled, stream.held), (True, False))
         (tail,) = self.outputs._tails["j-1"].values()
         self.assertEqual(tail.window.start, tail.window.end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.cluster.output.live import LAST_DELAY
+from scheduler.cluster.output.live import RETRY_MAX_SECONDS
 from scheduler.errors import WorkerFault
 from scheduler.model import WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase
@@ -102,7 +102,7 @@ class EarlierWorkerTests(OutputTestCase):
         self.client.flow(10)
         self.assert_gives(reader.read(), 0, 5)
         readings = [reader.read(), self.open(5).read()]
-        self.clock.pump([LAST_DELAY] * 5)
+        self.clock.pump([RETRY_MAX_SECONDS] * 5)
         for reading in readings:
             self.assertNoResult(reading)
         self.end_job(stdout_bytes=5, output_error=FULL)
@@ -128,7 +128,7 @@ class EarlierWorkerTests(OutputTestCase):
         reader = self.open()
         reading = reader.read()
         self.client.stream().cut(WorkerFault("w-1", "oh"))
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.client.answer()
         self.assert_gives(reading, 0, 5)
         reading = reader.read()
@@ -147,7 +147,7 @@ class EarlierWorkerTests(OutputTestCase):
         reading = reader.read()
         self.spool.ended = True
         self.client.stream().cut(WorkerFault("w-1", "oh"))
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.client.answer()
         self.client.flow(10)
         self.assertNoResult(reading)

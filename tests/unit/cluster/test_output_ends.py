@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from scheduler.cluster.output.follower import GIVE_UP, GIVE_UP_ON_FAULTS
-from scheduler.cluster.output.live import LAST_DELAY
+from scheduler.cluster.output.follower import FAILING_MAX_SECONDS, FAULTS_MAX_SECONDS
+from scheduler.cluster.output.live import RETRY_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     NotFound,
@@ -80,9 +80,9 @@ class EndTests(OutputTestCase):
         """While the job has not ended, a worker that does not know it may be told of it yet."""
         reading = self.open().read()
         self.client.stream().cut(NotFound("job", "j-1"))
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.client.fail_read(NotFound("job", "j-1"))
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.write(5)
         self.client.answer()
         self.assert_gives(reading, 0, 5)
@@ -117,7 +117,7 @@ class EndTests(OutputTestCase):
         self.successResultOf(reader.read())
         reading = reader.read()
         self.client.stream().cut(OutputPruned("j-1"))
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.client.fail_read(OutputPruned("j-1"))
         self.failureResultOf(reading, OutputPruned)
         self.assert_idle()
@@ -191,9 +191,9 @@ class EndTests(OutputTestCase):
         self.successResultOf(reading)
         self.set_worker(WorkerState.UNREACHABLE)
         reading = reader.read()
-        self.clock.pump([1.0] * int(GIVE_UP - 2 * LAST_DELAY))
+        self.clock.pump([1.0] * int(FAILING_MAX_SECONDS - 2 * RETRY_MAX_SECONDS))
         self.assertNoResult(reading)
-        self.clock.pump([1.0] * int(3 * LAST_DELAY))
+        self.clock.pump([1.0] * int(3 * RETRY_MAX_SECONDS))
         self.failureResultOf(reading, Unreachable)
         self.assert_idle()
 
@@ -216,9 +216,9 @@ class EndTests(OutputTestCase):
             self.clock.advance(0.5)
             for _ in self.client.reads[:]:
                 self.client.fail_read(WorkerFault("w-1", "disk"))
-            self.assertLess(self.clock.seconds(), GIVE_UP_ON_FAULTS + 2 * LAST_DELAY)
+            self.assertLess(self.clock.seconds(), FAULTS_MAX_SECONDS + 2 * RETRY_MAX_SECONDS)
         self.failureResultOf(reading, WorkerFault)
-        self.assertGreaterEqual(self.clock.seconds(), GIVE_UP_ON_FAULTS)
+        self.assertGreaterEqual(self.clock.seconds(), FAULTS_MAX_SECONDS)
         self.assert_idle()
 
     def test_only_pulls(self) -> None:
@@ -226,12 +226,12 @@ class EndTests(OutputTestCase):
         reading = self.open().read()
         for _ in range(3):
             self.client.stream().cut(Unsupported("w-1", "StreamJob"))
-            self.clock.advance(LAST_DELAY)
+            self.clock.advance(RETRY_MAX_SECONDS)
             self.client.answer()
         self.assertNoResult(reading)
         self.client.stream().cut(Unsupported("w-1", "StreamJob"))
         self.write(5)
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.client.answer()
         self.assert_gives(reading, 0, 5)
 
@@ -239,7 +239,7 @@ class EndTests(OutputTestCase):
         """Where it can do neither, the follower is told."""
         reading = self.open().read()
         self.client.stream().cut(Unsupported("w-1", "StreamJob"))
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.client.fail_read(Unsupported("w-1", "ReadOutput"))
         self.failureResultOf(reading, Unsupported)
         self.assert_idle()
@@ -248,7 +248,7 @@ class EndTests(OutputTestCase):
         """An offset past what there is, is refused: by the worker, or without it where the length is known."""
         reading = self.open(10).read()
         self.client.stream().cut(OffsetBeyondEnd(10, 0))
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.client.answer()
         self.failureResultOf(reading, OffsetBeyondEnd)
         self.end_job(stdout_bytes=5)
@@ -259,7 +259,7 @@ class EndTests(OutputTestCase):
         """What is no error of ours is logged, fails those who run into it, and leaves nothing behind."""
         reading = self.open().read()
         self.client.stream().cut(ZeroDivisionError())
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.client.fail_read(ZeroDivisionError())
         self.failureResultOf(reading, ZeroDivisionError)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)

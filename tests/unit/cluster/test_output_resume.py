@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from scheduler.cluster.output.live import FIRST_DELAY, LAST_DELAY
+from scheduler.cluster.output.live import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
 from scheduler.errors import (
     DeadlineExceeded,
     NotFound,
@@ -35,7 +35,7 @@ class ResumeTests(OutputTestCase):
         self.write(5)
         self.client.stream().cut(CUT)
         self.assertEqual(self.client.running(), [])
-        self.clock.advance(FIRST_DELAY)
+        self.clock.advance(RETRY_FIRST_SECONDS)
         self.client.flow(10)
         self.assertEqual(self.client.streams[-1].offset, 15)
         self.assert_gives(reading, 10, 5)
@@ -45,7 +45,7 @@ class ResumeTests(OutputTestCase):
         """A stream that came to its deadline is begun again like one that was cut."""
         self.under_way()
         self.client.stream().cut(DeadlineExceeded("StreamJob", 3600.0))
-        self.clock.advance(FIRST_DELAY)
+        self.clock.advance(RETRY_FIRST_SECONDS)
         self.assertEqual(self.client.stream().offset, 10)
 
     def test_end_without_end(self) -> None:
@@ -53,7 +53,7 @@ class ResumeTests(OutputTestCase):
         _, reading = self.under_way()
         self.client.stream().cut(None)
         self.assertNoResult(reading)
-        self.clock.advance(FIRST_DELAY)
+        self.clock.advance(RETRY_FIRST_SECONDS)
         self.assertEqual(self.client.stream().offset, 10)
 
     def test_wrong_offset(self) -> None:
@@ -64,14 +64,14 @@ class ResumeTests(OutputTestCase):
             stream.send(Chunk(b"wrong", 10 + skew))
             self.assertNoResult(reading)
             self.assertTrue(stream.cancelled)
-            self.clock.advance(LAST_DELAY)
+            self.clock.advance(RETRY_MAX_SECONDS)
             self.client.answer()
         self.write(5)
         self.client.flow(10)
         self.assert_gives(reading, 10, 5)
 
     def test_ever_more_slowly(self) -> None:
-        """Tries come ever more slowly, but never more than ``LAST_DELAY`` apart, until a byte comes."""
+        """Tries come ever more slowly, but never more than ``RETRY_MAX_SECONDS`` apart, until a byte comes."""
         reader, reading = self.under_way()
         tried = []
         for _ in range(10):
@@ -81,14 +81,14 @@ class ResumeTests(OutputTestCase):
                 self.clock.advance(0.05)
             tried.append(self.clock.seconds() - started)
         self.assertEqual(tried, sorted(tried))
-        self.assertAlmostEqual(tried[0], FIRST_DELAY)
-        self.assertAlmostEqual(tried[-1], LAST_DELAY, delta=0.1)
+        self.assertAlmostEqual(tried[0], RETRY_FIRST_SECONDS)
+        self.assertAlmostEqual(tried[-1], RETRY_MAX_SECONDS, delta=0.1)
         self.write(1)
         self.client.flow(10)
         self.successResultOf(reading)
         reader.read()
         self.client.stream().cut(CUT)
-        self.clock.advance(FIRST_DELAY)
+        self.clock.advance(RETRY_FIRST_SECONDS)
         self.client.stream()
 
     def test_long_silence_is_no_failure(self) -> None:
@@ -96,10 +96,10 @@ class ResumeTests(OutputTestCase):
         self.under_way()
         for _ in range(8):
             self.client.stream().cut(CUT)
-            self.clock.pump([LAST_DELAY])
-        self.clock.advance(2 * LAST_DELAY)
+            self.clock.pump([RETRY_MAX_SECONDS])
+        self.clock.advance(2 * RETRY_MAX_SECONDS)
         self.client.stream().cut(CUT)
-        self.clock.advance(FIRST_DELAY)
+        self.clock.advance(RETRY_FIRST_SECONDS)
         self.client.stream()
 
     def test_worker_comes_back(self) -> None:
@@ -108,7 +108,7 @@ class ResumeTests(OutputTestCase):
         self.set_worker(WorkerState.UNREACHABLE)
         self.client.stream().cut(CUT)
         self.change_job(state=JobState.UNKNOWN, unknown_since=1.0)
-        self.clock.pump([LAST_DELAY] * 100)
+        self.clock.pump([RETRY_MAX_SECONDS] * 100)
         self.assertEqual(len(self.client.streams), 1)
         self.write(5)
         self.set_worker(WorkerState.ONLINE)
@@ -120,7 +120,7 @@ class ResumeTests(OutputTestCase):
         self.under_way()
         for _ in range(5):
             self.client.stream().cut(CUT)
-            self.clock.advance(LAST_DELAY)
+            self.clock.advance(RETRY_MAX_SECONDS)
         self.client.stream().cut(CUT)
         self.set_worker(WorkerState.ONLINE)
         self.client.stream()
@@ -131,7 +131,7 @@ class ResumeTests(OutputTestCase):
         self.registry.remove_worker("w-1")
         self.outputs.worker_changed("w-1")
         self.client.stream().cut(CUT)
-        self.clock.pump([LAST_DELAY] * 100)
+        self.clock.pump([RETRY_MAX_SECONDS] * 100)
         self.write(5)
         self.set_worker(WorkerState.ONLINE)
         self.client.flow(10)
@@ -142,7 +142,7 @@ class ResumeTests(OutputTestCase):
         _, reading = self.under_way()
         self.set_worker(WorkerState.UNREACHABLE)
         self.client.stream().cut(CUT)
-        self.clock.pump([LAST_DELAY] * 100)
+        self.clock.pump([RETRY_MAX_SECONDS] * 100)
         self.write(5)
         self.end_job()
         self.clock.advance(1)
@@ -156,7 +156,7 @@ class ResumeTests(OutputTestCase):
         readings = [self.under_way()[1]]
         readings += [self.open(10).read() for _ in range(3)]
         self.client.stream().cut(CUT)
-        self.clock.advance(FIRST_DELAY)
+        self.clock.advance(RETRY_FIRST_SECONDS)
         self.write(5)
         self.client.flow(10)
         for reading in readings:
@@ -175,7 +175,7 @@ class ResumeTests(OutputTestCase):
             reading = reader.read() if reading.called else reading
             self.client.fail_read(error)
             self.assertNoResult(reading)
-            self.clock.advance(LAST_DELAY / 2)
+            self.clock.advance(RETRY_MAX_SECONDS / 2)
         self.client.answer()
         self.assert_gives(reading, 10, 10, end=True)
 
@@ -187,12 +187,12 @@ class ResumeTests(OutputTestCase):
         reading = reader.read()
         for _ in range(4):
             self.client.fail_read(WorkerFault("w-1", "oh"))
-            self.clock.advance(LAST_DELAY / 4)
+            self.clock.advance(RETRY_MAX_SECONDS / 4)
         self.client.answer(9)
         self.successResultOf(reading)
         reading = reader.read()
         self.client.fail_read(WorkerFault("w-1", "oh"))
-        self.clock.advance(FIRST_DELAY)
+        self.clock.advance(RETRY_FIRST_SECONDS)
         self.client.answer()
         self.assert_gives(reading, 10, 10, end=True)
 
@@ -203,7 +203,7 @@ class ResumeTests(OutputTestCase):
         reading = self.open().read()
         self.client.reads.pop().answer.callback(Chunk(b"wrong", 3, size=20))
         self.assertNoResult(reading)
-        self.clock.advance(FIRST_DELAY)
+        self.clock.advance(RETRY_FIRST_SECONDS)
         self.client.answer()
         self.assert_gives(reading, 0, 20, end=True)
 
@@ -225,7 +225,7 @@ class ResumeTests(OutputTestCase):
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
         self.registry.remove_job("j-1b")
         self.client.stream().cut(NotFound("job", "j-1b"))
-        self.clock.advance(LAST_DELAY)
+        self.clock.advance(RETRY_MAX_SECONDS)
         self.failureResultOf(reading, NotFound)
         self.assert_idle()
 

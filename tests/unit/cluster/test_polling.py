@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.registry import Registry
-from scheduler.cluster.workers.polling import INTERVAL, Polling
+from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS, Polling
 from scheduler.errors import Unreachable, WorkerFault
 from scheduler.model import Job, JobState, WorkerState
 from tests.unit.cluster.values import a_job, a_worker
@@ -32,14 +32,14 @@ class PollingTests(SynchronousTestCase):
 
     def test_rounds(self) -> None:
         """Each unfinished job is asked about in turn, one question at a time, and again in the next round."""
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-1"])
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-1"])
         self.asked[0][2].callback(a_job("j-1", worker_id="old"))
         self.assertEqual(self.ids(), ["j-1", "j-2"])
         self.asked[1][2].callback(a_job("j-2", worker_id="old"))
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-1", "j-2", "j-1"])
 
     def test_only_who_must_be_asked(self) -> None:
@@ -49,25 +49,25 @@ class PollingTests(SynchronousTestCase):
         self.registry.put_worker(a_worker("gone", boot_id="", state=WorkerState.UNREACHABLE))
         self.registry.put_job(a_job("j-4", worker_id="gone"))
         self.registry.put_job(a_job("j-1", JobState.SUCCEEDED, worker_id="old"))
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-2"])
 
     def test_a_failure_ends_the_round(self) -> None:
         """A worker that does not answer is left alone until the next round."""
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
         self.asked[0][2].errback(Unreachable("old"))
         self.assertEqual(self.ids(), ["j-1"])
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-1", "j-1"])
 
     def test_a_fault_does_not(self) -> None:
         """A job that its worker only answers with a fault about keeps no other from being asked about."""
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
         self.asked[0][2].errback(WorkerFault("old", "no such job"))
         self.assertEqual(self.ids(), ["j-1", "j-2"])
 
     def test_stop(self) -> None:
         """After the stop nobody is asked and no timer is left."""
         self.polling.stopService()
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual((self.ids(), self.clock.getDelayedCalls()), ([], []))

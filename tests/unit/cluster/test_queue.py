@@ -7,8 +7,8 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
-from scheduler.cluster.jobs.queue import LOOK, STARTS, STARTS_OF_WORKER
-from scheduler.cluster.jobs.starts import MOST_TRIED
+from scheduler.cluster.jobs.queue import MAX_STARTS, MAX_STARTS_PER_WORKER, SWEEP_INTERVAL_SECONDS
+from scheduler.cluster.jobs.starts import MAX_WORKERS_TRIED
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -23,7 +23,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.messages import JobStatus, Registration
-from scheduler.model import AT_ONCE, Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target, Worker, WorkerState
+from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target, Worker, WorkerState
 from tests.unit.cluster.scripted import Call
 from tests.unit.cluster.test_service import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
@@ -223,19 +223,19 @@ class OrderTests(QueueTestCase):
     def test_few_at_a_time(self) -> None:
         """No worker is flooded with those that waited for it, and nothing is by all workers together."""
         self.change(a_worker(state=WorkerState.UNREACHABLE))
-        waiting = [self.queued(W1) for _ in range(STARTS_OF_WORKER + 2)]
+        waiting = [self.queued(W1) for _ in range(MAX_STARTS_PER_WORKER + 2)]
         self.change(a_worker())
-        self.assertEqual(len(self.client.calls), STARTS_OF_WORKER)
+        self.assertEqual(len(self.client.calls), MAX_STARTS_PER_WORKER)
         for _ in waiting:
             self.taken()
         self.change(a_worker(state=WorkerState.UNREACHABLE))
-        for _ in range(STARTS + 5):
+        for _ in range(MAX_STARTS + 5):
             self.queued()
-        for number in range(STARTS + 5):
+        for number in range(MAX_STARTS + 5):
             self.ledger.update_worker(a_worker(f"x-{number}", slots=1))
         self.clock.advance(0)
-        self.assertEqual(len(self.client.calls), STARTS)
-        for _ in range(STARTS + 5):
+        self.assertEqual(len(self.client.calls), MAX_STARTS)
+        for _ in range(MAX_STARTS + 5):
             self.taken()
         self.assertEqual(self.client.calls, [])
 
@@ -264,7 +264,7 @@ class StartingTests(QueueTestCase):
         self.store.fail()
         self.assertEqual((self.state(job), self.client.calls), (JobState.QUEUED, []))
         self.store.held = False
-        self.clock.pump([LOOK] * 4)
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
         self.assertEqual(self.taken().id, job.id)
 
     def test_what_frees_a_worker(self) -> None:
@@ -283,7 +283,7 @@ class StartingTests(QueueTestCase):
         job = self.queued()
         self.successResultOf(self.cluster.drain("w-1"))
         self.end(self.first)
-        self.clock.advance(LOOK)
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assertEqual(self.client.calls, [])
         self.successResultOf(self.cluster.resume("w-1"))
         self.assertEqual(self.taken().id, job.id)
@@ -295,9 +295,9 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         self.assertEqual(self.client.calls, [])
         self.ledger.registry.release("w-1")
-        self.clock.advance(LOOK)
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assertEqual(self.taken().id, job.id)
-        self.clock.pump([LOOK] * 2)
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_it_never_left(self) -> None:
@@ -312,7 +312,7 @@ class StartingTests(QueueTestCase):
             self.assertEqual(current.reason, str(error))
             self.clock.advance(0)
             self.assertEqual(self.client.calls, [])
-            self.clock.pump([LOOK] * 4)
+            self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
             self.assertEqual(self.taken().id, job.id)
             self.assertIsNone(self.cluster.job(job.id).reason)
             self.assertIs(self.state(behind), JobState.QUEUED)
@@ -390,7 +390,7 @@ class StartingTests(QueueTestCase):
         for job in (self.successResultOf(answer), self.successResultOf(queued)):
             self.assertEqual((job.state, self.state(job)), (JobState.QUEUED, JobState.QUEUED))
         self.change(a_worker())
-        self.clock.pump([LOOK] * 4)
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
         self.assertEqual(len(self.client.calls), 2)
 
     def test_a_worker_that_is_forgotten_meanwhile(self) -> None:
@@ -419,7 +419,7 @@ class StartingTests(QueueTestCase):
         self.assertEqual((job.state, job.worker_id, job.promised), (JobState.QUEUED, None, True))
         self.assertEqual(self.successResultOf(self.submit(key=KEY)), job)
         self.failureResultOf(self.cluster.submit(ECHO, ANY), NoFreeSlot)
-        self.clock.advance(LOOK)
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assertEqual(self.taken().id, job.id)
 
     def test_a_direct_start_that_can_not_be_queued(self) -> None:
@@ -432,7 +432,7 @@ class StartingTests(QueueTestCase):
         self.failureResultOf(answer, StoreFailed)
         self.assertEqual(([job.id for job in self.jobs()], self.cluster.replays(KEY)), ([self.first.id], False))
         self.store.held = False
-        self.clock.pump([LOOK] * 4)
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
         self.assertEqual(self.client.calls, [])
 
     def test_a_stop_that_can_not_be_saved(self) -> None:
@@ -466,7 +466,7 @@ class StartingTests(QueueTestCase):
         """A worker that registers at another address while the job is committed is called there."""
         self.end(self.first)
         self.store.held = True
-        self.submit(W1, AT_ONCE)
+        self.submit(W1, NO_WAITING)
         self.change(a_worker(address="127.0.0.1:30999"))
         while self.store.waits:
             self.store.commit()
@@ -567,7 +567,7 @@ class ShortageTests(QueueTestCase):
 
     def test_all_lack_it(self) -> None:
         """A job that no worker could take waits if it may; else it is refused, and was never made."""
-        answer = self.submit(terms=AT_ONCE, key=KEY)
+        answer = self.submit(terms=NO_WAITING, key=KEY)
         for name in ("w-1", "w-2", "w-3"):
             self.lacks(name)
         self.assertIs(self.failureResultOf(answer, Unavailable).value, SHORT)
@@ -592,19 +592,19 @@ class ShortageTests(QueueTestCase):
         while self.client.calls:
             asked.append(self.client.calls[0].worker_id)
             self.lacks(asked[-1])
-        self.assertEqual(len(set(asked)), MOST_TRIED)
+        self.assertEqual(len(set(asked)), MAX_WORKERS_TRIED)
         self.assertIs(self.successResultOf(answer).state, JobState.QUEUED)
 
     def test_named(self) -> None:
         """A job for that very worker goes nowhere else."""
-        self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
+        self.failureResultOf(self._refused(self.submit(W1, NO_WAITING)), Unavailable)
         self.assertIs(self.successResultOf(self.submit(W1)).state, JobState.QUEUED)
         self.assertEqual(self.client.calls, [])
-        self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
+        self.failureResultOf(self._refused(self.submit(W1, NO_WAITING)), Unavailable)
 
     def test_once_to_each(self) -> None:
         """However long they take to answer, none is asked twice."""
-        answer = self.submit(terms=AT_ONCE)
+        answer = self.submit(terms=NO_WAITING)
         for seconds, name in (3, "w-1"), (6, "w-2"), (0, "w-3"):  # a backoff lasts 5
             self.clock.advance(seconds)
             self.lacks(name)
@@ -617,7 +617,7 @@ class ShortageTests(QueueTestCase):
 
     def test_out_of_reach(self) -> None:
         """Nor does one whose start did not leave: only a worker's own word shows at once that nothing runs."""
-        answer = self.submit(terms=AT_ONCE)
+        answer = self.submit(terms=NO_WAITING)
         self.client.take("start_job").answer.errback(Unreachable("w-1"))
         self.failureResultOf(answer, Unreachable)
         self.assertEqual(self.client.calls, [])
@@ -634,7 +634,7 @@ class ShortageTests(QueueTestCase):
 
     def test_stopped_during_the_commit(self) -> None:
         """Nor one that is asked to stop while its way to another is committed."""
-        answer = self.submit(terms=AT_ONCE)
+        answer = self.submit(terms=NO_WAITING)
         self.store.held = True
         job = self.lacks("w-1")
         stop = self.cluster.stop(job.id)
@@ -646,7 +646,7 @@ class ShortageTests(QueueTestCase):
 
     def test_not_saved(self) -> None:
         """One whose way to another can't be saved is not sent there."""
-        answer = self.submit(terms=AT_ONCE)
+        answer = self.submit(terms=NO_WAITING)
         self.store.held = True
         self.lacks("w-1")
         self.store.fail()
@@ -669,7 +669,7 @@ class ShortageTests(QueueTestCase):
         """A newcomer that one could not take does not overtake others at the next."""
         for name in ("w-2", "w-3"):
             self.add(a_worker(name, slots=0))
-        answer = self.submit(terms=AT_ONCE)
+        answer = self.submit(terms=NO_WAITING)
         self.add(a_worker(slots=1))
         waiting = self.successResultOf(self.submit())
         self.add(a_worker("w-2", slots=1))
@@ -712,7 +712,7 @@ class ShortageTests(QueueTestCase):
 
     def test_within_the_deadline(self) -> None:
         """One that took long to be refused goes to no other: who asked for it is to be answered."""
-        answer = self.submit(terms=AT_ONCE)
+        answer = self.submit(terms=NO_WAITING)
         self.clock.advance(6)
         self.lacks("w-1")
         self.clock.advance(6)
@@ -748,9 +748,9 @@ class ShortageTests(QueueTestCase):
 
     def test_what_tells_of_it(self) -> None:
         """The worker tells why while it is in backoff, and no more when it runs a job."""
-        self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
+        self.failureResultOf(self._refused(self.submit(W1, NO_WAITING)), Unavailable)
         self.assertEqual(self.cluster.worker("w-1").reason, str(SHORT))
-        answer = self.submit(W1, AT_ONCE)  # tried all the same
+        answer = self.submit(W1, NO_WAITING)  # tried all the same
         self.running(self.client.take("start_job"))
         self.successResultOf(answer)
         self.assertIsNone(self.cluster.worker("w-1").reason)
@@ -759,13 +759,13 @@ class ShortageTests(QueueTestCase):
         """A command that may not run there neither begins nor ends a backoff."""
         for reason in (None, str(SHORT)):
             self.assertEqual(self.cluster.worker("w-1").reason, reason)
-            answer = self.submit(W1, AT_ONCE)
+            answer = self.submit(W1, NO_WAITING)
             call = self.client.take("start_job")
             call.answer.callback(JobStatus(call.args[0].id, JobState.FAILED, "command not found"))
             self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
             self.assertEqual(self.cluster.worker("w-1").reason, reason)
             if reason is None:
-                self.failureResultOf(self._refused(self.submit(W1, AT_ONCE)), Unavailable)
+                self.failureResultOf(self._refused(self.submit(W1, NO_WAITING)), Unavailable)
 
 
 class LeavingTests(QueueTestCase):
@@ -829,7 +829,7 @@ class LeavingTests(QueueTestCase):
         self.client.take("start_job").answer.errback(Unreachable("w-1"))
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
         self.change(a_worker())
-        self.clock.pump([LOOK] * 4)
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
         self.assertEqual(self.client.calls, [])
 
     def test_stopped_while_committing(self) -> None:
@@ -868,7 +868,7 @@ class LeavingTests(QueueTestCase):
             while self.store.waits:
                 self.store.commit() if saved else self.store.fail()
             self.store.held = False
-            self.clock.pump([LOOK] * 5)
+            self.clock.pump([SWEEP_INTERVAL_SECONDS] * 5)
             if saved:
                 self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
             else:
@@ -961,7 +961,7 @@ class RestartTests(QueueTestCase):
         job = self.queued()
         self.ledger.update_job(evolve(self.first, state=JobState.SUCCEEDED, finished_at=self.wall))
         self.restart(3 * 86400)
-        self.clock.pump([0, LOOK])
+        self.clock.pump([0, SWEEP_INTERVAL_SECONDS])
         self.assertEqual((self.state(job), self.client.calls), (JobState.FAILED, []))
 
     def test_killed_before_the_call(self) -> None:
@@ -984,7 +984,7 @@ class FollowingTests(QueueTestCase):
         reading = reader.read()
         self.clock.advance(0)
         self.assertEqual(len(self.clock.getDelayedCalls()), 2)  # its time, and a look at the workers
-        self.clock.pump([LOOK] * 10)
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 10)
         self.assertNoResult(reading)
         self.assertEqual(len(self.clock.getDelayedCalls()), 2)
         self.end(self.first)

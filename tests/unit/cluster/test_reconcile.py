@@ -7,7 +7,7 @@ from scheduler.cluster import lifecycle
 from scheduler.errors import Busy, Conflict, DeadlineExceeded, NotFound, Unreachable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobReport
-from scheduler.model import AT_ONCE, Job, JobSpec, JobState, Target
+from scheduler.model import NO_WAITING, Job, JobSpec, JobState, Target
 from tests.unit.cluster.scripted import Call
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job
@@ -22,7 +22,7 @@ class ReconcileTests(MembershipTestCase):
 
     def submit(self) -> tuple[Deferred[Job], Call]:
         answer = Deferred.fromCoroutine(
-            self.starts.submit(JobSpec(command="echo"), Target(worker="w-1"), AT_ONCE, None, None)
+            self.starts.submit(JobSpec(command="echo"), Target(worker="w-1"), NO_WAITING, None, None)
         )
         return answer, self.client.take("start_job")
 

@@ -20,7 +20,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus
-from scheduler.model import AT_ONCE, IdempotencyKey, Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.model import NO_WAITING, IdempotencyKey, Job, JobSpec, JobState, Stream, WorkerState
 from tests.unit.cluster.test_service import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -334,7 +334,7 @@ class ReportTests(RemovalCase):
 class KeyTests(RemovalCase):
     def test_across_a_restart(self) -> None:
         """A request whose job was removed runs nothing again, whatever is restarted."""
-        submission = self.cluster.submit(ECHO, W1, AT_ONCE, KEY)
+        submission = self.cluster.submit(ECHO, W1, NO_WAITING, KEY)
         start = self.client.take("start_job")
         job_id = start.args[0].id
         start.answer.callback(JobStatus(job_id, JobState.SUCCEEDED, started_at=1000.0, finished_at=1000.5))
@@ -343,7 +343,7 @@ class KeyTests(RemovalCase):
         self.client.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
         for _ in range(2):
-            error = self.failureResultOf(self.cluster.submit(ECHO, W1, AT_ONCE, KEY), JobRemoved).value
+            error = self.failureResultOf(self.cluster.submit(ECHO, W1, NO_WAITING, KEY), JobRemoved).value
             self.assertEqual(error.job_id, job_id)
             self.begin()
             self.online()

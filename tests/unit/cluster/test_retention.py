@@ -3,7 +3,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.jobs.retention import AT_ONCE, LOOK, PACE, Retention
+from scheduler.cluster.jobs.retention import CATCH_UP_FACTOR, REMOVED_PER_SWEEP, SWEEP_INTERVAL_SECONDS, Retention
 from scheduler.cluster.ledger import Ledger
 from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobState
@@ -74,9 +74,11 @@ class RetentionTests(SynchronousTestCase):
 
     def test_a_few_at_a_time(self) -> None:
         """However many are due, at one look only so many go, the oldest first."""
-        self.begin(*(ended(f"j-{n:04}", NOON - YEAR + n) for n in range(2 * AT_ONCE + 1)), ended("j-new", NOON))
-        for left in (AT_ONCE + 2, 2, 1):
-            self.clock.advance(LOOK)
+        self.begin(
+            *(ended(f"j-{n:04}", NOON - YEAR + n) for n in range(2 * REMOVED_PER_SWEEP + 1)), ended("j-new", NOON)
+        )
+        for left in (REMOVED_PER_SWEEP + 2, 2, 1):
+            self.clock.advance(SWEEP_INTERVAL_SECONDS)
             self.assertEqual(len(self.kept()), left)
             self.assertIn("j-new", self.kept())
 
@@ -85,7 +87,7 @@ class RetentionTests(SynchronousTestCase):
         self.begin(ended("j-1", NOON - 30 * DAY + 2 * HOUR), ended("j-new", NOON))
         for step in (HOUR, -HOUR, -HOUR, HOUR):
             self.wall += step
-            self.clock.advance(LOOK)
+            self.clock.advance(SWEEP_INTERVAL_SECONDS)
             self.assertEqual(self.kept(), {"j-1", "j-new"})
 
     def test_a_step_of_a_year(self) -> None:
@@ -95,7 +97,7 @@ class RetentionTests(SynchronousTestCase):
         self.wall += YEAR
         self.pass_time(DAY)
         lost = len(days) - len(self.kept())
-        self.assertLessEqual(lost, PACE)
+        self.assertLessEqual(lost, CATCH_UP_FACTOR)
         self.assertGreater(lost, 0)
         left = self.kept()
         self.wall -= YEAR
@@ -130,5 +132,5 @@ class RetentionTests(SynchronousTestCase):
         broken = self.ledger.update_job(ended("j-2", NOON))
         self.store.fail()
         self.failureResultOf(broken)
-        self.clock.advance(LOOK)
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assertEqual(self.kept(), {"j-1", "j-2", "j-new"})

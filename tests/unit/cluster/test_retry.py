@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import evolve
 
-from scheduler.cluster.jobs.queue import SETTLE
-from scheduler.cluster.jobs.stops import STOP_MARGIN
+from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS
+from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed
 from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.messages import JobStatus
@@ -213,7 +213,7 @@ class RetryTests(RetryTestCase):
         """Of the delay is left what was left; one chance waits until workers had time to show that they live."""
         for terms, wait in (
             (QueueTerms(3600.0, retry=Retry(1, 60.0)), 20.0),
-            (QueueTerms(retry=Retry(1, 60.0)), SETTLE),
+            (QueueTerms(retry=Retry(1, 60.0)), RESTART_GRACE_SECONDS),
         ):
             job = self.begin_job(terms)
             self.end(job)
@@ -337,7 +337,7 @@ class StopTests(RetryTestCase):
         self.take(following)
         answer = self.cluster.stop(self.job.id)
         self.client.take("stop_job").answer.callback(None)
-        self.clock.advance(FULL.stop_grace + STOP_MARGIN)
+        self.clock.advance(FULL.stop_grace + STOP_MARGIN_SECONDS)
         self.assertEqual(self.failureResultOf(answer, DeadlineExceeded).value.job_id, following.id)
 
     def test_matching_while_the_end_is_saved(self) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.saving import MOMENT, Saving
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS, Saving
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Record, Removed
 from tests.unit.cluster.test_ledger import HeldStore
@@ -110,14 +110,14 @@ class SavingTests(SynchronousTestCase):
         for stdout_bytes in (1, 2):
             self.saving.note(a_job(stdout_bytes=stdout_bytes))
             self.known[Removed("job", "j-1")] = a_job(stdout_bytes=stdout_bytes)
-            self.clock.advance(MOMENT * 0.5)
+            self.clock.advance(UNSAVED_MAX_SECONDS * 0.5)
         self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=2)]])
 
     def test_noted_and_not_saved(self) -> None:
         """What was noted and could not be saved is owed like anything else."""
         self.saving.note(a_job())
         self.known[Removed("job", "j-1")] = a_job()
-        self.clock.advance(MOMENT)
+        self.clock.advance(UNSAVED_MAX_SECONDS)
         self.store.fail()
         self.assertTrue(self.saving.problem)
         self.clock.advance(1)

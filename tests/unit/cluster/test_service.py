@@ -19,7 +19,7 @@ from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.output.outputs import Outputs
-from scheduler.cluster.saving import MOMENT
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.membership import Membership
@@ -179,7 +179,7 @@ class SubmitTests(ClusterTestCase):
         self.store.held = True
         call.answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
         self.assertIs(self.successResultOf(answer).state, JobState.RUNNING)
-        self.clock.advance(MOMENT)
+        self.clock.advance(UNSAVED_MAX_SECONDS)
         self.store.fail()
         self.assertIs(self.only_job().state, JobState.RUNNING)
 
@@ -364,7 +364,7 @@ class WorkersTests(ClusterTestCase):
         self.store.held = False
         self.assertTrue(self.successResultOf(drained).worker.draining)
         self.store.commit()
-        self.clock.advance(MOMENT)
+        self.clock.advance(UNSAVED_MAX_SECONDS)
         (stored,) = self.successResultOf(self.store.load()).workers
         self.assertEqual((stored.draining, stored.version), (True, "2"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.jobs.stops import MOST_PATIENCE, STOP_MARGIN
+from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS, STOP_WAIT_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
@@ -45,19 +45,19 @@ class StopTests(ClusterTestCase):
         self.add(a_job(spec=JobSpec(command="x", stop_grace=3.0)))
         answer = self.cluster.stop("j-1")
         self.client.take("stop_job").answer.callback(None)
-        self.clock.advance(3.0 + STOP_MARGIN)
+        self.clock.advance(3.0 + STOP_MARGIN_SECONDS)
         self.failureResultOf(answer, DeadlineExceeded)
 
     def test_the_margin(self) -> None:
         """It is longer than a shim waits for processes that it killed: what that could not end is told in time."""
-        self.assertGreaterEqual(STOP_MARGIN, phases._KILL_PATIENCE + 2.0)
+        self.assertGreaterEqual(STOP_MARGIN_SECONDS, phases._KILL_WAIT_MAX_SECONDS + 2.0)
 
     def test_a_long_grace(self) -> None:
         """A stop that was delivered, of a job with much time to end, is answered with the job as it is."""
         self.add(a_job(spec=JobSpec(command="x", stop_grace=600.0)))
         answer = self.cluster.stop("j-1")
         self.client.take("stop_job").answer.callback(None)
-        self.clock.advance(MOST_PATIENCE - 1)
+        self.clock.advance(STOP_WAIT_MAX_SECONDS - 1)
         self.assertNoResult(answer)
         self.clock.advance(1)
         job = self.successResultOf(answer)
@@ -136,7 +136,7 @@ class StopTests(ClusterTestCase):
         """Stopping many is answered within a minute, whatever some of them take."""
         self.add(a_job(spec=JobSpec(command="x", stop_grace=600.0)), a_job("j-2"))
         answer = self.cluster.stop_matching(JobFilter())
-        self.clock.advance(MOST_PATIENCE)
+        self.clock.advance(STOP_WAIT_MAX_SECONDS)
         self.assertEqual({job.state for job in self.successResultOf(answer)}, {JobState.RUNNING})
 
 
@@ -318,7 +318,7 @@ class OrphanStopTests(ClusterTestCase):
         self.add(a_job("j-2"), a_job("j-3", JobState.LOST))
         for which, ids in ((JobFilter(), {"j-1", "j-2"}), (JobFilter(orphan=True), {"j-1"})):
             answer = self.cluster.stop_matching(which)
-            self.clock.advance(MOST_PATIENCE)
+            self.clock.advance(STOP_WAIT_MAX_SECONDS)
             self.assertEqual({job.id for job in self.successResultOf(answer)}, ids)
         self.client.calls.clear()
 

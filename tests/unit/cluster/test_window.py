@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.output.window import BLOCK, Window
+from scheduler.cluster.output.window import BLOCK_MAX_BYTES, Window
 
 
 class WindowTests(SynchronousTestCase):
@@ -16,15 +16,15 @@ class WindowTests(SynchronousTestCase):
 
     def test_whole_block_is_not_copied(self) -> None:
         """A large chunk goes out as the very object that came in."""
-        window = Window(10 * BLOCK)
-        large = bytes(2 * BLOCK)
+        window = Window(10 * BLOCK_MAX_BYTES)
+        large = bytes(2 * BLOCK_MAX_BYTES)
         window.append(large)
-        self.assertIs(window.read(0, 10 * BLOCK), large)
+        self.assertIs(window.read(0, 10 * BLOCK_MAX_BYTES), large)
 
     def test_small_pieces_are_joined(self) -> None:
         """A stream that comes byte by byte is kept in few objects."""
-        window = Window(10 * BLOCK)
-        for _ in range(2 * BLOCK):
+        window = Window(10 * BLOCK_MAX_BYTES)
+        for _ in range(2 * BLOCK_MAX_BYTES):
             window.append(b"x")
         self.assertLessEqual(len(window._blocks), 3)
 

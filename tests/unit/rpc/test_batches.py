@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown
-from scheduler.rpc.batches import PATIENCE, Batches
+from scheduler.rpc.batches import HOLD_UP_MAX_SECONDS, Batches
 
 LARGEST, LIMIT = 3, 8
 
@@ -119,9 +119,9 @@ class BatchesTests(SynchronousTestCase):
     def test_hung_call(self) -> None:
         """A call that hangs holds the others up for a moment; the next goes beside it, and so on."""
         answers = self.ask("abcde")
-        self.clock.advance(PATIENCE * 0.9)
+        self.clock.advance(HOLD_UP_MAX_SECONDS * 0.9)
         self.assertEqual(self.asked(), ["a"])
-        self.clock.advance(PATIENCE * 0.2)
+        self.clock.advance(HOLD_UP_MAX_SECONDS * 0.2)
         self.assertEqual(self.asked(), ["a", "bcd"])
         self.answer(1)
         self.assertEqual(self.asked(), ["a", "bcd", "e"])
@@ -140,7 +140,7 @@ class BatchesTests(SynchronousTestCase):
         """So many may be without an answer, asked or waiting; beyond them, and only of that key, Busy."""
         answers = self.ask("abcdefgh")
         for _ in range(5):
-            self.clock.advance(PATIENCE)
+            self.clock.advance(HOLD_UP_MAX_SECONDS)
         self.assertEqual(self.asked(), ["a", "bcd", "efg", "h"])
         error = self.failureResultOf(self.ask("i")[0], Busy).value
         self.assertEqual(error.limit, LIMIT)

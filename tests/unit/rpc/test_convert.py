@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid, Refused
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
-from scheduler.model import MOST_LEFTOVER, STOP_MODES, STOP_SIGNALS, Disk, JobSpec, JobState, Stream, Usage
+from scheduler.model import MAX_LEFTOVER, STOP_MODES, STOP_SIGNALS, Disk, JobSpec, JobState, Stream, Usage
 from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.rpc import convert
 
@@ -228,7 +228,7 @@ class Untrusted(SynchronousTestCase):
     def test_most_leftover(self) -> None:
         """Whatever a worker names as left, no more is kept of it than one of ours would name."""
         message = worker_pb2.JobStatus(jobID="j", outcome=worker_pb2.FAILED, leftover=range(1, 1000))
-        self.assertEqual(convert.status_from_pb(message).leftover, tuple(range(1, MOST_LEFTOVER + 1)))
+        self.assertEqual(convert.status_from_pb(message).leftover, tuple(range(1, MAX_LEFTOVER + 1)))
 
     def test_unknown_outcome(self) -> None:
         """An outcome of a later version is not taken for another."""

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Unreachable
 from scheduler.pb import worker_pb2
-from scheduler.rpc.worker_calls import UNHEARD, start_thd
+from scheduler.rpc.worker_calls import ABANDONED_AFTER_SECONDS, start_thd
 
 
 class UnheardTests(SynchronousTestCase):
@@ -45,4 +45,4 @@ class UnheardTests(SynchronousTestCase):
         self.assertTrue(self.start(lambda *_, **__: SimpleNamespace(result=result), told).sent)
         self.assertEqual(told, ["sent"])
         (seconds,) = waited
-        self.assertTrue(UNHEARD < seconds <= 5.0 + UNHEARD, seconds)
+        self.assertTrue(ABANDONED_AFTER_SECONDS < seconds <= 5.0 + ABANDONED_AFTER_SECONDS, seconds)

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.model import Disk
-from scheduler.worker.disk import KNOWN_FOR, LOOK_INTERVAL, DiskGauge
+from scheduler.worker.disk import CHECK_INTERVAL_SECONDS, VALID_SECONDS, DiskGauge
 
 FULL, EMPTY = Disk(1000, 0), Disk(1000, 1000)
 
@@ -36,7 +36,7 @@ class DiskGaugeTests(SynchronousTestCase):
         """It tells what was seen last, and looks again when it is asked and that was a while ago."""
         self.assertIsNone(self.gauge.read())
         self.pool.looks[0].callback(FULL)
-        self.clock.advance(LOOK_INTERVAL - 1)
+        self.clock.advance(CHECK_INTERVAL_SECONDS - 1)
         self.assertEqual([self.gauge.read() for _ in range(3)], [FULL] * 3)
         self.assertEqual(len(self.pool.looks), 1)
         self.clock.advance(1)
@@ -48,9 +48,9 @@ class DiskGaugeTests(SynchronousTestCase):
         """A disk that does not answer holds one thread, and what was seen of it is soon known no more."""
         self.gauge.read()
         self.pool.looks[0].callback(FULL)
-        self.clock.advance(LOOK_INTERVAL)
+        self.clock.advance(CHECK_INTERVAL_SECONDS)
         self.gauge.read()
-        self.clock.advance(KNOWN_FOR - LOOK_INTERVAL)
+        self.clock.advance(VALID_SECONDS - CHECK_INTERVAL_SECONDS)
         self.assertEqual(self.gauge.read(), FULL)
         self.clock.advance(1)
         self.assertEqual((self.gauge.read(), len(self.pool.looks)), (None, 2))
@@ -61,11 +61,11 @@ class DiskGaugeTests(SynchronousTestCase):
         """One that can't be looked at is not known, and is looked at again."""
         self.gauge.read()
         self.pool.looks[0].callback(FULL)
-        self.clock.advance(LOOK_INTERVAL)
+        self.clock.advance(CHECK_INTERVAL_SECONDS)
         self.gauge.read()
         self.pool.looks[1].errback(OSError(5, "Input/output error"))
         self.assertIsNone(self.gauge.read())
-        self.clock.advance(LOOK_INTERVAL)
+        self.clock.advance(CHECK_INTERVAL_SECONDS)
         self.gauge.read()
         self.pool.looks[2].callback(EMPTY)
         self.assertEqual(self.gauge.read(), EMPTY)

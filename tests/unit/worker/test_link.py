@@ -22,7 +22,7 @@ from scheduler.errors import (
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState
 from scheduler.worker.held_id import IdFile
-from scheduler.worker.link import LEAVE_DEADLINE, LONGEST_DELAY, Link
+from scheduler.worker.link import LEAVE_DEADLINE_SECONDS, RETRY_MAX_SECONDS, Link
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.scheduler_client import (
@@ -217,7 +217,7 @@ class RetryTests(MembershipCase):
             self.clock.pump([0.01] * 2000)
             (call,) = self.clock.getDelayedCalls()
             seconds.add(round(call.getTime() - self.clock.seconds(), 2))
-            self.assertLessEqual(call.getTime() - self.clock.seconds(), LONGEST_DELAY)
+            self.assertLessEqual(call.getTime() - self.clock.seconds(), RETRY_MAX_SECONDS)
         self.assertGreater(len(seconds), 10)
 
     def test_for_ever(self) -> None:
@@ -633,7 +633,7 @@ class StopTests(MembershipCase):
         self.client.holding = True
         stopped = self.membership.stopService()
         self.assertNoResult(stopped)
-        self.clock.advance(LEAVE_DEADLINE)
+        self.clock.advance(LEAVE_DEADLINE_SECONDS)
         self.successResultOf(stopped)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

@@ -6,7 +6,7 @@ import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.worker.shim.spool import RECORD_ROOM, Identity, Spool, create, exit_record, left_behind
+from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, Identity, Spool, create, exit_record, left_behind
 
 
 class ExitRecordTests(SynchronousTestCase):
@@ -36,7 +36,7 @@ class ExitRecordTests(SynchronousTestCase):
                 9999,
             )
         )
-        self.assertLessEqual(os.stat(self.spool.exit_path).st_size, RECORD_ROOM)
+        self.assertLessEqual(os.stat(self.spool.exit_path).st_size, EXIT_RECORD_BYTES)
 
     def test_left_behind(self) -> None:
         """The reason names the processes that could not be ended, a hundred at most, and counts them all."""
