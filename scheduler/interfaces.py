@@ -32,6 +32,7 @@ from scheduler.model import (
     JobSpec,
     JobState,
     QueueTerms,
+    Ref,
     Stream,
     Target,
     WaitingFor,
@@ -360,15 +361,8 @@ class IWorkerClient(Interface):
         """Close its channel, if there is one."""
 
 
-@frozen
-class Removed:
-    """A record of the store that is no more: ``kind`` is ``"job"``, ``"worker"`` or ``"key"``."""
-
-    kind: str
-    id: str
-
-
-Record = Job | Worker | IdempotencyKey | Removed
+#: A ``Ref`` among records says that the record of that name is removed.
+Record = Job | Worker | IdempotencyKey | Ref
 
 
 @frozen

@@ -59,6 +59,14 @@ def frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
     return MappingProxyType(dict(value)) if value else EMPTY
 
 
+@frozen
+class Ref:
+    """The name of a durable record, which is its ``ref``; ``kind`` is ``"job"``, ``"worker"`` or ``"key"``."""
+
+    kind: str
+    id: str
+
+
 class Stream(enum.Enum):
     """One of a job's two output streams."""
 
@@ -300,6 +308,11 @@ class Job:
     orphan: bool = False
 
     @property
+    def ref(self) -> Ref:
+        """Its name among all records."""
+        return Ref("job", self.id)
+
+    @property
     def over(self) -> bool:
         """Whether it is final, and nothing of it is known to run."""
         return self.state.final and not self.orphan
@@ -355,6 +368,11 @@ class Worker:
     clock_difference: float | None = None
 
     @property
+    def ref(self) -> Ref:
+        """Its name among all records."""
+        return Ref("worker", self.id)
+
+    @property
     def is_core(self) -> bool:
         """Whether it speaks only the core protocol."""
         return not self.boot_id
@@ -394,6 +412,11 @@ class IdempotencyKey:
     answer: Job | None = None
     #: When a client removed the job.
     removed_at: float | None = None
+
+    @property
+    def ref(self) -> Ref:
+        """Its name among all records."""
+        return Ref("key", self.key)
 
     def trimmed(self) -> IdempotencyKey:
         """Its answer without what was needed to run the job."""

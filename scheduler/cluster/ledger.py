@@ -27,8 +27,8 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import IStore, Loaded, Record, Removed
-from scheduler.model import IdempotencyKey, Job, Worker, WorkerState
+from scheduler.interfaces import IStore, Loaded, Record
+from scheduler.model import IdempotencyKey, Job, Ref, Worker, WorkerState
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Ledger:
         self._clock = clock
         self._store = store
         self._keep_finished = keep_finished
-        self._saving = Saving(clock, store, self._present)
+        self._saving = Saving(clock, store, lambda ref: self.registry.find(ref) or ref)
         # jobs whose ends are being saved: nothing changes them any more
         self._ending: dict[str, Job] = {}
         # ids of jobs whose removals are being saved: likewise
@@ -244,11 +244,11 @@ class Ledger:
             self._leaving.discard(job_id)
             return result
 
-        return self._saving.save([Removed("job", job_id), key]).addCallback(vanish).addBoth(over)
+        return self._saving.save([Ref("job", job_id), key]).addCallback(vanish).addBoth(over)
 
     def remove_keys(self, keys: Iterable[str]) -> Deferred[None]:
         """Those of removed jobs, whose time is over."""
-        gone = [Removed("key", key) for key in keys]
+        gone = [Ref("key", key) for key in keys]
         for each in gone:
             self.registry.remove_key(each.id)
         return self._saving.save(gone) if gone else succeed(None)
@@ -285,7 +285,7 @@ class Ledger:
         self.registry.remove_worker(worker_id)
         for listener in self._worker_listeners:
             listener(worker_id)
-        return self._saving.save([Removed("worker", worker_id)])
+        return self._saving.save([Ref("worker", worker_id)])
 
     def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
         """Call ``notify`` with the job after each change, until the returned function is called; ``NotFound``."""
@@ -344,7 +344,7 @@ class Ledger:
         key = self.registry.key_of(job_id)
         self._ending.pop(job_id, None)
         self.registry.remove_job(job_id)
-        return [Removed("job", job_id), *([] if key is None else [Removed("key", key.key)])]
+        return [Ref("job", job_id), *([] if key is None else [key.ref])]
 
     def _put(self, job: Job) -> None:
         self.registry.put_job(job)
@@ -369,14 +369,3 @@ class Ledger:
     def _wake(who: dict[str, list[Deferred[Job]]], job: Job) -> None:
         for waiting in who.pop(job.id, []):
             waiting.callback(job)
-
-    def _present(self, which: Removed) -> Record:
-        found: Record | None
-        match which.kind:
-            case "job":
-                found = self.registry.find_job(which.id)
-            case "key":
-                found = self.registry.find_key(which.id)
-            case _:
-                found = self.registry.find_worker(which.id)
-        return which if found is None else found

@@ -11,12 +11,12 @@ import base64
 import binascii
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from scheduler.errors import Invalid, NotFound, Unreachable
 from scheduler.interfaces import JobFilter, JobPage
-from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Worker, WorkerState
+from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Ref, Worker, WorkerState
 
 K = TypeVar("K")
 
@@ -51,6 +51,16 @@ class Registry:
         self._key_of: dict[str, str] = {}
         # the keys of removed jobs, in the order in which these were removed
         self._removed: dict[str, None] = {}
+        # kind -> its records by id
+        self._records: Mapping[str, Mapping[str, Job | Worker | IdempotencyKey]] = {
+            "job": self._jobs,
+            "worker": self._workers,
+            "key": self._keys,
+        }
+
+    def find(self, ref: Ref) -> Job | Worker | IdempotencyKey | None:
+        """The record of that name; ``None`` where there is none."""
+        return self._records[ref.kind].get(ref.id)
 
     # -- workers
 

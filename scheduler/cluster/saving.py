@@ -22,8 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import IStore, Record, Removed
-from scheduler.model import IdempotencyKey, Job
+from scheduler.interfaces import IStore, Record
+from scheduler.model import Ref
 
 #: Seconds from a failure to the next attempt; each further one waits twice as long, up to the second of these.
 STORE_RETRY_FIRST_SECONDS = 1.0
@@ -38,18 +38,18 @@ class Saving:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, store: IStore, present: Callable[[Removed], Record]) -> None:
+    def __init__(self, clock: IReactorTime, store: IStore, present: Callable[[Ref], Record]) -> None:
         """``present`` says what is known under an id now: its record, or that there is none, as it was given."""
         self.problem = ""
         self._clock = clock
         self._store = store
         self._present = present
         # an ordered set
-        self._owed: dict[Removed, None] = {}
+        self._owed: dict[Ref, None] = {}
         self._delay = STORE_RETRY_FIRST_SECONDS
         self._timer: IDelayedCall | None = None
         # what nobody waits for, an ordered set, and when it is saved if nothing else is before
-        self._noted: dict[Removed, None] = {}
+        self._noted: dict[Ref, None] = {}
         self._moment: IDelayedCall | None = None
         self._closed = False
 
@@ -67,7 +67,7 @@ class Saving:
 
     def note(self, record: Record) -> None:
         """Save what is known under its id along with what is saved next, or in a moment."""
-        self._noted[_id(record)] = None
+        self._noted[_ref(record)] = None
         if self._moment is None and not self._closed:
             self._moment = self._clock.callLater(UNSAVED_MAX_SECONDS, self._save_noted)
 
@@ -101,7 +101,7 @@ class Saving:
 
     def _owe(self, records: Iterable[Record]) -> None:
         for record in records:
-            self._owed[_id(record)] = None
+            self._owed[_ref(record)] = None
 
     def _failed(self, reason: Failure, records: Iterable[Record]) -> Failure:
         reason.trap(StoreFailed)
@@ -136,12 +136,5 @@ class Saving:
             self.save([self._present(each) for each in since]).addErrback(lambda _: None)
 
 
-def _id(record: Record) -> Removed:
-    match record:
-        case Removed():
-            return record
-        case Job():
-            return Removed("job", record.id)
-        case IdempotencyKey():
-            return Removed("key", record.key)
-    return Removed("worker", record.id)
+def _ref(record: Record) -> Ref:
+    return record if isinstance(record, Ref) else record.ref

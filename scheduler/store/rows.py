@@ -19,7 +19,6 @@ from typing import Any
 from attrs import asdict
 from sqlalchemy import Column, Connection, Select, or_, select
 
-from scheduler.interfaces import Loaded
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
     FINAL,
@@ -119,16 +118,8 @@ def key_row(key: IdempotencyKey) -> Row:
     return row | {"answer": answer, "removed_at": key.removed_at}
 
 
-def load(connection: Connection) -> Loaded:
-    """Everything, in the order in which the jobs ended, those that have not at the end."""
-    jobs = list(_jobs(connection))
-    specs = {job.id: job.spec for job in jobs}
-    workers = tuple(_worker(row) for row in _rows(connection, select(WORKERS).order_by(WORKERS.c.id)))
-    keys = (_key(row, specs) for row in _rows(connection, select(KEYS).order_by(KEYS.c.key)))
-    return Loaded(tuple(jobs), workers, tuple(key for key in keys if key is not None))
-
-
-def _jobs(connection: Connection) -> Iterator[Job]:
+def load_jobs(connection: Connection) -> Iterator[Job]:
+    """All jobs, in the order in which they ended, those that have not at the end."""
     with_input = JOBS.c.state.not_in([state.value for state in FINAL])
     has_input = or_(SPECS.c.stdin.is_not(None), SPECS.c.script.is_not(None))
     inputs = {
@@ -146,6 +137,18 @@ def _jobs(connection: Connection) -> Iterator[Job]:
     for row in _rows(connection, joined):
         stdin, script = inputs.get(row["id"], (None, None))
         yield _job(row, _spec(row, stdin, script))
+
+
+def load_workers(connection: Connection) -> Iterator[Worker]:
+    """All workers, by id."""
+    return map(_worker, _rows(connection, select(WORKERS).order_by(WORKERS.c.id)))
+
+
+def load_keys(connection: Connection, jobs: Iterable[Job]) -> Iterator[IdempotencyKey]:
+    """All keys, by name, except those whose jobs are gone without having been removed by a client; of all ``jobs``."""
+    specs = {job.id: job.spec for job in jobs}
+    keys = (_key(row, specs) for row in _rows(connection, select(KEYS).order_by(KEYS.c.key)))
+    return (key for key in keys if key is not None)
 
 
 def _rows(connection: Connection, query: Select[Any]) -> Iterator[Row]:

@@ -17,7 +17,7 @@ always writes something, so that it tells whether writing works again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from attrs import field, frozen
@@ -30,8 +30,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from scheduler.errors import ShuttingDown, StoreFailed
-from scheduler.interfaces import IStore, Loaded, Record, Removed
-from scheduler.model import IdempotencyKey, Job, Worker
+from scheduler.interfaces import IStore, Loaded, Record
+from scheduler.model import Ref
 from scheduler.store import rows
 from scheduler.store.database import Database, why
 from scheduler.store.memory import MemoryStore
@@ -168,15 +168,15 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
-        # ids of the jobs whose specs are there
-        self._described: set[str] = set()
-        self._put = {table: _upsert(database, table) for table in (JOBS, SPECS, WORKERS, KEYS)}
+        # of the kinds with a row that is written once: ids of the records that have it
+        self._begun: dict[str, set[str]] = {name: set() for name, kind in KINDS.items() if kind.once is not None}
+        self._put = {table: _upsert(database, table) for kind in KINDS.values() for table in kind.tables}
 
     def load_thd(self) -> Loaded:
         """Everything; ``StoreFailed``."""
-        loaded: Loaded = self._try_thd(rows.load)
-        self._described = {job.id for job in loaded.jobs}
-        return loaded
+        found = self._try_thd(_load_thd)
+        self._begun = {kind: {record.ref.id for record in found[kind]} for kind in self._begun}
+        return Loaded(*(tuple(found[kind]) for kind in ("job", "worker", "key")))
 
     def write_thd(self, records: Sequence[Record], probe: bool) -> None:
         """All of them, in one transaction; ``StoreFailed``. With ``probe`` even none of them is something to write."""
@@ -188,8 +188,9 @@ class Writer:
             self._write_thd(connection, batch)
 
         self._try_thd(write_thd)
-        self._described.difference_update(batch.removed["job"])
-        self._described.update(batch.jobs)
+        for kind, begun in self._begun.items():
+            begun.difference_update(batch.removed[kind])
+            begun.update(batch.put[kind])
 
     def close_thd(self) -> None:
         """Give the connection back, in whatever state it is."""
@@ -225,53 +226,78 @@ class Writer:
             return work_thd(self._connection)
 
     def _write_thd(self, connection: Connection, batch: _Batch) -> None:
-        for kind, table, column in _REMOVALS:
-            gone = batch.removed[kind]
-            if gone:
-                connection.execute(delete(table).where(column == bindparam("gone")), [{"gone": each} for each in gone])
-        new = [job for job in batch.jobs.values() if job.id not in self._described or job.id in batch.removed["job"]]
-        for table, values in (
-            (SPECS, [rows.spec_row(job) for job in new]),
-            (JOBS, [rows.job_row(job) for job in batch.jobs.values()]),
-            (WORKERS, [rows.worker_row(worker) for worker in batch.workers.values()]),
-            (KEYS, [rows.key_row(key) for key in batch.keys.values()]),
-        ):
-            if values:
-                connection.execute(self._put[table], values)
+        for name, kind in KINDS.items():
+            removed, put = batch.removed[name], batch.put[name]
+            for table in kind.tables if removed else ():
+                (key,) = table.primary_key
+                connection.execute(delete(table).where(key == bindparam("gone")), [{"gone": each} for each in removed])
+            if kind.once is not None:
+                table, row_of = kind.once
+                begun = self._begun[name]
+                new = [record for record_id, record in put.items() if record_id not in begun or record_id in removed]
+                self._put_thd(connection, table, map(row_of, new))
+            self._put_thd(connection, kind.table, map(kind.to_row, put.values()))
+
+    def _put_thd(self, connection: Connection, table: Table, values: Iterable[rows.Row]) -> None:
+        if listed := list(values):
+            connection.execute(self._put[table], listed)
 
 
-_REMOVALS = (
-    ("key", KEYS, KEYS.c.key),
-    ("job", JOBS, JOBS.c.id),
-    ("job", SPECS, SPECS.c.job_id),
-    ("worker", WORKERS, WORKERS.c.id),
-)
+def _load_thd(connection: Connection) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for name, kind in KINDS.items():
+        found[name] = list(kind.load(connection, found))
+    return found
+
+
+@frozen
+class Kind:
+    """How the records of one kind are kept. Each table has one column as its primary key: the id of the record."""
+
+    table: Table
+    to_row: Callable[[Any], rows.Row]
+    #: Reads all of them; it is given the records of the kinds before it.
+    load: Callable[[Connection, Mapping[str, Sequence[Any]]], Iterable[Any]]
+    #: Of what never changes: a table of its own, which is written with the first save of a record; and its row.
+    once: tuple[Table, Callable[[Any], rows.Row]] | None = None
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All of it."""
+        return (self.table,) if self.once is None else (self.table, self.once[0])
+
+
+#: By ``Ref.kind``, in the order in which they are loaded.
+KINDS: Mapping[str, Kind] = {
+    "job": Kind(JOBS, rows.job_row, lambda connection, _: rows.load_jobs(connection), once=(SPECS, rows.spec_row)),
+    "worker": Kind(WORKERS, rows.worker_row, lambda connection, _: rows.load_workers(connection)),
+    "key": Kind(KEYS, rows.key_row, lambda connection, found: rows.load_keys(connection, found["job"])),
+}
+
+
+def _by_kind() -> dict[str, dict[str, Any]]:
+    return {kind: {} for kind in KINDS}
 
 
 @frozen
 class _Batch:
     """What remains of records when of each id the last counts. What was ever removed is so before the rest is put."""
 
-    jobs: dict[str, Job] = field(factory=dict)
-    workers: dict[str, Worker] = field(factory=dict)
-    keys: dict[str, IdempotencyKey] = field(factory=dict)
-    removed: dict[str, set[str]] = field(factory=lambda: {"job": set(), "worker": set(), "key": set()})
+    #: Kind -> id -> record.
+    put: dict[str, dict[str, Any]] = field(factory=_by_kind)
+    #: Kind -> ids, a dict for its order.
+    removed: dict[str, dict[str, None]] = field(factory=_by_kind)
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> _Batch:
         batch = cls()
-        kept: dict[str, dict[str, Any]] = {"job": batch.jobs, "worker": batch.workers, "key": batch.keys}
         for record in records:
-            match record:
-                case Job():
-                    batch.jobs[record.id] = record
-                case Worker():
-                    batch.workers[record.id] = record
-                case IdempotencyKey():
-                    batch.keys[record.key] = record
-                case Removed():
-                    kept[record.kind].pop(record.id, None)
-                    batch.removed[record.kind].add(record.id)
+            if isinstance(record, Ref):
+                batch.put[record.kind].pop(record.id, None)
+                batch.removed[record.kind][record.id] = None
+            else:
+                ref = record.ref
+                batch.put[ref.kind][ref.id] = record
         return batch
 
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from scheduler.interfaces import IStore, Loaded, Record, Removed
+from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import (
     FEATURES,
     STOP_MODES,
@@ -23,6 +23,7 @@ from scheduler.model import (
     JobSpec,
     JobState,
     QueueTerms,
+    Ref,
     Retry,
     ScriptSummary,
     Target,
@@ -178,7 +179,7 @@ class StoreContract:
     async def test_removed(self) -> None:
         """What was removed is gone, and removing what is not there is nothing."""
         await self.store.save([a_job(), a_worker(), IdempotencyKey("k", "f", "j-1")])
-        gone = [Removed("job", "j-1"), Removed("worker", "w-1"), Removed("key", "k")]
+        gone = [Ref("job", "j-1"), Ref("worker", "w-1"), Ref("key", "k")]
         await self.store.save(gone)
         await self.store.save(gone)
         self.assertEqual(await self.again(), Loaded())
@@ -187,7 +188,7 @@ class StoreContract:
         """Within one save too, an id that was free again can be used for something else."""
         await self.store.save([a_job(), a_job("j-2")])
         other = a_job(spec=JobSpec(command="other"))
-        await self.store.save([Removed("job", "j-1"), other, Removed("job", "j-2")])
+        await self.store.save([Ref("job", "j-1"), other, Ref("job", "j-2")])
         self.assertEqual((await self.again()).jobs, (other,))
 
     async def test_a_spec_is_kept_as_first_saved(self) -> None:
@@ -267,8 +268,8 @@ class SqlContract(StoreContract):
             self.assertEqual({job.id: job for job in loaded.jobs}, {job.id: job.trimmed() for job in jobs})
             self.assertEqual({worker.id: worker for worker in loaded.workers}, {each.id: each for each in workers})
             self.assertEqual({key.key: key for key in loaded.keys}, {key.key: key.trimmed() for key in keys})
-            gone: list[Record] = [Removed("key", key.key) for key in keys]
-            gone += [Removed("job", job.id) for job in jobs] + [Removed("worker", worker.id) for worker in workers]
+            gone: list[Record] = [Ref("key", key.key) for key in keys]
+            gone += [Ref("job", job.id) for job in jobs] + [Ref("worker", worker.id) for worker in workers]
             writer.write_thd(gone, False)
             self.assertEqual(writer.load_thd(), Loaded())
 

@@ -10,8 +10,8 @@ from zope.interface import implementer
 
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import NotFound, StoreFailed
-from scheduler.interfaces import IStore, JobFilter, Loaded, Record, Removed
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
+from scheduler.interfaces import IStore, JobFilter, Loaded, Record
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WorkerState
 from scheduler.store.memory import MemoryStore
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -78,7 +78,7 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(self.ledger.registry.load("w-1"), 0)
         self.assertIn("disk full", self.ledger.store_problem)
         self.clock.advance(1)
-        self.assertEqual(self.store.saves[0][0], [Removed("job", "j-1"), Removed("key", "k")])
+        self.assertEqual(self.store.saves[0][0], [Ref("job", "j-1"), Ref("key", "k")])
 
     def test_a_queued_job_loads_nobody(self) -> None:
         """A job without a worker is committed and shown like any other, and counts into no load."""
@@ -108,7 +108,7 @@ class LedgerTests(SynchronousTestCase):
         """The key of a job that never came to be is free again, here and in the store."""
         self.add(a_job(), A_KEY)
         self.ledger.drop_job(a_job())
-        self.assertEqual(self.store.saves[0][0], [Removed("job", "j-1"), Removed("key", "k")])
+        self.assertEqual(self.store.saves[0][0], [Ref("job", "j-1"), Ref("key", "k")])
         self.assertIsNone(self.ledger.registry.find_key("k"))
 
     def test_an_end_is_invisible_until_committed(self) -> None:
@@ -151,7 +151,7 @@ class LedgerTests(SynchronousTestCase):
         self.failureResultOf(self.ledger.add_job(a_job("j-2")), StoreFailed)
         self.assertEqual(self.store.saves, [])
         self.clock.advance(1)
-        self.assertEqual(self.store.saves[0][0], [ended, a_worker(), Removed("job", "j-2")])
+        self.assertEqual(self.store.saves[0][0], [ended, a_worker(), Ref("job", "j-2")])
         self.store.commit()
         self.assertEqual(self.ledger.store_problem, "")
 
@@ -208,7 +208,7 @@ class LedgerTests(SynchronousTestCase):
         for number in range(2):
             self.end(a_job(f"j{number}", JobState.SUCCEEDED))
         self.ledger.update_job(a_job("j2", JobState.SUCCEEDED))
-        self.assertIn(Removed("job", "j0"), self.store.saves[-1][0])
+        self.assertIn(Ref("job", "j0"), self.store.saves[-1][0])
         self.store.commit()
         self.assertEqual(sorted(job.id for job in self.ledger.registry.matching(JobFilter())), ["j1", "j2", "j3"])
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.registry import Registry
 from scheduler.errors import Invalid, NotFound
 from scheduler.interfaces import JobFilter
-from scheduler.model import JobSpec, JobState, WorkerState
+from scheduler.model import IdempotencyKey, JobSpec, JobState, Ref, WorkerState
 from tests.unit.cluster.values import a_job, a_worker
 
 ANY = JobFilter()
@@ -52,6 +52,20 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual((registry.named("box"), registry.at_address("h:1")), ([], []))
         self.assertEqual((registry.named("bax"), registry.at_address("h:2")), ([moved], [moved]))
         self.assertEqual((registry.has_worker("box"), registry.has_worker("bax")), (False, True))
+
+    def test_found_by_ref(self) -> None:
+        """Each kind of record is found by what its ``ref`` says, until it is removed."""
+        registry = Registry()
+        key = IdempotencyKey("k", "f", "j-1")
+        registry.put_worker(a_worker())
+        registry.put_job(a_job())
+        registry.put_key(key)
+        for record in (a_worker(), a_job(), key):
+            self.assertEqual(registry.find(record.ref), record)
+        self.assertIsNone(registry.find(Ref("job", "w-1")))
+        registry.remove_worker("w-1")
+        registry.remove_job("j-1")
+        self.assertEqual([registry.find(record.ref) for record in (a_worker(), a_job(), key)], [None] * 3)
 
     def test_load_counts_what_is_reserved(self) -> None:
         """A start under way counts into the load before its job is there, so two can't take one slot."""

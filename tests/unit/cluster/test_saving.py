@@ -5,7 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.saving import UNSAVED_MAX_SECONDS, Saving
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import Record, Removed
+from scheduler.interfaces import Record
+from scheduler.model import Ref
 from tests.unit.cluster.test_ledger import HeldStore
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -14,7 +15,7 @@ class SavingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = HeldStore()
-        self.known: dict[Removed, Record] = {}
+        self.known: dict[Ref, Record] = {}
         self.saving = Saving(self.clock, self.store, lambda which: self.known.get(which, which))
 
     def break_it(self) -> None:
@@ -58,7 +59,7 @@ class SavingTests(SynchronousTestCase):
     def test_the_latest_is_saved(self) -> None:
         """A save that failed brings back nothing older than what is known, and vouches for none that came after it."""
         early, late = self.saving.save([a_job()]), self.saving.save([a_job(stdout_bytes=9)])
-        self.known[Removed("job", "j-1")] = a_job(stdout_bytes=9)
+        self.known[Ref("job", "j-1")] = a_job(stdout_bytes=9)
         self.store.fail()
         self.store.commit()
         self.failureResultOf(early, StoreFailed)
@@ -71,7 +72,7 @@ class SavingTests(SynchronousTestCase):
         self.break_it()
         self.clock.advance(1)
         self.failureResultOf(self.saving.save([a_job()]), StoreFailed)
-        self.known[Removed("job", "j-1")] = a_job()
+        self.known[Ref("job", "j-1")] = a_job()
         self.store.commit()
         self.assertEqual(self.store.saves[0][0], [a_job()])
 
@@ -100,7 +101,7 @@ class SavingTests(SynchronousTestCase):
     def test_noted(self) -> None:
         """What is noted comes with what is saved next, before it, and as it is by then."""
         self.saving.note(a_job())
-        self.known[Removed("job", "j-1")] = a_job(stdout_bytes=9)
+        self.known[Ref("job", "j-1")] = a_job(stdout_bytes=9)
         self.saving.save([a_worker()])
         self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=9), a_worker()]])
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -109,14 +110,14 @@ class SavingTests(SynchronousTestCase):
         """Where nothing else is saved, what was noted is after a moment, all of it at once."""
         for stdout_bytes in (1, 2):
             self.saving.note(a_job(stdout_bytes=stdout_bytes))
-            self.known[Removed("job", "j-1")] = a_job(stdout_bytes=stdout_bytes)
+            self.known[Ref("job", "j-1")] = a_job(stdout_bytes=stdout_bytes)
             self.clock.advance(UNSAVED_MAX_SECONDS * 0.5)
         self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=2)]])
 
     def test_noted_and_not_saved(self) -> None:
         """What was noted and could not be saved is owed like anything else."""
         self.saving.note(a_job())
-        self.known[Removed("job", "j-1")] = a_job()
+        self.known[Ref("job", "j-1")] = a_job()
         self.clock.advance(UNSAVED_MAX_SECONDS)
         self.store.fail()
         self.assertTrue(self.saving.problem)
