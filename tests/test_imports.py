@@ -61,12 +61,13 @@ CLUSTER = "scheduler.cluster"
 _FACTS = ("registry", "saving", "lifecycle")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "build": ("service", "workers", "jobs", "output", "ledger", *_FACTS),
-    "service": ("workers", "jobs", "output", "ledger", *_FACTS),
+    "service": ("workers", "jobs", "output", "ledger", "filters", *_FACTS),
     "workers": ("jobs", "ledger", *_FACTS),
     "jobs": ("ledger", *_FACTS),
     "output": ("registry", "lifecycle"),
     "ledger": _FACTS,
-    "registry": (),
+    "registry": ("filters",),
+    "filters": (),
     "saving": (),
     "lifecycle": (),
 }

@@ -7,14 +7,13 @@ a transition that ``scheduler.model`` does not allow, because that is a bug.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from scheduler.errors import Invalid, NotFound, Unreachable
+from scheduler.cluster.filters import cursor_after, place_of, selects
+from scheduler.errors import NotFound, Unreachable
 from scheduler.interfaces import JobFilter, JobPage
 from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Ref, Worker, WorkerState
 
@@ -282,7 +281,7 @@ class Registry:
     def page(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         """At most ``limit`` jobs the filter selects, newest first, from ``cursor`` on."""
         jobs: list[Job] = []
-        for job in self._select(which, None if cursor is None else _decode(cursor)):
+        for job in self._select(which, None if cursor is None else place_of(cursor)):
             if len(jobs) == limit:
                 return JobPage(tuple(jobs), cursor_after(jobs[-1]))
             jobs.append(job)
@@ -301,21 +300,6 @@ class Registry:
                 yield job
 
 
-def selects(which: JobFilter, job: Job) -> bool:
-    """Whether every field of the filter that is set matches the job."""
-    return (
-        (which.worker is None or which.worker in {job.worker_id, job.worker_name})
-        and (not which.states or job.state in which.states)
-        and all(job.spec.labels.get(key) == value for key, value in which.labels.items())
-        and (which.created_by is None or job.created_by == which.created_by)
-        and _within(job.created_at, which.created_after, which.created_before)
-        and _within(job.finished_at, which.finished_after, which.finished_before)
-        and which.orphan in {None, job.orphan}
-        and which.group_id in {None, job.group_id}
-        and (which.id_prefix is None or job.id.startswith(which.id_prefix))
-    )
-
-
 def _discard(index: dict[K, set[str]], key: K, job_id: str) -> None:
     """Take the id from what the index has under that key, where it has it."""
     ids = index.get(key)
@@ -323,22 +307,3 @@ def _discard(index: dict[K, set[str]], key: K, job_id: str) -> None:
         ids.discard(job_id)
         if not ids:
             del index[key]
-
-
-def _within(time: float | None, after: float | None, before: float | None) -> bool:
-    if after is None and before is None:
-        return True
-    return time is not None and (after is None or after <= time) and (before is None or time < before)
-
-
-def cursor_after(job: Job) -> str:
-    """The cursor of a listing that goes on after that job."""
-    return base64.urlsafe_b64encode(f"{job.created_at!r} {job.id}".encode()).decode()
-
-
-def _decode(cursor: str) -> tuple[float, str]:
-    try:
-        created_at, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
-        return float(created_at), job_id
-    except (binascii.Error, ValueError):
-        raise Invalid("cursor", "is not one that a listing gave as its next") from None

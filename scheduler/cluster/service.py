@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.filters import cursor_after
 from scheduler.cluster.jobs.attendance import Attendance
 from scheduler.cluster.jobs.outlook import Outlook
 from scheduler.cluster.jobs.removals import Removals
@@ -22,7 +23,6 @@ from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.output.outputs import Outputs
-from scheduler.cluster.registry import cursor_after
 from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import shielded
