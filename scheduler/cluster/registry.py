@@ -28,6 +28,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
+        # ids of the core workers; a dict, for its order
+        self._core: dict[str, None] = {}
         # ids of workers by name, and by address
         self._named: dict[str, set[str]] = {}
         self._at: dict[str, set[str]] = {}
@@ -38,6 +40,8 @@ class Registry:
         self._by_prefix: dict[str, set[str]] = {}
         # worker id -> ids of its jobs that have not ended there
         self._unfinished: dict[str | None, set[str]] = {}
+        # ids among these that were of no known worker when they were put there
+        self._strays: dict[str, None] = {}
         # the same, of those that were asked to stop
         self._stopping: dict[str | None, set[str]] = {}
         # the same, of those that have ended there and are to be removed
@@ -66,6 +70,14 @@ class Registry:
     def workers(self) -> list[Worker]:
         """All, by name."""
         return sorted(self._workers.values(), key=lambda worker: (worker.name, worker.id))
+
+    def worker_ids(self) -> list[str]:
+        """Of all, in the order in which they came."""
+        return list(self._workers)
+
+    def core_workers(self) -> list[str]:
+        """Ids of the core workers, in the order in which they came."""
+        return list(self._core)
 
     def each_worker(self) -> Collection[Worker]:
         """All, in no order; do not change the registry meanwhile."""
@@ -110,11 +122,18 @@ class Registry:
             self._unlist_worker(known)
             self._named.setdefault(worker.name, set()).add(worker.id)
             self._at.setdefault(worker.address, set()).add(worker.id)
+        if worker.is_core:
+            self._core.setdefault(worker.id)
+        else:
+            self._core.pop(worker.id, None)
         self._workers[worker.id] = worker
 
     def remove_worker(self, worker_id: str) -> None:
         """Its jobs stay."""
         self._unlist_worker(self._workers.pop(worker_id))
+        self._core.pop(worker_id, None)
+        if worker_id in self._unfinished:
+            self._strays.setdefault(worker_id)
 
     def _unlist_worker(self, worker: Worker | None) -> None:
         if worker is None:
@@ -179,6 +198,11 @@ class Registry:
         """Ids of the workers, known or not, with jobs that have not ended there."""
         return [worker_id for worker_id in self._unfinished if worker_id is not None]
 
+    def busy_elsewhere(self) -> list[str]:
+        """Those of them that are not known, in the order in which that was found."""
+        self._strays = {each: None for each in self._strays if each in self._unfinished and each not in self._workers}
+        return list(self._strays)
+
     def stopping(self, worker_id: str) -> list[Job]:
         """Those of them that were asked to stop, oldest first."""
         return self._oldest_first(self._stopping.get(worker_id, ()))
@@ -212,6 +236,8 @@ class Registry:
             return
         self._finished.pop(job.id, None)
         self._unfinished.setdefault(job.worker_id, set()).add(job.id)
+        if job.worker_id is not None and job.worker_id not in self._workers:
+            self._strays.setdefault(job.worker_id)
         if job.stop_requested_at is not None:
             self._stopping.setdefault(job.worker_id, set()).add(job.id)
 

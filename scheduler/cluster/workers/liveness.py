@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
 from scheduler.daemon.services import Periodic
+from scheduler.daemon.sweep import Sweep
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unreachable
 from scheduler.model import JobState, Worker, WorkerState
 
@@ -100,13 +101,20 @@ class Liveness(Periodic):
         self._ledger = ledger
         self._probe = probe
         self._pulses: dict[str, Pulse] = {}
-        # when the next look is due, and how often this process was found not to have run
+        self._sweep = Sweep(clock, self._look_at)
+        # when the next look is due, by the clock
         self._due = 0.0
+        # how often this process was found not to have run, and for how many seconds in all
         self._pauses = 0
+        self._paused = 0.0
 
     def startService(self) -> None:
         self._due = self._clock.seconds()
         super().startService()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._sweep.stop()
 
     def heard(self, worker_id: str) -> None:
         """It called us."""
@@ -143,7 +151,7 @@ class Liveness(Periodic):
     def why_unreachable(self, worker: Worker) -> str:
         """A sentence, of one that is."""
         pulse = self._pulses.get(worker.id, Pulse())
-        return why_unreachable(pulse, worker.sends_heartbeats, self._clock.seconds(), self.lease)
+        return why_unreachable(pulse, worker.sends_heartbeats, self._clock.seconds() - self._paused, self.lease)
 
     def forget(self, worker_id: str) -> None:
         """It is no worker any more."""
@@ -166,17 +174,15 @@ class Liveness(Periodic):
         return call.addCallbacks(succeeded, failed)
 
     def _now(self) -> float:
-        """The time; all signs of life are shifted by what passed of it while this process did not run."""
+        """Seconds by the clock, without those in which this process did not run; signs of life are timed by these."""
         now = self._clock.seconds()
         late = now - self._due
         if self.running and late > self.lease / LOOKS_PER_LEASE:
             self._log.warn("this process did not run for {seconds:.1f} s", seconds=late)
             self._due = now
             self._pauses += 1
-            for pulse in self._pulses.values():
-                pulse.heard = None if pulse.heard is None else pulse.heard + late
-                pulse.answered = None if pulse.answered is None else pulse.answered + late
-        return now
+            self._paused += late
+        return now - self._paused
 
     def _pulse(self, worker_id: str) -> Pulse:
         return self._pulses.setdefault(worker_id, Pulse())
@@ -226,19 +232,22 @@ class Liveness(Periodic):
         self._probe(worker).addCallbacks(succeeded, failed)
 
     def _look(self) -> None:
-        now = self._now()
-        self._due = now + self.lease / LOOKS_PER_LEASE
-        for worker in self._ledger.registry.workers():
-            self._apply(worker.id)
-            if wants_probe(self._pulse(worker.id), worker.sends_heartbeats, now, self.lease):
-                self._probe_now(worker.id)
-        for worker_id in self._ledger.registry.busy():
-            self._check_jobs(worker_id, now)
+        self._now()
+        self._due = self._clock.seconds() + self.lease / LOOKS_PER_LEASE
+        registry = self._ledger.registry
+        self._sweep.begin([*registry.worker_ids(), *registry.busy_elsewhere()])
 
-    def _check_jobs(self, worker_id: str, now: float) -> None:
+    def _look_at(self, worker_id: str) -> None:
         """A worker that calls do not reach may report its jobs all the same: they run until it is silent, or gone."""
         worker = self._ledger.registry.find_worker(worker_id)
-        if worker is None or not is_alive(self._pulse(worker_id), worker.sends_heartbeats, now, self.lease):
+        if worker is None:
+            self._mark_jobs_unknown(worker_id)
+            return
+        self._apply(worker_id)
+        now, pulse, heartbeats = self._now(), self._pulse(worker_id), worker.sends_heartbeats
+        if wants_probe(pulse, heartbeats, now, self.lease):
+            self._probe_now(worker_id)
+        if not is_alive(pulse, heartbeats, now, self.lease):
             self._mark_jobs_unknown(worker_id)
 
     def _apply(self, worker_id: str) -> None:

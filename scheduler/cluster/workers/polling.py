@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.registry import Registry
 from scheduler.daemon.services import Periodic
+from scheduler.daemon.sweep import Sweep
 from scheduler.deferreds import Rounds
 from scheduler.errors import DeadlineExceeded, SchedulerError, Unavailable
 from scheduler.model import Job, WorkerState
@@ -30,13 +31,21 @@ class Polling(Periodic):
         """``query`` takes a worker's id and a job's, and records the answer."""
         super().__init__(clock, POLL_INTERVAL_SECONDS, self._look)
         self._registry = registry
+        self._sweep = Sweep(clock, self._ask)
         self._query = query
         self._rounds = Rounds("asking about the jobs")
 
+    def stopService(self) -> None:
+        super().stopService()
+        self._sweep.stop()
+
     def _look(self) -> None:
-        for worker in self._registry.workers():
-            if not worker.sends_heartbeats and worker.state is WorkerState.ONLINE:
-                self._rounds.begin(worker.id, partial(self._round, worker.id))
+        self._sweep.begin(self._registry.core_workers())
+
+    def _ask(self, worker_id: str) -> None:
+        worker = self._registry.find_worker(worker_id)
+        if worker is not None and worker.state is WorkerState.ONLINE:
+            self._rounds.begin(worker_id, partial(self._round, worker_id))
 
     async def _round(self, worker_id: str) -> None:
         for job in self._registry.unfinished(worker_id):

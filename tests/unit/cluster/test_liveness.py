@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.workers.liveness import Liveness, Pulse, judge, wants_probe, why_unreachable
+from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
 from scheduler.model import JobState, Worker, WorkerState
 from scheduler.store.memory import MemoryStore
@@ -229,6 +230,18 @@ class LivenessTests(SynchronousTestCase):
             self.probes.clear()
         self.assertIs(self.state(), UNREACHABLE)
 
+    def test_time_of_pauses(self) -> None:
+        """However often this process did not run, silence is measured in the time in which it did."""
+        self.go_online()
+        for _ in range(3):
+            self.clock.advance(LEASE / 6)
+            self.clock.advance(10 * LEASE)  # the look that was due in a sixth of a lease is that late
+        self.assertIs(self.state(), ONLINE)
+        self.clock.pump([LEASE / 6] * 4)
+        self.assertIs(self.state(), UNREACHABLE)
+        why = self.liveness.why_unreachable(self.ledger.registry.worker("w-1"))
+        self.assertEqual(why, f"no sign of life for {LEASE / 6 * (3 * 2 + 4):.0f} s")
+
     def test_what_is_first_after_a_pause(self) -> None:
         """That holds too when something else than the look is the first thing that happens."""
         self.go_online()
@@ -297,6 +310,31 @@ class LivenessTests(SynchronousTestCase):
         self.assertEqual(why(), f"no sign of life for {LEASE / 6 * 7:.0f} s")
         self.liveness.forget("w-1")
         self.assertEqual(why(), "it has not called since the scheduler was started")
+
+    def test_many(self) -> None:
+        """Many workers are looked at a few at a time, with what else is due in between; a stop ends that."""
+        events: list[str] = []
+
+        def probe(worker: Worker) -> Deferred[None]:
+            events.append(worker.id)
+            self.clock.rightNow += 0.6 * SLICE_SECONDS
+            return Deferred()
+
+        self.liveness.stopService()
+        for number in range(5):
+            self.ledger.update_worker(a_worker(f"old-{number}", boot_id=""))
+        self.clock.callLater(0, lambda: self.clock.callLater(0, events.append, "another turn"))
+        self.liveness = Liveness(self.clock, self.ledger, probe, LEASE)
+        self.liveness.startService()
+        self.assertEqual(events, ["old-0", "old-1"])
+        self.clock.advance(0)
+        self.assertEqual(events, ["old-0", "old-1", "old-2", "old-3", "another turn", "old-4"])
+        again = Liveness(self.clock, self.ledger, probe, LEASE)
+        events.clear()
+        again.startService()
+        again.stopService()
+        self.clock.advance(0)
+        self.assertEqual(events, ["old-0", "old-1"])
 
     def test_core_worker(self) -> None:
         """A worker without heartbeats is kept online, and seen, by the calls it answers."""

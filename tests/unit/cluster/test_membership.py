@@ -197,6 +197,20 @@ class RegisterTests(MembershipTestCase):
         self.failureResultOf(refused, Refused)
         self.assertEqual(self.ledger.registry.workers(), [])
 
+    def test_one_of_many(self) -> None:
+        """To come, take another's address, show signs of life and go takes no look at all workers there are."""
+
+        def walk() -> None:
+            raise AssertionError("looked at all workers")
+
+        for name in ("workers", "worker_ids"):
+            self.patch(self.ledger.registry, name, walk)
+        known = self.online(name="box")
+        other = self.register(f"{HOME}:30001", name="other").worker_id
+        self.register(f"{HOME}:30001", worker_id=known, name="box")
+        self.beat(other)
+        self.successResultOf(self.membership.deregister(other))
+
 
 class DeregisterTests(MembershipTestCase):
     def test_gone_and_back(self) -> None:

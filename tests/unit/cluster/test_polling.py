@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS, Polling
+from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Unreachable, WorkerFault
 from scheduler.model import Job, JobState, WorkerState
 from tests.unit.cluster.values import a_job, a_worker
@@ -71,3 +72,29 @@ class PollingTests(SynchronousTestCase):
         self.polling.stopService()
         self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual((self.ids(), self.clock.getDelayedCalls()), ([], []))
+
+    def test_many(self) -> None:
+        """The rounds of many workers begin a few at a time; a stop ends that."""
+        self.polling.stopService()
+        for number in range(4):
+            self.registry.put_worker(a_worker(f"old-{number}", boot_id=""))
+            self.registry.put_job(a_job(f"j-{number}", worker_id=f"old-{number}"))
+        asked: list[str] = []
+
+        def query(worker_id: str, job_id: str) -> Deferred[Job]:
+            asked.append(job_id)
+            self.clock.rightNow += 0.6 * SLICE_SECONDS
+            return Deferred()
+
+        polling = Polling(self.clock, self.registry, query)
+        polling.startService()
+        self.clock.callLater(POLL_INTERVAL_SECONDS, asked.append, "another turn")
+        self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.assertEqual(asked, ["j-0", "j-1", "another turn", "j-2", "j-3"])
+        polling.stopService()
+        asked.clear()
+        again = Polling(self.clock, self.registry, query)
+        again.startService()
+        self.clock.callLater(POLL_INTERVAL_SECONDS, again.stopService)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.assertEqual((asked, self.clock.getDelayedCalls()), (["j-0", "j-1"], []))
