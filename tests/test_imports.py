@@ -59,14 +59,18 @@ DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "na
 #: ``jobs``; ``output`` stands alone. They meet in ``service`` and ``build``.
 CLUSTER = "scheduler.cluster"
 _FACTS = ("registry", "saving", "lifecycle")
+#: What the registry files workers under, and how it answers who of them can take a job.
+_FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "build": ("service", "workers", "jobs", "output", "ledger", *_FACTS),
     "service": ("workers", "jobs", "output", "ledger", "filters", *_FACTS),
     "workers": ("jobs", "ledger", *_FACTS),
-    "jobs": ("ledger", *_FACTS),
+    "jobs": ("ledger", *_FACTS, *_FILED),
     "output": ("registry", "lifecycle"),
     "ledger": _FACTS,
-    "registry": ("filters",),
+    "registry": ("candidates", "filters"),
+    "candidates": ("requirement",),
+    "requirement": (),
     "filters": (),
     "saving": (),
     "lifecycle": (),

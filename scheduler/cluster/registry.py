@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
+from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.filters import cursor_after, place_of, selects
 from scheduler.errors import NotFound, Unreachable
 from scheduler.interfaces import JobFilter, JobPage
@@ -28,6 +29,11 @@ class Registry:
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
+        #: The workers as placement sees them; see ``Backoff.candidates``.
+        self.candidates = Candidates(self._workers)
+        self._in_backoff: set[str] = set()
+        # how many workers are online
+        self._online = 0
         # ids of the core workers; a dict, for its order
         self._core: dict[str, None] = {}
         # ids of workers by name, and by address
@@ -75,13 +81,18 @@ class Registry:
         """Of all, in the order in which they came."""
         return list(self._workers)
 
+    def each_worker(self) -> Collection[Worker]:
+        """All, in no order; do not change the registry meanwhile."""
+        return self._workers.values()
+
     def core_workers(self) -> list[str]:
         """Ids of the core workers, in the order in which they came."""
         return list(self._core)
 
-    def each_worker(self) -> Collection[Worker]:
-        """All, in no order; do not change the registry meanwhile."""
-        return self._workers.values()
+    @property
+    def online(self) -> int:
+        """How many workers are online."""
+        return self._online
 
     def find_worker(self, worker_id: str | None) -> Worker | None:
         """By id alone."""
@@ -104,6 +115,12 @@ class Registry:
         """All of that name, by id."""
         return [self._workers[worker_id] for worker_id in sorted(self._named.get(name, ()))]
 
+    def called(self, name: str) -> list[Worker]:
+        """All of that id or name."""
+        found = {worker.id: worker for worker in self.named(name)}
+        by_id = self.find_worker(name)
+        return list(found.values()) if by_id is None else list((found | {name: by_id}).values())
+
     def at_address(self, address: str) -> list[Worker]:
         """All that were last known to listen there, by id."""
         return [self._workers[worker_id] for worker_id in sorted(self._at.get(address, ()))]
@@ -122,18 +139,36 @@ class Registry:
             self._unlist_worker(known)
             self._named.setdefault(worker.name, set()).add(worker.id)
             self._at.setdefault(worker.address, set()).add(worker.id)
+        self._online += _is_online(worker) - _is_online(known)
         if worker.is_core:
             self._core.setdefault(worker.id)
         else:
             self._core.pop(worker.id, None)
         self._workers[worker.id] = worker
+        self._refile(worker.id)
 
     def remove_worker(self, worker_id: str) -> None:
         """Its jobs stay."""
-        self._unlist_worker(self._workers.pop(worker_id))
+        worker = self._workers.pop(worker_id)
+        self._unlist_worker(worker)
+        self._online -= _is_online(worker)
         self._core.pop(worker_id, None)
+        self.candidates.remove(worker_id)
         if worker_id in self._unfinished:
             self._strays.setdefault(worker_id)
+
+    def set_backoff(self, worker_id: str, in_backoff: bool) -> None:
+        """Say whether the worker, known or not, is in backoff: placement leaves it out while it is."""
+        if in_backoff:
+            self._in_backoff.add(worker_id)
+        else:
+            self._in_backoff.discard(worker_id)
+        self._refile(worker_id)
+
+    def _refile(self, worker_id: str | None) -> None:
+        worker = self.find_worker(worker_id)
+        if worker is not None:
+            self.candidates.put(worker, self.load(worker.id), worker.id in self._in_backoff)
 
     def _unlist_worker(self, worker: Worker | None) -> None:
         if worker is None:
@@ -154,11 +189,14 @@ class Registry:
     def reserve(self, worker_id: str) -> None:
         """Count a job that is not committed yet, and so is not here, into the worker's load."""
         self._reserved[worker_id] += 1
+        self._refile(worker_id)
 
     def release(self, worker_id: str) -> None:
         """Undo one ``reserve``."""
         self._reserved[worker_id] -= 1
-        self._reserved += Counter()  # drops what is zero
+        if not self._reserved[worker_id]:
+            del self._reserved[worker_id]
+        self._refile(worker_id)
 
     # -- jobs
 
@@ -229,17 +267,10 @@ class Registry:
                 raise ValueError(f"job {job.id}: {old.state.value} may not become {job.state.value}")
             self._unlist(old)
         self._jobs[job.id] = job
-        if job.over:
-            self._finished.setdefault(job.id)
-            if job.remove_requested_at is not None:
-                self._removing.setdefault(job.worker_id, set()).add(job.id)
-            return
-        self._finished.pop(job.id, None)
-        self._unfinished.setdefault(job.worker_id, set()).add(job.id)
-        if job.worker_id is not None and job.worker_id not in self._workers:
-            self._strays.setdefault(job.worker_id)
-        if job.stop_requested_at is not None:
-            self._stopping.setdefault(job.worker_id, set()).add(job.id)
+        self._list(job)
+        self._refile(job.worker_id)
+        if old is not None and old.worker_id != job.worker_id:
+            self._refile(old.worker_id)
 
     def remove_job(self, job_id: str) -> None:
         """As if it had never been, its key included; ``NotFound``."""
@@ -250,6 +281,7 @@ class Registry:
         del self._jobs[job_id]
         del self._order[bisect_left(self._order, (job.created_at, job_id))]
         _discard(self._by_prefix, job_id[:INDEXED_PREFIX], job_id)
+        self._refile(job.worker_id)
 
     def put_key(self, key: IdempotencyKey) -> None:
         """Add it, or replace what is known under its name; its job is here, or was removed."""
@@ -286,6 +318,19 @@ class Registry:
         """The keys of removed jobs beyond the ``keep`` that were removed last, oldest first."""
         excess = len(self._removed) - keep
         return [key for key, _ in zip(self._removed, range(excess), strict=False)]
+
+    def _list(self, job: Job) -> None:
+        if job.over:
+            self._finished.setdefault(job.id)
+            if job.remove_requested_at is not None:
+                self._removing.setdefault(job.worker_id, set()).add(job.id)
+            return
+        self._finished.pop(job.id, None)
+        self._unfinished.setdefault(job.worker_id, set()).add(job.id)
+        if job.worker_id is not None and job.worker_id not in self._workers:
+            self._strays.setdefault(job.worker_id)
+        if job.stop_requested_at is not None:
+            self._stopping.setdefault(job.worker_id, set()).add(job.id)
 
     def _unlist(self, job: Job) -> None:
         for index in (self._unfinished, self._stopping, self._removing):
@@ -324,6 +369,10 @@ class Registry:
             job = self._jobs[order[index][1]]
             if selects(which, job):
                 yield job
+
+
+def _is_online(worker: Worker | None) -> bool:
+    return worker is not None and worker.state is WorkerState.ONLINE
 
 
 def _discard(index: dict[K, set[str]], key: K, job_id: str) -> None:

@@ -180,8 +180,7 @@ class Cluster:
             reasons.append("shutting down")
         if self._ledger.store_problem:
             reasons.append(StoreFailed.sentence(self._ledger.store_problem))
-        online = sum(worker.state is WorkerState.ONLINE for worker in self._registry.workers())
-        return Readiness(tuple(reasons), online)
+        return Readiness(tuple(reasons), self._registry.online)
 
     def refuse(self) -> None:
         """Take no new work from now on, and say so."""

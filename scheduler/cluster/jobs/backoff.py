@@ -5,13 +5,21 @@ disk) will lack it a moment later, too. So its backoff grows with each such answ
 in a row, from what it asked for up to a minute, until it runs a job. Answers to
 starts that were sent together count as one. A call that did not reach the worker
 says nothing of what it lacks, and never makes the backoff longer.
+
+The registry is told of the beginning and the end of each, so that placement finds those
+that are not in backoff at once. There is no timer: the ends that have passed are told
+before anybody asks for ``candidates``.
 """
 
 from __future__ import annotations
 
+import heapq
+
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.cluster.candidates import Candidates
+from scheduler.cluster.registry import Registry
 from scheduler.errors import StoreFailed, Unavailable
 
 #: Seconds of a backoff, at least and at most.
@@ -31,10 +39,25 @@ class _Refusal:
 class Backoff:
     """The backoffs of all workers; ``clock`` tells the time."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, registry: Registry) -> None:
         self._clock = clock
+        self._registry = registry
         # worker id -> how it last took no job
         self._refusals: dict[str, _Refusal] = {}
+        # a heap of (end, worker id): every end that was to be, the last of a worker counts
+        self._ends: list[tuple[float, str]] = []
+
+    @property
+    def candidates(self) -> Candidates:
+        """The workers as placement sees them now."""
+        self._end_those_over()
+        return self._registry.candidates
+
+    @property
+    def next_end(self) -> float | None:
+        """No backoff ends before this time by the clock; ``None``: none is to end."""
+        self._end_those_over()
+        return self._ends[0][0] if self._ends else None
 
     def refused(self, worker_id: str, error: Unavailable) -> None:
         """A start ended so, and nothing runs for it."""
@@ -45,14 +68,17 @@ class Backoff:
             refusal.shortages += 1
         refusal.until = max(refusal.until, now + seconds(error.retry_after, refusal.shortages if shortage else 1))
         refusal.reason = None if isinstance(error, StoreFailed) else str(error)
+        heapq.heappush(self._ends, (refusal.until, worker_id))
+        self._registry.set_backoff(worker_id, True)
 
     def took(self, worker_id: str) -> None:
         """The worker runs a job, so its backoff ends."""
-        self._refusals.pop(worker_id, None)
+        self.forget(worker_id)
 
     def forget(self, worker_id: str) -> None:
         """The worker is a new process, or is no longer known: its backoff ends."""
-        self._refusals.pop(worker_id, None)
+        if self._refusals.pop(worker_id, None) is not None:
+            self._registry.set_backoff(worker_id, False)
 
     def active(self, worker_id: str) -> bool:
         """Whether no job is to be sent there now."""
@@ -66,6 +92,13 @@ class Backoff:
     def reason(self, worker_id: str) -> str | None:
         """Why, while it is so, as far as that is the worker's doing."""
         return self._refusals[worker_id].reason if self.active(worker_id) else None
+
+    def _end_those_over(self) -> None:
+        now = self._clock.seconds()
+        while self._ends and self._ends[0][0] <= now:
+            _, worker_id = heapq.heappop(self._ends)
+            if not self.active(worker_id):
+                self._registry.set_backoff(worker_id, False)
 
 
 def is_shortage(error: Unavailable) -> bool:

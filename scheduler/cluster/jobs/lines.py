@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, count
 
 from attrs import define, field
 
-from scheduler.cluster.jobs.placement import Label, Requirement
+from scheduler.cluster.candidates import Standing
+from scheduler.cluster.registry import Registry
+from scheduler.cluster.requirement import Label, Requirement
 from scheduler.model import Job, Worker
 
 #: (-priority, number of arrival, job id): the least goes first.
@@ -99,6 +101,14 @@ class Lines:
             line.places[0][0] <= -priority and line.requirement.met_by(worker) for line in self._selecting(worker)
         )
 
+    def before_all(self, requirement: Requirement, priority: int) -> bool:
+        """Whether this is so of every worker that meets the requirement, which names none, as far as one line tells."""
+        return any(
+            line.places[0][0] <= -priority and line.requirement.covers(requirement)
+            for label in (None, *requirement.labels)
+            for line in self._filed.get(label, ())
+        )
+
     def named(self, worker: Worker) -> bool:
         """Whether somebody waits for that very worker."""
         return any(line.requirement.met_by(worker) for line in self._naming(worker))
@@ -112,23 +122,41 @@ class Lines:
         number = self._arrivals.get(job.id, sys.maxsize)
         return Requirement.of(job.spec, job.target), (-job.terms.priority, number, job.id)
 
-    def competing(self, requirement: Requirement, workers: Collection[Worker]) -> list[WaitingLine]:
+    def competing(self, requirement: Requirement, workers: Iterable[Worker]) -> list[WaitingLine]:
         """The line of that requirement, if there is one, and all others that one of these workers serves, too."""
-        if len(workers) < len(self._lines):
-            lines = {
-                line: None
-                for worker in workers
-                for line in chain(self._naming(worker), self._selecting(worker))
-                if line.requirement.met_by(worker)
-            }
-        else:
-            lines = {
-                line: None
-                for line in self._lines.values()
-                if any(line.requirement.met_by(worker) for worker in workers)
-            }
+        lines = {
+            line: None
+            for worker in workers
+            for line in chain(self._naming(worker), self._selecting(worker))
+            if line.requirement.met_by(worker)
+        }
         own = self._lines.get(requirement)
         return list(lines if own is None else lines | {own: None})
+
+    def competing_for_many(self, requirement: Requirement, registry: Registry) -> list[WaitingLine]:
+        """The same of all workers that meet a requirement which names none; they may be more than there are lines."""
+        found = []
+        for line in self._lines.values():
+            if line.requirement.worker is None:
+                serves = registry.candidates.any(requirement.joined(line.requirement), tuple(Standing))
+            else:
+                named = registry.called(line.requirement.worker)
+                serves = any(requirement.met_by(worker) and line.requirement.met_by(worker) for worker in named)
+            if serves or line.requirement == requirement:
+                found.append(line)
+        return found
+
+    def demands(self) -> list[Requirement]:
+        """What is waited for, once each."""
+        return list(self._lines)
+
+    def lines(self) -> int:
+        """How many lines there are."""
+        return len(self._lines)
+
+    def waits_for(self, requirement: Requirement) -> bool:
+        """Whether somebody waits for that."""
+        return requirement in self._lines
 
     @staticmethod
     def ahead(lines: Iterable[WaitingLine], place: Place) -> int:

@@ -17,18 +17,20 @@ for, too: those of its own line, and those of every line that one of its workers
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler import units
+from scheduler.cluster.candidates import Standing, Tally
 from scheduler.cluster.jobs.backoff import Backoff
 from scheduler.cluster.jobs.lines import Lines, WaitingLine
-from scheduler.cluster.jobs.placement import Requirement, has_slot, lacking, without_match
+from scheduler.cluster.jobs.placement import lacking, without_match
 from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.requirement import Requirement
 from scheduler.errors import StoreFailed
 from scheduler.model import Job, JobState, WaitingFor, Worker, WorkerState
 
@@ -113,8 +115,6 @@ class Outlook:
         self._facts: dict[Requirement, _Facts] = {}
         # of the lines that they are about
         self._version = 0
-        # id or name -> workers; ``None``: to be made
-        self._named: dict[str, list[Worker]] | None = None
 
     def job_changed(self, _: Job) -> None:
         """The load of a worker may be another."""
@@ -123,7 +123,6 @@ class Outlook:
     def worker_changed(self, _: str) -> None:
         """It gave a sign of life, is another than before, or is gone."""
         self._facts.clear()
-        self._named = None
 
     def of(self, job: Job) -> WaitingFor | None:
         """What it waits for; ``None`` when it is not queued now."""
@@ -165,27 +164,31 @@ class Outlook:
         return facts
 
     def _find_out(self, requirement: Requirement) -> _Facts:
-        candidates: Collection[Worker] = self._registry.each_worker()
         if requirement.worker is not None:
-            candidates = self._by_name().get(requirement.worker, ())
-            if not candidates:
-                why = f"worker {requirement.worker!r} is not registered now"
-                return _Facts("unreachable", why, self._waiting.competing(requirement, ()), None)
-        matching = [worker for worker in candidates if requirement.met_by(worker)]
-        lines = self._waiting.competing(requirement, matching)
-        if requirement.worker is not None:
-            return self._facts_of_one(requirement, max(matching or candidates, key=_preference), lines)
-        if not matching:
+            return self._facts_of_named(requirement, requirement.worker)
+        candidates = self._backoff.candidates
+        tally = candidates.tally(requirement)
+        if tally.total < self._waiting.lines():
+            lines = self._waiting.competing(requirement, candidates.each(requirement, tuple(Standing)))
+        else:
+            lines = self._waiting.competing_for_many(requirement, self._registry)
+        if not tally.total:
             return _Facts("no-match", without_match(requirement, candidates), lines, None)
-        group, until = self._group(matching, slots_bind=True)
-        return _Facts(group.why, str(group), lines, until)
+        group = self._group(requirement, tally)
+        return _Facts(group.why, str(group), lines, self._backoff.next_end if group.held else None)
 
-    def _facts_of_one(self, requirement: Requirement, worker: Worker, lines: Collection[WaitingLine]) -> _Facts:
-        """The same of the only worker that a job is for, whose slots do not bind."""
+    def _facts_of_named(self, requirement: Requirement, name: str) -> _Facts:
+        """The same where it names a worker, whose slots do not bind."""
+        called = self._registry.called(name)
+        matching = [worker for worker in called if requirement.met_by(worker)]
+        lines = self._waiting.competing(requirement, matching)
+        if not called:
+            return _Facts("unreachable", f"worker {name!r} is not registered now", lines, None)
+        worker = max(matching or called, key=_preference)
         who = f"worker {worker.name!r}"
         if lack := lacking(requirement, worker):
             return _Facts("no-match", f"{who} does not support {lack}", lines, None)
-        group, until = self._group([worker], slots_bind=False)
+        group, until = self._group_of_one(worker)
         details = {
             "draining": "is draining",
             "unreachable": "can't be reached",
@@ -194,36 +197,31 @@ class Outlook:
         }
         return _Facts(group.why, f"{who} {details[group.why]}", lines, until)
 
-    def _by_name(self) -> dict[str, list[Worker]]:
-        if self._named is None:
-            self._named = {}
-            for worker in self._registry.each_worker():
-                for name in {worker.id, worker.name}:
-                    self._named.setdefault(name, []).append(worker)
-        return self._named
+    def _group(self, requirement: Requirement, tally: Tally) -> Group:
+        """What keeps those that meet a requirement without a name from taking a job."""
+        count = tally.count
+        held = count[Standing.HELD] + count[Standing.FULL_AND_HELD]
+        first = next(self._registry.candidates.each(requirement, (Standing.HELD, Standing.FULL_AND_HELD)), None)
+        return Group(
+            draining=count[Standing.DRAINING],
+            unreachable=count[Standing.UNREACHABLE],
+            held=held,
+            held_by="" if first is None else first.refusing or self._backoff.reason(first.id) or "",
+            full=count[Standing.FULL],
+            slots=tally.slots,
+            free=count[Standing.FREE],
+        )
 
-    def _group(self, workers: Iterable[Worker], slots_bind: bool) -> tuple[Group, float | None]:
-        """What keeps them from taking a job, and when the first of their backoffs ends."""
-        draining = unreachable = held = full = slots = free = 0
-        held_by: list[tuple[str, str]] = []
-        ends: list[float] = []
-        for worker in workers:
-            end = self._backoff.ends(worker.id)
-            if worker.draining:
-                draining += 1
-            elif worker.state is not WorkerState.ONLINE:
-                unreachable += 1
-            elif end is not None or (slots_bind and worker.refusing is not None):
-                held += 1
-                held_by.append((worker.name, worker.refusing or self._backoff.reason(worker.id) or ""))
-                ends += [] if end is None else [end]
-            elif slots_bind and not has_slot(worker, self._registry.load(worker.id)):
-                full += 1
-                slots += worker.slots or 0
-            else:
-                free += 1
-        because = min(held_by)[1] if held_by else ""
-        return Group(draining, unreachable, held, because, full, slots, free), min(ends, default=None)
+    def _group_of_one(self, worker: Worker) -> tuple[Group, float | None]:
+        """What keeps a worker from taking a job that names it, and when its backoff ends."""
+        end = self._backoff.ends(worker.id)
+        if worker.draining:
+            return Group(draining=1), None
+        if worker.state is not WorkerState.ONLINE:
+            return Group(unreachable=1), None
+        if end is not None:
+            return Group(held=1, held_by=worker.refusing or self._backoff.reason(worker.id) or ""), end
+        return Group(free=1), None
 
 
 def _preference(worker: Worker) -> tuple[bool, float]:

@@ -35,10 +35,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from scheduler import units
 from scheduler.cluster import lifecycle
+from scheduler.cluster.candidates import has_slot
 from scheduler.cluster.jobs.lines import Lines
-from scheduler.cluster.jobs.placement import Requirement, has_slot
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.requirement import Requirement
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState, Worker, WorkerState

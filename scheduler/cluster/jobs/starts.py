@@ -29,8 +29,9 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.backoff import Backoff, is_shortage
 from scheduler.cluster.jobs.keys import Keys
 from scheduler.cluster.jobs.lines import Lines
-from scheduler.cluster.jobs.placement import Requirement, lacking, place
+from scheduler.cluster.jobs.placement import lacking, place, refusal
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.requirement import Requirement
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
 from scheduler.errors import (
@@ -99,7 +100,7 @@ class Starts:
         self._entering = 0
         self._clock = clock
         self._new_id = new_id
-        self.backoff = Backoff(clock)
+        self.backoff = Backoff(clock, ledger.registry)
         self._closed = False
 
     async def submit(
@@ -221,11 +222,12 @@ class Starts:
         """The same for a job with a selector; ``tried`` are ids of workers that could not take it."""
 
         def withheld(worker: Worker) -> bool:
-            if worker.refusing is not None or self.backoff.active(worker.id) or worker.id in tried:
-                return True
-            return newcomer and self._waiting.before(worker, terms.priority)
+            return worker.id in tried or (newcomer and self._waiting.before(worker, terms.priority))
 
-        return place(Requirement.of(spec, target), self._registry.each_worker(), self._registry.load, withheld)
+        requirement, candidates = Requirement.of(spec, target), self.backoff.candidates
+        if newcomer and self._waiting.before_all(requirement, terms.priority):
+            raise refusal(requirement, candidates)
+        return place(requirement, candidates, withheld)
 
     def _elsewhere(self, job: Job, tried: _Tried) -> Worker | None:
         """The next worker for a job that these could not take; ``None``: the queue finds one, or there is none."""

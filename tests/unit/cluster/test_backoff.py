@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+from scheduler.cluster.requirement import Requirement
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.candidates import Standing
 from scheduler.cluster.jobs.backoff import Backoff, seconds
+from scheduler.cluster.registry import Registry
 from scheduler.errors import Busy, NoFreeSlot, StoreFailed, Unavailable, Unreachable
+from scheduler.model import JobSpec, Target
+from tests.unit.cluster.values import a_worker
 
+ANY = Requirement.of(JobSpec(command="echo"), Target(selector={}))
 SHORT = Unavailable("no more processes", 5)
 
 
 class BackoffTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.backoff = Backoff(self.clock)
+        self.registry = Registry()
+        self.backoff = Backoff(self.clock, self.registry)
 
     def lasts(self, expected: float) -> None:
         """The backoff is over after that many seconds, and not before."""
@@ -30,6 +37,30 @@ class BackoffTests(SynchronousTestCase):
                 self.lasts(expected)
                 self.assertIsNone(self.backoff.reason("w"))
             self.backoff.took("w")
+
+    def test_candidates(self) -> None:
+        """Placement sees a worker as held from when it is refused until the last of its backoffs is over."""
+
+        def held() -> bool:
+            return next(self.backoff.candidates.each(ANY, (Standing.HELD,)), None) is not None
+
+        self.registry.put_worker(a_worker("w"))
+        self.assertFalse(held())
+        self.backoff.refused("w", SHORT)
+        self.assertEqual((held(), self.backoff.next_end), (True, 5.0))
+        self.clock.advance(2)
+        self.backoff.refused("w", Busy("calls", 4))
+        self.backoff.refused("w", Unavailable("no more memory", 9))
+        self.clock.advance(5)
+        self.assertTrue(held())
+        self.registry.put_worker(a_worker("w", last_seen=2.0))
+        self.assertTrue(held())
+        self.clock.advance(4)
+        self.assertEqual((held(), self.backoff.next_end), (False, None))
+        for end in (self.backoff.took, self.backoff.forget):
+            self.backoff.refused("w", SHORT)
+            end("w")
+            self.assertFalse(held())
 
     def test_sent_together(self) -> None:
         """Starts that were sent together are refused together, which counts once."""

@@ -3,9 +3,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scheduler.cluster.requirement import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.jobs.lines import Lines
+from scheduler.cluster.registry import Registry
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, Worker
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -19,6 +24,29 @@ def queued(
     target = Target(worker=worker) if worker is not None else Target(selector=selector or {})
     terms = QueueTerms(queue_timeout=3600.0, priority=priority)
     return a_job(job_id, JobState.QUEUED, None, target=target, terms=terms, **more)
+
+
+_LABELS = st.dictionaries(st.sampled_from("xy"), st.sampled_from("12"), max_size=2)
+#: However busy the machine is.
+_CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_IDS = st.sampled_from(("w-1", "w-2", "w-3"))
+_UMASK = frozenset({"umask"})
+_DEMANDS = st.builds(
+    lambda labels, spec: Requirement.of(spec, Target(selector=labels)),
+    _LABELS,
+    st.sampled_from([JobSpec(command="a"), JobSpec(command="a", args=("x",)), JobSpec(command="a", umask=0)]),
+)
+_WORKERS = st.builds(
+    lambda labels, boot_id, features: a_worker(labels=labels, boot_id=boot_id, features=features),
+    _LABELS,
+    st.sampled_from(("", "boot")),
+    st.sampled_from((frozenset(), _UMASK)),
+)
+
+
+def _spec_of(requirement: Requirement) -> JobSpec:
+    """One that makes such a requirement."""
+    return JobSpec(command="a", umask=0 if requirement.features else None, args=() if requirement.fits_core else ("x",))
 
 
 class WaitingTests(SynchronousTestCase):
@@ -91,6 +119,44 @@ class WaitingTests(SynchronousTestCase):
         self.assertEqual([self.waiting.before(a_worker(labels=GPU), priority) for priority in (4, 5, 6)], [1, 1, 0])
         self.assertFalse(self.waiting.before(a_worker(), 0))
         self.assertEqual([self.waiting.named(worker) for worker in (a_worker(), a_worker("w-2"))], [True, False])
+
+    @_CALM
+    @given(st.lists(_DEMANDS, max_size=3), _DEMANDS, _WORKERS, st.integers(-1, 1))
+    def test_newcomers_anywhere(
+        self, lines: list[Requirement], requirement: Requirement, worker: Worker, priority: int
+    ) -> None:
+        """Where one line goes first on all workers that a newcomer could have, it goes first on each of them."""
+        waiting = Lines()
+        for number, each in enumerate(lines):
+            waiting.add(queued(f"j-{number}", dict(each.labels), spec=_spec_of(each)))
+        if waiting.before_all(requirement, priority) and requirement.met_by(worker):
+            self.assertTrue(waiting.before(worker, priority))
+        self.assertEqual(waiting.before_all(requirement, 1), False)
+        waiting.add(queued("same", dict(requirement.labels), priority=1, spec=_spec_of(requirement)))
+        self.assertTrue(waiting.before_all(requirement, priority))
+
+    @_CALM
+    @given(st.lists(_DEMANDS, max_size=4), st.lists(_IDS, max_size=2), st.dictionaries(_IDS, _WORKERS), _DEMANDS)
+    def test_competing(
+        self, lines: list[Requirement], named: list[str], workers: dict[str, Worker], requirement: Requirement
+    ) -> None:
+        """The lines that compete with one are the same, found from the workers or from the lines."""
+        waiting, registry = Lines(), Registry()
+        for worker_id, worker in workers.items():
+            registry.put_worker(evolve(worker, id=worker_id))
+        for number, each in enumerate(lines):
+            waiting.add(queued(f"j-{number}", dict(each.labels), spec=_spec_of(each)))
+        for number, name in enumerate(named):
+            waiting.add(queued(f"n-{number}", worker=name))
+        matching = [worker for worker in registry.workers() if requirement.met_by(worker)]
+        found = waiting.competing_for_many(requirement, registry)
+        self.assertEqual(
+            {line.requirement for line in found},
+            {line.requirement for line in waiting.competing(requirement, matching)},
+        )
+        served = [each for each in waiting.demands() if any(each.met_by(worker) for worker in matching)]
+        self.assertEqual({line.requirement for line in found} - {requirement}, {*served} - {requirement})
+        self.assertEqual(requirement in {line.requirement for line in found}, waiting.waits_for(requirement))
 
     def test_first_of_its_kind(self) -> None:
         """It is told whether a job is the first to want just that."""

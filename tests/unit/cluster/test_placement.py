@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from scheduler.cluster.requirement import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.jobs.placement import Requirement, place
+from scheduler.cluster.candidates import Candidates
+from scheduler.cluster.jobs.placement import place
 from scheduler.errors import Conflict, NoFreeSlot
 from scheduler.model import JobSpec, Target, Worker, WorkerState
 from tests.unit.cluster.values import a_worker
@@ -10,11 +12,17 @@ from tests.unit.cluster.values import a_worker
 ECHO = JobSpec(command="echo")
 
 
+def filed(*workers: tuple[Worker, int]) -> Candidates:
+    """These workers, each with its load."""
+    candidates = Candidates({worker.id: worker for worker, _ in workers})
+    for worker, load in workers:
+        candidates.put(worker, load, in_backoff=False)
+    return candidates
+
+
 class PlacementTests(SynchronousTestCase):
     def choose(self, *candidates: tuple[Worker, int], spec: JobSpec = ECHO, **selector: str) -> str:
-        loads = {worker.id: load for worker, load in candidates}
-        requirement = Requirement.of(spec, Target(selector=selector))
-        return place(requirement, [worker for worker, _ in candidates], loads.__getitem__).id
+        return place(Requirement.of(spec, Target(selector=selector)), filed(*candidates)).id
 
     def test_least_loaded(self) -> None:
         """The worker with the fewest unfinished jobs is chosen."""
@@ -73,12 +81,10 @@ class PlacementTests(SynchronousTestCase):
 
     def test_withheld(self) -> None:
         """A worker that is withheld gets nothing, and matches."""
-        workers, requirement = [a_worker("a"), a_worker("b")], Requirement.of(ECHO, Target(selector={}))
-        self.assertEqual(
-            place(requirement, workers, {"a": 0, "b": 3}.__getitem__, lambda worker: worker.id == "a").id, "b"
-        )
+        workers, requirement = filed((a_worker("a"), 0), (a_worker("b"), 3)), Requirement.of(ECHO, Target(selector={}))
+        self.assertEqual(place(requirement, workers, lambda worker: worker.id == "a").id, "b")
         with self.assertRaisesRegex(NoFreeSlot, r"no worker that matches the selector \(any worker\) takes a job now"):
-            place(requirement, workers, lambda worker_id: 0, lambda worker: True)
+            place(requirement, workers, lambda worker: True)
 
     def test_features(self) -> None:
         """A worker that lacks what the job needs does not match; if it is that alone, that is said."""

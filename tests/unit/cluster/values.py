@@ -18,6 +18,8 @@ def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:
         "boot_id": "boot",
         "features": frozenset(FEATURES),
     }
+    if "features" in changes:
+        changes["features"] = frozenset(changes["features"])
     return Worker(id=worker_id, **(facts | changes))
 
 

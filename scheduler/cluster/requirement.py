@@ -1,0 +1,57 @@
+"""What a job needs of a worker, as a value that can be compared and filed under."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from scheduler.model import JobSpec, Target, Worker
+
+Label = tuple[str, str]
+
+
+@frozen
+class Requirement:
+    """What a job needs of a worker."""
+
+    #: Its id or name; ``None``: any with the labels.
+    worker: str | None
+    labels: frozenset[Label]
+    #: Whether a core worker will do: it can be told the job whole.
+    fits_core: bool
+    #: Of ``scheduler.model.FEATURES``, those that it must have.
+    features: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, spec: JobSpec, target: Target) -> Requirement:
+        """That of a job."""
+        return cls(target.worker, frozenset((target.selector or {}).items()), spec.fits_core, spec.features)
+
+    def met_by(self, worker: Worker) -> bool:
+        """Whether the worker could run such a job, were it there and had nothing else to do.
+
+        One without any slots takes only what names it.
+        """
+        if not worker.takes(self):
+            return False
+        if self.worker is not None:
+            return self.worker in {worker.id, worker.name}
+        return worker.slots != 0 and self.labels <= worker.labels.items()
+
+    def suits(self, is_core: bool, features: frozenset[str]) -> bool:
+        """Whether a worker with these features can run such a job; ``is_core``: it is a core worker."""
+        return (self.fits_core or not is_core) and self.features <= features
+
+    def covers(self, other: Requirement) -> bool:
+        """Whether every worker that meets the other requirement meets this one; neither names a worker."""
+        return (
+            (self.fits_core or not other.fits_core) and self.labels <= other.labels and self.features <= other.features
+        )
+
+    def joined(self, other: Requirement) -> Requirement:
+        """What a worker meets that meets both; the other names no worker."""
+        return Requirement(
+            self.worker, self.labels | other.labels, self.fits_core and other.fits_core, self.features | other.features
+        )
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in sorted(self.labels)) or "any worker"
