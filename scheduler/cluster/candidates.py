@@ -4,7 +4,7 @@ Theory of operation. Every worker with slots has a standing, which says what kee
 taking a job by selector now, if anything. It is filed under each of its labels, and
 once under none; there by what it can do, and by its standing. Each file is a sorted list:
 of those that are free the least loaded comes first, of all others the lowest name.
-A demand without labels is answered by the first entries of a few files. One with labels
+A requirement without labels is answered by the first entries of a few files. One with labels
 looks under the rarest of them, at as many workers as have that label at most.
 
 A change of a worker or its load moves it in as many files as it has labels. That takes

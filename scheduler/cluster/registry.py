@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from scheduler.cluster.candidates import Candidates
@@ -80,10 +80,6 @@ class Registry:
     def worker_ids(self) -> list[str]:
         """Of all, in the order in which they came."""
         return list(self._workers)
-
-    def each_worker(self) -> Collection[Worker]:
-        """All, in no order; do not change the registry meanwhile."""
-        return self._workers.values()
 
     def core_workers(self) -> list[str]:
         """Ids of the core workers, in the order in which they came."""

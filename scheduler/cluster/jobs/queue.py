@@ -15,9 +15,10 @@ was sent and not answered until then is not to be started again.
 Work is found for a worker, not a worker for a job: when a job of it ends, when it
 comes online, gives a sign of life or is no longer draining, it is looked at, and
 gets the jobs that are next for it while it has a free slot. Workers that are looked
-at together are served by their loads. A job that enters as the first of its kind has
-the workers looked at that could run it. What nothing of this notices, a look at
-every worker does, every ``SWEEP_INTERVAL_SECONDS`` while any job waits.
+at together are served by their loads. A job that enters as the first of its line has
+the least loaded worker looked at that can take it. A sweep over all lines does the same
+every ``SWEEP_INTERVAL_SECONDS`` while any job waits, and so catches what these events miss: a
+backoff that ended, say.
 
 Few starts of the queue are under way at a time, so that it floods no worker, and
 leaves room to the requests of others.
@@ -25,7 +26,7 @@ leaves room to the requests of others.
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable
 
@@ -35,11 +36,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from scheduler import units
 from scheduler.cluster import lifecycle
-from scheduler.cluster.candidates import has_slot
+from scheduler.cluster.candidates import Place, Standing, has_slot
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.requirement import Requirement
+from scheduler.daemon.sweep import Sweep
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState, Worker, WorkerState
@@ -76,12 +78,16 @@ class Queue(Service):
         self._waiting = waiting
         # of each job that is queued, or starting and may come back
         self._times: dict[str, _Times] = {}
-        # ids of the workers to look at
-        self._worth_a_look: set[str] = set()
+        # the workers to look at: worker id -> its place among them, and these in order
+        self._worth_a_look: dict[str, Place] = {}
+        self._turns: list[Place] = []
+        # worker id -> what was waited for when it was found for that; a search goes on when it has had its turn
+        self._found_for: dict[str, dict[Requirement, None]] = {}
         self._pass: IDelayedCall | None = None
         # worker id -> starts under way
         self._under_way: Counter[str] = Counter()
         self._looking: IDelayedCall | None = None
+        self._sweep = Sweep(clock, self._search)
 
     def startService(self) -> None:
         super().startService()
@@ -98,6 +104,7 @@ class Queue(Service):
             if call is not None:
                 call.cancel()
         self._looking = self._pass = None
+        self._sweep.stop()
         for job_id in list(self._times):
             self._forget(job_id)
 
@@ -188,7 +195,7 @@ class Queue(Service):
         """For a worker, from now on."""
         assert job.target is not None
         if self._waiting.add(job):
-            self._consider_all(Requirement.of(job.spec, job.target))
+            self._search(Requirement.of(job.spec, job.target))
         if self._looking is None:
             self._looking = self._clock.callLater(SWEEP_INTERVAL_SECONDS, self._look)
 
@@ -226,18 +233,36 @@ class Queue(Service):
 
     def _look(self) -> None:
         self._looking = self._clock.callLater(SWEEP_INTERVAL_SECONDS, self._look) if self._waiting else None
-        for worker in self._registry.each_worker():
-            self._consider(worker.id)
+        self._sweep.begin(self._waiting.demands())
 
-    def _consider_all(self, requirement: Requirement) -> None:
-        for worker in self._registry.each_worker():
-            if requirement.met_by(worker):
+    def _search(self, requirement: Requirement) -> None:
+        """Look at the worker that is the first to take a job of that line; after its turn, at the next one."""
+        if not self._waiting.waits_for(requirement):
+            return
+        if requirement.worker is not None:
+            for worker in self._registry.called(requirement.worker):
                 self._consider(worker.id)
+            return
+        for worker in self._starts.backoff.candidates.each(requirement, (Standing.FREE,)):
+            if self._takes_work(worker):
+                self._found_for.setdefault(worker.id, {})[requirement] = None
+                self._consider(worker.id)
+                return
 
     def _consider(self, worker_id: str) -> None:
-        if self.running and self._waiting:
-            self._worth_a_look.add(worker_id)
-            self._wake()
+        worker = self._registry.find_worker(worker_id)
+        if worker is None or not self.running or not self._waiting or not self._takes_work(worker):
+            return
+        load = self._registry.load(worker_id)
+        if not (has_slot(worker, load) or self._waiting.named(worker)):
+            return
+        place, before = (load, worker.name, worker_id), self._worth_a_look.get(worker_id)
+        if before != place:
+            if before is not None:
+                del self._turns[bisect_left(self._turns, before)]
+            self._worth_a_look[worker_id] = place
+            insort(self._turns, place)
+        self._wake()
 
     def _wake(self) -> None:
         if self._pass is None:
@@ -248,17 +273,13 @@ class Queue(Service):
         self._pass = None
         if self._starts.closed:
             return
-        looked_at, self._worth_a_look = self._worth_a_look, set()
-        found = [self._registry.find_worker(worker_id) for worker_id in looked_at]
-        idlest = [(self._registry.load(worker.id), worker.name, worker.id) for worker in found if worker is not None]
-        heapq.heapify(idlest)
-        while idlest:
-            if self._under_way.total() >= MAX_STARTS:
-                self._worth_a_look.update(worker_id for _, _, worker_id in idlest)
-                return
-            _, name, worker_id = heapq.heappop(idlest)
-            if self._gave_work(worker_id):
-                heapq.heappush(idlest, (self._registry.load(worker_id), name, worker_id))
+        while self._turns and self._under_way.total() < MAX_STARTS:
+            load, _, worker_id = self._turns.pop(0)
+            del self._worth_a_look[worker_id]
+            if load != self._registry.load(worker_id) or self._gave_work(worker_id):
+                self._consider(worker_id)
+            for requirement in self._found_for.pop(worker_id, ()):
+                self._search(requirement)
 
     def _gave_work(self, worker_id: str) -> bool:
         """Whether there was a job for that worker, which is starting now."""

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from scheduler.cluster.requirement import Requirement
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.candidates import Standing
 from scheduler.cluster.jobs.backoff import Backoff, seconds
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Busy, NoFreeSlot, StoreFailed, Unavailable, Unreachable
 from scheduler.model import JobSpec, Target
 from tests.unit.cluster.values import a_worker

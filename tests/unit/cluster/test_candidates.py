@@ -9,12 +9,12 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from scheduler.cluster.requirement import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.candidates import Candidates, Standing, has_slot
 from scheduler.cluster.jobs.placement import place
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, NoMatch, SchedulerError
 from scheduler.model import JobSpec, JobState, Target, Worker, WorkerState
 from tests.unit.cluster.values import a_job, a_worker

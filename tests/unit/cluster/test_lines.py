@@ -6,11 +6,11 @@ from typing import Any
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scheduler.cluster.requirement import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.requirement import Requirement
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, Worker
 from tests.unit.cluster.values import a_job, a_worker
 

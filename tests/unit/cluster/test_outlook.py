@@ -9,11 +9,11 @@ from typing import Any
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduler.cluster.requirement import Requirement
 
 from scheduler.cluster.candidates import Standing
 from scheduler.cluster.jobs.outlook import Group, Outlook
 from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS
+from scheduler.cluster.requirement import Requirement
 from scheduler.errors import StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from scheduler.cluster.requirement import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.jobs.placement import place
+from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Conflict, NoFreeSlot
 from scheduler.model import JobSpec, Target, Worker, WorkerState
 from tests.unit.cluster.values import a_worker
