@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from benchmarks.cluster import cluster
 from benchmarks.commands import schedctl_help
 from benchmarks.daemons import Running, call, running
 from benchmarks.rows import Row, together
@@ -168,7 +169,7 @@ def _throughput_row(daemons: Running, what: str, size: int, began: float) -> Row
 #: Submissions not first: what an installation has written right before would be felt by them.
 MEASUREMENTS = (live, queries, submit, throughput)
 #: These start what they need by themselves.
-ALONE = (durable_starts, restarts, schedctl_help)
+ALONE = (cluster, durable_starts, restarts, schedctl_help)
 
 
 def main() -> None:
