@@ -113,7 +113,7 @@ class FileTests(Case):
 
     def test_registration(self) -> None:
         """A worker that runs is one that the scheduler knows, by the address at which it is to be called."""
-        port = self.listen()
+        port = self.closed_port()
         scheduler = f'[scheduler]\naddr = "127.0.0.1:{port}"\n'
         file = self.write("worker.toml", f'state_dir = "s"\n{scheduler}[worker]\nname = "box"\n')
         config = installations.load(file)

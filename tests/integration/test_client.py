@@ -51,7 +51,8 @@ class CannedTests(TestCase):
 
     def canned(self, answer: Callable[[bytes], bytes | None], context: ssl.SSLContext | None = None) -> CannedServer:
         server = CannedServer(answer, context)
-        self.addCleanup(server.close)
+        # In a thread: it waits until the client has closed its connections, which TwistedClient does in the reactor's.
+        self.addCleanup(deferToThread, server.close)
         return server
 
     async def for_each_kind(self, check: Callable[[Kind], Any]) -> None:
