@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.client import Client, ClientError
+
 # What is started in the background inherits that these are ignored, and no program here would hear of a Ctrl-C.
 for number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -81,7 +83,8 @@ class Daemon:
         self.log = folder / "log"
         #: A command that ends by executing its arguments: how it is started, in a namespace of its own, say.
         self.inside: tuple[str, ...] = ()
-        self._process: subprocess.Popen[bytes] | None = None
+        #: While it runs in the foreground.
+        self.process: subprocess.Popen[bytes] | None = None
         self._ports: list[socket.socket] = []
 
     def start(self, *, foreground: bool = True, arguments: tuple[str, ...] = ()) -> None:
@@ -92,13 +95,13 @@ class Daemon:
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
         if foreground:
-            self._process = process
+            self.process = process
         elif process.wait(30) != 0:
             pytest.fail(f"{self.program} did not start:\n{self.log_tail()}")
         wait_until(self._listens, f"{self.program} listens")
 
     def _listens(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
+        if self.process is not None and self.process.poll() is not None:
             pytest.fail(f"{self.program} ended:\n{self.log_tail()}")
         return (self.state / "endpoints.json").exists()
 
@@ -110,8 +113,8 @@ class Daemon:
     @property
     def pid(self) -> int:
         """Of the process that serves."""
-        if self._process is not None:
-            return self._process.pid
+        if self.process is not None:
+            return self.process.pid
         return int((self.state / f"{self.program}.pid").read_text())
 
     def keep_ports(self) -> None:
@@ -136,9 +139,9 @@ class Daemon:
         """Send a signal and wait for the end."""
         pid = self.pid
         os.kill(pid, number)
-        if self._process is not None:
-            self._process.wait(30)
-            self._process = None
+        if self.process is not None:
+            self.process.wait(30)
+            self.process = None
         else:
             wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, f"{self.program} ends", 30)
 
@@ -159,10 +162,28 @@ def alive(pid: int) -> bool:
         return False
 
 
+def become_subreaper() -> None:
+    """Become the parent of every process that loses its own among those that this process started."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children(kept: set[int]) -> None:
+    """Kill and reap all children of this process but those, and the children that they leave to it."""
+    deadline = time.monotonic() + 20
+    while left := set(children(os.getpid())) - kept:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        assert time.monotonic() < deadline, f"can't end {left}"
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def daemons(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Makes daemons, by program, TOML and folder; none of what a test started outlives it."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    become_subreaper()
     before = set(children(os.getpid()))
     made: list[Daemon] = []
 
@@ -171,15 +192,7 @@ def daemons(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         return made[-1]
 
     yield make
-    deadline = time.monotonic() + 20
-    while left := set(children(os.getpid())) - before:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        assert time.monotonic() < deadline, f"can't end {left}"
-        time.sleep(0.01)
+    end_children(before)
     for daemon in made:
         daemon.give_up_ports()
 
@@ -195,12 +208,66 @@ def worker_config(scheduler: str, name: str = "w1", more: str = "") -> str:
     )
 
 
+Cluster = tuple[Daemon, Daemon]
+
+
+@pytest.fixture(scope="session")
+def spare() -> Iterator[list[Cluster]]:
+    """Holds the scheduler and worker that a test left as they were, for the next test of this process."""
+    left: list[Cluster] = []
+    yield left
+    for pair in left:
+        end_children(set(children(os.getpid())) - {daemon.pid for daemon in pair})
+
+
 @pytest.fixture
-def cluster(daemons: Callable[..., Daemon]) -> tuple[Daemon, Daemon]:
-    """A scheduler, which comes back at its ports when started again, and its worker ``w1``, in the foreground."""
-    scheduler = daemons("scheduler", SCHEDULER)
+def cluster(
+    spare: list[Cluster], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Cluster]:
+    """A scheduler, which comes back at its ports when started again, and its worker ``w1``, in the foreground.
+
+    They have no jobs and have logged nothing. To start them costs a second, so a test that passed and neither killed
+    nor restarted them leaves them to the next one. It sees two things of the tests before: used idempotency keys, and
+    more threads than after a start.
+    """
+    become_subreaper()
+    others = set(children(os.getpid())) - {daemon.pid for pair in spare for daemon in pair}
+    failed, kept = request.session.testsfailed, set[int]()
+    try:
+        pair = spare.pop() if spare else _new_cluster(tmp_path_factory.mktemp("cluster"))
+        for daemon in pair:
+            os.truncate(daemon.log, 0)
+        processes = [daemon.process for daemon in pair]
+        yield pair
+        same = [daemon.process for daemon in pair] == processes
+        if same and request.session.testsfailed == failed and _without_jobs(pair[0]):
+            kept = {daemon.pid for daemon in pair}
+            spare.append(pair)
+        else:
+            pair[0].give_up_ports()
+    finally:
+        end_children(others | kept)
+
+
+def _new_cluster(folder: Path) -> Cluster:
+    scheduler = Daemon("scheduler", folder / "scheduler", SCHEDULER)
     scheduler.keep_ports()
     scheduler.start()
-    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"]))
+    worker = Daemon("worker", folder / "worker", worker_config(scheduler.endpoints["grpc"]))
     worker.start()
     return scheduler, worker
+
+
+def _without_jobs(scheduler: Daemon) -> bool:
+    """Stop and remove all jobs, and undo a drain; whether that left what a new scheduler with its worker has."""
+    with Client(f"http://{scheduler.endpoints['http']}", patience=0) as client:
+        try:
+            client.resume("w1")
+            for job in list(client.jobs()):
+                if not job.final:
+                    client.stop(job.id)
+            for job in list(client.jobs()):
+                client.remove(job.id)
+            return not any(client.jobs()) and [each.state for each in client.workers()] == ["online"]
+        except ClientError:
+            return False

@@ -186,7 +186,7 @@ async def test_stop_a_worker_with_a_job(cluster: Cluster) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_worker_first(daemons, cluster: Cluster) -> None:  # type: ignore[no-untyped-def]
+async def test_worker_first(cluster: Cluster) -> None:
     """A worker that starts before its scheduler keeps trying and registers when it can."""
     scheduler, worker = cluster
     worker.kill()
