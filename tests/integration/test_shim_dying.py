@@ -18,6 +18,16 @@ from scheduler.worker.shim.spool import Spool
 from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether that process has a handler for the signal; ``False`` of one that is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+            (caught,) = (line.split()[1] for line in status if line.startswith("SigCgt:"))
+    except OSError:
+        return False
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 class SignalledShimTests(RunningCase):
     """A job may send any signal to its parent, the shim. Only the mark in the spool asks for a stop."""
 
@@ -195,11 +205,12 @@ class DyingTests(RunningCase):
         self.assertEqual((await self.worker.run("true", job_id=late)).state, JobState.SUCCEEDED)
 
     async def ready(self) -> int:
-        """The shim that waits for a job."""
+        """The shim that waits for a job, once it catches the signals that it is to survive."""
         busy = {self.worker.shim(job_id) for job_id in os.listdir(self.worker.jobs_dir)}
         while True:
             for each in proctree.alive():
-                if each.parent == self.worker.launcher.pid and each.identity not in busy:
+                new = each.parent == self.worker.launcher.pid and each.identity not in busy
+                if new and catches(each.pid, signal.SIGTERM):
                     return each.pid
             await later(0.01)
 
