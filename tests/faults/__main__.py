@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import shutil
@@ -10,39 +11,43 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
 from pathlib import Path
 from random import Random
 
+from attrs import frozen
+
 from tests.faults import experiments, table
 from tests.faults.daemons import Broken, become_subreaper, end_children
 from tests.faults.experiments import Plan
-from tests.faults.run import Disagreed, Run, Setting, Skipped
+from tests.faults.run import Disagreed, Figures, Run, Setting, Skipped
+
+
+@frozen
+class Result:
+    """What came of one experiment that was possible here."""
+
+    number: int
+    name: str
+    figures: Figures
+    violations: int
 
 
 def main() -> int:
     """Exit status."""
     plans = experiments.load()
     options = _options(plans)
-    become_subreaper()
     folder = Path(tempfile.mkdtemp(prefix="scheduler-faults-"))
     print(f"seed {options.seed}, scale {options.scale:g}; folder {folder}", flush=True)
     chosen = [plan for plan in plans if _chosen(plan, options)]
-    done: list[tuple[Plan, Run]] = []
-    failed = []
     began = time.monotonic()
-    for plan in chosen:
-        run = _one(plan, folder / plan.name, options)
-        if run is None:
-            continue
-        done.append((plan, run))
-        if run.violations:
-            failed.append(plan)
-        elif not options.keep:
-            shutil.rmtree(run.folder)
-    figures = table.markdown([(plan.number, plan.name, run.figures) for plan, run in done])
-    took = f"{time.monotonic() - began:.0f} s; violations in {len(failed)} of {len(done)} experiments"
+    made = (_side_by_side if options.lanes > 1 else _one_by_one)(chosen, folder, options)
+    results = sorted((result for result in made if result is not None), key=lambda result: result.number)
+    failed = sum(result.violations > 0 for result in results)
+    figures = table.markdown([(result.number, result.name, result.figures) for result in results])
+    took = f"{time.monotonic() - began:.0f} s; violations in {failed} of {len(results)} experiments"
     print(f"\n{figures}\n\n{took}")
     if options.record is not None:
         kernel = ".".join(platform.release().split(".")[:2])
@@ -54,6 +59,21 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def _one_by_one(plans: Sequence[Plan], folder: Path, options: argparse.Namespace) -> Iterator[Result | None]:
+    become_subreaper()
+    for plan in plans:
+        yield _one(plan.number, folder / plan.name, options)
+
+
+def _side_by_side(plans: Sequence[Plan], folder: Path, options: argparse.Namespace) -> Iterator[Result | None]:
+    """In processes, each the subreaper of the daemons that it starts; in the order in which they end."""
+    processes = ProcessPoolExecutor(options.lanes, multiprocessing.get_context("fork"), become_subreaper)
+    with processes:
+        running = [processes.submit(_one, plan.number, folder / plan.name, options) for plan in plans]
+        for each in as_completed(running):
+            yield each.result()
+
+
 def _options(plans: Sequence[Plan]) -> argparse.Namespace:
     names = "  ".join(f"{plan.number} {plan.name}" for plan in plans)
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, epilog=f"Experiments: {names}")
@@ -62,6 +82,7 @@ def _options(plans: Sequence[Plan]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="of each experiment; otherwise its own number")
     parser.add_argument("--scale", type=float, help="multiplies how long faults last (1)")
     parser.add_argument("--patience", type=float, help="multiplies what may take time (1)")
+    parser.add_argument("--lanes", type=int, default=1, help="experiments at a time (1); each slows the others")
     parser.add_argument("--quick", action="store_true", help="the short subset: few rounds, scale 0.05, patience 4")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs without a violation too")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures into that document")
@@ -82,11 +103,13 @@ def _chosen(plan: Plan, options: argparse.Namespace) -> bool:
     return bool(plan.quick_rounds) or not options.quick
 
 
-def _one(plan: Plan, folder: Path, options: argparse.Namespace) -> Run | None:
+def _one(number: int, folder: Path, options: argparse.Namespace) -> Result | None:
     """Make one; ``None`` if it is not possible here."""
+    (plan,) = (plan for plan in experiments.load() if plan.number == number)
     rounds = options.rounds or (plan.quick_rounds if options.quick else 0) or plan.rounds
     seed = Random(f"{options.seed} {plan.name}").getrandbits(32)
-    print(f"{plan.number:2} {plan.name}: {rounds} rounds ", end="", flush=True)
+    title = f"{plan.number:2} {plan.name}"
+    print(f"{title}: {rounds} rounds", flush=True)
     began = time.monotonic()
     run = Run(folder, Setting(seed, rounds, options.scale, options.patience))
     try:
@@ -95,7 +118,7 @@ def _one(plan: Plan, folder: Path, options: argparse.Namespace) -> Run | None:
     except Disagreed:
         run.verdict()
     except Skipped as why:
-        print(f"skipped: {why}", flush=True)
+        print(f"{title}: skipped: {why}", flush=True)
         return None
     except Broken as problem:
         run.demand(False, f"E{plan.number}", str(problem))
@@ -104,13 +127,15 @@ def _one(plan: Plan, folder: Path, options: argparse.Namespace) -> Run | None:
     finally:
         run.end()
         end_children()
-    print(f"{time.monotonic() - began:.0f} s, {len(run.violations)} violations", flush=True)
-    for violation in run.violations[:20]:
-        print(f"   {violation}", flush=True)
+    said = [f"{title}: {time.monotonic() - began:.0f} s, {len(run.violations)} violations"]
+    said += [f"   {violation}" for violation in run.violations[:20]]
     if run.violations:
         again = f"--seed {options.seed} --rounds {rounds} --scale {options.scale:g} --patience {options.patience:g}"
-        print(f"   kept: {folder}\n   again: python -m tests.faults {again} {plan.name}", flush=True)
-    return run
+        said.append(f"   kept: {folder}\n   again: python -m tests.faults {again} {plan.name}")
+    elif not options.keep:
+        shutil.rmtree(folder)
+    print("\n".join(said), flush=True)
+    return Result(plan.number, plan.name, run.figures, len(run.violations))
 
 
 if __name__ == "__main__":
