@@ -120,11 +120,12 @@ def test_headers_at_once(cluster: Cluster) -> None:
         assert time.monotonic() - began > 2.5
 
 
-def test_told_of_the_worker(cluster: Cluster) -> None:
+def test_told_of_the_worker(cluster: Cluster, tmp_path: Path) -> None:
     """A follower by events is told that the worker of its job is gone, and that it is back, and of the end."""
     scheduler, worker = cluster
     curl = Curl(scheduler)
-    path = f"/v1/jobs/{curl.start('sleep 15; echo done')}/output?output"
+    gate = tmp_path / "gate"
+    path = f"/v1/jobs/{curl.start(f'while [ ! -e {gate} ]; do sleep 0.05; done; echo done')}/output?output"
     command = ["curl", "-sSN", "--max-time", "90", "-H", "Accept: text/event-stream", curl.api + path]
     states: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
@@ -139,6 +140,8 @@ def test_told_of_the_worker(cluster: Cluster) -> None:
             elif states == ["running", "unknown"]:
                 assert job["reason"]
                 worker.start()
+            elif states == ["running", "unknown", "running"]:
+                gate.touch()
     assert (states, job["stdout"]) == (["running", "unknown", "running", "succeeded"], "done\n")
 
 
