@@ -12,7 +12,7 @@ SOURCES := setup.py pyproject.toml $(shell find scheduler proto twisted_plugins 
 demo: $(VENV)/installed
 	@$(VENV)/bin/python examples/demo.py $(if $(ONCE),--once)
 
-# Unit, contract, integration and system tests, a minute and a half of fault experiments, lint and types.
+# Unit, contract, integration and system tests, a minute of fault experiments, lint and types.
 test: $(VENV)/tox
 	@$(VENV)/bin/tox run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import re
@@ -55,6 +56,14 @@ def left_behind() -> list[str]:
 
 
 @pytest.fixture
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """While no other process of this run has a demo: there is one of a checkout at a time."""
+    with (tmp_path_factory.getbasetemp().parent / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
 def usual_ports_taken() -> Iterator[None]:
     """By this process, or by another already."""
     with contextlib.ExitStack() as taken:
@@ -64,7 +73,7 @@ def usual_ports_taken() -> Iterator[None]:
         yield
 
 
-def test_once() -> None:
+def test_once(alone: None) -> None:
     """``make demo ONCE=1`` shows the sample job, ends by itself, and no process is left."""
     done = subprocess.run([sys.executable, DEMO, "--once"], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
@@ -72,7 +81,7 @@ def test_once() -> None:
     assert left_behind() == []
 
 
-def test_what_to_type_next(usual_ports_taken: None, tmp_path: Path) -> None:
+def test_what_to_type_next(alone: None, usual_ports_taken: None, tmp_path: Path) -> None:
     """With all usual ports taken, what the demo says to type works; Ctrl-C ends it all, a running job, too."""
     environ = {**os.environ, "HOME": str(tmp_path), "COLUMNS": "120", "XDG_CONFIG_HOME": ""}
     with subprocess.Popen([sys.executable, DEMO], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:

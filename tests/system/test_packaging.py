@@ -31,23 +31,7 @@ SOURCES = (
 FOLDERS = ("twisted_plugins", "etc", "docs", "examples", "benchmarks", "changelog.d", "tests")
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with an sdist made of the sources, and a wheel made of that sdist."""
-    source = tmp_path_factory.mktemp("source")
-    for name in (*SOURCES, *FOLDERS):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*_pb2*", "__pycache__"))
-        else:
-            shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return source / "dist"
-
-
-def test_sdist(built: Path) -> None:
-    """The sdist has what is built from and what is read, and nothing generated."""
+def check_sdist(built: Path) -> None:
     (archive,) = built.glob("scheduler_gateway-*.tar.gz")
     with tarfile.open(archive) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
@@ -64,8 +48,7 @@ def test_sdist(built: Path) -> None:
     assert [name for name in names if "_pb2" in name or name.endswith(".pyc")] == []
 
 
-def test_wheel(built: Path) -> None:
-    """The wheel, made of the sdist, has stubs, types and the plugin, and does not touch what is Twisted's."""
+def check_wheel(built: Path) -> None:
     (archive,) = built.glob("scheduler_gateway-*-py3-none-any.whl")
     with zipfile.ZipFile(archive) as wheel:
         names = set(wheel.namelist())
@@ -77,6 +60,23 @@ def test_wheel(built: Path) -> None:
     assert {name.split("/")[0] for name in names} - {"scheduler", "twisted"} == {
         f"scheduler_gateway-{scheduler.__version__}.dist-info"
     }
+
+
+def test_built(tmp_path: Path) -> None:
+    """The sdist has what is built from and what is read, and nothing generated.
+
+    The wheel, made of the sdist, has stubs, types and the plugin, and does not touch what is Twisted's.
+    """
+    for name in (*SOURCES, *FOLDERS):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*_pb2*", "__pycache__"))
+        else:
+            shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    check_sdist(tmp_path / "dist")
+    check_wheel(tmp_path / "dist")
 
 
 def test_version_in_one_place() -> None:
