@@ -17,8 +17,16 @@ from tests.system.conftest import Daemon, alive, children, process_tree, wait_un
 
 Cluster = tuple[Daemon, Daemon]
 
-#: Prints a numbered line twenty times a second, then exits with the code it was given.
-COUNT = "import sys, time\nfor n in range({lines}):\n print(n)\n time.sleep(0.05)\nsys.exit({code})"
+#: Prints a numbered line twenty times a second, waits until a file is there, and exits with the code it was given.
+COUNT = """
+import os, sys, time
+for n in range({lines}):
+    print(n)
+    time.sleep(0.05)
+while not os.path.exists({gate!r}):
+    time.sleep(0.05)
+sys.exit({code})
+"""
 
 #: A process that ignores TERM, and a grandchild that does so too and has left for a session of its own.
 STUBBORN = """
@@ -34,8 +42,9 @@ while True:
 """
 
 
-def count(lines: int, code: int = 0) -> dict[str, object]:
-    return {"command": sys.executable, "args": ["-c", COUNT.format(lines=lines, code=code)]}
+def count(lines: int, code: int = 0, gate: Path = Path("/")) -> dict[str, object]:
+    """A job that ends only after ``gate`` exists."""
+    return {"command": sys.executable, "args": ["-c", COUNT.format(lines=lines, code=code, gate=str(gate))]}
 
 
 def counted(lines: int) -> bytes:
@@ -65,12 +74,13 @@ async def output_pids(api: Api, job_id: str, number: int) -> list[int]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_kill_the_worker(cluster: Cluster) -> None:
+async def test_kill_the_worker(cluster: Cluster, tmp_path: Path) -> None:
     """Jobs outlive their worker's kill -9: output without a gap, the true exit codes, taken back when it returns."""
     scheduler, worker = cluster
     api = Api(scheduler)
     (before,) = await api.online()
-    jobs = [await api.submit(**count(lines=80, code=number % 4)) for number in range(12)]
+    gate = tmp_path / "gate"
+    jobs = [await api.submit(**count(lines=40, code=number % 4, gate=gate)) for number in range(12)]
     following = gatherResults([ensureDeferred(api.follow(job)) for job in jobs])
     short = await api.submit(**count(lines=4, code=7))
     worker.kill(signal.SIGKILL)
@@ -81,27 +91,30 @@ async def test_kill_the_worker(cluster: Cluster) -> None:
     for job in jobs:
         await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
     assert time.monotonic() - returned < 10
+    gate.touch()
     assert (await api.ended(short))["exit_code"] == 7
-    assert set(await following) == {counted(80)}
+    assert set(await following) == {counted(40)}
     for number, job in enumerate(jobs):
         ended = await api.ended(job)
         assert (ended["exit_code"], ended["state"]) == (number % 4, "failed" if number % 4 else "succeeded")
 
 
 @pytest_twisted.ensureDeferred
-async def test_kill_the_scheduler(cluster: Cluster) -> None:
+async def test_kill_the_scheduler(cluster: Cluster, tmp_path: Path) -> None:
     """A killed scheduler comes back with workers and jobs as they were, and takes the running ones back."""
     scheduler, _ = cluster
     api = Api(scheduler)
     (before,) = await api.online()
-    job = await api.submit(**count(lines=120, code=5), labels={"team": "blue"})
+    gate = tmp_path / "gate"
+    job = await api.submit(**count(lines=40, code=5, gate=gate), labels={"team": "blue"})
     scheduler.kill(signal.SIGKILL)
     scheduler.start()
     (after,) = await api.online()
     assert after["id"] == before["id"]
     known = await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
     assert (known["command"], known["labels"]) == (sys.executable, {"team": "blue"})
-    assert await api.follow(job) == counted(120)
+    gate.touch()
+    assert await api.follow(job) == counted(40)
     assert (await api.ended(job))["exit_code"] == 5
 
 
@@ -165,12 +178,13 @@ async def test_timeout(cluster: Cluster) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_stop_a_worker_with_a_job(cluster: Cluster) -> None:
+async def test_stop_a_worker_with_a_job(cluster: Cluster, tmp_path: Path) -> None:
     """SIGTERM leaves a running job running and the worker known, and told to be away; an idle one deregisters."""
     scheduler, worker = cluster
     api = Api(scheduler)
     await api.online()
-    job = await api.submit(**count(lines=60, code=9))
+    gate = tmp_path / "gate"
+    job = await api.submit(**count(lines=40, code=9, gate=gate))
     worker.kill()
     (left,) = (await api.get("/v1/workers"))["workers"]  # at once: its lease has hardly begun
     assert (left["name"], left["state"]) == ("w1", "unreachable")
@@ -179,8 +193,9 @@ async def test_stop_a_worker_with_a_job(cluster: Cluster) -> None:
     worker.start()
     await api.online()
     await api.until(f"/v1/jobs/{job}", lambda j: j["state"] == "running")
+    gate.touch()
     assert (await api.ended(job))["exit_code"] == 9
-    assert await api.follow(job) == counted(60)
+    assert await api.follow(job) == counted(40)
     worker.kill()
     assert (await api.get("/v1/workers"))["workers"] == []
 
