@@ -47,15 +47,32 @@ CHUNK = 4096
 class SimulatedSchedulerClient:
     """A worker's calls to its scheduler, which listens at ``address``."""
 
-    def __init__(self, network: Network, caller: Callable[[], Caller], address: str) -> None:
+    def __init__(
+        self,
+        network: Network,
+        caller: Callable[[], Caller],
+        address: str,
+        registered: Callable[[str], None] = lambda worker_id: None,
+    ) -> None:
+        """``registered`` is told of each id that the scheduler answers with, also where the answer gets lost."""
         self._network = network
         self._caller = caller
         self._address = address
+        self._registered = registered
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         caller = self._caller()
         wire = f"id={registration.worker_id or '-'} name={registration.name} address={registration.address}"
-        return self._call(caller, "register", lambda server: server.register(registration, caller.address), wire)
+
+        def register(server: Any) -> Deferred[Registered]:
+            registered: Deferred[Registered] = server.register(registration, caller.address)
+            return registered.addCallback(self._noted)
+
+        return self._call(caller, "register", register, wire)
+
+    def _noted(self, registered: Registered) -> Registered:
+        self._registered(registered.worker_id)
+        return registered
 
     def deregister(self, worker_id: str) -> Deferred[None]:
         return self._call(self._caller(), "deregister", lambda server: server.deregister(worker_id), worker_id)
@@ -94,9 +111,16 @@ class _Line:
 class SimulatedWorkerClient:
     """The scheduler's calls to workers: one connection for each worker id, replaced when its address changes."""
 
-    def __init__(self, network: Network, caller: Caller) -> None:
+    def __init__(
+        self,
+        network: Network,
+        caller: Caller,
+        arrived: Callable[[Worker, str, Any], None] = lambda worker, name, server: None,
+    ) -> None:
+        """``arrived`` is told of each call that a server takes: for which worker, its name, and the server."""
         self._network = network
         self._caller = caller
+        self._arrived = arrived
         self._lines: dict[str, _Line] = {}
 
     def probe(self, worker: Worker) -> Deferred[None]:
@@ -169,6 +193,7 @@ class SimulatedWorkerClient:
         line = self._line(worker)
 
         def told(server: Any) -> Deferred[Any]:
+            self._arrived(worker, name, server)
             return maybeDeferred(make, server)
 
         call = self._network.call(self._caller, worker.address, name, told, deadline, f"{worker.name} {wire}".rstrip())

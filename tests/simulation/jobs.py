@@ -68,7 +68,8 @@ class SimulatedJobs:
     def __init__(self, process: Process, machine: Machine, folder: Folder, random: Random) -> None:
         self._process = process
         self._machine = machine
-        self._folder = folder
+        #: Where they are.
+        self.folder = folder
         self._random = random
         self._closed = False
         self._chosen = 0
@@ -83,7 +84,7 @@ class SimulatedJobs:
 
     def recover(self) -> None:
         """Take back the jobs of the process before this one."""
-        for spool in list(self._folder.spools.values()):
+        for spool in list(self.folder.spools.values()):
             if spool.exit is None:
                 if self._machine.runs_job(spool):
                     self._follow(spool)
@@ -119,9 +120,9 @@ class SimulatedJobs:
         starting = self._starting.get(job_id)
         if starting is not None:
             return self._wait_in(starting.waiting)
-        if job_id in self._folder.spools:
-            return succeed(self._status(self._folder.spools[job_id]))
-        if job_id in self._sealing or job_id in self._folder.used:
+        if job_id in self.folder.spools:
+            return succeed(self._status(self.folder.spools[job_id]))
+        if job_id in self._sealing or job_id in self.folder.used:
             return fail(Conflict(f"job {job_id!r} is not started: its id was used up"))
         if self._closed:
             return fail(ShuttingDown())
@@ -138,7 +139,7 @@ class SimulatedJobs:
 
     def _make(self, job_id: str, created_at: float) -> None:
         spec = self._starting[job_id].spec
-        spool = self._folder.spools[job_id] = Spool(job_id, spec, created_at, self._machine.boot_id)
+        spool = self.folder.spools[job_id] = Spool(job_id, spec, created_at, self._machine.boot_id)
         self._process.after(self._random.uniform(0, STEP), self._begin, spool)
 
     def _begin(self, spool: Spool) -> None:
@@ -171,7 +172,7 @@ class SimulatedJobs:
         starting = self._starting.get(job_id)
         if starting is not None:
             return self._wait_in(starting.waiting).addCallback(lambda _: self.stop(job_id, wait))
-        spool = self._folder.spools.get(job_id)
+        spool = self.folder.spools.get(job_id)
         if spool is None:
             return fail(NotFound("job", job_id))
         if spool.exit is None:
@@ -182,7 +183,7 @@ class SimulatedJobs:
         return succeed(self._status(spool))
 
     def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
-        spool = self._folder.spools.get(job_id)
+        spool = self.folder.spools.get(job_id)
         if spool is None:
             return fail(NotFound("job", job_id))
         if spool.exit is not None:
@@ -195,16 +196,16 @@ class SimulatedJobs:
         starting = self._starting.get(job_id)
         if starting is not None:
             return self._wait_in(starting.waiting).addBoth(lambda _: self.remove(job_id))
-        spool = self._folder.spools.get(job_id)
+        spool = self.folder.spools.get(job_id)
         if spool is not None and spool.exit is None:
             return fail(JobNotEnded(job_id, JobState.RUNNING.value))
-        self._folder.used[job_id] = "pruned"
-        self._folder.spools.pop(job_id, None)
+        self.folder.used[job_id] = "pruned"
+        self.folder.spools.pop(job_id, None)
         self._unacknowledged.pop(job_id, None)
         return succeed(None)
 
     def query(self, job_id: str) -> JobStatus:
-        spool = self._folder.spools.get(job_id)
+        spool = self.folder.spools.get(job_id)
         if spool is None or job_id in self._starting:
             raise NotFound("job", job_id)
         return self._status(spool)
@@ -213,22 +214,22 @@ class SimulatedJobs:
         starting = self._starting.get(job_id)
         if starting is not None:
             return self._wait_in(starting.waiting)
-        if job_id in self._folder.spools:
-            return succeed(self._status(self._folder.spools[job_id]))
+        if job_id in self.folder.spools:
+            return succeed(self._status(self.folder.spools[job_id]))
         if job_id not in self._sealing:
             self._sealing[job_id] = []
             self._process.after(self._random.uniform(0, STEP), self._sealed, job_id)
         return self._wait_in(self._sealing[job_id])
 
     def _sealed(self, job_id: str) -> None:
-        self._folder.used.setdefault(job_id, "sealed")
+        self.folder.used.setdefault(job_id, "sealed")
         for deferred in self._sealing.pop(job_id):
             deferred.errback(NotFound("job", job_id))
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
-        spool = self._folder.spools.get(job_id)
+        spool = self.folder.spools.get(job_id)
         if spool is None:
-            raise OutputPruned(job_id) if self._folder.used.get(job_id) == "pruned" else NotFound("job", job_id)
+            raise OutputPruned(job_id) if self.folder.used.get(job_id) == "pruned" else NotFound("job", job_id)
         lines = self._machine.lines(spool) if stream is Stream.STDOUT else 0
         if offset > lines * LINE:
             raise OffsetBeyondEnd(offset, lines * LINE)
@@ -242,7 +243,7 @@ class SimulatedJobs:
         if starting is not None:
             started = self._wait_in(starting.waiting)
             return started.addCallback(lambda _: self.watch_output(job_id, stream, notify))
-        if job_id not in self._folder.spools:
+        if job_id not in self.folder.spools:
             return fail(NotFound("job", job_id))
         watch = LoopingCall(notify)
         watch.clock = self._process.clock
@@ -260,7 +261,7 @@ class SimulatedJobs:
         )
 
     def describe(self, job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
-        spools = [self._folder.spools[job_id] for job_id in job_ids if job_id in self._folder.spools]
+        spools = [self.folder.spools[job_id] for job_id in job_ids if job_id in self.folder.spools]
         return succeed(tuple(JobReport(self._status(each), each.spec, each.created_at) for each in spools))
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:

@@ -8,15 +8,15 @@ facts. The first rule that is broken ends the run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 from twisted.python.failure import Failure
 
 from scheduler.errors import SchedulerError
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobState
-from tests.simulation.machine import Run
+from scheduler.interfaces import JobFilter, Loaded
+from scheduler.model import Job, JobState, Worker
+from tests.simulation.machine import Folder, Run
 from tests.simulation.rules import RULES
 from tests.simulation.rules.rule import Rule
 
@@ -66,12 +66,16 @@ class Facts:
     #: Ids of the jobs that clients asked to be stopped, and to be removed.
     stops: dict[str, None] = field(factory=dict)
     removals: dict[str, None] = field(factory=dict)
-    #: Names or ids of the workers that clients asked to be forgotten.
+    #: Names or ids of the workers that clients asked to be forgotten, or that lost their folders.
     forgotten: dict[str, None] = field(factory=dict)
     #: Ids of the workers that a client was told are draining, with their names.
     drained: dict[str, str] = field(factory=dict)
     #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
     excused: dict[str, str] = field(factory=dict)
+    #: Ids of workers, each with the folder that was first given it, though it may not have heard.
+    owners: dict[str, Folder] = field(factory=dict)
+    #: Ids of the jobs that a database which was set back has not, or not as they are.
+    set_back: dict[str, None] = field(factory=dict)
 
     def ticket_of(self, job: Job) -> Ticket | None:
         """The ticket that a job came from."""
@@ -126,6 +130,38 @@ class Judge:
     def crashed(self, process: str, reason: Failure) -> None:
         """An error that nobody expects."""
         self.broken("no traceback", f"{process}: {reason.getTraceback(detail='brief')}")
+
+    def registered(self, worker_id: str, folder: Folder) -> None:
+        """A worker with that folder is registered under that id, whether it hears so or not."""
+        self.facts.owners.setdefault(worker_id, folder)
+
+    def arrived(self, worker: Worker, call: str, server: Any) -> None:
+        """What is called at the address of a worker takes the call."""
+        self._each(lambda rule: rule.arrived(worker, call, server))
+
+    def folder_lost(self, folder: Folder) -> None:
+        """Nobody knows any more what ran there."""
+        folder.lost = True
+        for worker_id, other in self.facts.owners.items():
+            if other is folder:
+                self.facts.forgotten[worker_id] = None
+
+    def set_back(self, backup: Loaded) -> None:
+        """The database is as it was when that was read."""
+        facts = self.facts
+        jobs = {job.id: job for job in backup.jobs}
+        spools = {job_id for node in self._world.workers.values() for job_id in node.folder.spools}
+        for ticket in facts.tickets.values():
+            unknown = [job_id for job_id in ticket.jobs if job_id not in jobs and job_id not in spools]
+            for job_id in unknown:  # nobody has it any more but the client
+                del ticket.jobs[job_id]
+                ticket.acknowledged = "" if ticket.acknowledged == job_id else ticket.acknowledged
+        for job_id, shown in list(facts.shown.items()):
+            if jobs.get(job_id) != shown:
+                facts.set_back[job_id] = None
+                facts.shown.pop(job_id)
+        draining = {worker.id for worker in backup.workers if worker.draining}
+        facts.drained = {worker_id: name for worker_id, name in facts.drained.items() if worker_id in draining}
 
     # -- what clients ask, and are told
 

@@ -60,13 +60,15 @@ class Folder:
     """The state folder of a worker: its id, its spools, and the ids that are used up, each with why."""
 
     worker_id: str = ""
+    #: It is gone with its disk, and the worker has another one.
+    lost: bool = False
     spools: dict[str, Spool] = field(factory=dict)
     used: dict[str, str] = field(factory=dict)
 
     def clone(self) -> Folder:
         """A copy, as of a machine's image: no shim has anything in it."""
         spools = {job_id: evolve(spool, run=None) for job_id, spool in self.spools.items()}
-        return Folder(self.worker_id, spools, dict(self.used))
+        return Folder(self.worker_id, spools=spools, used=dict(self.used))
 
 
 @define(eq=False)
@@ -100,6 +102,8 @@ class Machine:
         self.name = name
         #: Its IP address.
         self.address = address
+        #: It runs; else it has no address, and nothing is started on it.
+        self.on = True
         self.clock_error = 0.0
         #: Why it can start nothing now; ``""``: it can.
         self.shortage = ""

@@ -7,6 +7,9 @@ and so does the server, which cancels what it does for the call. Where nobody li
 address the caller is told at once that it was refused; where no machine has the address, nothing
 comes back. A process that dies resets its connections, so a caller that waits for it is told.
 
+Machines keep their names, and get other IP addresses: a call goes to the machine that has the
+address then, and its answer comes back only while both machines have the addresses it began with.
+
 Whatever happens, the caller's Deferred fires: with the answer, with the error of the server, or with
 a ``CallFailed`` that says what is known of the request.
 """
@@ -78,6 +81,8 @@ class Call:
     """One call, as both sides have it."""
 
     caller: Caller
+    #: Where to, as ``IP address:port``.
+    address: str
     name: str
     answer: Deferred[Any] = field(factory=Deferred)
     deadline: Timer | None = None
@@ -99,6 +104,8 @@ class Network:
         self.storms: dict[object, Weather] = {}
         #: Pairs of machines, from and to: what is sent that way does not arrive.
         self.cut: dict[tuple[str, str], None] = {}
+        #: Machines and names of calls, by a token of each fault: what is answered to these calls is lost.
+        self.unanswered: dict[object, tuple[str, str]] = {}
         self._loop = loop
         self._random = random
         self._trace = trace
@@ -118,9 +125,10 @@ class Network:
         """The machine has that IP address now."""
         self._machines[address] = machine
 
-    def detach(self, address: str) -> None:
-        """No machine has it any more."""
-        self._machines.pop(address, None)
+    def detach(self, address: str, machine: str) -> None:
+        """The machine has it no more; if another one has it by now, it keeps it."""
+        if self._machines.get(address) == machine:
+            del self._machines[address]
 
     def listen(self, port: int, endpoint: Endpoint) -> None:
         """It listens at every address of its machine, until it is closed or its process ends."""
@@ -143,7 +151,7 @@ class Network:
         if self._endpoints.get(place) is endpoint:
             del self._endpoints[place]
         for call in list(endpoint.serving):
-            self._send(endpoint.machine, call.caller.machine, self._fail, call, "reset")
+            self._return(endpoint.machine, call, self._fail, call, "reset")
 
     # calls
 
@@ -154,10 +162,10 @@ class Network:
 
         ``deadline`` in seconds. ``wire`` is how the call shows in the trace, beside its name.
         """
-        call = Call(caller, name)
+        call = Call(caller, address, name)
         self._trace.add(caller.process.name, f"{name} -> {address} {wire}".rstrip())
         call.deadline = self._loop.after(deadline, caller.process.run, self._fail, call, "deadline")
-        machine = self._machines.get(address.rpartition(":")[0])
+        machine = self._at(address)
         if machine is None or self._random.random() < self.weather.lost_requests:
             self._trace.add("network", f"{name} to {address} is lost")
         else:
@@ -172,10 +180,22 @@ class Network:
         if (source, target) not in self.cut:
             function(*args)
 
+    def _return(self, machine: str, call: Call, function: Callable[..., object], *args: Any) -> None:
+        """The same, back to the caller, unless the connection is gone with an address of one of its ends."""
+
+        def deliver() -> None:
+            if self._at(call.address) == machine and self._machines.get(call.caller.address) == call.caller.machine:
+                self._deliver(machine, call.caller.machine, function, *args)
+
+        self._loop.after(self.weather.delay(self._random), deliver)
+
+    def _at(self, address: str) -> str | None:
+        return self._machines.get(address.rpartition(":")[0])
+
     def _arrive(self, call: Call, address: str, machine: str, make: Callable[[Any], Any], deadline: float) -> None:
         endpoint = self._endpoints.get((machine, int(address.rpartition(":")[2])))
         if endpoint is None:
-            self._send(machine, call.caller.machine, self._fail, call, "refused")
+            self._return(machine, call, self._fail, call, "refused")
             return
         endpoint.serving[call] = None
         endpoint.process.run(self._serve, endpoint, call, make, deadline)
@@ -196,10 +216,11 @@ class Network:
             return  # it was answered before
         if isinstance(result, Failure) and result.check(CancelledError):
             return
-        if self._random.random() < self.weather.lost_answers:
+        lost = (call.caller.machine, call.name) in self.unanswered.values()
+        if self._random.random() < self.weather.lost_answers or lost:
             self._trace.add("network", f"the answer to {call.name} of {call.caller.process.name} is lost")
             return
-        self._send(endpoint.machine, call.caller.machine, call.caller.process.run, self._finish, call, result)
+        self._return(endpoint.machine, call, call.caller.process.run, self._finish, call, result)
 
     def _fail(self, call: Call, why: str) -> None:
         call.caller.process.run(self._finish, call, Failure(CallFailed(why)))

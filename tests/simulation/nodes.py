@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from scheduler.cluster.build import ClusterParts, make_cluster
 from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
-from scheduler.model import FEATURES
+from scheduler.model import FEATURES, Worker
 from scheduler.net import DialRule
 from scheduler.worker.link import Link
 from tests.simulation.calls import SimulatedSchedulerClient, SimulatedWorkerClient
@@ -49,6 +49,10 @@ class Surroundings:
     trace: Trace
     random: Callable[[str], Random]
     crashed: Callable[[str, Failure], None]
+    #: Are told of an id that a worker with that folder registered under; and of a call for a worker, by its name,
+    #: that a server takes.
+    registered: Callable[[str, Folder], None]
+    arrived: Callable[[Worker, str, Any], None]
 
 
 class _Reactor:
@@ -84,7 +88,7 @@ class SchedulerProcess:
         self.serving = False
         caller = Caller(self.process, machine.name, machine.address)
         store = SimulatedStore(self.process, database, around.random(f"{name} store"), around.trace)
-        self.calls = SimulatedWorkerClient(around.network, caller)
+        self.calls = SimulatedWorkerClient(around.network, caller, around.arrived)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.parts: ClusterParts = make_cluster(
             self.process.clock,
@@ -176,7 +180,10 @@ class WorkerProcess:
                 features=FEATURES,
             )
 
-        client = SimulatedSchedulerClient(around.network, caller, scheduler)
+        def registered(worker_id: str) -> None:
+            around.registered(worker_id, folder)
+
+        client = SimulatedSchedulerClient(around.network, caller, scheduler, registered)
         rng = around.random(f"{name} link")
         self.link = Link(
             self.process.clock, client, self.jobs, facts, FolderId(folder), rng, machine.wall_time, lambda: None

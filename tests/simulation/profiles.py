@@ -10,6 +10,7 @@ from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults import network, processes, store
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Act, Fault, Plan, PlannedWorker
+from tests.simulation.scenarios import SCENARIOS
 
 #: Seconds in which faults happen.
 LENGTH = 90.0
@@ -82,8 +83,12 @@ PROFILES: dict[str, Sequence[MakeFault]] = {
     "network": _NETWORK,
     "store": (*_STORE, _kill_scheduler),
     "processes": _PROCESSES,
+    "identity": (_kill_scheduler, _kill_worker, _stop_worker, _partition, _storm),
     "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage),
 }
+
+#: Of the faults of a profile, the share that is planned as scenarios of identity.
+SCENARIO_SHARE = {"identity": 0.7, "all": 0.15}
 
 
 def make_plan(seed: int, profile: str) -> Plan:
@@ -93,11 +98,9 @@ def make_plan(seed: int, profile: str) -> Plan:
         PlannedWorker(f"w{number}", random.choice((1, 2, 4)), {"kind": random.choice(("a", "b"))})
         for number in range(1, random.randint(2, 4))
     ]
-    makers = PROFILES[profile]
-    planned = [
-        random.choice(makers)(random, random.uniform(5.0, LENGTH - 5.0), random.choice(workers).name)
-        for _ in range(random.randint(1, 6))
-    ]
+    planned: list[Fault] = []
+    for _ in range(random.randint(1, 6)):
+        planned += _faults(random, profile, [worker.name for worker in workers])
     acts = [_submit(random, number, workers) for number in range(random.randint(5, 30))]
     if random.random() < 0.4:
         worker = random.choice(workers).name
@@ -112,6 +115,16 @@ def make_plan(seed: int, profile: str) -> Plan:
         tuple(sorted(acts, key=lambda act: act.at)),
         slow=random.choice((0.0, 0.02, 0.2)),
     )
+
+
+def _faults(random: Random, profile: str, workers: Sequence[str]) -> Sequence[Fault]:
+    """One fault, or those of a scenario."""
+    scenario = profile in SCENARIO_SHARE and random.random() < SCENARIO_SHARE[profile]
+    make = None if scenario else random.choice(PROFILES[profile])
+    at = random.uniform(5.0, LENGTH - 5.0)
+    if make is None:
+        return random.choice(SCENARIOS)(random, at, workers)
+    return [make(random, at, random.choice(workers))]
 
 
 def _submit(random: Random, number: int, workers: Sequence[PlannedWorker]) -> Act:

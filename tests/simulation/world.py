@@ -15,7 +15,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tests.simulation.acts import Drain
+from tests.simulation.acts import Drain, Forget
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Folder, Machine, Run
@@ -40,6 +40,9 @@ CLIENT_ADDRESS = "10.0.0.2"
 #: Seconds in which all sides agree once the faults are over: two heartbeats and the longest backoff, and a moment.
 AGREEMENT = 2 * LEASE / 3 + 5.0 + 2.0
 
+#: Seconds between the tries to have a worker forgotten that may still count as online.
+FORGET_AGAIN = 4.0
+
 #: Seconds after that in which the last job has ended.
 END = 120.0
 
@@ -61,7 +64,9 @@ class WorkerNode:
         self._starts = 0
 
     def start(self) -> None:
-        """Start its process, unless it runs."""
+        """Start its process, unless it runs, or its machine is off: then it is started with that."""
+        if not self.machine.on:
+            return
         if self.running is not None and self.running.process.alive:
             return
         self._starts += 1
@@ -87,6 +92,17 @@ class WorkerNode:
         """As SIGTERM does."""
         return None if self.running is None else self.running.stop()
 
+    def namesake(self) -> WorkerNode:
+        """Another worker by that name, on a machine of its own."""
+        machine = self._world.new_machine()
+        return WorkerNode(self._world, self.name, machine, WORKER_PORT, self.slots, self.labels)
+
+    def clone(self) -> WorkerNode:
+        """The same with a copy of the folder."""
+        clone = self.namesake()
+        clone.folder = self.folder.clone()
+        return clone
+
 
 @frozen
 class Outcome:
@@ -111,17 +127,28 @@ class World:
         self.network.calm.slow = plan.slow
         self.database = Database()
         self.judge = Judge(self)
-        self.around = Surroundings(self.loop, self.network, self.trace, self.random, self._crashed)
+        self.around = Surroundings(
+            self.loop,
+            self.network,
+            self.trace,
+            self.random,
+            self._crashed,
+            self.judge.registered,
+            self.judge.arrived,
+        )
         self._ids = self.random("ids")
         self._machines = 0
+        self._addresses = 0
+        #: What each fault under way still has to heal, by a token of each.
+        self._healing: dict[object, Callable[[], None]] = {}
         self.scheduler_machine = self.machine(SCHEDULER, SCHEDULER_ADDRESS)
         self.network.attach(CLIENT_ADDRESS, CLIENT)
         self.client = Caller(Process(self.loop, "client", self._crashed), CLIENT, CLIENT_ADDRESS)
         self.scheduler: SchedulerProcess | None = None
         self._scheduler_starts = 0
         self.workers: dict[str, WorkerNode] = {}
-        for number, worker in enumerate(plan.workers, 1):
-            machine = self.machine(f"m{number}")
+        for worker in plan.workers:
+            machine = self.new_machine()
             self.workers[worker.name] = WorkerNode(
                 self, worker.name, machine, WORKER_PORT, worker.slots, dict(worker.labels)
             )
@@ -141,6 +168,15 @@ class World:
         self.network.attach(made.address, name)
         return made
 
+    def new_machine(self) -> Machine:
+        """A new one for a worker."""
+        return self.machine(f"m{self._machines}")
+
+    def new_address(self) -> str:
+        """An IP address that no machine ever had."""
+        self._addresses += 1
+        return f"10.0.2.{self._addresses}"
+
     def _began(self, run: Run) -> None:
         self.judge.began(run)
 
@@ -148,6 +184,42 @@ class World:
         self.judge.crashed(process, reason)
 
     # what faults and clients do
+
+    def heal_after(self, seconds: float, heal: Callable[[], None]) -> None:
+        """Call ``heal`` then, or when all faults are over, if that is sooner."""
+        token = object()
+
+        def once() -> None:
+            if self._healing.pop(token, None) is not None:
+                heal()
+
+        self._healing[token] = once
+        self.loop.after(seconds, once)
+
+    def move(self, machine: Machine, address: str) -> None:
+        """The machine gets that IP address instead of the one that it has."""
+        self.trace.add("network", f"{machine.name} has {address}, and had {machine.address}")
+        self.network.detach(machine.address, machine.name)
+        machine.address = address
+        if machine.on:
+            self.network.attach(address, machine.name)
+
+    def switch_off(self, machine: Machine) -> None:
+        """All that runs on it is gone, and nobody is told."""
+        self.network.detach(machine.address, machine.name)
+        machine.on = False
+        for node in self.workers.values():
+            if node.machine is machine:
+                node.kill()
+        machine.reboot()
+
+    def switch_on(self, machine: Machine) -> None:
+        """It is there again, and the workers on it start."""
+        machine.on = True
+        self.network.attach(machine.address, machine.name)
+        for node in self.workers.values():
+            if node.machine is machine:
+                node.start()
 
     def start_scheduler(self) -> None:
         """Start it, unless it runs."""
@@ -173,6 +245,8 @@ class World:
         self.network.storms.clear()
         self.database.troubles.clear()
         self.database.stalls_until = 0.0
+        for each in list(self._healing.values()):
+            each()
         for worker in self.workers.values():
             worker.machine.shortage = ""
             if worker.running is not None:
@@ -183,6 +257,18 @@ class World:
         self.start_scheduler()
         for worker in self.workers:
             self.loop.after(3.0, Drain(0.0, worker, resume=True).begin, self)
+        self.loop.after(3.0, self._forget_lost)
+
+    def _forget_lost(self) -> None:
+        """Somebody has the scheduler forget the workers whose folders are lost, until it has forgotten all."""
+        assert self.scheduler is not None
+        registry = self.scheduler.parts.ledger.registry
+        lost = [worker_id for worker_id, folder in self.judge.facts.owners.items() if folder.lost]
+        there = [worker_id for worker_id in lost if registry.find_worker(worker_id) is not None]
+        for worker_id in there:
+            Forget(0.0, worker_id).begin(self)
+        if there or not self.scheduler.serving:
+            self.loop.after(FORGET_AGAIN, self._forget_lost)
 
     # the run
 

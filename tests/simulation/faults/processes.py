@@ -90,12 +90,9 @@ class Reboot:
         return f"the machine of worker {self.worker} reboots, for {self.down:.1f} s"
 
     def strike(self, world: World) -> None:
-        node = world.workers[self.worker]
-        for other in world.workers.values():
-            if other.machine is node.machine:
-                other.kill()
-                world.loop.after(self.down, other.start)
-        node.machine.reboot()
+        machine = world.workers[self.worker].machine
+        world.switch_off(machine)
+        world.heal_after(self.down, lambda: world.switch_on(machine))
 
 
 @frozen

@@ -7,5 +7,6 @@ from tests.simulation.rules.kept import Kept
 from tests.simulation.rules.placed import Placed
 from tests.simulation.rules.rule import Rule
 from tests.simulation.rules.truth import Truth
+from tests.simulation.rules.workers import Workers
 
-RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Agreement)
+RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Workers, Agreement)

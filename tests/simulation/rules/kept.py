@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Kept(Rule):
     """No job is forgotten, none is left undecided, and none runs twice."""
 
+    _over = False
+
     def began(self, run: Run) -> None:
         runs = self.facts.runs[run.job_id]
         if len(runs) > 1 and run.job_id not in self.facts.excused:
@@ -38,7 +40,9 @@ class Kept(Rule):
     def loaded(self, scheduler: SchedulerProcess) -> None:
         for name, ticket in self.facts.tickets.items():
             job_id = ticket.acknowledged
-            if job_id and job_id not in self.facts.removals and not self._is_known(scheduler, job_id):
+            if not job_id or job_id in self.facts.removals or (job_id in self.facts.set_back and not self._over):
+                continue  # of a database that was set back the workers have to tell first
+            if not self._is_known(scheduler, job_id):
                 self.broken("P1 kept", f"{name}: job {job_id} was acknowledged, and is not there any more", job_id)
 
     @staticmethod
@@ -48,6 +52,7 @@ class Kept(Rule):
     def ended(self) -> None:
         scheduler = self.facts.world.scheduler
         assert scheduler is not None
+        self._over = True
         self.loaded(scheduler)
         acknowledged = {ticket.acknowledged for ticket in self.facts.tickets.values()}
         for job in scheduler.parts.ledger.registry.matching(JobFilter()):

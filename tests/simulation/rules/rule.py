@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scheduler.model import Job, Worker
 from tests.simulation.machine import Run
@@ -34,6 +34,9 @@ class Rule:
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         """Somebody could see the worker so."""
+
+    def arrived(self, worker: Worker, call: str, server: Any) -> None:
+        """A call for the worker is taken by what listens at its address."""
 
     def acknowledged(self, ticket: str, before: str, job: Job) -> None:
         """A client was answered with the job; ``before`` is the id of one it was told of earlier."""

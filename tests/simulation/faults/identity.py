@@ -1,0 +1,148 @@
+"""State folders, names and databases that are lost, copied, or older than they should be; and clocks that are wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from tests.simulation.machine import Folder
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+@frozen
+class LoseFolder:
+    """A worker's machine is set up anew: its jobs and its state folder are gone. ``move``: and has another address."""
+
+    at: float
+    worker: str
+    down: float
+    move: bool
+
+    def __str__(self) -> str:
+        also = " at another address" if self.move else ""
+        return f"the machine of worker {self.worker} is set up anew{also}, for {self.down:.1f} s: its folder is lost"
+
+    def strike(self, world: World) -> None:
+        node = world.workers[self.worker]
+        world.switch_off(node.machine)
+        world.judge.folder_lost(node.folder)
+        node.folder = Folder()
+        if self.move:
+            node.machine.address = world.new_address()
+        world.heal_after(self.down, lambda: world.switch_on(node.machine))
+
+
+@frozen
+class CloneFolder:
+    """A worker runs for a while on another machine, too, from a copy of its state folder; then that one is removed."""
+
+    at: float
+    worker: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} runs on another machine, too, from a copy of its folder, for {self.seconds:.1f} s"
+
+    def strike(self, world: World) -> None:
+        clone = world.workers[self.worker].clone()
+        clone.start()
+
+        def remove() -> None:
+            clone.kill()
+            world.network.detach(clone.machine.address, clone.machine.name)
+            clone.machine.destroy("the copy is removed")
+
+        world.heal_after(self.seconds, remove)
+
+
+@frozen
+class SameName:
+    """Another worker comes, by the name of one that is there; after a while somebody gives it one of its own."""
+
+    at: float
+    worker: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"another worker comes by the name {self.worker}, and gets another after {self.seconds:.1f} s"
+
+    def strike(self, world: World) -> None:
+        other = world.workers[self.worker].namesake()
+        own = f"{self.worker}-{len(world.workers)}"
+        world.workers[own] = other
+        other.start()
+
+        def rename() -> None:
+            other.kill()
+            other.name = own
+            other.start()
+
+        world.heal_after(self.seconds, rename)
+
+
+@frozen
+class RegistrationUnanswered:
+    """What the scheduler answers to registrations of a worker is lost, for a while."""
+
+    at: float
+    worker: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"for {self.seconds:.1f} s, answers to registrations of worker {self.worker} are lost"
+
+    def strike(self, world: World) -> None:
+        world.network.unanswered[self] = (world.workers[self.worker].machine.name, "register")
+        world.heal_after(self.seconds, lambda: world.network.unanswered.pop(self, None))
+
+
+@frozen
+class RestoreDatabase:
+    """A backup of the database is taken; ``seconds`` later the scheduler is killed, and started with the backup."""
+
+    at: float
+    seconds: float
+    down: float
+
+    def __str__(self) -> str:
+        return f"the scheduler is killed, for {self.down:.1f} s, and started with the database of {self.at:.1f} s"
+
+    def strike(self, world: World) -> None:
+        backup = world.database.read()
+        world.trace.add("database", "a backup is taken")
+
+        def restore() -> None:
+            if world.scheduler is not None:
+                world.scheduler.process.end()
+            world.database.restore(backup)
+            world.judge.set_back(backup)
+            world.trace.add("database", f"the backup of {self.at:.1f} s is restored")
+            world.heal_after(self.down, world.start_scheduler)
+
+        world.heal_after(self.seconds, restore)
+
+
+@frozen
+class ClockStep:
+    """The wall clock of a machine is wrong for a while; ``worker`` ``""`` is the scheduler's."""
+
+    at: float
+    worker: str
+    by: float
+    seconds: float
+
+    def __str__(self) -> str:
+        whose = f"of worker {self.worker}" if self.worker else "of the scheduler"
+        return f"the clock {whose} is {self.by:+.0f} s wrong, for {self.seconds:.1f} s"
+
+    def strike(self, world: World) -> None:
+        machine = world.workers[self.worker].machine if self.worker else world.scheduler_machine
+        machine.clock_error += self.by
+
+        def right() -> None:
+            machine.clock_error -= self.by
+
+        world.heal_after(self.seconds, right)

@@ -1,0 +1,74 @@
+"""Who a worker is: one entry for each folder, one worker for each name, and no call for one that another takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from scheduler.model import Worker, WorkerState
+from tests.simulation.jobs import SimulatedJobs
+from tests.simulation.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import SchedulerProcess
+    from tests.simulation.world import WorkerNode
+
+
+class Workers(Rule):
+    """Identity, as the scheduler shows it and as calls find it."""
+
+    #: The first call but a start that another worker took.
+    _mistaken = ""
+
+    def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
+        if worker.state is WorkerState.ONLINE:
+            for other in scheduler.parts.ledger.registry.named(worker.name):
+                if other.id != worker.id and other.state is WorkerState.ONLINE:
+                    ids = " and ".join(f"{each.id} at {each.address}" for each in (worker, other))
+                    self.broken("one worker for each name", f"{ids} are both online as {worker.name}")
+        if self.facts.drained and not worker.draining and worker.id not in self.facts.drained:
+            self._check_drain(worker)
+
+    def _check_drain(self, worker: Worker) -> None:
+        """A worker that gets another id, and has its folder still, is drained as it was under the first."""
+        folder = self.facts.owners.get(worker.id)
+        for worker_id in self.facts.drained:
+            if folder is not None and self.facts.owners.get(worker_id) is folder:
+                what = f"worker {worker.name} was drained as {worker_id}, and is not as {worker.id}"
+                self.broken("a drain stays", what)
+
+    def arrived(self, worker: Worker, call: str, server: Any) -> None:
+        owner = self.facts.owners.get(worker.id)
+        if call == "probe" or owner is None or not isinstance(server, SimulatedJobs) or server.folder is owner:
+            return
+        what = f"a {call} for worker {worker.name} ({worker.id}) is taken by another one, at {worker.address}"
+        if call == "start":
+            self.broken("a call reaches its worker", what)
+        self._mistaken = self._mistaken or what  # what comes of it, if anything, breaks a rule first
+
+    def agreed(self) -> None:
+        if self._mistaken:
+            self.broken("a call reaches its worker", self._mistaken)
+        scheduler = self.facts.world.scheduler
+        assert scheduler is not None
+        for node in self.facts.world.workers.values():
+            for what in self._about(scheduler, node):
+                self.broken("one entry for each worker", f"worker {node.name} ({node.folder.worker_id}) {what}")
+
+    def _about(self, scheduler: SchedulerProcess, node: WorkerNode) -> Iterator[str]:
+        """What is wrong with what the scheduler has of a worker."""
+        registry = scheduler.parts.ledger.registry
+        entry = registry.find_worker(node.folder.worker_id)
+        if entry is None:
+            yield "is not known"
+            return
+        address = f"{node.machine.address}:{node.port}"
+        if entry.address != address:
+            yield f"listens at {address}, and is known at {entry.address}"
+        if entry.name != node.name:
+            yield f"is known as {entry.name}"
+        others = [each.id for each in registry.workers() if self.facts.owners.get(each.id) is node.folder]
+        if others != [entry.id]:
+            yield f"has several entries: {others}"
+        if self.facts.owners.get(entry.id) is not node.folder:
+            yield "has the entry of another one"
