@@ -88,7 +88,7 @@ PROFILES: dict[str, Sequence[MakeFault]] = {
 }
 
 #: Of the faults of a profile, the share that is planned as scenarios of identity.
-SCENARIO_SHARE = {"identity": 0.7, "all": 0.15}
+SCENARIO_SHARE = {"identity": 0.7, "all": 0.08}
 
 
 def make_plan(seed: int, profile: str) -> Plan:

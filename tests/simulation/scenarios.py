@@ -12,6 +12,7 @@ from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, Swap
 from tests.simulation.faults.identity import (
     ClockStep,
     CloneFolder,
+    Failover,
     LoseFolder,
     RegistrationUnanswered,
     RestoreDatabase,
@@ -112,6 +113,13 @@ def restored(random: Random, at: float, workers: Sequence[str]) -> Sequence[Faul
     return [restore, _elsewhere(random, at + random.uniform(0.0, restore.seconds), random.choice(workers))]
 
 
+def fallen_back(random: Random, at: float, workers: Sequence[str]) -> Sequence[Fault]:
+    """A standby that was behind takes over, and the scheduler is killed some time later."""
+    failover = Failover(at, random.uniform(0.2, 20.0))
+    after = at + failover.behind + random.choice((random.uniform(0.1, 5.0), random.uniform(15.0, 40.0)))
+    return [failover, KillScheduler(after, random.uniform(0.1, 8.0))]
+
+
 def wrong_clock(random: Random, at: float, workers: Sequence[str]) -> Sequence[Fault]:
     """A wall clock is wrong while something is started anew."""
     worker = random.choice(workers)
@@ -134,5 +142,6 @@ SCENARIOS: Sequence[Scenario] = (
     cloned,
     same_name,
     restored,
+    fallen_back,
     wrong_clock,
 )

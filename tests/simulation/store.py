@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from random import Random
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import IStore, Loaded, Record
+from scheduler.interfaces import IStore, Loaded, Record, Removed
+from scheduler.model import Job
 from scheduler.store.memory import MemoryStore
 from tests.simulation.process import Process
 from tests.simulation.trace import Trace
@@ -30,26 +31,34 @@ class Database:
         #: No commit comes to an end before this time.
         self.stalls_until = 0.0
         self._durable = MemoryStore()
+        # ids of the jobs whose specs were written: what is read has no others
+        self._described: set[str] = set()
 
     @property
     def trouble(self) -> tuple[float, float]:
         """As it is now."""
         return next(reversed(self.troubles.values())) if self.troubles else (0.0, 0.0)
 
-    def commit(self, batches: Iterable[Iterable[Record]]) -> None:
-        """Apply them, in order."""
+    def commit(self, batches: Iterable[Iterable[Record]], described: Container[str]) -> None:
+        """Apply them, in order; the specs of the jobs ``described`` are not written, as they are there."""
         for batch in batches:
+            for record in batch:
+                if isinstance(record, Job) and record.id not in described:
+                    self._described.add(record.id)
             self._durable.save(batch)
 
     def read(self) -> Loaded:
         """All there is."""
         found: list[Loaded] = []
         self._durable.load().addCallback(found.append)
-        return found[0]
+        jobs = tuple(job for job in found[0].jobs if job.id in self._described)
+        keys = tuple(key for key in found[0].keys if key.job_id in self._described or key.removed_at is not None)
+        return evolve(found[0], jobs=jobs, keys=keys)
 
     def restore(self, backup: Loaded) -> None:
         """Be as it was when that was read."""
         self._durable = MemoryStore()
+        self._described = {job.id for job in backup.jobs}
         self._durable.save([*backup.workers, *backup.jobs, *backup.keys])
 
 
@@ -72,11 +81,19 @@ class SimulatedStore:
         self._trace = trace
         self._waiting: list[_Batch] = []
         self._committing: list[_Batch] = []
+        # ids of the jobs whose specs it has written, or read
+        self._described: set[str] = set()
         process.on_end.append(self._crash)
 
     def load(self) -> Deferred[Loaded]:
         loaded: Deferred[Loaded] = Deferred()
-        self._process.after(self._seconds(), lambda: loaded.callback(self._database.read()))
+
+        def read() -> None:
+            found = self._database.read()
+            self._described = {job.id for job in found.jobs}
+            loaded.callback(found)
+
+        self._process.after(self._seconds(), read)
         return loaded
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:
@@ -108,15 +125,24 @@ class SimulatedStore:
             committed = self._random.random() < though_committed
             self._trace.add("store", f"a commit fails{', though it is durable' if committed else ''}")
         if committed:
-            self._database.commit(batch.records for batch in group)
+            self._database.commit((batch.records for batch in group), self._described)
+        for batch in group if failure is None else ():
+            self._note(batch.records)
         for batch in group:
             batch.saved.callback(None if failure is None else Failure(failure))
         self._process.after(0, self._begin)
+
+    def _note(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if isinstance(record, Job):
+                self._described.add(record.id)
+            elif isinstance(record, Removed) and record.kind == "job":
+                self._described.discard(record.id)
 
     def _crash(self) -> None:
         """Of what was under way a prefix is durable."""
         under_way = [*self._committing, *self._waiting] if self._committing else []
         kept = self._random.randint(0, len(under_way)) if under_way else 0
-        self._database.commit(batch.records for batch in under_way[:kept])
+        self._database.commit((batch.records for batch in under_way[:kept]), self._described)
         if under_way:
             self._trace.add("store", f"of {len(under_way)} saves under way {kept} are durable")

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from scheduler.interfaces import Loaded
 from tests.simulation.machine import Folder
+
+#: Seconds in which a scheduler can learn, from all its workers, that its database was set back.
+NOTICE = 15.0
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -123,6 +127,35 @@ class RestoreDatabase:
             world.heal_after(self.down, world.start_scheduler)
 
         world.heal_after(self.seconds, restore)
+
+
+@frozen
+class Failover:
+    """The database gives way to a standby that is ``behind`` so many seconds, while the scheduler runs."""
+
+    at: float
+    behind: float
+
+    def __str__(self) -> str:
+        return f"{self.behind:.1f} s later the database gives way to a standby that is as it is now"
+
+    def strike(self, world: World) -> None:
+        standby = world.database.read()
+        world.heal_after(self.behind, lambda: self._give_way(world, standby))
+
+    def _give_way(self, world: World, standby: Loaded) -> None:
+        world.database.restore(standby)
+        world.trace.add("database", f"a standby takes over, which is as it was at {self.at:.1f} s")
+        scheduler, until = world.scheduler, world.loop.now + NOTICE
+        if scheduler is None or not scheduler.process.alive:
+            world.judge.set_back(standby)
+            return
+
+        def ended() -> None:
+            if world.loop.now < until:
+                world.judge.set_back(standby)
+
+        scheduler.process.on_end.append(ended)
 
 
 @frozen

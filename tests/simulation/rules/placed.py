@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scheduler.model import Job, JobState, Worker
+from tests.simulation.machine import EPOCH
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ class Placed(Rule):
             return False
         now = self.facts.world.loop.now
         due, mine = self._due(other), self.facts.queued.get(job.id, now)
-        if now < due + UNSAVED_MAX_SECONDS or now >= due + other.terms.queue_timeout:
+        made = other.created_at - EPOCH  # it may have been starting for a while before it was queued
+        if (
+            now < due + UNSAVED_MAX_SECONDS
+            or now >= min(due, made + due - self.facts.queued[other.id]) + other.terms.queue_timeout
+        ):
             return False
         return (-other.terms.priority, due) < (-job.terms.priority, mine)
 
