@@ -130,6 +130,10 @@ class Network:
         if self._machines.get(address) == machine:
             del self._machines[address]
 
+    def machine_at(self, address: str) -> str | None:
+        """The machine that has that IP address."""
+        return self._machines.get(address)
+
     def listen(self, port: int, endpoint: Endpoint) -> None:
         """It listens at every address of its machine, until it is closed or its process ends."""
         place = (endpoint.machine, port)
@@ -184,13 +188,14 @@ class Network:
         """The same, back to the caller, unless the connection is gone with an address of one of its ends."""
 
         def deliver() -> None:
-            if self._at(call.address) == machine and self._machines.get(call.caller.address) == call.caller.machine:
+            here, there = self.machine_at(call.caller.address), self._at(call.address)
+            if (here, there) == (call.caller.machine, machine):
                 self._deliver(machine, call.caller.machine, function, *args)
 
         self._loop.after(self.weather.delay(self._random), deliver)
 
     def _at(self, address: str) -> str | None:
-        return self._machines.get(address.rpartition(":")[0])
+        return self.machine_at(address.rpartition(":")[0])
 
     def _arrive(self, call: Call, address: str, machine: str, make: Callable[[Any], Any], deadline: float) -> None:
         endpoint = self._endpoints.get((machine, int(address.rpartition(":")[2])))

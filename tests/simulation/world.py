@@ -272,8 +272,8 @@ class World:
 
     # the run
 
-    def run(self) -> Outcome:
-        """Until it is over, or a rule is broken."""
+    def begin(self) -> None:
+        """Start everything, and have all that is planned happen in its time, once the loop runs."""
         self.start_scheduler()
         for worker in self.workers.values():
             worker.start()
@@ -281,6 +281,10 @@ class World:
             self.loop.at(fault.at, self._strike, fault)
         for act in self.plan.acts:
             self.loop.at(act.at, act.begin, self)
+
+    def run(self) -> Outcome:
+        """Until it is over, or a rule is broken."""
+        self.begin()
         for until, check in (
             (self.plan.length, self.heal),
             (self.plan.length + AGREEMENT, self.judge.agreed),

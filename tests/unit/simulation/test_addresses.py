@@ -1,0 +1,170 @@
+"""Machines whose addresses change, and what the network makes of that."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, SwapAddresses, TakeAddress
+from tests.simulation.faults.processes import Reboot
+from tests.simulation.loop import Loop
+from tests.simulation.network import Caller, CallFailed, Endpoint, Network
+from tests.simulation.process import Process
+from tests.simulation.trace import Trace
+from tests.unit.simulation.worlds import a_world, registry
+
+
+class NetworkTests(SynchronousTestCase):
+    """A caller on machine ``a`` and a server on machine ``b``, which answers when ``self.answer`` fires."""
+
+    def setUp(self) -> None:
+        self.loop = Loop()
+        self.network = Network(self.loop, Random(1), Trace(self.loop))
+        self.network.calm.slow = 0.0
+        self.network.attach("10.0.0.1", "a")
+        self.network.attach("10.0.0.2", "b")
+        self.answer: Deferred[str] = Deferred()
+        self.arrived: list[Any] = []
+        self.network.listen(7, Endpoint(Process(self.loop, "server", self.crashed), "b", "server"))
+        self.caller = Caller(Process(self.loop, "caller", self.crashed), "a", "10.0.0.1")
+
+    def crashed(self, process: str, reason: Failure) -> None:
+        reason.raiseException()
+
+    def call(self, address: str = "10.0.0.2:7", name: str = "ask") -> Deferred[str]:
+        def arrive(server: Any) -> Deferred[str]:
+            self.arrived.append(server)
+            return self.answer
+
+        answer: Deferred[str] = self.network.call(self.caller, address, name, arrive, deadline=5.0).answer
+        return answer
+
+    def why(self, answer: Deferred[str]) -> str:
+        return self.failureResultOf(answer, CallFailed).value.why
+
+    def test_answered(self) -> None:
+        """While nothing changes the answer comes back."""
+        answer = self.call()
+        self.loop.run(1.0)
+        self.answer.callback("yes")
+        self.loop.run(2.0)
+        self.assertEqual(self.successResultOf(answer), "yes")
+
+    def test_server_moves(self) -> None:
+        """What is answered after the server's machine has another address does not come back."""
+        answer = self.call()
+        self.loop.run(1.0)
+        self.network.detach("10.0.0.2", "b")
+        self.network.attach("10.0.0.3", "b")
+        self.answer.callback("yes")
+        self.loop.run(4.9)
+        self.assertNoResult(answer)
+        self.loop.run(6.0)
+        self.assertEqual(self.why(answer), "deadline")
+
+    def test_caller_moves(self) -> None:
+        """The same where the caller's machine has another address."""
+        answer = self.call()
+        self.loop.run(1.0)
+        self.network.detach("10.0.0.1", "a")
+        self.network.attach("10.0.0.3", "a")
+        self.answer.callback("yes")
+        self.loop.run(6.0)
+        self.assertEqual(self.why(answer), "deadline")
+
+    def test_found_at_the_new_address(self) -> None:
+        """A call to an address goes to the machine that has it by then."""
+        self.network.attach("10.0.0.3", "b")
+        self.call("10.0.0.3:7")
+        self.loop.run(1.0)
+        self.assertEqual(self.arrived, ["server"])
+
+    def test_refused(self) -> None:
+        """Where the machine is there and nobody listens the caller is told at once; where none is, it is not."""
+        refused, lost = self.call("10.0.0.2:8"), self.call("10.0.0.9:7")
+        self.loop.run(1.0)
+        self.assertEqual(self.why(refused), "refused")
+        self.assertNoResult(lost)
+
+    def test_detach_of_an_address_that_another_has(self) -> None:
+        """A machine that gives up an address takes it from no other one."""
+        self.network.attach("10.0.0.2", "a")
+        self.network.detach("10.0.0.2", "b")
+        refused = self.call("10.0.0.2:7")
+        self.loop.run(1.0)
+        self.assertEqual(self.why(refused), "refused")
+
+    def test_unanswered(self) -> None:
+        """Of the calls whose answers are to be lost all arrive, and no others go without an answer."""
+        self.answer = succeed("yes")
+        self.network.unanswered["token"] = ("a", "ask")
+        ask, tell = self.call(name="ask"), self.call(name="tell")
+        self.loop.run(6.0)
+        self.assertEqual(len(self.arrived), 2)
+        self.assertEqual(self.why(ask), "deadline")
+        self.assertEqual(self.successResultOf(tell), "yes")
+
+
+class FaultTests(SynchronousTestCase):
+    def test_new_address(self) -> None:
+        """The machine has another address; its worker runs on as the same process."""
+        world = a_world(NewAddress(1.0, "w1"))
+        process = world.workers["w1"].running
+        world.loop.run(2.0)
+        self.assertEqual(world.workers["w1"].machine.address, "10.0.2.1")
+        self.assertIs(world.workers["w1"].running, process)
+
+    def test_swap(self) -> None:
+        """Each machine has the address of the other, and is found there."""
+        world = a_world(SwapAddresses(1.0, "w1", "w2"))
+        first, second = (world.workers[name].machine for name in ("w1", "w2"))
+        before = first.address, second.address
+        world.loop.run(2.0)
+        self.assertEqual((second.address, first.address), before)
+        self.assertEqual([world.network.machine_at(address) for address in before], ["m2", "m1"])
+
+    def test_take(self) -> None:
+        """The other machine has the dead one's address; that one comes back with a new one, and both are online."""
+        world = a_world(TakeAddress(1.0, "w1", "w2", down=5.0, restart=True))
+        free = world.workers["w1"].machine.address
+        world.loop.run(4.0)
+        self.assertFalse(world.workers["w1"].machine.on)
+        self.assertEqual(world.network.machine_at(free), "m2")
+        world.loop.run(30.0)
+        addresses = {each.name: f"{each.address} {each.state.value}" for each in registry(world).workers()}
+        self.assertEqual(addresses, {"w1": "10.0.2.1:30000 online", "w2": f"{free}:30000 online"})
+
+    def test_restart_elsewhere(self) -> None:
+        """The worker is another process, and is known at its new port and at its new address."""
+        for port, expected in ((True, "10.0.1.2:30001"), (False, "10.0.2.1:30000")):
+            world = a_world(RestartElsewhere(1.0, "w1", 2.0, port), workers=("w1",))
+            process = world.workers["w1"].running
+            world.loop.run(10.0)
+            self.assertIsNot(world.workers["w1"].running, process)
+            self.assertEqual([each.address for each in registry(world).workers()], [expected])
+
+    def test_reboot(self) -> None:
+        """A machine that is off answers nothing, and comes back with its address and its workers."""
+        world = a_world(Reboot(1.0, "w1", 5.0))
+        machine = world.workers["w1"].machine
+        world.loop.run(2.0)
+        self.assertIsNone(world.network.machine_at(machine.address))
+        world.workers["w1"].start()
+        self.assertFalse(world.workers["w1"].running.process.alive)  # type: ignore[union-attr]
+        world.loop.run(7.0)
+        self.assertEqual(world.network.machine_at(machine.address), machine.name)
+        self.assertTrue(world.workers["w1"].running.process.alive)  # type: ignore[union-attr]
+
+    def test_heals_when_all_faults_are_over(self) -> None:
+        """A machine that is off for longer is on once all faults are over, and not switched on a second time."""
+        world = a_world(Reboot(1.0, "w1", 500.0))
+        world.loop.run(2.0)
+        world.heal()
+        self.assertTrue(world.workers["w1"].machine.on)
+        process = world.workers["w1"].running
+        world.loop.run(600.0)
+        self.assertIs(world.workers["w1"].running, process)

@@ -1,0 +1,167 @@
+"""Faults of folders, names, databases and clocks: what they do, and how they heal."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, JobState, QueueTerms, Target
+from tests.simulation.acts import Drain
+from tests.simulation.faults.identity import (
+    ClockStep,
+    CloneFolder,
+    Failover,
+    LoseFolder,
+    RegistrationUnanswered,
+    RestoreDatabase,
+    SameName,
+)
+from tests.simulation.faults.processes import KillScheduler
+from tests.simulation.world import World
+from tests.unit.simulation.worlds import a_world, broken, job_of, registry
+
+
+def names(world: World) -> list[str]:
+    """Of all workers that the scheduler knows, each with its state."""
+    return sorted(f"{each.name} {each.state.value}" for each in registry(world).workers())
+
+
+def jobs(world: World) -> list[Job]:
+    """All that the scheduler knows."""
+    return list(registry(world).matching(JobFilter()))
+
+
+class FolderTests(SynchronousTestCase):
+    def test_lost(self) -> None:
+        """The worker comes back with another id, its job is lost, and nothing is held against that."""
+        world = a_world(LoseFolder(5.0, "w1", 2.0, move=False), acts=(job_of(30.0, 2.0, "w1"),), workers=("w1",))
+        world.loop.run(4.0)
+        before = world.workers["w1"].folder.worker_id
+        world.loop.run(20.0)
+        after = world.workers["w1"].folder.worker_id
+        self.assertNotEqual(after, before)
+        self.assertEqual([each.id for each in registry(world).workers()], [after])
+        self.assertEqual([job.state for job in jobs(world)], [JobState.LOST])
+        self.assertEqual(broken(world), "")
+
+    def test_lost_elsewhere(self) -> None:
+        """Where nobody takes its old address somebody has the scheduler forget it, so the run ends in agreement."""
+        world = World(1, a_world(LoseFolder(5.0, "w1", 2.0, move=True), acts=(job_of(30.0, 2.0, "w1"),)).plan)
+        self.assertIsNone(world.run().violation)
+        self.assertEqual(names(world), ["w1 online", "w2 online"])
+
+    def test_clone(self) -> None:
+        """A copy runs on another machine, and is gone after its time with all that ran there."""
+        world = a_world(CloneFolder(5.0, "w1", 10.0), workers=("w1",))
+        world.loop.run(10.0)
+        self.assertEqual(world.network.machine_at("10.0.1.3"), "m2")
+        world.loop.run(16.0)
+        self.assertIsNone(world.network.machine_at("10.0.1.3"))
+        self.assertEqual(list(world.workers), ["w1"])
+
+    def test_copies_have_no_shims(self) -> None:
+        """In a copied folder no job runs, and what is written there is not in the first one."""
+        world = a_world(acts=(job_of(30.0, 1.0, "w1"),), workers=("w1",))
+        world.loop.run(5.0)
+        folder = world.workers["w1"].folder
+        copy = folder.clone()
+        (spool,) = copy.spools.values()
+        self.assertIsNone(spool.run)
+        copy.spools.clear()
+        copy.used["job"] = "sealed"
+        self.assertEqual((len(folder.spools), folder.used), (1, {}))
+
+
+class NameTests(SynchronousTestCase):
+    def test_same_name(self) -> None:
+        """The second one is refused while the first is online, and registers once it has a name of its own."""
+        world = a_world(SameName(5.0, "w1", 10.0), workers=("w1",))
+        world.loop.run(14.0)
+        self.assertEqual(names(world), ["w1 online"])
+        world.loop.run(25.0)
+        self.assertEqual(names(world), ["w1 online", "w1-1 online"])
+
+
+class RegistrationTests(SynchronousTestCase):
+    def test_unanswered(self) -> None:
+        """The scheduler knows a worker that does not know it, until the answer to another try arrives."""
+        world = a_world(RegistrationUnanswered(0.0, "w1", 5.0), workers=("w1",))
+        world.loop.run(4.0)
+        self.assertEqual(len(registry(world).workers()), 1)
+        self.assertEqual(world.workers["w1"].folder.worker_id, "")
+        self.assertIs(next(iter(world.judge.facts.owners.values())), world.workers["w1"].folder)
+        world.loop.run(20.0)
+        self.assertNotEqual(world.workers["w1"].folder.worker_id, "")
+
+
+class DatabaseTests(SynchronousTestCase):
+    def test_restored(self) -> None:
+        """The scheduler starts with what the database had, and nobody holds what only the client knows against it."""
+        waits = job_of(1.0, 7.0, "w1", "t2")
+        world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(job_of(1.0, 1.0, "w1"), waits), workers=("w1",))
+        first = world.scheduler
+        world.loop.run(6.0)
+        self.assertEqual(len(jobs(world)), 1)
+        world.loop.run(12.0)
+        self.assertIsNot(world.scheduler, first)
+        self.assertEqual(len(jobs(world)), 1)
+        self.assertEqual(broken(world), "")
+
+    def test_what_workers_have_is_to_be_kept(self) -> None:
+        """A job that the backup has not and a worker has is to be known when everything is over."""
+        world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(job_of(60.0, 7.0, "w1"),), workers=("w1",))
+        world.loop.run(20.0)
+        (job,) = jobs(world)
+        self.assertEqual((list(world.judge.facts.set_back), broken(world)), ([job.id], ""))
+        registry(world).remove_job(job.id)
+        world.judge.ended()
+        self.assertEqual(broken(world), "P1 kept")
+
+    def test_what_nobody_has_is_excused(self) -> None:
+        """A job that was only queued since the backup is in no account any more but the client's."""
+        before = job_of(60.0, 1.0, "w1", "t1"), job_of(60.0, 2.0, "w1", "t2")
+        waits = evolve(job_of(1.0, 7.0, "w1"), target=Target(selector={}), terms=QueueTerms(queue_timeout=60.0))
+        world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(*before, waits), workers=("w1",))
+        world.loop.run(8.0)
+        self.assertEqual([job.state for job in jobs(world)].count(JobState.QUEUED), 1)
+        world.loop.run(20.0)
+        self.assertEqual((broken(world), [job.state for job in jobs(world)]), ("", [JobState.RUNNING] * 2))
+
+    def test_drained_since(self) -> None:
+        """A drain that the backup has not is not held against the scheduler that starts with it."""
+        world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(Drain(7.0, "w1"),), workers=("w1",))
+        world.loop.run(9.0)
+        self.assertEqual(len(world.judge.facts.drained), 1)
+        world.loop.run(20.0)
+        self.assertEqual((broken(world), world.judge.facts.drained), ("", {}))
+
+    def test_failover(self) -> None:
+        """The scheduler runs on over an older database; a job whose spec is not there is gone when it starts again."""
+        world = a_world(Failover(5.0, 5.0), KillScheduler(12.0, 1.0), acts=(job_of(5.0, 7.0, "w1"),), workers=("w1",))
+        world.loop.run(11.0)
+        self.assertEqual(len(world.database.read().jobs), 0)
+        self.assertEqual(len(jobs(world)), 1)
+        world.loop.run(13.5)
+        self.assertEqual((broken(world), len(world.judge.facts.set_back)), ("", 1))
+
+    def test_failover_long_ago(self) -> None:
+        """Nothing is excused of a scheduler that ran on for long enough: it had time to save all again."""
+        world = a_world(Failover(5.0, 5.0), KillScheduler(40.0, 1.0), acts=(job_of(1.0, 7.0, "w1"),), workers=("w1",))
+        world.loop.run(45.0)
+        self.assertEqual(world.judge.facts.set_back, {})
+
+
+class ClockTests(SynchronousTestCase):
+    def test_step(self) -> None:
+        """A wall clock is wrong for its time, and then right again; two such faults do not undo each other."""
+        world = a_world(
+            ClockStep(5.0, "w1", 60.0, 10.0), ClockStep(10.0, "w1", -5.0, 10.0), ClockStep(5.0, "", 2.0, 1.0)
+        )
+        machine = world.workers["w1"].machine
+        errors = []
+        for time in (6.0, 11.0, 16.0, 21.0):
+            world.loop.run(time)
+            errors.append(machine.clock_error)
+        self.assertEqual(errors, [60.0, 55.0, -5.0, 0.0])
+        self.assertEqual(world.scheduler_machine.clock_error, 0.0)

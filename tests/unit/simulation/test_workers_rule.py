@@ -1,0 +1,126 @@
+"""The rules about who a worker is: each is broken by a scene made for it, and by nothing else."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.model import Worker, WorkerState
+from tests.simulation.machine import Folder
+from tests.simulation.world import World
+from tests.unit.simulation.worlds import a_world, broken, registry
+
+
+class WorkersTests(SynchronousTestCase):
+    """Two workers that are online."""
+
+    def setUp(self) -> None:
+        self.world = a_world()
+        self.world.loop.run(5.0)
+        self.first, self.second = (self.entry(name) for name in ("w1", "w2"))
+
+    def entry(self, name: str) -> Worker:
+        return registry(self.world).worker(name)
+
+    def show(self, worker: Worker) -> None:
+        assert self.world.scheduler is not None
+        self.world.scheduler.parts.ledger.note_worker(worker)
+
+    def arrive(self, call: str, at: str) -> None:
+        """A call for the first worker is taken by what listens where that one is."""
+        running = self.world.workers[at].running
+        assert running is not None
+        self.world.judge.arrived(self.first, call, running.jobs)
+
+    def agree(self) -> str:
+        """The rule that is broken once all should agree."""
+        self.world.judge.agreed()
+        return broken(self.world)
+
+    def test_nothing_wrong(self) -> None:
+        """Two workers that are what they should be break no rule."""
+        for call in ("probe", "start", "query"):
+            self.arrive(call, at="w1")
+        self.assertEqual(self.agree(), "")
+
+    def test_two_online_by_one_name(self) -> None:
+        """Two entries by one name are both online."""
+        self.show(evolve(self.second, name="w1"))
+        self.assertEqual(broken(self.world), "one worker for each name")
+
+    def test_one_of_them_is_not_online(self) -> None:
+        """Of two entries by one name, one may be of a worker that is gone."""
+        self.show(evolve(self.second, name="w1", state=WorkerState.UNREACHABLE))
+        self.assertEqual(broken(self.world), "")
+
+    def test_start_at_another(self) -> None:
+        """A start that another worker takes is found at once."""
+        self.arrive("start", at="w2")
+        self.assertEqual(broken(self.world), "a call reaches its worker")
+
+    def test_query_at_another(self) -> None:
+        """A query that another worker takes is found in the end, unless what comes of it breaks a rule before."""
+        self.arrive("query", at="w2")
+        self.assertEqual(broken(self.world), "")
+        self.assertEqual(self.agree(), "a call reaches its worker")
+
+    def test_probe_at_another(self) -> None:
+        """A probe asks who is there."""
+        self.arrive("probe", at="w2")
+        self.assertEqual(self.agree(), "")
+
+    def test_other_servers(self) -> None:
+        """A server that is none of our workers is not one of those that were given an id."""
+        self.world.judge.arrived(self.first, "start", object())
+        self.assertEqual(self.agree(), "")
+
+    def test_drain_under_another_id(self) -> None:
+        """A worker with its folder that gets another id is drained still."""
+        self.world.judge.drained("w1", self.first.id)
+        self.world.judge.registered("another", self.world.workers["w1"].folder)
+        self.show(evolve(self.first, id="another", state=WorkerState.UNREACHABLE))
+        self.assertEqual(broken(self.world), "a drain stays")
+
+    def test_drain_of_another_folder(self) -> None:
+        """A worker with a folder of its own is another one, though it has the name."""
+        self.world.judge.drained("w1", self.first.id)
+        self.world.judge.registered("another", Folder())
+        self.show(evolve(self.first, id="another", state=WorkerState.UNREACHABLE))
+        self.assertEqual(broken(self.world), "")
+
+    def test_wrong_address(self) -> None:
+        """A worker is known at the address where it does not listen."""
+        self.show(evolve(self.first, address="10.0.9.9:30000"))
+        self.assertEqual(self.agree(), "one entry for each worker")
+
+    def test_wrong_name(self) -> None:
+        """A worker is known by a name that it does not have."""
+        self.show(evolve(self.first, name="w9"))
+        self.assertEqual(self.agree(), "one entry for each worker")
+
+    def test_not_known(self) -> None:
+        """A worker that runs has no entry."""
+        registry(self.world).remove_worker(self.first.id)
+        self.assertEqual(self.agree(), "one entry for each worker")
+
+    def test_several_entries(self) -> None:
+        """A folder has a second entry, which nobody holds the id of."""
+        self.world.judge.registered("ghost", self.world.workers["w1"].folder)
+        self.show(evolve(self.first, id="ghost", state=WorkerState.UNREACHABLE))
+        self.assertEqual(self.agree(), "one entry for each worker")
+
+    def test_entry_of_another(self) -> None:
+        """A worker holds the id that was given to another folder."""
+        self.world.judge.facts.owners[self.first.id] = Folder()
+        self.assertEqual(self.agree(), "one entry for each worker")
+
+
+class LostFolderTests(SynchronousTestCase):
+    def test_only_its_own_are_excused(self) -> None:
+        """What may be lost with a folder is what the ids given to it have."""
+        world: World = a_world()
+        world.loop.run(5.0)
+        node = world.workers["w1"]
+        lost = node.folder.worker_id
+        world.judge.folder_lost(node.folder)
+        self.assertEqual(list(world.judge.facts.forgotten), [lost])
