@@ -69,6 +69,4 @@ class Workers(Rule):
             yield f"is known as {entry.name}"
         others = [each.id for each in registry.workers() if self.facts.owners.get(each.id) is node.folder]
         if others != [entry.id]:
-            yield f"has several entries: {others}"
-        if self.facts.owners.get(entry.id) is not node.folder:
-            yield "has the entry of another one"
+            yield f"has the entry {entry.id}, and those given to its folder are {others}"

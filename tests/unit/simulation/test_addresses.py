@@ -15,7 +15,7 @@ from tests.simulation.loop import Loop
 from tests.simulation.network import Caller, CallFailed, Endpoint, Network
 from tests.simulation.process import Process
 from tests.simulation.trace import Trace
-from tests.unit.simulation.worlds import a_world, registry
+from tests.unit.simulation.worlds import a_world, job_of, registry
 
 
 class NetworkTests(SynchronousTestCase):
@@ -148,10 +148,11 @@ class FaultTests(SynchronousTestCase):
             self.assertEqual([each.address for each in registry(world).workers()], [expected])
 
     def test_reboot(self) -> None:
-        """A machine that is off answers nothing, and comes back with its address and its workers."""
-        world = a_world(Reboot(1.0, "w1", 5.0))
+        """A machine that is off answers nothing, and comes back with its address and its workers, without its jobs."""
+        world = a_world(Reboot(1.5, "w1", 5.0), acts=(job_of(60.0, 1.0, "w1"),))
         machine = world.workers["w1"].machine
         world.loop.run(2.0)
+        self.assertEqual([run.destroyed for runs in world.judge.facts.runs.values() for run in runs], ["rebooted"])
         self.assertIsNone(world.network.machine_at(machine.address))
         world.workers["w1"].start()
         self.assertFalse(world.workers["w1"].running.process.alive)  # type: ignore[union-attr]

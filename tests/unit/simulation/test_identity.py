@@ -114,6 +114,7 @@ class DatabaseTests(SynchronousTestCase):
         world.loop.run(20.0)
         (job,) = jobs(world)
         self.assertEqual((list(world.judge.facts.set_back), broken(world)), ([job.id], ""))
+        self.assertEqual(world.judge.facts.tickets["t"].acknowledged, job.id)
         registry(world).remove_job(job.id)
         world.judge.ended()
         self.assertEqual(broken(world), "P1 kept")
@@ -127,6 +128,15 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual([job.state for job in jobs(world)].count(JobState.QUEUED), 1)
         world.loop.run(20.0)
         self.assertEqual((broken(world), [job.state for job in jobs(world)]), ("", [JobState.RUNNING] * 2))
+        self.assertEqual(world.judge.facts.tickets["t"].acknowledged, "")
+
+    def test_ended_since(self) -> None:
+        """A job that ended since the backup may be shown as it was then, until its worker has told its end."""
+        world = a_world(RestoreDatabase(3.0, 7.0, 1.0), acts=(job_of(3.0, 1.0, "w1"),), workers=("w1",))
+        world.loop.run(9.0)
+        self.assertEqual([job.state for job in jobs(world)], [JobState.SUCCEEDED])
+        world.loop.run(30.0)
+        self.assertEqual((broken(world), [job.state for job in jobs(world)]), ("", [JobState.SUCCEEDED]))
 
     def test_drained_since(self) -> None:
         """A drain that the backup has not is not held against the scheduler that starts with it."""
@@ -138,10 +148,10 @@ class DatabaseTests(SynchronousTestCase):
 
     def test_failover(self) -> None:
         """The scheduler runs on over an older database; a job whose spec is not there is gone when it starts again."""
-        world = a_world(Failover(5.0, 5.0), KillScheduler(12.0, 1.0), acts=(job_of(5.0, 7.0, "w1"),), workers=("w1",))
-        world.loop.run(11.0)
+        world = a_world(Failover(5.0, 5.0), KillScheduler(12.0, 1.0), acts=(job_of(4.0, 7.0, "w1"),), workers=("w1",))
+        world.loop.run(11.9)
+        self.assertEqual([job.state for job in jobs(world)], [JobState.SUCCEEDED])
         self.assertEqual(len(world.database.read().jobs), 0)
-        self.assertEqual(len(jobs(world)), 1)
         world.loop.run(13.5)
         self.assertEqual((broken(world), len(world.judge.facts.set_back)), ("", 1))
 
@@ -153,6 +163,15 @@ class DatabaseTests(SynchronousTestCase):
 
 
 class ClockTests(SynchronousTestCase):
+    def test_healed_before_its_time(self) -> None:
+        """A clock that is set right as all faults are over is not set again when its time would have been over."""
+        world = a_world(ClockStep(5.0, "w1", 60.0, 10.0))
+        world.loop.run(6.0)
+        world.heal()
+        self.assertEqual(world.workers["w1"].machine.clock_error, 0.0)
+        world.loop.run(20.0)
+        self.assertEqual(world.workers["w1"].machine.clock_error, 0.0)
+
     def test_step(self) -> None:
         """A wall clock is wrong for its time, and then right again; two such faults do not undo each other."""
         world = a_world(
