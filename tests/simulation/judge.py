@@ -145,6 +145,9 @@ class Judge:
         for worker_id, other in self.facts.owners.items():
             if other is folder:
                 self.facts.forgotten[worker_id] = None
+        for job_id in folder.spools:
+            if job_id in self.facts.set_back:
+                self.facts.excused[job_id] = "its folder is lost, and the database was set back"
 
     def set_back(self, backup: Loaded) -> None:
         """The database is as it was when that was read."""
@@ -160,6 +163,8 @@ class Judge:
             if jobs.get(job_id) != shown:
                 facts.set_back[job_id] = None
                 facts.shown.pop(job_id)
+                if job_id in facts.runs and job_id not in spools:
+                    facts.excused[job_id] = "its folder is lost, and the database was set back"
         draining = {worker.id for worker in backup.workers if worker.draining}
         facts.drained = {worker_id: name for worker_id, name in facts.drained.items() if worker_id in draining}
 

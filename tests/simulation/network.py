@@ -130,8 +130,8 @@ class Network:
         if self._machines.get(address) == machine:
             del self._machines[address]
 
-    def machine_at(self, address: str) -> str | None:
-        """The machine that has that IP address."""
+    def machine_of(self, address: str) -> str | None:
+        """The machine that has that IP address; ``None``: none that is on."""
         return self._machines.get(address)
 
     def listen(self, port: int, endpoint: Endpoint) -> None:
@@ -169,7 +169,7 @@ class Network:
         call = Call(caller, address, name)
         self._trace.add(caller.process.name, f"{name} -> {address} {wire}".rstrip())
         call.deadline = self._loop.after(deadline, caller.process.run, self._fail, call, "deadline")
-        machine = self._at(address)
+        machine = self.machine_at(address)
         if machine is None or self._random.random() < self.weather.lost_requests:
             self._trace.add("network", f"{name} to {address} is lost")
         else:
@@ -188,14 +188,15 @@ class Network:
         """The same, back to the caller, unless the connection is gone with an address of one of its ends."""
 
         def deliver() -> None:
-            here, there = self.machine_at(call.caller.address), self._at(call.address)
+            here, there = self.machine_of(call.caller.address), self.machine_at(call.address)
             if (here, there) == (call.caller.machine, machine):
                 self._deliver(machine, call.caller.machine, function, *args)
 
         self._loop.after(self.weather.delay(self._random), deliver)
 
-    def _at(self, address: str) -> str | None:
-        return self.machine_at(address.rpartition(":")[0])
+    def machine_at(self, address: str) -> str | None:
+        """The machine that has the IP address of ``address``, which is ``host:port``."""
+        return self.machine_of(address.rpartition(":")[0])
 
     def _arrive(self, call: Call, address: str, machine: str, make: Callable[[Any], Any], deadline: float) -> None:
         endpoint = self._endpoints.get((machine, int(address.rpartition(":")[2])))

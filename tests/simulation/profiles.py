@@ -123,7 +123,7 @@ def _faults(random: Random, profile: str, workers: Sequence[str]) -> Sequence[Fa
     make = None if scenario else random.choice(PROFILES[profile])
     at = random.uniform(5.0, LENGTH - 5.0)
     if make is None:
-        return random.choice(SCENARIOS)(random, at, workers)
+        return [fault for fault in random.choice(SCENARIOS)(random, at, workers) if fault.at < LENGTH]
     return [make(random, at, random.choice(workers))]
 
 

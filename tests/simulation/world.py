@@ -214,8 +214,12 @@ class World:
         machine.reboot()
 
     def switch_on(self, machine: Machine) -> None:
-        """It is there again, and the workers on it start."""
+        """It is there again, with another address if it lost the one that it had, and the workers on it start."""
+        if machine.on:
+            return
         machine.on = True
+        if self.network.machine_of(machine.address) is not None:
+            machine.address = self.new_address()
         self.network.attach(machine.address, machine.name)
         for node in self.workers.values():
             if node.machine is machine:

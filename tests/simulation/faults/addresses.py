@@ -72,13 +72,7 @@ class TakeAddress:
         if self.restart:
             taker.kill()
             taker.start()
-
-        def back() -> None:
-            if dead.machine.address == free:
-                dead.machine.address = world.new_address()
-            world.switch_on(dead.machine)
-
-        world.heal_after(self.down, back)
+        world.heal_after(self.down, lambda: world.switch_on(dead.machine))
 
 
 @frozen

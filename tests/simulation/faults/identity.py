@@ -51,6 +51,8 @@ class CloneFolder:
         return f"worker {self.worker} runs on another machine, too, from a copy of its folder, for {self.seconds:.1f} s"
 
     def strike(self, world: World) -> None:
+        if not world.workers[self.worker].folder.worker_id:
+            return  # there is nothing in it yet
         clone = world.workers[self.worker].clone()
         clone.start()
 
@@ -58,6 +60,7 @@ class CloneFolder:
             clone.kill()
             world.network.detach(clone.machine.address, clone.machine.name)
             clone.machine.destroy("the copy is removed")
+            world.judge.folder_lost(clone.folder)
 
         world.heal_after(self.seconds, remove)
 

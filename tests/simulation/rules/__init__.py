@@ -9,4 +9,4 @@ from tests.simulation.rules.rule import Rule
 from tests.simulation.rules.truth import Truth
 from tests.simulation.rules.workers import Workers
 
-RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Workers, Agreement)
+RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Agreement, Workers)

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, SwapAddresses, TakeAddress
+from tests.simulation.faults.identity import LoseFolder
 from tests.simulation.faults.processes import Reboot
 from tests.simulation.loop import Loop
 from tests.simulation.network import Caller, CallFailed, Endpoint, Network
@@ -125,7 +126,7 @@ class FaultTests(SynchronousTestCase):
         before = first.address, second.address
         world.loop.run(2.0)
         self.assertEqual((second.address, first.address), before)
-        self.assertEqual([world.network.machine_at(address) for address in before], ["m2", "m1"])
+        self.assertEqual([world.network.machine_of(address) for address in before], ["m2", "m1"])
 
     def test_take(self) -> None:
         """The other machine has the dead one's address; that one comes back with a new one, and both are online."""
@@ -133,10 +134,20 @@ class FaultTests(SynchronousTestCase):
         free = world.workers["w1"].machine.address
         world.loop.run(4.0)
         self.assertFalse(world.workers["w1"].machine.on)
-        self.assertEqual(world.network.machine_at(free), "m2")
+        self.assertEqual(world.network.machine_of(free), "m2")
         world.loop.run(30.0)
         addresses = {each.name: f"{each.address} {each.state.value}" for each in registry(world).workers()}
         self.assertEqual(addresses, {"w1": "10.0.2.1:30000 online", "w2": f"{free}:30000 online"})
+
+    def test_switched_on_where_the_address_is_taken(self) -> None:
+        """However a dead machine comes back, it takes no other one's address."""
+        world = a_world(TakeAddress(1.0, "w1", "w2", down=50.0, restart=False), LoseFolder(5.0, "w1", 1.0, move=False))
+        free = world.workers["w1"].machine.address
+        world.loop.run(7.0)
+        self.assertEqual(world.workers["w1"].machine.address, "10.0.2.1")
+        self.assertEqual(world.network.machine_of(free), "m2")
+        world.loop.run(60.0)
+        self.assertEqual(world.workers["w1"].machine.address, "10.0.2.1")
 
     def test_restart_elsewhere(self) -> None:
         """The worker is another process, and is known at its new port and at its new address."""
@@ -153,11 +164,11 @@ class FaultTests(SynchronousTestCase):
         machine = world.workers["w1"].machine
         world.loop.run(2.0)
         self.assertEqual([run.destroyed for runs in world.judge.facts.runs.values() for run in runs], ["rebooted"])
-        self.assertIsNone(world.network.machine_at(machine.address))
+        self.assertIsNone(world.network.machine_of(machine.address))
         world.workers["w1"].start()
         self.assertFalse(world.workers["w1"].running.process.alive)  # type: ignore[union-attr]
         world.loop.run(7.0)
-        self.assertEqual(world.network.machine_at(machine.address), machine.name)
+        self.assertEqual(world.network.machine_of(machine.address), machine.name)
         self.assertTrue(world.workers["w1"].running.process.alive)  # type: ignore[union-attr]
 
     def test_heals_when_all_faults_are_over(self) -> None:

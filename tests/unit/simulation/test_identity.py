@@ -55,10 +55,23 @@ class FolderTests(SynchronousTestCase):
         """A copy runs on another machine, and is gone after its time with all that ran there."""
         world = a_world(CloneFolder(5.0, "w1", 10.0), workers=("w1",))
         world.loop.run(10.0)
-        self.assertEqual(world.network.machine_at("10.0.1.3"), "m2")
+        self.assertEqual(world.network.machine_of("10.0.1.3"), "m2")
         world.loop.run(16.0)
-        self.assertIsNone(world.network.machine_at("10.0.1.3"))
+        self.assertIsNone(world.network.machine_of("10.0.1.3"))
         self.assertEqual(list(world.workers), ["w1"])
+
+    def test_nothing_to_copy(self) -> None:
+        """A folder without an id makes no copy of a worker."""
+        world = a_world(RegistrationUnanswered(0.0, "w1", 5.0), CloneFolder(3.0, "w1", 10.0), workers=("w1",))
+        world.loop.run(5.0)
+        self.assertIsNone(world.network.machine_of("10.0.1.3"))
+
+    def test_the_id_stays_with_the_first(self) -> None:
+        """When a copy is removed, nothing that the worker has is excused."""
+        world = a_world(CloneFolder(5.0, "w1", 10.0), workers=("w1",))
+        world.loop.run(20.0)
+        self.assertEqual(world.judge.facts.forgotten, {})
+        self.assertFalse(world.workers["w1"].folder.lost)
 
     def test_copies_have_no_shims(self) -> None:
         """In a copied folder no job runs, and what is written there is not in the first one."""
@@ -145,6 +158,16 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual(len(world.judge.facts.drained), 1)
         world.loop.run(20.0)
         self.assertEqual((broken(world), world.judge.facts.drained), ("", {}))
+
+    def test_folder_lost_and_database_set_back(self) -> None:
+        """What a job did since the backup is in no account if its folder is lost, too, whichever came first."""
+        for lost, at_restart, then in ((6.0, 2, 2), (12.0, 0, 1)):
+            faults = RestoreDatabase(5.0, 5.0, 1.0), LoseFolder(lost, "w1", 1.0, move=False)
+            world = a_world(*faults, acts=(job_of(0.5, 5.1, "w1"), job_of(60.0, 1.0, "w1", "t2")), workers=("w1",))
+            world.loop.run(11.5)
+            self.assertEqual(len(world.judge.facts.excused), at_restart)
+            world.loop.run(15.0)
+            self.assertEqual(len(world.judge.facts.excused), then)
 
     def test_failover(self) -> None:
         """The scheduler runs on over an older database; a job whose spec is not there is gone when it starts again."""

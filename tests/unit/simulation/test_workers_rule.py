@@ -101,7 +101,7 @@ class WorkersTests(SynchronousTestCase):
     def test_not_known(self) -> None:
         """A worker that runs has no entry."""
         registry(self.world).remove_worker(self.first.id)
-        self.assertEqual(self.agree(), "one entry for each worker")
+        self.assertEqual(self.agree(), "P5 agreement")  # which comes first
 
     def test_several_entries(self) -> None:
         """A folder has a second entry, which nobody holds the id of."""
