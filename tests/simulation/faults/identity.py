@@ -60,7 +60,6 @@ class CloneFolder:
             clone.kill()
             world.network.detach(clone.machine.address, clone.machine.name)
             clone.machine.destroy("the copy is removed")
-            world.judge.folder_lost(clone.folder)
 
         world.heal_after(self.seconds, remove)
 
