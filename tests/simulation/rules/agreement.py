@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from scheduler.interfaces import JobFilter
-from scheduler.model import JobState, WorkerState
+from scheduler.model import Job, JobState, WorkerState
 from tests.simulation.nodes import SchedulerProcess
-from tests.simulation.rules.rule import Rule
+from tests.simulation.rules.rule import Broken, Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
+
+#: Seconds that a start takes when nothing fails, and that it takes to learn of an end.
+UNDER_WAY = 2.0
 
 
 class Agreement(Rule):
     """Workers are online, ends are acknowledged, and jobs are final or run."""
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        #: When each job began to start, by the loop's clock.
+        self._starting: dict[str, float] = {}
+
+    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        if job.state is JobState.STARTING and (before is None or before.state is not JobState.STARTING):
+            self._starting[job.id] = self.facts.world.loop.now
 
     def agreed(self) -> None:
         scheduler = self.facts.world.scheduler
@@ -35,9 +51,11 @@ class Agreement(Rule):
 
     def _about_jobs(self, scheduler: SchedulerProcess) -> Iterator[str]:
         registry = scheduler.parts.ledger.registry
+        since = self.facts.world.loop.now - UNDER_WAY
         for job in registry.matching(JobFilter()):
-            runs = [run for run in self.facts.runs.get(job.id, []) if run.ended is None]
-            if job.state in {JobState.STARTING, JobState.UNKNOWN}:
+            runs = [run for run in self.facts.runs.get(job.id, []) if run.ended is None or run.ended > since]
+            starting = job.state is JobState.STARTING and self._starting.get(job.id, since) <= since
+            if starting or job.state is JobState.UNKNOWN:
                 yield f"job {job.id} is {job.state.value}: {job.reason}"
             if job.state is JobState.RUNNING and not runs:
                 yield f"job {job.id} is running, and does not run"

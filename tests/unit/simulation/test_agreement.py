@@ -1,0 +1,58 @@
+"""P5, at the moment when it is judged."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.model import JobState
+from tests.simulation.world import World
+from tests.unit.simulation.worlds import a_world, broken, job_of, registry
+
+
+class UnderWayTests(SynchronousTestCase):
+    """A job of 10 s that runs from 1 s on."""
+
+    def setUp(self) -> None:
+        self.world: World = a_world(acts=(job_of(10.0, 1.0, "w1"),), workers=("w1",))
+        self.world.loop.run(5.0)
+
+    def agree(self, time: float) -> str:
+        self.world.loop.run(time)
+        self.world.judge.agreed()
+        return broken(self.world)
+
+    def show(self, state: JobState) -> None:
+        """Another job of the worker is shown so; it asks about that one with its next beat, at 9 s."""
+        assert self.world.scheduler is not None
+        (job,) = registry(self.world).unfinished(self.world.workers["w1"].folder.worker_id)
+        self.world.scheduler.parts.ledger.update_job(
+            evolve(job, id="another", state=state, spec=evolve(job.spec, labels={}))
+        )
+
+    def test_runs(self) -> None:
+        """A job that runs, and is shown so."""
+        self.assertEqual(self.agree(5.0), "")
+
+    def test_begins_to_start(self) -> None:
+        """A start that is under way for a moment is none that was left open."""
+        self.show(JobState.STARTING)
+        self.assertEqual(self.agree(6.0), "")
+
+    def test_starts_for_long(self) -> None:
+        """One that is for longer is, though the job is shown so again."""
+        self.show(JobState.STARTING)
+        self.assertEqual(self.agree(7.5), "P5 agreement")
+
+    def test_unknown(self) -> None:
+        """No job may be unknown, not even for a moment."""
+        self.show(JobState.UNKNOWN)
+        self.assertEqual(self.agree(5.0), "P5 agreement")
+
+    def test_has_just_ended(self) -> None:
+        """The end of a job may be on its way for a moment, not for longer."""
+        (run,) = self.world.judge.facts.runs[next(iter(self.world.judge.facts.shown))]
+        run.ended = 4.0
+        self.assertEqual(self.agree(5.0), "")
+        run.ended = 2.0
+        self.assertEqual(self.agree(5.0), "P5 agreement")
