@@ -22,13 +22,12 @@ class UnderWayTests(SynchronousTestCase):
         self.world.judge.agreed()
         return broken(self.world)
 
-    def show(self, state: JobState) -> None:
+    def show(self, state: JobState, reason: str | None = None) -> None:
         """Another job of the worker is shown so; it asks about that one with its next beat, at 9 s."""
         assert self.world.scheduler is not None
-        (job,) = registry(self.world).unfinished(self.world.workers["w1"].folder.worker_id)
-        self.world.scheduler.parts.ledger.update_job(
-            evolve(job, id="another", state=state, spec=evolve(job.spec, labels={}))
-        )
+        job = registry(self.world).job(next(iter(self.world.judge.facts.runs)))
+        another = evolve(job, id="another", state=state, reason=reason, spec=evolve(job.spec, labels={}))
+        self.world.scheduler.parts.ledger.update_job(another)
 
     def test_runs(self) -> None:
         """A job that runs, and is shown so."""
@@ -42,6 +41,8 @@ class UnderWayTests(SynchronousTestCase):
     def test_starts_for_long(self) -> None:
         """One that is for longer is, though the job is shown so again."""
         self.show(JobState.STARTING)
+        self.world.loop.run(6.0)
+        self.show(JobState.STARTING, reason="again")
         self.assertEqual(self.agree(7.5), "P5 agreement")
 
     def test_unknown(self) -> None:
