@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import IStore, Loaded, Record, Removed
-from scheduler.model import Job
+from scheduler.interfaces import IStore, Loaded, Record
+from scheduler.model import Job, Ref
 from scheduler.store.memory import MemoryStore
 from tests.simulation.process import Process
 from tests.simulation.trace import Trace
@@ -136,7 +136,7 @@ class SimulatedStore:
         for record in records:
             if isinstance(record, Job):
                 self._described.add(record.id)
-            elif isinstance(record, Removed) and record.kind == "job":
+            elif isinstance(record, Ref) and record.kind == "job":
                 self._described.discard(record.id)
 
     def _crash(self) -> None:
