@@ -41,7 +41,7 @@ class Outputs:
         self._tails: dict[str, dict[Stream, Tail]] = {}
         # of each of these jobs its worker, and the other way round
         self._worker_of: dict[str, str | None] = {}
-        self._jobs_of: dict[str | None, set[str]] = {}
+        self._jobs_of: dict[str | None, dict[str, None]] = {}
         self._stopping = False
 
     def open(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
@@ -119,13 +119,13 @@ class Outputs:
         """Find it under its worker, which it gets when it leaves the queue."""
         self._unfile(job.id)
         self._worker_of[job.id] = job.worker_id
-        self._jobs_of.setdefault(job.worker_id, set()).add(job.id)
+        self._jobs_of.setdefault(job.worker_id, {})[job.id] = None
 
     def _unfile(self, job_id: str) -> None:
         if job_id not in self._worker_of:
             return
         worker_id = self._worker_of.pop(job_id)
-        self._jobs_of[worker_id].discard(job_id)
+        self._jobs_of[worker_id].pop(job_id, None)
         if not self._jobs_of[worker_id]:
             del self._jobs_of[worker_id]
 
