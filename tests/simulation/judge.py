@@ -16,7 +16,10 @@ from twisted.python.failure import Failure
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
+from tests.simulation.clients import Reply
+from tests.simulation.follow import Follower
 from tests.simulation.machine import Run
+from tests.simulation.process import Process
 from tests.simulation.rules import RULES
 from tests.simulation.rules.rule import Rule
 
@@ -73,6 +76,30 @@ class Facts:
     #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
     excused: dict[str, str] = field(factory=dict)
 
+    #: Tickets whose jobs clients asked to be stopped.
+    withdrawn: dict[str, None] = field(factory=dict)
+    #: Jobs whose stop was answered, as they were over; and first attempts: when a stop of any attempt was answered.
+    stopped: dict[str, None] = field(factory=dict)
+    chains_stopped: dict[str, float] = field(factory=dict)
+    #: Jobs that were answered as the last attempt, at its end.
+    last_attempts: dict[str, None] = field(factory=dict)
+    #: Jobs that were dropped, and those whose removal was answered as done.
+    gone: dict[str, None] = field(factory=dict)
+    removed: dict[str, None] = field(factory=dict)
+    #: Clients that follow an output, or did.
+    followers: list[Follower] = field(factory=list)
+    #: Clients that attend a job: to which process of the scheduler, which job, and since when.
+    attended: dict[object, tuple[Process, str, float]] = field(factory=dict)
+
+    def existing(self) -> dict[str, None]:
+        """The jobs that are there."""
+        return {job_id: None for job_id in self.shown if job_id not in self.gone}
+
+    def first_attempt(self, job_id: str) -> str:
+        """The id of the first attempt of a job."""
+        job = self.shown.get(job_id)
+        return job_id if job is None else job.group_id or job_id
+
     def ticket_of(self, job: Job) -> Ticket | None:
         """The ticket that a job came from."""
         return self.tickets.get(job.spec.labels.get("ticket", ""))
@@ -83,7 +110,9 @@ class Facts:
         return runs[-1] if runs else None
 
     def stop_was_asked(self, job: Job) -> bool:
-        """Of it, or of an attempt before it."""
+        """Of it, or of an attempt before it; one that a client has to attend may be stopped without."""
+        if job.terms.unattended_timeout is not None or job.spec.labels.get("ticket") in self.withdrawn:
+            return True
         chain: Job | None = job
         while chain is not None:
             if chain.id in self.stops:
@@ -162,6 +191,10 @@ class Judge:
         """A client asks for its removal."""
         self.facts.removals[job_id] = None
 
+    def ticket_withdrawn(self, ticket: str) -> None:
+        """A client asks for a stop of all that came of it."""
+        self.facts.withdrawn[ticket] = None
+
     def forget_asked(self, worker: str) -> None:
         """A client asks that a worker is forgotten: what is unfinished there may be lost."""
         self.facts.forgotten[worker] = None
@@ -174,6 +207,37 @@ class Judge:
         """From now on the worker may take jobs again."""
         for worker_id in [worker_id for worker_id, other in self.facts.drained.items() if other == name]:
             del self.facts.drained[worker_id]
+
+    def replied(self, reply: Reply) -> None:
+        """A request came to an end."""
+        if isinstance(reply.value, Job):
+            self.answered(reply.value)
+        self._each(lambda rule: rule.replied(reply))
+
+    def existing(self) -> dict[str, None]:
+        """The jobs that are there."""
+        return self.facts.existing()
+
+    def listed(self, existing: dict[str, None], jobs: list[str]) -> None:
+        """A client listed all jobs."""
+        self._each(lambda rule: rule.listed(existing, jobs))
+
+    def follows(self, follower: Follower) -> None:
+        """A client begins to follow an output."""
+        if follower not in self.facts.followers:
+            self.facts.followers.append(follower)
+
+    def delivered(self, follower: Follower, offset: int, data: bytes) -> None:
+        """It got these bytes."""
+        self._each(lambda rule: rule.delivered(follower, offset, data))
+
+    def output_over(self, follower: Follower, cut: str) -> None:
+        """It was told of the end, or that there is none."""
+        self._each(lambda rule: rule.output_over(follower, cut))
+
+    def output_refused(self, follower: Follower, error: SchedulerError) -> None:
+        """It can't go on."""
+        self._each(lambda rule: rule.output_refused(follower, error))
 
     # -- what the scheduler shows
 
@@ -212,6 +276,8 @@ class Judge:
         facts = self.facts
         before = facts.shown.get(job.id)
         facts.shown[job.id] = job
+        if scheduler is not None:
+            facts.gone.pop(job.id, None)
         if job.state is JobState.QUEUED:
             facts.queued.setdefault(job.id, self._world.loop.now)
         ticket = facts.ticket_of(job)
@@ -222,6 +288,7 @@ class Judge:
     def _drop(self, scheduler: SchedulerProcess, job: Job) -> None:
         """The job is not there any more: its start never left, or a client removed it."""
         self._world.trace.add(scheduler.process.name, f"drops job {job.id}")
+        self.facts.gone[job.id] = None
         if job.id in self.facts.removals:
             return
         ticket = self.facts.ticket_of(job)

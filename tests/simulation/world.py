@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tests.simulation.acts import Drain
+from tests.simulation.flows import Flow, Serve, Take
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Folder, Machine, Run
@@ -40,8 +41,9 @@ CLIENT_ADDRESS = "10.0.0.2"
 #: Seconds in which all sides agree once the faults are over: two heartbeats and the longest backoff, and a moment.
 AGREEMENT = 2 * LEASE / 3 + 5.0 + 2.0
 
-#: Seconds after that in which the last job has ended.
+#: Seconds after that in which the last job has ended, and before their end in which no client does anything new.
 END = 120.0
+LAST_MOMENT = 5.0
 
 
 class WorkerNode:
@@ -165,6 +167,24 @@ class World:
     def ask(self, name: str, request: Callable[[Any], Any], wire: str = "", seconds: float = 60.0) -> Call:
         """A client's request to the scheduler, which is given up after so many seconds."""
         return self.network.call(self.client, f"{SCHEDULER_ADDRESS}:{HTTP_PORT}", name, request, seconds, wire)
+
+    def stream(self, name: str, serve: Serve, take: Take, wire: str = "") -> Flow:
+        """A client's request whose answer is a stream."""
+        return Flow(self.network, self.client, f"{SCHEDULER_ADDRESS}:{HTTP_PORT}", name, serve, take, wire=wire)
+
+    @property
+    def clients_end(self) -> float:
+        """When the last client gives up, by the loop's clock."""
+        return self.plan.length + AGREEMENT + END - LAST_MOMENT
+
+    @property
+    def submissions_end(self) -> float:
+        """When the last client gives up to submit a job."""
+        return self.plan.length + AGREEMENT
+
+    def names(self) -> tuple[str, ...]:
+        """All names that workers have."""
+        return tuple(self.workers)
 
     def heal(self) -> None:
         """End all faults, and have everything run."""

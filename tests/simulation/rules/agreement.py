@@ -9,6 +9,9 @@ from scheduler.model import JobState, WorkerState
 from tests.simulation.nodes import SchedulerProcess
 from tests.simulation.rules.rule import Rule
 
+#: Seconds that it takes to report an end, and to acknowledge it, when nothing fails.
+REPORT = 2.0
+
 
 class Agreement(Rule):
     """Workers are online, ends are acknowledged, and jobs are final or run."""
@@ -30,8 +33,13 @@ class Agreement(Rule):
                 shown = [f"{worker.address} {worker.state.value}" for worker in here]
                 yield f"worker {node.name} ({node.folder.worker_id}) is {shown or 'not known'}"
             reports = [report.status.job_id for report in running.jobs.unacknowledged()]
+            reports = [job_id for job_id in reports if not self._has_just_ended(job_id)]
             if reports:
                 yield f"worker {node.name} reports {reports}, and nobody acknowledges"
+
+    def _has_just_ended(self, job_id: str) -> bool:
+        run = self.facts.run_of(job_id)
+        return run is not None and run.ended is not None and run.ended > self.facts.world.loop.now - REPORT
 
     def _about_jobs(self, scheduler: SchedulerProcess) -> Iterator[str]:
         registry = scheduler.parts.ledger.registry

@@ -61,7 +61,8 @@ class Kept(Rule):
                 self.broken("P4 refused", f"{name} was refused ({ticket.refused}), and ran as {ran}", ran[0])
 
     def _never_ran(self, job: Job) -> bool:
-        """Whether it has failed without a run, and not because its time in the queue was over."""
+        """Whether it has failed without a run, and before its time in the queue was over."""
         if job.state is not JobState.FAILED or job.id in self.facts.runs or job.id in self.facts.excused:
             return False
-        return "queue_timeout" not in (job.reason or "")
+        assert job.finished_at is not None
+        return job.finished_at - job.created_at < job.terms.queue_timeout
