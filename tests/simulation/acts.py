@@ -78,7 +78,7 @@ class Submit:
                     whole = evolve(follow, stream=Stream.STDOUT, begin=0)
                     job = await self._run(world, whole, key, wire)
                 else:
-                    call = world.ask("submit", lambda service: self._asked(service, key), wire)
+                    call = world.ask("submit", lambda service: self._asked(world, service, key), wire)
                     if hang_up is not None:
                         world.loop.after(hang_up, world.network.hang_up, call, True)
                     job = await call.answer
@@ -101,8 +101,8 @@ class Submit:
                 break
         return None
 
-    def _asked(self, service: Any, key: RequestKey | None, starting: Any = None) -> Deferred[Job]:
-        submitted: Deferred[Job] = service.submit(self.spec(), self.target, self.terms, key, starting)
+    def _asked(self, world: World, service: Any, key: RequestKey | None, starting: Any = None) -> Deferred[Job]:
+        submitted: Deferred[Job] = service.submit(self.spec(), world.target(self.target), self.terms, key, starting)
         return submitted
 
     async def _run(self, world: World, follow: Follow, key: RequestKey | None, wire: str) -> Job:
@@ -119,7 +119,7 @@ class Submit:
             return follow.take(world, followers[0], message)
 
         def serve(service: Any, flow: Any) -> None:
-            serve_run(world, service, flow, lambda service, starting: self._asked(service, key, starting))
+            serve_run(world, service, flow, lambda service, starting: self._asked(world, service, key, starting))
 
         flow = world.stream("run", serve, take, wire)
         if follow.hang_up is not None:
@@ -246,6 +246,6 @@ class Forget:
         carry_out(world, "forget", self._do(world))
 
     async def _do(self, world: World) -> None:
-        if self.worker in world.workers:
+        if self.worker in world.names():
             world.judge.forget_asked(self.worker)
         await ask(world, "forget", lambda service: service.forget(self.worker), wire=self.worker, detail=self.worker)

@@ -30,7 +30,8 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
-from scheduler.model import Job, Stream, Worker
+from scheduler.model import Job, JobState, Stream, Worker
+from scheduler.rpc import convert
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.simulation.flows import Flow
 from tests.simulation.network import Call, Caller, CallFailed, Network
@@ -150,15 +151,19 @@ class SimulatedWorkerClient:
         if sent is not None:
             sent()
         if worker.is_core:
-            return await self._call(worker, "start", lambda server: server.core_start(job.spec), wire=f"job={job.id}")
+            wire = f"job={job.id}"
+            own_id = await self._call(worker, "start", lambda server: server.core_start(job.spec, job.id), wire=wire)
+            return JobStatus(own_id, JobState.RUNNING)
         start = self._call(
             worker, "start", lambda server: server.start(job.id, job.spec, job.created_at), wire=f"job={job.id}"
         )
         return await start
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
-        stopped = self._call(worker, "stop", lambda server: server.stop(job_id, False), wire=f"job={job_id}")
-        return stopped.addCallback(lambda status: None if worker.is_core else status)
+        def stop(server: Any) -> Any:
+            return server.core_stop(job_id) if worker.is_core else server.stop(job_id, False)
+
+        return self._call(worker, "stop", stop, wire=f"job={job_id}")
 
     def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
         return Deferred.fromCoroutine(self._signal(worker, job_id, signal, to))
@@ -176,6 +181,8 @@ class SimulatedWorkerClient:
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         def query(server: Any) -> Any:
+            if worker.is_core:
+                return convert.query_from_pb(job_id, server.core_query(job_id))
             return server.seal(job_id) if seal else server.query(job_id)
 
         return self._call(worker, "seal" if seal else "query", query, wire=f"job={job_id}")

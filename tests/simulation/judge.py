@@ -73,6 +73,8 @@ class Facts:
     forgotten: dict[str, None] = field(factory=dict)
     #: Ids of the workers that a client was told are draining, with their names.
     drained: dict[str, str] = field(factory=dict)
+    #: Ids of the core workers that there were, with their addresses.
+    core: dict[str, str] = field(factory=dict)
     #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
     excused: dict[str, str] = field(factory=dict)
 
@@ -99,6 +101,10 @@ class Facts:
         """The id of the first attempt of a job."""
         job = self.shown.get(job_id)
         return job_id if job is None else job.group_id or job_id
+
+    def is_untraceable(self, job: Job) -> bool:
+        """Whether a core worker never said by which id it knows the job, so that nobody can ask for it."""
+        return job.worker_id in self.core and job.remote_id is None
 
     def ticket_of(self, job: Job) -> Ticket | None:
         """The ticket that a job came from."""

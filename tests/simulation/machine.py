@@ -6,7 +6,7 @@ leaves is in the state folder. All that ever ran is kept in ``History.runs``: th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from attrs import define, evolve, field
 
@@ -270,10 +270,11 @@ class Machine:
         self._boots += 1
         self.destroy("rebooted")
 
-    def destroy(self, why: str) -> None:
-        """End all that runs, so that nobody can tell any more how it ended."""
-        shims, self._shims = self._shims, {}
-        for spool, run, timer, _ in shims.values():
+    def destroy(self, why: str, job_ids: Collection[str] | None = None) -> None:
+        """End these jobs, or all that run, so that nobody can tell any more how they ended."""
+        shims = {job_id: shim for job_id, shim in self._shims.items() if job_ids is None or job_id in job_ids}
+        for job_id, (spool, run, timer, _) in shims.items():
+            del self._shims[job_id]
             timer.cancel()
             run.ended, run.destroyed = self.loop.now, why
             spool.kept = run.lines(self.loop.now)

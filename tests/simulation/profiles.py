@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.simulation.faults import network, processes, store
-from tests.simulation.plan import Fault, Plan, PlannedWorker
+from tests.simulation.plan import Fault, Plan, PlannedCoreWorker, PlannedWorker
 from tests.simulation.workload import MIXED, OUTPUT, QUEUE, Workload, make_acts
 
 #: Seconds in which faults happen.
@@ -82,6 +82,7 @@ PROFILES: dict[str, Sequence[MakeFault]] = {
     "processes": _PROCESSES,
     "queue": (*_PROCESSES, *_STORE, _shortage, _shortage, _partition),
     "output": (*_NETWORK, *_PROCESSES, *_PROCESSES, _store_fails),
+    "core": (*_NETWORK, *_STORE, *_PROCESSES, *_PROCESSES),
     "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage),
 }
 
@@ -96,18 +97,30 @@ def make_plan(seed: int, profile: str) -> Plan:
     workers = [
         PlannedWorker(f"w{number}", random.choice(slots), _labels(random)) for number in range(1, random.randint(2, 4))
     ]
+    core_workers = _core_workers(random, profile)
+    names = [worker.name for worker in (*workers, *core_workers)]
     makers = PROFILES[profile]
     planned = [
-        random.choice(makers)(random, random.uniform(5.0, LENGTH - 5.0), random.choice(workers).name)
+        random.choice(makers)(random, random.uniform(5.0, LENGTH - 5.0), random.choice(names))
         for _ in range(random.randint(1, 6))
     ]
-    acts = make_acts(random, WORKLOADS.get(profile, MIXED), [worker.name for worker in workers], LENGTH)
+    acts = make_acts(random, WORKLOADS.get(profile, MIXED), names, LENGTH)
     return Plan(
         LENGTH,
         tuple(workers),
         tuple(sorted(planned, key=lambda fault: fault.at)),
         tuple(sorted(acts, key=lambda act: act.at)),
         slow=random.choice((0.0, 0.02, 0.2)),
+        core_workers=core_workers,
+    )
+
+
+def _core_workers(random: Random, profile: str) -> tuple[PlannedCoreWorker, ...]:
+    most = {"core": 2, "all": 1}.get(profile, 0)
+    least = 1 if profile == "core" else 0
+    return tuple(
+        PlannedCoreWorker(f"c{number}", deregisters=random.random() < 0.5, jobs_run_on=random.random() < 0.5)
+        for number in range(1, random.randint(least, most) + 1)
     )
 
 

@@ -145,7 +145,7 @@ class Resubmit:
         reply: Reply = await ask(
             world,
             "resubmit",
-            lambda service: service.submit(submitted.spec(), submitted.target, submitted.terms, key),
+            lambda service: service.submit(submitted.spec(), world.target(submitted.target), submitted.terms, key),
             job_id,
             f"key={submitted.key}{' with another body' if self.other else ''}",
             detail=self.other,

@@ -15,7 +15,9 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tests.simulation.acts import Drain
+from scheduler.model import JobState, Target
+from tests.simulation.acts import Drain, Forget
+from tests.simulation.core_worker import CoreWorkerNode
 from tests.simulation.flows import Flow, Serve, Take
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.loop import Loop
@@ -122,11 +124,28 @@ class World:
         self.scheduler: SchedulerProcess | None = None
         self._scheduler_starts = 0
         self.workers: dict[str, WorkerNode] = {}
+        self.core_workers: dict[str, CoreWorkerNode] = {}
         for number, worker in enumerate(plan.workers, 1):
             machine = self.machine(f"m{number}")
             self.workers[worker.name] = WorkerNode(
                 self, worker.name, machine, WORKER_PORT, worker.slots, dict(worker.labels)
             )
+
+        for number, planned in enumerate(plan.core_workers, 1):
+            machine = self.machine(f"core{number}")
+            self.core_workers[planned.name] = CoreWorkerNode(
+                self.around, planned, machine, WORKER_PORT, f"{SCHEDULER_ADDRESS}:{SCHEDULER_PORT}"
+            )
+
+    @property
+    def nodes(self) -> dict[str, WorkerNode | CoreWorkerNode]:
+        """All workers, ours and core workers, by the names that they have in the plan."""
+        return {**self.workers, **self.core_workers}
+
+    def target(self, target: Target) -> Target:
+        """As a client writes it, who knows a core worker by the id that it has now."""
+        node = self.core_workers.get(target.worker or "")
+        return target if node is None else Target(node.worker_id or "none")
 
     def random(self, name: str) -> Random:
         """A source of randomness of that name."""
@@ -184,7 +203,7 @@ class World:
 
     def names(self) -> tuple[str, ...]:
         """All names that workers have."""
-        return tuple(self.workers)
+        return (*self.workers, *self.judge.facts.core)
 
     def heal(self) -> None:
         """End all faults, and have everything run."""
@@ -193,7 +212,7 @@ class World:
         self.network.storms.clear()
         self.database.troubles.clear()
         self.database.stalls_until = 0.0
-        for worker in self.workers.values():
+        for worker in self.nodes.values():
             worker.machine.shortage = ""
             if worker.running is not None:
                 worker.running.process.thaw()
@@ -203,13 +222,26 @@ class World:
         self.start_scheduler()
         for worker in self.workers:
             self.loop.after(3.0, Drain(0.0, worker, resume=True).begin, self)
+        self.loop.after(6.0, self._forget_departed)
+
+    def _forget_departed(self) -> None:
+        """A core worker that deregistered never comes back under its id: clients have its jobs given up."""
+        facts = self.judge.facts
+        unknown = [job.worker_id or "" for job in facts.shown.values() if job.state is JobState.UNKNOWN]
+        for worker_id in dict.fromkeys(unknown):
+            if worker_id in facts.core and not self._is_known(worker_id):
+                Forget(0.0, worker_id).begin(self)
+
+    def _is_known(self, worker_id: str) -> bool:
+        scheduler = self.scheduler
+        return scheduler is not None and scheduler.parts.ledger.registry.find_worker(worker_id) is not None
 
     # the run
 
     def run(self) -> Outcome:
         """Until it is over, or a rule is broken."""
         self.start_scheduler()
-        for worker in self.workers.values():
+        for worker in self.nodes.values():
             worker.start()
         for fault in self.plan.faults:
             self.loop.at(fault.at, self._strike, fault)

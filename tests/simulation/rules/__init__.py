@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from tests.simulation.rules.agreement import Agreement
 from tests.simulation.rules.answers import Answers
+from tests.simulation.rules.core import CoreWorkers
 from tests.simulation.rules.kept import Kept
 from tests.simulation.rules.output import Output
 from tests.simulation.rules.placed import Placed
 from tests.simulation.rules.rule import Rule
 from tests.simulation.rules.truth import Truth
 
-RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Agreement, Answers, Output)
+RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Agreement, Answers, Output, CoreWorkers)

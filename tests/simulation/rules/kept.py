@@ -65,4 +65,4 @@ class Kept(Rule):
         if job.state is not JobState.FAILED or job.id in self.facts.runs or job.id in self.facts.excused:
             return False
         assert job.finished_at is not None
-        return job.finished_at - job.created_at < job.terms.queue_timeout
+        return not job.terms.queue_timeout or job.finished_at - job.created_at < job.terms.queue_timeout
