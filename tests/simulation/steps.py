@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from scheduler.errors import NotFound
 from scheduler.interfaces import RequestKey
 from scheduler.model import Job
 from tests.simulation.clients import AGAIN, TRIES, Reply, ask, pause
@@ -61,7 +62,7 @@ class Stop:
         world.judge.stop_asked(job_id)
         while world.loop.now < world.clients_end:
             reply = await ask(world, "stop", lambda service: service.stop(job_id), job_id)
-            if reply.answered:
+            if reply.answered or isinstance(reply.error, NotFound):
                 return
             await pause(world, AGAIN)
 

@@ -47,7 +47,7 @@ class Agreement(Rule):
             runs = [run for run in self.facts.runs.get(job.id, []) if run.ended is None]
             if job.state in {JobState.STARTING, JobState.UNKNOWN}:
                 yield f"job {job.id} is {job.state.value}: {job.reason}"
-            if job.state is JobState.RUNNING and not runs:
+            if job.state is JobState.RUNNING and not runs and not self._has_just_ended(job.id):
                 yield f"job {job.id} is running, and does not run"
         for job_id, each in self.facts.runs.items():
             shown = registry.find_job(job_id)

@@ -100,5 +100,7 @@ class Output(Rule):
                 continue
             if job.id in self.facts.excused or job.id in self.facts.removals or job.state is JobState.LOST:
                 continue
+            if job.worker_id in self.facts.core:
+                continue  # there is no output to be had
             what = f"job {job.id} is {job.state.value}, and a client that follows is still at {follower.offset}"
             self.broken("P3 end", what, job.id)

@@ -49,6 +49,8 @@ class Placed(Rule):
         due, mine = self._due(other), self.facts.queued.get(job.id, now)
         if now < due + UNSAVED_MAX_SECONDS or now >= due + other.terms.queue_timeout:
             return False
+        if self.facts.world.scheduler_machine.wall_time() >= other.created_at + other.terms.queue_timeout:
+            return False  # that it has ended is not saved yet
         return (-other.terms.priority, due) < (-job.terms.priority, mine)
 
     def _due(self, job: Job) -> float:
