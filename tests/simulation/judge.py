@@ -134,7 +134,7 @@ class Judge:
         self.violation: Violation | None = None
         self.facts = Facts(world)
         self._world = world
-        self._rules: list[Rule] = [make(self.facts, self.broken) for make in RULES]
+        self.rules: list[Rule] = [make(self.facts, self.broken) for make in RULES]
 
     @property
     def jobs(self) -> int:
@@ -148,7 +148,7 @@ class Judge:
             self._world.trace.add("judge", str(self.violation))
 
     def _each(self, tell: Callable[[Rule], None]) -> None:
-        for rule in self._rules:
+        for rule in self.rules:
             tell(rule)
 
     # -- what happens

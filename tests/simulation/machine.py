@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
@@ -92,7 +92,7 @@ class Folder:
         return Folder(self.worker_id, spools, dict(self.used))
 
 
-@define(eq=False)
+@frozen
 class Plan:
     """What a job of the simulation does, as its spec says: the command ``work`` with the path ``SECONDS CODE LINES``.
 
