@@ -211,7 +211,7 @@ def _page(service: Any, limit: int, cursor: str | None) -> Any:
 
 @frozen
 class Drain:
-    """A worker shall take no new jobs, or, ``resume``, shall take some again."""
+    """A worker shall take no new jobs, or, ``resume``, shall take some again: that is asked until it is done."""
 
     at: float
     worker: str
@@ -224,12 +224,17 @@ class Drain:
         carry_out(world, "drain", self._do(world))
 
     async def _do(self, world: World) -> None:
-        name = "resume" if self.resume else "drain"
-        if self.resume:
+        if not self.resume:
+            reply = await ask(world, "drain", lambda service: service.drain(self.worker), wire=self.worker)
+            if reply.answered:
+                world.judge.drained(self.worker, reply.value.worker.id)
+            return
+        for _ in range(TRIES):
             world.judge.resume_asked(self.worker)
-        reply = await ask(world, name, lambda service: getattr(service, name)(self.worker), wire=self.worker)
-        if reply.answered and not self.resume:
-            world.judge.drained(self.worker, reply.value.worker.id)
+            reply = await ask(world, "resume", lambda service: service.resume(self.worker), wire=self.worker)
+            if reply.answered:
+                return
+            await pause(world, AGAIN)
 
 
 @frozen

@@ -85,9 +85,9 @@ class Facts:
     chains_stopped: dict[str, float] = field(factory=dict)
     #: Jobs that were answered as the last attempt, at its end.
     last_attempts: dict[str, None] = field(factory=dict)
-    #: Jobs that were dropped, and those whose removal was answered as done.
+    #: Jobs that were dropped, and those whose removal was answered as done, with when that was.
     gone: dict[str, None] = field(factory=dict)
-    removed: dict[str, None] = field(factory=dict)
+    removed: dict[str, float] = field(factory=dict)
     #: Clients that follow an output, or did.
     followers: list[Follower] = field(factory=list)
     #: Clients that attend a job: to which process of the scheduler, which job, and since when.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -94,10 +95,11 @@ class Answers(Rule):
 
     def _remove(self, reply: Reply) -> None:
         if reply.answered and reply.value:
-            self.facts.removed[reply.job_id] = None
+            self.facts.removed.setdefault(reply.job_id, reply.answered_at)
 
     def _job(self, reply: Reply) -> None:
-        if reply.answered and reply.job_id in self.facts.removed and reply.value.state is not JobState.LOST:
+        since = self.facts.removed.get(reply.job_id, math.inf)
+        if reply.answered and reply.asked_at >= since and reply.value.state is not JobState.LOST:
             self._broken(reply, "it was removed, and is there")
 
     def _signal(self, reply: Reply) -> None:

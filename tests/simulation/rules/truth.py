@@ -46,8 +46,13 @@ class Truth(Rule):
             yield "it never ran"
         if job.state is JobState.LOST and not self._may_be_lost(job, run):
             yield f"nothing destroyed it ({job.reason})"
-        if job.state is JobState.FAILED and run is not None and job.exit_code is None and job.signal is None:
+        coded = job.exit_code is not None or job.signal is not None
+        if job.state is JobState.FAILED and run is not None and not coded and not self._is_interrupted(job, run):
             yield f"it ran ({job.reason})"
+
+    def _is_interrupted(self, job: Job, run: Run) -> bool:
+        """Whether it was destroyed on a core worker, which has no word for that."""
+        return bool(run.destroyed) and job.worker_id in self.facts.core
 
     def _may_be_lost(self, job: Job, run: Run | None) -> bool:
         if job.id in self.facts.excused or (run is not None and run.destroyed):
