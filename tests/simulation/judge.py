@@ -106,6 +106,10 @@ class Facts:
         """Whether a core worker never said by which id it knows the job, so that nobody can ask for it."""
         return job.worker_id in self.core and job.remote_id is None
 
+    def is_given_up(self, job: Job) -> bool:
+        """Whether it may run on a core worker though it is lost: that never reports by itself what it runs."""
+        return self.is_untraceable(job) or (job.worker_id in self.core and job.worker_id in self.forgotten)
+
     def ticket_of(self, job: Job) -> Ticket | None:
         """The ticket that a job came from."""
         return self.tickets.get(job.spec.labels.get("ticket", ""))
