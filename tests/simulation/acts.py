@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-from twisted.internet.defer import Deferred
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 
-from scheduler.errors import SchedulerError, StartUnanswered
-from scheduler.interfaces import RequestKey
-from scheduler.model import NO_WAITING, Job, QueueTerms, Target
+from scheduler.errors import KeyInUse, SchedulerError, StartUnanswered
+from scheduler.interfaces import JobFilter, RequestKey
+from scheduler.model import NO_WAITING, Job, JobSpec, QueueTerms, Stream, Target
+from tests.simulation.clients import AGAIN, TRIES, ask, carry_out, pause
+from tests.simulation.follow import Follow, Follower, hung_up
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.network import CallFailed
+from tests.simulation.steps import Step
+from tests.simulation.streams import serve_run
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-#: Seconds between the tries of a client that may ask again, and how often it does.
-AGAIN = 3.0
-TRIES = 40
-
-
-def carry_out(world: World, name: str, act: Coroutine[Deferred[Any], Any, None]) -> None:
-    """Have a client do it; an error that no client may see is a finding."""
-    Deferred.fromCoroutine(act).addErrback(lambda reason: world.judge.crashed(name, reason))
-
-
-async def pause(world: World, seconds: float) -> None:
-    """Do nothing for a while."""
-    over: Deferred[None] = Deferred()
-    world.loop.after(seconds, over.callback, None)
-    await over
 
 
 @frozen
@@ -44,81 +34,184 @@ class Submit:
     target: Target
     terms: QueueTerms = NO_WAITING
     key: str | None = None
-    #: Seconds after the answer; ``None``: never.
-    stop_after: float | None = None
-    query_after: float | None = None
-    #: Wait for the end for so long, when it was answered.
-    wait: float | None = None
-    remove: bool = False
+    then: Sequence[Step] = ()
+    #: Follow the output on the connection of the request.
+    follow: Follow | None = None
+    #: Seconds after which the client closes the connection of its first request.
+    hang_up: float | None = None
+    #: Seconds before it sends a request with a key again that was not answered.
+    again: float = AGAIN
+    #: Stop what came of it, whether or not that is known, so many seconds after the last request; ``None``: never.
+    withdraw: float | None = None
 
     def __str__(self) -> str:
         where = self.target.worker or f"selector {dict(self.target.selector or {})}"
         return f"{self.ticket} submits {self.job.seconds:g} s of work for {where}"
 
+    def spec(self) -> JobSpec:
+        """What it wants run."""
+        return self.job.spec(labels={"ticket": self.ticket})
+
     def begin(self, world: World) -> None:
         carry_out(world, self.ticket, self._do(world))
 
     async def _do(self, world: World) -> None:
-        job = await self._submit(world)
-        if job is None:
-            return
-        if self.query_after is not None:
-            await pause(world, self.query_after)
-            await _asked(world, "query", lambda service: service.query(job.worker_name or "", job.id), job.id)
-        if self.stop_after is not None:
-            await pause(world, self.stop_after)
-            world.judge.stop_asked(job.id)
-            for _ in range(TRIES):
-                if await _asked(world, "stop", lambda service: service.stop(job.id), job.id) is not None:
-                    break
-                await pause(world, AGAIN)
-        if self.wait is not None:
-            await _asked(world, "wait", lambda service: service.wait(job.id, self.wait), job.id)
-        if self.remove:
-            world.judge.removal_asked(job.id)
-            await _asked(world, "remove", lambda service: service.remove(job.id), job.id)
+        job_id = await self._submit(world)
+        if self.withdraw is not None:
+            world.loop.after(self.withdraw, self._withdraw, world)
+        if job_id is not None:
+            for step in self.then:
+                world.loop.after(step.after, self._step, world, step, job_id)
 
-    async def _submit(self, world: World) -> Job | None:
+    def _step(self, world: World, step: Step, job_id: str) -> None:
+        carry_out(world, f"{self.ticket} {type(step).__name__}", step.do(world, self, job_id))
+
+    async def _submit(self, world: World) -> str | None:
+        """The id of the job, where it is told."""
         key = None if self.key is None else RequestKey(self.key, self.ticket)
-        spec = self.job.spec(labels={"ticket": self.ticket})
+        hang_up, follow = self.hang_up, self.follow
         for _ in range(TRIES if key is not None else 1):
             world.judge.submitting(self.ticket)
-            call = world.ask(
-                "submit",
-                lambda service: service.submit(spec, self.target, self.terms, key),
-                f"{self.ticket} {'' if key is None else f'key={key.key}'}",
-            )
+            wire = f"{self.ticket} {'' if key is None else f'key={key.key}'}"
             try:
-                job: Job = await call.answer
-            except StartUnanswered:
+                if follow is not None:
+                    whole = evolve(follow, stream=Stream.STDOUT, begin=0)
+                    job = await self._run(world, whole, key, wire)
+                else:
+                    call = world.ask("submit", lambda service: self._asked(world, service, key), wire)
+                    if hang_up is not None:
+                        world.loop.after(hang_up, world.network.hang_up, call, True)
+                    job = await call.answer
+            except StartUnanswered as error:
                 world.judge.not_answered(self.ticket)
-                return None
+                return error.job_id
             except CallFailed as error:
                 if error.why != "refused":
                     world.judge.not_answered(self.ticket)
+            except KeyInUse:
+                world.judge.not_answered(self.ticket)
             except SchedulerError as error:
                 world.judge.refused(self.ticket, error)
             else:
                 world.judge.acknowledged(self.ticket, job)
-                return job
+                return job.id
+            hang_up = follow = None
+            await pause(world, self.again)
+            if world.loop.now > world.submissions_end:
+                break
+        return None
+
+    def _asked(self, world: World, service: Any, key: RequestKey | None, starting: Any = None) -> Deferred[Job]:
+        submitted: Deferred[Job] = service.submit(self.spec(), world.target(self.target), self.terms, key, starting)
+        return submitted
+
+    async def _run(self, world: World, follow: Follow, key: RequestKey | None, wire: str) -> Job:
+        """Submit it, and follow its output on the same connection; the job that was answered."""
+        answered: Deferred[Job] = Deferred()
+        followers: list[Follower] = []
+
+        def take(message: Any) -> Deferred[None] | None:
+            if isinstance(message, Job):
+                followers.append(follow.follower(message.id))
+                world.judge.follows(followers[0])
+                answered.callback(message)
+                return None
+            return follow.take(world, followers[0], message)
+
+        def serve(service: Any, flow: Any) -> None:
+            serve_run(world, service, flow, lambda service, starting: self._asked(world, service, key, starting))
+
+        flow = world.stream("run", serve, take, wire)
+        if follow.hang_up is not None:
+            world.loop.after(follow.hang_up, hung_up, flow)
+
+        def over(result: Failure | None) -> None:
+            if followers:
+                carry_out(world, f"{self.ticket} follows", self._followed(world, follow, followers[0], result))
+            else:
+                answered.errback(Failure(CallFailed("reset")) if result is None else result)
+
+        flow.finished.addBoth(over)
+        return await answered
+
+    async def _followed(self, world: World, follow: Follow, follower: Follower, result: Failure | None) -> None:
+        """See what the end of that connection means, and follow further."""
+        await follow.until(world, follower, succeed(None) if result is None else fail(result))
+        if not follower.over and follow.resumes:
+            await follow.go_on(world, follower.job_id, follower)
+
+    def _withdraw(self, world: World) -> None:
+        carry_out(world, f"{self.ticket} withdraws", StopMatching(0.0, self.ticket).do(world))
+
+
+@frozen
+class StopMatching:
+    """All unfinished jobs of a ticket shall be stopped; the client asks until none is left."""
+
+    at: float
+    ticket: str
+
+    def __str__(self) -> str:
+        return f"all jobs of {self.ticket} are to be stopped"
+
+    def begin(self, world: World) -> None:
+        carry_out(world, "stop matching", self.do(world))
+
+    async def do(self, world: World) -> None:
+        """Stop them."""
+        world.judge.ticket_withdrawn(self.ticket)
+        which = JobFilter(labels={"ticket": self.ticket})
+        request = partial(_stop_matching, which=which)
+        while world.loop.now < world.clients_end:
+            reply = await ask(world, "stop_matching", request, wire=self.ticket, detail=self.ticket)
+            if reply.answered and not reply.value:
+                return
             await pause(world, AGAIN)
-        return None
 
 
-async def _asked(world: World, name: str, request: Any, job_id: str) -> Any:
-    """The answer to a request about a job, ``None`` where there was none, or an error."""
-    try:
-        answer = await world.ask(name, request, f"job={job_id}", seconds=400.0 if name == "wait" else 90.0).answer
-    except (CallFailed, SchedulerError):
-        return None
-    if isinstance(answer, Job):
-        world.judge.answered(answer)
-    return True if answer is None else answer
+def _stop_matching(service: Any, which: JobFilter) -> Any:
+    return service.stop_matching(which)
+
+
+@frozen
+class ListJobs:
+    """List all jobs, ``limit`` at a time, with a pause of so many seconds between the pages."""
+
+    at: float
+    limit: int
+    pause: float
+
+    def __str__(self) -> str:
+        return f"jobs are listed, {self.limit} at a time"
+
+    def begin(self, world: World) -> None:
+        carry_out(world, "list", self._do(world))
+
+    async def _do(self, world: World) -> None:
+        existing = world.judge.existing()
+        listed: list[str] = []
+        cursor: str | None = None
+        for _ in range(1000):
+            request = partial(_page, limit=self.limit, cursor=cursor)
+            reply = await ask(world, "jobs", request, wire=f"from {cursor}")
+            if reply.answered:
+                listed += [job.id for job in reply.value.jobs]
+                cursor = reply.value.next
+                if cursor is None:
+                    world.judge.listed(existing, listed)
+                    return
+            elif world.loop.now > world.clients_end:
+                return
+            await pause(world, self.pause)
+
+
+def _page(service: Any, limit: int, cursor: str | None) -> Any:
+    return service.jobs(JobFilter(), limit, cursor)
 
 
 @frozen
 class Drain:
-    """A worker shall take no new jobs, or, ``resume``, shall take some again."""
+    """A worker shall take no new jobs, or, ``resume``, shall take some again: that is asked until it is done."""
 
     at: float
     worker: str
@@ -131,19 +224,17 @@ class Drain:
         carry_out(world, "drain", self._do(world))
 
     async def _do(self, world: World) -> None:
-        if self.resume:
-            world.judge.resume_asked(self.worker)
-        call = world.ask(
-            "resume" if self.resume else "drain",
-            lambda service: service.resume(self.worker) if self.resume else service.drain(self.worker),
-            self.worker,
-        )
-        try:
-            view = await call.answer
-        except (CallFailed, SchedulerError):
-            return
         if not self.resume:
-            world.judge.drained(self.worker, view.worker.id)
+            reply = await ask(world, "drain", lambda service: service.drain(self.worker), wire=self.worker)
+            if reply.answered:
+                world.judge.drained(self.worker, reply.value.worker.id)
+            return
+        for _ in range(TRIES):
+            world.judge.resume_asked(self.worker)
+            reply = await ask(world, "resume", lambda service: service.resume(self.worker), wire=self.worker)
+            if reply.answered:
+                return
+            await pause(world, AGAIN)
 
 
 @frozen
@@ -160,8 +251,6 @@ class Forget:
         carry_out(world, "forget", self._do(world))
 
     async def _do(self, world: World) -> None:
-        world.judge.forget_asked(self.worker)
-        try:
-            await world.ask("forget", lambda service: service.forget(self.worker), self.worker).answer
-        except (CallFailed, SchedulerError):
-            return
+        if self.worker in world.names():
+            world.judge.forget_asked(self.worker)
+        await ask(world, "forget", lambda service: service.forget(self.worker), wire=self.worker, detail=self.worker)

@@ -30,17 +30,24 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
-from scheduler.model import Job, Stream, Worker
+from scheduler.model import Job, JobState, Stream, Worker
+from scheduler.rpc import convert
 from scheduler.worker_interfaces import ISchedulerClient
+from tests.simulation.flows import Flow
 from tests.simulation.network import Call, Caller, CallFailed, Network
+from tests.simulation.streams import serve_stream
 
 #: Seconds: of a call, of a check whether a worker answers, and for which such an answer is believed.
 DEADLINE = 10.0
 CHECK_DEADLINE = 2.0
 FRESH = 0.02
 
-#: Bytes of one message of a stream.
-CHUNK = 4096
+#: Bytes that one answer has of an output, at most.
+CHUNK = 128
+
+#: Output streams at once, and seconds after which one is cut.
+STREAMS = 12
+STREAM_DEADLINE = 60.0
 
 
 @implementer(ISchedulerClient)
@@ -105,6 +112,33 @@ class _Line:
         self.address = address
         self.answered = float("-inf")
         self.calls: dict[Call, None] = {}
+        self.streams: dict[_OutputStream, None] = {}
+
+
+@implementer(IOutputStream)
+class _OutputStream:
+    """One stream under way, of a line."""
+
+    def __init__(self, line: _Line, flow: Flow, understood: Callable[[Failure], Failure]) -> None:
+        self.finished: Deferred[None] = Deferred()
+        self._line = line
+        self._flow = flow
+        line.streams[self] = None
+        flow.finished.addErrback(understood).addBoth(self._end)
+
+    def cancel(self) -> None:
+        if self._line.streams.pop(self, self) is None:
+            self._flow.cancel()
+
+    def cut(self) -> None:
+        """The connection is closed, as the worker is forgotten, or has another address."""
+        if self in self._line.streams:
+            self.cancel()
+            self.finished.errback(Unreachable("the worker"))
+
+    def _end(self, result: Any) -> None:
+        if self._line.streams.pop(self, self) is None:
+            self.finished.callback(result)  # a Failure starts the errbacks
 
 
 @implementer(IWorkerClient)
@@ -141,24 +175,38 @@ class SimulatedWorkerClient:
         if sent is not None:
             sent()
         if worker.is_core:
-            return await self._call(worker, "start", lambda server: server.core_start(job.spec), wire=f"job={job.id}")
+            wire = f"job={job.id}"
+            own_id = await self._call(worker, "start", lambda server: server.core_start(job.spec, job.id), wire=wire)
+            return JobStatus(own_id, JobState.RUNNING)
         start = self._call(
             worker, "start", lambda server: server.start(job.id, job.spec, job.created_at), wire=f"job={job.id}"
         )
         return await start
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
-        stopped = self._call(worker, "stop", lambda server: server.stop(job_id, False), wire=f"job={job_id}")
-        return stopped.addCallback(lambda status: None if worker.is_core else status)
+        def stop(server: Any) -> Any:
+            return server.core_stop(job_id) if worker.is_core else server.stop(job_id, False)
+
+        return self._call(worker, "stop", stop, wire=f"job={job_id}")
 
     def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
-        return self._call(worker, "signal", lambda server: server.signal(job_id, signal, to), wire=f"job={job_id}")
+        return Deferred.fromCoroutine(self._signal(worker, job_id, signal, to))
+
+    async def _signal(self, worker: Worker, job_id: str, signal: str, to: str) -> None:
+        await self.probe(worker)
+        wire = f"job={job_id} {signal}"
+        try:
+            await self._call(worker, "signal", lambda server: server.signal(job_id, signal, to), wire=wire)
+        except Unreachable as error:  # nobody can say whether it arrived
+            raise DeadlineExceeded(f"signal on worker {worker.name!r}", DEADLINE) from error
 
     def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
         return self._call(worker, "remove", lambda server: server.remove(job_id), wire=f"job={job_id}")
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
         def query(server: Any) -> Any:
+            if worker.is_core:
+                return convert.query_from_pb(job_id, server.core_query(job_id))
             return server.seal(job_id) if seal else server.query(job_id)
 
         return self._call(worker, "seal" if seal else "query", query, wire=f"job={job_id}")
@@ -172,13 +220,30 @@ class SimulatedWorkerClient:
     def stream_output(
         self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
     ) -> IOutputStream:
-        raise Busy("output streams", 0)
+        line = self._line(worker)
+        if sum(len(each.streams) for each in self._lines.values()) >= STREAMS:
+            raise Busy("output streams", STREAMS)
+        flow = Flow(
+            self._network,
+            self._caller,
+            worker.address,
+            "stream",
+            lambda jobs, flow: serve_stream(jobs, flow, job_id, stream, offset),
+            deliver,
+            STREAM_DEADLINE,
+            f"{worker.name} job={job_id} {stream.value} from {offset}",
+        )
+        return _OutputStream(line, flow, lambda reason: self._understood(reason, worker, "stream", STREAM_DEADLINE))
 
     def forget(self, worker_id: str) -> None:
         line = self._lines.pop(worker_id, None)
-        for call in list(line.calls) if line is not None else ():
-            # As a closed channel does: those who wait are told in a moment, not in this call.
+        if line is None:
+            return
+        # As a closed channel does: those who wait are told in a moment, not in this call.
+        for call in list(line.calls):
             self._caller.process.after(0, self._network.hang_up, call)
+        for stream in list(line.streams):
+            self._caller.process.after(0, stream.cut)
 
     def _line(self, worker: Worker) -> _Line:
         line = self._lines.get(worker.id)

@@ -12,7 +12,6 @@ from random import Random
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
 from scheduler.errors import (
@@ -35,9 +34,6 @@ from tests.simulation.process import Process
 #: Seconds that one step of a start takes, or one write to the disk.
 STEP = 0.003
 
-#: Seconds between looks whether a followed stream has grown.
-LOOK = 0.5
-
 
 @define(eq=False)
 class _Starting:
@@ -52,13 +48,13 @@ class FolderId:
     """The worker's id in its folder."""
 
     def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def read(self) -> str:
-        return self._folder.worker_id
+        return self.folder.worker_id
 
     def write(self, worker_id: str) -> None:
-        self._folder.worker_id = worker_id
+        self.folder.worker_id = worker_id
 
 
 @implementer(IJobRunner, IJobs)
@@ -188,8 +184,7 @@ class SimulatedJobs:
             return fail(NotFound("job", job_id))
         if spool.exit is not None:
             return fail(JobNotRunning(job_id, spool.exit.state.value))
-        if signal == "SIGKILL":
-            self._machine.kill(job_id, signal)
+        self._machine.signal(job_id, signal)
         return succeed(None)
 
     def remove(self, job_id: str) -> Deferred[None]:
@@ -245,10 +240,8 @@ class SimulatedJobs:
             return started.addCallback(lambda _: self.watch_output(job_id, stream, notify))
         if job_id not in self.folder.spools:
             return fail(NotFound("job", job_id))
-        watch = LoopingCall(notify)
-        watch.clock = self._process.clock
-        watch.start(LOOK, now=False)
-        return succeed(lambda: watch.stop() if watch.running else None)
+        watch = self._machine.watch(self.folder.spools[job_id], lambda: self._process.run(notify))
+        return succeed(lambda: self._machine.unwatch(watch))
 
     # IJobs
 

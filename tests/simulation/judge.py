@@ -16,7 +16,10 @@ from twisted.python.failure import Failure
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import JobFilter, Loaded
 from scheduler.model import Job, JobState, Worker
+from tests.simulation.clients import Reply
+from tests.simulation.follow import Follower
 from tests.simulation.machine import Folder, Run
+from tests.simulation.process import Process
 from tests.simulation.rules import RULES
 from tests.simulation.rules.rule import Rule
 
@@ -70,12 +73,46 @@ class Facts:
     forgotten: dict[str, None] = field(factory=dict)
     #: Ids of the workers that a client was told are draining, with their names.
     drained: dict[str, str] = field(factory=dict)
+    #: Ids of the core workers that there were, with their addresses.
+    core: dict[str, str] = field(factory=dict)
     #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
     excused: dict[str, str] = field(factory=dict)
     #: Ids of workers, each with the folder that was first given it, though it may not have heard.
     owners: dict[str, Folder] = field(factory=dict)
     #: Ids of the jobs that a database which was set back has not, or not as they are.
     set_back: dict[str, None] = field(factory=dict)
+
+    #: Tickets whose jobs clients asked to be stopped.
+    withdrawn: dict[str, None] = field(factory=dict)
+    #: Jobs whose stop was answered, as they were over; and first attempts: when a stop of any attempt was answered.
+    stopped: dict[str, None] = field(factory=dict)
+    chains_stopped: dict[str, float] = field(factory=dict)
+    #: Jobs that were answered as the last attempt, at its end.
+    last_attempts: dict[str, None] = field(factory=dict)
+    #: Jobs that were dropped, and those whose removal was answered as done, with when that was.
+    gone: dict[str, None] = field(factory=dict)
+    removed: dict[str, float] = field(factory=dict)
+    #: Clients that follow an output, or did.
+    followers: list[Follower] = field(factory=list)
+    #: Clients that attend a job: to which process of the scheduler, which job, and since when.
+    attended: dict[object, tuple[Process, str, float]] = field(factory=dict)
+
+    def existing(self) -> dict[str, None]:
+        """The jobs that are there."""
+        return {job_id: None for job_id in self.shown if job_id not in self.gone}
+
+    def first_attempt(self, job_id: str) -> str:
+        """The id of the first attempt of a job."""
+        job = self.shown.get(job_id)
+        return job_id if job is None else job.group_id or job_id
+
+    def is_untraceable(self, job: Job) -> bool:
+        """Whether a core worker never said by which id it knows the job, so that nobody can ask for it."""
+        return job.worker_id in self.core and job.remote_id is None
+
+    def is_given_up(self, job: Job) -> bool:
+        """Whether it may run on a core worker though it is lost: that never reports by itself what it runs."""
+        return self.is_untraceable(job) or (job.worker_id in self.core and job.worker_id in self.forgotten)
 
     def ticket_of(self, job: Job) -> Ticket | None:
         """The ticket that a job came from."""
@@ -87,7 +124,9 @@ class Facts:
         return runs[-1] if runs else None
 
     def stop_was_asked(self, job: Job) -> bool:
-        """Of it, or of an attempt before it."""
+        """Of it, or of an attempt before it; one that a client has to attend may be stopped without."""
+        if job.terms.unattended_timeout is not None or job.spec.labels.get("ticket") in self.withdrawn:
+            return True
         chain: Job | None = job
         while chain is not None:
             if chain.id in self.stops:
@@ -103,7 +142,7 @@ class Judge:
         self.violation: Violation | None = None
         self.facts = Facts(world)
         self._world = world
-        self._rules: list[Rule] = [make(self.facts, self.broken) for make in RULES]
+        self.rules: list[Rule] = [make(self.facts, self.broken) for make in RULES]
 
     @property
     def jobs(self) -> int:
@@ -117,7 +156,7 @@ class Judge:
             self._world.trace.add("judge", str(self.violation))
 
     def _each(self, tell: Callable[[Rule], None]) -> None:
-        for rule in self._rules:
+        for rule in self.rules:
             tell(rule)
 
     # -- what happens
@@ -203,6 +242,10 @@ class Judge:
         """A client asks for its removal."""
         self.facts.removals[job_id] = None
 
+    def ticket_withdrawn(self, ticket: str) -> None:
+        """A client asks for a stop of all that came of it."""
+        self.facts.withdrawn[ticket] = None
+
     def forget_asked(self, worker: str) -> None:
         """A client asks that a worker is forgotten: what is unfinished there may be lost."""
         self.facts.forgotten[worker] = None
@@ -215,6 +258,37 @@ class Judge:
         """From now on the worker may take jobs again."""
         for worker_id in [worker_id for worker_id, other in self.facts.drained.items() if other == name]:
             del self.facts.drained[worker_id]
+
+    def replied(self, reply: Reply) -> None:
+        """A request came to an end."""
+        if isinstance(reply.value, Job):
+            self.answered(reply.value)
+        self._each(lambda rule: rule.replied(reply))
+
+    def existing(self) -> dict[str, None]:
+        """The jobs that are there."""
+        return self.facts.existing()
+
+    def listed(self, existing: dict[str, None], jobs: list[str]) -> None:
+        """A client listed all jobs."""
+        self._each(lambda rule: rule.listed(existing, jobs))
+
+    def follows(self, follower: Follower) -> None:
+        """A client begins to follow an output."""
+        if follower not in self.facts.followers:
+            self.facts.followers.append(follower)
+
+    def delivered(self, follower: Follower, offset: int, data: bytes) -> None:
+        """It got these bytes."""
+        self._each(lambda rule: rule.delivered(follower, offset, data))
+
+    def output_over(self, follower: Follower, cut: str) -> None:
+        """It was told of the end, or that there is none."""
+        self._each(lambda rule: rule.output_over(follower, cut))
+
+    def output_refused(self, follower: Follower, error: SchedulerError) -> None:
+        """It can't go on."""
+        self._each(lambda rule: rule.output_refused(follower, error))
 
     # -- what the scheduler shows
 
@@ -253,6 +327,8 @@ class Judge:
         facts = self.facts
         before = facts.shown.get(job.id)
         facts.shown[job.id] = job
+        if scheduler is not None:
+            facts.gone.pop(job.id, None)
         if job.state is JobState.QUEUED:
             facts.queued.setdefault(job.id, self._world.loop.now)
         ticket = facts.ticket_of(job)
@@ -263,6 +339,7 @@ class Judge:
     def _drop(self, scheduler: SchedulerProcess, job: Job) -> None:
         """The job is not there any more: its start never left, or a client removed it."""
         self._world.trace.add(scheduler.process.name, f"drops job {job.id}")
+        self.facts.gone[job.id] = None
         if job.id in self.facts.removals:
             return
         ticket = self.facts.ticket_of(job)

@@ -6,9 +6,9 @@ leaves is in the state folder. All that ever ran is kept in ``History.runs``: th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
@@ -35,6 +35,25 @@ class Run:
     signal: str | None = None
     #: What took it, where it did not end by itself: ``rebooted``, or what else befell its machine.
     destroyed: str = ""
+    #: How long it takes in seconds, and how many lines it writes in that time, evenly.
+    seconds: float = 0.0
+    writes: int = 0
+    #: Names of the signals that clients sent to it, in order.
+    signals: list[str] = field(factory=list)
+
+    def lines(self, now: float) -> int:
+        """How many lines it has written at ``now``, by the loop's clock."""
+        passed = (now if self.ended is None else min(now, self.ended)) - self.began
+        if passed >= self.seconds:
+            return self.writes
+        return int(self.writes * passed / self.seconds + 1e-6)
+
+    def next_line_at(self, now: float) -> float | None:
+        """When it writes its next line; ``None``: it writes no more."""
+        lines = self.lines(now)
+        if self.ended is not None or lines >= self.writes:
+            return None
+        return self.began + (lines + 1) * self.seconds / self.writes
 
 
 @define(eq=False)
@@ -51,6 +70,10 @@ class Spool:
     started_at: float | None = None
     exit: JobStatus | None = None
     acknowledged: bool = False
+    #: Lines of output that are on the disk, of a job that was destroyed.
+    kept: int = 0
+    #: The id of the scheduler for it, where ``job_id`` is one of the worker's own; the worker does not know it.
+    known_as: str = ""
     #: Not part of the folder: the job as it runs now, where its shim lives.
     run: Run | None = None
 
@@ -71,9 +94,12 @@ class Folder:
         return Folder(self.worker_id, spools=spools, used=dict(self.used))
 
 
-@define(eq=False)
+@frozen
 class Plan:
-    """What a job of the simulation does, as its spec says: ``work SECONDS CODE LINES``."""
+    """What a job of the simulation does, as its spec says: the command ``work`` with the path ``SECONDS CODE LINES``.
+
+    A command and a path are all that a core worker is told.
+    """
 
     seconds: float
     code: int
@@ -82,16 +108,47 @@ class Plan:
     @classmethod
     def of(cls, spec: JobSpec) -> Plan:
         """Read it."""
-        return cls(float(spec.args[0]), int(spec.args[1]), int(spec.args[2]))
+        seconds, code, lines = spec.path.split()
+        return cls(float(seconds), int(code), int(lines))
 
     def spec(self, **more: object) -> JobSpec:
         """Write it."""
-        return JobSpec(command="work", args=(f"{self.seconds:g}", str(self.code), str(self.lines)), **more)
+        return JobSpec(command="work", path=f"{self.seconds:g} {self.code} {self.lines}", **more)
 
 
 def output(job_id: str, lines: int) -> bytes:
     """The first lines that a job writes."""
     return b"".join(f"{job_id[:8]:8} {number:06d}\n".encode() for number in range(lines))
+
+
+class OutputWatch:
+    """Tells of each line of a job as it is written, as inotify does, and of the end of the job."""
+
+    def __init__(self, loop: Loop, spool: Spool, notify: Callable[[], None]) -> None:
+        self.spool = spool
+        self._loop = loop
+        self._notify = notify
+        self._timer: Timer | None = None
+        self._wait()
+
+    def _wait(self) -> None:
+        run = self.spool.run
+        at = None if run is None else run.next_line_at(self._loop.now)
+        self._timer = None if at is None else self._loop.at(at, self._grown)
+
+    def _grown(self) -> None:
+        self._wait()
+        self._notify()
+
+    def ended(self) -> None:
+        """No more lines come."""
+        self.stop()
+        self._notify()
+
+    def stop(self) -> None:
+        """Tell of nothing more."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
 
 
 class Machine:
@@ -111,6 +168,8 @@ class Machine:
         self._runs = runs
         self._boots = 1
         self._shims: dict[str, tuple[Spool, Run, Timer, Callable[[], None]]] = {}
+        #: job id -> who is told when the job's output grows, or ends.
+        self._watches: dict[str, dict[OutputWatch, None]] = {}
 
     @property
     def boot_id(self) -> str:
@@ -123,11 +182,13 @@ class Machine:
     def begin(self, spool: Spool, ended: Callable[[], None]) -> None:
         """A shim begins the job; ``ended`` is called when it has ended, as long as ``follow`` sets no other."""
         plan = Plan.of(spool.spec)
-        run = spool.run = Run(spool.job_id, self.name, self.loop.now)
+        run = spool.run = Run(
+            spool.known_as or spool.job_id, self.name, self.loop.now, seconds=plan.seconds, writes=plan.lines
+        )
         spool.begun = True
         spool.started_at = self.wall_time()
         self._runs(run)
-        self._trace.add(self.name, f"job {spool.job_id} begins, for {plan.seconds:g} s, to exit with {plan.code}")
+        self._trace.add(self.name, f"job {run.job_id} begins, for {plan.seconds:g} s, to exit with {plan.code}")
         timer = self.loop.after(plan.seconds, self._exit, spool.job_id, plan.code, None)
         self._shims[spool.job_id] = (spool, run, timer, ended)
 
@@ -145,6 +206,14 @@ class Machine:
         if job_id in self._shims:
             self.loop.after(0.01, self._exit, job_id, None, signal)
 
+    def signal(self, job_id: str, signal: str) -> None:
+        """A client sends it a signal; it ends by no other than KILL."""
+        shim = self._shims.get(job_id)
+        if shim is not None:
+            shim[1].signals.append(signal)
+            if signal == "SIGKILL":
+                self.kill(job_id, signal)
+
     def _exit(self, job_id: str, code: int | None, signal: str | None) -> None:
         if job_id not in self._shims:
             return
@@ -152,11 +221,11 @@ class Machine:
         if timer.active():
             timer.cancel()
         run.ended, run.code, run.signal = self.loop.now, code, signal
-        lines = self.lines(spool)
         spool.run = None
-        spool.exit = self._ended(spool, run, lines)
-        self._trace.add(self.name, f"job {job_id} ends with {code if signal is None else signal}")
+        spool.exit = self._ended(spool, run, run.lines(self.loop.now))
+        self._trace.add(self.name, f"job {run.job_id} ends with {code if signal is None else signal}")
         ended()
+        self._tell_watches(job_id)
 
     def _ended(self, spool: Spool, run: Run, lines: int) -> JobStatus:
         state = JobState.SUCCEEDED if run.code == 0 else JobState.FAILED
@@ -178,25 +247,41 @@ class Machine:
 
     def lines(self, spool: Spool) -> int:
         """How many lines of output there are now."""
-        plan = Plan.of(spool.spec)
         if spool.exit is not None:
-            return (spool.exit.stdout_bytes or 0) // LINE
-        run = spool.run
-        if run is None or not plan.lines:
-            return 0
-        passed = (run.ended if run.ended is not None else self.loop.now) - run.began
-        return plan.lines if passed >= plan.seconds else int(plan.lines * passed / plan.seconds)
+            return spool.kept if spool.exit.stdout_bytes is None else spool.exit.stdout_bytes // LINE
+        return spool.kept if spool.run is None else spool.run.lines(self.loop.now)
+
+    def watch(self, spool: Spool, notify: Callable[[], None]) -> OutputWatch:
+        """Call ``notify`` when the output of a job grows, and when the job has ended."""
+        watch = OutputWatch(self.loop, spool, notify)
+        self._watches.setdefault(spool.job_id, {})[watch] = None
+        return watch
+
+    def unwatch(self, watch: OutputWatch) -> None:
+        """Call it no more."""
+        watch.stop()
+        watches = self._watches.get(watch.spool.job_id, {})
+        watches.pop(watch, None)
+        if not watches:
+            self._watches.pop(watch.spool.job_id, None)
+
+    def _tell_watches(self, job_id: str) -> None:
+        for watch in list(self._watches.get(job_id, ())):
+            watch.ended()
 
     def reboot(self) -> None:
         """All that ran is gone; the disk is as it was."""
         self._boots += 1
         self.destroy("rebooted")
 
-    def destroy(self, why: str) -> None:
-        """End all that runs, so that nobody can tell any more how it ended."""
-        shims, self._shims = self._shims, {}
-        for spool, run, timer, _ in shims.values():
+    def destroy(self, why: str, job_ids: Collection[str] | None = None) -> None:
+        """End these jobs, or all that run, so that nobody can tell any more how they ended."""
+        shims = {job_id: shim for job_id, shim in self._shims.items() if job_ids is None or job_id in job_ids}
+        for job_id, (spool, run, timer, _) in shims.items():
+            del self._shims[job_id]
             timer.cancel()
             run.ended, run.destroyed = self.loop.now, why
+            spool.kept = run.lines(self.loop.now)
             spool.run = None
+            self._tell_watches(spool.job_id)
             self._trace.add(self.name, f"job {run.job_id} is destroyed: {why}")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -28,6 +28,9 @@ from scheduler.errors import SchedulerError, ShuttingDown
 from tests.simulation.loop import Loop, Timer
 from tests.simulation.process import Process
 from tests.simulation.trace import Trace
+
+if TYPE_CHECKING:
+    from tests.simulation.flows import Flow
 
 
 class CallFailed(Exception):
@@ -65,6 +68,8 @@ class Endpoint:
     server: Any
     #: Calls that it has not answered; a dict, for its order.
     serving: dict[Call, None] = field(factory=dict)
+    #: Streams that it has not ended.
+    flows: dict[Flow, None] = field(factory=dict)
 
 
 @frozen(eq=False)
@@ -86,7 +91,8 @@ class Call:
     name: str
     answer: Deferred[Any] = field(factory=Deferred)
     deadline: Timer | None = None
-    #: What the server does for it, while it does.
+    #: Where it arrived, and what the server does for it.
+    endpoint: Endpoint | None = None
     work: Deferred[Any] | None = None
 
     @property
@@ -106,9 +112,9 @@ class Network:
         self.cut: dict[tuple[str, str], None] = {}
         #: Machines and names of calls, by a token of each fault: what is answered to these calls is lost.
         self.unanswered: dict[object, tuple[str, str]] = {}
-        self._loop = loop
+        self.loop = loop
+        self.trace = trace
         self._random = random
-        self._trace = trace
         #: IP address -> machine.
         self._machines: dict[str, str] = {}
         #: (machine, port) -> who listens there.
@@ -150,12 +156,60 @@ class Network:
         endpoint = self.refuse(machine, port)
         for call in list(endpoint.serving):
             self._answer(endpoint, call, Failure(ShuttingDown()))
+        for flow in list(endpoint.flows):
+            flow.fail(ShuttingDown())
 
     def _gone(self, place: tuple[str, int], endpoint: Endpoint) -> None:
         if self._endpoints.get(place) is endpoint:
             del self._endpoints[place]
         for call in list(endpoint.serving):
             self._return(endpoint.machine, call, self._fail, call, "reset")
+        for flow in list(endpoint.flows):
+            flow.reset()
+
+    # messages
+
+    def machine_at(self, address: str) -> str | None:
+        """The machine that has the IP address of ``address``, which is ``host:port``."""
+        return self.machine_of(address.rpartition(":")[0])
+
+    def endpoint(self, machine: str, port: int) -> Endpoint | None:
+        """Who listens there."""
+        return self._endpoints.get((machine, port))
+
+    def reaches(self, source: str, target: str) -> bool:
+        """Whether what one machine sends now arrives at the other."""
+        return (source, target) not in self.cut
+
+    def delay(self) -> float:
+        """Seconds that a message sent now travels."""
+        return self.weather.delay(self._random)
+
+    def loses_request(self) -> bool:
+        """Whether a request sent now is lost."""
+        return self._random.random() < self.weather.lost_requests
+
+    def loses_answer(self) -> bool:
+        """Whether an answer sent now is lost."""
+        return self._random.random() < self.weather.lost_answers
+
+    def send(self, source: str, target: str, function: Callable[..., object], *args: Any) -> None:
+        """Deliver something later, unless it is lost."""
+        self.loop.after(self.delay(), self._deliver, source, target, function, *args)
+
+    def _deliver(self, source: str, target: str, function: Callable[..., object], *args: Any) -> None:
+        if self.reaches(source, target):
+            function(*args)
+
+    def _return(self, machine: str, call: Call, function: Callable[..., object], *args: Any) -> None:
+        """The same, back to the caller, unless the connection is gone with an address of one of its ends."""
+
+        def deliver() -> None:
+            here, there = self.machine_of(call.caller.address), self.machine_at(call.address)
+            if (here, there) == (call.caller.machine, machine):
+                self._deliver(machine, call.caller.machine, function, *args)
+
+        self.loop.after(self.delay(), deliver)
 
     # calls
 
@@ -167,42 +221,21 @@ class Network:
         ``deadline`` in seconds. ``wire`` is how the call shows in the trace, beside its name.
         """
         call = Call(caller, address, name)
-        self._trace.add(caller.process.name, f"{name} -> {address} {wire}".rstrip())
-        call.deadline = self._loop.after(deadline, caller.process.run, self._fail, call, "deadline")
+        self.trace.add(caller.process.name, f"{name} -> {address} {wire}".rstrip())
+        call.deadline = self.loop.after(deadline, caller.process.run, self._fail, call, "deadline")
         machine = self.machine_at(address)
-        if machine is None or self._random.random() < self.weather.lost_requests:
-            self._trace.add("network", f"{name} to {address} is lost")
+        if machine is None or self.loses_request():
+            self.trace.add("network", f"{name} to {address} is lost")
         else:
-            self._send(caller.machine, machine, self._arrive, call, address, machine, make, deadline)
+            self.send(caller.machine, machine, self._arrive, call, address, machine, make, deadline)
         return call
 
-    def _send(self, source: str, target: str, function: Callable[..., object], *args: Any) -> None:
-        """Deliver something later, unless it is lost."""
-        self._loop.after(self.weather.delay(self._random), self._deliver, source, target, function, *args)
-
-    def _deliver(self, source: str, target: str, function: Callable[..., object], *args: Any) -> None:
-        if (source, target) not in self.cut:
-            function(*args)
-
-    def _return(self, machine: str, call: Call, function: Callable[..., object], *args: Any) -> None:
-        """The same, back to the caller, unless the connection is gone with an address of one of its ends."""
-
-        def deliver() -> None:
-            here, there = self.machine_of(call.caller.address), self.machine_at(call.address)
-            if (here, there) == (call.caller.machine, machine):
-                self._deliver(machine, call.caller.machine, function, *args)
-
-        self._loop.after(self.weather.delay(self._random), deliver)
-
-    def machine_at(self, address: str) -> str | None:
-        """The machine that has the IP address of ``address``, which is ``host:port``."""
-        return self.machine_of(address.rpartition(":")[0])
-
     def _arrive(self, call: Call, address: str, machine: str, make: Callable[[Any], Any], deadline: float) -> None:
-        endpoint = self._endpoints.get((machine, int(address.rpartition(":")[2])))
+        endpoint = self.endpoint(machine, int(address.rpartition(":")[2]))
         if endpoint is None:
             self._return(machine, call, self._fail, call, "refused")
             return
+        call.endpoint = endpoint
         endpoint.serving[call] = None
         endpoint.process.run(self._serve, endpoint, call, make, deadline)
 
@@ -210,7 +243,7 @@ class Network:
         work = call.work = maybeDeferred(make, endpoint.server)
         work.addBoth(lambda result: self._answer(endpoint, call, result))
         if call in endpoint.serving:
-            self._loop.after(deadline, endpoint.process.run, self._give_up, endpoint, call)
+            self.loop.after(deadline, endpoint.process.run, self._give_up, endpoint, call)
 
     def _give_up(self, endpoint: Endpoint, call: Call) -> None:
         """The deadline is over for the server, too: as its hop does, it cancels what was done for the call."""
@@ -223,17 +256,24 @@ class Network:
         if isinstance(result, Failure) and result.check(CancelledError):
             return
         lost = (call.caller.machine, call.name) in self.unanswered.values()
-        if self._random.random() < self.weather.lost_answers or lost:
-            self._trace.add("network", f"the answer to {call.name} of {call.caller.process.name} is lost")
+        if self.loses_answer() or lost:
+            self.trace.add("network", f"the answer to {call.name} of {call.caller.process.name} is lost")
             return
         self._return(endpoint.machine, call, call.caller.process.run, self._finish, call, result)
 
     def _fail(self, call: Call, why: str) -> None:
         call.caller.process.run(self._finish, call, Failure(CallFailed(why)))
 
-    def hang_up(self, call: Call) -> None:
-        """The caller closes the connection of a call under way."""
+    def hang_up(self, call: Call, cancels: bool = False) -> None:
+        """The caller closes the connection of a call under way.
+
+        ``cancels``: the server then cancels what it does for the call, as the HTTP server does. A gRPC server of ours
+        carries it on.
+        """
         self._finish(call, Failure(CallFailed("reset")))
+        endpoint = call.endpoint
+        if cancels and endpoint is not None:
+            self.send(call.caller.machine, endpoint.machine, endpoint.process.run, self._give_up, endpoint, call)
 
     def _finish(self, call: Call, result: Any) -> None:
         if call.over:
@@ -243,7 +283,7 @@ class Network:
         told = result.value if isinstance(result, Failure) else None
         if told is not None and not isinstance(told, SchedulerError | CallFailed):
             result.value = told
-        self._trace.add(call.caller.process.name, f"{call.name} <- {_shown(result)}")
+        self.trace.add(call.caller.process.name, f"{call.name} <- {_shown(result)}")
         call.answer.callback(result)  # a Failure starts the errbacks
 
 

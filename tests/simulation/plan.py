@@ -45,6 +45,17 @@ class PlannedWorker:
 
 
 @frozen
+class PlannedCoreWorker:
+    """A core worker beside ours."""
+
+    name: str
+    #: It deregisters when it is stopped.
+    deregisters: bool = False
+    #: Its jobs run on when its process ends, and the next one knows them; else they end with it.
+    jobs_run_on: bool = False
+
+
+@frozen
 class Plan:
     """All of it. ``length`` in seconds: then all faults are over, and no client does anything new."""
 
@@ -54,3 +65,4 @@ class Plan:
     acts: Sequence[Act]
     #: Share of the messages that travel slowly even in good weather.
     slow: float = 0.02
+    core_workers: Sequence[PlannedCoreWorker] = ()

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from scheduler.model import QueueTerms, Retry, Target
-from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults import network, processes, store
-from tests.simulation.machine import Plan as JobPlan
-from tests.simulation.plan import Act, Fault, Plan, PlannedWorker
+from tests.simulation.plan import Fault, Plan, PlannedCoreWorker, PlannedWorker
 from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.workload import MIXED, OUTPUT, QUEUE, Workload, make_acts
 
 #: Seconds in which faults happen.
 LENGTH = 90.0
@@ -84,70 +82,63 @@ PROFILES: dict[str, Sequence[MakeFault]] = {
     "store": (*_STORE, _kill_scheduler),
     "processes": _PROCESSES,
     "identity": (_kill_scheduler, _kill_worker, _stop_worker, _partition, _storm),
+    "queue": (*_PROCESSES, *_STORE, _shortage, _shortage, _partition),
+    "output": (*_NETWORK, *_PROCESSES, *_PROCESSES, _store_fails),
+    "core": (*_NETWORK, *_STORE, *_PROCESSES, *_PROCESSES),
     "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage),
 }
 
 #: Of the faults of a profile, the share that is planned as scenarios of identity.
 SCENARIO_SHARE = {"identity": 0.7, "all": 0.08}
 
+#: What clients do, where it is not of everything some.
+WORKLOADS: dict[str, Workload] = {"queue": QUEUE, "output": OUTPUT}
+
 
 def make_plan(seed: int, profile: str) -> Plan:
     """The plan of that seed."""
     random = Random(f"plan {profile} {seed}")
+    slots = (1, 1, 2) if profile == "queue" else (1, 2, 4)
     workers = [
-        PlannedWorker(f"w{number}", random.choice((1, 2, 4)), {"kind": random.choice(("a", "b"))})
-        for number in range(1, random.randint(2, 4))
+        PlannedWorker(f"w{number}", random.choice(slots), _labels(random)) for number in range(1, random.randint(2, 4))
     ]
+    core_workers = _core_workers(random, profile)
+    names = [worker.name for worker in (*workers, *core_workers)]
     planned: list[Fault] = []
     for _ in range(random.randint(1, 6)):
-        planned += _faults(random, profile, [worker.name for worker in workers])
-    acts = [_submit(random, number, workers) for number in range(random.randint(5, 30))]
-    if random.random() < 0.4:
-        worker = random.choice(workers).name
-        at = random.uniform(2.0, LENGTH - 20.0)
-        acts.append(Drain(at, worker))
-        if random.random() < 0.7:
-            acts.append(Drain(at + random.uniform(2.0, 18.0), worker, resume=True))
+        planned += _faults(random, profile, names, [worker.name for worker in workers])
+    acts = make_acts(random, WORKLOADS.get(profile, MIXED), names, LENGTH)
     return Plan(
         LENGTH,
         tuple(workers),
         tuple(sorted(planned, key=lambda fault: fault.at)),
         tuple(sorted(acts, key=lambda act: act.at)),
         slow=random.choice((0.0, 0.02, 0.2)),
+        core_workers=core_workers,
     )
 
 
-def _faults(random: Random, profile: str, workers: Sequence[str]) -> Sequence[Fault]:
-    """One fault, or those of a scenario."""
+def _faults(random: Random, profile: str, names: Sequence[str], ours: Sequence[str]) -> Sequence[Fault]:
+    """One fault of any worker, or those of a scenario, which is about workers of ours."""
     scenario = profile in SCENARIO_SHARE and random.random() < SCENARIO_SHARE[profile]
     make = None if scenario else random.choice(PROFILES[profile])
     at = random.uniform(5.0, LENGTH - 5.0)
     if make is None:
-        return [fault for fault in random.choice(SCENARIOS)(random, at, workers) if fault.at < LENGTH]
-    return [make(random, at, random.choice(workers))]
+        return [fault for fault in random.choice(SCENARIOS)(random, at, ours) if fault.at < LENGTH]
+    return [make(random, at, random.choice(names))]
 
 
-def _submit(random: Random, number: int, workers: Sequence[PlannedWorker]) -> Act:
-    job = JobPlan(
-        round(random.choice((0.05, 1.0, 5.0, 20.0)) * random.uniform(0.5, 1.5), 2), random.choice((0, 0, 1, 7)), 0
+def _core_workers(random: Random, profile: str) -> tuple[PlannedCoreWorker, ...]:
+    most = {"core": 2, "all": 1}.get(profile, 0)
+    least = 1 if profile == "core" else 0
+    return tuple(
+        PlannedCoreWorker(f"c{number}", deregisters=random.random() < 0.5, jobs_run_on=random.random() < 0.5)
+        for number in range(1, random.randint(least, most) + 1)
     )
-    selector = random.choice((None, {}, {}, {"kind": "a"}))
-    target = Target(worker=random.choice(workers).name) if selector is None else Target(selector=selector)
-    retry = Retry(random.randint(1, 2), random.choice((0.0, 2.0))) if random.random() < 0.2 else None
-    waits = selector is not None or random.random() < 0.5
-    terms = QueueTerms(
-        queue_timeout=random.choice((5.0, 600.0)) if waits else 0.0,
-        priority=random.choice((0, 0, 5)),
-        retry=retry,
-    )
-    return Submit(
-        at=random.uniform(1.0, LENGTH - 10.0) if random.random() < 0.7 else 10.0 + number * 0.01,
-        ticket=f"t{number}",
-        job=job,
-        target=target,
-        terms=terms,
-        key=f"k{number}" if random.random() < 0.6 else None,
-        stop_after=random.uniform(0.0, 10.0) if random.random() < 0.2 else None,
-        query_after=random.uniform(0.0, 5.0) if random.random() < 0.3 else None,
-        wait=random.uniform(1.0, 60.0) if random.random() < 0.3 else None,
-    )
+
+
+def _labels(random: Random) -> dict[str, str]:
+    labels = {"kind": random.choice(("a", "b"))}
+    if random.random() < 0.4:
+        labels["zone"] = random.choice(("x", "y"))
+    return labels

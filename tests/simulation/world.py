@@ -15,7 +15,10 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from scheduler.model import JobState, Target
 from tests.simulation.acts import Drain, Forget
+from tests.simulation.core_worker import CoreWorkerNode
+from tests.simulation.flows import Flow, Serve, Take
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Folder, Machine, Run
@@ -43,8 +46,9 @@ AGREEMENT = 2 * LEASE / 3 + 5.0 + 2.0
 #: Seconds between the tries to have a worker forgotten that may still count as online.
 FORGET_AGAIN = 4.0
 
-#: Seconds after that in which the last job has ended.
+#: Seconds after that in which the last job has ended, and before their end in which no client does anything new.
 END = 120.0
+LAST_MOMENT = 5.0
 
 
 class WorkerNode:
@@ -147,11 +151,27 @@ class World:
         self.scheduler: SchedulerProcess | None = None
         self._scheduler_starts = 0
         self.workers: dict[str, WorkerNode] = {}
+        self.core_workers: dict[str, CoreWorkerNode] = {}
         for worker in plan.workers:
             machine = self.new_machine()
             self.workers[worker.name] = WorkerNode(
                 self, worker.name, machine, WORKER_PORT, worker.slots, dict(worker.labels)
             )
+        for number, planned in enumerate(plan.core_workers, 1):
+            machine = self.machine(f"core{number}")
+            self.core_workers[planned.name] = CoreWorkerNode(
+                self.around, planned, machine, WORKER_PORT, f"{SCHEDULER_ADDRESS}:{SCHEDULER_PORT}"
+            )
+
+    @property
+    def nodes(self) -> dict[str, WorkerNode | CoreWorkerNode]:
+        """All workers, ours and core workers, by the names that they have in the plan."""
+        return {**self.workers, **self.core_workers}
+
+    def target(self, target: Target) -> Target:
+        """As a client writes it, who knows a core worker by the id that it has now."""
+        node = self.core_workers.get(target.worker or "")
+        return target if node is None else Target(node.worker_id or "none")
 
     def random(self, name: str) -> Random:
         """A source of randomness of that name."""
@@ -208,7 +228,7 @@ class World:
         """All that runs on it is gone, and nobody is told."""
         self.network.detach(machine.address, machine.name)
         machine.on = False
-        for node in self.workers.values():
+        for node in self.nodes.values():
             if node.machine is machine:
                 node.kill()
         machine.reboot()
@@ -221,7 +241,7 @@ class World:
         if self.network.machine_of(machine.address) is not None:
             machine.address = self.new_address()
         self.network.attach(machine.address, machine.name)
-        for node in self.workers.values():
+        for node in self.nodes.values():
             if node.machine is machine:
                 node.start()
 
@@ -242,6 +262,24 @@ class World:
         """A client's request to the scheduler, which is given up after so many seconds."""
         return self.network.call(self.client, f"{SCHEDULER_ADDRESS}:{HTTP_PORT}", name, request, seconds, wire)
 
+    def stream(self, name: str, serve: Serve, take: Take, wire: str = "") -> Flow:
+        """A client's request whose answer is a stream."""
+        return Flow(self.network, self.client, f"{SCHEDULER_ADDRESS}:{HTTP_PORT}", name, serve, take, wire=wire)
+
+    @property
+    def clients_end(self) -> float:
+        """When the last client gives up, by the loop's clock."""
+        return self.plan.length + AGREEMENT + END - LAST_MOMENT
+
+    @property
+    def submissions_end(self) -> float:
+        """When the last client gives up to submit a job."""
+        return self.plan.length + AGREEMENT
+
+    def names(self) -> tuple[str, ...]:
+        """All names that workers have, and all ids that they were given."""
+        return (*self.workers, *self.judge.facts.core, *self.judge.facts.owners)
+
     def heal(self) -> None:
         """End all faults, and have everything run."""
         self.trace.add("world", "all faults are over")
@@ -251,7 +289,7 @@ class World:
         self.database.stalls_until = 0.0
         for each in list(self._healing.values()):
             each()
-        for worker in self.workers.values():
+        for worker in self.nodes.values():
             worker.machine.shortage = ""
             if worker.running is not None:
                 worker.running.process.thaw()
@@ -262,6 +300,7 @@ class World:
         for worker in self.workers:
             self.loop.after(3.0, Drain(0.0, worker, resume=True).begin, self)
         self.loop.after(3.0, self._forget_lost)
+        self.loop.after(6.0, self._forget_departed)
 
     def _forget_lost(self) -> None:
         """Somebody has the scheduler forget the workers whose folders are lost, until it has forgotten all."""
@@ -274,12 +313,24 @@ class World:
         if there or not self.scheduler.serving:
             self.loop.after(FORGET_AGAIN, self._forget_lost)
 
+    def _forget_departed(self) -> None:
+        """A core worker that deregistered never comes back under its id: clients have its jobs given up."""
+        facts = self.judge.facts
+        unknown = [job.worker_id or "" for job in facts.shown.values() if job.state is JobState.UNKNOWN]
+        for worker_id in dict.fromkeys(unknown):
+            if worker_id in facts.core and not self._is_known(worker_id):
+                Forget(0.0, worker_id).begin(self)
+
+    def _is_known(self, worker_id: str) -> bool:
+        scheduler = self.scheduler
+        return scheduler is not None and scheduler.parts.ledger.registry.find_worker(worker_id) is not None
+
     # the run
 
     def begin(self) -> None:
         """Start everything, and have all that is planned happen in its time, once the loop runs."""
         self.start_scheduler()
-        for worker in self.workers.values():
+        for worker in self.nodes.values():
             worker.start()
         for fault in self.plan.faults:
             self.loop.at(fault.at, self._strike, fault)

@@ -25,7 +25,7 @@ class Partition:
         return f"worker {self.worker} is cut off ({' and '.join(ways)}) for {self.seconds:.1f} s"
 
     def strike(self, world: World) -> None:
-        there, here = world.workers[self.worker].machine.name, world.scheduler_machine.name
+        there, here = world.nodes[self.worker].machine.name, world.scheduler_machine.name
         links = [link for link, cut in (((here, there), self.to_worker), ((there, here), self.to_scheduler)) if cut]
         for link in links:
             world.network.cut[link] = None

@@ -54,7 +54,7 @@ class KillWorker:
         return f"worker {self.worker} is killed, for {self.down:.1f} s"
 
     def strike(self, world: World) -> None:
-        node = world.workers[self.worker]
+        node = world.nodes[self.worker]
         node.kill()
         world.loop.after(self.down, node.start)
 
@@ -71,7 +71,7 @@ class StopWorker:
         return f"worker {self.worker} is stopped, for {self.down:.1f} s"
 
     def strike(self, world: World) -> None:
-        node = world.workers[self.worker]
+        node = world.nodes[self.worker]
         if node.running is None or not node.running.process.alive or node.running.process.frozen:
             return
         stopped = node.running.stop()
@@ -90,7 +90,7 @@ class Reboot:
         return f"the machine of worker {self.worker} reboots, for {self.down:.1f} s"
 
     def strike(self, world: World) -> None:
-        machine = world.workers[self.worker].machine
+        machine = world.nodes[self.worker].machine
         world.switch_off(machine)
         world.heal_after(self.down, lambda: world.switch_on(machine))
 
@@ -107,7 +107,7 @@ class Freeze:
         return f"{self.worker or 'the scheduler'} is frozen for {self.seconds:.1f} s"
 
     def strike(self, world: World) -> None:
-        running = world.workers[self.worker].running if self.worker else world.scheduler
+        running = world.nodes[self.worker].running if self.worker else world.scheduler
         if running is not None:
             running.process.freeze()
             world.loop.after(self.seconds, running.process.thaw)
@@ -125,7 +125,7 @@ class Shortage:
         return f"the machine of worker {self.worker} can start nothing for {self.seconds:.1f} s"
 
     def strike(self, world: World) -> None:
-        machine = world.workers[self.worker].machine
+        machine = world.nodes[self.worker].machine
         machine.shortage = "no more processes"
 
         def heal() -> None:

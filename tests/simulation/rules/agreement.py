@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: Seconds that a start takes when nothing fails, and that it takes to learn of an end.
 UNDER_WAY = 2.0
 
+#: Seconds that it takes to report an end, and to acknowledge it, when nothing fails.
+REPORT = 2.0
+
 
 class Agreement(Rule):
     """Workers are online, ends are acknowledged, and jobs are final or run."""
@@ -46,8 +49,13 @@ class Agreement(Rule):
                 shown = [f"{worker.address} {worker.state.value}" for worker in here]
                 yield f"worker {node.name} ({node.folder.worker_id}) is {shown or 'not known'}"
             reports = [report.status.job_id for report in running.jobs.unacknowledged()]
+            reports = [job_id for job_id in reports if not self._has_just_ended(job_id)]
             if reports:
                 yield f"worker {node.name} reports {reports}, and nobody acknowledges"
+
+    def _has_just_ended(self, job_id: str) -> bool:
+        run = self.facts.run_of(job_id)
+        return run is not None and run.ended is not None and run.ended > self.facts.world.loop.now - REPORT
 
     def _about_jobs(self, scheduler: SchedulerProcess) -> Iterator[str]:
         registry = scheduler.parts.ledger.registry
@@ -57,9 +65,11 @@ class Agreement(Rule):
             starting = job.state is JobState.STARTING and self._starting.get(job.id, since) <= since
             if starting or job.state is JobState.UNKNOWN:
                 yield f"job {job.id} is {job.state.value}: {job.reason}"
-            if job.state is JobState.RUNNING and not runs:
+            if job.state is JobState.RUNNING and not runs and not self._has_just_ended(job.id):
                 yield f"job {job.id} is running, and does not run"
         for job_id, each in self.facts.runs.items():
             shown = registry.find_job(job_id)
+            if shown is not None and self.facts.is_given_up(shown):
+                continue
             if each[-1].ended is None and (shown is None or (shown.over and not shown.orphan)):
                 yield f"job {job_id} runs, and is {shown and shown.state.value}"

@@ -54,6 +54,8 @@ class Placed(Rule):
             or now >= min(due, made + due - self.facts.queued[other.id]) + other.terms.queue_timeout
         ):
             return False
+        if self.facts.world.scheduler_machine.wall_time() >= other.created_at + other.terms.queue_timeout:
+            return False  # that it has ended is not saved yet
         return (-other.terms.priority, due) < (-job.terms.priority, mine)
 
     def _due(self, job: Job) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from scheduler.errors import SchedulerError
 from scheduler.model import Job, Worker
 from tests.simulation.machine import Run
 
 if TYPE_CHECKING:
+    from tests.simulation.clients import Reply
+    from tests.simulation.follow import Follower
     from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
@@ -40,6 +43,21 @@ class Rule:
 
     def acknowledged(self, ticket: str, before: str, job: Job) -> None:
         """A client was answered with the job; ``before`` is the id of one it was told of earlier."""
+
+    def replied(self, reply: Reply) -> None:
+        """A client's request was answered, or not."""
+
+    def listed(self, existing: Mapping[str, None], jobs: list[str]) -> None:
+        """A client listed all jobs; ``existing`` were there before."""
+
+    def delivered(self, follower: Follower, offset: int, data: bytes) -> None:
+        """A client that follows an output, and is at ``follower.offset``, got these bytes."""
+
+    def output_over(self, follower: Follower, cut: str) -> None:
+        """The output that a client follows has its end, or, ``cut``, is said to have none."""
+
+    def output_refused(self, follower: Follower, error: SchedulerError) -> None:
+        """A client that wants to go on following an output was told that it can't."""
 
     def loaded(self, scheduler: SchedulerProcess) -> None:
         """A scheduler process knows what its store has, and does nothing yet."""

@@ -27,7 +27,10 @@ class Truth(Rule):
                 self.broken("a final state stays", f"job {job.id}: {changed} was {then}, and is {now}", job.id)
         elif job.state.final:
             for what in self._untrue(job):
-                self.broken("P4 true", f"job {job.id} is {job.state.value}: {what}", job.id)
+                core = job.state is JobState.LOST and job.worker_id in self.facts.core
+                self.broken(
+                    "core jobs are kept" if core else "P4 true", f"job {job.id} is {job.state.value}: {what}", job.id
+                )
 
     def _untrue(self, job: Job) -> Iterator[str]:
         """What is wrong about an end that is shown."""
@@ -43,10 +46,17 @@ class Truth(Rule):
             yield "it never ran"
         if job.state is JobState.LOST and not self._may_be_lost(job, run):
             yield f"nothing destroyed it ({job.reason})"
-        if job.state is JobState.FAILED and run is not None and job.exit_code is None and job.signal is None:
+        coded = job.exit_code is not None or job.signal is not None
+        if job.state is JobState.FAILED and run is not None and not coded and not self._is_interrupted(job, run):
             yield f"it ran ({job.reason})"
+
+    def _is_interrupted(self, job: Job, run: Run) -> bool:
+        """Whether it was destroyed on a core worker, which has no word for that."""
+        return bool(run.destroyed) and job.worker_id in self.facts.core
 
     def _may_be_lost(self, job: Job, run: Run | None) -> bool:
         if job.id in self.facts.excused or (run is not None and run.destroyed):
+            return True
+        if self.facts.is_untraceable(job):
             return True
         return job.worker_name in self.facts.forgotten or job.worker_id in self.facts.forgotten

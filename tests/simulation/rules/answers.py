@@ -1,0 +1,189 @@
+"""What clients are answered is true, and stays so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from scheduler.errors import JobRemoved, KeyReused, NotFound
+from scheduler.model import Job, JobState
+from tests.simulation.clients import Reply
+from tests.simulation.machine import EPOCH, Run
+from tests.simulation.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import SchedulerProcess
+
+#: Seconds before a query by which the call to the worker that it shares with other queries can have begun.
+SHARED = 10.0
+
+#: Seconds that rounding may make of a time.
+ROUNDING = 1e-6
+
+
+class Answers(Rule):
+    """One method for each kind of request."""
+
+    def replied(self, reply: Reply) -> None:
+        self._not_found(reply)
+        judge = _JUDGED.get(reply.name)
+        if judge is not None:
+            judge(self, reply)
+
+    def _broken(self, reply: Reply, what: str) -> None:
+        self.broken("answers are true", f"{reply.name} of job {reply.job_id or '-'}: {what}", reply.job_id or None)
+
+    def _not_found(self, reply: Reply) -> None:
+        """A job that a client knows is there until it is removed."""
+        job = self.facts.shown.get(reply.job_id)
+        if not isinstance(reply.error, NotFound) or reply.error.kind != "job" or reply.job_id in self.facts.removals:
+            return
+        if reply.name == "query" and (job is None or job.worker_name != reply.detail):
+            return  # it went to another worker meanwhile
+        self.broken("P1 kept", f"{reply.name}: {reply.error}", reply.job_id)
+
+    # -- one job
+
+    def _query(self, reply: Reply) -> None:
+        """What the worker said was true at a moment of the call."""
+        if not reply.answered or reply.value.state is not JobState.RUNNING or reply.job_id in self.facts.excused:
+            return
+        run = self.facts.run_of(reply.job_id)
+        if run is None:
+            self._broken(reply, "it is running, and never ran")
+        elif run.ended is not None and run.ended < reply.asked_at - SHARED:
+            self._broken(reply, f"it is running, and ended {reply.asked_at - run.ended:.1f} s before the question")
+
+    def _wait(self, reply: Reply) -> None:
+        """A job that has ended, or the time is over."""
+        passed = reply.answered_at - reply.asked_at
+        if not reply.answered:
+            return
+        job: Job = reply.value
+        if not job.state.final and passed < reply.detail - ROUNDING:
+            self._broken(
+                reply, f"it is {job.state.value} after {passed:.3f} s, and the client waits for {reply.detail}"
+            )
+        if reply.name == "wait_for_attempts" and job.state.final:
+            self.facts.last_attempts[job.id] = None
+
+    def _stop(self, reply: Reply) -> None:
+        if not reply.answered:
+            return
+        job: Job = reply.value
+        if job.retried_by is not None:
+            self.facts.chains_stopped.setdefault(self.facts.first_attempt(job.id), reply.answered_at)
+        elif job.over:
+            self._over(job)
+        elif job.stop_requested_at is None:
+            self._broken(reply, f"it is {job.state.value}, and nothing says that it is to be stopped")
+        else:
+            self.facts.chains_stopped.setdefault(self.facts.first_attempt(job.id), reply.answered_at)
+
+    def _over(self, job: Job) -> None:
+        self.facts.chains_stopped.setdefault(self.facts.first_attempt(job.id), self.facts.world.loop.now)
+        self.facts.stopped[job.id] = None
+
+    def _stop_matching(self, reply: Reply) -> None:
+        for job in reply.value or ():
+            if self.facts.shown[job.id].spec.labels["ticket"] != reply.detail:
+                self._broken(reply, f"job {job.id} is not among those that match")
+            if job.over:
+                self._over(job)
+
+    def _remove(self, reply: Reply) -> None:
+        if reply.answered and reply.value:
+            self.facts.removed.setdefault(reply.job_id, reply.answered_at)
+
+    def _job(self, reply: Reply) -> None:
+        since = self.facts.removed.get(reply.job_id, math.inf)
+        if reply.answered and reply.asked_at >= since and reply.value.state is not JobState.LOST:
+            self._broken(reply, "it was removed, and is there")
+
+    def _signal(self, reply: Reply) -> None:
+        """It arrives once where the answer says so, and at most once in any case."""
+        run, before = reply.detail
+        now = self.facts.run_of(reply.job_id)
+        if now is None or now is not run or reply.job_id in self.facts.excused:
+            return
+        arrived = len(now.signals) - before
+        if arrived > 1 or (reply.answered and arrived != 1):
+            self._broken(reply, f"the signal arrived {arrived} times")
+
+    def _resubmit(self, reply: Reply) -> None:
+        other = reply.detail
+        if other and reply.answered:
+            self.broken("one job for each key", f"a key came with another body, and made job {reply.value.id}")
+        if not other and isinstance(reply.error, KeyReused):
+            self._broken(reply, str(reply.error))
+        if isinstance(reply.error, JobRemoved) and reply.job_id not in self.facts.removals:
+            self._broken(reply, str(reply.error))
+
+    # -- workers, and lists
+
+    def _forget(self, reply: Reply) -> None:
+        if reply.answered and reply.detail not in self.facts.world.names():
+            self._broken(reply, f"worker {reply.detail} was forgotten, and there is none")
+
+    def listed(self, existing: Mapping[str, None], jobs: list[str]) -> None:
+        """``existing`` were there before the first page was asked for."""
+        twice = sorted({job_id for job_id in jobs if jobs.count(job_id) > 1})
+        if twice:
+            self.broken("lists are whole", f"jobs {twice} are listed twice")
+        left = [job_id for job_id in existing if job_id not in jobs and job_id not in self.facts.removals]
+        left = [job_id for job_id in left if job_id in self.facts.existing()]
+        if left:
+            self.broken("lists are whole", f"jobs {left} are not listed", left[0])
+
+    # -- what an answer promised
+
+    def began(self, run: Run) -> None:
+        if run.job_id in self.facts.stopped and run.job_id not in self.facts.excused:
+            self.broken("a stop holds", f"job {run.job_id} begins after its stop was answered", run.job_id)
+
+    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        if scheduler is not None and job.id in self.facts.removed and job.state is not JobState.LOST:
+            self.broken("a removal holds", f"job {job.id} was removed, and is there", job.id)
+        if before is None and job.retry_of is not None:
+            self._follows(job)
+        if job.stop_reason and (before is None or before.stop_requested_at is None):
+            self._unattended(scheduler, job)
+
+    def _follows(self, job: Job) -> None:
+        """It is shown for the first time, as the next attempt of another."""
+        assert job.retry_of is not None
+        if job.retry_of in self.facts.last_attempts:
+            self.broken("answers are true", f"job {job.retry_of} was the last attempt, and {job.id} follows", job.id)
+        first = self.facts.first_attempt(job.id)
+        if first in self.facts.chains_stopped:
+            self.broken("a stop holds", f"job {job.id} follows after a stop of {first} was answered", job.id)
+
+    def _unattended(self, scheduler: SchedulerProcess | None, job: Job) -> None:
+        """It is to be stopped as no client attends it, and that was so when it was decided."""
+        world = self.facts.world
+        if scheduler is None or job.stop_requested_at is None or world.scheduler_machine.clock_error:
+            return
+        decided = job.stop_requested_at - EPOCH
+        for process, job_id, since in self.facts.attended.values():
+            same = self.facts.first_attempt(job_id) == self.facts.first_attempt(job.id)
+            if same and process is scheduler.process and since < decided - ROUNDING:
+                what = f"job {job.id} is stopped as nobody attends it, and a client does, since {since:.3f} s"
+                self.broken("who is attended runs", what, job.id)
+
+
+_JUDGED: Mapping[str, Callable[[Answers, Reply], None]] = MappingProxyType(
+    {
+        "query": Answers._query,
+        "wait": Answers._wait,
+        "wait_for_attempts": Answers._wait,
+        "stop": Answers._stop,
+        "stop_matching": Answers._stop_matching,
+        "remove": Answers._remove,
+        "job": Answers._job,
+        "signal": Answers._signal,
+        "resubmit": Answers._resubmit,
+        "forget": Answers._forget,
+    }
+)

@@ -1,0 +1,36 @@
+"""Core workers: what is shown of them, and which of their jobs may be lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scheduler.model import Worker, WorkerState
+from tests.simulation.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import SchedulerProcess
+
+
+class CoreWorkers(Rule):
+    """One that has registered is online, as one entry, until it deregisters or a client has it forgotten."""
+
+    def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
+        if worker.slots is None:
+            self.facts.core[worker.id] = worker.address
+
+    def agreed(self) -> None:
+        scheduler = self.facts.world.scheduler
+        assert scheduler is not None
+        workers = scheduler.parts.ledger.registry.workers()
+        for node in self.facts.world.core_workers.values():
+            running = node.running
+            if running is None or not running.process.alive or not running.worker_id:
+                continue
+            if running.worker_id in self.facts.forgotten:
+                continue
+            here = [worker for worker in workers if worker.address == f"{node.machine.address}:{node.port}"]
+            if [(worker.id, worker.state) for worker in here] != [(running.worker_id, WorkerState.ONLINE)]:
+                shown = [f"{worker.id} {worker.state.value}" for worker in here]
+                self.broken(
+                    "core workers stay", f"core worker {node.name} ({running.worker_id}) is {shown or 'not known'}"
+                )

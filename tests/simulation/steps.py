@@ -1,0 +1,159 @@
+"""What a client does about a job that it submitted: each step is one request or a few, some time after the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from scheduler.errors import NotFound
+from scheduler.interfaces import RequestKey
+from scheduler.model import Job
+from tests.simulation.clients import AGAIN, TRIES, Reply, ask, pause
+from tests.simulation.streams import attend
+
+if TYPE_CHECKING:
+    from tests.simulation.acts import Submit
+    from tests.simulation.world import World
+
+
+class Step(Protocol):
+    """One of them. The steps of a client do not wait for each other."""
+
+    @property
+    def after(self) -> float:
+        """Seconds after the answer."""
+        ...
+
+    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+        """Carry it out."""
+
+
+@frozen
+class Query:
+    """Ask how the job is, by the name of its worker."""
+
+    after: float
+
+    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+        job = world.judge.facts.shown.get(job_id)
+        worker = "" if job is None else job.worker_name or ""
+        await ask(world, "query", lambda service: service.query(worker, job_id), job_id, worker, detail=worker)
+
+
+@frozen
+class Look:
+    """Ask for the job as the scheduler knows it."""
+
+    after: float
+
+    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+        await ask(world, "job", lambda service: service.job(job_id), job_id)
+
+
+@frozen
+class Stop:
+    """Stop the job; ask again until the stop is taken."""
+
+    after: float
+
+    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+        world.judge.stop_asked(job_id)
+        while world.loop.now < world.clients_end:
+            reply = await ask(world, "stop", lambda service: service.stop(job_id), job_id)
+            if reply.answered or isinstance(reply.error, NotFound):
+                return
+            await pause(world, AGAIN)
+
+
+@frozen
+class Wait:
+    """Wait for the end of the job, or of its last attempt, for at most so many ``seconds``."""
+
+    after: float
+    seconds: float
+    attempts: bool = False
+    hang_up: float | None = None
+
+    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+        def request(service: Any) -> Deferred[Job]:
+            wait = service.wait_for_attempts if self.attempts else service.wait
+            waiting: Deferred[Job] = wait(job_id, self.seconds)
+            leave = attend(world, job_id) if self.seconds else _nothing
+            return waiting.addBoth(lambda result: (leave(), result)[1])
+
+        name = "wait_for_attempts" if self.attempts else "wait"
+        await ask(
+            world,
+            name,
+            request,
+            job_id,
+            f"{self.seconds:.1f} s",
+            seconds=self.seconds + 60.0,
+            detail=self.seconds,
+            hang_up=self.hang_up,
+        )
+
+
+@frozen
+class Signal:
+    """Send the main process a signal."""
+
+    after: float
+    signal: str
+
+    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+        run = world.judge.facts.run_of(job_id)
+        before = 0 if run is None else len(run.signals)
+        await ask(
+            world,
+            "signal",
+            lambda service: service.signal(job_id, self.signal, "main"),
+            job_id,
+            self.signal,
+            detail=(run, before),
+        )
+
+
+@frozen
+class Remove:
+    """Remove the job once it has ended, then ask for it."""
+
+    after: float
+
+    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+        world.judge.removal_asked(job_id)
+        for _ in range(TRIES):
+            reply = await ask(world, "remove", lambda service: service.remove(job_id), job_id)
+            if reply.answered and reply.value:
+                await ask(world, "job", lambda service: service.job(job_id), job_id)
+                return
+            await pause(world, AGAIN)
+
+
+@frozen
+class Resubmit:
+    """Send the request with the same key again; with ``other`` as its content, which has to be refused."""
+
+    after: float
+    other: bool = False
+
+    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+        if submitted.key is None:
+            return
+        key = RequestKey(submitted.key, "another request" if self.other else submitted.ticket)
+        reply: Reply = await ask(
+            world,
+            "resubmit",
+            lambda service: service.submit(submitted.spec(), world.target(submitted.target), submitted.terms, key),
+            job_id,
+            f"key={submitted.key}{' with another body' if self.other else ''}",
+            detail=self.other,
+        )
+        if reply.answered and not self.other:
+            world.judge.acknowledged(submitted.ticket, reply.value)
+
+
+def _nothing() -> None:
+    """Of a client that does not attend the job."""

@@ -1,0 +1,204 @@
+"""What a server does for a stream: ``StreamJob`` on a worker, and a raw follow of the HTTP API."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from scheduler.errors import DeadlineExceeded, SchedulerError
+from scheduler.interfaces import IOutputReader
+from scheduler.messages import Chunk
+from scheduler.model import Job, Stream
+from tests.simulation.flows import Flow
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+#: Bytes of one message of a stream: small, so that an output has several.
+CHUNK = 64
+
+#: Seconds that a worker waits for the start of a job whose output is asked for.
+START_DEADLINE = 10.0
+
+
+class OutputCutShort(Exception):
+    """The body of an HTTP response ended without its proper end."""
+
+
+def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int) -> None:
+    """Serve ``StreamJob`` from the jobs of a worker: see ``scheduler.rpc.worker_server``."""
+    sending = _JobStream(jobs, flow, job_id, stream, offset)
+    watching: Deferred[Callable[[], None]] = jobs.watch_output(job_id, stream, sending.send)
+    give_up = flow.after(START_DEADLINE, watching.cancel)
+
+    def begun(unwatch: Callable[[], None]) -> None:
+        give_up.cancel()
+        sending.unwatch = unwatch
+        flow.on_room, flow.on_gone = sending.send, sending.close
+        sending.send()
+
+    def failed(reason: Failure) -> None:
+        if give_up.active():
+            give_up.cancel()
+        error = reason.value
+        flow.fail(error if isinstance(error, SchedulerError) else DeadlineExceeded("StreamJob", START_DEADLINE))
+
+    flow.on_gone = watching.cancel
+    watching.addCallbacks(begun, failed)
+
+
+class _JobStream:
+    """One stream of one job, which is sent as far as there is room for it."""
+
+    def __init__(self, jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int) -> None:
+        self.unwatch: Callable[[], None] = _nothing
+        self._jobs = jobs
+        self._flow = flow
+        self._job_id = job_id
+        self._stream = stream
+        self._offset = offset
+
+    def send(self) -> None:
+        """All that there is now."""
+        while self._flow.room:
+            try:
+                chunk: Chunk = self._jobs.read_output_thd(self._job_id, self._stream, self._offset, CHUNK)
+            except SchedulerError as error:
+                self._flow.fail(error)
+                self.close()
+                return
+            if chunk.data or chunk.end:
+                self._flow.send(chunk)
+                self._offset = chunk.next_offset
+            if chunk.end:
+                self._flow.finish()
+                self.close()
+                return
+            if not chunk.data:
+                return
+
+    def close(self) -> None:
+        """Watch no more."""
+        self.unwatch()
+
+
+class RawFollow:
+    """A raw follow of the HTTP API: see ``scheduler.api.streams``. The body has no end where the reader has none."""
+
+    def __init__(self, reader: IOutputReader, flow: Flow, leave: Callable[[], None]) -> None:
+        """``leave`` is called when it is over."""
+        self._reader = reader
+        self._leave = leave
+        self._flow = flow
+        self._reading = False
+        self._over = False
+        flow.on_room, flow.on_gone = self.pull, self.close
+        self.pull()
+
+    def pull(self) -> None:
+        """Read, one chunk at a time, while the client takes what is sent."""
+        while self._flow.room and not self._reading and not self._over:
+            self._reading = True
+            self._reader.read().addCallbacks(self._got, self._lost)
+
+    def _got(self, chunk: Chunk) -> None:
+        self._reading = False
+        if self._over:
+            return
+        if chunk.data:
+            self._flow.send((chunk.offset, chunk.data))
+        if not chunk.end:
+            self._flow.on_room()
+            return
+        self.close()
+        if chunk.cut:
+            self._flow.fail(OutputCutShort(chunk.cut))
+        else:
+            self._flow.finish()
+
+    def _lost(self, reason: Failure) -> None:
+        self._reading = False
+        if not self._over:
+            self.close()
+            error = reason.value
+            self._flow.fail(error if isinstance(error, Exception) else OutputCutShort())
+
+    def close(self) -> None:
+        """Let go of the reader."""
+        if not self._over:
+            self._over = True
+            self._leave()
+            self._reader.close()
+
+
+def serve_follow(world: World, service: Any, flow: Flow, job_id: str, stream: Stream, offset: int) -> None:
+    """``GET /v1/jobs/{id}/output?follow=1``."""
+    try:
+        reader = service.open_output(job_id, stream, offset)
+    except SchedulerError as error:
+        flow.fail(error)
+    else:
+        RawFollow(reader, flow, attend(world, job_id))
+
+
+def serve_run(
+    world: World,
+    service: Any,
+    flow: Flow,
+    submit: Callable[[Any, Callable[[Job], None]], Deferred[Job]],
+) -> None:
+    """``POST /v1/jobs?follow=1``: the job is the first message, its stdout from the first byte on is the rest.
+
+    ``submit`` takes the service, and what is called when the start of the job is on its way.
+    """
+    readers: list[IOutputReader] = []
+
+    def open_output(job: Job) -> None:
+        if not readers and not left:
+            readers.append(service.open_output(job.id, Stream.STDOUT, 0))
+
+    def starting(job: Job) -> None:
+        with contextlib.suppress(SchedulerError):  # it is raised below, if it is still so
+            open_output(job)
+
+    left: list[bool] = []
+    submitting = submit(service, starting)
+
+    def answered(job: Job) -> None:
+        flow.send(job)
+        try:
+            open_output(job)
+        except SchedulerError as error:
+            flow.fail(error)
+        else:
+            RawFollow(readers[0], flow, attend(world, job.id))
+
+    def failed(reason: Failure) -> None:
+        left.append(True)
+        for reader in readers:
+            reader.close()
+        error = reason.value
+        flow.fail(error if isinstance(error, SchedulerError) else OutputCutShort())
+        reason.trap(SchedulerError, CancelledError)
+
+    flow.on_gone = submitting.cancel
+    submitting.addCallbacks(answered, failed)
+    submitting.addErrback(lambda reason: world.judge.crashed("the HTTP API", reason))
+
+
+def attend(world: World, job_id: str) -> Callable[[], None]:
+    """A client attends a job, as the present process of the scheduler knows, until what is returned is called."""
+    scheduler = world.scheduler
+    assert scheduler is not None
+    attending = object()
+    attended = world.judge.facts.attended
+    attended[attending] = (scheduler.process, job_id, world.loop.now)
+    return lambda: attended.pop(attending, None) and None
+
+
+def _nothing() -> None:
+    """Of a stream that watches nothing yet."""

@@ -1,0 +1,192 @@
+"""The rule about answers, with doctored ones."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import JobRemoved, KeyReused, NotFound
+from scheduler.model import JobState, QueueTerms
+from tests.simulation.clients import Reply
+from tests.simulation.machine import EPOCH, Run
+from tests.unit.simulation.scene import Scene
+
+
+class AnswersTests(SynchronousTestCase):
+    """One test for what each of them must not say."""
+
+    def setUp(self) -> None:
+        self.scene = Scene()
+        self.judge = self.scene.judge
+        self.facts = self.scene.facts
+
+    def shows(self, job_id: str = "j1", state: JobState = JobState.RUNNING, **more: object) -> None:
+        """The scheduler shows a job."""
+        self.scene.world.start_scheduler()
+        before = self.facts.shown.pop(job_id, None)
+        job = self.scene.job(state, job_id, **more)
+        for rule in self.judge.rules:
+            rule.shown(self.scene.world.scheduler, before, job)
+
+    def test_not_found(self) -> None:
+        """A job that a client knows is there."""
+        self.scene.reply("stop", error=NotFound("job", "j1"))
+        self.assertEqual(self.scene.broken, "P1 kept")
+
+    def test_not_found_after_a_removal(self) -> None:
+        """Unless it was removed."""
+        self.judge.removal_asked("j1")
+        self.scene.reply("stop", error=NotFound("job", "j1"))
+        self.assertEqual(self.scene.broken, "")
+
+    def test_query_of_one_that_never_ran(self) -> None:
+        """It can't be running."""
+        self.scene.reply("query", self.scene.job())
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_query_of_one_that_ended(self) -> None:
+        """It ended long before the question."""
+        self.scene.runs(ended=5.0)
+        self.scene.loop.now = 30.0
+        self.judge.replied(self.late_query(asked_at=20.0))
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_query_of_one_that_ends_meanwhile(self) -> None:
+        """It ran at a moment of the call."""
+        self.scene.runs(ended=25.0)
+        self.scene.loop.now = 30.0
+        self.judge.replied(self.late_query(asked_at=20.0))
+        self.assertEqual(self.scene.broken, "")
+
+    def late_query(self, asked_at: float) -> Reply:
+        """An answer of running."""
+        return Reply("query", "j1", asked_at, self.scene.loop.now, self.scene.job(), detail="w1")
+
+    def test_wait_too_short(self) -> None:
+        """It has not ended, and the time is not over."""
+        self.scene.loop.now = 4.9
+        self.scene.reply("wait", self.scene.job(), detail=5.0)
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_wait_long_enough(self) -> None:
+        """The time is over."""
+        self.scene.loop.now = 5.1
+        self.scene.reply("wait", self.scene.job(), detail=5.0)
+        self.assertEqual(self.scene.broken, "")
+
+    def test_attempt_after_the_last(self) -> None:
+        """None follows the one that was answered as the last."""
+        self.scene.runs(ended=1.0, code=7)
+        self.scene.reply("wait_for_attempts", self.scene.job(JobState.FAILED, exit_code=7), detail=5.0)
+        self.shows("j2", JobState.QUEUED, retry_of="j1", group_id="j1")
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_stop_that_is_not_recorded(self) -> None:
+        """One that has not ended has a stop on record."""
+        self.scene.reply("stop", self.scene.job())
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_run_after_a_stop(self) -> None:
+        """A job whose stop was answered never begins."""
+        self.judge.stop_asked("j1")
+        self.scene.reply("stop", self.scene.job(JobState.STOPPED, stop_requested_at=1.0))
+        self.judge.began(Run("j1", "m1", 0.0))
+        self.assertEqual(self.scene.broken, "a stop holds")
+
+    def test_attempt_after_a_stop(self) -> None:
+        """No attempt follows."""
+        self.judge.stop_asked("j1")
+        self.scene.runs()
+        self.scene.reply("stop", self.scene.job(stop_requested_at=1.0, group_id="j1"))
+        self.shows("j2", JobState.QUEUED, retry_of="j1", group_id="j1")
+        self.assertEqual(self.scene.broken, "a stop holds")
+
+    def test_stop_of_others(self) -> None:
+        """Only what matches is stopped."""
+        self.scene.reply("stop_matching", (self.scene.job(stop_requested_at=1.0),), detail="t2")
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_there_after_its_removal(self) -> None:
+        """What was removed is not there."""
+        self.judge.removal_asked("j1")
+        self.scene.reply("remove", True)
+        self.shows(state=JobState.QUEUED)
+        self.assertEqual(self.scene.broken, "a removal holds")
+
+    def test_found_after_its_removal(self) -> None:
+        """Nor is it found."""
+        self.judge.removal_asked("j1")
+        self.scene.reply("remove", True)
+        self.scene.reply("job", self.scene.job(JobState.QUEUED))
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_signal_twice(self) -> None:
+        """A signal arrives at most once, whatever is answered."""
+        run = self.scene.runs(signals=["SIGUSR1", "SIGUSR1"])
+        self.scene.reply("signal", error=NotFound("worker", "w"), detail=(run, 0))
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_signal_not_sent(self) -> None:
+        """One that was answered arrived."""
+        self.scene.reply("signal", detail=(self.scene.runs(), 0))
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_key_with_another_body(self) -> None:
+        """It makes no job."""
+        self.scene.reply("resubmit", self.scene.job(JobState.QUEUED), detail=True)
+        self.assertEqual(self.scene.broken, "one job for each key")
+
+    def test_key_with_the_same_body(self) -> None:
+        """It is not another request."""
+        self.scene.reply("resubmit", error=KeyReused("k"), detail=False)
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_key_of_a_job_that_nobody_removed(self) -> None:
+        """Only a client removes a job."""
+        self.scene.reply("resubmit", error=JobRemoved("j1"), detail=False)
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_forgotten_worker_that_is_none(self) -> None:
+        """Nobody can be forgotten who is not there."""
+        self.scene.reply("forget", detail="nobody")
+        self.assertEqual(self.scene.broken, "answers are true")
+
+    def test_listed_twice(self) -> None:
+        """A list has each job once."""
+        self.scene.job()
+        self.judge.listed({"j1": None}, ["j1", "j1"])
+        self.assertEqual(self.scene.broken, "lists are whole")
+
+    def test_not_listed(self) -> None:
+        """A list has all that were there before and after."""
+        self.scene.job()
+        self.judge.listed({"j1": None}, [])
+        self.assertEqual(self.scene.broken, "lists are whole")
+
+    def test_not_listed_as_it_went(self) -> None:
+        """One that was dropped meanwhile may be missing."""
+        self.scene.job()
+        self.facts.gone["j1"] = None
+        self.judge.listed({"j1": None}, [])
+        self.assertEqual(self.scene.broken, "")
+
+    def attended(self, decided: float) -> str:
+        """What is broken where a client attends from 5 s on, and a stop for want of that is decided then."""
+        self.scene.world.start_scheduler()
+        scheduler = self.scene.world.scheduler
+        assert scheduler is not None
+        self.facts.attended[object()] = (scheduler.process, "j1", 5.0)
+        self.scene.job(terms=QueueTerms(unattended_timeout=3.0))
+        self.shows(
+            terms=QueueTerms(unattended_timeout=3.0),
+            stop_reason="stopped: no client",
+            stop_requested_at=EPOCH + decided,
+        )
+        return self.scene.broken
+
+    def test_stopped_though_it_is_attended(self) -> None:
+        """A client follows it."""
+        self.assertEqual(self.attended(6.0), "who is attended runs")
+
+    def test_stopped_before_it_was_attended(self) -> None:
+        """The client came too late."""
+        self.assertEqual(self.attended(4.0), "")
