@@ -48,7 +48,7 @@ class Workload:
     read: float = 0.1
     stopped: float = 0.15
     removed: float = 0.08
-    signalled: float = 0.08
+    signalled: float = 0.15
     hung_up: float = 0.08
     sent_again: float = 0.15
     #: Shares of the runs.
@@ -176,7 +176,7 @@ def _steps(random: Random, workload: Workload, seconds: float, lines: int, resum
                 at, random.choice((0.0, random.uniform(1.0, 60.0))), attempts, random.choice((None, None, 2.0))
             ),
         )
-    add(workload.signalled, lambda at: steps.Signal(at, random.choice(("SIGKILL", "SIGUSR1"))))
+    add(workload.signalled, lambda at: steps.Signal(at / 3, random.choice(("SIGKILL", "SIGUSR1", "SIGUSR1"))))
     add(workload.removed, steps.Remove)
     add(workload.sent_again, lambda at: steps.Resubmit(at * random.choice((0.1, 1.0, 3.0)), random.random() < 0.4))
     return tuple(made)
