@@ -22,6 +22,7 @@ from tests.simulation.machine import Folder, Run
 from tests.simulation.process import Process
 from tests.simulation.rules import RULES
 from tests.simulation.rules.rule import Rule
+from tests.simulation.trace import brief
 
 if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess
@@ -356,13 +357,3 @@ class Judge:
     def ended(self) -> None:
         """Everything has ended."""
         self._each(lambda rule: rule.ended())
-
-
-def brief(job: Job) -> str:
-    """A job in a line of the trace."""
-    text = f"job {job.id} {job.state.value}"
-    if job.worker_name:
-        text += f" on {job.worker_name}"
-    if job.exit_code is not None:
-        text += f" code {job.exit_code}"
-    return f"{text} ({job.reason})" if job.reason else text

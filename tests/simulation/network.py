@@ -25,9 +25,10 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from scheduler.errors import SchedulerError, ShuttingDown
+from scheduler.model import Job
 from tests.simulation.loop import Loop, Timer
 from tests.simulation.process import Process
-from tests.simulation.trace import Trace
+from tests.simulation.trace import Trace, brief
 
 if TYPE_CHECKING:
     from tests.simulation.flows import Flow
@@ -89,6 +90,8 @@ class Call:
     #: Where to, as ``IP address:port``.
     address: str
     name: str
+    #: What is called, in the trace.
+    wire: str = ""
     answer: Deferred[Any] = field(factory=Deferred)
     deadline: Timer | None = None
     #: Where it arrived, and what the server does for it.
@@ -220,7 +223,7 @@ class Network:
 
         ``deadline`` in seconds. ``wire`` is how the call shows in the trace, beside its name.
         """
-        call = Call(caller, address, name)
+        call = Call(caller, address, name, wire)
         self.trace.add(caller.process.name, f"{name} -> {address} {wire}".rstrip())
         call.deadline = self.loop.after(deadline, caller.process.run, self._fail, call, "deadline")
         machine = self.machine_at(address)
@@ -283,11 +286,11 @@ class Network:
         told = result.value if isinstance(result, Failure) else None
         if told is not None and not isinstance(told, SchedulerError | CallFailed):
             result.value = told
-        self.trace.add(call.caller.process.name, f"{call.name} <- {_shown(result)}")
+        self.trace.add(call.caller.process.name, f"{call.name} {call.wire}".rstrip() + f" <- {_shown(result)}")
         call.answer.callback(result)  # a Failure starts the errbacks
 
 
 def _shown(result: Any) -> str:
     if isinstance(result, Failure):
         return f"{type(result.value).__name__}: {result.value}"
-    return "ok"
+    return brief(result) if isinstance(result, Job) else "ok"

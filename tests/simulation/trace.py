@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
+from scheduler.model import Job
 from tests.simulation.loop import Loop
+
+
+def brief(job: Job) -> str:
+    """A job in a line of the trace."""
+    text = f"job {job.id} {job.state.value}"
+    if job.worker_name:
+        text += f" on {job.worker_name}"
+    if job.exit_code is not None:
+        text += f" code {job.exit_code}"
+    return f"{text} ({job.reason})" if job.reason else text
 
 
 class Trace:
@@ -18,10 +29,19 @@ class Trace:
         """It happens now."""
         self._lines.append((self._loop.now, who, what))
 
+    def entries(self) -> list[tuple[float, str, str]]:
+        """All: the time in seconds, who did or suffered it, and what it is."""
+        return self._lines
+
     def lines(self) -> list[str]:
         """All, with their times in seconds."""
-        return [f"{time:10.4f}  {who:<12} {what}" for time, who, what in self._lines]
+        return [line(*entry) for entry in self._lines]
 
     def digest(self) -> str:
         """SHA-256 of all lines, in hexadecimal."""
         return hashlib.sha256("\n".join(self.lines()).encode()).hexdigest()
+
+
+def line(time: float, who: str, what: str) -> str:
+    """One entry, for people."""
+    return f"{time:10.4f}  {who:<12} {what}"

@@ -7,7 +7,8 @@ seeded by its name, so what is left out disturbs the rest as little as possible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -49,6 +50,9 @@ FORGET_AGAIN = 4.0
 #: Seconds after that in which the last job has ended, and before their end in which no client does anything new.
 END = 120.0
 LAST_MOMENT = 5.0
+
+#: How many events a run may have: many times what it takes.
+EVENTS_MAX = 200_000
 
 
 class WorkerNode:
@@ -117,6 +121,8 @@ class Outcome:
     trace: Trace
     jobs: int
     events: int
+    #: How many faults struck, by their kinds: the names of their classes.
+    faults: Mapping[str, int]
 
 
 class World:
@@ -141,6 +147,7 @@ class World:
             self.judge.arrived,
         )
         self._ids = self.random("ids")
+        self._struck: Counter[str] = Counter()
         self._machines = 0
         self._addresses = 0
         #: What each fault under way still has to heal, by a token of each.
@@ -345,12 +352,19 @@ class World:
             (self.plan.length + AGREEMENT, self.judge.agreed),
             (self.plan.length + AGREEMENT + END, self.judge.ended),
         ):
-            self.loop.run(until, lambda: self.judge.violation is not None)
+            self.loop.run(until, self._over)
             if self.judge.violation is not None:
                 break
             check()
-        return Outcome(self.seed, self.judge.violation, self.trace, self.judge.jobs, self.loop.events)
+        return Outcome(self.seed, self.judge.violation, self.trace, self.judge.jobs, self.loop.events, self._struck)
+
+    def _over(self) -> bool:
+        """Whether a rule is broken: that the run comes to an end is one of them."""
+        if self.loop.events > EVENTS_MAX:
+            self.judge.broken("comes to rest", f"{EVENTS_MAX} events, and more to come")
+        return self.judge.violation is not None
 
     def _strike(self, fault: Any) -> None:
+        self._struck[type(fault).__name__] += 1
         self.trace.add("fault", str(fault))
         fault.strike(self)
