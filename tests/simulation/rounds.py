@@ -1,0 +1,63 @@
+"""Many seeds, on one or several processors: rounds of one seed of each profile, until there were enough.
+
+Processes share nothing that changes. What they find is passed on in the order of the rounds, whichever was ready first.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+from attrs import frozen
+
+from tests.simulation.search import Result, Scope, search
+
+#: How many rounds are given to each process ahead of time.
+AHEAD = 2
+
+#: What this process searches, where it is one of several.
+_scope: list[Scope] = []
+
+
+@frozen
+class Rounds:
+    """Which seeds: at least those from ``first`` to ``last``, then as long as ``more`` says so."""
+
+    first: int
+    last: int
+    more: Callable[[], bool] = lambda: False
+
+    def seeds(self) -> Iterator[int]:
+        """In order."""
+        seed = self.first
+        while seed <= self.last or self.more():
+            yield seed
+            seed += 1
+
+
+def run_rounds(scope: Scope, rounds: Rounds, processes: int) -> Iterator[Result]:
+    """The result of each run, in order."""
+    if processes == 1:
+        for seed in rounds.seeds():
+            yield from one_round(scope, seed)
+        return
+    # Forked: then the plans of a scope, which can't be pickled, need not be.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _scope.append, (scope,)) as pool:
+        under_way: deque[Future[list[Result]]] = deque()
+        for seed in rounds.seeds():
+            under_way.append(pool.submit(_one_round, seed))
+            if len(under_way) > processes * AHEAD:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
+
+
+def _one_round(seed: int) -> list[Result]:
+    return one_round(_scope[-1], seed)
+
+
+def one_round(scope: Scope, seed: int) -> list[Result]:
+    """That seed of each profile."""
+    return [search(scope, profile, seed) for profile in scope.profiles]

@@ -1,0 +1,142 @@
+"""Known faults: recognised where they are, hiding nothing else, and off the list once they are fixed."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.simulation.faults.processes import KillWorker
+from tests.simulation.judge import Violation
+from tests.simulation.known import Known, Run, explain
+from tests.simulation.known_faults import KNOWN
+from tests.simulation.plan import Plan
+from tests.simulation.search import Scope, search
+from tests.unit.simulation.plans import CALM, DRAIN, END, KNOWN_DRAIN, make
+
+
+class ExplainTests(SynchronousTestCase):
+    """A known fault is told by rule, by its causes, and by its looks."""
+
+    violation = Violation("a drain stays", "worker w1 was drained, and is not any more", 6.0)
+
+    def explained(self, plan: Plan, run: Run, *known: Known, rule: str = "a drain stays") -> tuple[list[str], bool]:
+        """The names of what was recognised, and whether that is all."""
+        explained = explain(known, plan, evolve(self.violation, rule=rule), run)
+        return [each.name for each in explained.known], explained.violation is None
+
+    def caused_by(self, *causes: str) -> Run:
+        """A run in which each of these kinds of faults is needed."""
+        kinds = set(causes)
+        return lambda plan: self.violation if kinds <= {type(fault).__name__ for fault in plan.faults} else None
+
+    def test_known(self) -> None:
+        """Without the causes of the entry the rule holds."""
+        self.assertEqual(self.explained(DRAIN, self.caused_by("StopWorker"), KNOWN_DRAIN), (["drain lost"], True))
+
+    def test_another_rule(self) -> None:
+        """The same causes break another rule: a new one."""
+        run = self.caused_by("StopWorker")
+        self.assertEqual(self.explained(DRAIN, run, KNOWN_DRAIN, rule="slots"), ([], False))
+
+    def test_another_cause(self) -> None:
+        """The same rule is broken by another fault, with and without that of the entry: a new one."""
+        killed = KillWorker(7.0, "w1", 1.0)
+        for faults in ((*DRAIN.faults, killed), (killed,)):
+            run = self.caused_by("KillWorker")
+            self.assertEqual(self.explained(evolve(DRAIN, faults=faults), run, KNOWN_DRAIN), ([], False))
+
+    def test_no_cause(self) -> None:
+        """The rule is broken though no fault struck: a new one."""
+        self.assertEqual(self.explained(CALM, self.caused_by(), KNOWN_DRAIN), ([], False))
+
+    def test_each_cause(self) -> None:
+        """Each cause of the entry is needed; where one is not, it is a new one."""
+        known = evolve(KNOWN_DRAIN, causes=(("StoreFails", "StoreStalls"), ("KillScheduler",)))
+        self.assertEqual(self.explained(END, self.caused_by("StoreFails", "KillScheduler"), known)[0], ["drain lost"])
+        for cause in ("StoreFails", "KillScheduler"):
+            self.assertEqual(self.explained(END, self.caused_by(cause), known), ([], False))
+
+    def test_looks(self) -> None:
+        """Rule and causes are those of the entry, and the violation looks different: a new one."""
+        known = evolve(KNOWN_DRAIN, looks_right=lambda violation, plan: "w2" in violation.what)
+        self.assertEqual(self.explained(DRAIN, self.caused_by("StopWorker"), known), ([], False))
+
+    def test_two(self) -> None:
+        """Two known faults break one rule, each without the other: what is left when one is left out is recognised."""
+
+        def either(plan: Plan) -> Violation | None:
+            return (
+                self.violation if {"StopWorker", "KillWorker"} & {type(each).__name__ for each in plan.faults} else None
+            )
+
+        plan = evolve(DRAIN, faults=(*DRAIN.faults, KillWorker(7.0, "w1", 1.0)))
+        other = evolve(KNOWN_DRAIN, name="other", causes=(("KillWorker",),))
+        (name,), everything = self.explained(plan, either, KNOWN_DRAIN, other)
+        self.assertIn(name, ("drain lost", "other"))
+        self.assertTrue(everything)
+        self.assertEqual(self.explained(plan, either, KNOWN_DRAIN), ([], False))
+
+
+class OccursTests(SynchronousTestCase):
+    """An entry holds as long as its plan shows the fault."""
+
+    def test_all(self) -> None:
+        """Each known fault still occurs; one that doesn't has to be taken off the list."""
+        self.assertEqual([known.name for known in KNOWN if not known.occurs()], [])
+
+    def test_fixed(self) -> None:
+        """One whose plan breaks no rule, or another one, occurs no longer."""
+        self.assertFalse(evolve(KNOWN_DRAIN, plan=CALM).occurs())
+        self.assertFalse(evolve(KNOWN_DRAIN, plan=END).occurs())
+
+    def test_names(self) -> None:
+        """No two have one name."""
+        names = [known.name for known in KNOWN]
+        self.assertEqual(sorted(set(names)), sorted(names))
+
+
+class SearchTests(SynchronousTestCase):
+    """What one seed shows."""
+
+    def found(self, profile: str, *known: str) -> list[str]:
+        """For each finding the name of the known fault, or ``""``."""
+        entries = tuple(each for each in (KNOWN_DRAIN,) if each.name in known)
+        return [each.known for each in search(Scope(entries, (profile,), make), profile, 1, shrunk=False).findings]
+
+    def test_nothing(self) -> None:
+        """A run that breaks no rule has no findings, and says what there was."""
+        result = search(Scope((), ("end",), make), "calm", 1)
+        self.assertEqual((result.findings, result.jobs), ((), 1))
+        self.assertEqual(len(result.digest), 64)
+
+    def test_new(self) -> None:
+        """What is not on the list is new."""
+        self.assertEqual(self.found("drain"), [""])
+
+    def test_known(self) -> None:
+        """What is on the list is not."""
+        self.assertEqual(self.found("drain", "drain lost"), ["drain lost"])
+
+    def test_hides_nothing(self) -> None:
+        """A known fault that shows first does not hide a new one: the run is repeated without it."""
+        self.assertEqual(self.found("both", "drain lost"), ["drain lost", ""])
+
+    def test_report(self) -> None:
+        """A new violation has the commands that repeat it, whole and shrunk, and its timeline."""
+        (finding,) = search(Scope((), ("both",), make), "both", 1).findings
+        again, shrunk = (line for line in finding.report.splitlines() if "python -m" in line)
+        self.assertEqual(again, "again:  python -m tests.simulation --profile both --seed 1")
+        self.assertIn("--profile both --seed 1 --keep f1,a3,w1", shrunk)
+        self.assertIn("f1: at", finding.report)
+        self.assertIn("drain w1 <- ok", finding.report)
+
+    def test_failing_simulation(self) -> None:
+        """An error of the simulation itself is a new finding, with the command that repeats it."""
+
+        def broken(seed: int, profile: str) -> object:
+            return evolve(CALM, faults=(KillWorker(1.0, "w9", 1.0),))
+
+        (finding,) = search(Scope((), ("x",), broken), "x", 7).findings  # type: ignore[arg-type]
+        self.assertEqual(finding.known, "")
+        self.assertIn("--profile x --seed 7", finding.report)
+        self.assertIn("KeyError", finding.report)
