@@ -3,16 +3,18 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 SOURCES := setup.py pyproject.toml $(shell find scheduler proto twisted_plugins -name '*_pb2*' -prune -o -type f \
 	\( -name '*.py' -o -name '*.proto' \) -print)
 
-.PHONY: demo test compare faults bench clean
+.PHONY: demo test compare faults simulate bench clean
 
 # Scheduler, two workers and a sample job, until Ctrl-C; `make demo ONCE=1` ends after the job.
 demo: $(VENV)/installed
 	@$(VENV)/bin/python examples/demo.py $(if $(ONCE),--once)
 
-# Unit, contract, integration and system tests, a minute of fault experiments, lint and types.
+# Unit, contract, integration and system tests, a minute of fault experiments, half a minute of simulation, lint
+# and types.
 test: $(VENV)/tox
 	@$(VENV)/bin/tox run
 
@@ -24,6 +26,16 @@ compare: $(VENV)/tox
 # `make faults RECORD=1` puts the figures into docs/guarantees.md.
 faults: $(VENV)/tox
 	@$(VENV)/bin/tox run -e faults -- $(or $(ARGS),all) $(if $(RECORD),--record $(CURDIR)/docs/guarantees.md)
+
+# The whole system in virtual time, for SECONDS (600) with seeds that were not run before, on all cores; `make simulate
+# RECORD=1` puts the figures into docs/guarantees.md, `make simulate MUTATIONS=1` proves that it finds what it is for.
+simulate: $(VENV)/tox
+ifdef MUTATIONS
+	@$(VENV)/bin/tox run -e mutations -- $(ARGS)
+else
+	@$(VENV)/bin/tox run -e simulation -- $(or $(ARGS),--fresh --seconds $(or $(SECONDS),600) --processes $(CORES)) \
+		$(if $(RECORD),--record $(CURDIR)/docs/guarantees.md)
+endif
 
 # A table of what it costs.
 bench: $(VENV)/installed

@@ -5,7 +5,8 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.simulation.faults.processes import KillWorker
+from tests.simulation.acts import Drain
+from tests.simulation.faults.processes import KillWorker, StopWorker
 from tests.simulation.judge import Violation
 from tests.simulation.known import Known, Run, explain
 from tests.simulation.known_faults import KNOWN
@@ -120,6 +121,21 @@ class SearchTests(SynchronousTestCase):
     def test_hides_nothing(self) -> None:
         """A known fault that shows first does not hide a new one: the run is repeated without it."""
         self.assertEqual(self.found("both", "drain lost"), ["drain lost", ""])
+        _, new = search(Scope((KNOWN_DRAIN,), ("both",), make), "both", 1, shrunk=False).findings
+        self.assertIn("a final state stays", new.what)
+        self.assertIn("--keep f2,f3,a1,a2,a3,w1,w2\n", new.report)
+
+    def test_stays_new(self) -> None:
+        """A new violation is not shrunk to a known one of the same rule."""
+        known = evolve(KNOWN_DRAIN, looks_right=lambda violation, plan: "worker w1" in violation.what)
+        plan = evolve(
+            CALM,
+            faults=(StopWorker(5.0, "w2", 1.0), StopWorker(8.0, "w1", 1.0)),
+            acts=(Drain(4.0, "w1"), Drain(4.0, "w2")),
+        )
+        (finding,) = search(Scope((known,), ("x",), lambda seed, profile: plan), "x", 1).findings
+        self.assertEqual(finding.known, "")
+        self.assertIn("--keep f1,a2,w2", finding.report)
 
     def test_report(self) -> None:
         """A new violation has the commands that repeat it, whole and shrunk, and its timeline."""

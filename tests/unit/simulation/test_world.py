@@ -1,0 +1,34 @@
+"""A run as a whole."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.simulation.world import World
+from tests.unit.simulation.plans import BOTH, CALM
+
+
+@frozen
+class Restless:
+    """An act that never leaves the system alone, at one moment."""
+
+    at: float
+
+    def begin(self, world: World) -> None:
+        world.loop.after(0.0, self.begin, world)
+
+
+class RunTests(SynchronousTestCase):
+    """What becomes of it."""
+
+    def test_comes_to_rest(self) -> None:
+        """A run in which things happen without end, and without time passing, is a violation."""
+        violation = World(1, evolve(CALM, acts=(Restless(3.0),))).run().violation
+        assert violation is not None
+        self.assertEqual((violation.rule, violation.at), ("comes to rest", 3.0))
+
+    def test_faults(self) -> None:
+        """The faults that struck are counted by kind; those that were to come later are not."""
+        outcome = World(1, BOTH).run()
+        self.assertEqual(outcome.faults, {"StopWorker": 1})
