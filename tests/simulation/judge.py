@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+#: Seconds that a request to resume a worker may take: as long as that, it may be carried out after a drain.
+RESUME_MAX_SECONDS = 60.0
+
+
 @frozen
 class Violation:
     """A broken rule, by its name; ``job`` is the one it was broken for, where it was one."""
@@ -76,6 +80,8 @@ class Facts:
     drained: dict[str, str] = field(factory=dict)
     #: Ids of the core workers that there were, with their addresses.
     core: dict[str, str] = field(factory=dict)
+    #: When clients last asked for a worker to be resumed, by its name and the loop's clock.
+    resumes: dict[str, float] = field(factory=dict)
     #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
     excused: dict[str, str] = field(factory=dict)
     #: Ids of workers, each with the folder that was first given it, though it may not have heard.
@@ -252,11 +258,14 @@ class Judge:
         self.facts.forgotten[worker] = None
 
     def drained(self, name: str, worker_id: str) -> None:
-        """A client was told that the worker is draining."""
-        self.facts.drained[worker_id] = name
+        """A client was told that the worker is draining: it stays so, unless a request to resume it overlaps."""
+        resumed = self.facts.resumes.get(name)
+        if resumed is None or self._world.loop.now > resumed + RESUME_MAX_SECONDS:
+            self.facts.drained[worker_id] = name
 
     def resume_asked(self, name: str) -> None:
         """From now on the worker may take jobs again."""
+        self.facts.resumes[name] = self._world.loop.now
         for worker_id in [worker_id for worker_id, other in self.facts.drained.items() if other == name]:
             del self.facts.drained[worker_id]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from attrs import evolve, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.simulation.acts import Drain
+from tests.simulation.faults.processes import Freeze
 from tests.simulation.world import World
 from tests.unit.simulation.plans import BOTH, CALM
 
@@ -27,6 +29,12 @@ class RunTests(SynchronousTestCase):
         violation = World(1, evolve(CALM, acts=(Restless(3.0),))).run().violation
         assert violation is not None
         self.assertEqual((violation.rule, violation.at), ("comes to rest", 3.0))
+
+    def test_drain_and_resume_at_once(self) -> None:
+        """A worker that is drained and resumed while the scheduler is frozen is either; nothing is broken."""
+        acts = (Drain(6.0, "w1"), Drain(9.0, "w1", resume=True))
+        plan = evolve(CALM, length=40.0, faults=(Freeze(5.0, "", 10.0),), acts=acts)
+        self.assertEqual([World(seed, plan).run().violation for seed in range(10)], [None] * 10)
 
     def test_faults(self) -> None:
         """The faults that struck are counted by kind; those that were to come later are not."""
