@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scheduler.model import Target
+from tests.simulation import known_identity
 from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults.processes import KillScheduler, StopWorker
 from tests.simulation.faults.store import StoreFails
@@ -16,7 +17,7 @@ def _became_unknown(violation: Violation, plan: Plan) -> bool:
     return "and is [<JobState.UNKNOWN" in violation.what
 
 
-KNOWN: tuple[Known, ...] = (
+_DURABILITY = (
     Known(
         name="an end is shown that is not durable",
         why=(
@@ -46,3 +47,5 @@ KNOWN: tuple[Known, ...] = (
         ),
     ),
 )
+
+KNOWN: tuple[Known, ...] = (*_DURABILITY, *known_identity.KNOWN)
