@@ -36,6 +36,11 @@ class Backoff:
         # worker id -> how it last took no job
         self._refusals: dict[str, _Refusal] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether no worker is in backoff."""
+        return not any(map(self.active, self._refusals))
+
     def refused(self, worker_id: str, error: Unavailable) -> None:
         """A start ended so, and nothing runs for it."""
         now = self._clock.seconds()

@@ -116,6 +116,11 @@ class Outlook:
         # id or name -> workers; ``None``: to be made
         self._named: dict[str, list[Worker]] | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept about jobs that wait."""
+        return not self._facts
+
     def job_changed(self, _: Job) -> None:
         """The load of a worker may be another."""
         self._facts.clear()

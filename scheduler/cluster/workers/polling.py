@@ -33,6 +33,11 @@ class Polling(Periodic):
         self._query = query
         self._rounds = Rounds("asking about the jobs")
 
+    @property
+    def idle(self) -> bool:
+        """Whether no worker is being asked."""
+        return self._rounds.idle
+
     def _look(self) -> None:
         for worker in self._registry.workers():
             if not worker.sends_heartbeats and worker.state is WorkerState.ONLINE:
