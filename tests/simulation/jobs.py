@@ -107,6 +107,11 @@ class SimulatedJobs:
             return JobStatus(spool.job_id, JobState.FAILED, "not started: the worker ended first", finished_at=now)
         return JobStatus(spool.job_id, JobState.LOST, reason, spool.started_at, now)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, nobody waits, and all ends were acknowledged."""
+        return not (self._starting or self._sealing or self._running or self._unacknowledged or self._for_end)
+
     # IJobRunner
 
     def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:

@@ -18,9 +18,11 @@ from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
 from tests.simulation.clients import Reply
 from tests.simulation.follow import Follower
+from tests.simulation.logs import brief as brief_of_error
 from tests.simulation.machine import Run
 from tests.simulation.process import Process
 from tests.simulation.rules import RULES
+from tests.simulation.rules.leftovers import left_over
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -164,7 +166,11 @@ class Judge:
 
     def crashed(self, process: str, reason: Failure) -> None:
         """An error that nobody expects."""
-        self.broken("no traceback", f"{process}: {reason.getTraceback(detail='brief')}")
+        self.broken("no traceback", f"{process}: {brief_of_error(reason)}")
+
+    def logged(self, where: str, what: str) -> None:
+        """A failure is in the log."""
+        self.broken("no traceback", f"{where}: {what}")
 
     # -- what clients ask, and are told
 
@@ -315,6 +321,14 @@ class Judge:
     def ended(self) -> None:
         """Everything has ended."""
         self._each(lambda rule: rule.ended())
+
+    def at_rest(self) -> bool:
+        """Whether nothing is left over at this moment."""
+        return next(left_over(self._world), None) is None
+
+    def rested(self) -> None:
+        """Everything was at rest, or had the time for it."""
+        self._each(lambda rule: rule.rested())
 
 
 def brief(job: Job) -> str:

@@ -13,7 +13,7 @@ a ``CallFailed`` that says what is known of the request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +189,11 @@ class Network:
         if self.reaches(source, target):
             function(*args)
 
+    def unanswered_calls(self) -> Iterator[Call]:
+        """Those that a living process has begun to answer, and has not."""
+        for endpoint in self._endpoints.values():
+            yield from endpoint.serving
+
     # calls
 
     def call(
@@ -233,6 +238,8 @@ class Network:
             return  # it was answered before
         if isinstance(result, Failure) and result.check(CancelledError):
             return
+        if isinstance(result, Failure) and not result.check(SchedulerError):
+            endpoint.process.crashed(result)
         if self.loses_answer():
             self.trace.add("network", f"the answer to {call.name} of {call.caller.process.name} is lost")
             return

@@ -20,12 +20,14 @@ from tests.simulation.acts import Drain, Forget
 from tests.simulation.core_worker import CoreWorkerNode
 from tests.simulation.flows import Flow, Serve, Take
 from tests.simulation.judge import Judge, Violation
+from tests.simulation.logs import watched
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Folder, Machine, Run
 from tests.simulation.network import Call, Caller, Network
 from tests.simulation.nodes import LEASE, SchedulerProcess, Surroundings, WorkerProcess
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
+from tests.simulation.rules.leftovers import REST
 from tests.simulation.store import Database
 from tests.simulation.trace import Trace
 
@@ -240,6 +242,11 @@ class World:
 
     def run(self) -> Outcome:
         """Until it is over, or a rule is broken."""
+        with watched(self.judge.logged):
+            self._run()
+        return Outcome(self.seed, self.judge.violation, self.trace, self.judge.jobs, self.loop.events)
+
+    def _run(self) -> None:
         self.start_scheduler()
         for worker in self.nodes.values():
             worker.start()
@@ -256,7 +263,9 @@ class World:
             if self.judge.violation is not None:
                 break
             check()
-        return Outcome(self.seed, self.judge.violation, self.trace, self.judge.jobs, self.loop.events)
+        else:
+            self.loop.run(self.loop.now + REST, lambda: self.judge.violation is not None or self.judge.at_rest())
+            self.judge.rested()
 
     def _strike(self, fault: Any) -> None:
         self.trace.add("fault", str(fault))

@@ -5,10 +5,24 @@ from __future__ import annotations
 from tests.simulation.rules.agreement import Agreement
 from tests.simulation.rules.answers import Answers
 from tests.simulation.rules.core import CoreWorkers
+from tests.simulation.rules.durable import Durable
+from tests.simulation.rules.indexed import Indexed
 from tests.simulation.rules.kept import Kept
+from tests.simulation.rules.leftovers import Leftovers
 from tests.simulation.rules.output import Output
 from tests.simulation.rules.placed import Placed
 from tests.simulation.rules.rule import Rule
 from tests.simulation.rules.truth import Truth
 
-RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Agreement, Answers, Output, CoreWorkers)
+RULES: tuple[type[Rule], ...] = (
+    Kept,
+    Truth,
+    Placed,
+    Durable,
+    Indexed,
+    Agreement,
+    Answers,
+    Output,
+    CoreWorkers,
+    Leftovers,
+)

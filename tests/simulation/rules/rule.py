@@ -64,3 +64,6 @@ class Rule:
 
     def ended(self) -> None:
         """Everything should have ended."""
+
+    def rested(self) -> None:
+        """Everything has been idle at one moment, or had the time for it."""
