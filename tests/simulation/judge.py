@@ -79,6 +79,8 @@ class Facts:
     core: dict[str, str] = field(factory=dict)
     #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
     excused: dict[str, str] = field(factory=dict)
+    #: Ids of the jobs that a database which was set back has not, or not as they are.
+    set_back: dict[str, None] = field(factory=dict)
 
     #: Tickets whose jobs clients asked to be stopped.
     withdrawn: dict[str, None] = field(factory=dict)
@@ -177,14 +179,17 @@ class Judge:
     def submitting(self, ticket: str) -> None:
         """A request for a job is made."""
         self.facts.tickets.setdefault(ticket, Ticket())
+        self._each(lambda rule: rule.submitting(ticket))
 
-    def not_answered(self, ticket: str) -> None:
+    def not_answered(self, ticket: str, error: SchedulerError | None = None) -> None:
         """Nobody can say what became of that request, or the answer was just that."""
         self.facts.tickets[ticket].open = True
+        self._each(lambda rule: rule.unanswered(ticket, error))
 
     def refused(self, ticket: str, error: SchedulerError) -> None:
         """The answer was that nothing was started."""
         self.facts.tickets[ticket].refused = f"{type(error).__name__}: {error}"
+        self._each(lambda rule: rule.refused(ticket, error))
 
     def acknowledged(self, ticket: str, job: Job) -> None:
         """The answer was a job."""

@@ -12,7 +12,7 @@ from signal import Signals, strsignal
 from attrs import define, evolve, field, frozen
 
 from scheduler.messages import JobStatus
-from scheduler.model import JobSpec, JobState, Stream
+from scheduler.model import JobSpec, JobState, Stream, Usage
 from tests.simulation.loop import Loop, Timer
 from tests.simulation.trace import Trace
 
@@ -21,6 +21,9 @@ EPOCH = 1_700_000_000.0
 
 #: Bytes of each line of output.
 LINE = 16
+
+#: What a job that ran takes.
+USAGE = Usage(1 << 20, 0.01)
 
 #: The only command that there is on a machine.
 COMMAND = "work"
@@ -245,6 +248,7 @@ class Machine:
             signal=run.signal,
             stdout_bytes=size,
             stderr_bytes=0,
+            usage=USAGE,
             tree="exited" if run.signal is None else "terminated",
         )
 

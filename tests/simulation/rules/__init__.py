@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.simulation.rules.agreement import Agreement
 from tests.simulation.rules.answers import Answers
+from tests.simulation.rules.checked import Checked
 from tests.simulation.rules.core import CoreWorkers
 from tests.simulation.rules.durable import Durable
 from tests.simulation.rules.indexed import Indexed
@@ -25,4 +26,5 @@ RULES: tuple[type[Rule], ...] = (
     Output,
     CoreWorkers,
     Leftovers,
+    Checked,
 )

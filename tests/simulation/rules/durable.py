@@ -36,7 +36,7 @@ class Durable(Rule):
                 self.broken("shown is stored", f"job {job.id} was shown as {job.state.value}, and is gone", job.id)
         for job_id in self._stops:
             loaded = registry.find_job(job_id)
-            if loaded is None or loaded.over or loaded.stop_requested_at is not None:
+            if loaded is None or loaded.over or loaded.stop_requested_at is not None or job_id in self.facts.set_back:
                 continue
             if not self._worker_was_told(job_id):
                 self.broken("a stop is kept", f"the stop of job {job_id} was acknowledged, and is gone", job_id)

@@ -38,6 +38,15 @@ class Rule:
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         """Somebody could see the worker so."""
 
+    def submitting(self, ticket: str) -> None:
+        """A client makes a request for a job."""
+
+    def refused(self, ticket: str, error: SchedulerError) -> None:
+        """It was answered that nothing was started."""
+
+    def unanswered(self, ticket: str, error: SchedulerError | None) -> None:
+        """It was not answered, or with an error that leaves open whether something was started."""
+
     def acknowledged(self, ticket: str, before: str, job: Job) -> None:
         """A client was answered with the job; ``before`` is the id of one it was told of earlier."""
 

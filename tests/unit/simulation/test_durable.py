@@ -52,6 +52,15 @@ class DurableTests(SceneCase):
         self.restart()
         self.assert_kept()
 
+    def test_set_back(self) -> None:
+        """A database that was set back does not know of a stop that came later."""
+        self.put(self.job())
+        self.commit()
+        self.replied("stop", self.job(stop_requested_at=1.0))
+        self.facts.set_back["j1"] = None
+        self.restart()
+        self.assert_kept()
+
     def test_stop_is_gone(self) -> None:
         self.put(self.job())
         self.commit()
