@@ -33,6 +33,11 @@ class Shared:
     def __contains__(self, key: str) -> bool:
         return key in self._waiting
 
+    @property
+    def idle(self) -> bool:
+        """Whether no call is under way."""
+        return not self._waiting
+
     def join(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
         """The result of the call under way for ``key``, or of a new one; each caller has a Deferred of its own."""
         answer: Deferred[T] = Deferred()
@@ -58,6 +63,11 @@ class Rounds:
         """``what`` names a round in the log, where one goes wrong."""
         self._what = what
         self._going: set[str] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no round is under way."""
+        return not self._going
 
     def begin(self, key: str, round_: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
         """Unless one is under way for ``key``."""

@@ -115,6 +115,11 @@ class Hop:
         self._waiting: set[futures.Future[_Answer]] = set()
         self._lock = threading.Lock()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no thread waits for an answer."""
+        return not self._waiting
+
     def call_thd(self, what: str, deadline: float, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function`` on the reactor thread; wait at most ``deadline`` seconds for what comes of it.
 
@@ -200,6 +205,11 @@ class Limiter:
         self._half = threads // 2
         self._running = 0
         self._queues: dict[str, _Queue] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is in flight or queued."""
+        return not self._queues and not self._running
 
     def run(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
         """Make the call now or when a place is free; one cancelled in the queue is never made."""

@@ -50,6 +50,9 @@ class ClusterParts:
     removals: Removals
     outputs: Outputs
     attendance: Attendance
+    outlook: Outlook
+    reconciler: Reconciler
+    polling: Polling
     membership: Membership
     service: Cluster
     records: tuple[IService, ...]
@@ -95,6 +98,7 @@ def make_cluster(
     outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
     signals = Signals(registry, workers, starts)
     service = Cluster(ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook)
+    polling = Polling(clock, registry, service.query)
 
     ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
     ledger.listen(outputs.job_changed, outputs.worker_changed)
@@ -112,6 +116,9 @@ def make_cluster(
         removals=removals,
         outputs=outputs,
         attendance=attendance,
+        outlook=outlook,
+        reconciler=reconciler,
+        polling=polling,
         membership=membership,
         service=service,
         records=(Step(start=ledger.load, stop=ledger.close), Retention(clock, ledger, keep_jobs)),
@@ -119,7 +126,7 @@ def make_cluster(
             Step(stop=outputs.shut_down),
             Step(start=removals.begin, stop=service.shut_down),
             liveness,
-            Polling(clock, registry, service.query),
+            polling,
             queue,
         ),
         admission=(attendance, Step(stop=service.refuse)),

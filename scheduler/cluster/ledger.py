@@ -74,6 +74,11 @@ class Ledger:
         """Why nothing can be saved at present; ``""``: it can."""
         return self._saving.problem
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being saved, and nobody waits for a job or watches one."""
+        return not any((self._ending, self._leaving, self._ends, self._overs, self._watchers)) and self._saving.idle
+
     def load(self) -> Deferred[None]:
         """Take over what the store holds; before anything else.
 

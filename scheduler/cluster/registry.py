@@ -182,6 +182,11 @@ class Registry:
         """How many of its jobs have not ended."""
         return len(self._unfinished.get(worker_id, ()))
 
+    @property
+    def idle(self) -> bool:
+        """Whether no load is reserved."""
+        return not self._reserved
+
     def reserve(self, worker_id: str) -> None:
         """Count a job that is not committed yet, and so is not here, into the worker's load."""
         self._reserved[worker_id] += 1

@@ -53,6 +53,11 @@ class Saving:
         self._moment: IDelayedCall | None = None
         self._closed = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is owed to the store, or to be saved in a moment."""
+        return not (self._owed or self._noted or self._timer or self._moment)
+
     def save(self, records: Sequence[Record]) -> Deferred[None]:
         """Fires once they, and all before them, are durable.
 

@@ -76,6 +76,11 @@ class Batches(Generic[Question, Answer]):
         self._limit = limit
         self._lanes: dict[str, _Lane[Question, Answer]] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether no question is without an answer."""
+        return not self._lanes
+
     def ask(self, key: str, question: Question) -> Deferred[Answer]:
         """One that is cancelled while it waits is not asked. If the call fails, so do all it was made for."""
         lane = self._lanes.setdefault(key, _Lane())

@@ -120,6 +120,11 @@ class Link(Service):
         self._described: set[str] = set()
         jobs.on_end(self._job_ended)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no call is in flight, and nothing is to be told or was in this round."""
+        return self._call is None and not (self._wanted or self._told or self._described)
+
     def startService(self) -> None:
         super().startService()
         self._id = self._held_id.read()

@@ -1,4 +1,4 @@
-"""What every job runner does: the one of real processes, and the one in memory."""
+"""What every job runner does: the one of real processes, the one in memory, and the simulated one."""
 
 import os
 import uuid
@@ -20,6 +20,7 @@ from scheduler.errors import (
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
+from tests.contract.simulated import ToldJobs
 from tests.fakes.job_runner import FakeJobRunner
 from tests.integration.running import RunningCase
 
@@ -342,7 +343,31 @@ class FakeTests(Contract, TestCase):
         self.runner.end(job_id, code)
 
 
-class RealTests(Contract, RunningCase):
+class WhileStarting:
+    """What of the contract shows where a start takes time."""
+
+    async def test_query_while_starting(self) -> None:
+        """A job is not found before its start was answered, which may still come to nothing."""
+        start = self.runner.start(JOB, self.job(), 7.0)
+        with self.assertRaises(NotFound):
+            self.runner.query(JOB)
+        self.assertEqual(await start, self.runner.query(JOB))
+
+    async def test_watch_while_starting(self) -> None:
+        """The output of a job that is being started is watched from its start on."""
+        start, grown = self.runner.start(JOB, self.job(), 7.0), Deferred[None]()
+        remove = await self.runner.watch_output(JOB, Stream.STDOUT, lambda: grown.called or grown.callback(None))
+        self.assertTrue(start.called)
+        self.write(JOB, "hello")
+        await grown
+        remove()
+
+
+class SimulatedTests(ToldJobs, Contract, WhileStarting):
+    """On a simulated machine."""
+
+
+class RealTests(Contract, WhileStarting, RunningCase):
     """Real processes: each is a shell that reads its commands from a pipe."""
 
     async def setUp(self) -> None:
@@ -369,19 +394,3 @@ class RealTests(Contract, RunningCase):
 
     def finish(self, job_id: str, code: int) -> None:
         self.tell(job_id, f"exit {code}")
-
-    async def test_query_while_starting(self) -> None:
-        """A job is not found before its start was answered, which may still come to nothing."""
-        start = self.runner.start(JOB, self.job(), 7.0)
-        with self.assertRaises(NotFound):
-            self.runner.query(JOB)
-        self.assertEqual(await start, self.runner.query(JOB))
-
-    async def test_watch_while_starting(self) -> None:
-        """The output of a job that is being started is watched from its start on."""
-        start, grown = self.runner.start(JOB, self.job(), 7.0), Deferred[None]()
-        remove = await self.runner.watch_output(JOB, Stream.STDOUT, lambda: grown.called or grown.callback(None))
-        self.assertTrue(start.called)
-        self.write(JOB, "hello")
-        await grown
-        remove()

@@ -1,4 +1,4 @@
-"""What every client of the scheduler does: the one over the wire, and the one in memory; and how each fails."""
+"""What every client of the scheduler does: over the wire, in memory, and simulated; and how each fails."""
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -19,8 +19,10 @@ from scheduler.interfaces import IMembership
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
 from scheduler.model import JobSpec, JobState
 from scheduler.worker_interfaces import ISchedulerClient
+from tests.contract.simulated import SimulatedCase
 from tests.fakes.scheduler_client import FakeSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
 from tests.integration.rpc import RpcCase
+from tests.simulation.calls import SimulatedSchedulerClient
 
 FACTS = Registration("127.0.0.1:30000", "", "box", {"gpu": "2"}, 0, "boot", "1.0")
 ENDED = JobStatus("ended", JobState.FAILED, "exit status 3", 1.0, 2.0, 3, None, 7, 0, "killed", (4, 5), "disk full")
@@ -112,6 +114,21 @@ class FakeTests(Contract, RpcCase):
         self.scheduler = self.client = FakeSchedulerClient()
 
 
+class SimulatedTests(Contract, SimulatedCase):
+    """Over a simulated network."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.scheduler = FakeSchedulerClient()
+        self.membership = AsMembership(self.scheduler)
+        self.client = SimulatedSchedulerClient(self.network, lambda: self.caller, self.listen(self.membership))
+
+    async def test_peer(self) -> None:
+        """The scheduler knows from where it was called."""
+        await self.client.register(FACTS)
+        self.assertEqual(self.membership.peers, ["10.0.0.1"])
+
+
 class RealTests(Contract, RpcCase):
     """Over the wire."""
 
@@ -156,6 +173,12 @@ class UnreachableFakeTests(UnreachableContract, RpcCase):
         self.client = UnreachableSchedulerClient()
 
 
+class UnreachableSimulatedTests(UnreachableContract, SimulatedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = SimulatedSchedulerClient(self.network, lambda: self.caller, "10.0.0.2:1")
+
+
 class UnreachableRealTests(UnreachableContract, RpcCase):
     def setUp(self) -> None:
         super().setUp()
@@ -172,6 +195,14 @@ class SilentFakeTests(SilentContract, RpcCase):
     def setUp(self) -> None:
         super().setUp()
         self.client = SilentSchedulerClient(reactor, deadline=0.1)
+
+
+class SilentSimulatedTests(SilentContract, SimulatedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.network.cut["there", "here"] = None
+        scheduler = AsMembership(FakeSchedulerClient())
+        self.client = SimulatedSchedulerClient(self.network, lambda: self.caller, self.listen(scheduler))
 
 
 class SilentRealTests(SilentContract, RpcCase):

@@ -1,4 +1,4 @@
-"""What every store does: in memory, in a file of SQLite, on a PostgreSQL server."""
+"""What every store does: in memory, in a file of SQLite, on a PostgreSQL server, and simulated."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ from scheduler.store.memory import MemoryStore
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 from scheduler.store.sql import Writer, make_store
 from tests import postgres
+from tests.contract.simulated import SimulatedCase, StoreOfProcess
+from tests.simulation.store import Database
 from tests.unit.cluster.values import a_job, a_worker
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
@@ -238,6 +240,19 @@ class StoreContract:
 class MemoryTests(StoreContract, TestCase):
     def new_url(self) -> str:
         return "memory:"
+
+
+class SimulatedTests(StoreContract, SimulatedCase):
+    async def setUp(self) -> None:
+        SimulatedCase.setUp(self)
+        self.database = Database()
+        await super().setUp()
+
+    def new_url(self) -> str:
+        return ""
+
+    def open(self) -> StoreOfProcess:
+        return StoreOfProcess(self.process("scheduler"), self.database, self.trace)
 
 
 class SqlContract(StoreContract):

@@ -1,4 +1,4 @@
-"""What every client of workers does: the one over the wire, and the one in memory; and how each fails."""
+"""What every client of workers does: over the wire, in memory, and simulated; and how each fails."""
 
 from attrs import evolve
 from twisted.internet import reactor
@@ -22,6 +22,7 @@ from scheduler.interfaces import IOutputStream, IWorkerClient
 from scheduler.messages import Chunk
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.rpc import worker_client
+from tests.contract.simulated import SimulatedCase
 from tests.fakes.job_runner import FakeJobRunner
 from tests.fakes.worker_client import (
     FailingWorkerClient,
@@ -30,6 +31,7 @@ from tests.fakes.worker_client import (
     UnreachableWorkerClient,
 )
 from tests.integration.rpc import RpcCase, a_job, a_worker
+from tests.simulation.calls import SimulatedWorkerClient
 
 MIB = 1024 * 1024
 
@@ -411,6 +413,17 @@ class Contract:
         self.assertEqual((await self.client.query_job(self.worker, "j")).state, JobState.RUNNING)
 
 
+class GivingUp:
+    """What of the contract shows where an answer takes time."""
+
+    async def test_given_up(self) -> None:
+        """Whoever gives a call up is told just that."""
+        await self.started()
+        for call in (self.client.query_job(self.worker, "j"), self.client.stop_job(self.worker, "j")):
+            call.cancel()
+            await self.assertFailure(call, CancelledError)
+
+
 class FakeTests(Contract, RpcCase):
     """In memory."""
 
@@ -421,7 +434,24 @@ class FakeTests(Contract, RpcCase):
         self.client = FakeWorkerClient(reactor, {self.worker.id: self.runner})
 
 
-class RealTests(Contract, RpcCase):
+class AsCoreWorker(FakeJobRunner):
+    """Can also be called as a core worker is, in the simulation."""
+
+    def core_start(self, spec: JobSpec, known_as: str) -> Deferred[str]:
+        return self.start("", spec, None).addCallback(lambda status: status.job_id)
+
+
+class SimulatedTests(Contract, GivingUp, SimulatedCase):
+    """Over a simulated network."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.runner = AsCoreWorker()
+        self.worker = a_worker(self.listen(self.runner))
+        self.client = SimulatedWorkerClient(self.network, self.caller, chunk=2 * MIB)
+
+
+class RealTests(Contract, GivingUp, RpcCase):
     """Over the wire."""
 
     def setUp(self) -> None:
@@ -468,6 +498,13 @@ class UnreachableFakeTests(UnreachableContract, RpcCase):
         self.client = UnreachableWorkerClient(reactor)
 
 
+class UnreachableSimulatedTests(UnreachableContract, SimulatedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = a_worker("10.0.0.2:1")
+        self.client = SimulatedWorkerClient(self.network, self.caller)
+
+
 class UnreachableRealTests(UnreachableContract, RpcCase):
     def setUp(self) -> None:
         super().setUp()
@@ -506,6 +543,14 @@ class SilentFakeTests(SilentContract, RpcCase):
         client = SilentWorkerClient(reactor, {self.worker.id: runner}, deadline=0.1, arrives=True)
         await self.assertFailure(client.start_job(self.worker, a_job()), DeadlineExceeded)
         self.assertEqual(runner.running(), ("j",))
+
+
+class SilentSimulatedTests(SilentContract, SimulatedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.network.cut["there", "here"] = None
+        self.worker = a_worker(self.listen(FakeJobRunner()))
+        self.client = SimulatedWorkerClient(self.network, self.caller)
 
 
 class SilentRealTests(SilentContract, RpcCase):

@@ -83,13 +83,13 @@ class Submit:
                         world.loop.after(hang_up, world.network.hang_up, call, True)
                     job = await call.answer
             except StartUnanswered as error:
-                world.judge.not_answered(self.ticket)
+                world.judge.not_answered(self.ticket, error)
                 return error.job_id
             except CallFailed as error:
                 if error.why != "refused":
                     world.judge.not_answered(self.ticket)
-            except KeyInUse:
-                world.judge.not_answered(self.ticket)
+            except KeyInUse as error:
+                world.judge.not_answered(self.ticket, error)
             except SchedulerError as error:
                 world.judge.refused(self.ticket, error)
             else:

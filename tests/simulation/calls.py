@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -30,7 +30,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
-from scheduler.model import Job, JobState, Stream, Worker
+from scheduler.model import Job, JobSpec, JobState, Stream, Worker
 from scheduler.rpc import convert
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.simulation.flows import Flow
@@ -100,7 +100,7 @@ class SimulatedSchedulerClient:
             if error.why == "deadline":
                 return Failure(DeadlineExceeded(name, DEADLINE))
             return Failure(Unreachable(self._address, sent=True, kind="scheduler"))
-        if not isinstance(error, SchedulerError):
+        if not isinstance(error, SchedulerError | CancelledError):
             return Failure(WorkerFault("scheduler", f"{type(error).__name__}: {error}"))
         return reason
 
@@ -150,11 +150,16 @@ class SimulatedWorkerClient:
         network: Network,
         caller: Caller,
         arrived: Callable[[Worker, str, Any], None] = lambda worker, name, server: None,
+        chunk: int = CHUNK,
     ) -> None:
-        """``arrived`` is told of each call that a server takes: for which worker, its name, and the server."""
+        """``arrived`` is told of each call that a server takes: for which worker, its name, and the server.
+
+        ``chunk``: bytes that one answer has of an output, at most; a message of a stream has half of that.
+        """
         self._network = network
         self._caller = caller
         self._arrived = arrived
+        self._chunk = chunk
         self._lines: dict[str, _Line] = {}
 
     def probe(self, worker: Worker) -> Deferred[None]:
@@ -176,7 +181,8 @@ class SimulatedWorkerClient:
             sent()
         if worker.is_core:
             wire = f"job={job.id}"
-            own_id = await self._call(worker, "start", lambda server: server.core_start(job.spec, job.id), wire=wire)
+            spec = JobSpec(command=job.spec.command, path=job.spec.path)
+            own_id = await self._call(worker, "start", lambda server: server.core_start(spec, job.id), wire=wire)
             return JobStatus(own_id, JobState.RUNNING)
         start = self._call(
             worker, "start", lambda server: server.start(job.id, job.spec, job.created_at), wire=f"job={job.id}"
@@ -213,7 +219,7 @@ class SimulatedWorkerClient:
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         def read(server: Any) -> Chunk:
-            return server.read_output_thd(job_id, stream, offset, min(size, CHUNK))
+            return server.read_output_thd(job_id, stream, offset, min(size, self._chunk))
 
         return self._call(worker, "read", read, wire=f"job={job_id} from {offset}")
 
@@ -228,7 +234,7 @@ class SimulatedWorkerClient:
             self._caller,
             worker.address,
             "stream",
-            lambda jobs, flow: serve_stream(jobs, flow, job_id, stream, offset),
+            lambda jobs, flow: serve_stream(jobs, flow, job_id, stream, offset, self._chunk // 2),
             deliver,
             STREAM_DEADLINE,
             f"{worker.name} job={job_id} {stream.value} from {offset}",
@@ -280,7 +286,7 @@ class SimulatedWorkerClient:
             if error.why == "deadline":
                 return Failure(DeadlineExceeded(f"{name} on worker {worker.name!r}", deadline))
             return Failure(Unreachable(worker.name, sent=True))
-        told = (NotFound, Conflict, OutputPruned, OffsetBeyondEnd, Busy, Unsupported)
+        told = (NotFound, Conflict, OutputPruned, OffsetBeyondEnd, Busy, Unsupported, CancelledError)
         if isinstance(error, told) or type(error) is Unavailable:
             return reason
         if isinstance(error, ShuttingDown):

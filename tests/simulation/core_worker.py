@@ -15,7 +15,7 @@ from typing import NoReturn
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 
-from scheduler.errors import NotFound, Unsupported
+from scheduler.errors import NotFound, Unsupported, WorkerFault
 from scheduler.messages import JobStatus, Registered, Registration
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.pb import worker_pb2
@@ -69,7 +69,7 @@ class CoreServer:
     def core_start(self, spec: JobSpec, known_as: str) -> Deferred[str]:
         """The id of the job; ``known_as`` is for the judge, and not told to the worker."""
         if self._machine.shortage:
-            return fail(RuntimeError(self._machine.shortage))
+            return fail(WorkerFault(self._name, self._machine.shortage))
         self._jobs.started += 1
         job_id = f"{self._name}-{self._jobs.started}"
         started: Deferred[str] = Deferred()

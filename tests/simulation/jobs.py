@@ -28,7 +28,7 @@ from scheduler.errors import (
 from scheduler.messages import Chunk, JobReport, JobStatus
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.worker_interfaces import IHeldId, IJobRunner, IJobs
-from tests.simulation.machine import LINE, Folder, Machine, Spool, output
+from tests.simulation.machine import COMMAND, Folder, Machine, Spool
 from tests.simulation.process import Process
 
 #: Seconds that one step of a start takes, or one write to the disk.
@@ -108,6 +108,11 @@ class SimulatedJobs:
             return JobStatus(spool.job_id, JobState.FAILED, "not started: the worker ended first", finished_at=now)
         return JobStatus(spool.job_id, JobState.LOST, reason, spool.started_at, now)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, nobody waits, and all ends were acknowledged."""
+        return not (self._starting or self._sealing or self._running or self._unacknowledged or self._for_end)
+
     # IJobRunner
 
     def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
@@ -136,7 +141,17 @@ class SimulatedJobs:
     def _make(self, job_id: str, created_at: float) -> None:
         spec = self._starting[job_id].spec
         spool = self.folder.spools[job_id] = Spool(job_id, spec, created_at, self._machine.boot_id)
-        self._process.after(self._random.uniform(0, STEP), self._begin, spool)
+        step = self._begin if spec.command == COMMAND else self._refuse
+        self._process.after(self._random.uniform(0, STEP), step, spool)
+
+    def _refuse(self, spool: Spool) -> None:
+        """There is no such command: the job has failed, and is kept like any other."""
+        reason = f"command {spool.spec.command!r} not found"
+        now = self._machine.wall_time()
+        spool.exit = JobStatus(spool.job_id, JobState.FAILED, reason, None, now, stdout_bytes=0, stderr_bytes=0)
+        self._running[spool.job_id] = spool
+        self._started(spool)
+        self._ended(spool)
 
     def _begin(self, spool: Spool) -> None:
         self._machine.begin(spool, self._nobody)
@@ -225,13 +240,13 @@ class SimulatedJobs:
         spool = self.folder.spools.get(job_id)
         if spool is None:
             raise OutputPruned(job_id) if self.folder.used.get(job_id) == "pruned" else NotFound("job", job_id)
-        lines = self._machine.lines(spool) if stream is Stream.STDOUT else 0
-        if offset > lines * LINE:
-            raise OffsetBeyondEnd(offset, lines * LINE)
-        data = output(job_id, lines)[offset : offset + size]
-        end = spool.exit is not None and offset + len(data) == lines * LINE
+        written = self._machine.output(spool, stream)
+        if offset > len(written):
+            raise OffsetBeyondEnd(offset, len(written))
+        data = written[offset : offset + size]
+        end = spool.exit is not None and offset + len(data) == len(written)
         lost = spool.exit is not None and spool.exit.state is JobState.LOST
-        return Chunk(data, offset, end, lines * LINE, "the job is lost" if end and lost else "")
+        return Chunk(data, offset, end, len(written), "the job is lost" if end and lost else "")
 
     def watch_output(self, job_id: str, stream: Stream, notify: Callable[[], None]) -> Deferred[Callable[[], None]]:
         starting = self._starting.get(job_id)
@@ -255,7 +270,7 @@ class SimulatedJobs:
 
     def describe(self, job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
         spools = [self.folder.spools[job_id] for job_id in job_ids if job_id in self.folder.spools]
-        return succeed(tuple(JobReport(self._status(each), each.spec, each.created_at) for each in spools))
+        return succeed(tuple(JobReport(self._status(each), each.spec.trimmed(), each.created_at) for each in spools))
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

@@ -18,9 +18,11 @@ from scheduler.interfaces import JobFilter, Loaded
 from scheduler.model import Job, JobState, Worker
 from tests.simulation.clients import Reply
 from tests.simulation.follow import Follower
+from tests.simulation.logs import brief as brief_of_error
 from tests.simulation.machine import Folder, Run
 from tests.simulation.process import Process
 from tests.simulation.rules import RULES
+from tests.simulation.rules.leftovers import left_over
 from tests.simulation.rules.rule import Rule
 from tests.simulation.trace import brief
 
@@ -175,7 +177,11 @@ class Judge:
 
     def crashed(self, process: str, reason: Failure) -> None:
         """An error that nobody expects."""
-        self.broken("no traceback", f"{process}: {reason.getTraceback(detail='brief')}")
+        self.broken("no traceback", f"{process}: {brief_of_error(reason)}")
+
+    def logged(self, where: str, what: str) -> None:
+        """A failure is in the log."""
+        self.broken("no traceback", f"{where}: {what}")
 
     def registered(self, worker_id: str, folder: Folder) -> None:
         """A worker with that folder is registered under that id, whether it hears so or not."""
@@ -219,14 +225,17 @@ class Judge:
     def submitting(self, ticket: str) -> None:
         """A request for a job is made."""
         self.facts.tickets.setdefault(ticket, Ticket())
+        self._each(lambda rule: rule.submitting(ticket))
 
-    def not_answered(self, ticket: str) -> None:
+    def not_answered(self, ticket: str, error: SchedulerError | None = None) -> None:
         """Nobody can say what became of that request, or the answer was just that."""
         self.facts.tickets[ticket].open = True
+        self._each(lambda rule: rule.unanswered(ticket, error))
 
     def refused(self, ticket: str, error: SchedulerError) -> None:
         """The answer was that nothing was started."""
         self.facts.tickets[ticket].refused = f"{type(error).__name__}: {error}"
+        self._each(lambda rule: rule.refused(ticket, error))
 
     def acknowledged(self, ticket: str, job: Job) -> None:
         """The answer was a job."""
@@ -366,3 +375,11 @@ class Judge:
     def ended(self) -> None:
         """Everything has ended."""
         self._each(lambda rule: rule.ended())
+
+    def at_rest(self) -> bool:
+        """Whether nothing is left over at this moment."""
+        return next(left_over(self._world), None) is None
+
+    def rested(self) -> None:
+        """Everything was at rest, or had the time for it."""
+        self._each(lambda rule: rule.rested())

@@ -14,7 +14,7 @@ from tests.simulation.plan import Plan, PlannedWorker
 
 
 def _became_unknown(violation: Violation, plan: Plan) -> bool:
-    return "and is [<JobState.UNKNOWN" in violation.what
+    return "and is ['unknown'" in violation.what
 
 
 _DURABILITY = (

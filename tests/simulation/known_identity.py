@@ -22,6 +22,7 @@ from tests.simulation.judge import Violation
 from tests.simulation.known import Known
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Act, Fault, Plan, PlannedWorker
+from tests.simulation.steps import Query
 
 AGREEMENT, CALL, ENTRY, NAME = (
     "P5 agreement",
@@ -30,7 +31,7 @@ AGREEMENT, CALL, ENTRY, NAME = (
     "one worker for each name",
 )
 LOST, DRAIN, FINAL, KEPT, TWICE, KEY = (
-    "P4 true",
+    "lost only if destroyed",
     "a drain stays",
     "a final state stays",
     "P1 kept",
@@ -46,7 +47,8 @@ def says(*texts: str) -> Callable[[Violation, Plan], bool]:
 
 def job(at: float, seconds: float, ticket: str = "t0", worker: str = "w1", query_after: float | None = None) -> Submit:
     """For that worker, now or never."""
-    return Submit(at, ticket, JobPlan(seconds, 0, 0), Target(worker=worker), query_after=query_after)
+    then = () if query_after is None else (Query(query_after),)
+    return Submit(at, ticket, JobPlan(seconds, 0, 0), Target(worker=worker), then=then)
 
 
 def a_plan(faults: tuple[Fault, ...], acts: tuple[Act, ...] = (), workers: tuple[str, ...] = ("w1",)) -> Plan:

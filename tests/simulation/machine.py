@@ -7,11 +7,12 @@ leaves is in the state folder. All that ever ran is kept in ``History.runs``: th
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from signal import Signals, strsignal
 
 from attrs import define, evolve, field, frozen
 
 from scheduler.messages import JobStatus
-from scheduler.model import JobSpec, JobState
+from scheduler.model import JobSpec, JobState, Stream, Usage
 from tests.simulation.loop import Loop, Timer
 from tests.simulation.trace import Trace
 
@@ -20,6 +21,12 @@ EPOCH = 1_700_000_000.0
 
 #: Bytes of each line of output.
 LINE = 16
+
+#: What a job that ran takes.
+USAGE = Usage(1 << 20, 0.01)
+
+#: The only command that there is on a machine.
+COMMAND = "work"
 
 
 @define(eq=False)
@@ -113,7 +120,7 @@ class Plan:
 
     def spec(self, **more: object) -> JobSpec:
         """Write it."""
-        return JobSpec(command="work", path=f"{self.seconds:g} {self.code} {self.lines}", **more)
+        return JobSpec(command=COMMAND, path=f"{self.seconds:g} {self.code} {self.lines}", **more)
 
 
 def output(job_id: str, lines: int) -> bytes:
@@ -221,17 +228,20 @@ class Machine:
         if timer.active():
             timer.cancel()
         run.ended, run.code, run.signal = self.loop.now, code, signal
+        size = len(self.output(spool, Stream.STDOUT))
         spool.run = None
-        spool.exit = self._ended(spool, run, run.lines(self.loop.now))
+        spool.exit = self._ended(spool, run, size)
         self._trace.add(self.name, f"job {run.job_id} ends with {code if signal is None else signal}")
         ended()
         self._tell_watches(job_id)
 
-    def _ended(self, spool: Spool, run: Run, lines: int) -> JobStatus:
+    def _ended(self, spool: Spool, run: Run, size: int) -> JobStatus:
         state = JobState.SUCCEEDED if run.code == 0 else JobState.FAILED
         if spool.stop_asked:
             state = JobState.STOPPED
-        reason = f"exit status {run.code}" if run.code else f"signal: {run.signal}" if run.signal else ""
+        reason = f"exit status {run.code}" if run.code else ""
+        if run.signal is not None:
+            reason = f"signal: {(strsignal(Signals[run.signal]) or run.signal).lower()}"
         return JobStatus(
             spool.job_id,
             state,
@@ -240,10 +250,15 @@ class Machine:
             finished_at=self.wall_time(),
             exit_code=run.code,
             signal=run.signal,
-            stdout_bytes=lines * LINE,
+            stdout_bytes=size,
             stderr_bytes=0,
+            usage=USAGE,
             tree="exited" if run.signal is None else "terminated",
         )
+
+    def output(self, spool: Spool, stream: Stream) -> bytes:
+        """All that a job has written until now."""
+        return output(spool.job_id, self.lines(spool)) if stream is Stream.STDOUT else b""
 
     def lines(self, spool: Spool) -> int:
         """How many lines of output there are now."""

@@ -16,7 +16,7 @@ a ``CallFailed`` that says what is known of the request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -214,6 +214,11 @@ class Network:
 
         self.loop.after(self.delay(), deliver)
 
+    def unanswered_calls(self) -> Iterator[Call]:
+        """Those that a living process has begun to answer, and has not."""
+        for endpoint in self._endpoints.values():
+            yield from endpoint.serving
+
     # calls
 
     def call(
@@ -258,6 +263,8 @@ class Network:
             return  # it was answered before
         if isinstance(result, Failure) and result.check(CancelledError):
             return
+        if isinstance(result, Failure) and not result.check(SchedulerError):
+            endpoint.process.crashed(result)
         lost = (call.caller.machine, call.name) in self.unanswered.values()
         if self.loses_answer() or lost:
             self.trace.add("network", f"the answer to {call.name} of {call.caller.process.name} is lost")

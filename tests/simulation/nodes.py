@@ -107,7 +107,14 @@ class SchedulerProcess:
         self._services = Ordered(reactor, STOP_TIMEOUT, lambda _: None, lambda: None)
         server = Step(start=self._listen, stop=self._close)
         told = Step(start=lambda: loaded(self))
-        for service in (*self.parts.records, told, *self.parts.work, server, *self.parts.admission):
+        for service in (
+            Step(stop=store.close),
+            *self.parts.records,
+            told,
+            *self.parts.work,
+            server,
+            *self.parts.admission,
+        ):
             service.setServiceParent(self._services)
 
     @property

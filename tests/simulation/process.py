@@ -39,7 +39,11 @@ class Process:
         try:
             function(*args, **kwargs)
         except Exception:
-            self._crashed(self.name, Failure())
+            self.crashed(Failure())
+
+    def crashed(self, reason: Failure) -> None:
+        """Something in it went wrong that must not."""
+        self._crashed(self.name, reason)
 
     def after(self, seconds: float, function: Callable[..., object], *args: Any) -> None:
         """The same, later."""

@@ -103,6 +103,10 @@ class SimulatedStore:
             self._process.after(0, self._begin)
         return batch.saved
 
+    def close(self) -> Deferred[None]:
+        """Fires once all that was to be saved is, or could not be."""
+        return self.save([]).addErrback(lambda reason: None if reason.check(StoreFailed) else reason)
+
     def _seconds(self) -> float:
         return self._random.uniform(*COMMIT)
 

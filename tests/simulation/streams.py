@@ -18,9 +18,6 @@ from tests.simulation.flows import Flow
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: Bytes of one message of a stream: small, so that an output has several.
-CHUNK = 64
-
 #: Seconds that a worker waits for the start of a job whose output is asked for.
 START_DEADLINE = 10.0
 
@@ -29,9 +26,9 @@ class OutputCutShort(Exception):
     """The body of an HTTP response ended without its proper end."""
 
 
-def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int) -> None:
-    """Serve ``StreamJob`` from the jobs of a worker: see ``scheduler.rpc.worker_server``."""
-    sending = _JobStream(jobs, flow, job_id, stream, offset)
+def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int, size: int) -> None:
+    """Serve ``StreamJob`` from the jobs of a worker, ``size`` bytes a message: see ``scheduler.rpc.worker_server``."""
+    sending = _JobStream(jobs, flow, job_id, stream, offset, size)
     watching: Deferred[Callable[[], None]] = jobs.watch_output(job_id, stream, sending.send)
     give_up = flow.after(START_DEADLINE, watching.cancel)
 
@@ -54,19 +51,20 @@ def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int
 class _JobStream:
     """One stream of one job, which is sent as far as there is room for it."""
 
-    def __init__(self, jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int) -> None:
+    def __init__(self, jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int, size: int) -> None:
         self.unwatch: Callable[[], None] = _nothing
         self._jobs = jobs
         self._flow = flow
         self._job_id = job_id
         self._stream = stream
         self._offset = offset
+        self._size = size
 
     def send(self) -> None:
         """All that there is now."""
         while self._flow.room:
             try:
-                chunk: Chunk = self._jobs.read_output_thd(self._job_id, self._stream, self._offset, CHUNK)
+                chunk: Chunk = self._jobs.read_output_thd(self._job_id, self._stream, self._offset, self._size)
             except SchedulerError as error:
                 self._flow.fail(error)
                 self.close()

@@ -21,12 +21,14 @@ from tests.simulation.acts import Drain, Forget
 from tests.simulation.core_worker import CoreWorkerNode
 from tests.simulation.flows import Flow, Serve, Take
 from tests.simulation.judge import Judge, Violation
+from tests.simulation.logs import watched
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Folder, Machine, Run
 from tests.simulation.network import Call, Caller, Network
 from tests.simulation.nodes import LEASE, SchedulerProcess, Surroundings, WorkerProcess
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
+from tests.simulation.rules.leftovers import REST
 from tests.simulation.store import Database
 from tests.simulation.trace import Trace
 
@@ -346,6 +348,11 @@ class World:
 
     def run(self) -> Outcome:
         """Until it is over, or a rule is broken."""
+        with watched(self.judge.logged):
+            self._run()
+        return Outcome(self.seed, self.judge.violation, self.trace, self.judge.jobs, self.loop.events, self._struck)
+
+    def _run(self) -> None:
         self.begin()
         for until, check in (
             (self.plan.length, self.heal),
@@ -356,7 +363,9 @@ class World:
             if self.judge.violation is not None:
                 break
             check()
-        return Outcome(self.seed, self.judge.violation, self.trace, self.judge.jobs, self.loop.events, self._struck)
+        else:
+            self.loop.run(self.loop.now + REST, lambda: self._over() or self.judge.at_rest())
+            self.judge.rested()
 
     def _over(self) -> bool:
         """Whether a rule is broken: that the run comes to an end is one of them."""

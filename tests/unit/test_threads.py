@@ -109,7 +109,7 @@ class HopTests(SynchronousTestCase):
             return Deferred()
 
         self.assertRaises(ShuttingDown, hop.call_thd, "it", 60.0, close_and_wait)
-        self.assertEqual(hop._waiting, set())
+        self.assertTrue(hop.idle)
 
 
 class PoolTests(SynchronousTestCase):
@@ -185,7 +185,7 @@ class LimiterTests(SynchronousTestCase):
         answer = self.call()
         self.begun[0].errback(Invalid("x", "is none"))
         self.failureResultOf(answer, Invalid)
-        self.assertEqual(self.limiter._queues, {})
+        self.assertTrue(self.limiter.idle)
 
     def test_in_order(self) -> None:
         """Those who wait are served in the order they came."""
@@ -229,4 +229,4 @@ class LimiterTests(SynchronousTestCase):
         self.assertEqual(len(self.begun), 2)
         self.begun[1].callback("again")
         self.assertEqual(self.successResultOf(answer), "again")
-        self.assertEqual(self.limiter._queues, {})
+        self.assertTrue(self.limiter.idle)

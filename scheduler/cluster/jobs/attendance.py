@@ -97,6 +97,11 @@ class Attendance(Service):
         for attended in self._attended.values():
             self._stop_waiting(attended)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no job is known that needs a client."""
+        return not self._attended
+
     def job_changed(self, job: Job) -> None:
         """It is new in the registry, or another than before, or gone from there."""
         timeout = job.terms.unattended_timeout

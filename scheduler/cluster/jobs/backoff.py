@@ -59,6 +59,11 @@ class Backoff:
         self._end_those_over()
         return self._ends[0][0] if self._ends else None
 
+    @property
+    def idle(self) -> bool:
+        """Whether no worker is in backoff."""
+        return not any(map(self.active, self._refusals))
+
     def refused(self, worker_id: str, error: Unavailable) -> None:
         """A start ended so, and nothing runs for it."""
         now = self._clock.seconds()

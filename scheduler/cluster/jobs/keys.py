@@ -26,6 +26,11 @@ class Keys:
         # key -> fingerprint
         self._in_use: dict[str, str] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request with a key is under way."""
+        return not self._in_use
+
     def find(self, key: RequestKey) -> IdempotencyKey | None:
         """What is known of the request, ``None`` if it is the first; ``KeyReused``, ``KeyInUse``."""
         known = self._registry.find_key(key.key)

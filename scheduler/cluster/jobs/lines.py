@@ -56,6 +56,11 @@ class Lines:
         #: Another whenever there is a line more.
         self.version = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether no job waits, nor may come back to its place."""
+        return not (self._lines or self._named or self._filed or self._places or self._arrivals)
+
     def __len__(self) -> int:
         return len(self._places)
 

@@ -116,6 +116,11 @@ class Outlook:
         # of the lines that they are about
         self._version = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept about jobs that wait."""
+        return not self._facts
+
     def job_changed(self, _: Job) -> None:
         """The load of a worker may be another."""
         self._facts.clear()

@@ -127,6 +127,12 @@ class Queue(Service):
         """It gave a sign of life, is another than before, or is gone."""
         self._consider(worker_id)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no job waits or may come back, and no start of the queue is under way."""
+        timers = self._pass is not None or self._looking is not None
+        return not (timers or self._times or self._under_way or self._worth_a_look) and self._waiting.idle
+
     def due_in(self, job_id: str) -> float:
         """Seconds until a queued job waits for a worker; 0: it does."""
         times = self._times.get(job_id)

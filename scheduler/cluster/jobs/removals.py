@@ -53,6 +53,11 @@ class Removals:
         self._under_way = Shared()
         self._rounds = Rounds("removing the jobs")
 
+    @property
+    def idle(self) -> bool:
+        """Whether no removal is being carried out."""
+        return self._under_way.idle and self._rounds.idle
+
     def begin(self) -> None:
         """Carry out what waits for workers that are not known any more; after the ledger was loaded."""
         for worker_id in self._registry.awaited_by_removals():

@@ -161,6 +161,11 @@ class Starts:
         return DeferredList(starts, consumeErrors=True).addCallback(lambda _: None)
 
     @property
+    def idle(self) -> bool:
+        """Whether no start is under way."""
+        return not self._under_way and not self._entering and self.keys.idle
+
+    @property
     def closed(self) -> bool:
         """Whether ``close`` was called."""
         return self._closed

@@ -63,6 +63,11 @@ class Stops:
         self._asking = Shared()
         self._rounds = Rounds("delivering the stops")
 
+    @property
+    def idle(self) -> bool:
+        """Whether no stop is on its way to a worker, or is being carried out there."""
+        return not self._taken and self._asking.idle and self._rounds.idle
+
     async def stop(self, job: Job, ask: Callable[..., Awaitable[Any]] = maybeDeferred, why: str | None = None) -> Job:
         """See ``IScheduler.stop``; ``ask`` makes the call to the worker, when it is time.
 

@@ -44,6 +44,11 @@ class Outputs:
         self._jobs_of: dict[str | None, dict[str, None]] = {}
         self._stopping = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether no output is followed."""
+        return not (self._tails or self._worker_of or self._jobs_of)
+
     def open(self, job_id: str, stream: Stream, offset: int) -> IOutputReader:
         """Follow a stream from ``offset`` on; ``NotFound``, ``Unsupported``, ``Busy``, ``ShuttingDown`` are raised."""
         job = self._job(job_id)

@@ -116,6 +116,12 @@ class Liveness(Periodic):
         super().stopService()
         self._sweep.stop()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no worker is being probed, and none that is gone is kept."""
+        find = self._ledger.registry.find_worker
+        return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
+
     def heard(self, worker_id: str) -> None:
         """It called us."""
         worker = self._ledger.registry.find_worker(worker_id)

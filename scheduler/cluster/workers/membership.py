@@ -62,6 +62,11 @@ class Membership:
         # ids of those that have registered with this process
         self._registered: set[str] = set()
 
+    @property
+    def idle(self) -> bool:
+        """Whether none that is gone is kept."""
+        return all(map(self._ledger.registry.find_worker, self._registered))
+
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
         return Deferred.fromCoroutine(self._register(registration, peer))
 

@@ -39,6 +39,11 @@ class Polling(Periodic):
         super().stopService()
         self._sweep.stop()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no worker is being asked."""
+        return self._rounds.idle
+
     def _look(self) -> None:
         self._sweep.begin(self._registry.core_workers())
 

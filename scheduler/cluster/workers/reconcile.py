@@ -56,6 +56,11 @@ class Reconciler:
         self._asking = Shared()
         self._rounds = Rounds("asking about the unmentioned jobs")
 
+    @property
+    def idle(self) -> bool:
+        """Whether no worker is being asked, and no removed job is in dispute."""
+        return not self._disputed and self._asking.idle and self._rounds.idle
+
     def apply_report(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], list[str]]:
         """The jobs that the heartbeat changes, and the ids of those the scheduler needs to have described."""
         changed: list[Job] = []

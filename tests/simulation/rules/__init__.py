@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from tests.simulation.rules.agreement import Agreement
 from tests.simulation.rules.answers import Answers
+from tests.simulation.rules.checked import Checked
 from tests.simulation.rules.core import CoreWorkers
+from tests.simulation.rules.durable import Durable
+from tests.simulation.rules.indexed import Indexed
 from tests.simulation.rules.kept import Kept
+from tests.simulation.rules.leftovers import Leftovers
 from tests.simulation.rules.output import Output
 from tests.simulation.rules.placed import Placed
 from tests.simulation.rules.rule import Rule
 from tests.simulation.rules.truth import Truth
 from tests.simulation.rules.workers import Workers
 
-RULES: tuple[type[Rule], ...] = (Kept, Truth, Placed, Agreement, Workers, Answers, Output, CoreWorkers)
+RULES: tuple[type[Rule], ...] = (
+    Kept,
+    Truth,
+    Placed,
+    Durable,
+    Indexed,
+    Agreement,
+    Workers,
+    Answers,
+    Output,
+    CoreWorkers,
+    Leftovers,
+    Checked,
+)

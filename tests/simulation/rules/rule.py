@@ -41,6 +41,15 @@ class Rule:
     def arrived(self, worker: Worker, call: str, server: Any) -> None:
         """A call for the worker is taken by what listens at its address."""
 
+    def submitting(self, ticket: str) -> None:
+        """A client makes a request for a job."""
+
+    def refused(self, ticket: str, error: SchedulerError) -> None:
+        """It was answered that nothing was started."""
+
+    def unanswered(self, ticket: str, error: SchedulerError | None) -> None:
+        """It was not answered, or with an error that leaves open whether something was started."""
+
     def acknowledged(self, ticket: str, before: str, job: Job) -> None:
         """A client was answered with the job; ``before`` is the id of one it was told of earlier."""
 
@@ -67,3 +76,6 @@ class Rule:
 
     def ended(self) -> None:
         """Everything should have ended."""
+
+    def rested(self) -> None:
+        """Everything has been idle at one moment, or had the time for it."""

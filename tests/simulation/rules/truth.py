@@ -13,50 +13,72 @@ if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess
 
 #: What of a final state must never change.
-OUTCOME = ("state", "exit_code", "signal", "reason", "finished_at", "stdout_bytes")
+OUTCOME = (
+    *("state", "exit_code", "signal", "reason", "started_at", "finished_at"),
+    *("stdout_bytes", "stderr_bytes", "output_error", "background_ended", "usage"),
+)
 
 
 class Truth(Rule):
-    """The end of a job is as it was."""
+    """The end of a job is as it was, its code is the code it had, and ``lost`` is only what something destroyed."""
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         if before is not None and before.state.final:
             changed = [name for name in OUTCOME if getattr(before, name) != getattr(job, name)]
             if changed:
-                then, now = ([getattr(each, name) for name in changed] for each in (before, job))
+                then, now = ([_plain(getattr(each, name)) for name in changed] for each in (before, job))
                 self.broken("a final state stays", f"job {job.id}: {changed} was {then}, and is {now}", job.id)
         elif job.state.final:
-            for what in self._untrue(job):
-                core = job.state is JobState.LOST and job.worker_id in self.facts.core
-                self.broken(
-                    "core jobs are kept" if core else "P4 true", f"job {job.id} is {job.state.value}: {what}", job.id
-                )
+            for rule, what in self._untrue(job):
+                self.broken(rule, f"job {job.id} is {job.state.value}: {what}", job.id)
 
-    def _untrue(self, job: Job) -> Iterator[str]:
-        """What is wrong about an end that is shown."""
-        runs = self.facts.runs.get(job.id, [])
+    def _untrue(self, job: Job) -> Iterator[tuple[str, str]]:
+        """What is wrong about an end that is shown, each with the rule that it breaks."""
         run = self.facts.run_of(job.id)
         if run is not None and run.ended is None and job.state is not JobState.LOST:
-            yield "it still runs"
-        if job.exit_code is not None and job.exit_code not in {each.code for each in runs}:
-            yield f"exit code {job.exit_code}, and it ended with {[each.code for each in runs]}"
+            yield "P4 true", "it still runs"
+        if job.state is JobState.LOST:
+            if not self._may_be_lost(job, run):
+                rule = "core jobs are kept" if job.worker_id in self.facts.core else "lost only if destroyed"
+                yield rule, f"nothing destroyed it ({job.reason})"
+            return
+        yield from (("the code it had", what) for what in self._of_code(job))
         if job.state is JobState.STOPPED and not self.facts.stop_was_asked(job):
-            yield "nobody asked for that"
-        if job.state is JobState.SUCCEEDED and run is None:
-            yield "it never ran"
-        if job.state is JobState.LOST and not self._may_be_lost(job, run):
-            yield f"nothing destroyed it ({job.reason})"
-        coded = job.exit_code is not None or job.signal is not None
-        if job.state is JobState.FAILED and run is not None and not coded and not self._is_interrupted(job, run):
-            yield f"it ran ({job.reason})"
+            yield "P4 true", "nobody asked for that"
+        if job.state is not JobState.SUCCEEDED and not job.reason:
+            yield "P4 true", "it says no reason"
 
-    def _is_interrupted(self, job: Job, run: Run) -> bool:
-        """Whether it was destroyed on a core worker, which has no word for that."""
-        return bool(run.destroyed) and job.worker_id in self.facts.core
+    def _of_code(self, job: Job) -> Iterator[str]:
+        """What an end says of how the command ended, against how it did."""
+        runs = self.facts.runs.get(job.id, [])
+        ends = [(run.code, run.signal) for run in runs if run.ended is not None and not run.destroyed]
+        told = (job.exit_code, job.signal)
+        if told == (None, None):
+            if job.state is JobState.SUCCEEDED:
+                yield "it says no exit code"
+            elif ends and job.id not in self.facts.excused:
+                yield f"it says no exit code ({job.reason}), and it ended with {ends}"
+        elif told not in ends:
+            yield f"it says {told}, and it ended with {ends}"
+        elif job.state is JobState.SUCCEEDED and job.exit_code != 0:
+            yield f"its exit code is {job.exit_code}"
+        elif job.state is JobState.FAILED and job.exit_code == 0:
+            yield "its exit code is 0"
 
     def _may_be_lost(self, job: Job, run: Run | None) -> bool:
-        if job.id in self.facts.excused or (run is not None and run.destroyed):
+        """Something destroyed the job, and the reason that it was told with says that."""
+        if job.id in self.facts.excused:
             return True
         if self.facts.is_untraceable(job):
             return True
-        return job.worker_name in self.facts.forgotten or job.worker_id in self.facts.forgotten
+        if job.worker_id in self.facts.core and run is not None and run.destroyed:
+            return True  # a core worker can't say what became of it
+        if job.reason == "forgotten":
+            return job.worker_name in self.facts.forgotten or job.worker_id in self.facts.forgotten
+        if job.reason == "rebooted":
+            return run is not None and run.destroyed == "rebooted"
+        return run is not None and run.destroyed not in {"", "rebooted"}
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, JobState) else value

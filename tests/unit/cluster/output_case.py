@@ -69,4 +69,4 @@ class OutputTestCase(SynchronousTestCase):
         self.assertEqual(self.client.running(), [])
         self.assertTrue(all(read.answer.called for read in self.client.reads))
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.outputs._tails, {})
+        self.assertTrue(self.outputs.idle)

@@ -53,7 +53,7 @@ class AttendanceTests(ClusterTestCase):
         leave()
         self.assertEqual(self.timers(), before + 1)
         self.add(evolve(job, state=JobState.SUCCEEDED, finished_at=1001.0))
-        self.assertEqual((self.timers(), self.attendance._attended), (before, {}))
+        self.assertEqual((self.timers(), self.attendance.idle), (before, True))
 
     def test_leaving_twice(self) -> None:
         """A client leaves once, however often it says so."""
@@ -220,7 +220,7 @@ class AttendanceTests(ClusterTestCase):
         """A job that never came to be leaves nothing."""
         job = self.attended()
         self.ledger.drop_job(job)
-        self.assertEqual(self.attendance._attended, {})
+        self.assertTrue(self.attendance.idle)
         self.attendance.attend("j-1")()
         self.failureResultOf(self.cluster.wait_for_attempts("j-1", 5), NotFound)
 

@@ -279,7 +279,7 @@ class World:
             assert not (whole and follower.cut), f"all is there, and yet: {follower.cut}"
             follower.reader.close()
         assert not self.client.running(), "a stream for nobody"
-        assert not self.outputs._tails
+        assert self.outputs.idle
         assert not self.clock.getDelayedCalls()
 
 

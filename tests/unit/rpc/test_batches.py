@@ -39,7 +39,7 @@ class BatchesTests(SynchronousTestCase):
 
     def assert_idle(self) -> None:
         """Nothing is kept of what is over."""
-        self.assertEqual(self.batches._lanes, {})
+        self.assertTrue(self.batches.idle)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_at_once(self) -> None:
@@ -93,7 +93,7 @@ class BatchesTests(SynchronousTestCase):
         self.ask("ab")
         batches: Batches[str, str] = Batches(self.clock, "questions", lambda _: fail(ShuttingDown()), LARGEST, LIMIT)
         self.failureResultOf(batches.ask("w", "x"), ShuttingDown)
-        self.assertEqual(batches._lanes, {})
+        self.assertTrue(batches.idle)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_leaves_while_it_waits(self) -> None:

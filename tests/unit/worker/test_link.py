@@ -414,6 +414,21 @@ class HeartbeatTests(MembershipCase):
         self.assertEqual(self.client.reports["j2"].status.state, JobState.SUCCEEDED)
         self.assertEqual(self.unacknowledged(), [])
 
+    def test_idle(self) -> None:
+        """What was told or is asked about is kept until the next round, and a call until it is over."""
+        self.assertTrue(self.membership.idle)
+        self.use(SilentSchedulerClient(self.clock, deadline=5.0))
+        self.membership.startService()
+        self.assertFalse(self.membership.idle)
+        self.use(FakeSchedulerClient())
+        self.start("j1")
+        self.begin()
+        self.assertTrue(self.membership.idle)
+        self.jobs.end("j1")
+        self.assertFalse(self.membership.idle)
+        self.clock.advance(10)
+        self.assertTrue(self.membership.idle)
+
     def test_describe_the_unknown(self) -> None:
         """A scheduler that asks again and again, or about jobs that are not here, is not answered in circles."""
 

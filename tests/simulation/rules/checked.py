@@ -1,0 +1,162 @@
+"""The checker of ``tests.faults`` as a second judge: a run keeps the same history, which is checked at the end.
+
+The history has what clients asked and were told, as HTTP would tell it. The evidence has what the jobs did and what
+the spools say. So these of the checker's rules judge a simulated run: all of P1, P2, P6 and P7, of P4 those about
+ends and refusals, of P5 that spools and scheduler agree, and of P8 that no error hides a job.
+
+The others see nothing here. Output (P3) is judged by ``rules.output``, byte by byte while it is read; streams of
+events and answers with output belong to ``scheduler.api``, which is not simulated; agreement after a fault is judged
+by ``rules.agreement``; attendance (P9) by ``rules.answers``, as the checker's limits are those of real clocks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scheduler.api.errors import PROBLEMS
+from scheduler.errors import SchedulerError, StartUnanswered
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, JobState
+from tests.faults.checker import check
+from tests.faults.evidence import Evidence, Run, Spool
+from tests.faults.history import SEEN, Event
+from tests.simulation.clients import Reply
+from tests.simulation.rules.rule import Broken, Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
+
+#: Requests that show a job as it is, by the names of their replies; one sent again shows it as it was.
+SHOWING = frozenset({"query", "job", "wait", "wait_for_attempts", "stop"})
+
+
+def status_of(error: Exception | None) -> int | None:
+    """The status that HTTP gives the error; ``None``: there was no answer."""
+    if not isinstance(error, SchedulerError):
+        return None
+    return next(PROBLEMS[kind][0] for kind in type(error).__mro__ if kind in PROBLEMS)
+
+
+class Checked(Rule):
+    """Writes the history, and has it checked when everything is over."""
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        self._events: list[Event] = []
+        # ticket -> when its last request was made
+        self._asked: dict[str, float] = {}
+
+    # -- the history
+
+    def _add(self, op: str, began: float | None = None, **fields: Any) -> None:
+        now = self.facts.world.loop.now
+        began = now if began is None else began
+        self._events.append(Event(op=op, began=began, t=now, number=len(self._events) + 1, **fields))
+
+    def submitting(self, ticket: str) -> None:
+        self._asked[ticket] = self.facts.world.loop.now
+
+    def acknowledged(self, ticket: str, before: str, job: Job) -> None:
+        began = self._asked.get(ticket)
+        self._add("start", began, ticket=ticket, status=202 if job.state is JobState.QUEUED else 201, job=job.id)
+
+    def unanswered(self, ticket: str, error: SchedulerError | None) -> None:
+        job = error.job_id if isinstance(error, StartUnanswered) else None
+        self._add("start", self._asked.get(ticket), ticket=ticket, status=status_of(error), job=job)
+
+    def refused(self, ticket: str, error: SchedulerError) -> None:
+        self._add("start", self._asked.get(ticket), ticket=ticket, status=status_of(error))
+
+    def replied(self, reply: Reply) -> None:
+        status = 200 if reply.answered else status_of(reply.error)
+        if reply.name == "remove":
+            status = (204 if reply.value else 202) if reply.answered else status
+        if reply.name in {"stop", "remove", "signal"}:
+            self._add(reply.name, reply.asked_at, job=reply.job_id, status=status)
+        if reply.name in SHOWING and reply.answered:
+            self._see("see", reply.value, reply.asked_at, reply.name)
+
+    def _see(self, op: str, job: Job, began: float | None, via: str) -> None:
+        seen = {name: getattr(job, name, None) for name in SEEN}
+        seen["state"] = job.state.value
+        if job.worker_id in self.facts.core:  # it never says what a job took
+            seen["usage"] = None if job.exit_code is None and job.signal is None else "not told"
+        self._add(op, began, job=job.id, status=200, seen=seen, via=via)
+
+    # -- the evidence
+
+    def _evidence(self, destroyed: dict[str, None]) -> Evidence:
+        runs = [self._run(job_id, number, run) for job_id, all_ in self._runs() for number, run in enumerate(all_)]
+        return Evidence(tuple(runs), tuple(self._spools(destroyed)))
+
+    def _runs(self) -> list[tuple[str, list[Any]]]:
+        """Of a job whose fate a fault had in its hands the last run alone counts; of one that was set back, none."""
+        facts = self.facts
+        return [
+            (job_id, runs[-1:] if job_id in facts.excused else runs)
+            for job_id, runs in facts.runs.items()
+            if job_id not in facts.set_back
+        ]
+
+    def _run(self, job_id: str, number: int, run: Any) -> Run:
+        job = self.facts.shown.get(job_id)
+        ticket = job_id  # an attempt that follows another is no request's
+        if job is not None and job.retry_of is None:
+            ticket = job.spec.labels.get("ticket", job_id)
+        code = None if run.destroyed else run.code
+        ended = None if run.destroyed or run.ended is None else run.ended
+        return Run(ticket, job_id, number, code, len(run.signals), ended)
+
+    def _spools(self, destroyed: dict[str, None]) -> list[Spool]:
+        return [
+            Spool(spool.job_id, node.name, self._record(spool.exit), 0, 0)
+            for node in self.facts.world.workers.values()
+            for spool in node.folder.spools.values()
+            if spool.job_id not in destroyed and spool.job_id in self.facts.shown
+        ]
+
+    @staticmethod
+    def _record(status: Any) -> dict[str, Any] | None:
+        if status is None:
+            return None
+        return {
+            "state": status.state.value,
+            "exit_code": status.exit_code,
+            "signal": status.signal,
+            "usage": status.usage,
+        }
+
+    def _destroyed(self) -> dict[str, None]:
+        """Jobs that something may have destroyed, as the other rules judge it, or that clients sent KILL."""
+        facts = self.facts
+        found = dict.fromkeys([*facts.excused, *facts.set_back])
+        for job_id, runs in facts.runs.items():
+            if any(run.destroyed or "SIGKILL" in run.signals for run in runs):
+                found[job_id] = None
+        found.update({job.id: None for job in facts.shown.values() if self._may_end_without_a_run(job)})
+        return found
+
+    def _may_end_without_a_run(self, job: Job) -> bool:
+        """Its worker was forgotten, or can't tell, or its time in the queue was over: ``rules.truth`` and ``kept``."""
+        facts = self.facts
+        if job.worker_id in facts.forgotten or job.worker_name in facts.forgotten or facts.is_untraceable(job):
+            return True
+        if job.state is JobState.LOST:
+            return job.worker_id in facts.core
+        return job.state is JobState.FAILED and job.id not in facts.runs
+
+    # -- the judgement
+
+    def rested(self) -> None:
+        scheduler = self.facts.world.scheduler
+        assert scheduler is not None
+        for job in scheduler.parts.ledger.registry.matching(JobFilter()):
+            self._see("last", job, None, "end")
+        destroyed = self._destroyed()
+        self._add("fault", 0.0, what="all of them", jobs=tuple(destroyed))
+        for job in self.facts.shown.values():
+            if job.state is JobState.STOPPED and self.facts.stop_was_asked(job):  # asked of it, or of what it follows
+                self._add("stop", 0.0, job=job.id)
+        events = [event for event in self._events if event.job not in self.facts.set_back]
+        for violation in check(events, self._evidence(destroyed)):
+            self.broken(f"checker {violation.promise}", violation.text, violation.job)

@@ -1,0 +1,54 @@
+"""What was told is durable: a scheduler that starts again knows all that anybody was told before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scheduler.model import Job
+from tests.simulation.clients import Reply
+from tests.simulation.rules.rule import Broken, Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
+    from tests.simulation.nodes import SchedulerProcess
+
+
+class Durable(Rule):
+    """What the store holds after a restart explains what was shown, and what was promised."""
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        # ids of the jobs of which a client was told that they will be stopped, though they were not yet
+        self._stops: dict[str, None] = {}
+
+    def replied(self, reply: Reply) -> None:
+        if reply.name != "stop" or not reply.answered:
+            return
+        job: Job = reply.value
+        if not job.over and job.stop_requested_at is not None:
+            self._stops[job.id] = None
+
+    def loaded(self, scheduler: SchedulerProcess) -> None:
+        registry = scheduler.parts.ledger.registry
+        for job in self.facts.shown.values():
+            loaded = registry.find_job(job.id)
+            if loaded is None and not self._may_be_gone(job):
+                self.broken("shown is stored", f"job {job.id} was shown as {job.state.value}, and is gone", job.id)
+        for job_id in self._stops:
+            loaded = registry.find_job(job_id)
+            if loaded is None or loaded.over or loaded.stop_requested_at is not None or job_id in self.facts.set_back:
+                continue
+            if not self._worker_was_told(job_id):
+                self.broken("a stop is kept", f"the stop of job {job_id} was acknowledged, and is gone", job_id)
+
+    def _worker_was_told(self, job_id: str) -> bool:
+        """It keeps the stop, whatever the scheduler knows."""
+        spools = [node.folder.spools.get(job_id) for node in self.facts.world.workers.values()]
+        return any(spool is not None and spool.stop_asked for spool in spools)
+
+    def _may_be_gone(self, job: Job) -> bool:
+        """A client asked for that, its start never left, or it was adopted: its worker tells of it again."""
+        facts = self.facts
+        if job.id in facts.removals or job.id in facts.gone or job.id in facts.excused:
+            return True
+        return job.target is None and not job.state.final

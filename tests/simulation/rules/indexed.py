@@ -1,0 +1,109 @@
+"""What the registry finds by its indices is what a scan of all its jobs and workers finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from scheduler.cluster.registry import Registry
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, Worker
+from tests.simulation.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.nodes import SchedulerProcess
+
+
+def differences(registry: Registry) -> Iterator[str]:
+    """Where an index and a scan do not agree."""
+    jobs, workers = list(registry.matching(JobFilter())), registry.workers()
+    yield from _of_jobs(registry, jobs, workers)
+    yield from _of_workers(registry, workers)
+    yield from _of_keys(registry, jobs)
+
+
+def _of_jobs(registry: Registry, jobs: list[Job], workers: list[Worker]) -> Iterator[str]:
+    if [(job.created_at, job.id) for job in jobs] != sorted(((job.created_at, job.id) for job in jobs), reverse=True):
+        yield "jobs are not listed newest first"
+    unfinished = [job for job in jobs if not job.over]
+    removing = [job for job in jobs if job.over and job.remove_requested_at is not None]
+    where = {job.worker_id for job in jobs} | {worker.id for worker in workers} | {None}
+    for worker_id in sorted(where, key=str):
+        its = {job.id for job in unfinished if job.worker_id == worker_id}
+        yield from _unlike(f"unfinished jobs of {worker_id}", registry.unfinished(worker_id), its)
+        if worker_id is None:
+            continue
+        stopping = {job.id for job in unfinished if job.id in its and job.stop_requested_at is not None}
+        yield from _unlike(f"jobs to be stopped of {worker_id}", registry.stopping(worker_id), stopping)
+        gone = {job.id for job in removing if job.worker_id == worker_id}
+        yield from _unlike(f"jobs to be removed of {worker_id}", registry.removing(worker_id), gone)
+        if registry.running_jobs(worker_id) != len(its):
+            yield f"worker {worker_id} has {registry.running_jobs(worker_id)} jobs, and there are {len(its)}"
+    queued = [job for job in unfinished if job.worker_id is None]
+    if registry.queued != len(queued):
+        yield f"{registry.queued} jobs are queued, and there are {len(queued)}"
+    busy = {job.worker_id for job in unfinished if job.worker_id is not None}
+    if set(registry.busy()) != busy:
+        yield f"busy are {sorted(registry.busy())}, and there are jobs of {sorted(busy)}"
+    if set(registry.awaited_by_removals()) != {job.worker_id for job in removing if job.worker_id is not None}:
+        yield f"removals wait for {sorted(registry.awaited_by_removals())}"
+    yield from _unlike("finished jobs", registry.finished(), {job.id for job in jobs if job.over})
+    for job in jobs:
+        found = registry.page(JobFilter(id_prefix=job.id[:8]), len(jobs), None).jobs
+        if job not in found:
+            yield f"job {job.id} is not found by the beginning of its id"
+
+
+def _of_workers(registry: Registry, workers: list[Worker]) -> Iterator[str]:
+    for worker in workers:
+        namesakes = [other for other in workers if other.name == worker.name]
+        if sorted(each.id for each in registry.named(worker.name)) != sorted(each.id for each in namesakes):
+            yield f"worker {worker.id} is not found by its name {worker.name}"
+        there = [other for other in workers if other.address == worker.address]
+        if sorted(each.id for each in registry.at_address(worker.address)) != sorted(each.id for each in there):
+            yield f"worker {worker.id} is not found by its address {worker.address}"
+
+
+def _of_keys(registry: Registry, jobs: list[Job]) -> Iterator[str]:
+    keys = Counter(key.key for key in (registry.key_of(job.id) for job in jobs) if key is not None)
+    for job in jobs:
+        key = registry.key_of(job.id)
+        if key is not None and (key.job_id != job.id or registry.find_key(key.key) != key):
+            yield f"the key of job {job.id} is that of job {key.job_id}"
+    for key_name, count in keys.items():
+        if count > 1:
+            yield f"key {key_name} is that of {count} jobs"
+    for removed in registry.removed_keys():
+        if registry.find_job(removed.job_id) is not None:
+            yield f"job {removed.job_id} was removed, and is there"
+
+
+def _unlike(what: str, found: Iterable[Job], there: set[str]) -> Iterator[str]:
+    ids = [job.id for job in found]
+    if len(ids) != len(set(ids)) or set(ids) != there:
+        yield f"{what}: {ids} are found, and there are {sorted(there)}"
+
+
+class Indexed(Rule):
+    """Whole scans after a start, when all sides agree, and at the end, when no worker has load."""
+
+    def loaded(self, scheduler: SchedulerProcess) -> None:
+        self._scan(scheduler)
+
+    def agreed(self) -> None:
+        self._scan(self.facts.world.scheduler)
+
+    def rested(self) -> None:
+        scheduler = self.facts.world.scheduler
+        self._scan(scheduler)
+        if scheduler is not None:
+            registry = scheduler.parts.ledger.registry
+            for worker in registry.workers():
+                if registry.load(worker.id):
+                    self.broken("load", f"worker {worker.name} has a load of {registry.load(worker.id)} at the end")
+
+    def _scan(self, scheduler: SchedulerProcess | None) -> None:
+        if scheduler is not None:
+            for what in differences(scheduler.parts.ledger.registry):
+                self.broken("indices", what)

@@ -1,0 +1,253 @@
+"""Each part of the cluster says whether anything is left of what it did: it is busy meanwhile, and idle again after."""
+
+from __future__ import annotations
+
+from attrs import asdict, evolve
+from twisted.internet.defer import succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.build import make_cluster, random_id
+from scheduler.cluster.jobs.lines import Lines
+from scheduler.deferreds import Rounds, Shared
+from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable
+from scheduler.interfaces import RequestKey
+from scheduler.messages import Heartbeat, JobStatus, Registration
+from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, Target, WorkerState
+from scheduler.net import DialRule
+from tests.unit.cluster.scripted import ScriptedClient, ScriptedStore
+from tests.unit.cluster.values import a_job, a_worker
+
+ECHO, ANY = JobSpec(command="echo"), Target(selector={})
+WAITS = QueueTerms(queue_timeout=60.0)
+
+#: Parts that keep nothing of what is under way.
+STATELESS = {"service", "records", "work", "admission"}
+
+
+class IdleTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock, self.store, self.client = Clock(), ScriptedStore(), ScriptedClient()
+        rule = DialRule([], lambda name: succeed([]), keep_names=False)
+        self.parts = make_cluster(
+            self.clock,
+            lambda: 1000.0,
+            random_id,
+            self.store,
+            self.client,
+            rule,
+            lease=30.0,
+            queue_max=10,
+            keep_jobs=1e9,
+        )
+        for service in (*self.parts.records, *self.parts.work, *self.parts.admission):
+            service.startService()
+        self.timers = len(self.clock.getDelayedCalls())
+        self.cluster, self.ledger = self.parts.service, self.parts.ledger
+        self.ledger.note_worker(a_worker(slots=1, state=WorkerState.UNREACHABLE))
+        self.parts.liveness.heard("w-1")
+        self.client.take("probe").answer.callback(None)
+        self.assert_busy()
+
+    def assert_busy(self, *expected: str) -> None:
+        """These parts are busy, and no others."""
+        self.clock.advance(0)
+        parts = {name: part for name, part in asdict(self.parts, recurse=False).items() if name not in STATELESS}
+        parts["registry"] = self.ledger.registry
+        self.assertEqual({name for name, part in parts.items() if not part.idle}, set(expected))
+
+    def end(self, job: Job) -> None:
+        current = self.cluster.job(job.id)
+        self.ledger.update_job(evolve(current, state=JobState.SUCCEEDED, finished_at=1001.0))
+        self.clock.advance(0.2)  # what was noted is saved
+
+    def run_job(self, **terms: float) -> Job:
+        answer = self.cluster.submit(ECHO, ANY, QueueTerms(**terms))
+        call = self.client.take("start_job")
+        call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
+        self.clock.advance(0.2)
+        job: Job = self.successResultOf(answer)
+        return job
+
+    def test_start(self) -> None:
+        """A start is under way from its request to its answer, and reserves load until it is committed."""
+        self.store.held = True
+        answer = self.cluster.submit(ECHO, ANY, NO_WAITING, RequestKey("k", "f"))
+        self.assert_busy("starts", "registry")
+        self.store.commit()
+        self.assert_busy("starts")
+        call = self.client.take("start_job")
+        call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
+        self.assert_busy("starts")
+        self.store.commit()
+        self.successResultOf(answer)
+        self.assert_busy()
+
+    def test_key(self) -> None:
+        """A key is in use while its request is under way."""
+        keys = self.parts.starts.keys
+        with keys.in_use(RequestKey("k", "f")):
+            self.assertFalse(keys.idle)
+        self.assertTrue(keys.idle)
+
+    def test_queue(self) -> None:
+        """A job is in the queue until its start was answered, and what it waits for is kept until then."""
+        running = self.run_job()
+        queued = self.successResultOf(self.cluster.submit(ECHO, ANY, WAITS))
+        self.assert_busy("queue")
+        self.cluster.waiting_for(queued)
+        self.assert_busy("queue", "outlook")
+        self.end(running)
+        call = self.client.take("start_job")
+        self.assert_busy("queue", "starts")
+        call.answer.callback(JobStatus(queued.id, JobState.RUNNING, started_at=1000.0))
+        self.clock.advance(2.0)
+        self.assert_busy()
+        self.end(queued)
+        self.assertEqual(len(self.clock.getDelayedCalls()), self.timers)
+
+    def test_lines(self) -> None:
+        """A job that may come back to its place is kept."""
+        waiting = Lines()
+        job = a_job(state=JobState.QUEUED, target=ANY)
+        waiting.add(job)
+        self.assertFalse(waiting.idle)
+        waiting.leave(job.id)
+        self.assertFalse(waiting.idle)
+        waiting.forget(job.id)
+        self.assertTrue(waiting.idle)
+
+    def test_stop(self) -> None:
+        """A stop is kept until the job has ended."""
+        job = self.run_job()
+        stop = self.cluster.stop(job.id)
+        self.assert_busy("stops")
+        self.client.take("stop_job").answer.callback(None)
+        self.assert_busy("stops", "ledger")
+        self.end(job)
+        self.successResultOf(stop)
+        self.assert_busy()
+
+    def test_removal(self) -> None:
+        """A removal is under way until the worker and the store have answered."""
+        self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
+        removal = self.cluster.remove("j-1")
+        self.assert_busy("removals", "ledger")
+        self.clock.advance(0.2)
+        self.client.take("remove_job").answer.callback(None)
+        self.successResultOf(removal)
+        self.assert_busy()
+
+    def test_question(self) -> None:
+        """A question is under way until the worker has answered."""
+        self.ledger.update_job(a_job())
+        query = self.cluster.query("w-1", "j-1")
+        self.assert_busy("reconciler")
+        self.client.take("query_job").answer.callback(JobStatus("j-1", JobState.RUNNING, started_at=1000.0))
+        self.successResultOf(query)
+        self.assert_busy()
+
+    def test_dispute(self) -> None:
+        """A removed job that is said to run is in dispute."""
+        self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
+        self.ledger.remove_for_client("j-1")
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)))
+        self.assert_busy("reconciler")
+
+    def test_polling(self) -> None:
+        """A core worker is asked in rounds."""
+        self.ledger.note_worker(a_worker("core", boot_id=""))
+        self.ledger.update_job(a_job(worker_id="core"))
+        self.clock.advance(1.0)
+        self.assert_busy("polling", "reconciler")
+        self.client.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
+        self.assertTrue(self.parts.polling.idle)
+
+    def test_liveness(self) -> None:
+        """A probe is under way until it is answered."""
+        self.parts.liveness.registered("w-1")
+        self.assert_busy("liveness")
+        self.client.take("probe").answer.callback(None)
+        self.assert_busy()
+        self.parts.liveness.reset("stranger", "it is no worker")
+        self.assert_busy("liveness")
+
+    def test_backoff(self) -> None:
+        """A worker is in backoff for a time."""
+        backoff = self.parts.starts.backoff
+        backoff.refused("w-1", Unavailable("no more processes", 5.0))
+        self.assertFalse(backoff.idle)
+        self.clock.advance(6.0)
+        self.assertTrue(backoff.idle)
+
+    def test_saving(self) -> None:
+        """What a store that fails did not take is owed to it, and so the ledger is not idle."""
+        self.store.held = True
+        self.ledger.update_job(a_job()).addErrback(lambda reason: reason.trap(StoreFailed))
+        self.store.fail()
+        self.assert_busy("ledger")
+        self.clock.advance(1.0)
+        self.store.commit()
+        self.assert_busy()
+        self.ledger.note_job(a_job(stdout_bytes=1))
+        self.assert_busy("ledger")
+
+    def test_waiters(self) -> None:
+        """Whoever waits for a job, or watches one, is kept until it ends or they leave."""
+        job = self.run_job()
+        wait = self.cluster.wait(job.id, 10.0)
+        self.assert_busy("ledger")
+        self.clock.advance(10.0)
+        self.successResultOf(wait)
+        self.client.calls.clear()
+        self.assertTrue(self.ledger.idle)
+        leave = self.cluster.watch(job.id, lambda _: None)
+        self.assertFalse(self.ledger.idle)
+        leave()
+        self.assertTrue(self.ledger.idle)
+
+    def test_end(self) -> None:
+        """An end that is being saved is kept until it is."""
+        self.ledger.update_job(a_job())
+        self.store.held = True
+        self.end(a_job())
+        self.assert_busy("ledger")
+        self.store.commit()
+        self.assert_busy()
+
+    def test_attendance(self) -> None:
+        """A job that must be attended is kept until it has ended."""
+        job = self.run_job(unattended_timeout=60.0)
+        self.assert_busy("attendance")
+        self.end(job)
+        self.assert_busy()
+
+    def test_output(self) -> None:
+        """An output is followed until its reader is closed."""
+        job = self.run_job()
+        reader = self.cluster.open_output(job.id, Stream.STDOUT, 0)
+        self.assert_busy("outputs")
+        reader.close()
+        self.assert_busy()
+
+    def test_membership(self) -> None:
+        """A worker that is gone is not kept among those that have registered."""
+        registered = self.parts.membership.register(Registration("127.0.0.1:1", "box", boot_id="b"), "127.0.0.1")
+        worker_id = self.successResultOf(registered).worker_id
+        self.client.take("probe").answer.callback(None)
+        self.assert_busy()
+        self.ledger.registry.remove_worker(worker_id)
+        self.assert_busy("membership", "liveness")
+
+    def test_shared(self) -> None:
+        """A shared call and a round are under way until they are over."""
+        call = self.client.probe(a_worker())
+        shared, rounds = Shared(), Rounds("doing it")
+
+        async def round_() -> None:
+            await shared.join("k", lambda: call)
+
+        rounds.begin("k", round_)
+        self.assertFalse(shared.idle or rounds.idle)
+        self.client.take("probe").answer.callback(None)
+        self.assertTrue(shared.idle and rounds.idle)

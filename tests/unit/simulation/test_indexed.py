@@ -1,0 +1,101 @@
+"""The rule that the indices of the registry agree with a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from scheduler.cluster.registry import Registry
+from scheduler.model import IdempotencyKey, Job, JobState, Worker
+from tests.simulation.rules.indexed import differences
+from tests.unit.cluster.values import a_job, a_worker
+from tests.unit.simulation.scene_case import SceneCase
+
+
+class Doctored(Registry):
+    """Answers one question as a test has it."""
+
+    doctored = ""
+    answer: Callable[..., Any]
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "doctored"):
+            return object.__getattribute__(self, "answer")
+        return object.__getattribute__(self, name)
+
+
+class DifferenceTests(SceneCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.doctor = Doctored()
+        for worker_id in ("w-1", "w-2"):
+            self.doctor.put_worker(a_worker(worker_id))
+        for job in self.jobs():
+            self.doctor.put_job(job)
+        self.doctor.put_key(IdempotencyKey("k", "f", "j-1"))
+
+    def jobs(self) -> Iterable[Job]:
+        yield a_job("j-1")
+        yield a_job("j-2", stop_requested_at=1.0)
+        yield a_job("j-3", JobState.SUCCEEDED)
+        yield a_job("j-4", JobState.SUCCEEDED, remove_requested_at=1.0)
+        yield a_job("j-5", JobState.QUEUED, None)
+        yield a_job("j-6", JobState.LOST, "w-2", orphan=True)
+        yield a_job("j-7", worker_id="gone", created_at=5.0)
+
+    def differences(self) -> list[str]:
+        return list(differences(self.doctor))
+
+    def test_agree(self) -> None:
+        self.assertEqual(self.differences(), [])
+
+    def test_disagree(self) -> None:
+        """Each index that answers wrongly is found."""
+        none: Callable[..., list[Any]] = lambda *_: []  # noqa: E731
+        stranger: Callable[..., list[Worker]] = lambda *_: [a_worker("stranger")]  # noqa: E731
+        key = IdempotencyKey("k", "f", "another")
+        removed = IdempotencyKey("gone", "f", "j-3", removed_at=1.0)
+        cases: dict[str, Callable[..., Any]] = {
+            "unfinished": none,
+            "stopping": none,
+            "removing": none,
+            "running_jobs": lambda _: 7,
+            "busy": none,
+            "awaited_by_removals": none,
+            "finished": none,
+            "named": none,
+            "at_address": stranger,
+            "key_of": lambda _: key,
+            "find_key": lambda _: None,
+            "removed_keys": lambda: iter([removed]),
+        }
+        for name, answer in cases.items():
+            self.doctor.doctored, self.doctor.answer = name, answer
+            self.assertNotEqual(self.differences(), [], name)
+
+    def test_prefix(self) -> None:
+        """A job that is not found by the beginning of its id is told."""
+        self.doctor._by_prefix.clear()
+        self.assertIn("job j-1 is not found by the beginning of its id", self.differences())
+
+    def test_queued(self) -> None:
+        self.doctor._unfinished[None].clear()
+        self.assertIn("0 jobs are queued, and there are 1", self.differences())
+
+
+class IndexedTests(SceneCase):
+    def test_scans(self) -> None:
+        """The registry is scanned after a start, when all sides should agree, and at the end."""
+        for look in ("loaded", "agreed", "rested"):
+            self.setUp()
+            self.begin()
+            self.registry._named.clear()
+            getattr(self.judge, look)(*[self.scheduler] * (look == "loaded"))
+            self.assert_broken("indices", "by its name")
+
+    def test_load(self) -> None:
+        """A worker that keeps load when no job is left is found."""
+        self.begin()
+        self.registry.reserve(self.worker_id)
+        self.judge.rested()
+        self.assert_broken("load", "a load of 1")

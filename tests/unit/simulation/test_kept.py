@@ -1,0 +1,119 @@
+"""The rules about starts: what was acknowledged is kept and runs, once, and one request comes to one job."""
+
+from __future__ import annotations
+
+from scheduler.errors import Busy
+from scheduler.model import JobState, Target
+from tests.unit.simulation.scene_case import SceneCase
+
+
+class RunTests(SceneCase):
+    def test_once(self) -> None:
+        self.ran()
+        self.ran("j2")
+        self.assert_kept()
+
+    def test_twice(self) -> None:
+        self.ran()
+        self.running()
+        self.assert_broken("P2 one run", "j1")
+
+    def test_excused(self) -> None:
+        """Where a fault destroyed what was known of the first run, there may be a second."""
+        self.facts.excused["j1"] = "the folder was lost"
+        self.ran()
+        self.running()
+        self.assert_kept()
+
+
+class KeyTests(SceneCase):
+    def test_one_job(self) -> None:
+        """A request may be answered as often as it is sent, with the same job."""
+        self.acknowledged(self.job())
+        self.acknowledged(self.job())
+        self.assert_kept()
+
+    def test_another_answer(self) -> None:
+        self.acknowledged(self.job())
+        self.acknowledged(self.job("j2"))
+        self.assert_broken("one job for each key", "j2")
+
+    def test_two_jobs(self) -> None:
+        """Jobs that nobody was told of count, too."""
+        self.begin()
+        self.judge.submitting("t1")
+        self.put(self.job())
+        self.assert_kept()
+        self.put(self.job("j2"))
+        self.assert_broken("one job for each key", "j2")
+
+
+class KeptTests(SceneCase):
+    def test_dropped(self) -> None:
+        """A job that has run is not dropped; one whose start never left is."""
+        self.begin()
+        self.put(self.job())
+        self.scheduler.parts.ledger.drop_job(self.job())
+        self.assert_kept()
+        self.ran("j2")
+        self.put(self.job("j2"))
+        self.scheduler.parts.ledger.drop_job(self.job("j2"))
+        self.assert_broken("P1 kept", "dropped")
+
+    def test_forgotten(self) -> None:
+        """A job that was acknowledged is there after a restart, unless a client removed it."""
+        self.acknowledged(self.job())
+        self.judge.removal_asked("j1")
+        self.begin()
+        self.facts.removals.clear()
+        self.judge.loaded(self.scheduler)
+        self.assert_broken("P1 kept", "not there any more")
+
+    def test_not_over(self) -> None:
+        """When everything is over every job has ended."""
+        self.begin()
+        self.put(self.job(state=JobState.UNKNOWN))
+        self.judge.ended()
+        self.assert_broken("P1 ends", "unknown")
+
+    def test_never_ran(self) -> None:
+        """An acknowledged job ran, or its time in the queue was over."""
+        self.begin()
+        self.acknowledged(self.job())
+        over = self.job().created_at + 600.0
+        self.put(self.job(), self.ended(state=JobState.FAILED, reason="queue_timeout passed", finished_at=over))
+        self.judge.ended()
+        self.assert_kept()
+        self.setUp()
+        self.test_of_another_reason()
+
+    def test_worker_forgotten(self) -> None:
+        """A job that is queued for a worker that a client had forgotten does not run."""
+        self.begin()
+        named = Target(worker="w1")
+        self.acknowledged(self.job(target=named))
+        self.judge.forget_asked("w1")
+        self.put(self.job(target=named), self.ended(state=JobState.FAILED, target=named))
+        self.judge.ended()
+        self.assert_kept()
+
+    def test_of_another_reason(self) -> None:
+        self.begin()
+        self.acknowledged(self.job())
+        self.put(self.job(), self.ended(state=JobState.FAILED, reason="never started"))
+        self.judge.ended()
+        self.assert_broken("P1 runs", "never started")
+
+    def test_refused(self) -> None:
+        """A request whose every answer was that nothing was started has made no run."""
+        self.begin()
+        self.judge.submitting("t1")
+        self.judge.refused("t1", Busy("calls", 4))
+        self.ran()
+        self.put(self.job(), self.ended())
+        self.judge.not_answered("t1")
+        self.judge.ended()
+        self.assert_kept()
+        self.facts.tickets["t1"].open = False
+        self.judge.ended()
+        self.assert_broken("P4 refused", "Busy")

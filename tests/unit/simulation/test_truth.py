@@ -1,0 +1,140 @@
+"""The rules about ends: they stay, say the code that the job had, and are ``lost`` only if something destroyed it."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from scheduler.model import JobState, QueueTerms, Retry
+from tests.unit.simulation.scene_case import SceneCase
+
+
+class FinalTests(SceneCase):
+    def test_stays(self) -> None:
+        """An end may be seen again, and be marked for removal or followed by another attempt."""
+        self.ran()
+        self.show(self.ended(), evolve(self.ended(), remove_requested_at=2.0, retried_by="j2"))
+        self.assert_kept()
+
+    def test_changes(self) -> None:
+        """Another code, another reason and another time are each another end."""
+        for change in ({"exit_code": 7}, {"reason": "it was"}, {"finished_at": 2.0}, {"stdout_bytes": 1}):
+            self.setUp()
+            self.ran()
+            self.show(self.ended(), self.ended(**change))
+            self.assert_broken("a final state stays", next(iter(change)))
+
+    def test_not_even_unknown(self) -> None:
+        """After a restart of the scheduler the end is what it was."""
+        self.ran()
+        self.begin()
+        self.show(self.ended())
+        self.put(self.job(state=JobState.UNKNOWN))
+        self.assert_broken("a final state stays", "unknown")
+
+
+class CodeTests(SceneCase):
+    def test_true(self) -> None:
+        """The code, or the signal, is that of the run."""
+        self.ran("j1", 0)
+        self.ran("j2", 7)
+        self.ran("j3", None, signal="SIGKILL")
+        self.show(self.ended("j1"))
+        self.show(self.ended("j2", JobState.FAILED, exit_code=7), self.ended("j3", JobState.FAILED, signal="SIGKILL"))
+        self.assert_kept()
+
+    def test_another_code(self) -> None:
+        self.ran(code=7)
+        self.show(self.ended(state=JobState.FAILED, exit_code=1))
+        self.assert_broken("the code it had", "(1, None)")
+
+    def test_never_ran(self) -> None:
+        """A code needs a run."""
+        self.show(self.ended())
+        self.assert_broken("the code it had")
+
+    def test_no_code(self) -> None:
+        """A success has a code, and so has a failure of a job that ran to its end."""
+        self.show(self.ended(exit_code=None))
+        self.assert_broken("the code it had", "no exit code")
+        self.setUp()
+        self.ran(code=7)
+        self.show(self.ended(state=JobState.FAILED))
+        self.assert_broken("the code it had", "it ended with [(7, None)]")
+
+    def test_state_of_the_code(self) -> None:
+        """0 is a success, and nothing else is."""
+        self.ran(code=7)
+        self.show(self.ended(exit_code=7))
+        self.assert_broken("the code it had", "7")
+        self.setUp()
+        self.ran(code=0)
+        self.show(self.ended(state=JobState.FAILED, exit_code=0))
+        self.assert_broken("the code it had", "0")
+
+    def test_still_runs(self) -> None:
+        self.running()
+        self.show(self.ended(state=JobState.FAILED))
+        self.assert_broken("P4 true", "still runs")
+
+    def test_no_reason(self) -> None:
+        """What is no success has a reason."""
+        self.show(self.ended(state=JobState.FAILED, reason=""))
+        self.assert_broken("P4 true", "no reason")
+
+
+class StoppedTests(SceneCase):
+    def test_asked(self) -> None:
+        """A stop of an attempt is one of those that follow it, too."""
+        self.judge.stop_asked("j1")
+        self.ran("j1", 7)
+        self.show(self.ended("j1", JobState.FAILED, exit_code=7))
+        self.show(self.ended("j2", JobState.STOPPED, retry_of="j1", terms=QueueTerms(retry=Retry(1, 0.0))))
+        self.assert_kept()
+
+    def test_nobody_asked(self) -> None:
+        self.show(self.ended(state=JobState.STOPPED))
+        self.assert_broken("P4 true", "nobody asked")
+
+    def test_ran_to_its_end(self) -> None:
+        """A job that ran says how it ended, though it was to be stopped."""
+        self.judge.stop_asked("j1")
+        self.ran(code=0)
+        self.show(self.ended(state=JobState.STOPPED, reason="stopped before it was started"))
+        self.assert_broken("the code it had")
+
+
+class LostTests(SceneCase):
+    def lost(self, reason: str) -> None:
+        self.show(self.ended(state=JobState.LOST, reason=reason))
+
+    def test_destroyed(self) -> None:
+        """What a reboot took is lost to the reboot, and what else befell the machine to that."""
+        for destroyed, reason in (("rebooted", "rebooted"), ("killed", "its shim was killed by a signal")):
+            self.setUp()
+            self.ran(code=None, destroyed=destroyed)
+            self.lost(reason)
+            self.assert_kept()
+
+    def test_excused(self) -> None:
+        self.facts.excused["j1"] = "its worker lost its folder"
+        self.lost("no record")
+        self.assert_kept()
+
+    def test_forgotten(self) -> None:
+        """A worker that a client had forgotten takes its jobs with it."""
+        self.judge.forget_asked("w1")
+        self.lost("forgotten")
+        self.assert_kept()
+
+    def test_nothing_destroyed_it(self) -> None:
+        for reason in ("no record", "rebooted", "forgotten"):
+            self.setUp()
+            self.running()
+            self.lost(reason)
+            self.assert_broken("lost only if destroyed", reason)
+
+    def test_something_else_destroyed_it(self) -> None:
+        """A reboot does not take the record of a job."""
+        self.ran(code=None, destroyed="rebooted")
+        self.lost("no record")
+        self.assert_broken("lost only if destroyed", "no record")
