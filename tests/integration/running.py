@@ -220,3 +220,24 @@ async def gone(*pids: int) -> None:
     """Once all have ended."""
     while not all(map(is_gone, pids)):
         await later(0.01)
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether that process has a handler for the signal; ``False`` of one that is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+            (caught,) = (line.split()[1] for line in status if line.startswith("SigCgt:"))
+    except OSError:
+        return False
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+async def ready_shim(worker: Running) -> int:
+    """The process that waits for the next job, once it catches the signals that it is to survive."""
+    busy = {worker.spool(name).begun_by() for name in os.listdir(worker.jobs_dir)}
+    while True:
+        for each in proctree.alive():
+            new = each.parent == worker.launcher.pid and each.identity not in busy
+            if new and catches(each.pid, signal.SIGTERM):
+                return each.pid
+        await later(0.01)

@@ -13,19 +13,8 @@ from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
 from scheduler.worker import starting
-from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Spool
-from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
-
-
-def catches(pid: int, number: int) -> bool:
-    """Whether that process has a handler for the signal; ``False`` of one that is gone."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
-            (caught,) = (line.split()[1] for line in status if line.startswith("SigCgt:"))
-    except OSError:
-        return False
-    return bool(int(caught, 16) >> (number - 1) & 1)
+from tests.integration.running import UNTIL_TOLD, RunningCase, gone, is_gone, later, ready_shim, stubborn
 
 
 class SignalledShimTests(RunningCase):
@@ -204,27 +193,17 @@ class DyingTests(RunningCase):
         self.worker.launcher._start = begun
         self.assertEqual((await self.worker.run("true", job_id=late)).state, JobState.SUCCEEDED)
 
-    async def ready(self) -> int:
-        """The shim that waits for a job, once it catches the signals that it is to survive."""
-        busy = {self.worker.shim(job_id) for job_id in os.listdir(self.worker.jobs_dir)}
-        while True:
-            for each in proctree.alive():
-                new = each.parent == self.worker.launcher.pid and each.identity not in busy
-                if new and catches(each.pid, signal.SIGTERM):
-                    return each.pid
-            await later(0.01)
-
     async def test_ready_shim(self) -> None:
         """The shim that waits for a job may be killed, and is not ended by TERM; without its zygote it ends."""
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
-        ready = await self.ready()
+        ready = await ready_shim(self.worker)
         os.kill(ready, signal.SIGKILL)
         await gone(ready)
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
-        ready = await self.ready()
+        ready = await ready_shim(self.worker)
         os.kill(ready, signal.SIGTERM)
         self.assertEqual(self.worker.shim((await self.worker.run("true")).job_id).pid, ready)
-        ready = await self.ready()
+        ready = await ready_shim(self.worker)
         os.kill(self.worker.launcher.pid, signal.SIGKILL)
         await gone(ready)
 
@@ -232,7 +211,7 @@ class DyingTests(RunningCase):
         """One that gets a job and does not begin it is not waited for, and does not begin it later."""
         self.patch(starting, "START_DEADLINE_SECONDS", 0.5)
         self.assertEqual((await self.worker.run("true")).state, JobState.SUCCEEDED)
-        ready = await self.ready()
+        ready = await ready_shim(self.worker)
         os.kill(ready, signal.SIGSTOP)
         status = await self.worker.run("sh", "-c", "echo x")
         self.assertEqual(status.state, JobState.SUCCEEDED)

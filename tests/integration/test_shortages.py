@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from scheduler.errors import Unavailable
 from scheduler.model import JobSpec, JobState
 from scheduler.worker import starting
-from scheduler.worker.shim import handoff, proctree
-from tests.integration.running import Running, RunningCase, gone, later
+from scheduler.worker.shim import handoff
+from tests.integration.running import Running, RunningCase, gone, ready_shim
 from tests.integration.scenario import play
 from tests.namespaces import as_other_user, in_namespaces
 
@@ -47,14 +47,6 @@ async def refused(worker: Running) -> str:
         assert "job" not in worker.runner._jobs
         return str(error)
     raise AssertionError("it was started")
-
-
-async def ready_shim(worker: Running) -> int:
-    while True:
-        for each in proctree.alive():
-            if each.parent == worker.launcher.pid:
-                return each.pid
-        await later(0.01)
 
 
 def equal(first: object, second: object) -> None:
