@@ -20,11 +20,21 @@ ROOT = Path(tests.__file__).parents[1]
 SEEDS = range(1, 4)
 
 
-def digests(hash_seed: int, profiles: list[str]) -> list[str]:
-    """Of each run, by a process of its own that runs the profiles in this order."""
+def digests(hash_seed: int, profiles: list[str], processes: int) -> list[tuple[int, str, str]]:
+    """Seed, profile and digest of each run, by so many other processes; the profiles come in this order."""
     arguments = [word for profile in profiles for word in ("--profile", profile)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.simulation", "--seeds", f"{SEEDS[0]}-{SEEDS[-1]}", "--digests", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "tests.simulation",
+            "--seeds",
+            f"{SEEDS[0]}-{SEEDS[-1]}",
+            "--digests",
+            *arguments,
+            "--processes",
+            str(processes),
+        ],
         env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))},
         stdout=subprocess.PIPE,
         text=True,
@@ -32,18 +42,20 @@ def digests(hash_seed: int, profiles: list[str]) -> list[str]:
         check=False,
     )
     words = (line.split() for line in done.stdout.splitlines())
-    return sorted(" ".join(line) for line in words if len(line) == 3 and line[0] in profiles)
+    return [(int(line[1]), line[0], line[2]) for line in words if len(line) == 3 and line[0] in profiles]
 
 
 class ReplayTests(SynchronousTestCase):
     """A seed is all that a run depends on."""
 
     def test_processes(self) -> None:
-        """Not on how Python hashes, nor on the runs that the process made before."""
+        """Not on how Python hashes, nor on the runs that the process made before; results come in order."""
         profiles = list(PROFILES)
-        first = digests(1, profiles)
-        self.assertEqual(len(first), len(SEEDS) * len(profiles), first)
-        self.assertEqual(first, digests(2, profiles[::-1]))
+        alone, together = digests(1, profiles, 1), digests(2, profiles[::-1], 2)
+        self.assertEqual(len(alone), len(SEEDS) * len(profiles), alone)
+        self.assertEqual(sorted(alone), sorted(together))
+        order = [(seed, profile) for seed in SEEDS for profile in profiles[::-1]]
+        self.assertEqual([(seed, profile) for seed, profile, _ in together], order)
 
     def test_again(self) -> None:
         """Nor on anything that a run leaves behind; another seed gives another trace."""

@@ -89,12 +89,6 @@ class CommandLineTests(SynchronousTestCase):
         self.assertRegex(output, r"seeds from 1\d{9}, profiles calm\n")
         self.assertRegex(output, r"\| calm \| 20 \|")
 
-    def test_processes(self) -> None:
-        """Two processes find what one finds, in the same order."""
-        alone = self.run_main("--profile calm --profile drain --seeds 1-8 --digests", KNOWN_DRAIN)
-        both = self.run_main("--profile calm --profile drain --seeds 1-8 --digests --processes 2", KNOWN_DRAIN)
-        self.assertEqual(*([line for line in output.splitlines() if " s" not in line] for _, output in (alone, both)))
-
     def test_record(self) -> None:
         """The figures replace those between the marks of a document, and nothing else."""
         document = Path(self.mktemp())
