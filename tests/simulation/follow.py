@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, frozen
 from twisted.internet.defer import Deferred
 
-from scheduler.errors import NotFound, OffsetBeyondEnd, SchedulerError, Unsupported
+from scheduler.errors import NotFound, OffsetBeyondEnd, OutputPruned, SchedulerError, Unsupported
 from scheduler.model import Stream
 from tests.simulation.clients import ask, pause
 from tests.simulation.flows import Flow
@@ -87,7 +87,7 @@ class Follow:
         except OutputCutShort as error:
             follower.over = str(error) or "cut"
             world.judge.output_over(follower, cut=follower.over)
-        except (NotFound, Unsupported, OffsetBeyondEnd) as error:
+        except (NotFound, Unsupported, OffsetBeyondEnd, OutputPruned) as error:
             follower.over = str(error)
             world.judge.output_refused(follower, error)
         except SchedulerError as error:

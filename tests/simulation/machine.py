@@ -94,6 +94,13 @@ class Folder:
     lost: bool = False
     spools: dict[str, Spool] = field(factory=dict)
     used: dict[str, str] = field(factory=dict)
+    #: Faults under way that leave no room for ended jobs.
+    evictions: dict[object, None] = field(factory=dict)
+
+    def evict(self, spool: Spool) -> None:
+        """Remove an ended job, where there is no room, unless its end is still to be acknowledged."""
+        if self.evictions and spool.acknowledged and self.spools.pop(spool.job_id, None) is not None:
+            self.used[spool.job_id] = "pruned"
 
     def clone(self) -> Folder:
         """A copy, as of a machine's image: no shim has anything in it."""
@@ -237,9 +244,9 @@ class Machine:
 
     def _ended(self, spool: Spool, run: Run, size: int) -> JobStatus:
         state = JobState.SUCCEEDED if run.code == 0 else JobState.FAILED
-        if spool.stop_asked:
-            state = JobState.STOPPED
         reason = f"exit status {run.code}" if run.code else ""
+        if spool.stop_asked:
+            state, reason = JobState.STOPPED, reason or "stopped"
         if run.signal is not None:
             reason = f"signal: {(strsignal(Signals[run.signal]) or run.signal).lower()}"
         return JobStatus(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from tests.simulation.faults import network, processes, store
+from tests.simulation.crashes import CRASHES
+from tests.simulation.faults import folders, network, processes, store
 from tests.simulation.plan import Fault, Plan, PlannedCoreWorker, PlannedWorker
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.workload import MIXED, OUTPUT, QUEUE, Workload, make_acts
@@ -55,7 +56,7 @@ def _storm(random: Random, at: float, worker: str) -> Fault:
         at,
         random.uniform(1.0, 20.0),
         random.uniform(0.1, 0.9),
-        random.choice((0.5, 3.0, 12.0)),
+        random.choice((0.5, 3.0, 12.0, 30.0)),
         random.choice((0.0, 0.05, 0.3)),
         random.choice((0.0, 0.05, 0.3)),
     )
@@ -73,19 +74,24 @@ def _shortage(random: Random, at: float, worker: str) -> Fault:
     return processes.Shortage(at, worker, random.uniform(0.5, 15.0))
 
 
+def _eviction(random: Random, at: float, worker: str) -> Fault:
+    return folders.Eviction(at, worker, _down(random))
+
+
 _NETWORK = (_partition, _partition, _storm, _storm)
 _STORE = (_store_fails, _store_stalls, _store_fails)
 _PROCESSES = (_kill_scheduler, _stop_scheduler, _kill_worker, _kill_worker, _stop_worker, _reboot, _freeze)
 
 PROFILES: dict[str, Sequence[MakeFault]] = {
     "network": _NETWORK,
-    "store": (*_STORE, _kill_scheduler),
+    "store": (*_STORE, _kill_scheduler, _eviction),
     "processes": _PROCESSES,
     "identity": (_kill_scheduler, _kill_worker, _stop_worker, _partition, _storm),
     "queue": (*_PROCESSES, *_STORE, _shortage, _shortage, _partition),
     "output": (*_NETWORK, *_PROCESSES, *_PROCESSES, _store_fails),
     "core": (*_NETWORK, *_STORE, *_PROCESSES, *_PROCESSES),
-    "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage),
+    "crashes": (*_PROCESSES, _storm),
+    "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage, _eviction),
 }
 
 #: Of the faults of a profile, the share that is planned as scenarios of identity.
@@ -104,9 +110,13 @@ def make_plan(seed: int, profile: str) -> Plan:
     ]
     core_workers = _core_workers(random, profile)
     names = [worker.name for worker in (*workers, *core_workers)]
+    ours = [worker.name for worker in workers]
     planned: list[Fault] = []
-    for _ in range(random.randint(1, 6)):
-        planned += _faults(random, profile, names, [worker.name for worker in workers])
+    for _ in range(random.randint(0 if profile == "crashes" else 1, 6)):
+        planned += _faults(random, profile, names, ours)
+    for _ in range(random.randint(1, 3) if profile == "crashes" else 0):
+        struck = random.choice(CRASHES)(random, random.uniform(6.0, LENGTH - 5.0), ours)
+        planned += [fault for fault in struck if fault.at < LENGTH]  # then all of them are over
     acts = make_acts(random, WORKLOADS.get(profile, MIXED), names, LENGTH)
     return Plan(
         LENGTH,

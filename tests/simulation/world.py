@@ -298,6 +298,8 @@ class World:
         self.database.stalls_until = 0.0
         for each in list(self._healing.values()):
             each()
+        for each in self.workers.values():
+            each.folder.evictions.clear()
         for worker in self.nodes.values():
             worker.machine.shortage = ""
             if worker.running is not None:

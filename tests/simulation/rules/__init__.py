@@ -13,6 +13,7 @@ from tests.simulation.rules.leftovers import Leftovers
 from tests.simulation.rules.output import Output
 from tests.simulation.rules.placed import Placed
 from tests.simulation.rules.rule import Rule
+from tests.simulation.rules.stops import Stops
 from tests.simulation.rules.truth import Truth
 from tests.simulation.rules.workers import Workers
 
@@ -20,6 +21,7 @@ RULES: tuple[type[Rule], ...] = (
     Kept,
     Truth,
     Placed,
+    Stops,
     Durable,
     Indexed,
     Agreement,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from scheduler.errors import JobRemoved, KeyReused, NotFound
+from scheduler.errors import JobRemoved, KeyReused, NotFound, SchedulerError
 from scheduler.model import Job, JobState
 from tests.simulation.clients import Reply
 from tests.simulation.machine import EPOCH, Run
@@ -31,6 +31,11 @@ class Answers(Rule):
         judge = _JUDGED.get(reply.name)
         if judge is not None:
             judge(self, reply)
+
+    def refused(self, ticket: str, error: SchedulerError) -> None:
+        """A request that wants a job has none yet, so no answer can be that it is not there."""
+        if isinstance(error, NotFound) and error.kind == "job":
+            self.broken("answers are true", f"{ticket} wants a job run, and is refused: {error}", error.name)
 
     def _broken(self, reply: Reply, what: str) -> None:
         self.broken("answers are true", f"{reply.name} of job {reply.job_id or '-'}: {what}", reply.job_id or None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scheduler.errors import NotFound, OffsetBeyondEnd, SchedulerError
+from scheduler.errors import NotFound, OffsetBeyondEnd, OutputPruned, SchedulerError
 from scheduler.model import JobState, Stream
 from tests.simulation.clients import Reply
 from tests.simulation.machine import LINE, output
@@ -61,10 +61,16 @@ class Output(Rule):
         lines = 0 if run is None or follower.stream is Stream.STDERR else run.lines(follower.asked_at)
         if isinstance(error, OffsetBeyondEnd) and follower.offset <= lines * LINE:
             self._refused(follower, error)
+        if isinstance(error, OutputPruned) and not self._is_pruned(follower.job_id):
+            self._refused(follower, error)
         if not isinstance(error, NotFound) or follower.job_id in self.facts.removals:
             return
         if run is not None or error.kind == "job":
             self._refused(follower, error)
+
+    def _is_pruned(self, job_id: str) -> bool:
+        """Whether its worker keeps it no longer."""
+        return any(node.folder.used.get(job_id) == "pruned" for node in self.facts.world.workers.values())
 
     def _refused(self, follower: Follower, error: SchedulerError) -> None:
         what = f"job {follower.job_id}: output from {follower.offset} is refused: {error}"

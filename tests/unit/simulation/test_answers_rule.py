@@ -38,6 +38,14 @@ class AnswersTests(SynchronousTestCase):
         self.scene.reply("stop", error=NotFound("job", "j1"))
         self.assertEqual(self.scene.broken, "")
 
+    def test_refused_for_want_of_a_job(self) -> None:
+        """A request for a new job can't be answered that the job is not there; that its worker is not there, it can."""
+        self.judge.submitting("t1")
+        self.judge.refused("t1", NotFound("worker", "w9"))
+        self.assertEqual(self.scene.broken, "")
+        self.judge.refused("t1", NotFound("job", "j1"))
+        self.assertEqual(self.scene.broken, "answers are true")
+
     def test_query_of_one_that_never_ran(self) -> None:
         """It can't be running."""
         self.scene.reply("query", self.scene.job())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.errors import NotFound, OffsetBeyondEnd
+from scheduler.errors import NotFound, OffsetBeyondEnd, OutputPruned
 from scheduler.messages import Chunk
 from scheduler.model import JobState, Stream
 from tests.simulation.follow import Follower
@@ -95,6 +95,19 @@ class OutputTests(SynchronousTestCase):
         """There is output of a job that ran, unless a client removed it."""
         self.scene.runs()
         self.judge.output_refused(self.follower, NotFound("output of job", "j1"))
+        self.assertEqual(self.scene.broken, "P3 there")
+
+    def test_evicted(self) -> None:
+        """Its worker may not keep it any more."""
+        self.scene.runs()
+        self.scene.world.workers["w1"].folder.used["j1"] = "pruned"
+        self.judge.output_refused(self.follower, OutputPruned("j1"))
+        self.assertEqual(self.scene.broken, "")
+
+    def test_said_to_be_evicted(self) -> None:
+        """It keeps it."""
+        self.scene.runs()
+        self.judge.output_refused(self.follower, OutputPruned("j1"))
         self.assertEqual(self.scene.broken, "P3 there")
 
     def test_removed(self) -> None:

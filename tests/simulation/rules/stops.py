@@ -1,0 +1,41 @@
+"""Stops: one that was asked for is carried out, and no attempt follows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scheduler.model import Job
+from tests.simulation.rules.rule import Broken, Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
+    from tests.simulation.nodes import SchedulerProcess
+
+#: Seconds within which the worker of a job has been told of a stop, and has ended it, when nothing is in the way.
+PROMPTLY = 20.0
+
+
+class Stops(Rule):
+    """A job that shows that it is to be stopped ends, and its chain with it."""
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        #: Job id -> when it was first seen that it is to be stopped, by the loop's clock.
+        self._asked: dict[str, float] = {}
+
+    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        if job.stop_requested_at is not None:
+            self._asked.setdefault(job.id, self.facts.world.loop.now)
+            return
+        self._asked.pop(job.id, None)  # one that was not answered is not kept
+        if before is None and job.retry_of in self._asked:
+            what = f"job {job.retry_of} is to be stopped, and job {job.id} follows"
+            self.broken("a stop ends the chain", what, job.id)
+
+    def agreed(self) -> None:
+        scheduler = self.facts.world.scheduler
+        assert scheduler is not None
+        for job_id, since in self._asked.items():
+            job = scheduler.parts.ledger.registry.find_job(job_id)
+            if job is not None and not job.over and self.facts.world.loop.now - since > PROMPTLY:
+                self.broken("a stop is carried out", f"job {job_id} is to be stopped, and is {job.state.value}", job_id)

@@ -1,0 +1,64 @@
+"""The rules about stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.model import Job, JobState, Target
+from tests.simulation.machine import Plan as JobPlan
+from tests.simulation.plan import Plan, PlannedWorker
+from tests.simulation.rules.stops import PROMPTLY, Stops
+from tests.simulation.world import World
+
+
+class StopsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.world = World(1, Plan(10.0, (PlannedWorker("w1"),), (), ()))
+        self.world.start_scheduler()
+        self.world.loop.run(1.0)
+        self.broken: list[str] = []
+        self.rule = Stops(self.world.judge.facts, lambda rule, what, job: self.broken.append(rule))
+
+    def show(self, job_id: str = "j1", state: JobState = JobState.RUNNING, **more: Any) -> None:
+        """The scheduler has it, and shows it."""
+        job = Job(job_id, JobPlan(1.0, 0, 0).spec(), state, 1.0, target=Target(worker="w1"), worker_id="w-1", **more)
+        assert self.world.scheduler is not None
+        ledger = self.world.scheduler.parts.ledger
+        before = ledger.registry.find_job(job_id)
+        ledger.note_job(job)
+        self.rule.shown(self.world.scheduler, before, job)
+
+    def test_carried_out(self) -> None:
+        """A job that is to be stopped has ended when all sides agree."""
+        self.show(stop_requested_at=1.0)
+        self.show(state=JobState.STOPPED, stop_requested_at=1.0, finished_at=2.0)
+        self.world.loop.run(1.0 + 2 * PROMPTLY)
+        self.rule.agreed()
+        self.assertEqual(self.broken, [])
+
+    def test_not_carried_out(self) -> None:
+        self.show(stop_requested_at=1.0)
+        self.world.loop.run(1.0 + 2 * PROMPTLY)
+        self.rule.agreed()
+        self.assertEqual(self.broken, ["a stop is carried out"])
+
+    def test_asked_just_now(self) -> None:
+        """A stop takes a while."""
+        self.show(stop_requested_at=1.0)
+        self.rule.agreed()
+        self.assertEqual(self.broken, [])
+
+    def test_ends_the_chain(self) -> None:
+        """No attempt follows a job that is to be stopped."""
+        self.show(stop_requested_at=1.0)
+        self.show("j2", JobState.QUEUED, retry_of="j1")
+        self.assertEqual(self.broken, ["a stop ends the chain"])
+
+    def test_next_attempt(self) -> None:
+        """One follows where nobody asked for a stop, or where that was lost before anybody was told of it."""
+        self.show(stop_requested_at=1.0)
+        self.show()
+        self.show("j2", JobState.QUEUED, retry_of="j1")
+        self.assertEqual(self.broken, [])
