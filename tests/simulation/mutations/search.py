@@ -1,0 +1,63 @@
+"""Looks for the seed that finds a mutation out, with a process for each core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from attrs import field, frozen
+
+from tests.simulation.mutations.loading import Simulation, load
+from tests.simulation.mutations.mutation import Mutation
+from tests.simulation.profiles import make_plan
+from tests.simulation.world import World
+
+#: Seeds of its profile within which each mutation has to be found.
+MOST_SEEDS = 500
+
+#: Mutation -> the first seed that found it when they were last recorded.
+RECORDED = Path(__file__).with_name("recorded.json")
+
+
+@frozen
+class Result:
+    """``seed`` and ``rule`` found it, ``None`` and ``""``: nothing did. ``what`` says how it showed."""
+
+    mutation: str
+    seed: int | None = None
+    rule: str = ""
+    what: str = ""
+    #: What else the changed code broke on the way, each rule with the first seed.
+    others: Mapping[str, int] = field(factory=dict)
+
+
+def find(seeds: Iterable[int], mutation: Mutation) -> Result:
+    """The first seed that finds a mutation out."""
+    return first(seeds, mutation, load(mutation), Simulation(make_plan, World))
+
+
+def first(seeds: Iterable[int], mutation: Mutation, changed: Simulation, unchanged: Simulation) -> Result:
+    """The first seed in which the changed code breaks a rule that it is to break, and that the unchanged code keeps."""
+    others: dict[str, int] = {}
+    for seed in seeds:
+        violation = changed.violation(mutation.profile, seed)
+        if violation is None or violation.rule in others:
+            continue
+        known = unchanged.violation(mutation.profile, seed)
+        if known is not None and known.rule == violation.rule:
+            continue
+        if violation.rule in mutation.rules:
+            return Result(mutation.name, seed, violation.rule, violation.what, others)
+        others[violation.rule] = seed
+    return Result(mutation.name, others=others)
+
+
+def find_all(wanted: Iterable[tuple[Mutation, Iterable[int]]], processes: int) -> Iterator[Result]:
+    """The same for each mutation with its seeds, in order; as soon as each is known."""
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        results = [pool.submit(partial(find, seeds, mutation)) for mutation, seeds in wanted]
+        for result in results:
+            yield result.result()

@@ -1,0 +1,311 @@
+"""The mutations: each undoes a fix, or takes away a line that a promise rests on."""
+
+from __future__ import annotations
+
+from tests.simulation.mutations.mutation import Mutation
+
+MUTATIONS: tuple[Mutation, ...] = (
+    # -- durability
+    Mutation(
+        "acknowledge before the commit",
+        "The end of a job is acknowledged to its worker only when it is durable: the worker may forget it then.",
+        "cluster/workers/membership.py",
+        """\
+        try:
+            await saved
+        except StoreFailed:
+            reported = []  # it lives all the same, and what ended it tells again
+""",
+        """\
+        saved.addErrback(lambda _: None)
+        if reported:
+            return HeartbeatAnswer(self._liveness.lease, tuple(reported), tuple(describe))
+""",
+        "crashes",
+        ("lost only if destroyed",),
+    ),
+    Mutation(
+        "show ends before the commit",
+        "An end is shown only when it is durable: a final state never changes, not even by a crash.",
+        "cluster/ledger.py",
+        "            if job.id not in self._ending:\n                self._put(job)\n",
+        "            self._put(job)\n",
+        "store",
+        ("a final state stays",),
+    ),
+    Mutation(
+        "keep a drain in memory only",
+        "A drain that was answered survives a restart of the scheduler.",
+        "cluster/ledger.py",
+        """\
+                self.note_worker(now)
+                self._saving.note(now)  # it may have been saved as it was before meanwhile
+
+        return self._saving.save([evolve(worker, draining=draining)]).addCallback(show)
+""",
+        """\
+                self.note_worker(now)
+
+        return succeed(None).addCallback(show)
+""",
+        "store",
+        ("a drain stays",),
+    ),
+    Mutation(
+        "start before the commit",
+        "A worker is told of a job only when that there is such a job is durable.",
+        "cluster/jobs/starts.py",
+        "        await self._ledger.add_job(job, _named(key, job))\n        failpoints",
+        """\
+        self._client.start_job(worker, job).addErrback(lambda _: None)
+        await self._ledger.add_job(job, _named(key, job))
+        failpoints""",
+        "store",
+        ("P4 refused", "one job for each key", "P2 one run"),
+    ),
+    Mutation(
+        "dispatch without a commit",
+        "A queued job goes to a worker only when it is durable to which: after a crash it would go to another, too.",
+        "cluster/jobs/starts.py",
+        "            await self._ledger.update_job(job)\n        except StoreFailed as failure:",
+        "            self._ledger.note_job(job)\n        except StoreFailed as failure:",
+        "crashes",
+        ("P2 one run", "P4 true", "the code it had", "a final state stays"),
+    ),
+    Mutation(
+        "do not save keys",
+        "A key is durable with its job: a request sent again after a crash starts nothing again.",
+        "cluster/ledger.py",
+        "        records: list[Record] = [job] if key is None else [job, key]\n",
+        "        records: list[Record] = [job]\n",
+        "store",
+        ("one job for each key",),
+    ),
+    Mutation(
+        "keep the key of a job that never was",
+        "The key of a job whose start never left is free again.",
+        "cluster/registry.py",
+        '        self.remove_key(self._key_of.get(job_id, ""))\n',
+        "",
+        "network",
+        ("answers are true",),
+    ),
+    Mutation(
+        "save the next attempt after the end",
+        "The next attempt of a job is committed with the end it follows: no crash comes between them.",
+        "cluster/ledger.py",
+        "        return self._saving.save([*changed, *following, *changed_keys, *removed]).addBoth(settle)\n",
+        """\
+        saved = self._saving.save([*changed, *changed_keys, *removed]).addBoth(settle)
+        for job in following:
+            self._saving.note(job)
+        return saved
+""",
+        "crashes",
+        ("shown is stored",),
+    ),
+    Mutation(
+        "forget what could not be saved",
+        "What the store did not take is brought to it again.",
+        "cluster/saving.py",
+        "        reason.trap(StoreFailed)\n        self._owe(records)\n",
+        "        reason.trap(StoreFailed)\n",
+        "store",
+        ("a final state stays", "one job for each key"),
+    ),
+    Mutation(
+        "change a job while its end is saved",
+        "Nothing changes a job whose end is being saved: the store would have the later change.",
+        "cluster/ledger.py",
+        "        return job_id in self._ending or job_id in self._leaving\n",
+        "        return job_id in self._leaving\n",
+        "crashes",
+        ("a final state stays", "lost only if destroyed"),
+    ),
+    # -- starts
+    Mutation(
+        "ask without a seal",
+        "To ask about an unanswered start seals its id, so that a start that is still on its way runs nothing.",
+        "cluster/workers/reconcile.py",
+        ", seal=worker.seals",
+        ", seal=False",
+        "network",
+        ("checker P4", "P4 true", "the code it had"),
+    ),
+    Mutation(
+        "stop without a seal",
+        "A stop of a job whose start was not answered seals its id first: the start may be behind the stop.",
+        "cluster/jobs/stops.py",
+        "        if lifecycle.unconfirmed(job) and worker.seals:\n",
+        "        if False:\n",
+        "network",
+        ("lost only if destroyed",),
+    ),
+    Mutation(
+        "send a start again under a new id",
+        "A start is sent again under the id of the job: its worker runs that once.",
+        "cluster/jobs/starts.py",
+        "            status = await self._client.start_job(worker, job)\n        except Conflict:",
+        """\
+            job = evolve(job, id=self._new_id())
+            status = await self._client.start_job(worker, job)
+        except Conflict:""",
+        "network",
+        ("one job for each key", "P2 one run"),
+    ),
+    Mutation(
+        "take an unanswered start for not sent",
+        "A start that may have arrived is not made anywhere else, nor refused.",
+        "cluster/jobs/starts.py",
+        "            if isinstance(error, Unreachable) and not error.sent:\n",
+        """\
+            if isinstance(error, DeadlineExceeded):
+                error = Unreachable(worker.name)
+            if not error.sent:
+""",
+        "network",
+        ("P1 kept", "P2 one run", "P4 true", "the code it had"),
+    ),
+    Mutation(
+        "take a starting job for a running one after a restart",
+        "After a restart nobody knows whether a start arrived, so one that was promised is sent again.",
+        "cluster/ledger.py",
+        "                self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))\n",
+        "                self.registry.put_job(lifecycle.unknown(lifecycle.running(job, now), RESTARTED, now))\n",
+        "store",
+        ("lost only if destroyed",),
+    ),
+    Mutation(
+        "lose a job that a heartbeat does not list",
+        "A heartbeat that does not list a job may have crossed its start: the job is asked about by its id.",
+        "cluster/workers/reconcile.py",
+        "            self._rounds.begin(worker.id, partial(self._round, worker, unlisted))\n",
+        """\
+            now = self._ledger.now()
+            jobs = [lifecycle.lost(self._registry.job(job_id), "no record", now) for job_id in unlisted]
+            self._ledger.conclude_jobs(jobs).addErrback(lambda _: None)
+""",
+        "network",
+        ("lost only if destroyed",),
+    ),
+    # -- queue
+    Mutation(
+        "ignore priorities",
+        "Of the jobs that wait, that of the highest priority goes first.",
+        "cluster/jobs/lines.py",
+        "        place = (-job.terms.priority, number, job.id)\n        alone",
+        "        place = (0, number, job.id)\n        alone",
+        "processes",
+        ("priority, then age",),
+    ),
+    Mutation(
+        "serve the last one first",
+        "Of the jobs of one priority, the one that has waited longest goes first.",
+        "cluster/jobs/lines.py",
+        "        place = (-job.terms.priority, number, job.id)\n        alone",
+        "        place = (-job.terms.priority, -number, job.id)\n        alone",
+        "processes",
+        ("priority, then age",),
+    ),
+    Mutation(
+        "do not count jobs that are being committed",
+        "A job that is being committed has a slot of its worker already.",
+        "cluster/registry.py",
+        "len(self._unfinished.get(worker_id, ())) + self._reserved[worker_id]",
+        "len(self._unfinished.get(worker_id, ()))",
+        "processes",
+        ("slots",),
+    ),
+    Mutation(
+        "do not free reserved slots",
+        "The slot of a job whose commit failed is free again.",
+        "cluster/registry.py",
+        "        self._reserved[worker_id] -= 1\n",
+        "",
+        "processes",
+        ("P1 ends",),
+    ),
+    # -- stops
+    Mutation(
+        "forget a stop of an unreachable worker",
+        "A stop that can't be delivered is delivered when the worker is there again.",
+        "cluster/jobs/stops.py",
+        "            self._rounds.begin(worker_id, partial(self._round, worker_id))\n",
+        "            pass\n",
+        "crashes",
+        ("a stop is carried out",),
+    ),
+    Mutation(
+        "retry a job that was stopped",
+        "A stop ends the chain: no attempt follows.",
+        "cluster/lifecycle.py",
+        " or job.stop_requested_at is not None:\n        return None\n    if job.target is None",
+        ":\n        return None\n    if job.target is None",
+        "all",
+        ("a stop ends the chain",),
+    ),
+    # -- output
+    Mutation(
+        "take a broken stream for the end of the output",
+        "A stream that breaks is no end of the output: the follower goes on where it was.",
+        "cluster/output/live.py",
+        '        reason = result or Failure(Unavailable("the output ended without its end"))\n',
+        """\
+        self.ended = True
+        self._advance()
+        reason = result or Failure(Unavailable("the output ended without its end"))
+""",
+        "output",
+        ("P3 end",),
+    ),
+    # -- stops
+    # -- workers
+    Mutation(
+        "register without the id that is held",
+        "A worker registers again under the id it holds, and has its jobs back.",
+        "worker/link.py",
+        "        registration = evolve(self._facts(), worker_id=self._id)\n",
+        "        registration = evolve(self._facts())\n",
+        "processes",
+        ("lost only if destroyed", "P5 agreement"),
+    ),
+    Mutation(
+        "do not keep the worker id",
+        "A worker's id outlives its process.",
+        "worker/link.py",
+        "            self._held_id.write(self._id)\n",
+        "",
+        "processes",
+        ("lost only if destroyed", "P5 agreement"),
+    ),
+    Mutation(
+        "report an end once",
+        "What was reported and not acknowledged is reported again.",
+        "worker/link.py",
+        "        self._told.clear()\n",
+        "",
+        "network",
+        ("P5 agreement",),
+    ),
+    Mutation(
+        "take a report for acknowledged",
+        "A worker keeps an end until the scheduler has acknowledged it.",
+        "worker/link.py",
+        "            answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)\n",
+        """\
+            self._jobs.acknowledge(report.status.job_id for report in heartbeat.ended)
+            answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)
+""",
+        "crashes",
+        ("lost only if destroyed",),
+    ),
+    Mutation(
+        "lose the jobs of a worker that deregisters",
+        "A worker that deregisters may come back under its id: its unfinished jobs are unknown, not lost.",
+        "cluster/workers/membership.py",
+        "[lifecycle.unknown(job, why, now) for job in unfinished]",
+        "[lifecycle.lost(job, why, now) for job in unfinished]",
+        "crashes",
+        ("lost only if destroyed",),
+    ),
+)
