@@ -37,7 +37,7 @@ from scheduler.messages import Heartbeat, JobStatus, Registration
 from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, Worker, WorkerState
 from scheduler.net import DialRule
 from scheduler.store.memory import MemoryStore
-from tests.fakes.job_runner import FakeJobRunner
+from tests.doubles.runner import FakeJobRunner
 from tests.fakes.scheduler import FakeScheduler
 from tests.fakes.worker_client import FakeWorkerClient
 

@@ -21,7 +21,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 from tests.contract.simulated import ToldJobs
-from tests.fakes.job_runner import FakeJobRunner
+from tests.doubles.runner import FakeJobRunner
 from tests.integration.running import RunningCase
 
 #: Another in each process: what a lost job left is looked for on the whole machine.

@@ -20,7 +20,7 @@ from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus,
 from scheduler.model import JobSpec, JobState
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.contract.simulated import SimulatedCase
-from tests.fakes.scheduler_client import FakeSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
+from tests.doubles.scheduler_client import FakeSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
 from tests.integration.rpc import RpcCase
 from tests.simulation.calls import SimulatedSchedulerClient
 

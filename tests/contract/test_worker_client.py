@@ -23,7 +23,7 @@ from scheduler.messages import Chunk
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.rpc import worker_client
 from tests.contract.simulated import SimulatedCase
-from tests.fakes.job_runner import FakeJobRunner
+from tests.doubles.runner import FakeJobRunner
 from tests.fakes.worker_client import (
     FailingWorkerClient,
     FakeWorkerClient,

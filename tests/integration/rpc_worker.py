@@ -7,7 +7,7 @@ from twisted.internet import reactor
 from scheduler.model import JobSpec
 from scheduler.net import Address
 from scheduler.rpc.worker_server import worker_server
-from tests.fakes.job_runner import FakeJobRunner
+from tests.doubles.runner import FakeJobRunner
 
 if __name__ == "__main__":
     runner = FakeJobRunner()

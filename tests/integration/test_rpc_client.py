@@ -30,7 +30,7 @@ from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState, Stream
 from scheduler.pb import worker_pb2
 from scheduler.rpc import status, worker_calls, worker_client
-from tests.fakes.job_runner import FakeJobRunner
+from tests.doubles.runner import FakeJobRunner
 from tests.integration.rpc import RpcCase, a_job, a_worker, later
 
 

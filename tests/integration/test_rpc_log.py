@@ -9,7 +9,7 @@ from twisted.logger import globalLogPublisher
 from scheduler.daemon.logs import from_level, observer
 from scheduler.errors import WorkerFault
 from scheduler.model import JobSpec
-from tests.fakes.job_runner import FakeJobRunner
+from tests.doubles.runner import FakeJobRunner
 from tests.integration.rpc import RpcCase, a_job, a_worker
 
 SECRET = "s3cret"

@@ -29,8 +29,8 @@ from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer, _Threads
 from scheduler.worker_interfaces import IJobRunner
 from tests.contract.test_scheduler_client import FACTS, AsMembership
-from tests.fakes.job_runner import FakeJobRunner
-from tests.fakes.scheduler_client import FakeSchedulerClient
+from tests.doubles.runner import FakeJobRunner
+from tests.doubles.scheduler_client import FakeSchedulerClient
 from tests.integration.http2 import half_open
 from tests.integration.rpc import ANY_PORT, RpcCase, a_job, a_worker, later
 

@@ -21,8 +21,8 @@ from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.server import GrpcServer
 from scheduler.rpc.worker_client import WorkerClient
 from tests.contract.test_scheduler_client import FACTS, AsMembership
-from tests.fakes.job_runner import FakeJobRunner
-from tests.fakes.scheduler_client import FakeSchedulerClient
+from tests.doubles.runner import FakeJobRunner
+from tests.doubles.scheduler_client import FakeSchedulerClient
 from tests.integration.rpc import ANY_PORT, RpcCase, a_job, a_worker
 
 OURS, OTHERS = trustme.CA(), trustme.CA()

@@ -24,8 +24,8 @@ from scheduler.model import Disk, JobSpec, JobState
 from scheduler.worker.held_id import IdFile
 from scheduler.worker.link import LEAVE_DEADLINE_SECONDS, RETRY_MAX_SECONDS, Link
 from scheduler.worker_interfaces import ISchedulerClient
-from tests.fakes.job_runner import FakeJobRunner
-from tests.fakes.scheduler_client import (
+from tests.doubles.runner import FakeJobRunner
+from tests.doubles.scheduler_client import (
     CoreSchedulerClient,
     FakeSchedulerClient,
     RefusingSchedulerClient,
