@@ -24,12 +24,7 @@ from scheduler.model import JobSpec, JobState, Stream
 from scheduler.rpc import worker_client
 from tests.contract.simulated import SimulatedCase
 from tests.doubles.runner import FakeJobRunner
-from tests.fakes.worker_client import (
-    FailingWorkerClient,
-    FakeWorkerClient,
-    SilentWorkerClient,
-    UnreachableWorkerClient,
-)
+from tests.doubles.workers import METHODS, Workers
 from tests.integration.rpc import RpcCase, a_job, a_worker
 from tests.simulation.calls import SimulatedWorkerClient
 
@@ -431,7 +426,7 @@ class FakeTests(Contract, RpcCase):
         super().setUp()
         self.runner = FakeJobRunner()
         self.worker = a_worker("nowhere:1")
-        self.client = FakeWorkerClient(reactor, {self.worker.id: self.runner})
+        self.client = Workers(reactor, {self.worker.id: self.runner})
 
 
 class AsCoreWorker(FakeJobRunner):
@@ -495,7 +490,7 @@ class UnreachableFakeTests(UnreachableContract, RpcCase):
     def setUp(self) -> None:
         super().setUp()
         self.worker = a_worker("nowhere:1")
-        self.client = UnreachableWorkerClient(reactor)
+        self.client = Workers(reactor)
 
 
 class UnreachableSimulatedTests(UnreachableContract, SimulatedCase):
@@ -530,7 +525,8 @@ class SilentFakeTests(SilentContract, RpcCase):
     def setUp(self) -> None:
         super().setUp()
         self.worker = a_worker("nowhere:1")
-        self.client = SilentWorkerClient(reactor, {}, deadline=0.1)
+        self.client = Workers(reactor)
+        self.client.silence(0.1)
 
     async def test_stream(self) -> None:
         """So does a stream, here."""
@@ -540,7 +536,8 @@ class SilentFakeTests(SilentContract, RpcCase):
     async def test_arrives(self) -> None:
         """What is not answered may be done all the same."""
         runner = FakeJobRunner()
-        client = SilentWorkerClient(reactor, {self.worker.id: runner}, deadline=0.1, arrives=True)
+        client = Workers(reactor, {self.worker.id: runner})
+        client.silence(0.1, arrives=True)
         await self.assertFailure(client.start_job(self.worker, a_job()), DeadlineExceeded)
         self.assertEqual(runner.running(), ("j",))
 
@@ -561,15 +558,39 @@ class SilentRealTests(SilentContract, RpcCase):
         self.client = self.worker_client(deadline=0.5)
 
 
+class HeldFakeTests(Unanswered, RpcCase):
+    async def test_held(self) -> None:
+        """Calls that are held reach nobody, and wait for the answer of the test; those made after that do not."""
+        self.worker = a_worker("nowhere:1")
+        runner = FakeJobRunner()
+        self.client = Workers(reactor, {self.worker.id: runner})
+        self.client.hold()
+        asked = list(self.asked().values())
+        self.assertEqual([call.method for call in self.client.held], ["stream_output", *METHODS[:-1]])
+        self.assertEqual((runner.started, self.sent), ([], []))
+        for tell in self.client.sent:
+            tell()
+        self.assertEqual(self.sent, ["start"])
+        self.client.take("stream_output").answer.errback(WorkerFault("w", "on fire"))
+        self.client.take("probe").answer.callback(None)
+        self.assertIsNone(await asked[0])
+        await self.assertFailure(self.stream.finished, WorkerFault)
+        self.client.release()
+        status = await self.client.start_job(self.worker, a_job())
+        self.assertEqual((status.state, len(self.client.held)), (JobState.RUNNING, len(METHODS) - 2))
+
+
 class FailingFakeTests(Unanswered, RpcCase):
     async def test_failing(self) -> None:
         """It fails with what it was told to fail with, and records what was asked of it."""
         self.worker = a_worker("nowhere:1")
-        self.client = FailingWorkerClient(reactor, WorkerFault("w", "on fire"))
+        self.client = Workers(reactor)
+        for method in METHODS:
+            self.client.fail(method, WorkerFault("w", "on fire"))
         for call in self.asked().values():
             await self.assertFailure(call, WorkerFault)
         self.assertEqual(
-            self.client.calls,
+            [(call.method, call.worker_id, call.job_id) for call in self.client.calls],
             [
                 ("stream_output", "w", "j"),
                 ("probe", "w", ""),
@@ -581,4 +602,4 @@ class FailingFakeTests(Unanswered, RpcCase):
                 ("read_output", "w", "j"),
             ],
         )
-        self.assertEqual(self.client.streams, [])
+        self.assertEqual(self.client.running(), [])

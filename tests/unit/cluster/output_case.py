@@ -14,7 +14,7 @@ from scheduler.cluster.registry import Registry
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import JobState, Stream, WorkerState
-from tests.unit.cluster.spooled import Spool, SpooledClient
+from tests.unit.cluster.spooled import Spool, SpooledWorkers
 from tests.unit.cluster.values import a_job, a_worker
 
 KEY = ("j-1", Stream.STDOUT)
@@ -26,7 +26,7 @@ WINDOW = 100
 class OutputTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.client = SpooledClient()
+        self.client = SpooledWorkers(self.clock)
         self.registry = Registry()
         self.registry.put_worker(a_worker())
         self.registry.put_job(a_job())

@@ -1,18 +1,16 @@
-"""A worker client that answers from spools in memory, one step at a time, as the test tells it to."""
+"""Workers whose output is sent and read one step at a time, as the test tells them to."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 
-from attrs import define, field
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
+from attrs import define
+from twisted.internet.interfaces import IReactorTime
 
 from scheduler.errors import OffsetBeyondEnd, Unreachable
-from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, JobStatus
-from scheduler.model import Job, Stream, Worker
+from scheduler.messages import Chunk
+from scheduler.model import Stream
+from tests.doubles.workers import Call, OutputStream, Workers
 
 
 @define
@@ -32,70 +30,25 @@ class Spool:
         return Chunk(data, offset, end, len(self.data), self.cut if end else "")
 
 
-@implementer(IOutputStream)
-@define(eq=False)
-class RunningStream:
-    """A StreamJob call. Holds to the rule: no chunk while the last one's Deferred has not fired."""
+class SpooledWorkers(Workers):
+    """Holds all streams and reads; ``flow``, ``answer`` and ``fail_read`` are what comes of them."""
 
-    key: tuple[str, Stream]
-    offset: int
-    deliver: Deliver
-    finished: Deferred[None] = field(factory=Deferred)
-    cancelled: bool = False
-    over: bool = False
-    held_by: Deferred[None] | None = None
+    def __init__(self, clock: IReactorTime) -> None:
+        super().__init__(clock)
+        self.spools: dict[tuple[str, Stream], Spool] = defaultdict(Spool)
+        self.hold("stream_output", "read_output")
 
     @property
-    def held(self) -> bool:
-        return self.held_by is not None and not self.held_by.called
+    def reads(self) -> list[Call]:
+        """Those that wait for an answer, or were cancelled."""
+        return [call for call in self.held if call.method == "read_output"]
 
-    def cancel(self) -> None:
-        self.cancelled = True
+    @property
+    def reads_made(self) -> int:
+        """The number of all there ever were."""
+        return sum(call.method == "read_output" for call in self.calls)
 
-    def send(self, chunk: Chunk) -> None:
-        assert not self.held
-        self.offset = chunk.next_offset
-        self.held_by = self.deliver(chunk)
-        if chunk.end:
-            self.over = True
-            self.finished.callback(None)
-
-    def cut(self, error: Exception | None) -> None:
-        """End it, with ``None`` as if that were all."""
-        self.over = True
-        if error is None:
-            self.finished.callback(None)
-        else:
-            self.finished.errback(error)
-
-
-@define
-class PendingRead:
-    """A ReadOutput call; the chunk is made when it is answered."""
-
-    key: tuple[str, Stream]
-    offset: int
-    size: int
-    answer: Deferred[Chunk] = field(factory=Deferred)
-
-
-@implementer(IWorkerClient)
-class SpooledClient:
-    """``refuse`` is raised by the next stream, if it is set."""
-
-    def __init__(self) -> None:
-        self.spools: dict[tuple[str, Stream], Spool] = defaultdict(Spool)
-        #: Every stream ever begun.
-        self.streams: list[RunningStream] = []
-        self.reads: list[PendingRead] = []
-        self.reads_made = 0
-        self.refuse: Exception | None = None
-
-    def running(self) -> list[RunningStream]:
-        """Streams that were neither cancelled nor came to an end."""
-        return [stream for stream in self.streams if not stream.cancelled and not stream.over]
-
-    def stream(self) -> RunningStream:
+    def stream(self) -> OutputStream:
         """The only one that runs."""
         (stream,) = self.running()
         return stream
@@ -113,13 +66,20 @@ class SpooledClient:
                 sent = True
         return sent
 
+    def next_read(self) -> Call:
+        """The oldest read, which is held no longer."""
+        read = self.reads[0]
+        self.held.remove(read)
+        return read
+
     def answer(self, at_most: int = 1 << 30) -> None:
         """The oldest read, with at most so many bytes."""
-        read = self.reads.pop(0)
+        read = self.next_read()
         if read.answer.called:
             return  # cancelled
+        job_id, stream, offset, size = read.args
         try:
-            chunk = self.spools[read.key].chunk(read.offset, min(read.size, at_most))
+            chunk = self.spools[job_id, stream].chunk(offset, min(size, at_most))
         except OffsetBeyondEnd as error:
             read.answer.errback(error)
         else:
@@ -127,7 +87,7 @@ class SpooledClient:
 
     def fail_read(self, error: Exception) -> None:
         """The oldest."""
-        read = self.reads.pop(0)
+        read = self.next_read()
         if not read.answer.called:
             read.answer.errback(error)
 
@@ -137,40 +97,3 @@ class SpooledClient:
             stream.cut(Unreachable("w-1", sent=True))
         for _ in range(len(self.reads)):
             self.fail_read(Unreachable("w-1", sent=True))
-
-    def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        read = PendingRead((job_id, stream), offset, size)
-        self.reads.append(read)
-        self.reads_made += 1
-        return read.answer
-
-    def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
-    ) -> IOutputStream:
-        if self.refuse is not None:
-            refuse, self.refuse = self.refuse, None
-            raise refuse
-        running = RunningStream((job_id, stream), offset, deliver)
-        self.streams.append(running)
-        return running
-
-    def probe(self, worker: Worker) -> Deferred[None]:
-        raise NotImplementedError
-
-    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        raise NotImplementedError
-
-    def stop_job(self, worker: Worker, job_id: str) -> Deferred[None]:
-        raise NotImplementedError
-
-    def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
-        raise NotImplementedError
-
-    def remove_job(self, worker: Worker, job_id: str) -> Deferred[None]:
-        raise NotImplementedError
-
-    def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
-        raise NotImplementedError
-
-    def forget(self, worker_id: str) -> None:
-        raise NotImplementedError

@@ -203,7 +203,7 @@ class WindowTests(OutputTestCase):
         self.run_ahead(300)
         slow = self.open()
         reading = slow.read()
-        self.assertEqual([read.offset for read in self.client.reads], [0])
+        self.assertEqual([read.args[2] for read in self.client.reads], [0])
         self.client.answer(150)
         self.assert_gives(reading, 0, 150)
         self.assertEqual(self.client.reads, [])

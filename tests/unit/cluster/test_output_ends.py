@@ -280,7 +280,7 @@ class RefusalTests(OutputTestCase):
 
     def test_busy(self) -> None:
         """Beyond the limit of streams a follower is refused, and leaves nothing behind."""
-        self.client.refuse = Busy("output streams", 256)
+        self.client.refuse_stream(Busy("output streams", 256))
         self.assertRaises(Busy, self.open)
         self.assert_idle()
         self.open()

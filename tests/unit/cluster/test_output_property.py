@@ -21,7 +21,7 @@ from scheduler.errors import Busy, DeadlineExceeded, Unreachable, WorkerFault
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState, Stream, WorkerState
-from tests.unit.cluster.spooled import SpooledClient
+from tests.unit.cluster.spooled import SpooledWorkers
 from tests.unit.cluster.values import a_job, a_worker
 
 WINDOW = 64
@@ -81,7 +81,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.clock = Clock()
-        self.client = SpooledClient()
+        self.client = SpooledWorkers(self.clock)
         self.registry = Registry()
         self.random = random.Random(seed)
         # one of an earlier version does not say that output was cut

@@ -201,7 +201,7 @@ class ResumeTests(OutputTestCase):
         self.end_job()
         self.write(20)
         reading = self.open().read()
-        self.client.reads.pop().answer.callback(Chunk(b"wrong", 3, size=20))
+        self.client.next_read().answer.callback(Chunk(b"wrong", 3, size=20))
         self.assertNoResult(reading)
         self.clock.advance(RETRY_FIRST_SECONDS)
         self.client.answer()
