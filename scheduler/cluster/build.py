@@ -44,6 +44,7 @@ class ClusterParts:
 
     ledger: Ledger
     liveness: Liveness
+    lines: Lines
     starts: Starts
     queue: Queue
     stops: Stops
@@ -110,6 +111,7 @@ def make_cluster(
     return ClusterParts(
         ledger=ledger,
         liveness=liveness,
+        lines=waiting,
         starts=starts,
         queue=queue,
         stops=stops,

@@ -9,47 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
-from scheduler.cluster.build import random_id
-from scheduler.cluster.jobs.attendance import Attendance
-from scheduler.cluster.jobs.lines import Lines
-from scheduler.cluster.jobs.outlook import Outlook
-from scheduler.cluster.jobs.queue import Queue
-from scheduler.cluster.jobs.removals import Removals
-from scheduler.cluster.jobs.signals import Signals
-from scheduler.cluster.jobs.starts import Starts
-from scheduler.cluster.jobs.stops import Stops
-from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.output.outputs import Outputs
-from scheduler.cluster.service import Cluster
-from scheduler.cluster.workers.liveness import Liveness
-from scheduler.cluster.workers.membership import Membership
-from scheduler.cluster.workers.observed import ObservedClient
-from scheduler.cluster.workers.reconcile import Reconciler
-from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed, Unreachable
-from scheduler.interfaces import IScheduler, IStore, JobFilter, Readiness, Record
-from scheduler.messages import Heartbeat, JobStatus, Registration
+from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed
+from scheduler.interfaces import IScheduler, JobFilter, Readiness
 from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, Worker, WorkerState
-from scheduler.net import DialRule
-from scheduler.store.memory import MemoryStore
 from tests.doubles.runner import FakeJobRunner
 from tests.fakes.scheduler import FakeScheduler
-from tests.fakes.worker_client import FakeWorkerClient
-
-#: Wall time when the clock says 0; it passes like the clock.
-EPOCH = 1_700_000_000.0
+from tests.house import ECHO, EPOCH, HOME, House
 
 #: Jobs that may be queued.
 QUEUE_MAX = 4
 
-ECHO = JobSpec(command="echo")
 W1 = Target(worker="w1")
-ANY = Target(selector={})
 
 
 class World(Protocol):
@@ -124,6 +98,9 @@ class World(Protocol):
 
     def readers(self) -> int:
         """How many still hold on to a stream."""
+
+    def timers(self) -> int:
+        """How many timers there are that a scheduler without jobs has not."""
 
     def flow(self) -> None:
         """What is under way comes to rest; that may take seconds by the clock."""
@@ -212,46 +189,24 @@ class FakeWorld(World):
     def readers(self) -> int:
         return len(self._fake.readers())
 
+    def timers(self) -> int:
+        return len(self.clock.getDelayedCalls())
+
 
 class ClusterWorld(World):
     """The real thing, between a store and workers in memory."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self._runners: dict[str, FakeJobRunner] = {}
+        self._house = House(lease=30.0, queue_max=QUEUE_MAX)
+        self.clock = self._house.clock
+        self.scheduler = self._house.parts.service
+        self._workers = self._house.workers
         self._refused: dict[str, str] = {}
-        self._refusing: dict[str, str] = {}
-        # names of workers with by how much their clocks are ahead, and their disks
-        self._machines: dict[str, tuple[float, Disk]] = {}
-        self._store = _Store()
-        self._client = _Client(self.clock)
-        self._ledger = Ledger(self.clock, self._now, self._store)
-        self._liveness = Liveness(self.clock, self._ledger, self._client.probe, 30.0)
-        client = ObservedClient(self._client, self._liveness)
-        rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        waiting = Lines()
-        starts = Starts(self.clock, random_id, self._ledger, client, waiting, queue_max=QUEUE_MAX)
-        queue = Queue(self.clock, self._ledger, starts, waiting)
-        stops = Stops(self.clock, self._ledger, client, starts)
-        removals = Removals(self._ledger, client, starts)
-        self._ledger.listen(on_worker=removals.worker_changed)
-        reconciler = Reconciler(self._ledger, client, starts, removals)
-        self._membership = Membership(random_id, self._ledger, self._liveness, client, rule, reconciler)
-        outputs = Outputs(self.clock, client, self._ledger.registry)
-        outlook = Outlook(self.clock, self._ledger, waiting, queue, starts.backoff)
-        attendance = Attendance(self.clock, self._ledger.registry, stops)
-        signals = Signals(self._ledger.registry, client, starts)
-        self.scheduler = Cluster(
-            self._ledger, starts, stops, signals, removals, reconciler, self._membership, outputs, attendance, outlook
-        )
-        self._ledger.listen(outlook.job_changed, outlook.worker_changed)
-        self._ledger.listen(outputs.job_changed, outputs.worker_changed)
-        self._ledger.listen(stops.job_changed, stops.worker_changed)
-        self._registrations: dict[str, Registration] = {}
-        self._ledger.listen(queue.job_changed, queue.worker_changed)
-        self._ledger.listen(attendance.job_changed)
-        queue.startService()
-        attendance.startService()
+        # what the registration of each worker said, and what its heartbeats say beside its jobs, by its id
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._says: dict[str, dict[str, Any]] = {}
+        # whether ends are told at once
+        self._reports = True
 
     def add_worker(
         self,
@@ -261,66 +216,57 @@ class ClusterWorld(World):
         core: bool = False,
         features: Iterable[str] = FEATURES,
     ) -> None:
-        if name not in self._runners:
-            runner = self._runners[name] = FakeJobRunner(self._now)
+        worker_id = f"id-{name}"
+        port = 30000 + len(self._facts)
+        self._facts[worker_id] = {
+            "address": self._facts.get(worker_id, {}).get("address", f"{HOME}:{port}"),
+            "name": name,
+            "labels": labels or {},
+            "slots": slots,
+            "boot_id": "" if core else "boot",
+            "features": () if core else tuple(features),
+        }
+        is_new = worker_id not in self._house.runners
+        self._house.register(worker_id, **self._facts[worker_id])
+        if is_new:
+            runner = self._house.runners[worker_id]
             runner.refused = self._refused
-            runner.on_end(lambda: self._report(name))
-        self._client.runners[f"id-{name}"] = self._runners[name]
-        registration = Registration(
-            f"127.0.0.1:{30000 + list(self._runners).index(name)}",
-            f"id-{name}",
-            name,
-            labels or {},
-            slots,
-            boot_id="" if core else "boot",
-            features=() if core else tuple(features),
-        )
-        self._registrations[name] = registration
-        _now(self._membership.register(registration, "127.0.0.1"))
+            runner.on_end(lambda: self._report(worker_id))
 
     def lose(self, name: str) -> None:
-        self.vanish(name)
-        worker = self._worker(name)
-        self._liveness.observe(worker.id, self._client.probe(worker)).addErrback(lambda _: None)
+        self._house.lose(f"id-{name}")
 
     def find(self, name: str) -> None:
-        worker = self._worker(name)
-        self._client.runners[worker.id] = self._runners[name]
-        _now(self._liveness.observe(worker.id, self._client.probe(worker)))
-        self._report(name)
+        self._house.find(f"id-{name}")
 
     def come_back(self, name: str) -> None:
-        self._client.runners[f"id-{name}"] = self._runners[name]
-        _now(self._membership.register(self._registrations[name], "127.0.0.1"))
-        self._report(name)
+        worker_id = f"id-{name}"
+        self._house.register(worker_id, **self._facts[worker_id])
+        self._report(worker_id)
 
     def vanish(self, name: str) -> None:
-        del self._client.runners[f"id-{name}"]
-        for stream in list(self._client.streams):
-            stream.fail(Failure(Unreachable(name, sent=True)))
+        self._house.vanish(f"id-{name}")
 
     def refuse(self, command: str, why: str) -> None:
         self._refused[command] = why
 
     def lacks(self, name: str, shortage: str) -> None:
-        self._runners[name].shortage = shortage
+        self._house.runners[f"id-{name}"].shortage = shortage
 
     def says(self, name: str, refusing: str) -> None:
-        self._refusing[name] = refusing
-        self._report(name)
+        self._say(f"id-{name}", refusing=refusing)
 
     def describes(self, name: str, ahead: float, disk: Disk) -> None:
-        self._machines[name] = ahead, disk
-        self._report(name)
+        self._say(f"id-{name}", ahead=ahead, disk=disk)
 
     def start_fails(self, error: SchedulerError) -> None:
-        self._client.start_fails = error
+        self._workers.fail("start_job", error)
 
     def start_goes_unanswered(self) -> None:
-        self._client.answers_starts = False
+        self._workers.fail("start_job", DeadlineExceeded("start", 10), arrives=True)
 
     def ignore_stops(self) -> None:
-        for runner in self._runners.values():
+        for runner in self._house.runners.values():
             runner.ends_on_stop = False
 
     def leave(self, job: Job, *pids: int) -> None:
@@ -328,102 +274,49 @@ class ClusterWorld(World):
 
     def signals(self) -> list[tuple[str, str, str]]:
         names = {job.id_on_worker: job.id for job in self.scheduler.jobs(JobFilter(), 100, None).jobs}
-        sent = [each for runner in self._runners.values() for each in runner.signals]
+        sent = [each for runner in self._house.runners.values() for each in runner.signals]
         return [(names[job_id], name, to) for job_id, name, to in sent]
 
     def signals_go_unanswered(self) -> None:
-        self._client.answers_signals = False
+        self._workers.fail("signal_job", DeadlineExceeded("signal", 10), arrives=True)
 
     def resist(self, why: str) -> None:
-        for runner in self._runners.values():
+        for runner in self._house.runners.values():
             runner.resists = why
 
     def store_fails(self, why: str) -> None:
-        self._store.problem = why
+        self._house.store.problem = why
 
     def write(self, job: Job, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         self._runner(job).write(job.id_on_worker, data, stream)
 
     def end(self, job: Job, exit_code: int = 0, report: bool = True, output_error: str = "") -> None:
-        self._client.reports = report
+        self._reports = report
         self._runner(job).end(job.id_on_worker, exit_code, output_error=output_error)
-        self._client.reports = True
+        self._reports = True
 
     def readers(self) -> int:
-        return len(self._client.streams)
+        return len(self._workers.running())
 
-    def _now(self) -> float:
-        return EPOCH + self.clock.seconds()
-
-    def _worker(self, name: str) -> Worker:
-        return self._ledger.registry.worker(name)
+    def timers(self) -> int:
+        return self._house.timers()
 
     def _runner(self, job: Job) -> FakeJobRunner:
-        assert job.worker_name is not None
-        return self._runners[job.worker_name]
+        assert job.worker_id is not None
+        return self._house.runners[job.worker_id]
 
-    def _report(self, name: str) -> None:
+    def _say(self, worker_id: str, **facts: Any) -> None:
+        self._says.setdefault(worker_id, {}).update(facts)
+        self._report(worker_id)
+
+    def _report(self, worker_id: str) -> None:
         """What its heartbeat tells, or, if it sends none, what the polling finds out."""
-        worker = self._ledger.registry.find_worker(f"id-{name}")
-        if worker is None or worker.id not in self._client.runners or not self._client.reports:
+        if not self._reports or worker_id not in self._workers.runners:
             return
-        if worker.is_core:
-            for job in self._ledger.registry.unfinished(worker.id):
-                self.scheduler.query(worker.id, job.id)
-            return
-        runner = self._runners[name]
-        ahead, disk = self._machines.get(name, (None, None))
-        heartbeat = Heartbeat(
-            worker.id,
-            worker.boot_id,
-            runner.running(),
-            runner.unacknowledged(),
-            refusing=self._refusing.get(name, ""),
-            sent_at=None if ahead is None else self._now() + ahead,
-            disk=disk,
-        )
-        runner.acknowledge(_now(self._membership.heartbeat(heartbeat)).acknowledged)
-
-
-class _Client(FakeWorkerClient):
-    """One whose starts can go wrong; ``reports`` tells whether workers call by themselves."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock, {})
-        self.start_fails: SchedulerError | None = None
-        self.answers_starts = True
-        self.answers_signals = True
-        self.reports = True
-
-    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        if self.start_fails is not None:
-            return fail(self.start_fails)
-        answer = super().start_job(worker, job, sent)
-        return answer if self.answers_starts else answer.addCallback(lambda _: fail(DeadlineExceeded("start", 10)))
-
-    def signal_job(self, worker: Worker, job_id: str, signal: str, to: str) -> Deferred[None]:
-        answer = super().signal_job(worker, job_id, signal, to)
-        return answer if self.answers_signals else answer.addCallback(lambda _: fail(DeadlineExceeded("signal", 10)))
-
-
-@implementer(IStore)
-class _Store(MemoryStore):
-    """``problem``, if there is one, is why nothing is saved."""
-
-    problem = ""
-
-    def save(self, records: Iterable[Record]) -> Deferred[None]:
-        return fail(StoreFailed(self.problem)) if self.problem else super().save(records)
-
-
-def _now(answer: Deferred[Any]) -> Any:
-    """The result that is there."""
-    results: list[Any] = []
-    answer.addBoth(results.append)
-    (result,) = results
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result
+        facts = dict(self._says.get(worker_id, {}))
+        if "ahead" in facts:
+            facts["sent_at"] = self._house.wall_time() + facts.pop("ahead")
+        self._house.report(worker_id, **facts)
 
 
 class Contract:

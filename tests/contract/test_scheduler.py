@@ -29,7 +29,8 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IScheduler, JobFilter
 from scheduler.model import FEATURES, Job, JobSpec, JobState, QueueTerms, Target
-from tests.contract.scheduler_worlds import ANY, ECHO, EPOCH, W1, Contract, for_every_provider
+from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.house import ANY, ECHO, EPOCH
 
 
 class Submitting(Contract):
@@ -326,7 +327,7 @@ class Waiting(Contract):
         self.world.end(job, 3)
         for wait in (*waits, self.scheduler.wait(job.id, 30)):
             self.assertEqual(self.successResultOf(wait).exit_code, 3)
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.assertEqual(self.world.timers(), 0)
 
     def test_as_it_is(self) -> None:
         """After the seconds a job that has not ended is answered as it is by then."""
@@ -476,7 +477,7 @@ class Stopping(Contract):
         self.assertEqual(stopped.reason, "signal: terminated")
         self.assertEqual((stopped.stop_requested_at, stopped.finished_at), (EPOCH + 5, EPOCH + 5))
         self.assertEqual(self.scheduler.job(job.id), stopped)
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.assertEqual(self.world.timers(), 0)
 
     def test_worker(self) -> None:
         """A stop may name the job's worker, by id or name."""
@@ -540,7 +541,7 @@ class Stopping(Contract):
         self.assertEqual(self.scheduler.job(job.id).stop_requested_at, EPOCH + 1)
         self.world.end(job)
         self.assertIs(self.successResultOf(stop).state, JobState.SUCCEEDED)
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.assertEqual(self.world.timers(), 0)
 
     def test_deadline(self) -> None:
         """A job that has not ended some time after its grace is not called stopped, and the error names it."""

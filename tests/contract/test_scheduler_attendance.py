@@ -7,7 +7,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.errors import DeadlineExceeded
 from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
-from tests.contract.scheduler_worlds import ECHO, W1, Contract, for_every_provider
+from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.house import ECHO
 
 MINUTE = 60.0
 ATTENDED = QueueTerms(unattended_timeout=MINUTE)
@@ -40,14 +41,14 @@ class Attending(Contract):
     def test_nobody(self) -> None:
         """A job that no client attends is stopped after its time, and its reason says why."""
         self.assert_ends_after(MINUTE, self.begin())
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.assertEqual(self.world.timers(), 0)
 
     def test_without(self) -> None:
         """A job without the timeout runs on, whoever attends it, and costs no timer."""
         job = self.begin(QueueTerms())
         self.scheduler.open_output(job.id, Stream.STDOUT, 0).close()
         self.world.flow()
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.assertEqual(self.world.timers(), 0)
         self.pass_(1e6)
         self.assertIs(self.state(job), JobState.RUNNING)
 
@@ -121,7 +122,7 @@ class Attending(Contract):
         self.assertEqual(self.scheduler.job(job.id).reason, "exit status 3")
         self.scheduler.open_output(job.id, Stream.STDOUT, 0).close()
         self.world.flow()
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.assertEqual(self.world.timers(), 0)
 
     def test_stopped_by_a_client(self) -> None:
         """A stop that a client asked for keeps its own reason."""

@@ -7,7 +7,8 @@ from twisted.internet.defer import CancelledError
 from scheduler.errors import Conflict, LeftRunning, NoFreeSlot, NotFound, QueueFull, Unreachable
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target
-from tests.contract.scheduler_worlds import ANY, ECHO, QUEUE_MAX, W1, Contract, for_every_provider
+from tests.contract.scheduler_worlds import QUEUE_MAX, W1, Contract, for_every_provider
+from tests.house import ANY, ECHO
 
 HOUR = 3600.0
 PATIENT = QueueTerms(queue_timeout=HOUR)
@@ -327,7 +328,7 @@ class Retrying(Contract):
         self.failureResultOf(gone, CancelledError)
         self.world.end(job, 3)
         self.assertEqual(self.successResultOf(waiting).exit_code, 3)
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+        self.assertEqual(self.world.timers(), 0)
         self.refusal(NotFound, self.scheduler.wait_for_attempts, "nothing", 300)
 
     def test_wait_and_stop(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from scheduler.errors import Conflict, DeadlineExceeded, JobNotRunning, NotFound, Unreachable, Unsupported
 from scheduler.model import NO_WAITING, JobState, QueueTerms, Target
-from tests.contract.scheduler_worlds import ECHO, W1, Contract, for_every_provider
+from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.house import ECHO
 
 
 class Signalling(Contract):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor
-from tests.contract.scheduler_worlds import ANY, ECHO, W1, Contract, for_every_provider
+from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.house import ANY, ECHO
 
 HOUR = 3600.0
 PATIENT = QueueTerms(queue_timeout=HOUR)

@@ -17,7 +17,8 @@ from scheduler.errors import (
 from scheduler.interfaces import IOutputReader, Readiness
 from scheduler.messages import Chunk
 from scheduler.model import Disk, Job, JobState, Stream, Target, WorkerState
-from tests.contract.scheduler_worlds import ECHO, EPOCH, W1, Contract, for_every_provider
+from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.house import ECHO, EPOCH
 
 
 class Workers(Contract):
@@ -243,7 +244,7 @@ class Following(Contract):
         reading = self.read(reader)
         reading.cancel()
         self.failureResultOf(reading, CancelledError)
-        self.assertEqual((self.world.readers(), self.world.clock.getDelayedCalls()), (0, []))
+        self.assertEqual((self.world.readers(), self.world.timers()), (0, 0))
         reader.close()
 
     def test_close(self) -> None:
@@ -254,7 +255,7 @@ class Following(Contract):
         reader.close()
         reader.close()
         self.failureResultOf(reading, CancelledError)
-        self.assertEqual((self.world.readers(), self.world.clock.getDelayedCalls()), (0, []))
+        self.assertEqual((self.world.readers(), self.world.timers()), (0, 0))
 
     def test_worker_away(self) -> None:
         """A reader of a job that has not ended waits for its worker, however long, and goes on where it was."""

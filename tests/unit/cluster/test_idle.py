@@ -3,55 +3,38 @@
 from __future__ import annotations
 
 from attrs import asdict, evolve
-from twisted.internet.defer import succeed
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.build import make_cluster, random_id
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable
 from scheduler.interfaces import RequestKey
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, Target, WorkerState
-from scheduler.net import DialRule
-from tests.unit.cluster.scripted import ScriptedClient, ScriptedStore
+from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Stream, WorkerState
+from tests.house import ANY, ECHO, House
 from tests.unit.cluster.values import a_job, a_worker
 
-ECHO, ANY = JobSpec(command="echo"), Target(selector={})
 WAITS = QueueTerms(queue_timeout=60.0)
 
-#: Parts that keep nothing of what is under way.
-STATELESS = {"service", "records", "work", "admission"}
+#: Parts that keep nothing of what is under way, and the lines, which are the queue's.
+STATELESS = {"service", "records", "work", "admission", "lines"}
 
 
 class IdleTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock, self.store, self.client = Clock(), ScriptedStore(), ScriptedClient()
-        rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self.parts = make_cluster(
-            self.clock,
-            lambda: 1000.0,
-            random_id,
-            self.store,
-            self.client,
-            rule,
-            lease=30.0,
-            queue_max=10,
-            keep_jobs=1e9,
-        )
-        for service in (*self.parts.records, *self.parts.work, *self.parts.admission):
-            service.startService()
-        self.timers = len(self.clock.getDelayedCalls())
+        self.house = House(lambda: 1000.0, lease=30.0)
+        self.house.workers.hold()
+        self.clock, self.store, self.workers = self.house.clock, self.house.store, self.house.workers
+        self.parts = self.house.parts
         self.cluster, self.ledger = self.parts.service, self.parts.ledger
         self.ledger.note_worker(a_worker(slots=1, state=WorkerState.UNREACHABLE))
         self.parts.liveness.heard("w-1")
-        self.client.take("probe").answer.callback(None)
+        self.workers.take("probe").answer.callback(None)
         self.assert_busy()
 
     def assert_busy(self, *expected: str) -> None:
         """These parts are busy, and no others."""
-        self.clock.advance(0)
+        self.house.settle()
         parts = {name: part for name, part in asdict(self.parts, recurse=False).items() if name not in STATELESS}
         parts["registry"] = self.ledger.registry
         self.assertEqual({name for name, part in parts.items() if not part.idle}, set(expected))
@@ -63,7 +46,7 @@ class IdleTests(SynchronousTestCase):
 
     def run_job(self, **terms: float) -> Job:
         answer = self.cluster.submit(ECHO, ANY, QueueTerms(**terms))
-        call = self.client.take("start_job")
+        call = self.workers.take("start_job")
         call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
         self.clock.advance(0.2)
         job: Job = self.successResultOf(answer)
@@ -76,7 +59,7 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy("starts", "registry")
         self.store.commit()
         self.assert_busy("starts")
-        call = self.client.take("start_job")
+        call = self.workers.take("start_job")
         call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
         self.assert_busy("starts")
         self.store.commit()
@@ -98,13 +81,13 @@ class IdleTests(SynchronousTestCase):
         self.cluster.waiting_for(queued)
         self.assert_busy("queue", "outlook")
         self.end(running)
-        call = self.client.take("start_job")
+        call = self.workers.take("start_job")
         self.assert_busy("queue", "starts")
         call.answer.callback(JobStatus(queued.id, JobState.RUNNING, started_at=1000.0))
         self.clock.advance(2.0)
         self.assert_busy()
         self.end(queued)
-        self.assertEqual(len(self.clock.getDelayedCalls()), self.timers)
+        self.assertEqual(self.house.timers(), 0)
 
     def test_lines(self) -> None:
         """A job that may come back to its place is kept."""
@@ -122,7 +105,7 @@ class IdleTests(SynchronousTestCase):
         job = self.run_job()
         stop = self.cluster.stop(job.id)
         self.assert_busy("stops")
-        self.client.take("stop_job").answer.callback(None)
+        self.workers.take("stop_job").answer.callback(None)
         self.assert_busy("stops", "ledger")
         self.end(job)
         self.successResultOf(stop)
@@ -134,7 +117,7 @@ class IdleTests(SynchronousTestCase):
         removal = self.cluster.remove("j-1")
         self.assert_busy("removals", "ledger")
         self.clock.advance(0.2)
-        self.client.take("remove_job").answer.callback(None)
+        self.workers.take("remove_job").answer.callback(None)
         self.successResultOf(removal)
         self.assert_busy()
 
@@ -143,7 +126,7 @@ class IdleTests(SynchronousTestCase):
         self.ledger.update_job(a_job())
         query = self.cluster.query("w-1", "j-1")
         self.assert_busy("reconciler")
-        self.client.take("query_job").answer.callback(JobStatus("j-1", JobState.RUNNING, started_at=1000.0))
+        self.workers.take("query_job").answer.callback(JobStatus("j-1", JobState.RUNNING, started_at=1000.0))
         self.successResultOf(query)
         self.assert_busy()
 
@@ -160,14 +143,14 @@ class IdleTests(SynchronousTestCase):
         self.ledger.update_job(a_job(worker_id="core"))
         self.clock.advance(1.0)
         self.assert_busy("polling", "reconciler")
-        self.client.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
+        self.workers.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
         self.assertTrue(self.parts.polling.idle)
 
     def test_liveness(self) -> None:
         """A probe is under way until it is answered."""
         self.parts.liveness.registered("w-1")
         self.assert_busy("liveness")
-        self.client.take("probe").answer.callback(None)
+        self.workers.take("probe").answer.callback(None)
         self.assert_busy()
         self.parts.liveness.reset("stranger", "it is no worker")
         self.assert_busy("liveness")
@@ -199,7 +182,7 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy("ledger")
         self.clock.advance(10.0)
         self.successResultOf(wait)
-        self.client.calls.clear()
+        self.workers.held.clear()
         self.assertTrue(self.ledger.idle)
         leave = self.cluster.watch(job.id, lambda _: None)
         self.assertFalse(self.ledger.idle)
@@ -234,14 +217,14 @@ class IdleTests(SynchronousTestCase):
         """A worker that is gone is not kept among those that have registered."""
         registered = self.parts.membership.register(Registration("127.0.0.1:1", "box", boot_id="b"), "127.0.0.1")
         worker_id = self.successResultOf(registered).worker_id
-        self.client.take("probe").answer.callback(None)
+        self.workers.take("probe").answer.callback(None)
         self.assert_busy()
         self.ledger.registry.remove_worker(worker_id)
         self.assert_busy("membership", "liveness")
 
     def test_shared(self) -> None:
         """A shared call and a round are under way until they are over."""
-        call = self.client.probe(a_worker())
+        call = self.workers.probe(a_worker())
         shared, rounds = Shared(), Rounds("doing it")
 
         async def round_() -> None:
@@ -249,5 +232,5 @@ class IdleTests(SynchronousTestCase):
 
         rounds.begin("k", round_)
         self.assertFalse(shared.idle or rounds.idle)
-        self.client.take("probe").answer.callback(None)
+        self.workers.take("probe").answer.callback(None)
         self.assertTrue(shared.idle and rounds.idle)

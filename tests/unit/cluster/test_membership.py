@@ -4,18 +4,10 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import succeed
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.build import random_id
-from scheduler.cluster.jobs.lines import Lines
-from scheduler.cluster.jobs.removals import Removals
-from scheduler.cluster.jobs.starts import Starts
-from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.workers.liveness import Liveness
-from scheduler.cluster.workers.membership import REFUSAL_MAX_CHARACTERS, Membership
-from scheduler.cluster.workers.reconcile import Reconciler
+from scheduler.cluster.workers.membership import REFUSAL_MAX_CHARACTERS
 from scheduler.errors import (
     Conflict,
     Invalid,
@@ -27,12 +19,10 @@ from scheduler.errors import (
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState, WorkerState, is_id
-from scheduler.net import DialRule
-from tests.unit.cluster.scripted import ScriptedClient, ScriptedStore
+from tests.house import HOME, House
 from tests.unit.cluster.values import a_job, a_worker
 
 LEASE = 30.0
-HOME = "127.0.0.1"
 
 
 def running(job_id: str = "j-1") -> JobStatus:
@@ -45,15 +35,12 @@ def ended(job_id: str = "j-1") -> JobStatus:
 
 class MembershipTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.client = ScriptedClient()
-        self.store = ScriptedStore()
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
-        self.liveness = Liveness(self.clock, self.ledger, self.client.probe, LEASE)
-        rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        self.starts = Starts(self.clock, random_id, self.ledger, self.client, Lines(), queue_max=3)
-        reconciler = Reconciler(self.ledger, self.client, self.starts, Removals(self.ledger, self.client, self.starts))
-        self.membership = Membership(random_id, self.ledger, self.liveness, self.client, rule, reconciler)
+        self.house = House(lambda: 1000.0, lease=LEASE, queue_max=3)
+        self.house.workers.hold()
+        self.clock, self.store, self.workers = self.house.clock, self.house.store, self.house.workers
+        parts = self.house.parts
+        self.ledger, self.liveness, self.membership = parts.ledger, parts.liveness, parts.membership
+        self.cluster, self.starts = parts.service, parts.starts
 
     def register(self, address: str = f"{HOME}:30000", **facts: Any) -> Registered:
         facts = {"boot_id": "boot"} | facts
@@ -62,7 +49,7 @@ class MembershipTestCase(SynchronousTestCase):
     def online(self, **facts: Any) -> str:
         """Register a worker and answer its probe."""
         worker_id = self.register(**facts).worker_id
-        self.client.take("probe").answer.callback(None)
+        self.workers.take("probe").answer.callback(None)
         self.assertIs(self.ledger.registry.worker(worker_id).state, WorkerState.ONLINE)
         return worker_id
 
@@ -100,7 +87,7 @@ class RegisterTests(MembershipTestCase):
         self.assertEqual(again.worker_id, worker_id)
         worker = self.ledger.registry.worker(worker_id)
         self.assertEqual((worker.address, worker.draining), (f"{HOME}:30001", True))
-        self.assertIn(worker_id, self.client.forgotten)
+        self.assertIn(worker_id, self.workers.forgotten)
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_unknown_id(self) -> None:
@@ -131,7 +118,7 @@ class RegisterTests(MembershipTestCase):
         self.ledger.update_worker(a_worker("w-9", address=f"{HOME}:39999")).addErrback(lambda _: None)
         self.store.fail()
         self.register(worker_id=worker_id)
-        self.client.take("probe").answer.callback(None)
+        self.workers.take("probe").answer.callback(None)
         self.successResultOf(self.membership.heartbeat(Heartbeat(worker_id, "another boot")))
         self.assertEqual(self.ledger.registry.worker(worker_id).boot_id, "another boot")
         other = self.online(address=f"{HOME}:30001")
@@ -291,9 +278,9 @@ class HeartbeatTests(MembershipTestCase):
         self.ledger.update_job(a_job())
         self.beat("w-1")
         self.beat("w-1")  # asks no second time meanwhile
-        call = self.client.take("query_job")
+        call = self.workers.take("query_job")
         self.assertEqual(call.args, ("j-1", True))
-        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.workers.held, [])
         call.answer.errback(NotFound("job", "j-1"))
         job = self.ledger.registry.job("j-1")
         self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))
@@ -302,30 +289,30 @@ class HeartbeatTests(MembershipTestCase):
         """A heartbeat that crossed the start of a job does not lose it."""
         self.ledger.update_job(a_job())
         self.beat("w-1")
-        self.client.take("query_job").answer.callback(running())
+        self.workers.take("query_job").answer.callback(running())
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_unmentioned_and_no_answer(self) -> None:
         """What can't be asked is not concluded; the next heartbeat asks again."""
         self.ledger.update_jobs([a_job(), a_job("j-2")])
         self.beat("w-1")
-        self.client.take("query_job").answer.errback(Unreachable("w-1"))
+        self.workers.take("query_job").answer.errback(Unreachable("w-1"))
         self.assertIs(self.state(), JobState.RUNNING)
-        self.client.calls.clear()  # a probe
+        self.workers.held.clear()  # a probe
         self.beat("w-1")
-        self.client.take("query_job")
+        self.workers.take("query_job")
 
     def test_one_after_the_other(self) -> None:
         """Many that were not mentioned are asked about one by one; a fault of the worker about one is none of all."""
         self.ledger.update_jobs([a_job("j-1"), a_job("j-2"), a_job("j-3")])
         self.beat("w-1")
-        self.client.take("query_job").answer.errback(WorkerFault("w-1", "what"))
-        call = self.client.take("query_job")
-        self.assertEqual((call.args, self.client.calls), (("j-2", True), []))
+        self.workers.take("query_job").answer.errback(WorkerFault("w-1", "what"))
+        call = self.workers.take("query_job")
+        self.assertEqual((call.args, self.workers.held), (("j-2", True), []))
         self.ledger.update_job(lifecycle.reported(self.ledger.registry.job("j-3"), ended("j-3"), 1000.0))
         call.answer.callback(ended("j-2"))
         self.assertEqual([self.state(job) for job in ("j-1", "j-2")], [JobState.RUNNING, JobState.FAILED])
-        self.assertEqual(self.client.calls, [])  # the third has ended meanwhile
+        self.assertEqual(self.workers.held, [])  # the third has ended meanwhile
 
     def test_the_last_of_a_process(self) -> None:
         """One that leaves its jobs running is unreachable at once, and they are unknown, with the reason."""
@@ -408,7 +395,7 @@ class HeartbeatTests(MembershipTestCase):
         """One that leaves is not asked about jobs that it does not mention."""
         self.ledger.update_job(a_job())
         self.beat("w-1", leaving=True)
-        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.workers.held, [])
 
     def test_a_worker_that_left_is_back(self) -> None:
         """It registers again, answers, and what it lists runs; a call answered before that proves nothing."""

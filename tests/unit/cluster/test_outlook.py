@@ -18,7 +18,7 @@ from scheduler.errors import StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor, Worker, WorkerState
-from tests.unit.cluster.test_service import ANY, ClusterTestCase
+from tests.unit.cluster.case import ANY, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
 PATIENT = QueueTerms(queue_timeout=3600.0)
@@ -32,7 +32,7 @@ class OutlookTestCase(ClusterTestCase):
         """One that is queued, and due."""
         facts: dict[str, Any] = {"target": target, "terms": evolve(PATIENT, priority=priority), "promised": True}
         self.add(a_job(job_id, JobState.QUEUED, None, **(facts | changes)))
-        self.clock.advance(0)
+        self.settle()
         return self.cluster.job(job_id)
 
     def fill(self, worker: Worker) -> None:
@@ -240,10 +240,10 @@ class PropertyTests(OutlookTestCase):
                 facts = {"target": given_[0], "terms": evolve(PATIENT, priority=given_[1]), "promised": True}
                 self.add(a_job(f"q-{number:02}", JobState.QUEUED, None, **facts))
                 self.check()
-                self.clock.advance(0)
+                self.settle()
             case "started":
-                for call in [call for call in self.client.calls if call.method == "start_job"]:
-                    self.client.calls.remove(call)
+                for call in [call for call in self.workers.held if call.method == "start_job"]:
+                    self.workers.held.remove(call)
                     call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING))
             case "stop" if queued:
                 self.cluster.stop(queued[given_ % len(queued)].id)
@@ -296,7 +296,7 @@ class CostTests(OutlookTestCase):
         for number in range(3000):
             facts: dict[str, Any] = {"target": targets[number % 6], "terms": PATIENT, "created_at": 2000.0 + number}
             self.add(a_job(f"q-{number}", JobState.QUEUED, None, promised=True, **facts))
-        self.clock.advance(0)
+        self.settle()
         looks = 0
         each = self.ledger.registry.candidates.each
 

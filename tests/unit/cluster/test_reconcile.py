@@ -8,7 +8,7 @@ from scheduler.errors import Busy, Conflict, DeadlineExceeded, NotFound, Unreach
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobReport
 from scheduler.model import NO_WAITING, Job, JobSpec, JobState, Target
-from tests.unit.cluster.scripted import Call
+from tests.doubles.workers import Call
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job
 
@@ -24,7 +24,7 @@ class ReconcileTests(MembershipTestCase):
         answer = Deferred.fromCoroutine(
             self.starts.submit(JobSpec(command="echo"), Target(worker="w-1"), NO_WAITING, None, None)
         )
-        return answer, self.client.take("start_job")
+        return answer, self.workers.take("start_job")
 
     def only_job(self) -> Job:
         (job,) = self.ledger.registry.matching(JobFilter())
@@ -35,7 +35,7 @@ class ReconcileTests(MembershipTestCase):
         answer, call = self.submit()
         job = self.only_job()
         self.beat("w-1")
-        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.workers.held, [])
         self.assertEqual(self.beat("w-1", running=(job.id,)).describe, ())
         self.assertIs(self.state(job.id), JobState.STARTING)
         call.answer.callback(running(job.id))
@@ -53,7 +53,7 @@ class ReconcileTests(MembershipTestCase):
         for state in (JobState.UNKNOWN, JobState.STARTING):
             self.ledger.update_job(a_job(state.value, state))
             self.beat("w-1")
-            call = self.client.take("query_job")
+            call = self.workers.take("query_job")
             self.assertEqual(call.args, (state.value, True))
             call.answer.callback(ended(state.value))
             self.assertIs(self.state(state.value), JobState.FAILED)
@@ -64,7 +64,7 @@ class ReconcileTests(MembershipTestCase):
         for state in (JobState.UNKNOWN, JobState.STARTING):
             self.ledger.update_job(a_job(state.value, state))
             self.beat("w-1")
-            self.client.take("query_job").answer.errback(NotFound("job", state.value))
+            self.workers.take("query_job").answer.errback(NotFound("job", state.value))
             job = self.ledger.registry.job(state.value)
             self.assertEqual((job.state, job.reason), (JobState.FAILED, lifecycle.NEVER_STARTED))
 
@@ -74,10 +74,10 @@ class ReconcileTests(MembershipTestCase):
             job = a_job(state.value, state, promised=True)
             self.ledger.update_job(job)
             self.beat("w-1")
-            call = self.client.take("start_job")
+            call = self.workers.take("start_job")
             self.assertEqual(call.args[0].id, job.id)
             self.beat("w-1")
-            self.assertEqual(self.client.calls, [])  # it is under way
+            self.assertEqual(self.workers.held, [])  # it is under way
             call.answer.callback(running(job.id))
             self.assertIs(self.state(job.id), JobState.RUNNING)
             self.ledger.update_job(lifecycle.reported(self.ledger.registry.job(job.id), ended(job.id), 1000.0))
@@ -87,11 +87,11 @@ class ReconcileTests(MembershipTestCase):
         self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True))
         for error in (Unreachable("w-1", sent=True), DeadlineExceeded("start", 10.0), Busy("calls", 4)):
             self.beat("w-1")
-            self.client.take("start_job").answer.errback(error)
-            self.client.calls.clear()  # a probe
+            self.workers.take("start_job").answer.errback(error)
+            self.workers.held.clear()  # a probe
             self.assertIs(self.state(), JobState.UNKNOWN)
         self.beat("w-1")
-        self.client.take("start_job").answer.callback(running())
+        self.workers.take("start_job").answer.callback(running())
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_a_promised_job_is_not_sent_before_that_is_durable(self) -> None:
@@ -102,11 +102,11 @@ class ReconcileTests(MembershipTestCase):
         self.ledger.update_job(evolve(job, state=JobState.STARTING, worker_id="w-1")).addErrback(lambda _: None)
         self.store.fail()
         self.beat("w-1")
-        self.assertEqual((self.client.calls, self.state()), ([], JobState.STARTING))
+        self.assertEqual((self.workers.held, self.state()), ([], JobState.STARTING))
         self.store.held = False
         self.clock.advance(1)
         self.beat("w-1")
-        self.client.take("start_job")
+        self.workers.take("start_job")
 
     def test_a_promised_job_of_another_version(self) -> None:
         """A promised job is not sent again to a worker that came back as one that would run it differently."""
@@ -115,7 +115,7 @@ class ReconcileTests(MembershipTestCase):
             job = a_job(str(there), state=JobState.UNKNOWN, promised=True, spec=spec)
             self.ledger.update_job(job)
             self.beat("w-1", running=[str(True)] if not there else [])
-            query = self.client.take("query_job")
+            query = self.workers.take("query_job")
             self.assertEqual(query.args, (job.id, True))
             if there:
                 query.answer.callback(running(job.id))
@@ -128,14 +128,14 @@ class ReconcileTests(MembershipTestCase):
         """A promised job whose id its worker has used up is lost, not sent for ever."""
         self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True))
         self.beat("w-1")
-        self.client.take("start_job").answer.errback(Conflict("used up"))
+        self.workers.take("start_job").answer.errback(Conflict("used up"))
         self.assertIs(self.state(), JobState.LOST)
 
     def test_a_promised_job_that_was_stopped(self) -> None:
         """A promised job that was asked to stop is not started any more: its id is sealed."""
         self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True, stop_requested_at=999.0))
         self.beat("w-1")
-        self.client.take("query_job").answer.errback(NotFound("job", "j-1"))
+        self.workers.take("query_job").answer.errback(NotFound("job", "j-1"))
         job = self.ledger.registry.job("j-1")
         self.assertEqual((job.state, job.reason), (JobState.STOPPED, "stopped before it was started"))
 
@@ -145,25 +145,25 @@ class ReconcileTests(MembershipTestCase):
             self.ledger.update_job(a_job(job_id, JobState.UNKNOWN))
         self.beat("w-1")
         self.register("127.0.0.1:30009", worker_id="w-1")
-        self.client.take("query_job").answer.callback(ended("j-1"))
-        self.client.take("probe")
-        self.assertEqual(self.client.take("query_job").address, "127.0.0.1:30009")
+        self.workers.take("query_job").answer.callback(ended("j-1"))
+        self.workers.take("probe")
+        self.assertEqual(self.workers.take("query_job").address, "127.0.0.1:30009")
 
     def test_a_job_that_goes_to_another_meanwhile(self) -> None:
         """A worker that is asked about its jobs, one by one, is not asked about one that is another's by then."""
         for job_id in ("j-1", "j-2"):
             self.ledger.update_job(a_job(job_id, started_at=900.0))
         self.beat("w-1")
-        asked = self.client.take("query_job")
+        asked = self.workers.take("query_job")
         self.ledger.update_job(evolve(self.ledger.registry.job("j-2"), worker_id="w-2"))
         asked.answer.callback(running("j-1"))
-        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.workers.held, [])
 
     def test_a_queued_job_is_nobodys(self) -> None:
         """A job that waits for a worker, even this one, is none that the worker should know."""
         self.ledger.update_job(a_job(state=JobState.QUEUED))
         self.beat("w-1")
-        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.workers.held, [])
         self.assertIs(self.state(), JobState.QUEUED)
 
 
@@ -203,7 +203,7 @@ class OrphanTests(MembershipTestCase):
         """An orphan that its worker does not list any more is asked about, and is none where there is no record."""
         self.beat("w-1", running=("j-1",))
         self.beat("w-1")
-        self.client.take("query_job").answer.errback(NotFound("job", "j-1"))
+        self.workers.take("query_job").answer.errback(NotFound("job", "j-1"))
         self.assertEqual((self.job().reason, self.job().orphan), ("forgotten", False))
 
     def test_forgotten_again(self) -> None:

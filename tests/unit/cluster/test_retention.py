@@ -7,7 +7,7 @@ from scheduler.cluster.jobs.retention import CATCH_UP_FACTOR, REMOVED_PER_SWEEP,
 from scheduler.cluster.ledger import Ledger
 from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobState
-from tests.unit.cluster.scripted import ScriptedStore
+from tests.doubles.store import ScriptedStore
 from tests.unit.cluster.values import a_job
 
 HOUR = 3600.0

@@ -12,7 +12,7 @@ from scheduler.errors import Busy, DeadlineExceeded, StoreFailed
 from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.messages import JobStatus
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
-from tests.unit.cluster.test_service import W1, ClusterTestCase
+from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 
 TWICE = QueueTerms(retry=Retry(2, 60.0))
@@ -24,12 +24,12 @@ class RetryTestCase(ClusterTestCase):
     def begin_job(self, terms: QueueTerms = TWICE, target: Target = W1) -> Job:
         """It runs."""
         answer = self.cluster.submit(FULL, target, terms)
-        (job,) = self.client.calls[-1].args
+        (job,) = self.workers.held[-1].args
         self.take(job)
         return self.successResultOf(answer)
 
     def take(self, job: Job) -> None:
-        self.client.take("start_job").answer.callback(JobStatus(job.id, JobState.RUNNING))
+        self.workers.take("start_job").answer.callback(JobStatus(job.id, JobState.RUNNING))
 
     def end(self, job: Job, state: JobState = JobState.FAILED, **changes: Any) -> None:
         current = self.cluster.job(job.id)
@@ -80,9 +80,9 @@ class RetryTests(RetryTestCase):
         following = self.next(job)
         self.wall += 3600
         self.clock.advance(59)
-        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.workers.held, [])
         self.clock.advance(1)
-        self.clock.advance(0)
+        self.settle()
         self.take(following)
         self.assertIs(self.cluster.job(following.id).state, JobState.RUNNING)
 
@@ -92,7 +92,7 @@ class RetryTests(RetryTestCase):
         for _ in range(2):
             self.end(job)
             job = self.next(job)
-            self.clock.advance(0)
+            self.settle()
             self.take(job)
         self.end(job)
         self.assertIsNone(self.following(job))
@@ -101,8 +101,8 @@ class RetryTests(RetryTestCase):
     def test_what_could_not_start(self) -> None:
         """What its worker could not start is tried again, too."""
         answer = self.cluster.submit(FULL, W1, TWICE, KEY)
-        (job,) = self.client.calls[0].args
-        self.client.take("start_job").answer.callback(JobStatus(job.id, JobState.FAILED, "command not found"))
+        (job,) = self.workers.held[0].args
+        self.workers.take("start_job").answer.callback(JobStatus(job.id, JobState.FAILED, "command not found"))
         failed = self.successResultOf(answer)
         self.assertIs(failed.state, JobState.FAILED)
         self.assertEqual(failed.retried_by, self.next(job).id)
@@ -113,9 +113,9 @@ class RetryTests(RetryTestCase):
         job = self.begin_job()
         self.end(job)
         following = self.next(job)
-        self.ledger.update_worker(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
         self.clock.advance(60)
-        self.clock.advance(0)
+        self.settle()
         ended = self.cluster.job(following.id)
         self.assertEqual((ended.state, ended.reason), (JobState.FAILED, "worker 'w-1' can't be reached"))
         self.assertIsNone(self.following(ended))  # it never ran
@@ -126,9 +126,9 @@ class RetryTests(RetryTestCase):
             job = self.begin_job()
             self.end(job)
             self.clock.advance(60)
-            self.clock.advance(0)
-            self.client.take("start_job").answer.errback(error)
-            self.clock.advance(0)
+            self.settle()
+            self.workers.take("start_job").answer.errback(error)
+            self.settle()
             following = self.cluster.job(self.next(job).id)
             self.assertIs(following.state, state)
         self.assertFalse(following.promised)
@@ -137,7 +137,7 @@ class RetryTests(RetryTestCase):
         """``queue_timeout`` does not pass during the delay."""
         job = self.begin_job(QueueTerms(100.0, retry=Retry(1, 60.0)))
         self.end(job)
-        self.ledger.update_worker(a_worker(state=WorkerState.UNREACHABLE))
+        self.add(a_worker(state=WorkerState.UNREACHABLE))
         self.clock.advance(159)
         self.assertIs(self.cluster.job(self.next(job).id).state, JobState.QUEUED)
         self.clock.advance(1)
@@ -181,7 +181,7 @@ class RetryTests(RetryTestCase):
         self.store.held = False
         self.assertNoResult(waiting)
         self.clock.advance(60)
-        self.clock.advance(0)
+        self.settle()
         following = self.next(job)
         self.take(following)
         self.clock.advance(5)
@@ -221,9 +221,9 @@ class RetryTests(RetryTestCase):
             self.begin()
             self.add(a_worker())
             self.clock.advance(wait - 1)
-            self.assertEqual(self.client.calls, [])
+            self.assertEqual(self.workers.held, [])
             self.clock.advance(1)
-            self.clock.advance(0)
+            self.settle()
             self.take(self.next(job))
 
     def test_stopped_in_the_delay(self) -> None:
@@ -233,7 +233,7 @@ class RetryTests(RetryTestCase):
         following = self.next(job)
         self.assertIs(self.successResultOf(self.cluster.stop(following.id)).state, JobState.STOPPED)
         self.clock.advance(3600)
-        self.assertEqual((self.client.calls, self.following(following)), ([], None))
+        self.assertEqual((self.workers.held, self.following(following)), ([], None))
 
 
 class StopTests(RetryTestCase):
@@ -246,7 +246,7 @@ class StopTests(RetryTestCase):
     def assert_over(self) -> None:
         """Nothing runs, and nothing more will."""
         self.clock.pump([60.0] * 10)
-        self.assertEqual(self.client.calls, [])
+        self.assertEqual(self.workers.held, [])
         self.assertEqual([job for job in self.jobs() if not job.over], [])
         self.assertLessEqual(len(self.jobs()), 2)
 
@@ -286,14 +286,14 @@ class StopTests(RetryTestCase):
         for status, stops in ((JobState.FAILED, 0), (JobState.RUNNING, 1)):
             self.end(self.job)
             self.clock.advance(60)
-            self.clock.advance(0)
+            self.settle()
             following = self.next(self.job)
             self.assertIs(self.cluster.job(following.id).state, JobState.STARTING)
             answer = self.cluster.stop(self.job.id)
             self.assertIsNotNone(self.cluster.job(following.id).stop_requested_at)
-            self.client.take("start_job").answer.callback(JobStatus(following.id, status, started_at=1000.0))
+            self.workers.take("start_job").answer.callback(JobStatus(following.id, status, started_at=1000.0))
             for _ in range(stops):
-                call = self.client.take("stop_job")
+                call = self.workers.take("stop_job")
                 self.assertEqual(call.args, (following.id,))
                 call.answer.callback(None)
                 self.end(following)
@@ -306,7 +306,7 @@ class StopTests(RetryTestCase):
         self.end(self.job)
         self.store.held = True
         self.clock.advance(60)
-        self.clock.advance(0)
+        self.settle()
         answer = self.cluster.stop(self.job.id)
         while self.store.waits:
             self.store.commit()
@@ -332,11 +332,11 @@ class StopTests(RetryTestCase):
         """What the last one does not in time is told of that one."""
         self.end(self.job)
         self.clock.advance(60)
-        self.clock.advance(0)
+        self.settle()
         following = self.next(self.job)
         self.take(following)
         answer = self.cluster.stop(self.job.id)
-        self.client.take("stop_job").answer.callback(None)
+        self.workers.take("stop_job").answer.callback(None)
         self.clock.advance(FULL.stop_grace + STOP_MARGIN_SECONDS)
         self.assertEqual(self.failureResultOf(answer, DeadlineExceeded).value.job_id, following.id)
 

@@ -1,29 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from scheduler.cluster.build import random_id
-from scheduler.cluster.jobs.attendance import Attendance
-from scheduler.cluster.jobs.lines import Lines
-from scheduler.cluster.jobs.outlook import Outlook
-from scheduler.cluster.jobs.queue import Queue
-from scheduler.cluster.jobs.removals import Removals
-from scheduler.cluster.jobs.signals import Signals
-from scheduler.cluster.jobs.starts import Starts
-from scheduler.cluster.jobs.stops import Stops
-from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
-from scheduler.cluster.service import Cluster
-from scheduler.cluster.workers.liveness import Liveness
-from scheduler.cluster.workers.membership import Membership
-from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -36,88 +17,19 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import IScheduler, JobFilter
+from scheduler.interfaces import IScheduler
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, Target, Worker, WorkerState
-from scheduler.net import DialRule
-from tests.unit.cluster.scripted import Call, ScriptedClient, ScriptedStore
+from scheduler.model import Job, JobSpec, JobState, Target, WorkerState
+from tests.doubles.workers import Call
+from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
-
-ECHO = JobSpec(command="echo")
-ANY = Target(selector={})
-W1 = Target(worker="w-1")
-
-
-class ClusterTestCase(SynchronousTestCase):
-    queue_max = 3
-
-    def setUp(self) -> None:
-        self.store = ScriptedStore()
-        self.wall = 1000.0
-        self.begin()
-        self.add(a_worker())
-
-    def begin(self) -> None:
-        """A scheduler on what the store holds; whatever ran before is as if killed."""
-        self.clock = Clock()
-        self.store.forget()
-        self.client = ScriptedClient()
-        self.ledger = Ledger(self.clock, lambda: self.wall, self.store)
-        self.ledger.load()
-        liveness = Liveness(self.clock, self.ledger, lambda worker: Deferred(), 30.0)
-        rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        waiting = self.waiting = Lines()
-        starts = self.starts = Starts(self.clock, random_id, self.ledger, self.client, waiting, self.queue_max)
-        self.queue = Queue(self.clock, self.ledger, starts, waiting)
-        outlook = Outlook(self.clock, self.ledger, waiting, self.queue, starts.backoff)
-        self.ledger.listen(outlook.job_changed, outlook.worker_changed)
-        self.ledger.listen(self.queue.job_changed, self.queue.worker_changed)
-        self.queue.startService()
-        self.stops = Stops(self.clock, self.ledger, self.client, starts)
-        self.ledger.listen(self.stops.job_changed, self.stops.worker_changed)
-        removals = self.removals = Removals(self.ledger, self.client, starts)
-        self.ledger.listen(on_worker=removals.worker_changed)
-        reconciler = Reconciler(self.ledger, self.client, starts, removals)
-        self.membership = Membership(random_id, self.ledger, liveness, self.client, rule, reconciler)
-        outputs = Outputs(self.clock, self.client, self.ledger.registry)
-        self.ledger.listen(outputs.job_changed, outputs.worker_changed)
-        self.attendance = Attendance(self.clock, self.ledger.registry, self.stops)
-        self.ledger.listen(self.attendance.job_changed)
-        self.attendance.startService()
-        signals = Signals(self.ledger.registry, self.client, starts)
-        self.cluster = Cluster(
-            self.ledger,
-            starts,
-            self.stops,
-            signals,
-            removals,
-            reconciler,
-            self.membership,
-            outputs,
-            self.attendance,
-            outlook,
-        )
-
-    def add(self, *things: Worker | Job) -> None:
-        for thing in things:
-            if isinstance(thing, Worker):
-                self.ledger.update_worker(thing)
-            else:
-                self.ledger.update_job(thing)
-
-    def only_job(self) -> Job:
-        (job,) = self.ledger.registry.matching(JobFilter())
-        return job
-
-    def jobs(self) -> list[Job]:
-        return list(self.ledger.registry.matching(JobFilter()))
 
 
 class SubmitTests(ClusterTestCase):
     def submit(self, spec: JobSpec = ECHO, target: Target = W1) -> tuple[Deferred[Job], Call]:
         answer = self.cluster.submit(spec, target)
         self.assertNoResult(answer)
-        return answer, self.client.take("start_job")
+        return answer, self.workers.take("start_job")
 
     def test_interface(self) -> None:
         """The cluster is what the HTTP API may ask."""
@@ -138,7 +50,7 @@ class SubmitTests(ClusterTestCase):
         told: list[Job] = []
         self.cluster.submit(ECHO, W1, starting=told.append)
         self.assertEqual(told, [])
-        (sent,) = self.client.sent
+        (sent,) = self.workers.sent
         sent()
         self.assertEqual(told, [self.only_job()])
 
@@ -289,8 +201,8 @@ class QueryTests(ClusterTestCase):
         """A query of an unfinished job asks its worker; those at the same moment share the call."""
         self.add(a_job())
         answers = [self.cluster.query("w-1", "j-1") for _ in range(3)]
-        call = self.client.take("query_job")
-        self.assertEqual(self.client.calls, [])
+        call = self.workers.take("query_job")
+        self.assertEqual(self.workers.held, [])
         call.answer.callback(JobStatus("j-1", JobState.FAILED, "exit status 3", exit_code=3))
         self.assertEqual([self.successResultOf(answer).exit_code for answer in answers], [3, 3, 3])
 
@@ -316,7 +228,7 @@ class QueryTests(ClusterTestCase):
         """A job its worker does not know is lost."""
         self.add(a_job())
         answer = self.cluster.query("w-1", "j-1")
-        self.client.take("query_job").answer.errback(NotFound("job", "j-1"))
+        self.workers.take("query_job").answer.errback(NotFound("job", "j-1"))
         job = self.successResultOf(answer)
         self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))
 
@@ -325,7 +237,7 @@ class QueryTests(ClusterTestCase):
         self.add(a_job())
         first, second = self.cluster.query("w-1", "j-1"), self.cluster.query("w-1", "j-1")
         first.addErrback(lambda _: None).cancel()
-        self.client.take("query_job").answer.callback(JobStatus("j-1", JobState.SUCCEEDED, exit_code=0))
+        self.workers.take("query_job").answer.callback(JobStatus("j-1", JobState.SUCCEEDED, exit_code=0))
         self.assertIs(self.successResultOf(second).state, JobState.SUCCEEDED)
 
 
@@ -374,7 +286,7 @@ class WorkersTests(ClusterTestCase):
         self.failureResultOf(self.cluster.submit(ECHO, ANY), Conflict)
         self.assertFalse(self.successResultOf(self.cluster.resume("w-1")).worker.draining)
         self.cluster.submit(ECHO, ANY)
-        self.client.take("start_job")
+        self.workers.take("start_job")
 
     def test_forget(self) -> None:
         """One that is online can't be forgotten; one that is not goes, and its jobs are lost."""
@@ -399,13 +311,3 @@ class WorkersTests(ClusterTestCase):
         self.add(evolve(a_worker("w-2"), state=WorkerState.UNREACHABLE))
         readiness = self.cluster.readiness()
         self.assertEqual((readiness.ready, readiness.workers_online), (True, 1))
-
-
-def call_or_fail(function: Any, *args: Any) -> Deferred[Any]:
-    """A refusal may come at once or later."""
-    try:
-        answer: Deferred[Any] = function(*args)
-    except NotFound as error:
-        answer = Deferred()
-        answer.errback(error)
-    return answer

@@ -29,9 +29,9 @@ class LeftoversTests(SceneCase):
         self.assert_kept()
 
     def test_parts(self) -> None:
-        """Every part of the cluster is looked at, but for those that keep nothing."""
+        """Every part of the cluster is looked at, but for those that keep nothing, and the lines: the queue does."""
         names = {field.name for field in ClusterParts.__attrs_attrs__}
-        self.assertEqual(names - set(leftovers.PARTS), {"service", "records", "work", "admission"})
+        self.assertEqual(names - set(leftovers.PARTS), {"service", "records", "work", "admission", "lines"})
 
     def test_job(self) -> None:
         """A job that runs is kept by its worker, and one that waits by the queue."""

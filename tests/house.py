@@ -1,0 +1,194 @@
+"""The scheduler that tests are about: all its parts, wired as in ``twistd scheduler``, between doubles.
+
+It is the only wiring that tests of the scheduler's parts use: time is a ``Clock``, the store and the workers are
+those of ``tests.doubles``. A test says what workers and clients do, has it ``settle``, and looks at the outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from scheduler.cluster.build import ClusterParts, make_cluster, random_id
+from scheduler.errors import Unreachable
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
+from scheduler.model import Job, JobSpec, Target, Worker, WorkerState
+from scheduler.net import DialRule
+from tests.doubles.runner import FakeJobRunner
+from tests.doubles.store import ScriptedStore
+from tests.doubles.workers import Workers
+
+#: Seconds; no test lasts so long.
+FOREVER = 1e9
+
+#: POSIX time when the clock says 0, unless a test has another.
+EPOCH = 1_700_000_000.0
+
+#: Where workers call from.
+HOME = "127.0.0.1"
+
+ECHO = JobSpec(command="echo")
+ANY = Target(selector={})
+
+
+class House:
+    """A scheduler that runs. ``restart`` makes all but ``store`` and ``runners`` anew."""
+
+    clock: Clock
+    workers: Workers
+    parts: ClusterParts
+
+    def __init__(
+        self,
+        wall_time: Callable[[], float] | None = None,
+        *,
+        lease: float = FOREVER,
+        queue_max: int = 1000,
+        keep_jobs: float = FOREVER,
+        store: ScriptedStore | None = None,
+    ) -> None:
+        """``wall_time`` gives POSIX times, by default those of the clock; ``lease`` and ``keep_jobs`` in seconds."""
+        self.store = ScriptedStore() if store is None else store
+        #: What runs on the workers, by their ids.
+        self.runners: dict[str, FakeJobRunner] = {}
+        self.wall_time = wall_time or (lambda: EPOCH + self.clock.seconds())
+        self._limits: dict[str, Any] = {"lease": lease, "queue_max": queue_max, "keep_jobs": keep_jobs}
+        self._begin(Workers(Clock()))
+
+    def _begin(self, workers: Workers) -> None:
+        self.clock = workers.clock
+        self.workers = workers
+        rule = DialRule([], lambda name: succeed([]), keep_names=False)
+        parts = self.parts = make_cluster(
+            self.clock, self.wall_time, random_id, self.store, self.workers, rule, **self._limits
+        )
+        for service in (*parts.records, *parts.work, *parts.admission):
+            service.startService()
+        self._idle_timers = len(self.clock.getDelayedCalls())
+
+    def restart(self) -> None:
+        """The process is killed, and another begins with what the store holds. Its clock begins at 0."""
+        self.store.forget()
+        for stream in self.workers.running():
+            stream.cancel()
+        self._begin(self.workers.of_next_process(Clock()))
+
+    def settle(self) -> None:
+        """Turn the clock until nothing is due now."""
+        while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
+            self.clock.advance(0)
+
+    def timers(self) -> int:
+        """The number of timers beyond those of a scheduler that has nothing to do."""
+        return len(self.clock.getDelayedCalls()) - self._idle_timers
+
+    def worker(self, worker_id: str) -> Worker:
+        """As the scheduler sees it."""
+        return self.parts.ledger.registry.worker(worker_id)
+
+    def job(self, job_id: str) -> Job:
+        """As clients see it."""
+        return self.parts.service.job(job_id)
+
+    # what is known, told in values
+
+    def add(self, *things: Worker | Job) -> None:
+        """Have the scheduler know these. A worker is ``online``, if it says so, by signs of life, until it is lost."""
+        for thing in things:
+            if isinstance(thing, Worker):
+                self._add_worker(thing)
+            else:
+                self.parts.ledger.update_job(thing).addErrback(lambda _: None)
+
+    def _add_worker(self, worker: Worker) -> None:
+        ledger, liveness = self.parts.ledger, self.parts.liveness
+        known = ledger.registry.find_worker(worker.id)
+        self._runner(worker.id)
+        if worker.state is WorkerState.UNREACHABLE:
+            liveness.forget(worker.id)
+        elif known is None or known.state is WorkerState.UNREACHABLE:
+            ledger.update_worker(evolve(worker, state=WorkerState.UNREACHABLE)).addErrback(lambda _: None)
+            liveness.heard(worker.id)
+            liveness.observe(worker.id, succeed(None))
+            return
+        ledger.update_worker(worker).addErrback(lambda _: None)
+
+    # what clients and workers do
+
+    def submit(self, spec: JobSpec = ECHO, target: Target = ANY, **facts: Any) -> Deferred[Job]:
+        """A client submits."""
+        return self.parts.service.submit(spec, target, **facts)
+
+    def register(self, worker_id: str, address: str, **facts: Any) -> Registered:
+        """A worker that can be reached registers; what it runs is as before."""
+        self.workers.runners[worker_id] = self._runner(worker_id)
+        return result_of(self.parts.membership.register(Registration(address, worker_id, **facts), HOME))
+
+    def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
+        """A worker sends a heartbeat with what runs there, and what has ended."""
+        runner, worker = self._runner(worker_id), self.worker(worker_id)
+        heartbeat = Heartbeat(worker.id, worker.boot_id, runner.running(), runner.unacknowledged(), **facts)
+        answer = result_of(self.parts.membership.heartbeat(heartbeat))
+        runner.acknowledge(answer.acknowledged)
+        return answer
+
+    def report(self, worker_id: str, **facts: Any) -> None:
+        """A worker tells by its heartbeat how its jobs are; one that sends none is asked, as by the polling."""
+        worker = self.parts.ledger.registry.find_worker(worker_id)
+        if worker is None:
+            return
+        if not worker.is_core:
+            self.beat(worker_id, **facts)
+            return
+        for job in self.parts.ledger.registry.unfinished(worker_id):
+            self.parts.service.query(worker_id, job.id)
+
+    def end(self, job: Job, exit_code: int = 0, report: bool = True, **facts: Any) -> None:
+        """A job ends on its worker; ``report``: its worker says so at once."""
+        assert job.worker_id is not None
+        self._runner(job.worker_id).end(job.id_on_worker, exit_code, **facts)
+        if report:
+            self.report(job.worker_id)
+
+    def vanish(self, worker_id: str) -> None:
+        """A worker can't be reached any more; the scheduler finds out when it calls it."""
+        worker = self.worker(worker_id)
+        del self.workers.runners[worker_id]
+        for stream in self.workers.running():
+            if stream.worker_id == worker_id:
+                stream.cut(Unreachable(worker.name, sent=True))
+
+    def lose(self, worker_id: str) -> None:
+        """A worker can't be reached any more, and the scheduler knows."""
+        self.vanish(worker_id)
+        self._probe(worker_id)
+
+    def find(self, worker_id: str) -> None:
+        """A worker can be reached again, and says what runs there."""
+        self.workers.runners[worker_id] = self._runner(worker_id)
+        self._probe(worker_id)
+        self.report(worker_id)
+
+    def _probe(self, worker_id: str) -> None:
+        probe = self.workers.probe(self.worker(worker_id))
+        self.parts.liveness.observe(worker_id, probe).addErrback(lambda _: None)
+
+    def _runner(self, worker_id: str) -> FakeJobRunner:
+        if worker_id not in self.runners:
+            self.runners[worker_id] = self.workers.runners[worker_id] = FakeJobRunner(self.wall_time)
+        return self.runners[worker_id]
+
+
+def result_of(answer: Deferred[Any]) -> Any:
+    """The result that is there; an error is raised."""
+    results: list[Any] = []
+    answer.addBoth(results.append)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
