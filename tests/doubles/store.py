@@ -14,13 +14,16 @@ from scheduler.store.memory import MemoryStore
 
 @implementer(IStore)
 class ScriptedStore(MemoryStore):
-    """While ``held``, saves wait for ``commit`` or ``fail``, oldest first. While ``problem`` is set, all fail."""
+    """While ``held``, saves wait for ``commit`` or ``fail``, oldest first. While ``problem`` is set, all fail.
+
+    ``saves`` are those that wait, with their records.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.held = False
         self.problem = ""
-        self._waiting: list[tuple[list[Record], Deferred[None]]] = []
+        self.saves: list[tuple[list[Record], Deferred[None]]] = []
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:
         if self.problem:
@@ -28,24 +31,19 @@ class ScriptedStore(MemoryStore):
         if not self.held:
             return super().save(records)
         saved: Deferred[None] = Deferred()
-        self._waiting.append((list(records), saved))
+        self.saves.append((list(records), saved))
         return saved
-
-    @property
-    def waits(self) -> int:
-        """The number of saves that wait."""
-        return len(self._waiting)
 
     def commit(self) -> None:
         """The oldest save that waits succeeds."""
-        records, saved = self._waiting.pop(0)
+        records, saved = self.saves.pop(0)
         super().save(records)
         saved.callback(None)
 
     def fail(self) -> None:
         """The oldest save that waits fails, and nothing of it is kept."""
-        self._waiting.pop(0)[1].errback(StoreFailed("disk full"))
+        self.saves.pop(0)[1].errback(StoreFailed("disk full"))
 
     def forget(self) -> None:
         """Drop all saves that wait: they are neither kept nor answered, as when the process is killed."""
-        self._waiting.clear()
+        self.saves.clear()

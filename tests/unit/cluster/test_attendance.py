@@ -210,7 +210,7 @@ class AttendanceTests(ClusterTestCase):
         self.add(evolve(self.cluster.job("j-1"), state=JobState.FAILED, reason="exit status 1", finished_at=1059.0))
         self.clock.advance(1)
         self.store.held = False
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         first, last = self.cluster.job("j-1"), self.cluster.last_attempt("j-1")
         self.assertEqual((first.state, first.reason), (JobState.FAILED, "exit status 1"))

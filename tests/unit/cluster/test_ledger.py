@@ -1,49 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from attrs import evolve
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import NotFound, StoreFailed
-from scheduler.interfaces import IStore, JobFilter, Loaded, Record
+from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WorkerState
 from scheduler.store.memory import MemoryStore
+from tests.doubles.store import ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 
 A_KEY = IdempotencyKey("k", "f" * 64, "j-1")
 
 
-@implementer(IStore)
-class HeldStore:
-    """Commits when the test says so."""
-
-    def __init__(self) -> None:
-        self.saves: list[tuple[list[Record], Deferred[None]]] = []
-
-    def load(self) -> Deferred[Loaded]:
-        raise NotImplementedError
-
-    def save(self, records: Iterable[Record]) -> Deferred[None]:
-        saved: Deferred[None] = Deferred()
-        self.saves.append((list(records), saved))
-        return saved
-
-    def commit(self) -> None:
-        self.saves.pop(0)[1].callback(None)
-
-    def fail(self) -> None:
-        self.saves.pop(0)[1].errback(StoreFailed("disk full"))
-
-
 class LedgerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.store = HeldStore()
+        self.store = ScriptedStore()
+        self.store.held = True
         self.ledger = Ledger(self.clock, lambda: 1000.0, self.store, keep_finished=2)
         self.seen: list[tuple[str, JobState]] = []
         self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), lambda worker_id: None)

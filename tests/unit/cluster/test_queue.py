@@ -439,7 +439,7 @@ class StartingTests(QueueTestCase):
         self.workers.take("start_job").answer.errback(Busy("calls", 4))
         self.settle()
         self.assertNoResult(answer)
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         self.store.held = False
         job = self.successResultOf(answer)
@@ -556,7 +556,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         stop = self.cluster.stop(job.id)
         call.answer.errback(Busy("calls", 4))
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.fail()
         self.assertIs(self.state(job), JobState.STARTING)
         self.workers.take("query_job").answer.errback(NotFound("job", job.id))  # and sealed
@@ -569,7 +569,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         answers = [self.submit(), self.cluster.submit(ECHO, W1)]
         self.membership.deregister("w-1")
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         self.assertEqual(self.workers.held, [])
         self.assertIs(self.successResultOf(answers[0]).state, JobState.QUEUED)
@@ -581,7 +581,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         self.submit(W1, NO_WAITING)
         self.change(a_worker(address="127.0.0.1:30999"))
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         self.assertEqual(self.workers.take("start_job").address, "127.0.0.1:30999")
 
@@ -591,7 +591,7 @@ class StartingTests(QueueTestCase):
         self.store.held = True
         answers = [self.submit(target, spec=JobSpec(command="a", umask=0)) for target in (ANY, W1)]
         self.change(a_worker(features=frozenset()))
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         self.assertEqual(self.workers.held, [])
         for answer in answers:
@@ -751,7 +751,7 @@ class ShortageTests(QueueTestCase):
         self.store.held = True
         job = self.lacks("w-1")
         stop = self.cluster.stop(job.id)
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         for stopped in (self.successResultOf(answer), self.successResultOf(stop)):
             self.assertIs(stopped.state, JobState.STOPPED)
@@ -978,7 +978,7 @@ class LeavingTests(QueueTestCase):
             answer = self.cluster.stop(job.id)
             self.ledger.note_worker(a_worker(slots=9))
             self.settle()
-            while self.store.waits:
+            while len(self.store.saves):
                 self.store.commit() if saved else self.store.fail()
             self.store.held = False
             self.clock.pump([SWEEP_INTERVAL_SECONDS] * 5)

@@ -260,7 +260,7 @@ class StoreTests(RemovalCase):
             removal = self.cluster.remove("j-2")
             tell(evolve(self.cluster.job("j-2"), reason="another"))
             self.clock.advance(1.0)  # what was noted is saved
-            while self.store.waits:
+            while len(self.store.saves):
                 self.store.commit()
             self.assertTrue(self.successResultOf(removal))
             self.store.held = False
@@ -273,7 +273,7 @@ class StoreTests(RemovalCase):
         self.store.held = True
         removal = self.cluster.remove("j-2")
         self.ledger.remove_jobs(["j-2"])
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         self.assertTrue(self.successResultOf(removal))
         self.assertEqual(self.successResultOf(self.store.load()).keys, ())

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.jobs.retention import CATCH_UP_FACTOR, REMOVED_PER_SWEEP, SWEEP_INTERVAL_SECONDS, Retention
-from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.jobs.retention import CATCH_UP_FACTOR, REMOVED_PER_SWEEP, SWEEP_INTERVAL_SECONDS
 from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobState
-from tests.doubles.store import ScriptedStore
+from tests.house import House
 from tests.unit.cluster.values import a_job
 
 HOUR = 3600.0
@@ -24,16 +22,19 @@ class RetentionTests(SynchronousTestCase):
     """Jobs are kept for 30 days."""
 
     def setUp(self) -> None:
-        self.clock = Clock()
         self.wall = NOON
-        self.store = ScriptedStore()
-        self.ledger = Ledger(self.clock, lambda: self.wall, self.store)
+        self.house = House(lambda: self.wall, keep_jobs=30 * DAY)
+        self.store = self.house.store
+        self._name_parts()
+
+    def _name_parts(self) -> None:
+        self.clock, self.ledger = self.house.clock, self.house.parts.ledger
 
     def begin(self, *jobs: Job) -> None:
+        """These jobs are known when the scheduler begins."""
         self.ledger.update_jobs(jobs)
-        retention = Retention(self.clock, self.ledger, 30 * DAY)
-        retention.startService()
-        self.addCleanup(retention.stopService)
+        self.house.restart()
+        self._name_parts()
 
     def kept(self) -> set[str]:
         return {job.id for job in self.ledger.registry.matching(JobFilter())}

@@ -257,7 +257,7 @@ class StopTests(RetryTestCase):
         answer = self.cluster.stop(self.job.id)
         self.assertNoResult(answer)
         self.assertIs(self.cluster.job(self.job.id).state, JobState.RUNNING)
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
         self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.STOPPED)
@@ -268,7 +268,7 @@ class StopTests(RetryTestCase):
         self.store.held = True
         self.end(self.job)
         answer = self.cluster.stop(self.job.id)
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.fail()
         self.failureResultOf(answer, StoreFailed)
         self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.QUEUED)
@@ -308,7 +308,7 @@ class StopTests(RetryTestCase):
         self.clock.advance(60)
         self.settle()
         answer = self.cluster.stop(self.job.id)
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         self.successResultOf(answer)
         self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.STOPPED)
@@ -345,7 +345,7 @@ class StopTests(RetryTestCase):
         self.store.held = True
         self.end(self.job)
         answer = self.cluster.stop_matching(JobFilter(states=frozenset({JobState.RUNNING})))
-        while self.store.waits:
+        while len(self.store.saves):
             self.store.commit()
         (stopped,) = self.successResultOf(answer)
         self.assertEqual((stopped.retry_of, stopped.state), (self.job.id, JobState.STOPPED))

@@ -7,14 +7,15 @@ from scheduler.cluster.saving import UNSAVED_MAX_SECONDS, Saving
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Record
 from scheduler.model import Ref
-from tests.unit.cluster.test_ledger import HeldStore
+from tests.doubles.store import ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 
 
 class SavingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.store = HeldStore()
+        self.store = ScriptedStore()
+        self.store.held = True
         self.known: dict[Ref, Record] = {}
         self.saving = Saving(self.clock, self.store, lambda which: self.known.get(which, which))
 
