@@ -78,6 +78,7 @@ class Workers:
 
     ``calls`` has every call, ``held`` those that wait for the test, ``streams`` every stream that was opened,
     ``forgotten`` the ids of workers whose channels were closed, ``sent`` what is to be called once a held start leaves.
+    ``on_call`` is called with each call as it is made.
     Streams flow by timers of the ``clock``.
     """
 
@@ -89,6 +90,7 @@ class Workers:
         self.streams: list[OutputStream] = []
         self.forgotten: list[str] = []
         self.sent: list[Callable[[], None]] = []
+        self.on_call: Callable[[Call], None] = lambda call: None
         self._holding: set[str] = set()
         self._failing: dict[str, _Failing] = {}
         self._refusal: SchedulerError | None = None
@@ -193,6 +195,7 @@ class Workers:
 
     def _call(self, call: Call, ask: Callable[[IJobRunner], Any]) -> Deferred[Any]:
         self.calls.append(call)
+        self.on_call(call)
         if call.method in self._holding:
             self.held.append(call)
             return call.answer

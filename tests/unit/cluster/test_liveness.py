@@ -2,15 +2,14 @@ from __future__ import annotations
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.workers.liveness import Liveness, Pulse, judge, wants_probe, why_unreachable
+from scheduler.cluster.workers.liveness import Pulse, judge, wants_probe, why_unreachable
 from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
-from scheduler.model import JobState, Worker, WorkerState
-from scheduler.store.memory import MemoryStore
+from scheduler.model import JobState, WorkerState
+from tests.doubles.workers import Call
+from tests.house import House
 from tests.unit.cluster.values import a_job, a_worker
 
 ONLINE, UNREACHABLE = WorkerState.ONLINE, WorkerState.UNREACHABLE
@@ -73,24 +72,19 @@ class JudgeTests(SynchronousTestCase):
 
 class LivenessTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.ledger = Ledger(self.clock, lambda: 1000.0, MemoryStore())
-        self.probes: list[Deferred[None]] = []
-        self.liveness = Liveness(self.clock, self.ledger, self.probe, LEASE)
-        self.liveness.startService()
-        self.addCleanup(self.liveness.stopService)
+        self.house = House(lambda: 1000.0, lease=LEASE)
+        self.clock, self.workers = self.house.clock, self.house.workers
+        self.ledger, self.liveness = self.house.parts.ledger, self.house.parts.liveness
+        self.workers.hold("probe")
+        self.probes = self.workers.held
         self.ledger.update_worker(a_worker(state=UNREACHABLE))
-
-    def probe(self, worker: Worker) -> Deferred[None]:
-        self.probes.append(Deferred())
-        return self.probes[-1]
 
     def state(self) -> WorkerState:
         return self.ledger.registry.worker("w-1").state
 
     def go_online(self) -> None:
         self.liveness.registered("w-1")
-        self.probes.pop().callback(None)
+        self.probes.pop().answer.callback(None)
         self.assertIs(self.state(), ONLINE)
 
     def test_registering_is_half(self) -> None:
@@ -98,7 +92,7 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.registered("w-1")
         self.assertIs(self.state(), UNREACHABLE)
         self.assertEqual(len(self.probes), 1)
-        self.probes[0].callback(None)
+        self.probes[0].answer.callback(None)
         self.assertIs(self.state(), ONLINE)
         self.assertEqual(self.ledger.registry.worker("w-1").last_seen, 1000.0)
 
@@ -107,7 +101,7 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.registered("w-1")
         for _ in range(10):
             for probe in self.probes:
-                probe.errback(Unreachable("w-1"))
+                probe.answer.errback(Unreachable("w-1"))
             self.probes.clear()
             self.liveness.heard("w-1")
             self.assertIs(self.state(), UNREACHABLE)
@@ -117,7 +111,7 @@ class LivenessTests(SynchronousTestCase):
     def test_what_it_calls_about_runs_until_it_is_silent(self) -> None:
         """A job that a worker lists which can't be called itself runs, and is unknown a lease after the last sign."""
         self.liveness.registered("w-1")
-        self.probes.pop().errback(Unreachable("w-1"))
+        self.probes.pop().answer.errback(Unreachable("w-1"))
         self.ledger.update_job(a_job())
         for _ in range(6):
             self.clock.advance(LEASE / 6)
@@ -137,7 +131,7 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.forget("w-1")
         self.liveness.heard("w-1")
         self.failureResultOf(self.liveness.observe("w-1", fail(Unreachable("w-1"))), Unreachable)
-        self.assertEqual((self.liveness._pulses, self.probes), ({}, []))
+        self.assertEqual((self.liveness.idle, self.probes), (True, []))
 
     def test_silence(self) -> None:
         """A lease without a heartbeat makes a worker unreachable, and its running jobs unknown since then."""
@@ -145,7 +139,7 @@ class LivenessTests(SynchronousTestCase):
         self.ledger.update_job(a_job())
         self.clock.pump([LEASE / 6] * 6)
         for probe in self.probes:
-            probe.callback(None)  # calls still succeed: that alone is not enough
+            probe.answer.callback(None)  # calls still succeed: that alone is not enough
         self.assertIs(self.state(), ONLINE)
         self.clock.advance(LEASE / 6)
         self.assertIs(self.state(), UNREACHABLE)
@@ -167,13 +161,13 @@ class LivenessTests(SynchronousTestCase):
         call.errback(DeadlineExceeded("query", 10))
         self.failureResultOf(observed, DeadlineExceeded)
         self.assertIs(self.state(), ONLINE)
-        self.probes.pop().errback(Unreachable("w-1"))
+        self.probes.pop().answer.errback(Unreachable("w-1"))
         self.assertIs(self.state(), UNREACHABLE)
 
     def test_any_answer_counts(self) -> None:
         """An error that the worker itself answered shows that calls to it succeed; a limit of ours shows nothing."""
         self.liveness.registered("w-1")
-        self.probes.pop().errback(Unreachable("w-1"))
+        self.probes.pop().answer.errback(Unreachable("w-1"))
         for error, state in ((Busy("calls", 4), UNREACHABLE), (NotFound("job", "x"), ONLINE)):
             call: Deferred[None] = Deferred()
             observed = self.liveness.observe("w-1", call)
@@ -185,9 +179,9 @@ class LivenessTests(SynchronousTestCase):
         """After the fault heals the next probe brings the worker back."""
         self.go_online()
         self.liveness.observe("w-1", _failed(Unreachable("w-1"))).addErrback(lambda _: None)
-        self.probes.pop().errback(Unreachable("w-1"))
+        self.probes.pop().answer.errback(Unreachable("w-1"))
         self.clock.advance(LEASE / 6)
-        self.probes.pop().callback(None)
+        self.probes.pop().answer.callback(None)
         self.assertIs(self.state(), ONLINE)
 
     def test_probed_while_idle(self) -> None:
@@ -203,16 +197,16 @@ class LivenessTests(SynchronousTestCase):
         self.assertEqual(self.probes, [])
         self.liveness.heard("w-1")
         self.liveness.heard("w-1")
-        self.probes.pop().callback(None)
+        self.probes.pop().answer.callback(None)
         self.assertIs(self.state(), ONLINE)
 
     def test_heard_again(self) -> None:
         """A worker that could not be called is probed as soon as it calls, not at the next look."""
         self.go_online()
         self.liveness.observe("w-1", _failed(Unreachable("w-1"))).addErrback(lambda _: None)
-        self.probes.pop().errback(Unreachable("w-1"))
+        self.probes.pop().answer.errback(Unreachable("w-1"))
         self.liveness.heard("w-1")
-        self.probes.pop().callback(None)
+        self.probes.pop().answer.callback(None)
         self.assertIs(self.state(), ONLINE)
 
     def test_this_process_was_stopped(self) -> None:
@@ -226,7 +220,7 @@ class LivenessTests(SynchronousTestCase):
         for _ in range(5):
             self.clock.advance(LEASE / 6)
             for probe in self.probes:
-                probe.callback(None)
+                probe.answer.callback(None)
             self.probes.clear()
         self.assertIs(self.state(), UNREACHABLE)
 
@@ -258,9 +252,9 @@ class LivenessTests(SynchronousTestCase):
         self.go_online()
         self.clock.pump([LEASE / 6] * 3)
         self.clock.rightNow += 10 * LEASE
-        self.probes.pop().errback(Unreachable("w-1"))
+        self.probes.pop().answer.errback(Unreachable("w-1"))
         self.assertIs(self.state(), ONLINE)
-        self.probes.pop().errback(Unreachable("w-1"))
+        self.probes.pop().answer.errback(Unreachable("w-1"))
         self.assertIs(self.state(), UNREACHABLE)
 
     def test_an_old_probe_says_nothing_of_the_new_process(self) -> None:
@@ -268,8 +262,8 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.registered("w-1")
         self.liveness.registered("w-1")
         old, new = self.probes
-        new.callback(None)
-        old.errback(Unreachable("w-1"))
+        new.answer.callback(None)
+        old.answer.errback(Unreachable("w-1"))
         self.assertIs(self.state(), ONLINE)
 
     def test_an_old_probe_says_nothing_of_one_that_left(self) -> None:
@@ -279,7 +273,7 @@ class LivenessTests(SynchronousTestCase):
         (probe,) = self.probes
         self.liveness.left("w-1")
         self.assertIs(self.state(), UNREACHABLE)
-        probe.callback(None)
+        probe.answer.callback(None)
         self.assertIs(self.state(), UNREACHABLE)
 
     def test_left_while_it_could_not_be_called(self) -> None:
@@ -301,7 +295,7 @@ class LivenessTests(SynchronousTestCase):
         self.assertEqual(why(), "it was stopped, and left its jobs running")
         self.liveness.heard("w-1")
         self.assertEqual(why(), "no call to it has succeeded yet")
-        self.probes.pop().errback(Unreachable("w-1"))
+        self.probes.pop().answer.errback(Unreachable("w-1"))
         self.assertEqual(why(), "calls to it fail")
         self.liveness.reset("w-1", "another worker registered at its address")
         self.assertEqual(why(), "another worker registered at its address")
@@ -315,33 +309,41 @@ class LivenessTests(SynchronousTestCase):
         """Many workers are looked at a few at a time, with what else is due in between; a stop ends that."""
         events: list[str] = []
 
-        def probe(worker: Worker) -> Deferred[None]:
-            events.append(worker.id)
+        def probed(call: Call) -> None:
+            events.append(call.worker_id)
             self.clock.rightNow += 0.6 * SLICE_SECONDS
-            return Deferred()
 
+        self.workers.on_call = probed
         self.liveness.stopService()
         for number in range(5):
             self.ledger.update_worker(a_worker(f"old-{number}", boot_id=""))
         self.clock.callLater(0, lambda: self.clock.callLater(0, events.append, "another turn"))
-        self.liveness = Liveness(self.clock, self.ledger, probe, LEASE)
         self.liveness.startService()
         self.assertEqual(events, ["old-0", "old-1"])
         self.clock.advance(0)
         self.assertEqual(events, ["old-0", "old-1", "old-2", "old-3", "another turn", "old-4"])
-        again = Liveness(self.clock, self.ledger, probe, LEASE)
-        events.clear()
-        again.startService()
-        again.stopService()
-        self.clock.advance(0)
-        self.assertEqual(events, ["old-0", "old-1"])
+
+    def test_stop(self) -> None:
+        """A stop ends the look at the workers, and the next start begins it anew."""
+        self.liveness.stopService()
+        for number in range(5):
+            self.ledger.update_worker(a_worker(f"old-{number}", boot_id=""))
+
+        def probed(call: Call) -> None:
+            self.clock.rightNow += 0.6 * SLICE_SECONDS
+
+        self.workers.on_call = probed
+        self.liveness.startService()
+        self.liveness.stopService()
+        self.house.settle()
+        self.assertEqual([call.worker_id for call in self.probes], ["old-0", "old-1"])
 
     def test_core_worker(self) -> None:
         """A worker without heartbeats is kept online, and seen, by the calls it answers."""
         self.ledger.update_worker(a_worker(boot_id="", state=UNREACHABLE))
         self.liveness.registered("w-1")
         for _ in range(5):
-            self.probes.pop().callback(None)
+            self.probes.pop().answer.callback(None)
             self.assertIs(self.state(), ONLINE)
             self.clock.pump([LEASE / 6] * 3)
         self.clock.pump([LEASE / 6] * 4)
