@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from scheduler.cluster.build import ClusterParts, make_cluster, random_id
+from scheduler.cluster.output.outputs import WINDOW_BYTES
 from scheduler.errors import Unreachable
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Job, JobSpec, Target, Worker, WorkerState
@@ -50,15 +51,21 @@ class House:
         lease: float = FOREVER,
         queue_max: int = 1000,
         keep_jobs: float = FOREVER,
-        store: ScriptedStore | None = None,
+        window: int = WINDOW_BYTES,
+        workers: Workers | None = None,
     ) -> None:
-        """``wall_time`` gives POSIX times, by default those of the clock; ``lease`` and ``keep_jobs`` in seconds."""
-        self.store = ScriptedStore() if store is None else store
+        """``wall_time`` gives POSIX times, by default those of the clock; the rest is as for ``make_cluster``."""
+        self.store = ScriptedStore()
         #: What runs on the workers, by their ids.
         self.runners: dict[str, FakeJobRunner] = {}
         self.wall_time = wall_time or (lambda: EPOCH + self.clock.seconds())
-        self._limits: dict[str, Any] = {"lease": lease, "queue_max": queue_max, "keep_jobs": keep_jobs}
-        self._begin(Workers(Clock()))
+        self._limits: dict[str, Any] = {
+            "lease": lease,
+            "queue_max": queue_max,
+            "keep_jobs": keep_jobs,
+            "window": window,
+        }
+        self._begin(Workers(Clock()) if workers is None else workers)
 
     def _begin(self, workers: Workers) -> None:
         self.clock = workers.clock

@@ -22,7 +22,7 @@ from scheduler.cluster.jobs.signals import Signals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.output.outputs import Outputs
+from scheduler.cluster.output.outputs import WINDOW_BYTES, Outputs
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.membership import Membership
@@ -77,11 +77,13 @@ def make_cluster(
     lease: float,
     queue_max: int,
     keep_jobs: float,
+    window: int = WINDOW_BYTES,
 ) -> ClusterParts:
     """All parts of the scheduler between its store and its workers; none of them runs yet.
 
     ``clock`` measures elapsed time, ``wall_time`` gives POSIX times, ``new_id`` the ids of jobs and workers.
     ``lease`` and ``keep_jobs`` in seconds; at most ``queue_max`` jobs may be queued.
+    ``window`` is the number of bytes of each followed stream that are kept in memory.
     """
     ledger = Ledger(clock, wall_time, store)
     registry = ledger.registry
@@ -94,7 +96,7 @@ def make_cluster(
     removals = Removals(ledger, workers, starts)
     reconciler = Reconciler(ledger, workers, starts, removals)
     membership = Membership(new_id, ledger, liveness, workers, rule, reconciler)
-    outputs = Outputs(clock, workers, registry)
+    outputs = Outputs(clock, workers, registry, window)
     attendance = Attendance(clock, registry, stops)
     outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
     signals = Signals(registry, workers, starts)

@@ -9,11 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.output.outputs import Outputs
-from scheduler.cluster.registry import Registry
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import JobState, Stream, WorkerState
+from tests.house import House
 from tests.unit.cluster.spooled import Spool, SpooledWorkers
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -24,13 +23,13 @@ WINDOW = 100
 
 
 class OutputTestCase(SynchronousTestCase):
+    window = WINDOW
+
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.client = SpooledWorkers(self.clock)
-        self.registry = Registry()
-        self.registry.put_worker(a_worker())
-        self.registry.put_job(a_job())
-        self.outputs = Outputs(self.clock, self.client, self.registry, WINDOW)
+        self.client = SpooledWorkers(Clock())
+        self.house = House(lambda: 1000.0, window=self.window, workers=self.client)
+        self.clock, self.ledger, self.outputs = self.house.clock, self.house.parts.ledger, self.house.parts.outputs
+        self.house.add(a_worker(), a_job())
 
     @property
     def spool(self) -> Spool:
@@ -45,17 +44,14 @@ class OutputTestCase(SynchronousTestCase):
         return self.outputs.open(*KEY, offset)
 
     def change_job(self, **changes: Any) -> None:
-        job = evolve(self.registry.job("j-1"), **changes)
-        self.registry.put_job(job)
-        self.outputs.job_changed(job)
+        self.house.add(evolve(self.house.job("j-1"), **changes))
 
     def end_job(self, state: JobState = JobState.SUCCEEDED, **changes: Any) -> None:
         self.spool.ended = True
         self.change_job(state=state, finished_at=1001.0, **changes)
 
     def set_worker(self, state: WorkerState) -> None:
-        self.registry.put_worker(a_worker(state=state))
-        self.outputs.worker_changed("w-1")
+        self.house.add(a_worker(state=state))
 
     def assert_gives(self, reading: Deferred[Chunk], offset: int, size: int, end: bool = False, cut: str = "") -> None:
         """It has the bytes of the spool from ``offset`` on, ``size`` of them."""
@@ -68,5 +64,5 @@ class OutputTestCase(SynchronousTestCase):
         """Nothing is left of any reader."""
         self.assertEqual(self.client.running(), [])
         self.assertTrue(all(read.answer.called for read in self.client.reads))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
         self.assertTrue(self.outputs.idle)

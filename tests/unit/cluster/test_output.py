@@ -113,7 +113,8 @@ class FollowTests(OutputTestCase):
 
     def test_large_chunk(self) -> None:
         """At most ``READ_MAX_BYTES`` bytes are handed out at once."""
-        self.outputs._window = 4 * READ_MAX_BYTES
+        self.window = 4 * READ_MAX_BYTES
+        self.setUp()
         self.spool.data = bytes(READ_MAX_BYTES + 10)
         reader = self.open()
         self.client.flow(2 * READ_MAX_BYTES)
@@ -357,7 +358,7 @@ class PressureTests(OutputTestCase):
         self.assertEqual((stream.cancelled, stream.held), (True, False))
         (tail,) = self.outputs._tails["j-1"].values()
         self.assertEqual(tail.window.start, tail.window.end)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
         reading = reader.read()
         self.client.answer(400)
         self.assert_gives(reading, 0, 400)

@@ -92,7 +92,7 @@ class EarlierWorkerTests(OutputTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.registry.put_worker(a_worker(features=frozenset()))
+        self.house.add(a_worker(features=frozenset()))
 
     def test_streamed(self) -> None:
         """The end of its stream waits for the end of the job, which says it; the bytes do not."""

@@ -166,9 +166,9 @@ class EndTests(OutputTestCase):
         reading = reader.read()
         self.change_job(state=JobState.LOST, reason="forgotten")
         self.assertNoResult(reading)
-        self.registry.remove_worker("w-1")
         self.client.stream().cut(CUT)
-        self.outputs.worker_changed("w-1")
+        self.assertNoResult(reading)
+        self.ledger.remove_worker("w-1")
         self.assertIn("forgotten", str(self.failureResultOf(reading, Unavailable).value))
         self.assert_idle()
 
@@ -177,7 +177,7 @@ class EndTests(OutputTestCase):
         self.end_job()
         self.set_worker(WorkerState.UNREACHABLE)
         self.failureResultOf(self.open().read(), Unreachable)
-        self.registry.remove_worker("w-1")
+        self.ledger.remove_worker("w-1")
         self.failureResultOf(self.open().read(), Unreachable)
         self.assert_idle()
 
@@ -273,7 +273,7 @@ class RefusalTests(OutputTestCase):
 
     def test_core_worker(self) -> None:
         """A core worker can't give output, and that is said at once."""
-        self.registry.put_worker(evolve(a_worker(), boot_id=""))
+        self.house.add(evolve(a_worker(), boot_id=""))
         self.assertRaises(Unsupported, self.open)
         self.failureResultOf(self.outputs.read(*KEY, 0, 10), Unsupported)
         self.assert_idle()

@@ -15,12 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.output.live import Tail
-from scheduler.cluster.output.outputs import Outputs
-from scheduler.cluster.registry import Registry
 from scheduler.errors import Busy, DeadlineExceeded, Unreachable, WorkerFault
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState, Stream, WorkerState
+from tests.house import House
 from tests.unit.cluster.spooled import SpooledWorkers
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -80,14 +79,13 @@ class World:
     )
 
     def __init__(self, seed: int) -> None:
-        self.clock = Clock()
-        self.client = SpooledWorkers(self.clock)
-        self.registry = Registry()
+        self.client = SpooledWorkers(Clock())
+        self.house = House(lambda: 1000.0, window=WINDOW, workers=self.client)
+        self.clock, self.outputs = self.house.clock, self.house.parts.outputs
         self.random = random.Random(seed)
         # one of an earlier version does not say that output was cut
-        self.registry.put_worker(a_worker() if seed % 3 else a_worker(features=frozenset()))
-        self.registry.put_job(a_job())
-        self.outputs = Outputs(self.clock, self.client, self.registry, WINDOW)
+        self.house.add(a_worker() if seed % 3 else a_worker(features=frozenset()))
+        self.house.add(a_job())
         self.followers: list[Follower] = []
         #: What the job wrote, which its worker may not have kept to the end; and how it ended there.
         self.written = {OUT: b"", ERR: b""}
@@ -172,8 +170,7 @@ class World:
             stderr_bytes=sizes[Stream.STDERR],
             output_error="stdout: full" if how == "cut" else "",
         )
-        worker = self.registry.find_worker("w-1")
-        assert worker is not None
+        worker = self.house.worker("w-1")
         for key in (OUT, ERR):
             spool = self.client.spools[key]
             spool.ended = True
@@ -187,16 +184,14 @@ class World:
 
     def report(self, n: int) -> None:
         """The scheduler is told of the end; of a worker of another make perhaps not how much was written."""
-        job = self.registry.job("j-1")
+        job = self.house.job("j-1")
         if self.status is None or job.state.final:
             return
         job = lifecycle.reported(job, self.status, 1002.0)
-        worker = self.registry.find_worker("w-1")
-        assert worker is not None
+        worker = self.house.worker("w-1")
         if n % 3 == 0 and worker.features:
             job = evolve(job, stdout_bytes=None, stderr_bytes=None)
-        self.registry.put_job(job)
-        self.outputs.job_changed(job)
+        self.house.add(job)
 
     def tails(self) -> list[Tail]:
         return [tail for tails in self.outputs._tails.values() for tail in tails.values()]
@@ -229,10 +224,8 @@ class World:
             self.client.fail_read((Unreachable("w-1"), WorkerFault("w-1", "oh"))[n % 2])
 
     def set_worker(self, state: WorkerState) -> None:
-        worker = self.registry.find_worker("w-1")
-        assert worker is not None
-        self.registry.put_worker(evolve(worker, state=state))
-        self.outputs.worker_changed("w-1")
+        worker = self.house.worker("w-1")
+        self.house.add(evolve(worker, state=state))
 
     def check(self) -> None:
         for follower in self.followers:
@@ -280,7 +273,7 @@ class World:
             follower.reader.close()
         assert not self.client.running(), "a stream for nobody"
         assert self.outputs.idle
-        assert not self.clock.getDelayedCalls()
+        assert not self.house.timers()
 
 
 class PropertyTests(SynchronousTestCase):

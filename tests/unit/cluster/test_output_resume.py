@@ -128,8 +128,7 @@ class ResumeTests(OutputTestCase):
     def test_worker_goes_and_registers_again(self) -> None:
         """A worker that deregistered may register again under its id; its followers wait for it."""
         _, reading = self.under_way()
-        self.registry.remove_worker("w-1")
-        self.outputs.worker_changed("w-1")
+        self.ledger.remove_worker("w-1")
         self.client.stream().cut(CUT)
         self.clock.pump([RETRY_MAX_SECONDS] * 100)
         self.write(5)
@@ -209,21 +208,20 @@ class ResumeTests(OutputTestCase):
 
     def test_being_started(self) -> None:
         """The output of a job that is being started is asked for; if that was too early, again once it runs."""
-        self.registry.put_job(a_job("j-1b", JobState.STARTING))
+        self.house.add(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
         self.client.stream().cut(NotFound("job", "j-1b"))
         self.assertEqual(self.client.running(), [])
         job = a_job("j-1b", JobState.RUNNING)
-        self.registry.put_job(job)
-        self.outputs.job_changed(job)
+        self.house.add(job)
         self.assertEqual((self.client.stream().key[0], self.client.reads), ("j-1b", []))
         self.assertNoResult(reading)
 
     def test_never_came_to_be(self) -> None:
         """A job whose start never left is no job, and neither is its output."""
-        self.registry.put_job(a_job("j-1b", JobState.STARTING))
+        self.house.add(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
-        self.registry.remove_job("j-1b")
+        self.ledger.remove_jobs(["j-1b"])
         self.client.stream().cut(NotFound("job", "j-1b"))
         self.clock.advance(RETRY_MAX_SECONDS)
         self.failureResultOf(reading, NotFound)
@@ -232,21 +230,20 @@ class ResumeTests(OutputTestCase):
     def test_never_came_to_be_silently(self) -> None:
         """So it is at once, though the worker says nothing."""
         job = a_job("j-1b", JobState.STARTING)
-        self.registry.put_job(job)
+        self.house.add(job)
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
-        self.registry.remove_job("j-1b")
-        self.outputs.job_changed(job)
+        self.ledger.drop_job(job)
         self.failureResultOf(reading, NotFound)
         self.assert_idle()
 
     def test_queued_again(self) -> None:
         """A job whose start never left, and that waits again, is not awaited where it was to be started."""
-        self.registry.remove_job("j-1")
-        self.registry.put_job(a_job("j-1", JobState.STARTING))
+        self.ledger.remove_jobs(["j-1"])
+        self.house.add(a_job("j-1", JobState.STARTING))
         reading = self.open().read()
         before = self.client.stream()
         self.change_job(state=JobState.QUEUED, worker_id=None, worker_name=None)
-        self.registry.put_worker(a_worker("w-2"))
+        self.house.add(a_worker("w-2"))
         self.change_job(state=JobState.STARTING, worker_id="w-2", worker_name="w-2")
         self.change_job(state=JobState.RUNNING)
         self.assertIsNot(self.client.stream(), before)

@@ -53,20 +53,20 @@ class SnapshotTests(OutputTestCase):
         """A worker that can't be reached, or is known no more, is not called."""
         self.set_worker(WorkerState.UNREACHABLE)
         self.failureResultOf(self.read(), Unreachable)
-        self.registry.remove_worker("w-1")
+        self.ledger.remove_worker("w-1")
         self.failureResultOf(self.read(), Unreachable)
         self.assertEqual(self.client.reads_made, 0)
 
     def test_no_worker(self) -> None:
         """A job that was never given to a worker has no output that can be had."""
-        self.registry.put_job(a_job("j-3", JobState.LOST, reason="forgotten"))
-        self.registry.remove_worker("w-1")
+        self.house.add(a_job("j-3", JobState.LOST, reason="forgotten"))
+        self.ledger.remove_worker("w-1")
         reading = self.outputs.read("j-3", KEY[1], 0, 1)
         self.assertIn("forgotten", str(self.failureResultOf(reading, Unavailable).value))
 
     def test_not_started(self) -> None:
         """A job that is being started has written nothing yet; that is not its end."""
-        self.registry.put_job(a_job("j-3", JobState.STARTING))
+        self.house.add(a_job("j-3", JobState.STARTING))
         chunk = self.successResultOf(self.outputs.read("j-3", KEY[1], 0, 10))
         self.assertEqual(chunk, Chunk(b"", 0))
         self.failureResultOf(self.outputs.read("j-3", KEY[1], 1, 10), OffsetBeyondEnd)
@@ -88,7 +88,7 @@ class SnapshotTests(OutputTestCase):
             (JobState.SUCCEEDED, NotFound),
         ):
             job = a_job(f"j-{state.value}", state)
-            self.registry.put_job(job)
+            self.house.add(job)
             reading = self.outputs.read(job.id, KEY[1], 0, 10)
             self.client.fail_read(NotFound("job", job.id))
             if outcome is None:
