@@ -61,6 +61,7 @@ class HouseTests(SynchronousTestCase):
         self.house.store.held = True
         self.house.submit(ECHO, Target(worker="w-1"))
         self.house.restart()
+        self.assertEqual(self.house.store.saves, [])
         self.house.store.held = False
         self.assertEqual([each.id for each in self.house.parts.ledger.registry.unfinished("w-1")], [job.id])
         self.assertIs(self.state(job), JobState.UNKNOWN)

@@ -1,35 +1,35 @@
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.registry import Registry
-from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS, Polling
+from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Unreachable, WorkerFault
-from scheduler.model import Job, JobState, WorkerState
+from scheduler.messages import JobStatus
+from scheduler.model import JobState, WorkerState
+from tests.doubles.workers import Call
+from tests.house import House
 from tests.unit.cluster.values import a_job, a_worker
 
 
 class PollingTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.registry = Registry()
-        self.asked: list[tuple[str, str, Deferred[Job]]] = []
-        self.registry.put_worker(a_worker("old", boot_id=""))
-        self.registry.put_job(a_job("j-1", worker_id="old"))
-        self.registry.put_job(a_job("j-2", worker_id="old"))
-        self.polling = Polling(self.clock, self.registry, self.query)
-        self.polling.startService()
-
-    def query(self, worker_id: str, job_id: str) -> Deferred[Job]:
-        answer: Deferred[Job] = Deferred()
-        self.asked.append((worker_id, job_id, answer))
-        return answer
+        self.house = House(lambda: 1000.0)
+        self.clock, self.workers, self.polling = self.house.clock, self.house.workers, self.house.parts.polling
+        self.workers.hold("query_job")
+        self.house.add(a_worker("old", boot_id=""), a_job("j-1", worker_id="old"), a_job("j-2", worker_id="old"))
 
     def ids(self) -> list[str]:
-        return [job_id for _, job_id, _ in self.asked]
+        """Of the jobs that were asked about."""
+        return [call.job_id for call in self.workers.held]
+
+    def answer(self, number: int, error: Exception | None = None) -> None:
+        """A question is answered: the job runs, unless there is an ``error``."""
+        call = self.workers.held[number]
+        if error is None:
+            call.answer.callback(JobStatus(call.job_id, JobState.RUNNING))
+        else:
+            call.answer.errback(error)
 
     def test_rounds(self) -> None:
         """Each unfinished job is asked about in turn, one question at a time, and again in the next round."""
@@ -37,26 +37,24 @@ class PollingTests(SynchronousTestCase):
         self.assertEqual(self.ids(), ["j-1"])
         self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-1"])
-        self.asked[0][2].callback(a_job("j-1", worker_id="old"))
+        self.answer(0)
         self.assertEqual(self.ids(), ["j-1", "j-2"])
-        self.asked[1][2].callback(a_job("j-2", worker_id="old"))
+        self.answer(1)
         self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-1", "j-2", "j-1"])
 
     def test_only_who_must_be_asked(self) -> None:
         """A worker that sends heartbeats, one that can't be reached and an ended job are not asked about."""
-        self.registry.put_worker(a_worker("new"))
-        self.registry.put_job(a_job("j-3", worker_id="new"))
-        self.registry.put_worker(a_worker("gone", boot_id="", state=WorkerState.UNREACHABLE))
-        self.registry.put_job(a_job("j-4", worker_id="gone"))
-        self.registry.put_job(a_job("j-1", JobState.SUCCEEDED, worker_id="old"))
+        self.house.add(a_worker("new"), a_worker("gone", boot_id="", state=WorkerState.UNREACHABLE))
+        self.house.add(a_job("j-3", worker_id="new"), a_job("j-4", worker_id="gone"))
+        self.house.add(a_job("j-1", JobState.SUCCEEDED, worker_id="old"))
         self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-2"])
 
     def test_a_failure_ends_the_round(self) -> None:
         """A worker that does not answer is left alone until the next round."""
         self.clock.advance(POLL_INTERVAL_SECONDS)
-        self.asked[0][2].errback(Unreachable("old"))
+        self.answer(0, Unreachable("old"))
         self.assertEqual(self.ids(), ["j-1"])
         self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-1", "j-1"])
@@ -64,37 +62,44 @@ class PollingTests(SynchronousTestCase):
     def test_a_fault_does_not(self) -> None:
         """A job that its worker only answers with a fault about keeps no other from being asked about."""
         self.clock.advance(POLL_INTERVAL_SECONDS)
-        self.asked[0][2].errback(WorkerFault("old", "no such job"))
+        self.answer(0, WorkerFault("old", "no such job"))
         self.assertEqual(self.ids(), ["j-1", "j-2"])
 
     def test_stop(self) -> None:
         """After the stop nobody is asked and no timer is left."""
+        timers = self.house.timers()
         self.polling.stopService()
+        self.assertEqual(self.house.timers(), timers - 1)
         self.clock.advance(POLL_INTERVAL_SECONDS)
-        self.assertEqual((self.ids(), self.clock.getDelayedCalls()), ([], []))
+        self.assertEqual(self.ids(), [])
 
-    def test_many(self) -> None:
-        """The rounds of many workers begin a few at a time; a stop ends that."""
+    def start_with_many(self) -> list[str]:
+        """There are four more workers, and each question takes longer than half a slice; what happens then."""
         self.polling.stopService()
         for number in range(4):
-            self.registry.put_worker(a_worker(f"old-{number}", boot_id=""))
-            self.registry.put_job(a_job(f"j-{number}", worker_id=f"old-{number}"))
+            self.house.add(a_worker(f"old-{number}", boot_id=""), a_job(f"j-{number}", worker_id=f"old-{number}"))
         asked: list[str] = []
 
-        def query(worker_id: str, job_id: str) -> Deferred[Job]:
-            asked.append(job_id)
+        def asked_about(call: Call) -> None:
+            asked.append(call.job_id)
             self.clock.rightNow += 0.6 * SLICE_SECONDS
-            return Deferred()
 
-        polling = Polling(self.clock, self.registry, query)
-        polling.startService()
+        self.workers.on_call = asked_about
+        self.polling.startService()
+        return asked
+
+    def test_many(self) -> None:
+        """The rounds of many workers begin a few at a time."""
+        asked = self.start_with_many()
         self.clock.callLater(POLL_INTERVAL_SECONDS, asked.append, "another turn")
         self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.house.settle()
         self.assertEqual(asked, ["j-0", "j-1", "another turn", "j-2", "j-3"])
-        polling.stopService()
-        asked.clear()
-        again = Polling(self.clock, self.registry, query)
-        again.startService()
-        self.clock.callLater(POLL_INTERVAL_SECONDS, again.stopService)
+
+    def test_stop_in_a_round(self) -> None:
+        """A stop ends what was begun a few at a time."""
+        asked = self.start_with_many()
+        self.clock.callLater(POLL_INTERVAL_SECONDS, self.polling.stopService)
         self.clock.advance(POLL_INTERVAL_SECONDS)
-        self.assertEqual((asked, self.clock.getDelayedCalls()), (["j-0", "j-1"], []))
+        self.house.settle()
+        self.assertEqual(asked, ["j-0", "j-1"])

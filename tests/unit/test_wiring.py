@@ -1,0 +1,53 @@
+"""The law of wiring in tests: parts of the scheduler are put together once, in ``make_cluster``, and used by House."""
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.test_imports import imports
+
+TESTS = Path(__file__).parent.parent
+
+#: What is made of other parts of the scheduler, so that it takes a wiring to have one.
+PARTS = {
+    "scheduler.cluster.build.make_cluster",
+    "scheduler.cluster.jobs.attendance.Attendance",
+    "scheduler.cluster.jobs.outlook.Outlook",
+    "scheduler.cluster.jobs.queue.Queue",
+    "scheduler.cluster.jobs.removals.Removals",
+    "scheduler.cluster.jobs.retention.Retention",
+    "scheduler.cluster.jobs.signals.Signals",
+    "scheduler.cluster.jobs.starts.Starts",
+    "scheduler.cluster.jobs.stops.Stops",
+    "scheduler.cluster.ledger.Ledger",
+    "scheduler.cluster.output.outputs.Outputs",
+    "scheduler.cluster.service.Cluster",
+    "scheduler.cluster.workers.liveness.Liveness",
+    "scheduler.cluster.workers.membership.Membership",
+    "scheduler.cluster.workers.observed.ObservedClient",
+    "scheduler.cluster.workers.polling.Polling",
+    "scheduler.cluster.workers.reconcile.Reconciler",
+}
+
+#: Who may have one all the same.
+ALLOWED = {
+    ("house.py", "scheduler.cluster.build.make_cluster"),
+    # With processes that die at any event, which are no doubles.
+    ("simulation/nodes.py", "scheduler.cluster.build.make_cluster"),
+    # The class alone, with a store.
+    ("unit/cluster/test_ledger.py", "scheduler.cluster.ledger.Ledger"),
+    # A second one beside that of the house, which remembers nothing, to compare the two.
+    ("unit/cluster/test_outlook.py", "scheduler.cluster.jobs.outlook.Outlook"),
+}
+
+
+class WiringTests(SynchronousTestCase):
+    def test_once(self) -> None:
+        """No test wires parts of the scheduler by hand, and no exception from that is out of date."""
+        found = {
+            (str(path.relative_to(TESTS)), each.name)
+            for path in TESTS.rglob("*.py")
+            for each in imports(path.stem, path.read_text(encoding="utf-8"))
+            if each.name in PARTS
+        }
+        self.assertEqual(found, ALLOWED)
