@@ -22,7 +22,7 @@ from scheduler.model import Job, JobSpec, Target, Worker, WorkerState
 from scheduler.net import DialRule
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.store import ScriptedStore
-from tests.doubles.workers import Workers
+from tests.doubles.workers import Call, Workers
 
 #: Seconds; no test lasts so long.
 FOREVER = 1e9
@@ -90,6 +90,16 @@ class House:
         while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
             self.clock.advance(0)
 
+    def take(self, method: str) -> Call:
+        """The oldest call that is held, once all has settled; it must be of that method."""
+        self.settle()
+        return self.workers.take(method)
+
+    def held(self) -> list[Call]:
+        """The calls that are held, once all has settled."""
+        self.settle()
+        return self.workers.held
+
     def timers(self) -> int:
         """The number of timers beyond those of a scheduler that has nothing to do."""
         return len(self.clock.getDelayedCalls()) - self._idle_timers
@@ -105,7 +115,15 @@ class House:
     # what is known, told in values
 
     def add(self, *things: Worker | Job) -> None:
-        """Have the scheduler know these. A worker is ``online``, if it says so, by signs of life, until it is lost."""
+        """Have the scheduler know these, and settle."""
+        self.know(*things)
+        self.settle()
+
+    def know(self, *things: Worker | Job) -> None:
+        """Have the scheduler know these at the same moment, before anything comes of it.
+
+        A worker is ``online``, if it says so, by signs of life, until it is lost.
+        """
         for thing in things:
             if isinstance(thing, Worker):
                 self._add_worker(thing)
@@ -142,6 +160,7 @@ class House:
         heartbeat = Heartbeat(worker.id, worker.boot_id, runner.running(), runner.unacknowledged(), **facts)
         answer = result_of(self.parts.membership.heartbeat(heartbeat))
         runner.acknowledge(answer.acknowledged)
+        self.settle()
         return answer
 
     def report(self, worker_id: str, **facts: Any) -> None:

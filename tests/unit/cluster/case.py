@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.errors import NotFound
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobSpec, Target, Worker
-from tests.doubles.workers import METHODS
+from tests.doubles.workers import METHODS, Call
 from tests.house import House
 from tests.unit.cluster.values import a_worker
 
@@ -46,6 +46,12 @@ class ClusterTestCase(SynchronousTestCase):
 
     def settle(self) -> None:
         self.house.settle()
+
+    def take(self, method: str) -> Call:
+        return self.house.take(method)
+
+    def held(self) -> list[Call]:
+        return self.house.held()
 
     def add(self, *things: Worker | Job) -> None:
         self.house.add(*things)

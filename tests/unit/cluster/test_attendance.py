@@ -34,7 +34,7 @@ class AttendanceTests(ClusterTestCase):
 
     def assert_asked(self) -> None:
         """Its worker is asked to stop it."""
-        self.assertEqual(self.workers.take("stop_job").args, ("j-1",))
+        self.assertEqual(self.take("stop_job").args, ("j-1",))
         self.assertEqual(self.cluster.job("j-1").stop_reason, WHY)
 
     def test_timers(self) -> None:
@@ -62,7 +62,7 @@ class AttendanceTests(ClusterTestCase):
         first()
         first()
         self.clock.advance(600)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         second()
         self.clock.advance(60)
         self.assert_asked()
@@ -88,12 +88,12 @@ class AttendanceTests(ClusterTestCase):
         self.attended()
         self.clock.advance(50)
         self.clock.advance(10 + TIMER_LATE_MAX_SECONDS + 0.5)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         leave = self.attendance.attend("j-1")
         self.clock.advance(60)
         leave()
         self.clock.advance(59)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.clock.advance(1)
         self.assert_asked()
 
@@ -131,7 +131,7 @@ class AttendanceTests(ClusterTestCase):
         self.attendance.stopService()
         leave()
         self.clock.advance(600)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_follower_of_one_that_starts(self) -> None:
         """A client whose submission is answered with the output attends it from when its start leaves."""
@@ -149,7 +149,7 @@ class AttendanceTests(ClusterTestCase):
         """A job is not stopped before its start is answered, however long that takes: its client may wait for that."""
         for error in (None, DeadlineExceeded("start", 100.0)):
             answer = self.cluster.submit(ECHO, W1, ATTENDED)
-            start = self.workers.take("start_job")
+            start = self.take("start_job")
             (job,) = (job for job in self.jobs() if job.state is JobState.STARTING)
             self.clock.advance(100)
             self.assertIsNone(self.cluster.job(job.id).stop_requested_at)
@@ -186,11 +186,11 @@ class AttendanceTests(ClusterTestCase):
         """A stop that its worker does not take stays recorded, and is delivered like any other."""
         self.attended()
         self.clock.advance(60)
-        self.workers.take("stop_job").answer.errback(WorkerFault("w-1", "what"))
+        self.take("stop_job").answer.errback(WorkerFault("w-1", "what"))
         self.clock.advance(600)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",))))
-        self.workers.take("stop_job")
+        self.take("stop_job")
 
     def test_that_went_wrong(self) -> None:
         """A bug in a stop is logged, and the job is asked about again."""

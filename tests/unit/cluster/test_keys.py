@@ -23,7 +23,7 @@ class KeyTests(ClusterTestCase):
     def started(self) -> Job:
         """The first request, answered."""
         answer = self.submit()
-        self.workers.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        self.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
         return self.successResultOf(answer)
 
     def test_again(self) -> None:
@@ -32,13 +32,13 @@ class KeyTests(ClusterTestCase):
         self.ledger.update_job(evolve(job, state=JobState.FAILED, finished_at=1001.0))
         self.assertTrue(self.cluster.replays(KEY))
         self.assertEqual(self.successResultOf(self.submit()), job)
-        self.assertEqual((self.workers.held, len(self.jobs())), ([], 1))
+        self.assertEqual((self.held(), len(self.jobs())), ([], 1))
 
     def test_another_request(self) -> None:
         """A key that was used for another request is refused, answered or not, and so is that."""
         self.submit()
         self.failureResultOf(self.submit(OTHER), KeyReused)
-        self.workers.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        self.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
         self.failureResultOf(self.submit(OTHER), KeyReused)
         self.assertFalse(self.cluster.replays(OTHER))
 
@@ -48,21 +48,21 @@ class KeyTests(ClusterTestCase):
         self.submit()
         self.failureResultOf(self.submit(), KeyInUse)
         self.store.commit()
-        self.workers.take("start_job")
+        self.take("start_job")
         self.failureResultOf(self.submit(), KeyInUse)
         self.assertFalse(self.cluster.replays(KEY))
 
     def test_the_client_hangs_up(self) -> None:
         """The answer that nobody waited for is kept for who asks again."""
         self.submit().addErrback(lambda _: None).cancel()
-        self.workers.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
+        self.take("start_job").answer.callback(JobStatus(self.only_job().id, JobState.RUNNING))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
 
     def test_nothing_came_of_it(self) -> None:
         """A request that made no job leaves no key: not found, not committed, never sent."""
         self.failureResultOf(self.cluster.submit(ECHO, evolve(W1, worker="w-9"), NO_WAITING, KEY), NotFound)
         answer = self.submit()
-        self.workers.take("start_job").answer.errback(Unreachable("w-1"))
+        self.take("start_job").answer.errback(Unreachable("w-1"))
         self.failureResultOf(answer, Unreachable)
         self.store.held = True
         answer = self.submit()
@@ -77,7 +77,7 @@ class KeyTests(ClusterTestCase):
     def test_unanswered(self) -> None:
         """A start that was not answered is that again while nobody knows more, and then the job."""
         answer = self.submit()
-        self.workers.take("start_job").answer.errback(Unreachable("w-1", sent=True))
+        self.take("start_job").answer.errback(Unreachable("w-1", sent=True))
         job_id = self.failureResultOf(answer, StartUnanswered).value.job_id
         self.assertTrue(self.cluster.replays(KEY))
         self.assertEqual(self.failureResultOf(self.submit(), StartUnanswered).value.job_id, job_id)
@@ -88,7 +88,7 @@ class KeyTests(ClusterTestCase):
         """An answer that could not be decided on is none: the same again is told what there is to say of the job."""
         answer = self.submit()
         self.store.held = True
-        self.workers.take("start_job").answer.errback(Conflict("the id was used before"))
+        self.take("start_job").answer.errback(Conflict("the id was used before"))
         self.store.fail()
         for each in (answer, self.submit()):
             self.assertEqual(self.failureResultOf(each, StartUnanswered).value.job_id, self.only_job().id)
@@ -107,7 +107,7 @@ class KeyTests(ClusterTestCase):
         self.failureResultOf(self.submit(), StartUnanswered)
         self.ledger.update_job(evolve(self.only_job(), state=JobState.RUNNING))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
-        self.assertEqual((self.workers.held, len(self.jobs())), ([], 1))
+        self.assertEqual((self.held(), len(self.jobs())), ([], 1))
 
     def test_as_long_as_the_job(self) -> None:
         """With its job the key is gone, and the request is a new one."""

@@ -37,9 +37,7 @@ class OutlookTestCase(ClusterTestCase):
 
     def fill(self, worker: Worker) -> None:
         """All of its slots are taken."""
-        self.add(worker)
-        for number in range(worker.slots or 0):
-            self.add(a_job(f"{worker.id}-{number}", worker_id=worker.id))
+        self.add(worker, *(a_job(f"{worker.id}-{number}", worker_id=worker.id) for number in range(worker.slots or 0)))
 
     def told(self, job: Job) -> tuple[str, str, int]:
         found = self.cluster.waiting_for(job)
@@ -85,7 +83,9 @@ class SentenceTests(OutlookTestCase):
         self.fill(a_worker("w-2", slots=2, labels=gpu))
         self.fill(a_worker("w-3", slots=6, labels=gpu))
         self.assertEqual(self.told(job), ("no-free-slot", "2 workers match; all 8 slots are taken", 1))
-        self.add(a_worker("w-2", slots=2, labels=gpu, refusing="no room"), a_worker("w-3", labels=gpu, draining=True))
+        self.house.know(
+            a_worker("w-2", slots=2, labels=gpu, refusing="no room"), a_worker("w-3", labels=gpu, draining=True)
+        )
         self.assertEqual(self.told(job), ("backoff", "2 workers match; 1 is draining, 1 takes no job now (no room)", 1))
         old = self.queue_job("old", GPU, spec=JobSpec("x", umask=0))
         self.add(*(a_worker(worker_id, labels=gpu, features=frozenset()) for worker_id in ("w-2", "w-3")))
@@ -101,16 +101,16 @@ class SentenceTests(OutlookTestCase):
             ({"state": WorkerState.UNREACHABLE}, "unreachable", "worker 'box' can't be reached"),
             ({"draining": True}, "draining", "worker 'box' is draining"),
         ):
-            self.add(a_worker("w-9", name="box", **facts))
+            self.house.know(a_worker("w-9", name="box", **facts))
             self.assertEqual(self.told(job)[:2], (why, detail))
-        self.add(a_worker("w-9", name="box", refusing="no room", slots=0))
+        self.house.know(a_worker("w-9", name="box", refusing="no room", slots=0))
         self.assertEqual(self.told(job)[:2], ("turn", "worker 'box' can take it; it is next"))
         self.starts.backoff.refused("w-9", Unavailable("no more processes"))
-        self.add(a_worker("w-9", name="box", slots=0))
+        self.house.know(a_worker("w-9", name="box", slots=0))
         self.assertEqual(self.told(job)[:2], ("backoff", "worker 'box' takes no job now (no more processes)"))
         for facts, lack in (({"features": frozenset()}, "umask"), ({"boot_id": ""}, "more than a command and a path")):
             old = self.queue_job("old", Target(worker="box"), spec=JobSpec("x", umask=0))
-            self.add(a_worker("w-9", name="box", state=WorkerState.UNREACHABLE, **facts))
+            self.house.know(a_worker("w-9", name="box", state=WorkerState.UNREACHABLE, **facts))
             self.assertEqual(self.told(old)[:2], ("no-match", f"worker 'box' does not support {lack}"))
 
     def test_two_of_a_name(self) -> None:
@@ -146,7 +146,7 @@ class SentenceTests(OutlookTestCase):
     def test_after_a_restart(self) -> None:
         """A job that has but one chance waits for workers to come back first."""
         self.add(a_worker(state=WorkerState.UNREACHABLE))
-        self.add(a_job("q", JobState.QUEUED, None, target=Target(worker="w-1"), promised=True))
+        self.house.know(a_job("q", JobState.QUEUED, None, target=Target(worker="w-1"), promised=True))
         self.begin()
         self.clock.advance(1)
         self.assertEqual(
@@ -163,7 +163,7 @@ class SentenceTests(OutlookTestCase):
         self.fill(a_worker(slots=2))
         job = self.queue_job("q")
         self.assertEqual(self.told(job)[0], "no-free-slot")
-        self.add(a_job("w-1-0", JobState.SUCCEEDED))
+        self.house.know(a_job("w-1-0", JobState.SUCCEEDED))
         self.assertEqual(self.told(job)[:2], ("turn", "1 worker matches; it has a free slot; it is next"))
 
     def test_one_that_comes_due(self) -> None:
@@ -224,12 +224,12 @@ class PropertyTests(OutlookTestCase):
         def holds(steps: list[tuple[str, Any]]) -> None:
             self.setUp()
             for number, (what, given_) in enumerate(steps):
-                self.take(what, given_, number)
+                self.happens(what, given_, number)
                 self.check()
 
         holds()
 
-    def take(self, what: str, given_: Any, number: int) -> None:
+    def happens(self, what: str, given_: Any, number: int) -> None:
         jobs = sorted(self.jobs(), key=lambda job: job.id)
         queued = [job for job in jobs if job.state is JobState.QUEUED]
         running = [job for job in jobs if job.state is JobState.RUNNING]
@@ -242,7 +242,7 @@ class PropertyTests(OutlookTestCase):
                 self.check()
                 self.settle()
             case "started":
-                for call in [call for call in self.workers.held if call.method == "start_job"]:
+                for call in [call for call in self.held() if call.method == "start_job"]:
                     self.workers.held.remove(call)
                     call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING))
             case "stop" if queued:

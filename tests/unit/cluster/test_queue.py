@@ -45,7 +45,7 @@ class QueueTestCase(ClusterTestCase):
     def run_job(self, target: Target = ANY) -> Job:
         """One that runs at once."""
         answer = self.cluster.submit(ECHO, target)
-        self.running(self.workers.take("start_job"))
+        self.running(self.take("start_job"))
         return self.successResultOf(answer)
 
     def running(self, call: Call) -> Job:
@@ -77,7 +77,7 @@ class QueueTestCase(ClusterTestCase):
     def taken(self) -> Job:
         """The job that a worker is asked to start next."""
         self.settle()
-        job = self.running(self.workers.take("start_job"))
+        job = self.running(self.take("start_job"))
         self.assertIs(job.state, JobState.RUNNING)
         return job
 
@@ -171,10 +171,10 @@ class EnteringTests(QueueTestCase):
         self.assertIs(self.state(waited), JobState.STARTING)  # it waits for its commit
         self.change(a_worker(slots=2, state=WorkerState.UNREACHABLE))
         late = self.queued()
-        self.ledger.update_worker(a_worker(slots=2))  # nobody has looked at it yet
+        self.house.know(a_worker(slots=2))  # nobody has looked at it yet
         self.queued()
         urgent = self.submit(terms=QueueTerms(HOUR, priority=1))
-        self.assertEqual(self.running(self.workers.take("start_job")), self.successResultOf(urgent))
+        self.assertEqual(self.running(self.take("start_job")), self.successResultOf(urgent))
         self.assertIs(self.state(late), JobState.QUEUED)
 
 
@@ -189,7 +189,7 @@ class OrderTests(QueueTestCase):
             self.end(last)
             last = self.taken()
             self.assertEqual(last.id, jobs[number].id)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_nobody_is_held_up(self) -> None:
         """A job that no worker can take now lets those behind it pass, whatever its priority."""
@@ -205,27 +205,25 @@ class OrderTests(QueueTestCase):
         self.change(a_worker(state=WorkerState.UNREACHABLE))
         for _ in range(4):
             self.queued()
-        for name in ("w-2", "w-3"):
-            self.add(a_worker(name, slots=2))
-        self.settle()
-        self.assertEqual([call.worker_id for call in self.workers.held], ["w-2", "w-3", "w-2", "w-3"])
+        self.add(*(a_worker(name, slots=2) for name in ("w-2", "w-3")))
+        self.assertEqual([call.worker_id for call in self.held()], ["w-2", "w-3", "w-2", "w-3"])
 
     def test_no_more_than_slots(self) -> None:
         """A worker gets as many as it has slots, a core worker as many as there are."""
         for _ in range(5):
             self.queued()
         self.change(a_worker("w-2", slots=2))
-        self.assertEqual(len(self.workers.held), 2)
+        self.assertEqual(len(self.held()), 2)
         self.workers.held.clear()
         self.change(a_worker("w-3", slots=None, boot_id=""))
-        self.assertEqual(len(self.workers.held), 3)
+        self.assertEqual(len(self.held()), 3)
 
     def test_few_at_a_time(self) -> None:
         """No worker is flooded with those that waited for it, and nothing is by all workers together."""
         self.change(a_worker(state=WorkerState.UNREACHABLE))
         waiting = [self.queued(W1) for _ in range(MAX_STARTS_PER_WORKER + 2)]
         self.change(a_worker())
-        self.assertEqual(len(self.workers.held), MAX_STARTS_PER_WORKER)
+        self.assertEqual(len(self.held()), MAX_STARTS_PER_WORKER)
         for _ in waiting:
             self.taken()
         self.change(a_worker(state=WorkerState.UNREACHABLE))
@@ -234,10 +232,10 @@ class OrderTests(QueueTestCase):
         for number in range(MAX_STARTS + 5):
             self.add(a_worker(f"x-{number}", slots=1))
         self.settle()
-        self.assertEqual(len(self.workers.held), MAX_STARTS)
+        self.assertEqual(len(self.held()), MAX_STARTS)
         for _ in range(MAX_STARTS + 5):
             self.taken()
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
 
 class FindingTests(QueueTestCase):
@@ -264,7 +262,7 @@ class FindingTests(QueueTestCase):
         return looked_at
 
     def starts_sent(self) -> list[str]:
-        return [call.worker_id for call in self.workers.held if call.method == "start_job"]
+        return [call.worker_id for call in self.held() if call.method == "start_job"]
 
     def test_a_line_has_as_many_workers_as_it_needs(self) -> None:
         """When the workers of a line can take jobs again they get all that wait, the least loaded one each time."""
@@ -283,7 +281,7 @@ class FindingTests(QueueTestCase):
             self.starts.backoff.refused(name, SHORT)
         jobs = [self.queued(Target(selector=selector)) for selector in ({}, {"gpu": "yes"}, {})]
         self.clock.pump([1.0] * 8)
-        sent = [(call.args[0].id, call.worker_id) for call in self.workers.held]
+        sent = [(call.args[0].id, call.worker_id) for call in self.held()]
         self.assertEqual(sent, [(jobs[0].id, "w-2"), (jobs[1].id, "w-3"), (jobs[2].id, "w-2")])
 
     def test_one_that_has_enough_to_start(self) -> None:
@@ -301,7 +299,7 @@ class FindingTests(QueueTestCase):
     def test_loads_change_meanwhile(self) -> None:
         """It is the load at a worker's turn that counts, not that of when it was found worth a look."""
         self.queued()
-        self.add(a_worker("w-2"), a_worker("w-3"))
+        self.house.know(a_worker("w-2"), a_worker("w-3"))
         self.cluster.submit(ECHO, Target(worker="w-2"))
         self.settle()
         self.assertEqual(self.starts_sent(), ["w-2", "w-3"])
@@ -313,7 +311,7 @@ class FindingTests(QueueTestCase):
         jobs = [self.queued() for _ in range(3)]
         self.add(*ended)
         self.settle()
-        self.assertEqual([call.args[0].id for call in self.workers.held], [job.id for job in jobs[:2]])
+        self.assertEqual([call.args[0].id for call in self.held()], [job.id for job in jobs[:2]])
 
     def test_few_are_looked_at(self) -> None:
         """Of many workers that are free, those are looked at that get a job, whatever else waits in vain."""
@@ -338,7 +336,7 @@ class FindingTests(QueueTestCase):
     def test_newcomers_behind_a_line(self) -> None:
         """A newcomer that has to wait behind the line of all workers is told so without a look at each of them."""
         self.queued()
-        self.add(*(a_worker(f"x-{number:03}") for number in range(300)))  # the line gets one in the next turn
+        self.house.know(*(a_worker(f"x-{number:03}") for number in range(300)))  # the line gets one in the next turn
         asked: list[Worker] = []
 
         def before(worker: Worker, priority: int) -> bool:
@@ -363,7 +361,7 @@ class StartingTests(QueueTestCase):
         self.settle()
         starting = self.cluster.job(job.id)
         self.assertEqual((starting.state, starting.worker_id, starting.worker_name), (JobState.STARTING, "w-1", "w-1"))
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.store.commit()
         self.assertEqual(self.taken().id, job.id)
 
@@ -375,7 +373,7 @@ class StartingTests(QueueTestCase):
         self.store.commit()
         self.settle()
         self.store.fail()
-        self.assertEqual((self.state(job), self.workers.held), (JobState.QUEUED, []))
+        self.assertEqual((self.state(job), self.held()), (JobState.QUEUED, []))
         self.store.held = False
         self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
         self.assertEqual(self.taken().id, job.id)
@@ -397,7 +395,7 @@ class StartingTests(QueueTestCase):
         self.successResultOf(self.cluster.drain("w-1"))
         self.end(self.first)
         self.clock.advance(SWEEP_INTERVAL_SECONDS)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.successResultOf(self.cluster.resume("w-1"))
         self.assertEqual(self.taken().id, job.id)
 
@@ -406,7 +404,7 @@ class StartingTests(QueueTestCase):
         self.ledger.registry.reserve("w-1")
         job = self.queued()
         self.end(self.first)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.ledger.registry.release("w-1")
         self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assertEqual(self.taken().id, job.id)
@@ -419,12 +417,12 @@ class StartingTests(QueueTestCase):
             self.setUp()
             job, behind = self.queued(), self.queued()
             self.end(self.first)
-            self.workers.take("start_job").answer.errback(error)
+            self.take("start_job").answer.errback(error)
             current = self.cluster.job(job.id)
             self.assertEqual((current.state, current.worker_id), (JobState.QUEUED, None))
             self.assertEqual(current.reason, str(error))
             self.settle()
-            self.assertEqual(self.workers.held, [])
+            self.assertEqual(self.held(), [])
             self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
             self.assertEqual(self.taken().id, job.id)
             self.assertIsNone(self.cluster.job(job.id).reason)
@@ -436,7 +434,7 @@ class StartingTests(QueueTestCase):
         answer = self.submit()
         self.add(a_worker("w-3", slots=1))
         self.store.held = True
-        self.workers.take("start_job").answer.errback(Busy("calls", 4))
+        self.take("start_job").answer.errback(Busy("calls", 4))
         self.settle()
         self.assertNoResult(answer)
         while len(self.store.saves):
@@ -453,9 +451,9 @@ class StartingTests(QueueTestCase):
         """A worker that took no job and registers again is sent one at once: it is a new process."""
         job = self.queued()
         self.end(self.first)
-        self.workers.take("start_job").answer.errback(Unavailable("no space left", 60))
+        self.take("start_job").answer.errback(Unavailable("no space left", 60))
         self.settle()
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         worker = self.ledger.registry.worker("w-1")
         registration = Registration(worker.address, "w-1", boot_id="boot", slots=1)
         self.successResultOf(self.membership.register(registration, "127.0.0.1"))
@@ -466,13 +464,13 @@ class StartingTests(QueueTestCase):
         """Nothing is kept of a worker that took no job and is removed, nor of one that is removed before it answers."""
         self.queued()
         self.end(self.first)
-        self.workers.take("start_job").answer.errback(Unavailable("no space left", 60))
+        self.take("start_job").answer.errback(Unavailable("no space left", 60))
         gone = self.ledger.registry.worker("w-1")
         self.assertTrue(self.starts.backoff.active(gone.id))
         self.successResultOf(self.membership.deregister("w-1"))
         self.assertFalse(self.starts.backoff.active(gone.id))
         self.change(a_worker("w-2"))
-        call = self.workers.take("start_job")
+        call = self.take("start_job")
         gone = self.ledger.registry.worker("w-2")
         self.successResultOf(self.membership.deregister("w-2"))
         call.answer.errback(Unreachable("w-2"))
@@ -482,21 +480,21 @@ class StartingTests(QueueTestCase):
         """What one worker would not take another may."""
         job = self.queued()
         self.end(self.first)
-        call = self.workers.take("start_job")
+        call = self.take("start_job")
         self.change(a_worker("w-2"))
         call.answer.errback(Unavailable("no space left"))
         self.settle()
-        self.assertEqual(self.workers.held[0].worker_id, "w-2")
+        self.assertEqual(self.held()[0].worker_id, "w-2")
         self.assertEqual(self.taken().id, job.id)
 
     def test_a_worker_that_leaves_meanwhile(self) -> None:
         """A start that never left because its worker deregistered makes the job wait, and fails nothing."""
         self.end(self.first)
         answer = self.submit()
-        first = self.workers.take("start_job")
+        first = self.take("start_job")
         self.change(a_worker())
         queued = self.submit(W1)
-        second = self.workers.take("start_job")
+        second = self.take("start_job")
         self.successResultOf(self.membership.deregister("w-1"))
         for call in (first, second):
             call.answer.errback(Unreachable("w-1"))
@@ -504,13 +502,13 @@ class StartingTests(QueueTestCase):
             self.assertEqual((job.state, self.state(job)), (JobState.QUEUED, JobState.QUEUED))
         self.change(a_worker())
         self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
-        self.assertEqual(len(self.workers.held), 2)
+        self.assertEqual(len(self.held()), 2)
 
     def test_a_worker_that_is_forgotten_meanwhile(self) -> None:
         """With a worker go the jobs whose starts may have arrived there, and none whose start never left."""
         arrived, never_left = self.queued(), self.queued()
         self.change(a_worker(slots=3))
-        calls = [self.workers.take("start_job") for _ in range(2)]
+        calls = [self.take("start_job") for _ in range(2)]
         self.change(a_worker(state=WorkerState.UNREACHABLE))
         forgotten = self.cluster.forget("w-1")
         self.assertNoResult(forgotten)
@@ -527,7 +525,7 @@ class StartingTests(QueueTestCase):
         """A job that may wait does so then, and is no error; where it may not it is one, and no job."""
         self.end(self.first)
         answer = self.submit(key=KEY)
-        self.workers.take("start_job").answer.errback(Busy("calls", 4))
+        self.take("start_job").answer.errback(Busy("calls", 4))
         job = self.successResultOf(answer)
         self.assertEqual((job.state, job.worker_id, job.promised), (JobState.QUEUED, None, True))
         self.assertEqual(self.successResultOf(self.submit(key=KEY)), job)
@@ -540,26 +538,26 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         answer = self.submit(key=KEY)
         self.store.held = True
-        self.workers.take("start_job").answer.errback(Busy("calls", 4))
+        self.take("start_job").answer.errback(Busy("calls", 4))
         self.store.fail()
         self.failureResultOf(answer, StoreFailed)
         self.assertEqual(([job.id for job in self.jobs()], self.cluster.replays(KEY)), ([self.first.id], False))
         self.store.held = False
         self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_a_stop_that_can_not_be_saved(self) -> None:
         """A stop of a start that never left is no end before that is durable."""
         job = self.queued()
         self.end(self.first)
-        call = self.workers.take("start_job")
+        call = self.take("start_job")
         self.store.held = True
         stop = self.cluster.stop(job.id)
         call.answer.errback(Busy("calls", 4))
         while len(self.store.saves):
             self.store.fail()
         self.assertIs(self.state(job), JobState.STARTING)
-        self.workers.take("query_job").answer.errback(NotFound("job", job.id))  # and sealed
+        self.take("query_job").answer.errback(NotFound("job", job.id))  # and sealed
         self.failureResultOf(stop, StoreFailed)
         self.assertIs(self.state(job), JobState.STARTING)
 
@@ -571,7 +569,7 @@ class StartingTests(QueueTestCase):
         self.membership.deregister("w-1")
         while len(self.store.saves):
             self.store.commit()
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.assertIs(self.successResultOf(answers[0]).state, JobState.QUEUED)
         self.failureResultOf(answers[1], Unreachable)
 
@@ -583,7 +581,7 @@ class StartingTests(QueueTestCase):
         self.change(a_worker(address="127.0.0.1:30999"))
         while len(self.store.saves):
             self.store.commit()
-        self.assertEqual(self.workers.take("start_job").address, "127.0.0.1:30999")
+        self.assertEqual(self.take("start_job").address, "127.0.0.1:30999")
 
     def test_another_version_comes_during_the_commit(self) -> None:
         """A worker that came back as one that lacks what the job needs, when the job is durable, is not called."""
@@ -593,12 +591,12 @@ class StartingTests(QueueTestCase):
         self.change(a_worker(features=frozenset()))
         while len(self.store.saves):
             self.store.commit()
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         for answer in answers:
             self.assertIs(self.successResultOf(answer).state, JobState.QUEUED)
         self.store.held = False
         self.clock.advance(60)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.change(a_worker(features={"umask"}))
         self.assertEqual(self.taken().spec.umask, 0)
 
@@ -607,7 +605,7 @@ class StartingTests(QueueTestCase):
         job = self.queued()
         self.end(self.first)
         self.clock.advance(100)
-        self.workers.take("start_job").answer.errback(DeadlineExceeded("start", 10))
+        self.take("start_job").answer.errback(DeadlineExceeded("start", 10))
         self.assertEqual((self.state(job), self.cluster.job(job.id).promised), (JobState.UNKNOWN, True))
         self.clock.advance(HOUR - 100)
         self.assertFalse(self.cluster.job(job.id).promised)
@@ -616,14 +614,14 @@ class StartingTests(QueueTestCase):
         """An id that its worker refuses for good ends the job."""
         job = self.queued()
         self.end(self.first)
-        self.workers.take("start_job").answer.errback(Conflict("the id was used before"))
+        self.take("start_job").answer.errback(Conflict("the id was used before"))
         self.assert_ended(job, JobState.FAILED, "the id was used before")
 
     def test_the_worker_can_not(self) -> None:
         """A worker that knows no starts ends it too."""
         job = self.queued()
         self.end(self.first)
-        self.workers.take("start_job").answer.errback(Unsupported("w-1", "StartJob"))
+        self.take("start_job").answer.errback(Unsupported("w-1", "StartJob"))
         self.assert_ended(job, JobState.FAILED, "worker 'w-1' does not support StartJob")
 
     def test_shutting_down(self) -> None:
@@ -632,7 +630,7 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         down = self.cluster.shut_down()
         self.assertNoResult(down)
-        self.end(self.running(self.workers.take("start_job")))
+        self.end(self.running(self.take("start_job")))
         self.successResultOf(down)
         self.assertEqual((self.state(job), self.state(behind)), (JobState.SUCCEEDED, JobState.QUEUED))
         self.queue.stopService()
@@ -652,7 +650,7 @@ class ShortageTests(QueueTestCase):
 
     def lacks(self, worker_id: str) -> Job:
         """The start that is under way there comes to nothing."""
-        call = self.workers.take("start_job")
+        call = self.take("start_job")
         self.assertEqual(call.worker_id, worker_id)
         call.answer.errback(SHORT)
         (job,) = call.args
@@ -666,12 +664,12 @@ class ShortageTests(QueueTestCase):
             sent()
         self.store.held = True
         job = self.lacks("w-1")
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.assertEqual((self.state(job), self.cluster.job(job.id).worker_id), (JobState.STARTING, "w-2"))
         self.assertEqual([self.ledger.registry.load(name) for name in ("w-1", "w-2")], [0, 1])
         self.store.commit()
         self.store.held = False
-        self.running(self.workers.take("start_job"))
+        self.running(self.take("start_job"))
         running = self.successResultOf(answer)
         self.assertEqual((running.state, running.worker_name), (JobState.RUNNING, "w-2"))
         self.assertEqual(([each.id for each in told], len(self.workers.sent)), ([job.id], 1))
@@ -693,7 +691,7 @@ class ShortageTests(QueueTestCase):
         job = self.successResultOf(answer)
         self.assertEqual((job.state, job.reason), (JobState.QUEUED, str(SHORT)))
         self.clock.advance(9)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.clock.pump([1.0, 1.0])
         self.taken()
 
@@ -712,7 +710,7 @@ class ShortageTests(QueueTestCase):
         """A job for that very worker goes nowhere else."""
         self.failureResultOf(self._refused(self.submit(W1, NO_WAITING)), Unavailable)
         self.assertIs(self.successResultOf(self.submit(W1)).state, JobState.QUEUED)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.failureResultOf(self._refused(self.submit(W1, NO_WAITING)), Unavailable)
 
     def test_once_to_each(self) -> None:
@@ -722,7 +720,7 @@ class ShortageTests(QueueTestCase):
             self.clock.advance(seconds)
             self.lacks(name)
         self.failureResultOf(answer, Unavailable)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def _refused(self, answer: Deferred[Job]) -> Deferred[Job]:
         self.lacks("w-1")
@@ -731,19 +729,19 @@ class ShortageTests(QueueTestCase):
     def test_out_of_reach(self) -> None:
         """Nor does one whose start did not leave: only a worker's own word shows at once that nothing runs."""
         answer = self.submit(terms=NO_WAITING)
-        self.workers.take("start_job").answer.errback(Unreachable("w-1"))
+        self.take("start_job").answer.errback(Unreachable("w-1"))
         self.failureResultOf(answer, Unreachable)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_stopped_meanwhile(self) -> None:
         """One that was asked to stop meanwhile goes nowhere any more."""
         answer = self.submit()
-        (job,) = self.workers.held[0].args
+        (job,) = self.held()[0].args
         stop = self.cluster.stop(job.id)
         self.lacks("w-1")
         for stopped in (self.successResultOf(answer), self.successResultOf(stop)):
             self.assertIs(stopped.state, JobState.STOPPED)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_stopped_during_the_commit(self) -> None:
         """Nor one that is asked to stop while its way to another is committed."""
@@ -755,7 +753,7 @@ class ShortageTests(QueueTestCase):
             self.store.commit()
         for stopped in (self.successResultOf(answer), self.successResultOf(stop)):
             self.assertIs(stopped.state, JobState.STOPPED)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_not_saved(self) -> None:
         """One whose way to another can't be saved is not sent there."""
@@ -764,13 +762,13 @@ class ShortageTests(QueueTestCase):
         self.lacks("w-1")
         self.store.fail()
         self.failureResultOf(answer, StoreFailed)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.assertIsNone(self.cluster.worker("w-2").reason)
 
     def test_one_chance(self) -> None:
         """A next attempt that may not wait has its one chance with each of the workers."""
         answer = self.submit(terms=QueueTerms(retry=Retry(1)))
-        job = self.running(self.workers.take("start_job"))
+        job = self.running(self.take("start_job"))
         self.successResultOf(answer)
         failed = evolve(self.cluster.job(job.id), state=JobState.FAILED, finished_at=self.wall)
         self.ledger.update_job(failed)
@@ -813,7 +811,7 @@ class ShortageTests(QueueTestCase):
         refused = 0
         for _ in range(1000):
             self.clock.advance(0.1)
-            for call in [self.workers.take("start_job") for _ in list(self.workers.held)]:
+            for call in [self.take("start_job") for _ in list(self.held())]:
                 if call.worker_id == "short":
                     refused += 1
                     call.answer.errback(SHORT)
@@ -831,30 +829,30 @@ class ShortageTests(QueueTestCase):
         self.clock.advance(6)
         self.lacks("w-2")
         self.failureResultOf(answer, Unavailable)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_followed_meanwhile(self) -> None:
         """Who follows a job on its way from one to another gets what it writes there, whatever the first still says."""
         answer = self.submit()
-        (job,) = self.workers.held[0].args
-        start = self.workers.take("start_job")
+        (job,) = self.held()[0].args
+        start = self.take("start_job")
         reading = self.cluster.open_output(job.id, Stream.STDOUT, 0).read()
-        self.workers.take("stream_output")  # never answered
+        self.take("stream_output")  # never answered
         start.answer.errback(SHORT)
-        self.running(self.workers.take("start_job"))
+        self.running(self.take("start_job"))
         self.successResultOf(answer)
-        self.assertEqual(self.workers.take("stream_output").worker_id, "w-2")
+        self.assertEqual(self.take("stream_output").worker_id, "w-2")
         reading.addErrback(lambda _: None).cancel()
 
     def test_asked_about_meanwhile(self) -> None:
         """Who asks about a job on its way from one to another is told what the last one says, not that it is lost."""
         answer = self.submit()
-        (job,) = self.workers.held[0].args
+        (job,) = self.held()[0].args
         query = self.cluster.query("w-1", job.id)
         self.lacks("w-1")
-        self.running(self.workers.take("start_job"))
+        self.running(self.take("start_job"))
         self.successResultOf(answer)
-        asked = self.workers.take("query_job")
+        asked = self.take("query_job")
         self.assertEqual(asked.worker_id, "w-2")
         asked.answer.callback(JobStatus(job.id, JobState.RUNNING))
         self.assertIs(self.successResultOf(query).state, JobState.RUNNING)
@@ -864,7 +862,7 @@ class ShortageTests(QueueTestCase):
         self.failureResultOf(self._refused(self.submit(W1, NO_WAITING)), Unavailable)
         self.assertEqual(self.cluster.worker("w-1").reason, str(SHORT))
         answer = self.submit(W1, NO_WAITING)  # tried all the same
-        self.running(self.workers.take("start_job"))
+        self.running(self.take("start_job"))
         self.successResultOf(answer)
         self.assertIsNone(self.cluster.worker("w-1").reason)
 
@@ -873,7 +871,7 @@ class ShortageTests(QueueTestCase):
         for reason in (None, str(SHORT)):
             self.assertEqual(self.cluster.worker("w-1").reason, reason)
             answer = self.submit(W1, NO_WAITING)
-            call = self.workers.take("start_job")
+            call = self.take("start_job")
             call.answer.callback(JobStatus(call.args[0].id, JobState.FAILED, "command not found"))
             self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
             self.assertEqual(self.cluster.worker("w-1").reason, reason)
@@ -891,13 +889,13 @@ class LeavingTests(QueueTestCase):
             self.clock.advance(seconds * 0.01)
             self.assert_ended(job, JobState.FAILED, f"queue_timeout of {text} passed before a worker was free")
         self.end(self.first)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_refused_until_too_late(self) -> None:
         """One that workers would not take has failed with what the last of them said, too."""
         job = self.queued()
         self.end(self.first)
-        self.workers.take("start_job").answer.errback(Unavailable("no space left"))
+        self.take("start_job").answer.errback(Unavailable("no space left"))
         self.change(a_worker(state=WorkerState.UNREACHABLE))
         self.clock.advance(HOUR)
         passed = "queue_timeout of 1h passed before a worker was free"
@@ -918,7 +916,7 @@ class LeavingTests(QueueTestCase):
         job = self.queued()
         self.clock.advance(HOUR - 1)
         self.end(self.first)
-        call = self.workers.take("start_job")
+        call = self.take("start_job")
         self.clock.advance(2)
         self.assertIs(self.state(job), JobState.STARTING)
         call.answer.errback(Unreachable("w-1"))
@@ -932,18 +930,18 @@ class LeavingTests(QueueTestCase):
         self.assertEqual((stopped.state, stopped.reason), (JobState.STOPPED, "stopped before it was started"))
         self.end(self.first)
         self.clock.advance(HOUR)
-        self.assertEqual((self.workers.held, self.house.timers()), ([], 0))
+        self.assertEqual((self.held(), self.house.timers()), ([], 0))
 
     def test_stopped_while_starting(self) -> None:
         """A stop of one that is leaving the queue ends it where its start never left, or was not made yet."""
         job = self.queued()
         self.end(self.first)
         answer = self.cluster.stop(job.id)
-        self.workers.take("start_job").answer.errback(Unreachable("w-1"))
+        self.take("start_job").answer.errback(Unreachable("w-1"))
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
         self.change(a_worker())
         self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_stopped_while_committing(self) -> None:
         """A stop that comes before the worker was called is in time."""
@@ -956,7 +954,7 @@ class LeavingTests(QueueTestCase):
         for _ in range(3):
             self.store.commit()
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_ends_while_a_slot_frees(self) -> None:
         """A job whose end is being saved is not started any more."""
@@ -967,7 +965,7 @@ class LeavingTests(QueueTestCase):
         for _ in range(3):
             self.store.commit()
         self.assertIs(self.state(job), JobState.FAILED)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_stopped_while_a_slot_frees(self) -> None:
         """A stop that is being saved when a worker is free takes no start from those behind, saved or not."""
@@ -991,7 +989,7 @@ class LeavingTests(QueueTestCase):
             self.change(a_worker(state=WorkerState.UNREACHABLE))
             more = [self.queued(W1).id for _ in range(3)]
             self.change(a_worker(slots=9))
-            self.assertEqual([call.args[0].id for call in self.workers.held], more)
+            self.assertEqual([call.args[0].id for call in self.held()], more)
 
     def test_forgotten_worker(self) -> None:
         """A job for a worker that is forgotten has failed; one for another of that name goes on waiting."""
@@ -1031,9 +1029,9 @@ class LeavingTests(QueueTestCase):
         job = self.queued()
         self.end(self.first)
         answer = self.cluster.query("w-1", job.id)
-        self.workers.take("start_job").answer.errback(Busy("calls", 4))
+        self.take("start_job").answer.errback(Busy("calls", 4))
         self.assertIs(self.successResultOf(answer).state, JobState.QUEUED)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
 
 class RestartTests(QueueTestCase):
@@ -1075,7 +1073,7 @@ class RestartTests(QueueTestCase):
         self.ledger.update_job(evolve(self.first, state=JobState.SUCCEEDED, finished_at=self.wall))
         self.restart(3 * 86400)
         self.clock.pump([0, SWEEP_INTERVAL_SECONDS])
-        self.assertEqual((self.state(job), self.workers.held), (JobState.FAILED, []))
+        self.assertEqual((self.state(job), self.held()), (JobState.FAILED, []))
 
     def test_killed_before_the_call(self) -> None:
         """One that was to be started when the process died is still promised, or, days later, is not any more."""
@@ -1102,7 +1100,7 @@ class FollowingTests(QueueTestCase):
         self.assertEqual(self.house.timers(), 2)
         self.end(self.first)
         self.taken()
-        self.assertEqual(self.workers.take("stream_output").args, (job.id, Stream.STDOUT, 0))
+        self.assertEqual(self.take("stream_output").args, (job.id, Stream.STDOUT, 0))
         reader.close()
         self.failureResultOf(reading, CancelledError)
 

@@ -51,7 +51,7 @@ class RemovalCase(ClusterTestCase):
     def removed(self) -> None:
         """Remove it, all the way."""
         removal = self.remove()
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
         self.assertEqual(self.known(), [])
 
@@ -68,10 +68,10 @@ class StepTests(RemovalCase):
         """The request is durable before the worker is told, and the job gone after the worker and the store said so."""
         self.store.held = True
         removal = self.remove()
-        self.assertEqual((self.workers.held, self.cluster.job("j-1").remove_requested_at), ([], None))
+        self.assertEqual((self.held(), self.cluster.job("j-1").remove_requested_at), ([], None))
         self.store.commit()
         self.assertEqual(self.cluster.job("j-1").remove_requested_at, 1000.0)
-        call = self.workers.take("remove_job")
+        call = self.take("remove_job")
         self.assertEqual((call.worker_id, call.args), ("w-1", ("j-1",)))
         call.answer.callback(None)
         self.assertEqual(self.known(), ["j-1"])
@@ -84,23 +84,23 @@ class StepTests(RemovalCase):
         """A scheduler that died before the worker was told tells it when both are back."""
         self.remove()
         self.begin()
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.assertEqual(self.cluster.job("j-1").remove_requested_at, 1000.0)
         self.online()
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertEqual((self.known(), self.stored()), ([], None))
 
     def test_killed_after_the_worker_removed_it(self) -> None:
         """One that died before it knew of that asks again; what is not there is removed."""
         removal = self.remove()
         self.store.held = True
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertNoResult(removal)
         self.store.held = False
         self.begin()
         self.assertEqual(self.known(), ["j-1"])
         self.online()
-        self.workers.take("remove_job").answer.errback(NotFound("job", "j-1"))
+        self.take("remove_job").answer.errback(NotFound("job", "j-1"))
         self.assertEqual((self.known(), self.stored()), ([], None))
 
     def test_killed_after_the_commit(self) -> None:
@@ -108,7 +108,7 @@ class StepTests(RemovalCase):
         self.removed()
         self.begin()
         self.online()
-        self.assertEqual((self.known(), self.workers.held), ([], []))
+        self.assertEqual((self.known(), self.held()), ([], []))
 
     def test_worker_gone_and_killed(self) -> None:
         """What waits for a worker that is not known at the start goes then."""
@@ -123,40 +123,40 @@ class StepTests(RemovalCase):
     def test_two_at_once(self) -> None:
         """Who asks meanwhile shares the call, and the answer."""
         removals = [self.remove(), self.remove()]
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         for removal in removals:
             self.assertTrue(self.successResultOf(removal))
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_hung_up(self) -> None:
         """A client that hangs up undoes nothing."""
         removal = self.remove()
         removal.addErrback(lambda _: None)
         removal.cancel()
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertEqual(self.known(), [])
 
     def test_id_of_the_workers_own(self) -> None:
         """The worker is called with the id that it knows the job by."""
         self.add(a_job("j-2", JobState.SUCCEEDED, remote_id="r"))
         self.cluster.remove("j-2")
-        self.assertEqual(self.workers.take("remove_job").args, ("r",))
+        self.assertEqual(self.take("remove_job").args, ("r",))
 
     def test_not_now(self) -> None:
         """What a worker can't do now it is asked with each sign of life, until it can; once at a time."""
         for error in (Unreachable("w-1"), DeadlineExceeded("remove", 10.0), Unavailable("busy"), Busy("calls", 4)):
             removal = self.remove()
-            self.workers.take("remove_job").answer.errback(error)
+            self.take("remove_job").answer.errback(error)
             self.assertFalse(self.successResultOf(removal))
         self.online()
         self.online()
-        call = self.workers.take("remove_job")
-        self.assertEqual(self.workers.held, [])
+        call = self.take("remove_job")
+        self.assertEqual(self.held(), [])
         call.answer.errback(Unreachable("w-1"))
         self.add(a_worker(state=WorkerState.UNREACHABLE))
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.online()
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertEqual(self.known(), [])
 
     def test_one_that_fails_holds_up_no_other(self) -> None:
@@ -166,14 +166,14 @@ class StepTests(RemovalCase):
         for job_id in ("j-1", "j-2"):
             self.assertFalse(self.successResultOf(self.cluster.remove(job_id)))
         self.online()
-        self.workers.take("remove_job").answer.errback(WorkerFault("w-1", "what"))
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.errback(WorkerFault("w-1", "what"))
+        self.take("remove_job").answer.callback(None)
         self.assertEqual(self.known(), ["j-1"])
         removal = self.remove()
-        self.workers.take("remove_job").answer.errback(WorkerFault("w-1", "what"))
+        self.take("remove_job").answer.errback(WorkerFault("w-1", "what"))
         self.failureResultOf(removal, WorkerFault)
         self.online()
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertEqual(self.known(), [])
 
     def test_one_that_stays_holds_up_no_other(self) -> None:
@@ -184,44 +184,44 @@ class StepTests(RemovalCase):
             self.assertFalse(self.successResultOf(self.cluster.remove(job_id)))
         self.online()
         for _ in range(2):
-            self.assertEqual(self.workers.held[0].args, ("j-1",))
-            self.workers.take("remove_job").answer.errback(Unavailable("job 'j-1' can't be removed: not permitted"))
+            self.assertEqual(self.held()[0].args, ("j-1",))
+            self.take("remove_job").answer.errback(Unavailable("job 'j-1' can't be removed: not permitted"))
             if "j-2" in self.known():
-                self.workers.take("remove_job").answer.callback(None)
+                self.take("remove_job").answer.callback(None)
             self.assertEqual(self.known(), ["j-1"])
             self.online()
 
     def test_worker_of_an_earlier_version(self) -> None:
         """One that can't be told keeps the output as long as any; the job goes all the same."""
         removal = self.remove()
-        self.workers.take("remove_job").answer.errback(Unsupported("w-1", "RemoveJob"))
+        self.take("remove_job").answer.errback(Unsupported("w-1", "RemoveJob"))
         self.assertTrue(self.successResultOf(removal))
         self.assertEqual(self.known(), [])
 
     def test_worker_says_it_runs(self) -> None:
         """A job that its worker says runs stays, and is not removed later either."""
         removal = self.remove()
-        self.workers.take("remove_job").answer.errback(JobNotEnded("j-1", "running"))
+        self.take("remove_job").answer.errback(JobNotEnded("j-1", "running"))
         error = self.failureResultOf(removal, JobNotEnded).value
         self.assertEqual((error.job_id, error.state), ("j-1", "running"))
         self.assertIsNone(self.cluster.job("j-1").remove_requested_at)
         self.begin()
         self.online()
-        self.assertEqual((self.known(), self.workers.held), (["j-1"], []))
+        self.assertEqual((self.known(), self.held()), (["j-1"], []))
 
     def test_while_its_start_is_under_way(self) -> None:
         """One whose end a heartbeat told before its start was answered is removed after that."""
         submission = self.cluster.submit(ECHO, W1)
-        start = self.workers.take("start_job")
+        start = self.take("start_job")
         job_id = start.args[0].id
         ended = JobStatus(job_id, JobState.SUCCEEDED, started_at=1000.0, finished_at=1000.5, exit_code=0)
         self.beat(ended=(JobReport(ended),))
         self.online()
         removal = self.cluster.remove(job_id)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         start.answer.callback(ended)
         self.assertEqual(self.successResultOf(submission).id, job_id)
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
 
 
@@ -232,24 +232,24 @@ class StoreTests(RemovalCase):
         removal = self.remove()
         self.store.fail()
         self.failureResultOf(removal, StoreFailed)
-        self.assertEqual((self.workers.held, self.cluster.job("j-1").remove_requested_at), ([], None))
+        self.assertEqual((self.held(), self.cluster.job("j-1").remove_requested_at), ([], None))
         self.store.held = False
         self.clock.pump([1.0] * 20)
         self.online()
-        self.assertEqual((self.workers.held, self.known()), ([], ["j-1"]))
+        self.assertEqual((self.held(), self.known()), ([], ["j-1"]))
 
     def test_removal_not_saved(self) -> None:
         """One that was promised, and is not durable yet, is carried out later."""
         removal = self.remove()
         self.store.held = True
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.store.fail()
         self.assertFalse(self.successResultOf(removal))
         self.assertEqual(self.known(), ["j-1"])
         self.store.held = False
         self.clock.pump([1.0] * 20)
         self.online()
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertEqual((self.known(), self.stored()), ([], None))
 
     def test_nothing_after_the_removal(self) -> None:
@@ -288,7 +288,7 @@ class ReportTests(RemovalCase):
 
     def check_told_again(self) -> None:
         """The worker is told to remove it, and the job is none."""
-        self.assertEqual(self.workers.take("remove_job").args, ("j-1",))
+        self.assertEqual(self.take("remove_job").args, ("j-1",))
         self.assertEqual((self.known(), self.stored()), ([], None))
 
     def test_ended(self) -> None:
@@ -309,7 +309,7 @@ class ReportTests(RemovalCase):
         """Where the worker can't be told it keeps the job as long as any."""
         for error in (Unreachable("w-1"), Unsupported("w-1", "RemoveJob"), JobNotEnded("j-1", "running")):
             self.beat(ended=(ENDED,))
-            self.workers.take("remove_job").answer.errback(error)
+            self.take("remove_job").answer.errback(error)
         self.assertEqual(self.known(), [])
 
     def test_report_from_before(self) -> None:
@@ -317,7 +317,7 @@ class ReportTests(RemovalCase):
         answer = self.beat(running=("j-1",), described=(RUNNING,))
         self.assertEqual((answer.describe, self.known()), ((), []))
         answer = self.beat(running=())
-        self.assertEqual((answer.describe, self.known(), self.workers.held), ((), [], []))
+        self.assertEqual((answer.describe, self.known(), self.held()), ((), [], []))
 
     def test_it_runs(self) -> None:
         """A job that really runs is shown again: nothing runs that nobody can see."""
@@ -335,19 +335,19 @@ class KeyTests(RemovalCase):
     def test_across_a_restart(self) -> None:
         """A request whose job was removed runs nothing again, whatever is restarted."""
         submission = self.cluster.submit(ECHO, W1, NO_WAITING, KEY)
-        start = self.workers.take("start_job")
+        start = self.take("start_job")
         job_id = start.args[0].id
         start.answer.callback(JobStatus(job_id, JobState.SUCCEEDED, started_at=1000.0, finished_at=1000.5))
         self.successResultOf(submission)
         removal = self.cluster.remove(job_id)
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
         for _ in range(2):
             error = self.failureResultOf(self.cluster.submit(ECHO, W1, NO_WAITING, KEY), JobRemoved).value
             self.assertEqual(error.job_id, job_id)
             self.begin()
             self.online()
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_no_key_of_a_client(self) -> None:
         """What remains of a job without a key takes no key that a client may send."""
@@ -375,7 +375,7 @@ class FollowerTests(RemovalCase):
         """A reader that is served in pieces is cut where it is, and not asked for again."""
         reader = self.cluster.open_output("j-1", Stream.STDOUT, 0)
         first = reader.read()
-        self.workers.take("read_output").answer.callback(Chunk(b"he", 0, size=5))
+        self.take("read_output").answer.callback(Chunk(b"he", 0, size=5))
         self.assertEqual(self.successResultOf(first).data, b"he")
         second = reader.read()
         self.removed_while_reading()
@@ -383,9 +383,9 @@ class FollowerTests(RemovalCase):
         self.failureResultOf(reader.read(), NotFound)
 
     def removed_while_reading(self) -> None:
-        pull = self.workers.take("read_output")
+        pull = self.take("read_output")
         removal = self.remove()
-        self.workers.take("remove_job").answer.callback(None)
+        self.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
         if not pull.answer.called:
             pull.answer.errback(OutputPruned("j-1"))

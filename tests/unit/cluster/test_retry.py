@@ -24,12 +24,12 @@ class RetryTestCase(ClusterTestCase):
     def begin_job(self, terms: QueueTerms = TWICE, target: Target = W1) -> Job:
         """It runs."""
         answer = self.cluster.submit(FULL, target, terms)
-        (job,) = self.workers.held[-1].args
-        self.take(job)
+        (job,) = self.held()[-1].args
+        self.run_it(job)
         return self.successResultOf(answer)
 
-    def take(self, job: Job) -> None:
-        self.workers.take("start_job").answer.callback(JobStatus(job.id, JobState.RUNNING))
+    def run_it(self, job: Job) -> None:
+        self.take("start_job").answer.callback(JobStatus(job.id, JobState.RUNNING))
 
     def end(self, job: Job, state: JobState = JobState.FAILED, **changes: Any) -> None:
         current = self.cluster.job(job.id)
@@ -80,10 +80,10 @@ class RetryTests(RetryTestCase):
         following = self.next(job)
         self.wall += 3600
         self.clock.advance(59)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.clock.advance(1)
         self.settle()
-        self.take(following)
+        self.run_it(following)
         self.assertIs(self.cluster.job(following.id).state, JobState.RUNNING)
 
     def test_as_often_as_said(self) -> None:
@@ -93,7 +93,7 @@ class RetryTests(RetryTestCase):
             self.end(job)
             job = self.next(job)
             self.settle()
-            self.take(job)
+            self.run_it(job)
         self.end(job)
         self.assertIsNone(self.following(job))
         self.assertEqual(len(self.jobs()), 3)
@@ -101,8 +101,8 @@ class RetryTests(RetryTestCase):
     def test_what_could_not_start(self) -> None:
         """What its worker could not start is tried again, too."""
         answer = self.cluster.submit(FULL, W1, TWICE, KEY)
-        (job,) = self.workers.held[0].args
-        self.workers.take("start_job").answer.callback(JobStatus(job.id, JobState.FAILED, "command not found"))
+        (job,) = self.held()[0].args
+        self.take("start_job").answer.callback(JobStatus(job.id, JobState.FAILED, "command not found"))
         failed = self.successResultOf(answer)
         self.assertIs(failed.state, JobState.FAILED)
         self.assertEqual(failed.retried_by, self.next(job).id)
@@ -127,7 +127,7 @@ class RetryTests(RetryTestCase):
             self.end(job)
             self.clock.advance(60)
             self.settle()
-            self.workers.take("start_job").answer.errback(error)
+            self.take("start_job").answer.errback(error)
             self.settle()
             following = self.cluster.job(self.next(job).id)
             self.assertIs(following.state, state)
@@ -183,7 +183,7 @@ class RetryTests(RetryTestCase):
         self.clock.advance(60)
         self.settle()
         following = self.next(job)
-        self.take(following)
+        self.run_it(following)
         self.clock.advance(5)
         self.assertEqual(self.successResultOf(short), self.cluster.job(following.id))
         self.end(following, JobState.SUCCEEDED)
@@ -221,10 +221,10 @@ class RetryTests(RetryTestCase):
             self.begin()
             self.add(a_worker())
             self.clock.advance(wait - 1)
-            self.assertEqual(self.workers.held, [])
+            self.assertEqual(self.held(), [])
             self.clock.advance(1)
             self.settle()
-            self.take(self.next(job))
+            self.run_it(self.next(job))
 
     def test_stopped_in_the_delay(self) -> None:
         """An attempt that waits can be stopped, and then nothing follows."""
@@ -233,7 +233,7 @@ class RetryTests(RetryTestCase):
         following = self.next(job)
         self.assertIs(self.successResultOf(self.cluster.stop(following.id)).state, JobState.STOPPED)
         self.clock.advance(3600)
-        self.assertEqual((self.workers.held, self.following(following)), ([], None))
+        self.assertEqual((self.held(), self.following(following)), ([], None))
 
 
 class StopTests(RetryTestCase):
@@ -246,7 +246,7 @@ class StopTests(RetryTestCase):
     def assert_over(self) -> None:
         """Nothing runs, and nothing more will."""
         self.clock.pump([60.0] * 10)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.assertEqual([job for job in self.jobs() if not job.over], [])
         self.assertLessEqual(len(self.jobs()), 2)
 
@@ -291,9 +291,9 @@ class StopTests(RetryTestCase):
             self.assertIs(self.cluster.job(following.id).state, JobState.STARTING)
             answer = self.cluster.stop(self.job.id)
             self.assertIsNotNone(self.cluster.job(following.id).stop_requested_at)
-            self.workers.take("start_job").answer.callback(JobStatus(following.id, status, started_at=1000.0))
+            self.take("start_job").answer.callback(JobStatus(following.id, status, started_at=1000.0))
             for _ in range(stops):
-                call = self.workers.take("stop_job")
+                call = self.take("stop_job")
                 self.assertEqual(call.args, (following.id,))
                 call.answer.callback(None)
                 self.end(following)
@@ -334,9 +334,9 @@ class StopTests(RetryTestCase):
         self.clock.advance(60)
         self.settle()
         following = self.next(self.job)
-        self.take(following)
+        self.run_it(following)
         answer = self.cluster.stop(self.job.id)
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         self.clock.advance(FULL.stop_grace + STOP_MARGIN_SECONDS)
         self.assertEqual(self.failureResultOf(answer, DeadlineExceeded).value.job_id, following.id)
 

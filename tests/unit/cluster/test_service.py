@@ -29,7 +29,7 @@ class SubmitTests(ClusterTestCase):
     def submit(self, spec: JobSpec = ECHO, target: Target = W1) -> tuple[Deferred[Job], Call]:
         answer = self.cluster.submit(spec, target)
         self.assertNoResult(answer)
-        return answer, self.workers.take("start_job")
+        return answer, self.take("start_job")
 
     def test_interface(self) -> None:
         """The cluster is what the HTTP API may ask."""
@@ -201,8 +201,8 @@ class QueryTests(ClusterTestCase):
         """A query of an unfinished job asks its worker; those at the same moment share the call."""
         self.add(a_job())
         answers = [self.cluster.query("w-1", "j-1") for _ in range(3)]
-        call = self.workers.take("query_job")
-        self.assertEqual(self.workers.held, [])
+        call = self.take("query_job")
+        self.assertEqual(self.held(), [])
         call.answer.callback(JobStatus("j-1", JobState.FAILED, "exit status 3", exit_code=3))
         self.assertEqual([self.successResultOf(answer).exit_code for answer in answers], [3, 3, 3])
 
@@ -228,7 +228,7 @@ class QueryTests(ClusterTestCase):
         """A job its worker does not know is lost."""
         self.add(a_job())
         answer = self.cluster.query("w-1", "j-1")
-        self.workers.take("query_job").answer.errback(NotFound("job", "j-1"))
+        self.take("query_job").answer.errback(NotFound("job", "j-1"))
         job = self.successResultOf(answer)
         self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))
 
@@ -237,7 +237,7 @@ class QueryTests(ClusterTestCase):
         self.add(a_job())
         first, second = self.cluster.query("w-1", "j-1"), self.cluster.query("w-1", "j-1")
         first.addErrback(lambda _: None).cancel()
-        self.workers.take("query_job").answer.callback(JobStatus("j-1", JobState.SUCCEEDED, exit_code=0))
+        self.take("query_job").answer.callback(JobStatus("j-1", JobState.SUCCEEDED, exit_code=0))
         self.assertIs(self.successResultOf(second).state, JobState.SUCCEEDED)
 
 
@@ -286,7 +286,7 @@ class WorkersTests(ClusterTestCase):
         self.failureResultOf(self.cluster.submit(ECHO, ANY), Conflict)
         self.assertFalse(self.successResultOf(self.cluster.resume("w-1")).worker.draining)
         self.cluster.submit(ECHO, ANY)
-        self.workers.take("start_job")
+        self.take("start_job")
 
     def test_forget(self) -> None:
         """One that is online can't be forgotten; one that is not goes, and its jobs are lost."""

@@ -34,7 +34,7 @@ class StopTests(ClusterTestCase):
         """A stop is answered once the end of the job has been reported."""
         self.add(a_job())
         answer = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         self.assertNoResult(answer)
         self.assertEqual(self.cluster.job("j-1").stop_requested_at, 1000.0)
         self.end(JobState.STOPPED)
@@ -44,7 +44,7 @@ class StopTests(ClusterTestCase):
         """A stop whose job has not ended within its grace and a margin is not called one."""
         self.add(a_job(spec=JobSpec(command="x", stop_grace=3.0)))
         answer = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         self.clock.advance(3.0 + STOP_MARGIN_SECONDS)
         self.failureResultOf(answer, DeadlineExceeded)
 
@@ -56,7 +56,7 @@ class StopTests(ClusterTestCase):
         """A stop that was delivered, of a job with much time to end, is answered with the job as it is."""
         self.add(a_job(spec=JobSpec(command="x", stop_grace=600.0)))
         answer = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         self.clock.advance(STOP_WAIT_MAX_SECONDS - 1)
         self.assertNoResult(answer)
         self.clock.advance(1)
@@ -67,13 +67,13 @@ class StopTests(ClusterTestCase):
         """Of an ended job nothing is asked."""
         self.add(a_job(state=JobState.SUCCEEDED))
         self.assertIs(self.successResultOf(self.cluster.stop("j-1", "w-1")).state, JobState.SUCCEEDED)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_no_record(self) -> None:
         """A job its worker does not know is lost, which is an end."""
         self.add(a_job())
         answer = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.errback(NotFound("job", "j-1"))
+        self.take("stop_job").answer.errback(NotFound("job", "j-1"))
         self.assertIs(self.successResultOf(answer).state, JobState.LOST)
 
     def test_what_is_left_is_looked_at(self) -> None:
@@ -88,7 +88,7 @@ class StopTests(ClusterTestCase):
             (Unsupported("w-1", "StopJob"), (12, 13), "as seen at its end"),
         ):
             stop = self.cluster.stop("j-1")
-            call = self.workers.take("stop_job")
+            call = self.take("stop_job")
             self.assertEqual(call.args, ("r",))
             (call.answer.errback if isinstance(answer, Exception) else call.answer.callback)(answer)
             error = self.failureResultOf(stop, LeftRunning).value
@@ -96,10 +96,10 @@ class StopTests(ClusterTestCase):
             self.assertIn(text, error.reason)
         self.add(a_worker(state=WorkerState.UNREACHABLE))
         error = self.failureResultOf(self.cluster.stop("j-1"), LeftRunning).value
-        self.assertEqual((error.leftover, self.workers.held), ((12, 13), []))
+        self.assertEqual((error.leftover, self.held()), ((12, 13), []))
         self.add(a_worker())
         stop = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.callback(JobStatus("r", JobState.STOPPED))
+        self.take("stop_job").answer.callback(JobStatus("r", JobState.STOPPED))
         self.assertEqual(self.successResultOf(stop), self.cluster.job("j-1"))
 
     def test_a_hundred_are_left(self) -> None:
@@ -109,25 +109,25 @@ class StopTests(ClusterTestCase):
     def test_while_starting(self) -> None:
         """A stop of a job that is starting is sent once the start was answered."""
         self.cluster.submit(ECHO, W1)
-        start = self.workers.take("start_job")
+        start = self.take("start_job")
         job_id = self.only_job().id
         self.cluster.stop(job_id)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         start.answer.callback(JobStatus(job_id, JobState.RUNNING))
-        self.assertEqual(self.workers.take("stop_job").args, (job_id,))
+        self.assertEqual(self.take("stop_job").args, (job_id,))
 
     def test_of_another_worker(self) -> None:
         """A stop that names the wrong worker stops nothing."""
         self.add(a_job(), a_worker("w-2"))
         self.failureResultOf(call_or_fail(self.cluster.stop, "j-1", "w-2"), NotFound)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_matching(self) -> None:
         """All that match are stopped; one that can't be is answered as it is."""
         self.add(a_worker("w-2", state=WorkerState.UNREACHABLE))
         self.add(a_job(), a_job("j-2", JobState.UNKNOWN, "w-2"), a_job("j-3", JobState.FAILED))
         answer = self.cluster.stop_matching(JobFilter())
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         self.end(JobState.STOPPED)
         stopped = {job.id: (job.state, job.stop_requested_at) for job in self.successResultOf(answer)}
         self.assertEqual(stopped, {"j-1": (JobState.STOPPED, 1000.0), "j-2": (JobState.UNKNOWN, 1000.0)})
@@ -158,64 +158,64 @@ class DurableStopTests(ClusterTestCase):
         """A stop for a worker that can't be reached is recorded, and delivered when the worker is back, once."""
         self.worker_is(WorkerState.UNREACHABLE)
         self.assert_recorded(self.cluster.stop("j-1"))
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.worker_is(WorkerState.UNREACHABLE)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.worker_is(WorkerState.ONLINE)
-        call = self.workers.take("stop_job")
+        call = self.take("stop_job")
         self.worker_is(WorkerState.ONLINE)
-        self.assertEqual(self.workers.held, [])  # it is being asked
+        self.assertEqual(self.held(), [])  # it is being asked
         call.answer.callback(None)
         self.worker_is(WorkerState.ONLINE)
-        self.assertEqual(self.workers.held, [])  # it has taken it
+        self.assertEqual(self.held(), [])  # it has taken it
 
     def test_deregistered(self) -> None:
         """So is one for a worker that has left."""
         self.successResultOf(self.membership.deregister("w-1"))
         self.assert_recorded(self.cluster.stop("j-1", "w-1"))
         self.worker_is(WorkerState.ONLINE)
-        self.workers.take("stop_job")
+        self.take("stop_job")
 
     def test_not_delivered(self) -> None:
         """A call that fails leaves the stop recorded; it is made again with each sign of life until it succeeds."""
         answer = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.errback(Unreachable("w-1", sent=True))
+        self.take("stop_job").answer.errback(Unreachable("w-1", sent=True))
         self.assert_recorded(answer)
         for error in (DeadlineExceeded("stop", 10.0), Busy("calls", 4), WorkerFault("w-1", "what")):
             self.worker_is(WorkerState.ONLINE)
-            self.workers.take("stop_job").answer.errback(error)
-            self.assertEqual(self.workers.held, [])
+            self.take("stop_job").answer.errback(error)
+            self.assertEqual(self.held(), [])
         self.worker_is(WorkerState.ONLINE)
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         self.worker_is(WorkerState.ONLINE)
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_told_at_once(self) -> None:
         """What the worker answers with a fault, or can't do, is the caller's to know."""
         for error in (WorkerFault("w-1", "what"), Unsupported("w-1", "StopJob")):
             answer = self.cluster.stop("j-1")
-            self.workers.take("stop_job").answer.errback(error)
+            self.take("stop_job").answer.errback(error)
             self.failureResultOf(answer, type(error))
 
     def test_after_a_restart(self) -> None:
         """A stop that was recorded by the process before is delivered by this one."""
         self.add(a_job("j-2", JobState.UNKNOWN, started_at=900.0, stop_requested_at=999.0))
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1", "j-2"))))
-        self.assertEqual(self.workers.take("stop_job").args, ("j-2",))
+        self.assertEqual(self.take("stop_job").args, ("j-2",))
 
     def test_many(self) -> None:
         """Stops of one worker are delivered one after the other, until one can't be."""
         self.add(*(a_job(f"s-{n}", created_at=float(n), stop_requested_at=999.0) for n in range(3)))
         self.worker_is(WorkerState.ONLINE)
-        call = self.workers.take("stop_job")
-        self.assertEqual((call.args, self.workers.held), (("s-0",), []))
+        call = self.take("stop_job")
+        self.assertEqual((call.args, self.held()), (("s-0",), []))
         call.answer.callback(None)
-        call = self.workers.take("stop_job")
+        call = self.take("stop_job")
         self.assertEqual(call.args, ("s-1",))
         call.answer.errback(Unreachable("w-1"))
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.worker_is(WorkerState.ONLINE)
-        self.assertEqual(self.workers.take("stop_job").args, ("s-1",))
+        self.assertEqual(self.take("stop_job").args, ("s-1",))
 
     def test_queued(self) -> None:
         """A queued job is stopped at once, and nobody is called."""
@@ -223,23 +223,23 @@ class DurableStopTests(ClusterTestCase):
         job = self.successResultOf(self.cluster.stop("q"))
         self.assertEqual((job.state, job.reason), (JobState.STOPPED, "stopped before it was started"))
         self.assertEqual((job.stop_requested_at, job.finished_at), (1000.0, 1000.0))
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
 
     def test_a_start_that_is_not_answered(self) -> None:
         """A job whose start is not answered is asked about first; one that came up is then stopped."""
         started = self.cluster.submit(ECHO, W1)
-        start = self.workers.take("start_job")
+        start = self.take("start_job")
         job_id = next(job.id for job in self.jobs() if job.state is JobState.STARTING)
         answer = self.cluster.stop(job_id)
         self.assertEqual(self.cluster.job(job_id).stop_requested_at, 1000.0)
         self.worker_is(WorkerState.ONLINE)
-        self.assertEqual(self.workers.held, [])  # the start is under way
+        self.assertEqual(self.held(), [])  # the start is under way
         start.answer.errback(DeadlineExceeded("start", 10.0))
         self.failureResultOf(started)
-        query = self.workers.take("query_job")
+        query = self.take("query_job")
         self.assertEqual(query.args, (job_id, True))
         query.answer.callback(JobStatus(job_id, JobState.RUNNING, started_at=990.0))
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         self.assertNoResult(answer)
         ended = JobStatus(job_id, JobState.STOPPED, "signal: terminated", finished_at=1001.0)
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",), (JobReport(ended),))))
@@ -249,7 +249,7 @@ class DurableStopTests(ClusterTestCase):
         """One that did not come up is sealed, so that it never does, and is stopped."""
         self.add(a_job("u", JobState.UNKNOWN))
         answer = self.cluster.stop("u")
-        self.workers.take("query_job").answer.errback(NotFound("job", "u"))
+        self.take("query_job").answer.errback(NotFound("job", "u"))
         job = self.successResultOf(answer)
         self.assertEqual((job.state, job.reason), (JobState.STOPPED, "stopped before it was started"))
 
@@ -257,15 +257,15 @@ class DurableStopTests(ClusterTestCase):
         """One of a worker that can't be reached is stopped later."""
         self.add(a_job("u", JobState.UNKNOWN))
         answer = self.cluster.stop("u")
-        self.workers.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
+        self.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
         self.assertIs(self.successResultOf(answer).state, JobState.UNKNOWN)
         self.worker_is(WorkerState.ONLINE)
-        self.workers.take("query_job")
+        self.take("query_job")
 
     def test_a_start_that_was_never_sent(self) -> None:
         """A job whose start never left is none, and so can't be stopped."""
         self.cluster.submit(ECHO, W1).addErrback(lambda _: None)
-        start = self.workers.take("start_job")
+        start = self.take("start_job")
         answer = self.cluster.stop(next(job.id for job in self.jobs() if job.state is JobState.STARTING))
         start.answer.errback(Unreachable("w-1"))
         self.failureResultOf(answer, NotFound)
@@ -284,7 +284,7 @@ class OrphanStopTests(ClusterTestCase):
     def test_stop(self) -> None:
         """An orphan is stopped; that it is none any more is the end that is waited for."""
         answer = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         self.assertNoResult(answer)
         self.end()
         job = self.successResultOf(answer)
@@ -293,11 +293,11 @@ class OrphanStopTests(ClusterTestCase):
     def test_left_running(self) -> None:
         """What an orphan leaves behind is known of it, too."""
         answer = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0, leftover=(12,))
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),))))
         self.assertNoResult(answer)
-        self.workers.take("stop_job").answer.callback(ended)  # it is asked whether they still run
+        self.take("stop_job").answer.callback(ended)  # it is asked whether they still run
         self.failureResultOf(answer, LeftRunning)
         job = self.cluster.job("j-1")
         self.assertEqual((job.state, job.orphan, job.leftover), (JobState.LOST, False, (12,)))
@@ -307,12 +307,12 @@ class OrphanStopTests(ClusterTestCase):
         self.add(a_worker(state=WorkerState.UNREACHABLE))
         self.assertFalse(self.successResultOf(self.cluster.stop("j-1")).over)
         self.add(a_worker())
-        self.workers.take("stop_job")
+        self.take("stop_job")
 
     def test_no_record(self) -> None:
         """One that its worker does not know is none."""
         answer = self.cluster.stop("j-1")
-        self.workers.take("stop_job").answer.errback(NotFound("job", "j-1"))
+        self.take("stop_job").answer.errback(NotFound("job", "j-1"))
         self.assertTrue(self.successResultOf(answer).over)
 
     def test_matching(self) -> None:
@@ -334,9 +334,9 @@ class FailingStoreTests(ClusterTestCase):
     def test_delivered(self) -> None:
         """While the store fails a job can be stopped all the same."""
         answer = self.cluster.stop("j-1")
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         self.store.fail()
-        self.workers.take("stop_job").answer.callback(None)
+        self.take("stop_job").answer.callback(None)
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0)
         update = self.ledger.update_job(lifecycle.reported(self.cluster.job("j-1"), ended, 1001.0))
         self.failureResultOf(update, StoreFailed)
