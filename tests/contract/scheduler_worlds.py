@@ -102,6 +102,10 @@ class World(Protocol):
     def timers(self) -> int:
         """How many timers there are that a scheduler without jobs has not."""
 
+    def settle(self) -> None:
+        """Turn the clock until nothing is due now."""
+        self.clock.advance(0)
+
     def flow(self) -> None:
         """What is under way comes to rest; that may take seconds by the clock."""
         self.clock.pump([0.1] * 20)

@@ -18,10 +18,12 @@ WHY = "stopped: no client followed it or waited for it for 60 s"
 class Attending(Contract):
     def begin(self, terms: QueueTerms = ATTENDED, target: Target = W1) -> Job:
         job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, terms))
+        self.world.settle()
         return job
 
     def pass_(self, seconds: float) -> None:
         self.world.clock.advance(seconds)
+        self.world.settle()
 
     def assert_alive(self, job: Job) -> None:
         self.assertFalse(self.state(job).final)

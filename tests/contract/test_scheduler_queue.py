@@ -24,6 +24,7 @@ class Queueing(Contract):
         """What such a submission is answered with, a second later than all before."""
         self.world.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
+        self.world.settle()
         return job
 
     def queued(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
@@ -230,6 +231,7 @@ class Retrying(Contract):
     def begin(self, terms: QueueTerms, target: Target = W1, spec: JobSpec = ECHO) -> Job:
         self.world.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
+        self.world.settle()
         return job
 
     def retried(self) -> tuple[Job, Job]:

@@ -21,6 +21,7 @@ class Removing(Contract):
 
     def check_gone(self, job: Job) -> None:
         """It is as if it had never been."""
+        self.world.settle()
         for method in (self.scheduler.job, self.scheduler.last_attempt):
             self.assertRaises(NotFound, method, job.id)
         self.assertNotIn(job.id, self.ids())
@@ -164,6 +165,7 @@ class Removing(Contract):
         job = self.ended(0, b"hello")
         reader = self.scheduler.open_output(job.id, Stream.STDOUT, 2)
         self.assertTrue(self.remove(job))
+        self.world.settle()
         self.refusal(NotFound, reader.read)
         reader.close()
         self.refusal(NotFound, self.scheduler.open_output, job.id, Stream.STDOUT, 0)

@@ -19,9 +19,11 @@ class Waiting(Contract):
     def begin(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
         self.world.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
+        self.world.settle()
         return job
 
     def waiting(self, job: Job) -> WaitingFor:
+        self.world.settle()
         found = self.scheduler.waiting_for(self.scheduler.job(job.id))
         assert found is not None
         self.assertNotEqual(found.detail, "")

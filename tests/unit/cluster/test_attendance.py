@@ -220,6 +220,7 @@ class AttendanceTests(ClusterTestCase):
         """A job that never came to be leaves nothing."""
         job = self.attended()
         self.ledger.drop_job(job)
+        self.settle()
         self.assertTrue(self.attendance.idle)
         self.attendance.attend("j-1")()
         self.failureResultOf(self.cluster.wait_for_attempts("j-1", 5), NotFound)

@@ -346,6 +346,7 @@ class HeartbeatTests(MembershipTestCase):
         ):
             self.beat("w-1", refusing=text)
             self.assertEqual(refusing(), shown)
+        self.house.settle()
         self.assertIn("w-1", changes)
         self.online(worker_id="w-1")
         self.assertIsNone(refusing())

@@ -141,6 +141,7 @@ class SentenceTests(OutlookTestCase):
         self.assertEqual(self.told(job)[0], "no-match")
         self.starts.backoff.refused("w-2", StoreFailed("disk full"))
         self.ledger.note_worker(a_worker("w-2", labels={"gpu": "yes"}))
+        self.settle()
         self.assertEqual(self.told(job)[:2], ("store-failing", "the store fails: disk full"))
 
     def test_after_a_restart(self) -> None:

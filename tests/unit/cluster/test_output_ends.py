@@ -169,6 +169,7 @@ class EndTests(OutputTestCase):
         self.client.stream().cut(CUT)
         self.assertNoResult(reading)
         self.ledger.remove_worker("w-1")
+        self.house.settle()
         self.assertIn("forgotten", str(self.failureResultOf(reading, Unavailable).value))
         self.assert_idle()
 
@@ -178,6 +179,7 @@ class EndTests(OutputTestCase):
         self.set_worker(WorkerState.UNREACHABLE)
         self.failureResultOf(self.open().read(), Unreachable)
         self.ledger.remove_worker("w-1")
+        self.house.settle()
         self.failureResultOf(self.open().read(), Unreachable)
         self.assert_idle()
 

@@ -233,6 +233,7 @@ class ResumeTests(OutputTestCase):
         self.house.add(job)
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
         self.ledger.drop_job(job)
+        self.house.settle()
         self.failureResultOf(reading, NotFound)
         self.assert_idle()
 

@@ -61,7 +61,7 @@ class QueueTestCase(ClusterTestCase):
         """One that has to wait."""
         job = self.successResultOf(self.submit(target, terms, **more))
         self.assertEqual((job.state, job.promised), (JobState.QUEUED, True))
-        self.assertEqual(self.workers.held, [])
+        self.assertEqual(self.held(), [])
         return job
 
     def end(self, job: Job) -> None:
@@ -172,7 +172,7 @@ class EnteringTests(QueueTestCase):
         self.change(a_worker(slots=2, state=WorkerState.UNREACHABLE))
         late = self.queued()
         self.house.know(a_worker(slots=2))  # nobody has looked at it yet
-        self.queued()
+        self.assertIs(self.successResultOf(self.submit()).state, JobState.QUEUED)
         urgent = self.submit(terms=QueueTerms(HOUR, priority=1))
         self.assertEqual(self.running(self.take("start_job")), self.successResultOf(urgent))
         self.assertIs(self.state(late), JobState.QUEUED)
@@ -1109,6 +1109,7 @@ class FollowingTests(QueueTestCase):
         job = self.queued()
         reading = self.cluster.open_output(job.id, Stream.STDOUT, 0).read()
         self.successResultOf(self.cluster.stop(job.id))
+        self.settle()
         for chunk in (
             self.successResultOf(reading),
             self.successResultOf(self.cluster.open_output(job.id, Stream.STDERR, 0).read()),

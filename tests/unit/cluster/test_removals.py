@@ -389,6 +389,7 @@ class FollowerTests(RemovalCase):
         self.assertTrue(self.successResultOf(removal))
         if not pull.answer.called:
             pull.answer.errback(OutputPruned("j-1"))
+        self.settle()
 
 
 class RegistryTests(RemovalCase):

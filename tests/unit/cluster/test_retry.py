@@ -35,6 +35,7 @@ class RetryTestCase(ClusterTestCase):
         current = self.cluster.job(job.id)
         ended = self.ledger.update_job(evolve(current, state=state, finished_at=self.wall, **changes))
         ended.addErrback(lambda reason: reason.trap(StoreFailed))
+        self.settle()
 
     def following(self, job: Job) -> Job | None:
         """The next attempt."""
