@@ -291,12 +291,12 @@ class CostTests(OutlookTestCase):
         """To ask about a page of a thousand jobs looks at a few workers for each line, however many there are."""
         self.add(*(a_worker(f"w-{number}", slots=1, labels={"zone": str(number % 5)}) for number in range(200)))
         for number in range(200):
-            self.add(a_job(f"r-{number}", worker_id=f"w-{number}"))
+            self.house.know(a_job(f"r-{number}", worker_id=f"w-{number}"))
         self.add(a_worker(draining=True))
         targets = [ANY, *(Target(selector={"zone": str(number)}) for number in range(5))]
         for number in range(3000):
             facts: dict[str, Any] = {"target": targets[number % 6], "terms": PATIENT, "created_at": 2000.0 + number}
-            self.add(a_job(f"q-{number}", JobState.QUEUED, None, promised=True, **facts))
+            self.house.know(a_job(f"q-{number}", JobState.QUEUED, None, promised=True, **facts))
         self.settle()
         looks = 0
         each = self.ledger.registry.candidates.each
