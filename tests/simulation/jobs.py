@@ -280,7 +280,7 @@ class SimulatedJobs:
 
     def _write_acknowledged(self, spool: Spool) -> None:
         spool.acknowledged = True
-        self._folder.evict(spool)
+        self.folder.evict(spool)
 
     def on_end(self, notify: Callable[[], None]) -> None:
         self._notify.append(notify)
