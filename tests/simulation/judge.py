@@ -101,6 +101,8 @@ class Facts:
     #: Jobs that were dropped, and those whose removal was answered as done, with when that was.
     gone: dict[str, None] = field(factory=dict)
     removed: dict[str, float] = field(factory=dict)
+    #: Jobs that were removed when their worker had deregistered, or was forgotten: it keeps what it has of them.
+    left_behind: dict[str, None] = field(factory=dict)
     #: Clients that follow an output, or did.
     followers: list[Follower] = field(factory=list)
     #: Clients that attend a job: to which process of the scheduler, which job, and since when.
@@ -360,6 +362,8 @@ class Judge:
         self._world.trace.add(scheduler.process.name, f"drops job {job.id}")
         self.facts.gone[job.id] = None
         if job.id in self.facts.removals:
+            if scheduler.parts.ledger.registry.find_worker(job.worker_id) is None:
+                self.facts.left_behind[job.id] = None
             return
         ticket = self.facts.ticket_of(job)
         if ticket is not None:

@@ -90,13 +90,24 @@ class Checked(Rule):
         return Evidence(tuple(runs), tuple(self._spools(destroyed)))
 
     def _runs(self) -> list[tuple[str, list[Any]]]:
-        """Of a job whose fate a fault had in its hands the last run alone counts; of one that was set back, none."""
+        """All, but of a job whose fate a fault had in its hands the last one alone counts.
+
+        Of one that was set back none counts; nor does one that was destroyed on a core worker, which does not say so.
+        """
         facts = self.facts
-        return [
-            (job_id, runs[-1:] if job_id in facts.excused else runs)
+        counted = {
+            job_id: runs[-1:] if job_id in facts.excused else runs
             for job_id, runs in facts.runs.items()
             if job_id not in facts.set_back
+        }
+        return [
+            (job_id, [run for run in runs if not (run.destroyed and self._is_core(job_id))])
+            for job_id, runs in counted.items()
         ]
+
+    def _is_core(self, job_id: str) -> bool:
+        job = self.facts.shown.get(job_id)
+        return job is not None and job.worker_id in self.facts.core
 
     def _run(self, job_id: str, number: int, run: Any) -> Run:
         job = self.facts.shown.get(job_id)
@@ -112,7 +123,7 @@ class Checked(Rule):
             Spool(spool.job_id, node.name, self._record(spool.exit), 0, 0)
             for node in self.facts.world.workers.values()
             for spool in node.folder.spools.values()
-            if spool.job_id not in destroyed and spool.job_id in self.facts.shown
+            if spool.job_id not in {**destroyed, **self.facts.left_behind} and spool.job_id in self.facts.shown
         ]
 
     @staticmethod

@@ -161,6 +161,31 @@ class CheckedTests(SceneCase):
         self.over(self.ended(usage=USAGE))
         self.assert_broken("checker P5", "has not ended on its worker")
 
+    def test_left_behind(self) -> None:
+        """A worker that had deregistered keeps its spool of a job that was removed meanwhile; another one does not."""
+        for known in (True, False):
+            self.setUp()
+            self.judge.removal_asked("j1")
+            self.put(self.ended(worker_id=self.worker_id, usage=USAGE), self.ended("j2", usage=USAGE))
+            if not known:
+                self.scheduler.parts.ledger.remove_worker(self.worker_id)
+            self.scheduler.parts.ledger.remove_for_client("j1")
+            self.world.loop.run(7.0)
+            spool = Spool("j1", self.job().spec, 1.0, "boot")
+            self.world.workers["w1"].folder.spools["j1"] = spool
+            self.ran("j2")
+            self.rule.rested()
+            self.assertEqual(self.judge.violation is not None, known, self.judge.violation)
+
+    def test_destroyed_on_a_core_worker(self) -> None:
+        """It says that a job was interrupted where one of ours says that it is lost."""
+        for core in (True, False):
+            self.setUp()
+            self.ran(code=None, destroyed="rebooted")
+            self.facts.core.update({"w-1": "10.0.0.9:1"} if core else {})
+            self.over(self.ended(state=JobState.FAILED, reason="interrupted"))
+            self.assertEqual(self.judge.violation is None, core)
+
     def test_status(self) -> None:
         """Errors have the status that HTTP gives them; no answer has none."""
         self.assertEqual(status_of(NotFound("job", "j1")), 404)
