@@ -58,7 +58,7 @@ class Stop:
 
     after: float
 
-    async def do(self, world: World, submitted: Submit, job_id: str) -> None:
+    async def do(self, world: World, submitted: Submit | None, job_id: str) -> None:
         world.judge.stop_asked(job_id)
         while world.loop.now < world.clients_end:
             reply = await ask(world, "stop", lambda service: service.stop(job_id), job_id)

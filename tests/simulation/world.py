@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from scheduler.model import JobState, Target
 from tests.simulation.acts import Drain, Forget
+from tests.simulation.clients import carry_out
 from tests.simulation.core_worker import CoreWorkerNode
 from tests.simulation.flows import Flow, Serve, Take
 from tests.simulation.judge import Judge, Violation
@@ -29,6 +30,7 @@ from tests.simulation.nodes import LEASE, SchedulerProcess, Surroundings, Worker
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
 from tests.simulation.rules.leftovers import REST
+from tests.simulation.steps import Stop
 from tests.simulation.store import Database
 from tests.simulation.trace import Trace
 
@@ -52,6 +54,9 @@ FORGET_AGAIN = 4.0
 #: Seconds after that in which the last job has ended, and before their end in which no client does anything new.
 END = 120.0
 LAST_MOMENT = 5.0
+
+#: Seconds before that, too, in which clients give up jobs that wait for nobody.
+STOPS_IN_VAIN = 2.0
 
 #: How many events a run may have: many times what it takes.
 EVENTS_MAX = 200_000
@@ -312,6 +317,7 @@ class World:
             self.loop.after(3.0, Drain(0.0, worker, resume=True).begin, self)
         self.loop.after(3.0, self._forget_lost)
         self.loop.after(6.0, self._forget_departed)
+        self.loop.at(self.clients_end - STOPS_IN_VAIN, self._stop_in_vain)
 
     def _forget_lost(self) -> None:
         """Somebody has the scheduler forget the workers whose folders are lost, until it has forgotten all."""
@@ -331,6 +337,14 @@ class World:
         for worker_id in dict.fromkeys(unknown):
             if worker_id in facts.core and not self._is_known(worker_id):
                 Forget(0.0, worker_id).begin(self)
+
+    def _stop_in_vain(self) -> None:
+        """A core worker that registered anew has another id: clients give up the jobs that wait for the one it had."""
+        facts = self.judge.facts
+        for job in list(facts.shown.values()):
+            wanted = "" if job.target is None else job.target.worker or ""
+            if job.state is JobState.QUEUED and wanted in facts.core and not self._is_known(wanted):
+                carry_out(self, "gives up", Stop(0.0).do(self, None, job.id))
 
     def _is_known(self, worker_id: str) -> bool:
         scheduler = self.scheduler

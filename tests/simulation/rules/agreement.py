@@ -69,7 +69,8 @@ class Agreement(Rule):
                 yield f"job {job.id} is running, and does not run"
         for job_id, each in self.facts.runs.items():
             shown = registry.find_job(job_id)
-            if shown is not None and self.facts.is_given_up(shown):
+            known = shown or (self.facts.shown.get(job_id) if job_id in self.facts.removals else None)
+            if known is not None and self.facts.is_given_up(known):
                 continue
             if each[-1].ended is None and (shown is None or (shown.over and not shown.orphan)):
                 yield f"job {job_id} runs, and is {shown and shown.state.value}"

@@ -56,7 +56,7 @@ class Kept(Rule):
         self.loaded(scheduler)
         acknowledged = {ticket.acknowledged for ticket in self.facts.tickets.values()}
         for job in scheduler.parts.ledger.registry.matching(JobFilter()):
-            if not job.over and not self._waits_in_vain(job):
+            if not job.over:
                 self.broken("P1 ends", f"job {job.id} is {job.state.value} when everything is over", job.id)
             if job.id in acknowledged and self._never_ran(job):
                 self.broken("P1 runs", f"job {job.id} was acknowledged, and never ran: {job.reason}", job.id)
@@ -64,15 +64,6 @@ class Kept(Rule):
             ran = [job_id for job_id in ticket.jobs if job_id in self.facts.runs]
             if ran and ticket.refused and not ticket.open:
                 self.broken("P4 refused", f"{name} was refused ({ticket.refused}), and ran as {ran}", ran[0])
-
-    def _waits_in_vain(self, job: Job) -> bool:
-        """Whether it is queued for a core worker that is not there any more, and its time is not over."""
-        if job.state is not JobState.QUEUED or job.target is None or job.target.worker not in self.facts.core:
-            return False
-        world = self.facts.world
-        assert world.scheduler is not None
-        gone = world.scheduler.parts.ledger.registry.find_worker(job.target.worker) is None
-        return gone and world.scheduler_machine.wall_time() < job.created_at + job.terms.queue_timeout
 
     def _never_ran(self, job: Job) -> bool:
         """Whether it has failed without a run, and before its time in the queue was over."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from scheduler.model import Job, JobState
 from tests.simulation.machine import Run
+from tests.simulation.rules.core import AGAIN, registers_again
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -39,8 +40,11 @@ class Truth(Rule):
             yield "P4 true", "it still runs"
         if job.state is JobState.LOST:
             if not self._may_be_lost(job, run):
-                rule = "core jobs are kept" if job.worker_id in self.facts.core else "lost only if destroyed"
-                yield rule, f"nothing destroyed it ({job.reason})"
+                if job.worker_id in self.facts.core:
+                    also = f", and its worker {AGAIN}" if registers_again(self.facts, job.worker_id) else ""
+                    yield "core jobs are kept", f"nothing destroyed it ({job.reason}){also}"
+                else:
+                    yield "lost only if destroyed", f"nothing destroyed it ({job.reason})"
             return
         yield from (("the code it had", what) for what in self._of_code(job))
         if job.state is JobState.STOPPED and not self.facts.stop_was_asked(job):

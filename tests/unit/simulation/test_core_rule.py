@@ -1,0 +1,73 @@
+"""What is found about the jobs of a core worker that are lost, or given up, though nothing destroyed them."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.model import Job, JobState, QueueTerms, Target
+from tests.simulation.acts import Submit
+from tests.simulation.faults.processes import Reboot
+from tests.simulation.machine import Plan
+from tests.simulation.plan import PlannedCoreWorker
+from tests.simulation.rules.core import AGAIN
+from tests.unit.simulation.scene import world
+from tests.unit.simulation.worlds import registry
+
+
+class CoreJobTests(SynchronousTestCase):
+    """A job of 600 s on the only core worker."""
+
+    def setUp(self) -> None:
+        submit = Submit(8.0, "t1", Plan(600.0, 0, 0), Target(worker="c1"))
+        self.world = world(acts=(submit,), core=(PlannedCoreWorker("c1", jobs_run_on=True),))
+        self.world.begin()
+        self.world.loop.run(10.0)
+        (self.job,) = self.world.judge.facts.shown.values()
+
+    def show(self, job: Job) -> str:
+        """What is found when the job is shown so."""
+        assert self.world.scheduler is not None
+        self.world.scheduler.parts.ledger.note_job(job)
+        violation = self.world.judge.violation
+        return "" if violation is None else str(violation)
+
+    def lost(self) -> Job:
+        return evolve(self.job, state=JobState.LOST, reason="forgotten", finished_at=1.0)
+
+    def test_lost(self) -> None:
+        """It runs, and its worker was never started anew."""
+        found = self.show(self.lost())
+        self.assertIn("core jobs are kept", found)
+        self.assertNotIn(AGAIN, found)
+
+    def test_lost_again(self) -> None:
+        """The worker was started anew: that this loses its jobs can be told from another loss."""
+        running = self.world.core_workers["c1"].running
+        assert running is not None
+        running.worker_id = ""
+        self.assertIn(f"core jobs are kept at 10.000 s: job {self.job.id} is lost: ", self.show(self.lost()))
+        self.assertIn(AGAIN, str(self.world.judge.violation))
+
+    def test_untraceable(self) -> None:
+        """Its worker never said by which id it knows the job; when clients have removed it, it may run on."""
+        facts = self.world.judge.facts
+        self.assertEqual(self.show(evolve(self.lost(), remote_id=None)), "")
+        registry(self.world).remove_job(self.job.id)
+        self.world.judge.agreed()
+        self.assertIn(f"job {self.job.id} runs, and is None", str(self.world.judge.violation))
+        self.world.judge.violation = None
+        facts.removals[self.job.id] = None
+        self.world.judge.agreed()
+        self.assertIsNone(self.world.judge.violation)
+
+
+class WaitsInVainTests(SynchronousTestCase):
+    """A job that is queued for a core worker whose id is gone."""
+
+    def test_given_up(self) -> None:
+        """Clients stop it in the end, so that nothing is left."""
+        submit = Submit(14.0, "t1", Plan(1.0, 0, 0), Target(worker="c1"), QueueTerms(1000.0))
+        run = world(acts=(submit,), core=(PlannedCoreWorker("c1"),), faults=(Reboot(10.0, "c1", 6.0),))
+        self.assertIsNone(run.run().violation)
+        self.assertEqual([job.state for job in run.judge.facts.shown.values()], [JobState.STOPPED])
