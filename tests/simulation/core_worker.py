@@ -8,7 +8,7 @@ process knows by their ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import NoReturn
 
@@ -42,6 +42,8 @@ class CoreJobs:
     spools: dict[str, Spool] = field(factory=dict)
     #: How many it has started: its ids are never used twice.
     started: int = 0
+    #: Ids of the scheduler for those that it knows nothing of any more.
+    dropped: dict[str, None] = field(factory=dict)
 
 
 class CoreServer:
@@ -64,6 +66,7 @@ class CoreServer:
     def end_jobs(self) -> None:
         """The process ends, and all that it runs, and knows, with it."""
         self._machine.destroy("its core worker ended", list(self._jobs.spools))
+        self._jobs.dropped.update(dict.fromkeys(spool.known_as for spool in self._jobs.spools.values()))
         self._jobs.spools.clear()
 
     def core_start(self, spec: JobSpec, known_as: str) -> Deferred[str]:
@@ -234,6 +237,11 @@ class CoreWorkerNode:
         self._scheduler = scheduler
         self._jobs = CoreJobs()
         self._starts = 0
+
+    @property
+    def dropped(self) -> Mapping[str, None]:
+        """Jobs that it knows nothing of any more, by the ids that the scheduler knows them by."""
+        return self._jobs.dropped
 
     @property
     def worker_id(self) -> str:

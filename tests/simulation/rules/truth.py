@@ -75,13 +75,25 @@ class Truth(Rule):
             return True
         if self.facts.is_untraceable(job):
             return True
-        if job.worker_id in self.facts.core and run is not None and run.destroyed:
+        if job.worker_id in self.facts.core and run is not None and (run.destroyed or self._was_dropped(job)):
             return True  # a core worker can't say what became of it
         if job.reason == "forgotten":
             return job.worker_name in self.facts.forgotten or job.worker_id in self.facts.forgotten
         if job.reason == "rebooted":
-            return run is not None and run.destroyed == "rebooted"
+            return self._rebooted_before_it_began(job) if run is None else run.destroyed == "rebooted"
         return run is not None and run.destroyed not in {"", "rebooted"}
+
+    def _was_dropped(self, job: Job) -> bool:
+        """How it ended was known to a process alone that has ended since."""
+        return any(job.id in node.dropped for node in self.facts.world.core_workers.values())
+
+    def _rebooted_before_it_began(self, job: Job) -> bool:
+        """Its folder was made, and a power cut may have taken the trace of a shim: the worker can't rule out a run."""
+        for node in self.facts.world.workers.values():
+            spool = node.folder.spools.get(job.id)
+            if spool is not None and not spool.begun and spool.boot_id != node.machine.boot_id:
+                return True
+        return False
 
 
 def _plain(value: object) -> object:

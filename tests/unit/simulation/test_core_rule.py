@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.model import Job, JobState, QueueTerms, Target
 from tests.simulation.acts import Submit
-from tests.simulation.faults.processes import Reboot
+from tests.simulation.faults.processes import Freeze, KillScheduler, KillWorker, Reboot
 from tests.simulation.machine import Plan
 from tests.simulation.plan import PlannedCoreWorker
 from tests.simulation.rules.core import AGAIN
@@ -60,6 +60,19 @@ class CoreJobTests(SynchronousTestCase):
         facts.removals[self.job.id] = None
         self.world.judge.agreed()
         self.assertIsNone(self.world.judge.violation)
+
+
+class DroppedTests(SynchronousTestCase):
+    """A job that ended on a core worker which is killed before anybody asked how."""
+
+    def test_lost(self) -> None:
+        """It may be lost where the process alone knew how it ended, and not where the next one knows."""
+        submit = Submit(8.0, "t1", Plan(1.0, 0, 0), Target(worker="c1"))
+        faults = (KillWorker(9.5, "c1", 1.0), Freeze(8.5, "", 3.0), KillScheduler(9.6, 1.0))
+        for run_on, state in ((False, JobState.LOST), (True, JobState.SUCCEEDED)):
+            run = world(acts=(submit,), core=(PlannedCoreWorker("c1", jobs_run_on=run_on),), faults=faults)
+            self.assertIsNone(run.run().violation)
+            self.assertEqual([job.state for job in run.judge.facts.shown.values()], [state])
 
 
 class WaitsInVainTests(SynchronousTestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from scheduler.model import JobState, QueueTerms, Retry
+from tests.simulation.machine import Spool
 from tests.unit.simulation.scene_case import SceneCase
 
 
@@ -132,6 +133,17 @@ class LostTests(SceneCase):
             self.running()
             self.lost(reason)
             self.assert_broken("lost only if destroyed", reason)
+
+    def test_rebooted_before_it_began(self) -> None:
+        """Of a job whose folder is from before the reboot, the worker can't say whether a shim began it."""
+        for begun, rebooted in ((False, True), (True, True), (False, False)):
+            self.setUp()
+            node = self.world.workers["w1"]
+            node.folder.spools["j1"] = Spool("j1", self.job().spec, 0.0, node.machine.boot_id, begun=begun)
+            if rebooted:
+                node.machine.reboot()
+            self.lost("rebooted")
+            self.assertEqual(self.judge.violation is None, rebooted and not begun)
 
     def test_something_else_destroyed_it(self) -> None:
         """A reboot does not take the record of a job."""
