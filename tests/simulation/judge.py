@@ -329,6 +329,8 @@ class Judge:
             worker = ledger.registry.find_worker(worker_id)
             if worker is not None:
                 self._each(lambda rule: rule.worker_shown(scheduler, worker))
+            elif {worker_id, self.facts.drained.get(worker_id)} & self.facts.forgotten.keys():
+                self.facts.drained.pop(worker_id, None)  # a client had it forgotten, with all that was known of it
 
         ledger.listen(on_job, on_worker)
 

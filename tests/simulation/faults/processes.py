@@ -39,7 +39,7 @@ class StopScheduler:
     def strike(self, world: World) -> None:
         scheduler = world.scheduler
         if scheduler is not None and scheduler.process.alive and not scheduler.process.frozen:
-            scheduler.stop().addCallback(lambda _: world.loop.after(self.down, world.start_scheduler))
+            scheduler.stop().addCallback(lambda _: world.heal_after(self.down, world.start_scheduler))
 
 
 @frozen
@@ -75,7 +75,7 @@ class StopWorker:
         if node.running is None or not node.running.process.alive or node.running.process.frozen:
             return
         stopped = node.running.stop()
-        stopped.addCallback(lambda _: world.loop.after(self.down, node.start))
+        stopped.addCallback(lambda _: world.heal_after(self.down, node.start))
 
 
 @frozen

@@ -5,8 +5,10 @@ from __future__ import annotations
 from attrs import evolve, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.simulation.acts import Drain
-from tests.simulation.faults.processes import Freeze
+from tests.simulation.acts import Drain, Forget
+from tests.simulation.faults.network import Partition
+from tests.simulation.faults.processes import Freeze, StopScheduler, StopWorker
+from tests.simulation.faults.store import StoreStalls
 from tests.simulation.world import World
 from tests.unit.simulation.plans import BOTH, CALM
 
@@ -35,6 +37,24 @@ class RunTests(SynchronousTestCase):
         acts = (Drain(6.0, "w1"), Drain(9.0, "w1", resume=True))
         plan = evolve(CALM, length=40.0, faults=(Freeze(5.0, "", 10.0),), acts=acts)
         self.assertEqual([World(seed, plan).run().violation for seed in range(10)], [None] * 10)
+
+    def test_forgotten_while_drained(self) -> None:
+        """A client has a drained worker forgotten: when it comes back nobody knows that it was drained."""
+        acts = (Drain(6.0, "w1"), Forget(27.0, "w1"))
+        cut = Partition(10.0, "w1", 30.0, True, True)
+        plan = evolve(CALM, length=50.0, faults=(cut,), acts=acts)
+        run = World(1, plan)
+        self.assertIsNone(run.run().violation)
+        self.assertIn("forget w1 <- ok", "\n".join(run.trace.lines()))
+
+    def test_stops_late(self) -> None:
+        """A program that is still being stopped when all faults are over is started as soon as it has ended."""
+        stalls = StoreStalls(16.0, 8.0)
+        for stop in (StopWorker(17.0, "w1", down=60.0), StopScheduler(17.0, down=60.0)):
+            run = World(1, evolve(CALM, faults=(stalls, stop)))
+            self.assertIsNone(run.run().violation)
+            starts = [line for line in run.trace.lines() if line.endswith((" starts on m1", " starts"))]
+            self.assertEqual(float(starts[-1].split()[0]) // 10, 2, starts)
 
     def test_faults(self) -> None:
         """The faults that struck are counted by kind; those that were to come later are not."""
