@@ -36,7 +36,8 @@ class Known:
     why: str
     #: Names of the rules that it breaks.
     rules: Collection[str]
-    #: Each is needed; each is given as the kinds of faults, by the names of their classes, that do alike.
+    #: Each is needed; each is given as the kinds of faults, by the names of their classes, that do alike. None: it
+    #: shows in good weather, too; then nothing can be left out to see what is behind it.
     causes: Sequence[Collection[str]]
     #: Shows it.
     plan: Plan
@@ -84,6 +85,9 @@ def explain(known: Sequence[Known], plan: Plan, violation: Violation | None, run
         possible = [each for each in known if each.possible(violation, now)]
         if not possible:
             break
+        harmless = next((each for each in possible if not each.causes), None)
+        if harmless is not None:
+            return Explanation((*found, harmless), left_out, None)
         needless: Collection[str] = ()
         for each in possible:
             needless = next((cause for cause in each.causes if not _holds(run(without(now, cause)), rule)), ())

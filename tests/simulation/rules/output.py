@@ -5,17 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scheduler.errors import NotFound, OffsetBeyondEnd, OutputPruned, SchedulerError
-from scheduler.model import JobState, Stream
+from scheduler.model import Job, JobState, Stream
 from tests.simulation.clients import Reply
 from tests.simulation.machine import LINE, output
-from tests.simulation.rules.rule import Rule
+from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
     from tests.simulation.follow import Follower
+    from tests.simulation.judge import Facts
+    from tests.simulation.nodes import SchedulerProcess
+
+#: Said of a job that the scheduler still had as ``starting`` when the request was made, or later.
+BEGUN_UNHEARD = "and its start was not answered yet"
 
 
 class Output(Rule):
     """Every byte, in order, without a gap; the end when the job has ended and all was delivered, and not before."""
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        #: When each job was last shown as something else than ``starting`` after that, by the loop's clock.
+        self._started: dict[str, float] = {}
+
+    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        if before is not None and before.state is JobState.STARTING and job.state is not JobState.STARTING:
+            self._started[job.id] = self.facts.world.loop.now
 
     def delivered(self, follower: Follower, offset: int, data: bytes) -> None:
         job_id = follower.job_id
@@ -81,8 +95,9 @@ class Output(Rule):
             return
         offset, size, before = reply.detail
         run = self.facts.run_of(reply.job_id)
+        also = f", {BEGUN_UNHEARD}" if self._was_starting(reply) else ""
         if isinstance(reply.error, OffsetBeyondEnd) and offset <= before * LINE:
-            what = f"job {reply.job_id}: {reply.error}, and it had written {before * LINE}"
+            what = f"job {reply.job_id}: {reply.error}, and it had written {before * LINE}{also}"
             self.broken("P3 there", what, reply.job_id)
         if not reply.answered:
             return
@@ -93,10 +108,16 @@ class Output(Rule):
             what = f"job {reply.job_id}: {len(chunk.data)} bytes from {chunk.offset}, for {size} from {offset}"
             self.broken("P3 in order", what, reply.job_id)
         if chunk.size < before * LINE:
-            what = f"job {reply.job_id}: its output has {chunk.size} bytes, and {before * LINE} were there before"
+            what = f"job {reply.job_id}: its output has {chunk.size} bytes, and {before * LINE} were there before{also}"
             self.broken("P3 as written", what, reply.job_id)
         if chunk.end and run is not None and run.ended is None:
             self.broken("P3 end", f"job {reply.job_id} runs, and its output has an end", reply.job_id)
+
+    def _was_starting(self, reply: Reply) -> bool:
+        """Whether the job was shown as ``starting`` at a moment of the request."""
+        job = self.facts.shown.get(reply.job_id)
+        starting = job is not None and job.state is JobState.STARTING
+        return starting or self._started.get(reply.job_id, -1.0) >= reply.asked_at
 
     def ended(self) -> None:
         for follower in self.facts.followers:

@@ -57,6 +57,14 @@ class ExplainTests(SynchronousTestCase):
         for cause in ("StoreFails", "KillScheduler"):
             self.assertEqual(self.explained(END, self.caused_by(cause), known), ([], False))
 
+    def test_in_good_weather(self) -> None:
+        """A fault that needs no fault of the plan is recognised by rule and looks; what is behind it stays hidden."""
+        known = evolve(KNOWN_DRAIN, causes=())
+        self.assertEqual(self.explained(CALM, self.caused_by(), known), (["drain lost"], True))
+        self.assertEqual(self.explained(CALM, self.caused_by(), known, rule="slots"), ([], False))
+        known = evolve(known, looks_right=lambda violation, plan: "w2" in violation.what)
+        self.assertEqual(self.explained(CALM, self.caused_by(), known), ([], False))
+
     def test_looks(self) -> None:
         """Rule and causes are those of the entry, and the violation looks different: a new one."""
         known = evolve(KNOWN_DRAIN, looks_right=lambda violation, plan: "w2" in violation.what)

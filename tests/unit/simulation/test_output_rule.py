@@ -9,6 +9,7 @@ from scheduler.messages import Chunk
 from scheduler.model import JobState, Stream
 from tests.simulation.follow import Follower
 from tests.simulation.machine import LINE, output
+from tests.simulation.rules.output import BEGUN_UNHEARD
 from tests.unit.simulation.scene import Scene
 
 WHOLE = output("j1", 10)
@@ -165,6 +166,19 @@ class ReadTests(SynchronousTestCase):
     def test_an_end(self) -> None:
         """The job runs."""
         self.assertEqual(self.read(Chunk(WHOLE[LINE : 3 * LINE], LINE, end=True, size=5 * LINE)), "P3 end")
+
+    def test_not_heard_of(self) -> None:
+        """Of a job that was shown as starting when it was asked for, or later, this is said, too."""
+        for said, until in ((False, -2.0), (True, 3.0), (True, None)):
+            self.setUp()
+            starting = self.scene.job(JobState.STARTING)
+            if until is not None:
+                self.scene.loop.now = until
+                for rule in self.scene.judge.rules:
+                    rule.shown(None, starting, self.scene.job())
+            self.scene.loop.now = 5.0
+            self.assertEqual(self.read(Chunk(b"", LINE, size=0)), "P3 as written")
+            self.assertEqual(BEGUN_UNHEARD in str(self.scene.judge.violation), said)
 
     def test_beyond_the_end(self) -> None:
         """The offset was there before."""

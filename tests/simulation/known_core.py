@@ -1,0 +1,62 @@
+"""The known faults of core workers, each with a plan that shows it."""
+
+from __future__ import annotations
+
+from scheduler.model import Target
+from tests.simulation.acts import Submit
+from tests.simulation.faults.processes import Freeze, KillWorker
+from tests.simulation.judge import Violation
+from tests.simulation.known import Known
+from tests.simulation.machine import Plan as JobPlan
+from tests.simulation.plan import Act, Fault, Plan, PlannedCoreWorker, PlannedWorker
+from tests.simulation.rules.core import AGAIN
+
+#: Why a core worker registers once more: it is started anew, or an answer did not come in time.
+STARTED_ANEW = ("KillWorker", "StopWorker", "Reboot")
+UNANSWERED = ("Storm", "Partition", "Freeze", "StoreStalls", "KillScheduler", "StopScheduler")
+
+
+def _displaced(violation: Violation, plan: Plan) -> bool:
+    return f"(forgotten), and its worker {AGAIN}" in violation.what
+
+
+def _two_entries(violation: Violation, plan: Plan) -> bool:
+    return "', '" in violation.what
+
+
+def _a_plan(faults: tuple[Fault, ...], acts: tuple[Act, ...] = ()) -> Plan:
+    """Of a core worker whose jobs run on when it is killed."""
+    return Plan(
+        length=60.0,
+        workers=(PlannedWorker("w1", 1),),
+        faults=faults,
+        acts=acts,
+        slow=0.0,
+        core_workers=(PlannedCoreWorker("c1", jobs_run_on=True),),
+    )
+
+
+KNOWN = (
+    Known(
+        name="a core worker registers again: lost",
+        why=(
+            "A core worker registers without an id each time that it starts, and when it had no answer. The entry "
+            "at its address is displaced, and all jobs of it are lost, though they run, or ended there."
+        ),
+        rules=("core jobs are kept",),
+        causes=((*STARTED_ANEW, *UNANSWERED),),
+        looks_right=_displaced,
+        plan=_a_plan((KillWorker(15.0, "c1", 1.0),), (Submit(9.0, "t1", JobPlan(30.0, 0, 0), Target(worker="c1")),)),
+    ),
+    Known(
+        name="a core worker registers again: entries",
+        why=(
+            "Two registrations from one address wait at once, as the scheduler was frozen or the store stalls. Each "
+            "looks for entries at its address before that of the other is there: both stay, and both are online."
+        ),
+        rules=("core workers stay",),
+        causes=(("Freeze", "StoreStalls", "Storm"),),
+        looks_right=_two_entries,
+        plan=_a_plan((Freeze(10.0, "", 10.0), KillWorker(11.0, "c1", 1.0), KillWorker(15.0, "c1", 1.0))),
+    ),
+)
