@@ -115,6 +115,8 @@ class Network:
         self.cut: dict[tuple[str, str], None] = {}
         #: Machines and names of calls, by a token of each fault: what is answered to these calls is lost.
         self.unanswered: dict[object, tuple[str, str]] = {}
+        #: The same: when these calls are answered the connection is reset, so the caller knows no more than that.
+        self.reset: dict[object, tuple[str, str]] = {}
         self.loop = loop
         self.trace = trace
         self._random = random
@@ -265,8 +267,11 @@ class Network:
             return
         if isinstance(result, Failure) and not result.check(SchedulerError):
             endpoint.process.crashed(result)
-        lost = (call.caller.machine, call.name) in self.unanswered.values()
-        if self.loses_answer() or lost:
+        kind = (call.caller.machine, call.name)
+        if kind in self.reset.values():
+            self._return(endpoint.machine, call, self._fail, call, "reset")
+            return
+        if self.loses_answer() or kind in self.unanswered.values():
             self.trace.add("network", f"the answer to {call.name} of {call.caller.process.name} is lost")
             return
         self._return(endpoint.machine, call, call.caller.process.run, self._finish, call, result)

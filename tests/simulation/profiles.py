@@ -62,6 +62,11 @@ def _storm(random: Random, at: float, worker: str) -> Fault:
     )
 
 
+def _unanswered(random: Random, at: float, worker: str) -> Fault:
+    call = random.choice(("signal", "signal", "start", "stop", "remove", "seal"))
+    return network.Unanswered(at, call, random.uniform(5.0, 40.0), random.random() < 0.7)
+
+
 def _store_fails(random: Random, at: float, worker: str) -> Fault:
     return store.StoreFails(at, random.uniform(0.5, 20.0), random.choice((0.3, 1.0)), random.choice((0.0, 0.3, 1.0)))
 
@@ -78,7 +83,7 @@ def _eviction(random: Random, at: float, worker: str) -> Fault:
     return folders.Eviction(at, worker, _down(random))
 
 
-_NETWORK = (_partition, _partition, _storm, _storm)
+_NETWORK = (_partition, _partition, _storm, _storm, _unanswered)
 _STORE = (_store_fails, _store_stalls, _store_fails)
 _PROCESSES = (_kill_scheduler, _stop_scheduler, _kill_worker, _kill_worker, _stop_worker, _reboot, _freeze)
 

@@ -38,6 +38,25 @@ class Partition:
 
 
 @frozen
+class Unanswered:
+    """What workers answer to calls of that name is lost; ``reset``: with the connection, which shows at once."""
+
+    at: float
+    call: str
+    seconds: float
+    reset: bool
+
+    def __str__(self) -> str:
+        how = "the connection is reset" if self.reset else "the answer is lost"
+        return f"for {self.seconds:.1f} s, {how} when a worker answers a {self.call}"
+
+    def strike(self, world: World) -> None:
+        calls = world.network.reset if self.reset else world.network.unanswered
+        calls[self] = (world.scheduler_machine.name, self.call)
+        world.heal_after(self.seconds, lambda: calls.pop(self, None))
+
+
+@frozen
 class Storm:
     """Messages are late and lost."""
 
