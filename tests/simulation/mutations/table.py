@@ -259,6 +259,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("P3 end",),
     ),
     # -- stops
+    Mutation(
+        "send a signal again",
+        "A signal whose answer was lost may have arrived, and is not sent again: it arrives once, or not at all.",
+        "cluster/jobs/signals.py",
+        '            raise DeadlineExceeded(f"{name} to job {job_id}", error.seconds, job_id) from error\n',
+        """\
+            await self._client.signal_job(worker, job.id_on_worker, name, to)
+""",
+        "network",
+        ("answers are true", "checker P7"),
+    ),
     # -- workers
     Mutation(
         "register without the id that is held",
