@@ -92,6 +92,8 @@ class Call:
     name: str
     #: What is called, in the trace.
     wire: str = ""
+    #: By the loop's clock.
+    made_at: float = 0.0
     answer: Deferred[Any] = field(factory=Deferred)
     deadline: Timer | None = None
     #: Where it arrived, and what the server does for it.
@@ -230,7 +232,7 @@ class Network:
 
         ``deadline`` in seconds. ``wire`` is how the call shows in the trace, beside its name.
         """
-        call = Call(caller, address, name, wire)
+        call = Call(caller, address, name, wire, self.loop.now)
         self.trace.add(caller.process.name, f"{name} -> {address} {wire}".rstrip())
         call.deadline = self.loop.after(deadline, caller.process.run, self._fail, call, "deadline")
         machine = self.machine_at(address)
@@ -245,6 +247,8 @@ class Network:
         if endpoint is None:
             self._return(machine, call, self._fail, call, "refused")
             return
+        if endpoint.process.began > call.made_at and not call.caller.process.alive:
+            return  # nobody is there who could have connected to this process
         call.endpoint = endpoint
         endpoint.serving[call] = None
         endpoint.process.run(self._serve, endpoint, call, make, deadline)

@@ -16,6 +16,8 @@ class Process:
     def __init__(self, loop: Loop, name: str, crashed: Callable[[str, Failure], None]) -> None:
         self.loop = loop
         self.name = name
+        #: By the loop's clock.
+        self.began = loop.now
         self.alive = True
         self.clock = ProcessClock(loop, self.run)
         #: Called, in order, when it ends in whichever way.

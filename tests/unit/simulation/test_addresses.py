@@ -55,6 +55,21 @@ class NetworkTests(SynchronousTestCase):
         self.loop.run(2.0)
         self.assertEqual(self.successResultOf(answer), "yes")
 
+    def test_late_request(self) -> None:
+        """A process that began since takes no request of a caller that is dead by then: who should have connected?"""
+        for dies, restarts, arrives in ((True, False, 1), (False, True, 1), (True, True, 0)):
+            self.setUp()
+            self.network.calm.usual = self.network.calm.slowest = 2.0
+            self.call()
+            if restarts:
+                self.network.close("b", 7)
+                self.loop.run(0.1)
+                self.network.listen(7, Endpoint(Process(self.loop, "again", self.crashed), "b", "again"))
+            if dies:
+                self.caller.process.end()
+            self.loop.run(4.0)
+            self.assertEqual(len(self.arrived), arrives)
+
     def test_server_moves(self) -> None:
         """What is answered after the server's machine has another address does not come back."""
         answer = self.call()
