@@ -7,18 +7,20 @@ facts. The first rule that is broken ends the run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 from twisted.python.failure import Failure
 
-from scheduler.errors import SchedulerError
+from scheduler.errors import SchedulerError, WorkerOnline
 from scheduler.interfaces import JobFilter, Loaded
 from scheduler.model import Job, JobState, Worker
 from tests.simulation.clients import Reply
 from tests.simulation.follow import Follower
 from tests.simulation.logs import brief as brief_of_error
+from tests.simulation.losses import folder_lost, set_back
 from tests.simulation.machine import Folder, Run
 from tests.simulation.process import Process
 from tests.simulation.rules import RULES
@@ -52,7 +54,7 @@ class Violation:
 class Ticket:
     """What a client wants run once, and what it was told."""
 
-    #: Ids of the jobs that it came to; those of their next attempts are not among them.
+    #: Ids of the jobs that it came to, without their next attempts.
     jobs: dict[str, None] = field(factory=dict)
     #: The job that it was told will run, or runs; ``""``: none.
     acknowledged: str = ""
@@ -82,20 +84,25 @@ class Facts:
     drained: dict[str, str] = field(factory=dict)
     #: Ids of the core workers that there were, with their addresses.
     core: dict[str, str] = field(factory=dict)
-    #: When clients last asked for a worker to be resumed, by its name and the loop's clock.
+    #: When clients last asked for a worker to be resumed, or forgotten, by its name or id and the loop's clock.
     resumes: dict[str, float] = field(factory=dict)
     #: Jobs whose fate a fault has in its hands, and which: such a one may be ``lost``, or run a second time.
     excused: dict[str, str] = field(factory=dict)
     #: Ids of workers, each with the folder that was first given it, though it may not have heard.
     owners: dict[str, Folder] = field(factory=dict)
-    #: Ids of the jobs that a database which was set back has not, or not as they are.
+    #: Ids of the jobs that a database which was set back has not, or not as they are; of them those that nobody has;
+    #: and when that was last, by the loop's clock.
     set_back: dict[str, None] = field(factory=dict)
+    erased: dict[str, None] = field(factory=dict)
+    set_back_at: float = -math.inf
 
     #: Tickets whose jobs clients asked to be stopped.
     withdrawn: dict[str, None] = field(factory=dict)
     #: Jobs whose stop was answered, as they were over; and first attempts: when a stop of any attempt was answered.
     stopped: dict[str, None] = field(factory=dict)
     chains_stopped: dict[str, float] = field(factory=dict)
+    #: Ids of the jobs that were shown as next attempts of others: a worker does not know that they are.
+    attempts: dict[str, None] = field(factory=dict)
     #: Jobs that were answered as the last attempt, at its end.
     last_attempts: dict[str, None] = field(factory=dict)
     #: Jobs that were dropped, and those whose removal was answered as done, with when that was.
@@ -111,6 +118,15 @@ class Facts:
     def existing(self) -> dict[str, None]:
         """The jobs that are there."""
         return {job_id: None for job_id in self.shown if job_id not in self.gone}
+
+    def is_untold(self, job_id: str) -> bool:
+        """Whether a database was set back, and the scheduler has not shown the job since."""
+        return job_id in self.set_back and job_id not in self.shown
+
+    def may_be_unknown(self, job_id: str) -> bool:
+        """Whether the scheduler may say that there is no such job: its worker has to tell first, or nobody can."""
+        told_by = self.world.submissions_end
+        return self.is_untold(job_id) and (job_id in self.erased or self.world.loop.now <= told_by)
 
     def first_attempt(self, job_id: str) -> str:
         """The id of the first attempt of a job."""
@@ -140,7 +156,7 @@ class Facts:
             return True
         chain: Job | None = job
         while chain is not None:
-            if chain.id in self.stops:
+            if chain.id in self.stops or chain.retry_of in self.stops:
                 return True
             chain = self.shown.get(chain.retry_of or "")
         return False
@@ -153,6 +169,8 @@ class Judge:
         self.violation: Violation | None = None
         self.facts = Facts(world)
         self._world = world
+        #: Workers that clients asked to be forgotten: those of them that were drained, as in ``Facts.drained``.
+        self._undrained: dict[str, dict[str, str]] = {}
         self.rules: list[Rule] = [make(self.facts, self.broken) for make in RULES]
 
     @property
@@ -195,32 +213,11 @@ class Judge:
 
     def folder_lost(self, folder: Folder) -> None:
         """Nobody knows any more what ran there."""
-        folder.lost = True
-        for worker_id, other in self.facts.owners.items():
-            if other is folder:
-                self.facts.forgotten[worker_id] = None
-        for job_id in folder.spools:
-            if job_id in self.facts.set_back:
-                self.facts.excused[job_id] = "its folder is lost, and the database was set back"
+        folder_lost(self.facts, folder)
 
-    def set_back(self, backup: Loaded) -> None:
-        """The database is as it was when that was read."""
-        facts = self.facts
-        jobs = {job.id: job for job in backup.jobs}
-        spools = {job_id for node in self._world.workers.values() for job_id in node.folder.spools}
-        for ticket in facts.tickets.values():
-            unknown = [job_id for job_id in ticket.jobs if job_id not in jobs and job_id not in spools]
-            for job_id in unknown:  # nobody has it any more but the client
-                del ticket.jobs[job_id]
-                ticket.acknowledged = "" if ticket.acknowledged == job_id else ticket.acknowledged
-        for job_id, shown in list(facts.shown.items()):
-            if jobs.get(job_id) != shown:
-                facts.set_back[job_id] = None
-                facts.shown.pop(job_id)
-                if job_id in facts.runs and job_id not in spools:
-                    facts.excused[job_id] = "its folder is lost, and the database was set back"
-        draining = {worker.id for worker in backup.workers if worker.draining}
-        facts.drained = {worker_id: name for worker_id, name in facts.drained.items() if worker_id in draining}
+    def set_back(self, database: Loaded) -> None:
+        """The database is older than what was shown, and is as it is given."""
+        set_back(self.facts, database)
 
     # -- what clients ask, and are told
 
@@ -243,13 +240,15 @@ class Judge:
         """The answer was a job."""
         known = self.facts.tickets[ticket]
         known.open = True
+        if self.facts.is_untold(job.id) and job.id in self.facts.erased:
+            return
         before, known.acknowledged = known.acknowledged, known.acknowledged if job.state.final else job.id
         self._each(lambda rule: rule.acknowledged(ticket, before, job))
         self.answered(job)
 
     def answered(self, job: Job) -> None:
         """A client saw the job so; it may be different by now, unless it was final."""
-        if job.state.final:
+        if job.state.final and not self.facts.is_untold(job.id):  # else a process before the present one answered
             self._show(None, job)
 
     def stop_asked(self, job_id: str) -> None:
@@ -265,25 +264,37 @@ class Judge:
         self.facts.withdrawn[ticket] = None
 
     def forget_asked(self, worker: str) -> None:
-        """A client asks that a worker is forgotten: what is unfinished there may be lost."""
+        """A client asks that a worker is forgotten: what is unfinished there may be lost, and that it was drained."""
         self.facts.forgotten[worker] = None
+        before = dict(self.facts.drained)
+        self.resume_asked(worker)
+        self._undrained[worker] = {each: name for each, name in before.items() if each not in self.facts.drained}
+
+    def _not_forgotten(self, worker: str, asked_at: float) -> None:
+        """It was online, so it stays as it was, unless it was resumed since."""
+        for worker_id, name in self._undrained.pop(worker, {}).items():
+            if all(self.facts.resumes.get(each, asked_at) <= asked_at for each in (worker_id, name)):
+                self.facts.drained[worker_id] = name
 
     def drained(self, name: str, worker_id: str) -> None:
         """A client was told that the worker is draining: it stays so, unless a request to resume it overlaps."""
-        resumed = self.facts.resumes.get(name)
-        if resumed is None or self._world.loop.now > resumed + RESUME_MAX_SECONDS:
+        resumed = max(self.facts.resumes.get(each, -math.inf) for each in (name, worker_id))
+        if self._world.loop.now > resumed + RESUME_MAX_SECONDS:
             self.facts.drained[worker_id] = name
 
-    def resume_asked(self, name: str) -> None:
-        """From now on the worker may take jobs again."""
-        self.facts.resumes[name] = self._world.loop.now
-        for worker_id in [worker_id for worker_id, other in self.facts.drained.items() if other == name]:
-            del self.facts.drained[worker_id]
+    def resume_asked(self, worker: str) -> None:
+        """From now on the worker, by its name or id, may take jobs again."""
+        self.facts.resumes[worker] = self._world.loop.now
+        for worker_id, name in list(self.facts.drained.items()):
+            if worker in (worker_id, name):
+                del self.facts.drained[worker_id]
 
     def replied(self, reply: Reply) -> None:
         """A request came to an end."""
         if isinstance(reply.value, Job):
             self.answered(reply.value)
+        if reply.name == "forget" and isinstance(reply.error, WorkerOnline):
+            self._not_forgotten(reply.detail, reply.asked_at)
         self._each(lambda rule: rule.replied(reply))
 
     def existing(self) -> dict[str, None]:
@@ -355,7 +366,9 @@ class Judge:
         if job.state is JobState.QUEUED:
             facts.queued.setdefault(job.id, self._world.loop.now)
         ticket = facts.ticket_of(job)
-        if ticket is not None and job.retry_of is None:
+        if job.retry_of is not None:
+            facts.attempts[job.id] = None
+        elif ticket is not None and job.id not in facts.attempts:
             ticket.jobs.setdefault(job.id)
         self._each(lambda rule: rule.shown(scheduler, before, job))
 

@@ -155,7 +155,7 @@ class Failover:
 
         def ended() -> None:
             if world.loop.now < until:
-                world.judge.set_back(standby)
+                world.judge.set_back(world.database.read())
 
         scheduler.process.on_end.append(ended)
 

@@ -28,6 +28,8 @@ class Answers(Rule):
 
     def replied(self, reply: Reply) -> None:
         self._not_found(reply)
+        if reply.asked_at <= self.facts.set_back_at:
+            return  # the answer may be from before the database was set back
         judge = _JUDGED.get(reply.name)
         if judge is not None:
             judge(self, reply)
@@ -44,6 +46,8 @@ class Answers(Rule):
         """A job that a client knows is there until it is removed."""
         job = self.facts.shown.get(reply.job_id)
         if not isinstance(reply.error, NotFound) or reply.error.kind != "job" or reply.job_id in self.facts.removals:
+            return
+        if self.facts.may_be_unknown(reply.job_id):
             return
         if reply.name == "query" and (job is None or job.worker_name != reply.detail):
             return  # it went to another worker meanwhile
@@ -93,7 +97,7 @@ class Answers(Rule):
 
     def _stop_matching(self, reply: Reply) -> None:
         for job in reply.value or ():
-            if self.facts.shown[job.id].spec.labels["ticket"] != reply.detail:
+            if job.spec.labels["ticket"] != reply.detail:
                 self._broken(reply, f"job {job.id} is not among those that match")
             if job.over:
                 self._over(job)

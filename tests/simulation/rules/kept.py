@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
 from tests.simulation.machine import Run
-from tests.simulation.rules.rule import Rule
+from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 
@@ -18,6 +19,12 @@ class Kept(Rule):
 
     _over = False
 
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        #: When each job was first shown, and when as failed, by the loop's clock, each with the scheduler process.
+        self._since: dict[str, tuple[float, object]] = {}
+        self._failed: dict[str, tuple[float, object]] = {}
+
     def began(self, run: Run) -> None:
         runs = self.facts.runs[run.job_id]
         if len(runs) > 1 and run.job_id not in self.facts.excused:
@@ -25,6 +32,10 @@ class Kept(Rule):
             self.broken("P2 one run", f"job {run.job_id} runs for the {len(runs)}. time ({where})", run.job_id)
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        now = self.facts.world.loop.now, self.facts.world.scheduler
+        self._since.setdefault(job.id, now)
+        if job.state is JobState.FAILED:
+            self._failed.setdefault(job.id, now)
         ticket = self.facts.ticket_of(job)
         if ticket is not None and len(ticket.jobs) > 1:
             self.broken("one job for each key", f"one request came to the jobs {list(ticket.jobs)}", job.id)
@@ -72,4 +83,8 @@ class Kept(Rule):
         if job.target is not None and job.target.worker in self.facts.forgotten:
             return False
         assert job.finished_at is not None
-        return not job.terms.queue_timeout or job.finished_at - job.created_at < job.terms.queue_timeout
+        (since, first), (failed, last) = self._since[job.id], self._failed[job.id]
+        waited = failed - since
+        if first is not last:  # across a restart the wall clock counts, which may have been wrong
+            waited = max(waited, job.finished_at - job.created_at)
+        return not job.terms.queue_timeout or waited < job.terms.queue_timeout

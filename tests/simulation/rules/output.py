@@ -79,6 +79,8 @@ class Output(Rule):
             self._refused(follower, error)
         if not isinstance(error, NotFound) or follower.job_id in self.facts.removals:
             return
+        if self.facts.may_be_unknown(follower.job_id):
+            return
         if run is not None or error.kind == "job":
             self._refused(follower, error)
 
@@ -127,7 +129,8 @@ class Output(Rule):
                 continue
             if job.id in self.facts.excused or job.id in self.facts.removals or job.state is JobState.LOST:
                 continue
-            if job.worker_id in self.facts.core:
+            folder = self.facts.owners.get(job.worker_id or "")
+            if job.worker_id in self.facts.core or (folder is not None and folder.lost):
                 continue  # there is no output to be had
             what = f"job {job.id} is {job.state.value}, and a client that follows is still at {follower.offset}"
             self.broken("P3 end", what, job.id)

@@ -78,14 +78,42 @@ class KeptTests(SceneCase):
 
     def test_never_ran(self) -> None:
         """An acknowledged job ran, or its time in the queue was over."""
-        self.begin()
-        self.acknowledged(self.job())
-        over = self.job().created_at + 600.0
-        self.put(self.job(), self.ended(state=JobState.FAILED, reason="queue_timeout passed", finished_at=over))
-        self.judge.ended()
+        self.too_late(600.0)
         self.assert_kept()
         self.setUp()
         self.test_of_another_reason()
+
+    def too_late(self, seconds: float, by_the_clock: float = 600.0, restart: bool = False) -> None:
+        """It has failed after so many seconds, and so many by the wall clock, perhaps by another scheduler process."""
+        self.begin()
+        waits = self.job(state=JobState.QUEUED, target=Target(selector={"kind": "none"}), worker_id=None)
+        over = waits.created_at + by_the_clock
+        self.acknowledged(waits)
+        self.put(waits)
+        if restart:
+            self.world.loop.run(self.world.loop.now + 1.0)
+            self.scheduler.process.end()
+            self.world.start_scheduler()
+        self.world.loop.now += seconds
+        why = "queue_timeout passed"
+        self.put(self.ended(state=JobState.FAILED, reason=why, created_at=waits.created_at, finished_at=over))
+        self.judge.ended()
+
+    def test_wrong_clock(self) -> None:
+        """The time in the queue is not that of the wall clock, which may be wrong."""
+        self.too_late(600.0, by_the_clock=-60.0)
+        self.assert_kept()
+        self.setUp()
+        self.too_late(5.0)
+        self.assert_broken("P1 runs", "queue_timeout")
+
+    def test_wrong_clock_and_restart(self) -> None:
+        """A scheduler that starts knows nothing but the wall clock."""
+        self.too_late(5.0, restart=True)
+        self.assert_kept()
+        self.setUp()
+        self.too_late(5.0, by_the_clock=5.0, restart=True)
+        self.assert_broken("P1 runs", "queue_timeout")
 
     def test_worker_forgotten(self) -> None:
         """A job that is queued for a worker that a client had forgotten does not run."""

@@ -1,0 +1,69 @@
+"""What a lost folder, or a database that is set back, does to the facts of a run: which of them nobody can keep.
+
+What a worker still knows has to come back: that is judged when the faults are over, and until then the scheduler may
+not know it. What no database and no worker has any more was known to clients alone, and is taken off the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+from scheduler.interfaces import Loaded
+from tests.simulation.machine import Folder
+
+if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
+
+#: Why the fate of a job is open.
+NOBODY_KNOWS = "its folder is lost, and the database was set back"
+
+
+def folder_lost(facts: Facts, folder: Folder) -> None:
+    """It is gone, with all that ran there."""
+    folder.lost = True
+    for worker_id, other in facts.owners.items():
+        if other is folder:
+            facts.forgotten[worker_id] = None
+    for job_id in folder.spools:
+        if job_id in facts.set_back:
+            facts.excused[job_id] = NOBODY_KNOWS
+
+
+def set_back(facts: Facts, database: Loaded) -> None:
+    """The database is as it is given; no scheduler runs that knows more."""
+    jobs = {job.id: job for job in database.jobs}
+    spools = {job_id for node in facts.world.workers.values() for job_id in node.folder.spools}
+    changed = [job_id for job_id, shown in facts.shown.items() if jobs.get(job_id) != shown]
+    for job_id in changed:
+        facts.set_back[job_id] = None
+        if job_id not in jobs and job_id not in spools:
+            facts.erased[job_id] = None
+        if job_id in facts.runs and job_id not in spools:
+            facts.excused[job_id] = NOBODY_KNOWS
+    _forget_tickets(facts, jobs, spools)
+    _forget_answers(facts, changed, database)
+    for job_id in changed:
+        del facts.shown[job_id]
+    draining = {worker.id for worker in database.workers if worker.draining}
+    facts.drained = {worker_id: name for worker_id, name in facts.drained.items() if worker_id in draining}
+    facts.set_back_at = facts.world.loop.now
+
+
+def _forget_tickets(facts: Facts, jobs: Container[str], spools: Container[str]) -> None:
+    for ticket in facts.tickets.values():
+        unknown = [job_id for job_id in ticket.jobs if job_id not in jobs and job_id not in spools]
+        for job_id in unknown:
+            del ticket.jobs[job_id]
+            ticket.acknowledged = "" if ticket.acknowledged == job_id else ticket.acknowledged
+
+
+def _forget_answers(facts: Facts, changed: list[str], database: Loaded) -> None:
+    """Of stops, removals and last attempts that the database does not know."""
+    kept = {key.job_id for key in database.keys if key.removed_at is not None}
+    for job_id in changed:
+        facts.chains_stopped.pop(facts.first_attempt(job_id), None)
+        facts.stopped.pop(job_id, None)
+        facts.last_attempts.pop(job_id, None)
+        if job_id not in kept:
+            facts.removed.pop(job_id, None)

@@ -1,0 +1,240 @@
+"""What a database that is set back, or a lost folder, excuses; and what it does not."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import NotFound, WorkerOnline
+from scheduler.interfaces import JobFilter, Loaded
+from scheduler.model import IdempotencyKey, Job, JobState, QueueTerms, Stream
+from tests.simulation.clients import Reply
+from tests.simulation.faults.identity import RestoreDatabase
+from tests.simulation.follow import Follower
+from tests.simulation.machine import Folder, Spool
+from tests.simulation.world import World
+from tests.unit.simulation.scene_case import SceneCase
+from tests.unit.simulation.worlds import a_world, job_of, registry
+
+
+class SetBackTests(SceneCase):
+    """Job ``j1`` has run on ``w1``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ran()
+
+    def spool(self) -> None:
+        """The worker still has the job."""
+        spools = self.world.workers["w1"].folder.spools
+        spools["j1"] = Spool("j1", self.job().spec, 0.0, "boot")
+
+    def set_back(self, *jobs: Job, keys: tuple[IdempotencyKey, ...] = ()) -> None:
+        """The database has these."""
+        self.judge.set_back(Loaded(jobs=jobs, workers=(), keys=keys))
+        self.world.loop.now += 1.0
+
+    def reply(
+        self, name: str, value: object = None, error: Exception | None = None, asked: float | None = None
+    ) -> None:
+        now = self.world.loop.now
+        self.judge.replied(Reply(name, "j1", now if asked is None else asked, now, value, error, 0.0))
+
+    def not_found(self) -> None:
+        self.reply("wait", error=NotFound("job", "j1"))
+
+    def test_not_found(self) -> None:
+        """Until its worker has told of it, the scheduler may not know a job; once it has shown it, it has to."""
+        self.begin()
+        self.spool()
+        self.show(self.ended())
+        self.set_back()
+        self.not_found()
+        self.assert_kept()
+        self.put(self.ended())
+        self.not_found()
+        self.assert_broken("P1 kept", "not found")
+
+    def test_told_in_time(self) -> None:
+        """When all sides agree, the workers have told what they know; what nobody has stays away."""
+        for spool, rule in ((True, "P1 kept"), (False, None)):
+            self.setUp()
+            if spool:
+                self.spool()
+            self.show(self.ended())
+            self.set_back()
+            self.world.loop.now = self.world.submissions_end + 1.0
+            self.not_found()
+            self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
+
+    def test_output(self) -> None:
+        """The same of its output."""
+        follower = Follower("j1", Stream.STDOUT, 0, 0)
+        self.spool()
+        self.show(self.ended())
+        self.set_back()
+        self.judge.output_refused(follower, NotFound("job", "j1"))
+        self.assert_kept()
+        self.world.loop.now = self.world.submissions_end + 1.0
+        self.judge.output_refused(follower, NotFound("job", "j1"))
+        self.assert_broken("P3 there")
+
+    def test_as_it_was(self) -> None:
+        """A job that the database has as it was shown is not excused of anything."""
+        self.show(self.ended())
+        self.set_back(self.ended())
+        self.assertEqual(self.facts.set_back, {})
+        self.not_found()
+        self.assert_broken("P1 kept")
+
+    def test_late_answers(self) -> None:
+        """An answer of the process before does not count as shown by the present one."""
+        self.spool()
+        self.show(self.ended())
+        self.set_back()
+        self.reply("job", self.ended(), asked=0.0)
+        self.acknowledged(self.ended())
+        self.assertNotIn("j1", self.facts.shown)
+        self.not_found()
+        self.assert_kept()
+
+    def test_late_acknowledgement(self) -> None:
+        """Nor does one of a job that nobody has promise anything."""
+        self.show(self.ended())
+        self.set_back()
+        self.acknowledged(self.job())
+        self.assertEqual(self.facts.tickets["t1"].acknowledged, "")
+
+    def test_removal(self) -> None:
+        """A removal that the database does not know is undone; one that it knows holds."""
+        removed = IdempotencyKey("k", "", "j1", removed_at=1.0)
+        for keys, rule in (((), None), ((removed,), "a removal holds")):
+            self.setUp()
+            self.begin()
+            self.judge.removal_asked("j1")
+            self.put(self.ended())
+            self.reply("remove", True)
+            self.set_back(keys=keys)
+            self.put(self.ended(exit_code=0))
+            self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
+
+    def test_stop(self) -> None:
+        """A stop that the database does not know is undone."""
+        stopped = self.ended(state=JobState.STOPPED, exit_code=0)
+        for database, rule in ((self.job(state=JobState.QUEUED), None), (stopped, "a stop holds")):
+            self.setUp()
+            self.judge.stop_asked("j1")
+            self.show(stopped)
+            self.reply("stop", stopped)
+            self.set_back(database)
+            self.facts.runs.clear()
+            self.running()
+            self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
+
+    def test_stop_of_a_chain(self) -> None:
+        """So is the stop of its next attempts."""
+        self.begin()
+        self.put(self.job())
+        self.reply("stop", self.job(retried_by="j2"))
+        self.set_back()
+        self.put(self.job("j2", retry_of="j1", group_id="j1"))
+        self.assert_kept()
+
+    def test_last_attempt(self) -> None:
+        """And that a job was the last attempt."""
+        self.begin()
+        self.put(self.ended())
+        self.reply("wait_for_attempts", self.ended())
+        self.set_back()
+        self.put(self.job("j2", retry_of="j1", group_id="j1"))
+        self.assert_kept()
+
+    def test_attempt(self) -> None:
+        """A worker that tells of a next attempt does not know that it is one: it is no second job of the request."""
+        self.begin()
+        self.judge.submitting("t1")
+        self.put(self.job(), self.job("j2", retry_of="j1", group_id="j1"))
+        self.set_back()
+        self.put(self.job(), self.job("j2", target=None))
+        self.assert_kept()
+
+    def test_chain_that_was_stopped(self) -> None:
+        """A stop of an attempt counts for the next one, also where the scheduler does not show the first any more."""
+        self.judge.stop_asked("j1")
+        self.show(self.ended("j1"))
+        self.set_back()
+        self.assertTrue(self.facts.stop_was_asked(self.job("j2", retry_of="j1")))
+
+
+class WithoutTermsTests(SynchronousTestCase):
+    def test_stopped(self) -> None:
+        """A job that its worker tells of, and that nothing ends, is stopped once all sides agree."""
+        attended = evolve(job_of(2000.0, 7.0, "w1"), terms=QueueTerms(unattended_timeout=30.0))
+        world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(attended,), workers=("w1",))
+        world = World(1, world.plan)
+        self.assertIsNone(world.run().violation)
+        (job,) = registry(world).matching(JobFilter())
+        self.assertEqual((job.state, job.target), (JobState.STOPPED, None))
+
+
+class FolderTests(SceneCase):
+    def test_output(self) -> None:
+        """There is no output to be had of a job whose folder is lost; of any other there is."""
+        for lost, rule in ((True, None), (False, "P3 end")):
+            self.setUp()
+            self.world.start_scheduler()
+            folder = Folder()
+            self.judge.registered("w-1", folder)
+            self.judge.follows(Follower("j1", Stream.STDOUT, 0, 0))
+            self.ran()
+            self.show(self.ended())
+            if lost:
+                self.judge.folder_lost(folder)
+            self.judge.ended()
+            self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
+
+
+class ForgottenTests(SceneCase):
+    """A client asks for ``w1`` to be forgotten, after it was told that it is drained."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.begin()
+        self.judge.drained("w1", self.worker_id)
+
+    def shown(self) -> str:
+        """The rule that it breaks where the worker is shown as not drained."""
+        self.scheduler.parts.ledger.note_worker(self.registry.worker("w1"))
+        return "" if self.judge.violation is None else self.judge.violation.rule
+
+    def refuse(self, worker: str) -> None:
+        """The request is refused, as the worker is online."""
+        now = self.world.loop.now
+        self.judge.replied(Reply("forget", "", now, now, error=WorkerOnline(worker), detail=worker))
+
+    def test_not_asked(self) -> None:
+        self.assertEqual(self.shown(), "a drain stays")
+
+    def test_asked(self) -> None:
+        """By name or id: with the worker that it was drained is forgotten, also where the answer comes later."""
+        for worker in ("w1", self.worker_id):
+            self.setUp()
+            self.judge.forget_asked(worker)
+            self.judge.drained("w1", self.worker_id)
+            self.assertEqual(self.shown(), "")
+
+    def test_another(self) -> None:
+        self.judge.forget_asked("w2")
+        self.assertEqual(self.shown(), "a drain stays")
+
+    def test_refused(self) -> None:
+        """It is drained still, unless a client asked for it to be resumed since."""
+        for resumed, rule in ((False, "a drain stays"), (True, "")):
+            self.setUp()
+            self.judge.forget_asked(self.worker_id)
+            if resumed:
+                self.world.loop.now += 1.0
+                self.judge.resume_asked("w1")
+                self.world.loop.now -= 1.0
+            self.refuse(self.worker_id)
+            self.assertEqual(self.shown(), rule)
