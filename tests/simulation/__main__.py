@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import evolve
+from twisted.logger import globalLogBeginner
 
 from tests.simulation.known_faults import KNOWN
 from tests.simulation.profiles import PROFILES, make_plan
@@ -114,4 +115,6 @@ def _many(options: argparse.Namespace, scope: Scope) -> int:
 
 
 if __name__ == "__main__":
+    # Rules judge what is logged: else Twisted would print it, too.
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     sys.exit(main())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scheduler.model import QueueTerms, Target
+from attrs import evolve
+
+from scheduler.model import QueueTerms, Retry, Target
 from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, SwapAddresses
 from tests.simulation.faults.identity import (
@@ -15,9 +17,10 @@ from tests.simulation.faults.identity import (
     RestoreDatabase,
     SameName,
 )
-from tests.simulation.faults.network import Partition
+from tests.simulation.faults.network import Partition, Storm
 from tests.simulation.faults.processes import KillScheduler, KillWorker
 from tests.simulation.faults.store import StoreFails
+from tests.simulation.follow import Follow
 from tests.simulation.judge import Violation
 from tests.simulation.known import Known
 from tests.simulation.machine import Plan as JobPlan
@@ -30,8 +33,12 @@ AGREEMENT, CALL, ENTRY, NAME = (
     "one entry for each worker",
     "one worker for each name",
 )
-LOST, DRAIN, FINAL, KEPT, TWICE, KEY = (
+TRACEBACK, LOST, CODE, OUTPUT_END, OUTPUT, DRAIN, FINAL, KEPT, TWICE, KEY = (
+    "no traceback",
     "lost only if destroyed",
+    "the code it had",
+    "P3 end",
+    "P3 there",
     "a drain stays",
     "a final state stays",
     "P1 kept",
@@ -49,6 +56,18 @@ def job(at: float, seconds: float, ticket: str = "t0", worker: str = "w1", query
     """For that worker, now or never."""
     then = () if query_after is None else (Query(query_after),)
     return Submit(at, ticket, JobPlan(seconds, 0, 0), Target(worker=worker), then=then)
+
+
+def following(at: float, seconds: float, after: float) -> Submit:
+    """The same; a client follows its output from ``after`` seconds after the answer."""
+    return evolve(job(at, seconds), job=JobPlan(seconds, 0, 5), then=(Follow(after),))
+
+
+def retried(at: float, seconds: float) -> Submit:
+    """The same; it fails, and is retried twice at once."""
+    return evolve(
+        job(at, seconds), job=JobPlan(seconds, 1, 0), terms=QueueTerms(queue_timeout=60.0, retry=Retry(2, 0.0))
+    )
 
 
 def a_plan(faults: tuple[Fault, ...], acts: tuple[Act, ...] = (), workers: tuple[str, ...] = ("w1",)) -> Plan:
@@ -141,6 +160,14 @@ ENTRIES = (
         a_plan((SwapAddresses(10.0, "w1", "w2"),), (job(11.0, 5.0),), TWO),
     ),
     (
+        "swapped addresses: output",
+        "The same: the other worker is asked for the output of a job that it does not have.",
+        OUTPUT,
+        (("SwapAddresses", "TakeAddress"),),
+        says("is refused: output of job"),
+        a_plan((SwapAddresses(10.0, "w1", "w2"),), (following(5.0, 30.0, 6.0),), TWO),
+    ),
+    (
         "swapped addresses: entries",
         "The same: both stay online at the address of the other.",
         ENTRY,
@@ -158,6 +185,21 @@ ENTRIES = (
         a_plan((SwapAddresses(10.0, "w1", "w2"), LoseFolder(12.0, "w2", 1.0, move=False)), (job(5.0, 60.0),), TWO),
     ),
     (
+        "a registration that arrives late",
+        "A registration is on its way while its worker is started again elsewhere, and registers there. The late one "
+        "counts: the worker is called where it was, and its heartbeats are accepted.",
+        AGREEMENT,
+        (("Storm",), ("RestartElsewhere",)),
+        UNREACHABLE,
+        a_plan(
+            (
+                Storm(10.0, 1.0, 1.0, 12.0, 0.0, 0.0),
+                RestartElsewhere(10.2, "w1", 0.1, port=True),
+                RestartElsewhere(12.0, "w1", 0.1, port=True),
+            )
+        ),
+    ),
+    (
         "another address while it runs",
         "The address is derived when a worker registers. A worker whose machine gets another one is heard from there "
         "and called at the old one for ever.",
@@ -170,9 +212,9 @@ ENTRIES = (
         "a cloned folder: lost",
         "Both register under one id. The copy takes the jobs of the folder for its own, finds that they do not run on "
         "its machine, and reports them as lost, though they run on the other.",
-        LOST,
+        (LOST, OUTPUT_END),
         (("CloneFolder",),),
-        says("nothing destroyed it (rebooted)", "nothing destroyed it (no record)"),
+        says("nothing destroyed it (rebooted)", "nothing destroyed it (no record)", "end (the job is lost)"),
         a_plan((CloneFolder(10.0, "w1", 5.0),), (job(5.0, 20.0),)),
     ),
     (
@@ -202,9 +244,9 @@ ENTRIES = (
     (
         "a database set back: jobs that ended",
         "Jobs that ended and were acknowledged since are in spools alone, and nobody asks for these.",
-        KEPT,
+        (KEPT, OUTPUT),
         (("RestoreDatabase", "Failover"),),
-        says("is not there any more"),
+        says("is not there any more", " not found"),
         a_plan((RestoreDatabase(10.0, 10.0, 1.0),), (job(12.0, 2.0),)),
     ),
     (
@@ -216,12 +258,21 @@ ENTRIES = (
         a_plan((Failover(10.0, 10.0), KillScheduler(40.0, 1.0)), (job(8.0, 5.0),)),
     ),
     (
+        "a database set back: attempts",
+        "The next attempt of a job has an id that follows from the job's. Where it began after the backup, its worker "
+        "reports it, and asking about the job before it makes it again, as queued: an error in the middle of either.",
+        TRACEBACK,
+        (("RestoreDatabase", "Failover"),),
+        says("may not become"),
+        a_plan((RestoreDatabase(9.9, 3.6, 1.0),), (retried(9.8, 2.5),)),
+    ),
+    (
         "a database set back: runs again",
         "A job that is queued in the backup, and ran since, is started on another worker, or has failed when "
         "its time is over. Its key starts another job, as its worker does not know it.",
-        (TWICE, KEY, LOST),
+        (TWICE, KEY, CODE),
         (("RestoreDatabase", "Failover"),),
-        says("runs for the 2. time", "one request came to the jobs", "it ran (queue_timeout"),
+        says("runs for the 2. time", "one request came to the jobs", "it says no exit code (queue_timeout"),
         a_plan(
             (RestoreDatabase(10.0, 40.0, 1.0), KillWorker(45.0, "w1", 30.0)),
             (
