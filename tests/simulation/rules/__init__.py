@@ -1,4 +1,7 @@
-"""The rules of a run, by what they are about."""
+"""The rules of a run, by what they are about.
+
+In this order they judge: the first that is broken ends the run, so rules about causes come before those about effects.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,6 @@ RULES: tuple[type[Rule], ...] = (
     Kept,
     Truth,
     Placed,
-    Stops,
     Durable,
     Indexed,
     Agreement,
@@ -29,6 +31,7 @@ RULES: tuple[type[Rule], ...] = (
     Answers,
     Output,
     CoreWorkers,
+    Stops,
     Leftovers,
     Checked,
 )

@@ -28,6 +28,8 @@ class Stops(Rule):
             self._asked.setdefault(job.id, self.facts.world.loop.now)
             return
         self._asked.pop(job.id, None)  # one that was not answered is not kept
+        if job.retry_of is None or self.facts.is_untold(job.retry_of):
+            return
         if before is None and job.retry_of in self._asked:
             what = f"job {job.retry_of} is to be stopped, and job {job.id} follows"
             self.broken("a stop ends the chain", what, job.id)

@@ -56,6 +56,17 @@ class StopsTests(SynchronousTestCase):
         self.show("j2", JobState.QUEUED, retry_of="j1")
         self.assertEqual(self.broken, ["a stop ends the chain"])
 
+    def test_set_back(self) -> None:
+        """A database that was set back may not know of the stop: until the job is shown again nothing follows from it."""
+        self.show(stop_requested_at=1.0)
+        self.world.judge.facts.set_back["j1"] = None
+        shown = self.world.judge.facts.shown.pop("j1")
+        self.show("j2", JobState.QUEUED, retry_of="j1")
+        self.assertEqual(self.broken, [])
+        self.world.judge.facts.shown["j1"] = shown
+        self.show("j3", JobState.QUEUED, retry_of="j1")
+        self.assertEqual(self.broken, ["a stop ends the chain"])
+
     def test_next_attempt(self) -> None:
         """One follows where nobody asked for a stop, or where that was lost before anybody was told of it."""
         self.show(stop_requested_at=1.0)
