@@ -272,7 +272,7 @@ ENTRIES = (
         "its time is over. Its key starts another job, as its worker does not know it.",
         (TWICE, KEY, CODE),
         (("RestoreDatabase", "Failover"),),
-        says("runs for the 2. time", "one request came to the jobs", "it says no exit code (queue_timeout"),
+        says("runs for the 2. time", "one request came to the jobs", "it says no exit code ("),
         a_plan(
             (RestoreDatabase(10.0, 40.0, 1.0), KillWorker(45.0, "w1", 30.0)),
             (

@@ -65,5 +65,4 @@ def _forget_answers(facts: Facts, changed: list[str], database: Loaded) -> None:
         facts.chains_stopped.pop(facts.first_attempt(job_id), None)
         facts.stopped.pop(job_id, None)
         facts.last_attempts.pop(job_id, None)
-        if job_id not in kept:
-            facts.removed.pop(job_id, None)
+    facts.removed = {job_id: when for job_id, when in facts.removed.items() if job_id in kept}

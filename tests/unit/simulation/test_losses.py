@@ -108,14 +108,14 @@ class SetBackTests(SceneCase):
     def test_removal(self) -> None:
         """A removal that the database does not know is undone; one that it knows holds."""
         removed = IdempotencyKey("k", "", "j1", removed_at=1.0)
-        for keys, rule in (((), None), ((removed,), "a removal holds")):
+        for keys, jobs, rule in (((), (), None), ((), (self.ended(),), None), ((removed,), (), "a removal holds")):
             self.setUp()
             self.begin()
             self.judge.removal_asked("j1")
             self.put(self.ended())
             self.reply("remove", True)
-            self.set_back(keys=keys)
-            self.put(self.ended(exit_code=0))
+            self.set_back(*jobs, keys=keys)
+            self.put(self.ended())
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
     def test_stop(self) -> None:

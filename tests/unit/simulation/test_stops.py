@@ -57,7 +57,7 @@ class StopsTests(SynchronousTestCase):
         self.assertEqual(self.broken, ["a stop ends the chain"])
 
     def test_set_back(self) -> None:
-        """A database that was set back may not know of the stop: until the job is shown again nothing follows from it."""
+        """A database that was set back may not know of the stop, until the job is shown as one to be stopped."""
         self.show(stop_requested_at=1.0)
         self.world.judge.facts.set_back["j1"] = None
         shown = self.world.judge.facts.shown.pop("j1")
