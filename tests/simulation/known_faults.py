@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scheduler.model import QueueTerms, Target
-from tests.simulation import known_core, known_identity
+from tests.simulation import known_core, known_identity, known_set_back
 from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults.network import Storm
 from tests.simulation.faults.processes import KillScheduler, StopWorker
@@ -80,4 +80,4 @@ _OUTPUT = (
     ),
 )
 
-KNOWN: tuple[Known, ...] = (*_DURABILITY, *_OUTPUT, *known_core.KNOWN, *known_identity.KNOWN)
+KNOWN: tuple[Known, ...] = (*_DURABILITY, *_OUTPUT, *known_core.KNOWN, *known_identity.KNOWN, *known_set_back.KNOWN)

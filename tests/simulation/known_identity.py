@@ -1,86 +1,30 @@
-"""The known faults of who a worker is, of addresses, and of a database that was set back, each with a plan."""
+"""The known faults of who a worker is, and of addresses, each with a plan that shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from attrs import evolve
-
-from scheduler.model import QueueTerms, Retry, Target
-from tests.simulation.acts import Drain, Submit
+from tests.simulation.acts import Drain
 from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, SwapAddresses
-from tests.simulation.faults.identity import (
-    CloneFolder,
-    Failover,
-    LoseFolder,
-    RegistrationUnanswered,
-    RestoreDatabase,
-    SameName,
-)
+from tests.simulation.faults.identity import CloneFolder, LoseFolder, RegistrationUnanswered, RestoreDatabase, SameName
 from tests.simulation.faults.network import Partition, Storm
-from tests.simulation.faults.processes import KillScheduler, KillWorker
+from tests.simulation.faults.processes import KillScheduler
 from tests.simulation.faults.store import StoreFails
-from tests.simulation.follow import Follow
-from tests.simulation.judge import Violation
-from tests.simulation.known import Known
-from tests.simulation.machine import Plan as JobPlan
-from tests.simulation.plan import Act, Fault, Plan, PlannedWorker
-from tests.simulation.steps import Query
+from tests.simulation.known_parts import TWO, Entry, a_plan, following, job, known, says
 
-AGREEMENT, CALL, ENTRY, NAME = (
+AGREEMENT, CALL, ENTRY, NAME, LOST, OUTPUT, OUTPUT_END, DRAIN = (
     "P5 agreement",
     "a call reaches its worker",
     "one entry for each worker",
     "one worker for each name",
-)
-TRACEBACK, LOST, CODE, OUTPUT_END, OUTPUT, DRAIN, FINAL, KEPT, TWICE, KEY = (
-    "no traceback",
     "lost only if destroyed",
-    "the code it had",
-    "P3 end",
     "P3 there",
+    "P3 end",
     "a drain stays",
-    "a final state stays",
-    "P1 kept",
-    "P2 one run",
-    "one job for each key",
 )
-
-
-def says(*texts: str) -> Callable[[Violation, Plan], bool]:
-    """Whether the violation says one of these."""
-    return lambda violation, plan: any(text in violation.what for text in texts)
-
-
-def job(at: float, seconds: float, ticket: str = "t0", worker: str = "w1", query_after: float | None = None) -> Submit:
-    """For that worker, now or never."""
-    then = () if query_after is None else (Query(query_after),)
-    return Submit(at, ticket, JobPlan(seconds, 0, 0), Target(worker=worker), then=then)
-
-
-def following(at: float, seconds: float, after: float) -> Submit:
-    """The same; a client follows its output from ``after`` seconds after the answer."""
-    return evolve(job(at, seconds), job=JobPlan(seconds, 0, 5), then=(Follow(after),))
-
-
-def retried(at: float, seconds: float) -> Submit:
-    """The same; it fails, and is retried twice at once."""
-    return evolve(
-        job(at, seconds), job=JobPlan(seconds, 1, 0), terms=QueueTerms(queue_timeout=60.0, retry=Retry(2, 0.0))
-    )
-
-
-def a_plan(faults: tuple[Fault, ...], acts: tuple[Act, ...] = (), workers: tuple[str, ...] = ("w1",)) -> Plan:
-    """Of workers with one slot each, in good weather."""
-    return Plan(80.0, tuple(PlannedWorker(name, 1) for name in workers), faults, acts, slow=0.0)
-
 
 UNREACHABLE = says(" unreachable']")
 ELSEWHERE = says("and is known at")
-TWO = ("w1", "w2")
 
-#: (name, why, rule, causes, looks_right, plan)
-ENTRIES = (
+ENTRIES: tuple[Entry, ...] = (
     (
         "a move that was not saved",
         "A registration is answered although its save failed. A scheduler that starts with the older record accepts "
@@ -185,6 +129,35 @@ ENTRIES = (
         a_plan((SwapAddresses(10.0, "w1", "w2"), LoseFolder(12.0, "w2", 1.0, move=False)), (job(5.0, 60.0),), TWO),
     ),
     (
+        "a name that the backup does not know",
+        "A worker has another name than in the backup, and nothing in its heartbeats says so. Who has that name now "
+        "is refused for ever.",
+        (AGREEMENT, ENTRY),
+        (("SameName",), ("RestoreDatabase", "Failover")),
+        says(" () is not known", "is known as"),
+        a_plan((Partition(0.0, "w1", 26.0, True, True), SameName(4.0, "w1", 17.0), RestoreDatabase(20.4, 5.0, 1.0))),
+    ),
+    (
+        "a registration that arrives late: entries",
+        "It has no id, as the worker had none yet, and displaces the entry of the worker's next try. When the worker "
+        "comes back with the id of that, the late entry stays, with all jobs that were started on it meanwhile.",
+        (ENTRY, AGREEMENT),
+        (("Storm",),),
+        says("and those given to its folder are", "and nobody acknowledges"),
+        a_plan((Storm(0.1, 0.5, 1.0, 30.0, 0.0, 0.0),)),
+    ),
+    (
+        "a newcomer at the address of a live worker: calls",
+        "A start is on its way to a worker whose machine is set up anew. The new worker there takes it.",
+        CALL,
+        (("LoseFolder",),),
+        says("is taken by another one"),
+        a_plan(
+            (LoseFolder(10.0, "w1", 1.0, move=False),),
+            tuple(job(10.98 + 0.001 * number, 5.0, f"t{number}") for number in range(30)),
+        ),
+    ),
+    (
         "a registration that arrives late",
         "A registration is on its way while its worker is started again elsewhere, and registers there. The late one "
         "counts: the worker is called where it was, and its heartbeats are accepted.",
@@ -241,58 +214,6 @@ ENTRIES = (
         says("are both online as"),
         a_plan((Partition(10.0, "w1", 40.0, True, True), SameName(45.0, "w1", 30.0))),
     ),
-    (
-        "a database set back: jobs that ended",
-        "Jobs that ended and were acknowledged since are in spools alone, and nobody asks for these.",
-        (KEPT, OUTPUT),
-        (("RestoreDatabase", "Failover"),),
-        says("is not there any more", " not found"),
-        a_plan((RestoreDatabase(10.0, 10.0, 1.0),), (job(12.0, 2.0),)),
-    ),
-    (
-        "a database set back: ends",
-        "The same over a standby that was behind: rows without a spec are dropped, older rows count.",
-        FINAL,
-        (("RestoreDatabase", "Failover"),),
-        says("and is"),
-        a_plan((Failover(10.0, 10.0), KillScheduler(40.0, 1.0)), (job(8.0, 5.0),)),
-    ),
-    (
-        "a database set back: attempts",
-        "The next attempt of a job has an id that follows from the job's. Where it began after the backup, its worker "
-        "reports it, and asking about the job before it makes it again, as queued: an error in the middle of either.",
-        TRACEBACK,
-        (("RestoreDatabase", "Failover"),),
-        says("may not become"),
-        a_plan((RestoreDatabase(9.9, 3.6, 1.0),), (retried(9.8, 2.5),)),
-    ),
-    (
-        "a database set back: runs again",
-        "A job that is queued in the backup, and ran since, is started on another worker, or has failed when "
-        "its time is over. Its key starts another job, as its worker does not know it.",
-        (TWICE, KEY, CODE),
-        (("RestoreDatabase", "Failover"),),
-        says("runs for the 2. time", "one request came to the jobs", "it says no exit code ("),
-        a_plan(
-            (RestoreDatabase(10.0, 40.0, 1.0), KillWorker(45.0, "w1", 30.0)),
-            (
-                job(4.0, 20.0),
-                job(4.0, 40.0, "t1", "w2"),
-                Submit(5.0, "t2", JobPlan(5.0, 0, 0), Target(selector={}), QueueTerms(queue_timeout=600.0)),
-            ),
-            TWO,
-        ),
-    ),
 )
 
-KNOWN = tuple(
-    Known(
-        name=name,
-        why=why,
-        rules=(rule,) if isinstance(rule, str) else rule,
-        causes=causes,
-        plan=plan,
-        looks_right=looks,
-    )
-    for name, why, rule, causes, looks, plan in ENTRIES
-)
+KNOWN = known(ENTRIES)

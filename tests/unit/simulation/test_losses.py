@@ -149,6 +149,18 @@ class SetBackTests(SceneCase):
         self.put(self.job("j2", retry_of="j1", group_id="j1"))
         self.assert_kept()
 
+    def test_key(self) -> None:
+        """A key that nobody knows any more starts another job; one whose job a worker has does not."""
+        for spool, rule in ((False, None), (True, "one job for each key")):
+            self.setUp()
+            if spool:
+                self.spool()
+            self.show(self.ended())
+            self.set_back()
+            now = self.world.loop.now
+            self.judge.replied(Reply("resubmit", "j1", now, now, self.job("j2"), detail=True))
+            self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
+
     def test_attempt(self) -> None:
         """A worker that tells of a next attempt does not know that it is one: it is no second job of the request."""
         self.begin()
