@@ -51,8 +51,8 @@ class Reconciler:
         self._client = client
         self._starts = starts
         self._removals = removals
-        # ids of removed jobs that a worker says run, and that it was asked to describe since
-        self._disputed: set[str] = set()
+        # worker id -> ids of removed jobs that its last heartbeat said run, and that it was asked to describe
+        self._disputed: dict[str, frozenset[str]] = {}
         self._asking = Shared()
         self._rounds = Rounds("asking about the unmentioned jobs")
 
@@ -70,15 +70,14 @@ class Reconciler:
             job = self._reported(worker, report)
             if job is not None:
                 changed.append(job)
-            elif not self._is_removed(report):
+            elif not self._is_removed(worker, report):
                 describe.append(report.status.job_id)
             elif report.status.state.final:
                 removed.append(report.status.job_id)
         described = {report.status.job_id for report in heartbeat.described}
+        self._dispute(worker, set(heartbeat.running) - {job.id for job in changed})
         for job_id in heartbeat.running:
             known = self._registry.find_job(job_id)
-            if known is None and self._registry.was_removed(job_id):
-                self._disputed.add(job_id)
             if job_id in described or self._starts.under_way(job_id):
                 continue
             if known is None:
@@ -97,20 +96,28 @@ class Reconciler:
         job = self._registry.find_job(report.status.job_id)
         now = self._ledger.now()
         if job is None:
-            if report.spec is None or self._is_removed(report):
+            if report.spec is None or self._is_removed(worker, report):
                 return None
-            self._disputed.discard(report.status.job_id)
             return lifecycle.adopted(report, worker, now)
         its = self._owned(worker, job, runs=not report.status.state.final)
         return job if its is None else lifecycle.reported(its, report.status, now)
 
-    def _is_removed(self, report: JobReport) -> bool:
+    def _dispute(self, worker: Worker, running: set[str]) -> None:
+        """Remember which of these jobs, that the worker says run, a client removed."""
+        disputed = frozenset(job_id for job_id in running if self._registry.was_removed(job_id))
+        if disputed:
+            self._disputed[worker.id] = disputed
+        else:
+            self._disputed.pop(worker.id, None)
+
+    def _is_removed(self, worker: Worker, report: JobReport) -> bool:
         """Whether it is of a job that a client removed.
 
         One that still runs is shown again. But a report may have left before the job ended, so it takes a second one.
         """
         job_id = report.status.job_id
-        return self._registry.was_removed(job_id) and (report.status.state.final or job_id not in self._disputed)
+        disputed = job_id in self._disputed.get(worker.id, ())
+        return self._registry.was_removed(job_id) and (report.status.state.final or not disputed)
 
     def _owned(self, worker: Worker, job: Job, runs: bool) -> Job | None:
         """The job, if that worker has a say in it; it has also where the job was one's that is not known any more.
@@ -164,7 +171,8 @@ class Reconciler:
                 await start
 
     def forget(self, worker_id: str) -> None:
-        """See ``Backoff.forget``."""
+        """It is a new process, or gone: what the one before could not start, or reported, does not count any more."""
+        self._disputed.pop(worker_id, None)
         self._starts.backoff.forget(worker_id)
 
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:

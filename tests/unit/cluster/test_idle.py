@@ -9,8 +9,8 @@ from scheduler.cluster.jobs.lines import Lines
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable
 from scheduler.interfaces import RequestKey
-from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Stream, WorkerState
+from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
+from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, WorkerState
 from tests.house import ANY, ECHO, House
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -131,11 +131,19 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy()
 
     def test_dispute(self) -> None:
-        """A removed job that is said to run is in dispute."""
+        """A removed job that is said to run is in dispute until it is described, or not said to run any more."""
         self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
         self.ledger.remove_for_client("j-1")
         self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)))
         self.assert_busy("reconciler")
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot"))
+        self.assert_busy()
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)))
+        self.assert_busy("reconciler")
+        running = JobReport(JobStatus("j-1", JobState.RUNNING, started_at=900.0), JobSpec(command="echo"), 900.0)
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",), described=(running,)))
+        self.assertIs(self.cluster.job("j-1").state, JobState.RUNNING)
+        self.assertTrue(self.parts.reconciler.idle)
 
     def test_polling(self) -> None:
         """A core worker is asked in rounds."""
