@@ -210,7 +210,7 @@ ENTRIES: tuple[Entry, ...] = (
         "two workers with one name",
         "A second worker may take the name of one that is unreachable, which is online again with its next heartbeat.",
         NAME,
-        (("SameName",),),
+        (("SameName", "LoseFolder"),),
         says("are both online as"),
         a_plan((Partition(10.0, "w1", 40.0, True, True), SameName(45.0, "w1", 30.0))),
     ),

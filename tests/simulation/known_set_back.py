@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from scheduler.model import QueueTerms, Target
 from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults.identity import Failover, RestoreDatabase
 from tests.simulation.faults.processes import KillScheduler, KillWorker
 from tests.simulation.known_parts import TWO, Entry, a_plan, job, known, retried, says
 from tests.simulation.machine import Plan as JobPlan
+from tests.simulation.steps import Remove
 
-CODE, OUTPUT, DRAIN, FINAL, KEPT, STORED, STOP, TWICE, KEY, TRACEBACK, TRUE = (
+CODE, OUTPUT, DRAIN, REMOVAL, FINAL, KEPT, STORED, STOP, TWICE, KEY, TRACEBACK, TRUE = (
     "the code it had",
     "P3 there",
     "a drain stays",
+    "a removal holds",
     "a final state stays",
     "P1 kept",
     "shown is stored",
@@ -50,6 +54,17 @@ ENTRIES: tuple[Entry, ...] = (
         (("Failover",),),
         says("and is not any more"),
         a_plan((Failover(10.0, 10.0), KillScheduler(40.0, 1.0)), (Drain(12.0, "w1"),)),
+    ),
+    (
+        "a database set back: removals",
+        "The same of a removal: the job is there again, and its output is not.",
+        REMOVAL,
+        (("Failover",),),
+        says("was removed, and is there"),
+        a_plan(
+            (Failover(10.0, 5.0), KillScheduler(40.0, 1.0)),
+            (evolve(job(5.0, 1.0), then=(Remove(6.0),)),),
+        ),
     ),
     (
         "a database set back: attempts",
