@@ -134,7 +134,7 @@ ENTRIES: tuple[Entry, ...] = (
         "is refused for ever.",
         (AGREEMENT, ENTRY),
         (("SameName",), ("RestoreDatabase", "Failover")),
-        says(" () is not known", "is known as"),
+        says(" is not known", " unreachable']", "is known as"),
         a_plan((Partition(0.0, "w1", 26.0, True, True), SameName(4.0, "w1", 17.0), RestoreDatabase(20.4, 5.0, 1.0))),
     ),
     (

@@ -12,7 +12,7 @@ from tests.simulation.known_parts import TWO, Entry, a_plan, job, known, retried
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.steps import Remove
 
-CODE, OUTPUT, DRAIN, REMOVAL, FINAL, KEPT, STORED, STOP, TWICE, KEY, TRACEBACK, TRUE = (
+CODE, OUTPUT, DRAIN, REMOVAL, FINAL, KEPT, STORED, STOP, TWICE, KEY, TRACEBACK, INDICES, TRUE = (
     "the code it had",
     "P3 there",
     "a drain stays",
@@ -24,6 +24,7 @@ CODE, OUTPUT, DRAIN, REMOVAL, FINAL, KEPT, STORED, STOP, TWICE, KEY, TRACEBACK, 
     "P2 one run",
     "one job for each key",
     "no traceback",
+    "indices",
     "P4 true",
 )
 
@@ -69,10 +70,11 @@ ENTRIES: tuple[Entry, ...] = (
     (
         "a database set back: attempts",
         "The next attempt of a job has an id that follows from the job's. Where it began after the backup, its worker "
-        "reports it, and asking about the job before it makes it again, as queued: an error in the middle of either.",
-        TRACEBACK,
+        "reports it, and asking about the job before it makes it again, as queued and new: an error in the middle of "
+        "either, or a list that is not in order any more.",
+        (TRACEBACK, INDICES),
         (SET_BACK,),
-        says("may not become"),
+        says("may not become", "not listed newest first"),
         a_plan((RestoreDatabase(9.9, 3.6, 1.0),), (retried(9.8, 2.5),)),
     ),
     (
