@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.acts import Drain
-from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, SwapAddresses
+from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, SwapAddresses, TakeAddress
 from tests.simulation.faults.identity import CloneFolder, LoseFolder, RegistrationUnanswered, RestoreDatabase, SameName
 from tests.simulation.faults.network import Partition, Storm
 from tests.simulation.faults.processes import KillScheduler
@@ -145,6 +145,18 @@ ENTRIES: tuple[Entry, ...] = (
         (("Storm",),),
         says("and those given to its folder are", "and nobody acknowledges"),
         a_plan((Storm(0.1, 0.5, 1.0, 30.0, 0.0, 0.0),)),
+    ),
+    (
+        "a newcomer at the address of a worker: drain",
+        "It has no id. The worker that had the address is forgotten, and with it that it was drained.",
+        DRAIN,
+        (("LoseFolder",), ("TakeAddress", "SwapAddresses")),
+        says("and is not any more"),
+        a_plan(
+            (LoseFolder(10.0, "w1", 45.0, move=False), TakeAddress(40.0, "w2", "w1", 20.0, restart=False)),
+            (Drain(5.0, "w2"),),
+            TWO,
+        ),
     ),
     (
         "a newcomer at the address of a live worker: calls",

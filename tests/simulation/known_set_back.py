@@ -12,7 +12,7 @@ from tests.simulation.known_parts import TWO, Entry, a_plan, job, known, retried
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.steps import Remove
 
-CODE, OUTPUT, DRAIN, REMOVAL, FINAL, KEPT, STORED, STOP, TWICE, KEY, TRACEBACK, INDICES, TRUE = (
+CODE, OUTPUT, DRAIN, REMOVAL, FINAL, KEPT, STORED, STOP, TWICE, KEY, TRACEBACK, INDICES, TRUE, AGREEMENT = (
     "the code it had",
     "P3 there",
     "a drain stays",
@@ -26,6 +26,7 @@ CODE, OUTPUT, DRAIN, REMOVAL, FINAL, KEPT, STORED, STOP, TWICE, KEY, TRACEBACK, 
     "no traceback",
     "indices",
     "P4 true",
+    "P5 agreement",
 )
 
 #: Each sets a database back.
@@ -81,14 +82,15 @@ ENTRIES: tuple[Entry, ...] = (
         "a database set back: runs again",
         "A job that is queued in the backup, and ran since, is started on another worker, or has failed when "
         "its time is over. Its key starts another job, as its worker does not know it.",
-        (TWICE, KEY, CODE, TRUE),
+        (TWICE, KEY, CODE, TRUE, AGREEMENT),
         (SET_BACK,),
         says(
             "runs for the 2. time",
             "one request came to the jobs",
             "a key came with another body",
             "it says no exit code (",
-            "is failed: it still runs",
+            "it still runs",
+            "and nobody acknowledges",
         ),
         a_plan(
             (RestoreDatabase(10.0, 40.0, 1.0), KillWorker(45.0, "w1", 30.0)),

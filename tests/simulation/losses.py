@@ -6,10 +6,11 @@ not know it. What no database and no worker has any more was known to clients al
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING
 
 from scheduler.interfaces import Loaded
+from scheduler.model import Job
 from tests.simulation.machine import Folder
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def set_back(facts: Facts, database: Loaded) -> None:
             facts.erased[job_id] = None
         if job_id in facts.runs and job_id not in spools:
             facts.excused[job_id] = NOBODY_KNOWS
-    _forget_tickets(facts, jobs, spools)
+    _forget_promises(facts, jobs, spools)
     _forget_answers(facts, changed, database)
     for job_id in changed:
         del facts.shown[job_id]
@@ -50,12 +51,15 @@ def set_back(facts: Facts, database: Loaded) -> None:
     facts.set_back_at = facts.world.loop.now
 
 
-def _forget_tickets(facts: Facts, jobs: Container[str], spools: Container[str]) -> None:
+def _forget_promises(facts: Facts, jobs: Mapping[str, Job], spools: Container[str]) -> None:
+    """Of jobs that nobody has, and of those whose starts never arrived and were not yet promised."""
     for ticket in facts.tickets.values():
-        unknown = [job_id for job_id in ticket.jobs if job_id not in jobs and job_id not in spools]
-        for job_id in unknown:
-            del ticket.jobs[job_id]
-            ticket.acknowledged = "" if ticket.acknowledged == job_id else ticket.acknowledged
+        for job_id in [job_id for job_id in ticket.jobs if job_id not in spools]:
+            job = jobs.get(job_id)
+            if job is None:
+                del ticket.jobs[job_id]
+            if ticket.acknowledged == job_id and (job is None or not job.promised):
+                ticket.acknowledged = ""
 
 
 def _forget_answers(facts: Facts, changed: list[str], database: Loaded) -> None:

@@ -321,7 +321,7 @@ class World:
         self.loop.after(3.0, self._forget_lost)
         self.loop.after(6.0, self._forget_departed)
         self.loop.at(self.clients_end - STOPS_IN_VAIN, self._stop_in_vain)
-        self.loop.after(AGREEMENT + 1.0, self._stop_without_terms)
+        self.loop.after(AGREEMENT + 1.0, self._stop_again)
 
     def _forget_lost(self) -> None:
         """Somebody has the scheduler forget the workers whose folders are lost, until it has forgotten all."""
@@ -350,11 +350,15 @@ class World:
             if job.state is JobState.QUEUED and wanted in facts.core and not self._is_known(wanted):
                 carry_out(self, "gives up", Stop(0.0).do(self, None, job.id))
 
-    def _stop_without_terms(self) -> None:
-        """Where the database was set back, its worker told of a job, and never knew its terms: somebody stops it."""
-        for job in list(self.judge.facts.shown.values()):
-            if job.target is None and job.id in self.judge.facts.set_back and not job.over:
-                carry_out(self, "stop without terms", Stop(0.0).do(self, None, job.id))
+    def _stop_again(self) -> None:
+        """Where the database was set back, somebody stops the jobs whose stops, or whose terms, it does not know.
+
+        A worker that told of a job never knew its terms.
+        """
+        facts = self.judge.facts
+        for job in list(facts.shown.values()):
+            if job.id in facts.set_back and not job.over and (job.target is None or facts.stop_was_asked(job)):
+                carry_out(self, "stop again", Stop(0.0).do(self, None, job.id))
 
     def _is_known(self, worker_id: str) -> bool:
         scheduler = self.scheduler

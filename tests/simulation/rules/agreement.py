@@ -72,5 +72,7 @@ class Agreement(Rule):
             known = shown or (self.facts.shown.get(job_id) if job_id in self.facts.removals else None)
             if known is not None and self.facts.is_given_up(known):
                 continue
+            if shown is None and job_id in self.facts.erased:
+                continue  # a core worker has it, which nobody can ask
             if each[-1].ended is None and (shown is None or (shown.over and not shown.orphan)):
                 yield f"job {job_id} runs, and is {shown and shown.state.value}"

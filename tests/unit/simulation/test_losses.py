@@ -7,11 +7,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NotFound, WorkerOnline
 from scheduler.interfaces import JobFilter, Loaded
-from scheduler.model import IdempotencyKey, Job, JobState, QueueTerms, Stream
+from scheduler.model import IdempotencyKey, Job, JobState, QueueTerms, Stream, Target
 from tests.simulation.clients import Reply
 from tests.simulation.faults.identity import RestoreDatabase
 from tests.simulation.follow import Follower
 from tests.simulation.machine import Folder, Spool
+from tests.simulation.steps import Stop
 from tests.simulation.world import World
 from tests.unit.simulation.scene_case import SceneCase
 from tests.unit.simulation.worlds import a_world, job_of, registry
@@ -118,6 +119,16 @@ class SetBackTests(SceneCase):
             self.put(self.ended())
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
+    def test_late_removal(self) -> None:
+        """So is one that was answered just before, though the client has the answer later."""
+        self.begin()
+        self.judge.removal_asked("j1")
+        self.put(self.ended())
+        self.set_back()
+        self.reply("remove", True, asked=0.0)
+        self.put(self.ended())
+        self.assert_kept()
+
     def test_stop(self) -> None:
         """A stop that the database does not know is undone."""
         stopped = self.ended(state=JobState.STOPPED, exit_code=0)
@@ -149,6 +160,36 @@ class SetBackTests(SceneCase):
         self.put(self.job("j2", retry_of="j1", group_id="j1"))
         self.assert_kept()
 
+    def test_promise(self) -> None:
+        """A promise that the database does not know, of a job that never arrived at its worker, is undone."""
+        for promised, spool, kept in ((False, False, False), (True, False, True), (False, True, True)):
+            self.setUp()
+            self.facts.runs.clear()
+            queued = self.job(state=JobState.QUEUED, worker_id=None, promised=True)
+            self.begin()
+            if spool:
+                self.spool()
+            self.judge.submitting("t1")
+            self.put(queued)
+            self.acknowledged(queued)
+            self.set_back(self.job(state=JobState.STARTING, promised=promised))
+            self.assertEqual(self.facts.tickets["t1"].acknowledged, "j1" if kept else "")
+
+    def test_core_worker(self) -> None:
+        """A job that nobody has may run on a core worker; one that a worker of ours has is to be known."""
+        for spool, rule in ((False, None), (True, "P5 agreement")):
+            self.setUp()
+            self.begin()
+            self.facts.runs.clear()
+            self.running()
+            if spool:
+                self.spool()
+            self.show(self.ended(exit_code=None, state=JobState.LOST, reason="forgotten"))
+            self.judge.violation = None
+            self.set_back()
+            self.judge.agreed()
+            self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
+
     def test_key(self) -> None:
         """A key that nobody knows any more starts another job; one whose job a worker has does not."""
         for spool, rule in ((False, None), (True, "one job for each key")):
@@ -178,8 +219,22 @@ class SetBackTests(SceneCase):
         self.assertTrue(self.facts.stop_was_asked(self.job("j2", retry_of="j1")))
 
 
-class WithoutTermsTests(SynchronousTestCase):
-    def test_stopped(self) -> None:
+class StoppedAgainTests(SynchronousTestCase):
+    def test_stop(self) -> None:
+        """A stop that the database does not know is asked for again."""
+        waits = evolve(
+            job_of(2000.0, 2.0, "w1"),
+            target=Target(selector={}),
+            terms=QueueTerms(queue_timeout=600.0),
+            then=(Stop(4.0),),
+        )
+        acts = (job_of(12.0, 1.0, "w1", "t1"), job_of(12.0, 1.0, "w1", "t2"), waits)
+        world = World(1, a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=acts, workers=("w1",)).plan)
+        self.assertIsNone(world.run().violation)
+        job = next(job for job in registry(world).matching(JobFilter()) if job.spec.labels["ticket"] == "t")
+        self.assertEqual((job.state, job.started_at is None), (JobState.STOPPED, False))
+
+    def test_without_terms(self) -> None:
         """A job that its worker tells of, and that nothing ends, is stopped once all sides agree."""
         attended = evolve(job_of(2000.0, 7.0, "w1"), terms=QueueTerms(unattended_timeout=30.0))
         world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(attended,), workers=("w1",))
