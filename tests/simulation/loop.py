@@ -96,7 +96,10 @@ class Loop:
 
 @implementer(IReactorTime)
 class ProcessClock:
-    """The time as one process has it. ``run`` makes each of its calls: it may refuse, or put off, to do so."""
+    """The time as one process has it. ``run`` makes each of its calls: it may refuse, or put off, to do so.
+
+    A timer that is due while the process is frozen is active until the process comes to it, so it can be cancelled.
+    """
 
     def __init__(self, loop: Loop, run: Callable[..., object]) -> None:
         self._loop = loop
@@ -108,8 +111,15 @@ class ProcessClock:
 
     def callLater(self, delay: float, function: Callable[..., object], *args: Any, **kwargs: Any) -> Timer:
         def due() -> None:
+            timer.done = ""
+            self._run(call)
+
+        def call() -> None:
+            if timer.done or timer.getTime() > self._loop.now:
+                return  # it was cancelled, or put off
+            timer.done = "called"
             del self._timers[timer]
-            self._run(function, *args, **kwargs)
+            function(*args, **kwargs)
 
         timer = self._loop.at(self._loop.now + delay, due)
         self._timers[timer] = None

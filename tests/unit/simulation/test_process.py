@@ -1,0 +1,54 @@
+"""What a process that is frozen does when it is thawed."""
+
+from __future__ import annotations
+
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.simulation.loop import Loop
+from tests.simulation.process import Process
+
+
+class FrozenTests(SynchronousTestCase):
+    """Frozen from the beginning until 2 s, with a timer for 1 s."""
+
+    def setUp(self) -> None:
+        self.loop = Loop()
+        self.process = Process(self.loop, "p", self.crashed)
+        self.calls: list[float] = []
+        self.timer = self.process.clock.callLater(1.0, lambda: self.calls.append(self.loop.now))
+        self.process.freeze()
+
+    def crashed(self, name: str, reason: Failure) -> None:
+        reason.raiseException()
+
+    def thaw(self) -> list[float]:
+        """When the timer called, within 5 s."""
+        self.loop.run(1.5)
+        self.assertTrue(self.timer.active())
+        self.loop.run(2.0)
+        self.process.thaw()
+        self.loop.run(5.0)
+        self.assertFalse(self.timer.active())
+        self.assertEqual(self.process.clock.getDelayedCalls(), [])
+        return self.calls
+
+    def test_late(self) -> None:
+        """The timer calls when the process is thawed, once."""
+        self.assertEqual(self.thaw(), [2.0])
+
+    def test_cancelled(self) -> None:
+        """What the process has to do before that can cancel the timer, though it is due."""
+        self.process.run(self.timer.cancel)
+        self.assertEqual(self.thaw(), [])
+
+    def test_put_off(self) -> None:
+        """It can be put off as well, and calls then, once."""
+        self.process.run(self.timer.reset, 1.0)
+        self.assertEqual(self.thaw(), [3.0])
+
+    def test_killed(self) -> None:
+        """A process that ends meanwhile does nothing more."""
+        self.process.end()
+        self.loop.run(5.0)
+        self.assertEqual(self.calls, [])
