@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from scheduler.model import Target
+import re
+
+from scheduler.model import Target, WorkerState
 from tests.simulation.acts import Submit
 from tests.simulation.faults.processes import Freeze, KillWorker
 from tests.simulation.judge import Violation
@@ -20,8 +22,12 @@ def _displaced(violation: Violation, plan: Plan) -> bool:
     return f"(forgotten), and its worker {AGAIN}" in violation.what
 
 
-def _two_entries(violation: Violation, plan: Plan) -> bool:
-    return "', '" in violation.what
+def _other_entries(violation: Violation, plan: Plan) -> bool:
+    """There are entries at its address, all online, and it does not have the id of one that is the only one."""
+    (held,) = re.findall(r"\((\w+)\) is", violation.what)
+    entries = re.findall(r"'(\w+) (\w+)'", violation.what)
+    online = all(state == WorkerState.ONLINE.value for _, state in entries)
+    return bool(entries) and online and entries != [(held, WorkerState.ONLINE.value)]
 
 
 def _a_plan(faults: tuple[Fault, ...], acts: tuple[Act, ...] = ()) -> Plan:
@@ -52,11 +58,12 @@ KNOWN = (
         name="a core worker registers again: entries",
         why=(
             "Two registrations from one address wait at once, as the scheduler was frozen or the store stalls. Each "
-            "looks for entries at its address before that of the other is there: both stay, and both are online."
+            "looks for entries at its address before that of the other is there: both stay, and both are online. "
+            "Where the first one comes after the second it displaces that, and the worker has an id that is gone."
         ),
         rules=("core workers stay",),
         causes=(("Freeze", "StoreStalls", "Storm"),),
-        looks_right=_two_entries,
+        looks_right=_other_entries,
         plan=_a_plan((Freeze(10.0, "", 10.0), KillWorker(11.0, "c1", 1.0), KillWorker(15.0, "c1", 1.0))),
     ),
 )

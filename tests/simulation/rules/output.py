@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Said of a job that the scheduler still had as ``starting`` when the request was made, or later.
 BEGUN_UNHEARD = "and its start was not answered yet"
 
+#: Said of a job that has ended, and whose command never began.
+NEVER_BEGAN = "and it never began"
+
 
 class Output(Rule):
     """Every byte, in order, without a gap; the end when the job has ended and all was delivered, and not before."""
@@ -79,17 +82,18 @@ class Output(Rule):
             self._refused(follower, error)
         if not isinstance(error, NotFound) or follower.job_id in self.facts.removals:
             return
-        if self.facts.may_be_unknown(follower.job_id):
-            return
-        if run is not None or error.kind == "job":
-            self._refused(follower, error)
+        if not self.facts.may_be_unknown(follower.job_id):
+            self._refused(follower, error, NEVER_BEGAN if run is None and error.kind != "job" else "")
 
     def _is_pruned(self, job_id: str) -> bool:
         """Whether its worker keeps it no longer."""
         return any(node.folder.used.get(job_id) == "pruned" for node in self.facts.world.workers.values())
 
-    def _refused(self, follower: Follower, error: SchedulerError) -> None:
+    def _refused(self, follower: Follower, error: SchedulerError, also: str = "") -> None:
         what = f"job {follower.job_id}: output from {follower.offset} is refused: {error}"
+        if not also and self._was_starting(follower.job_id, follower.asked_at):
+            also = BEGUN_UNHEARD
+        what = f"{what}, {also}" if also else what
         self.broken("P3 there", what, follower.job_id)
 
     def replied(self, reply: Reply) -> None:
@@ -97,7 +101,7 @@ class Output(Rule):
             return
         offset, size, before = reply.detail
         run = self.facts.run_of(reply.job_id)
-        also = f", {BEGUN_UNHEARD}" if self._was_starting(reply) else ""
+        also = f", {BEGUN_UNHEARD}" if self._was_starting(reply.job_id, reply.asked_at) else ""
         if isinstance(reply.error, OffsetBeyondEnd) and offset <= before * LINE:
             what = f"job {reply.job_id}: {reply.error}, and it had written {before * LINE}{also}"
             self.broken("P3 there", what, reply.job_id)
@@ -115,11 +119,11 @@ class Output(Rule):
         if chunk.end and run is not None and run.ended is None:
             self.broken("P3 end", f"job {reply.job_id} runs, and its output has an end", reply.job_id)
 
-    def _was_starting(self, reply: Reply) -> bool:
-        """Whether the job was shown as ``starting`` at a moment of the request."""
-        job = self.facts.shown.get(reply.job_id)
+    def _was_starting(self, job_id: str, asked_at: float) -> bool:
+        """Whether the job was shown as ``starting`` at a moment of a request that was made then."""
+        job = self.facts.shown.get(job_id)
         starting = job is not None and job.state is JobState.STARTING
-        return starting or self._started.get(reply.job_id, -1.0) >= reply.asked_at
+        return starting or self._started.get(job_id, -1.0) >= asked_at
 
     def ended(self) -> None:
         for follower in self.facts.followers:

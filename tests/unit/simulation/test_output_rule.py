@@ -9,7 +9,7 @@ from scheduler.messages import Chunk
 from scheduler.model import JobState, Stream
 from tests.simulation.follow import Follower
 from tests.simulation.machine import LINE, output
-from tests.simulation.rules.output import BEGUN_UNHEARD
+from tests.simulation.rules.output import BEGUN_UNHEARD, NEVER_BEGAN
 from tests.unit.simulation.scene import Scene
 
 WHOLE = output("j1", 10)
@@ -110,6 +110,24 @@ class OutputTests(SynchronousTestCase):
         self.scene.runs()
         self.judge.output_refused(self.follower, OutputPruned("j1"))
         self.assertEqual(self.scene.broken, "P3 there")
+
+    def test_refused_before_it_began(self) -> None:
+        """Of a job that was starting when it was asked for, and of one that never began, that is said, too."""
+        for ran, began, said in ((True, 1.0, ""), (True, 3.0, BEGUN_UNHEARD), (False, 3.0, NEVER_BEGAN)):
+            self.setUp()
+            self.follower.asked_at = 2.0
+            starting = self.scene.job(JobState.STARTING)
+            self.scene.loop.now = began
+            for rule in self.judge.rules:
+                rule.shown(None, starting, self.scene.job())
+            if ran:
+                self.scene.runs()
+            self.judge.output_refused(self.follower, NotFound("output of job", "j1"))
+            self.assertEqual(self.scene.broken, "P3 there")
+            told = str(self.judge.violation)
+            self.assertEqual(
+                [each for each in (BEGUN_UNHEARD, NEVER_BEGAN) if told.endswith(each)], [said] if said else []
+            )
 
     def test_removed(self) -> None:
         """A client had it removed."""
