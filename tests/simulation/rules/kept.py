@@ -32,10 +32,11 @@ class Kept(Rule):
             self.broken("P2 one run", f"job {run.job_id} runs for the {len(runs)}. time ({where})", run.job_id)
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
-        now = self.facts.world.loop.now, self.facts.world.scheduler
-        self._since.setdefault(job.id, now)
+        now, process = self.facts.world.loop.now, self.facts.world.scheduler
+        made_before = scheduler is not None and not scheduler.serving  # it is loaded: one before made it
+        self._since.setdefault(job.id, (now, None if made_before else process))
         if job.state is JobState.FAILED:
-            self._failed.setdefault(job.id, now)
+            self._failed.setdefault(job.id, (now, process))
         ticket = self.facts.ticket_of(job)
         if ticket is not None and len(ticket.jobs) > 1:
             self.broken("one job for each key", f"one request came to the jobs {list(ticket.jobs)}", job.id)

@@ -115,6 +115,18 @@ class KeptTests(SceneCase):
         self.too_late(5.0, by_the_clock=5.0, restart=True)
         self.assert_broken("P1 runs", "queue_timeout")
 
+    def test_made_by_the_process_before(self) -> None:
+        """A job that was made and not shown before the scheduler was killed has waited since it was made."""
+        made = self.world.scheduler_machine.wall_time() - 597.0
+        nowhere = Target(selector={"kind": "none"})
+        waits = self.job(state=JobState.QUEUED, created_at=made, target=nowhere, worker_id=None)
+        self.world.database.commit([[waits]], ())
+        self.begin()
+        self.acknowledged(waits)
+        self.assertIs(self.facts.shown["j1"].state, JobState.FAILED)
+        self.judge.ended()
+        self.assert_kept()
+
     def test_worker_forgotten(self) -> None:
         """A job that is queued for a worker that a client had forgotten does not run."""
         self.begin()
