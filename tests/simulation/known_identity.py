@@ -6,7 +6,7 @@ from tests.simulation.acts import Drain
 from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, SwapAddresses, TakeAddress
 from tests.simulation.faults.identity import CloneFolder, LoseFolder, RegistrationUnanswered, RestoreDatabase, SameName
 from tests.simulation.faults.network import Partition, Storm
-from tests.simulation.faults.processes import KillScheduler
+from tests.simulation.faults.processes import Freeze, KillScheduler
 from tests.simulation.faults.store import StoreFails
 from tests.simulation.known_parts import TWO, Entry, a_plan, following, job, known, says
 
@@ -77,14 +77,23 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     (
         "a registration that is sent again from elsewhere: entries",
-        "The same: one worker has two entries.",
-        (ENTRY, NAME),
+        "The same: one worker has two entries, or its name is taken by the one that it does not know.",
+        (ENTRY, NAME, AGREEMENT),
         (
             ("RegistrationUnanswered", "Partition", "Storm"),
             ("RestartElsewhere", "NewAddress", "TakeAddress", "SwapAddresses", "RestoreDatabase", "Failover"),
         ),
-        says("and those given to its folder are", "are both online as"),
+        says("and those given to its folder are", "are both online as", " () is not known"),
         a_plan((RegistrationUnanswered(0.0, "w1", 5.0), RestartElsewhere(6.0, "w1", 0.5, port=True))),
+    ),
+    (
+        "three registrations at once",
+        "They were sent one after the other, as none was answered, and wait at once. The second and the third find the "
+        "entry of the first, and displace it; neither finds the other, and both entries stay.",
+        (NAME, ENTRY),
+        (("Freeze", "StoreStalls", "StoreFails", "Storm"),),
+        says("are both online as", "and those given to its folder are"),
+        a_plan((Freeze(0.05, "", 25.0),)),
     ),
     (
         "swapped addresses: lost",

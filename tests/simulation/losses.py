@@ -35,7 +35,9 @@ def set_back(facts: Facts, database: Loaded) -> None:
     """The database is as it is given; no scheduler runs that knows more."""
     jobs = {job.id: job for job in database.jobs}
     spools = {job_id for node in facts.world.workers.values() for job_id in node.folder.spools}
-    changed = [job_id for job_id, shown in facts.shown.items() if jobs.get(job_id) != shown]
+    removed = {key.job_id for key in database.keys if key.removed_at is not None}
+    undone = {job_id for job_id in facts.removed if job_id not in removed}
+    changed = [job_id for job_id, shown in facts.shown.items() if jobs.get(job_id) != shown or job_id in undone]
     for job_id in changed:
         facts.set_back[job_id] = None
         if job_id not in jobs and job_id not in spools:
@@ -43,7 +45,9 @@ def set_back(facts: Facts, database: Loaded) -> None:
         if job_id in facts.runs and job_id not in spools:
             facts.excused[job_id] = NOBODY_KNOWS
     _forget_promises(facts, jobs, spools)
-    _forget_answers(facts, changed, database)
+    _forget_answers(facts, changed)
+    for job_id in undone:
+        del facts.removed[job_id]
     for job_id in changed:
         del facts.shown[job_id]
     draining = {worker.id for worker in database.workers if worker.draining}
@@ -62,11 +66,9 @@ def _forget_promises(facts: Facts, jobs: Mapping[str, Job], spools: Container[st
                 ticket.acknowledged = ""
 
 
-def _forget_answers(facts: Facts, changed: list[str], database: Loaded) -> None:
-    """Of stops, removals and last attempts that the database does not know."""
-    kept = {key.job_id for key in database.keys if key.removed_at is not None}
+def _forget_answers(facts: Facts, changed: list[str]) -> None:
+    """Of stops and last attempts that the database does not know."""
     for job_id in changed:
         facts.chains_stopped.pop(facts.first_attempt(job_id), None)
         facts.stopped.pop(job_id, None)
         facts.last_attempts.pop(job_id, None)
-    facts.removed = {job_id: when for job_id, when in facts.removed.items() if job_id in kept}

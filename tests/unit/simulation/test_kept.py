@@ -137,6 +137,18 @@ class KeptTests(SceneCase):
         self.judge.ended()
         self.assert_kept()
 
+    def test_loaded(self) -> None:
+        """So does one that loads a job which the process before could not show any more."""
+        self.begin()
+        waits = self.job(state=JobState.QUEUED, target=Target(selector={"kind": "none"}), worker_id=None)
+        self.acknowledged(waits)
+        self.scheduler.serving = False
+        self.put(waits)
+        self.scheduler.serving = True
+        self.put(self.ended(state=JobState.FAILED, reason="too late", finished_at=waits.created_at + 600.0))
+        self.judge.ended()
+        self.assert_kept()
+
     def test_of_another_reason(self) -> None:
         self.begin()
         self.acknowledged(self.job())

@@ -116,6 +116,7 @@ class SetBackTests(SceneCase):
             self.put(self.ended())
             self.reply("remove", True)
             self.set_back(*jobs, keys=keys)
+            self.assertIn("j1", self.facts.set_back)
             self.put(self.ended())
             self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
 
