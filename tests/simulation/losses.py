@@ -40,6 +40,8 @@ def set_back(facts: Facts, database: Loaded) -> None:
     changed = [job_id for job_id, shown in facts.shown.items() if jobs.get(job_id) != shown or job_id in undone]
     for job_id in changed:
         facts.set_back[job_id] = None
+        if facts.shown[job_id].terms.unattended_timeout is not None:  # the process before may have told its worker
+            facts.stops[job_id] = None
         if job_id not in jobs and job_id not in spools:
             facts.erased[job_id] = None
         if job_id in facts.runs and job_id not in spools:

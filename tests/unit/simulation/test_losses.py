@@ -212,6 +212,16 @@ class SetBackTests(SceneCase):
         self.put(self.job(), self.job("j2", target=None))
         self.assert_kept()
 
+    def test_unattended(self) -> None:
+        """A worker may have been told to stop a job that nobody attended, and it is shown without its terms."""
+        for seconds, rule in ((5.0, None), (None, "P4 true")):
+            self.setUp()
+            self.show(self.ended(terms=QueueTerms(unattended_timeout=seconds)))
+            self.set_back()
+            self.begin()
+            self.put(self.ended(state=JobState.STOPPED, exit_code=0, target=None, terms=QueueTerms()))
+            self.assertEqual(self.judge.violation and self.judge.violation.rule, rule)
+
     def test_chain_that_was_stopped(self) -> None:
         """A stop of an attempt counts for the next one, also where the scheduler does not show the first any more."""
         self.judge.stop_asked("j1")
