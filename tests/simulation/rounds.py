@@ -5,6 +5,7 @@ Processes share nothing that changes. What they find is passed on in the order o
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,10 @@ from tests.simulation.search import Result, Scope, search
 
 #: How many rounds are given to each process ahead of time.
 AHEAD = 2
+
+#: Rounds after which the garbage of earlier runs is collected. Python itself would never look at it: each run has
+#: what came before it out of the way of its own collection (see ``logs.watched``).
+COLLECTED_EVERY = 5
 
 #: What this process searches, where it is one of several.
 _scope: list[Scope] = []
@@ -60,4 +65,6 @@ def _one_round(seed: int) -> list[Result]:
 
 def one_round(scope: Scope, seed: int) -> list[Result]:
     """That seed of each profile."""
+    if seed % COLLECTED_EVERY == 0:
+        gc.collect()
     return [search(scope, profile, seed) for profile in scope.profiles]

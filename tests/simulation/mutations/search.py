@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -36,6 +37,7 @@ class Result:
 
 def find(seeds: Iterable[int], mutation: Mutation) -> Result:
     """The first seed that finds a mutation out."""
+    gc.collect()  # what is left of the one before; no run does it
     return first(seeds, mutation, load(mutation), Simulation(make_plan, World))
 
 
