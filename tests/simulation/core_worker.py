@@ -204,10 +204,7 @@ class CoreWorkerProcess:
     def stop(self) -> Deferred[None]:
         """As SIGTERM does; fires when it has ended."""
         self._around.trace.add(self.process.name, "is told to stop")
-        stopped: Deferred[None] = Deferred()
-        self.process.on_end.append(lambda: None if stopped.called else stopped.callback(None))
-        self.process.run(self._leave)
-        return stopped
+        return self.process.stop(self._leave)
 
     def _leave(self) -> None:
         if self._planned.deregisters and self.worker_id:

@@ -149,10 +149,11 @@ ENTRIES: tuple[Entry, ...] = (
     (
         "a registration that arrives late: entries",
         "It has no id, as the worker had none yet, and displaces the entry of the worker's next try. When the worker "
-        "comes back with the id of that, the late entry stays, with all jobs that were started on it meanwhile.",
+        "comes back with the id of that, the late entry stays, with all jobs that were started on it meanwhile. "
+        "Until it does, the worker is not known under the id that it has.",
         (ENTRY, AGREEMENT),
         (("Storm",),),
-        says("and those given to its folder are", "and nobody acknowledges"),
+        says("and those given to its folder are", "and nobody acknowledges", ") is not known"),
         a_plan((Storm(0.1, 0.5, 1.0, 30.0, 0.0, 0.0),)),
     ),
     (

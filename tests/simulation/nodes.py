@@ -130,10 +130,7 @@ class SchedulerProcess:
     def stop(self) -> Deferred[None]:
         """As SIGTERM does; fires when it has ended."""
         self._around.trace.add(self.process.name, "is told to stop")
-        stopped: Deferred[None] = Deferred()
-        self.process.on_end.append(lambda: None if stopped.called else stopped.callback(None))
-        self.process.run(lambda: self._services.stopService().addBoth(lambda _: self.process.end()))
-        return stopped
+        return self.process.stop(lambda: self._services.stopService().addBoth(lambda _: self.process.end()))
 
     def _listen(self) -> None:
         self.serving = True
@@ -209,10 +206,7 @@ class WorkerProcess:
     def stop(self) -> Deferred[None]:
         """As SIGTERM does; fires when it has ended."""
         self._around.trace.add(self.process.name, "is told to stop")
-        stopped: Deferred[None] = Deferred()
-        self.process.on_end.append(lambda: None if stopped.called else stopped.callback(None))
-        self.process.run(lambda: self.link.stopService().addBoth(self._left))
-        return stopped
+        return self.process.stop(lambda: self.link.stopService().addBoth(self._left))
 
     def _left(self, _: object) -> None:
         self._around.network.close(self.machine.name, self.port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tests.simulation.loop import Loop, ProcessClock
@@ -24,6 +25,7 @@ class Process:
         self.on_end: list[Callable[[], None]] = []
         self._crashed = crashed
         self._frozen = False
+        self._stopping = False
         self._put_off: list[Callable[[], object]] = []
 
     @property
@@ -61,6 +63,15 @@ class Process:
         put_off, self._put_off = self._put_off, []
         for each in put_off:
             self.loop.after(0, self.run, each)
+
+    def stop(self, begin: Callable[[], object]) -> Deferred[None]:
+        """Have it end by itself, as SIGTERM does; fires when it has ended. A second one has it begin nothing more."""
+        stopped: Deferred[None] = Deferred()
+        self.on_end.append(lambda: stopped.callback(None))
+        if not self._stopping:
+            self._stopping = True
+            self.run(begin)
+        return stopped
 
     def end(self) -> None:
         """It is no more, killed or by itself."""

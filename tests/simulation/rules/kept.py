@@ -68,7 +68,7 @@ class Kept(Rule):
         self.loaded(scheduler)
         acknowledged = {ticket.acknowledged for ticket in self.facts.tickets.values()}
         for job in scheduler.parts.ledger.registry.matching(JobFilter()):
-            if not job.over:
+            if not job.over and not self._goes_on(job):
                 self.broken("P1 ends", f"job {job.id} is {job.state.value} when everything is over", job.id)
             if job.id in acknowledged and self._never_ran(job):
                 self.broken("P1 runs", f"job {job.id} was acknowledged, and never ran: {job.reason}", job.id)
@@ -76,6 +76,15 @@ class Kept(Rule):
             ran = [job_id for job_id in ticket.jobs if job_id in self.facts.runs]
             if ran and ticket.refused and not ticket.open:
                 self.broken("P4 refused", f"{name} was refused ({ticket.refused}), and ran as {ran}", ran[0])
+
+    def _goes_on(self, job: Job) -> bool:
+        """Whether it runs, or waits for a slot while another one runs: many attempts may take long."""
+        running = {job_id for job_id in self.facts.runs if self._runs_now(job_id)}
+        return job.id in running if job.state is JobState.RUNNING else bool(running) and job.state is JobState.QUEUED
+
+    def _runs_now(self, job_id: str) -> bool:
+        run = self.facts.run_of(job_id)
+        return run is not None and run.ended is None
 
     def _never_ran(self, job: Job) -> bool:
         """Whether it has failed without a run, and before its time in the queue was over."""

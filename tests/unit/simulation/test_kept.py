@@ -76,6 +76,21 @@ class KeptTests(SceneCase):
         self.judge.ended()
         self.assert_broken("P1 ends", "unknown")
 
+    def test_goes_on(self) -> None:
+        """A job that still runs has not to have ended, nor one that waits for its slot."""
+        self.begin()
+        self.running()
+        self.put(self.job(), self.job("j2", state=JobState.QUEUED, worker_id=None))
+        self.judge.ended()
+        self.assert_kept()
+
+    def test_waits_for_nobody(self) -> None:
+        """A job that waits while nothing runs does."""
+        self.begin()
+        self.put(self.job("j2", state=JobState.QUEUED, worker_id=None))
+        self.judge.ended()
+        self.assert_broken("P1 ends", "queued")
+
     def test_never_ran(self) -> None:
         """An acknowledged job ran, or its time in the queue was over."""
         self.too_late(600.0)

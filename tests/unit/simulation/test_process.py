@@ -52,3 +52,17 @@ class FrozenTests(SynchronousTestCase):
         self.process.end()
         self.loop.run(5.0)
         self.assertEqual(self.calls, [])
+
+
+class StopTests(SynchronousTestCase):
+    def test_twice(self) -> None:
+        """A process that is told to stop twice begins to once, and both learn that it has ended."""
+        process = Process(Loop(), "p", lambda name, reason: reason.raiseException())
+        begun: list[None] = []
+        stopped = [process.stop(lambda: begun.append(None)) for _ in range(2)]
+        self.assertEqual(begun, [None])
+        for each in stopped:
+            self.assertNoResult(each)
+        process.end()
+        for each in stopped:
+            self.successResultOf(each)
