@@ -6,6 +6,7 @@ import re
 
 from scheduler.model import QueueTerms, Target, WorkerState
 from tests.simulation.acts import Submit
+from tests.simulation.faults.network import Storm
 from tests.simulation.faults.processes import Freeze, KillScheduler, KillWorker
 from tests.simulation.faults.store import StoreStalls
 from tests.simulation.judge import Violation
@@ -13,6 +14,7 @@ from tests.simulation.known import Known
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Act, Fault, Plan, PlannedCoreWorker, PlannedWorker
 from tests.simulation.rules.core import AGAIN
+from tests.simulation.steps import Stop
 
 #: Why a core worker registers once more: it is started anew, or an answer did not come in time.
 STARTED_ANEW = ("KillWorker", "StopWorker", "Reboot")
@@ -80,6 +82,23 @@ KNOWN = (
         plan=_a_plan(
             (StoreStalls(15.0, 10.0), KillScheduler(23.0, 1.0)),
             (Submit(9.0, "t1", JobPlan(30.0, 0, 0), Target(worker="c1"), terms=QueueTerms(unattended_timeout=8.0)),),
+        ),
+    ),
+    Known(
+        name="a start that comes late to a core worker",
+        why=(
+            "A start is not answered, and still on its way when the worker is asked and knows no such job: the job is "
+            "lost. An id can't be sealed at a core worker, so the start runs when it comes, and nothing stops it."
+        ),
+        rules=("a stop holds",),
+        causes=(("Storm",),),
+        looks_right=lambda violation, plan: "begins on core" in violation.what,
+        plan=_a_plan(
+            (Storm(8.9, 1.0, 0.6, 30.0, 0.0, 0.0),),
+            tuple(
+                Submit(9.0 + number / 10, f"t{number}", JobPlan(5.0, 0, 0), Target(worker="c1"), then=(Stop(1.0),))
+                for number in range(6)
+            ),
         ),
     ),
 )

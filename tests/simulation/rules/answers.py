@@ -47,7 +47,7 @@ class Answers(Rule):
         job = self.facts.shown.get(reply.job_id)
         if not isinstance(reply.error, NotFound) or reply.error.kind != "job" or reply.job_id in self.facts.removals:
             return
-        if self.facts.may_be_unknown(reply.job_id):
+        if self.facts.may_be_unknown(reply.job_id) or reply.job_id in self.facts.gone:
             return
         if reply.name == "query" and (job is None or job.worker_name != reply.detail):
             return  # it went to another worker meanwhile
@@ -152,7 +152,9 @@ class Answers(Rule):
 
     def began(self, run: Run) -> None:
         if run.job_id in self.facts.stopped and run.job_id not in self.facts.excused:
-            self.broken("a stop holds", f"job {run.job_id} begins after its stop was answered", run.job_id)
+            self.broken(
+                "a stop holds", f"job {run.job_id} begins on {run.machine} after its stop was answered", run.job_id
+            )
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         if scheduler is not None and job.id in self.facts.removed and job.state is not JobState.LOST:
