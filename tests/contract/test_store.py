@@ -273,7 +273,7 @@ class SqlContract(StoreContract):
         writer = Writer(self.store._database)
         self.addCleanup(writer.close_thd)
 
-        @settings(deadline=None, max_examples=60)
+        @settings(max_examples=60)
         @given(st.lists(_JOBS, max_size=3), st.lists(_keys(), max_size=3), st.lists(_WORKERS, max_size=3))
         def come_back(jobs: list[Job], pairs: list[tuple[Job, IdempotencyKey]], workers: list[Worker]) -> None:
             keys = [key for _, key in pairs]

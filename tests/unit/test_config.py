@@ -504,7 +504,7 @@ class MistakeTests(ConfigCase):
         complaint = self.complaint(load_scheduler, '"a\\u001b[31m" = "b\\u001b\\nc"')
         self.assertNotIn("\x1b", complaint)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(
         st.lists(
             st.sampled_from(

@@ -1,6 +1,6 @@
 """A job as events: what is sent, how it ends, and where it is resumed."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
@@ -350,7 +350,6 @@ class EventStreamTests(StreamTestCase):
         client.hang_up()
         self.assert_nothing_left()
 
-    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(

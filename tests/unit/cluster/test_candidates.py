@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
@@ -207,9 +207,7 @@ def _placed(requirement: Requirement, candidates: Candidates, tried: tuple[str, 
 class CandidatesTests(SynchronousTestCase):
     def test_any_history(self) -> None:
         """The worker that is found, or the reason why none is, is that of a scan over all, in every state."""
-        few = settings(
-            max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-        )
+        few = settings(max_examples=25, stateful_step_count=30)
         run_state_machine_as_test(AnyHistory, settings=few)  # type: ignore[no-untyped-call]
 
     def test_a_worker_becomes_another(self) -> None:
@@ -232,7 +230,6 @@ class CandidatesTests(SynchronousTestCase):
         candidates.put(workers["w-1"], 9, in_backoff=False)
         self.assertEqual((candidates.tally(ANY).total, len(candidates)), (0, 1))
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(_DEMANDS, _DEMANDS, _WORKERS)
     def test_demands(self, one: Requirement, other: Requirement, worker: Worker) -> None:
         """Two demands joined are met by who meets both; one that covers another by all who meet that."""

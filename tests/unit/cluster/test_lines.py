@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from attrs import evolve
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,8 +27,6 @@ def queued(
 
 
 _LABELS = st.dictionaries(st.sampled_from("xy"), st.sampled_from("12"), max_size=2)
-#: However busy the machine is.
-_CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _IDS = st.sampled_from(("w-1", "w-2", "w-3"))
 _UMASK = frozenset({"umask"})
 _DEMANDS = st.builds(
@@ -120,7 +118,6 @@ class WaitingTests(SynchronousTestCase):
         self.assertFalse(self.waiting.before(a_worker(), 0))
         self.assertEqual([self.waiting.named(worker) for worker in (a_worker(), a_worker("w-2"))], [True, False])
 
-    @_CALM
     @given(st.lists(_DEMANDS, max_size=3), _DEMANDS, _WORKERS, st.integers(-1, 1))
     def test_newcomers_anywhere(
         self, lines: list[Requirement], requirement: Requirement, worker: Worker, priority: int
@@ -135,7 +132,6 @@ class WaitingTests(SynchronousTestCase):
         waiting.add(queued("same", dict(requirement.labels), priority=1, spec=_spec_of(requirement)))
         self.assertTrue(waiting.before_all(requirement, priority))
 
-    @_CALM
     @given(st.lists(_DEMANDS, max_size=4), st.lists(_IDS, max_size=2), st.dictionaries(_IDS, _WORKERS), _DEMANDS)
     def test_competing(
         self, lines: list[Requirement], named: list[str], workers: dict[str, Worker], requirement: Requirement

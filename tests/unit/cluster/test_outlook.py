@@ -220,7 +220,7 @@ class PropertyTests(OutlookTestCase):
     def test_remembered(self) -> None:
         """Whatever happens, what is told is what somebody finds out who remembers nothing, and places are right."""
 
-        @settings(deadline=None, max_examples=150)
+        @settings(max_examples=150)
         @given(st.lists(_STEP, max_size=25))
         def holds(steps: list[tuple[str, Any]]) -> None:
             self.setUp()

@@ -277,7 +277,7 @@ class World:
 
 
 class PropertyTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None, database=None)
+    @settings(max_examples=300, database=None)
     @given(
         st.integers(0, 9),
         st.lists(st.tuples(st.sampled_from(World.EVENTS), st.integers(0, 499)), min_size=50, max_size=150),

@@ -262,7 +262,7 @@ class PathTests(PolicyCase):
             ["..", ".", "", "count.sh", "folder", "up", "file", "scripts", "outside", "secret", "\0", "/", "~", "*"]
         )
 
-        @settings(max_examples=300, deadline=None, database=None)
+        @settings(max_examples=300, database=None)
         @given(st.lists(parts, max_size=7))
         def check(written: list[str]) -> None:
             try:
