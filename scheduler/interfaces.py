@@ -191,7 +191,7 @@ class IScheduler(Interface):
         """The job, asked of its worker if it has not ended; simultaneous queries share one call.
 
         ``worker`` is an id or a name; ``NotFound`` also when the job is another worker's.
-        ``Unreachable`` if the worker can't be reached.
+        ``Unreachable`` if the worker can't be reached. An end that can't be saved is not shown.
         """
 
     def last_attempt(job_id: str) -> Job:
@@ -207,8 +207,9 @@ class IScheduler(Interface):
 
         ``worker`` (id or name), if given, must be the job's, else ``NotFound``. ``DeadlineExceeded`` when the end did
         not come in time; ``WorkerFault``, ``Unsupported``; ``StoreFailed`` when the stop could be neither delivered nor
-        recorded. ``LeftRunning`` when processes of the job, or of an attempt that followed it, could not be ended: its
-        worker is asked again each time, and where it can't be asked they count as left.
+        recorded, or the job has ended and that could not be saved in time. ``LeftRunning`` when processes of the job,
+        or of an attempt that followed it, could not be ended: its worker is asked again each time, and where it can't
+        be asked they count as left.
         """
 
     def stop_matching(which: JobFilter) -> Deferred[tuple[Job, ...]]:
@@ -235,7 +236,8 @@ class IScheduler(Interface):
         Its id is never used again. A request with the idempotency key that it came from is answered with
         ``JobRemoved``, as long as the job would have been kept. Who reads its output fails with ``NotFound``.
 
-        ``NotFound``; ``JobNotEnded``; ``StoreFailed``: nothing was removed; ``WorkerFault``: it is tried again.
+        ``NotFound``; ``JobNotEnded``; ``StoreFailed``: nothing was removed, or the job has ended and that can't be
+        saved yet; ``WorkerFault``: it is tried again.
         """
 
     def workers() -> tuple[WorkerView, ...]:

@@ -67,12 +67,13 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "workers": ("jobs", "ledger", *_FACTS),
     "jobs": ("ledger", *_FACTS, *_FILED),
     "output": ("registry", "lifecycle"),
-    "ledger": _FACTS,
+    "ledger": ("endings", *_FACTS),
     "registry": ("candidates", "filters"),
     "candidates": ("requirement",),
     "requirement": (),
     "filters": (),
     "saving": (),
+    "endings": ("registry",),
     "lifecycle": (),
 }
 

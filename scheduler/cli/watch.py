@@ -46,6 +46,8 @@ class Watch:
         #: Since when each of these is so; ``None``: it is not.
         self._queued_since: float | None = None
         self._unknown_since: float | None = None
+        #: The job runs, and the scheduler says why it is not shown otherwise.
+        self._remarked_since: float | None = None
         self._trouble_since: float | None = None
         self._trouble: str | None = None
         #: What is watched now, as last seen.
@@ -110,6 +112,10 @@ class Watch:
         elif self._unknown_since is None:
             self._unknown_since = self._clock()
             self._interrupts.deadline(self._patience)
+        if not job.reason or job.state not in {"starting", "running"}:
+            self._remarked_since = None
+        elif self._remarked_since is None:
+            self._remarked_since = self._clock()
         if job.state == "queued" and self._queued_since is None:
             self._queued_since = self._clock()
             if self._status.on_terminal:
@@ -129,6 +135,9 @@ class Watch:
         elif job is not None and self._unknown_since is not None:
             text = f"job {short_id(job.data)} is unknown, waiting for its worker: {job.reason}"
             self._status.waiting(text, _TOLD_AFTER, self._unknown_since)
+        elif job is not None and self._remarked_since is not None:
+            text = f"job {short_id(job.data)} is {job.state}: {job.reason}"
+            self._status.waiting(text, _TOLD_AFTER, self._remarked_since)
         else:
             told = self._status.done()
             if told and self._queued_since is not None and job is not None and not job.final:

@@ -7,9 +7,8 @@ changes, not even by a crash. Any other change is visible at once, and whoever
 must not speak before it is durable waits for the Deferred.
 
 What fails to be saved is saved later (``saving``). Two things are not: a new job
-has then never been, and an end that was decided here is not decided. One that
-its worker reported is shown all the same: the worker keeps it, and tells it until
-it is acknowledged.
+has then never been, and an end that was decided here is not decided. An end that
+a worker reported is saved later and shown then (``endings``).
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.endings import Ending, Endings
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
 from scheduler.errors import StoreFailed
@@ -56,9 +56,9 @@ class Ledger:
         self._clock = clock
         self._store = store
         self._keep_finished = keep_finished
-        self._saving = Saving(clock, store, lambda ref: self.registry.find(ref) or ref)
-        # jobs whose ends are being saved: nothing changes them any more
-        self._ending: dict[str, Job] = {}
+        # nothing changes the jobs of these any more
+        self._endings = Endings(self.registry, self._put)
+        self._saving = Saving(clock, store, self._present, self._endings.caught_up)
         # ids of jobs whose removals are being saved: likewise
         self._leaving: set[str] = set()
         # those who wait for the end of a job, and those who wait until it is over
@@ -77,7 +77,7 @@ class Ledger:
     @property
     def idle(self) -> bool:
         """Whether nothing is being saved, and nobody waits for a job or watches one."""
-        return not any((self._ending, self._leaving, self._ends, self._overs, self._watchers)) and self._saving.idle
+        return not any((self._endings, self._leaving, self._ends, self._overs, self._watchers)) and self._saving.idle
 
     def load(self) -> Deferred[None]:
         """Take over what the store holds; before anything else.
@@ -135,7 +135,8 @@ class Ledger:
         """Put changed or adopted jobs and changed keys, and let go of the oldest jobs beyond the limit.
 
         What follows a job that ends, its next attempt, comes with it: nobody ever sees one without the other.
-        Fires once these and all changes before them are durable, even if none of these is one.
+        Fires once these and all changes before them are durable, even if none of these is one. With ``StoreFailed``
+        an end of a job that was known is held, and shown once it is saved; see ``unsaved_end``.
         """
         return self._update(jobs, keys, decided=False)
 
@@ -158,18 +159,27 @@ class Ledger:
         """One, like ``conclude_jobs``."""
         return self.conclude_jobs([job])
 
+    def unsaved_end(self, job_id: str) -> StoreFailed | None:
+        """Why the end of that job, which is known, could not be saved yet; ``None``: there is no such end."""
+        return self._endings.failure(job_id)
+
+    def unsaved_ends(self) -> list[Job]:
+        """The jobs whose ends are known and could not be saved yet, at their ends."""
+        return self._endings.held()
+
     def _update(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey], decided: bool) -> Deferred[None]:
         known = [self._followed(job) for job in jobs if not self._is_settled(job.id)]
-        following = [job for _, job in known if job is not None]
-        trimmed = [job.trimmed() for job, _ in known]
-        changed = [job for job in trimmed if self.registry.find_job(job.id) != job]
-        ends = [job for job in changed if job.state.final and not self._has_ended(job.id)]
-        self._ending |= {job.id: job for job in ends}
+        ends = [Ending(job, next_one) for job, next_one in known if job.state.final and not self._has_ended(job.id)]
+        following = [ending.following for ending in ends if ending.following is not None]
+        changed = [job for job, _ in known if self.registry.find_job(job.id) != job]
+        for ending in ends:
+            self._endings.begin(ending)
         for job in changed:
-            if job.id not in self._ending:
+            if job.id not in self._endings:
                 self._put(job)
         changed_keys = [key for key in (key.trimmed() for key in keys) if self.registry.find_key(key.key) != key]
-        for key in changed_keys if not decided else ():
+        free = [key for key in changed_keys if not self._endings.add_key(key)]
+        for key in free if not decided else ():
             self.registry.put_key(key)
         removed = [
             record
@@ -178,32 +188,33 @@ class Ledger:
         ]
 
         def settle(result: T) -> T:
-            shown = not (decided and isinstance(result, Failure))
-            for job in following:  # first: whoever sees the end of a job finds its next attempt
-                if shown and job.retry_of is not None and self.registry.find_job(job.retry_of) is not None:
-                    self._put(job)
-            for job in ends:
-                if self._ending.pop(job.id, None) is not None and shown:
-                    self._put(job)
-            for key in changed_keys if decided and shown else ():
+            for ending in ends:
+                self._endings.settle(ending, result, decided)
+            for key in free if decided and not isinstance(result, Failure) else ():
                 if self.registry.find_job(key.job_id) is not None:
                     self.registry.put_key(key)
             return result
 
         return self._saving.save([*changed, *following, *changed_keys, *removed]).addBoth(settle)
 
+    def _present(self, ref: Ref) -> Record:
+        """What is to be saved under that name now."""
+        return self._endings.find(ref) or self.registry.find(ref) or ref
+
     def _is_settled(self, job_id: str) -> bool:
-        """Whether its end, or its removal, is being saved: nothing else of it is saved after that."""
-        return job_id in self._ending or job_id in self._leaving
+        """Whether its end, or its removal, is known and not durable: nothing else of it is saved after that."""
+        return job_id in self._endings or job_id in self._leaving
 
     def _has_ended(self, job_id: str) -> bool:
         job = self.registry.find_job(job_id)
         return job is not None and job.state.final
 
     def _followed(self, job: Job) -> tuple[Job, Job | None]:
+        """The job as it is kept, and its next attempt if it ends now and is to have one."""
         if self.registry.find_job(job.id) is None or self._has_ended(job.id):
-            return job, None
-        return lifecycle.followed(job, self.now())
+            return job.trimmed(), None
+        job, following = lifecycle.followed(job, self.now())
+        return job.trimmed(), following
 
     def drop_job(self, job: Job) -> Deferred[None]:
         """It never came to be, and the key of its request is free again."""
@@ -347,7 +358,7 @@ class Ledger:
     def _remove(self, job_id: str) -> list[Record]:
         """Forget a job and its key; what there is to save of that."""
         key = self.registry.key_of(job_id)
-        self._ending.pop(job_id, None)
+        self._endings.forget(job_id)
         self.registry.remove_job(job_id)
         return [Ref("job", job_id), *([] if key is None else [key.ref])]
 

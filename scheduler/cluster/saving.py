@@ -38,12 +38,22 @@ class Saving:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, store: IStore, present: Callable[[Ref], Record]) -> None:
-        """``present`` says what is known under an id now: its record, or that there is none, as it was given."""
+    def __init__(
+        self,
+        clock: IReactorTime,
+        store: IStore,
+        present: Callable[[Ref], Record],
+        caught_up: Callable[[Sequence[Record]], None],
+    ) -> None:
+        """``present`` says what is to be saved under an id now: its record, or that there is none, as it was given.
+
+        ``caught_up`` is called with what the store had failed to take, and has taken now.
+        """
         self.problem = ""
         self._clock = clock
         self._store = store
         self._present = present
+        self._caught_up = caught_up
         # an ordered set
         self._owed: dict[Ref, None] = {}
         self._delay = STORE_RETRY_FIRST_SECONDS
@@ -131,14 +141,23 @@ class Saving:
     def _attempt(self) -> Deferred[None]:
         owed, self._owed = self._owed, {}
         records = [self._present(each) for each in owed]
-        return self._store.save(records).addCallbacks(self._works, self._failed, errbackArgs=(records,))
+        return self._store.save(records).addCallbacks(
+            self._works, self._failed, callbackArgs=(records,), errbackArgs=(records,)
+        )
 
-    def _works(self, _: None) -> None:
+    def _works(self, _: None, records: Sequence[Record]) -> None:
         self.problem = ""
         self._log.info("the store works again")
         since, self._owed = self._owed, {}
         if since:
-            self.save([self._present(each) for each in since]).addErrback(lambda _: None)
+            self._save_since([self._present(each) for each in since])
+        self._caught_up(records)
+
+    def _save_since(self, records: Sequence[Record]) -> None:
+        """What failed while the attempt was under way."""
+        self.save(records).addCallback(lambda _: self._caught_up(records)).addErrback(
+            lambda reason: reason.trap(StoreFailed)
+        )
 
 
 def _ref(record: Record) -> Ref:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from scheduler import units
@@ -100,6 +100,8 @@ class _Facts:
     lines: Collection[WaitingLine]
     #: By the clock, how long it is true if nothing changes.
     until: float | None
+    #: The slot of a job that has ended would be free if the end could be saved.
+    unsaved_end: bool = False
 
 
 class Outlook:
@@ -155,9 +157,9 @@ class Outlook:
 
     def _saving_fails(self, facts: _Facts) -> tuple[str, str] | None:
         problem = self._ledger.store_problem
-        return (
-            ("store-failing", StoreFailed.sentence(problem)) if problem and facts.why in {"turn", "backoff"} else None
-        )
+        if problem and (facts.why in {"turn", "backoff"} or facts.unsaved_end):
+            return "store-failing", StoreFailed.sentence(problem)
+        return None
 
     def _facts_of(self, requirement: Requirement) -> _Facts:
         if self._version != self._waiting.version:
@@ -165,8 +167,17 @@ class Outlook:
             self._version = self._waiting.version
         facts = self._facts.get(requirement)
         if facts is None or (facts.until is not None and self._clock.seconds() >= facts.until):
-            facts = self._facts[requirement] = self._find_out(requirement)
+            facts = self._find_out(requirement)
+            if facts.why == "no-free-slot":
+                facts = evolve(facts, unsaved_end=self._holds_a_slot(requirement))
+            self._facts[requirement] = facts
         return facts
+
+    def _holds_a_slot(self, requirement: Requirement) -> bool:
+        """Whether a job that has ended, and whose end could not be saved yet, has a slot that such a job could take."""
+        held_by = {job.worker_id for job in self._ledger.unsaved_ends()}
+        workers = map(self._registry.find_worker, held_by)
+        return any(worker is not None and requirement.met_by(worker) for worker in workers)
 
     def _find_out(self, requirement: Requirement) -> _Facts:
         if requirement.worker is not None:

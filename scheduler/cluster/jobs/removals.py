@@ -67,7 +67,7 @@ class Removals:
         """See ``IScheduler.remove``."""
         job = await self._starts.settled(job_id)
         if not job.over:
-            raise JobNotEnded(job_id, job.state.value)
+            raise self._ledger.unsaved_end(job_id) or JobNotEnded(job_id, job.state.value)
         if self._holder(job) is not None and job.remove_requested_at is None:
             await self._ledger.request_removal(job, self._ledger.now())
             failpoints.hit("scheduler.after-removal-commit")

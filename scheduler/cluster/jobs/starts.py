@@ -401,7 +401,7 @@ class Starts:
                 await self._record(started)
             except StoreFailed as failure:
                 if started.state.final:
-                    raise StartUnanswered(worker.name, job.id) from failure
+                    raise StartUnanswered(worker.name, job.id, StoreFailed.sentence(str(failure))) from failure
         self._log.info(
             "job {job_id} on {worker}: {state}", job_id=job.id, worker=worker.name, state=started.state.value
         )

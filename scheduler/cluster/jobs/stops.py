@@ -12,7 +12,8 @@ is asked about first, which seals its id: where it has not arrived it never will
 A stop of any attempt ends its chain. One that has ended can't record it any more,
 so the stop goes on to the attempt that followed; an attempt that was asked to stop
 has none. Where the end of an attempt is being saved, with the next one, the stop
-waits for that and goes on, too.
+waits for that and goes on, too. If the end could not be saved in the time of the stop,
+that is the answer.
 
 What a job left behind that no signal ends is in its record as it was at the end.
 So a stop of it asks its worker again, each time, and is none before nothing is left.
@@ -93,13 +94,17 @@ class Stops:
         job = await self._starts.settled(job.id)
         if not job.over:
             try:
-                await self._deliver(job, ask)
+                if self._ledger.unsaved_end(job.id) is None:
+                    await self._deliver(job, ask)
             except (Unavailable, DeadlineExceeded):
                 if unsaved is not None:
                     raise unsaved from None
                 return self._registry.job(job.id)
             patience, left = job.spec.stop_grace + STOP_MARGIN_SECONDS, until - self._clock.seconds()
             job = await self._ledger.wait_over(job.id, max(0.0, min(patience, left)))
+            unsaved_end = self._ledger.unsaved_end(job.id)
+            if unsaved_end is not None:
+                raise unsaved_end  # not kept: the attempt that may follow it is not stopped
             if not job.over and patience <= left:
                 raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
         return job
@@ -143,6 +148,7 @@ class Stops:
         return (
             not job.over
             and job.id not in self._taken
+            and self._ledger.unsaved_end(job.id) is None
             and job.id not in self._asking
             and not self._starts.under_way(job.id)
         )

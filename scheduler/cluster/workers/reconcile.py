@@ -26,7 +26,7 @@ from __future__ import annotations
 from functools import partial
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
@@ -34,7 +34,7 @@ from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.deferreds import Rounds, Shared
-from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, Unavailable
+from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.messages import Heartbeat, JobReport
 from scheduler.model import Job, JobState, Worker
@@ -178,8 +178,11 @@ class Reconciler:
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:
         """Have the registry say of an unfinished job what its worker says now; errors are those of the call.
 
-        Those who ask at the same moment share the call. The start of the job must not be under way.
+        Those who ask at the same moment share the call. The start of the job must not be under way. Where its end is
+        known and could not be saved yet it stays as it is, and nobody is asked.
         """
+        if self._ledger.unsaved_end(job.id) is not None:
+            return succeed(None)
         return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(worker, job)))
 
     async def _ask(self, worker: Worker, job: Job) -> None:
@@ -200,5 +203,10 @@ class Reconciler:
             reported = lifecycle.reported_by_core if worker.is_core else lifecycle.reported
             current = self._registry.job(job.id)
             known = reported(current, status, now())
-            if known != current:
+            if known == current:
+                return
+            try:
                 await self._ledger.update_job(known)
+            except StoreFailed:
+                if self._ledger.unsaved_end(job.id) is None:
+                    raise

@@ -149,6 +149,19 @@ class WatchTests(SynchronousTestCase):
             self.said, ["schedctl: job j1 is unknown, waiting for its worker: no sign of life for 43 s (1.0s)\n"]
         )
 
+    def test_end_that_is_not_saved(self) -> None:
+        """A job that has ended, and is shown as it was because the end could not be saved yet, says so."""
+        reason = "it has ended, and its end can't be saved yet: the store fails: disk full"
+
+        def events() -> Iterator[Event]:
+            yield Changed(job("running", reason=reason))
+            self.clock.advance(1)
+            self.status.update()
+            yield Ended(job("succeeded"))
+
+        self.until_end(job("running"), j1=cast(Any, events()))
+        self.assertEqual(self.said, [f"schedctl: job j1 is running: {reason} (1.0s)\n"])
+
     def test_trouble(self) -> None:
         """A connection that is away for long is told, once; then the job's own wait again."""
         self.watch._seen(job("queued"))

@@ -102,7 +102,7 @@ class LedgerTests(SynchronousTestCase):
         self.assertNoResult(other)
 
     def test_an_end_that_is_not_committed(self) -> None:
-        """If it can't be, one that was decided here is void; one that the worker reported is the truth all the same."""
+        """If it can't be, one that was decided here is void; one that the worker reported is saved and shown later."""
         self.add(job := a_job(target=Target("w-1"), terms=QueueTerms(retry=Retry(1))))
         decided = self.ledger.conclude_job(evolve(job, state=JobState.FAILED))
         self.store.fail()
@@ -110,10 +110,12 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(list(self.ledger.registry.matching(JobFilter())), [job])
         reported = self.ledger.update_job(evolve(job, state=JobState.FAILED))
         self.failureResultOf(reported, StoreFailed)
-        self.assertIs(self.ledger.registry.job("j-1").state, JobState.FAILED)
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
         self.clock.advance(1)
         saved = {record.id: record for record in self.store.saves[0][0] if isinstance(record, Job)}
         self.assertEqual([job.state for job in saved.values()], [JobState.FAILED, JobState.QUEUED])
+        self.store.commit()
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.FAILED)
 
     def test_a_failed_update_is_made_up_for(self) -> None:
         """What could not be saved is, as it is known then, as soon as the store works, and nobody has to ask for it."""

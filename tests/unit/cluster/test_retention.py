@@ -130,7 +130,7 @@ class RetentionTests(SynchronousTestCase):
         """Nothing more is let go of, to be made up for later."""
         self.begin(ended("j-1", NOON - YEAR), ended("j-new", NOON))
         self.store.held = True
-        broken = self.ledger.update_job(ended("j-2", NOON))
+        broken = self.ledger.update_job(a_job("j-2"))
         self.store.fail()
         self.failureResultOf(broken)
         self.clock.advance(SWEEP_INTERVAL_SECONDS)

@@ -265,13 +265,33 @@ class StopTests(RetryTestCase):
         self.assert_over()
 
     def test_while_the_end_can_not_be_saved(self) -> None:
-        """Where the store fails then, the stop is no more than it can be: not kept, so it is not promised."""
+        """A stop waits for an end that could not be saved, and then stops the next attempt."""
         self.store.held = True
         self.end(self.job)
         answer = self.cluster.stop(self.job.id)
         while len(self.store.saves):
             self.store.fail()
+        self.assertNoResult(answer)
+        self.assertIsNone(self.following(self.job))
+        self.store.held = False
+        self.clock.advance(1)
+        self.assertIs(self.successResultOf(answer).state, JobState.FAILED)
+        self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.STOPPED)
+
+    def test_while_the_end_can_not_be_saved_for_long(self) -> None:
+        """Then the stop is not promised, and the next attempt comes when the store works."""
+        self.store.held = True
+        self.end(self.job)
+        answer = self.cluster.stop(self.job.id)
+        while len(self.store.saves):
+            self.store.fail()
+        self.clock.pump([1.0] * int(FULL.stop_grace + STOP_MARGIN_SECONDS - 1))
+        self.assertNoResult(answer)
+        self.clock.advance(1)
         self.failureResultOf(answer, StoreFailed)
+        self.store.held = False
+        while self.store.saves:
+            self.store.commit()
         self.assertIs(self.cluster.job(self.next(self.job).id).state, JobState.QUEUED)
 
     def test_before_the_end(self) -> None:

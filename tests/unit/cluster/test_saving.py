@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,7 +18,8 @@ class SavingTests(SynchronousTestCase):
         self.store = ScriptedStore()
         self.store.held = True
         self.known: dict[Ref, Record] = {}
-        self.saving = Saving(self.clock, self.store, lambda which: self.known.get(which, which))
+        self.caught_up: list[Record] = []
+        self.saving = Saving(self.clock, self.store, lambda which: self.known.get(which, which), self.caught_up.extend)
 
     def break_it(self) -> None:
         broken = self.saving.save([a_worker()])
@@ -45,6 +47,26 @@ class SavingTests(SynchronousTestCase):
         self.clock.advance(10)
         self.store.commit()
         self.assertEqual((self.saving.problem, self.clock.getDelayedCalls()), ("", []))
+
+    def test_caught_up(self) -> None:
+        """What the store had failed to take is told of once it is saved, also what failed during an attempt."""
+        self.known = {job.ref: job for job in (a_job("j-1"), a_job("j-2"), a_job("j-3"))}
+        self.failureResultOf(self.broken_save(a_job("j-1")), StoreFailed)
+        self.clock.advance(1)
+        self.failureResultOf(self.saving.save([a_job("j-2")]), StoreFailed)
+        self.assertEqual(self.caught_up, [])
+        self.store.commit()
+        self.assertEqual(self.caught_up, [a_job("j-1")])
+        self.store.commit()
+        self.assertEqual(self.caught_up, [a_job("j-1"), a_job("j-2")])
+        self.saving.save([a_job("j-3")])
+        self.store.commit()
+        self.assertEqual(self.caught_up, [a_job("j-1"), a_job("j-2")])
+
+    def broken_save(self, record: Record) -> Deferred[None]:
+        saved = self.saving.save([record])
+        self.store.fail()
+        return saved
 
     def test_again_from_the_start(self) -> None:
         """After the store has worked, the next failure is tried to mend as quickly as the first."""

@@ -18,7 +18,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, WorkerState
+from scheduler.model import DEFAULT_STOP_GRACE_SECONDS, Job, JobSpec, JobState, WorkerState
 from scheduler.worker.shim import phases
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
@@ -332,7 +332,31 @@ class FailingStoreTests(ClusterTestCase):
         self.store.held = True
 
     def test_delivered(self) -> None:
-        """While the store fails a job can be stopped all the same."""
+        """While the store fails a job can be stopped all the same; the stop is answered when its end is durable."""
+        answer = self.stop_it()
+        self.assertNoResult(answer)
+        self.store.held = False
+        self.clock.advance(1)
+        self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
+
+    def test_delivered_and_not_saved(self) -> None:
+        """A stop whose end can't be saved in its time is answered with that, and nobody asks the worker again."""
+        answer = self.stop_it()
+        self.clock.pump([1.0] * int(DEFAULT_STOP_GRACE_SECONDS + STOP_MARGIN_SECONDS - 1))
+        self.assertNoResult(answer)
+        self.clock.advance(1)
+        self.failureResultOf(answer, StoreFailed)
+        again = self.cluster.stop("j-1")
+        self.ledger.note_worker(a_worker())  # a sign of life
+        self.settle()
+        self.assertEqual(self.held(), [])
+        self.store.held = False
+        while self.store.saves:
+            self.store.commit()
+        self.assertIs(self.successResultOf(again).state, JobState.STOPPED)
+
+    def stop_it(self) -> Deferred[Job]:
+        """The store fails, and the worker stops the job."""
         answer = self.cluster.stop("j-1")
         self.assertEqual(self.held(), [])
         self.store.fail()
@@ -340,7 +364,7 @@ class FailingStoreTests(ClusterTestCase):
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0)
         update = self.ledger.update_job(lifecycle.reported(self.cluster.job("j-1"), ended, 1001.0))
         self.failureResultOf(update, StoreFailed)
-        self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
+        return answer
 
     def test_not_delivered(self) -> None:
         """A stop is no promise before it is recorded, nor when it could be neither recorded nor delivered."""

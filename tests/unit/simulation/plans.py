@@ -6,8 +6,8 @@ from attrs import evolve
 
 from scheduler.model import Target
 from tests.simulation.acts import Drain, Submit
+from tests.simulation.faults.identity import Failover
 from tests.simulation.faults.processes import KillScheduler, StopWorker
-from tests.simulation.faults.store import StoreFails
 from tests.simulation.known import Known
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Plan, PlannedWorker
@@ -23,12 +23,12 @@ CALM = Plan(
 #: A worker that is drained leaves, and comes back without the drain.
 DRAIN = evolve(CALM, faults=(StopWorker(5.0, "w1", down=1.0),), acts=(*CALM.acts, Drain(4.0, "w1")))
 
-#: The end of a job is shown, is not durable, and is not there any more after a restart of the scheduler.
+#: The end of a job is shown, is not in the standby that takes over, and not there after a restart of the scheduler.
 END = evolve(
     CALM,
     length=55.0,
-    faults=(StoreFails(46.0, 2.0, share=1.0, though_committed=0.0), KillScheduler(48.0, down=1.0)),
-    acts=(*CALM.acts, Submit(35.0, "t2", JobPlan(12.0, 0, 0), Target(worker="w2"))),
+    faults=(Failover(10.0, 10.0), KillScheduler(40.0, down=1.0)),
+    acts=(*CALM.acts, Submit(8.0, "t2", JobPlan(5.0, 0, 0), Target(worker="w2"))),
 )
 
 #: Both.

@@ -1,0 +1,138 @@
+"""Ends of jobs that are known and not yet durable.
+
+Theory of operation. Nobody sees the end of a job before it is durable: a final state
+that was seen never changes, not even by a crash. From when an end is known until it is
+durable nothing else changes the job.
+
+When the store fails, an end that was decided by the scheduler is void. One that a worker
+reported is true, so it is held: the job stays as it was, with a ``reason`` that says so,
+the end is not acknowledged to the worker, and it is shown once the store has taken it.
+What would become visible with it (the next attempt, and the answer to the request's key)
+is held with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import define, evolve, field
+from twisted.python.failure import Failure
+
+from scheduler.cluster.registry import Registry
+from scheduler.errors import StoreFailed
+from scheduler.interfaces import Record
+from scheduler.model import IdempotencyKey, Job, Ref
+
+#: Why a job is not shown as it ended; what follows says why the store fails.
+UNSAVED_END = "it has ended, and its end can't be saved yet: {}"
+
+
+@define(eq=False)
+class Ending:
+    """The end of one job, and what becomes visible with it."""
+
+    job: Job
+    #: Its next attempt.
+    following: Job | None = None
+    keys: dict[str, IdempotencyKey] = field(factory=dict)
+    #: Why the store did not take it; ``None``: it is being saved.
+    problem: str | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits until the store takes it."""
+        return self.problem is not None
+
+    def records(self) -> list[Job | IdempotencyKey]:
+        """What is to be saved of it."""
+        following = [] if self.following is None else [self.following]
+        return [self.job, *following, *self.keys.values()]
+
+
+class Endings:
+    """Those of one ledger, by the ids of the jobs."""
+
+    def __init__(self, registry: Registry, show: Callable[[Job], None]) -> None:
+        """``show`` puts a job into the registry and tells all who want to know of it."""
+        self._registry = registry
+        self._show_job = show
+        self._endings: dict[str, Ending] = {}
+        # the records of those that are held
+        self._held: dict[Ref, Record] = {}
+
+    def __contains__(self, job_id: str) -> bool:
+        """Whether the end of that job is known, and not yet durable."""
+        return job_id in self._endings
+
+    def __bool__(self) -> bool:
+        return bool(self._endings)
+
+    def begin(self, ending: Ending) -> None:
+        """It is being saved from now on."""
+        self._endings[ending.job.id] = ending
+
+    def add_key(self, key: IdempotencyKey) -> bool:
+        """Have the key become visible with the end of its job; ``False``: that is not among these."""
+        ending = self._endings.get(key.job_id)
+        if ending is None:
+            return False
+        ending.keys[key.key] = key
+        if ending.held:
+            self._held[key.ref] = key
+        return True
+
+    def settle(self, ending: Ending, result: object, decided: bool) -> None:
+        """It was saved with that result: show it, forget it, or hold it.
+
+        ``decided``: no worker reported it.
+        """
+        if self._endings.get(ending.job.id) is not ending:
+            return  # the job was removed meanwhile
+        if not isinstance(result, Failure):
+            self._show(ending)
+            return
+        job, error = self._registry.find_job(ending.job.id), result.value
+        if decided or job is None or not isinstance(error, StoreFailed):  # the worker reports one not known yet again
+            self.forget(ending.job.id)
+            return
+        self._hold(ending, str(error))
+        self._show_job(evolve(job, reason=UNSAVED_END.format(StoreFailed.sentence(str(error)))))
+
+    def caught_up(self, records: Iterable[Record]) -> None:
+        """The store has taken these, which it had failed to take before: show the ends among them."""
+        for record in records:
+            ending = self._endings.get(record.id) if isinstance(record, Job) else None
+            if ending is not None and ending.held and ending.job is record:
+                self._show(ending)
+
+    def find(self, ref: Ref) -> Record | None:
+        """The record of that name that is held."""
+        return self._held.get(ref)
+
+    def failure(self, job_id: str) -> StoreFailed | None:
+        """Why the end of that job is held; ``None``: it is not."""
+        ending = self._endings.get(job_id)
+        return None if ending is None or ending.problem is None else StoreFailed(ending.problem)
+
+    def held(self) -> list[Job]:
+        """The jobs, at their ends, whose ends are held."""
+        return [ending.job for ending in self._endings.values() if ending.held]
+
+    def forget(self, job_id: str) -> None:
+        """The end of that job is durable, or void, or the job is gone."""
+        ending = self._endings.pop(job_id, None)
+        if ending is not None and ending.held:
+            for record in ending.records():
+                self._held.pop(record.ref, None)
+
+    def _hold(self, ending: Ending, problem: str) -> None:
+        ending.problem = problem
+        self._held.update({record.ref: record for record in ending.records()})
+
+    def _show(self, ending: Ending) -> None:
+        self.forget(ending.job.id)
+        if ending.following is not None:  # first: whoever sees the end of a job finds its next attempt
+            self._show_job(ending.following)
+        self._show_job(ending.job)
+        for key in ending.keys.values():
+            self._registry.put_key(key)
