@@ -39,6 +39,23 @@ class JobStatus:
     usage: Usage | None = None
 
 
+def contradiction(status: JobStatus) -> str:
+    """What in a status can't be true together, a sentence; ``""``: nothing."""
+    state, code = status.state, status.exit_code
+    ended = code is not None or status.signal is not None
+    if not state.final and (ended or status.finished_at is not None):
+        return "a job that runs has no end"
+    if state is JobState.LOST and ended:
+        return "nobody knows how a job that is lost ended"
+    if code is not None and status.signal is not None:
+        return f"a process does not end both by {status.signal} and with exit code {code}"
+    if state is JobState.SUCCEEDED and (code or status.signal is not None):
+        return f"a job that ended {f'by {status.signal}' if code is None else f'with exit code {code}'} did not succeed"
+    if state is JobState.FAILED and code == 0 and not status.output_error and not status.leftover:
+        return "a job that ended with exit code 0, and lost no output, did not fail"
+    return ""
+
+
 @frozen
 class Registration:
     """What a worker says of itself when it registers."""
@@ -89,6 +106,11 @@ class Heartbeat:
     refusing: str = ""
     sent_at: float | None = None
     disk: Disk | None = None
+
+    @property
+    def mentioned(self) -> frozenset[str]:
+        """Ids of all jobs that it tells of."""
+        return frozenset((*self.running, *(report.status.job_id for report in (*self.ended, *self.described))))
 
 
 @frozen

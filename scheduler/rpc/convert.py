@@ -12,7 +12,16 @@ import signal
 from collections.abc import Sequence
 
 from scheduler.errors import Invalid, Refused
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.messages import (
+    Chunk,
+    Heartbeat,
+    HeartbeatAnswer,
+    JobReport,
+    JobStatus,
+    Registered,
+    Registration,
+    contradiction,
+)
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
     DEFAULT_STOP_GRACE_SECONDS,
@@ -30,6 +39,7 @@ from scheduler.model import (
     is_id,
 )
 from scheduler.pb import scheduler_pb2, worker_pb2
+from scheduler.texts import bounded_text
 
 _OUTCOMES = {
     JobState.RUNNING: worker_pb2.RUNNING,
@@ -193,23 +203,31 @@ def _usage_from_pb(usage: worker_pb2.Usage) -> Usage:
     return Usage(checked_size("maxRss", usage.maxRss), _seconds("cpuSeconds", usage.cpuSeconds))
 
 
-def status_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
-    """``Invalid`` for an id, an outcome or a number that is none."""
+def status_from_pb(message: worker_pb2.JobStatus) -> JobStatus:
+    """``Invalid`` for an id, an outcome or a number that is none, and for what contradicts itself."""
+    status = _told_from_pb(message)
+    problem = contradiction(status)
+    if problem:
+        raise Invalid("status", problem)
+    return status
+
+
+def _told_from_pb(status: worker_pb2.JobStatus) -> JobStatus:
     if status.outcome not in _STATES:
         raise Invalid("outcome", f"{status.outcome} is none that is known here")
     return JobStatus(
         job_id=checked_id("jobID", status.jobID),
         state=_STATES[status.outcome],
-        reason=status.reason,
+        reason=bounded_text(status.reason),
         started_at=_time("startedAt", status.startedAt),
         finished_at=_time("finishedAt", status.finishedAt),
         exit_code=status.exitCode if status.HasField("exitCode") else None,
-        signal=status.signal or None,
+        signal=bounded_text(status.signal) or None,
         stdout_bytes=checked_size("stdoutBytes", status.stdoutBytes) if status.HasField("stdoutBytes") else None,
         stderr_bytes=checked_size("stderrBytes", status.stderrBytes) if status.HasField("stderrBytes") else None,
-        tree=status.tree,
+        tree=bounded_text(status.tree),
         leftover=tuple(status.leftover[:MAX_LEFTOVER]),
-        output_error=status.outputError,
+        output_error=bounded_text(status.outputError),
         background_ended=checked_size("backgroundEnded", status.backgroundEnded),
         usage=_usage_from_pb(status.usage) if status.HasField("usage") else None,
     )
@@ -244,7 +262,7 @@ def query_from_pb(job_id: str, answer: worker_pb2.QueryJobRes) -> JobStatus:
         return JobStatus(job_id, JobState.SUCCEEDED, exit_code=0)
     text, _, number = answer.errorText.rpartition(" ")
     code = int(number) if text == "exit status" and number.isascii() and number.isdigit() and len(number) < 10 else None
-    reason = answer.errorText or "error"
+    reason = bounded_text(answer.errorText) or "error"
     return JobStatus(job_id, JobState.FAILED, reason=reason, exit_code=code, signal=_SIGNALS.get(reason))
 
 
@@ -257,8 +275,8 @@ def report_to_pb(report: JobReport) -> scheduler_pb2.JobReport:
 
 
 def report_from_pb(report: scheduler_pb2.JobReport) -> JobReport:
-    """``Invalid`` as its parts are."""
-    status = status_from_pb(report.status)
+    """``Invalid`` as its parts are. One that contradicts itself is for the cluster to refuse, alone."""
+    status = _told_from_pb(report.status)
     if not report.HasField("start"):
         return JobReport(status)
     return JobReport(status, spec_from_pb(report.start), created_at_from_pb(report.start))
@@ -387,12 +405,12 @@ def stream_from_pb(number: int) -> Stream:
 
 def chunk_from_stream(message: worker_pb2.StreamJobRes) -> Chunk:
     """How long the stream is now, a message of it does not say."""
-    return Chunk(message.output, message.offset, message.end, cut=message.cut)
+    return Chunk(message.output, message.offset, message.end, cut=bounded_text(message.cut))
 
 
 def chunk_from_read(message: worker_pb2.ReadOutputRes, offset: int, most: int) -> Chunk:
     """What there was when it was read; ``Invalid`` if that is not what was asked for."""
-    chunk = Chunk(message.output, message.offset, message.end, message.size, message.cut)
+    chunk = Chunk(message.output, message.offset, message.end, message.size, bounded_text(message.cut))
     if chunk.offset != offset or len(chunk.data) > most or chunk.next_offset > chunk.size:
         raise Invalid("output", f"{len(chunk.data)} bytes from {chunk.offset} of {chunk.size} were not asked for")
     return chunk

@@ -18,6 +18,7 @@ from grpc import StatusCode
 
 from scheduler import errors
 from scheduler.errors import SchedulerError
+from scheduler.texts import bounded_text
 
 #: Of the trailing metadata; the value is JSON: ``{"error": "NotFound", "kind": "job", "name": "..."}``.
 METADATA_KEY = "scheduler-error-bin"
@@ -87,6 +88,8 @@ def _short(text: str) -> str:
 
 
 def _read(value: Any) -> Any:
+    if isinstance(value, str):
+        return bounded_text(value)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -39,6 +39,7 @@ from scheduler.model import JobState
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, status
 from scheduler.rpc.channel import Channel, Metadata
+from scheduler.texts import bounded_text
 
 T = TypeVar("T")
 
@@ -218,10 +219,12 @@ def understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, se
         case grpc.StatusCode.NOT_FOUND:
             return NotFound("job", job_id)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Unavailable(f"worker {worker!r} has no room for the call: {failure.details()}", retry_after=1)
+            return Unavailable(
+                f"worker {worker!r} has no room for the call: {bounded_text(failure.details() or '')}", retry_after=1
+            )
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return Unreachable(worker, sent=True)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{method} on worker {worker!r}", round(seconds, 1))
         case _:
-            return WorkerFault(worker, failure.details() or failure.code().name)
+            return WorkerFault(worker, bounded_text(failure.details() or "") or failure.code().name)

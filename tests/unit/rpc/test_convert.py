@@ -8,10 +8,20 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid, Refused
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.messages import (
+    Chunk,
+    Heartbeat,
+    HeartbeatAnswer,
+    JobReport,
+    JobStatus,
+    Registered,
+    Registration,
+    contradiction,
+)
 from scheduler.model import MAX_LEFTOVER, STOP_MODES, STOP_SIGNALS, Disk, JobSpec, JobState, Stream, Usage
 from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.rpc import convert
+from scheduler.texts import TEXT_MAX_BYTES, bounded_text
 
 INT64 = st.integers(0, 2**63 - 1)
 INT32 = st.integers(-(2**31), 2**31 - 1)
@@ -40,24 +50,26 @@ SPECS = st.builds(
     stop_mode=st.sampled_from(STOP_MODES),
     umask=st.none() | st.integers(0, 0o777),
 )
-STATUSES = st.builds(
+SHOWN = st.text(max_size=300).map(bounded_text)
+ANY_STATUSES = st.builds(
     JobStatus,
     job_id=IDS,
     state=st.sampled_from([JobState.RUNNING, *(state for state in JobState if state.final)]),
-    reason=st.text(),
+    reason=SHOWN,
     started_at=TIMES,
     finished_at=TIMES,
     exit_code=st.none() | INT32,
-    signal=st.none() | st.text(min_size=1),
+    signal=st.none() | st.text(min_size=1, max_size=20).map(bounded_text),
     stdout_bytes=st.none() | INT64,
     stderr_bytes=st.none() | INT64,
-    tree=st.text(),
+    tree=SHOWN,
     leftover=st.lists(INT32).map(tuple),
-    output_error=st.text(),
+    output_error=SHOWN,
     background_ended=st.integers(0, 2**31 - 1),
     usage=st.none() | st.builds(Usage, max_rss=SIZES, cpu_seconds=SECONDS),
 )
-REPORTS = st.builds(JobReport, STATUSES) | st.builds(JobReport, STATUSES, SPECS, TIMES)
+STATUSES = ANY_STATUSES.filter(lambda status: not contradiction(status))
+REPORTS = st.builds(JobReport, ANY_STATUSES) | st.builds(JobReport, ANY_STATUSES, SPECS, TIMES)
 REGISTRATIONS = st.builds(
     Registration,
     address=st.text(),
@@ -189,6 +201,55 @@ class Untrusted(SynchronousTestCase):
         most = 2**63 - 1
         self.assertEqual(convert.heartbeat_from_pb(sent(convert.heartbeat_to_pb(huge))).disk, Disk(most, most, most, 7))
 
+    def test_texts(self) -> None:
+        """Texts of a worker are cut, and have no character that is not printable."""
+        told = "\x1b[2J" + "\u00e4" * 10_000
+        shown = "\ufffd[2J" + "\u00e4" * ((TEXT_MAX_BYTES - 6) // 2)
+        fields = {"reason": "reason", "signal": "signal", "tree": "tree", "output_error": "outputError"}
+        message = worker_pb2.JobStatus(jobID="j", outcome=worker_pb2.FAILED, **dict.fromkeys(fields.values(), told))
+        for status in (
+            convert.status_from_pb(message),
+            convert.report_from_pb(scheduler_pb2.JobReport(status=message)).status,
+            convert.query_from_pb("j", worker_pb2.QueryJobRes(done=True, error=True, status=message)),
+        ):
+            self.assertEqual([getattr(status, field) for field in fields], [shown] * len(fields))
+        core = worker_pb2.QueryJobRes(done=True, error=True, errorText=told)
+        self.assertEqual(convert.query_from_pb("j", core).reason, shown)
+        self.assertEqual(convert.chunk_from_stream(worker_pb2.StreamJobRes(end=True, cut=told)).cut, shown)
+        self.assertEqual(convert.chunk_from_read(worker_pb2.ReadOutputRes(end=True, cut=told), 0, 1).cut, shown)
+
+    def test_contradictions(self) -> None:
+        """An answer that contradicts itself is none; a report that does is left to the cluster."""
+        for facts in (
+            {"outcome": worker_pb2.SUCCEEDED, "exitCode": 7},
+            {"outcome": worker_pb2.SUCCEEDED, "signal": "SIGKILL"},
+            {"outcome": worker_pb2.FAILED, "exitCode": 0},
+            {"outcome": worker_pb2.FAILED, "exitCode": 1, "signal": "SIGKILL"},
+            {"outcome": worker_pb2.LOST, "exitCode": 0},
+            {"outcome": worker_pb2.LOST, "signal": "SIGKILL"},
+            {"outcome": worker_pb2.RUNNING, "exitCode": 0},
+            {"outcome": worker_pb2.RUNNING, "signal": "SIGKILL"},
+            {"outcome": worker_pb2.RUNNING, "finishedAt": 1000.0},
+        ):
+            message = worker_pb2.JobStatus(jobID="j", **facts)
+            self.refused("status", convert.status_from_pb, message)
+            self.refused("status", convert.query_from_pb, "j", worker_pb2.QueryJobRes(done=True, status=message))
+            self.assertTrue(contradiction(convert.report_from_pb(scheduler_pb2.JobReport(status=message)).status))
+
+    def test_no_contradiction(self) -> None:
+        """What a worker of this version can report is accepted: a stop, a limit or leftovers with any end."""
+        for facts in (
+            {"outcome": worker_pb2.SUCCEEDED},
+            {"outcome": worker_pb2.SUCCEEDED, "exitCode": 0, "leftover": [7]},
+            {"outcome": worker_pb2.FAILED},
+            {"outcome": worker_pb2.FAILED, "exitCode": 0, "outputError": "output limit of 9 bytes reached"},
+            {"outcome": worker_pb2.STOPPED, "exitCode": 0},
+            {"outcome": worker_pb2.TIMED_OUT, "exitCode": 3},
+            {"outcome": worker_pb2.STOPPED, "signal": "SIGTERM"},
+            {"outcome": worker_pb2.LOST, "finishedAt": 1000.0},
+        ):
+            convert.status_from_pb(worker_pb2.JobStatus(jobID="j", **facts))
+
     def test_ids(self) -> None:
         """Ids are ids, wherever they are."""
         for bad in NO_IDS:
@@ -304,7 +365,7 @@ class FixedPart(SynchronousTestCase):
             ("exit status ", None),
             ("exit status 3 ", None),
             ("the exit status 3", None),
-            ("exit status " + "9" * 5000, None),
+            ("exit status " + "9" * 4000, None),
             ("no such file", None),
         ):
             status = self.query(done=True, error=True, errorText=text)

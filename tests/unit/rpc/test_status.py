@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler import errors
 from scheduler.errors import SchedulerError
 from scheduler.rpc import status
+from scheduler.texts import TEXT_MAX_BYTES
 
 #: One of each.
 EXAMPLES = (
@@ -108,7 +109,7 @@ class StatusTests(SynchronousTestCase):
 
     def test_long_texts(self) -> None:
         """Texts of any length and kind stay below what gRPC carries, and are no half characters."""
-        for text in ("x" * 100_000, "\U0001f600" * 100_000, '"\\\n' * 10_000, "\udcff" * 10_000):
+        for text in ("x" * 100_000, "\U0001f600" * 100_000, '"\\\\' * 10_000, "\udcff" * 10_000):
             context = self.aborted(errors.Invalid(text, text))
             ((_, value),) = context.metadata
             on_the_wire = len(value) * 4 / 3 + sum(1 if 32 <= byte < 127 else 3 for byte in context.details.encode())
@@ -116,6 +117,13 @@ class StatusTests(SynchronousTestCase):
             back = status.error_from_status(Failure(context.metadata))
             self.assertIs(type(back), errors.Invalid)
             self.assertNotIn("\ufffd", back.field)
+
+    def test_texts_that_can_not_be_shown(self) -> None:
+        """Whatever the other side puts into a text, it is printable and bounded when it is read."""
+        told = {"error": "NotFound", "kind": "job", "name": "\x1b[2J\n" + "x" * 100_000}
+        metadata = ((status.METADATA_KEY, json.dumps(told).encode()),)
+        back = status.error_from_status(Failure(metadata))
+        self.assertEqual(back.name, "\ufffd[2J\ufffd" + "x" * (TEXT_MAX_BYTES - 9))
 
     def test_nothing_told(self) -> None:
         """What gRPC itself answers has no error of ours in it."""
