@@ -50,7 +50,7 @@ class NoMatch(Conflict):
 
 
 class NameTaken(Conflict):
-    """Another worker that is online has that name."""
+    """Another worker that is online has that name, or it is the id of something else."""
 
 
 class WorkerOnline(Conflict):

@@ -19,15 +19,19 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.daemon import failpoints
-from scheduler.errors import Invalid, NameTaken, NotFound, StoreFailed
+from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import JobState, Worker, WorkerState, is_id
 from scheduler.names import NAME_PATTERN
 from scheduler.net import DialRule
+from scheduler.texts import bounded_text
 
-#: Characters that are shown of why a worker takes no job.
-REFUSAL_MAX_CHARACTERS = 500
+#: Bytes that are shown of why a worker takes no job.
+REFUSAL_MAX_BYTES = 500
+
+#: Characters of the version of a worker, and of the boot id of its machine.
+VERSION_MAX_CHARACTERS = BOOT_ID_MAX_CHARACTERS = 64
 
 #: Features that a worker may have; later versions know more than this one.
 MAX_FEATURES = 64
@@ -86,6 +90,7 @@ class Membership:
         worker_id = registration.worker_id or self._new_id()
         name = registration.name or worker_id
         registry = self._ledger.registry
+        self._check_ids(worker_id, name)
         for other in registry.named(name):  # first: a registration that is refused displaces nobody
             if other.id != worker_id and other.address != address and other.state is WorkerState.ONLINE:
                 raise NameTaken(f"name {name!r} is taken by worker {other.id}, which is online at {other.address}")
@@ -116,6 +121,18 @@ class Membership:
             "worker {name} ({worker_id}) registered at {address}", name=name, worker_id=worker_id, address=address
         )
         return Registered(worker_id, self._liveness.lease)
+
+    def _check_ids(self, worker_id: str, name: str) -> None:
+        """``Conflict`` for an id or a name by which something else is addressed: no id equals a name."""
+        registry = self._ledger.registry
+        if any(other.id != worker_id for other in registry.named(worker_id)):
+            raise Conflict(f"workerID {worker_id!r} is the name of another worker")
+        if registry.find_job(worker_id) is not None:
+            raise Conflict(f"workerID {worker_id!r} is the id of a job")
+        if name != worker_id and registry.find_worker(name) is not None:
+            raise NameTaken(f"name {name!r} is the id of another worker")
+        if registry.find_job(name) is not None:
+            raise NameTaken(f"name {name!r} is the id of a job")
 
     async def _displaced(self, other: Worker, by_a_new_one: bool) -> None:
         """Somebody registers at the address of ``other``, which therefore listens there no more."""
@@ -161,6 +178,7 @@ class Membership:
         return self._ledger.remove_worker(worker.id)
 
     async def _heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
+        _check_word("bootID", heartbeat.boot_id, BOOT_ID_MAX_CHARACTERS)
         registry = self._ledger.registry
         worker = registry.find_worker(heartbeat.worker_id)
         if worker is None or (self._may_have_features(worker) and not heartbeat.leaving):
@@ -168,7 +186,7 @@ class Membership:
         told = evolve(
             worker,
             boot_id=heartbeat.boot_id,
-            refusing=_sentence(heartbeat.refusing),
+            refusing=bounded_text(heartbeat.refusing, REFUSAL_MAX_BYTES) or None,
             disk=heartbeat.disk,
             clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),
         )
@@ -210,14 +228,14 @@ class Membership:
         return registry.was_removed(job_id) if job is None else job.state.final
 
 
-def _sentence(text: str) -> str | None:
-    """The text of a worker, bounded and printable; ``None`` where it is empty."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text[:REFUSAL_MAX_CHARACTERS]) or None
-
-
 def _difference(sent_at: float | None, now: float) -> float | None:
     """Seconds by which a worker's clock is ahead, to the millisecond; what the message took makes it less."""
     return None if sent_at is None else round(sent_at - now, 3)
+
+
+def _check_word(field: str, text: str, most: int) -> None:
+    if len(text) > most or not text.isprintable():
+        raise Invalid(field, f"{text[:most]!r} is not printable text of at most {most} characters")
 
 
 def _check(registration: Registration) -> None:
@@ -226,6 +244,8 @@ def _check(registration: Registration) -> None:
         raise Invalid("workerID", f"{registration.worker_id!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
     if registration.name and not NAME_PATTERN.fullmatch(registration.name):
         raise Invalid("name", f"{registration.name!r} is not a host name: letters, digits, '.', '_', '-'; at most 253")
+    _check_word("bootID", registration.boot_id, BOOT_ID_MAX_CHARACTERS)
+    _check_word("version", registration.version, VERSION_MAX_CHARACTERS)
     if len(registration.labels) > 64:
         raise Invalid("labels", f"{len(registration.labels)} of them; at most 64 are allowed")
     for key, value in registration.labels.items():

@@ -7,7 +7,7 @@ from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.workers.membership import REFUSAL_MAX_CHARACTERS
+from scheduler.cluster.workers.membership import REFUSAL_MAX_BYTES
 from scheduler.errors import (
     Conflict,
     Invalid,
@@ -169,6 +169,10 @@ class RegisterTests(MembershipTestCase):
             ("name", {"name": "a\nb"}),
             ("name", {"name": "a b"}),
             ("name", {"name": "-a"}),
+            ("bootID", {"boot_id": "x" * 65}),
+            ("bootID", {"boot_id": "x\n"}),
+            ("version", {"version": "x" * 65}),
+            ("version", {"version": "\x1b[2J"}),
             ("labels", {"labels": {"": "x"}}),
             ("labels", {"labels": {"a": "x\x00"}}),
             ("labels", {"labels": {str(number): "" for number in range(65)}}),
@@ -183,6 +187,26 @@ class RegisterTests(MembershipTestCase):
         refused = self.membership.register(Registration("169.254.169.254:80"), HOME)
         self.failureResultOf(refused, Refused)
         self.assertEqual(self.ledger.registry.workers(), [])
+
+    def test_no_id_equals_a_name(self) -> None:
+        """An id that is another worker's name or a job's id is refused, and so is such a name; nothing is displaced."""
+        first = self.online(name="box")
+        self.ledger.update_job(a_job("j-1", worker_id=first))
+        self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED, worker_id=first))
+        before = self.ledger.registry.workers()
+        for error, facts in (
+            (Conflict, {"worker_id": "box"}),
+            (Conflict, {"worker_id": "box", "name": "box"}),
+            (Conflict, {"worker_id": "j-1"}),
+            (Conflict, {"worker_id": "j-2", "name": "other"}),
+            (NameTaken, {"name": first}),
+            (NameTaken, {"name": "j-1"}),
+        ):
+            refused = self.membership.register(Registration(f"{HOME}:30001", **facts), HOME)
+            self.failureResultOf(refused, error)
+        self.assertEqual(self.ledger.registry.workers(), before)
+        self.register(worker_id=first, name=first)  # its own id may be its name
+        self.register(f"{HOME}:30001", worker_id="w-2", name="w-2")
 
     def test_one_of_many(self) -> None:
         """To come, take another's address, show signs of life and go takes no look at all workers there are."""
@@ -220,6 +244,12 @@ class HeartbeatTests(MembershipTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.online(worker_id="w-1")
+
+    def test_boot_id(self) -> None:
+        """A boot id is short and printable."""
+        for boot_id in ("x" * 65, "a\nb"):
+            refused = self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", boot_id)), Invalid)
+            self.assertEqual(refused.value.field, "bootID")
 
     def test_unknown_worker(self) -> None:
         """A heartbeat of a worker that is not known says: register again."""
@@ -342,7 +372,7 @@ class HeartbeatTests(MembershipTestCase):
             ("no room", "no room"),
             ("", None),
             ("a\nb\x00", "a\ufffdb\ufffd"),
-            ("x" * 1000, "x" * REFUSAL_MAX_CHARACTERS),
+            ("x" * 1000, "x" * REFUSAL_MAX_BYTES),
         ):
             self.beat("w-1", refusing=text)
             self.assertEqual(refusing(), shown)
