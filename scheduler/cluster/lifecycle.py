@@ -26,7 +26,7 @@ def leftover_text(left: tuple[int, ...]) -> str:
 
 
 def reported(job: Job, status: JobStatus, now: float) -> Job:
-    """Its worker says how it is; ``now`` stands in for an end the worker has no time of."""
+    """Its worker says how it is; ``now`` stands in for an end the worker has no time of, or a time yet to come."""
     if job.state.final:
         if job.orphan and status.state.final:
             job = evolve(job, leftover=status.leftover)
@@ -35,7 +35,7 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
         job,
         state=status.state,
         reason=_reason(job, status),
-        started_at=status.started_at or _seen(job, status.state, now),
+        started_at=_started(job, status, now),
         exit_code=status.exit_code,
         signal=status.signal,
         stdout_bytes=status.stdout_bytes,
@@ -47,8 +47,22 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
         unknown_since=None,
     )
     if status.state.final:
-        return evolve(known, finished_at=status.finished_at or now)
+        return evolve(known, finished_at=min(status.finished_at or now, _latest(job, now)))
     return known
+
+
+def _latest(job: Job, now: float) -> float:
+    """The time to which those of a worker are clamped: its clock may be wrong, and ours may have been set back."""
+    return max(job.created_at, now)
+
+
+def _started(job: Job, status: JobStatus, now: float) -> float | None:
+    if status.started_at is None:
+        return _seen(job, status.state, now)
+    latest = _latest(job, now)
+    if status.started_at <= latest:
+        return status.started_at
+    return latest if job.started_at is None else job.started_at
 
 
 def reported_by_core(job: Job, status: JobStatus, now: float) -> Job:
@@ -192,7 +206,7 @@ def adopted(report: JobReport, worker: Worker, now: float) -> Job:
         id=report.status.job_id,
         spec=report.spec,
         state=JobState.STARTING,
-        created_at=report.created_at or report.status.started_at or now,
+        created_at=min(report.created_at or report.status.started_at or now, now),
         worker_id=worker.id,
         worker_name=worker.name,
     )

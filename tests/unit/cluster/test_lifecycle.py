@@ -128,6 +128,20 @@ class LifecycleTests(SynchronousTestCase):
         self.assertIs(lifecycle.reported_by_core(asked, killed, 2000).state, JobState.STOPPED)
         self.assertIs(lifecycle.reported_by_core(a_job(), killed, 2000).state, JobState.FAILED)
 
+    def test_times_to_come(self) -> None:
+        """Times of a worker whose clock is ahead are clamped to now, and do not change with each report."""
+        ahead = evolve(RUNNING, started_at=5000.0)
+        job = lifecycle.reported(a_job(), ahead, 2000)
+        self.assertEqual(job.started_at, 2000)
+        self.assertEqual(lifecycle.reported(job, ahead, 2010), job)
+        ended = lifecycle.reported(job, evolve(FAILED, started_at=5000.0, finished_at=5060.0), 2060)
+        self.assertEqual((ended.started_at, ended.finished_at), (2000, 2060))
+
+    def test_a_clock_that_was_set_back(self) -> None:
+        """Where the scheduler's clock is before the time when the job was made, it ended no earlier than that."""
+        job = lifecycle.reported(a_job(created_at=3000.0), evolve(FAILED, finished_at=3060.0), 2000)
+        self.assertEqual(job.finished_at, 3000.0)
+
     def test_adopted(self) -> None:
         """A job first heard of from its worker has the spec and the times the worker tells."""
         spec = JobSpec(command="sleep", args=("9",))

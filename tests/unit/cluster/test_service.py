@@ -41,6 +41,7 @@ class SubmitTests(ClusterTestCase):
         job = self.only_job()
         self.assertEqual((job.state, job.worker_name, job.created_at), (JobState.STARTING, "w-1", 1000.0))
         self.assertEqual(call.args, (job,))
+        self.wall = 1001.0
         call.answer.callback(JobStatus(job.id, JobState.RUNNING, started_at=1000.5))
         started = self.successResultOf(answer)
         self.assertEqual((started.state, started.started_at, started.remote_id), (JobState.RUNNING, 1000.5, None))
