@@ -318,6 +318,11 @@ class Job:
         return self.state.final and not self.orphan
 
     @property
+    def is_adopted(self) -> bool:
+        """Whether it was first heard of from its worker."""
+        return self.target is None
+
+    @property
     def id_on_worker(self) -> str:
         """The id its worker knows it by."""
         return self.remote_id or self.id

@@ -114,8 +114,12 @@ class Endings:
         ending = self._endings.get(job_id)
         return None if ending is None or ending.problem is None else StoreFailed(ending.problem)
 
+    def jobs(self) -> list[Job]:
+        """The jobs, at their ends."""
+        return [ending.job for ending in self._endings.values()]
+
     def held(self) -> list[Job]:
-        """The jobs, at their ends, whose ends are held."""
+        """Those of them whose ends are held."""
         return [ending.job for ending in self._endings.values() if ending.held]
 
     def forget(self, job_id: str) -> None:

@@ -183,7 +183,7 @@ class Ledger:
             self.registry.put_key(key)
         removed = [
             record
-            for job_id in self.registry.surplus(self._keep_finished - len(ends))
+            for job_id in self.registry.surplus(self._keep_finished - sum(not ending.job.is_adopted for ending in ends))
             for record in self._remove(job_id)
         ]
 
@@ -200,6 +200,12 @@ class Ledger:
     def _present(self, ref: Ref) -> Record:
         """What is to be saved under that name now."""
         return self._endings.find(ref) or self.registry.find(ref) or ref
+
+    def adopted(self, worker_id: str) -> tuple[int, int]:
+        """How many jobs were adopted of that worker, and of all; those whose ends are being saved count."""
+        ending = [job for job in self._endings.jobs() if job.is_adopted and self.registry.find_job(job.id) is None]
+        own = sum(job.worker_id == worker_id for job in ending)
+        return self.registry.adopted(worker_id) + own, self.registry.adopted() + len(ending)
 
     def _is_settled(self, job_id: str) -> bool:
         """Whether its end, or its removal, is known and not durable: nothing else of it is saved after that."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import TypeVar
 
 from scheduler.cluster.candidates import Candidates
@@ -52,8 +53,11 @@ class Registry:
         self._stopping: dict[str | None, set[str]] = {}
         # the same, of those that have ended there and are to be removed
         self._removing: dict[str | None, set[str]] = {}
-        # ids of finished jobs in the order of their ends; a dict, for its order
+        # ids of finished jobs in the order of their ends, those placed and those adopted; dicts, for their order
         self._finished: dict[str, None] = {}
+        self._finished_adopted: dict[str, None] = {}
+        # how many adopted jobs there are of each worker
+        self._adopted: Counter[str | None] = Counter()
         self._reserved: Counter[str] = Counter()
         self._keys: dict[str, IdempotencyKey] = {}
         # job id -> its key
@@ -273,12 +277,16 @@ class Registry:
         if old is not None and old.worker_id != job.worker_id:
             self._refile(old.worker_id)
 
+    def adopted(self, worker_id: str | None = None) -> int:
+        """How many jobs there are that were first heard of from their workers, of that one or of all."""
+        return self._adopted.total() if worker_id is None else self._adopted[worker_id]
+
     def remove_job(self, job_id: str) -> None:
         """As if it had never been, its key included; ``NotFound``."""
         job = self.job(job_id)
         self.remove_key(self._key_of.get(job_id, ""))
         self._unlist(job)
-        self._finished.pop(job_id, None)
+        self._finished_like(job).pop(job_id, None)
         del self._jobs[job_id]
         del self._order[bisect_left(self._order, (job.created_at, job_id))]
         _discard(self._by_prefix, job_id[:INDEXED_PREFIX], job_id)
@@ -320,13 +328,18 @@ class Registry:
         excess = len(self._removed) - keep
         return [key for key, _ in zip(self._removed, range(excess), strict=False)]
 
+    def _finished_like(self, job: Job) -> dict[str, None]:
+        return self._finished_adopted if job.is_adopted else self._finished
+
     def _list(self, job: Job) -> None:
+        if job.is_adopted:
+            self._adopted[job.worker_id] += 1
         if job.over:
-            self._finished.setdefault(job.id)
+            self._finished_like(job).setdefault(job.id)
             if job.remove_requested_at is not None:
                 self._removing.setdefault(job.worker_id, set()).add(job.id)
             return
-        self._finished.pop(job.id, None)
+        self._finished_like(job).pop(job.id, None)
         self._unfinished.setdefault(job.worker_id, set()).add(job.id)
         if job.worker_id is not None and job.worker_id not in self._workers:
             self._strays.setdefault(job.worker_id)
@@ -336,15 +349,24 @@ class Registry:
     def _unlist(self, job: Job) -> None:
         for index in (self._unfinished, self._stopping, self._removing):
             _discard(index, job.worker_id, job.id)
+        if job.is_adopted:
+            self._adopted[job.worker_id] -= 1
+            if not self._adopted[job.worker_id]:
+                del self._adopted[job.worker_id]
 
     def surplus(self, keep: int) -> list[str]:
-        """Ids of the finished jobs beyond the ``keep`` that ended last, oldest first."""
+        """Ids of the finished jobs beyond the ``keep`` that ended last, oldest first; adopted jobs do not count."""
         excess = len(self._finished) - keep
         return [job_id for job_id, _ in zip(self._finished, range(excess), strict=False)]
 
     def finished(self) -> Iterator[Job]:
-        """All finished jobs, that which ended first first; do not change the registry meanwhile."""
-        return map(self._jobs.__getitem__, self._finished)
+        """All finished jobs; do not change the registry meanwhile."""
+        return map(self._jobs.__getitem__, chain(self._finished, self._finished_adopted))
+
+    def finished_first(self, most: int) -> Iterator[Job]:
+        """Those that ended first, ``most`` adopted and ``most`` others; do not change the registry meanwhile."""
+        first = (islice(ids, most) for ids in (self._finished, self._finished_adopted))
+        return map(self._jobs.__getitem__, chain.from_iterable(first))
 
     def matching(self, which: JobFilter) -> Iterator[Job]:
         """Jobs the filter selects, newest first; do not change the registry meanwhile."""

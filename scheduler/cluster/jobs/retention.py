@@ -60,7 +60,7 @@ class Retention(Periodic):
         if self._ledger.store_problem:
             return
         registry, limit = self._ledger.registry, self._now - self._keep
-        first = islice(registry.finished(), JOBS_EXAMINED_PER_SWEEP)
+        first = registry.finished_first(JOBS_EXAMINED_PER_SWEEP)
         over = (job for job in first if job.over and _newest(job) < limit)
         gone = [job.id for job in islice(over, REMOVED_PER_SWEEP)]
         if gone:

@@ -3,7 +3,7 @@
 Theory of operation. A heartbeat lists all that runs on the worker and every end
 the scheduler has not acknowledged. What is listed is believed: a job nobody can
 say anything about is ``running`` again, one never heard of is asked to be
-described and is adopted with its spec, one that is ``lost`` becomes an orphan. The
+described and is adopted with its spec (``adoption``), one that is ``lost`` becomes an orphan. The
 end of one that a client removed is acknowledged, and its worker is told so again.
 
 What is not listed proves nothing: the heartbeat may have crossed the start of
@@ -33,10 +33,11 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.workers.adoption import Adoption
 from scheduler.deferreds import Rounds, Shared
-from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError, StoreFailed, Unavailable
+from scheduler.errors import DeadlineExceeded, Invalid, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
-from scheduler.messages import Heartbeat, JobReport
+from scheduler.messages import Heartbeat, JobReport, contradiction
 from scheduler.model import Job, JobState, Worker
 
 
@@ -53,25 +54,32 @@ class Reconciler:
         self._removals = removals
         # worker id -> ids of removed jobs that its last heartbeat said run, and that it was asked to describe
         self._disputed: dict[str, frozenset[str]] = {}
+        self._adoption = Adoption(ledger)
         self._asking = Shared()
         self._rounds = Rounds("asking about the unmentioned jobs")
 
     @property
     def idle(self) -> bool:
-        """Whether no worker is being asked, and no removed job is in dispute."""
-        return not self._disputed and self._asking.idle and self._rounds.idle
+        """Whether no worker is being asked, or is to describe a job, and no removed job is in dispute."""
+        return not self._disputed and self._adoption.idle and self._asking.idle and self._rounds.idle
 
-    def apply_report(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], list[str]]:
+    def apply_report(self, worker: Worker, heartbeat: Heartbeat) -> tuple[list[Job], tuple[str, ...]]:
         """The jobs that the heartbeat changes, and the ids of those the scheduler needs to have described."""
         changed: list[Job] = []
         describe: list[str] = []
         removed: list[str] = []
+        refused: dict[str, str] = {}
+        self._adoption.begin(heartbeat)
         for report in (*heartbeat.ended, *heartbeat.described):
-            job = self._reported(worker, report)
+            try:
+                job = self._reported(worker, report)
+            except Invalid as error:
+                refused[report.status.job_id] = str(error)
+                continue
             if job is not None:
                 changed.append(job)
             elif not self._is_removed(worker, report):
-                describe.append(report.status.job_id)
+                self._adoption.remember(worker, report.status.job_id, runs=False)
             elif report.status.state.final:
                 removed.append(report.status.job_id)
         described = {report.status.job_id for report in heartbeat.described}
@@ -81,25 +89,43 @@ class Reconciler:
             if job_id in described or self._starts.under_way(job_id):
                 continue
             if known is None:
-                describe.append(job_id)
+                self._adoption.remember(worker, job_id, runs=True)
                 continue
             job = self._owned(worker, known, runs=True)
-            if job is not None:
+            if job is None and self._registry.find_worker(known.worker_id) is not None:
+                refused.setdefault(job_id, _anothers(known))
+            elif job is not None:
                 changed.append(lifecycle.running(job, self._ledger.now()))
                 if job.started_at is None and not job.state.final:
                     describe.append(job_id)
         self._removals.reported_again(worker, removed)
-        return changed, describe
+        if refused:
+            self._log.warn(
+                "worker {worker_id} reports what is not believed, of {count} jobs; the first is {job_id}: {why}",
+                worker_id=worker.id,
+                count=len(refused),
+                job_id=next(iter(refused)),
+                why=next(iter(refused.values())),
+            )
+        return changed, self._adoption.questions(worker, describe)
 
     def _reported(self, worker: Worker, report: JobReport) -> Job | None:
-        """The job as the report makes it; ``None`` where the scheduler needs its spec to tell."""
+        """The job as the report makes it; ``None`` where the scheduler needs its spec to tell.
+
+        ``Invalid`` for a report that is not believed.
+        """
+        problem = contradiction(report.status)
+        if problem:
+            raise Invalid("status", problem)
         job = self._registry.find_job(report.status.job_id)
         now = self._ledger.now()
         if job is None:
-            if report.spec is None or self._is_removed(worker, report):
+            if report.spec is None or self._is_removed(worker, report) or not self._adoption.admits(worker, report):
                 return None
             return lifecycle.adopted(report, worker, now)
         its = self._owned(worker, job, runs=not report.status.state.final)
+        if its is None and self._registry.find_worker(job.worker_id) is not None:
+            raise Invalid("jobID", _anothers(job))
         return job if its is None else lifecycle.reported(its, report.status, now)
 
     def _dispute(self, worker: Worker, running: set[str]) -> None:
@@ -126,21 +152,15 @@ class Reconciler:
         """
         if job.worker_id == worker.id:
             return job
-        if job.worker_id is not None and self._registry.find_worker(job.worker_id) is None:
-            if not job.over or (runs and job.state is JobState.LOST):
-                return evolve(job, worker_id=worker.id, worker_name=worker.name)
+        if job.worker_id is None or self._registry.find_worker(job.worker_id) is not None:
             return None
-        self._log.warn(
-            "worker {worker_id} reports job {job_id}, which is {owner}'s: ignored",
-            worker_id=worker.id,
-            job_id=job.id,
-            owner=job.worker_id,
-        )
+        if not job.over or (runs and job.state is JobState.LOST):
+            return evolve(job, worker_id=worker.id, worker_name=worker.name)
         return None
 
     def ask_about_unlisted(self, worker: Worker, heartbeat: Heartbeat) -> None:
         """Find out, one after the other, what became of the worker's jobs that the heartbeat does not mention."""
-        mentioned = {*heartbeat.running, *(report.status.job_id for report in (*heartbeat.ended, *heartbeat.described))}
+        mentioned = heartbeat.mentioned
         unlisted = [
             job.id
             for job in self._registry.unfinished(worker.id)
@@ -173,6 +193,7 @@ class Reconciler:
     def forget(self, worker_id: str) -> None:
         """It is a new process, or gone: what the one before could not start, or reported, does not count any more."""
         self._disputed.pop(worker_id, None)
+        self._adoption.forget(worker_id)
         self._starts.backoff.forget(worker_id)
 
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:
@@ -210,3 +231,7 @@ class Reconciler:
             except StoreFailed:
                 if self._ledger.unsaved_end(job.id) is None:
                     raise
+
+
+def _anothers(job: Job) -> str:
+    return f"the job is worker {job.worker_id}'s"

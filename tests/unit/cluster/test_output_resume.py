@@ -240,7 +240,7 @@ class ResumeTests(OutputTestCase):
     def test_queued_again(self) -> None:
         """A job whose start never left, and that waits again, is not awaited where it was to be started."""
         self.ledger.remove_jobs(["j-1"])
-        self.house.add(a_job("j-1", JobState.STARTING))
+        self.house.add(a_job("j-1", JobState.STARTING, target=None))
         reading = self.open().read()
         before = self.client.stream()
         self.change_job(state=JobState.QUEUED, worker_id=None, worker_name=None)

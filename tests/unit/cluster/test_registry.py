@@ -118,6 +118,22 @@ class JobTests(SynchronousTestCase):
         self.assertEqual(registry.surplus(keep=1), ["j2", "j0"])
         self.assertEqual(registry.surplus(keep=5), [])
 
+    def test_adopted(self) -> None:
+        """Jobs first heard of from their workers are counted by worker, and are no surplus."""
+        registry = Registry()
+        registry.put_job(a_job("placed", JobState.SUCCEEDED))
+        for number in range(3):
+            registry.put_job(a_job(f"j{number}", target=None))
+            registry.put_job(a_job(f"j{number}", JobState.SUCCEEDED, target=None))
+        registry.put_job(a_job("other", worker_id="w-2", target=None))
+        self.assertEqual((registry.adopted("w-1"), registry.adopted("w-2"), registry.adopted()), (3, 1, 4))
+        self.assertEqual(registry.surplus(keep=0), ["placed"])
+        self.assertEqual({job.id for job in registry.finished()}, {"placed", "j0", "j1", "j2"})
+        self.assertEqual([job.id for job in registry.finished_first(2)], ["placed", "j0", "j1"])
+        registry.remove_job("j0")
+        registry.put_job(a_job("other", worker_id="w-1", target=None))
+        self.assertEqual((registry.adopted("w-1"), registry.adopted("w-2"), registry.adopted()), (3, 0, 3))
+
 
 class ListingTests(SynchronousTestCase):
     def setUp(self) -> None:

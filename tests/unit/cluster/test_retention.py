@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.jobs import retention
 from scheduler.cluster.jobs.retention import CATCH_UP_FACTOR, REMOVED_PER_SWEEP, SWEEP_INTERVAL_SECONDS
 from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobState
@@ -44,6 +45,18 @@ class RetentionTests(SynchronousTestCase):
         for _ in range(round(seconds / 60)):
             self.wall += 60
             self.clock.advance(60)
+
+    def test_adopted_jobs(self) -> None:
+        """Jobs first heard of from their workers go as all others do, however many of either kind are to stay."""
+        self.patch(retention, "JOBS_EXAMINED_PER_SWEEP", 2)
+        old, late = NOON - 31 * DAY, NOON + YEAR
+        for number in range(3):
+            self.ledger.update_jobs([ended(f"late-{number}", late), ended(f"adopted-late-{number}", late, target=None)])
+        self.ledger.update_jobs([ended("old", old), ended("adopted-old", old, target=None)])
+        self.begin()
+        self.pass_time(60)
+        self.assertEqual(len(self.kept()), 6)
+        self.assertNotIn("adopted-old", self.kept())
 
     def test_when_its_time_is_over(self) -> None:
         """A job and its key go, here and in the store, when it has been kept long enough; no other does."""

@@ -219,7 +219,7 @@ class DurableStopTests(ClusterTestCase):
 
     def test_queued(self) -> None:
         """A queued job is stopped at once, and nobody is called."""
-        self.add(a_job("q", JobState.QUEUED, worker_id="w-9"))
+        self.add(a_job("q", JobState.QUEUED, worker_id="w-9", target=None))
         job = self.successResultOf(self.cluster.stop("q"))
         self.assertEqual((job.state, job.reason), (JobState.STOPPED, "stopped before it was started"))
         self.assertEqual((job.stop_requested_at, job.finished_at), (1000.0, 1000.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.model import FEATURES, Job, JobSpec, JobState, Worker, WorkerState
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Target, Worker, WorkerState
 
 
 def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:
@@ -26,8 +26,14 @@ def a_worker(worker_id: str = "w-1", **changes: Any) -> Worker:
 def a_job(
     job_id: str = "j-1", state: JobState = JobState.RUNNING, worker_id: str | None = "w-1", **changes: Any
 ) -> Job:
-    """On ``w-1``, made at time 1000."""
-    facts: dict[str, Any] = {"spec": JobSpec(command="true"), "created_at": 1000.0, "worker_name": worker_id}
+    """On ``w-1``, made at time 1000 by a client that named the worker."""
+    target = Target(selector={}) if worker_id is None else Target(worker=worker_id)
+    facts: dict[str, Any] = {
+        "spec": JobSpec(command="true"),
+        "created_at": 1000.0,
+        "worker_name": worker_id,
+        "target": target,
+    }
     if state.final:
         facts["finished_at"] = 1001.0
     return Job(id=job_id, state=state, worker_id=worker_id, **(facts | changes))
