@@ -115,6 +115,9 @@ class IJobs(Interface):
     def acknowledge(job_ids: Iterable[str]) -> None:
         """The scheduler keeps these now."""
 
+    def expect_acknowledgements(expected: bool) -> None:
+        """Whether the scheduler ever acknowledges an end. If not, ended jobs are removed all the same."""
+
     def on_end(notify: Callable[[], None]) -> None:
         """Call ``notify`` after each end of a job, and when ``refusing`` has changed."""
 

@@ -319,8 +319,8 @@ def registered_to_pb(registered: Registered) -> scheduler_pb2.RegisterRes:
 
 
 def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float) -> Registered:
-    """A scheduler with only the core protocol tells no lease, and has no other way to refuse than ``success``."""
-    if not message.success:
+    """A scheduler with only the core protocol tells no lease, and may leave ``success`` unset: the id counts."""
+    if not message.success and not message.workerID:
         raise Refused("the scheduler did not take the registration")
     lease = _seconds("lease", message.lease) or default_lease
     return Registered(checked_id("workerID", message.workerID), lease)

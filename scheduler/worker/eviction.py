@@ -3,8 +3,9 @@
 Work folders of ended jobs go first, the oldest first: no client can read them. Output
 goes after that: a job that takes more quarters of ``spool_max`` before one that takes
 fewer, otherwise the oldest first. So a job that takes more than a quarter goes itself,
-and does not push out others. A job that runs can't go: ``counted`` has it push out a
-quarter at most.
+and does not push out others. Where the scheduler acknowledges nothing, jobs lose their
+output before one goes whole: the scheduler may still ask how it ended. A job that runs
+can't go: ``counted`` has it push out a quarter at most.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Kept:
     #: By the monotonic clock.
     ended_at: float
     acknowledged: bool = False
+    #: The scheduler acknowledges nothing.
+    unawaited: bool = False
     #: ``None``: not looked at yet.
     taken: DiskUse | None = None
     #: Being removed or measured.
@@ -34,6 +37,11 @@ class Kept:
     removed_after: float = 0.0
     cleaned_after: float = 0.0
     resisted: int = 0
+
+    @property
+    def stripped(self) -> bool:
+        """Whether it has lost its output, and only its records are left."""
+        return self.taken is not None and self.taken.stripped
 
     @property
     def amount(self) -> Amount:
@@ -78,7 +86,7 @@ class Plan(NamedTuple):
     clean: list[str]
     #: To be removed for room.
     remove: list[str]
-    #: To lose their output and keep their end, as the scheduler does not have it yet.
+    #: To lose their output and keep their end, as the scheduler does not have it yet, or may still ask for it.
     strip: list[str]
     #: What is still missing then.
     rest: Demand
@@ -90,7 +98,7 @@ def choose(kept: Iterable[Kept], now: float, keep: float, quarter: int, demand: 
     for job in kept:
         if job.busy:
             continue
-        if job.acknowledged and job.ended_at <= now - keep and job.removed_after <= now:
+        if (job.acknowledged or job.unawaited) and job.ended_at <= now - keep and job.removed_after <= now:
             expired.append(job.job_id)
             demand = demand.less(job.amount, output=False)
         else:
@@ -106,7 +114,13 @@ def choose(kept: Iterable[Kept], now: float, keep: float, quarter: int, demand: 
         sizes[job.job_id] = Amount(job.amount.size - work.size, job.amount.entries - work.entries)
     if demand.met:
         return Plan(expired, clean, [], [], demand)
-    staying.sort(key=lambda job: (-(sizes[job.job_id].size // max(quarter, 1)), not job.acknowledged))
+    staying.sort(
+        key=lambda job: (
+            -(sizes[job.job_id].size // max(quarter, 1)),
+            not job.acknowledged,
+            job.unawaited and job.stripped,
+        )
+    )
     remove, strip, rest = _choose_output(staying, sizes, now, demand)
     return Plan(expired, clean, remove, strip, rest)
 
@@ -122,9 +136,9 @@ def _choose_output(
             break
         if job.removed_after > now or not demand.allows(amount):
             continue
-        if job.acknowledged:
+        if job.acknowledged or (job.unawaited and job.stripped):
             remove.append(job.job_id)
-        elif demand.over > 0 and job.taken is not None and not job.taken.stripped:
+        elif (demand.over > 0 or job.unawaited) and job.taken is not None and not job.stripped:
             strip.append(job.job_id)
         else:
             continue

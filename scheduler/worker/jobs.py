@@ -285,6 +285,9 @@ class JobRunner:
         for job_id, taken in found.items():
             self._retention.acknowledged(job_id, taken)
 
+    def expect_acknowledgements(self, expected: bool) -> None:
+        self._retention.expect_acknowledgements(expected)
+
     def on_end(self, notify: Notify) -> None:
         self._on_end.append(notify)
 

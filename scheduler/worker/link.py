@@ -286,6 +286,7 @@ class Link(Service):
             await self._not_heard()
         else:
             self._lease = _believed(answer.lease)
+            self._jobs.expect_acknowledgements(True)
             self._jobs.acknowledge(answer.acknowledged)
             self._wanted.update(dict.fromkeys(answer.describe))
         self._forgotten = False
@@ -298,6 +299,7 @@ class Link(Service):
         """The scheduler is there and knows no heartbeats."""
         if not self._unheard:
             self._unheard = True
+            self._jobs.expect_acknowledgements(False)
             self._log.info("the scheduler knows no heartbeats: it has to ask how jobs are")
         elif self._failures:
             # It was away, and may have forgotten us without a way to say so.

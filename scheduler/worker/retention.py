@@ -4,7 +4,8 @@ Theory of operation. A sweep looks how much all spools take, and removes: what w
 acknowledged and kept for ``keep_spool``; and what has to make room, beyond ``spool_max``
 and for a start that finds too little free. ``scheduler.worker.eviction`` says which goes.
 An end that the scheduler does not keep yet is never removed. If nothing else is left
-beyond ``spool_max`` its output goes and its record stays. What runs counts, and is not
+beyond ``spool_max`` its output goes and its record stays. Under a scheduler with only
+the core protocol, which acknowledges nothing, no acknowledgement is waited for. What runs counts, and is not
 touched.
 
 What could not be removed still counts, so others go instead: for a quarter of ``spool_max``
@@ -129,6 +130,8 @@ class SpoolRetention:
         self._refusing = ""
         #: Starts that found no room, until they have come once more.
         self._waiting = 0
+        #: Ends are acknowledged some time.
+        self._awaiting = True
         #: In the order of their ends.
         self._kept: dict[str, Kept] = {}
         self._unmeasured: set[str] = set()
@@ -156,7 +159,7 @@ class SpoolRetention:
 
     def ended(self, job_id: str, age: float = 0.0, acknowledged: bool = False, taken: DiskUse | None = None) -> None:
         """One more, which ended ``age`` seconds ago: not before one that was told of earlier."""
-        self._kept[job_id] = Kept(job_id, self._clock.seconds() - age, acknowledged, taken)
+        self._kept[job_id] = Kept(job_id, self._clock.seconds() - age, acknowledged, not self._awaiting, taken)
         if taken is None:
             self._unmeasured.add(job_id)
         else:
@@ -170,6 +173,15 @@ class SpoolRetention:
             job.acknowledged = True
             self._measured(job, taken)
             self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
+
+    def expect_acknowledgements(self, expected: bool) -> None:
+        """Whether the scheduler ever says that it keeps an end; if not, none waits for that to be removed."""
+        if self._awaiting is expected:
+            return
+        self._awaiting = expected
+        for job in self._kept.values():
+            job.unawaited = not expected
+        self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
 
     def make_room(self, refused: bool = False) -> Deferred[None]:
         """Have enough be free for a start, if what was acknowledged suffices for that. It never fails.

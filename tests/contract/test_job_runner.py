@@ -313,6 +313,14 @@ class Contract:
         self.assertEqual(self.runner.query(JOB), first)
         self.assertEqual(self.runner.running(), (THIRD,))
 
+    async def test_no_acknowledgements(self) -> None:
+        """Where none is expected an ended job is there, and is reported, until its time is over."""
+        status = await self.ended(1)
+        for expected in (False, True):
+            self.runner.expect_acknowledgements(expected)
+            self.assertEqual([report.status for report in self.runner.unacknowledged()], [status])
+            self.assertEqual(self.runner.query(JOB), status)
+
     async def test_describe(self) -> None:
         """A description has the spec without stdin and script, of running, ended and acknowledged jobs alike."""
         running = self.job()

@@ -63,6 +63,8 @@ class FakeJobRunner:
         self.signals: list[tuple[str, str, str]] = []
         self.removals: list[str] = []
         self.resists = ""
+        #: Whether the scheduler is known to acknowledge ends, or not known not to.
+        self.awaiting = True
         self._wall_time = wall_time
         self._jobs: dict[str, _Entry] = {}
         self._ended: list[str] = []
@@ -259,6 +261,9 @@ class FakeJobRunner:
             entry = self._jobs.get(job_id)
             if entry is not None and entry.status.state.final:
                 entry.acknowledged = True
+
+    def expect_acknowledgements(self, expected: bool) -> None:
+        self.awaiting = expected
 
     def on_end(self, notify: _Notify) -> None:
         self._notify.append(notify)

@@ -282,6 +282,9 @@ class SimulatedJobs:
         spool.acknowledged = True
         self.folder.evict(spool)
 
+    def expect_acknowledgements(self, expected: bool) -> None:
+        """Retention is not simulated."""
+
     def on_end(self, notify: Callable[[], None]) -> None:
         self._notify.append(notify)
 

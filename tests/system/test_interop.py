@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 
 from tests.system.api import Api
-from tests.system.conftest import SCHEDULER, Daemon, worker_config
+from tests.system.conftest import SCHEDULER, Daemon, wait_until, worker_config
 
 STAND_INS = Path(__file__).parent / "interop"
 
@@ -65,10 +65,22 @@ async def test_their_worker(daemons: Callable[..., Daemon], stand_in: Start) -> 
 
 
 def test_their_scheduler(daemons: Callable[..., Daemon], stand_in: Start) -> None:
-    """A scheduler with only the core protocol gets our worker's registration, drives it, and hears of its leaving."""
+    """A whole life of our worker under a scheduler with only the core protocol, which leaves ``success`` unset.
+
+    It registers once, is driven, keeps no ended job for longer than ``keep_spool`` though none is acknowledged, leaves,
+    and comes back.
+    """
     theirs = stand_in("scheduler.py")
-    worker = daemons("worker", worker_config(line(theirs)))
+    worker = daemons("worker", worker_config(line(theirs), more='keep_spool = "7s"\n'))
     worker.start()
-    assert [line(theirs) for _ in range(3)] == ["True exit status 1", "False", "True signal: terminated"]
+    said = [line(theirs) for _ in range(4)]
+    assert said == ["registration 1", "True exit status 1", "False", "True signal: terminated"]
+    jobs = worker.state / "jobs"
+    assert list(jobs.iterdir())
+    wait_until(lambda: not list(jobs.iterdir()), "the ended jobs are removed")  # later than a further registration
+    worker.kill()
+    assert line(theirs) == "deregistered given-by-them"
+    worker.start()
+    assert line(theirs) == "registration 2"
     worker.kill()
     assert line(theirs) == "deregistered given-by-them"

@@ -1,12 +1,14 @@
 """A scheduler that speaks only the core protocol: ``scheduler.py STUBS``.
 
 Prints its address, then drives the first worker that registers: a job that
-fails, a job that it stops, and prints what QueryJob said of each at its end.
+fails, a job that it stops, and prints what QueryJob said of each at its end. It leaves
+``success`` unset in its answers, prints each registration, with the number of it, and who leaves.
 """
 
 # ruff: noqa: T201 - what it prints is what the test reads
 from __future__ import annotations
 
+import itertools
 import queue
 import sys
 import time
@@ -19,16 +21,18 @@ import core_pb2 as pb
 import core_pb2_grpc as pb_grpc
 
 registered: queue.Queue[str] = queue.Queue()
+registrations = itertools.count(1)
 
 
 class Scheduler(pb_grpc.SchedulerServicer):
     def RegisterWorker(self, request, context):
+        print("registration", next(registrations), flush=True)
         registered.put(request.address)
-        return pb.RegisterRes(success=True, workerID="given-by-them")
+        return pb.RegisterRes(workerID="given-by-them")
 
     def DeregisterWorker(self, request, context):
         print("deregistered", request.workerID, flush=True)
-        return pb.DeregisterRes(success=True)
+        return pb.DeregisterRes()
 
 
 server = grpc.server(futures.ThreadPoolExecutor(4))

@@ -340,9 +340,15 @@ class FixedPart(SynchronousTestCase):
         message = scheduler_pb2.RegisterRes(success=True, workerID="w")
         self.assertEqual(convert.registered_from_pb(message, 30.0), Registered("w", 30.0))
 
+    def test_without_success(self) -> None:
+        """Such a scheduler may leave ``success`` unset: it gives an id all the same."""
+        message = scheduler_pb2.RegisterRes(workerID="w")
+        self.assertEqual(convert.registered_from_pb(message, 30.0), Registered("w", 30.0))
+
     def test_not_registered(self) -> None:
-        """Its way to refuse is heard."""
-        self.assertRaises(Refused, convert.registered_from_pb, scheduler_pb2.RegisterRes(workerID="w"), 30.0)
+        """A registration without an id is none, whatever it is called."""
+        self.assertRaises(Refused, convert.registered_from_pb, scheduler_pb2.RegisterRes(), 30.0)
+        self.assertRaises(Invalid, convert.registered_from_pb, scheduler_pb2.RegisterRes(success=True), 30.0)
 
     def query(self, **answer: object) -> JobStatus:
         return convert.query_from_pb("j", worker_pb2.QueryJobRes(**answer))

@@ -14,7 +14,7 @@ NOW, KEEP, QUARTER = 1000.0, 100.0, 25
 def job(job_id: str, output: int = 0, work: int = 0, acknowledged: bool = True, **fields: object) -> Kept:
     """A job that ended a second ago, one entry for each byte."""
     taken = DiskUse(Amount(output, output), Amount(work, work))
-    return Kept(job_id, fields.pop("ended_at", NOW - 1), acknowledged, taken, **fields)
+    return Kept(job_id, fields.pop("ended_at", NOW - 1), acknowledged, taken=taken, **fields)
 
 
 def plan(*jobs: Kept, over: int = 0, short: int = 0, inodes: int = 0, output_max: int | None = None) -> Plan:
@@ -56,6 +56,16 @@ class ChooseTests(SynchronousTestCase):
         """For a start no output goes that was not acknowledged; what is missing then is told."""
         found = plan(job("a", 10, 5, acknowledged=False), short=9)
         self.assertEqual((found[1:4], found.rest.short.size), ((["a"], [], []), 4))
+
+    def test_where_nothing_is_acknowledged(self) -> None:
+        """There the oldest lose their output, for a start too; then the oldest that have lost it go whole."""
+        jobs = [job(name, 10, acknowledged=False, unawaited=True) for name in "ab"]
+        gone = [job(name, acknowledged=False, unawaited=True) for name in "cd"]
+        for each in gone:
+            each.taken = DiskUse(records=Amount(10, 10))
+        for demand in ({"over": 9}, {"short": 9}):
+            self.assertEqual(plan(*gone, *jobs, **demand)[2:4], ([], ["a"]))
+        self.assertEqual(plan(*gone, *jobs, over=29)[2:4], (["c"], ["a", "b"]))
 
     def test_inodes(self) -> None:
         """Entries are freed as bytes are."""

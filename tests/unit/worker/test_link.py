@@ -584,6 +584,15 @@ class CoreTests(MembershipCase):
         self.assertEqual([len(beat.ended) for beat in self.client.heartbeats[1:]], [0] * 6)
         self.assertEqual(len([line for line in self.logged if "knows no heartbeats" in line]), 1)
 
+    def test_no_acknowledgements(self) -> None:
+        """None is waited for there; of a scheduler that takes heartbeats they are again."""
+        self.start("j1")
+        self.membership.startService()
+        self.assertFalse(self.jobs.awaiting)
+        self.use(FakeSchedulerClient(), jobs=self.jobs)
+        self.begin()
+        self.assertTrue(self.jobs.awaiting)
+
     def test_away(self) -> None:
         """When it was away it may have forgotten us: we leave, should it not have, and register anew."""
         self.begin()

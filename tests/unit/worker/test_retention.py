@@ -196,6 +196,21 @@ class AgeTests(RetentionCase):
         self.later()
         self.assertEqual(self.kept, ["c"])
 
+    def test_where_nothing_is_acknowledged(self) -> None:
+        """Under a scheduler that acknowledges nothing a job goes when it was kept so long; under another not."""
+        self.end("a", acknowledged=False)
+        self.retention.expect_acknowledgements(False)
+        self.end("b", acknowledged=False)
+        self.later(HOUR - 10)
+        self.assertEqual(self.kept, ["a", "b"])
+        self.later(70)
+        self.assertEqual((self.kept, self.forgotten), ([], ["a", "b"]))
+        self.end("c", acknowledged=False)
+        self.end("d")
+        self.retention.expect_acknowledgements(True)
+        self.later(HOUR + 60)
+        self.assertEqual(self.kept, ["c"])
+
     def test_age_at_the_start(self) -> None:
         """A job found by a process that starts has the age it had."""
         self.end("older", age=HOUR - 10)
@@ -492,6 +507,19 @@ class MostTests(RetentionCase):
         self.end("e", 200, acknowledged=False)
         self.later()
         self.assertEqual(self.spools.stripped, ["a", "b", "e"])
+
+    def test_where_nothing_is_acknowledged(self) -> None:
+        """Under a scheduler that acknowledges nothing the oldest lose their output; when all have, the oldest go."""
+        self.retention.expect_acknowledgements(False)
+        jobs = [f"j{number:02}" for number in range(40)]
+        for job_id in jobs:
+            self.end(job_id, acknowledged=False)
+            self.later(130)
+            self.assertLessEqual(sum(self.spools.sizes.values()), 250)
+        stripped = [job_id for job_id in self.kept if job_id in self.spools.stripped]
+        self.assertEqual(self.kept, jobs[-len(self.kept) :])
+        self.assertEqual(stripped, self.kept[: len(stripped)])
+        self.assertGreater(len(stripped), 10)
 
     def test_sizes_remembered(self) -> None:
         """Each spool is looked at once, and one that was acknowledged not at all: that said how large it is."""
