@@ -9,16 +9,25 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scheduler.errors import SchedulerError
+
+_log = Logger()
+
 T = TypeVar("T")
 
 
 def shielded(inner: Deferred[T]) -> Deferred[T]:
-    """A Deferred with the result of ``inner`` whose cancellation leaves ``inner`` to run on."""
+    """A Deferred with the result of ``inner`` whose cancellation leaves ``inner`` to run on.
+
+    An error that comes later is logged, unless it is a ``SchedulerError``.
+    """
     outer: Deferred[T] = Deferred()
 
     def pass_on(result: Any) -> None:
         if not outer.called:
             outer.callback(result)  # a Failure starts the errbacks
+        elif isinstance(result, Failure) and not result.check(SchedulerError):
+            _log.failure("an operation whose caller has left went wrong", result)
 
     inner.addBoth(pass_on)
     return outer

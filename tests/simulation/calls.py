@@ -6,7 +6,7 @@ Both turn what the network says into the errors that the real clients promise (`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -60,12 +60,17 @@ class SimulatedSchedulerClient:
         caller: Callable[[], Caller],
         address: str,
         registered: Callable[[str], None] = lambda worker_id: None,
+        acknowledged: Callable[[Sequence[str]], None] = lambda job_ids: None,
     ) -> None:
-        """``registered`` is told of each id that the scheduler answers with, also where the answer gets lost."""
+        """``registered`` is told of each id that the scheduler answers with, also where the answer gets lost.
+
+        ``acknowledged``: likewise of the jobs whose ends it acknowledges.
+        """
         self._network = network
         self._caller = caller
         self._address = address
         self._registered = registered
+        self._acknowledged = acknowledged
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         caller = self._caller()
@@ -88,7 +93,16 @@ class SimulatedSchedulerClient:
         ended = [report.status.job_id for report in heartbeat.ended]
         wire = f"of {heartbeat.worker_id} running={list(heartbeat.running)} ended={ended}"
         wire += " leaving" if heartbeat.leaving else ""
-        return self._call(self._caller(), "heartbeat", lambda server: server.heartbeat(heartbeat), wire)
+
+        def beat(server: Any) -> Deferred[HeartbeatAnswer]:
+            answered: Deferred[HeartbeatAnswer] = server.heartbeat(heartbeat)
+            return answered.addCallback(self._told)
+
+        return self._call(self._caller(), "heartbeat", beat, wire)
+
+    def _told(self, answer: HeartbeatAnswer) -> HeartbeatAnswer:
+        self._acknowledged(answer.acknowledged)
+        return answer
 
     def _call(self, caller: Caller, name: str, make: Callable[[Any], Any], wire: str) -> Deferred[Any]:
         call = self._network.call(caller, self._address, name, make, DEADLINE, wire)

@@ -8,7 +8,7 @@ facts. The first rule that is broken ends the run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
@@ -206,6 +206,10 @@ class Judge:
     def registered(self, worker_id: str, folder: Folder) -> None:
         """A worker with that folder is registered under that id, whether it hears so or not."""
         self.facts.owners.setdefault(worker_id, folder)
+
+    def ends_acknowledged(self, job_ids: Sequence[str]) -> None:
+        """A worker is told that the ends of these jobs are kept."""
+        self._each(lambda rule: rule.ends_acknowledged(job_ids))
 
     def arrived(self, worker: Worker, call: str, server: Any) -> None:
         """What is called at the address of a worker takes the call."""

@@ -6,7 +6,7 @@ calls. A worker is the real link to the scheduler over simulated jobs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -49,9 +49,10 @@ class Surroundings:
     trace: Trace
     random: Callable[[str], Random]
     crashed: Callable[[str, Failure], None]
-    #: Are told of an id that a worker with that folder registered under; and of a call for a worker, by its name,
-    #: that a server takes.
+    #: Are told of an id that a worker with that folder registered under; of jobs whose ends the scheduler acknowledges;
+    #: and of a call for a worker, by its name, that a server takes.
     registered: Callable[[str, Folder], None]
+    ends_acknowledged: Callable[[Sequence[str]], None]
     arrived: Callable[[Worker, str, Any], None]
 
 
@@ -187,7 +188,7 @@ class WorkerProcess:
         def registered(worker_id: str) -> None:
             around.registered(worker_id, folder)
 
-        client = SimulatedSchedulerClient(around.network, caller, scheduler, registered)
+        client = SimulatedSchedulerClient(around.network, caller, scheduler, registered, around.ends_acknowledged)
         rng = around.random(f"{name} link")
         self.link = Link(
             self.process.clock, client, self.jobs, facts, FolderId(folder), rng, machine.wall_time, lambda: None

@@ -30,6 +30,8 @@ class Database:
         self.troubles: dict[object, tuple[float, float]] = {}
         #: No commit comes to an end before this time.
         self.stalls_until = 0.0
+        #: Ids of the jobs whose ends are durable.
+        self.ended: set[str] = set()
         self._durable = MemoryStore()
         # ids of the jobs whose specs were written: what is read has no others
         self._described: set[str] = set()
@@ -45,7 +47,14 @@ class Database:
             for record in batch:
                 if isinstance(record, Job) and record.id not in described:
                     self._described.add(record.id)
+                self._note_end(record)
             self._durable.save(batch)
+
+    def _note_end(self, record: Record) -> None:
+        if isinstance(record, Job) and record.state.final:
+            self.ended.add(record.id)
+        elif isinstance(record, Job) or (isinstance(record, Ref) and record.kind == "job"):
+            self.ended.discard(record.id)
 
     def read(self) -> Loaded:
         """All there is."""
@@ -59,6 +68,7 @@ class Database:
         """Be as it was when that was read."""
         self._durable = MemoryStore()
         self._described = {job.id for job in backup.jobs}
+        self.ended = {job.id for job in backup.jobs if job.state.final}
         self._durable.save([*backup.workers, *backup.jobs, *backup.keys])
 
 

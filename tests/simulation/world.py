@@ -151,6 +151,7 @@ class World:
             self.random,
             self._crashed,
             self.judge.registered,
+            self.judge.ends_acknowledged,
             self.judge.arrived,
         )
         self._ids = self.random("ids")

@@ -4,6 +4,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.deferreds import Shared, shielded
+from scheduler.errors import StoreFailed
 
 
 class ShieldedTests(SynchronousTestCase):
@@ -26,6 +27,16 @@ class ShieldedTests(SynchronousTestCase):
         self.failureResultOf(outer, CancelledError)
         self.assertFalse(inner.called)
         inner.callback(3)
+
+    def test_error_nobody_hears(self) -> None:
+        """An error after that is logged where it is a bug."""
+        for error, logged in ((ValueError(), 1), (StoreFailed("disk full"), 0)):
+            inner: Deferred[int] = Deferred()
+            outer = shielded(inner)
+            outer.cancel()
+            self.failureResultOf(outer, CancelledError)
+            inner.errback(error)
+            self.assertEqual(len(self.flushLoggedErrors(type(error))), logged)
 
 
 class SharedTests(SynchronousTestCase):

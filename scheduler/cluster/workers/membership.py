@@ -1,6 +1,9 @@
 """What workers say: they come, go, show that they live, and report their jobs.
 
 What follows from a report is decided in ``scheduler.cluster.workers.reconcile``.
+
+A call is cancelled when its deadline is over. What it began to save is saved all the same: the registry has it by then,
+and a save that is cancelled is not repeated when it fails. So every save here is shielded.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.daemon import failpoints
+from scheduler.deferreds import shielded
 from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
@@ -114,7 +118,7 @@ class Membership:
             features=frozenset(registration.features),
         )
         with suppress(StoreFailed):  # it is known all the same, and saved later; whoever forgets it is told again
-            await self._ledger.update_worker(worker)
+            await shielded(self._ledger.update_worker(worker))
         self._registered.add(worker_id)
         self._liveness.registered(worker_id)
         self._log.info(
@@ -137,7 +141,7 @@ class Membership:
     async def _displaced(self, other: Worker, by_a_new_one: bool) -> None:
         """Somebody registers at the address of ``other``, which therefore listens there no more."""
         if by_a_new_one:
-            await self.remove(other, "forgotten")
+            await shielded(Deferred.fromCoroutine(self.remove(other, "forgotten")))
         else:
             # Another known worker took the port; this one may come back at another.
             self._client.forget(other.id)
@@ -153,7 +157,7 @@ class Membership:
         unfinished = [job for job in self._ledger.registry.unfinished(worker_id) if job.state is not JobState.STARTING]
         jobs_saved = self._ledger.update_jobs([lifecycle.unknown(job, why, now) for job in unfinished])
         jobs_saved.addErrback(lambda _: None)  # what is saved after them fails then, too
-        await self._remove(worker)
+        await shielded(self._remove(worker))
 
     async def remove(self, worker: Worker, why: str) -> None:
         """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``.
@@ -192,7 +196,7 @@ class Membership:
         )
         if told.boot_id != worker.boot_id:
             with suppress(StoreFailed):
-                await self._ledger.update_worker(told)
+                await shielded(self._ledger.update_worker(told))
         elif told.refusing != worker.refusing:
             self._ledger.note_worker(told)
         else:
@@ -206,7 +210,7 @@ class Membership:
         if heartbeat.leaving:
             self._liveness.left(worker.id)  # what runs there is unknown from now on
         try:
-            await saved
+            await shielded(saved)
         except StoreFailed:
             reported = []  # it lives all the same, and what ended it tells again
         if not heartbeat.leaving:

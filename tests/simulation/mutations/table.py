@@ -12,7 +12,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cluster/workers/membership.py",
         """\
         try:
-            await saved
+            await shielded(saved)
         except StoreFailed:
             reported = []  # it lives all the same, and what ended it tells again
 """,
@@ -22,7 +22,16 @@ MUTATIONS: tuple[Mutation, ...] = (
             return HeartbeatAnswer(self._liveness.lease, tuple(reported), tuple(describe))
 """,
         "crashes",
-        ("lost only if destroyed",),
+        ("acknowledged is stored", "lost only if destroyed"),
+    ),
+    Mutation(
+        "cancel what a heartbeat saves",
+        "An end that is being saved is saved, or saved again, though the call that reported it is over.",
+        "cluster/workers/membership.py",
+        "            await shielded(saved)\n",
+        "            await saved\n",
+        "store",
+        ("acknowledged is stored", "a final state stays"),
     ),
     Mutation(
         "show ends before the commit",
@@ -129,7 +138,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        reason.trap(StoreFailed)\n        self._owe(records)\n",
         "        reason.trap(StoreFailed)\n",
         "store",
-        ("a final state stays", "one job for each key", "P5 agreement", "P1 ends"),
+        ("a final state stays", "acknowledged is stored", "one job for each key", "P5 agreement", "P1 ends"),
     ),
     Mutation(
         "change a job while its end is saved",
@@ -138,7 +147,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        return job_id in self._endings or job_id in self._leaving\n",
         "        return job_id in self._leaving\n",
         "crashes",
-        ("a final state stays", "lost only if destroyed"),
+        ("a final state stays", "acknowledged is stored", "lost only if destroyed"),
     ),
     # -- starts
     Mutation(

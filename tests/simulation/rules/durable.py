@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scheduler.model import Job
@@ -27,6 +28,12 @@ class Durable(Rule):
         job: Job = reply.value
         if not job.over and job.stop_requested_at is not None:
             self._stops[job.id] = None
+
+    def ends_acknowledged(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            if job_id not in self.facts.world.database.ended and job_id not in self.facts.removals:
+                what = f"the end of job {job_id} was acknowledged to its worker, and is not stored"
+                self.broken("acknowledged is stored", what, job_id)
 
     def loaded(self, scheduler: SchedulerProcess) -> None:
         registry = scheduler.parts.ledger.registry

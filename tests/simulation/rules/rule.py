@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scheduler.errors import SchedulerError
@@ -37,6 +37,9 @@ class Rule:
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         """Somebody could see the worker so."""
+
+    def ends_acknowledged(self, job_ids: Sequence[str]) -> None:
+        """A worker is told that the ends of these jobs are kept: it may forget them."""
 
     def arrived(self, worker: Worker, call: str, server: Any) -> None:
         """A call for the worker is taken by what listens at its address."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.simulation.clients import Reply
+from tests.simulation.faults.store import StoreFails, StoreStalls
 from tests.unit.simulation.scene_case import SceneCase
+from tests.unit.simulation.worlds import a_world, broken, job_of, registry
 
 
 class DurableTests(SceneCase):
@@ -52,6 +56,30 @@ class DurableTests(SceneCase):
         self.restart()
         self.assert_kept()
 
+    def test_end(self) -> None:
+        """An end that a worker may forget is stored; that of a job which a client removed may be gone."""
+        self.ran()
+        self.put(self.ended())
+        self.commit()
+        self.judge.removal_asked("j2")
+        self.judge.ends_acknowledged(["j1", "j2"])
+        self.assert_kept()
+
+    def test_end_is_not_stored(self) -> None:
+        self.put(self.job())
+        self.commit()
+        self.judge.ends_acknowledged(["j1"])
+        self.assert_broken("acknowledged is stored", "j1")
+
+    def test_end_is_stored_no_more(self) -> None:
+        self.ran()
+        self.put(self.ended())
+        self.commit()
+        self.scheduler.parts.ledger.remove_jobs(["j1"])
+        self.commit()
+        self.judge.ends_acknowledged(["j1"])
+        self.assert_broken("acknowledged is stored", "j1")
+
     def test_set_back(self) -> None:
         """A database that was set back does not know of a stop that came later."""
         self.put(self.job())
@@ -67,3 +95,20 @@ class DurableTests(SceneCase):
         self.replied("stop", self.job(stop_requested_at=1.0))
         self.restart()
         self.assert_broken("a stop is kept", "j1")
+
+
+class StalledTests(SynchronousTestCase):
+    """The store stalls for longer than a call may take; then one commit fails."""
+
+    def test_end(self) -> None:
+        """An end that was reported meanwhile is saved later, and is not acknowledged before it is."""
+        stalls, fails = StoreStalls(11.0, 12.5), StoreFails(23.4, 0.1002, share=1.0, though_committed=0.0)
+        world = a_world(stalls, fails, acts=(job_of(11.0, 1.0, "w1"),), workers=("w1",))
+        world.loop.run(60.0)
+        lines = world.trace.lines()
+        self.assertTrue(any("heartbeat" in line and "deadline" in line for line in lines))
+        self.assertEqual([line for line in lines if "a commit fails" in line][1:], [])
+        self.assertEqual(broken(world), "")
+        (job_id,) = world.judge.facts.runs
+        self.assertTrue(registry(world).job(job_id).state.final)
+        self.assertIn(job_id, world.database.ended)

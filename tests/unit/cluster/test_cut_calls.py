@@ -1,0 +1,88 @@
+"""Calls of workers that are cancelled, as their deadline is over, while the store has not answered."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from scheduler.interfaces import Loaded
+from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
+from scheduler.model import JobState
+from tests.house import HOME
+from tests.unit.cluster.case import ClusterTestCase
+from tests.unit.cluster.values import a_job, a_worker
+
+ENDED = JobReport(JobStatus("j-1", JobState.SUCCEEDED, started_at=900.0, finished_at=950.0, exit_code=0))
+
+
+class CutCallTests(ClusterTestCase):
+    """What such a call began to save is saved, as soon as that is possible."""
+
+    def cut(self, call: Deferred[object]) -> None:
+        """The call is cancelled, and then the first save fails that it began."""
+        call.cancel()
+        self.failureResultOf(call, CancelledError)
+        self.store.fail()
+
+    def stored(self) -> Loaded:
+        """What the store has once it works again."""
+        self.store.held = False
+        self.clock.advance(1)
+        return self.successResultOf(self.store.load())
+
+    def test_end(self) -> None:
+        """An end that could not be saved is acknowledged when it is, and not before."""
+
+        def beat() -> Deferred[object]:
+            return self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,)))
+
+        self.add(a_job())
+        self.store.held = True
+        first, second = beat(), beat()
+        self.assertIs(self.only_job().state, JobState.RUNNING)
+        self.cut(first)
+        self.store.commit()
+        self.assertEqual(self.successResultOf(second).acknowledged, ())
+        self.assertEqual([job.state for job in self.stored().jobs], [JobState.SUCCEEDED])
+        self.assertEqual(self.successResultOf(beat()).acknowledged, ("j-1",))
+
+    def test_is_not_shown(self) -> None:
+        """An end is not shown because a call that reported it is cancelled."""
+        self.add(a_job())
+        self.store.held = True
+        self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,))).addErrback(lambda _: None).cancel()
+        self.assertIs(self.only_job().state, JobState.RUNNING)
+        self.store.commit()
+        self.assertIs(self.only_job().state, JobState.SUCCEEDED)
+
+    def test_reboot(self) -> None:
+        self.store.held = True
+        self.cut(self.membership.heartbeat(Heartbeat("w-1", "another boot")))
+        self.assertEqual([worker.boot_id for worker in self.stored().workers], ["another boot"])
+
+    def test_registration(self) -> None:
+        self.store.held = True
+        self.cut(self.membership.register(Registration(f"{HOME}:30001", "w-2", boot_id="boot"), HOME))
+        self.assertEqual([worker.id for worker in self.stored().workers], ["w-1", "w-2"])
+
+    def test_displacement(self) -> None:
+        """What a registration takes from another worker is taken, though it has to be made again itself."""
+        address = f"{HOME}:30009"
+        self.add(a_worker("w-2", address=address), a_job(worker_id="w-2"))
+        self.store.held = True
+        call = self.membership.register(Registration(address), HOME)
+        call.cancel()
+        self.failureResultOf(call, CancelledError)
+        self.store.commit()  # that its job is unknown
+        self.store.commit()  # and then lost
+        self.store.fail()
+        loaded = self.stored()
+        self.assertEqual([worker.id for worker in loaded.workers], ["w-1"])
+        self.assertEqual([job.state for job in loaded.jobs], [JobState.LOST])
+
+    def test_deregistration(self) -> None:
+        self.add(a_job(state=JobState.UNKNOWN))
+        self.store.held = True
+        call = self.membership.deregister("w-1")
+        self.store.commit()  # that of the jobs
+        self.cut(call)
+        self.assertEqual(self.stored().workers, ())
