@@ -227,8 +227,7 @@ class Ledger:
         removed = self._remove(job.id)
         self._wake(self._ends, job)
         self._wake(self._overs, job)
-        for listener in self._job_listeners:
-            listener(job)
+        self._tell_of_job(job)
         return self._saving.save(removed)
 
     def remove_jobs(self, job_ids: Iterable[str]) -> Deferred[None]:
@@ -257,8 +256,7 @@ class Ledger:
             if job is not None:  # else its time was over meanwhile, and that of its key
                 self.registry.remove_job(job_id)
                 self.registry.put_key(key)
-                for listener in self._job_listeners:
-                    listener(job)
+                self._tell_of_job(job)
                 surplus = self.registry.surplus_keys(self._keep_finished)
             self.remove_keys(surplus).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
 
@@ -295,8 +293,7 @@ class Ledger:
     def note_worker(self, worker: Worker) -> None:
         """Put what is only true for the moment, like a sign of life: it comes often, and is not saved."""
         self.registry.put_worker(worker)
-        for listener in self._worker_listeners:
-            listener(worker.id)
+        self._tell_of_worker(worker.id)
 
     def note_facts(self, worker: Worker) -> None:
         """Put what is only shown, and decides nothing: no listener is told."""
@@ -305,8 +302,7 @@ class Ledger:
     def remove_worker(self, worker_id: str) -> Deferred[None]:
         """Its jobs stay."""
         self.registry.remove_worker(worker_id)
-        for listener in self._worker_listeners:
-            listener(worker_id)
+        self._tell_of_worker(worker_id)
         return self._saving.save([Ref("worker", worker_id)])
 
     def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
@@ -374,9 +370,22 @@ class Ledger:
             self._wake(self._ends, job)
         if job.over:
             self._wake(self._overs, job)
-        for listener in self._job_listeners:
-            listener(job)
+        self._tell_of_job(job)
         self._tell_watchers(job)
+
+    def _tell_of_job(self, job: Job) -> None:
+        for listener in self._job_listeners:
+            try:
+                listener(job)
+            except Exception:  # the others have to know all the same
+                self._log.failure("a listener failed after a change of job {job_id}", job_id=job.id)
+
+    def _tell_of_worker(self, worker_id: str) -> None:
+        for listener in self._worker_listeners:
+            try:
+                listener(worker_id)
+            except Exception:
+                self._log.failure("a listener failed after a change of worker {worker_id}", worker_id=worker_id)
 
     def _tell_watchers(self, job: Job) -> None:
         for token, notify in list(self._watchers.get(job.id, {}).items()):

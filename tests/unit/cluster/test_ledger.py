@@ -201,6 +201,35 @@ class LedgerTests(SynchronousTestCase):
         (again,) = (job for job in self.ledger.registry.matching(JobFilter()) if job.retry_of == "j-1")
         self.assertEqual(again.spec, spec)
 
+    def test_a_listener_fails(self) -> None:
+        """A listener that raises is logged; the ends behind it are shown, and the other listeners told."""
+        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
+        workers: list[str] = []
+
+        def fail(_: Job | str) -> None:
+            raise ZeroDivisionError
+
+        self.ledger.listen(fail, fail)
+        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), workers.append)
+        ids = ["j-1", "j-2"]
+        for job_id in ids:
+            self.add(a_job(job_id))
+        waits = [self.ledger.wait(job_id, 30) for job_id in ids]
+        self.seen.clear()
+        ended = self.ledger.update_jobs([a_job(job_id, JobState.SUCCEEDED) for job_id in ids])
+        self.store.commit()
+        self.successResultOf(ended)
+        self.assertEqual([self.successResultOf(wait).state for wait in waits], [JobState.SUCCEEDED] * 2)
+        removed = self.ledger.remove_for_client("j-1")
+        self.store.commit()
+        self.successResultOf(removed)
+        self.ledger.drop_job(a_job("j-2", JobState.SUCCEEDED))
+        self.assertEqual(self.seen, [(job_id, JobState.SUCCEEDED) for job_id in (*ids, *ids)])
+        self.ledger.note_worker(a_worker())
+        self.ledger.remove_worker("w-1")
+        self.assertEqual(workers, ["w-1", "w-1"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 8)  # with those of two jobs that were added
+
     def test_load(self) -> None:
         """After a restart nobody is reachable, what ran is unknown, and the rest is as it was."""
         store = MemoryStore()
