@@ -207,6 +207,10 @@ class Ledger:
         own = sum(job.worker_id == worker_id for job in ending)
         return self.registry.adopted(worker_id) + own, self.registry.adopted() + len(ending)
 
+    def is_ending(self, job_id: str) -> bool:
+        """Whether the end of that job is known, and is not shown yet as it is not durable."""
+        return job_id in self._endings
+
     def _is_settled(self, job_id: str) -> bool:
         """Whether its end, or its removal, is known and not durable: nothing else of it is saved after that."""
         return job_id in self._endings or job_id in self._leaving

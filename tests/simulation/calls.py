@@ -60,16 +60,19 @@ class SimulatedSchedulerClient:
         caller: Callable[[], Caller],
         address: str,
         registered: Callable[[str], None] = lambda worker_id: None,
+        reported: Callable[[str, Sequence[str]], None] = lambda worker_id, job_ids: None,
         acknowledged: Callable[[Sequence[str]], None] = lambda job_ids: None,
     ) -> None:
         """``registered`` is told of each id that the scheduler answers with, also where the answer gets lost.
 
-        ``acknowledged``: likewise of the jobs whose ends it acknowledges.
+        ``reported``: of a worker's id and the jobs whose ends it reports, when the scheduler hears that;
+        ``acknowledged``: of the jobs whose ends are acknowledged, also where that gets lost.
         """
         self._network = network
         self._caller = caller
         self._address = address
         self._registered = registered
+        self._reported = reported
         self._acknowledged = acknowledged
 
     def register(self, registration: Registration) -> Deferred[Registered]:
@@ -95,6 +98,7 @@ class SimulatedSchedulerClient:
         wire += " leaving" if heartbeat.leaving else ""
 
         def beat(server: Any) -> Deferred[HeartbeatAnswer]:
+            self._reported(heartbeat.worker_id, ended)
             answered: Deferred[HeartbeatAnswer] = server.heartbeat(heartbeat)
             return answered.addCallback(self._told)
 
@@ -164,15 +168,18 @@ class SimulatedWorkerClient:
         network: Network,
         caller: Caller,
         arrived: Callable[[Worker, str, Any], None] = lambda worker, name, server: None,
+        stopping: Callable[[Worker, str], None] = lambda worker, job_id: None,
         chunk: int = CHUNK,
     ) -> None:
         """``arrived`` is told of each call that a server takes: for which worker, its name, and the server.
 
+        ``stopping`` is told of each stop that is sent: to which worker, and of which job, by the id it has there.
         ``chunk``: bytes that one answer has of an output, at most; a message of a stream has half of that.
         """
         self._network = network
         self._caller = caller
         self._arrived = arrived
+        self._stopping = stopping
         self._chunk = chunk
         self._lines: dict[str, _Line] = {}
 
@@ -204,6 +211,8 @@ class SimulatedWorkerClient:
         return await start
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
+        self._stopping(worker, job_id)
+
         def stop(server: Any) -> Any:
             return server.core_stop(job_id) if worker.is_core else server.stop(job_id, False)
 

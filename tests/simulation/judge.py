@@ -207,6 +207,10 @@ class Judge:
         """A worker with that folder is registered under that id, whether it hears so or not."""
         self.facts.owners.setdefault(worker_id, folder)
 
+    def ends_reported(self, worker_id: str, job_ids: Sequence[str]) -> None:
+        """The scheduler hears from a worker that these jobs have ended."""
+        self._each(lambda rule: rule.ends_reported(worker_id, job_ids))
+
     def ends_acknowledged(self, job_ids: Sequence[str]) -> None:
         """A worker is told that the ends of these jobs are kept."""
         self._each(lambda rule: rule.ends_acknowledged(job_ids))
@@ -214,6 +218,10 @@ class Judge:
     def arrived(self, worker: Worker, call: str, server: Any) -> None:
         """What is called at the address of a worker takes the call."""
         self._each(lambda rule: rule.arrived(worker, call, server))
+
+    def stopping(self, worker: Worker, job_id: str) -> None:
+        """The scheduler sends the stop of a job to a worker."""
+        self._each(lambda rule: rule.stopping(worker, job_id))
 
     def folder_lost(self, folder: Folder) -> None:
         """Nobody knows any more what ran there."""

@@ -49,11 +49,14 @@ class Surroundings:
     trace: Trace
     random: Callable[[str], Random]
     crashed: Callable[[str, Failure], None]
-    #: Are told of an id that a worker with that folder registered under; of jobs whose ends the scheduler acknowledges;
-    #: and of a call for a worker, by its name, that a server takes.
+    #: Are told of an id that a worker with that folder registered under; of jobs whose ends a worker reports, by its
+    #: id, and of those whose ends the scheduler acknowledges.
     registered: Callable[[str, Folder], None]
+    ends_reported: Callable[[str, Sequence[str]], None]
     ends_acknowledged: Callable[[Sequence[str]], None]
+    #: Of a call for a worker, by its name, that a server takes; and of the stop of a job that is sent to a worker.
     arrived: Callable[[Worker, str, Any], None]
+    stopping: Callable[[Worker, str], None]
 
 
 class _Reactor:
@@ -89,7 +92,7 @@ class SchedulerProcess:
         self.serving = False
         caller = Caller(self.process, machine.name, machine.address)
         store = SimulatedStore(self.process, database, around.random(f"{name} store"), around.trace)
-        self.calls = SimulatedWorkerClient(around.network, caller, around.arrived)
+        self.calls = SimulatedWorkerClient(around.network, caller, around.arrived, around.stopping)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.parts: ClusterParts = make_cluster(
             self.process.clock,
@@ -188,7 +191,9 @@ class WorkerProcess:
         def registered(worker_id: str) -> None:
             around.registered(worker_id, folder)
 
-        client = SimulatedSchedulerClient(around.network, caller, scheduler, registered, around.ends_acknowledged)
+        client = SimulatedSchedulerClient(
+            around.network, caller, scheduler, registered, around.ends_reported, around.ends_acknowledged
+        )
         rng = around.random(f"{name} link")
         self.link = Link(
             self.process.clock, client, self.jobs, facts, FolderId(folder), rng, machine.wall_time, lambda: None

@@ -151,8 +151,10 @@ class World:
             self.random,
             self._crashed,
             self.judge.registered,
+            self.judge.ends_reported,
             self.judge.ends_acknowledged,
             self.judge.arrived,
+            self.judge.stopping,
         )
         self._ids = self.random("ids")
         self._struck: Counter[str] = Counter()

@@ -94,7 +94,7 @@ class Stops:
         job = await self._starts.settled(job.id)
         if not job.over:
             try:
-                if self._ledger.unsaved_end(job.id) is None:
+                if not self._ledger.is_ending(job.id):  # else there is nothing to stop, and only that to wait for
                     await self._deliver(job, ask)
             except (Unavailable, DeadlineExceeded):
                 if unsaved is not None:
@@ -147,8 +147,8 @@ class Stops:
     def _may_deliver(self, job: Job) -> bool:
         return (
             not job.over
+            and not self._ledger.is_ending(job.id)
             and job.id not in self._taken
-            and self._ledger.unsaved_end(job.id) is None
             and job.id not in self._asking
             and not self._starts.under_way(job.id)
         )

@@ -194,21 +194,21 @@ class Membership:
             disk=heartbeat.disk,
             clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),
         )
+        # First of all: whoever is told that the worker lives may ask it about its jobs, and some have ended.
+        changed, describe = self._reconciler.apply_report(told, heartbeat)
+        reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        saved = self._ledger.update_jobs(changed)
         if told.boot_id != worker.boot_id:
-            with suppress(StoreFailed):
-                await shielded(self._ledger.update_worker(told))
+            self._ledger.update_worker(told).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
         elif told.refusing != worker.refusing:
             self._ledger.note_worker(told)
         else:
             self._ledger.note_facts(told)
         worker = told
-        if not heartbeat.leaving:
-            self._liveness.heard(worker.id)
-        changed, describe = self._reconciler.apply_report(worker, heartbeat)
-        reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
-        saved = self._ledger.update_jobs(changed)
         if heartbeat.leaving:
             self._liveness.left(worker.id)  # what runs there is unknown from now on
+        else:
+            self._liveness.heard(worker.id)
         try:
             await shielded(saved)
         except StoreFailed:

@@ -263,6 +263,27 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("a stop is carried out",),
     ),
     Mutation(
+        "hear a worker before its report is applied",
+        "Nobody asks a worker about a job while the heartbeat that says how it ended is being looked at.",
+        "cluster/workers/membership.py",
+        "        # First of all: whoever is told",
+        """\
+        if not heartbeat.leaving:
+            self._liveness.heard(worker.id)
+        # First of all: whoever is told""",
+        "network",
+        ("no stop after the end",),
+    ),
+    Mutation(
+        "deliver a stop while the end is saved",
+        "A worker is not asked to stop a job whose end is being saved.",
+        "cluster/jobs/stops.py",
+        "            and not self._ledger.is_ending(job.id)\n",
+        "",
+        "queue",
+        ("no stop after the end",),
+    ),
+    Mutation(
         "retry a job that was stopped",
         "A stop ends the chain: no attempt follows.",
         "cluster/lifecycle.py",

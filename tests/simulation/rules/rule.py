@@ -38,11 +38,17 @@ class Rule:
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         """Somebody could see the worker so."""
 
+    def ends_reported(self, worker_id: str, job_ids: Sequence[str]) -> None:
+        """The scheduler hears from a worker that these jobs have ended."""
+
     def ends_acknowledged(self, job_ids: Sequence[str]) -> None:
         """A worker is told that the ends of these jobs are kept: it may forget them."""
 
     def arrived(self, worker: Worker, call: str, server: Any) -> None:
         """A call for the worker is taken by what listens at its address."""
+
+    def stopping(self, worker: Worker, job_id: str) -> None:
+        """The scheduler sends the stop of a job to a worker, which knows the job by that id."""
 
     def submitting(self, ticket: str) -> None:
         """A client makes a request for a job."""

@@ -1,10 +1,11 @@
-"""Stops: one that was asked for is carried out, and no attempt follows it."""
+"""Stops: one that was asked for is carried out, unless the job has ended, and no attempt follows it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from scheduler.model import Job
+from scheduler.model import Job, Worker
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Stops(Rule):
         super().__init__(facts, broken)
         #: Job id -> when it was first seen that it is to be stopped, by the loop's clock.
         self._asked: dict[str, float] = {}
+        #: Job id -> the worker that reported its end, and when the scheduler heard that.
+        self._reported: dict[str, tuple[str, float]] = {}
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         if job.stop_requested_at is not None:
@@ -33,6 +36,20 @@ class Stops(Rule):
         if before is None and job.retry_of in self._asked:
             what = f"job {job.retry_of} is to be stopped, and job {job.id} follows"
             self.broken("a stop ends the chain", what, job.id)
+
+    def ends_reported(self, worker_id: str, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            self._reported[job_id] = worker_id, self.facts.world.loop.now
+
+    def stopping(self, worker: Worker, job_id: str) -> None:
+        scheduler = self.facts.world.scheduler
+        assert scheduler is not None
+        if self._reported.get(job_id) == (worker.id, self.facts.world.loop.now):
+            what = f"a stop of job {job_id} is sent to worker {worker.name}, which just said that it has ended"
+            self.broken("no stop after the end", what, job_id)
+        elif scheduler.parts.ledger.is_ending(job_id):
+            what = f"a stop of job {job_id} is sent to worker {worker.name} while the end of the job is being saved"
+            self.broken("no stop after the end", what, job_id)
 
     def agreed(self) -> None:
         scheduler = self.facts.world.scheduler

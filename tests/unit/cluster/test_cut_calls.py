@@ -56,7 +56,8 @@ class CutCallTests(ClusterTestCase):
 
     def test_reboot(self) -> None:
         self.store.held = True
-        self.cut(self.membership.heartbeat(Heartbeat("w-1", "another boot")))
+        self.cut(self.membership.heartbeat(Heartbeat("w-1", "another boot")))  # that of the jobs
+        self.store.fail()
         self.assertEqual([worker.boot_id for worker in self.stored().workers], ["another boot"])
 
     def test_registration(self) -> None:

@@ -169,6 +169,29 @@ class DurableStopTests(ClusterTestCase):
         self.worker_is(WorkerState.ONLINE)
         self.assertEqual(self.held(), [])  # it has taken it
 
+    def test_ended_meanwhile(self) -> None:
+        """It is not delivered where the worker says that the job has ended, or has said so and that is being saved."""
+        self.add(a_job("j-2"))
+        for job_id in ("j-1", "j-2"):
+            answer = self.cluster.stop(job_id)
+            self.take("stop_job").answer.errback(Unreachable("w-1", sent=True))
+            self.assert_recorded(answer)
+        self.store.held = True
+        for number, boot_id in enumerate(("boot", "another boot"), 1):
+            ended = JobReport(JobStatus(f"j-{number}", JobState.STOPPED, finished_at=1001.0, signal="SIGTERM"))
+            beat = Heartbeat("w-1", boot_id, ("j-1", "j-2")[number:], ended=(ended,), refusing=boot_id)
+            self.membership.heartbeat(beat)
+            stops = [call.args for call in self.held()]
+            self.assertEqual(stops, [("j-2",)] if number == 1 else [])
+            for _ in stops:
+                self.take("stop_job").answer.errback(Unreachable("w-1", sent=True))
+        again = self.cluster.stop("j-1")
+        self.assertEqual(self.held(), [])
+        while self.store.saves:
+            self.store.commit()
+            self.settle()
+        self.assertEqual((self.successResultOf(again).state, self.held()), (JobState.STOPPED, []))
+
     def test_deregistered(self) -> None:
         """So is one for a worker that has left."""
         self.successResultOf(self.membership.deregister("w-1"))

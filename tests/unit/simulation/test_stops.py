@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Job, JobState, Target
+from scheduler.model import Job, JobState, Target, Worker
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Plan, PlannedWorker
 from tests.simulation.rules.stops import PROMPTLY, Stops
@@ -49,6 +50,28 @@ class StopsTests(SynchronousTestCase):
         self.show(stop_requested_at=1.0)
         self.rule.agreed()
         self.assertEqual(self.broken, [])
+
+    def test_after_the_end(self) -> None:
+        """No stop is sent to a worker that reports the end at that moment; it may be one of another, or sent later."""
+        worker = Worker("w-1", "w1", "10.0.1.2:30000")
+        self.rule.ends_reported("w-2", ["j1"])
+        self.rule.ends_reported("w-1", ["j2"])
+        self.rule.stopping(worker, "j1")
+        self.world.loop.run(2.0)
+        self.rule.stopping(worker, "j2")
+        self.assertEqual(self.broken, [])
+        self.rule.ends_reported("w-1", ["j1"])
+        self.rule.stopping(worker, "j1")
+        self.assertEqual(self.broken, ["no stop after the end"])
+
+    def test_while_the_end_is_saved(self) -> None:
+        """Nor is one sent while the end of the job is being saved."""
+        self.show()
+        assert self.world.scheduler is not None
+        ledger = self.world.scheduler.parts.ledger
+        ledger.update_job(evolve(ledger.registry.job("j1"), state=JobState.SUCCEEDED, finished_at=2.0))
+        self.rule.stopping(Worker("w-1", "w1", "10.0.1.2:30000"), "j1")
+        self.assertEqual(self.broken, ["no stop after the end"])
 
     def test_ends_the_chain(self) -> None:
         """No attempt follows a job that is to be stopped."""
