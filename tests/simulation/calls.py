@@ -168,17 +168,20 @@ class SimulatedWorkerClient:
         network: Network,
         caller: Caller,
         arrived: Callable[[Worker, str, Any], None] = lambda worker, name, server: None,
+        start_failed: Callable[[Worker], None] = lambda worker: None,
         stopping: Callable[[Worker, str], None] = lambda worker, job_id: None,
         chunk: int = CHUNK,
     ) -> None:
         """``arrived`` is told of each call that a server takes: for which worker, its name, and the server.
 
+        ``start_failed`` is told of the worker of each start that ends with an error;
         ``stopping`` is told of each stop that is sent: to which worker, and of which job, by the id it has there.
         ``chunk``: bytes that one answer has of an output, at most; a message of a stream has half of that.
         """
         self._network = network
         self._caller = caller
         self._arrived = arrived
+        self._start_failed = start_failed
         self._stopping = stopping
         self._chunk = chunk
         self._lines: dict[str, _Line] = {}
@@ -192,7 +195,11 @@ class SimulatedWorkerClient:
         return probed.addErrback(failed)
 
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        return Deferred.fromCoroutine(self._start(worker, job, sent))
+        def failed(reason: Failure) -> Failure:
+            self._start_failed(worker)
+            return reason
+
+        return Deferred.fromCoroutine(self._start(worker, job, sent)).addErrback(failed)
 
     async def _start(self, worker: Worker, job: Job, sent: Callable[[], None] | None) -> JobStatus:
         line = self._line(worker)

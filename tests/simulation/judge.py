@@ -219,6 +219,10 @@ class Judge:
         """What is called at the address of a worker takes the call."""
         self._each(lambda rule: rule.arrived(worker, call, server))
 
+    def start_failed(self, worker: Worker) -> None:
+        """A call that is to start a job there ends with an error."""
+        self._each(lambda rule: rule.start_failed(worker))
+
     def stopping(self, worker: Worker, job_id: str) -> None:
         """The scheduler sends the stop of a job to a worker."""
         self._each(lambda rule: rule.stopping(worker, job_id))

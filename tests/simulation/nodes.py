@@ -54,8 +54,10 @@ class Surroundings:
     registered: Callable[[str, Folder], None]
     ends_reported: Callable[[str, Sequence[str]], None]
     ends_acknowledged: Callable[[Sequence[str]], None]
-    #: Of a call for a worker, by its name, that a server takes; and of the stop of a job that is sent to a worker.
+    #: Of a call for a worker, by its name, that a server takes; of a start that has failed on a worker; and of the stop
+    #: of a job that is sent to one.
     arrived: Callable[[Worker, str, Any], None]
+    start_failed: Callable[[Worker], None]
     stopping: Callable[[Worker, str], None]
 
 
@@ -92,7 +94,7 @@ class SchedulerProcess:
         self.serving = False
         caller = Caller(self.process, machine.name, machine.address)
         store = SimulatedStore(self.process, database, around.random(f"{name} store"), around.trace)
-        self.calls = SimulatedWorkerClient(around.network, caller, around.arrived, around.stopping)
+        self.calls = SimulatedWorkerClient(around.network, caller, around.arrived, around.start_failed, around.stopping)
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.parts: ClusterParts = make_cluster(
             self.process.clock,

@@ -154,6 +154,7 @@ class World:
             self.judge.ends_reported,
             self.judge.ends_acknowledged,
             self.judge.arrived,
+            self.judge.start_failed,
             self.judge.stopping,
         )
         self._ids = self.random("ids")

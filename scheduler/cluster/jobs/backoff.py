@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.registry import Registry
-from scheduler.errors import StoreFailed, Unavailable
+from scheduler.errors import Unavailable
 
 #: Seconds of a backoff, at least and at most.
 BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 60.0
@@ -32,8 +32,7 @@ class _Refusal:
     until: float = 0.0
     #: Shortages since it last ran a job.
     shortages: int = 0
-    #: ``None``: it is not the worker's doing.
-    reason: str | None = None
+    reason: str = ""
 
 
 class Backoff:
@@ -72,7 +71,7 @@ class Backoff:
         if shortage and (now >= refusal.until or not refusal.shortages):
             refusal.shortages += 1
         refusal.until = max(refusal.until, now + seconds(error.retry_after, refusal.shortages if shortage else 1))
-        refusal.reason = None if isinstance(error, StoreFailed) else str(error)
+        refusal.reason = str(error)
         heapq.heappush(self._ends, (refusal.until, worker_id))
         self._registry.set_backoff(worker_id, True)
 
@@ -95,7 +94,7 @@ class Backoff:
         return self._refusals[worker_id].until if self.active(worker_id) else None
 
     def reason(self, worker_id: str) -> str | None:
-        """Why, while it is so, as far as that is the worker's doing."""
+        """Why, while it is so; ``None``: the worker is not in backoff."""
         return self._refusals[worker_id].reason if self.active(worker_id) else None
 
     def _end_those_over(self) -> None:

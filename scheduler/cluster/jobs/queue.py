@@ -21,7 +21,8 @@ every ``SWEEP_INTERVAL_SECONDS`` while any job waits, and so catches what these 
 backoff that ended, say.
 
 Few starts of the queue are under way at a time, so that it floods no worker, and
-leaves room to the requests of others.
+leaves room to the requests of others. While the store fails none begins: a start has
+to be committed first.
 """
 
 from __future__ import annotations
@@ -243,7 +244,7 @@ class Queue(Service):
 
     def _search(self, requirement: Requirement) -> None:
         """Look at the worker that is the first to take a job of that line; after its turn, at the next one."""
-        if not self._waiting.waits_for(requirement):
+        if self._ledger.store_problem or not self._waiting.waits_for(requirement):
             return
         if requirement.worker is not None:
             for worker in self._registry.called(requirement.worker):
@@ -306,6 +307,7 @@ class Queue(Service):
         return (
             worker.state is WorkerState.ONLINE
             and not worker.draining
+            and not self._ledger.store_problem
             and self._under_way[worker.id] < MAX_STARTS_PER_WORKER
             and not self._starts.backoff.active(worker.id)
         )

@@ -6,9 +6,10 @@ it is committed as ``queued`` instead, and that is the answer; ``scheduler.clust
 has it started later, by the same steps.
 
 When the call shows that nothing was sent, or the worker answers that it lacks what
-it takes, the worker is in backoff. A job that may wait goes (back) into the queue,
-and any other is dropped, as if it had never been; but before that, one that is
-placed by selector goes to the other workers that can take it now, a few at most. When
+it takes, the worker is in backoff. It is not when the commit before the call failed.
+A job that may wait goes (back) into the queue, and any other is dropped, as if it had
+never been; but before that, one that is placed by selector goes to the other workers
+that can take it now, a few at most. When
 the start may have arrived the job is ``unknown`` until its worker reports.
 """
 
@@ -344,11 +345,14 @@ class Starts:
         return await self._started(worker, job, status)
 
     async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported, tried: _Tried) -> Job:
-        """The worker has not heard of the job, or could not take it: nothing runs, and the worker is in backoff."""
+        """The worker has not heard of the job, or could not take it: nothing runs.
+
+        The worker is in backoff, unless it was not called because the store failed.
+        """
         if isinstance(error, Unavailable):
             if is_shortage(error) and not self.backoff.active(worker.id):
                 self._log.warn("worker {worker} can't start jobs: {why}", worker=worker.name, why=str(error))
-            if self._registry.find_worker(worker.id) is not None:
+            if self._registry.find_worker(worker.id) is not None and not isinstance(error, StoreFailed):
                 self.backoff.refused(worker.id, error)
             tried = evolve(tried, workers=tried.workers | {worker.id})
             current = self._registry.job(job.id)

@@ -252,6 +252,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         "processes",
         ("P1 ends",),
     ),
+    Mutation(
+        "hold workers off when the store fails",
+        "A worker that was not called is not in backoff because the commit before the call failed.",
+        "cluster/jobs/starts.py",
+        " and not isinstance(error, StoreFailed):\n",
+        ":\n",
+        "store",
+        ("backoff has a cause",),
+    ),
     # -- stops
     Mutation(
         "forget a stop of an unreachable worker",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tests.simulation.rules.agreement import Agreement
 from tests.simulation.rules.answers import Answers
+from tests.simulation.rules.backoff import Backoff
 from tests.simulation.rules.checked import Checked
 from tests.simulation.rules.core import CoreWorkers
 from tests.simulation.rules.durable import Durable
@@ -24,6 +25,7 @@ RULES: tuple[type[Rule], ...] = (
     Kept,
     Truth,
     Placed,
+    Backoff,
     Durable,
     Indexed,
     Agreement,

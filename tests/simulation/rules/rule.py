@@ -47,6 +47,9 @@ class Rule:
     def arrived(self, worker: Worker, call: str, server: Any) -> None:
         """A call for the worker is taken by what listens at its address."""
 
+    def start_failed(self, worker: Worker) -> None:
+        """A call that is to start a job on that worker ends with an error."""
+
     def stopping(self, worker: Worker, job_id: str) -> None:
         """The scheduler sends the stop of a job to a worker, which knows the job by that id."""
 

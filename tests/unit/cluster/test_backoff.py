@@ -7,7 +7,7 @@ from scheduler.cluster.candidates import Standing
 from scheduler.cluster.jobs.backoff import Backoff, seconds
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
-from scheduler.errors import Busy, NoFreeSlot, StoreFailed, Unavailable, Unreachable
+from scheduler.errors import Busy, NoFreeSlot, Unavailable, Unreachable
 from scheduler.model import JobSpec, Target
 from tests.unit.cluster.values import a_worker
 
@@ -79,11 +79,10 @@ class BackoffTests(SynchronousTestCase):
         self.lasts(10)
 
     def test_never_asked(self) -> None:
-        """A call that did not reach the worker does not make the backoff longer, and the store is not its fault."""
+        """A call that did not reach the worker does not make the backoff longer."""
         for error, expected, reason in (
             (Busy("calls", 4), 1, "calls: all 4 in use"),
             (Unreachable("w"), 5, "worker 'w' can't be reached"),
-            (StoreFailed("disk full"), 5, None),
             (NoFreeSlot("none"), 5, "none"),
         ):
             for _ in range(3):

@@ -14,7 +14,7 @@ from scheduler.cluster.candidates import Standing
 from scheduler.cluster.jobs.outlook import Group, Outlook
 from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS
 from scheduler.cluster.requirement import Requirement
-from scheduler.errors import StoreFailed, Unavailable
+from scheduler.errors import Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor, Worker, WorkerState
@@ -139,7 +139,6 @@ class SentenceTests(OutlookTestCase):
         self.ledger.update_worker(a_worker()).addErrback(lambda _: None)
         self.store.fail()
         self.assertEqual(self.told(job)[0], "no-match")
-        self.starts.backoff.refused("w-2", StoreFailed("disk full"))
         self.ledger.note_worker(a_worker("w-2", labels={"gpu": "yes"}))
         self.settle()
         self.assertEqual(self.told(job)[:2], ("store-failing", "the store fails: disk full"))

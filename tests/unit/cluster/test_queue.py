@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.cluster.jobs.queue import MAX_STARTS, MAX_STARTS_PER_WORKER, SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.starts import MAX_WORKERS_TRIED
+from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -374,8 +375,26 @@ class StartingTests(QueueTestCase):
         self.settle()
         self.store.fail()
         self.assertEqual((self.state(job), self.held()), (JobState.QUEUED, []))
+        self.assertFalse(self.starts.backoff.active("w-1"))  # it was not even called
         self.store.held = False
-        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 4)
+        self.clock.advance(STORE_RETRY_FIRST_SECONDS)
+        self.clock.advance(SWEEP_INTERVAL_SECONDS - STORE_RETRY_FIRST_SECONDS)
+        self.assertEqual(self.taken().id, job.id)
+
+    def test_while_the_store_fails(self) -> None:
+        """No start is tried: each would fail at once, and wait again, and be tried again."""
+        job = self.queued()
+        self.store.problem = "disk full"
+        self.ledger.note_job(evolve(self.cluster.job(self.first.id), started_at=1.0))
+        self.clock.advance(UNSAVED_MAX_SECONDS)
+        self.assertEqual(self.ledger.store_problem, "disk full")
+        states: list[JobState] = []
+        self.ledger.watch(job.id, lambda job: states.append(job.state))
+        self.add(a_worker(slots=2), a_worker("w-2"))
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 10)
+        self.assertEqual((states, self.held(), self.state(job)), ([], [], JobState.QUEUED))
+        self.store.problem = ""
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 6)
         self.assertEqual(self.taken().id, job.id)
 
     def test_what_frees_a_worker(self) -> None:

@@ -1,0 +1,54 @@
+"""The rule about backoff."""
+
+from __future__ import annotations
+
+from scheduler.cluster.jobs.backoff import BACKOFF_MAX_SECONDS
+from scheduler.errors import Unreachable
+from scheduler.model import JobState
+from tests.unit.simulation.scene_case import SceneCase
+
+
+class BackoffTests(SceneCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.begin()
+
+    def put_back(self) -> None:
+        """A job that was to start on ``w1`` waits again."""
+        starting = self.job(state=JobState.STARTING, worker_id=self.worker_id)
+        waiting = self.job(state=JobState.QUEUED, worker_id=None)
+        self.judge.rules[:] = [rule for rule in self.judge.rules if type(rule).__name__ == "Backoff"]
+        self.put(starting, waiting)
+
+    def hold(self) -> None:
+        """``w1`` is in backoff."""
+        self.scheduler.parts.starts.backoff.refused(self.worker_id, Unreachable("w1"))
+
+    def start_fails(self) -> None:
+        """A start on ``w1`` fails."""
+        self.judge.start_failed(self.registry.worker(self.worker_id))
+
+    def test_cause(self) -> None:
+        """A worker may be in backoff where a start has failed there."""
+        self.start_fails()
+        self.hold()
+        self.put_back()
+        self.assert_kept()
+
+    def test_free(self) -> None:
+        """A job may wait again though no start failed, if that does not hold its worker off."""
+        self.put_back()
+        self.assert_kept()
+
+    def test_no_cause(self) -> None:
+        self.hold()
+        self.put_back()
+        self.assert_broken("backoff has a cause", "j1")
+
+    def test_old_cause(self) -> None:
+        """No backoff is so long."""
+        self.start_fails()
+        self.world.loop.run(self.world.loop.now + BACKOFF_MAX_SECONDS + 1.0)
+        self.hold()
+        self.put_back()
+        self.assert_broken("backoff has a cause", "j1")
