@@ -155,15 +155,17 @@ class HeldTests(EndingsTestCase):
 
     def test_one_that_was_not_known(self) -> None:
         """A job first heard of at its end is not there before it is durable, and is reported again."""
-        report = JobReport(ended("j-9"), JobSpec(command="true"), 900.0)
+        known = Heartbeat("w-1", "boot", ended=(JobReport(ended("j-9")),))
+        described = Heartbeat("w-1", "boot", described=(JobReport(ended("j-9"), JobSpec(command="true"), 900.0),))
         self.break_store()
-        heartbeat = Heartbeat("w-1", "boot", described=(report,))
         for _ in range(2):
-            self.assertEqual(self.successResultOf(self.membership.heartbeat(heartbeat)).acknowledged, ())
+            self.assertEqual(self.successResultOf(self.membership.heartbeat(known)).describe, ("j-9",))
+            self.assertEqual(self.successResultOf(self.membership.heartbeat(described)).acknowledged, ())
             self.assertIsNone(self.ledger.registry.find_job("j-9"))
         self.mend()
         self.assertIsNone(self.ledger.registry.find_job("j-9"))
-        self.assertEqual(self.successResultOf(self.membership.heartbeat(heartbeat)).acknowledged, ("j-9",))
+        self.successResultOf(self.membership.heartbeat(known))
+        self.assertEqual(self.successResultOf(self.membership.heartbeat(described)).acknowledged, ("j-9",))
         self.assertIs(self.shown("j-9")[0], JobState.SUCCEEDED)
 
     def test_its_slot(self) -> None:
