@@ -25,15 +25,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("acknowledged is stored", "lost only if destroyed"),
     ),
     Mutation(
-        "cancel what a heartbeat saves",
-        "An end that is being saved is saved, or saved again, though the call that reported it is over.",
-        "cluster/workers/membership.py",
-        "            await shielded(saved)\n",
-        "            await saved\n",
-        "store",
-        ("acknowledged is stored", "a final state stays"),
-    ),
-    Mutation(
         "show ends before the commit",
         "An end is shown only when it is durable: a final state never changes, not even by a crash.",
         "cluster/ledger.py",
