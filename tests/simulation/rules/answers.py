@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from scheduler.cluster.endings import UNSAVED_END
 from scheduler.errors import JobRemoved, KeyReused, NotFound, SchedulerError
 from scheduler.model import Job, JobState
 from tests.simulation.clients import Reply
@@ -60,8 +61,11 @@ class Answers(Rule):
         if not reply.answered or reply.value.state is not JobState.RUNNING or reply.job_id in self.facts.excused:
             return
         run = self.facts.run_of(reply.job_id)
+        unsaved = (reply.value.reason or "").startswith(UNSAVED_END.format(""))
         if run is None:
             self._broken(reply, "it is running, and never ran")
+        elif unsaved:
+            return  # it says that it has ended
         elif run.ended is not None and run.ended < reply.asked_at - SHARED:
             self._broken(reply, f"it is running, and ended {reply.asked_at - run.ended:.1f} s before the question")
 
