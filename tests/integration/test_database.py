@@ -39,7 +39,15 @@ _SPEC = JobSpec(
 
 #: What tests/fixtures/store-1.sql holds.
 HELD: tuple[Record, ...] = (
-    a_job("j-1", JobState.FAILED, spec=_SPEC.trimmed(), exit_code=3, reason="exit status 3", finished_at=1001.25),
+    a_job(
+        "j-1",
+        JobState.FAILED,
+        spec=_SPEC.trimmed(),
+        target=None,
+        exit_code=3,
+        reason="exit status 3",
+        finished_at=1001.25,
+    ),
     a_job(
         "j-2",
         spec=_SPEC,
@@ -48,7 +56,7 @@ HELD: tuple[Record, ...] = (
         promised=True,
     ),
     a_worker(features=frozenset()),
-    IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed())),
+    IdempotencyKey("k", "f" * 64, "j-2", a_job("j-2", JobState.STARTING, spec=_SPEC.trimmed(), target=None)),
 )
 
 #: The columns that version 1 did not have, by the version that added them.

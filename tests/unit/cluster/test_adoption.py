@@ -11,7 +11,6 @@ from scheduler.cluster.workers.adoption import (
     REMEMBERED_MAX,
     SPEC_MAX_BYTES,
 )
-from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState
@@ -260,7 +259,9 @@ class BelievedTests(MembershipTestCase):
         self.online(address="127.0.0.1:30001", worker_id="w-2")
         self.ledger.update_jobs([a_job(job_id, worker_id="w-2") for job_id in ids("j", 50)])
         lines: list[str] = []
-        self.patch(Reconciler, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        self.patch(
+            type(self.house.parts.reconciler), "_log", Logger(observer=lambda event: lines.append(formatEvent(event)))
+        )
         self.beat("w-1", running=tuple(ids("j", 25)), ended=tuple(JobReport(ended(each)) for each in ids("j", 50)))
         self.assertEqual(
             lines,
