@@ -62,10 +62,11 @@ KNOWN = (
         why=(
             "Two registrations from one address wait at once, as the scheduler was frozen or the store stalls. Each "
             "looks for entries at its address before that of the other is there: both stay, and both are online. "
-            "Where the first one comes after the second it displaces that, and the worker has an id that is gone."
+            "Where the first one comes after the second it displaces that, and the worker has an id that is gone. So "
+            "it has where the database was set back to an entry from before it registered again."
         ),
         rules=("core workers stay",),
-        causes=(("Freeze", "StoreStalls", "Storm"),),
+        causes=(("Freeze", "StoreStalls", "Storm", "RestoreDatabase", "Failover"),),
         looks_right=_other_entries,
         plan=_a_plan((Freeze(10.0, "", 10.0), KillWorker(11.0, "c1", 1.0), KillWorker(15.0, "c1", 1.0))),
     ),
