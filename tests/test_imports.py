@@ -236,6 +236,13 @@ class LawTests(SynchronousTestCase):
             [each.name for each in imports("scheduler_plugin", source)], ["twisted.application.service.ServiceMaker"]
         )
 
+    def test_benchmarks(self) -> None:
+        """What benchmarks load of the tests needs no package that only the tests install."""
+        tests = Path(__file__).parent
+        for file in (tests / "__init__.py", tests / "postgres.py"):
+            names = {each.name.split(".")[0] for each in imports(file.stem, file.read_text(encoding="utf-8"))}
+            self.assertLessEqual(names, set(sys.stdlib_module_names), file)
+
     def test_complete(self) -> None:
         """The law names parts that exist."""
         named = {
