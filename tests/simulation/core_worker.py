@@ -24,7 +24,7 @@ from tests.simulation.calls import SimulatedSchedulerClient
 from tests.simulation.jobs import STEP
 from tests.simulation.machine import Machine, Spool
 from tests.simulation.network import Caller, Endpoint
-from tests.simulation.nodes import Surroundings
+from tests.simulation.nodes import InstalledWorker, Surroundings
 from tests.simulation.plan import PlannedCoreWorker
 from tests.simulation.process import Process
 
@@ -219,21 +219,20 @@ class CoreWorkerProcess:
             self.process.end()
 
 
-class CoreWorkerNode:
-    """A core worker that is installed on a machine."""
+class CoreWorkerNode(InstalledWorker[CoreWorkerProcess]):
+    """A core worker."""
 
     def __init__(
         self, around: Surroundings, planned: PlannedCoreWorker, machine: Machine, port: int, scheduler: str
     ) -> None:
-        self.name = planned.name
+        super().__init__(planned.name, machine, port)
         self.planned = planned
-        self.machine = machine
-        self.port = port
-        self.running: CoreWorkerProcess | None = None
         self._around = around
         self._scheduler = scheduler
         self._jobs = CoreJobs()
-        self._starts = 0
+
+    def make(self, name: str) -> CoreWorkerProcess:
+        return CoreWorkerProcess(self._around, name, self.planned, self.machine, self._jobs, self.port, self._scheduler)
 
     @property
     def dropped(self) -> Mapping[str, None]:
@@ -244,23 +243,3 @@ class CoreWorkerNode:
     def worker_id(self) -> str:
         """The one it was told last."""
         return "" if self.running is None else self.running.worker_id
-
-    def start(self) -> None:
-        """Start its process, unless it runs."""
-        if self.running is not None and self.running.process.alive:
-            return
-        self._starts += 1
-        name = f"{self.name}.{self._starts}"
-        self.running = CoreWorkerProcess(
-            self._around, name, self.planned, self.machine, self._jobs, self.port, self._scheduler
-        )
-        self.running.start()
-
-    def kill(self) -> None:
-        """As ``kill -9`` does."""
-        if self.running is not None:
-            self.running.process.end()
-
-    def stop(self) -> Deferred[None] | None:
-        """As SIGTERM does."""
-        return None if self.running is None else self.running.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
@@ -154,6 +154,18 @@ class SchedulerProcess:
         self._around.network.refuse(self._machine.name, for_clients)
 
 
+class Running(Protocol):
+    """One run of a worker, of either kind."""
+
+    process: Process
+
+    def start(self) -> None:
+        """Begin to run."""
+
+    def stop(self) -> Deferred[None]:
+        """As SIGTERM does; fires when it has ended."""
+
+
 class WorkerProcess:
     """One run of a worker."""
 
@@ -220,3 +232,38 @@ class WorkerProcess:
         self._around.network.close(self.machine.name, self.port)
         self.jobs.shut_down()
         self.process.end()
+
+
+R = TypeVar("R", bound=Running)
+
+
+class InstalledWorker(Generic[R]):
+    """A worker that is installed on a machine: the process that runs now, and the one after it."""
+
+    def __init__(self, name: str, machine: Machine, port: int) -> None:
+        self.name = name
+        self.machine = machine
+        self.port = port
+        self.running: R | None = None
+        self._starts = 0
+
+    def make(self, name: str) -> R:
+        """A process of that name, which does not run yet."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start its process, unless it runs, or its machine is off: then it is started with that."""
+        if not self.machine.on or (self.running is not None and self.running.process.alive):
+            return
+        self._starts += 1
+        self.running = self.make(f"{self.name}.{self._starts}")
+        self.running.start()
+
+    def kill(self) -> None:
+        """As ``kill -9`` does."""
+        if self.running is not None:
+            self.running.process.end()
+
+    def stop(self) -> Deferred[None] | None:
+        """As SIGTERM does."""
+        return None if self.running is None else self.running.stop()

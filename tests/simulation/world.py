@@ -13,7 +13,6 @@ from random import Random
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from scheduler.model import JobState, Target
@@ -26,7 +25,7 @@ from tests.simulation.logs import watched
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Folder, Machine, Run
 from tests.simulation.network import Call, Caller, Network
-from tests.simulation.nodes import LEASE, SchedulerProcess, Surroundings, WorkerProcess
+from tests.simulation.nodes import LEASE, InstalledWorker, SchedulerProcess, Surroundings, WorkerProcess
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
 from tests.simulation.rules.leftovers import REST
@@ -62,50 +61,31 @@ STOPS_IN_VAIN = 2.0
 EVENTS_MAX = 200_000
 
 
-class WorkerNode:
-    """A worker that is installed on a machine: a name, a state folder, and the process that runs now."""
+class WorkerNode(InstalledWorker[WorkerProcess]):
+    """One of ours, with a state folder."""
 
     def __init__(
         self, world: World, name: str, machine: Machine, port: int, slots: int, labels: dict[str, str]
     ) -> None:
-        self.name = name
-        self.machine = machine
+        super().__init__(name, machine, port)
         self.folder = Folder()
-        self.port = port
         self.slots = slots
         self.labels = labels
-        self.running: WorkerProcess | None = None
         self._world = world
-        self._starts = 0
 
-    def start(self) -> None:
-        """Start its process, unless it runs, or its machine is off: then it is started with that."""
-        if not self.machine.on:
-            return
-        if self.running is not None and self.running.process.alive:
-            return
-        self._starts += 1
-        self.running = WorkerProcess(
+    def make(self, name: str) -> WorkerProcess:
+        scheduler = f"{SCHEDULER_ADDRESS}:{SCHEDULER_PORT}"
+        return WorkerProcess(
             self._world.around,
-            f"{self.name}.{self._starts}",
+            name,
             self.name,
             self.machine,
             self.folder,
             self.port,
             self.slots,
             self.labels,
-            f"{SCHEDULER_ADDRESS}:{SCHEDULER_PORT}",
+            scheduler,
         )
-        self.running.start()
-
-    def kill(self) -> None:
-        """As ``kill -9`` does."""
-        if self.running is not None:
-            self.running.process.end()
-
-    def stop(self) -> Deferred[None] | None:
-        """As SIGTERM does."""
-        return None if self.running is None else self.running.stop()
 
     def namesake(self) -> WorkerNode:
         """Another worker by that name, on a machine of its own."""
