@@ -1,4 +1,4 @@
-"""What the scheduler's own decisions cost with many workers: in one process, without gRPC, HTTP or a disk.
+"""The cost of the scheduler's own decisions with many workers: in one process, without gRPC, HTTP or a disk.
 
 The parts are those of ``make_cluster``, over a store in memory and workers that answer every call at once. Times are
 processor time of the one thread, so whatever else the machine does is not in them.

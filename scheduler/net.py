@@ -94,7 +94,7 @@ class DialRule:
     keep_names: bool
 
     async def check(self, text: str, peer: str) -> str:
-        """What to dial for one that registers as ``text`` from the IP address ``peer``; ``Invalid``, ``Refused``."""
+        """The address to dial for one that registers as ``text`` from the IP ``peer``; ``Invalid``; ``Refused``."""
         host, port = split_address(text)
         caller = _plain(ip_address(peer))
         try:

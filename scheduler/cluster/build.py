@@ -36,7 +36,7 @@ from scheduler.net import DialRule
 
 @frozen(kw_only=True)
 class ClusterParts:
-    """What ``make_cluster`` made. The services start in the order of the three groups, and stop in the opposite order.
+    """The parts of a cluster. Its services start in the order of the three groups, and stop in the opposite order.
 
     ``records``: what is known is loaded from the store, which must run. ``work``: jobs are started, and workers looked
     after; calls to workers must be possible. ``admission``: clients and workers can ask, once their servers run.

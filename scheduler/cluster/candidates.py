@@ -35,7 +35,7 @@ Ability = tuple[bool, frozenset[str]]
 
 
 class Standing(enum.IntEnum):
-    """What keeps a worker from taking a job by selector now: the first of these that is true."""
+    """The first of these that is true of a worker: it says why the worker can't take a job by selector now."""
 
     DRAINING = 1
     UNREACHABLE = 2
@@ -57,7 +57,7 @@ def has_slot(worker: Worker, load: int) -> bool:
 
 
 def standing_of(worker: Worker, load: int, in_backoff: bool) -> Standing:
-    """That of a worker with that many unfinished jobs."""
+    """The standing of a worker; ``load`` is how many of its jobs have not ended."""
     if worker.draining:
         return Standing.DRAINING
     if worker.state is not WorkerState.ONLINE:
@@ -70,7 +70,7 @@ def standing_of(worker: Worker, load: int, in_backoff: bool) -> Standing:
 
 @frozen
 class Tally:
-    """How many workers that meet a requirement have each standing."""
+    """The workers that meet a requirement, counted by standing."""
 
     count: Mapping[Standing, int]
     #: Of those that are ``FULL``, together.
@@ -84,7 +84,7 @@ class Tally:
 
 @frozen
 class _Entry:
-    """How one worker is filed."""
+    """The places where one worker is filed."""
 
     worker: Worker
     ability: Ability
@@ -119,7 +119,7 @@ class Candidates:
         self._slots: Counter[tuple[Label | None, Ability]] = Counter()
 
     def __len__(self) -> int:
-        """How many workers there are, with slots or without."""
+        """The number of workers, with slots or without."""
         return len(self._workers)
 
     def put(self, worker: Worker, load: int, in_backoff: bool) -> None:
@@ -139,13 +139,13 @@ class Candidates:
         self._file(entry)
 
     def remove(self, worker_id: str) -> None:
-        """It is no longer known, or has no slots."""
+        """Take out a worker that is no longer known, or has no slots."""
         entry = self._entries.pop(worker_id, None)
         if entry is not None:
             self._take(entry)
 
     def each(self, requirement: Requirement, standings: Collection[Standing]) -> Iterator[Worker]:
-        """Those with one of these standings that meet the requirement, which names no worker.
+        """The workers with one of these standings that meet the requirement, which names no worker.
 
         Those that are ``FREE`` come least loaded first, and of equally loaded ones the lowest name; others by name.
         """
@@ -182,7 +182,7 @@ class Candidates:
         return Tally(count, slots)
 
     def _rarest(self, requirement: Requirement) -> Label | None:
-        """Of the labels that are asked for, the one that the fewest workers have; ``None``: none is."""
+        """The label of the requirement that the fewest workers have; ``None``: it has no labels."""
         return min(requirement.labels, key=lambda label: (self._labelled[label], label), default=None)
 
     def _suited(self, requirement: Requirement) -> Iterator[Ability]:

@@ -44,13 +44,13 @@ class Ending:
         return self.problem is not None
 
     def records(self) -> list[Job | IdempotencyKey]:
-        """What is to be saved of it."""
+        """The records to be saved with it, its own included."""
         following = [] if self.following is None else [self.following]
         return [self.job, *following, *self.keys.values()]
 
 
 class Endings:
-    """Those of one ledger, by the ids of the jobs."""
+    """The endings of one ledger, by the ids of the jobs."""
 
     def __init__(self, registry: Registry, show: Callable[[Job], None]) -> None:
         """``show`` puts a job into the registry and tells all who want to know of it."""
@@ -68,7 +68,7 @@ class Endings:
         return bool(self._endings)
 
     def begin(self, ending: Ending) -> None:
-        """It is being saved from now on."""
+        """Keep an end that is being saved from now on."""
         self._endings[ending.job.id] = ending
 
     def add_key(self, key: IdempotencyKey) -> bool:
@@ -82,7 +82,7 @@ class Endings:
         return True
 
     def settle(self, ending: Ending, result: object, decided: bool) -> None:
-        """It was saved with that result: show it, forget it, or hold it.
+        """Show, forget or hold an end, by the ``result`` of saving it.
 
         ``decided``: no worker reported it.
         """
@@ -119,7 +119,7 @@ class Endings:
         return [ending.job for ending in self._endings.values()]
 
     def held(self) -> list[Job]:
-        """Those of them whose ends are held."""
+        """The jobs, at their ends, whose ends are held."""
         return [ending.job for ending in self._endings.values() if ending.held]
 
     def forget(self, job_id: str) -> None:

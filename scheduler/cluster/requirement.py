@@ -1,4 +1,4 @@
-"""What a job needs of a worker, as a value that can be compared and filed under."""
+"""The needs of a job, as a value that can be compared and filed under."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Label = tuple[str, str]
 
 @frozen
 class Requirement:
-    """What a job needs of a worker."""
+    """The needs of a job: a worker has to meet all of them."""
 
     #: Its id or name; ``None``: any with the labels.
     worker: str | None
@@ -23,7 +23,7 @@ class Requirement:
 
     @classmethod
     def of(cls, spec: JobSpec, target: Target) -> Requirement:
-        """That of a job."""
+        """The requirement of a job."""
         return cls(target.worker, frozenset((target.selector or {}).items()), spec.fits_core, spec.features)
 
     def met_by(self, worker: Worker) -> bool:
@@ -48,7 +48,7 @@ class Requirement:
         )
 
     def joined(self, other: Requirement) -> Requirement:
-        """What a worker meets that meets both; the other names no worker."""
+        """A requirement that is met exactly where both are; the other names no worker."""
         return Requirement(
             self.worker, self.labels | other.labels, self.fits_core and other.fits_core, self.features | other.features
         )

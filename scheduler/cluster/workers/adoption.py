@@ -55,14 +55,14 @@ class _Unknown:
     full: bool = False
 
     def drop(self, job_id: str) -> None:
-        """It is known, or not reported any more."""
+        """Forget a job that is known by now, or not reported any more."""
         self.reported.pop(job_id, None)
         self.asked.pop(job_id, None)
         self.running.discard(job_id)
 
 
 class Adoption:
-    """One for each scheduler."""
+    """Decides which jobs are adopted; there is one for each scheduler."""
 
     _log = Logger()
 
@@ -77,7 +77,7 @@ class Adoption:
         return not self._unknown
 
     def forget(self, worker_id: str) -> None:
-        """It is a new process, or gone."""
+        """Forget what a worker reported that is a new process now, or gone."""
         self._unknown.pop(worker_id, None)
 
     def begin(self, heartbeat: Heartbeat) -> None:
@@ -137,7 +137,7 @@ class Adoption:
         return (*asked, *following)
 
     def _room(self, worker: Worker, unknown: _Unknown) -> int:
-        """How many more jobs of the worker may be adopted."""
+        """The number of further jobs of the worker that may be adopted."""
         own, total = self._ledger.adopted(worker.id)
         room = min(ADOPTED_PER_WORKER_MAX - own, ADOPTED_MAX - total)
         if room <= 0 and not unknown.full:
