@@ -136,7 +136,7 @@ class _Cluster:
 
     def heartbeats(self) -> None:
         for worker in self.parts.ledger.registry.workers():
-            self.parts.membership.heartbeat(Heartbeat(worker.id, "boot"))
+            self.parts.membership.heartbeat(Heartbeat(worker.id, "boot"), "127.0.0.1")
 
 
 def _registration(number: int) -> Registration:

@@ -205,6 +205,14 @@ class Unreachable(Unavailable):
         self.kind = kind
 
 
+class Misdirected(Unreachable):
+    """A call reached another process than the one it was meant for, which did nothing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.args = (f"worker {name!r} can't be reached: another process answers at its address",)
+
+
 class NoFreeSlot(Unavailable):
     """Workers match, and each has all its slots taken or can't be reached now."""
 

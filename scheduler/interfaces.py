@@ -282,11 +282,14 @@ class IMembership(Interface):
         ``Conflict`` (another live worker has that name), ``ShuttingDown``.
         """
 
-    def deregister(worker_id: str) -> Deferred[None]:
-        """``NotFound`` when it is not known."""
+    def deregister(worker_id: str, nonce: str) -> Deferred[None]:
+        """``NotFound`` when it is not known, or another process of it has registered since."""
 
-    def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
-        """Fires once everything acknowledged is committed; ``NotFound`` means register again."""
+    def heartbeat(heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
+        """Fires once everything acknowledged is committed; ``NotFound`` means register again.
+
+        ``peer`` is the IP address the call came from.
+        """
 
 
 class IOutputStream(Interface):
@@ -308,12 +311,13 @@ Deliver = Callable[[Chunk], Deferred[None] | None]
 class IWorkerClient(Interface):
     """Calls to workers. Channels are lazy, one for each worker id, replaced when its address changes.
 
-    Every method may fail with ``Unreachable``, ``DeadlineExceeded``, ``Busy``,
-    ``Unsupported`` and ``WorkerFault``.
+    Each call is meant for the process that registered, where that has told a nonce. Every method may fail with
+    ``Misdirected``: another process was reached, and did nothing; and with ``Unreachable``, ``DeadlineExceeded``,
+    ``Busy``, ``Unsupported`` and ``WorkerFault``.
     """
 
     def probe(worker: Worker) -> Deferred[None]:
-        """Whether a call to it succeeds: any answer counts."""
+        """Whether a call to it succeeds: any answer of the process that registered counts."""
 
     def start_job(worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is on its way.

@@ -69,14 +69,21 @@ class Registration:
     boot_id: str = ""
     version: str = ""
     features: tuple[str, ...] = ()
+    #: Secret of its state folder; ``""``: it has none.
+    folder_id: str = ""
+    #: Of its process; ``""``: it has none.
+    nonce: str = ""
+    #: The highest that a scheduler has told it; 0: none has.
+    commit_count: int = 0
 
 
 @frozen
 class Registered:
-    """The answer to a registration; ``lease`` in seconds."""
+    """The answer to a registration; ``lease`` in seconds, ``commit_count`` of the scheduler's store so far."""
 
     worker_id: str
     lease: float
+    commit_count: int = 0
 
 
 @frozen
@@ -94,7 +101,8 @@ class Heartbeat:
 
     ``leaving``: it is the last of this process; what runs, runs on without it.
     ``refusing``: why the worker takes no job at present, a sentence; ``""``: it takes jobs.
-    ``sent_at``: by the worker's clock. ``disk``: the one its spools are on.
+    ``sent_at``: by the worker's clock. ``disk``: the one its spools are on. ``nonce`` and ``commit_count`` are as in a
+    ``Registration``.
     """
 
     worker_id: str
@@ -106,6 +114,8 @@ class Heartbeat:
     refusing: str = ""
     sent_at: float | None = None
     disk: Disk | None = None
+    nonce: str = ""
+    commit_count: int = 0
 
     @property
     def mentioned(self) -> frozenset[str]:
@@ -115,11 +125,18 @@ class Heartbeat:
 
 @frozen
 class HeartbeatAnswer:
-    """``acknowledged``: ended jobs that are kept now. ``describe``: jobs whose specs are wanted."""
+    """``acknowledged``: ended jobs that are kept now. ``describe``: jobs whose specs are wanted.
+
+    ``register_again``: what the worker said of itself, or its address, may have changed. ``report_all``: it is to
+    report all ended jobs that it has, acknowledged or not.
+    """
 
     lease: float
     acknowledged: tuple[str, ...] = ()
     describe: tuple[str, ...] = ()
+    register_again: bool = False
+    commit_count: int = 0
+    report_all: bool = False
 
 
 @frozen

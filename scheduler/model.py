@@ -118,6 +118,8 @@ class WorkerState(enum.Enum):
 
     ONLINE = "online"
     UNREACHABLE = "unreachable"
+    #: It deregistered.
+    OFFLINE = "offline"
 
 
 @frozen
@@ -365,6 +367,12 @@ class Worker:
     version: str | None = None
     #: Those of ``FEATURES`` that it has.
     features: frozenset[str] = frozenset()
+    #: The id that is made from its folder id; ``""``: it has told none.
+    folder: str = ""
+    #: Of the process that registered; ``""``: it has told none.
+    nonce: str = ""
+    #: When it deregistered, POSIX time; ``None``: it did not.
+    deregistered_at: float | None = None
     #: Why it says that it takes no job at present, a sentence; ``None``: it says no such thing. Never stored.
     refusing: str | None = None
     #: The one its spools are on. Never stored.

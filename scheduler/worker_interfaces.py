@@ -6,6 +6,7 @@
     worker -> ISchedulerClient <- rpc.scheduler_client
     worker -> IJobs            <- worker.jobs
     worker -> IHeldId          <- worker.held_id
+    rpc    -> IIdentity        <- worker.identity
 
 What ``scheduler.interfaces`` says of threads, errors and deadlines holds here, too.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
 from scheduler.model import JobSpec, Stream
@@ -83,11 +84,28 @@ class ISchedulerClient(Interface):
     def register(registration: Registration) -> Deferred[Registered]:
         """``Invalid``, ``Refused``, ``Conflict``."""
 
-    def deregister(worker_id: str) -> Deferred[None]:
+    def deregister(worker_id: str, nonce: str) -> Deferred[None]:
         """``NotFound``."""
 
     def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         """``NotFound`` means register again."""
+
+
+class IIdentity(Interface):
+    """Which worker, and which process of it, this is."""
+
+    folder_id = Attribute("Secret of the state folder, str.")
+    nonce = Attribute("Of this process, str.")
+    worker_id = Attribute('As the scheduler said last, str; ``""``: it has not yet. The link sets it.')
+
+    def check_thd(worker_id: str, nonce: str, scheduler: str) -> None:
+        """A call came that is meant for the worker and the process of these names, each ``""`` where it does not say.
+
+        ``Misdirected``: they are not this one's. ``scheduler`` is the nonce of the process that calls, or ``""``.
+        """
+
+    def on_new_scheduler(notify: Callable[[], None]) -> None:
+        """Call ``notify``, on the reactor thread, after the first call of each process of the scheduler."""
 
 
 class IHeldId(Interface):

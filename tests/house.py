@@ -156,8 +156,9 @@ class House:
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
         """A worker sends a heartbeat with what runs there, and what has ended."""
         runner, worker = self._runner(worker_id), self.worker(worker_id)
+        facts = {"nonce": worker.nonce, **facts}
         heartbeat = Heartbeat(worker.id, worker.boot_id, runner.running(), runner.unacknowledged(), **facts)
-        answer = result_of(self.parts.membership.heartbeat(heartbeat))
+        answer = result_of(self.parts.membership.heartbeat(heartbeat, HOME))
         runner.acknowledge(answer.acknowledged)
         self.settle()
         return answer

@@ -296,6 +296,9 @@ def registration_to_pb(registration: Registration) -> scheduler_pb2.RegisterReq:
         bootID=registration.boot_id,
         version=registration.version,
         features=registration.features,
+        folderID=registration.folder_id,
+        nonce=registration.nonce,
+        commitCount=registration.commit_count,
     )
 
 
@@ -310,12 +313,17 @@ def registration_from_pb(message: scheduler_pb2.RegisterReq) -> Registration:
         boot_id=message.bootID,
         version=message.version,
         features=tuple(message.features),
+        folder_id=message.folderID,
+        nonce=message.nonce,
+        commit_count=message.commitCount,
     )
 
 
 def registered_to_pb(registered: Registered) -> scheduler_pb2.RegisterRes:
     """A refusal is a status, so ``success`` is always true."""
-    return scheduler_pb2.RegisterRes(success=True, workerID=registered.worker_id, lease=registered.lease)
+    return scheduler_pb2.RegisterRes(
+        success=True, workerID=registered.worker_id, lease=registered.lease, commitCount=registered.commit_count
+    )
 
 
 def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float) -> Registered:
@@ -323,7 +331,7 @@ def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float)
     if not message.success and not message.workerID:
         raise Refused("the scheduler did not take the registration")
     lease = _seconds("lease", message.lease) or default_lease
-    return Registered(checked_id("workerID", message.workerID), lease)
+    return Registered(checked_id("workerID", message.workerID), lease, message.commitCount)
 
 
 def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
@@ -338,6 +346,8 @@ def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
         refusing=heartbeat.refusing,
         sentAt=heartbeat.sent_at or 0,
         disk=None if heartbeat.disk is None else _disk_to_pb(heartbeat.disk),
+        nonce=heartbeat.nonce,
+        commitCount=heartbeat.commit_count,
     )
 
 
@@ -370,12 +380,21 @@ def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
         refusing=message.refusing,
         sent_at=message.sentAt if 0 < message.sentAt <= _END_OF_TIME else None,  # no worker is lost for a clock
         disk=_disk_from_pb(message.disk) if message.HasField("disk") else None,
+        nonce=message.nonce,
+        commit_count=message.commitCount,
     )
 
 
 def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
     """What the scheduler keeps, and what it wants to know."""
-    return scheduler_pb2.HeartbeatRes(lease=answer.lease, acknowledged=answer.acknowledged, describe=answer.describe)
+    return scheduler_pb2.HeartbeatRes(
+        lease=answer.lease,
+        acknowledged=answer.acknowledged,
+        describe=answer.describe,
+        registerAgain=answer.register_again,
+        commitCount=answer.commit_count,
+        reportAll=answer.report_all,
+    )
 
 
 def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
@@ -384,6 +403,9 @@ def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
         lease=_seconds("lease", message.lease),
         acknowledged=tuple(message.acknowledged),
         describe=tuple(message.describe),
+        register_again=message.registerAgain,
+        commit_count=message.commitCount,
+        report_all=message.reportAll,
     )
 
 

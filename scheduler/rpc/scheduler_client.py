@@ -80,8 +80,9 @@ class SchedulerClient(MultiService):
             "RegisterWorker", request, lambda answer: convert.registered_from_pb(answer, DEFAULT_LEASE_SECONDS)
         )
 
-    def deregister(self, worker_id: str) -> Deferred[None]:
-        return self._call("DeregisterWorker", scheduler_pb2.DeregisterReq(workerID=worker_id), lambda _: None)
+    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
+        request = scheduler_pb2.DeregisterReq(workerID=worker_id, nonce=nonce)
+        return self._call("DeregisterWorker", request, lambda _: None)
 
     def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         return self._call("Heartbeat", convert.heartbeat_to_pb(heartbeat), convert.answer_from_pb)

@@ -64,12 +64,12 @@ class _SchedulerServicer(Servicer, scheduler_pb2_grpc.SchedulerServicer):
     def DeregisterWorker(
         self, request: scheduler_pb2.DeregisterReq, context: grpc.ServicerContext
     ) -> scheduler_pb2.DeregisterRes:
-        self.answer_thd(context, "DeregisterWorker", self._membership.deregister, request.workerID)
+        self.answer_thd(context, "DeregisterWorker", self._membership.deregister, request.workerID, request.nonce)
         return scheduler_pb2.DeregisterRes(success=True)
 
     @answered
     def Heartbeat(
         self, request: scheduler_pb2.HeartbeatReq, context: grpc.ServicerContext
     ) -> scheduler_pb2.HeartbeatRes:
-        heartbeat = convert.heartbeat_from_pb(request)
-        return convert.answer_to_pb(self.answer_thd(context, "Heartbeat", self._membership.heartbeat, heartbeat))
+        heartbeat, peer = convert.heartbeat_from_pb(request), peer_host(context.peer())
+        return convert.answer_to_pb(self.answer_thd(context, "Heartbeat", self._membership.heartbeat, heartbeat, peer))

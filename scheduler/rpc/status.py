@@ -60,6 +60,7 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.StartUnanswered: Row(StatusCode.UNKNOWN, {"worker": str, "job_id": str}),
     errors.Unavailable: Row(StatusCode.UNAVAILABLE, _UNAVAILABLE),
     errors.Unreachable: Row(StatusCode.UNAVAILABLE, {"name": str, "sent": bool, "kind": str}),
+    errors.Misdirected: Row(StatusCode.FAILED_PRECONDITION, {"name": str}),
     errors.NoFreeSlot: Row(StatusCode.RESOURCE_EXHAUSTED, _UNAVAILABLE),
     errors.QueueFull: Row(StatusCode.RESOURCE_EXHAUSTED, {"limit": int}),
     errors.KeyInUse: Row(StatusCode.ABORTED, {"key": str}),

@@ -108,6 +108,9 @@ def worker_row(worker: Worker) -> Row:
         "boot_id": _clean(worker.boot_id),
         "version": _clean(worker.version),
         "features": _json(sorted(worker.features)),
+        "folder": worker.folder or None,
+        "nonce": _clean(worker.nonce) or None,
+        "deregistered_at": worker.deregistered_at,
     }
 
 
@@ -200,7 +203,8 @@ def _spec(row: Row, stdin: bytes | None, script: bytes | None) -> JobSpec:
 def _worker(row: Row) -> Worker:
     features = frozenset(_list_of(row["features"]))
     state, labels = WorkerState(row["state"]), _mapping_of(row["labels"])
-    return Worker(**row | {"state": state, "labels": labels, "features": features})
+    identity = {name: row[name] or "" for name in ("folder", "nonce")}
+    return Worker(**row | {"state": state, "labels": labels, "features": features} | identity)
 
 
 def _key(row: Row, specs: Mapping[str, JobSpec]) -> IdempotencyKey | None:

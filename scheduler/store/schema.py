@@ -38,7 +38,13 @@ from scheduler.errors import SchedulerError
 
 METADATA = MetaData()
 
-VERSIONS = Table("scheduler_schema", METADATA, Column("version", BigInteger, nullable=False))
+VERSIONS = Table(
+    "scheduler_schema",
+    METADATA,
+    Column("version", BigInteger, nullable=False),
+    # since version 4; NULL is 0
+    Column("commits", BigInteger),
+)
 
 JOBS = Table(
     "jobs",
@@ -115,6 +121,10 @@ WORKERS = Table(
     Column("version", Text),
     # since version 2
     Column("features", Text),
+    # since version 4; NULL is none
+    Column("folder", Text),
+    Column("nonce", Text),
+    Column("deregistered_at", Double),
 )
 
 KEYS = Table(
@@ -153,7 +163,13 @@ def _to_version_3(connection: Connection) -> None:
     _add_columns(connection, KEYS, "removed_at")
 
 
-STEPS: Sequence[Step] = (_to_version_2, _to_version_3)
+def _to_version_4(connection: Connection) -> None:
+    """Which folder and process a worker is, and whether it deregistered; how many commits there were."""
+    _add_columns(connection, WORKERS, "folder", "nonce", "deregistered_at")
+    _add_columns(connection, VERSIONS, "commits")
+
+
+STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4)
 
 
 class UnfitDatabase(SchedulerError):

@@ -45,7 +45,7 @@ from scheduler.errors import (
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
 from scheduler.model import Disk
 from scheduler.worker.message_budget import MessageBudget
-from scheduler.worker_interfaces import IHeldId, IJobs, ISchedulerClient
+from scheduler.worker_interfaces import IHeldId, IIdentity, IJobs, ISchedulerClient
 
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
 RETRY_FIRST_SECONDS = 0.25
@@ -81,11 +81,12 @@ class Link(Service):
         jobs: IJobs,
         facts: Callable[[], Registration],
         held_id: IHeldId,
+        identity: IIdentity,
         random: Random,
         wall_time: Callable[[], float],
         disk: Callable[[], Disk | None],
     ) -> None:
-        """``facts`` says, each time, what to register as; its ``worker_id`` is filled in from ``held_id``.
+        """``facts`` says, each time, what to register as; who it is, is filled in from ``held_id`` and ``identity``.
 
         ``wall_time`` and ``disk`` are what each heartbeat tells of the machine.
         """
@@ -94,10 +95,10 @@ class Link(Service):
         self._jobs = jobs
         self._facts = facts
         self._held_id = held_id
+        self._identity = identity
         self._random = random
         self._wall_time = wall_time
         self._disk = disk
-        self._id = ""
         self._boot_id = ""
         self._lease = _DEFAULT_LEASE_SECONDS
         self._registered = False
@@ -127,7 +128,7 @@ class Link(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._id = self._held_id.read()
+        self._identity.worker_id = self._held_id.read()
         self._disk()  # so that the first heartbeat can tell
         self._go()
 
@@ -149,17 +150,21 @@ class Link(Service):
             return
         running = self._jobs.running()
         if running:
-            self._log.info("worker {worker_id} leaves {count} jobs running", worker_id=self._id, count=len(running))
+            self._log.info(
+                "worker {worker_id} leaves {count} jobs running", worker_id=self._identity.worker_id, count=len(running)
+            )
             await self._say_leaving()
             return
         try:
             if self._more_to_say():
                 await self._beat()
-            await self._client.deregister(self._id)
+            await self._client.deregister(self._identity.worker_id, self._identity.nonce)
         except SchedulerError as error:
-            self._log.warn("worker {worker_id} could not deregister: {why}", worker_id=self._id, why=str(error))
+            self._log.warn(
+                "worker {worker_id} could not deregister: {why}", worker_id=self._identity.worker_id, why=str(error)
+            )
         else:
-            self._log.info("worker {worker_id} deregistered", worker_id=self._id)
+            self._log.info("worker {worker_id} deregistered", worker_id=self._identity.worker_id)
         self._registered = False
 
     async def _say_leaving(self) -> None:
@@ -215,7 +220,10 @@ class Link(Service):
             self._registered = False
             if not self._forgotten:
                 self._forgotten = True
-                self._log.warn("the scheduler does not know worker {worker_id}: registering again", worker_id=self._id)
+                self._log.warn(
+                    "the scheduler does not know worker {worker_id}: registering again",
+                    worker_id=self._identity.worker_id,
+                )
                 return 0
             return self._after_failure("the scheduler forgets this worker again and again")
         except _LASTING as error:
@@ -243,11 +251,14 @@ class Link(Service):
         return RETRY_MAX_SECONDS
 
     async def _register(self) -> None:
-        registration = evolve(self._facts(), worker_id=self._id)
+        identity = self._identity
+        registration = evolve(
+            self._facts(), worker_id=identity.worker_id, folder_id=identity.folder_id, nonce=identity.nonce
+        )
         registered: Registered = await self._client.register(registration)
-        if registered.worker_id != self._id:
-            self._id = registered.worker_id
-            self._held_id.write(self._id)
+        if registered.worker_id != identity.worker_id:
+            identity.worker_id = registered.worker_id
+            self._held_id.write(registered.worker_id)
         self._boot_id = registration.boot_id
         self._lease = _believed(registered.lease)
         self._registered = True
@@ -258,7 +269,7 @@ class Link(Service):
             self._trouble = ""
         self._log.info(
             "registered as {worker_id}, to be called at {address}",
-            worker_id=self._id,
+            worker_id=self._identity.worker_id,
             address=registration.address,
             name=registration.name,
             lease=self._lease,
@@ -268,13 +279,14 @@ class Link(Service):
         reports = () if self._unheard else await self._to_describe()
         running = self._jobs.running()  # as it is when all is said
         heartbeat = Heartbeat(
-            self._id,
+            self._identity.worker_id,
             self._boot_id,
             running,
             leaving=leaving,
             refusing=self._jobs.refusing(),
             sent_at=self._wall_time(),
             disk=self._disk(),
+            nonce=self._identity.nonce,
         )
         if not self._unheard:
             budget = MessageBudget(_REPORTS_MAX_BYTES)
@@ -293,7 +305,7 @@ class Link(Service):
         self._failures = 0
         if self._trouble:
             self._trouble = ""
-            self._log.info("in contact with the scheduler again", worker_id=self._id)
+            self._log.info("in contact with the scheduler again", worker_id=self._identity.worker_id)
 
     async def _not_heard(self) -> None:
         """The scheduler is there and knows no heartbeats."""
@@ -304,7 +316,7 @@ class Link(Service):
         elif self._failures:
             # It was away, and may have forgotten us without a way to say so.
             with contextlib.suppress(SchedulerError):
-                await self._client.deregister(self._id)
+                await self._client.deregister(self._identity.worker_id, self._identity.nonce)
             self._registered = False
 
     def _more_to_say(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from typing import Any
 
 from twisted.application.service import IService
@@ -22,6 +23,7 @@ from scheduler.worker.commands import Policy
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.held_id import IdFile
+from scheduler.worker.identity import Identity
 from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.link import Link
@@ -75,6 +77,7 @@ def makeService(options: Options) -> IService:
             features=FEATURES,
         )
 
+    identity = Identity(reactor.callFromThread, uuid.uuid4().hex, uuid.uuid4().hex)
     rng = random.SystemRandom()
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
@@ -87,7 +90,7 @@ def makeService(options: Options) -> IService:
         Step(start=jobs.recover, stop=jobs.shut_down),
         scheduler,
         grpc,
-        Link(reactor, scheduler, jobs, facts, IdFile(state.path / "worker_id"), rng, time.time, disk.read),
+        Link(reactor, scheduler, jobs, facts, IdFile(state.path / "worker_id"), identity, rng, time.time, disk.read),
         startup.announcement(state, grpc=grpc),
     ):
         part.setServiceParent(parts)

@@ -41,10 +41,11 @@ class AsMembership:
         self.peers.append(peer)
         return self._scheduler.register(registration)
 
-    def deregister(self, worker_id: str) -> Deferred[None]:
-        return self._scheduler.deregister(worker_id)
+    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
+        return self._scheduler.deregister(worker_id, nonce)
 
-    def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
+    def heartbeat(self, heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
+        self.peers.append(peer)
         return self._scheduler.heartbeat(heartbeat)
 
 
@@ -68,9 +69,9 @@ class Contract:
     async def test_deregister(self) -> None:
         """One that leaves is known no more, and a stranger never was."""
         await self.client.register(FACTS)
-        self.assertIsNone(await self.client.deregister("w1"))
+        self.assertIsNone(await self.client.deregister("w1", ""))
         self.assertEqual(self.scheduler.workers, {})
-        error = await self.assertFailure(self.client.deregister("w1"), NotFound)
+        error = await self.assertFailure(self.client.deregister("w1", ""), NotFound)
         self.assertEqual((error.kind, error.name), ("worker", "w1"))
 
     async def test_heartbeat(self) -> None:
@@ -155,7 +156,11 @@ class Unanswered:
     """Mixed into an RpcCase that has a ``client``, which can't do anything: all ways to ask."""
 
     async def fails(self, *errors: type[SchedulerError]) -> None:
-        calls = [self.client.register(FACTS), self.client.heartbeat(Heartbeat("w", "b")), self.client.deregister("w")]
+        calls = [
+            self.client.register(FACTS),
+            self.client.heartbeat(Heartbeat("w", "b")),
+            self.client.deregister("w", ""),
+        ]
         for error in await gatherResults([self.assertFailure(call, *errors) for call in calls]):
             if isinstance(error, Unreachable):
                 self.assertIn("scheduler", str(error))

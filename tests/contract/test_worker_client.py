@@ -443,7 +443,7 @@ class SimulatedTests(Contract, GivingUp, SimulatedCase):
         super().setUp()
         self.runner = AsCoreWorker()
         self.worker = a_worker(self.listen(self.runner))
-        self.client = SimulatedWorkerClient(self.network, self.caller, chunk=2 * MIB)
+        self.client = SimulatedWorkerClient(self.network, self.caller, "nonce", chunk=2 * MIB)
 
 
 class RealTests(Contract, GivingUp, RpcCase):
@@ -497,7 +497,7 @@ class UnreachableSimulatedTests(UnreachableContract, SimulatedCase):
     def setUp(self) -> None:
         super().setUp()
         self.worker = a_worker("10.0.0.2:1")
-        self.client = SimulatedWorkerClient(self.network, self.caller)
+        self.client = SimulatedWorkerClient(self.network, self.caller, "nonce")
 
 
 class UnreachableRealTests(UnreachableContract, RpcCase):
@@ -547,7 +547,7 @@ class SilentSimulatedTests(SilentContract, SimulatedCase):
         super().setUp()
         self.network.cut["there", "here"] = None
         self.worker = a_worker(self.listen(FakeJobRunner()))
-        self.client = SimulatedWorkerClient(self.network, self.caller)
+        self.client = SimulatedWorkerClient(self.network, self.caller, "nonce")
 
 
 class SilentRealTests(SilentContract, RpcCase):

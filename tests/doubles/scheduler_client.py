@@ -74,7 +74,7 @@ class FakeSchedulerClient:
     def register(self, registration: Registration) -> Deferred[Registered]:
         return self._call("register", registration, self._register)
 
-    def deregister(self, worker_id: str) -> Deferred[None]:
+    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
         return self._call("deregister", worker_id, self._deregister)
 
     def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:

@@ -69,6 +69,10 @@ VERSION_3 = {
     "jobs": ("usage", "remove_requested_at", "stop_reason"),
     "idempotency_keys": ("removed_at",),
 }
+VERSION_4 = {
+    "scheduler_schema": ("commits",),
+    "workers": ("folder", "nonce", "deregistered_at"),
+}
 
 
 def _add_a_column(connection: Connection) -> None:
@@ -282,7 +286,7 @@ class PostgresTests(DatabaseTests, TestCase):
         writer = Writer(database)
         writer.write_thd([HELD[0], HELD[2]], False)
         writer.close_thd()
-        for version in (VERSION_2, VERSION_3):
+        for version in (VERSION_2, VERSION_3, VERSION_4):
             for table, columns in version.items():
                 for column in columns:
                     self.run_sql(f"alter table {table} drop column {column}")

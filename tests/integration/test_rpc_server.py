@@ -509,7 +509,7 @@ class Slow(AsMembership):
         super().__init__(FakeSchedulerClient())
         self.asked: Deferred[None] = Deferred()
 
-    def deregister(self, worker_id: str) -> Deferred[None]:
+    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
         self.asked.callback(None)
         return Deferred()
 

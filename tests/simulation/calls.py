@@ -18,6 +18,7 @@ from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
     Invalid,
+    Misdirected,
     NotFound,
     OffsetBeyondEnd,
     OutputPruned,
@@ -34,6 +35,7 @@ from scheduler.model import Job, JobSpec, JobState, Stream, Worker
 from scheduler.rpc import convert
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.simulation.flows import Flow
+from tests.simulation.jobs import SimulatedJobs
 from tests.simulation.network import Call, Caller, CallFailed, Network
 from tests.simulation.streams import serve_stream
 
@@ -89,20 +91,21 @@ class SimulatedSchedulerClient:
         self._registered(registered.worker_id)
         return registered
 
-    def deregister(self, worker_id: str) -> Deferred[None]:
-        return self._call(self._caller(), "deregister", lambda server: server.deregister(worker_id), worker_id)
+    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
+        return self._call(self._caller(), "deregister", lambda server: server.deregister(worker_id, nonce), worker_id)
 
     def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         ended = [report.status.job_id for report in heartbeat.ended]
         wire = f"of {heartbeat.worker_id} running={list(heartbeat.running)} ended={ended}"
         wire += " leaving" if heartbeat.leaving else ""
+        caller = self._caller()
 
         def beat(server: Any) -> Deferred[HeartbeatAnswer]:
             self._reported(heartbeat.worker_id, ended)
-            answered: Deferred[HeartbeatAnswer] = server.heartbeat(heartbeat)
+            answered: Deferred[HeartbeatAnswer] = server.heartbeat(heartbeat, caller.address)
             return answered.addCallback(self._told)
 
-        return self._call(self._caller(), "heartbeat", beat, wire)
+        return self._call(caller, "heartbeat", beat, wire)
 
     def _told(self, answer: HeartbeatAnswer) -> HeartbeatAnswer:
         self._acknowledged(answer.acknowledged)
@@ -167,12 +170,15 @@ class SimulatedWorkerClient:
         self,
         network: Network,
         caller: Caller,
+        nonce: str,
         arrived: Callable[[Worker, str, Any], None] = lambda worker, name, server: None,
         start_failed: Callable[[Worker], None] = lambda worker: None,
         stopping: Callable[[Worker, str], None] = lambda worker, job_id: None,
         chunk: int = CHUNK,
     ) -> None:
-        """``arrived`` is told of each call that a server takes: for which worker, its name, and the server.
+        """``nonce`` is that of the scheduler's process.
+
+        ``arrived`` is told of each call that a server takes: for which worker, its name, and the server.
 
         ``start_failed`` is told of the worker of each start that ends with an error;
         ``stopping`` is told of each stop that is sent: to which worker, and of which job, by the id it has there.
@@ -180,6 +186,7 @@ class SimulatedWorkerClient:
         """
         self._network = network
         self._caller = caller
+        self._nonce = nonce
         self._arrived = arrived
         self._start_failed = start_failed
         self._stopping = stopping
@@ -259,12 +266,17 @@ class SimulatedWorkerClient:
         line = self._line(worker)
         if sum(len(each.streams) for each in self._lines.values()) >= STREAMS:
             raise Busy("output streams", STREAMS)
+
+        def serve(server: Any, flow: Flow) -> None:
+            self._check(worker, server)
+            serve_stream(server, flow, job_id, stream, offset, self._chunk // 2)
+
         flow = Flow(
             self._network,
             self._caller,
             worker.address,
             "stream",
-            lambda jobs, flow: serve_stream(jobs, flow, job_id, stream, offset, self._chunk // 2),
+            serve,
             deliver,
             STREAM_DEADLINE,
             f"{worker.name} job={job_id} {stream.value} from {offset}",
@@ -294,6 +306,7 @@ class SimulatedWorkerClient:
         line = self._line(worker)
 
         def told(server: Any) -> Deferred[Any]:
+            self._check(worker, server)
             self._arrived(worker, name, server)
             return maybeDeferred(make, server)
 
@@ -309,6 +322,13 @@ class SimulatedWorkerClient:
 
         return call.answer.addBoth(over)
 
+    def _check(self, worker: Worker, server: Any) -> None:
+        """``Misdirected`` where the call is meant for another process; a program of others shows no nonce."""
+        if isinstance(server, SimulatedJobs):
+            server.identity.check_thd(worker.id, worker.nonce, self._nonce)
+        elif worker.nonce:
+            raise Misdirected(worker.id)
+
     @staticmethod
     def _understood(reason: Failure, worker: Worker, name: str, deadline: float) -> Failure:
         error = reason.value
@@ -316,7 +336,7 @@ class SimulatedWorkerClient:
             if error.why == "deadline":
                 return Failure(DeadlineExceeded(f"{name} on worker {worker.name!r}", deadline))
             return Failure(Unreachable(worker.name, sent=True))
-        told = (NotFound, Conflict, OutputPruned, OffsetBeyondEnd, Busy, Unsupported, CancelledError)
+        told = (NotFound, Conflict, OutputPruned, OffsetBeyondEnd, Busy, Unsupported, Misdirected, CancelledError)
         if isinstance(error, told) or type(error) is Unavailable:
             return reason
         if isinstance(error, ShuttingDown):

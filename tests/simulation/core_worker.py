@@ -208,7 +208,7 @@ class CoreWorkerProcess:
 
     def _leave(self) -> None:
         if self._planned.deregisters and self.worker_id:
-            self._client.deregister(self.worker_id).addBoth(lambda _: self._left())
+            self._client.deregister(self.worker_id, "").addBoth(lambda _: self._left())
             self.process.after(DEREGISTER_DEADLINE, self._left)
         else:
             self._left()

@@ -27,6 +27,7 @@ from scheduler.errors import (
 )
 from scheduler.messages import Chunk, JobReport, JobStatus
 from scheduler.model import JobSpec, JobState, Stream, is_id
+from scheduler.worker.identity import Identity
 from scheduler.worker_interfaces import IHeldId, IJobRunner, IJobs
 from tests.simulation.machine import COMMAND, Folder, Machine, Spool
 from tests.simulation.process import Process
@@ -66,6 +67,8 @@ class SimulatedJobs:
         self._machine = machine
         #: Where they are.
         self.folder = folder
+        folder.folder_id = folder.folder_id or f"secret of {process.name}"
+        self.identity = Identity(lambda notify: process.after(0, notify), folder.folder_id, f"nonce-{process.name}")
         self._random = random
         self._closed = False
         self._chosen = 0

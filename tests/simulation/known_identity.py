@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tests.simulation.acts import Drain
 from tests.simulation.faults.addresses import NewAddress, RestartElsewhere, SwapAddresses, TakeAddress
-from tests.simulation.faults.identity import CloneFolder, LoseFolder, RegistrationUnanswered, RestoreDatabase, SameName
+from tests.simulation.faults.identity import CloneFolder, LoseFolder, RegistrationUnanswered, SameName
 from tests.simulation.faults.network import Partition, Storm
-from tests.simulation.faults.processes import Freeze, KillScheduler
-from tests.simulation.faults.store import StoreFails
-from tests.simulation.known_parts import TWO, Entry, a_plan, following, job, known, says
+from tests.simulation.faults.processes import Freeze
+from tests.simulation.known_parts import TWO, Entry, a_plan, job, known, says
 
 AGREEMENT, CALL, ENTRY, NAME, LOST, OUTPUT, OUTPUT_END, DRAIN = (
     "P5 agreement",
@@ -25,25 +24,6 @@ UNREACHABLE = says(" unreachable']")
 ELSEWHERE = says("and is known at")
 
 ENTRIES: tuple[Entry, ...] = (
-    (
-        "a move that was not saved",
-        "A registration is answered although its save failed. A scheduler that starts with the older record accepts "
-        "the heartbeats, as they carry an id only, and calls the worker at its old address for ever.",
-        AGREEMENT,
-        (("StoreFails", "StoreStalls"), ("RestartElsewhere", "TakeAddress"), ("KillScheduler", "StopScheduler")),
-        UNREACHABLE,
-        a_plan(
-            (StoreFails(10.0, 5.0, 1.0, 0.0), RestartElsewhere(10.5, "w1", 1.0, port=True), KillScheduler(13.0, 1.0))
-        ),
-    ),
-    (
-        "a move that the backup does not know",
-        "The same with a restored backup, or a standby that was behind.",
-        AGREEMENT,
-        (("RestoreDatabase", "Failover"), ("RestartElsewhere", "TakeAddress")),
-        UNREACHABLE,
-        a_plan((RestoreDatabase(10.0, 5.0, 1.0), RestartElsewhere(12.0, "w1", 1.0, port=True))),
-    ),
     (
         "a registration that is sent again",
         "The answer to the first registration is lost. The worker sends it again, without an id, from the same "
@@ -96,39 +76,6 @@ ENTRIES: tuple[Entry, ...] = (
         a_plan((Freeze(0.05, "", 25.0),)),
     ),
     (
-        "swapped addresses: lost",
-        "Heartbeats carry no address that is compared, so both entries keep theirs. A query for a job of one worker is "
-        "answered by the other one, which has no record of it.",
-        LOST,
-        (("SwapAddresses", "TakeAddress"),),
-        says("nothing destroyed it (no record)"),
-        a_plan((SwapAddresses(10.0, "w1", "w2"),), (job(5.0, 30.0, query_after=6.0),), TWO),
-    ),
-    (
-        "swapped addresses: calls",
-        "The same: the other worker runs what was meant for this one.",
-        CALL,
-        (("SwapAddresses", "TakeAddress"),),
-        says("is taken by another one"),
-        a_plan((SwapAddresses(10.0, "w1", "w2"),), (job(11.0, 5.0),), TWO),
-    ),
-    (
-        "swapped addresses: output",
-        "The same: the other worker is asked for the output of a job that it does not have.",
-        OUTPUT,
-        (("SwapAddresses", "TakeAddress"),),
-        says("is refused: output of job"),
-        a_plan((SwapAddresses(10.0, "w1", "w2"),), (following(5.0, 30.0, 6.0),), TWO),
-    ),
-    (
-        "swapped addresses: entries",
-        "The same: both stay online at the address of the other.",
-        ENTRY,
-        (("SwapAddresses", "TakeAddress"),),
-        ELSEWHERE,
-        a_plan((SwapAddresses(10.0, "w1", "w2"),), (), TWO),
-    ),
-    (
         "a newcomer at the address of a live worker",
         "A worker without an id registers at the address that another one registered at. That one is forgotten "
         "without a question, though its heartbeats arrive, and its jobs are lost, though they run.",
@@ -136,15 +83,6 @@ ENTRIES: tuple[Entry, ...] = (
         (("LoseFolder",), ("SwapAddresses", "TakeAddress")),
         says("nothing destroyed it (forgotten)"),
         a_plan((SwapAddresses(10.0, "w1", "w2"), LoseFolder(12.0, "w2", 1.0, move=False)), (job(5.0, 60.0),), TWO),
-    ),
-    (
-        "a name that the backup does not know",
-        "A worker has another name than in the backup, and nothing in its heartbeats says so. Who has that name now "
-        "is refused for ever.",
-        (AGREEMENT, ENTRY),
-        (("SameName",), ("RestoreDatabase", "Failover")),
-        says(" is not known", " unreachable']", "is known as"),
-        a_plan((Partition(0.0, "w1", 26.0, True, True), SameName(4.0, "w1", 17.0), RestoreDatabase(20.4, 5.0, 1.0))),
     ),
     (
         "a registration that arrives late: entries",
@@ -166,32 +104,6 @@ ENTRIES: tuple[Entry, ...] = (
             (LoseFolder(10.0, "w1", 45.0, move=False), TakeAddress(40.0, "w2", "w1", 20.0, restart=False)),
             (Drain(5.0, "w2"),),
             TWO,
-        ),
-    ),
-    (
-        "a newcomer at the address of a live worker: calls",
-        "A start is on its way to a worker whose machine is set up anew. The new worker there takes it.",
-        CALL,
-        (("LoseFolder",),),
-        says("is taken by another one"),
-        a_plan(
-            (LoseFolder(10.0, "w1", 1.0, move=False),),
-            tuple(job(10.98 + 0.001 * number, 5.0, f"t{number}") for number in range(30)),
-        ),
-    ),
-    (
-        "a registration that arrives late",
-        "A registration is on its way while its worker is started again elsewhere, and registers there. The late one "
-        "counts: the worker is called where it was, and its heartbeats are accepted.",
-        AGREEMENT,
-        (("Storm",), ("RestartElsewhere",)),
-        UNREACHABLE,
-        a_plan(
-            (
-                Storm(10.0, 1.0, 1.0, 12.0, 0.0, 0.0),
-                RestartElsewhere(10.2, "w1", 0.1, port=True),
-                RestartElsewhere(12.0, "w1", 0.1, port=True),
-            )
         ),
     ),
     (

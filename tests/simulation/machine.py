@@ -90,6 +90,8 @@ class Folder:
     """The state folder of a worker: its id, its spools, and the ids that are used up, each with why."""
 
     worker_id: str = ""
+    #: Its secret.
+    folder_id: str = ""
     #: It is gone with its disk, and the worker has another one.
     lost: bool = False
     spools: dict[str, Spool] = field(factory=dict)
@@ -105,7 +107,7 @@ class Folder:
     def clone(self) -> Folder:
         """A copy, as of a machine's image: no shim has anything in it."""
         spools = {job_id: evolve(spool, run=None) for job_id, spool in self.spools.items()}
-        return Folder(self.worker_id, spools=spools, used=dict(self.used))
+        return Folder(self.worker_id, self.folder_id, spools=spools, used=dict(self.used))
 
 
 @frozen

@@ -94,7 +94,9 @@ class SchedulerProcess:
         self.serving = False
         caller = Caller(self.process, machine.name, machine.address)
         store = SimulatedStore(self.process, database, around.random(f"{name} store"), around.trace)
-        self.calls = SimulatedWorkerClient(around.network, caller, around.arrived, around.start_failed, around.stopping)
+        self.calls = SimulatedWorkerClient(
+            around.network, caller, f"nonce-{name}", around.arrived, around.start_failed, around.stopping
+        )
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.parts: ClusterParts = make_cluster(
             self.process.clock,
@@ -210,7 +212,15 @@ class WorkerProcess:
         )
         rng = around.random(f"{name} link")
         self.link = Link(
-            self.process.clock, client, self.jobs, facts, FolderId(folder), rng, machine.wall_time, lambda: None
+            self.process.clock,
+            client,
+            self.jobs,
+            facts,
+            FolderId(folder),
+            self.jobs.identity,
+            rng,
+            machine.wall_time,
+            lambda: None,
         )
 
     def start(self) -> None:

@@ -78,11 +78,11 @@ class Membership:
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
         return Deferred.fromCoroutine(self._register(registration, peer))
 
-    def deregister(self, worker_id: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._deregister(worker_id))
+    def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._deregister(worker_id, nonce))
 
-    def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
-        return Deferred.fromCoroutine(self._heartbeat(heartbeat))
+    def heartbeat(self, heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
+        return Deferred.fromCoroutine(self._heartbeat(heartbeat, peer))
 
     def why_unreachable(self, worker: Worker) -> str:
         """A sentence, of one that is."""
@@ -116,6 +116,7 @@ class Membership:
             boot_id=registration.boot_id,
             version=registration.version or None,
             features=frozenset(registration.features),
+            nonce=registration.nonce,
         )
         with suppress(StoreFailed):  # it is known all the same, and saved later; whoever forgets it is told again
             await shielded(self._ledger.update_worker(worker))
@@ -147,9 +148,9 @@ class Membership:
             self._client.forget(other.id)
             self._liveness.reset(other.id, "another worker registered at its address")
 
-    async def _deregister(self, worker_id: str) -> None:
+    async def _deregister(self, worker_id: str, nonce: str) -> None:
         worker = self._ledger.registry.find_worker(worker_id)
-        if worker is None:
+        if worker is None or worker.nonce != nonce:
             raise NotFound("worker", worker_id)
         why = f"worker {worker.name!r} deregistered"
         now = self._ledger.now()
@@ -181,11 +182,13 @@ class Membership:
         self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
         return self._ledger.remove_worker(worker.id)
 
-    async def _heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
+    async def _heartbeat(self, heartbeat: Heartbeat, peer: str) -> HeartbeatAnswer:  # noqa: ARG002
         _check_word("bootID", heartbeat.boot_id, BOOT_ID_MAX_CHARACTERS)
         registry = self._ledger.registry
         worker = registry.find_worker(heartbeat.worker_id)
-        if worker is None or (self._may_have_features(worker) and not heartbeat.leaving):
+        if worker is None or heartbeat.nonce != worker.nonce:
+            raise NotFound("worker", heartbeat.worker_id)
+        if self._may_have_features(worker) and not heartbeat.leaving:
             raise NotFound("worker", heartbeat.worker_id)
         told = evolve(
             worker,

@@ -14,6 +14,7 @@ from scheduler.cluster.workers.adoption import (
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState
+from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job
 
@@ -128,8 +129,8 @@ class AdoptionTests(MembershipTestCase):
         self.patch(adoption, "ADOPTED_PER_WORKER_MAX", DESCRIBED_PER_HEARTBEAT)
         asked = self.tell_ended(ids("e", 100)).describe
         self.store.held = True
-        saving = self.membership.heartbeat(Heartbeat("w-1", "boot", described=described(asked)))
-        meanwhile = self.membership.heartbeat(Heartbeat("w-1", "boot", running=("r",)))
+        saving = self.membership.heartbeat(Heartbeat("w-1", "boot", described=described(asked)), HOME)
+        meanwhile = self.membership.heartbeat(Heartbeat("w-1", "boot", running=("r",)), HOME)
         self.assertNoResult(saving)
         self.assertEqual(self.ledger.adopted("w-1"), (DESCRIBED_PER_HEARTBEAT, DESCRIBED_PER_HEARTBEAT))
         self.store.commit()

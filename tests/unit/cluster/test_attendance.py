@@ -11,6 +11,7 @@ from scheduler.cluster.jobs.attendance import STOP_RETRY_INTERVAL_SECONDS, TIMER
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
+from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job
 
@@ -102,10 +103,10 @@ class AttendanceTests(ClusterTestCase):
         self.attended()
         self.clock.advance(60)
         self.begin()
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",))))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",)), HOME))
         self.assertEqual(self.cluster.job("j-1").stop_reason, WHY)
         ended = JobStatus("j-1", JobState.STOPPED, "signal: terminated", finished_at=1061.0, signal="SIGTERM")
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),))))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),)), HOME))
         job = self.cluster.job("j-1")
         self.assertEqual((job.state, job.reason, job.signal), (JobState.STOPPED, WHY, "SIGTERM"))
 
@@ -189,7 +190,7 @@ class AttendanceTests(ClusterTestCase):
         self.take("stop_job").answer.errback(WorkerFault("w-1", "what"))
         self.clock.advance(600)
         self.assertEqual(self.held(), [])
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",))))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",)), HOME))
         self.take("stop_job")
 
     def test_that_went_wrong(self) -> None:

@@ -176,7 +176,7 @@ class AnyHistory(RuleBasedStateMachine):
         full = worker.slots is not None and self.registry.load(worker.id) >= worker.slots
         if worker.draining:
             return Standing.DRAINING
-        if worker.state is WorkerState.UNREACHABLE:
+        if worker.state is not WorkerState.ONLINE:
             return Standing.UNREACHABLE
         if full:
             return Standing.FULL_AND_HELD if held else Standing.FULL

@@ -33,7 +33,7 @@ class CutCallTests(ClusterTestCase):
         """An end that could not be saved is acknowledged when it is, and not before."""
 
         def beat() -> Deferred[object]:
-            return self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,)))
+            return self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,)), HOME)
 
         self.add(a_job())
         self.store.held = True
@@ -49,14 +49,14 @@ class CutCallTests(ClusterTestCase):
         """An end is not shown because a call that reported it is cancelled."""
         self.add(a_job())
         self.store.held = True
-        self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,))).addErrback(lambda _: None).cancel()
+        self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(ENDED,)), HOME).addErrback(lambda _: None).cancel()
         self.assertIs(self.only_job().state, JobState.RUNNING)
         self.store.commit()
         self.assertIs(self.only_job().state, JobState.SUCCEEDED)
 
     def test_reboot(self) -> None:
         self.store.held = True
-        self.cut(self.membership.heartbeat(Heartbeat("w-1", "another boot")))  # that of the jobs
+        self.cut(self.membership.heartbeat(Heartbeat("w-1", "another boot"), HOME))  # that of the jobs
         self.store.fail()
         self.assertEqual([worker.boot_id for worker in self.stored().workers], ["another boot"])
 
@@ -83,7 +83,7 @@ class CutCallTests(ClusterTestCase):
     def test_deregistration(self) -> None:
         self.add(a_job(state=JobState.UNKNOWN))
         self.store.held = True
-        call = self.membership.deregister("w-1")
+        call = self.membership.deregister("w-1", "")
         self.store.commit()  # that of the jobs
         self.cut(call)
         self.assertEqual(self.stored().workers, ())

@@ -23,6 +23,7 @@ from scheduler.model import (
     Target,
     WorkerState,
 )
+from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -49,7 +50,7 @@ class EndingsTestCase(ClusterTestCase):
 
     def beat(self, *reports: JobStatus, worker_id: str = "w-1", **facts: Any) -> HeartbeatAnswer:
         heartbeat = Heartbeat(worker_id, "boot", ended=tuple(map(JobReport, reports)), **facts)
-        return self.successResultOf(self.membership.heartbeat(heartbeat))
+        return self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
 
     def shown(self, job_id: str = "j-1") -> tuple[JobState, str | None]:
         job = self.cluster.job(job_id)
@@ -159,13 +160,13 @@ class HeldTests(EndingsTestCase):
         described = Heartbeat("w-1", "boot", described=(JobReport(ended("j-9"), JobSpec(command="true"), 900.0),))
         self.break_store()
         for _ in range(2):
-            self.assertEqual(self.successResultOf(self.membership.heartbeat(known)).describe, ("j-9",))
-            self.assertEqual(self.successResultOf(self.membership.heartbeat(described)).acknowledged, ())
+            self.assertEqual(self.successResultOf(self.membership.heartbeat(known, HOME)).describe, ("j-9",))
+            self.assertEqual(self.successResultOf(self.membership.heartbeat(described, HOME)).acknowledged, ())
             self.assertIsNone(self.ledger.registry.find_job("j-9"))
         self.mend()
         self.assertIsNone(self.ledger.registry.find_job("j-9"))
-        self.successResultOf(self.membership.heartbeat(known))
-        self.assertEqual(self.successResultOf(self.membership.heartbeat(described)).acknowledged, ("j-9",))
+        self.successResultOf(self.membership.heartbeat(known, HOME))
+        self.assertEqual(self.successResultOf(self.membership.heartbeat(described, HOME)).acknowledged, ("j-9",))
         self.assertIs(self.shown("j-9")[0], JobState.SUCCEEDED)
 
     def test_its_slot(self) -> None:
@@ -297,7 +298,7 @@ class StartTests(EndingsTestCase):
         self.add(a_job(started_at=900.0))
         self.break_store()
         self.beat(ended())
-        self.membership.deregister("w-1").addErrback(lambda _: None)
+        self.membership.deregister("w-1", "").addErrback(lambda _: None)
         with self.assertRaises(NotFound):
             self.cluster.worker("w-1")
         self.assertEqual(self.shown(), (JobState.RUNNING, REASON))

@@ -11,7 +11,7 @@ from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable
 from scheduler.interfaces import RequestKey
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
 from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, WorkerState
-from tests.house import ANY, ECHO, House
+from tests.house import ANY, ECHO, HOME, House
 from tests.unit.cluster.values import a_job, a_worker
 
 WAITS = QueueTerms(queue_timeout=60.0)
@@ -134,14 +134,14 @@ class IdleTests(SynchronousTestCase):
         """A removed job that is said to run is in dispute until it is described, or not said to run any more."""
         self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
         self.ledger.remove_for_client("j-1")
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)))
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), HOME)
         self.assert_busy("reconciler")
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot"))
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot"), HOME)
         self.assert_busy()
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)))
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), HOME)
         self.assert_busy("reconciler")
         running = JobReport(JobStatus("j-1", JobState.RUNNING, started_at=900.0), JobSpec(command="echo"), 900.0)
-        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",), described=(running,)))
+        self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",), described=(running,)), HOME)
         self.assertIs(self.cluster.job("j-1").state, JobState.RUNNING)
         self.assertTrue(self.parts.reconciler.idle)
 

@@ -55,7 +55,7 @@ class MembershipTestCase(SynchronousTestCase):
 
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:
         heartbeat = Heartbeat(worker_id, "boot", **facts)
-        return self.successResultOf(self.membership.heartbeat(heartbeat))
+        return self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
 
     def state(self, job_id: str = "j-1") -> JobState:
         return self.ledger.registry.job(job_id).state
@@ -98,7 +98,7 @@ class RegisterTests(MembershipTestCase):
         """A worker whose features an earlier scheduler did not keep is asked to register once more, and only once."""
         facts = {"address": f"{HOME}:30000", "name": "box"}
         self.ledger.update_worker(a_worker("w-1", features=frozenset(), **facts))
-        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot")), NotFound)
+        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot"), HOME), NotFound)
         self.register(worker_id="w-1", features=("umask",), **facts)
         self.beat("w-1")
         self.assertEqual(self.ledger.registry.worker("w-1").features, {"umask"})
@@ -119,7 +119,7 @@ class RegisterTests(MembershipTestCase):
         self.store.fail()
         self.register(worker_id=worker_id)
         self.workers.take("probe").answer.callback(None)
-        self.successResultOf(self.membership.heartbeat(Heartbeat(worker_id, "another boot")))
+        self.successResultOf(self.membership.heartbeat(Heartbeat(worker_id, "another boot"), HOME))
         self.assertEqual(self.ledger.registry.worker(worker_id).boot_id, "another boot")
         other = self.online(address=f"{HOME}:30001")
         self.store.held = False
@@ -220,7 +220,7 @@ class RegisterTests(MembershipTestCase):
         other = self.register(f"{HOME}:30001", name="other").worker_id
         self.register(f"{HOME}:30001", worker_id=known, name="box")
         self.beat(other)
-        self.successResultOf(self.membership.deregister(other))
+        self.successResultOf(self.membership.deregister(other, ""))
 
 
 class DeregisterTests(MembershipTestCase):
@@ -228,7 +228,7 @@ class DeregisterTests(MembershipTestCase):
         """A deregistered worker is no worker any more and its jobs are unknown; registering restores both."""
         worker_id = self.online(name="box")
         self.ledger.update_job(a_job(worker_id=worker_id))
-        self.successResultOf(self.membership.deregister(worker_id))
+        self.successResultOf(self.membership.deregister(worker_id, ""))
         self.assertEqual(self.ledger.registry.workers(), [])
         self.assertIs(self.state(), JobState.UNKNOWN)
         self.register(worker_id=worker_id, name="box")
@@ -237,7 +237,7 @@ class DeregisterTests(MembershipTestCase):
 
     def test_nobody(self) -> None:
         """Who is not known can't leave."""
-        self.failureResultOf(self.membership.deregister("w-9"), NotFound)
+        self.failureResultOf(self.membership.deregister("w-9", ""), NotFound)
 
 
 class HeartbeatTests(MembershipTestCase):
@@ -248,12 +248,12 @@ class HeartbeatTests(MembershipTestCase):
     def test_boot_id(self) -> None:
         """A boot id is short and printable."""
         for boot_id in ("x" * 65, "a\nb"):
-            refused = self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", boot_id)), Invalid)
+            refused = self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", boot_id), HOME), Invalid)
             self.assertEqual(refused.value.field, "bootID")
 
     def test_unknown_worker(self) -> None:
         """A heartbeat of a worker that is not known says: register again."""
-        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-9", "boot")), NotFound)
+        self.failureResultOf(self.membership.heartbeat(Heartbeat("w-9", "boot"), HOME), NotFound)
 
     def test_an_end_is_kept_then_acknowledged(self) -> None:
         """An end is acknowledged once it is recorded, and again when its acknowledgement was lost."""
@@ -267,7 +267,7 @@ class HeartbeatTests(MembershipTestCase):
         """While the store fails a worker is heard, but what ended on it is not acknowledged before it is durable."""
         self.ledger.update_job(a_job())
         self.store.held = True
-        beat = self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended()),)))
+        beat = self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended()),)), HOME)
         self.store.fail()
         self.assertEqual(self.successResultOf(beat).acknowledged, ())
         self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ())
@@ -380,7 +380,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertIn("w-1", changes)
         self.online(worker_id="w-1")
         self.assertIsNone(refusing())
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", refusing="no room")))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", refusing="no room"), HOME))
         self.assertEqual(refusing(), "no room")
 
     def test_the_machine(self) -> None:
@@ -400,7 +400,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(known(), (None, 1.0))
         self.online(worker_id="w-1")
         self.assertEqual(known(), (None, None))
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", disk=disk)))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "another boot", disk=disk), HOME))
         self.assertEqual(known(), (disk, None))
 
     def test_the_machine_costs_nothing(self) -> None:

@@ -486,12 +486,12 @@ class StartingTests(QueueTestCase):
         self.take("start_job").answer.errback(Unavailable("no space left", 60))
         gone = self.ledger.registry.worker("w-1")
         self.assertTrue(self.starts.backoff.active(gone.id))
-        self.successResultOf(self.membership.deregister("w-1"))
+        self.successResultOf(self.membership.deregister("w-1", ""))
         self.assertFalse(self.starts.backoff.active(gone.id))
         self.change(a_worker("w-2"))
         call = self.take("start_job")
         gone = self.ledger.registry.worker("w-2")
-        self.successResultOf(self.membership.deregister("w-2"))
+        self.successResultOf(self.membership.deregister("w-2", ""))
         call.answer.errback(Unreachable("w-2"))
         self.assertFalse(self.starts.backoff.active(gone.id))
 
@@ -514,7 +514,7 @@ class StartingTests(QueueTestCase):
         self.change(a_worker())
         queued = self.submit(W1)
         second = self.take("start_job")
-        self.successResultOf(self.membership.deregister("w-1"))
+        self.successResultOf(self.membership.deregister("w-1", ""))
         for call in (first, second):
             call.answer.errback(Unreachable("w-1"))
         for job in (self.successResultOf(answer), self.successResultOf(queued)):
@@ -585,7 +585,7 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         self.store.held = True
         answers = [self.submit(), self.cluster.submit(ECHO, W1)]
-        self.membership.deregister("w-1")
+        self.membership.deregister("w-1", "")
         while len(self.store.saves):
             self.store.commit()
         self.assertEqual(self.held(), [])
@@ -1028,7 +1028,7 @@ class LeavingTests(QueueTestCase):
         """A job for a worker that went away waits for it, until that is forgotten."""
         self.change(a_worker(state=WorkerState.UNREACHABLE))
         job, other = self.queued(W1), self.queued(W1)
-        self.successResultOf(self.membership.deregister("w-1"))
+        self.successResultOf(self.membership.deregister("w-1", ""))
         self.assertIs(self.state(job), JobState.QUEUED)
         self.successResultOf(self.cluster.stop(other.id))
         self.change(a_worker())

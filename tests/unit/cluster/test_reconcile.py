@@ -223,7 +223,7 @@ class OrphanTests(MembershipTestCase):
         self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED))
         unknown = self.online(address="127.0.0.1:30001")
         self.ledger.update_job(a_job("j-3", worker_id=unknown, started_at=900.0))
-        self.successResultOf(self.membership.deregister(unknown))
+        self.successResultOf(self.membership.deregister(unknown, ""))
         new = self.online(name="box")
         self.assertNotEqual(new, "w-1")
         answer = self.beat(new, running=("j-1", "j-2", "j-3"), ended=(JobReport(ended("j-2")),))

@@ -21,6 +21,7 @@ from scheduler.errors import (
 from scheduler.interfaces import JobFilter, RequestKey
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import NO_WAITING, IdempotencyKey, Job, JobSpec, JobState, Stream, WorkerState
+from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -56,7 +57,7 @@ class RemovalCase(ClusterTestCase):
         self.assertEqual(self.known(), [])
 
     def beat(self, **facts: object) -> HeartbeatAnswer:
-        return self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", **facts)))
+        return self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", **facts), HOME))
 
     def online(self) -> None:
         """The worker is back, and the probe has succeeded."""

@@ -21,6 +21,7 @@ from scheduler.interfaces import IScheduler
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState, Target, WorkerState
 from tests.doubles.workers import Call
+from tests.house import HOME
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -150,7 +151,7 @@ class SubmitTests(ClusterTestCase):
         answer, call = self.submit()
         job = self.only_job()
         ended = JobStatus(job.id, JobState.SUCCEEDED, finished_at=1001.0, exit_code=0)
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),))))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended),)), HOME))
         call.answer.callback(JobStatus(job.id, JobState.RUNNING))
         self.assertIs(self.successResultOf(answer).state, JobState.SUCCEEDED)
 
@@ -302,7 +303,7 @@ class WorkersTests(ClusterTestCase):
     def test_forget_one_that_deregistered(self) -> None:
         """One that deregistered and will not come back can be forgotten by its id, so its jobs are lost."""
         self.add(a_job())
-        self.successResultOf(self.membership.deregister("w-1"))
+        self.successResultOf(self.membership.deregister("w-1", ""))
         self.successResultOf(self.cluster.forget("w-1"))
         self.assertIs(self.cluster.job("j-1").state, JobState.LOST)
         self.failureResultOf(self.cluster.forget("w-1"), NotFound)

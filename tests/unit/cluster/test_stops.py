@@ -20,6 +20,7 @@ from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import DEFAULT_STOP_GRACE_SECONDS, Job, JobSpec, JobState, WorkerState
 from scheduler.worker.shim import phases
+from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase, call_or_fail
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -28,7 +29,7 @@ class StopTests(ClusterTestCase):
     def end(self, state: JobState) -> None:
         ended = JobStatus("j-1", state, "signal: terminated", finished_at=1001.0, signal="SIGTERM")
         heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended),))
-        self.successResultOf(self.membership.heartbeat(heartbeat))
+        self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
 
     def test_stop_waits_for_the_end(self) -> None:
         """A stop is answered once the end of the job has been reported."""
@@ -180,7 +181,7 @@ class DurableStopTests(ClusterTestCase):
         for number, boot_id in enumerate(("boot", "another boot"), 1):
             ended = JobReport(JobStatus(f"j-{number}", JobState.STOPPED, finished_at=1001.0, signal="SIGTERM"))
             beat = Heartbeat("w-1", boot_id, ("j-1", "j-2")[number:], ended=(ended,), refusing=boot_id)
-            self.membership.heartbeat(beat)
+            self.membership.heartbeat(beat, HOME)
             stops = [call.args for call in self.held()]
             self.assertEqual(stops, [("j-2",)] if number == 1 else [])
             for _ in stops:
@@ -194,7 +195,7 @@ class DurableStopTests(ClusterTestCase):
 
     def test_deregistered(self) -> None:
         """So is one for a worker that has left."""
-        self.successResultOf(self.membership.deregister("w-1"))
+        self.successResultOf(self.membership.deregister("w-1", ""))
         self.assert_recorded(self.cluster.stop("j-1", "w-1"))
         self.worker_is(WorkerState.ONLINE)
         self.take("stop_job")
@@ -223,7 +224,7 @@ class DurableStopTests(ClusterTestCase):
     def test_after_a_restart(self) -> None:
         """A stop that was recorded by the process before is delivered by this one."""
         self.add(a_job("j-2", JobState.UNKNOWN, started_at=900.0, stop_requested_at=999.0))
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1", "j-2"))))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1", "j-2")), HOME))
         self.assertEqual(self.take("stop_job").args, ("j-2",))
 
     def test_many(self) -> None:
@@ -265,7 +266,7 @@ class DurableStopTests(ClusterTestCase):
         self.take("stop_job").answer.callback(None)
         self.assertNoResult(answer)
         ended = JobStatus(job_id, JobState.STOPPED, "signal: terminated", finished_at=1001.0)
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",), (JobReport(ended),))))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",), (JobReport(ended),)), HOME))
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
 
     def test_a_start_that_never_arrived(self) -> None:
@@ -301,7 +302,9 @@ class OrphanStopTests(ClusterTestCase):
 
     def end(self) -> None:
         ended = JobStatus("j-1", JobState.STOPPED, "signal: terminated", finished_at=1001.0)
-        answer = self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),))))
+        answer = self.successResultOf(
+            self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),)), HOME)
+        )
         self.assertEqual(answer.acknowledged, ("j-1",))
 
     def test_stop(self) -> None:
@@ -318,7 +321,7 @@ class OrphanStopTests(ClusterTestCase):
         answer = self.cluster.stop("j-1")
         self.take("stop_job").answer.callback(None)
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0, leftover=(12,))
-        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),))))
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),)), HOME))
         self.assertNoResult(answer)
         self.take("stop_job").answer.callback(ended)  # it is asked whether they still run
         self.failureResultOf(answer, LeftRunning)

@@ -37,6 +37,7 @@ EXAMPLES = (
     errors.StartUnanswered("w", "j-1"),
     errors.Unavailable("not now", 7),
     errors.Unreachable("host:1", sent=True, kind="scheduler"),
+    errors.Misdirected("host-1"),
     errors.NoFreeSlot("all slots are taken", 3),
     errors.Busy("streams", 64),
     errors.StoreFailed("disk full", 5),

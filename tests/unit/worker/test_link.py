@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 from random import Random
 
+from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,6 +23,7 @@ from scheduler.errors import (
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState
 from scheduler.worker.held_id import IdFile
+from scheduler.worker.identity import Identity
 from scheduler.worker.link import LEAVE_DEADLINE_SECONDS, RETRY_MAX_SECONDS, Link
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.doubles.runner import FakeJobRunner
@@ -59,6 +61,7 @@ class MembershipCase(SynchronousTestCase):
         self.logged: list[str] = []
         globalLogPublisher.addObserver(self.note)
         self.addCleanup(globalLogPublisher.removeObserver, self.note)
+        self.identity = Identity(lambda notify: notify(), "secret", "nonce")
         self.use(FakeSchedulerClient())
 
     def note(self, event: dict) -> None:
@@ -75,6 +78,7 @@ class MembershipCase(SynchronousTestCase):
             self.jobs,
             lambda: self.facts,
             IdFile(self.id_file),
+            self.identity,
             random or Latest(),
             lambda: WALL,
             lambda: self.disk,
@@ -128,8 +132,11 @@ class RegistrationTests(MembershipCase):
         """It registers as what it is at once, and sends a heartbeat with its running jobs."""
         self.start("j1")
         self.membership.startService()
-        beat = Heartbeat("w1", "boot", running=("j1",), sent_at=WALL, disk=DISK)
-        self.assertEqual(self.client.calls, [("register", self.facts), ("heartbeat", beat)])
+        beat = Heartbeat("w1", "boot", running=("j1",), sent_at=WALL, disk=DISK, nonce="nonce")
+        self.assertEqual(
+            self.client.calls,
+            [("register", evolve(self.facts, folder_id="secret", nonce="nonce")), ("heartbeat", beat)],
+        )
         self.assertEqual(self.logged, ["registered as w1, to be called at 127.0.0.1:30000"])
 
     def test_facts_of_the_moment(self) -> None:
@@ -171,7 +178,7 @@ class RegistrationTests(MembershipCase):
             self.id_file.write_bytes(content)
             self.use(FakeSchedulerClient())
             self.membership.startService()
-            self.assertEqual(self.client.calls[0], ("register", self.facts))
+            self.assertEqual(self.client.calls[0], ("register", evolve(self.facts, folder_id="secret", nonce="nonce")))
             self.assertEqual(self.id_file.read_text(), "w1\n")
             self.assertIn("so a new", self.logged.pop(0))
             self.logged.clear()
@@ -631,7 +638,7 @@ class StopTests(MembershipCase):
         self.start("j1")
         self.begin()
         self.stop()
-        last = Heartbeat("w1", "boot", ("j1",), leaving=True, sent_at=WALL, disk=DISK)
+        last = Heartbeat("w1", "boot", ("j1",), leaving=True, sent_at=WALL, disk=DISK, nonce="nonce")
         self.assertEqual(self.client.calls, [("heartbeat", last)])
         self.assertEqual(self.logged[-1], "worker w1 leaves 1 jobs running")
         self.jobs.end("j1")
