@@ -319,6 +319,9 @@ class IWorkerClient(Interface):
     def probe(worker: Worker) -> Deferred[None]:
         """Whether a call to it succeeds: any answer of the process that registered counts."""
 
+    def answers(worker: Worker) -> Deferred[bool]:
+        """Whether the process that registered answers now, within 2 s, on a new connection; ``Busy``."""
+
     def start_job(worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is on its way.
 

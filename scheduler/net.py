@@ -9,6 +9,7 @@ loopback as the caller is, or inside a network the operator allowed.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -74,6 +75,34 @@ class Address:
     def unspecified(self) -> bool:
         """Whether it stands for every address of the machine."""
         return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+def is_local(host: str) -> bool:
+    """Whether an IP address is one of this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+        return True
+
+
+def is_listener(address: str, bound: Address) -> bool:
+    """Whether whoever dials ``host:port`` on this machine reaches what is bound there; ``False`` for a name."""
+    host, port = split_address(address)
+    try:
+        dialled = ip_address(host)
+    except ValueError:
+        return False
+    if port != bound.port:
+        return False
+    if bound.unspecified:
+        return is_local(host)
+    try:
+        return dialled == ip_address(bound.host)
+    except ValueError:  # it is bound to a name
+        return dialled.is_loopback and bound.loopback
 
 
 def _plain(address: IPAddress) -> IPAddress:

@@ -13,7 +13,7 @@ from scheduler.cluster.build import make_cluster, random_id
 from scheduler.daemon import startup
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.services import Ordered
-from scheduler.net import DialRule, resolving
+from scheduler.net import DialRule, is_listener, resolving
 from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
@@ -50,6 +50,7 @@ def makeService(options: Options) -> IService:
         lease=config.cluster.lease,
         queue_max=config.cluster.queue_max,
         keep_jobs=config.store.keep_jobs,
+        is_own_address=lambda address: any(is_listener(address, each.bound) for each in (grpc, http) if each.bound),
     )
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership)
     site = make_site(cluster.service, reactor, time.time, config.http_server.allowed_hosts)

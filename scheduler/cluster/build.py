@@ -78,11 +78,13 @@ def make_cluster(
     queue_max: int,
     keep_jobs: float,
     window: int = WINDOW_BYTES,
+    is_own_address: Callable[[str], bool] = lambda _: False,
 ) -> ClusterParts:
     """All parts of the scheduler between its store and its workers; none of them runs yet.
 
     ``clock`` measures elapsed time, ``wall_time`` gives POSIX times, ``new_id`` the ids of jobs and workers.
     ``lease`` and ``keep_jobs`` in seconds; at most ``queue_max`` jobs may be queued.
+    ``is_own_address`` says of a ``host:port`` whether this scheduler listens there itself.
     ``window`` is the number of bytes of each followed stream that are kept in memory.
     """
     ledger = Ledger(clock, wall_time, store)
@@ -95,7 +97,7 @@ def make_cluster(
     stops = Stops(clock, ledger, workers, starts)
     removals = Removals(ledger, workers, starts)
     reconciler = Reconciler(ledger, workers, starts, removals)
-    membership = Membership(new_id, ledger, liveness, workers, rule, reconciler)
+    membership = Membership(clock, new_id, ledger, liveness, workers, rule, is_own_address, reconciler)
     outputs = Outputs(clock, workers, registry, window)
     attendance = Attendance(clock, registry, stops)
     outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)

@@ -58,6 +58,8 @@ class Registry:
         self._finished_adopted: dict[str, None] = {}
         # how many adopted jobs there are of each worker
         self._adopted: Counter[str | None] = Counter()
+        # how many jobs there are of each worker
+        self._of_worker: Counter[str | None] = Counter()
         self._reserved: Counter[str] = Counter()
         self._keys: dict[str, IdempotencyKey] = {}
         # job id -> its key
@@ -281,6 +283,10 @@ class Registry:
         """How many jobs there are that were first heard of from their workers, of that one or of all."""
         return self._adopted.total() if worker_id is None else self._adopted[worker_id]
 
+    def has_jobs_of(self, worker_id: str) -> bool:
+        """Whether there is a job of that worker, which need not be known."""
+        return self._of_worker[worker_id] > 0
+
     def remove_job(self, job_id: str) -> None:
         """As if it had never been, its key included; ``NotFound``."""
         job = self.job(job_id)
@@ -332,6 +338,7 @@ class Registry:
         return self._finished_adopted if job.is_adopted else self._finished
 
     def _list(self, job: Job) -> None:
+        self._of_worker[job.worker_id] += 1
         if job.is_adopted:
             self._adopted[job.worker_id] += 1
         if job.over:
@@ -349,10 +356,10 @@ class Registry:
     def _unlist(self, job: Job) -> None:
         for index in (self._unfinished, self._stopping, self._removing):
             _discard(index, job.worker_id, job.id)
-        if job.is_adopted:
-            self._adopted[job.worker_id] -= 1
-            if not self._adopted[job.worker_id]:
-                del self._adopted[job.worker_id]
+        for count in (self._of_worker, self._adopted) if job.is_adopted else (self._of_worker,):
+            count[job.worker_id] -= 1
+            if not count[job.worker_id]:
+                del count[job.worker_id]
 
     def surplus(self, keep: int) -> list[str]:
         """Ids of the finished jobs beyond the ``keep`` that ended last, oldest first; adopted jobs do not count."""

@@ -48,6 +48,8 @@ _ANSWERED, _FAILED = "{method} on {worker}: answered in {ms:.1f} ms", "{method} 
 
 #: Seconds the check before a start, or a probe, may take.
 CHECK_DEADLINE_SECONDS = 5.0
+#: Seconds after which a process that does not answer counts as gone, where another one wants its name or address.
+ANSWERS_DEADLINE_SECONDS = 2.0
 #: Seconds for which an answer is as good as a check. Where there is much to do, a check takes as long itself.
 CHECK_VALID_SECONDS = 0.02
 #: Seconds after its deadline that a call is given up which gRPC itself has not ended.

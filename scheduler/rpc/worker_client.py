@@ -42,7 +42,7 @@ from scheduler.pb import worker_pb2
 from scheduler.rpc import convert, worker_calls
 from scheduler.rpc.batches import Batches
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, Dialler, Metadata, request_metadata
-from scheduler.rpc.worker_calls import CHECK_DEADLINE_SECONDS, Stubs
+from scheduler.rpc.worker_calls import ANSWERS_DEADLINE_SECONDS, CHECK_DEADLINE_SECONDS, Stubs
 from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
@@ -126,6 +126,18 @@ class WorkerClient(MultiService):
         return self._on_line(
             worker, lambda stubs: self._probes.run(worker_calls.check_thd, stubs, worker.name, seconds)
         )
+
+    def answers(self, worker: Worker) -> Deferred[bool]:
+        if self._dialler is None or not self.running:
+            return fail(ShuttingDown())
+        stubs = Stubs(self._dialler.dial(worker.address))
+
+        def over(result: T) -> T:
+            stubs.line.close()
+            return result
+
+        asked = self._probes.run(worker_calls.check_thd, stubs, worker.name, ANSWERS_DEADLINE_SECONDS)
+        return asked.addBoth(over).addCallbacks(lambda _: True, lambda reason: reason.trap(Unreachable) and False)
 
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         if worker.is_core:

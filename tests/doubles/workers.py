@@ -28,6 +28,7 @@ CHUNK_MAX_BYTES = 1024 * 1024
 #: Those that a test can hold, or have fail.
 METHODS = (
     "probe",
+    "answers",
     "start_job",
     "stop_job",
     "signal_job",
@@ -141,6 +142,10 @@ class Workers:
 
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._call(Call("probe", worker, ()), lambda runner: None)
+
+    def answers(self, worker: Worker) -> Deferred[bool]:
+        asked = self._call(Call("answers", worker, ()), lambda runner: True)
+        return asked.addErrback(lambda reason: reason.trap(Unreachable, DeadlineExceeded) and False)
 
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         def start(runner: IJobRunner) -> Deferred[JobStatus]:

@@ -44,6 +44,9 @@ DEADLINE = 10.0
 CHECK_DEADLINE = 2.0
 FRESH = 0.02
 
+#: Seconds after which a process that does not answer is not there.
+ANSWERS_DEADLINE = 2.0
+
 #: Bytes that one answer has of an output, at most.
 CHUNK = 128
 
@@ -200,6 +203,14 @@ class SimulatedWorkerClient:
             return Failure(Unreachable(worker.name)) if reason.check(DeadlineExceeded, Unreachable) else reason
 
         return probed.addErrback(failed)
+
+    def answers(self, worker: Worker) -> Deferred[bool]:
+        def served(server: Any) -> bool:
+            self._check(worker, server)
+            return True
+
+        asked = self._network.call(self._caller, worker.address, "answers?", served, ANSWERS_DEADLINE, worker.name)
+        return asked.answer.addErrback(lambda reason: reason.trap(CallFailed, Misdirected) and False)
 
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         def failed(reason: Failure) -> Failure:

@@ -67,8 +67,9 @@ class SimulatedJobs:
         self._machine = machine
         #: Where they are.
         self.folder = folder
-        folder.folder_id = folder.folder_id or f"secret of {process.name}"
-        self.identity = Identity(lambda notify: process.after(0, notify), folder.folder_id, f"nonce-{process.name}")
+        own = f"{machine.name}-{process.name.replace('.', '-')}"
+        folder.folder_id = folder.folder_id or f"secret-{own}"
+        self.identity = Identity(lambda notify: process.after(0, notify), folder.folder_id, f"nonce-{own}")
         self._random = random
         self._closed = False
         self._chosen = 0

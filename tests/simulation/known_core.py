@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
-from scheduler.model import QueueTerms, Target, WorkerState
+from scheduler.model import QueueTerms, Target
 from tests.simulation.acts import Submit
 from tests.simulation.faults.network import Storm
-from tests.simulation.faults.processes import Freeze, KillScheduler, KillWorker
+from tests.simulation.faults.processes import KillScheduler
 from tests.simulation.faults.store import StoreStalls
-from tests.simulation.judge import Violation
 from tests.simulation.known import Known
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Act, Fault, Plan, PlannedCoreWorker, PlannedWorker
-from tests.simulation.rules.core import AGAIN
 from tests.simulation.steps import Stop
-
-#: Why a core worker registers once more: it is started anew, or an answer did not come in time.
-STARTED_ANEW = ("KillWorker", "StopWorker", "Reboot")
-UNANSWERED = ("Storm", "Partition", "Freeze", "StoreStalls", "KillScheduler", "StopScheduler")
-
-
-def _displaced(violation: Violation, plan: Plan) -> bool:
-    return f"(forgotten), and its worker {AGAIN}" in violation.what
-
-
-def _other_entries(violation: Violation, plan: Plan) -> bool:
-    """There are entries at its address, all online, and it does not have the id of one that is the only one."""
-    (held,) = re.findall(r"\((\w+)\) is", violation.what)
-    entries = re.findall(r"'(\w+) (\w+)'", violation.what)
-    online = all(state == WorkerState.ONLINE.value for _, state in entries)
-    return bool(entries) and online and entries != [(held, WorkerState.ONLINE.value)]
 
 
 def _a_plan(faults: tuple[Fault, ...], acts: tuple[Act, ...] = ()) -> Plan:
@@ -46,30 +26,6 @@ def _a_plan(faults: tuple[Fault, ...], acts: tuple[Act, ...] = ()) -> Plan:
 
 
 KNOWN = (
-    Known(
-        name="a core worker registers again: lost",
-        why=(
-            "A core worker registers without an id each time that it starts, and when it had no answer. The entry "
-            "at its address is displaced, and all jobs of it are lost, though they run, or ended there."
-        ),
-        rules=("core jobs are kept",),
-        causes=((*STARTED_ANEW, *UNANSWERED),),
-        looks_right=_displaced,
-        plan=_a_plan((KillWorker(15.0, "c1", 1.0),), (Submit(9.0, "t1", JobPlan(30.0, 0, 0), Target(worker="c1")),)),
-    ),
-    Known(
-        name="a core worker registers again: entries",
-        why=(
-            "Two registrations from one address wait at once, as the scheduler was frozen or the store stalls. Each "
-            "looks for entries at its address before that of the other is there: both stay, and both are online. "
-            "Where the first one comes after the second it displaces that, and the worker has an id that is gone. So "
-            "it has where the database was set back to an entry from before it registered again."
-        ),
-        rules=("core workers stay",),
-        causes=(("Freeze", "StoreStalls", "Storm", "RestoreDatabase", "Failover"),),
-        looks_right=_other_entries,
-        plan=_a_plan((Freeze(10.0, "", 10.0), KillWorker(11.0, "c1", 1.0), KillWorker(15.0, "c1", 1.0))),
-    ),
     Known(
         name="a stop of a core job that was not saved",
         why=(

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid, Refused
-from scheduler.net import DialRule, join_address, split_address
+from scheduler.net import Address, DialRule, is_listener, is_local, join_address, split_address
 
 NAMES = {"box.lan": ["10.1.2.3"], "localhost": ["127.0.0.1", "::1"], "mixed": ["10.1.2.3", "169.254.169.254"]}
 
@@ -108,3 +108,23 @@ class DialRuleTests(SynchronousTestCase):
     def test_unknown_name(self) -> None:
         """A name nobody knows is invalid."""
         self.refused("nobody.lan:80", "10.1.2.3", error=Invalid)
+
+
+class ListenerTests(SynchronousTestCase):
+    def test_local(self) -> None:
+        """An address is this machine's if something could be bound to it."""
+        self.assertTrue(is_local("127.0.0.1"))
+        self.assertFalse(is_local("192.0.2.1"))  # of the block for documentation
+
+    def test_who_listens(self) -> None:
+        """The port must be the same, and the address too, unless all of the machine's are bound."""
+        for dialled, bound, reached in (
+            ("127.0.0.1:5", Address("127.0.0.1", 5), True),
+            ("127.0.0.1:6", Address("127.0.0.1", 5), False),
+            ("127.0.0.2:5", Address("127.0.0.1", 5), False),
+            ("127.0.0.1:5", Address("0.0.0.0", 5), True),
+            ("192.0.2.1:5", Address("0.0.0.0", 5), False),
+            ("127.0.0.1:5", Address("localhost", 5), True),
+            ("box.lan:5", Address("0.0.0.0", 5), False),
+        ):
+            self.assertIs(is_listener(dialled, bound), reached, (dialled, bound))

@@ -159,6 +159,11 @@ class Liveness(Periodic):
         pulse = self._pulses.get(worker.id, Pulse())
         return why_unreachable(pulse, worker.sends_heartbeats, self._clock.seconds() - self._paused, self.lease)
 
+    def calls_fail(self, worker_id: str) -> bool:
+        """Whether the last call to it that tells was not answered."""
+        pulse = self._pulses.get(worker_id)
+        return pulse is not None and pulse.failed
+
     def forget(self, worker_id: str) -> None:
         """It is no worker any more."""
         self._pulses.pop(worker_id, None)

@@ -8,41 +8,42 @@ and a save that is cancelled is not repeated when it fails. So every save here i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.registry import Registry
+from scheduler.cluster.workers.clashes import Clashes, renamed_to_its_id
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
+from scheduler.cluster.workers.registration import (
+    BOOT_ID_MAX_CHARACTERS,
+    check,
+    check_word,
+    id_of_address,
+    id_of_folder,
+)
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
-from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, StoreFailed
+from scheduler.errors import Conflict, NameTaken, NotFound, Refused, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import JobState, Worker, WorkerState, is_id
-from scheduler.names import NAME_PATTERN
+from scheduler.model import JobState, Worker, WorkerState
 from scheduler.net import DialRule
 from scheduler.texts import bounded_text
 
 #: Bytes that are shown of why a worker takes no job.
 REFUSAL_MAX_BYTES = 500
 
-#: Characters of the version of a worker, and of the boot id of its machine.
-VERSION_MAX_CHARACTERS = BOOT_ID_MAX_CHARACTERS = 64
-
-#: Features that a worker may have; later versions know more than this one.
-MAX_FEATURES = 64
-
-_FEATURE = re.compile(r"[a-z0-9_]{1,64}")
-
-_LABEL = re.compile(r"[^\x00-\x1f\x7f]{0,253}")
+#: Seconds between two heartbeats of one worker whose answers ask it to register again.
+REGISTER_AGAIN_SECONDS = 60.0
 
 
 @implementer(IMembership)
@@ -53,27 +54,41 @@ class Membership:
 
     def __init__(
         self,
+        clock: IReactorTime,
         new_id: Callable[[], str],
         ledger: Ledger,
         liveness: Liveness,
         client: IWorkerClient,
         rule: DialRule,
+        is_own_address: Callable[[str], bool],
         reconciler: Reconciler,
     ) -> None:
-        """``new_id`` gives the id of a worker that has none."""
+        """``new_id`` gives the id of a worker that has neither an id nor a folder id.
+
+        ``is_own_address`` says of a ``host:port`` to dial whether this scheduler listens there itself.
+        """
+        self._clock = clock
         self._new_id = new_id
         self._ledger = ledger
         self._liveness = liveness
         self._client = client
         self._rule = rule
+        self._is_own_address = is_own_address
         self._reconciler = reconciler
+        self._clashes = Clashes(ledger.registry, client)
+        # worker id -> the IP address that it registered from; the name of its own that another one has; and when it was
+        # last asked to register again
+        self._peers: dict[str, str] = {}
+        self._nameless: dict[str, str] = {}
+        self._asked_again: dict[str, float] = {}
         # ids of those that have registered with this process
         self._registered: set[str] = set()
 
     @property
     def idle(self) -> bool:
         """Whether none that is gone is kept."""
-        return all(map(self._ledger.registry.find_worker, self._registered))
+        kept = {*self._registered, *self._peers, *self._nameless, *self._asked_again}
+        return self._clashes.idle and all(map(self._ledger.registry.find_worker, kept))
 
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
         return Deferred.fromCoroutine(self._register(registration, peer))
@@ -89,43 +104,108 @@ class Membership:
         return self._liveness.why_unreachable(worker)
 
     async def _register(self, registration: Registration, peer: str) -> Registered:
-        _check(registration)
+        check(registration)
         address = await self._rule.check(registration.address, peer)
-        worker_id = registration.worker_id or self._new_id()
+        if self._is_own_address(address):
+            raise Refused(f"address {registration.address!r} is the scheduler's own")
+        new_id = self._new_id()
+        worker = await self._clashes.settle(lambda: self._as_registered(registration, address, new_id))
+        self._clashes.forget(worker.id)
+        known = self._ledger.registry.find_worker(worker.id)
+        displaced = self._make_room(worker)
+        new_process = known is None or not worker.nonce or known.nonce != worker.nonce
+        moved = known is None or known.address != worker.address
+        if new_process or moved:
+            self._client.forget(worker.id)  # its channel leads to the process before, or elsewhere
+        if new_process:
+            self._reconciler.forget(worker.id)
+        self._peers[worker.id] = peer
+        self._nameless.pop(worker.id, None)
+        saved = self._ledger.update_worker(worker)
+        self._registered.add(worker.id)
+        if new_process or moved:
+            self._liveness.registered(worker.id)
+            self._log.info(
+                "worker {name} ({worker_id}) registered at {address}",
+                name=worker.name,
+                worker_id=worker.id,
+                address=address,
+            )
+        else:
+            self._liveness.heard(worker.id)
+        removals = [Deferred.fromCoroutine(self.remove(other, "forgotten")) for other in displaced]
+        with suppress(StoreFailed):  # it is known all the same, and saved later; whoever forgets it is told again
+            await shielded(saved)
+        for removal in removals:
+            await shielded(removal)
+        return Registered(worker.id, self._liveness.lease)
+
+    def _as_registered(self, registration: Registration, address: str, new_id: str) -> Worker:
+        """The worker as it is going to be known, by ``new_id`` if it has none; ``Conflict``, ``NameTaken``."""
+        worker_id = self._id_of(registration, address) or new_id
+        known = self._ledger.registry.find_worker(worker_id)
         name = registration.name or worker_id
-        registry = self._ledger.registry
         self._check_ids(worker_id, name)
-        for other in registry.named(name):  # first: a registration that is refused displaces nobody
-            if other.id != worker_id and other.address != address and other.state is WorkerState.ONLINE:
-                raise NameTaken(f"name {name!r} is taken by worker {other.id}, which is online at {other.address}")
-        for other in registry.at_address(address):
-            if other.id != worker_id:
-                await self._displaced(other, by_a_new_one=not registration.worker_id)
-        known = registry.find_worker(worker_id)
-        self._client.forget(worker_id)  # its channel leads to the process before
-        self._reconciler.forget(worker_id)
-        worker = Worker(
+        is_known = known is not None and known.state is not WorkerState.OFFLINE
+        return Worker(
             id=worker_id,
             name=name,
             address=address,
             labels={"name": name, **registration.labels},
             slots=registration.slots,
-            state=known.state if known is not None else WorkerState.UNREACHABLE,
+            state=known.state if known is not None and is_known else WorkerState.UNREACHABLE,
             draining=known is not None and known.draining,
             last_seen=self._ledger.now(),
             boot_id=registration.boot_id,
             version=registration.version or None,
             features=frozenset(registration.features),
+            folder=id_of_folder(registration.folder_id) or (known.folder if known is not None else ""),
             nonce=registration.nonce,
         )
-        with suppress(StoreFailed):  # it is known all the same, and saved later; whoever forgets it is told again
-            await shielded(self._ledger.update_worker(worker))
-        self._registered.add(worker_id)
-        self._liveness.registered(worker_id)
-        self._log.info(
-            "worker {name} ({worker_id}) registered at {address}", name=name, worker_id=worker_id, address=address
-        )
-        return Registered(worker_id, self._liveness.lease)
+
+    def _id_of(self, registration: Registration, address: str) -> str:
+        """An id that this scheduler gave, or the one that is made from the folder id; ``""``: it needs a new one.
+
+        A worker without a folder id that brings no such id is the one that is known at its address; a core worker has
+        nothing but that, and always the same id there.
+        """
+        registry, folder = self._ledger.registry, id_of_folder(registration.folder_id)
+        held = registration.worker_id
+        if held and (held == folder or _may_hold(registry, held, folder)):
+            return held
+        if folder:
+            return folder
+        for other in registry.at_address(address):
+            if not other.folder and not other.nonce and other.is_core == (not registration.boot_id):
+                return other.id
+        return "" if registration.boot_id else id_of_address(address)
+
+    def _make_room(self, worker: Worker) -> list[Worker]:
+        """Have nobody else known by its name or at its address; answers those that are to be removed.
+
+        All others were asked and did not answer, or are offline.
+        """
+        registry = self._ledger.registry
+        displaced = []
+        for other in registry.at_address(worker.address):
+            if other.id == worker.id or other.state is WorkerState.OFFLINE:
+                continue
+            self._client.forget(other.id)
+            self._liveness.reset(other.id, "another worker registered at its address")
+            if other.is_core:  # its address was its identity
+                displaced.append(other)
+        for other in registry.named(worker.name):
+            if other.id != worker.id:
+                self._log.info(
+                    "worker {worker_id} is called by its id from now on: {newcomer} has the name {name}",
+                    worker_id=other.id,
+                    newcomer=worker.id,
+                    name=worker.name,
+                )
+                self._nameless[other.id] = other.name
+                renamed = renamed_to_its_id(other)
+                self._ledger.update_worker(renamed).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
+        return displaced
 
     def _check_ids(self, worker_id: str, name: str) -> None:
         """``Conflict`` for an id or a name by which something else is addressed: no id equals a name."""
@@ -138,15 +218,6 @@ class Membership:
             raise NameTaken(f"name {name!r} is the id of another worker")
         if registry.find_job(name) is not None:
             raise NameTaken(f"name {name!r} is the id of a job")
-
-    async def _displaced(self, other: Worker, by_a_new_one: bool) -> None:
-        """Somebody registers at the address of ``other``, which therefore listens there no more."""
-        if by_a_new_one:
-            await shielded(Deferred.fromCoroutine(self.remove(other, "forgotten")))
-        else:
-            # Another known worker took the port; this one may come back at another.
-            self._client.forget(other.id)
-            self._liveness.reset(other.id, "another worker registered at its address")
 
     async def _deregister(self, worker_id: str, nonce: str) -> None:
         worker = self._ledger.registry.find_worker(worker_id)
@@ -179,11 +250,15 @@ class Membership:
         self._liveness.forget(worker.id)
         self._reconciler.forget(worker.id)
         self._registered.discard(worker.id)
+        self._clashes.forget(worker.id)
+        self._peers.pop(worker.id, None)
+        self._nameless.pop(worker.id, None)
+        self._asked_again.pop(worker.id, None)
         self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
         return self._ledger.remove_worker(worker.id)
 
-    async def _heartbeat(self, heartbeat: Heartbeat, peer: str) -> HeartbeatAnswer:  # noqa: ARG002
-        _check_word("bootID", heartbeat.boot_id, BOOT_ID_MAX_CHARACTERS)
+    async def _heartbeat(self, heartbeat: Heartbeat, peer: str) -> HeartbeatAnswer:
+        check_word("bootID", heartbeat.boot_id, BOOT_ID_MAX_CHARACTERS)
         registry = self._ledger.registry
         worker = registry.find_worker(heartbeat.worker_id)
         if worker is None or heartbeat.nonce != worker.nonce:
@@ -223,7 +298,23 @@ class Membership:
             lease=self._liveness.lease,
             acknowledged=tuple(job_id for job_id in reported if self._kept(job_id)),
             describe=tuple(describe),
+            register_again=not heartbeat.leaving and self._is_to_register_again(worker, peer),
         )
+
+    def _is_to_register_again(self, worker: Worker, peer: str) -> bool:
+        """Whether its address may not be what it was (it calls from elsewhere, or calls fail), or its name."""
+        moved = peer != self._peers.get(worker.id, peer) or self._liveness.calls_fail(worker.id)
+        own_name = self._nameless.get(worker.id)
+        may_have_name = worker.name == worker.id and worker.id not in self._registered
+        if not moved and not may_have_name and own_name is None:
+            return False
+        now = self._clock.seconds()
+        name_is_free = own_name is not None and not self._ledger.registry.named(own_name)
+        last = self._asked_again.get(worker.id, -REGISTER_AGAIN_SECONDS)
+        if now - last < REGISTER_AGAIN_SECONDS and not name_is_free:
+            return False
+        self._asked_again[worker.id] = now
+        return True
 
     def _may_have_features(self, worker: Worker) -> bool:
         """Whether it has to register to say: an earlier version of the scheduler, which it did that with, kept none."""
@@ -240,26 +331,12 @@ def _difference(sent_at: float | None, now: float) -> float | None:
     return None if sent_at is None else round(sent_at - now, 3)
 
 
-def _check_word(field: str, text: str, most: int) -> None:
-    if len(text) > most or not text.isprintable():
-        raise Invalid(field, f"{text[:most]!r} is not printable text of at most {most} characters")
+def _may_hold(registry: Registry, held: str, folder: str) -> bool:
+    """Whether a worker with that folder may have an id that this scheduler gave.
 
-
-def _check(registration: Registration) -> None:
-    """``Invalid`` for anything that may not become part of the registry; the address has a rule of its own."""
-    if registration.worker_id and not is_id(registration.worker_id):
-        raise Invalid("workerID", f"{registration.worker_id!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
-    if registration.name and not NAME_PATTERN.fullmatch(registration.name):
-        raise Invalid("name", f"{registration.name!r} is not a host name: letters, digits, '.', '_', '-'; at most 253")
-    _check_word("bootID", registration.boot_id, BOOT_ID_MAX_CHARACTERS)
-    _check_word("version", registration.version, VERSION_MAX_CHARACTERS)
-    if len(registration.labels) > 64:
-        raise Invalid("labels", f"{len(registration.labels)} of them; at most 64 are allowed")
-    for key, value in registration.labels.items():
-        if not key or not _LABEL.fullmatch(key) or not _LABEL.fullmatch(value):
-            raise Invalid("labels", f"{key!r}: {value!r} is not printable text of at most 253 characters")
-    if len(registration.features) > MAX_FEATURES:
-        raise Invalid("features", f"{len(registration.features)} of them; at most {MAX_FEATURES} are allowed")
-    for feature in registration.features:
-        if not _FEATURE.fullmatch(feature):
-            raise Invalid("features", f"{feature!r} is not 1 to 64 of a-z 0-9 _")
+    One of an earlier version, which has told no folder yet, is believed, and so is its first process that tells one.
+    """
+    known = registry.find_worker(held)
+    if known is None:
+        return registry.has_jobs_of(held)
+    return not (known.folder and folder and known.folder != folder)

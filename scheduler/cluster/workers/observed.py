@@ -24,6 +24,9 @@ class ObservedClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._liveness.observe(worker.id, self._client.probe(worker))
 
+    def answers(self, worker: Worker) -> Deferred[bool]:
+        return self._client.answers(worker)  # it may be asked of a process that has not registered
+
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
         return self._liveness.observe(worker.id, self._client.start_job(worker, job, sent))
 

@@ -8,18 +8,7 @@ from scheduler.model import Worker, WorkerState
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
-
-#: Said of a core worker that has no id yet, or another one than it was given first at its address.
-AGAIN = "registers again"
-
-
-def registers_again(facts: Facts, worker_id: str) -> bool:
-    """Whether the core worker that has, or had, that id was started anew since, or was never told of it."""
-    address = facts.core[worker_id]
-    nodes = [node for node in facts.world.core_workers.values() if f"{node.machine.address}:{node.port}" == address]
-    return any(node.worker_id != worker_id for node in nodes)
 
 
 class CoreWorkers(Rule):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from scheduler.model import Job, JobState
 from tests.simulation.machine import Run
-from tests.simulation.rules.core import AGAIN, registers_again
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -41,8 +40,7 @@ class Truth(Rule):
         if job.state is JobState.LOST:
             if not self._may_be_lost(job, run):
                 if job.worker_id in self.facts.core:
-                    also = f", and its worker {AGAIN}" if registers_again(self.facts, job.worker_id) else ""
-                    yield "core jobs are kept", f"nothing destroyed it ({job.reason}){also}"
+                    yield "core jobs are kept", f"nothing destroyed it ({job.reason})"
                 else:
                     yield "lost only if destroyed", f"nothing destroyed it ({job.reason})"
             return

@@ -62,22 +62,22 @@ class CutCallTests(ClusterTestCase):
 
     def test_registration(self) -> None:
         self.store.held = True
-        self.cut(self.membership.register(Registration(f"{HOME}:30001", "w-2", boot_id="boot"), HOME))
-        self.assertEqual([worker.id for worker in self.stored().workers], ["w-1", "w-2"])
+        self.cut(self.membership.register(Registration(f"{HOME}:30001", name="w-2", boot_id="boot"), HOME))
+        self.assertEqual([worker.name for worker in self.stored().workers], ["w-1", "w-2"])
 
     def test_displacement(self) -> None:
         """What a registration takes from another worker is taken, though it has to be made again itself."""
         address = f"{HOME}:30009"
-        self.add(a_worker("w-2", address=address), a_job(worker_id="w-2"))
+        self.add(a_worker("w-2", address=address, boot_id=""), a_job(worker_id="w-2"))
         self.store.held = True
-        call = self.membership.register(Registration(address), HOME)
+        call = self.membership.register(Registration(address, name="w-3", boot_id="boot", nonce="n"), HOME)
+        self.workers.take("answers").answer.callback(False)
         call.cancel()
         self.failureResultOf(call, CancelledError)
-        self.store.commit()  # that its job is unknown
-        self.store.commit()  # and then lost
-        self.store.fail()
+        while self.store.saves:
+            self.store.commit()
         loaded = self.stored()
-        self.assertEqual([worker.id for worker in loaded.workers], ["w-1"])
+        self.assertEqual([worker.name for worker in loaded.workers], ["w-1", "w-3"])
         self.assertEqual([job.state for job in loaded.jobs], [JobState.LOST])
 
     def test_deregistration(self) -> None:

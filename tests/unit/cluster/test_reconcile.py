@@ -217,20 +217,3 @@ class OrphanTests(MembershipTestCase):
         self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED))
         self.beat("w-1", running=("j-2",))
         self.assertTrue(self.ledger.registry.job("j-2").over)
-
-    def test_another_id(self) -> None:
-        """A worker that lost its id and not its jobs has a say in them: lost ones that run are its orphans."""
-        self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED))
-        unknown = self.online(address="127.0.0.1:30001")
-        self.ledger.update_job(a_job("j-3", worker_id=unknown, started_at=900.0))
-        self.successResultOf(self.membership.deregister(unknown, ""))
-        new = self.online(name="box")
-        self.assertNotEqual(new, "w-1")
-        answer = self.beat(new, running=("j-1", "j-2", "j-3"), ended=(JobReport(ended("j-2")),))
-        self.assertEqual((answer.acknowledged, answer.describe), (("j-2",), ()))
-        self.assertEqual((self.job().state, self.job().orphan, self.job().worker_id), (JobState.LOST, True, new))
-        self.assertEqual(self.ledger.registry.job("j-2").worker_id, "w-1")
-        self.assertEqual(self.ledger.registry.job("j-3").worker_id, new)
-        self.assertIs(self.state("j-3"), JobState.RUNNING)
-        answer = self.beat(new, ended=(JobReport(ended("j-1")), JobReport(ended("j-3"))))
-        self.assertEqual((answer.acknowledged, self.job().over), (("j-1", "j-3"), True))

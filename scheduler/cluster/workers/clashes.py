@@ -1,0 +1,138 @@
+"""Who may have an id, a name and an address, where a worker registers that wants one of another process.
+
+Theory of operation. An id, a name and an address belong to one process. The
+process that registered keeps them as long as it answers; so it is asked, on a
+connection of its own, and the newcomer is refused where it does answer. Where it
+does not, whether nobody listens there, or nobody answers, or another process
+does, the newcomer gets them: a worker that was killed and started again waits
+for nobody.
+
+While one is asked others may register, so what is found is looked at again
+after each answer, until no entry is in the way that was not asked. A process is
+asked once for each registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from scheduler.cluster.registry import Registry
+from scheduler.errors import Conflict, NameTaken, SchedulerError
+from scheduler.interfaces import IWorkerClient
+from scheduler.model import Worker, WorkerState
+
+
+@frozen
+class Clash:
+    """An entry in the way of a worker that registers."""
+
+    #: The process that is asked whether it answers.
+    asked: Worker
+    #: Raised where it does.
+    refusal: SchedulerError
+    #: Its answer counts only if this process does not answer: another one at the same address, which is the newcomer.
+    unless: Worker | None = None
+
+    @property
+    def process(self) -> tuple[str, str, str]:
+        """Which process is asked, and where."""
+        return self.asked.id, self.asked.nonce, self.asked.address
+
+
+def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
+    """The entries in the way of ``worker``, as it would be known; those that are offline are not."""
+    known = registry.find_worker(worker.id)
+    if known is not None and _is_another(known, worker):
+        yield Clash(known, Conflict(_OF_ID.format(known.name, known.id, known.address)))
+    for other in registry.named(worker.name):
+        if other.id != worker.id and other.state is not WorkerState.OFFLINE and not _shares_address(other, worker):
+            yield Clash(other, NameTaken(_OF_NAME.format(worker.name, other.id, other.address)))
+    for other in registry.at_address(worker.address):
+        if other.id == worker.id or other.state is WorkerState.OFFLINE:
+            continue
+        refusal = Conflict(_OF_ADDRESS.format(worker.address, other.name, other.id))
+        if other.nonce:
+            yield Clash(other, refusal)
+        elif worker.nonce:  # nothing that the other answers tells which of the two it is
+            yield Clash(other, refusal, unless=worker)
+
+
+_OF_ID = (
+    "worker {!r} ({}) is registered by another process, which answers at {}: stop that one; "
+    "or, if this worker's state folder is a copy, start it once with --new-id"
+)
+_OF_NAME = (
+    "name {!r} is taken by worker {}, which answers at {}: give this worker another [worker] name, or stop that one"
+)
+_OF_ADDRESS = "address {} is that of worker {!r} ({}), which answers there: give this worker an address of its own"
+
+
+def _is_another(known: Worker, worker: Worker) -> bool:
+    """Whether it is another process, and can tell so; one without a nonce can't, and is believed."""
+    return bool(known.nonce) and known.nonce != worker.nonce and known.state is not WorkerState.OFFLINE
+
+
+def _shares_address(other: Worker, worker: Worker) -> bool:
+    """Whether both say that they listen there and neither can be told from the other: the newcomer is believed."""
+    return other.address == worker.address and not other.nonce
+
+
+class Clashes:
+    """Refuses newcomers that want what a process has that answers."""
+
+    _log = Logger()
+
+    def __init__(self, registry: Registry, client: IWorkerClient) -> None:
+        self._registry = registry
+        self._client = client
+        # id of a worker -> the refusal of its newcomer that was logged last
+        self._logged: dict[str, str] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept of a worker that is not known."""
+        return all(map(self._registry.find_worker, self._logged))
+
+    def forget(self, worker_id: str) -> None:
+        """It has registered, or is gone."""
+        self._logged.pop(worker_id, None)
+
+    def settle(self, as_registered: Callable[[], Worker]) -> Deferred[Worker]:
+        """Fires with the worker when nothing is in its way; ``Conflict``, ``NameTaken``, ``Busy``.
+
+        ``as_registered`` makes it, each time, of what is known then. Whoever goes on must do so at once: what is in the
+        way is known for this turn of the reactor.
+        """
+        return Deferred.fromCoroutine(self._settle(as_registered))
+
+    async def _settle(self, as_registered: Callable[[], Worker]) -> Worker:
+        asked: set[tuple[str, str, str]] = set()
+        while True:
+            worker = as_registered()
+            clash = next((each for each in clashes(self._registry, worker) if each.process not in asked), None)
+            if clash is None:
+                return worker
+            asked.add(clash.process)
+            if not await self._client.answers(clash.asked):
+                continue
+            if clash.unless is None or not await self._client.answers(clash.unless):
+                self._log_refusal(worker, clash)
+                raise clash.refusal
+
+    def _log_refusal(self, worker: Worker, clash: Clash) -> None:
+        """Once for each worker, as long as it is the same."""
+        known = clash.asked.id
+        text = str(clash.refusal)
+        if self._logged.get(known) != text:
+            if self._registry.find_worker(known) is not None:
+                self._logged[known] = text
+            self._log.warn("a worker at {address} is refused: {why}", address=worker.address, why=text)
+
+
+def renamed_to_its_id(worker: Worker) -> Worker:
+    """The worker as it is when another one has its name now."""
+    return evolve(worker, name=worker.id, labels={**worker.labels, "name": worker.id})

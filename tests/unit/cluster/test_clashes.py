@@ -1,0 +1,290 @@
+"""Workers that register for an id, a name or an address that another process has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
+
+from scheduler.cluster.workers.clashes import Clashes
+from scheduler.cluster.workers.registration import id_of_folder
+from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, Refused
+from scheduler.messages import Heartbeat, Registered, Registration
+from scheduler.model import JobState, Worker, WorkerState
+from tests.house import HOME
+from tests.unit.cluster.test_membership import MembershipTestCase
+from tests.unit.cluster.values import a_job
+
+SECRET = "secret-of-folder"
+
+
+class ClashTestCase(MembershipTestCase):
+    def registering(self, port: int = 30000, **facts: Any) -> Deferred[Registered]:
+        """A process with a folder and a nonce registers; by default always the same."""
+        facts = {"boot_id": "boot", "folder_id": SECRET, "nonce": "first", "name": "box"} | facts
+        return self.membership.register(Registration(f"{HOME}:{port}", **facts), HOME)
+
+    def registered(self, port: int = 30000, **facts: Any) -> Worker:
+        """The same, where nothing is in its way."""
+        answer = self.successResultOf(self.registering(port, **facts))
+        return self.ledger.registry.worker(answer.worker_id)
+
+    def asked(self) -> Deferred[bool]:
+        """The question whether a process answers, which the test answers."""
+        self.workers.held = [call for call in self.workers.held if call.method != "probe"]
+        return self.workers.take("answers").answer
+
+    def is_asked(self) -> bool:
+        return any(call.method == "answers" for call in self.workers.held)
+
+
+class IdTests(ClashTestCase):
+    def test_of_the_folder(self) -> None:
+        """The id follows from the folder id: a registration that is sent again makes the same entry."""
+        worker = self.registered()
+        self.assertEqual(worker.id, id_of_folder(SECRET))
+        self.assertEqual((worker.folder, worker.nonce), (worker.id, "first"))
+        self.registered()
+        self.assertEqual([each.id for each in self.ledger.registry.workers()], [worker.id])
+        self.assertNotEqual(id_of_folder("other"), worker.id)
+
+    def test_is_secret(self) -> None:
+        """A folder id is in nothing that is kept, nor in the refusal of one that is no id."""
+        worker = self.registered()
+        self.assertNotIn(SECRET, repr(worker))
+        refused = self.failureResultOf(self.registering(folder_id=f"{SECRET}\n"), Invalid)
+        self.assertEqual(refused.value.field, "folderID")
+        self.assertNotIn(SECRET, str(refused.value))
+
+    def test_of_an_earlier_version(self) -> None:
+        """A worker that is upgraded keeps the id that it has, and no other folder gets it from then on."""
+        old = self.registered(folder_id="", nonce="", worker_id="")
+        upgraded = self.registered(worker_id=old.id)
+        self.assertEqual((upgraded.id, upgraded.folder), (old.id, id_of_folder(SECRET)))
+        other = self.registered(30001, worker_id=old.id, folder_id="other", nonce="n", name="other")
+        self.assertEqual(other.id, id_of_folder("other"))
+
+    def test_given(self) -> None:
+        """An id that is not known is the worker's only where jobs say that this scheduler gave it."""
+        self.ledger.update_job(a_job("j-1", JobState.SUCCEEDED, worker_id="w-7"))
+        self.assertEqual(self.registered(worker_id="w-7").id, "w-7")
+        self.assertEqual(
+            self.registered(30001, worker_id="w-8", folder_id="other", name="other").id, id_of_folder("other")
+        )
+        made_up = self.registered(30002, worker_id="w-9", folder_id="", nonce="", name="third")
+        self.assertNotEqual(made_up.id, "w-9")
+
+    def test_nonce(self) -> None:
+        """What another process of a worker says is refused, and so is one that left."""
+        worker = self.registered()
+        self.beat(worker.id, nonce="first")
+        for nonce in ("", "second"):
+            beat = self.membership.heartbeat(Heartbeat(worker.id, "boot", nonce=nonce), HOME)
+            self.failureResultOf(beat, NotFound)
+            self.failureResultOf(self.membership.deregister(worker.id, nonce), NotFound)
+        self.successResultOf(self.membership.deregister(worker.id, "first"))
+
+
+class ProcessTests(ClashTestCase):
+    def test_is_refused(self) -> None:
+        """Another process of a worker is refused while the one that registered answers, and told what to do."""
+        worker = self.registered()
+        second = self.registering(30001, nonce="second")
+        self.assertNoResult(second)
+        self.asked().callback(True)
+        why = str(self.failureResultOf(second, Conflict).value)
+        for text in (worker.id, f"{HOME}:30000", "--new-id"):
+            self.assertIn(text, why)
+        self.assertEqual(self.ledger.registry.worker(worker.id), worker)
+
+    def test_is_accepted(self) -> None:
+        """Where the one that registered is silent the next has its id and its jobs."""
+        worker = self.registered()
+        self.ledger.update_job(a_job(worker_id=worker.id))
+        second = self.registering(30001, nonce="second")
+        asked = self.workers.held[-1].worker
+        self.assertEqual((asked.nonce, asked.address), ("first", f"{HOME}:30000"))
+        self.asked().callback(False)
+        self.assertEqual(self.successResultOf(second).worker_id, worker.id)
+        now = self.ledger.registry.worker(worker.id)
+        self.assertEqual((now.nonce, now.address), ("second", f"{HOME}:30001"))
+        self.beat(worker.id, nonce="second", running=("j-1",))
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_same_process(self) -> None:
+        """The process that registered may do so again, from elsewhere too; calls under way to it go on."""
+        worker = self.registered()
+        before = len(self.workers.forgotten)
+        self.registered()
+        self.assertEqual(len(self.workers.forgotten), before)
+        self.assertEqual(self.registered(30005).address, f"{HOME}:30005")
+        self.assertIn(worker.id, self.workers.forgotten[before:])
+        self.assertFalse(self.is_asked())
+
+    def test_two_at_once(self) -> None:
+        """Of two that wait for the same silent process the first that is accepted is asked, too."""
+        self.registered()
+        second, third = self.registering(30001, nonce="second"), self.registering(30002, nonce="third")
+        self.asked().callback(False)
+        self.asked().callback(False)
+        self.successResultOf(second)
+        self.assertNoResult(third)
+        self.assertEqual(self.workers.held[-1].worker.nonce, "second")
+        self.asked().callback(True)
+        self.failureResultOf(third, Conflict)
+
+    def test_logged_once(self) -> None:
+        """A newcomer that tries again and again is one line in the log, until something changes."""
+        logged: list[str] = []
+
+        def note(event: dict[str, Any]) -> None:
+            if isinstance(event.get("log_source"), Clashes):
+                logged.append(event["log_format"].format(**event))
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        worker = self.registered()
+        for _ in range(3):
+            refused = self.registering(30001, nonce="second")
+            self.asked().callback(True)
+            self.failureResultOf(refused, Conflict)
+        self.assertEqual(len(logged), 1)
+        self.assertIn(worker.id, logged[0])
+        self.registered()
+        refused = self.registering(30001, nonce="second")
+        self.asked().callback(True)
+        self.failureResultOf(refused, Conflict)
+        self.assertEqual(len(logged), 2)
+
+
+class NameTests(ClashTestCase):
+    def test_is_taken(self) -> None:
+        """A name is that of the worker that answers, though no probe has said so yet."""
+        first = self.registered()
+        second = self.registering(30001, folder_id="other", nonce="n")
+        self.asked().callback(True)
+        why = str(self.failureResultOf(second, NameTaken).value)
+        for text in ("'box'", first.id, f"{HOME}:30000"):
+            self.assertIn(text, why)
+        self.assertEqual(self.ledger.registry.workers(), [first])
+
+    def test_changes_hands(self) -> None:
+        """A silent worker loses its name, goes by its id, and is asked to register again, at once when it is free."""
+        first = self.registered()
+        second = self.registering(30001, folder_id="other", nonce="n")
+        self.asked().callback(False)
+        second_id = self.successResultOf(second).worker_id
+        now = self.ledger.registry.worker(first.id)
+        self.assertEqual((now.name, now.labels["name"]), (first.id, first.id))
+        self.assertEqual(self.ledger.registry.worker("box").id, second_id)
+        self.assertTrue(self.beat(first.id, nonce="first").register_again)
+        self.assertFalse(self.beat(first.id, nonce="first").register_again)
+        self.registered(30001, folder_id="other", nonce="n", name="own")
+        self.assertTrue(self.beat(first.id, nonce="first").register_again)
+        self.assertEqual(self.registered().name, "box")
+        self.assertFalse(self.beat(first.id, nonce="first").register_again)
+
+    def test_of_offline(self) -> None:
+        """The name of one that is offline can be had without a question."""
+        self.ledger.update_worker(evolve(self.registered(), state=WorkerState.OFFLINE))
+        self.registered(30001, folder_id="other", nonce="n")
+        self.assertFalse(self.is_asked())
+        self.assertEqual(self.ledger.registry.worker(id_of_folder(SECRET)).name, id_of_folder(SECRET))
+
+
+class AddressTests(ClashTestCase):
+    def test_is_taken(self) -> None:
+        """The second of two workers with one address is refused while the first answers there."""
+        first = self.registered()
+        second = self.registering(folder_id="other", nonce="n", name="other")
+        self.asked().callback(True)
+        self.assertIn("'box'", str(self.failureResultOf(second, Conflict).value))
+        self.assertEqual(self.ledger.registry.workers(), [first])
+
+    def test_changes_hands(self) -> None:
+        """Where another worker listens at an address now, the one before is unreachable, and keeps its jobs."""
+        first = self.registered()
+        self.ledger.update_job(a_job(worker_id=first.id))
+        second = self.registering(folder_id="other", nonce="n", name="other")
+        self.asked().callback(False)
+        self.successResultOf(second)
+        now = self.ledger.registry.worker(first.id)
+        self.assertIs(now.state, WorkerState.UNREACHABLE)
+        self.assertEqual(self.membership.why_unreachable(now), "another worker registered at its address")
+        self.assertNotEqual(self.state(), JobState.LOST)
+
+    def test_without_an_id(self) -> None:
+        """A core worker at the address of a worker of ours displaces nothing while that answers."""
+        first = self.registered()
+        self.ledger.update_job(a_job(worker_id=first.id))
+        core = self.registering(boot_id="", folder_id="", nonce="", name="")
+        self.asked().callback(True)
+        self.failureResultOf(core, Conflict)
+        self.assertIs(self.state(), JobState.RUNNING)
+        core = self.registering(boot_id="", folder_id="", nonce="", name="")
+        self.asked().callback(False)
+        self.assertTrue(self.ledger.registry.worker(self.successResultOf(core).worker_id).is_core)
+        self.assertIs(self.ledger.registry.worker(first.id).state, WorkerState.UNREACHABLE)
+
+    def test_of_a_core_worker(self) -> None:
+        """One of ours at the address of a core worker is refused if it does not answer there, but something does."""
+        core = self.registered(boot_id="", folder_id="", nonce="", name="")
+        self.ledger.update_job(a_job(worker_id=core.id))
+        for answers, refused in (((True, False), True), ((True, True), False)):
+            second = self.registering()
+            for answer in answers:
+                self.asked().callback(answer)
+            if refused:
+                self.failureResultOf(second, Conflict)
+            else:
+                self.successResultOf(second)
+        self.assertEqual([each.id for each in self.ledger.registry.workers()], [id_of_folder(SECRET)])
+        self.assertIs(self.state(), JobState.LOST)  # its address was its identity
+
+    def test_core_worker_again(self) -> None:
+        """A core worker that registers again at its address has its id and its jobs."""
+        core = self.registered(boot_id="", folder_id="", nonce="", name="")
+        self.ledger.update_job(a_job(worker_id=core.id))
+        again = self.registered(boot_id="", folder_id="", nonce="", name="")
+        self.assertEqual(again.id, core.id)
+        self.assertIs(self.state(), JobState.RUNNING)
+        self.assertFalse(self.is_asked())
+        self.successResultOf(self.membership.deregister(core.id, ""))
+        self.assertEqual(self.registered(boot_id="", folder_id="", nonce="", name="").id, core.id)
+        self.assertNotEqual(self.registered(30001, boot_id="", folder_id="", nonce="", name="").id, core.id)
+
+    def test_own(self) -> None:
+        """The scheduler's own address is nobody's."""
+        self.patch(self.membership, "_is_own_address", lambda address: address == f"{HOME}:30000")
+        refused = self.failureResultOf(self.registering(), Refused)
+        self.assertIn("scheduler's own", str(refused.value))
+        self.registered(30001)
+
+
+class AgainTests(ClashTestCase):
+    def test_from_elsewhere(self) -> None:
+        """A heartbeat from another address counts, and is answered by the wish that its worker registers again."""
+        worker = self.registered()
+        self.ledger.update_job(a_job(worker_id=worker.id))
+
+        def beat(peer: str) -> bool:
+            heartbeat = Heartbeat(worker.id, "boot", ("j-1",), nonce="first")
+            return self.successResultOf(self.membership.heartbeat(heartbeat, peer)).register_again
+
+        self.assertFalse(beat(HOME))
+        self.assertTrue(beat("127.0.0.9"))
+        self.assertFalse(beat("127.0.0.9"))  # at most once a minute
+        self.clock.advance(60)
+        self.assertTrue(beat("127.0.0.9"))
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_calls_fail(self) -> None:
+        """One that calls do not reach registers again, as its address may be another."""
+        worker = self.registered()
+        self.assertFalse(self.beat(worker.id, nonce="first").register_again)
+        self.workers.take("probe").answer.errback(NotFound("x", "y"))
+        self.liveness.calls_fail(worker.id)
+        self.assertTrue(self.beat(worker.id, nonce="first").register_again)
+        self.assertFalse(self.beat(worker.id, nonce="first", leaving=True).register_again)
