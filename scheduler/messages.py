@@ -128,7 +128,8 @@ class HeartbeatAnswer:
     """``acknowledged``: ended jobs that are kept now. ``describe``: jobs whose specs are wanted.
 
     ``register_again``: what the worker said of itself, or its address, may have changed. ``report_all``: it is to
-    report all ended jobs that it has, acknowledged or not.
+    report all ended jobs that it has, acknowledged or not. It does so after each answer that asks for it, so the
+    scheduler asks no more once a heartbeat has the ``commit_count`` that it told with such an answer.
     """
 
     lease: float

@@ -6,6 +6,7 @@
     worker -> ISchedulerClient <- rpc.scheduler_client
     worker -> IJobs            <- worker.jobs
     worker -> IHeldId          <- worker.held_id
+    worker -> ICommitCount     <- worker.commit_count
     rpc    -> IIdentity        <- worker.identity
 
 What ``scheduler.interfaces`` says of threads, errors and deadlines holds here, too.
@@ -118,6 +119,16 @@ class IHeldId(Interface):
         """Keep it for the next process. Where that fails, it is logged, and the next process asks for a new id."""
 
 
+class ICommitCount(Interface):
+    """Where a worker keeps the highest count of commits that a scheduler has told it."""
+
+    def read() -> int:
+        """As it was written last, by this process or the one before it; 0: there is none, or it can't be read."""
+
+    def write(count: int) -> None:
+        """Keep it for the next process, a moment later. Where that fails, it is logged."""
+
+
 class IJobs(Interface):
     """What a worker's membership needs to know of its jobs."""
 
@@ -132,6 +143,12 @@ class IJobs(Interface):
 
     def acknowledge(job_ids: Iterable[str]) -> None:
         """The scheduler keeps these now."""
+
+    def report_again() -> None:
+        """From now on all ended jobs that are here are ``unacknowledged``, those too that were acknowledged before.
+
+        Each is to be acknowledged once more. The next process does not know of it: it has to be asked again.
+        """
 
     def expect_acknowledgements(expected: bool) -> None:
         """Whether the scheduler ever acknowledges an end. If not, ended jobs are removed all the same."""

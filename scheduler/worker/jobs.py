@@ -283,7 +283,14 @@ class JobRunner:
 
     def _acknowledged(self, found: Mapping[str, DiskUse]) -> None:
         for job_id, taken in found.items():
-            self._retention.acknowledged(job_id, taken)
+            if job_id not in self._unacknowledged:  # else it has to be acknowledged once more
+                self._retention.acknowledged(job_id, taken)
+
+    def report_again(self) -> None:
+        ended = [job for job in self._jobs.values() if job.status.state.final and not job.starting]
+        ended.sort(key=lambda job: job.status.finished_at or 0.0)
+        self._unacknowledged = {job.id: job for job in ended}
+        self._retention.not_acknowledged(self._unacknowledged)
 
     def expect_acknowledgements(self, expected: bool) -> None:
         self._retention.expect_acknowledgements(expected)

@@ -45,7 +45,7 @@ from scheduler.errors import (
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
 from scheduler.model import Disk
 from scheduler.worker.message_budget import MessageBudget
-from scheduler.worker_interfaces import IHeldId, IIdentity, IJobs, ISchedulerClient
+from scheduler.worker_interfaces import ICommitCount, IHeldId, IIdentity, IJobs, ISchedulerClient
 
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
 RETRY_FIRST_SECONDS = 0.25
@@ -81,12 +81,15 @@ class Link(Service):
         jobs: IJobs,
         facts: Callable[[], Registration],
         held_id: IHeldId,
+        commit_count: ICommitCount,
         identity: IIdentity,
         random: Random,
         wall_time: Callable[[], float],
         disk: Callable[[], Disk | None],
     ) -> None:
         """``facts`` says, each time, what to register as; who it is, is filled in from ``held_id`` and ``identity``.
+
+        ``commit_count`` keeps the highest that was told.
 
         ``wall_time`` and ``disk`` are what each heartbeat tells of the machine.
         """
@@ -95,6 +98,9 @@ class Link(Service):
         self._jobs = jobs
         self._facts = facts
         self._held_id = held_id
+        self._kept_count = commit_count
+        #: The highest that a scheduler has told; 0: none has.
+        self._commits = 0
         self._identity = identity
         self._random = random
         self._wall_time = wall_time
@@ -129,6 +135,7 @@ class Link(Service):
     def startService(self) -> None:
         super().startService()
         self._identity.worker_id = self._held_id.read()
+        self._commits = self._kept_count.read()
         self._disk()  # so that the first heartbeat can tell
         self._go()
 
@@ -253,12 +260,17 @@ class Link(Service):
     async def _register(self) -> None:
         identity = self._identity
         registration = evolve(
-            self._facts(), worker_id=identity.worker_id, folder_id=identity.folder_id, nonce=identity.nonce
+            self._facts(),
+            worker_id=identity.worker_id,
+            folder_id=identity.folder_id,
+            nonce=identity.nonce,
+            commit_count=self._commits,
         )
         registered: Registered = await self._client.register(registration)
         if registered.worker_id != identity.worker_id:
             identity.worker_id = registered.worker_id
             self._held_id.write(registered.worker_id)
+        self._count(registered.commit_count)
         self._boot_id = registration.boot_id
         self._lease = _believed(registered.lease)
         self._registered = True
@@ -287,6 +299,7 @@ class Link(Service):
             sent_at=self._wall_time(),
             disk=self._disk(),
             nonce=self._identity.nonce,
+            commit_count=self._commits,
         )
         if not self._unheard:
             budget = MessageBudget(_REPORTS_MAX_BYTES)
@@ -299,6 +312,10 @@ class Link(Service):
         else:
             self._lease = _believed(answer.lease)
             self._jobs.expect_acknowledgements(True)
+            self._count(answer.commit_count)
+            if answer.report_all:
+                self._log.info("the scheduler asks for the ends of all jobs once more: its store was set back")
+                self._jobs.report_again()
             self._jobs.acknowledge(answer.acknowledged)
             self._wanted.update(dict.fromkeys(answer.describe))
         self._forgotten = False
@@ -306,6 +323,11 @@ class Link(Service):
         if self._trouble:
             self._trouble = ""
             self._log.info("in contact with the scheduler again", worker_id=self._identity.worker_id)
+
+    def _count(self, commits: int) -> None:
+        if commits > self._commits:
+            self._commits = commits
+            self._kept_count.write(commits)
 
     async def _not_heard(self) -> None:
         """The scheduler is there and knows no heartbeats."""

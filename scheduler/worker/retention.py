@@ -174,6 +174,12 @@ class SpoolRetention:
             self._measured(job, taken)
             self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
 
+    def not_acknowledged(self, job_ids: Iterable[str]) -> None:
+        """The scheduler may not keep their ends any more."""
+        for job_id in job_ids:
+            if job_id in self._kept:
+                self._kept[job_id].acknowledged = False
+
     def expect_acknowledgements(self, expected: bool) -> None:
         """Whether the scheduler ever says that it keeps an end; if not, none waits for that to be removed."""
         if self._awaiting is expected:
@@ -387,7 +393,8 @@ class SpoolRetention:
             job.removed_after = self._retry_at(1)
         before = len(self._kept)
         for job in self._idle(usable):
-            await self._patience.wait(job.job_id, self._remove(job))
+            if job.acknowledged or job.unawaited:  # else its end is to be reported once more, as was asked meanwhile
+                await self._patience.wait(job.job_id, self._remove(job))
         self._log.info("{count} old jobs removed", count=before - len(self._kept))
 
     async def _remove(self, job: Kept) -> None:

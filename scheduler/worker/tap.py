@@ -20,6 +20,7 @@ from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
 from scheduler.threads import Pool
 from scheduler.worker.commands import Policy
+from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.held_id import IdFile
@@ -78,6 +79,8 @@ def makeService(options: Options) -> IService:
         )
 
     identity = Identity(reactor.callFromThread, uuid.uuid4().hex, uuid.uuid4().hex)
+    held_id = IdFile(state.path / "worker_id")
+    commit_count = CommitCountFile(pool, str(state.path / "commit_count"))
     rng = random.SystemRandom()
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
@@ -90,7 +93,7 @@ def makeService(options: Options) -> IService:
         Step(start=jobs.recover, stop=jobs.shut_down),
         scheduler,
         grpc,
-        Link(reactor, scheduler, jobs, facts, IdFile(state.path / "worker_id"), identity, rng, time.time, disk.read),
+        Link(reactor, scheduler, jobs, facts, held_id, commit_count, identity, rng, time.time, disk.read),
         startup.announcement(state, grpc=grpc),
     ):
         part.setServiceParent(parts)

@@ -313,6 +313,21 @@ class Contract:
         self.assertEqual(self.runner.query(JOB), first)
         self.assertEqual(self.runner.running(), (THIRD,))
 
+    async def test_report_again(self) -> None:
+        """When asked for, all ended jobs are reported once more, oldest first, until they are acknowledged again."""
+        first, second = await self.ended(1), await self.ended(2, SECOND)
+        await self.started(THIRD)
+        self.runner.acknowledge([SECOND, JOB])
+        self.runner.report_again()
+        self.assertEqual([report.status for report in self.runner.unacknowledged()], [first, second])
+        self.assertEqual(self.runner.running(), (THIRD,))
+        self.runner.acknowledge([JOB])
+        self.runner.report_again()
+        self.runner.acknowledge([JOB])
+        self.assertEqual([report.status for report in self.runner.unacknowledged()], [second])
+        self.runner.acknowledge([SECOND])
+        self.assertEqual(self.runner.unacknowledged(), ())
+
     async def test_no_acknowledgements(self) -> None:
         """Where none is expected an ended job is there, and is reported, until its time is over."""
         status = await self.ended(1)

@@ -262,6 +262,10 @@ class FakeJobRunner:
             if entry is not None and entry.status.state.final:
                 entry.acknowledged = True
 
+    def report_again(self) -> None:
+        for entry in self._jobs.values():
+            entry.acknowledged = False
+
     def expect_acknowledgements(self, expected: bool) -> None:
         self.awaiting = expected
 

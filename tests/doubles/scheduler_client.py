@@ -35,6 +35,9 @@ class FakeSchedulerClient:
         self.workers: dict[str, Registration] = {}
         self.knows: set[str] = set()
         self.acknowledges = True
+        #: What it has counted, and how many of the next heartbeats are answered with the wish for all ends.
+        self.commit_count = 0
+        self.reports_wanted = 0
         self.reports: dict[str, JobReport] = {}
         self._assigned = 0
         self._held: list[Callable[[], None]] = []
@@ -103,7 +106,7 @@ class FakeSchedulerClient:
             self._assigned += 1
             worker_id = f"w{self._assigned}"
         self.workers[worker_id] = evolve(registration, worker_id=worker_id)
-        return Registered(worker_id, self.lease)
+        return Registered(worker_id, self.lease, self.commit_count)
 
     def _deregister(self, worker_id: str) -> None:
         if self.workers.pop(worker_id, None) is None:
@@ -119,8 +122,11 @@ class FakeSchedulerClient:
             self.reports[report.status.job_id] = report
         mentioned = (*heartbeat.running, *(report.status.job_id for report in ended))
         kept = tuple(report.status.job_id for report in ended if report.status.job_id in self.knows)
+        self.reports_wanted -= (report_all := self.reports_wanted > 0)
         return HeartbeatAnswer(
             lease=self.lease,
+            commit_count=self.commit_count,
+            report_all=report_all,
             acknowledged=kept if self.acknowledges else (),
             describe=tuple(job_id for job_id in mentioned if job_id not in self.knows),
         )

@@ -28,7 +28,7 @@ from scheduler.errors import (
 from scheduler.messages import Chunk, JobReport, JobStatus
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.worker.identity import Identity
-from scheduler.worker_interfaces import IHeldId, IJobRunner, IJobs
+from scheduler.worker_interfaces import ICommitCount, IHeldId, IJobRunner, IJobs
 from tests.simulation.machine import COMMAND, Folder, Machine, Spool
 from tests.simulation.process import Process
 
@@ -58,6 +58,24 @@ class FolderId:
         self.folder.worker_id = worker_id
 
 
+@implementer(ICommitCount)
+class FolderCount:
+    """The highest count of commits that the worker was told, in its folder."""
+
+    def __init__(self, process: Process, folder: Folder) -> None:
+        self._process = process
+        self._folder = folder
+
+    def read(self) -> int:
+        return self._folder.commit_count
+
+    def write(self, count: int) -> None:
+        self._process.after(STEP, self._written, count)
+
+    def _written(self, count: int) -> None:
+        self._folder.commit_count = count
+
+
 @implementer(IJobRunner, IJobs)
 class SimulatedJobs:
     """The jobs as one worker process has them. ``recover`` comes first."""
@@ -85,6 +103,7 @@ class SimulatedJobs:
     def recover(self) -> None:
         """Take back the jobs of the process before this one."""
         for spool in list(self.folder.spools.values()):
+            spool.awaited = False
             if spool.exit is None:
                 if self._machine.runs_job(spool):
                     self._follow(spool)
@@ -284,7 +303,15 @@ class SimulatedJobs:
 
     def _write_acknowledged(self, spool: Spool) -> None:
         spool.acknowledged = True
+        spool.awaited = spool.job_id in self._unacknowledged
         self.folder.evict(spool)
+
+    def report_again(self) -> None:
+        ended = [spool for spool in self.folder.spools.values() if spool.exit is not None]
+        ended.sort(key=lambda spool: spool.exit.finished_at or 0.0 if spool.exit else 0.0)
+        self._unacknowledged = {spool.job_id: spool for spool in ended}
+        for spool in ended:
+            spool.awaited = True
 
     def expect_acknowledgements(self, expected: bool) -> None:
         """Retention is not simulated."""

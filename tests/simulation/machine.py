@@ -77,6 +77,8 @@ class Spool:
     started_at: float | None = None
     exit: JobStatus | None = None
     acknowledged: bool = False
+    #: Not part of the folder: the process that runs was asked to report the end once more.
+    awaited: bool = False
     #: Lines of output that are on the disk, of a job that was destroyed.
     kept: int = 0
     #: The id of the scheduler for it, where ``job_id`` is one of the worker's own; the worker does not know it.
@@ -90,6 +92,8 @@ class Folder:
     """The state folder of a worker: its id, its spools, and the ids that are used up, each with why."""
 
     worker_id: str = ""
+    #: The highest that a scheduler told it.
+    commit_count: int = 0
     #: Its secret.
     folder_id: str = ""
     #: It is gone with its disk, and the worker has another one.
@@ -101,13 +105,14 @@ class Folder:
 
     def evict(self, spool: Spool) -> None:
         """Remove an ended job, where there is no room, unless its end is still to be acknowledged."""
-        if self.evictions and spool.acknowledged and self.spools.pop(spool.job_id, None) is not None:
+        going = self.evictions and spool.acknowledged and not spool.awaited
+        if going and self.spools.pop(spool.job_id, None) is not None:
             self.used[spool.job_id] = "pruned"
 
     def clone(self) -> Folder:
         """A copy, as of a machine's image: no shim has anything in it."""
-        spools = {job_id: evolve(spool, run=None) for job_id, spool in self.spools.items()}
-        return Folder(self.worker_id, self.folder_id, spools=spools, used=dict(self.used))
+        spools = {job_id: evolve(spool, run=None, awaited=False) for job_id, spool in self.spools.items()}
+        return Folder(self.worker_id, self.commit_count, self.folder_id, spools=spools, used=dict(self.used))
 
 
 @frozen

@@ -21,7 +21,7 @@ from scheduler.model import FEATURES, Worker
 from scheduler.net import DialRule
 from scheduler.worker.link import Link
 from tests.simulation.calls import SimulatedSchedulerClient, SimulatedWorkerClient
-from tests.simulation.jobs import FolderId, SimulatedJobs
+from tests.simulation.jobs import FolderCount, FolderId, SimulatedJobs
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Folder, Machine
 from tests.simulation.network import Caller, Endpoint, Network
@@ -217,6 +217,7 @@ class WorkerProcess:
             self.jobs,
             facts,
             FolderId(folder),
+            FolderCount(self.process, folder),
             self.jobs.identity,
             rng,
             machine.wall_time,

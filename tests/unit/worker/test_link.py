@@ -22,10 +22,12 @@ from scheduler.errors import (
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState
+from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.held_id import IdFile
 from scheduler.worker.identity import Identity
 from scheduler.worker.link import LEAVE_DEADLINE_SECONDS, RETRY_MAX_SECONDS, Link
-from scheduler.worker_interfaces import ISchedulerClient
+from scheduler.worker_interfaces import ICommitCount, ISchedulerClient
+from tests.doubles.pools import InlinePool
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.scheduler_client import (
     CoreSchedulerClient,
@@ -68,7 +70,13 @@ class MembershipCase(SynchronousTestCase):
         if isinstance(event.get("log_source"), Link | IdFile):
             self.logged.append(event["log_format"].format(**event))
 
-    def use(self, client: FakeSchedulerClient, random: Random | None = None, jobs: FakeJobRunner | None = None) -> None:
+    def use(
+        self,
+        client: FakeSchedulerClient,
+        random: Random | None = None,
+        jobs: FakeJobRunner | None = None,
+        commit_count: ICommitCount | None = None,
+    ) -> None:
         """Have that scheduler, and a new process on this machine."""
         self.client = client
         self.jobs = jobs or FakeJobRunner()
@@ -78,6 +86,7 @@ class MembershipCase(SynchronousTestCase):
             self.jobs,
             lambda: self.facts,
             IdFile(self.id_file),
+            CommitCountFile(InlinePool(), self.mktemp()) if commit_count is None else commit_count,
             self.identity,
             random or Latest(),
             lambda: WALL,
@@ -730,3 +739,93 @@ class StopTests(MembershipCase):
         self.stop()
         self.membership.startService()
         self.assertEqual(list(self.client.workers), ["w1"])
+
+
+class SetBackTests(MembershipCase):
+    """A store that was set back: the scheduler knows by the count of its commits, and has all ends told once more."""
+
+    def use(self, client: FakeSchedulerClient, *more: object, **others: object) -> None:
+        self.count_file = self.folder / "commit_count"
+        self.pool = InlinePool()
+        super().use(client, *more, commit_count=CommitCountFile(self.pool, str(self.count_file)), **others)
+
+    def told(self) -> list[int]:
+        """The counts that it has told."""
+        return [what.commit_count for _, what in self.client.calls if not isinstance(what, str)]
+
+    def test_highest(self) -> None:
+        """It tells the highest count that it was told, with each registration and heartbeat, and no lower one."""
+        self.client.commit_count = 5
+        self.membership.startService()
+        for count in (9, 3, 7):
+            self.client.commit_count = count
+            self.clock.advance(10)
+        self.clock.advance(10)
+        self.assertEqual(self.told(), [0, 5, 5, 9, 9, 9])
+
+    def test_next_process(self) -> None:
+        """The next process knows it."""
+        self.client.commit_count = 2**64 - 1
+        self.membership.startService()
+        self.use(FakeSchedulerClient())
+        self.membership.startService()
+        self.assertEqual(self.told(), [2**64 - 1] * 2)
+
+    def test_unusable_file(self) -> None:
+        """A file that has no count is as none, and is replaced."""
+        for content in (b"", b"x" * 21, b"9" * 30, b"\xff\n"):
+            self.count_file.write_bytes(content)
+            self.use(FakeSchedulerClient())
+            self.membership.startService()
+            self.assertIn(self.told()[0], (0, 2**64 - 1))
+            self.client.commit_count = 7
+            self.clock.advance(10)
+        self.assertEqual(CommitCountFile(self.pool, str(self.count_file)).read(), 7)
+
+    def test_one_write_at_a_time(self) -> None:
+        """What grows while it is written is written next, once."""
+        self.pool.holding = True
+        for count in (1, 2, 3):
+            self.client.commit_count = count
+            self.membership.startService() if count == 1 else self.clock.advance(10)
+        self.assertFalse(self.count_file.exists())
+        self.pool.release()
+        self.assertEqual(self.count_file.read_text(), f"{3:020}\n")
+
+    def test_can_not_be_written(self) -> None:
+        """Without the file it tells the count all the same, and logs that once."""
+        self.count_file.mkdir()
+        self.client.commit_count = 1
+        self.membership.startService()
+        self.client.commit_count = 2
+        self.clock.advance(10)
+        self.clock.advance(10)
+        self.assertEqual(self.told()[-1], 2)
+        self.assertEqual(len(self.flushLoggedErrors(IsADirectoryError)), 1)
+
+    def test_report_all(self) -> None:
+        """Asked for all ends it reports those too that were acknowledged, at once, spread over heartbeats as ever."""
+        ids = [f"{count:03}-{'x' * 59}" for count in range(300)]
+        self.start(*ids)
+        for job_id in ids:
+            self.jobs.end(job_id, 1, reason="r" * 3000)
+        self.membership.startService()
+        self.clock.advance(10)
+        self.assertEqual(self.unacknowledged(), [])
+        self.client.calls.clear()
+        self.client.reports_wanted = 1
+        self.clock.advance(10)
+        self.assertEqual([job_id for beat in self.client.heartbeats for job_id in self.ended(beat)], ids)
+        self.assertGreater(len(self.client.heartbeats), 2)
+        self.assertEqual(self.unacknowledged(), [])
+
+    def test_report_all_for_ever(self) -> None:
+        """A scheduler that always asks for all is told all once a round."""
+        self.start("j1", "j2")
+        self.jobs.end("j1")
+        self.client.reports_wanted = 1000
+        self.membership.startService()
+        self.client.calls.clear()
+        self.clock.advance(10)
+        self.clock.advance(10)
+        self.assertEqual([self.ended(beat) for beat in self.client.heartbeats], [[], ["j1"], [], ["j1"]])

@@ -17,31 +17,11 @@ from scheduler.worker.clearing import Remains
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
 from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.trees import Amount, Left
+from tests.doubles.pools import InlinePool
 
 HOUR = 3600.0
 
 STRIPPED = 10
-
-
-class InlinePool:
-    """Does at once what it is given; while ``holding`` it waits for ``release``."""
-
-    def __init__(self) -> None:
-        self.holding = False
-        self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
-
-    def run(self, function_thd: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        if not self.holding:
-            return maybeDeferred(function_thd, *args)
-        done: Deferred[Any] = Deferred()
-        self._held.append((lambda: function_thd(*args), done))
-        return done
-
-    def release(self) -> None:
-        self.holding = False
-        held, self._held = self._held, []
-        for function, done in held:
-            maybeDeferred(function).chainDeferred(done)
 
 
 class FakeSpools:
@@ -195,6 +175,23 @@ class AgeTests(RetentionCase):
         self.retention.acknowledged("b", DiskUse(both(100)))
         self.later()
         self.assertEqual(self.kept, ["c"])
+
+    def test_not_acknowledged_any_more(self) -> None:
+        """A job whose end is to be acknowledged once more stays until it is, also where its removal was begun."""
+        self.end("a")
+        self.end("b")
+        self.retention.not_acknowledged(["a", "other"])
+        self.later(HOUR + 60)
+        self.assertEqual(self.kept, ["a"])
+
+        def use_up_thd(job_ids: Iterable[str]) -> tuple[str, ...]:
+            self.retention.not_acknowledged(job_ids)
+            return tuple(job_ids)
+
+        self.spools.use_up_thd = use_up_thd
+        self.retention.acknowledged("a", DiskUse(both(100)))
+        self.later()
+        self.assertEqual(self.kept, ["a"])
 
     def test_where_nothing_is_acknowledged(self) -> None:
         """Under a scheduler that acknowledges nothing a job goes when it was kept so long; under another not."""
