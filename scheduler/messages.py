@@ -70,7 +70,7 @@ class Registration:
     version: str = ""
     features: tuple[str, ...] = ()
     #: Secret of its state folder; ``""``: it has none.
-    folder_id: str = ""
+    folder_id: str = field(default="", repr=False)
     #: Of its process; ``""``: it has none.
     nonce: str = ""
     #: The highest that a scheduler has told it; 0: none has.

@@ -290,7 +290,21 @@ class WorkerOptions(_Options):
     """Of ``twistd worker``."""
 
     program = "worker"
+    optFlags = [  # noqa: N815 - twisted's name
+        [
+            "new-id",
+            None,
+            "The state folder is a copy of another worker's: become a worker of its own. The copied jobs are set aside "
+            "in the state folder, and are neither reported nor touched. Only for the first start from a copy.",
+        ]
+    ]
     config: WorkerConfig
+
+    #: A tap sets this static method: gives a state folder its identity, or, with ``new-id``, another one, for that user
+    #: and group, and returns it; raises ``Invalid``, field the path of the file that is wrong.
+    open_folder: Callable[[Path, bool, int | None, int | None], Any] | None = None
+
+    folder: Any = None
     longdesc = (
         "Runs jobs on this machine for a scheduler. It registers at [scheduler] addr, again and again until it can, "
         "and takes orders at its own [grpc_server] addr, so each side must be able to reach the other by TCP. "
@@ -307,3 +321,12 @@ class WorkerOptions(_Options):
     def servers(self) -> list[tuple[str, Address]]:
         """Its only server."""
         return [("grpc_server", self.config.grpc_server.addr)]
+
+    def prepare(self) -> None:
+        """Have the identity of the state folder: ``folder`` is set."""
+        if self.open_folder is None:
+            return
+        try:
+            self.folder = self.open_folder(self.state.path, bool(self["new-id"]), *self.user)
+        except Invalid as error:
+            raise ConfigError(error.field, error.problem) from None

@@ -19,6 +19,7 @@ from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
 from scheduler.threads import Pool
+from scheduler.worker import folder
 from scheduler.worker.commands import Policy
 from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.disk import DiskGauge
@@ -42,6 +43,7 @@ class Options(startup.WorkerOptions):
     """See ``scheduler.daemon.startup``."""
 
     check_tls = staticmethod(credentials.check)
+    open_folder = staticmethod(folder.open_folder)
 
 
 def makeService(options: Options) -> IService:
@@ -56,8 +58,8 @@ def makeService(options: Options) -> IService:
     environment = BaseEnvironment(settings.env)
     policy = Policy(str(settings.scripts_dir), settings.scripts_only, settings.allowed_commands, environment)
     launcher = Launcher(str(state.path / "shims.log"))
-    used = UsedIds(str(state.path / "used-ids"))
-    jobs_dir, min_free, most = str(state.path / "jobs"), settings.spool_min_free, settings.output_limit
+    used = UsedIds(str(state.path / folder.USED_IDS))
+    jobs_dir, min_free, most = str(state.path / folder.JOBS), settings.spool_min_free, settings.output_limit
     spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, most, options.umask)
     limits = RetentionLimits(settings.keep_spool, settings.spool_max, min_free)
     pool = Pool(reactor, "spools", SPOOL_THREADS, least=1)
@@ -78,8 +80,8 @@ def makeService(options: Options) -> IService:
             features=FEATURES,
         )
 
-    identity = Identity(reactor.callFromThread, uuid.uuid4().hex, uuid.uuid4().hex)
-    held_id = IdFile(state.path / "worker_id")
+    identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
+    held_id = IdFile(state.path / folder.WORKER_ID)
     commit_count = CommitCountFile(pool, str(state.path / "commit_count"))
     rng = random.SystemRandom()
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
@@ -89,6 +91,7 @@ def makeService(options: Options) -> IService:
         Step(stop=launcher.close),
         Step(stop=used.close),
         pool,
+        Step(start=options.folder.announce),
         Step(stop=watch.close),
         Step(start=jobs.recover, stop=jobs.shut_down),
         scheduler,

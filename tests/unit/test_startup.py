@@ -156,6 +156,41 @@ class RefusalTests(StartCase):
         self.parse(options, "--uid", "65534", "--gid", "65534")
         self.assertEqual(options.database, (f"sqlite:///{self.folder}/state/scheduler.db", 65534, 65534))
 
+    def test_the_folder(self) -> None:
+        """The folder of a worker gets its identity for the user that it will be; a refusal names the file."""
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"')
+
+        class Options(WorkerOptions):
+            @staticmethod
+            def open_folder(path: Path, new_id: bool, uid: int | None, gid: int | None) -> object:
+                if new_id:
+                    raise Invalid(f"{path}/jobs", "is no copy")
+                return path, new_id, uid, gid
+
+        options = Options()
+        self.parse(options, "--uid", "65534", "--gid", "65533")
+        self.assertEqual(options.folder, (self.folder / "state", False, 65534, 65533))
+        options.state.release()
+        for _ in range(2):  # the state folder is free again
+            refused = self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file, "--new-id"])
+            self.assertEqual(refused.code, f"{self.folder}/state/jobs: is no copy")
+
+    def test_folder_in_use(self) -> None:
+        """A folder that a process uses gets no other identity."""
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"')
+
+        class Options(WorkerOptions):
+            @staticmethod
+            def open_folder(path: Path, new_id: bool, uid: int | None, gid: int | None) -> object:
+                opened.append(new_id)
+                return None
+
+        opened: list[bool] = []
+        self.parse(Options())
+        refused = self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file, "--new-id"])
+        self.assertIn("is in use by a running process; each worker needs a folder of its own", refused.code)
+        self.assertEqual(opened, [False])
+
     def test_unusable_certificate(self) -> None:
         """What the certificate check finds is told like any other mistake."""
 
@@ -313,6 +348,7 @@ class HelpTests(SynchronousTestCase):
 
     def test_help_needs_no_config(self) -> None:
         """Asking for help or the version starts nothing."""
+        self.assertIn("--new-id", str(WorkerOptions()))
         for question, answer in (("--help", "Usage: twistd"), ("--version", f"scheduler-gateway {__version__}\n")):
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 self.assertEqual(self.assertRaises(SystemExit, SchedulerOptions().parseOptions, [question]).code, 0)
