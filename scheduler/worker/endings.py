@@ -40,16 +40,19 @@ class Endings:
         ``shim`` is who was seen to have it.
         """
         try:
-            return self.decide_thd(job_id, not_begun)
+            return self.decide_thd(job_id, not_begun, own=shim is not None)
         except FileNotFoundError:
             if not self._spool(job_id).removed():
                 raise
             return self.lose_thd(job_id, shim)
 
-    def decide_thd(self, job_id: str, not_begun: str) -> JobStatus | HeldByShim:
-        """The same, with the reason why nobody began it; ``FileNotFoundError``: somebody removed the spool."""
+    def decide_thd(self, job_id: str, not_begun: str, own: bool = False) -> JobStatus | HeldByShim:
+        """The same, with the reason why nobody began it; ``FileNotFoundError``: somebody removed the spool.
+
+        ``CopiedSpool``; ``own``: it is none.
+        """
         spool = self._spool(job_id)
-        seen = judge_thd(job_id, spool, self._wall_time, not_begun)
+        seen = judge_thd(job_id, spool, self._wall_time, not_begun, own)
         if isinstance(seen, NotStartable):  # and yet its start was answered: so the end is told
             record = spool.read_exit()
             assert record is not None

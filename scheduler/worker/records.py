@@ -29,6 +29,10 @@ _STATUS_FIELDS = {field.name for field in fields(JobStatus)} - {"job_id"}
 _STRAYS_WAIT_MAX_SECONDS = 5.0
 
 
+class CopiedSpool(Exception):
+    """The spool is a copy of the one that its job runs from, or ran from; so it does not say how the job has ended."""
+
+
 @frozen
 class HeldByShim:
     """A shim has the job; who it is shows a moment after it took it."""
@@ -92,13 +96,14 @@ def _end_of(job_id: str, record: Record) -> JobStatus | NotStartable:
 
 
 def judge_thd(
-    job_id: str, spool: Spool, wall_time: Callable[[], float], not_begun: str | None = None
+    job_id: str, spool: Spool, wall_time: Callable[[], float], not_begun: str | None = None, own: bool = False
 ) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
     """How the job ended, or who has it.
 
     Of a job without shim and exit record this writes the record, while holding the
     lock: it is lost. One that was never begun has failed for the reason ``not_begun``, if
     that is given: a shim that still comes for it will not begin it. ``FileNotFoundError``: somebody removed the spool.
+    ``CopiedSpool``; ``own``: it is none, as a shim was seen to have it.
     """
     spool.unlock()
     ended = spool.read_exit()
@@ -115,6 +120,8 @@ def judge_thd(
             if job is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spool.job_path)
             rebooted = job["boot_id"] != boot_id()
+            if not (rebooted or own) and (spool.is_copy(job) or _lives(begun_by)):
+                raise CopiedSpool
             if rebooted or begun_by is not None:  # a power cut may have taken the trace of a shim
                 ended = _lost_thd(spool, wall_time, rebooted)
             elif not_begun is not None:
@@ -124,6 +131,11 @@ def judge_thd(
                 return NeverBegun()
             spool.write_exit(ended)
         return _end_of(job_id, ended)
+
+
+def _lives(shim: Identity | None) -> bool:
+    """Whether that shim runs: it has the lock of its own spool then."""
+    return shim is not None and any(not each.exiting for each in proctree.still([shim]))
 
 
 def _lost_thd(spool: Spool, wall_time: Callable[[], float], rebooted: bool) -> Record:

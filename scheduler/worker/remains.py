@@ -17,13 +17,16 @@ _KILL_WAIT_MAX_SECONDS = 5.0
 def end_leftover_thd(spool: Spool) -> tuple[int, ...]:
     """Kill once more what the exit record names; answers the ids of those that are there all the same.
 
-    Nothing is known of processes from before a restart of the machine, nor of those whose start times the record of an
-    earlier version lacks: these count as gone.
+    In a copy of the spool they are not killed: they are those of another worker. Nothing is known of processes from
+    before a restart of the machine, nor of those whose start times the record of an earlier version lacks: these count
+    as gone.
     """
     ended, job = spool.read_exit(), spool.read_job()
     if ended is None or job is None or job["boot_id"] != boot_id():
         return ()
     named = [Identity(*each) for each in zip(ended["leftover"], ended.get("leftover_started", ()), strict=False)]
+    if spool.is_copy(job):
+        return _ids([each.identity for each in proctree.still(named)])
     return _ids(proctree.end(lambda: proctree.still(named), _KILL_WAIT_MAX_SECONDS))
 
 

@@ -22,7 +22,16 @@ from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains
 from scheduler.worker.commands import NotRunnable, mounted_noexec
 from scheduler.worker.endings import WORKER_ENDED, Endings
 from scheduler.worker.launcher import Launcher
-from scheduler.worker.records import HeldByShim, NeverBegun, NotStartable, judge_thd, spec_of, spec_record, status_of
+from scheduler.worker.records import (
+    CopiedSpool,
+    HeldByShim,
+    NeverBegun,
+    NotStartable,
+    judge_thd,
+    spec_of,
+    spec_record,
+    status_of,
+)
 from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.shim.spool import Record, Spool, boot_id, create, exit_record
 from scheduler.worker.starting import Starter
@@ -114,6 +123,10 @@ class Spools:
                     self._clearing.move_away(job_id)
                     return self.start_thd(job_id, spec, created_at)
             return seen if isinstance(seen, (JobStatus, HeldByShim)) else self._starter.start_thd(job_id, spool, new)
+        except CopiedSpool as error:
+            raise Conflict(
+                f"job {job_id!r} is not started: its spool is there, and is a copy of the one that it was begun from"
+            ) from error
         except OSError as error:  # no shim was told to begin it
             if new and os.path.exists(spool.folder):
                 self._starter.unmake_thd(job_id)
@@ -247,6 +260,14 @@ class Spools:
             except OSError:  # a full disk takes no record now
                 self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
                 seen = HeldByShim(None, None)
+            except CopiedSpool:
+                self._log.warn(
+                    "the spool {folder} is a copy of the one that job {job_id} was begun from: it is left as it is, "
+                    "and the job is not reported; --new-id makes a copied state folder one of its own",
+                    folder=spool.folder,
+                    job_id=job_id,
+                )
+                return None
             return RecoveredSpool(job_id, seen, spec_of(record), record["created_at"], spool.stop_asked())
         except Exception as error:
             if tell and isinstance(error, OSError):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import create
-from tests.integration.running import UNTIL_TOLD, Running, RunningCase, edit, gone, is_gone, later, stubborn
+from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone, is_gone, later, stubborn
 
 #: Another in each process: what a lost job left is looked for on the whole machine.
 JOB = str(uuid.uuid4())
@@ -251,20 +250,6 @@ class NextLifeTests(ProcessCase):
         self.assertEqual((status.tree, status.leftover), ("killed", ()))
         self.assertTrue(all(map(is_gone, strays)), strays)
         self.assertEqual([early.poll(), other.poll(), clean.poll()], [None, None, None])
-
-    async def test_copied_folder(self) -> None:
-        """A worker of a copied state folder has jobs of the same ids, and ends no process of the original's."""
-        job = await self.worker.start(sys.executable, "-c", stubborn("os.environ"))
-        pids = [int(line) for line in await self.worker.lines(job, 3)]
-        copied = f"{self.state_dir}-copy"
-        shutil.copytree(self.state_dir, copied)
-        copy = Running(copied)
-        self.addCleanup(copy.drop)
-        await copy.begin()
-        self.assertEqual(copy.runner.query(job).state, JobState.LOST)
-        self.assertFalse(any(map(is_gone, pids)))
-        self.assertIs(self.worker.runner.query(job).state, JobState.RUNNING)
-        await self.worker.runner.stop(job, wait=True)
 
     async def test_worker_in_a_job(self) -> None:
         """Zygote and shims of a worker that a job started are no processes of that job."""

@@ -2,7 +2,7 @@
 
 ::
 
-    job.json      what to run
+    job.json      what to run, and which file is the lock: that of a copy of the folder is another one
     stdin script  the job's, where it has them
     work/         where it runs, unless it says otherwise; usable by all users, as far as they get into the folder
     stdout stderr its output, every byte in order
@@ -182,6 +182,18 @@ class Spool:
     def read_exit(self) -> Record | None:
         return _read(self.exit_path)
 
+    def is_copy(self, job: Record) -> bool:
+        """Whether this is a copy of the folder that was made for the job: its lock is another file, or missing.
+
+        ``job`` is its record, of this boot of the machine: in another one devices may have other numbers. A record of
+        an earlier version does not say which file the lock is. ``OSError``.
+        """
+        made = job.get("lock")
+        try:
+            return made is not None and made != _file_id(self.lock_path)
+        except FileNotFoundError:
+            return True
+
     def write_start(self, record: Record) -> None:
         """Whole or not there. The start waits for it; so it is not synced: a power cut takes the job, too."""
         self._write(f"{self.start_path}.tmp", record, sync=False)
@@ -307,7 +319,8 @@ def create(
         making.reserve()
     else:
         making.write_exit(exit_record)
-    write_file(making.job_path, json.dumps({"format": FORMAT, **record}).encode(), sync=False)
+    record = {"format": FORMAT, **record, "lock": _file_id(making.lock_path)}
+    write_file(making.job_path, json.dumps(record).encode(), sync=False)
     failpoints.hit("worker.before-spool-rename")
     os.rename(making.folder, folder)
     failpoints.hit("worker.after-spool-rename")
@@ -381,6 +394,12 @@ def _take_room(path: str, size: int) -> None:
         os.posix_fallocate(fd, 0, size)
     finally:
         os.close(fd)
+
+
+def _file_id(path: str) -> list[int]:
+    """Another for each file there is."""
+    found = os.stat(path)
+    return [found.st_dev, found.st_ino]
 
 
 def sync_folder(path: str) -> None:
