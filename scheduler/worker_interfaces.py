@@ -91,6 +91,13 @@ class ISchedulerClient(Interface):
     def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         """``NotFound`` means register again."""
 
+    def on_cut(notify: Callable[[], None]) -> None:
+        """Call ``notify``, on the reactor thread, when a connection that was there is gone, as its other end ended it.
+
+        It may be called while a call is under way, which fails then. Nothing is said of a connection that this side
+        closed, nor where no answer comes on one that is there.
+        """
+
 
 class IIdentity(Interface):
     """Which worker, and which process of it, this is."""

@@ -20,6 +20,9 @@ MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 #: Jobs that one ``QueryJobs`` asks about at most, as the proto says.
 MAX_QUERIED_AT_ONCE = 64
 
+#: Seconds without a call after which a connection is closed.
+IDLE_TIMEOUT_SECONDS = 300.0
+
 Metadata = tuple[tuple[str, str], ...]
 
 _OPTIONS = (
@@ -34,7 +37,7 @@ _OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # idle connections are closed, and opened again by the next call
-    ("grpc.client_idle_timeout_ms", 300_000),
+    ("grpc.client_idle_timeout_ms", round(1000 * IDLE_TIMEOUT_SECONDS)),
     # an address is dialled as it is, whatever the environment says
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),

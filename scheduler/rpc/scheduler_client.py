@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import grpc
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,6 +30,7 @@ from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, status
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, Channel, Dialler
+from scheduler.rpc.connection import Connection
 from scheduler.threads import Pool
 from scheduler.worker_interfaces import ISchedulerClient
 
@@ -41,6 +44,8 @@ DEFAULT_LEASE_SECONDS = 30.0
 class SchedulerClient(MultiService):
     """Usable while it runs as a service."""
 
+    _log = Logger()
+
     def __init__(
         self,
         reactor: IReactorFromThreads,
@@ -53,10 +58,13 @@ class SchedulerClient(MultiService):
         self._address = str(address)
         self._tls = tls
         self._deadline = deadline
-        self._pool = Pool(reactor, "scheduler-calls", 2, least=1)
+        self._reactor = reactor
+        self._pool = Pool(reactor, "scheduler-calls", 3, least=1)
         self._pool.setServiceParent(self)
         self._dialler: Dialler | None = None
         self._line: Channel | None = None
+        self._connection = Connection(self._cut_thd, time.monotonic)
+        self._notify: Callable[[], None] = lambda: None
 
     def startService(self) -> None:
         """``OSError`` when certificates can't be read."""
@@ -69,10 +77,28 @@ class SchedulerClient(MultiService):
         stopped: Deferred[Any] = super().stopService()
         return stopped
 
+    def on_cut(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+
+    def _cut_thd(self) -> None:
+        self._reactor.callFromThread(self._cut)
+
+    def _cut(self) -> None:
+        if self.running:
+            self._notify()
+
+    def _dial(self, dialler: Dialler) -> Channel:
+        line = dialler.dial(self._address)
+        self._connection = Connection(self._cut_thd, time.monotonic)
+        line.channel.subscribe(self._connection.changed_thd)
+        return line
+
     def _hang_up(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        line, self._line = self._line, None
+        if line is not None:
+            self._connection.close()
+            # In a thread: it waits for grpc's next look at the connection, up to 0.2 s, as that is watched.
+            self._pool.run(line.close).addErrback(lambda reason: self._log.failure("a channel is not closed", reason))
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         request = convert.registration_to_pb(registration)
@@ -91,7 +117,8 @@ class SchedulerClient(MultiService):
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
         if self._line is None:
-            self._line = self._dialler.dial(self._address)
+            self._line = self._dial(self._dialler)
+        self._connection.used()
         stub = scheduler_pb2_grpc.SchedulerStub(self._line.channel)
         answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), method, request, read)
         return answer.addErrback(self._failed, self._line)

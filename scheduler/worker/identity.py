@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
 
 from zope.interface import implementer
@@ -9,10 +11,16 @@ from zope.interface import implementer
 from scheduler.errors import Misdirected
 from scheduler.worker_interfaces import IIdentity
 
+#: Processes of the scheduler that are remembered as known: a few that call in turns are each new once.
+_KNOWN_SCHEDULERS_MAX = 16
+
 
 @implementer(IIdentity)
 class Identity:
-    """The scheduler may know a process by its new id before that process does: then the nonce alone decides."""
+    """The nonce decides, where a call has one: the scheduler may know a process by its new id before that does itself.
+
+    A call without a nonce is checked by the id of the worker.
+    """
 
     def __init__(self, call_from_thread: Callable[[Callable[[], None]], object], folder_id: str, nonce: str) -> None:
         """``call_from_thread`` has the reactor thread call a function."""
@@ -20,16 +28,22 @@ class Identity:
         self.nonce = nonce
         self.worker_id = ""
         self._call_from_thread = call_from_thread
-        self._scheduler = ""
+        self._lock = threading.Lock()
+        self._schedulers: deque[str] = deque(maxlen=_KNOWN_SCHEDULERS_MAX)
         self._notify: Callable[[], None] = lambda: None
 
     def on_new_scheduler(self, notify: Callable[[], None]) -> None:
         self._notify = notify
 
     def check_thd(self, worker_id: str, nonce: str, scheduler: str) -> None:
-        another_worker = worker_id and self.worker_id and worker_id != self.worker_id
-        if (nonce and nonce != self.nonce) or another_worker:
+        if nonce != self.nonce if nonce else worker_id and self.worker_id and worker_id != self.worker_id:
             raise Misdirected(worker_id)
-        if scheduler and scheduler != self._scheduler:
-            self._scheduler = scheduler
+        if scheduler and self._is_new(scheduler):
             self._call_from_thread(self._notify)
+
+    def _is_new(self, scheduler: str) -> bool:
+        with self._lock:
+            if scheduler in self._schedulers:
+                return False
+            self._schedulers.append(scheduler)
+            return True

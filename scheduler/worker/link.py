@@ -13,15 +13,23 @@ file for the next process. One that speaks only the core protocol knows no
 heartbeats. For it they are only a sign of whether it is there; when it was not
 and is again we register anew, as it may have been restarted.
 
-A heartbeat must fit into a message, so ended and described jobs are spread over
-as many as they need. Within one round (from one beat to the next) no job is
-told twice, whatever is answered, so two sides that disagree do not spin.
+Two events bring the next heartbeat forward. A scheduler process that calls this
+worker for the first time has just started, and may know no more than that there is
+such a worker: it hears from us at once, even out of a delay after a failure. A
+connection that was cut may mean that the scheduler is being restarted: we call after
+the first delay, and then as after any failure. Cuts that follow each other have
+growing delays, too, so a connection that never lasts makes no storm.
+
+A scheduler may ask for a registration, as what it derived from the last one may have
+changed. We stay registered meanwhile, and if that fails go on as before: it asks again.
+
+What is told of jobs, and in how many heartbeats, is in ``reports``.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 
 from attrs import evolve
@@ -42,14 +50,17 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, Registered, Registration
+from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Disk
-from scheduler.worker.message_budget import MessageBudget
+from scheduler.worker.reports import Reports
 from scheduler.worker_interfaces import ICommitCount, IHeldId, IIdentity, IJobs, ISchedulerClient
 
 #: Seconds: the first delay after a failure, doubled with each further one, and the longest.
 RETRY_FIRST_SECONDS = 0.25
 RETRY_MAX_SECONDS = 5.0
+
+#: Seconds from a registration to the next that the scheduler asks for, at least.
+_REGISTER_AGAIN_SECONDS = 5.0
 
 #: Seconds that the answer to the last heartbeat is waited for: it is sent as a favour.
 LEAVE_DEADLINE_SECONDS = 2.0
@@ -58,12 +69,6 @@ LEAVE_DEADLINE_SECONDS = 2.0
 _LEASE_MIN_SECONDS = 1.0
 _LEASE_MAX_SECONDS = 24 * 3600.0
 _DEFAULT_LEASE_SECONDS = 30.0
-
-#: Bytes of reports in one heartbeat; beside them it has the ids of all running jobs.
-_REPORTS_MAX_BYTES = 512 * 1024
-
-#: Descriptions in one heartbeat: as much is read at once.
-_MAX_DESCRIBED = 64
 
 #: Failures that the same request meets again until somebody changes something.
 _LASTING = (Invalid, Refused, Conflict)
@@ -108,6 +113,10 @@ class Link(Service):
         self._boot_id = ""
         self._lease = _DEFAULT_LEASE_SECONDS
         self._registered = False
+        #: It asks for a registration all the same.
+        self._register_again = False
+        #: Before that it does so in vain.
+        self._register_after = 0.0
         #: The scheduler has said that it does not know us, and not taken a heartbeat since.
         self._forgotten = False
         #: The scheduler has said that it knows no heartbeats.
@@ -117,20 +126,22 @@ class Link(Service):
         self._due = 0.0
         #: Fires when the call in flight and what comes of it are over.
         self._call: Deferred[None] | None = None
+        #: A new scheduler has called meanwhile.
+        self._called = False
         #: In a row, and what was logged about them.
         self._failures = 0
         self._trouble = ""
-        #: Jobs the scheduler asks about, in order.
-        self._wanted: dict[str, None] = {}
-        #: Jobs told in this round: as ended, as described.
-        self._told: set[str] = set()
-        self._described: set[str] = set()
+        #: Since the last call that came in its time.
+        self._cuts = 0
+        self._reports = Reports(jobs)
         jobs.on_end(self._job_ended)
+        identity.on_new_scheduler(self._new_scheduler)
+        client.on_cut(self._cut)
 
     @property
     def idle(self) -> bool:
         """Whether no call is in flight, and nothing is to be told or was in this round."""
-        return self._call is None and not (self._wanted or self._told or self._described)
+        return self._call is None and self._reports.idle
 
     def startService(self) -> None:
         super().startService()
@@ -186,6 +197,24 @@ class Link(Service):
         if self._registered and not self._failures and not self._unheard:
             self._go()
 
+    def _new_scheduler(self) -> None:
+        self._failures = min(self._failures, 1)  # it is there: should it not answer yet, it is tried again soon
+        self._called = self._call is not None
+        self._go(new_round=True)
+
+    def _cut(self) -> None:
+        if self._call is not None or self._failures or not self.running:
+            return  # it shows, or has shown, by a call that fails
+        self._cuts += 1
+        delay = self._delay(self._cuts)
+        if self._timer is not None and self._timer.active() and self._timer.getTime() > self._clock.seconds() + delay:
+            self._timer.cancel()
+            self._timer = self._clock.callLater(delay, self._go, True)
+
+    def _in_time(self) -> None:
+        self._cuts = 0
+        self._go(new_round=True)
+
     def _go(self, new_round: bool = False) -> None:
         """Make the next call now, unless one is in flight: then its end decides."""
         if self._call is not None or not self.running:
@@ -198,17 +227,18 @@ class Link(Service):
 
     def _ended(self, delay: float, over: Deferred[None]) -> None:
         self._call = None
-        if delay:
-            self._timer = self._clock.callLater(delay, self._go, True) if self.running else None
+        if self._called:
+            self._called = False
+            self._go(new_round=True)
+        elif delay:
+            self._timer = self._clock.callLater(delay, self._in_time) if self.running else None
         else:
             self._go()
         over.callback(None)
 
     def _begin_round(self) -> None:
         """What was told and is not acknowledged is to be told again, and the next beat is due a third of a lease on."""
-        self._wanted.clear()
-        self._told.clear()
-        self._described.clear()
+        self._reports.begin_round()
         self._due = self._clock.seconds() + self._lease / 3 * self._random.uniform(0.9, 1)
 
     def _cancel_timer(self) -> None:
@@ -219,7 +249,8 @@ class Link(Service):
     async def _converse(self) -> float:
         """Make one call; answers the seconds until the next."""
         try:
-            if not self._registered:
+            if not self._registered or self._register_again:
+                self._register_again = False
                 await self._register()
                 return 0
             await self._beat()
@@ -240,7 +271,7 @@ class Link(Service):
             return self._after_failure("no contact with the scheduler", str(error))
         except SchedulerError as error:
             return self._after_failure(f"the scheduler answers with a fault: {error}")
-        if not self._registered or self._more_to_say():
+        if not self._registered or self._register_again or self._more_to_say():
             return 0
         return max(self._due - self._clock.seconds(), 0)
 
@@ -250,7 +281,11 @@ class Link(Service):
         if trouble != self._trouble:
             self._trouble = trouble
             self._log.warn("{trouble}, trying again", trouble=trouble, **({"why": why} if why else {}))
-        delay = min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2.0 ** min(self._failures - 1, 16))
+        return self._delay(self._failures)
+
+    def _delay(self, count: int) -> float:
+        """Seconds until a call, after so many failures or cuts in a row."""
+        delay = min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2.0 ** min(count - 1, 16))
         return delay * self._random.uniform(0.5, 1)
 
     def _went_wrong(self, reason: Failure) -> float:
@@ -274,6 +309,7 @@ class Link(Service):
         self._boot_id = registration.boot_id
         self._lease = _believed(registered.lease)
         self._registered = True
+        self._register_after = self._clock.seconds() + _REGISTER_AGAIN_SECONDS
         self._unheard = False
         self._begin_round()
         if not self._forgotten:  # else a heartbeat has to prove first that we are remembered now
@@ -288,7 +324,7 @@ class Link(Service):
         )
 
     async def _beat(self, leaving: bool = False) -> None:
-        reports = () if self._unheard else await self._to_describe()
+        reports = () if self._unheard else await self._reports.describe()
         running = self._jobs.running()  # as it is when all is said
         heartbeat = Heartbeat(
             self._identity.worker_id,
@@ -302,9 +338,7 @@ class Link(Service):
             commit_count=self._commits,
         )
         if not self._unheard:
-            budget = MessageBudget(_REPORTS_MAX_BYTES)
-            described = tuple(budget.fill(iter(reports), self._described))
-            heartbeat = evolve(heartbeat, described=described, ended=tuple(budget.fill(self._to_tell(), self._told)))
+            heartbeat = self._reports.fill(heartbeat, reports)
         try:
             answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)
         except Unsupported:
@@ -317,7 +351,8 @@ class Link(Service):
                 self._log.info("the scheduler asks for the ends of all jobs once more: its store was set back")
                 self._jobs.report_again()
             self._jobs.acknowledge(answer.acknowledged)
-            self._wanted.update(dict.fromkeys(answer.describe))
+            self._reports.want(answer.describe)
+            self._register_again = answer.register_again and self._clock.seconds() >= self._register_after
         self._forgotten = False
         self._failures = 0
         if self._trouble:
@@ -342,21 +377,7 @@ class Link(Service):
             self._registered = False
 
     def _more_to_say(self) -> bool:
-        return not self._unheard and (bool(self._undescribed()) or any(True for _ in self._to_tell()))
-
-    def _to_tell(self) -> Iterator[JobReport]:
-        return (report for report in self._jobs.unacknowledged() if report.status.job_id not in self._told)
-
-    async def _to_describe(self) -> tuple[JobReport, ...]:
-        asked = self._undescribed()[:_MAX_DESCRIBED]
-        if not asked:
-            return ()
-        reports: tuple[JobReport, ...] = await self._jobs.describe(asked)
-        self._described.update(set(asked) - {report.status.job_id for report in reports})  # there is nothing to tell
-        return reports
-
-    def _undescribed(self) -> list[str]:
-        return [job_id for job_id in self._wanted if job_id not in self._described]
+        return not self._unheard and self._reports.pending
 
 
 def _believed(lease: float) -> float:

@@ -53,7 +53,8 @@ class SimulatedCase(TestCase):
 
     def listen(self, server: Any) -> str:
         """Where ``server`` is called."""
-        self.network.listen(1, Endpoint(self.process("server"), "there", server))
+        self.server = self.process("server")
+        self.network.listen(1, Endpoint(self.server, "there", server))
         return "10.0.0.2:1"
 
 

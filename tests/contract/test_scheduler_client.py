@@ -94,6 +94,22 @@ class Contract:
         error = await self.assertFailure(self.client.heartbeat(Heartbeat("w9", "boot")), NotFound)
         self.assertEqual((error.kind, error.name), ("worker", "w9"))
 
+    async def end_scheduler(self) -> None:
+        """End its process, and have another one there."""
+        raise NotImplementedError
+
+    async def test_cut(self) -> None:
+        """That a connection was cut is told, each time; that there is none, or that it serves, is not."""
+        told: list[Deferred[None]] = []
+        self.client.on_cut(lambda: told[-1].callback(None))
+        for _ in range(2):
+            told.append(Deferred())
+            await self.client.register(FACTS)
+            await self.assertFailure(self.client.heartbeat(Heartbeat("w9", "boot")), NotFound)
+            self.assertFalse(told[-1].called)
+            await self.end_scheduler()
+            await told[-1]
+
     async def test_errors(self) -> None:
         """What is wrong with a worker is told as it is."""
         for error in (
@@ -114,6 +130,9 @@ class FakeTests(Contract, RpcCase):
         super().setUp()
         self.scheduler = self.client = FakeSchedulerClient()
 
+    async def end_scheduler(self) -> None:
+        self.client.cut()
+
 
 class SimulatedTests(Contract, SimulatedCase):
     """Over a simulated network."""
@@ -123,6 +142,10 @@ class SimulatedTests(Contract, SimulatedCase):
         self.scheduler = FakeSchedulerClient()
         self.membership = AsMembership(self.scheduler)
         self.client = SimulatedSchedulerClient(self.network, lambda: self.caller, self.listen(self.membership))
+
+    async def end_scheduler(self) -> None:
+        self.server.end()
+        self.listen(self.membership)
 
     async def test_peer(self) -> None:
         """The scheduler knows from where it was called."""
@@ -137,7 +160,22 @@ class RealTests(Contract, RpcCase):
         super().setUp()
         self.scheduler = FakeSchedulerClient()
         self.membership = AsMembership(self.scheduler)
-        self.client = self.scheduler_client(self.scheduler_server(self.membership).bound)
+        self.server = self.scheduler_server(self.membership)
+        self.client = self.scheduler_client(self.server.bound)
+
+    async def end_scheduler(self) -> None:
+        address = self.server.bound
+        await self.server.stopService()
+        self.server = self.scheduler_server(self.membership, address=address)
+
+    async def test_own_end(self) -> None:
+        """That the worker's own end closes the connection is not told."""
+        told: list[None] = []
+        self.client.on_cut(lambda: told.append(None))
+        await self.client.register(FACTS)
+        await self.client.stopService()
+        await self.server.stopService()
+        self.assertEqual(told, [])
 
     async def test_peer(self) -> None:
         """The scheduler knows from where it was called."""

@@ -35,12 +35,15 @@ class FakeSchedulerClient:
         self.workers: dict[str, Registration] = {}
         self.knows: set[str] = set()
         self.acknowledges = True
+        #: How many of the next heartbeats are answered with the wish for a registration.
+        self.registrations_wanted = 0
         #: What it has counted, and how many of the next heartbeats are answered with the wish for all ends.
         self.commit_count = 0
         self.reports_wanted = 0
         self.reports: dict[str, JobReport] = {}
         self._assigned = 0
         self._held: list[Callable[[], None]] = []
+        self._cut: Callable[[], None] = lambda: None
 
     # what a test does and asks
 
@@ -72,7 +75,14 @@ class FakeSchedulerClient:
         self.knows.clear()
         self.reports.clear()
 
+    def cut(self) -> None:
+        """The connection is gone."""
+        self._cut()
+
     # ISchedulerClient
+
+    def on_cut(self, notify: Callable[[], None]) -> None:
+        self._cut = notify
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         return self._call("register", registration, self._register)
@@ -123,7 +133,9 @@ class FakeSchedulerClient:
         mentioned = (*heartbeat.running, *(report.status.job_id for report in ended))
         kept = tuple(report.status.job_id for report in ended if report.status.job_id in self.knows)
         self.reports_wanted -= (report_all := self.reports_wanted > 0)
+        self.registrations_wanted -= (register_again := self.registrations_wanted > 0)
         return HeartbeatAnswer(
+            register_again=register_again,
             lease=self.lease,
             commit_count=self.commit_count,
             report_all=report_all,

@@ -89,8 +89,10 @@ class RpcCase(TestCase):
         self.run_until_end(client)
         return client
 
-    def scheduler_server(self, membership: IMembership, tls: TlsFiles | None = None) -> GrpcServer:
-        server = scheduler_server(reactor, ANY_PORT, tls, membership)
+    def scheduler_server(
+        self, membership: IMembership, tls: TlsFiles | None = None, address: Address = ANY_PORT
+    ) -> GrpcServer:
+        server = scheduler_server(reactor, address, tls, membership)
         self.run_until_end(server)
         return server
 

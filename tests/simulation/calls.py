@@ -36,7 +36,7 @@ from scheduler.rpc import convert
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.simulation.flows import Flow
 from tests.simulation.jobs import SimulatedJobs
-from tests.simulation.network import Call, Caller, CallFailed, Network
+from tests.simulation.network import Call, Caller, CallFailed, Endpoint, Network
 from tests.simulation.streams import serve_stream
 
 #: Seconds: of a call, of a check whether a worker answers, and for which such an answer is believed.
@@ -79,6 +79,25 @@ class SimulatedSchedulerClient:
         self._registered = registered
         self._reported = reported
         self._acknowledged = acknowledged
+        #: Where the connection is to.
+        self._connected: Endpoint | None = None
+        self._notify: Callable[[], None] = lambda: None
+
+    def on_cut(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+
+    def _answered(self, result: Any, call: Call) -> Any:
+        endpoint = call.endpoint
+        reset = isinstance(result, Failure) and result.check(CallFailed)
+        if endpoint is not None and not reset and endpoint is not self._connected and endpoint.process.alive:
+            self._connected = endpoint
+            self._network.when_gone(call, lambda: self._gone(endpoint))
+        return result
+
+    def _gone(self, endpoint: Endpoint) -> None:
+        if endpoint is self._connected:
+            self._connected = None
+            self._notify()
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         caller = self._caller()
@@ -116,7 +135,7 @@ class SimulatedSchedulerClient:
 
     def _call(self, caller: Caller, name: str, make: Callable[[Any], Any], wire: str) -> Deferred[Any]:
         call = self._network.call(caller, self._address, name, make, DEADLINE, wire)
-        return call.answer.addErrback(self._understood, name)
+        return call.answer.addBoth(self._answered, call).addErrback(self._understood, name)
 
     def _understood(self, reason: Failure, name: str) -> Failure:
         error = reason.value

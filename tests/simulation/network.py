@@ -174,6 +174,13 @@ class Network:
         for flow in list(endpoint.flows):
             flow.reset()
 
+    def when_gone(self, call: Call, notify: Callable[[], None]) -> None:
+        """Tell the caller when the process that answered is no more, which resets the connection."""
+        endpoint = call.endpoint
+        assert endpoint is not None
+        told = (endpoint.machine, call, call.caller.process.run, notify)
+        endpoint.process.on_end.append(lambda: self._return(*told))
+
     # messages
 
     def machine_at(self, address: str) -> str | None:

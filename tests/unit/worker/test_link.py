@@ -15,6 +15,8 @@ from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
     Invalid,
+    Misdirected,
+    NotFound,
     Refused,
     SchedulerError,
     StoreFailed,
@@ -349,7 +351,7 @@ class HeartbeatTests(MembershipCase):
             self.begin()
             self.clock.pump([0.0999] * 101)
             self.assertEqual(len(self.client.calls), beats, lease)
-            (call,) = [call for call in self.clock.getDelayedCalls() if call.func == self.membership._go]
+            (call,) = [call for call in self.clock.getDelayedCalls() if call.func == self.membership._in_time]
             self.assertLess(call.getTime() - self.clock.seconds(), 24 * 3600)
             call.cancel()
 
@@ -581,6 +583,254 @@ class ForgottenTests(MembershipCase):
         self.membership.startService()
         self.assertEqual(self.id_file.read_text(), "other\n")
         self.assertEqual(self.client.heartbeats[0].worker_id, "other")
+
+
+class RegisterAgainTests(MembershipCase):
+    """A scheduler that asks for a registration, as what it knows of us may have changed."""
+
+    def test_at_once(self) -> None:
+        """It registers at once as what it is by now, under its id, and goes on."""
+        self.begin()
+        self.facts = Registration("10.0.0.7:30000", boot_id="boot")
+        self.client.registrations_wanted = 1
+        self.clock.advance(10)
+        self.assertEqual(self.client.methods, ["heartbeat", "register", "heartbeat"])
+        self.assertEqual(self.client.workers["w1"].address, "10.0.0.7:30000")
+        self.clock.advance(10)
+        self.assertEqual(self.client.methods[3:], ["heartbeat"])
+
+    def test_fails(self) -> None:
+        """If that fails it stays registered, and its heartbeats go on; it registers when it is asked again."""
+        for failure, soon in ((Conflict("name taken"), RETRY_MAX_SECONDS), (Unreachable("s"), 0.25)):
+
+            class Refusing(FakeSchedulerClient):
+                refusal: SchedulerError | None = None
+
+                def _register(self, registration: Registration) -> Registered:
+                    if self.refusal is not None:
+                        raise self.refusal
+                    return super()._register(registration)
+
+            client = Refusing()
+            self.use(client)
+            self.start("j1")
+            self.begin()
+            client.refusal, client.registrations_wanted = failure, 1
+            self.clock.advance(10)
+            self.assertEqual(client.methods, ["heartbeat", "register"])
+            self.jobs.end("j1")
+            self.clock.advance(soon)
+            self.assertEqual(client.methods[2:], ["heartbeat"])
+            self.assertEqual((self.ended(client.heartbeats[-1]), self.unacknowledged()), (["j1"], []))
+            client.refusal, client.registrations_wanted = None, 1
+            self.clock.advance(10)
+            self.assertEqual(client.methods[3:], ["heartbeat", "register", "heartbeat"])
+            self.successResultOf(self.membership.stopService())
+
+    def test_stopped_meanwhile(self) -> None:
+        """One that stops just leaves."""
+        self.begin()
+        self.client.registrations_wanted = 1
+        self.client.holding = True
+        self.clock.advance(10)
+        stopped = self.membership.stopService()
+        self.client.release()
+        self.successResultOf(stopped)
+        self.assertEqual(self.client.methods, ["heartbeat", "deregister"])
+
+    def test_for_ever(self) -> None:
+        """One that always asks is not overrun."""
+        self.client.registrations_wanted = 1000
+        self.begin()
+        self.clock.pump([0.25] * 240)
+        self.assertLess(len(self.client.calls), 50)
+
+
+class NewSchedulerTests(MembershipCase):
+    """A process of the scheduler that calls for the first time."""
+
+    def call(self, scheduler: str, nonce: str = "nonce") -> None:
+        self.identity.check_thd("w1", nonce, scheduler)
+
+    def test_at_once(self) -> None:
+        """It hears from us at once, and not again when it calls again; the next beat is a third of a lease later."""
+        self.begin()
+        self.clock.advance(5)
+        for scheduler in ("first", "first", "second", "first", "second", ""):
+            self.call(scheduler)
+        self.assertEqual(self.client.methods, ["heartbeat"] * 2)
+        self.clock.advance(9.5)
+        self.assertEqual(len(self.client.calls), 2)
+        self.clock.advance(0.5)
+        self.assertEqual(len(self.client.calls), 3)
+
+    def test_another_process(self) -> None:
+        """A call that is meant for another process says nothing of who calls."""
+        self.begin()
+        for nonce, worker_id in (("other", "w1"), ("other", ""), ("", "w2")):
+            self.assertRaises(Misdirected, self.identity.check_thd, worker_id, nonce, "first")
+        self.assertEqual(self.client.calls, [])
+        self.identity.check_thd("its new id", "nonce", "first")
+        self.identity.check_thd("", "", "")
+        self.assertEqual(self.client.methods, ["heartbeat"])
+
+    def test_in_flight(self) -> None:
+        """While a call is in flight it waits for that, however it ends, and then is made at once."""
+        for failure in (None, Unreachable("s"), NotFound("worker", "w1")):
+            self.use(FakeSchedulerClient())
+            self.begin()
+            self.client.holding = True
+            self.clock.advance(10)
+            self.call(f"new {failure}")
+            self.assertEqual(len(self.client.calls), 1)
+            self.client.failure, self.client.holding = failure, False
+            held, self.client._held = self.client._held, []
+            held[0]()
+            self.client.failure = None
+            self.clock.advance(0)
+            self.assertEqual(len(self.client.calls), 2, failure)
+            self.successResultOf(self.membership.stopService())
+
+    def test_out_of_a_delay(self) -> None:
+        """It does not wait until a delay after failures is over; if it still fails the delays begin anew."""
+        self.begin()
+        self.client.failure = Unreachable("s")
+        self.clock.pump([1.0] * 40)
+        self.client.calls.clear()
+        self.call("new")
+        self.assertEqual(len(self.client.calls), 1)
+        self.clock.advance(0.5)
+        self.assertEqual(len(self.client.calls), 2)
+        self.client.failure = None
+        self.clock.advance(1)
+        self.assertEqual(len(self.client.calls), 3)
+        self.clock.advance(9)
+        self.assertEqual(len(self.client.calls), 3)
+
+    def test_not_registered(self) -> None:
+        """One that is not registered registers."""
+        self.use(UnreachableSchedulerClient())
+        self.membership.startService()
+        self.clock.pump([1.0] * 40)
+        self.client.calls.clear()
+        self.client.failure = None
+        self.call("new")
+        self.assertEqual(self.client.methods, ["register", "heartbeat"])
+
+    def test_stopped(self) -> None:
+        """A worker that has stopped says nothing."""
+        self.begin()
+        self.successResultOf(self.membership.stopService())
+        self.client.calls.clear()
+        self.call("new")
+        self.assertEqual((self.client.calls, self.clock.getDelayedCalls()), ([], []))
+
+
+class CutTests(MembershipCase):
+    """A connection that was cut."""
+
+    def beats(self, seconds: float) -> int:
+        """How many calls are made in that time."""
+        before = len(self.client.calls)
+        self.clock.pump([0.125] * int(seconds / 0.125))
+        return len(self.client.calls) - before
+
+    def test_soon(self) -> None:
+        """It calls after the first delay, and then as ever."""
+        self.begin()
+        self.client.cut()
+        self.assertEqual(self.client.calls, [])
+        self.clock.advance(0.25)
+        self.assertEqual(self.client.methods, ["heartbeat"])
+        self.assertEqual(self.beats(9.5), 0)
+        self.assertEqual(self.beats(1), 1)
+
+    def test_scheduler_away(self) -> None:
+        """A scheduler that is away is tried with growing delays, from the first on."""
+        self.begin()
+        self.client.failure = Unreachable("s")
+        self.client.cut()
+        self.assertEqual([self.beats(0.25), self.beats(0.25), self.beats(0.5), self.beats(1)], [1, 1, 1, 1])
+        self.client.failure = None
+        self.assertEqual(self.beats(2), 1)
+        self.assertEqual(self.logged[-1], "in contact with the scheduler again")
+
+    def test_jitter(self) -> None:
+        """Workers whose connections were cut together do not come back together."""
+        seconds = set()
+        for seed in range(20):
+            self.clock = Clock()
+            self.use(FakeSchedulerClient(), Random(seed))
+            self.begin()
+            self.client.cut()
+            (call,) = self.clock.getDelayedCalls()
+            seconds.add(round(call.getTime(), 3))
+            self.assertTrue(0.125 <= call.getTime() <= 0.25, call.getTime())
+        self.assertGreater(len(seconds), 10)
+
+    def test_call_in_flight(self) -> None:
+        """A call in flight shows it by itself; then, and while calls fail, a cut hurries nothing."""
+        self.begin()
+        self.client.holding = True
+        self.clock.advance(10)
+        self.client.cut()
+        self.client.failure = Unreachable("s")
+        self.client.release()
+        self.assertEqual(len(self.client.calls), 1)
+        self.clock.pump([1.0] * 20)
+        (before,) = self.clock.getDelayedCalls()
+        self.client.cut()
+        self.assertEqual(self.clock.getDelayedCalls(), [before])
+
+    def test_beat_due(self) -> None:
+        """A beat that is due sooner is not put off."""
+        self.begin()
+        self.clock.advance(9.9)
+        self.client.cut()
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.client.calls), 1)
+
+    def test_again_and_again(self) -> None:
+        """A connection that never lasts makes a few calls a minute more, and as soon as one lasts none."""
+
+        class Cutting(FakeSchedulerClient):
+            cutting = True
+
+            def _heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
+                answer = super()._heartbeat(heartbeat)
+                if self.cutting:
+                    clock.callLater(0, self.cut)
+                return answer
+
+        clock = self.clock
+        self.use(Cutting())
+        self.begin()
+        self.assertLess(self.beats(60), 25)
+        self.client.cutting = False
+        self.beats(30)
+        self.client.cut()
+        self.assertEqual(self.beats(0.25), 1)
+
+    def test_not_running(self) -> None:
+        """Before it is started and after it has stopped it makes no calls for it."""
+        self.client.cut()
+        self.begin()
+        self.successResultOf(self.membership.stopService())
+        self.client.calls.clear()
+        self.client.cut()
+        self.assertEqual((self.client.calls, self.clock.getDelayedCalls()), ([], []))
+
+    def test_core_scheduler(self) -> None:
+        """A core scheduler that was restarted is registered at anew as soon as it is back."""
+        self.use(CoreSchedulerClient())
+        self.begin()
+        self.client.failure = Unreachable("s")
+        self.client.cut()
+        self.beats(1)
+        self.client.failure = None
+        self.client.calls.clear()
+        self.beats(1)
+        self.assertEqual(self.client.methods, ["heartbeat", "deregister", "register", "heartbeat"])
 
 
 class CoreTests(MembershipCase):

@@ -1,0 +1,39 @@
+"""Notices that the connection of a channel was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from grpc import ChannelConnectivity
+
+from scheduler.rpc.channel import IDLE_TIMEOUT_SECONDS
+
+#: Seconds by which the end of an idle connection may seem to come too early.
+_TOLERANCE_SECONDS = 1.0
+
+
+class Connection:
+    """What a channel says of its connection, by ``changed_thd``, which is to be subscribed to that."""
+
+    def __init__(self, cut_thd: Callable[[], None], clock: Callable[[], float]) -> None:
+        """``cut_thd`` is called, on a thread of grpc's, when the other end, or the network, has ended it."""
+        self._cut_thd = cut_thd
+        self._clock = clock
+        self._used_at = clock()
+        self._up = False
+        self._closed = False
+
+    def used(self) -> None:
+        """A call is made. Without one for long the channel ends the connection itself."""
+        self._used_at = self._clock()
+
+    def close(self) -> None:
+        """Tell of nothing more: this side ends it."""
+        self._closed = True
+
+    def changed_thd(self, state: ChannelConnectivity) -> None:
+        """The channel is in that state now."""
+        was_up, self._up = self._up, state is ChannelConnectivity.READY
+        idle = self._clock() - self._used_at >= IDLE_TIMEOUT_SECONDS - _TOLERANCE_SECONDS
+        if was_up and not self._up and not idle and not self._closed:
+            self._cut_thd()

@@ -1,0 +1,61 @@
+"""The connection of a channel: when its end was no wish of this side."""
+
+from grpc import ChannelConnectivity
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.rpc.channel import IDLE_TIMEOUT_SECONDS
+from scheduler.rpc.connection import Connection
+
+IDLE, CONNECTING, READY, FAILURE, SHUTDOWN = (
+    ChannelConnectivity.IDLE,
+    ChannelConnectivity.CONNECTING,
+    ChannelConnectivity.READY,
+    ChannelConnectivity.TRANSIENT_FAILURE,
+    ChannelConnectivity.SHUTDOWN,
+)
+
+
+class ConnectionTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.cuts = 0
+        self.connection = Connection(self.cut, self.clock.seconds)
+
+    def cut(self) -> None:
+        self.cuts += 1
+
+    def see(self, *states: ChannelConnectivity) -> int:
+        """How many cuts were told until then."""
+        for state in states:
+            self.connection.changed_thd(state)
+        return self.cuts
+
+    def test_cut(self) -> None:
+        """A connection that was there and is not any more was cut, whatever comes after it, once."""
+        self.assertEqual(self.see(IDLE, CONNECTING, READY), 0)
+        self.assertEqual(self.see(IDLE), 1)
+        self.assertEqual(self.see(CONNECTING, FAILURE, CONNECTING, FAILURE, IDLE), 1)
+        self.assertEqual(self.see(CONNECTING, READY, FAILURE), 2)
+
+    def test_never_there(self) -> None:
+        """One that could not be made was not cut."""
+        self.assertEqual(self.see(IDLE, CONNECTING, FAILURE, CONNECTING, IDLE, FAILURE), 0)
+
+    def test_idle(self) -> None:
+        """One that was long without a call is closed by this side; with a call in between it is not."""
+        self.see(CONNECTING, READY)
+        self.clock.advance(IDLE_TIMEOUT_SECONDS)
+        self.assertEqual(self.see(IDLE), 0)
+        self.connection.used()
+        self.see(CONNECTING, READY)
+        self.clock.advance(IDLE_TIMEOUT_SECONDS - 5)
+        self.connection.used()
+        self.clock.advance(IDLE_TIMEOUT_SECONDS - 5)
+        self.assertEqual(self.see(IDLE), 1)
+
+    def test_closed(self) -> None:
+        """Nothing is told of one that this side closes."""
+        self.see(CONNECTING, READY)
+        self.connection.close()
+        self.assertEqual(self.see(SHUTDOWN), 0)
