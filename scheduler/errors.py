@@ -125,6 +125,16 @@ class OutputPruned(SchedulerError):
         self.job_id = job_id
 
 
+class OutputGone(SchedulerError):
+    """Nobody has a job's output any more: the job is lost without a trace, or its worker was forgotten."""
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        """``reason`` is a sentence about the job or its worker."""
+        super().__init__(f"the output of job {job_id!r} is gone: {reason}")
+        self.job_id = job_id
+        self.reason = reason
+
+
 class OutputCut(SchedulerError):
     """A job wrote more than was kept: behind what there is of its output something is missing."""
 

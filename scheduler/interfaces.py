@@ -112,8 +112,8 @@ class IOutputReader(Interface):
 
         One call at a time. A chunk with ``end`` is the last, possibly empty; without ``cut`` it
         promises that every byte the job wrote was read. Waits through restarts of the worker;
-        fails with ``Unsupported``, ``NotFound``, ``OutputPruned``,
-        or ``Unavailable`` when the rest can't be had (the job is lost with its output).
+        fails with ``Unsupported``, ``NotFound``, ``OutputPruned``, ``OutputGone`` (the job is
+        lost with its output, or its worker forgotten), or ``Unavailable`` when the rest can't be had.
         Cancelling the Deferred closes the reader.
         """
 
@@ -264,8 +264,8 @@ class IScheduler(Interface):
     def read_output(job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         """At most ``size`` bytes of what is there now, perhaps fewer; ``size`` 0 asks for the length alone.
 
-        ``OffsetBeyondEnd``, ``OutputPruned``, ``NotFound``, ``Unsupported``, ``Unreachable``, ``Busy``,
-        ``DeadlineExceeded``.
+        A job that was not begun yet, or never began, has none. ``OffsetBeyondEnd``, ``OutputPruned``, ``OutputGone``,
+        ``NotFound``, ``Unsupported``, ``Unreachable``, ``Busy``, ``DeadlineExceeded``.
         """
 
     def readiness() -> Readiness:

@@ -39,6 +39,7 @@ from scheduler.errors import (
     NotFound,
     OffsetBeyondEnd,
     OutputCut,
+    OutputGone,
     OutputPruned,
     QueueFull,
     Refused,
@@ -72,6 +73,7 @@ PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
     JobRemoved: (410, "job-removed"),
     OutputPruned: (410, "output-pruned"),
     OutputCut: (410, "output-cut"),
+    OutputGone: (410, "output-gone"),
     OffsetBeyondEnd: (416, "offset-beyond-end"),
     KeyReused: (422, "key-reused"),
     QueueFull: (429, "queue-full"),
@@ -190,7 +192,7 @@ def _members(error: SchedulerError) -> dict[str, Any]:
         return {"field": error.field}
     if isinstance(error, (DeadlineExceeded, StartUnanswered)) and error.job_id:
         return {"job_id": error.job_id}
-    if isinstance(error, (JobRemoved, OutputPruned, OutputCut, JobNotRunning, JobNotEnded)):
+    if isinstance(error, (JobRemoved, OutputPruned, OutputCut, OutputGone, JobNotRunning, JobNotEnded)):
         return {"job_id": error.job_id}
     if isinstance(error, LeftRunning):
         return {"success": False, "job_id": error.job_id, "leftover": list(error.leftover)}

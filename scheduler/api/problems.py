@@ -128,6 +128,13 @@ TYPES: Mapping[str, ProblemType] = {
         "What is missing is lost. The `output_error` of the job says why.",
         "job_id",
     ),
+    "output-gone": _type(
+        410,
+        "The output of that job went with its worker, which was forgotten, or with the job, which is `lost` and of "
+        "which its worker has no record.",
+        "The output is lost, unless that worker registers again and still has it. The job itself remains.",
+        "job_id",
+    ),
     "body-too-large": _type(
         413, "The body is larger than 1 MiB.", "Make it smaller, for example by putting large input on the worker."
     ),

@@ -38,6 +38,7 @@ _NEXT_STEPS = {
     "left-running": "`schedctl show ID` names the processes; end them on that machine.",
     "worker-online": "It is the program `twistd worker` on that machine.",
     "output-pruned": "`schedctl show ID` shows what is still known of the job.",
+    "output-gone": "`schedctl show ID` shows what is still known of the job.",
     "output-cut": "`schedctl show ID` shows why.",
     "host-not-allowed": "Use a name or an address that the scheduler accepts (allowed_hosts in its configuration).",
     "unsupported": "`schedctl workers` shows the version and the features of each worker.",

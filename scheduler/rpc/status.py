@@ -54,6 +54,7 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.KeyReused: Row(StatusCode.FAILED_PRECONDITION, {"key": str}),
     errors.OutputPruned: Row(StatusCode.DATA_LOSS, {"job_id": str}),
     errors.OutputCut: Row(StatusCode.DATA_LOSS, {"job_id": str, "reason": str}),
+    errors.OutputGone: Row(StatusCode.DATA_LOSS, {"job_id": str, "reason": str}),
     errors.LeftRunning: Row(StatusCode.FAILED_PRECONDITION, {"job_id": str, "leftover": tuple, "reason": str}),
     errors.OffsetBeyondEnd: Row(StatusCode.OUT_OF_RANGE, {"offset": int, "size": int}),
     errors.DeadlineExceeded: Row(StatusCode.DEADLINE_EXCEEDED, {"what": str, "seconds": float}),

@@ -298,8 +298,12 @@ class SimulatedWorkerClient:
             raise Busy("output streams", STREAMS)
 
         def serve(server: Any, flow: Flow) -> None:
-            self._check(worker, server)
-            serve_stream(server, flow, job_id, stream, offset, self._chunk // 2)
+            try:
+                self._check(worker, server)
+            except Misdirected as error:
+                flow.fail(error)
+            else:
+                serve_stream(server, flow, job_id, stream, offset, self._chunk // 2)
 
         flow = Flow(
             self._network,

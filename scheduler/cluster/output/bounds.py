@@ -5,21 +5,25 @@ from __future__ import annotations
 from attrs import evolve
 
 from scheduler.completeness import output_cut
-from scheduler.errors import NotFound, OffsetBeyondEnd, SchedulerError, Unavailable, Unreachable
+from scheduler.errors import NotFound, OffsetBeyondEnd, OutputGone, SchedulerError, Unavailable, Unreachable
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream
-
-#: Its worker may not have heard of it yet.
-NOT_STARTED = frozenset({JobState.QUEUED, JobState.STARTING})
 
 
 def length(job: Job, stream: Stream) -> int | None:
     """How many bytes there are in all, where that is known."""
     if not job.over:
         return None
+    told = job.stdout_bytes if stream is Stream.STDOUT else job.stderr_bytes
+    return 0 if told is None and never_began(job) else told
+
+
+def never_began(job: Job) -> bool:
+    """Whether a job is over and its command never ran: it ended in the queue, or could not be started, or in time."""
     if job.worker_id is None:
-        return 0  # it ended in the queue
-    return job.stdout_bytes if stream is Stream.STDOUT else job.stderr_bytes
+        return job.over
+    ran = job.started_at is not None or job.exit_code is not None or job.signal is not None
+    return job.over and job.state in {JobState.FAILED, JobState.STOPPED} and not ran
 
 
 def nothing(offset: int, size: int, end: bool = True, cut: str = "") -> Chunk:
@@ -40,20 +44,25 @@ def judged(chunk: Chunk, job: Job, stream: Stream) -> Chunk:
     return evolve(chunk, cut=output_cut(job, stream, chunk.next_offset))
 
 
-def without_record(job: Job, stream: Stream, offset: int) -> Chunk:
-    """What is read of a job its worker has no record of: nothing if it never started, else an error is raised."""
-    if job.state is JobState.FAILED and job.started_at is None and length(job, stream) is None:
-        return nothing(offset, 0)
+def without_record(job: Job, offset: int) -> Chunk:
+    """What is read of a job its worker has no record of: nothing yet while it is started, else an error is raised.
+
+    ``job`` is as it was when its worker was asked.
+    """
+    if job.state is JobState.STARTING:
+        return nothing(offset, 0, end=False)
     if job.over:
-        raise lost(job) if job.state is JobState.LOST else NotFound("output of job", job.id)
+        raise gone(job) if job.state is JobState.LOST else NotFound("output of job", job.id)
     raise Unavailable(f"job {job.id!r} is {job.state.value}: its worker does not know it at present")
 
 
 def without_worker(job: Job) -> SchedulerError:
     """Why there is no output of a job whose worker is not among those known."""
-    return lost(job) if job.state is JobState.LOST else Unreachable(job.worker_name or job.worker_id or "none")
+    return gone(job) if job.over else Unreachable(job.worker_name or job.worker_id or "none")
 
 
-def lost(job: Job) -> Unavailable:
-    """The output went with the job."""
-    return Unavailable(f"job {job.id!r} is lost ({job.reason}), and its output with it")
+def gone(job: Job) -> OutputGone:
+    """The output went with the job, or with its worker."""
+    if job.state is JobState.LOST:
+        return OutputGone(job.id, f"the job is lost ({job.reason})")
+    return OutputGone(job.id, f"worker {job.worker_name or job.worker_id!r} is not known any more")

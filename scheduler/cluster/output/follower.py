@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.cluster.output.bounds import judged, length, nothing, without_record, without_worker
+from scheduler.cluster.output.bounds import gone, judged, length, nothing, without_record, without_worker
 from scheduler.cluster.output.live import Tail
 from scheduler.errors import (
     Busy,
@@ -131,7 +131,7 @@ class Reader:
         elif job.state is JobState.QUEUED:
             pass  # nothing is to be had before that changes
         elif worker is None and job.state is JobState.LOST:
-            self.fail(without_worker(job))
+            self.fail(gone(job))
         elif worker is None:
             self._hold(without_worker(job))
         elif worker.state is not WorkerState.ONLINE:
@@ -160,7 +160,7 @@ class Reader:
             worker, job.id_on_worker, self._tail.stream, self.offset, READ_MAX_BYTES
         )
         self._pulling = pulling
-        pulling.addCallbacks(self._pulled, self._pull_failed, callbackArgs=(worker,))
+        pulling.addCallbacks(self._pulled, self._pull_failed, callbackArgs=(worker,), errbackArgs=(job,))
 
     def _pulled(self, chunk: Chunk, worker: Worker) -> None:
         self._pulling = None
@@ -178,14 +178,17 @@ class Reader:
             self._live = True
             self.advance()
 
-    def _pull_failed(self, reason: Failure) -> None:
+    def _pull_failed(self, reason: Failure, asked: Job) -> None:
+        """``asked`` is the job as it was when its worker was asked."""
         self._pulling = None
         if self.error is not None:
             return
         error, job = reason.value, self._tail.job
         assert isinstance(error, Exception)
-        if isinstance(error, NotFound) and job.over:
-            self._give_or_fail(without_record, job, self._tail.stream, self.offset)
+        if isinstance(error, NotFound) and job.over and not asked.over:
+            self.advance()  # that may be from before the job began
+        elif isinstance(error, NotFound) and job.over:
+            self._give_or_fail(without_record, job, self.offset)
         elif isinstance(error, Busy) and self._fresh:
             self.fail(error)
         elif isinstance(error, NotFound | Unavailable | DeadlineExceeded | WorkerFault):

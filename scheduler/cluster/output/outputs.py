@@ -10,7 +10,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from scheduler.cluster.output.bounds import NOT_STARTED, judged, length, nothing, without_record, without_worker
+from scheduler.cluster.output.bounds import judged, length, nothing, without_record, without_worker
 from scheduler.cluster.output.follower import Reader
 from scheduler.cluster.output.live import Tail
 from scheduler.cluster.output.window import Window
@@ -18,7 +18,7 @@ from scheduler.cluster.registry import Registry
 from scheduler.errors import NotFound, ShuttingDown, Unreachable, Unsupported
 from scheduler.interfaces import IOutputReader, IWorkerClient
 from scheduler.messages import Chunk
-from scheduler.model import Job, Stream, WorkerState
+from scheduler.model import Job, JobState, Stream, WorkerState
 
 #: Bytes of a followed stream that are kept at its live end.
 WINDOW_BYTES = 4 * 1024 * 1024
@@ -65,7 +65,7 @@ class Outputs:
         return reader
 
     def read(self, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        """What ``IScheduler.read_output`` promises; ``Unavailable`` for a job that is lost with its output."""
+        """What ``IScheduler.read_output`` promises."""
         return Deferred.fromCoroutine(self._read(job_id, stream, offset, size))
 
     def job_changed(self, job: Job) -> None:
@@ -106,7 +106,7 @@ class Outputs:
 
     async def _read(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         job = self._job(job_id)
-        whole = 0 if job.state in NOT_STARTED else length(job, stream)
+        whole = 0 if job.state is JobState.QUEUED else length(job, stream)
         if whole is not None and offset >= whole:
             return judged(nothing(offset, whole, end=job.over), job, stream)
         worker = self._registry.find_worker(job.worker_id)
@@ -117,7 +117,10 @@ class Outputs:
         try:
             chunk = await self._client.read_output(worker, job.id_on_worker, stream, offset, size)
         except NotFound:
-            return without_record(self._registry.find_job(job_id) or job, stream, offset)
+            now = self._registry.find_job(job_id)
+            if not job.over and now is not None and now.over:
+                return await self._read(job_id, stream, offset, size)  # the answer may be from before it began
+            return without_record(job, offset)
         return judged(chunk, self._registry.find_job(job_id) or job, stream)
 
     def _file(self, job: Job) -> None:

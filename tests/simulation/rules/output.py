@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scheduler.errors import NotFound, OffsetBeyondEnd, OutputPruned, SchedulerError
-from scheduler.model import Job, JobState, Stream
+from scheduler.errors import NotFound, OffsetBeyondEnd, OutputGone, OutputPruned, SchedulerError
+from scheduler.model import JobState, Stream
 from tests.simulation.clients import Reply
 from tests.simulation.machine import LINE, output
-from tests.simulation.rules.rule import Broken, Rule
+from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
     from tests.simulation.follow import Follower
-    from tests.simulation.judge import Facts
-    from tests.simulation.nodes import SchedulerProcess
-
-#: Said of a job that the scheduler still had as ``starting`` when the request was made, or later.
-BEGUN_UNHEARD = "and its start was not answered yet"
-
-#: Said of a job that has ended, and whose command never began.
-NEVER_BEGAN = "and it never began"
 
 
 class Output(Rule):
     """Every byte, in order, without a gap; the end when the job has ended and all was delivered, and not before."""
-
-    def __init__(self, facts: Facts, broken: Broken) -> None:
-        super().__init__(facts, broken)
-        #: When each job was last shown as something else than ``starting`` after that, by the loop's clock.
-        self._started: dict[str, float] = {}
-
-    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
-        if before is not None and before.state is JobState.STARTING and job.state is not JobState.STARTING:
-            self._started[job.id] = self.facts.world.loop.now
 
     def delivered(self, follower: Follower, offset: int, data: bytes) -> None:
         job_id = follower.job_id
@@ -80,20 +63,27 @@ class Output(Rule):
             self._refused(follower, error)
         if isinstance(error, OutputPruned) and not self._is_pruned(follower.job_id):
             self._refused(follower, error)
+        if isinstance(error, OutputGone) and self._is_kept(follower.job_id):
+            self._refused(follower, error)
         if not isinstance(error, NotFound) or follower.job_id in self.facts.removals:
             return
         if not self.facts.may_be_unknown(follower.job_id):
-            self._refused(follower, error, NEVER_BEGAN if run is None and error.kind != "job" else "")
+            self._refused(follower, error)
 
     def _is_pruned(self, job_id: str) -> bool:
         """Whether its worker keeps it no longer."""
         return any(node.folder.used.get(job_id) == "pruned" for node in self.facts.world.workers.values())
 
-    def _refused(self, follower: Follower, error: SchedulerError, also: str = "") -> None:
+    def _is_kept(self, job_id: str) -> bool:
+        """Whether its worker must have it, as far as the scheduler knows: the job is not lost, and the worker known."""
+        job = self.facts.shown.get(job_id)
+        scheduler = self.facts.world.scheduler
+        if job is None or job.state is JobState.LOST:
+            return False
+        return scheduler is None or scheduler.parts.ledger.registry.find_worker(job.worker_id) is not None
+
+    def _refused(self, follower: Follower, error: SchedulerError) -> None:
         what = f"job {follower.job_id}: output from {follower.offset} is refused: {error}"
-        if not also and self._was_starting(follower.job_id, follower.asked_at):
-            also = BEGUN_UNHEARD
-        what = f"{what}, {also}" if also else what
         self.broken("P3 there", what, follower.job_id)
 
     def replied(self, reply: Reply) -> None:
@@ -101,9 +91,8 @@ class Output(Rule):
             return
         offset, size, before = reply.detail
         run = self.facts.run_of(reply.job_id)
-        also = f", {BEGUN_UNHEARD}" if self._was_starting(reply.job_id, reply.asked_at) else ""
         if isinstance(reply.error, OffsetBeyondEnd) and offset <= before * LINE:
-            what = f"job {reply.job_id}: {reply.error}, and it had written {before * LINE}{also}"
+            what = f"job {reply.job_id}: {reply.error}, and it had written {before * LINE}"
             self.broken("P3 there", what, reply.job_id)
         if not reply.answered:
             return
@@ -114,16 +103,10 @@ class Output(Rule):
             what = f"job {reply.job_id}: {len(chunk.data)} bytes from {chunk.offset}, for {size} from {offset}"
             self.broken("P3 in order", what, reply.job_id)
         if chunk.size < before * LINE:
-            what = f"job {reply.job_id}: its output has {chunk.size} bytes, and {before * LINE} were there before{also}"
+            what = f"job {reply.job_id}: its output has {chunk.size} bytes, and {before * LINE} were there before"
             self.broken("P3 as written", what, reply.job_id)
         if chunk.end and run is not None and run.ended is None:
             self.broken("P3 end", f"job {reply.job_id} runs, and its output has an end", reply.job_id)
-
-    def _was_starting(self, job_id: str, asked_at: float) -> bool:
-        """Whether the job was shown as ``starting`` at a moment of a request that was made then."""
-        job = self.facts.shown.get(job_id)
-        starting = job is not None and job.state is JobState.STARTING
-        return starting or self._started.get(job_id, -1.0) >= asked_at
 
     def ended(self) -> None:
         for follower in self.facts.followers:

@@ -10,6 +10,7 @@ from scheduler.errors import (
     Busy,
     NotFound,
     OffsetBeyondEnd,
+    OutputGone,
     OutputPruned,
     Unavailable,
     Unreachable,
@@ -68,12 +69,36 @@ class EndTests(OutputTestCase):
         self.assert_idle()
 
     def test_failed_to_start(self) -> None:
-        """A job that could not start has an output: none."""
+        """A job that could not be started, or was stopped in time, has an output: none. No worker is asked."""
+        for state in (JobState.FAILED, JobState.STOPPED):
+            self.setUp()
+            reading = self.open().read()
+            self.client.stream().cut(NotFound("job", "j-1"))
+            self.end_job(state)
+            self.assert_gives(reading, 0, 0, end=True)
+            self.set_worker(WorkerState.UNREACHABLE)
+            self.assert_gives(self.open().read(), 0, 0, end=True)
+            self.assertEqual(self.client.reads_made, 0)
+            self.assert_idle()
+
+    def test_stopped_by_a_signal(self) -> None:
+        """A job that was stopped by a signal did run, also where its worker did not tell when it began."""
+        self.write(5)
+        self.end_job(JobState.STOPPED, signal="SIGTERM")
+        reading = self.open().read()
+        self.client.answer()
+        self.assert_gives(reading, 0, 5, end=True)
+
+    def test_no_record_before_it_began(self) -> None:
+        """A worker that did not know the job before it ended is asked again: the start may have come after that."""
         reading = self.open().read()
         self.client.stream().cut(NotFound("job", "j-1"))
-        self.end_job(JobState.FAILED)
+        self.clock.advance(RETRY_MAX_SECONDS)
+        self.write(5)
+        self.end_job(started_at=1000.5)
         self.client.fail_read(NotFound("job", "j-1"))
-        self.assert_gives(reading, 0, 0, end=True)
+        self.client.answer()
+        self.assert_gives(reading, 0, 5, end=True)
         self.assert_idle()
 
     def test_no_record_yet(self) -> None:
@@ -136,7 +161,7 @@ class EndTests(OutputTestCase):
         self.client.stream().cut(NotFound("job", "j-1"))
         self.change_job(state=JobState.LOST, reason="no record")
         self.client.fail_read(NotFound("job", "j-1"))
-        self.assertIn("no record", str(self.failureResultOf(reading, Unavailable).value))
+        self.assertIn("no record", str(self.failureResultOf(reading, OutputGone).value))
         self.assert_idle()
 
     def test_lost_but_its_output(self) -> None:
@@ -170,7 +195,7 @@ class EndTests(OutputTestCase):
         self.assertNoResult(reading)
         self.ledger.remove_worker("w-1")
         self.house.settle()
-        self.assertIn("forgotten", str(self.failureResultOf(reading, Unavailable).value))
+        self.assertIn("forgotten", str(self.failureResultOf(reading, OutputGone).value))
         self.assert_idle()
 
     def test_ended_and_unreachable(self) -> None:
@@ -178,9 +203,15 @@ class EndTests(OutputTestCase):
         self.end_job()
         self.set_worker(WorkerState.UNREACHABLE)
         self.failureResultOf(self.open().read(), Unreachable)
+        self.assert_idle()
+
+    def test_ended_and_its_worker_forgotten(self) -> None:
+        """Who follows an ended job whose worker is known no more is told at once that the output is gone."""
+        self.end_job()
         self.ledger.remove_worker("w-1")
         self.house.settle()
-        self.failureResultOf(self.open().read(), Unreachable)
+        error = self.failureResultOf(self.open().read(), OutputGone).value
+        self.assertEqual(str(error), "the output of job 'j-1' is gone: worker 'w-1' is not known any more")
         self.assert_idle()
 
     def test_gives_up(self) -> None:

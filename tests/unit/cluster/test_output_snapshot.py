@@ -8,6 +8,7 @@ from scheduler.errors import (
     DeadlineExceeded,
     NotFound,
     OffsetBeyondEnd,
+    OutputGone,
     Unavailable,
     Unreachable,
     WorkerFault,
@@ -23,6 +24,12 @@ CUT = Unreachable("w-1", sent=True)
 class SnapshotTests(OutputTestCase):
     def read(self, offset: int = 0, size: int = 100) -> Deferred[Chunk]:
         return self.outputs.read(*KEY, offset, size)
+
+    def begin(self, state: JobState) -> None:
+        """Have ``j-1`` begin in that state."""
+        self.setUp()
+        self.house.parts.ledger.drop_job(self.house.job("j-1"))
+        self.house.add(a_job(state=state))
 
     def test_asks_the_worker(self) -> None:
         """What is there is one call, for just the bytes wanted."""
@@ -50,26 +57,62 @@ class SnapshotTests(OutputTestCase):
         self.failureResultOf(self.outputs.read("j-2", KEY[1], 0, 1), NotFound)
 
     def test_unreachable(self) -> None:
-        """A worker that can't be reached, or is known no more, is not called."""
+        """A worker that can't be reached, or is gone, is not called; the output of what ended there is gone."""
         self.set_worker(WorkerState.UNREACHABLE)
         self.failureResultOf(self.read(), Unreachable)
         self.ledger.remove_worker("w-1")
         self.failureResultOf(self.read(), Unreachable)
+        self.end_job()
+        self.failureResultOf(self.read(), OutputGone)
         self.assertEqual(self.client.reads_made, 0)
 
     def test_no_worker(self) -> None:
-        """A job that was never given to a worker has no output that can be had."""
+        """The output of a job that was lost when its worker was forgotten is gone."""
         self.house.add(a_job("j-3", JobState.LOST, reason="forgotten"))
         self.ledger.remove_worker("w-1")
         reading = self.outputs.read("j-3", KEY[1], 0, 1)
-        self.assertIn("forgotten", str(self.failureResultOf(reading, Unavailable).value))
+        self.assertIn("forgotten", str(self.failureResultOf(reading, OutputGone).value))
 
-    def test_not_started(self) -> None:
-        """A job that is being started has written nothing yet; that is not its end."""
-        self.house.add(a_job("j-3", JobState.STARTING))
+    def test_queued(self) -> None:
+        """A job that is queued has written nothing yet; that is not its end."""
+        self.house.know(a_job("j-3", JobState.QUEUED, worker_id=None))
         chunk = self.successResultOf(self.outputs.read("j-3", KEY[1], 0, 10))
         self.assertEqual(chunk, Chunk(b"", 0))
         self.failureResultOf(self.outputs.read("j-3", KEY[1], 1, 10), OffsetBeyondEnd)
+        self.assertEqual(self.client.reads_made, 0)
+
+    def test_starting(self) -> None:
+        """A job whose start was not answered yet may run: its worker is asked."""
+        self.begin(JobState.STARTING)
+        self.write(10)
+        reading = self.read(4)
+        self.client.answer()
+        self.assert_gives(reading, 4, 6)
+
+    def test_not_started(self) -> None:
+        """Where its worker has not begun it, it has written nothing yet; that is not its end."""
+        self.begin(JobState.STARTING)
+        reading, beyond = self.read(), self.read(1)
+        for _ in range(2):
+            self.client.fail_read(NotFound("job", "j-1"))
+        self.assertEqual(self.successResultOf(reading), Chunk(b"", 0))
+        self.failureResultOf(beyond, OffsetBeyondEnd)
+
+    def test_over_before_the_answer(self) -> None:
+        """A worker that did not know the job before it ended is asked again, unless it never began."""
+        for state in (JobState.STARTING, JobState.UNKNOWN, JobState.RUNNING):
+            self.begin(state)
+            reading = self.read()
+            self.write(5)
+            self.end_job(started_at=1000.5)
+            self.client.fail_read(NotFound("job", "j-1"))
+            self.client.answer()
+            self.assert_gives(reading, 0, 5, end=True)
+            self.begin(state)
+            reading = self.read()
+            self.end_job(JobState.STOPPED)
+            self.client.fail_read(NotFound("job", "j-1"))
+            self.assertEqual(self.successResultOf(reading), Chunk(b"", 0, end=True))
 
     def test_known_length(self) -> None:
         """Behind the known length there is nothing to ask for."""
@@ -80,20 +123,21 @@ class SnapshotTests(OutputTestCase):
         self.assertEqual(self.client.reads_made, 0)
 
     def test_no_record(self) -> None:
-        """Without a record on the worker: nothing, of a job that never started; not now; lost; or not found."""
+        """Without a record on the worker: nothing, of a job that never began; not now; gone; or not found."""
         for state, outcome in (
             (JobState.RUNNING, Unavailable),
             (JobState.FAILED, None),
-            (JobState.LOST, Unavailable),
+            (JobState.STOPPED, None),
+            (JobState.LOST, OutputGone),
             (JobState.SUCCEEDED, NotFound),
         ):
             job = a_job(f"j-{state.value}", state)
             self.house.add(job)
             reading = self.outputs.read(job.id, KEY[1], 0, 10)
-            self.client.fail_read(NotFound("job", job.id))
             if outcome is None:
                 self.assertEqual(self.successResultOf(reading), Chunk(b"", 0, end=True))
             else:
+                self.client.fail_read(NotFound("job", job.id))
                 self.failureResultOf(reading, outcome)
 
     def test_cancel(self) -> None:

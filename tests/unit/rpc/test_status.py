@@ -30,6 +30,7 @@ EXAMPLES = (
     errors.KeyInUse("k"),
     errors.OutputPruned("j-1"),
     errors.OutputCut("j-1", "stdout: No space left on device"),
+    errors.OutputGone("j-1", "the job is lost (no record)"),
     errors.LeftRunning("j-1", (12, 13), "2 processes could not be ended: 12, 13"),
     errors.QueueFull(9),
     errors.OffsetBeyondEnd(9, 7),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.errors import NotFound, OffsetBeyondEnd, OutputPruned
+from scheduler.errors import NotFound, OffsetBeyondEnd, OutputGone, OutputPruned
 from scheduler.messages import Chunk
 from scheduler.model import JobState, Stream
 from tests.simulation.follow import Follower
 from tests.simulation.machine import LINE, output
-from tests.simulation.rules.output import BEGUN_UNHEARD, NEVER_BEGAN
 from tests.unit.simulation.scene import Scene
 
 WHOLE = output("j1", 10)
@@ -111,23 +110,13 @@ class OutputTests(SynchronousTestCase):
         self.judge.output_refused(self.follower, OutputPruned("j1"))
         self.assertEqual(self.scene.broken, "P3 there")
 
-    def test_refused_before_it_began(self) -> None:
-        """Of a job that was starting when it was asked for, and of one that never began, that is said, too."""
-        for ran, began, said in ((True, 1.0, ""), (True, 3.0, BEGUN_UNHEARD), (False, 3.0, NEVER_BEGAN)):
+    def test_gone(self) -> None:
+        """Its worker is known; of a job that is lost the output may well be gone."""
+        for state, broken in ((JobState.RUNNING, "P3 there"), (JobState.LOST, "")):
             self.setUp()
-            self.follower.asked_at = 2.0
-            starting = self.scene.job(JobState.STARTING)
-            self.scene.loop.now = began
-            for rule in self.judge.rules:
-                rule.shown(None, starting, self.scene.job())
-            if ran:
-                self.scene.runs()
-            self.judge.output_refused(self.follower, NotFound("output of job", "j1"))
-            self.assertEqual(self.scene.broken, "P3 there")
-            told = str(self.judge.violation)
-            self.assertEqual(
-                [each for each in (BEGUN_UNHEARD, NEVER_BEGAN) if told.endswith(each)], [said] if said else []
-            )
+            self.scene.job(state)
+            self.judge.output_refused(self.follower, OutputGone("j1", "no record"))
+            self.assertEqual(self.scene.broken, broken)
 
     def test_removed(self) -> None:
         """A client had it removed."""
@@ -184,19 +173,6 @@ class ReadTests(SynchronousTestCase):
     def test_an_end(self) -> None:
         """The job runs."""
         self.assertEqual(self.read(Chunk(WHOLE[LINE : 3 * LINE], LINE, end=True, size=5 * LINE)), "P3 end")
-
-    def test_not_heard_of(self) -> None:
-        """Of a job that was shown as starting when it was asked for, or later, this is said, too."""
-        for said, until in ((False, -2.0), (True, 3.0), (True, None)):
-            self.setUp()
-            starting = self.scene.job(JobState.STARTING)
-            if until is not None:
-                self.scene.loop.now = until
-                for rule in self.scene.judge.rules:
-                    rule.shown(None, starting, self.scene.job())
-            self.scene.loop.now = 5.0
-            self.assertEqual(self.read(Chunk(b"", LINE, size=0)), "P3 as written")
-            self.assertEqual(BEGUN_UNHEARD in str(self.scene.judge.violation), said)
 
     def test_beyond_the_end(self) -> None:
         """The offset was there before."""
