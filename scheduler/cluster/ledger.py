@@ -248,6 +248,21 @@ class Ledger:
 
         return self._saving.save([evolve(job, remove_requested_at=when)]).addCallback(show)
 
+    async def request_stop(self, job_id: str, when: float, why: str) -> None:
+        """Commit that a job is to be stopped, and only then have it so; nothing of one that ended, or is to be stopped.
+
+        ``NotFound``; with ``StoreFailed`` it is not to be stopped.
+        """
+        while True:
+            job = self.registry.job(job_id)
+            asked = lifecycle.asked_to_stop(job, when, why)
+            if asked is job or job.over or self._is_settled(job_id):
+                return
+            await self._saving.save([asked])
+            if self.registry.find_job(job_id) == job and not self._is_settled(job_id):
+                self._put(asked)
+                return  # else it may have been saved as it was meanwhile
+
     def remove_for_client(self, job_id: str) -> Deferred[None]:
         """Commit that a client removed a job, and only then have it gone; its key stays, and says so."""
         key = self.registry.key_of(job_id) or IdempotencyKey(_TOMBSTONE.format(job_id), "", job_id)

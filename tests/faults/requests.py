@@ -187,17 +187,9 @@ def attendance(case: Case) -> Iterator[Violation]:
 
 
 def unattended_reason(case: Case, job: str, reason: object) -> bool:
-    """Whether that is why a job was stopped that nobody attended.
-
-    A scheduler that was killed before it could save that has the job stopped all the same, and its worker knows no why.
-    """
+    """Whether that is why a job was stopped that nobody attended."""
     unattended = case.requests[job].unattended if job in case.requests else None
-    if unattended is None:
-        return False
-    if "no client followed it or waited for it" in str(reason):
-        return True
-    killed = any(event.what == "kill -9 scheduler" for event in case.of("fault"))
-    return killed and job not in case.stops and str(reason).startswith("signal: ")
+    return unattended is not None and "no client followed it or waited for it" in str(reason)
 
 
 def _longest_absence(case: Case, request: Event, attended: list[Event], ended: float) -> float:

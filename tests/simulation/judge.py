@@ -150,9 +150,22 @@ class Facts:
         runs = self.runs.get(job_id)
         return runs[-1] if runs else None
 
+    def may_be_stopped(self, job: Job) -> bool:
+        """Whether its end may be under way as it is stopped: a client asked for that, or has to attend it."""
+        return job.terms.unattended_timeout is not None or self.stop_was_asked(job)
+
+    def stop_is_explained(self, job: Job) -> bool:
+        """Whether it may have been stopped: a client asked for that, or it says why it was without.
+
+        What a database that was set back does not know any more, nobody can say.
+        """
+        if job.terms.unattended_timeout is not None and (job.stop_reason is not None or job.id in self.set_back):
+            return True
+        return self.stop_was_asked(job)
+
     def stop_was_asked(self, job: Job) -> bool:
-        """Of it, or of an attempt before it; one that a client has to attend may be stopped without."""
-        if job.terms.unattended_timeout is not None or job.spec.labels.get("ticket") in self.withdrawn:
+        """Whether a client asked for a stop of it, or of an attempt before it."""
+        if job.spec.labels.get("ticket") in self.withdrawn:
             return True
         chain: Job | None = job
         while chain is not None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from scheduler.model import QueueTerms, Target
+from scheduler.model import Target
 from tests.simulation.acts import Submit
 from tests.simulation.faults.network import Storm
-from tests.simulation.faults.processes import KillScheduler
-from tests.simulation.faults.store import StoreStalls
 from tests.simulation.known import Known
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Act, Fault, Plan, PlannedCoreWorker, PlannedWorker
@@ -26,21 +24,6 @@ def _a_plan(faults: tuple[Fault, ...], acts: tuple[Act, ...] = ()) -> Plan:
 
 
 KNOWN = (
-    Known(
-        name="a stop of a core job that was not saved",
-        why=(
-            "While the store fails a job can be stopped all the same. Where the scheduler is killed before the stop is "
-            "saved, nothing tells any more that it was asked for: a core worker says only that the job was ended by a "
-            "signal, and it has failed."
-        ),
-        rules=("checker P4",),
-        causes=(("StoreFails", "StoreStalls"), ("KillScheduler", "StopScheduler")),
-        looks_right=lambda violation, plan: violation.what.startswith("ended by SIGTERM, and nobody sent that"),
-        plan=_a_plan(
-            (StoreStalls(15.0, 10.0), KillScheduler(23.0, 1.0)),
-            (Submit(9.0, "t1", JobPlan(30.0, 0, 0), Target(worker="c1"), terms=QueueTerms(unattended_timeout=8.0)),),
-        ),
-    ),
     Known(
         name="a start that comes late to a core worker",
         why=(

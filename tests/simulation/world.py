@@ -341,7 +341,7 @@ class World:
         """
         facts = self.judge.facts
         for job in list(facts.shown.values()):
-            if job.id in facts.set_back and not job.over and (job.target is None or facts.stop_was_asked(job)):
+            if job.id in facts.set_back and not job.over and (job.target is None or facts.may_be_stopped(job)):
                 carry_out(self, "stop again", Stop(0.0).do(self, None, job.id))
 
     def _is_known(self, worker_id: str) -> bool:

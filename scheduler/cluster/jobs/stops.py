@@ -6,6 +6,11 @@ asked again with every sign of life of a worker that is online, until it is; so
 it does not matter who is down when a stop is asked for, nor for how long. A
 worker that has taken a stop keeps it in the job's spool.
 
+While the store fails, a stop that a client asks for is delivered all the same,
+and is answered only if the end of the job is durable by then. One that no client
+asked for is not delivered before it is durable: only the store knows why it was
+made, and of a core worker's job that it was made at all.
+
 A job that is queued is not going to be started. One whose start was not answered
 is asked about first, which seals its id: where it has not arrived it never will.
 
@@ -105,6 +110,8 @@ class Stops:
             unsaved_end = self._ledger.unsaved_end(job.id)
             if unsaved_end is not None:
                 raise unsaved_end  # not kept: the attempt that may follow it is not stopped
+            if unsaved is not None and not job.over:
+                await self._ledger.update_jobs([])  # the stop is promised for later only if it is durable by now
             if not job.over and patience <= left:
                 raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
         return job
@@ -168,12 +175,16 @@ class Stops:
     async def _record(self, job: Job, why: str | None) -> StoreFailed | None:
         """Commit that a stop was asked for, and end what is only queued; why that failed, if it did.
 
-        A job can be stopped while the store fails; only to promise it for later takes the commit.
+        A client can have a job stopped while the store fails; only to promise it for later takes the commit. So does
+        a stop that no client asked for: ``StoreFailed`` is raised.
         """
         now = self._ledger.now()
         asked = lifecycle.asked_to_stop(job, now, why)
         if job.state is JobState.QUEUED:
             await self._ledger.conclude_job(lifecycle.withdrawn(asked, now))
+            return None
+        if why is not None:
+            await self._ledger.request_stop(job.id, now, why)
             return None
         try:
             await self._ledger.update_job(asked)

@@ -145,6 +145,7 @@ class Checked(Rule):
             if any(run.destroyed or "SIGKILL" in run.signals for run in runs):
                 found[job_id] = None
         found.update({job.id: None for job in facts.shown.values() if self._may_end_without_a_run(job)})
+        found.update({job.id: None for job in facts.shown.values() if self._stop_was_forgotten(job)})
         return found
 
     def _may_end_without_a_run(self, job: Job) -> bool:
@@ -156,6 +157,16 @@ class Checked(Rule):
             return job.worker_id in facts.core
         return job.state is JobState.FAILED and job.id not in facts.runs
 
+    def _stop_was_forgotten(self, job: Job) -> bool:
+        """A client had it stopped while the store failed, and was not told that it was: nobody knows of that any more.
+
+        A core worker does not tell a stop from another signal.
+        """
+        facts = self.facts
+        forgotten = job.state is JobState.FAILED and job.signal is not None and job.stop_requested_at is None
+        answered = facts.first_attempt(job.id) in facts.chains_stopped
+        return forgotten and self._is_core(job.id) and facts.stop_was_asked(job) and not answered
+
     # -- the judgement
 
     def rested(self) -> None:
@@ -166,7 +177,7 @@ class Checked(Rule):
         destroyed = self._destroyed()
         self._add("fault", 0.0, what="all of them", jobs=tuple(destroyed))
         for job in self.facts.shown.values():
-            if job.state is JobState.STOPPED and self.facts.stop_was_asked(job):  # asked of it, or of what it follows
+            if job.state is JobState.STOPPED and self.facts.stop_is_explained(job):
                 self._add("stop", 0.0, job=job.id)
         events = [event for event in self._events if event.job not in self.facts.set_back]
         for violation in check(events, self._evidence(destroyed)):

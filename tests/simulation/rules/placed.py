@@ -44,7 +44,7 @@ class Placed(Rule):
         assert job.target is not None
         if other.state is not JobState.QUEUED or other.target is None or other.target.selector != job.target.selector:
             return False
-        if self.facts.stop_was_asked(other):  # its end may be under way
+        if self.facts.may_be_stopped(other):  # its end may be under way
             return False
         now = self.facts.world.loop.now
         due, mine = self._due(other), self.facts.queued.get(job.id, now)

@@ -45,7 +45,7 @@ class Truth(Rule):
                     yield "lost only if destroyed", f"nothing destroyed it ({job.reason})"
             return
         yield from (("the code it had", what) for what in self._of_code(job))
-        if job.state is JobState.STOPPED and not self.facts.stop_was_asked(job):
+        if job.state is JobState.STOPPED and not self.facts.stop_is_explained(job):
             yield "P4 true", "nobody asked for that"
         if job.state is not JobState.SUCCEEDED and not job.reason:
             yield "P4 true", "it says no reason"

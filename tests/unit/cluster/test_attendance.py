@@ -13,7 +13,7 @@ from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
-from tests.unit.cluster.values import a_job
+from tests.unit.cluster.values import a_job, a_worker
 
 ATTENDED = QueueTerms(unattended_timeout=60.0)
 PATIENT = evolve(ATTENDED, queue_timeout=3600.0)
@@ -227,13 +227,58 @@ class AttendanceTests(ClusterTestCase):
         self.failureResultOf(self.cluster.wait_for_attempts("j-1", 5), NotFound)
 
     def test_store_fails(self) -> None:
-        """A job can be stopped while nothing can be saved."""
+        """No job is stopped for want of a client before it is durable that it is to be, and why."""
+        self.attended()
+        self.store.held = True
+        self.clock.advance(60)
+        self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
+        self.store.fail()
+        self.ledger.note_worker(a_worker())  # a sign of life
+        self.settle()
+        self.assertEqual(self.held(), [])
+        self.clock.advance(1)
+        self.store.commit()  # it works again
+        self.clock.advance(STOP_RETRY_INTERVAL_SECONDS - 1)
+        self.assertEqual(self.held(), [])
+        self.store.commit()
+        self.assert_asked()
+
+    def test_store_fails_and_a_client_comes(self) -> None:
+        """The job is not stopped, then."""
         self.attended()
         self.store.held = True
         self.clock.advance(60)
         self.store.fail()
+        leave = self.attendance.attend("j-1")
+        self.store.held = False
+        self.clock.pump([STOP_RETRY_INTERVAL_SECONDS] * 20)
+        self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
+        self.assertEqual(self.held(), [])
+        leave()
+
+    def test_changed_meanwhile(self) -> None:
+        """What was saved of the job while its stop was being saved does not put back that it is to be stopped."""
+        job = self.attended()
+        self.store.held = True
+        self.clock.advance(60)
+        self.ledger.update_job(evolve(job, stdout_bytes=5))
+        self.store.commit()
+        self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
+        while self.store.saves:
+            self.store.commit()
         self.assert_asked()
-        self.flushLoggedErrors(StoreFailed)
+        self.assertEqual(self.cluster.job("j-1").stdout_bytes, 5)
+
+    def test_ended_meanwhile(self) -> None:
+        """A job that ends while its stop is being saved is as it ended."""
+        job = self.attended()
+        self.store.held = True
+        self.clock.advance(60)
+        self.ledger.update_job(evolve(job, state=JobState.SUCCEEDED, finished_at=1060.0))
+        while self.store.saves:
+            self.store.commit()
+        ended = self.cluster.job("j-1")
+        self.assertEqual((ended.state, ended.stop_requested_at, self.held()), (JobState.SUCCEEDED, None, []))
 
 
 async def _bug() -> None:

@@ -381,6 +381,24 @@ class FailingStoreTests(ClusterTestCase):
             self.store.commit()
         self.assertIs(self.successResultOf(again).state, JobState.STOPPED)
 
+    def test_delivered_and_does_not_end(self) -> None:
+        """A stop that was delivered is promised beyond its time only if it is durable by then."""
+        for problem in ("disk full", ""):
+            self.setUp()
+            self.store.held = False
+            self.add(a_job("j-2", started_at=900.0, spec=JobSpec(command="true", stop_grace=3600.0)))
+            self.store.problem = "disk full"
+            answer = self.cluster.stop("j-2")
+            self.take("stop_job").answer.callback(None)
+            self.store.problem = problem
+            self.clock.pump([1.0] * int(STOP_WAIT_MAX_SECONDS - 1))
+            self.assertNoResult(answer)
+            self.clock.advance(1)
+            if problem:
+                self.failureResultOf(answer, StoreFailed)
+            else:
+                self.assertFalse(self.successResultOf(answer).over)
+
     def stop_it(self) -> Deferred[Job]:
         """The store fails, and the worker stops the job."""
         answer = self.cluster.stop("j-1")
