@@ -213,6 +213,9 @@ class Queue(Service):
             times.timer = None
 
     def _only_chance(self, job: Job) -> None:
+        if self._ledger.store_problem:
+            self._at(self._times[job.id], self._clock.seconds() + SWEEP_INTERVAL_SECONDS, self._only_chance, job)
+            return
         try:
             self._starts.dispatch(job)
         except SchedulerError as error:

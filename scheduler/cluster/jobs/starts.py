@@ -361,8 +361,13 @@ class Starts:
                 return await self._dispatch(other, evolve(current, worker_id=other.id, worker_name=other.name), tried)
             if job.terms.queue_timeout and (job.promised or self._room()):
                 return await self._back(job, str(error))
+        if job.promised and isinstance(error, StoreFailed):
+            return await self._back(job, str(error))  # it was not tried, so it has its chance still
         if job.promised:
-            return await self._fail(job, error)
+            try:
+                return await self._fail(job, error)
+            except StoreFailed:
+                return await self._back(job, str(error))
         await self._ledger.drop_job(job)
         raise error
 
