@@ -91,10 +91,12 @@ class Reconciler:
             if known is None:
                 self._adoption.remember(worker, job_id, runs=True)
                 continue
-            job = self._owned(worker, known, runs=True)
-            if job is None and self._registry.find_worker(known.worker_id) is not None:
-                refused.setdefault(job_id, _anothers(known))
-            elif job is not None:
+            try:
+                job = self._owned(worker, known, runs=True)
+            except Invalid as error:
+                refused.setdefault(job_id, str(error))
+                continue
+            if job is not None:
                 changed.append(lifecycle.running(job, self._ledger.now()))
                 if job.started_at is None and not job.state.final:
                     describe.append(job_id)
@@ -124,8 +126,6 @@ class Reconciler:
                 return None
             return lifecycle.adopted(report, worker, now)
         its = self._owned(worker, job, runs=not report.status.state.final)
-        if its is None and self._registry.find_worker(job.worker_id) is not None:
-            raise Invalid("jobID", _anothers(job))
         return job if its is None else lifecycle.reported(its, report.status, now)
 
     def _dispute(self, worker: Worker, running: set[str]) -> None:
@@ -148,12 +148,15 @@ class Reconciler:
     def _owned(self, worker: Worker, job: Job, runs: bool) -> Job | None:
         """The job, if that worker has a say in it; it has also where the job was one's that is not known any more.
 
-        So it is with a worker that lost its id and not its jobs, and has been given another.
+        So it is with a worker that lost its id and not its jobs, and has been given another. ``Invalid``: the job is
+        that of another worker.
         """
         if job.worker_id == worker.id:
             return job
-        if job.worker_id is None or self._registry.find_worker(job.worker_id) is not None:
+        if job.worker_id is None:
             return None
+        if self._registry.find_worker(job.worker_id) is not None:
+            raise Invalid("jobID", f"the job is worker {job.worker_id}'s")
         if not job.over or (runs and job.state is JobState.LOST):
             return evolve(job, worker_id=worker.id, worker_name=worker.name)
         return None
@@ -231,7 +234,3 @@ class Reconciler:
             except StoreFailed:
                 if self._ledger.unsaved_end(job.id) is None:
                     raise
-
-
-def _anothers(job: Job) -> str:
-    return f"the job is worker {job.worker_id}'s"
