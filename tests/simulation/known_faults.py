@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.model import QueueTerms, Target
 from scheduler.worker.endings import WORKER_ENDED
-from tests.simulation import known_core, known_identity, known_set_back
+from tests.simulation import known_identity, known_set_back
 from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults.network import Storm
 from tests.simulation.faults.processes import KillWorker, StopWorker
@@ -68,7 +68,6 @@ _STARTS = (
 KNOWN: tuple[Known, ...] = (
     *_DURABILITY,
     *_STARTS,
-    *known_core.KNOWN,
     *known_identity.KNOWN,
     *known_set_back.KNOWN,
 )

@@ -97,7 +97,8 @@ class Answers(Rule):
 
     def _over(self, job: Job) -> None:
         self.facts.chains_stopped.setdefault(self.facts.first_attempt(job.id), self.facts.world.loop.now)
-        self.facts.stopped[job.id] = None
+        if job.state is not JobState.LOST or not self.facts.is_untraceable(job):  # else its start may come yet
+            self.facts.stopped[job.id] = None
 
     def _stop_matching(self, reply: Reply) -> None:
         for job in reply.value or ():

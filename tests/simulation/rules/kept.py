@@ -92,6 +92,8 @@ class Kept(Rule):
             return False
         if job.target is not None and job.target.worker in self.facts.forgotten:
             return False
+        if job.worker_id in self.facts.core and "answered with a fault" in (job.reason or ""):
+            return False  # of a core worker that does not say whether it ran
         assert job.finished_at is not None
         (since, first), (failed, last) = self._since[job.id], self._failed[job.id]
         waited = failed - since

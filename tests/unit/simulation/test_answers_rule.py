@@ -127,6 +127,19 @@ class AnswersTests(SynchronousTestCase):
         self.scene.reply("job", self.scene.job(JobState.QUEUED))
         self.assertEqual(self.scene.broken, "answers are true")
 
+    def test_begins_late_on_a_core_worker(self) -> None:
+        """The stop of a job whose start a core worker did not answer promises nothing: the job is lost."""
+        for state, remote_id, broken in (
+            (JobState.LOST, None, ""),
+            (JobState.LOST, "c1-1", "a stop holds"),
+            (JobState.STOPPED, None, "a stop holds"),
+        ):
+            self.setUp()
+            self.scene.facts.core["w"] = "10.0.0.1:30000"
+            self.scene.reply("stop", self.scene.job(state, remote_id=remote_id, stop_requested_at=1.0))
+            self.judge.began(Run("j1", "m1", 0.0))
+            self.assertEqual(self.scene.broken, broken)
+
     def test_signal_twice(self) -> None:
         """A signal arrives at most once, whatever is answered."""
         run = self.scene.runs(signals=["SIGUSR1", "SIGUSR1"])

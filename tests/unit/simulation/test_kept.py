@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.errors import Busy
+from scheduler.errors import Busy, WorkerFault
 from scheduler.model import JobState, Target
 from tests.unit.simulation.scene_case import SceneCase
 
@@ -163,6 +163,22 @@ class KeptTests(SceneCase):
         self.put(self.ended(state=JobState.FAILED, reason="too late", finished_at=waits.created_at + 600.0))
         self.judge.ended()
         self.assert_kept()
+
+    def test_refused_by_a_core_worker(self) -> None:
+        """A core worker that answers a start with a fault may have begun the job: it is not started elsewhere."""
+        for core in (True, False):
+            self.setUp()
+            self.begin()
+            if core:
+                self.judge.facts.core["w"] = "10.0.0.1:30000"
+            self.acknowledged(self.job(worker_id="w"))
+            reason = str(WorkerFault("w", "no more processes"))
+            self.put(self.job(worker_id="w"), self.ended(state=JobState.FAILED, reason=reason, worker_id="w"))
+            self.judge.ended()
+            if core:
+                self.assert_kept()
+            else:
+                self.assert_broken("P1 runs", "no more processes")
 
     def test_of_another_reason(self) -> None:
         self.begin()
