@@ -140,7 +140,10 @@ class IJobs(Interface):
     """What a worker's membership needs to know of its jobs."""
 
     def running() -> tuple[str, ...]:
-        """Ids of all jobs that have not ended."""
+        """Ids of all jobs that were begun and have not ended. A start that is not over may still come to nothing."""
+
+    def is_starting() -> bool:
+        """Whether any start is not over."""
 
     def unacknowledged() -> tuple[JobReport, ...]:
         """Ended jobs the scheduler has not acknowledged, oldest first, without specs."""

@@ -16,7 +16,7 @@ from scheduler.messages import JobReport, JobStatus
 from scheduler.model import MAX_LEFTOVER, Job, JobState, Worker
 
 #: Why a job failed that nobody was told of.
-NEVER_STARTED = "never started: the start did not reach the worker"
+NEVER_STARTED = "never started: its worker did not begin it"
 
 
 def leftover_text(left: tuple[int, ...]) -> str:

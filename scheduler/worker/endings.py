@@ -15,9 +15,8 @@ from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
 from scheduler.worker.shim.spool import MAX_LEFTOVER, Identity, Spool
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
-#: Why a job that nobody began has failed: as this process could have none begin it, or as the one before it ended.
+#: Why a job that nobody began has failed.
 NOT_BEGUN = "not started: no shim began it"
-WORKER_ENDED = "not started: the worker ended first"
 
 
 class Endings:
@@ -40,13 +39,13 @@ class Endings:
         ``shim`` is who was seen to have it.
         """
         try:
-            return self.decide_thd(job_id, not_begun, own=shim is not None)
+            return self._decide_thd(job_id, not_begun, own=shim is not None)
         except FileNotFoundError:
             if not self._spool(job_id).removed():
                 raise
             return self.lose_thd(job_id, shim)
 
-    def decide_thd(self, job_id: str, not_begun: str, own: bool = False) -> JobStatus | HeldByShim:
+    def _decide_thd(self, job_id: str, not_begun: str, own: bool = False) -> JobStatus | HeldByShim:
         """The same, with the reason why nobody began it; ``FileNotFoundError``: somebody removed the spool.
 
         ``CopiedSpool``; ``own``: it is none.

@@ -28,10 +28,10 @@ from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, Scheduler
 from scheduler.messages import Chunk, JobReport, JobStatus
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
-from scheduler.worker.endings import NOT_BEGUN, WORKER_ENDED
+from scheduler.worker.endings import NOT_BEGUN
 from scheduler.worker.job import Notify, RunningJob, settle, wait_in
 from scheduler.worker.pidfd import Pidfd
-from scheduler.worker.records import HeldByShim
+from scheduler.worker.records import HeldByShim, NeverBegun
 from scheduler.worker.removals import Removals
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
 from scheduler.worker.room import DiskUse
@@ -120,11 +120,11 @@ class JobRunner:
 
     def _take(self, found: RecoveredSpool) -> RunningJob:
         status = JobStatus(found.job_id, JobState.RUNNING)
-        job = RunningJob(status, found.spec, found.created_at, stop_asked=found.stop_asked, taken_back=True)
+        job = RunningJob(status, found.spec, found.created_at, not found.begun, found.stop_asked, taken_back=True)
         self._jobs[job.id] = job
         if isinstance(found.seen, HeldByShim):
             self._running[job.id] = job
-            self._follow(job, found.seen)
+            self._ask_later(job, _ASK_AGAIN_SECONDS) if job.starting else self._follow(job, found.seen)
             self._log.info("job {job_id} taken back", job_id=job.id)
         else:
             job.status = found.seen
@@ -146,7 +146,8 @@ class JobRunner:
             return fail(Invalid("jobID", "must match [A-Za-z0-9_-]{1,64}"))
         known = self._jobs.get(job_id)
         if known is not None:
-            return self._when_started(known)
+            started = self._when_started(known)
+            return started.addErrback(lambda _: self.start(job_id, spec, created_at)) if known.taken_back else started
         if job_id in self._sealing:
             return fail(Conflict(f"job {job_id!r} is given up by its scheduler, so it is not started"))
         if self._closed:
@@ -252,7 +253,10 @@ class JobRunner:
     # IJobs
 
     def running(self) -> tuple[str, ...]:
-        return tuple(self._running)
+        return tuple(job.id for job in self._running.values() if not job.starting)
+
+    def is_starting(self) -> bool:
+        return any(job.starting for job in self._running.values())
 
     def unacknowledged(self) -> tuple[JobReport, ...]:
         return tuple(JobReport(job.status, created_at=job.created_at) for job in self._unacknowledged.values())
@@ -367,11 +371,21 @@ class JobRunner:
         """Look what the spool says now."""
         self._again.pop(job, None)
         job.shim = None
-        # A shim may still wait to begin a job taken back, and notice late that nobody is left who would let it.
-        not_begun = WORKER_ENDED if job.taken_back else NOT_BEGUN
-        self._pool.run(self._spools.endings.judge_thd, job.id, job.shim_identity, not_begun).addCallbacks(
-            self._place, self._not_judged, callbackArgs=(job,), errbackArgs=(job,)
-        )
+        if job.starting:  # taken back: its shim has not noticed yet that nobody is left who would let it begin
+            asked = self._pool.run(self._spools.recover_thd, job.id).addCallback(self._recovered, job)
+        else:
+            judged = self._pool.run(self._spools.endings.judge_thd, job.id, job.shim_identity, NOT_BEGUN)
+            asked = judged.addCallback(self._place, job)
+        asked.addErrback(self._not_judged, job)
+
+    def _recovered(self, seen: JobStatus | HeldByShim | NeverBegun, job: RunningJob) -> None:
+        """The start that the process before was asked for is over, or not yet."""
+        if isinstance(seen, NeverBegun):
+            self._not_started(Failure(Unavailable("the worker ended before the job was begun")), job)
+        elif isinstance(seen, HeldByShim) and seen.shim is None:
+            self._ask_later(job, _ASK_AGAIN_SECONDS)
+        else:
+            self._started(seen, job)
 
     def _not_judged(self, failure: Failure, job: RunningJob) -> None:
         if job.status.state.final:

@@ -167,7 +167,7 @@ class Link(Service):
         if not self._registered:
             return
         running = self._jobs.running()
-        if running:
+        if running or self._jobs.is_starting():
             self._log.info(
                 "worker {worker_id} leaves {count} jobs running", worker_id=self._identity.worker_id, count=len(running)
             )

@@ -20,7 +20,7 @@ from scheduler.units import Share
 from scheduler.worker import room
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains
 from scheduler.worker.commands import NotRunnable, mounted_noexec
-from scheduler.worker.endings import WORKER_ENDED, Endings
+from scheduler.worker.endings import Endings
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import (
     CopiedSpool,
@@ -56,6 +56,8 @@ class RecoveredSpool:
 
     job_id: str
     seen: JobStatus | HeldByShim
+    #: A shim has the job; else, where a shim has it, that may still leave it alone.
+    begun: bool = True
     #: Without stdin and script; not looked for, like ``created_at``, of a job that was acknowledged.
     spec: JobSpec | None = None
     created_at: float | None = None
@@ -255,8 +257,10 @@ class Spools:
             record = spool.read_job()
             if record is None:
                 raise ValueError("no job.json")
+            begun = True
             try:
-                seen = self.endings.decide_thd(job_id, WORKER_ENDED)
+                seen = self.recover_thd(job_id)
+                begun = not isinstance(seen, HeldByShim) or seen.shim is not None
             except OSError:  # a full disk takes no record now
                 self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
                 seen = HeldByShim(None, None)
@@ -268,7 +272,10 @@ class Spools:
                     job_id=job_id,
                 )
                 return None
-            return RecoveredSpool(job_id, seen, spec_of(record), record["created_at"], spool.stop_asked())
+            if isinstance(seen, NeverBegun):
+                self._log.info("job {job_id} was not begun before the worker ended, and is none", job_id=job_id)
+                return None
+            return RecoveredSpool(job_id, seen, begun, spec_of(record), record["created_at"], spool.stop_asked())
         except Exception as error:
             if tell and isinstance(error, OSError):
                 raise  # it may well run
@@ -276,6 +283,26 @@ class Spools:
                 return None
             self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
             return None
+
+    def recover_thd(self, job_id: str) -> JobStatus | HeldByShim | NeverBegun:
+        """How a job ended that the process before was asked to start, or who has it.
+
+        ``NeverBegun``: no shim began it, and none will. Its start was not answered, so it is as if it had never come:
+        the spool is gone. ``OSError``: it can't be told now.
+        """
+        spool = self.spool(job_id)
+        try:
+            seen = judge_thd(job_id, spool, self._wall_time)
+        except FileNotFoundError:
+            if not spool.removed():
+                raise
+            return NeverBegun()
+        if isinstance(seen, NeverBegun):
+            seen = self._starter.withdraw_thd(job_id, spool)
+        if isinstance(seen, NotStartable):
+            self._clearing.move_away(job_id)
+            return NeverBegun()
+        return seen
 
     def _clear_cut_short(self, job_id: str, spool: Spool) -> bool:
         """Whether a power cut left it so early that it was none, and it is gone now."""

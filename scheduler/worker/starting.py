@@ -69,7 +69,7 @@ class Starter:
             if not isinstance(seen, NeverBegun):
                 break
         if isinstance(seen, NeverBegun):
-            seen = self._withdraw_thd(job_id, spool, pending)
+            seen = self._withdrawn_thd(job_id, spool, pending)
         elif isinstance(seen, NotStartable):
             problem = seen.why
             self.unmake_thd(job_id)
@@ -79,13 +79,17 @@ class Starter:
             raise Unavailable(f"the worker's machine can't start a job now: {problem}")
         return seen
 
-    def _withdraw_thd(
+    def _withdrawn_thd(
         self, job_id: str, spool: Spool, pending: bool
     ) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
         """Unmake a spool that was not begun; ``pending``: a shim may still come for it, and may have."""
         if not pending:
             self.unmake_thd(job_id)
             return NeverBegun()
+        return self.withdraw_thd(job_id, spool)
+
+    def withdraw_thd(self, job_id: str, spool: Spool) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
+        """Unmake the spool of a job that was not begun, unless a shim has come for it, or has it now."""
         try:
             with spool.locked() as lock:
                 if lock is not None and spool.begun_by() is None and spool.read_exit() is None:

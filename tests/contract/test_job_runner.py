@@ -76,6 +76,16 @@ class Contract:
         self.assertEqual(self.runner.query(JOB), status)
         self.assertEqual(self.runner.running(), (JOB,))
 
+    async def test_starting(self) -> None:
+        """A job counts as running when it was begun; before that it is one that is starting."""
+        self.assertFalse(self.runner.is_starting())
+        answer = self.runner.start(JOB, self.job(), 7.0)
+        self.assertEqual(
+            (self.runner.running(), self.runner.is_starting()), ((JOB,), False) if answer.called else ((), True)
+        )
+        await answer
+        self.assertEqual((self.runner.running(), self.runner.is_starting()), ((JOB,), False))
+
     async def test_chosen_id(self) -> None:
         """Asked without an id it chooses one, another each time."""
         first, second = await self.started(""), await self.started("")

@@ -243,6 +243,9 @@ class FakeJobRunner:
     def running(self) -> tuple[str, ...]:
         return tuple(job_id for job_id, entry in self._jobs.items() if not entry.status.state.final)
 
+    def is_starting(self) -> bool:
+        return False
+
     def unacknowledged(self) -> tuple[JobReport, ...]:
         ended = [self._jobs[job_id] for job_id in self._ended]
         return tuple(JobReport(entry.status, created_at=entry.created_at) for entry in ended if not entry.acknowledged)

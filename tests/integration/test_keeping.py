@@ -150,15 +150,15 @@ class KeepingTests(RunningCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
 
     async def test_seal_of_a_failed_start(self) -> None:
-        """Of a start that left a spool and no job, the seal is an end that stays."""
+        """Of a start that left a spool and no job nothing is left when it is sealed."""
         await self.leave_a_spool()
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
         with self.assertRaises(NotFound):
             self.worker.runner.query(JOB)
-        status = await self.worker.runner.seal(JOB)
-        self.assertEqual((status.state, status.started_at), (JobState.FAILED, None))
-        self.assertEqual(await self.worker.runner.start(JOB, JobSpec(command="true"), None), status)
-        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+        await self.assertFailure(self.worker.runner.seal(JOB), NotFound)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
+        self.assertEqual(self.worker.runner.unacknowledged(), ())
 
     async def leave_a_spool(self) -> None:
         """Have a start fail that can't even remove its spool."""

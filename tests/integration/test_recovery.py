@@ -11,9 +11,11 @@ import uuid
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from scheduler.errors import Conflict, ShuttingDown, Unavailable
+from scheduler.errors import Conflict, NotFound, ShuttingDown, Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
+from scheduler.worker import records
+from scheduler.worker.launcher import Shortage
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import create
 from tests.integration.running import UNTIL_TOLD, RunningCase, edit, gone, is_gone, later, stubborn
@@ -82,16 +84,14 @@ class FailpointTests(ProcessCase):
         self.assertEqual(self.runs(), 1)
 
     async def test_after_the_spool(self) -> None:
-        """A start that has a spool and no shim is one that failed, and is not run by the same start again."""
-        status = await self.died("worker.after-spool-rename")
-        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
-        self.assertEqual(self.runs(), 0)
+        """A start that has a spool and no shim counts as never made, and the same start runs it, once."""
+        self.assertEqual((await self.died("worker.after-spool-rename")).exit_code, 3)
+        self.assertEqual(self.runs(), 1)
 
     async def test_before_it_is_begun(self) -> None:
-        """A shim that waits to be told that it may begin never does, once nobody is left to tell it."""
-        status = await self.died("worker.before-begin:2", warm=True)
-        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
-        self.assertEqual(self.runs(), 0)
+        """Nor does a shim begin it that waits to be told that it may: nobody is left to tell it."""
+        self.assertEqual((await self.died("worker.before-begin:2", warm=True)).exit_code, 3)
+        self.assertEqual(self.runs(), 1)
 
     async def test_before_the_answer(self) -> None:
         """A job that runs and was not answered is the one that the same start is answered with."""
@@ -259,7 +259,7 @@ class NextLifeTests(ProcessCase):
         self.assertEqual(proctree.of_spool("/no/such/spool", 0), [])
 
     async def test_not_begun(self) -> None:
-        """A start that no shim took on is refused and leaves nothing; one the worker did not survive has failed."""
+        """A start that no shim took on is refused and leaves nothing; nor does one that the worker did not survive."""
         refused = await self.assertFailure(self.start_unlaunched(), Unavailable)
         wanted = f"the worker's machine can't start a job now: no shim began it, see {self.worker.log}"
         self.assertEqual(str(refused), wanted)
@@ -268,12 +268,23 @@ class NextLifeTests(ProcessCase):
         await self.assertFailure(self.start_unlaunched(), Unavailable)
         await self.worker.drop()
         self.worker = await self.next_life()
-        status = self.worker.runner.query(JOB)
-        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
-        spool = self.worker.spool(JOB)  # a shim that comes late does nothing
-        await self.worker.pool.run(self.worker.launcher.launch_thd, spool.folder, 10.0, spool.sync)
-        self.assertEqual(self.worker.output(JOB), b"")
-        self.assertIsNone(spool.begun_by())
+        with self.assertRaises(NotFound):
+            self.worker.runner.query(JOB)
+        self.assertEqual((self.worker.runner.running(), self.worker.runner.unacknowledged()), ((), ()))
+        folder = self.worker.spool(JOB).folder  # a shim that comes late does nothing
+        late = self.worker.pool.run(self.worker.launcher.launch_thd, folder, 10.0, lambda: None)
+        await self.assertFailure(late, Shortage)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+
+    async def test_not_begun_and_rebooted(self) -> None:
+        """A power cut may have taken the trace of a shim: such a job is lost, and is not started again."""
+        self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)
+        await self.assertFailure(self.start_unlaunched(), Unavailable)
+        await self.worker.drop()
+        self.patch(records, "boot_id", lambda: "another")
+        self.worker = await self.next_life()
+        status = await self.worker.runner.start(JOB, JobSpec(command="true"), None)
+        self.assertEqual((status.state, status.reason), (JobState.LOST, "rebooted"))
 
     def start_unlaunched(self) -> Deferred[JobStatus]:
         """Start a job that no shim takes on."""
@@ -356,9 +367,42 @@ class NextLifeTests(ProcessCase):
         with spool.locked() as lock:
             self.assertIsNotNone(lock)
             self.worker = await self.next_life()
-            self.assertEqual(self.worker.runner.running(), (JOB,))
-        status = await self.worker.ended(JOB)
-        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: the worker ended first"))
+            runner = self.worker.runner
+            self.assertEqual((runner.running(), runner.is_starting()), ((), True))
+            started = runner.start(JOB, JobSpec(command="sh", args=("-c", "exit 3")), None)
+        self.assertIs((await started).state, JobState.RUNNING)  # once the shim has let go of it
+        self.assertEqual(runner.running(), (JOB,))
+        self.assertEqual((await self.worker.ended(JOB)).exit_code, 3)
+
+    async def test_waiting_shim_of_a_sealed_job(self) -> None:
+        """A job that such a shim has is sealed when that has let go of it."""
+        spool = self.worker.spool(JOB)
+        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0)
+        await self.worker.drop()
+        with spool.locked():
+            self.worker = await self.next_life()
+            sealed = self.worker.runner.seal(JOB)
+        await self.assertFailure(sealed, NotFound)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
+        self.assertEqual((self.worker.runner.is_starting(), os.listdir(self.worker.jobs_dir)), (False, []))
+
+    async def test_shim_that_was_let_begin(self) -> None:
+        """A shim that begins the job after all is followed."""
+        spool = self.worker.spool(JOB)
+        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0)
+        await self.worker.drop()
+        with subprocess.Popen(["sleep", "600"]) as other, spool.locked() as lock:
+            assert lock is not None
+            self.addCleanup(other.kill)
+            self.worker = await self.next_life()
+            started = self.worker.runner.start(JOB, JobSpec(command="true"), None)
+            shim = proctree.process(other.pid)
+            assert shim is not None
+            spool.begin(lock, shim.identity)
+            self.assertIs((await started).state, JobState.RUNNING)
+            self.assertEqual((self.worker.runner.running(), self.worker.runner.is_starting()), ((JOB,), False))
+            other.kill()
+        self.assertIs((await self.worker.ended(JOB)).state, JobState.LOST)
 
     async def test_unreadable_lock(self) -> None:
         """A spool that nothing can be made of is left alone, and keeps the worker from nothing."""

@@ -104,6 +104,9 @@ class SimulatedJobs:
         """Take back the jobs of the process before this one."""
         for spool in list(self.folder.spools.values()):
             spool.awaited = False
+            if spool.exit is None and not spool.begun and spool.boot_id == self._machine.boot_id:
+                del self.folder.spools[spool.job_id]  # it is as if its start had never come
+                continue
             if spool.exit is None:
                 if self._machine.runs_job(spool):
                     self._follow(spool)
@@ -123,12 +126,7 @@ class SimulatedJobs:
     def _gone(self, spool: Spool) -> JobStatus:
         """The record of a job that no shim has."""
         now = self._machine.wall_time()
-        if spool.boot_id != self._machine.boot_id:
-            reason = "rebooted"
-        elif spool.begun:
-            reason = "its shim was killed by a signal"
-        else:
-            return JobStatus(spool.job_id, JobState.FAILED, "not started: the worker ended first", finished_at=now)
+        reason = "its shim was killed by a signal" if spool.boot_id == self._machine.boot_id else "rebooted"
         return JobStatus(spool.job_id, JobState.LOST, reason, spool.started_at, now)
 
     @property
@@ -284,7 +282,10 @@ class SimulatedJobs:
     # IJobs
 
     def running(self) -> tuple[str, ...]:
-        return (*self._starting, *(job_id for job_id in self._running if job_id not in self._starting))
+        return tuple(job_id for job_id in self._running if job_id not in self._starting)
+
+    def is_starting(self) -> bool:
+        return bool(self._starting)
 
     def unacknowledged(self) -> tuple[JobReport, ...]:
         return tuple(

@@ -361,13 +361,11 @@ class Starts:
                 return await self._dispatch(other, evolve(current, worker_id=other.id, worker_name=other.name), tried)
             if job.terms.queue_timeout and (job.promised or self._room()):
                 return await self._back(job, str(error))
-        if job.promised and isinstance(error, StoreFailed):
-            return await self._back(job, str(error))  # it was not tried, so it has its chance still
         if job.promised:
-            try:
-                return await self._fail(job, error)
-            except StoreFailed:
-                return await self._back(job, str(error))
+            with contextlib.suppress(StoreFailed):
+                if not isinstance(error, StoreFailed):
+                    return await self._fail(job, error)
+            return await self._back(job, str(error))  # its chance is not used up, or it is decided on later
         await self._ledger.drop_job(job)
         raise error
 

@@ -142,5 +142,5 @@ class RefusalTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """What is about no command was not tried: 125."""
-        for reason in ("env 'LD_PRELOAD': is refused", "never started: the start did not reach the worker", ""):
+        for reason in ("env 'LD_PRELOAD': is refused", "never started: its worker did not begin it", ""):
             self.assertEqual(refusal(reason), 125, reason)

@@ -904,6 +904,14 @@ class StopTests(MembershipCase):
         self.clock.advance(1000)
         self.assertEqual(len(self.client.calls), 1)
 
+    def test_starting(self) -> None:
+        """One that has a start under way does not deregister: the job may run on."""
+        self.patch(self.jobs, "is_starting", lambda: True)
+        self.begin()
+        self.stop()
+        last = Heartbeat("w1", "boot", leaving=True, sent_at=WALL, disk=DISK, nonce="nonce")
+        self.assertEqual(self.client.calls, [("heartbeat", last)])
+
     def test_busy_and_not_heard(self) -> None:
         """It leaves all the same where nobody listens, or listens to heartbeats."""
         self.start("j1")
