@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation import known_identity, known_set_back
+from tests.simulation import known_set_back
 from tests.simulation.acts import Drain
 from tests.simulation.faults.processes import StopWorker
 from tests.simulation.known import Known
@@ -25,6 +25,5 @@ _DURABILITY = (
 
 KNOWN: tuple[Known, ...] = (
     *_DURABILITY,
-    *known_identity.KNOWN,
     *known_set_back.KNOWN,
 )

@@ -15,10 +15,13 @@ from typing import Any
 from attrs import frozen
 from twisted.python.failure import Failure
 
+from scheduler.cluster.workers.membership import REGISTER_AGAIN_SECONDS
 from scheduler.model import JobState, Target
 from tests.simulation.acts import Drain, Forget
 from tests.simulation.clients import carry_out
 from tests.simulation.core_worker import CoreWorkerNode
+from tests.simulation.faults.addresses import NewAddress, SwapAddresses, TakeAddress
+from tests.simulation.faults.identity import SameName
 from tests.simulation.flows import Flow, Serve, Take
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.logs import watched
@@ -44,8 +47,11 @@ WORKER_PORT = 30000
 CLIENT = "c"
 CLIENT_ADDRESS = "10.0.0.2"
 
-#: Seconds in which all sides agree once the faults are over: two heartbeats and the longest backoff, and a moment.
+#: Seconds in which all sides agree as a rule: two heartbeats and the longest backoff, and a moment.
 AGREEMENT = 2 * LEASE / 3 + 5.0 + 2.0
+
+#: Faults after which workers are found elsewhere, or by another name, without a registration of their own.
+MOVES = (NewAddress, SwapAddresses, TakeAddress, SameName)
 
 #: Seconds between the tries to have a worker forgotten that may still count as online.
 FORGET_AGAIN = 4.0
@@ -268,14 +274,24 @@ class World:
         return Flow(self.network, self.client, f"{SCHEDULER_ADDRESS}:{HTTP_PORT}", name, serve, take, wire=wire)
 
     @property
+    def agreement(self) -> float:
+        """Seconds in which all sides agree once the faults are over.
+
+        A worker that moves is asked to register again once a minute at most, so it may take that long for each to be
+        called where it is.
+        """
+        moves = any(isinstance(fault, MOVES) for fault in self.plan.faults)
+        return AGREEMENT + (REGISTER_AGAIN_SECONDS if moves else 0.0)
+
+    @property
     def clients_end(self) -> float:
         """When the last client gives up, by the loop's clock."""
-        return self.plan.length + AGREEMENT + END - LAST_MOMENT
+        return self.plan.length + self.agreement + END - LAST_MOMENT
 
     @property
     def submissions_end(self) -> float:
         """When the last client gives up to submit a job."""
-        return self.plan.length + AGREEMENT
+        return self.plan.length + self.agreement
 
     def names(self) -> tuple[str, ...]:
         """All names that workers have, and all ids that they were given."""
@@ -305,7 +321,7 @@ class World:
         self.loop.after(3.0, self._forget_lost)
         self.loop.after(6.0, self._forget_departed)
         self.loop.at(self.clients_end - STOPS_IN_VAIN, self._stop_in_vain)
-        self.loop.after(AGREEMENT + 1.0, self._stop_again)
+        self.loop.after(self.agreement + 1.0, self._stop_again)
 
     def _forget_lost(self) -> None:
         """Somebody has the scheduler forget the workers whose folders are lost, until it has forgotten all."""
@@ -370,8 +386,8 @@ class World:
         self.begin()
         for until, check in (
             (self.plan.length, self.heal),
-            (self.plan.length + AGREEMENT, self.judge.agreed),
-            (self.plan.length + AGREEMENT + END, self.judge.ended),
+            (self.plan.length + self.agreement, self.judge.agreed),
+            (self.plan.length + self.agreement + END, self.judge.ended),
         ):
             self.loop.run(until, self._over)
             if self.judge.violation is not None:

@@ -41,6 +41,8 @@ class SwapAddresses:
     def strike(self, world: World) -> None:
         one, two = world.workers[self.worker].machine, world.workers[self.other].machine
         ones, twos = one.address, two.address
+        if any(world.network.machine_of(each.address) not in {None, each.name} for each in (one, two)):
+            return  # a machine that is off has lost its address to another one meanwhile, which keeps it
         world.move(one, twos)
         world.move(two, ones)
 
