@@ -1,16 +1,56 @@
-"""Plans for tests of what is done with runs."""
+"""Plans for tests of what is done with runs, with planted faults: what these break the product does not."""
 
 from __future__ import annotations
 
-from attrs import evolve
+from typing import TYPE_CHECKING
 
-from scheduler.model import Target
+from attrs import evolve, frozen
+
+from scheduler.model import JobState, Target
 from tests.simulation.acts import Drain, Submit
-from tests.simulation.faults.identity import Failover
 from tests.simulation.faults.processes import KillScheduler, StopWorker
 from tests.simulation.known import Known
+from tests.simulation.machine import EPOCH
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Plan, PlannedWorker
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+@frozen
+class StopUndrained(StopWorker):
+    """A worker is stopped and started again, and the scheduler takes it for one that is not drained."""
+
+    def strike(self, world: World) -> None:
+        StopWorker.strike(self, world)
+        world.loop.after(self.down + 1.0, self._undrain, world)
+
+    def _undrain(self, world: World) -> None:
+        assert world.scheduler is not None
+        ledger = world.scheduler.parts.ledger
+        for worker in ledger.registry.named(self.worker):
+            ledger.note_worker(evolve(worker, draining=False))
+
+
+@frozen
+class LoseEnds:
+    """The database forgets the ends of jobs of the last ``seconds``."""
+
+    at: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s later the database forgets which jobs have ended since"
+
+    def strike(self, world: World) -> None:
+        world.loop.after(self.seconds, self._forget, world)
+
+    def _forget(self, world: World) -> None:
+        ended = [job for job in world.database.read().jobs if (job.finished_at or 0.0) > EPOCH + self.at]
+        running = [evolve(job, state=JobState.RUNNING, exit_code=None, finished_at=None) for job in ended]
+        world.database.commit([running], [job.id for job in running])
+
 
 #: Nothing goes wrong.
 CALM = Plan(
@@ -21,20 +61,20 @@ CALM = Plan(
 )
 
 #: A worker that is drained leaves, and comes back without the drain.
-DRAIN = evolve(CALM, faults=(StopWorker(5.0, "w1", down=1.0),), acts=(*CALM.acts, Drain(4.0, "w1")))
+DRAIN = evolve(CALM, faults=(StopUndrained(5.0, "w1", down=1.0),), acts=(*CALM.acts, Drain(4.0, "w1")))
 
-#: The end of a job is shown, is not in the standby that takes over, and not there after a restart of the scheduler.
+#: The end of a job is shown, and is not there after a restart of the scheduler.
 END = evolve(
     CALM,
     length=55.0,
-    faults=(Failover(10.0, 10.0), KillScheduler(40.0, down=1.0)),
+    faults=(LoseEnds(10.0, 10.0), KillScheduler(40.0, down=1.0)),
     acts=(*CALM.acts, Submit(8.0, "t2", JobPlan(5.0, 0, 0), Target(worker="w2"))),
 )
 
 #: Both.
 BOTH = evolve(END, faults=(*DRAIN.faults, *END.faults), acts=(*END.acts, Drain(4.0, "w1")))
 
-KNOWN_DRAIN = Known("drain lost", "Why it is.", ("a drain stays",), (("StopWorker",),), DRAIN)
+KNOWN_DRAIN = Known("drain lost", "Why it is.", ("a drain stays",), (("StopUndrained",),), DRAIN)
 
 
 def make(seed: int, profile: str) -> Plan:

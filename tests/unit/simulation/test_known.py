@@ -6,13 +6,13 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.simulation.acts import Drain
-from tests.simulation.faults.processes import KillWorker, StopWorker
+from tests.simulation.faults.processes import KillWorker
 from tests.simulation.judge import Violation
 from tests.simulation.known import Known, Run, explain
 from tests.simulation.known_faults import KNOWN
 from tests.simulation.plan import Plan
 from tests.simulation.search import Scope, search
-from tests.unit.simulation.plans import CALM, DRAIN, END, KNOWN_DRAIN, make
+from tests.unit.simulation.plans import CALM, DRAIN, END, KNOWN_DRAIN, StopUndrained, make
 
 
 class ExplainTests(SynchronousTestCase):
@@ -32,11 +32,11 @@ class ExplainTests(SynchronousTestCase):
 
     def test_known(self) -> None:
         """Without the causes of the entry the rule holds."""
-        self.assertEqual(self.explained(DRAIN, self.caused_by("StopWorker"), KNOWN_DRAIN), (["drain lost"], True))
+        self.assertEqual(self.explained(DRAIN, self.caused_by("StopUndrained"), KNOWN_DRAIN), (["drain lost"], True))
 
     def test_another_rule(self) -> None:
         """The same causes break another rule: a new one."""
-        run = self.caused_by("StopWorker")
+        run = self.caused_by("StopUndrained")
         self.assertEqual(self.explained(DRAIN, run, KNOWN_DRAIN, rule="slots"), ([], False))
 
     def test_another_cause(self) -> None:
@@ -52,9 +52,9 @@ class ExplainTests(SynchronousTestCase):
 
     def test_each_cause(self) -> None:
         """Each cause of the entry is needed; where one is not, it is a new one."""
-        known = evolve(KNOWN_DRAIN, causes=(("Failover", "StoreStalls"), ("KillScheduler",)))
-        self.assertEqual(self.explained(END, self.caused_by("Failover", "KillScheduler"), known)[0], ["drain lost"])
-        for cause in ("Failover", "KillScheduler"):
+        known = evolve(KNOWN_DRAIN, causes=(("LoseEnds", "StoreStalls"), ("KillScheduler",)))
+        self.assertEqual(self.explained(END, self.caused_by("LoseEnds", "KillScheduler"), known)[0], ["drain lost"])
+        for cause in ("LoseEnds", "KillScheduler"):
             self.assertEqual(self.explained(END, self.caused_by(cause), known), ([], False))
 
     def test_in_good_weather(self) -> None:
@@ -68,15 +68,14 @@ class ExplainTests(SynchronousTestCase):
     def test_looks(self) -> None:
         """Rule and causes are those of the entry, and the violation looks different: a new one."""
         known = evolve(KNOWN_DRAIN, looks_right=lambda violation, plan: "w2" in violation.what)
-        self.assertEqual(self.explained(DRAIN, self.caused_by("StopWorker"), known), ([], False))
+        self.assertEqual(self.explained(DRAIN, self.caused_by("StopUndrained"), known), ([], False))
 
     def test_two(self) -> None:
         """Two known faults break one rule, each without the other: what is left when one is left out is recognised."""
 
         def either(plan: Plan) -> Violation | None:
-            return (
-                self.violation if {"StopWorker", "KillWorker"} & {type(each).__name__ for each in plan.faults} else None
-            )
+            kinds = {type(each).__name__ for each in plan.faults}
+            return self.violation if {"StopUndrained", "KillWorker"} & kinds else None
 
         plan = evolve(DRAIN, faults=(*DRAIN.faults, KillWorker(7.0, "w1", 1.0)))
         other = evolve(KNOWN_DRAIN, name="other", causes=(("KillWorker",),))
@@ -139,7 +138,7 @@ class SearchTests(SynchronousTestCase):
         known = evolve(KNOWN_DRAIN, looks_right=lambda violation, plan: "worker w1" in violation.what)
         plan = evolve(
             CALM,
-            faults=(StopWorker(5.0, "w2", 1.0), StopWorker(8.0, "w1", 1.0)),
+            faults=(StopUndrained(5.0, "w2", 1.0), StopUndrained(8.0, "w1", 1.0)),
             acts=(Drain(4.0, "w1"), Drain(4.0, "w2")),
         )
         (finding,) = search(Scope((known,), ("x",), lambda seed, profile: plan), "x", 1).findings

@@ -59,4 +59,4 @@ class RunTests(SynchronousTestCase):
     def test_faults(self) -> None:
         """The faults that struck are counted by kind; those that were to come later are not."""
         outcome = World(1, BOTH).run()
-        self.assertEqual(outcome.faults, {"StopWorker": 1})
+        self.assertEqual(outcome.faults, {"StopUndrained": 1})
