@@ -1,12 +1,9 @@
 """Lets go of jobs whose time is over, a few at a time.
 
-A job is kept so long after its end by the wall clock, which can be wrong: whoever
-sets it a year ahead must not lose all jobs in the next minute. So retention has a
-time of its own. It starts at the newest time that any job tells of, or at what the
-wall clock says if that is earlier, and follows the wall clock at most ``CATCH_UP_FACTOR``
-times as fast as seconds really pass. A step of an hour changes nothing; after a
-step of a year there is a week to see that the oldest jobs go early and to set the
-clock right. After a long holiday of the scheduler, too, jobs go day by day.
+A job is kept so long after its end by the wall clock, which can be wrong. So retention has
+a time of its own, see ``scheduler.daemon.cautious_time``. It starts at the newest time that any job
+tells of, or at what the wall clock says if that is earlier: after a long holiday of the
+scheduler, too, jobs go day by day.
 
 The key of a job that a client removed is kept as long after that.
 """
@@ -20,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster.ledger import Ledger
+from scheduler.daemon.cautious_time import CautiousTime
 from scheduler.daemon.services import Periodic
 from scheduler.errors import StoreFailed
 from scheduler.model import Job
@@ -29,9 +27,6 @@ SWEEP_INTERVAL_SECONDS = 10.0
 JOBS_EXAMINED_PER_SWEEP = 5_000
 REMOVED_PER_SWEEP = 500
 
-#: How fast retention's time catches up with the wall clock: a day in six hours.
-CATCH_UP_FACTOR = 4.0
-
 
 class Retention(Periodic):
     """``keep`` in seconds; ``clock`` measures how much time has really passed."""
@@ -40,26 +35,19 @@ class Retention(Periodic):
 
     def __init__(self, clock: IReactorTime, ledger: Ledger, keep: float) -> None:
         super().__init__(clock, SWEEP_INTERVAL_SECONDS, self._look)
-        self._clock = clock
         self._ledger = ledger
         self._keep = keep
-        self._now = 0.0
-        self._looked = 0.0
+        self._time = CautiousTime(clock, ledger.now)
 
     def startService(self) -> None:
         """After the ledger was loaded."""
-        wall = self._ledger.now()
-        self._now = min(wall, max(map(_newest, self._ledger.registry.finished()), default=wall))
-        self._looked = self._clock.seconds()
+        self._time.begin(max(map(_newest, self._ledger.registry.finished()), default=self._ledger.now()))
         super().startService()
 
     def _look(self) -> None:
-        passed = self._clock.seconds() - self._looked
-        self._looked += passed
-        self._now = min(self._ledger.now(), self._now + CATCH_UP_FACTOR * passed)
+        registry, limit = self._ledger.registry, self._time.read() - self._keep
         if self._ledger.store_problem:
             return
-        registry, limit = self._ledger.registry, self._now - self._keep
         first = registry.finished_first(JOBS_EXAMINED_PER_SWEEP)
         over = (job for job in first if job.over and _newest(job) < limit)
         gone = [job.id for job in islice(over, REMOVED_PER_SWEEP)]

@@ -3,7 +3,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.jobs import retention
-from scheduler.cluster.jobs.retention import CATCH_UP_FACTOR, REMOVED_PER_SWEEP, SWEEP_INTERVAL_SECONDS
+from scheduler.cluster.jobs.retention import REMOVED_PER_SWEEP, SWEEP_INTERVAL_SECONDS
+from scheduler.daemon.cautious_time import CATCH_UP_FACTOR
 from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobState
 from tests.house import House
