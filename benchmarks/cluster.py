@@ -124,7 +124,7 @@ class _Cluster:
     def make(cls, store: MemoryStore) -> _Cluster:
         clock = _Reactor()
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
-        limits: dict[str, Any] = {"lease": LEASE, "queue_max": 100_000, "keep_jobs": 86400.0}
+        limits: dict[str, Any] = {"lease": LEASE, "queue_max": 100_000, "keep_jobs": 86400.0, "forget_after": 86400.0}
         cluster = cls(clock, store, make_cluster(clock, time.time, random_id, store, _Workers(), rule, **limits))
         for service in (*cluster.parts.records, *cluster.parts.work, *cluster.parts.admission):
             service.startService()

@@ -82,7 +82,8 @@ class RequestKey:
 class WorkerView:
     """A worker and how many of its jobs have not ended.
 
-    ``reason``: why it can't be reached, or takes no job at present, a sentence; ``None``: it can, and does.
+    ``reason``: why it can't be reached, since when it is offline, or why it takes no job at present, a sentence;
+    ``None``: it can be reached, and takes jobs.
     """
 
     worker: Worker
@@ -283,7 +284,10 @@ class IMembership(Interface):
         """
 
     def deregister(worker_id: str, nonce: str) -> Deferred[None]:
-        """``NotFound`` when it is not known, or another process of it has registered since."""
+        """A core worker is removed, any other one listed as offline.
+
+        ``NotFound`` when it is not known, or another process of it has registered since.
+        """
 
     def heartbeat(heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
         """Fires once everything acknowledged is committed; ``NotFound`` means register again.

@@ -50,6 +50,7 @@ def makeService(options: Options) -> IService:
         lease=config.cluster.lease,
         queue_max=config.cluster.queue_max,
         keep_jobs=config.store.keep_jobs,
+        forget_after=config.cluster.forget_after,
         is_own_address=lambda address: any(is_listener(address, each.bound) for each in (grpc, http) if each.bound),
     )
     grpc = scheduler_server(reactor, config.grpc_server.addr, tls, cluster.membership)

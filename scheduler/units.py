@@ -1,4 +1,4 @@
-"""Durations and numbers of bytes as people write them.
+"""Durations, moments and numbers of bytes as people write them.
 
 A duration is ``30s``, ``5m``, ``1h30m``, ``2 h``, ``7d``, ``500ms``, or a number of seconds. Its units are
 ``ms s m h d w`` and their usual names (``sec``, ``minutes``), in upper or lower case; but not a lone ``M``, which
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 
@@ -83,6 +84,11 @@ def _sum(value: str) -> Decimal | None:
     if len(units) < len(parts) or any(larger <= smaller for larger, smaller in pairwise(units)):
         return None
     return sum((number * unit for (number, _), unit in zip(parts, units, strict=True)), Decimal(0))
+
+
+def format_moment(when: float) -> str:
+    """A POSIX time in UTC, to the second: ``2026-11-28T20:49:37Z``."""
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def format_duration(seconds: float) -> str:

@@ -51,6 +51,7 @@ class House:
         lease: float = FOREVER,
         queue_max: int = 1000,
         keep_jobs: float = FOREVER,
+        forget_after: float = FOREVER,
         window: int = WINDOW_BYTES,
         workers: Workers | None = None,
     ) -> None:
@@ -63,6 +64,7 @@ class House:
             "lease": lease,
             "queue_max": queue_max,
             "keep_jobs": keep_jobs,
+            "forget_after": forget_after,
             "window": window,
         }
         self._begin(Workers(Clock()) if workers is None else workers)

@@ -24,6 +24,7 @@ from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.output.outputs import WINDOW_BYTES, Outputs
 from scheduler.cluster.service import Cluster
+from scheduler.cluster.workers.forgetting import Forgetting
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.observed import ObservedClient
@@ -54,6 +55,7 @@ class ClusterParts:
     outlook: Outlook
     reconciler: Reconciler
     polling: Polling
+    forgetting: Forgetting
     membership: Membership
     service: Cluster
     records: tuple[IService, ...]
@@ -77,13 +79,14 @@ def make_cluster(
     lease: float,
     queue_max: int,
     keep_jobs: float,
+    forget_after: float,
     window: int = WINDOW_BYTES,
     is_own_address: Callable[[str], bool] = lambda _: False,
 ) -> ClusterParts:
     """All parts of the scheduler between its store and its workers; none of them runs yet.
 
     ``clock`` measures elapsed time, ``wall_time`` gives POSIX times, ``new_id`` the ids of jobs and workers.
-    ``lease`` and ``keep_jobs`` in seconds; at most ``queue_max`` jobs may be queued.
+    ``lease``, ``keep_jobs`` and ``forget_after`` in seconds; at most ``queue_max`` jobs may be queued.
     ``is_own_address`` says of a ``host:port`` whether this scheduler listens there itself.
     ``window`` is the number of bytes of each followed stream that are kept in memory.
     """
@@ -97,13 +100,14 @@ def make_cluster(
     stops = Stops(clock, ledger, workers, starts)
     removals = Removals(ledger, workers, starts)
     reconciler = Reconciler(ledger, workers, starts, removals)
-    membership = Membership(clock, new_id, ledger, liveness, workers, rule, is_own_address, reconciler)
+    membership = Membership(clock, new_id, ledger, liveness, workers, rule, is_own_address, reconciler, forget_after)
     outputs = Outputs(clock, workers, registry, window)
     attendance = Attendance(clock, registry, stops)
     outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
     signals = Signals(registry, workers, starts)
     service = Cluster(ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook)
     polling = Polling(clock, registry, service.query)
+    forgetting = Forgetting(clock, ledger, service.forget, forget_after)
 
     ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
     ledger.listen(outputs.job_changed, outputs.worker_changed)
@@ -125,6 +129,7 @@ def make_cluster(
         outlook=outlook,
         reconciler=reconciler,
         polling=polling,
+        forgetting=forgetting,
         membership=membership,
         service=service,
         records=(Step(start=ledger.load, stop=ledger.close), Retention(clock, ledger, keep_jobs)),
@@ -134,6 +139,7 @@ def make_cluster(
             liveness,
             polling,
             queue,
+            forgetting,
         ),
         admission=(attendance, Step(stop=service.refuse)),
     )

@@ -82,13 +82,15 @@ class Ledger:
     def load(self) -> Deferred[None]:
         """Take over what the store holds; before anything else.
 
-        No worker is reachable before it calls, and what was starting or running is ``unknown`` until its worker tells.
+        No worker is online before it calls, and what was starting or running is ``unknown`` until its worker tells.
         """
 
         def take(loaded: Loaded) -> None:
             now = self.now()
             for worker in loaded.workers:
-                self.registry.put_worker(evolve(worker, state=WorkerState.UNREACHABLE))
+                is_expected = worker.deregistered_at is None
+                state = WorkerState.UNREACHABLE if is_expected else WorkerState.OFFLINE
+                self.registry.put_worker(evolve(worker, state=state))
             for job in sorted(lifecycle.linked(loaded.jobs), key=lambda job: job.finished_at or 0):
                 self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))
             for key in sorted(loaded.keys, key=lambda key: key.removed_at or 0):

@@ -37,6 +37,8 @@ class Registry:
         self._online = 0
         # ids of the core workers; a dict, for its order
         self._core: dict[str, None] = {}
+        # ids of the workers that deregistered and stay listed; likewise
+        self._offline: dict[str, None] = {}
         # ids of workers by name, and by address
         self._named: dict[str, set[str]] = {}
         self._at: dict[str, set[str]] = {}
@@ -91,6 +93,10 @@ class Registry:
         """Ids of the core workers, in the order in which they came."""
         return list(self._core)
 
+    def offline_workers(self) -> list[Worker]:
+        """The workers that deregistered and stay listed, in the order in which that became known."""
+        return [self._workers[worker_id] for worker_id in self._offline]
+
     @property
     def online(self) -> int:
         """How many workers are online."""
@@ -99,6 +105,11 @@ class Registry:
     def find_worker(self, worker_id: str | None) -> Worker | None:
         """By id alone."""
         return self._workers.get(worker_id) if worker_id else None
+
+    def find_registered(self, worker_id: str | None) -> Worker | None:
+        """The same of one that has not deregistered."""
+        worker = self.find_worker(worker_id)
+        return None if worker is None or worker.state is WorkerState.OFFLINE else worker
 
     def worker(self, name: str) -> Worker:
         """By id, or by name, where one that is online goes before any that was; ``NotFound``."""
@@ -146,6 +157,10 @@ class Registry:
             self._core.setdefault(worker.id)
         else:
             self._core.pop(worker.id, None)
+        if worker.state is WorkerState.OFFLINE:
+            self._offline.setdefault(worker.id)
+        else:
+            self._offline.pop(worker.id, None)
         self._workers[worker.id] = worker
         self._refile(worker.id)
 
@@ -155,6 +170,7 @@ class Registry:
         self._unlist_worker(worker)
         self._online -= _is_online(worker)
         self._core.pop(worker_id, None)
+        self._offline.pop(worker_id, None)
         self.candidates.remove(worker_id)
         if worker_id in self._unfinished:
             self._strays.setdefault(worker_id)

@@ -99,6 +99,8 @@ class ClusterSettings:
     lease: float
     #: Jobs that may be queued.
     queue_max: int
+    #: Seconds for which a worker that deregistered stays listed; 0: it does not.
+    forget_after: float
 
 
 @frozen
@@ -269,6 +271,7 @@ def _cluster(table: Table) -> ClusterSettings:
         allowed_networks=table.get("allowed_networks", list_of(network), []),
         lease=table.get("lease", duration("1s", "1h"), "30s"),
         queue_max=table.get("queue_max", count(0, 1_000_000), 10_000),
+        forget_after=table.get("forget_after", duration("0s", "3650d"), "7d"),
     )
     table.done()
     return cluster

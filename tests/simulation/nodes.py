@@ -32,9 +32,10 @@ from tests.simulation.trace import Trace
 #: Seconds a worker may be silent.
 LEASE = 30.0
 
-#: Jobs that may be queued, and seconds for which an ended one is kept: longer than any run takes.
+#: Jobs that may be queued, and seconds for which an ended one, and a worker that deregistered, is kept: longer than any
+#: run takes.
 QUEUE_MAX = 1000
-KEEP_JOBS = 30 * 86400.0
+KEEP_JOBS = FORGET_AFTER = 30 * 86400.0
 
 #: Seconds that a graceful stop of the scheduler may take.
 STOP_TIMEOUT = 20.0
@@ -108,6 +109,7 @@ class SchedulerProcess:
             lease=LEASE,
             queue_max=QUEUE_MAX,
             keep_jobs=KEEP_JOBS,
+            forget_after=FORGET_AFTER,
         )
         self._around = around
         self._machine = machine

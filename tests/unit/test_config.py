@@ -73,7 +73,7 @@ class SchedulerFileTests(ConfigCase):
         self.assertEqual(config.http_server.addr, Address("127.0.0.1", 3000))
         self.assertFalse(config.http_server.allow_insecure)
         self.assertEqual(config.cluster.allowed_networks, ())
-        self.assertEqual(config.cluster.lease, 30)
+        self.assertEqual((config.cluster.lease, config.cluster.forget_after), (30, 7 * 86400))
         self.assertEqual((config.log_format, config.log_level), ("text", "info"))
 
     def test_empty_file(self) -> None:
@@ -114,6 +114,7 @@ class SchedulerFileTests(ConfigCase):
             [cluster]
             allowed_networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.7"]
             lease = "2m"
+            forget_after = 0
             [store]
             url = "sqlite:///jobs/all.db"
             keep_jobs = "12h"
@@ -135,7 +136,7 @@ class SchedulerFileTests(ConfigCase):
             config.cluster.allowed_networks,
             (ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("192.0.2.7/32")),
         )
-        self.assertEqual(config.cluster.lease, 120)
+        self.assertEqual((config.cluster.lease, config.cluster.forget_after), (120, 0))
         self.assertEqual(config.store, StoreSettings(f"sqlite:///{self.folder}/state/jobs/all.db", 12 * 3600))
 
     def test_store_urls(self) -> None:
@@ -423,6 +424,7 @@ class MistakeTests(ConfigCase):
             "or a number of seconds, from 1s to 1h",
             '[cluster]\nlease = "soon"': '[cluster] lease = "soon": must be a duration like 30s, 5m, 1h30m or 7d',
             "[cluster]\nlease = true": "[cluster] lease = true: must be a duration",
+            '[cluster]\nforget_after = "never"': "or a number of seconds, from 0s to 3650d",
             "[store]\nkeep_jobs = 0": "[store] keep_jobs = 0: must be a duration like 30s, 5m, 1h30m or 7d",
             "[cluster]\nlease = -1": "from 1s to 1h",
             "[cluster]\nlease = 3601": "from 1s to 1h",

@@ -37,6 +37,10 @@ class DurationTests(SynchronousTestCase):
         ):
             self.assertEqual(units.parse_duration(value), seconds, value)
 
+    def test_moment(self) -> None:
+        """A moment is shown in UTC, to the second."""
+        self.assertEqual(units.format_moment(1_700_000_000.9), "2023-11-14T22:13:20Z")
+
     def test_refused(self) -> None:
         """Anything else is refused in words that say what is allowed."""
         for value in (

@@ -18,7 +18,6 @@ for, too: those of its own line, and those of every line that one of its workers
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
@@ -149,8 +148,8 @@ class Outlook:
         seconds = self._queue.due_in(job.id)
         if not seconds:
             return None
-        due = datetime.fromtimestamp(self._ledger.now() + seconds, UTC).isoformat(timespec="seconds")
-        when = f"at {due.replace('+00:00', 'Z')}, in {units.format_duration(round(seconds) or 1)}"
+        due = units.format_moment(self._ledger.now() + seconds)
+        when = f"at {due}, in {units.format_duration(round(seconds) or 1)}"
         if job.retry_of is not None:
             return "delay", f"the next attempt is due {when}"
         return "delay", f"the scheduler was restarted, and waits for its workers; it is due {when}"
@@ -207,7 +206,7 @@ class Outlook:
         group, until = self._group_of_one(worker)
         details = {
             "draining": "is draining",
-            "unreachable": "can't be reached",
+            "unreachable": "can't be reached" if worker.deregistered_at is None else "deregistered, and is not back",
             "backoff": f"takes no job now ({group.held_by})" if group.held_by else "takes no job now",
             "turn": "can take it",
         }

@@ -312,7 +312,7 @@ class Starts:
 
     async def _call(self, worker: Worker, job: Job, tried: _Tried, starting: Starting | None = None) -> Job:
         """The call and what follows from it."""
-        now = self._registry.find_worker(worker.id)
+        now = self._registry.find_registered(worker.id)
         if now is None or lacking(job.spec, now):  # it went during the commit, or is another
             return await self._not_sent(worker, job, Unreachable(worker.name), tried)
         worker = now  # its address may be another: whoever listens at the one before is not meant
@@ -352,7 +352,7 @@ class Starts:
         if isinstance(error, Unavailable):
             if is_shortage(error) and not self.backoff.active(worker.id):
                 self._log.warn("worker {worker} can't start jobs: {why}", worker=worker.name, why=str(error))
-            if self._registry.find_worker(worker.id) is not None and not isinstance(error, StoreFailed):
+            if self._registry.find_registered(worker.id) is not None and not isinstance(error, StoreFailed):
                 self.backoff.refused(worker.id, error)
             tried = evolve(tried, workers=tried.workers | {worker.id})
             current = self._registry.job(job.id)

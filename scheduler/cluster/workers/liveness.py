@@ -7,7 +7,8 @@ none was made for half a lease, by a probe. A call that failed proves nothing
 yet (the worker may be slow), but asks for a probe at once; a failed probe
 decides. One that is silent is not probed: whatever came of it, it would not be
 online. A core worker sends no heartbeats: there, the answered call
-is the sign of life as well.
+is the sign of life as well. One that deregistered is ``offline``, whatever
+a late call says, until it registers again.
 
 Elapsed time is measured by the reactor's clock, which the composition root
 makes monotonic; wall time is only for people to read. Time in which this process
@@ -124,7 +125,7 @@ class Liveness(Periodic):
 
     def heard(self, worker_id: str) -> None:
         """It called us."""
-        worker = self._ledger.registry.find_worker(worker_id)
+        worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
         pulse = self._pulse(worker_id)
@@ -147,7 +148,7 @@ class Liveness(Periodic):
 
     def left(self, worker_id: str) -> None:
         """It called us for the last time, and was stopped while its jobs run on."""
-        worker = self._ledger.registry.find_worker(worker_id)
+        worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
         self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
@@ -165,7 +166,7 @@ class Liveness(Periodic):
         return pulse is not None and pulse.failed
 
     def forget(self, worker_id: str) -> None:
-        """It is no worker any more."""
+        """It deregistered, or is no worker any more."""
         self._pulses.pop(worker_id, None)
 
     def observe(self, worker_id: str, call: Deferred[T]) -> Deferred[T]:
@@ -199,7 +200,7 @@ class Liveness(Periodic):
         return self._pulses.setdefault(worker_id, Pulse())
 
     def _answered(self, worker_id: str) -> None:
-        worker = self._ledger.registry.find_worker(worker_id)
+        worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
         pulse = self._pulse(worker_id)
@@ -211,7 +212,7 @@ class Liveness(Periodic):
         self._apply(worker_id)
 
     def _probe_now(self, worker_id: str) -> None:
-        worker = self._ledger.registry.find_worker(worker_id)
+        worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
         pulse = self._pulse(worker_id)
@@ -250,7 +251,7 @@ class Liveness(Periodic):
 
     def _look_at(self, worker_id: str) -> None:
         """A worker that calls do not reach may report its jobs all the same: they run until it is silent, or gone."""
-        worker = self._ledger.registry.find_worker(worker_id)
+        worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             self._mark_jobs_unknown(worker_id)
             return
@@ -263,7 +264,7 @@ class Liveness(Periodic):
 
     def _apply(self, worker_id: str) -> None:
         """Make the worker's state, and its jobs', what the signs say."""
-        worker = self._ledger.registry.find_worker(worker_id)
+        worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
         state = judge(self._pulse(worker_id), worker.sends_heartbeats, self._now(), self.lease)

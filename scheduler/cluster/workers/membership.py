@@ -62,10 +62,12 @@ class Membership:
         rule: DialRule,
         is_own_address: Callable[[str], bool],
         reconciler: Reconciler,
+        forget_after: float,
     ) -> None:
         """``new_id`` gives the id of a worker that has neither an id nor a folder id.
 
         ``is_own_address`` says of a ``host:port`` to dial whether this scheduler listens there itself.
+        ``forget_after``, in seconds, is how long a worker that deregistered stays listed; 0: it does not.
         """
         self._clock = clock
         self._new_id = new_id
@@ -75,6 +77,7 @@ class Membership:
         self._rule = rule
         self._is_own_address = is_own_address
         self._reconciler = reconciler
+        self._forget_after = forget_after
         self._clashes = Clashes(ledger.registry, client)
         # worker id -> the IP address that it registered from; the name of its own that another one has; and when it was
         # last asked to register again
@@ -143,17 +146,17 @@ class Membership:
     def _as_registered(self, registration: Registration, address: str, new_id: str) -> Worker:
         """The worker as it is going to be known, by ``new_id`` if it has none; ``Conflict``, ``NameTaken``."""
         worker_id = self._id_of(registration, address) or new_id
-        known = self._ledger.registry.find_worker(worker_id)
+        registry = self._ledger.registry
+        known, registered = registry.find_worker(worker_id), registry.find_registered(worker_id)
         name = registration.name or worker_id
         self._check_ids(worker_id, name)
-        is_known = known is not None and known.state is not WorkerState.OFFLINE
         return Worker(
             id=worker_id,
             name=name,
             address=address,
             labels={"name": name, **registration.labels},
             slots=registration.slots,
-            state=known.state if known is not None and is_known else WorkerState.UNREACHABLE,
+            state=WorkerState.UNREACHABLE if registered is None else registered.state,
             draining=known is not None and known.draining,
             last_seen=self._ledger.now(),
             boot_id=registration.boot_id,
@@ -223,13 +226,17 @@ class Membership:
         worker = self._ledger.registry.find_worker(worker_id)
         if worker is None or worker.nonce != nonce:
             raise NotFound("worker", worker_id)
+        if worker.state is WorkerState.OFFLINE:  # it says so again: the answer was lost
+            await shielded(self._ledger.update_worker(worker))
+            return
         why = f"worker {worker.name!r} deregistered"
         now = self._ledger.now()
         # One that is starting is left to the answer of its start.
         unfinished = [job for job in self._ledger.registry.unfinished(worker_id) if job.state is not JobState.STARTING]
         jobs_saved = self._ledger.update_jobs([lifecycle.unknown(job, why, now) for job in unfinished])
         jobs_saved.addErrback(lambda _: None)  # what is saved after them fails then, too
-        await shielded(self._remove(worker))
+        stays = self._forget_after and not worker.is_core
+        await shielded(self._go_offline(worker) if stays else self._remove(worker))
 
     async def remove(self, worker: Worker, why: str) -> None:
         """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``.
@@ -245,7 +252,21 @@ class Membership:
         if self._ledger.registry.find_worker(worker.id) is not None:  # unless it was removed meanwhile
             await self._remove(worker)
 
+    def _go_offline(self, worker: Worker) -> Deferred[None]:
+        """It stays listed, to be known when it comes back."""
+        self._disconnect(worker)
+        self._log.info("worker {name} ({worker_id}) is offline: it deregistered", name=worker.name, worker_id=worker.id)
+        now = self._ledger.now()
+        offline = evolve(worker, state=WorkerState.OFFLINE, deregistered_at=now, last_seen=now)
+        return self._ledger.update_worker(evolve(offline, refusing=None, disk=None, clock_difference=None))
+
     def _remove(self, worker: Worker) -> Deferred[None]:
+        self._disconnect(worker)
+        self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
+        return self._ledger.remove_worker(worker.id)
+
+    def _disconnect(self, worker: Worker) -> None:
+        """Keep nothing of what was between it and this process."""
         self._client.forget(worker.id)
         self._liveness.forget(worker.id)
         self._reconciler.forget(worker.id)
@@ -254,13 +275,11 @@ class Membership:
         self._peers.pop(worker.id, None)
         self._nameless.pop(worker.id, None)
         self._asked_again.pop(worker.id, None)
-        self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
-        return self._ledger.remove_worker(worker.id)
 
     async def _heartbeat(self, heartbeat: Heartbeat, peer: str) -> HeartbeatAnswer:
         check_word("bootID", heartbeat.boot_id, BOOT_ID_MAX_CHARACTERS)
         registry = self._ledger.registry
-        worker = registry.find_worker(heartbeat.worker_id)
+        worker = registry.find_registered(heartbeat.worker_id)
         if worker is None or heartbeat.nonce != worker.nonce:
             raise NotFound("worker", heartbeat.worker_id)
         if self._may_have_features(worker) and not heartbeat.leaving:

@@ -38,7 +38,7 @@ from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, Invalid, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.messages import Heartbeat, JobReport, contradiction
-from scheduler.model import Job, JobState, Worker
+from scheduler.model import Job, JobState, Worker, WorkerState
 
 
 class Reconciler:
@@ -179,8 +179,11 @@ class Reconciler:
                 continue
             if job.worker_id != worker.id:
                 continue
+            now = self._registry.find_worker(worker.id) or worker  # it may have moved meanwhile
+            if now.state is WorkerState.OFFLINE:
+                return
             try:
-                await self.ask(self._registry.find_worker(worker.id) or worker, job)  # it may have moved meanwhile
+                await self.ask(now, job)
             except (Unavailable, DeadlineExceeded):
                 return  # the next heartbeat asks again
             except SchedulerError as error:

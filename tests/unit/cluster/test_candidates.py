@@ -188,6 +188,8 @@ class AnyHistory(RuleBasedStateMachine):
         workers = registry.workers()
         assert len(registry.candidates) == len(workers)
         assert registry.online == sum(worker.state is WorkerState.ONLINE for worker in workers)
+        offline = [worker.id for worker in workers if worker.state is WorkerState.OFFLINE]
+        assert sorted(worker.id for worker in registry.offline_workers()) == sorted(offline)
         assert sorted(registry.core_workers()) == sorted(worker.id for worker in workers if worker.is_core)
         assert sorted(registry.worker_ids()) == sorted(worker.id for worker in workers)
         known = {worker.id for worker in workers}

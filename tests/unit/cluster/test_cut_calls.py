@@ -86,4 +86,4 @@ class CutCallTests(ClusterTestCase):
         call = self.membership.deregister("w-1", "")
         self.store.commit()  # that of the jobs
         self.cut(call)
-        self.assertEqual(self.stored().workers, ())
+        self.assertEqual([worker.deregistered_at for worker in self.stored().workers], [1000.0])

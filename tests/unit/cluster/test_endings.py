@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from scheduler.cluster.output.bounds import length
 from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
-from scheduler.errors import JobNotEnded, NotFound, StartUnanswered, StoreFailed
+from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
 from scheduler.interfaces import RequestKey
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import (
@@ -299,8 +299,7 @@ class StartTests(EndingsTestCase):
         self.break_store()
         self.beat(ended())
         self.membership.deregister("w-1", "").addErrback(lambda _: None)
-        with self.assertRaises(NotFound):
-            self.cluster.worker("w-1")
+        self.assertIs(self.cluster.worker("w-1").worker.state, WorkerState.OFFLINE)
         self.assertEqual(self.shown(), (JobState.RUNNING, REASON))
         self.mend()
         self.assertIs(self.shown()[0], JobState.SUCCEEDED)

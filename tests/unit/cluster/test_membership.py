@@ -212,14 +212,15 @@ class RegisterTests(MembershipTestCase):
 
 class DeregisterTests(MembershipTestCase):
     def test_gone_and_back(self) -> None:
-        """A deregistered worker is no worker any more and its jobs are unknown; registering restores both."""
-        worker_id = self.online(name="box")
+        """A deregistered core worker is no worker any more and its jobs are unknown; registering restores both."""
+        worker_id = self.online(boot_id="")
         self.ledger.update_job(a_job(worker_id=worker_id))
         self.successResultOf(self.membership.deregister(worker_id, ""))
         self.assertEqual(self.ledger.registry.workers(), [])
         self.assertIs(self.state(), JobState.UNKNOWN)
-        self.register(worker_id=worker_id, name="box")
-        self.beat(worker_id, running=("j-1",))
+        self.online(worker_id=worker_id, boot_id="")
+        self.cluster.query(worker_id, "j-1")
+        self.workers.take("query_job").answer.callback(running())
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_nobody(self) -> None:

@@ -53,6 +53,17 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual((registry.named("bax"), registry.at_address("h:2")), ([moved], [moved]))
         self.assertEqual((registry.has_worker("box"), registry.has_worker("bax")), (False, True))
 
+    def test_offline(self) -> None:
+        """Those that are offline are found while they are."""
+        registry = Registry()
+        for worker_id in ("b", "a", "c"):
+            registry.put_worker(a_worker(worker_id, state=WorkerState.OFFLINE))
+        registry.put_worker(a_worker("b", state=WorkerState.UNREACHABLE))
+        registry.remove_worker("c")
+        self.assertEqual([worker.id for worker in registry.offline_workers()], ["a"])
+        self.assertEqual((registry.find_registered("a"), registry.find_registered("c")), (None, None))
+        self.assertEqual(registry.find_registered("b"), registry.find_worker("b"))
+
     def test_found_by_ref(self) -> None:
         """Each kind of record is found by what its ``ref`` says, until it is removed."""
         registry = Registry()

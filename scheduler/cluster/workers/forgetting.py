@@ -1,0 +1,91 @@
+"""Forgets workers that deregistered and have not come back for as long as they stay listed.
+
+It does what a client's request to forget one does: the worker's unfinished jobs are lost, and those that are
+queued for it fail.
+
+The time at which a worker deregistered is stored, by the wall clock, so the time goes on while the scheduler does not
+run. A clock that is set back forgets none early: the worker stays until the clock has made up for it. One that is set
+ahead is followed slowly while this process runs (``scheduler.daemon.cautious_time``), and believed when it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.cluster.ledger import Ledger
+from scheduler.daemon.cautious_time import CautiousTime
+from scheduler.daemon.services import Periodic
+from scheduler.errors import SchedulerError
+from scheduler.model import Worker
+from scheduler.units import format_duration
+
+#: Seconds between looks, and how many workers go at a time.
+SWEEP_INTERVAL_SECONDS = 10.0
+FORGOTTEN_PER_SWEEP = 100
+
+
+class Forgetting(Periodic):
+    """``keep`` in seconds; ``forget`` forgets the worker of an id; ``clock`` measures how much time really passed."""
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, ledger: Ledger, forget: Callable[[str], Deferred[None]], keep: float
+    ) -> None:
+        super().__init__(clock, SWEEP_INTERVAL_SECONDS, self._look)
+        self._ledger = ledger
+        self._forget = forget
+        self._keep = keep
+        self._time = CautiousTime(clock, ledger.now)
+        # ids of the workers that are being forgotten
+        self._under_way: set[str] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no worker is being forgotten."""
+        return not self._under_way
+
+    def startService(self) -> None:
+        self._time.begin(self._ledger.now())
+        super().startService()
+
+    def _look(self) -> None:
+        limit = self._time.read() - self._keep
+        if self._ledger.store_problem:
+            return
+        over = (worker for worker in self._ledger.registry.offline_workers() if self._is_over(worker, limit))
+        for worker in islice(over, FORGOTTEN_PER_SWEEP):
+            self._begin(worker)
+
+    def _is_over(self, worker: Worker, limit: float) -> bool:
+        """Whether it deregistered before ``limit``, and is not being forgotten yet."""
+        since = worker.deregistered_at
+        return since is not None and since <= limit and worker.id not in self._under_way
+
+    def _begin(self, worker: Worker) -> None:
+        self._log.info(
+            "worker {name} ({worker_id}) is forgotten: it deregistered longer than {keep} ago",
+            name=worker.name,
+            worker_id=worker.id,
+            keep=format_duration(self._keep),
+        )
+        self._under_way.add(worker.id)
+        self._forget(worker.id).addErrback(self._failed, worker.id).addBoth(partial(self._over, worker.id))
+
+    def _failed(self, reason: Failure, worker_id: str) -> None:
+        """It came back meanwhile, or that it is forgotten could not be saved; the next look decides again."""
+        error = reason.value
+        if reason.check(SchedulerError):
+            self._log.info("worker {worker_id} is not forgotten: {why}", worker_id=worker_id, why=str(error))
+        else:
+            self._log.failure("forgetting worker {worker_id} went wrong", reason, worker_id=worker_id)
+
+    def _over(self, worker_id: str, _: object) -> None:
+        self._under_way.discard(worker_id)
