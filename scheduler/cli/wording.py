@@ -33,6 +33,7 @@ STATE_COLOURS = {
     "unknown": "yellow",
     "online": "green",
     "unreachable": "red",
+    "offline": "yellow",
 }
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")

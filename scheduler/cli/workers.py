@@ -77,7 +77,8 @@ def _without_name(worker: Object) -> Object:
 def command(session: Session, as_json: bool, line_format: Format | None) -> None:
     """List workers: state, running jobs and slots, when they were last seen, version, free disk, labels.
 
-    Online means that scheduler and worker reach each other. WHY says what keeps a worker from taking jobs.
+    Online means that scheduler and worker reach each other. Offline means that the worker was stopped while it had no
+    jobs. WHY says what keeps a worker from taking jobs.
     """
     with session.client() as client:
         found = sorted((worker.data for worker in client.workers()), key=lambda worker: worker["name"])

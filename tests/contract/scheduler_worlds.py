@@ -18,7 +18,7 @@ from scheduler.interfaces import IScheduler, JobFilter, Readiness
 from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, Worker, WorkerState
 from tests.doubles.runner import FakeJobRunner
 from tests.fakes.scheduler import FakeScheduler
-from tests.house import ECHO, EPOCH, HOME, House
+from tests.house import ECHO, EPOCH, HOME, House, result_of
 
 #: Jobs that may be queued.
 QUEUE_MAX = 4
@@ -44,6 +44,9 @@ class World(Protocol):
 
     def lose(self, name: str) -> None:
         """It can't be reached any more, and the scheduler knows."""
+
+    def deregister(self, name: str) -> None:
+        """It deregisters: it is stopped, and has no jobs."""
 
     def find(self, name: str) -> None:
         """It can be reached, and has told the scheduler what runs on it."""
@@ -134,6 +137,9 @@ class FakeWorld(World):
 
     def lose(self, name: str) -> None:
         self._fake.worker_is(name, WorkerState.UNREACHABLE)
+
+    def deregister(self, name: str) -> None:
+        self._fake.worker_is(name, WorkerState.OFFLINE)
 
     def find(self, name: str) -> None:
         self._fake.worker_is(name, WorkerState.ONLINE)
@@ -240,7 +246,14 @@ class ClusterWorld(World):
     def lose(self, name: str) -> None:
         self._house.lose(f"id-{name}")
 
+    def deregister(self, name: str) -> None:
+        worker_id = f"id-{name}"
+        result_of(self._house.parts.membership.deregister(worker_id, ""))
+        del self._workers.runners[worker_id]
+
     def find(self, name: str) -> None:
+        if self._house.worker(f"id-{name}").state is WorkerState.OFFLINE:
+            self._house.register(f"id-{name}", **self._facts[f"id-{name}"])
         self._house.find(f"id-{name}")
 
     def come_back(self, name: str) -> None:

@@ -7,6 +7,7 @@ from zope.interface.verify import verifyObject
 
 from scheduler.errors import (
     Conflict,
+    NoFreeSlot,
     NotFound,
     OffsetBeyondEnd,
     StoreFailed,
@@ -16,7 +17,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IOutputReader, Readiness
 from scheduler.messages import Chunk
-from scheduler.model import Disk, Job, JobState, Stream, Target, WorkerState
+from scheduler.model import Disk, Job, JobState, QueueTerms, Stream, Target, WorkerState
 from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
 from tests.house import ECHO, EPOCH
 
@@ -83,6 +84,36 @@ class Workers(Contract):
         self.world.lose("w1")
         self.world.find("w1")
         self.assertTrue(self.scheduler.worker("w1").worker.draining)
+
+    def test_offline(self) -> None:
+        """One that deregistered is listed as it was, with the reason; a selector finds it, and jobs wait for it."""
+        self.world.add_worker("w2", slots=2, labels={"gpu": "yes"})
+        before = self.successResultOf(self.scheduler.drain("w2"))
+        self.world.deregister("w2")
+        view = self.scheduler.worker("w2")
+        self.assertEqual((view.worker.state, view.running_jobs), (WorkerState.OFFLINE, 0))
+        self.assertRegex(view.reason or "", r"^it deregistered at 20..-..-..T..:..:..Z$")
+        for field in ("id", "name", "labels", "slots", "draining"):
+            self.assertEqual(getattr(view.worker, field), getattr(before.worker, field))
+        self.assertEqual(self.scheduler.readiness(), Readiness((), 1))
+        self.successResultOf(self.scheduler.resume("w2"))
+        gpu = Target(selector={"gpu": "yes"})
+        self.refusal(NoFreeSlot, self.scheduler.submit, ECHO, gpu)
+        self.refusal(Unreachable, self.scheduler.submit, ECHO, Target(worker="w2"))
+        job = self.successResultOf(self.scheduler.submit(ECHO, gpu, QueueTerms(queue_timeout=600.0)))
+        waiting = self.scheduler.waiting_for(job)
+        assert waiting is not None
+        self.assertEqual((job.state, waiting.why), (JobState.QUEUED, "unreachable"))
+        self.world.find("w2")
+        self.world.flow()
+        self.assertIs(self.state(job), JobState.RUNNING)
+        self.assertIs(self.scheduler.worker("w2").worker.state, WorkerState.ONLINE)
+
+    def test_forget_offline(self) -> None:
+        """One that deregistered can be forgotten."""
+        self.world.deregister("w1")
+        self.successResultOf(self.scheduler.forget("w1"))
+        self.assertEqual(self.scheduler.workers(), ())
 
     def test_forget_online(self) -> None:
         """One that is online is not forgotten, and keeps its jobs."""

@@ -119,7 +119,8 @@ class FakeScheduler:
 
     def worker_is(self, name: str, state: WorkerState) -> None:
         """That worker is; what runs on one that can't be reached is unknown, and its stops wait, until it is back."""
-        worker = self._set(name, state=state).worker
+        deregistered_at = self._wall_time() if state is WorkerState.OFFLINE else None
+        worker = self._set(name, state=state, deregistered_at=deregistered_at).worker
         if state is WorkerState.ONLINE:
             self._remove_waiting(worker)
         for entry in list(self._entries.values()):
@@ -777,6 +778,8 @@ class FakeScheduler:
         reason = self.shortages.get(worker.name) or worker.refusing
         if worker.state is not WorkerState.ONLINE:
             reason = "no sign of life"
+        if worker.deregistered_at is not None:
+            reason = f"it deregistered at {units.format_moment(worker.deregistered_at)}"
         return WorkerView(worker, sum(job.worker_id == worker.id and not job.over for job in self._newest()), reason)
 
     def _set(self, name: str, **changes: Any) -> WorkerView:

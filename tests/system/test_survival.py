@@ -197,7 +197,7 @@ async def test_stop_a_worker_with_a_job(cluster: Cluster, tmp_path: Path) -> Non
     assert (await api.ended(job))["exit_code"] == 9
     assert await api.follow(job) == counted(40)
     worker.kill()
-    assert (await api.get("/v1/workers"))["workers"] == []
+    assert [each["state"] for each in (await api.get("/v1/workers"))["workers"]] == ["offline"]
 
 
 @pytest_twisted.ensureDeferred

@@ -26,6 +26,12 @@ def check_workers(workers: Sequence[Object], version: str | None, now: float) ->
             "No worker has registered, so no job can run",
             "Start one on each machine: `twistd worker -c worker.toml`, its [scheduler] addr naming this scheduler",
         )
+    elif all(worker["state"] == "offline" for worker in workers):
+        yield warning(
+            "workers",
+            "Every worker is offline, so no job can run",
+            "Start `twistd worker -c worker.toml` on one of their machines",
+        )
     found = [list(check_worker(worker, version, now)) for worker in workers]
     if len(workers) <= MOST_LISTED:
         yield from chain.from_iterable(found)
@@ -69,6 +75,12 @@ def _check_ways(subject: str, worker: Object, now: float) -> Finding:
         if reason is None:
             return ok(subject, "It is online: scheduler and worker reach each other")
         return warning(subject, f"It is online, but takes no jobs: {printable(reason)}", f"Remove that cause on {name}")
+    if worker["state"] == "offline":
+        return note(
+            subject,
+            f"It is offline: {printable(reason or 'it deregistered')}",
+            f"Start it on {name} to use it again. If {name} is gone for good: `schedctl forget {name}`",
+        )
     sentence = f"It is unreachable: {printable(reason or 'no reason is known')}"
     seen = moment(worker.get("last_seen"))
     if seen is not None and now - seen < HEARD_LATELY:

@@ -205,6 +205,15 @@ class WorkerTests(SynchronousTestCase):
         self.assertIn("advertise_addr", deaf)
         self.assertIn("does not hear", self.check(0, state="unreachable", last_seen=None)["error"])
 
+    def test_offline(self) -> None:
+        """One that deregistered is only noted, and what to do if it does not come back; if all have, no job can run."""
+        offline = {**self.WORKER, "state": "offline", "reason": "it deregistered at 2026-11-28T20:49:37Z"}
+        notes = found(check_workers([self.WORKER, offline], __version__, 0))
+        self.assertEqual(list(notes), ["note"])
+        self.assertIn("It is offline: it deregistered at 2026-11-28T20:49:37Z", notes["note"])
+        self.assertIn("schedctl forget box", notes["note"])
+        self.assertIn("Every worker is offline", found(check_workers([offline], __version__, 0))["warning"])
+
     def test_refusing(self) -> None:
         """One that is online and takes no jobs says why; one that is drained is only noted."""
         self.assertIn("disk full", self.check(reason="disk full")["warning"])

@@ -23,14 +23,16 @@ class WorkersTests(Case):
                 "reason": "disk full",
             },
             {**WORKER, "name": "a", "state": "unreachable", "draining": True, "slots": None, "last_seen": None},
+            {**WORKER, "name": "c", "state": "offline", "draining": True, "reason": "it deregistered at noon"},
         ]
-        titles, first, second = self.out("workers").splitlines()
+        titles, first, second, third = self.out("workers").splitlines()
         self.assertEqual(
             titles.replace("DISK FREE", "DISK").split(),
             ["NAME", "STATE", "JOBS", "SEEN", "VERSION", "DISK", "LABELS", "WHY"],
         )
         self.assertRegex(first, r"^a +unreachable, drained +2 +never +0\.1\.0 +gpu=a100$")
         self.assertRegex(second, r"^box +online +2/4 +\S.* ago +0\.1\.0 +81 GB +gpu=a100 +disk full$")
+        self.assertRegex(third, r"^c +offline, drained +2/4 +\S.* ago +0\.1\.0 +gpu=a100 +it deregistered at noon$")
 
     def test_programs(self) -> None:
         """``--json`` and ``--format`` are those of the API."""
