@@ -67,11 +67,13 @@ class SimulatedSchedulerClient:
         registered: Callable[[str], None] = lambda worker_id: None,
         reported: Callable[[str, Sequence[str]], None] = lambda worker_id, job_ids: None,
         acknowledged: Callable[[Sequence[str]], None] = lambda job_ids: None,
+        deregistered: Callable[[str], None] = lambda worker_id: None,
     ) -> None:
         """``registered`` is told of each id that the scheduler answers with, also where the answer gets lost.
 
         ``reported``: of a worker's id and the jobs whose ends it reports, when the scheduler hears that;
-        ``acknowledged``: of the jobs whose ends are acknowledged, also where that gets lost.
+        ``acknowledged``: of the jobs whose ends are acknowledged, also where that gets lost; ``deregistered``: of the
+        id of a worker that is deregistered, likewise.
         """
         self._network = network
         self._caller = caller
@@ -79,6 +81,7 @@ class SimulatedSchedulerClient:
         self._registered = registered
         self._reported = reported
         self._acknowledged = acknowledged
+        self._deregistered = deregistered
         #: Where the connection is to.
         self._connected: Endpoint | None = None
         self._notify: Callable[[], None] = lambda: None
@@ -114,7 +117,11 @@ class SimulatedSchedulerClient:
         return registered
 
     def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
-        return self._call(self._caller(), "deregister", lambda server: server.deregister(worker_id, nonce), worker_id)
+        def deregister(server: Any) -> Deferred[None]:
+            done: Deferred[None] = server.deregister(worker_id, nonce)
+            return done.addCallback(lambda _: self._deregistered(worker_id))
+
+        return self._call(self._caller(), "deregister", deregister, worker_id)
 
     def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         ended = [report.status.job_id for report in heartbeat.ended]

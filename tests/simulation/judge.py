@@ -220,6 +220,10 @@ class Judge:
         """A worker with that folder is registered under that id, whether it hears so or not."""
         self.facts.owners.setdefault(worker_id, folder)
 
+    def deregistered(self, worker_id: str) -> None:
+        """A worker is told that it is deregistered, whether it hears so or not."""
+        self._each(lambda rule: rule.deregistered(worker_id))
+
     def ends_reported(self, worker_id: str, job_ids: Sequence[str]) -> None:
         """The scheduler hears from a worker that these jobs have ended."""
         self._each(lambda rule: rule.ends_reported(worker_id, job_ids))
@@ -369,7 +373,9 @@ class Judge:
             worker = ledger.registry.find_worker(worker_id)
             if worker is not None:
                 self._each(lambda rule: rule.worker_shown(scheduler, worker))
-            elif {worker_id, self.facts.drained.get(worker_id)} & self.facts.forgotten.keys():
+                return
+            self._each(lambda rule: rule.worker_gone(scheduler, worker_id))
+            if {worker_id, self.facts.drained.get(worker_id)} & self.facts.forgotten.keys():
                 self.facts.drained.pop(worker_id, None)  # a client had it forgotten, with all that was known of it
 
         ledger.listen(on_job, on_worker)

@@ -55,6 +55,8 @@ class Surroundings:
     registered: Callable[[str, Folder], None]
     ends_reported: Callable[[str, Sequence[str]], None]
     ends_acknowledged: Callable[[Sequence[str]], None]
+    #: Is told of the id of a worker that the scheduler says is deregistered.
+    deregistered: Callable[[str], None]
     #: Of a call for a worker, by its name, that a server takes; of a start that has failed on a worker; and of the stop
     #: of a job that is sent to one.
     arrived: Callable[[Worker, str, Any], None]
@@ -210,7 +212,13 @@ class WorkerProcess:
             around.registered(worker_id, folder)
 
         client = SimulatedSchedulerClient(
-            around.network, caller, scheduler, registered, around.ends_reported, around.ends_acknowledged
+            around.network,
+            caller,
+            scheduler,
+            registered,
+            around.ends_reported,
+            around.ends_acknowledged,
+            around.deregistered,
         )
         rng = around.random(f"{name} link")
         self.link = Link(

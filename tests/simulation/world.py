@@ -139,6 +139,7 @@ class World:
             self.judge.registered,
             self.judge.ends_reported,
             self.judge.ends_acknowledged,
+            self.judge.deregistered,
             self.judge.arrived,
             self.judge.start_failed,
             self.judge.stopping,

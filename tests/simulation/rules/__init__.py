@@ -10,6 +10,7 @@ from tests.simulation.rules.answers import Answers
 from tests.simulation.rules.backoff import Backoff
 from tests.simulation.rules.checked import Checked
 from tests.simulation.rules.core import CoreWorkers
+from tests.simulation.rules.departed import Departed
 from tests.simulation.rules.durable import Durable
 from tests.simulation.rules.indexed import Indexed
 from tests.simulation.rules.kept import Kept
@@ -29,6 +30,7 @@ RULES: tuple[type[Rule], ...] = (
     Durable,
     Indexed,
     Agreement,
+    Departed,
     Workers,
     Answers,
     Output,

@@ -38,6 +38,12 @@ class Rule:
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         """Somebody could see the worker so."""
 
+    def worker_gone(self, scheduler: SchedulerProcess, worker_id: str) -> None:
+        """The worker is not there any more."""
+
+    def deregistered(self, worker_id: str) -> None:
+        """A worker is told that it is deregistered."""
+
     def ends_reported(self, worker_id: str, job_ids: Sequence[str]) -> None:
         """The scheduler hears from a worker that these jobs have ended."""
 

@@ -1,0 +1,73 @@
+"""A worker that deregistered stays listed as it was until it is back, or a client has it forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scheduler.model import Worker, WorkerState
+from tests.simulation.rules.rule import Broken, Rule
+
+if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
+    from tests.simulation.nodes import SchedulerProcess
+
+LISTED = "an offline worker stays listed"
+
+
+class Departed(Rule):
+    """Workers of ours alone; a core worker that deregisters is gone."""
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        # each worker as it was shown last, and by which process of the scheduler
+        self._shown: dict[str, tuple[SchedulerProcess, Worker]] = {}
+        # those that were told that they are deregistered, and have not registered since; and when that was
+        self._offline: dict[str, tuple[float, Worker]] = {}
+
+    def deregistered(self, worker_id: str) -> None:
+        scheduler = self.facts.world.scheduler
+        if scheduler is None or worker_id not in self.facts.owners:
+            return
+        entry = scheduler.parts.ledger.registry.find_worker(worker_id)
+        if entry is None:
+            self._missing(worker_id, self._shown[worker_id][1].name if worker_id in self._shown else "")
+        elif entry.state is WorkerState.OFFLINE:  # else it has registered again meanwhile
+            self._offline[worker_id] = (self.facts.world.loop.now, entry)
+
+    def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
+        process, before = self._shown.get(worker.id, (None, worker))
+        self._shown[worker.id] = (scheduler, worker)
+        if process is not scheduler:
+            return  # it was loaded, see below, or is new
+        if worker.state is not WorkerState.OFFLINE:
+            self._offline.pop(worker.id, None)
+            if worker.deregistered_at is not None:
+                self.broken(LISTED, f"worker {worker.name} has not registered again, and is {worker.state.value}")
+        elif before.state is not WorkerState.OFFLINE and _listed_as(before) != _listed_as(worker):
+            self.broken(LISTED, f"worker {_listed_as(before)} deregistered, and is listed as {_listed_as(worker)}")
+
+    def worker_gone(self, scheduler: SchedulerProcess, worker_id: str) -> None:
+        self._shown.pop(worker_id, None)
+        if worker_id in self._offline:
+            self._missing(worker_id, self._offline.pop(worker_id)[1].name)
+
+    def loaded(self, scheduler: SchedulerProcess) -> None:
+        registry = scheduler.parts.ledger.registry
+        for worker_id, (since, worker) in list(self._offline.items()):
+            entry = registry.find_worker(worker_id)
+            if self.facts.set_back_at >= since:
+                del self._offline[worker_id]
+            elif entry is None:
+                self._missing(worker_id, worker.name)
+            elif entry.state is not WorkerState.OFFLINE:
+                what = f"worker {worker.name} had deregistered, and is {entry.state.value} after a restart"
+                self.broken(LISTED, what)
+
+    def _missing(self, worker_id: str, name: str) -> None:
+        if not self.facts.forgotten.keys() & {worker_id, name}:
+            self.broken(LISTED, f"worker {name} ({worker_id}) deregistered, and is not listed")
+
+
+def _listed_as(worker: Worker) -> tuple[str, dict[str, str], int | None, bool]:
+    """Its name, labels, slots and drain."""
+    return worker.name, dict(worker.labels), worker.slots, worker.draining
