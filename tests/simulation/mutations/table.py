@@ -292,7 +292,25 @@ MUTATIONS: tuple[Mutation, ...] = (
         "all",
         ("a stop ends the chain",),
     ),
+    Mutation(
+        "stop a job that nobody attends before that is durable",
+        "A job is stopped for want of a client only when that is durable, with its reason.",
+        "cluster/jobs/stops.py",
+        "        if why is not None:\n",
+        "        if False:\n",
+        "store",
+        ("P4 true", "checker P4"),
+    ),
     # -- output
+    Mutation(
+        "ask for the output of a job that never began",
+        "The output of a job that never began is empty.",
+        "cluster/output/bounds.py",
+        "0 if told is None and never_began(job) else told",
+        "told",
+        "queue",
+        ("P3 there",),
+    ),
     Mutation(
         "take a broken stream for the end of the output",
         "A stream that breaks is no end of the output: the follower goes on where it was.",
