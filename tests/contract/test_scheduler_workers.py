@@ -10,8 +10,8 @@ from scheduler.errors import (
     NoFreeSlot,
     NotFound,
     OffsetBeyondEnd,
+    OutputGone,
     StoreFailed,
-    Unavailable,
     Unreachable,
     Unsupported,
 )
@@ -315,8 +315,8 @@ class Following(Contract):
         self.assertNoResult(reading)
         self.successResultOf(self.scheduler.forget("w1"))
         self.world.flow()
-        for failed in (reading, self.read(self.open(job))):
-            self.failureResultOf(failed, Unavailable)
+        self.failureResultOf(reading, OutputGone, Unreachable)
+        self.failureResultOf(self.read(self.open(job)), OutputGone)
 
     def test_orphan(self) -> None:
         """The output of an orphan is read on, and comes to its end with it."""
@@ -412,7 +412,15 @@ class Reading(Contract):
         job = self.submit()
         self.world.lose("w1")
         self.successResultOf(self.scheduler.forget("w1"))
-        self.refusal(Unavailable, self.scheduler.read_output, job.id, Stream.STDOUT, 0, 1)
+        self.refusal(OutputGone, self.scheduler.read_output, job.id, Stream.STDOUT, 0, 1)
+
+    def test_forgotten(self) -> None:
+        """The output of a job that ended went with its worker."""
+        job = self.ended(output=b"abc")
+        self.world.lose("w1")
+        self.successResultOf(self.scheduler.forget("w1"))
+        self.refusal(OutputGone, self.scheduler.read_output, job.id, Stream.STDOUT, 0, 1)
+        self.assertEqual(self.read(job, 3, 1), Chunk(b"", 3, True, 3))
 
 
 globals().update(for_every_provider(Workers, Following, Reading))

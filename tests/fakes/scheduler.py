@@ -26,6 +26,7 @@ from scheduler.errors import (
     NoFreeSlot,
     NotFound,
     OffsetBeyondEnd,
+    OutputGone,
     OutputPruned,
     QueueFull,
     SchedulerError,
@@ -388,6 +389,8 @@ class FakeScheduler:
             if entry.job.state is JobState.LOST:
                 raise _lost(entry.job)
             whole = entry.output[stream]
+            if offset < len(whole) and entry.job.state.final and entry.job.worker_id not in self._workers:
+                raise OutputGone(job_id, f"worker {entry.job.worker_name!r} is not known any more")
             if offset < len(whole) or not (entry.job.state.final or entry.job.state is JobState.QUEUED):
                 self._reachable(entry.job)
             if offset > len(whole):
@@ -802,8 +805,8 @@ class FakeScheduler:
             reader.look()
 
 
-def _lost(job: Job) -> Unavailable:
-    return Unavailable(f"job {job.id!r} is lost ({job.reason}), and its output with it")
+def _lost(job: Job) -> OutputGone:
+    return OutputGone(job.id, f"the job is lost ({job.reason})")
 
 
 def _matches(job: Job, which: JobFilter) -> bool:
