@@ -21,7 +21,7 @@ the first delay, and then as after any failure. Cuts that follow each other have
 growing delays, too, so a connection that never lasts makes no storm.
 
 A scheduler may ask for a registration, as what it derived from the last one may have
-changed. We stay registered meanwhile, and if that fails go on as before: it asks again.
+changed. We stay registered meanwhile, and if that fails go on as before, and try again with a later beat.
 
 What is told of jobs, and in how many heartbeats, is in ``reports``.
 """
@@ -59,7 +59,7 @@ from scheduler.worker_interfaces import ICommitCount, IHeldId, IIdentity, IJobs,
 RETRY_FIRST_SECONDS = 0.25
 RETRY_MAX_SECONDS = 5.0
 
-#: Seconds from a registration to the next that the scheduler asks for, at least.
+#: Seconds from a registration, or the try of one, to the next that the scheduler asks for, at least.
 _REGISTER_AGAIN_SECONDS = 5.0
 
 #: Seconds that the answer to the last heartbeat is waited for: it is sent as a favour.
@@ -115,8 +115,9 @@ class Link(Service):
         self._registered = False
         #: It asks for a registration all the same.
         self._register_again = False
-        #: Before that it does so in vain.
+        #: Before that it is not done, and what was logged of a refusal.
         self._register_after = 0.0
+        self._refusal = ""
         #: The scheduler has said that it does not know us, and not taken a heartbeat since.
         self._forgotten = False
         #: The scheduler has said that it knows no heartbeats.
@@ -249,9 +250,11 @@ class Link(Service):
     async def _converse(self) -> float:
         """Make one call; answers the seconds until the next."""
         try:
-            if not self._registered or self._register_again:
-                self._register_again = False
+            if not self._registered:
                 await self._register()
+                return 0
+            if self._may_register_again:
+                await self._register_once_more()
                 return 0
             await self._beat()
         except NotFound:
@@ -271,7 +274,7 @@ class Link(Service):
             return self._after_failure("no contact with the scheduler", str(error))
         except SchedulerError as error:
             return self._after_failure(f"the scheduler answers with a fault: {error}")
-        if not self._registered or self._register_again or self._more_to_say():
+        if not self._registered or self._may_register_again or self._more_to_say():
             return 0
         return max(self._due - self._clock.seconds(), 0)
 
@@ -292,6 +295,20 @@ class Link(Service):
         self._log.failure("keeping up the membership went wrong", reason)
         return RETRY_MAX_SECONDS
 
+    @property
+    def _may_register_again(self) -> bool:
+        return self._register_again and self._clock.seconds() >= self._register_after
+
+    async def _register_once_more(self) -> None:
+        self._register_after = self._clock.seconds() + _REGISTER_AGAIN_SECONDS
+        try:
+            await self._register()
+        except _LASTING as error:  # what was registered before stands; this is tried again with a later beat
+            refusal = str(error)
+            if refusal != self._refusal:
+                self._refusal = refusal
+                self._log.warn("the scheduler refuses to register this worker again: {why}", why=refusal)
+
     async def _register(self) -> None:
         identity = self._identity
         registration = evolve(
@@ -309,7 +326,9 @@ class Link(Service):
         self._boot_id = registration.boot_id
         self._lease = _believed(registered.lease)
         self._registered = True
+        self._register_again = False
         self._register_after = self._clock.seconds() + _REGISTER_AGAIN_SECONDS
+        self._refusal = ""
         self._unheard = False
         self._begin_round()
         if not self._forgotten:  # else a heartbeat has to prove first that we are remembered now
@@ -352,7 +371,7 @@ class Link(Service):
                 self._jobs.report_again()
             self._jobs.acknowledge(answer.acknowledged)
             self._reports.want(answer.describe)
-            self._register_again = answer.register_again and self._clock.seconds() >= self._register_after
+            self._register_again = self._register_again or answer.register_again
         self._forgotten = False
         self._failures = 0
         if self._trouble:

@@ -76,7 +76,7 @@ ENTRIES: tuple[Entry, ...] = (
         (TRACEBACK, INDICES),
         (SET_BACK,),
         says("may not become", "not listed newest first"),
-        a_plan((RestoreDatabase(9.9, 3.4, 2.0),), (retried(9.8, 2.5),)),
+        a_plan((RestoreDatabase(9.9, 3.4, 1.0),), (retried(9.8, 2.0),)),
     ),
     (
         "a database set back: runs again",

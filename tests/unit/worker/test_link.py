@@ -16,6 +16,7 @@ from scheduler.errors import (
     DeadlineExceeded,
     Invalid,
     Misdirected,
+    NameTaken,
     NotFound,
     Refused,
     SchedulerError,
@@ -599,33 +600,53 @@ class RegisterAgainTests(MembershipCase):
         self.clock.advance(10)
         self.assertEqual(self.client.methods[3:], ["heartbeat"])
 
-    def test_fails(self) -> None:
-        """If that fails it stays registered, and its heartbeats go on; it registers when it is asked again."""
-        for failure, soon in ((Conflict("name taken"), RETRY_MAX_SECONDS), (Unreachable("s"), 0.25)):
+    def failing(self, failure: SchedulerError) -> FakeSchedulerClient:
+        """A scheduler that wants the worker to register again, and fails at that until ``refusal`` is none."""
 
-            class Refusing(FakeSchedulerClient):
-                refusal: SchedulerError | None = None
+        class Failing(FakeSchedulerClient):
+            refusal: SchedulerError | None = None
 
-                def _register(self, registration: Registration) -> Registered:
-                    if self.refusal is not None:
-                        raise self.refusal
-                    return super()._register(registration)
+            def _register(self, registration: Registration) -> Registered:
+                if self.refusal is not None:
+                    raise self.refusal
+                return super()._register(registration)
 
-            client = Refusing()
-            self.use(client)
-            self.start("j1")
-            self.begin()
-            client.refusal, client.registrations_wanted = failure, 1
-            self.clock.advance(10)
-            self.assertEqual(client.methods, ["heartbeat", "register"])
-            self.jobs.end("j1")
-            self.clock.advance(soon)
-            self.assertEqual(client.methods[2:], ["heartbeat"])
-            self.assertEqual((self.ended(client.heartbeats[-1]), self.unacknowledged()), (["j1"], []))
-            client.refusal, client.registrations_wanted = None, 1
-            self.clock.advance(10)
-            self.assertEqual(client.methods[3:], ["heartbeat", "register", "heartbeat"])
-            self.successResultOf(self.membership.stopService())
+        client = Failing()
+        self.use(client)
+        self.start("j1")
+        self.begin()
+        client.refusal, client.registrations_wanted = failure, 1
+        return client
+
+    def test_refused(self) -> None:
+        """If that is refused it stays registered, its heartbeats go on, and it tries again with each beat."""
+        client = self.failing(NameTaken("name 'box' is taken"))
+        self.clock.advance(10)
+        self.assertEqual(client.methods, ["heartbeat", "register", "heartbeat"])
+        self.jobs.end("j1")
+        self.assertEqual((self.ended(client.heartbeats[-1]), self.unacknowledged()), (["j1"], []))
+        client.calls.clear()
+        self.clock.advance(10)
+        self.assertEqual(client.methods, ["register", "heartbeat"])
+        refused = [line for line in self.logged if "refuses" in line]
+        self.assertEqual(refused, ["the scheduler refuses to register this worker again: name 'box' is taken"])
+        client.refusal = None
+        self.clock.advance(10)
+        self.clock.advance(10)
+        self.assertEqual(client.methods[2:], ["register", "heartbeat", "heartbeat"])
+
+    def test_not_answered(self) -> None:
+        """If it is not answered it stays registered, too, and goes on after the first delay."""
+        client = self.failing(Unreachable("s"))
+        self.clock.advance(10)
+        self.assertEqual(client.methods, ["heartbeat", "register"])
+        self.jobs.end("j1")
+        self.clock.advance(0.25)
+        self.assertEqual(client.methods[2:], ["heartbeat"])
+        self.assertEqual((self.ended(client.heartbeats[-1]), self.unacknowledged()), (["j1"], []))
+        client.refusal = None
+        self.clock.advance(10)
+        self.assertEqual(client.methods[3:], ["register", "heartbeat"])
 
     def test_stopped_meanwhile(self) -> None:
         """One that stops just leaves."""
