@@ -87,11 +87,11 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self._ports: list[socket.socket] = []
 
-    def start(self, *, foreground: bool = True, arguments: tuple[str, ...] = ()) -> None:
-        """``twistd -n``, or daemonized; returns when it listens."""
+    def start(self, *, foreground: bool = True, arguments: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> None:
+        """``twistd -n``, or daemonized; returns when it listens. ``options`` are those of the program."""
         (self.state / "endpoints.json").unlink(missing_ok=True)  # what a killed one left would seem to listen
         mode = ["-n"] if foreground else ["-l", str(self.log)]
-        command = [*self.inside, str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file)]
+        command = [*self.inside, str(BIN / "twistd"), *mode, *arguments, self.program, "-c", str(self.file), *options]
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
         if foreground:
