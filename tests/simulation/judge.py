@@ -20,7 +20,7 @@ from scheduler.model import Job, JobState, Worker
 from tests.simulation.clients import Reply
 from tests.simulation.follow import Follower
 from tests.simulation.logs import brief as brief_of_error
-from tests.simulation.losses import folder_lost, set_back
+from tests.simulation.losses import folder_lost, folder_taken, set_back
 from tests.simulation.machine import Folder, Run
 from tests.simulation.process import Process
 from tests.simulation.rules import RULES
@@ -218,7 +218,9 @@ class Judge:
 
     def registered(self, worker_id: str, folder: Folder) -> None:
         """A worker with that folder is registered under that id, whether it hears so or not."""
-        self.facts.owners.setdefault(worker_id, folder)
+        if self.facts.owners.setdefault(worker_id, folder) is not folder and folder.copied:
+            folder.taken = True
+            folder_taken(self.facts, self.facts.owners[worker_id])
 
     def deregistered(self, worker_id: str) -> None:
         """A worker is told that it is deregistered, whether it hears so or not."""

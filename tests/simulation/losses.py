@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.simulation.judge import Facts
 
 #: Why the fate of a job is open.
+COPY_TAKEN = "a copy of its folder was taken for its worker"
 NOBODY_KNOWS = "its folder is lost, and the database was set back"
 
 
@@ -29,6 +30,12 @@ def folder_lost(facts: Facts, folder: Folder) -> None:
     for job_id in folder.spools:
         if job_id in facts.set_back:
             facts.excused[job_id] = NOBODY_KNOWS
+
+
+def folder_taken(facts: Facts, folder: Folder) -> None:
+    """A copy of it was used as it is while its worker did not answer, and was taken for that: no promise covers it."""
+    for job_id in folder.spools:
+        facts.excused[job_id] = COPY_TAKEN
 
 
 def set_back(facts: Facts, database: Loaded) -> None:

@@ -98,6 +98,12 @@ class Folder:
     folder_id: str = ""
     #: It is gone with its disk, and the worker has another one.
     lost: bool = False
+    #: It was copied from that of another worker, whose id it has.
+    copied: bool = False
+    #: It was, and has an id of its own.
+    renewed: bool = False
+    #: A copy was taken for the worker that it was copied from.
+    taken: bool = False
     spools: dict[str, Spool] = field(factory=dict)
     used: dict[str, str] = field(factory=dict)
     #: Faults under way that leave no room for ended jobs.
@@ -112,7 +118,15 @@ class Folder:
     def clone(self) -> Folder:
         """A copy, as of a machine's image: no shim has anything in it."""
         spools = {job_id: evolve(spool, run=None, awaited=False) for job_id, spool in self.spools.items()}
-        return Folder(self.worker_id, self.commit_count, self.folder_id, spools=spools, used=dict(self.used))
+        return Folder(
+            self.worker_id, self.commit_count, self.folder_id, copied=True, spools=spools, used=dict(self.used)
+        )
+
+    def renew(self) -> None:
+        """Have an id of its own, as ``--new-id`` does it: what was copied is set aside."""
+        self.worker_id = self.folder_id = ""
+        self.copied, self.renewed = False, True
+        self.spools, self.used = {}, {}
 
 
 @frozen

@@ -91,7 +91,7 @@ def _unanswered(random: Random, at: float, worker: str) -> Sequence[Fault]:
 
 def cloned(random: Random, at: float, workers: Sequence[str]) -> Sequence[Fault]:
     """A copy of a state folder is in use, too."""
-    return [CloneFolder(at, random.choice(workers), random.uniform(1.0, 60.0))]
+    return [CloneFolder(at, random.choice(workers), random.uniform(1.0, 60.0), random.random() < 0.5)]
 
 
 def same_name(random: Random, at: float, workers: Sequence[str]) -> Sequence[Fault]:

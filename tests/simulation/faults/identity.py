@@ -41,27 +41,46 @@ class LoseFolder:
 
 @frozen
 class CloneFolder:
-    """A worker runs for a while on another machine, too, from a copy of its state folder; then that one is removed."""
+    """Another worker is started from a copy of a worker's state folder, on a machine of its own.
+
+    ``new_id``: with ``--new-id`` and a name of its own. Else as it is: refused, it is started again like that after
+    ``seconds``. Where it was taken for the first worker, as that did not answer, it is removed then.
+    """
 
     at: float
     worker: str
     seconds: float
+    new_id: bool
 
     def __str__(self) -> str:
-        return f"worker {self.worker} runs on another machine, too, from a copy of its folder, for {self.seconds:.1f} s"
+        how = "with --new-id" if self.new_id else f"as it is, for {self.seconds:.1f} s"
+        return f"another worker is started from a copy of the folder of {self.worker}, {how}"
 
     def strike(self, world: World) -> None:
         if not world.workers[self.worker].folder.worker_id:
             return  # there is nothing in it yet
         clone = world.workers[self.worker].clone()
-        clone.start()
 
-        def remove() -> None:
+        def begin_as_another() -> None:
+            clone.kill()
+            clone.folder.renew()
+            clone.name = f"{self.worker}-{len(world.workers)}"
+            world.workers[clone.name] = clone
+            clone.start()
+
+        def end() -> None:
+            if not clone.folder.taken:
+                begin_as_another()
+                return
             clone.kill()
             world.network.detach(clone.machine.address, clone.machine.name)
             clone.machine.destroy("the copy is removed")
 
-        world.heal_after(self.seconds, remove)
+        if self.new_id:
+            begin_as_another()
+            return
+        clone.start()
+        world.heal_after(self.seconds, end)
 
 
 @frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scheduler.model import Worker, WorkerState
@@ -41,10 +41,27 @@ class Workers(Rule):
         owner = self.facts.owners.get(worker.id)
         if call == "probe" or owner is None or not isinstance(server, SimulatedJobs) or server.folder is owner:
             return
+        if server.folder.taken:
+            return  # a copy, for its worker, which did not answer
         what = f"a {call} for worker {worker.name} ({worker.id}) is taken by another one, at {worker.address}"
         if call == "start":
             self.broken("a call reaches its worker", what)
         self._mistaken = self._mistaken or what  # what comes of it, if anything, breaks a rule first
+
+    def ends_reported(self, worker_id: str, job_ids: Sequence[str]) -> None:
+        folder = self.facts.owners.get(worker_id)
+        for node in self.facts.world.workers.values():
+            if node.folder is folder and folder.renewed:
+                for job_id in job_ids:
+                    self._check_place(node, job_id)
+
+    def _check_place(self, node: WorkerNode, job_id: str) -> None:
+        """A copy with an id of its own reports no job of the worker that it was copied from."""
+        machines = {run.machine for run in self.facts.runs.get(job_id, ())}
+        if machines and node.machine.name not in machines and job_id not in self.facts.excused:
+            ran = " and ".join(sorted(machines))
+            what = f"its end is reported by worker {node.name} on {node.machine.name}, and it ran on {ran}"
+            self.broken("a copy leaves jobs alone", what, job_id)
 
     def agreed(self) -> None:
         if self._mistaken:

@@ -17,7 +17,7 @@ from tests.simulation.faults.identity import (
     RestoreDatabase,
     SameName,
 )
-from tests.simulation.faults.processes import KillScheduler
+from tests.simulation.faults.processes import KillScheduler, KillWorker
 from tests.simulation.world import World
 from tests.unit.simulation.worlds import a_world, broken, job_of, registry
 
@@ -53,23 +53,58 @@ class FolderTests(SynchronousTestCase):
         self.assertEqual(names(world), ["w1 online", "w2 online"])
 
     def test_clone(self) -> None:
-        """A copy runs on another machine, and is gone after its time with all that ran there."""
-        world = a_world(CloneFolder(5.0, "w1", 10.0), workers=("w1",))
-        world.loop.run(10.0)
-        self.assertEqual(world.network.machine_of("10.0.1.3"), "m2")
-        world.loop.run(16.0)
+        """A copy is refused as long as it is used as it is; with an id of its own it is another worker."""
+        for new_id in (False, True):
+            world = a_world(CloneFolder(5.0, "w1", 10.0, new_id), acts=(job_of(30.0, 2.0, "w1"),), workers=("w1",))
+            world.loop.run(10.0)
+            self.assertEqual(world.network.machine_of("10.0.1.3"), "m2")
+            self.assertEqual(names(world), ["w1 online", "w1-1 online"] if new_id else ["w1 online"])
+            world.loop.run(25.0)
+            self.assertEqual(names(world), ["w1 online", "w1-1 online"])
+            self.assertEqual([job.state for job in jobs(world)], [JobState.RUNNING])
+            self.assertEqual(len(world.workers["w1-1"].folder.spools), 0)
+            world.loop.run(40.0)
+            self.assertEqual([job.state for job in jobs(world)], [JobState.SUCCEEDED])
+            self.assertEqual((broken(world), world.judge.facts.excused), ("", {}))
+
+    def test_clone_of_a_silent_worker(self) -> None:
+        """A copy that is taken for its worker is removed; what becomes of the worker's jobs is excused."""
+        world = a_world(
+            KillWorker(5.0, "w1", 20.0),
+            CloneFolder(8.0, "w1", 10.0, new_id=False),
+            acts=(job_of(60.0, 2.0, "w1"),),
+            workers=("w1",),
+        )
+        world.loop.run(15.0)
+        self.assertEqual([job.state for job in jobs(world)], [JobState.LOST])
+        world.loop.run(35.0)
         self.assertIsNone(world.network.machine_of("10.0.1.3"))
-        self.assertEqual(list(world.workers), ["w1"])
+        self.assertEqual((list(world.workers), names(world)), (["w1"], ["w1 online"]))
+        self.assertEqual(len(world.judge.facts.excused), 1)
+        self.assertEqual(broken(world), "")
+
+    def test_reported_elsewhere(self) -> None:
+        """A copy with an id of its own that reports a job of the first worker breaks a rule."""
+        world = a_world(CloneFolder(5.0, "w1", 1.0, new_id=True), acts=(job_of(30.0, 2.0, "w1"),), workers=("w1",))
+        world.loop.run(10.0)
+        (job,) = jobs(world)
+        clone = world.workers["w1-1"].folder.worker_id
+        world.judge.ends_reported(world.workers["w1"].folder.worker_id, [job.id])
+        self.assertEqual(broken(world), "")
+        world.judge.ends_reported(clone, [job.id])
+        self.assertIn("a copy leaves jobs alone", broken(world))
 
     def test_nothing_to_copy(self) -> None:
         """A folder without an id makes no copy of a worker."""
-        world = a_world(RegistrationUnanswered(0.0, "w1", 5.0), CloneFolder(3.0, "w1", 10.0), workers=("w1",))
+        world = a_world(
+            RegistrationUnanswered(0.0, "w1", 5.0), CloneFolder(3.0, "w1", 10.0, new_id=True), workers=("w1",)
+        )
         world.loop.run(5.0)
         self.assertIsNone(world.network.machine_of("10.0.1.3"))
 
     def test_the_id_stays_with_the_first(self) -> None:
-        """When a copy is removed, nothing that the worker has is excused."""
-        world = a_world(CloneFolder(5.0, "w1", 10.0), workers=("w1",))
+        """When a copy gets another one, nothing that the worker has is excused."""
+        world = a_world(CloneFolder(5.0, "w1", 10.0, new_id=False), workers=("w1",))
         world.loop.run(20.0)
         self.assertEqual(world.judge.facts.forgotten, {})
         self.assertFalse(world.workers["w1"].folder.lost)
