@@ -8,7 +8,6 @@ from attrs import evolve
 
 from scheduler.model import QueueTerms, Retry, Target
 from tests.simulation.acts import Submit
-from tests.simulation.follow import Follow
 from tests.simulation.judge import Violation
 from tests.simulation.known import Known
 from tests.simulation.machine import Plan as JobPlan
@@ -34,11 +33,6 @@ def job(at: float, seconds: float, ticket: str = "t0", worker: str = "w1", query
     """For that worker, now or never."""
     then = () if query_after is None else (Query(query_after),)
     return Submit(at, ticket, JobPlan(seconds, 0, 0), Target(worker=worker), then=then)
-
-
-def following(at: float, seconds: float, after: float) -> Submit:
-    """The same; a client follows its output from ``after`` seconds after the answer."""
-    return evolve(job(at, seconds), job=JobPlan(seconds, 0, 5), then=(Follow(after),))
 
 
 def retried(at: float, seconds: float) -> Submit:
