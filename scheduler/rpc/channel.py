@@ -77,7 +77,8 @@ class Channel:
             self.channel = grpc.insecure_channel(address, options=_OPTIONS)
         else:
             self.channel = grpc.secure_channel(address, self._certificates, options=_OPTIONS)
-        self._trouble = ""
+        #: Why nobody was reached, as it was logged last.
+        self.trouble = ""
 
     def failed(self, reason: Failure) -> bool:
         """Log why nobody was reached, if that is news; answers whether another line, with newer certificates, may."""
@@ -86,8 +87,8 @@ class Channel:
         cause = reason.value and reason.value.__cause__
         if isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.UNAVAILABLE:
             trouble = (cause.details() or "")[:500]
-            if trouble != self._trouble:
-                self._trouble = trouble
+            if trouble != self.trouble:
+                self.trouble = trouble
                 self._log.warn("calls to {address} fail: {why}", address=self.address, why=trouble)
         return self._dialler.certificates() is not self._certificates
 

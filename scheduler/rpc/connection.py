@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from grpc import ChannelConnectivity
+from grpc import Channel, ChannelConnectivity
 
 from scheduler.rpc.channel import IDLE_TIMEOUT_SECONDS
+
+#: Seconds until grpc looks no more at a channel that nobody watches; before that its thread fails on a closed one.
+_UNWATCHED_AFTER_SECONDS = 0.25
 
 #: Seconds by which the end of an idle connection may seem to come too early.
 _TOLERANCE_SECONDS = 1.0
@@ -27,9 +31,12 @@ class Connection:
         """A call is made. Without one for long the channel ends the connection itself."""
         self._used_at = self._clock()
 
-    def close(self) -> None:
-        """Tell of nothing more: this side ends it."""
+    def close_thd(self, channel: Channel) -> None:
+        """Close the channel, and tell of nothing more. It takes a moment."""
         self._closed = True
+        channel.unsubscribe(self.changed_thd)
+        time.sleep(_UNWATCHED_AFTER_SECONDS)
+        channel.close()
 
     def changed_thd(self, state: ChannelConnectivity) -> None:
         """The channel is in that state now."""

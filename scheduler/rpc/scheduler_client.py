@@ -65,6 +65,8 @@ class SchedulerClient(MultiService):
         self._line: Channel | None = None
         self._connection = Connection(self._cut_thd, time.monotonic)
         self._notify: Callable[[], None] = lambda: None
+        #: Of the line before.
+        self._trouble = ""
 
     def startService(self) -> None:
         """``OSError`` when certificates can't be read."""
@@ -89,6 +91,7 @@ class SchedulerClient(MultiService):
 
     def _dial(self, dialler: Dialler) -> Channel:
         line = dialler.dial(self._address)
+        line.trouble = self._trouble
         self._connection = Connection(self._cut_thd, time.monotonic)
         line.channel.subscribe(self._connection.changed_thd)
         return line
@@ -96,9 +99,8 @@ class SchedulerClient(MultiService):
     def _hang_up(self) -> None:
         line, self._line = self._line, None
         if line is not None:
-            self._connection.close()
-            # In a thread: it waits for grpc's next look at the connection, up to 0.2 s, as that is watched.
-            self._pool.run(line.close).addErrback(lambda reason: self._log.failure("a channel is not closed", reason))
+            closed = self._pool.run(self._connection.close_thd, line.channel)
+            closed.addErrback(lambda reason: self._log.failure("a channel is not closed", reason))
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         request = convert.registration_to_pb(registration)
@@ -124,7 +126,10 @@ class SchedulerClient(MultiService):
         return answer.addErrback(self._failed, self._line)
 
     def _failed(self, reason: Failure, line: Channel) -> Failure:
-        if line.failed(reason) and self._line is line:
+        """The next call is to dial anew: a line whose connection fails puts off its next try, for seconds."""
+        is_outdated = line.failed(reason)
+        self._trouble = line.trouble
+        if (is_outdated or reason.check(Unreachable)) and self._line is line:
             self._hang_up()
         return reason
 

@@ -1,7 +1,10 @@
 """What every client of the scheduler does: over the wire, in memory, and simulated; and how each fails."""
 
+from typing import Any
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -21,7 +24,7 @@ from scheduler.model import JobSpec, JobState
 from scheduler.worker_interfaces import ISchedulerClient
 from tests.contract.simulated import SimulatedCase
 from tests.doubles.scheduler_client import FakeSchedulerClient, SilentSchedulerClient, UnreachableSchedulerClient
-from tests.integration.rpc import RpcCase
+from tests.integration.rpc import RpcCase, later
 from tests.simulation.calls import SimulatedSchedulerClient
 
 FACTS = Registration("127.0.0.1:30000", "", "box", {"gpu": "2"}, 0, "boot", "1.0")
@@ -165,8 +168,30 @@ class RealTests(Contract, RpcCase):
 
     async def end_scheduler(self) -> None:
         address = self.server.bound
+        while not self.client._connection._up:  # gRPC says so a moment after the first answer
+            await later(0.01)
         await self.server.stopService()
         self.server = self.scheduler_server(self.membership, address=address)
+
+    async def test_back(self) -> None:
+        """A scheduler that was away for long is reached by the first call when it is back; the log has it once."""
+        told: list[str] = []
+
+        def note(event: dict[str, Any]) -> None:
+            if "calls to {address} fail" in (event.get("log_format") or ""):
+                told.append(event["address"])
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        address = self.server.bound
+        await self.client.register(FACTS)
+        await self.server.stopService()
+        for _ in range(12):  # more than double the delays of a channel, up to its longest
+            await self.assertFailure(self.client.heartbeat(Heartbeat("w1", "boot")), Unreachable)
+            await later(0.1)
+        self.server = self.scheduler_server(self.membership, address=address)
+        await self.client.heartbeat(Heartbeat("w1", "boot"))
+        self.assertEqual(told, [str(address)])
 
     async def test_own_end(self) -> None:
         """That the worker's own end closes the connection is not told."""

@@ -1,5 +1,6 @@
 """The connection of a channel: when its end was no wish of this side."""
 
+import grpc
 from grpc import ChannelConnectivity
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,5 +58,8 @@ class ConnectionTests(SynchronousTestCase):
     def test_closed(self) -> None:
         """Nothing is told of one that this side closes."""
         self.see(CONNECTING, READY)
-        self.connection.close()
-        self.assertEqual(self.see(SHUTDOWN), 0)
+        channel = grpc.insecure_channel("127.0.0.1:1")
+        channel.subscribe(self.connection.changed_thd)
+        self.connection.close_thd(channel)
+        self.assertRaises(ValueError, channel.unary_unary("/a/b"), b"")
+        self.assertEqual(self.see(READY, SHUTDOWN), 0)
