@@ -338,13 +338,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # -- workers
     Mutation(
-        "register without the id that is held",
-        "A worker registers again under the id it holds, and has its jobs back.",
+        "register without the folder id",
+        "A worker's id follows from its folder: one that was not told its id gets it again.",
         "worker/link.py",
-        "            worker_id=identity.worker_id,\n",
+        "            folder_id=identity.folder_id,\n",
         "",
-        "processes",
-        ("lost only if destroyed", "P5 agreement"),
+        "identity",
+        ("lost only if destroyed", "P5 agreement", "one entry for each worker"),
     ),
     Mutation(
         "do not keep the worker id",
@@ -362,7 +362,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        self._told.clear()\n",
         "",
         "network",
-        ("P5 agreement",),
+        ("P5 agreement", "nothing left"),
     ),
     Mutation(
         "take a report for acknowledged",
