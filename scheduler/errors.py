@@ -208,19 +208,28 @@ class Unreachable(Unavailable):
     ``sent`` tells whether the request may have arrived all the same.
     """
 
-    def __init__(self, name: str, sent: bool = False, kind: str = "worker") -> None:
-        super().__init__(f"{kind} {name!r} can't be reached")
+    def __init__(self, name: str, sent: bool = False, kind: str = "worker", reason: str = "") -> None:
+        """``reason`` says why, in a few words that end a sentence: ``connection refused``; ``""``: it is not known."""
+        super().__init__(f"{kind} {name!r} can't be reached" + (reason and f": {reason}"))
         self.name = name
         self.sent = sent
         self.kind = kind
+        self.reason = reason
 
 
 class Misdirected(Unreachable):
     """A call reached another process than the one it was meant for, which did nothing."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.args = (f"worker {name!r} can't be reached: another process answers at its address",)
+        super().__init__(name, reason="another process answers at its address")
+
+
+class NotAWorker(Unreachable):
+    """The program at a worker's address lacks ``method``, which every worker has. Nothing ran."""
+
+    def __init__(self, name: str, method: str) -> None:
+        super().__init__(name, reason=f"it answers {method} with UNIMPLEMENTED: it is no worker")
+        self.method = method
 
 
 class NoFreeSlot(Unavailable):

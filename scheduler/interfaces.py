@@ -331,6 +331,7 @@ class IWorkerClient(Interface):
 
         ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``
         and ``DeadlineExceeded``: it may have arrived. ``Conflict``: the id was used up before, or sealed.
+        ``NotAWorker``: a program answers there that can start no job.
         """
 
     def stop_job(worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
@@ -353,7 +354,7 @@ class IWorkerClient(Interface):
         """
 
     def query_job(worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:
-        """``NotFound``; with ``seal``, a start of it that arrives later is then refused.
+        """``NotFound``; with ``seal``, a start of it that arrives later is then refused. ``NotAWorker``.
 
         Of a core worker, only ``state``, ``reason``, ``exit_code`` and ``signal`` are known.
         """

@@ -25,6 +25,7 @@ from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
     Invalid,
+    NotAWorker,
     NotFound,
     OffsetBeyondEnd,
     OutputPruned,
@@ -205,6 +206,9 @@ def _read_answer(worker: str, read: Callable[[], T]) -> T:
         raise WorkerFault(worker, str(error)) from None
 
 
+#: Methods of the core protocol without which nothing is a worker.
+_EVERY_WORKER_HAS = frozenset({"StartJob", "QueryJob"})
+
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
@@ -217,7 +221,7 @@ def understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, se
         return told  # not ShuttingDown: what was under way may have been done all the same
     match failure.code():
         case grpc.StatusCode.UNIMPLEMENTED:
-            return Unsupported(worker, method)
+            return NotAWorker(worker, method) if method in _EVERY_WORKER_HAS else Unsupported(worker, method)
         case grpc.StatusCode.NOT_FOUND:
             return NotFound("job", job_id)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -17,6 +17,7 @@ from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
+    NotAWorker,
     NotFound,
     OffsetBeyondEnd,
     SchedulerError,
@@ -95,6 +96,8 @@ class AnswerTests(RpcCase):
                 (self.read, "ReadOutput"),
                 (self.stream, "StreamJob"),
             ):
+                if error is Unsupported and name in ("StartJob", "QueryJob"):
+                    continue
                 told = await self.outcome(error, method, **{name: refuse(refusal)})
                 self.assertIs(type(told), error)
                 if error is Unreachable:
@@ -116,8 +119,17 @@ class AnswerTests(RpcCase):
 
     async def test_no_method(self) -> None:
         """A method it does not have is a capability it lacks."""
-        for method in (self.query, self.start, self.read, self.stream, self.signal, self.remove):
+        for method in (self.read, self.stream, self.signal, self.remove):
             await self.outcome(Unsupported, method)
+
+    async def test_no_worker(self) -> None:
+        """A program without StartJob or QueryJob is no worker: the error says so, and that nothing was started."""
+        for method, name in ((self.start, "StartJob"), (self.query, "QueryJob")):
+            for methods in ({}, {name: refuse(grpc.StatusCode.UNIMPLEMENTED)}):
+                told = await self.outcome(NotAWorker, method, **methods)
+                self.assertEqual((told.name, told.kind, told.sent), ("stand-in", "worker", False))
+                self.assertEqual(told.reason, f"it answers {name} with UNIMPLEMENTED: it is no worker")
+                self.assertEqual(str(told), f"worker 'stand-in' can't be reached: {told.reason}")
 
     async def test_told(self) -> None:
         """Of errors told as ours only those are taken that a worker may have; none says that a start never left."""
@@ -132,7 +144,6 @@ class AnswerTests(RpcCase):
             (Unavailable("no room on the disk", 9), Unavailable),
             (Unreachable("w", sent=False), Unreachable),
             (ShuttingDown(), Unreachable),
-            (Unsupported("w", "x"), Unsupported),
         ):
             for method, name in ((self.read, "ReadOutput"), (self.start, "StartJob")):
                 got = await self.outcome(error, method, **{name: telling(told)})

@@ -19,6 +19,7 @@ from scheduler.errors import (
     DeadlineExceeded,
     Invalid,
     Misdirected,
+    NotAWorker,
     NotFound,
     OffsetBeyondEnd,
     OutputPruned,
@@ -377,7 +378,17 @@ class SimulatedWorkerClient:
             if error.why == "deadline":
                 return Failure(DeadlineExceeded(f"{name} on worker {worker.name!r}", deadline))
             return Failure(Unreachable(worker.name, sent=True))
-        told = (NotFound, Conflict, OutputPruned, OffsetBeyondEnd, Busy, Unsupported, Misdirected, CancelledError)
+        told = (
+            NotFound,
+            Conflict,
+            OutputPruned,
+            OffsetBeyondEnd,
+            Busy,
+            Unsupported,
+            Misdirected,
+            NotAWorker,
+            CancelledError,
+        )
         if isinstance(error, told) or type(error) is Unavailable:
             return reason
         if isinstance(error, ShuttingDown):

@@ -37,8 +37,9 @@ EXAMPLES = (
     errors.DeadlineExceeded("QueryJob", 10),
     errors.StartUnanswered("w", "j-1"),
     errors.Unavailable("not now", 7),
-    errors.Unreachable("host:1", sent=True, kind="scheduler"),
+    errors.Unreachable("host:1", sent=True, kind="scheduler", reason="connection refused"),
     errors.Misdirected("host-1"),
+    errors.NotAWorker("host-1", "StartJob"),
     errors.NoFreeSlot("all slots are taken", 3),
     errors.Busy("streams", 64),
     errors.StoreFailed("disk full", 5),
@@ -148,7 +149,7 @@ class StatusTests(SynchronousTestCase):
             {"error": "OffsetBeyondEnd", "offset": "9", "size": 7},
             {"error": "OffsetBeyondEnd", "offset": True, "size": 7},
             {"error": "Unavailable", "message": "x", "retry_after": "x\r\nSet-Cookie: y"},
-            {"error": "Unreachable", "name": "w", "kind": "worker", "sent": 0},
+            {"error": "Unreachable", "name": "w", "kind": "worker", "sent": 0, "reason": ""},
         ):
             value = told if isinstance(told, bytes) else json.dumps(told).encode()
             self.assertIsNone(status.error_from_status(Failure(((status.METADATA_KEY, value),))), told)
