@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import grpc
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.daemon.config import TlsFiles
 from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.errors import DeadlineExceeded, Unreachable
-from scheduler.rpc import credentials
+from scheduler.rpc import credentials, reasons
 
 #: Seconds a unary call may take, from when it was asked for.
 CALL_DEADLINE_SECONDS = 10.0
@@ -23,14 +22,17 @@ MAX_QUERIED_AT_ONCE = 64
 #: Seconds without a call after which a connection is closed.
 IDLE_TIMEOUT_SECONDS = 300.0
 
+#: Seconds a connection may take to come up, TLS and all.
+CONNECT_DEADLINE_SECONDS = 5.0
+
 Metadata = tuple[tuple[str, str], ...]
 
 _OPTIONS = (
     # the default backs off to two minutes: a worker that is back would stay unreachable as long
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # its name misleads: how long a connection may take to come up, TLS and all
-    ("grpc.min_reconnect_backoff_ms", 5000),
+    # its name misleads: how long a connection may take to come up
+    ("grpc.min_reconnect_backoff_ms", round(1000 * CONNECT_DEADLINE_SECONDS)),
     # a dead peer is noticed after 40 s; without ping_timeout the keepalive timeout never goes below 60 s
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -67,8 +69,6 @@ class Dialler:
 class Channel:
     """A ``channel`` to one address, with the certificates of the time it was made."""
 
-    _log = Logger()
-
     def __init__(self, dialler: Dialler, address: str) -> None:
         self.address = address
         self._dialler = dialler
@@ -77,20 +77,17 @@ class Channel:
             self.channel = grpc.insecure_channel(address, options=_OPTIONS)
         else:
             self.channel = grpc.secure_channel(address, self._certificates, options=_OPTIONS)
-        #: Why nobody was reached, as it was logged last.
-        self.trouble = ""
 
-    def failed(self, reason: Failure) -> bool:
-        """Log why nobody was reached, if that is news; answers whether another line, with newer certificates, may."""
-        if not reason.check(Unreachable, DeadlineExceeded):
-            return False
-        cause = reason.value and reason.value.__cause__
-        if isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.UNAVAILABLE:
-            trouble = (cause.details() or "")[:500]
-            if trouble != self.trouble:
-                self.trouble = trouble
-                self._log.warn("calls to {address} fail: {why}", address=self.address, why=trouble)
-        return self._dialler.certificates() is not self._certificates
+    def why(self, failure: grpc.RpcError) -> str:
+        """A reason why nobody was reached, as ``Unreachable`` has it."""
+        secure = self._certificates is not None
+        return reasons.reason(failure.details() or "", self.address, secure, CONNECT_DEADLINE_SECONDS)
+
+    def is_outdated(self, reason: Failure) -> bool:
+        """Whether another line, with newer certificates, may reach whom this one did not."""
+        return bool(reason.check(Unreachable, DeadlineExceeded)) and (
+            self._dialler.certificates() is not self._certificates
+        )
 
     def close(self) -> None:
         """End every call under way."""

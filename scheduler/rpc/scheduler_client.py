@@ -42,7 +42,7 @@ DEFAULT_LEASE_SECONDS = 30.0
 
 @implementer(ISchedulerClient)
 class SchedulerClient(MultiService):
-    """Usable while it runs as a service."""
+    """Usable while it runs as a service. Why the scheduler can't be reached is logged once per change."""
 
     _log = Logger()
 
@@ -65,7 +65,7 @@ class SchedulerClient(MultiService):
         self._line: Channel | None = None
         self._connection = Connection(self._cut_thd, time.monotonic)
         self._notify: Callable[[], None] = lambda: None
-        #: Of the line before.
+        #: Why the scheduler could not be reached, as it was logged last.
         self._trouble = ""
 
     def startService(self) -> None:
@@ -91,7 +91,6 @@ class SchedulerClient(MultiService):
 
     def _dial(self, dialler: Dialler) -> Channel:
         line = dialler.dial(self._address)
-        line.trouble = self._trouble
         self._connection = Connection(self._cut_thd, time.monotonic)
         line.channel.subscribe(self._connection.changed_thd)
         return line
@@ -120,36 +119,45 @@ class SchedulerClient(MultiService):
             return fail(ShuttingDown())
         if self._line is None:
             self._line = self._dial(self._dialler)
+        line = self._line
         self._connection.used()
-        stub = scheduler_pb2_grpc.SchedulerStub(self._line.channel)
-        answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), method, request, read)
-        return answer.addErrback(self._failed, self._line)
+        stub = scheduler_pb2_grpc.SchedulerStub(line.channel)
+        answer: Deferred[T] = self._pool.run(self._call_thd, getattr(stub, method), line, method, request, read)
+        return answer.addCallbacks(self._answered, self._failed, errbackArgs=(line,))
+
+    def _answered(self, result: T) -> T:
+        self._trouble = ""
+        return result
 
     def _failed(self, reason: Failure, line: Channel) -> Failure:
         """The next call is to dial anew: a line whose connection fails puts off its next try, for seconds."""
-        is_outdated = line.failed(reason)
-        self._trouble = line.trouble
-        if (is_outdated or reason.check(Unreachable)) and self._line is line:
+        error = reason.value
+        if isinstance(error, Unreachable) and error.reason and error.reason != self._trouble:
+            self._trouble = error.reason
+            self._log.warn("calls to the scheduler at {address} fail: {why}", address=self._address, why=error.reason)
+        if (line.is_outdated(reason) or reason.check(Unreachable)) and self._line is line:
             self._hang_up()
         return reason
 
-    def _call_thd(self, call: Callable[..., Any], method: str, request: Any, read: Callable[[Any], T]) -> T:
+    def _call_thd(
+        self, call: Callable[..., Any], line: Channel, method: str, request: Any, read: Callable[[Any], T]
+    ) -> T:
         try:
             return read(call(request, timeout=self._deadline))
         except grpc.RpcError as failure:
-            raise self._understood(failure, method) from failure
+            raise self._understood(failure, line, method) from failure
         except Invalid as error:
             raise WorkerFault("scheduler", str(error)) from None
         except ValueError:  # the channel was closed
             raise Unreachable(self._address, kind="scheduler") from None
 
-    def _understood(self, failure: grpc.RpcError, method: str) -> SchedulerError:
+    def _understood(self, failure: grpc.RpcError, line: Channel, method: str) -> SchedulerError:
         told = status.error_from_status(failure)
         if told is not None:
             return told
         match failure.code():
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-                return Unreachable(self._address, sent=True, kind="scheduler")
+                return Unreachable(self._address, sent=True, kind="scheduler", reason=line.why(failure))
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return DeadlineExceeded(f"{method} at the scheduler", self._deadline)
             case grpc.StatusCode.UNIMPLEMENTED:

@@ -38,7 +38,7 @@ from scheduler.errors import (
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState
 from scheduler.pb import worker_pb2, worker_pb2_grpc
-from scheduler.rpc import convert, status
+from scheduler.rpc import convert, reasons, status
 from scheduler.rpc.channel import Channel, Metadata
 from scheduler.texts import bounded_text
 
@@ -75,8 +75,11 @@ def check_thd(stubs: Stubs, worker: str, seconds: float) -> None:
     try:
         stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
     except grpc.RpcError as failure:
+        failure.with_traceback(None)
+        if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise Unreachable(worker, reason=reasons.no_answer(seconds)) from failure
         if failure.code() in _NO_ANSWER:
-            raise Unreachable(worker) from failure
+            raise Unreachable(worker, reason=_why(stubs.line, failure)) from failure
     except ValueError:  # the channel was closed
         raise Unreachable(worker) from None
 
@@ -189,7 +192,7 @@ def _made_thd(
             answer = under_way.result(seconds + ABANDONED_AFTER_SECONDS)
     except grpc.RpcError as failure:
         _log.debug(_FAILED, method=method, worker=worker, code=failure.code().name, request_id=request_id)
-        raise understood(failure, worker, method, request.jobID, seconds) from failure
+        raise understood(failure, stubs.line, worker, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(worker, sent=True) from None
     except (grpc.FutureTimeoutError, RuntimeError) as failure:  # gRPC could start no thread to hear the answer
@@ -212,7 +215,14 @@ _EVERY_WORKER_HAS = frozenset({"StartJob", "QueryJob"})
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
-def understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, seconds: float) -> SchedulerError:
+def _why(line: Channel, failure: grpc.RpcError) -> str:
+    """The reason of ``Unreachable``; ``""`` of a call that this process cut."""
+    return "" if failure.code() is grpc.StatusCode.CANCELLED else line.why(failure)
+
+
+def understood(
+    failure: grpc.RpcError, line: Channel, worker: str, method: str, job_id: str, seconds: float
+) -> SchedulerError:
     """The error the caller is promised for what the worker, or gRPC, answered."""
     # The frames of its traceback hold it, where it is the call itself: that would be kept until a garbage collection.
     failure.with_traceback(None)
@@ -229,7 +239,7 @@ def understood(failure: grpc.RpcError, worker: str, method: str, job_id: str, se
                 f"worker {worker!r} has no room for the call: {bounded_text(failure.details() or '')}", retry_after=1
             )
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return Unreachable(worker, sent=True)
+            return Unreachable(worker, sent=True, reason=_why(line, failure))
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{method} on worker {worker!r}", round(seconds, 1))
         case _:

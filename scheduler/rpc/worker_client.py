@@ -216,7 +216,7 @@ class WorkerClient(MultiService):
         return call(stubs).addErrback(self._failed, worker.id, stubs)
 
     def _failed(self, reason: Failure, worker_id: str, stubs: Stubs) -> Failure:
-        if stubs.line.failed(reason) and self._stubs.get(worker_id) is stubs:
+        if stubs.line.is_outdated(reason) and self._stubs.get(worker_id) is stubs:
             self._hang_up(worker_id)
         return reason
 
@@ -287,7 +287,7 @@ class _Stream:
                 self._hop.call_thd("receiver of output", HELD_UP_MAX_SECONDS, self._deliver_one, chunk)
         except grpc.RpcError as failure:
             raise worker_calls.understood(
-                failure, worker, "StreamJob", request.jobID, STREAM_DEADLINE_SECONDS
+                failure, stubs.line, worker, "StreamJob", request.jobID, STREAM_DEADLINE_SECONDS
             ) from failure
         except ValueError:  # the channel was closed
             raise Unreachable(worker) from None

@@ -1,0 +1,88 @@
+"""From the details of a gRPC status to a reason that people can act on.
+
+gRPC says why nobody was reached in a text for its developers, whose words differ between versions. Those known here
+are of grpcio 1.85; ``tests/integration/test_rpc_reasons.py`` produces them with real servers. Any other is passed on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from scheduler.net import split_address
+from scheduler.texts import bounded_text
+
+#: Bytes of a text that is passed on.
+_TEXT_MAX_BYTES = 200
+
+#: What precedes the text of interest where no connection could be made.
+_NO_CONNECTION = re.compile(r"failed to connect to all addresses; last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
+
+#: What the library for certificates says of one, and the reason.
+_CERTIFICATES = (
+    ("certificate has expired", "certificate expired"),
+    ("certificate is not yet valid", "certificate not yet valid"),
+    ("unable to get local issuer certificate", "certificate signed by an unknown authority"),
+    ("self signed certificate", "certificate signed by an unknown authority"),
+)
+_CERTIFICATE_REFUSED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)")
+
+#: Alerts of a peer to which the certificate that it was shown is not good enough.
+_ALERTS = re.compile(r"ALERT_(?:UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_\w+|ACCESS_DENIED)|CERTIFICATE_REQUIRED")
+
+#: Errors of the system; gRPC shows them as the C library calls them.
+_SYSTEM = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ETIMEDOUT: "connection timed out",
+    errno.EHOSTUNREACH: "no route to host",
+    errno.ENETUNREACH: "network is unreachable",
+    errno.ECONNRESET: "connection reset",
+    errno.EPIPE: "connection reset",
+}
+
+#: A connection that did not come up in time: at TCP, in the TLS handshake, or after it.
+_TOO_LATE = ("tcp handshaker shutdown", "Endpoint closing", "timed out before receiving SETTINGS")
+
+
+def reason(details: str, address: str, secure: bool, connect_seconds: float) -> str:
+    """A few words that end a sentence, for the details of a status that gRPC itself made.
+
+    ``address`` was dialled, by TLS if ``secure``; a connection is given ``connect_seconds`` to come up.
+    """
+    text = _NO_CONNECTION.sub("", details, count=1)
+    connecting = text != details
+    if "Hostname Verification Check failed" in text:
+        return f"no subject alternative name for {split_address(address)[0]}"
+    for said, short in _CERTIFICATES:
+        if said in text:
+            return short
+    if refused := _CERTIFICATE_REFUSED.search(text):
+        return bounded_text(f"certificate not accepted: {refused[1]}", _TEXT_MAX_BYTES)
+    if _ALERTS.search(text):
+        return "the peer does not accept the certificate that it is shown"
+    if "WRONG_VERSION_NUMBER" in text:
+        return "the peer does not speak TLS"
+    if "Failed parsing HTTP/2" in text or "missing selected ALPN property" in text:
+        return "the peer does not speak gRPC"
+    if any(said in text for said in _TOO_LATE):
+        return no_answer(connect_seconds)
+    for number, short in _SYSTEM.items():
+        if os.strerror(number) in text:
+            return short
+    if "Socket closed" in text:
+        return _closed(secure) if connecting else "connection closed"
+    if "errors resolving" in text or "DNS resolution failed" in text:
+        return "its name does not resolve"
+    return bounded_text(text, _TEXT_MAX_BYTES)
+
+
+def no_answer(seconds: float) -> str:
+    """The reason where nothing came in time."""
+    return f"no answer within {round(seconds, 1):g} s"
+
+
+def _closed(secure: bool) -> str:
+    if secure:
+        return "the peer closed the connection: it may not accept the certificate that it is shown"
+    return "the peer closed the connection: it may speak TLS alone"

@@ -1,0 +1,60 @@
+"""Reasons from texts that no server here produces at will."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.rpc.reasons import no_answer, reason
+
+NOBODY = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.7:30000: "
+
+
+def told(details: str, secure: bool = False) -> str:
+    return reason(details, "10.0.0.7:30000", secure, 5.0)
+
+
+class ReasonTests(SynchronousTestCase):
+    def test_system(self) -> None:
+        """An error of the system is told by its name, however gRPC wraps it."""
+        for said, expected in (
+            ("Failed to connect to remote host: getsockopt(SO_ERROR): No route to host", "no route to host"),
+            ("connect failed: addr: ipv4:10.0.0.7:30000 error: Network is unreachable", "network is unreachable"),
+            ("Failed to connect to remote host: getsockopt(SO_ERROR): Connection timed out", "connection timed out"),
+            ("sendmsg: Broken pipe (32)", "connection reset"),
+        ):
+            self.assertEqual(told(NOBODY + said), expected)
+            self.assertEqual(told(said), expected)
+
+    def test_host(self) -> None:
+        """A certificate without the host that was dialled is told with that, without a port or brackets."""
+        said = (
+            NOBODY + "Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed."
+        )
+        for address, host in (("10.0.0.7:1", "10.0.0.7"), ("[::1]:1", "::1"), ("box.example:1", "box.example")):
+            self.assertEqual(reason(said, address, True, 5.0), f"no subject alternative name for {host}")
+
+    def test_closed(self) -> None:
+        """A connection that was up and is closed says nothing of TLS."""
+        for secure in (False, True):
+            self.assertEqual(told("Socket closed", secure), "connection closed")
+            self.assertNotEqual(told(NOBODY + "Socket closed", secure), "connection closed")
+
+    def test_certificate(self) -> None:
+        """Whatever else is wrong with a certificate is passed on."""
+        said = (
+            "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
+            "CERTIFICATE_VERIFY_FAILED: unsupported certificate purpose: OK"
+        )
+        self.assertEqual(told(NOBODY + said, True), "certificate not accepted: unsupported certificate purpose")
+
+    def test_unknown(self) -> None:
+        """A text that is not known is passed on without what is always there, printable and bounded."""
+        self.assertEqual(told(NOBODY + "the moon is full"), "the moon is full")
+        self.assertEqual(told("the moon\nis full"), "the moon\ufffdis full")
+        self.assertEqual(told(NOBODY + "x" * 1000), "x" * 200)
+        self.assertEqual(told(""), "")
+
+    def test_no_answer(self) -> None:
+        """Seconds are told as people would."""
+        self.assertEqual(
+            [no_answer(seconds) for seconds in (5.0, 0.5, 4.98)],
+            ["no answer within 5 s", "no answer within 0.5 s", "no answer within 5 s"],
+        )
