@@ -217,11 +217,15 @@ class Unreachable(Unavailable):
         self.reason = reason
 
 
+#: The reason of ``Misdirected``.
+ANOTHER_PROCESS = "another process answers at its address"
+
+
 class Misdirected(Unreachable):
     """A call reached another process than the one it was meant for, which did nothing."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, reason="another process answers at its address")
+        super().__init__(name, reason=ANOTHER_PROCESS)
 
 
 class NotAWorker(Unreachable):

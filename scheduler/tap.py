@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
 from twisted.application.service import IService
@@ -38,7 +39,7 @@ def makeService(options: Options) -> IService:
     tls = config.grpc_server.tls
 
     store = make_store(reactor, options.database)
-    calls = WorkerClient(reactor, tls)
+    calls = WorkerClient(reactor, tls, uuid.uuid4().hex)
     rule = DialRule(config.cluster.allowed_networks, resolving(reactor.nameResolver), keep_names=tls is not None)
     cluster = make_cluster(
         reactor,

@@ -6,7 +6,6 @@ import grpc
 from twisted.python.failure import Failure
 
 from scheduler.daemon.config import TlsFiles
-from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.errors import DeadlineExceeded, Unreachable
 from scheduler.rpc import credentials, reasons
 
@@ -21,6 +20,9 @@ MAX_QUERIED_AT_ONCE = 64
 
 #: Seconds without a call after which a connection is closed.
 IDLE_TIMEOUT_SECONDS = 300.0
+
+#: Calls that a worker serves at once, or has waiting for a thread; it refuses any further one unseen.
+MAX_WORKER_CALLS = 160
 
 #: Seconds a connection may take to come up, TLS and all.
 CONNECT_DEADLINE_SECONDS = 5.0
@@ -92,9 +94,3 @@ class Channel:
     def close(self) -> None:
         """End every call under way."""
         self.channel.close()
-
-
-def request_metadata() -> Metadata:
-    """What ties the call to the request it is made for; on the reactor thread."""
-    request_id = REQUEST_ID.get()
-    return ((METADATA_KEY, request_id),) if request_id else ()

@@ -42,7 +42,12 @@ _SYSTEM = {
 }
 
 #: A connection that did not come up in time: at TCP, in the TLS handshake, or after it.
-_TOO_LATE = ("tcp handshaker shutdown", "Endpoint closing", "timed out before receiving SETTINGS")
+_TOO_LATE = (
+    "connect() timed out",
+    "tcp handshaker shutdown",
+    "Endpoint closing",
+    "timed out before receiving SETTINGS",
+)
 
 
 def reason(details: str, address: str, secure: bool, connect_seconds: float) -> str:

@@ -150,8 +150,12 @@ class GrpcServer(Service):
         servicer: Servicer,
         add: Callable[[Any, grpc.Server], None],
         names: Sequence[str],
+        interceptors: Sequence[grpc.ServerInterceptor[Any, Any]] = (),
     ) -> None:
-        """``add`` puts the servicer on a server, ``names`` are the full names of its services."""
+        """``add`` puts the servicer on a server, ``names`` are the full names of its services.
+
+        ``interceptors`` see every call, also of the health checks.
+        """
         self.bound: Address | None = None
         self._reactor = reactor
         self._address = address
@@ -160,6 +164,7 @@ class GrpcServer(Service):
         self._servicer = servicer
         self._add = add
         self._names = names
+        self._interceptors = interceptors
         self._server: grpc.Server | None = None
         self._threads: futures.ThreadPoolExecutor | None = None
 
@@ -169,6 +174,7 @@ class GrpcServer(Service):
         self._threads = _Threads(self._limits.threads, thread_name_prefix="grpc")
         server = grpc.server(
             self._threads,
+            interceptors=list(self._interceptors),
             maximum_concurrent_rpcs=self._limits.threads + self._limits.queue,
             options=(
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its calls

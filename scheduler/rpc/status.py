@@ -81,7 +81,8 @@ def abort(context: grpc.ServicerContext, error: SchedulerError) -> NoReturn:
     for argument, kind in row.arguments.items():
         value = str(error) if argument == "message" else getattr(error, argument)
         data[argument] = _short(value) if kind is str else kind(value)
-    context.set_trailing_metadata(((METADATA_KEY, json.dumps(data, ensure_ascii=False).encode()),))
+    more = context.trailing_metadata() or ()
+    context.set_trailing_metadata((*more, (METADATA_KEY, json.dumps(data, ensure_ascii=False).encode())))
     context.abort(row.code, _short(str(error)))
 
 

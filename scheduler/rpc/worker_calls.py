@@ -2,9 +2,13 @@
 
 Theory of operation. A start, or a signal, must be known to have left or not. So each is
 preceded, on the same channel, by a health check: where that fails nothing was
-sent. A call that was answered there a moment ago is as good as a check. After it
-only an answer that the worker gives before it looks at a call (no such method,
-no room) says that nothing was started.
+sent. A call that was answered there a moment ago, by the same process, is as good as
+a check. After it only an answer that the worker gives before it looks at a call (no
+such method, no room, meant for another process) says that nothing was started.
+
+An answer is believed where it comes from the process that the call is meant for, be it
+an error or not (``scheduler.rpc.addressing``). A start that another process answers
+all the same was not refused there, so it counts as sent.
 """
 
 from __future__ import annotations
@@ -19,12 +23,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scheduler.daemon.logs import METADATA_KEY
 from scheduler.errors import (
+    ANOTHER_PROCESS,
     Busy,
     Conflict,
     DeadlineExceeded,
     Invalid,
+    Misdirected,
     NotAWorker,
     NotFound,
     OffsetBeyondEnd,
@@ -39,7 +44,8 @@ from scheduler.messages import Chunk, JobStatus
 from scheduler.model import JobState
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert, reasons, status
-from scheduler.rpc.channel import Channel, Metadata
+from scheduler.rpc.addressing import Addressee, nonce_in
+from scheduler.rpc.channel import MAX_WORKER_CALLS, Channel
 from scheduler.texts import bounded_text
 
 T = TypeVar("T")
@@ -64,155 +70,172 @@ class Stubs:
         self.line = line
         self.worker = worker_pb2_grpc.WorkerStub(line.channel)
         self.health = health_pb2_grpc.HealthStub(line.channel)
-        #: When a unary call to the worker last succeeded, by ``time.monotonic``.
-        self.answered_at = -math.inf
+        #: When a unary call to the worker last succeeded, by ``time.monotonic``, and the nonce of its process.
+        self.answered = (-math.inf, "")
         #: Whether the worker answers ``QueryJobs``, as far as is known.
         self.answers_many = True
 
 
-def check_thd(stubs: Stubs, worker: str, seconds: float) -> None:
-    """``Unreachable`` unless there was an answer of any kind."""
+def check_thd(stubs: Stubs, to: Addressee, seconds: float) -> None:
+    """``Unreachable`` unless there was an answer of any kind; ``Misdirected``: of another process.
+
+    ``Busy``: its server had no place for the call, and did not say who it is.
+    """
     try:
-        stubs.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
+        _, call = stubs.health.Check.with_call(health_pb2.HealthCheckRequest(), timeout=seconds, metadata=to.metadata)
+        answer = call.trailing_metadata()
     except grpc.RpcError as failure:
         failure.with_traceback(None)
-        if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise Unreachable(worker, reason=reasons.no_answer(seconds)) from failure
-        if failure.code() in _NO_ANSWER:
-            raise Unreachable(worker, reason=_why(stubs.line, failure)) from failure
+        code, answer = failure.code(), failure.trailing_metadata()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise Unreachable(to.name, reason=reasons.no_answer(seconds)) from failure
+        if code in _NO_ANSWER:
+            raise Unreachable(to.name, reason=_why(stubs.line, failure)) from failure
+        if isinstance(status.error_from_status(failure), Misdirected):
+            raise Misdirected(to.name) from failure
+        if to.nonce and not nonce_in(answer) and code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise Busy(f"places for calls at worker {to.name!r}", MAX_WORKER_CALLS) from failure
     except ValueError:  # the channel was closed
-        raise Unreachable(worker) from None
+        raise Unreachable(to.name) from None
+    if not to.gave(answer):
+        raise Misdirected(to.name)
 
 
 def start_thd(
     sent_thd: Callable[[], None] | None,
     stubs: Stubs,
-    worker: str,
+    to: Addressee,
     request: worker_pb2.StartJobReq,
     seconds: float,
-    metadata: Metadata,
 ) -> JobStatus:
     """How the job is; ``sent_thd`` is called once the start is on its way."""
-    left = _checked_thd(stubs, worker, seconds, CHECK_VALID_SECONDS)
-    answer = _made_thd(stubs, "StartJob", worker, request, left, metadata, sent_thd)
+    left = _checked_thd(stubs, to, seconds, CHECK_VALID_SECONDS)
+    answer = _made_thd(stubs, "StartJob", to, request, left, sent_thd)
     if answer.HasField("status"):
-        return _read_answer(worker, lambda: convert.status_from_pb(answer.status))
-    return JobStatus(_read_answer(worker, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
+        return _read_answer(to, lambda: convert.status_from_pb(answer.status))
+    return JobStatus(_read_answer(to, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
 
 
-def stop_thd(
-    stubs: Stubs, worker: str, request: worker_pb2.StopJobReq, seconds: float, metadata: Metadata
-) -> JobStatus | None:
+def stop_thd(stubs: Stubs, to: Addressee, request: worker_pb2.StopJobReq, seconds: float) -> JobStatus | None:
     """Answered when the stop was taken, or when the job has ended, as the request says; ``None``: no status came."""
-    answer = _made_thd(stubs, "StopJob", worker, request, seconds, metadata)
+    answer = _made_thd(stubs, "StopJob", to, request, seconds)
     if not answer.HasField("status"):
         return None
-    return _read_answer(worker, lambda: convert.status_of_from_pb(request.jobID, answer.status))
+    return _read_answer(to, lambda: convert.status_of_from_pb(request.jobID, answer.status))
 
 
-def signal_thd(stubs: Stubs, worker: str, request: worker_pb2.SignalJobReq, seconds: float, metadata: Metadata) -> None:
+def signal_thd(stubs: Stubs, to: Addressee, request: worker_pb2.SignalJobReq, seconds: float) -> None:
     """``Unreachable``: the signal was not sent; ``DeadlineExceeded``: nobody can say whether it arrived."""
-    left = _checked_thd(stubs, worker, seconds, 0.0)
+    left = _checked_thd(stubs, to, seconds, 0.0)
     began = time.monotonic()
     try:
-        _made_thd(stubs, "SignalJob", worker, request, left, metadata)
+        _made_thd(stubs, "SignalJob", to, request, left)
+    except Misdirected:
+        raise
     except Unreachable as error:
-        raise DeadlineExceeded(f"SignalJob on worker {worker!r}", round(time.monotonic() - began, 1)) from error
+        raise DeadlineExceeded(f"SignalJob on worker {to.name!r}", round(time.monotonic() - began, 1)) from error
 
 
-def remove_thd(stubs: Stubs, worker: str, request: worker_pb2.RemoveJobReq, seconds: float, metadata: Metadata) -> None:
+def remove_thd(stubs: Stubs, to: Addressee, request: worker_pb2.RemoveJobReq, seconds: float) -> None:
     """Answered when the job is removed; ``JobNotEnded``."""
-    _made_thd(stubs, "RemoveJob", worker, request, seconds, metadata)
+    _made_thd(stubs, "RemoveJob", to, request, seconds)
 
 
-def query_thd(
-    stubs: Stubs, worker: str, request: worker_pb2.QueryJobReq, seconds: float, metadata: Metadata
-) -> JobStatus:
+def query_thd(stubs: Stubs, to: Addressee, request: worker_pb2.QueryJobReq, seconds: float) -> JobStatus:
     """How the job is; ``NotFound``."""
-    answer = _made_thd(stubs, "QueryJob", worker, request, seconds, metadata)
-    return _read_answer(worker, lambda: convert.query_from_pb(request.jobID, answer))
+    answer = _made_thd(stubs, "QueryJob", to, request, seconds)
+    return _read_answer(to, lambda: convert.query_from_pb(request.jobID, answer))
 
 
 def query_together_thd(
-    stubs: Stubs, worker: str, request: worker_pb2.QueryJobsReq, seconds: float, metadata: Metadata
+    stubs: Stubs, to: Addressee, request: worker_pb2.QueryJobsReq, seconds: float
 ) -> list[JobStatus | Failure | None]:
     """How each job is, in their order, or a failure of its own; ``None`` where the answer says nothing of it."""
     try:
-        answer = _made_thd(stubs, "QueryJobs", worker, request, seconds, metadata)
+        answer = _made_thd(stubs, "QueryJobs", to, request, seconds)
     except Unsupported:
         stubs.answers_many = False
         return [None] * len(request.jobID)
     except NotFound:  # which one? none may be given up for it
-        raise WorkerFault(worker, "QueryJobs was answered with NOT_FOUND") from None
+        raise WorkerFault(to.name, "QueryJobs was answered with NOT_FOUND") from None
     told = {status.jobID: status for status in answer.status}
-    return [_status_or_failure_thd(worker, told[job_id]) if job_id in told else None for job_id in request.jobID]
+    return [_status_or_failure_thd(to, told[job_id]) if job_id in told else None for job_id in request.jobID]
 
 
-def _status_or_failure_thd(worker: str, status: worker_pb2.JobStatus) -> JobStatus | Failure:
+def _status_or_failure_thd(to: Addressee, status: worker_pb2.JobStatus) -> JobStatus | Failure:
     try:
-        return _read_answer(worker, lambda: convert.status_from_pb(status))
+        return _read_answer(to, lambda: convert.status_from_pb(status))
     except WorkerFault as fault:
         return Failure(fault)
 
 
-def read_thd(stubs: Stubs, worker: str, request: worker_pb2.ReadOutputReq, seconds: float, metadata: Metadata) -> Chunk:
+def read_thd(stubs: Stubs, to: Addressee, request: worker_pb2.ReadOutputReq, seconds: float) -> Chunk:
     """What there is now, ``max`` bytes at most."""
-    answer = _made_thd(stubs, "ReadOutput", worker, request, seconds, metadata)
-    return _read_answer(worker, lambda: convert.chunk_from_read(answer, request.offset, request.max))
+    answer = _made_thd(stubs, "ReadOutput", to, request, seconds)
+    return _read_answer(to, lambda: convert.chunk_from_read(answer, request.offset, request.max))
 
 
-def _checked_thd(stubs: Stubs, worker: str, seconds: float, fresh: float) -> float:
+def _checked_thd(stubs: Stubs, to: Addressee, seconds: float, fresh: float) -> float:
     """The seconds that are left for a call that must not be sent in vain; ``Unreachable``.
 
-    An answer that is no older than ``fresh`` seconds is as good as a check.
+    An answer of the same process that is no older than ``fresh`` seconds is as good as a check.
     """
     before = time.monotonic()
-    if before - stubs.answered_at > fresh:
-        check_thd(stubs, worker, min(seconds, CHECK_DEADLINE_SECONDS))
+    answered_at, nonce = stubs.answered
+    if before - answered_at > fresh or nonce != to.nonce:
+        check_thd(stubs, to, min(seconds, CHECK_DEADLINE_SECONDS))
     return max(seconds - (time.monotonic() - before), 0.1)
 
 
 def _made_thd(
     stubs: Stubs,
     method: str,
-    worker: str,
+    to: Addressee,
     request: Any,
     seconds: float,
-    metadata: Metadata,
     sent_thd: Callable[[], None] | None = None,
 ) -> Any:
     call, before = getattr(stubs.worker, method), time.monotonic()
-    request_id = dict(metadata).get(METADATA_KEY, "")
     try:
         if sent_thd is None:
-            answer = call(request, timeout=seconds, metadata=metadata)
+            answer, under_way = call.with_call(request, timeout=seconds, metadata=to.metadata)
         else:
-            under_way = call.future(request, timeout=seconds, metadata=metadata)
+            under_way = call.future(request, timeout=seconds, metadata=to.metadata)
             sent_thd()
             answer = under_way.result(seconds + ABANDONED_AFTER_SECONDS)
+        metadata = under_way.trailing_metadata()
     except grpc.RpcError as failure:
-        _log.debug(_FAILED, method=method, worker=worker, code=failure.code().name, request_id=request_id)
-        raise understood(failure, stubs.line, worker, method, request.jobID, seconds) from failure
+        _log.debug(_FAILED, method=method, worker=to.name, code=failure.code().name, request_id=to.request_id)
+        raise understood(failure, stubs.line, to, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
-        raise Unreachable(worker, sent=True) from None
+        raise Unreachable(to.name, sent=True) from None
     except (grpc.FutureTimeoutError, RuntimeError) as failure:  # gRPC could start no thread to hear the answer
-        raise Unreachable(worker, sent=True) from failure
-    stubs.answered_at = time.monotonic()
-    _log.debug(_ANSWERED, method=method, worker=worker, ms=1000 * (stubs.answered_at - before), request_id=request_id)
+        raise Unreachable(to.name, sent=True) from failure
+    if not to.gave(metadata):
+        raise answered_by_another(to, method)
+    now = time.monotonic()
+    stubs.answered = (now, to.nonce)
+    _log.debug(_ANSWERED, method=method, worker=to.name, ms=1000 * (now - before), request_id=to.request_id)
     return answer
 
 
-def _read_answer(worker: str, read: Callable[[], T]) -> T:
+def _read_answer(to: Addressee, read: Callable[[], T]) -> T:
     try:
         return read()
     except Invalid as error:
-        raise WorkerFault(worker, str(error)) from None
+        raise WorkerFault(to.name, str(error)) from None
 
 
 #: Methods of the core protocol without which nothing is a worker.
 _EVERY_WORKER_HAS = frozenset({"StartJob", "QueryJob"})
 
+#: Methods whose effect can't be denied where another process answered them.
+_DONE_ANYWHERE = frozenset({"StartJob", "SignalJob"})
+
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+#: What gRPC itself answers for a server, or in place of one, which then can't say who it is.
+_UNSIGNED = {*_NO_ANSWER, grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 def _why(line: Channel, failure: grpc.RpcError) -> str:
@@ -220,27 +243,38 @@ def _why(line: Channel, failure: grpc.RpcError) -> str:
     return "" if failure.code() is grpc.StatusCode.CANCELLED else line.why(failure)
 
 
+def answered_by_another(to: Addressee, method: str) -> Unreachable:
+    """The error for an answer of a process that is not meant, and did not refuse the call."""
+    if method in _DONE_ANYWHERE:
+        return Unreachable(to.name, sent=True, reason=ANOTHER_PROCESS)
+    return Misdirected(to.name)
+
+
 def understood(
-    failure: grpc.RpcError, line: Channel, worker: str, method: str, job_id: str, seconds: float
+    failure: grpc.RpcError, line: Channel, to: Addressee, method: str, job_id: str, seconds: float
 ) -> SchedulerError:
     """The error the caller is promised for what the worker, or gRPC, answered."""
     # The frames of its traceback hold it, where it is the call itself: that would be kept until a garbage collection.
     failure.with_traceback(None)
-    told = status.error_from_status(failure)
+    told, code, answer = status.error_from_status(failure), failure.code(), failure.trailing_metadata()
+    if isinstance(told, Misdirected):
+        return Misdirected(to.name)
+    if not to.gave(answer) and (told is not None or nonce_in(answer) or code not in _UNSIGNED):
+        return Misdirected(to.name) if code is grpc.StatusCode.UNIMPLEMENTED else answered_by_another(to, method)
     if isinstance(told, NotFound | Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
         return told  # not ShuttingDown: what was under way may have been done all the same
-    match failure.code():
+    match code:
         case grpc.StatusCode.UNIMPLEMENTED:
-            return NotAWorker(worker, method) if method in _EVERY_WORKER_HAS else Unsupported(worker, method)
+            return NotAWorker(to.name, method) if method in _EVERY_WORKER_HAS else Unsupported(to.name, method)
         case grpc.StatusCode.NOT_FOUND:
             return NotFound("job", job_id)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return Unavailable(
-                f"worker {worker!r} has no room for the call: {bounded_text(failure.details() or '')}", retry_after=1
+                f"worker {to.name!r} has no room for the call: {bounded_text(failure.details() or '')}", retry_after=1
             )
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return Unreachable(worker, sent=True, reason=_why(line, failure))
+            return Unreachable(to.name, sent=True, reason=_why(line, failure))
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(f"{method} on worker {worker!r}", round(seconds, 1))
+            return DeadlineExceeded(f"{method} on worker {to.name!r}", round(seconds, 1))
         case _:
-            return WorkerFault(worker, bounded_text(failure.details() or "") or failure.code().name)
+            return WorkerFault(to.name, bounded_text(failure.details() or "") or code.name)

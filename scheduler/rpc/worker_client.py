@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -34,14 +34,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.daemon.config import TlsFiles
-from scheduler.errors import Busy, ShuttingDown, Unreachable
+from scheduler.errors import Busy, Misdirected, ShuttingDown, Unreachable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import Job, Stream, Worker
 from scheduler.pb import worker_pb2
 from scheduler.rpc import convert, worker_calls
+from scheduler.rpc.addressing import Addressee
 from scheduler.rpc.batches import Batches
-from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, Dialler, Metadata, request_metadata
+from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, Dialler
 from scheduler.rpc.worker_calls import ANSWERS_DEADLINE_SECONDS, CHECK_DEADLINE_SECONDS, Stubs
 from scheduler.threads import Hop, Limiter, Pool
 
@@ -74,10 +75,11 @@ class WorkerClient(MultiService):
     """Usable while it runs as a service."""
 
     def __init__(
-        self, reactor: IReactorFromThreads, tls: TlsFiles | None, deadline: float = CALL_DEADLINE_SECONDS
+        self, reactor: IReactorFromThreads, tls: TlsFiles | None, nonce: str, deadline: float = CALL_DEADLINE_SECONDS
     ) -> None:
-        """``deadline`` in seconds, of everything but streams."""
+        """``nonce`` is that of this process; ``deadline`` in seconds, of everything but streams."""
         super().__init__()
+        self._nonce = nonce
         self._tls = tls
         self._deadline = deadline
         self._dialler: Dialler | None = None
@@ -122,10 +124,8 @@ class WorkerClient(MultiService):
             stubs.line.close()
 
     def probe(self, worker: Worker) -> Deferred[None]:
-        seconds = min(self._deadline, CHECK_DEADLINE_SECONDS)
-        return self._on_line(
-            worker, lambda stubs: self._probes.run(worker_calls.check_thd, stubs, worker.name, seconds)
-        )
+        to, seconds = Addressee.of(worker, self._nonce), min(self._deadline, CHECK_DEADLINE_SECONDS)
+        return self._on_line(worker, lambda stubs: self._probes.run(worker_calls.check_thd, stubs, to, seconds))
 
     def answers(self, worker: Worker) -> Deferred[bool]:
         if self._dialler is None or not self.running:
@@ -136,7 +136,8 @@ class WorkerClient(MultiService):
             stubs.line.close()
             return result
 
-        asked = self._probes.run(worker_calls.check_thd, stubs, worker.name, ANSWERS_DEADLINE_SECONDS)
+        to = Addressee.of(worker, self._nonce)
+        asked = self._probes.run(worker_calls.check_thd, stubs, to, ANSWERS_DEADLINE_SECONDS)
         return asked.addBoth(over).addCallbacks(lambda _: True, lambda reason: reason.trap(Unreachable) and False)
 
     def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
@@ -191,7 +192,7 @@ class WorkerClient(MultiService):
         if len(self._open) >= MAX_OUTPUT_STREAMS:
             raise Busy("output streams", MAX_OUTPUT_STREAMS)
         request = worker_pb2.StreamJobReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset)
-        metadata = request_metadata()
+        to = Addressee.of(worker, self._nonce)
         opened = _Stream(self._hop, deliver)
         self._open.add(opened)
 
@@ -199,9 +200,7 @@ class WorkerClient(MultiService):
             self._open.discard(opened)
             return result
 
-        pumping = self._on_line(
-            worker, lambda stubs: self._streams.run(opened.pump_thd, stubs, worker.name, request, metadata)
-        )
+        pumping = self._on_line(worker, lambda stubs: self._streams.run(opened.pump_thd, stubs, to, request))
         opened.follow(pumping.addBoth(closed))
         return opened
 
@@ -230,13 +229,13 @@ class WorkerClient(MultiService):
     ) -> Deferred[T]:
         asked = time.monotonic() if asked is None else asked
         pool, limit = (self._reads, self._read_limit) if output else (self._calls, self._call_limit)
-        metadata = request_metadata()
+        to = Addressee.of(worker, self._nonce)
 
         def timed_thd(stubs: Stubs) -> T:
             seconds = asked + self._deadline - time.monotonic()
             if seconds <= 0:
                 raise Busy(f"places for calls to worker {worker.name!r}", CALLS_PER_WORKER)
-            return call_thd(stubs, worker.name, request, seconds, metadata)
+            return call_thd(stubs, to, request, seconds)
 
         return limit.run(worker.id, lambda: self._on_line(worker, lambda stubs: pool.run(timed_thd, stubs)))
 
@@ -273,27 +272,37 @@ class _Stream:
         if held is not None:
             held.callback(None)
 
-    def pump_thd(self, stubs: Stubs, worker: str, request: worker_pb2.StreamJobReq, metadata: Metadata) -> None:
+    def pump_thd(self, stubs: Stubs, to: Addressee, request: worker_pb2.StreamJobReq) -> None:
         """Until the stream ends or is cut."""
         try:
-            messages: Any = stubs.worker.StreamJob(request, timeout=STREAM_DEADLINE_SECONDS, metadata=metadata)
+            messages: Any = stubs.worker.StreamJob(request, timeout=STREAM_DEADLINE_SECONDS, metadata=to.metadata)
             with self._lock:
                 self._call = messages
                 cancelled = self._cancelled
             if cancelled:
                 messages.cancel()
-            for message in messages:
+            for message in self._believed_thd(messages, to):
                 chunk = convert.chunk_from_stream(message)
                 self._hop.call_thd("receiver of output", HELD_UP_MAX_SECONDS, self._deliver_one, chunk)
         except grpc.RpcError as failure:
             raise worker_calls.understood(
-                failure, stubs.line, worker, "StreamJob", request.jobID, STREAM_DEADLINE_SECONDS
+                failure, stubs.line, to, "StreamJob", request.jobID, STREAM_DEADLINE_SECONDS
             ) from failure
         except ValueError:  # the channel was closed
-            raise Unreachable(worker) from None
+            raise Unreachable(to.name) from None
         finally:
             if self._call is not None:
                 self._call.cancel()
+
+    @staticmethod
+    def _believed_thd(messages: Any, to: Addressee) -> Iterator[Any]:
+        """The messages, if they are of the process that is meant; ``Misdirected``."""
+        for message in messages:
+            if not to.gave(messages.initial_metadata()):
+                raise Misdirected(to.name)
+            yield message
+        if not to.gave(messages.trailing_metadata()):
+            raise Misdirected(to.name)
 
     def _deliver_one(self, chunk: Chunk) -> Deferred[None] | None:
         if self._cancelled:

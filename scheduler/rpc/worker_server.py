@@ -27,15 +27,18 @@ from scheduler.model import Stream
 from scheduler.net import Address
 from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import convert
-from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE
+from scheduler.rpc.addressing import AddresseeCheck
+from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, MAX_WORKER_CALLS
 from scheduler.rpc.server import GrpcServer, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
-from scheduler.worker_interfaces import IJobRunner
+from scheduler.worker_interfaces import IIdentity, IJobRunner
 
 #: Output streams at once.
 MAX_OUTPUT_STREAMS = 64
 #: Threads kept for everything else.
 RESERVED_THREADS = 16
+#: Calls that have a thread at once; further ones wait for one.
+MAX_SERVED_CALLS = MAX_OUTPUT_STREAMS + 2 * RESERVED_THREADS
 #: Stops that wait for the end of their job at once.
 MAX_WAITING_STOPS = 8
 #: Seconds such a stop waits at most, if its caller sets no deadline.
@@ -47,14 +50,16 @@ RECHECK_INTERVAL_SECONDS = 30.0
 
 # One connection gets what the scheduler needs: all streams and the reserve; as many again are there for others.
 _LIMITS = ServerLimits(
-    threads=MAX_OUTPUT_STREAMS + 2 * RESERVED_THREADS, queue=64, streams=MAX_OUTPUT_STREAMS + RESERVED_THREADS
+    threads=MAX_SERVED_CALLS,
+    queue=MAX_WORKER_CALLS - MAX_SERVED_CALLS,
+    streams=MAX_OUTPUT_STREAMS + RESERVED_THREADS,
 )
 
 
 def worker_server(
-    reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None, runner: IJobRunner
+    reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None, runner: IJobRunner, identity: IIdentity
 ) -> GrpcServer:
-    """Serves the scheduler from when it is started."""
+    """Serves the scheduler from when it is started; a call that is meant for another process is refused."""
     return GrpcServer(
         reactor,
         address,
@@ -63,6 +68,7 @@ def worker_server(
         _WorkerServicer(runner, Hop(reactor), reactor),
         worker_pb2_grpc.add_WorkerServicer_to_server,
         ["jobscheduler.Worker"],
+        [AddresseeCheck(identity)],
     )
 
 

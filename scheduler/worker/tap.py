@@ -66,7 +66,8 @@ def makeService(options: Options) -> IService:
     watch = OutputWatch(reactor)
     jobs = JobRunner(reactor, pool, spools, watch, time.time, limits)
     disk = DiskGauge(reactor, pool, spools.disk_thd)
-    grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs)
+    identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
+    grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs, identity)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 
     def facts() -> Registration:
@@ -80,7 +81,6 @@ def makeService(options: Options) -> IService:
             features=FEATURES,
         )
 
-    identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
     held_id = IdFile(state.path / folder.WORKER_ID)
     commit_count = CommitCountFile(pool, str(state.path / "commit_count"))
     rng = random.SystemRandom()

@@ -6,10 +6,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from scheduler.errors import (
+    ANOTHER_PROCESS,
     Conflict,
     DeadlineExceeded,
     JobNotEnded,
     JobNotRunning,
+    Misdirected,
     NotFound,
     OffsetBeyondEnd,
     OutputPruned,
@@ -22,10 +24,12 @@ from scheduler.interfaces import IOutputStream, IWorkerClient
 from scheduler.messages import Chunk
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.rpc import worker_client
+from scheduler.rpc.server import GrpcServer
+from scheduler.worker_interfaces import IIdentity
 from tests.contract.simulated import SimulatedCase
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.workers import METHODS, Workers
-from tests.integration.rpc import RpcCase, a_job, a_worker
+from tests.integration.rpc import ANY_PORT, Heedless, RpcCase, a_job, a_worker, an_identity
 from tests.simulation.calls import SimulatedWorkerClient
 
 MIB = 1024 * 1024
@@ -484,6 +488,7 @@ class UnreachableContract(Unanswered):
             if name in ("start", "signal"):
                 self.assertFalse(error.sent)
         self.assertEqual(self.sent, [])
+        self.assertIs(await self.client.answers(self.worker), False)
 
 
 class UnreachableFakeTests(UnreachableContract, RpcCase):
@@ -505,6 +510,113 @@ class UnreachableRealTests(UnreachableContract, RpcCase):
         super().setUp()
         self.worker = a_worker(self.dead_address())
         self.client = self.worker_client()
+
+
+class MisdirectedContract(Unanswered):
+    """Mixed into an RpcCase whose ``at_its_address`` has somebody answer where the worker is called."""
+
+    async def ask_another(self, identity: IIdentity | None) -> None:
+        await self.at_its_address(identity)
+        for name, call in self.asked().items():
+            error = await self.assertFailure(call, Misdirected)
+            self.assertEqual((error.name, error.sent, error.reason), ("w", False, ANOTHER_PROCESS), name)
+        self.assertEqual((self.sent, self.runner.started), ([], []))
+        self.assertIs(await self.client.answers(self.worker), False)
+
+    async def test_another_process(self) -> None:
+        """Another process of the worker refuses every call, and does nothing: no start left, no job is missing."""
+        await self.ask_another(an_identity("another", "w"))
+
+    async def test_another_worker(self) -> None:
+        """So does another worker."""
+        await self.ask_another(an_identity("another", "another"))
+
+    async def test_another_without_a_nonce(self) -> None:
+        """A worker that has told no nonce is known by its id."""
+        self.worker = evolve(self.worker, nonce="")
+        await self.ask_another(an_identity("another", "another"))
+
+    async def test_another_program(self) -> None:
+        """A program that takes any call, and does not say who it is, is not believed."""
+        await self.ask_another(None)
+
+    async def test_restarted(self) -> None:
+        """The process that came after one that was called is not taken for it, nor the other way round."""
+        await self.at_its_address(an_identity("first", "w"))
+        first, second = evolve(self.worker, nonce="first"), evolve(self.worker, nonce="second")
+        await self.client.start_job(first, a_job())
+        await self.assertFailure(self.client.start_job(second, a_job("k")), Misdirected)
+        self.assertEqual(self.runner.running(), ("j",))
+        await self.client.query_job(first, "j")
+        await self.at_its_address(an_identity("second", "w"))
+        for _ in range(3):
+            await self.assertFailure(self.client.start_job(first, a_job("k")), Misdirected)
+        await self.assertFailure(self.client.signal_job(first, "k", "SIGHUP", "main"), Misdirected)
+        self.assertEqual(self.runner.started, [])
+        self.assertIs((await self.client.start_job(second, a_job("k"))).state, JobState.RUNNING)
+
+    async def test_meant(self) -> None:
+        """Calls to the process that is meant are answered, with errors too; so are those to one without a nonce."""
+        for identity, nonce in ((an_identity("meant", "w"), "meant"), (an_identity("meant", "w"), ""), (None, "")):
+            await self.at_its_address(identity)
+            self.worker = evolve(self.worker, nonce=nonce)
+            await self.assertFailure(self.client.query_job(self.worker, "j"), NotFound)
+            await self.client.probe(self.worker)
+            self.assertIs(await self.client.answers(self.worker), True)
+            await self.client.start_job(self.worker, a_job())
+            self.runner.write("j", b"abc")
+            self.runner.end("j")
+            received = Receiver()
+            await self.client.stream_output(self.worker, "j", Stream.STDOUT, 0, received).finished
+            self.assertEqual(received.data, b"abc")
+            await self.assertFailure(self.client.signal_job(self.worker, "j", "SIGUSR1", "main"), JobNotRunning)
+
+    async def test_no_id_yet(self) -> None:
+        """A process that has not been told its id yet is known by its nonce."""
+        await self.at_its_address(an_identity("meant"))
+        await self.client.start_job(self.worker, a_job())
+
+
+class MisdirectedFakeTests(MisdirectedContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = evolve(a_worker("nowhere:1"), nonce="meant")
+        self.client = Workers(reactor)
+
+    async def at_its_address(self, identity: IIdentity | None) -> None:
+        self.runner = self.client.runners["w"] = FakeJobRunner()
+        self.client.identities["w"] = identity
+
+
+class MisdirectedSimulatedTests(MisdirectedContract, SimulatedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = evolve(a_worker("10.0.0.2:1"), nonce="meant")
+        self.client = SimulatedWorkerClient(self.network, self.caller, "nonce", chunk=2 * MIB)
+
+    async def at_its_address(self, identity: IIdentity | None) -> None:
+        if self.network.endpoint("there", 1) is not None:
+            self.network.close("there", 1)
+        self.runner = FakeJobRunner()
+        if identity is not None:
+            self.runner.identity = identity
+        self.worker = evolve(self.worker, address=self.listen(self.runner))
+
+
+class MisdirectedRealTests(MisdirectedContract, RpcCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = evolve(a_worker("nowhere:1"), nonce="meant")
+        self.client = self.worker_client()
+        self.server: GrpcServer | None = None
+
+    async def at_its_address(self, identity: IIdentity | None) -> None:
+        if self.server is not None:
+            await self.server.stopService()
+        self.runner = FakeJobRunner()
+        address = ANY_PORT if self.server is None else self.server.bound
+        self.server = self.worker_server(self.runner, address=address, identity=identity or Heedless())
+        self.worker = evolve(self.worker, address=str(self.server.bound))
 
 
 class SilentContract(Unanswered):

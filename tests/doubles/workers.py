@@ -16,14 +16,25 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from scheduler.errors import DeadlineExceeded, Invalid, SchedulerError, ShuttingDown, Unreachable, WorkerFault
+from scheduler.errors import (
+    DeadlineExceeded,
+    Invalid,
+    Misdirected,
+    SchedulerError,
+    ShuttingDown,
+    Unreachable,
+    WorkerFault,
+)
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, JobStatus
 from scheduler.model import Job, JobState, Stream, Worker
-from scheduler.worker_interfaces import IJobRunner
+from scheduler.worker_interfaces import IIdentity, IJobRunner
 
 #: Bytes of output in one chunk.
 CHUNK_MAX_BYTES = 1024 * 1024
+
+#: Of the process that calls.
+SCHEDULER_NONCE = "scheduler"
 
 #: Those that a test can hold, or have fail.
 METHODS = (
@@ -80,12 +91,15 @@ class Workers:
     ``calls`` has every call, ``held`` those that wait for the test, ``streams`` every stream that was opened,
     ``forgotten`` the ids of workers whose channels were closed, ``sent`` what is to be called once a held start leaves.
     ``on_call`` is called with each call as it is made.
+    ``identities``, by worker ids, have who answers at the address of a worker, ``None`` a program that does not say; of
+    those that are not there it is always the one that is meant.
     Streams flow by timers of the ``clock``.
     """
 
     def __init__(self, clock: IReactorTime, runners: dict[str, IJobRunner] | None = None) -> None:
         self.clock = clock
         self.runners: dict[str, IJobRunner] = {} if runners is None else runners
+        self.identities: dict[str, IIdentity | None] = {}
         self.calls: list[Call] = []
         self.held: list[Call] = []
         self.streams: list[OutputStream] = []
@@ -134,6 +148,7 @@ class Workers:
     def of_next_process(self, clock: IReactorTime) -> Workers:
         """The same workers, held and failing as before, as a scheduler calls them that was started anew."""
         workers = Workers(clock, self.runners)
+        workers.identities = self.identities
         workers._holding = self._holding
         workers._failing = self._failing
         return workers
@@ -221,7 +236,20 @@ class Workers:
         runner = self.runners.get(worker.id)
         if runner is None:
             return fail(Unreachable(worker.name))
+        if worker.id in self.identities and not _is_meant(worker, self.identities[worker.id]):
+            return fail(Misdirected(worker.name))
         return maybeDeferred(ask, runner).addErrback(_as_received, worker.name)
+
+
+def _is_meant(worker: Worker, identity: IIdentity | None) -> bool:
+    """Whether who answers takes a call to the worker, and is believed."""
+    if identity is None:
+        return not worker.nonce
+    try:
+        identity.check_thd(worker.id, worker.nonce, SCHEDULER_NONCE)
+    except Misdirected:
+        return False
+    return True
 
 
 def _as_received(reason: Failure, worker: str) -> Failure:

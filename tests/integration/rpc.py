@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2_grpc
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from scheduler.daemon.config import TlsFiles
 from scheduler.interfaces import IMembership
@@ -27,7 +28,8 @@ from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.rpc.worker_server import worker_server
-from scheduler.worker_interfaces import IJobRunner
+from scheduler.worker.identity import Identity
+from scheduler.worker_interfaces import IIdentity, IJobRunner
 
 ANY_PORT = Address("127.0.0.1", 0)
 
@@ -47,6 +49,26 @@ def a_worker(address: object, worker_id: str = "w", boot_id: str = "boot") -> Wo
 def a_job(job_id: str = "j", **spec: object) -> Job:
     """About to be started."""
     return Job(job_id, JobSpec(**{"command": "true", **spec}), JobState.STARTING, 7.0)
+
+
+def an_identity(nonce: str = "nonce", worker_id: str = "") -> Identity:
+    """Of a process with that nonce, which may know its id already."""
+    identity = Identity(reactor.callFromThread, "folder", nonce)
+    identity.worker_id = worker_id
+    return identity
+
+
+@implementer(IIdentity)
+class Heedless:
+    """The identity of a program that ignores what calls say, and does not say who it is."""
+
+    folder_id = nonce = worker_id = ""
+
+    def check_thd(self, worker_id: str, nonce: str, scheduler: str) -> None:
+        pass
+
+    def on_new_scheduler(self, notify: Callable[[], None]) -> None:
+        pass
 
 
 Method = Callable[[Any, grpc.ServicerContext], Any]
@@ -79,13 +101,19 @@ class RpcCase(TestCase):
         service.startService()
         self.addCleanup(lambda: service.running and service.stopService())
 
-    def worker_server(self, runner: IJobRunner, tls: TlsFiles | None = None, address: Address = ANY_PORT) -> GrpcServer:
-        server = worker_server(reactor, address, tls, runner)
+    def worker_server(
+        self,
+        runner: IJobRunner,
+        tls: TlsFiles | None = None,
+        address: Address = ANY_PORT,
+        identity: IIdentity | None = None,
+    ) -> GrpcServer:
+        server = worker_server(reactor, address, tls, runner, identity or an_identity())
         self.run_until_end(server)
         return server
 
     def worker_client(self, tls: TlsFiles | None = None, deadline: float = 10.0) -> WorkerClient:
-        client = WorkerClient(reactor, tls, deadline)
+        client = WorkerClient(reactor, tls, "scheduler", deadline)
         self.run_until_end(client)
         return client
 

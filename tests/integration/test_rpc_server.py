@@ -32,7 +32,7 @@ from tests.contract.test_scheduler_client import FACTS, AsMembership
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.scheduler_client import FakeSchedulerClient
 from tests.integration.http2 import half_open
-from tests.integration.rpc import ANY_PORT, RpcCase, a_job, a_worker, later
+from tests.integration.rpc import ANY_PORT, RpcCase, a_job, a_worker, an_identity, later
 
 T = TypeVar("T")
 
@@ -46,11 +46,12 @@ from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.worker_client import WorkerClient
 from scheduler.rpc.worker_server import worker_server
+from tests.integration.rpc import an_identity
 address = Address("127.0.0.1", 0)
 kept = (
     scheduler_server(reactor, address, None, None),
-    worker_server(reactor, address, None, None),
-    WorkerClient(reactor, None),
+    worker_server(reactor, address, None, None, an_identity()),
+    WorkerClient(reactor, None, "scheduler"),
     SchedulerClient(reactor, address, None),
 )
 os.write(1, b"%d" % len(os.listdir("/proc/self/task")))
@@ -81,7 +82,7 @@ class StartTests(ServerCase):
         self.assertEqual(done.stdout, b"1")
 
     def refused(self, address: Address) -> str:
-        server = worker_server.worker_server(reactor, address, None, FakeJobRunner())
+        server = worker_server.worker_server(reactor, address, None, FakeJobRunner(), an_identity())
         self.addCleanup(server.stopService)
         return str(self.assertRaises(OSError, server.startService))
 
@@ -98,7 +99,7 @@ class StartTests(ServerCase):
 
     async def test_before_privileges_go(self) -> None:
         """The port is taken while the process may still take any, and served once it starts."""
-        server = worker_server.worker_server(reactor, ANY_PORT, None, FakeJobRunner())
+        server = worker_server.worker_server(reactor, ANY_PORT, None, FakeJobRunner(), an_identity())
         server.privilegedStartService()
         self.addCleanup(server.stopService)
         bound = server.bound
@@ -109,7 +110,7 @@ class StartTests(ServerCase):
 
     async def test_stop_without_threads(self) -> None:
         """It stops at once where the machine has no thread to give that would wait for the calls under way."""
-        server = worker_server.worker_server(reactor, ANY_PORT, None, FakeJobRunner())
+        server = worker_server.worker_server(reactor, ANY_PORT, None, FakeJobRunner(), an_identity())
         server.startService()
         await self.worker_client().probe(a_worker(server.bound))
         begun = threading.Thread.start

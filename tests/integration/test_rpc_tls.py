@@ -143,7 +143,7 @@ class WorkerTests(TlsCase):
         files = self.files("gone")
         files.key_file.unlink()
         for service in (
-            WorkerClient(reactor, files),
+            WorkerClient(reactor, files, "scheduler"),
             SchedulerClient(reactor, Address("127.0.0.1", 1), files),
         ):
             self.assertIn("gone.key", str(self.assertRaises(OSError, service.startService)))

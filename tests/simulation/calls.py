@@ -34,9 +34,9 @@ from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
 from scheduler.model import Job, JobSpec, JobState, Stream, Worker
 from scheduler.rpc import convert
-from scheduler.worker_interfaces import ISchedulerClient
+from scheduler.rpc.reasons import no_answer
+from scheduler.worker_interfaces import IIdentity, ISchedulerClient
 from tests.simulation.flows import Flow
-from tests.simulation.jobs import SimulatedJobs
 from tests.simulation.network import Call, Caller, CallFailed, Endpoint, Network
 from tests.simulation.streams import serve_stream
 
@@ -145,15 +145,16 @@ class SimulatedSchedulerClient:
         call = self._network.call(caller, self._address, name, make, DEADLINE, wire)
         return call.answer.addBoth(self._answered, call).addErrback(self._understood, name)
 
-    def _understood(self, reason: Failure, name: str) -> Failure:
-        error = reason.value
+    def _understood(self, failure: Failure, name: str) -> Failure:
+        error = failure.value
         if isinstance(error, CallFailed):
             if error.why == "deadline":
                 return Failure(DeadlineExceeded(name, DEADLINE))
-            return Failure(Unreachable(self._address, sent=True, kind="scheduler"))
+            reason = f"connection {error.why}"
+            return Failure(Unreachable(self._address, sent=True, kind="scheduler", reason=reason))
         if not isinstance(error, SchedulerError | CancelledError):
             return Failure(WorkerFault("scheduler", f"{type(error).__name__}: {error}"))
-        return reason
+        return failure
 
 
 class _Line:
@@ -227,7 +228,12 @@ class SimulatedWorkerClient:
         probed = self._call(worker, "probe", lambda server: None, CHECK_DEADLINE)
 
         def failed(reason: Failure) -> Failure:
-            return Failure(Unreachable(worker.name)) if reason.check(DeadlineExceeded, Unreachable) else reason
+            error = reason.value
+            if isinstance(error, DeadlineExceeded):
+                return Failure(Unreachable(worker.name, reason=no_answer(CHECK_DEADLINE)))
+            if type(error) is Unreachable:
+                return Failure(Unreachable(worker.name, reason=error.reason))
+            return reason
 
         return probed.addErrback(failed)
 
@@ -310,8 +316,8 @@ class SimulatedWorkerClient:
                 self._check(worker, server)
             except Misdirected as error:
                 flow.fail(error)
-            else:
-                serve_stream(server, flow, job_id, stream, offset, self._chunk // 2)
+                return
+            serve_stream(server, flow, job_id, stream, offset, self._chunk // 2)
 
         flow = Flow(
             self._network,
@@ -366,10 +372,11 @@ class SimulatedWorkerClient:
 
     def _check(self, worker: Worker, server: Any) -> None:
         """``Misdirected`` where the call is meant for another process; a program of others shows no nonce."""
-        if isinstance(server, SimulatedJobs):
-            server.identity.check_thd(worker.id, worker.nonce, self._nonce)
+        identity: IIdentity | None = getattr(server, "identity", None)
+        if identity is not None:
+            identity.check_thd(worker.id, worker.nonce, self._nonce)
         elif worker.nonce:
-            raise Misdirected(worker.id)
+            raise Misdirected(worker.name)
 
     @staticmethod
     def _understood(reason: Failure, worker: Worker, name: str, deadline: float) -> Failure:
@@ -377,18 +384,10 @@ class SimulatedWorkerClient:
         if isinstance(error, CallFailed):
             if error.why == "deadline":
                 return Failure(DeadlineExceeded(f"{name} on worker {worker.name!r}", deadline))
-            return Failure(Unreachable(worker.name, sent=True))
-        told = (
-            NotFound,
-            Conflict,
-            OutputPruned,
-            OffsetBeyondEnd,
-            Busy,
-            Unsupported,
-            Misdirected,
-            NotAWorker,
-            CancelledError,
-        )
+            return Failure(Unreachable(worker.name, sent=True, reason=f"connection {error.why}"))
+        if isinstance(error, Misdirected):
+            return Failure(Misdirected(worker.name))
+        told = (NotFound, Conflict, OutputPruned, OffsetBeyondEnd, Busy, Unsupported, NotAWorker, CancelledError)
         if isinstance(error, told) or type(error) is Unavailable:
             return reason
         if isinstance(error, ShuttingDown):

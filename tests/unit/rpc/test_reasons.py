@@ -23,6 +23,16 @@ class ReasonTests(SynchronousTestCase):
             self.assertEqual(told(NOBODY + said), expected)
             self.assertEqual(told(said), expected)
 
+    def test_too_late(self) -> None:
+        """A connection that did not come up in time shows in several ways, depending on which timer is first."""
+        for said in (
+            "Failed to connect to remote host: connect() timed out",
+            "tcp handshaker shutdown",
+            "connection attempt timed out before receiving SETTINGS frame",
+            "Handshake read failed (Endpoint closing)",
+        ):
+            self.assertEqual(told(NOBODY + said), "no answer within 5 s")
+
     def test_host(self) -> None:
         """A certificate without the host that was dialled is told with that, without a port or brackets."""
         said = (

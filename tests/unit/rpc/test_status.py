@@ -54,6 +54,9 @@ class Aborted(Exception):
 class Context:
     """The part of a servicer's context that an error needs."""
 
+    def trailing_metadata(self) -> None:
+        return None
+
     def set_trailing_metadata(self, metadata: tuple) -> None:
         self.metadata = metadata
 

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Unreachable
 from scheduler.pb import worker_pb2
+from scheduler.rpc.addressing import Addressee
 from scheduler.rpc.worker_calls import ABANDONED_AFTER_SECONDS, start_thd
 
 
@@ -17,9 +18,11 @@ class UnheardTests(SynchronousTestCase):
 
     def start(self, future: Any, told: list[str]) -> Unreachable:
         worker = SimpleNamespace(StartJob=SimpleNamespace(future=future))
-        stubs: Any = SimpleNamespace(answered_at=math.inf, worker=worker)
+        stubs: Any = SimpleNamespace(answered=(math.inf, ""), worker=worker)
         request = worker_pb2.StartJobReq(jobID="j")
-        error = self.assertRaises(Unreachable, start_thd, lambda: told.append("sent"), stubs, "w", request, 5.0, ())
+        error = self.assertRaises(
+            Unreachable, start_thd, lambda: told.append("sent"), stubs, Addressee("w"), request, 5.0
+        )
         assert isinstance(error, Unreachable)
         return error
 

@@ -1,0 +1,346 @@
+"""Which process a call is meant for, and which one answers: what the worker's server refuses, and what is believed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import grpc
+from attrs import evolve
+from grpc_health.v1 import health_pb2
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from scheduler.daemon.logs import REQUEST_ID
+from scheduler.errors import (
+    ANOTHER_PROCESS,
+    Busy,
+    DeadlineExceeded,
+    Misdirected,
+    NotFound,
+    Unavailable,
+    Unreachable,
+)
+from scheduler.messages import Chunk
+from scheduler.model import JobSpec, Stream, Worker
+from scheduler.pb import worker_pb2
+from scheduler.rpc import addressing, status, worker_calls
+from tests.doubles.runner import FakeJobRunner
+from tests.integration.http2 import ended, half_open
+from tests.integration.rpc import Method, RpcCase, a_job, an_identity, later
+
+#: Every method that the server has, and one that it lacks.
+METHODS = (
+    *(f"/jobscheduler.Worker/{method.name}" for method in worker_pb2.DESCRIPTOR.services_by_name["Worker"].methods),
+    "/jobscheduler.Worker/OfLaterVersion",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+
+MEANT = (("scheduler-worker-id", "w"), ("scheduler-worker-nonce", "mine"))
+
+
+class ServerTests(RpcCase):
+    """A worker ``w`` whose process has the nonce ``mine``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.runner = FakeJobRunner()
+        self.runner.start("j", JobSpec(command="true"), None)
+        self.runner.write("j", b"abc")
+        self.runner.end("j")
+        self.identity = an_identity("mine", "w")
+        self.server = self.worker_server(self.runner, identity=self.identity)
+        self.wire = self.channel(self.server.bound)
+
+    async def call(self, method: str, metadata: tuple = (), message: bytes = b"") -> grpc.Call:
+        """It is over."""
+
+        def call_thd() -> grpc.Call:
+            answers = self.wire.stream_stream(method)(iter([message]), metadata=metadata, timeout=10)
+            try:
+                if method.endswith("Watch"):  # it has no end
+                    next(answers)
+                    answers.cancel()
+                list(answers)
+            except grpc.RpcError:
+                pass
+            return answers
+
+        return await deferToThread(call_thd)
+
+    async def test_misdirected(self) -> None:
+        """Whichever method is called, nothing runs for another worker or process; the error says so, and who it is."""
+        self.runner.started.clear()
+        for method in METHODS:
+            for told in (
+                {"scheduler-worker-id": "w", "scheduler-worker-nonce": "other"},
+                {"scheduler-worker-nonce": "other"},
+                {"scheduler-worker-id": "other"},
+            ):
+                call = await self.call(method, tuple(told.items()))
+                self.assertIs(call.code(), grpc.StatusCode.FAILED_PRECONDITION, method)
+                self.assertIsInstance(status.error_from_status(call), Misdirected)
+                self.assertEqual(addressing.nonce_in(call.trailing_metadata()), "mine")
+        self.assertEqual((self.runner.started, self.runner.stops, self.runner.signals), ([], [], []))
+
+    async def test_signed(self) -> None:
+        """Each answer says which process gives it, an error too, and a stream before its first message."""
+        job = worker_pb2.QueryJobReq(jobID="j").SerializeToString()
+        codes = set()
+        for method in METHODS:
+            for metadata in (MEANT, ()):
+                for message in (b"", job):
+                    call = await self.call(method, metadata, message)
+                    codes.add(call.code())
+                    if not method.endswith("Watch"):  # that one is cancelled here
+                        self.assertEqual(addressing.nonce_in(call.trailing_metadata()), "mine", method)
+                    if method.endswith(("Watch", "StreamJob", "Info")):
+                        self.assertEqual(addressing.nonce_in(call.initial_metadata()), "mine", method)
+        of = grpc.StatusCode
+        self.assertLessEqual({of.OK, of.NOT_FOUND, of.INVALID_ARGUMENT, of.UNIMPLEMENTED}, codes)
+
+    async def test_unaddressed(self) -> None:
+        """A call that does not say whom it is meant for is answered, and so is one that says part of it."""
+        query = worker_pb2.QueryJobReq(jobID="j").SerializeToString()
+        for metadata in ((), MEANT[:1], MEANT[1:], MEANT, (("scheduler-worker-id", ""),)):
+            call = await self.call("/jobscheduler.Worker/QueryJob", metadata, query)
+            self.assertIs(call.code(), grpc.StatusCode.OK)
+
+    async def test_scheduler(self) -> None:
+        """The first call of each process of the scheduler is noticed, a health check too; a misdirected one is not."""
+        told: list[str] = []
+        self.identity.on_new_scheduler(lambda: told.append(threading.current_thread().name))
+        for nonce, meant, count in (
+            ("a", MEANT, 1),
+            ("a", MEANT, 1),
+            ("b", (("scheduler-worker-id", "other"),), 1),
+            ("b", (), 2),
+            ("", MEANT, 2),
+            ("b", MEANT, 2),
+        ):
+            metadata = (*meant, ("scheduler-nonce", nonce)) if nonce else meant
+            await self.call("/grpc.health.v1.Health/Check", metadata)
+            await later(0)
+            self.assertEqual(len(told), count, (nonce, meant))
+        self.assertEqual(set(told), {threading.current_thread().name})
+
+    async def test_no_thread(self) -> None:
+        """A call that is refused is answered though its message never comes, so it keeps no thread from others."""
+        address = (self.server.bound.host, self.server.bound.port)
+        connection = half_open(address, "/jobscheduler.Worker/StopJob", 50, [("scheduler-worker-nonce", "other")])
+        self.addCleanup(connection.close)
+        await deferToThread(ended, connection, 50)
+
+
+def signed(nonce: str, method: Method) -> Method:
+    """The method of a stand-in, whose answer says that it comes from that process."""
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        context.set_trailing_metadata(((addressing.WORKER_NONCE_KEY, nonce),))
+        return method(request, context)
+
+    return answer
+
+
+def check(request: object, context: object) -> health_pb2.HealthCheckResponse:
+    return health_pb2.HealthCheckResponse()
+
+
+def giving(message: Any) -> Method:
+    return lambda request, context: message
+
+
+def refusing(code: grpc.StatusCode) -> Method:
+    return lambda request, context: context.abort(code, "details")
+
+
+def telling(error: Any) -> Method:
+    return lambda request, context: status.abort(context, error)
+
+
+class ClientTests(RpcCase):
+    """What is sent with each call, and what is believed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.worker_client()
+        self.chunks: list[Chunk] = []
+
+    def worker(self, **methods: Method) -> Worker:
+        """One whose process has the nonce ``n``, at whose address another program has these methods.
+
+        Only its health check is answered as the worker would.
+        """
+        return evolve(self.stand_in(**{"Check": signed("n", check), **methods}), nonce="n")
+
+    def asked(self, worker: Worker) -> dict[str, Deferred]:
+        return {
+            "Check": self.client.probe(worker),
+            "StartJob": self.client.start_job(worker, a_job()),
+            "StopJob": self.client.stop_job(worker, "j"),
+            "SignalJob": self.client.signal_job(worker, "j", "SIGHUP", "main"),
+            "RemoveJob": self.client.remove_job(worker, "j"),
+            "QueryJob": self.client.query_job(worker, "j"),
+            "ReadOutput": self.client.read_output(worker, "j", Stream.STDOUT, 0, 1),
+            "StreamJob": self.client.stream_output(worker, "j", Stream.STDOUT, 0, self.chunks.append).finished,
+        }
+
+    async def test_metadata(self) -> None:
+        """Every call says whom it is meant for, as far as that is known, who calls, and for which request."""
+        self.patch(worker_calls, "CHECK_VALID_SECONDS", 60.0)
+        seen: dict[str, dict[str, str]] = {}
+
+        def noting(name: str) -> Method:
+            def note(request: object, context: grpc.ServicerContext) -> None:
+                seen[name] = {key: value for key, value in context.invocation_metadata() if key != "user-agent"}
+                context.abort(grpc.StatusCode.NOT_FOUND, "")
+
+            return note
+
+        names = ("Check", "StartJob", "StopJob", "SignalJob", "RemoveJob", "QueryJob", "ReadOutput", "StreamJob")
+        worker = self.stand_in(**{name: noting(name) for name in names})
+        for nonce in ("", "n"):
+            token = REQUEST_ID.set("r-17")
+            asked = self.asked(evolve(worker, nonce=nonce))
+            REQUEST_ID.reset(token)
+            for call in asked.values():
+                await call.addErrback(lambda reason: reason.trap(NotFound, Misdirected))
+            expected = {
+                "x-request-id": "r-17",
+                "scheduler-worker-id": "stand-in",
+                "scheduler-nonce": "scheduler",
+                **({"scheduler-worker-nonce": nonce} if nonce else {}),
+            }
+            self.assertEqual(seen, dict.fromkeys(names if not nonce else seen, expected))
+            self.assertIn("Check", seen)
+            seen.clear()
+
+    async def test_unsigned_errors(self) -> None:
+        """No error of another program is believed: none says that there is no job, or that a start was refused."""
+        code = grpc.StatusCode
+        for refusal in (
+            refusing(code.NOT_FOUND),
+            refusing(code.FAILED_PRECONDITION),
+            refusing(code.INTERNAL),
+            refusing(code.UNIMPLEMENTED),
+            telling(NotFound("job", "j")),
+            telling(Unavailable("no space left")),
+            telling(Busy("calls", 4)),
+            signed("other", refusing(code.UNAVAILABLE)),
+            signed("other", refusing(code.RESOURCE_EXHAUSTED)),
+        ):
+            names = ("StartJob", "StopJob", "SignalJob", "RemoveJob", "QueryJob", "ReadOutput", "StreamJob")
+            asked = self.asked(self.worker(**dict.fromkeys(names, refusal)))
+            await asked.pop("Check")
+            for name, call in asked.items():
+                error = await self.assertFailure(call, Misdirected, Unreachable, DeadlineExceeded)
+                if name == "StartJob" and not isinstance(error, Misdirected):
+                    self.assertEqual((error.sent, error.reason), (True, ANOTHER_PROCESS))
+                elif name != "SignalJob":
+                    self.assertIsInstance(error, Misdirected, name)
+
+    async def test_unsigned_answers(self) -> None:
+        """So it is of what it answers. A start and a signal may have been taken there, which is told."""
+        asked = self.asked(
+            self.worker(
+                StartJob=giving(worker_pb2.StartJobRes(jobID="j")),
+                StopJob=giving(worker_pb2.StopJobRes()),
+                SignalJob=giving(worker_pb2.SignalJobRes()),
+                RemoveJob=signed("other", giving(worker_pb2.RemoveJobRes())),
+                QueryJob=giving(worker_pb2.QueryJobRes()),
+                ReadOutput=giving(worker_pb2.ReadOutputRes(output=b"a", size=1)),
+                StreamJob=lambda request, context: iter([worker_pb2.StreamJobRes(output=b"a", end=True)]),
+            )
+        )
+        await asked.pop("Check")
+        start = await self.assertFailure(asked.pop("StartJob"), Unreachable)
+        self.assertEqual((type(start), start.sent, start.reason), (Unreachable, True, ANOTHER_PROCESS))
+        await self.assertFailure(asked.pop("SignalJob"), DeadlineExceeded)
+        for call in asked.values():
+            await self.assertFailure(call, Misdirected)
+        self.assertEqual(self.chunks, [])
+
+    async def test_empty_stream(self) -> None:
+        """A stream of another program that ends without a message has not ended."""
+        worker = self.worker(StreamJob=lambda request, context: iter(()))
+        stream = self.client.stream_output(worker, "j", Stream.STDOUT, 0, self.chunks.append)
+        await self.assertFailure(stream.finished, Misdirected)
+
+    async def test_no_such_method(self) -> None:
+        """A program that lacks StartJob has started nothing."""
+        await self.assertFailure(self.client.start_job(self.worker(), a_job()), Misdirected)
+
+    async def test_refused_after_the_check(self) -> None:
+        """A start or a signal that another process refuses was not taken, though the check before it was answered."""
+        refusal = signed("other", telling(Misdirected("w")))
+        worker = self.worker(StartJob=refusal, SignalJob=refusal)
+        await self.assertFailure(self.client.start_job(worker, a_job()), Misdirected)
+        await self.assertFailure(self.client.signal_job(worker, "j", "SIGHUP", "main"), Misdirected)
+
+    async def test_of_grpc_itself(self) -> None:
+        """What gRPC answers in place of a server can't be signed: it says as much as it did."""
+        code = grpc.StatusCode
+        for refusal, error in (
+            (code.UNAVAILABLE, Unreachable),
+            (code.CANCELLED, Unreachable),
+            (code.DEADLINE_EXCEEDED, DeadlineExceeded),
+            (code.RESOURCE_EXHAUSTED, Unavailable),
+        ):
+            worker = self.worker(StartJob=refusing(refusal), QueryJob=refusing(refusal))
+            for call in (self.client.start_job(worker, a_job()), self.client.query_job(worker, "j")):
+                told = await self.assertFailure(call, error)
+                self.assertIs(type(told), error)
+                if error is Unreachable:
+                    self.assertEqual((told.sent, told.reason), (True, "" if refusal is code.CANCELLED else "details"))
+
+    async def test_no_place(self) -> None:
+        """A server that has no place for a check can't say who it is: nothing is learnt, and no start leaves."""
+        worker = evolve(self.stand_in(Check=refusing(grpc.StatusCode.RESOURCE_EXHAUSTED)), nonce="n")
+        await self.assertFailure(self.client.probe(worker), Busy)
+        await self.assertFailure(self.client.start_job(worker, a_job()), Busy)
+        await self.client.probe(evolve(worker, nonce=""))
+
+    async def test_freshness(self) -> None:
+        """A call that one process answered is no check of another."""
+        self.patch(worker_calls, "CHECK_VALID_SECONDS", 60.0)
+        checks: list[str] = []
+
+        def noting(request: object, context: grpc.ServicerContext) -> health_pb2.HealthCheckResponse:
+            nonce = dict(context.invocation_metadata())["scheduler-worker-nonce"]
+            checks.append(nonce)
+            return signed(nonce, check)(request, context)
+
+        query = giving(worker_pb2.QueryJobRes())
+        worker = self.worker(
+            Check=noting, QueryJob=signed("n", query), StartJob=signed("n", giving(worker_pb2.StartJobRes(jobID="j")))
+        )
+        await self.client.query_job(worker, "j")
+        await self.client.start_job(worker, a_job())
+        self.assertEqual(checks, [])
+        await self.assertFailure(self.client.start_job(evolve(worker, nonce="m"), a_job()), Unreachable)
+        self.assertEqual(checks, ["m"])
+
+    async def test_many_queries(self) -> None:
+        """Nor is an answer of another program to queries that meet."""
+        worker = self.worker(QueryJobs=giving(worker_pb2.QueryJobsRes()))
+        for call in [self.client.query_job(worker, f"j{number}") for number in range(3)]:
+            await self.assertFailure(call, Misdirected)
+
+
+class OlderWorkerTests(RpcCase):
+    """A worker that registered without a nonce, as one of an earlier version does, and ignores what calls say."""
+
+    async def test_older(self) -> None:
+        """It is called as ever; errors that it answers are believed."""
+        client = self.worker_client()
+        worker = self.stand_in(
+            StartJob=giving(worker_pb2.StartJobRes(jobID="j")),
+            QueryJob=refusing(grpc.StatusCode.NOT_FOUND),
+            StopJob=telling(Unavailable("no room")),
+        )
+        await client.probe(worker)
+        self.assertEqual((await client.start_job(worker, a_job())).job_id, "j")
+        await self.assertFailure(client.query_job(worker, "j"), NotFound)
+        self.assertIs(type(await self.assertFailure(client.stop_job(worker, "j"), Unavailable)), Unavailable)
