@@ -62,10 +62,11 @@ _FACTS = ("registry", "saving", "lifecycle")
 #: What the registry files workers under, and how it answers who of them can take a job.
 _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
-    "build": ("service", "workers", "jobs", "output", "ledger", *_FACTS),
+    "build": ("service", "workers", "jobs", "output", "expected", "ledger", *_FACTS),
     "service": ("workers", "jobs", "output", "ledger", "filters", *_FACTS),
-    "workers": ("jobs", "ledger", *_FACTS),
-    "jobs": ("ledger", *_FACTS, *_FILED),
+    "workers": ("jobs", "expected", "ledger", *_FACTS),
+    "jobs": ("expected", "ledger", *_FACTS, *_FILED),
+    "expected": ("registry", *_FILED),
     "output": ("registry", "lifecycle"),
     "ledger": ("endings", *_FACTS),
     "registry": ("candidates", "filters"),

@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.cluster.expected import Expected
 from scheduler.cluster.jobs.attendance import Attendance
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.outlook import Outlook
@@ -40,7 +41,8 @@ class ClusterParts:
     """The parts of a cluster. Its services start in the order of the three groups, and stop in the opposite order.
 
     ``records``: what is known is loaded from the store, which must run. ``work``: jobs are started, and workers looked
-    after; calls to workers must be possible. ``admission``: clients and workers can ask, once their servers run.
+    after; calls to workers must be possible. ``admission``: clients and workers can ask, once their servers run, and
+    the workers that were loaded are called.
     """
 
     ledger: Ledger
@@ -92,10 +94,11 @@ def make_cluster(
     """
     ledger = Ledger(clock, wall_time, store)
     registry = ledger.registry
-    liveness = Liveness(clock, ledger, calls.probe, lease)
+    expected = Expected(clock, registry)
+    liveness = Liveness(clock, ledger, calls, expected, lease)
     workers = ObservedClient(calls, liveness)
     waiting = Lines()
-    starts = Starts(clock, new_id, ledger, workers, waiting, queue_max)
+    starts = Starts(clock, new_id, ledger, workers, waiting, expected, liveness.why_unreachable, queue_max)
     queue = Queue(clock, ledger, starts, waiting)
     stops = Stops(clock, ledger, workers, starts)
     removals = Removals(ledger, workers, starts)
@@ -115,6 +118,7 @@ def make_cluster(
     ledger.listen(queue.job_changed, queue.worker_changed)
     ledger.listen(on_worker=removals.worker_changed)
     ledger.listen(attendance.job_changed)
+    expected.listen(liveness.wanted)
 
     return ClusterParts(
         ledger=ledger,
@@ -141,5 +145,5 @@ def make_cluster(
             queue,
             forgetting,
         ),
-        admission=(attendance, Step(stop=service.refuse)),
+        admission=(Step(start=liveness.call_loaded), attendance, Step(stop=service.refuse)),
     )

@@ -11,7 +11,9 @@ TESTS = Path(__file__).parent.parent
 #: What is made of other parts of the scheduler, so that it takes a wiring to have one.
 PARTS = {
     "scheduler.cluster.build.make_cluster",
+    "scheduler.cluster.expected.Expected",
     "scheduler.cluster.jobs.attendance.Attendance",
+    "scheduler.cluster.jobs.choice.Choice",
     "scheduler.cluster.jobs.outlook.Outlook",
     "scheduler.cluster.jobs.queue.Queue",
     "scheduler.cluster.jobs.removals.Removals",

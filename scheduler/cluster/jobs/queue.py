@@ -33,7 +33,9 @@ from collections.abc import Callable
 
 from attrs import define, evolve
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from scheduler import units
 from scheduler.cluster import lifecycle
@@ -66,10 +68,14 @@ class _Times:
     over: float
     #: What comes next.
     timer: IDelayedCall | None = None
+    #: A worker is being chosen for its only chance.
+    choosing: bool = False
 
 
 class Queue(Service):
     """One for each scheduler; to be told by the ledger of every change."""
+
+    _log = Logger()
 
     def __init__(self, clock: IReactorTime, ledger: Ledger, starts: Starts, waiting: Lines) -> None:
         self._clock = clock
@@ -148,7 +154,7 @@ class Queue(Service):
         times = self._times_of(job, age)
         if restarted and not job.terms.queue_timeout:
             times.due = times.over = max(times.due, self._clock.seconds() + RESTART_GRACE_SECONDS)
-        if times.timer is None:
+        if times.timer is None and not times.choosing:
             self._next(job)
 
     def _leave(self, job: Job) -> None:
@@ -216,10 +222,24 @@ class Queue(Service):
         if self._ledger.store_problem:
             self._at(self._times[job.id], self._clock.seconds() + SWEEP_INTERVAL_SECONDS, self._only_chance, job)
             return
+        Deferred.fromCoroutine(self._take_chance(job, self._times[job.id])).addErrback(
+            lambda reason: self._log.failure("starting job {job_id} went wrong", reason, job_id=job.id)
+        )
+
+    async def _take_chance(self, job: Job, times: _Times) -> None:
+        times.choosing = True
+        worker, refusal = None, ""
         try:
-            self._starts.dispatch(job)
+            worker = await self._starts.worker_for(job)
         except SchedulerError as error:
-            self._end(job, str(error))
+            refusal = str(error)
+        times.choosing = False
+        if self._times.get(job.id) is not times or self._starts.closed:
+            return  # it has left the queue meanwhile, or stays there until the next start of this scheduler
+        if worker is None:
+            self._end(job, refusal)
+        else:
+            self._starts.dispatch_to(worker, self._registry.job(job.id))
 
     def _expire(self, job: Job) -> None:
         why = f"queue_timeout of {units.format_duration(job.terms.queue_timeout)} passed before a worker was free"

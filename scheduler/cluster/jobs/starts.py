@@ -3,7 +3,9 @@
 A start goes: choose a worker, commit the job as ``starting``, call the worker,
 record the answer, answer. Where no worker can take the job now, and it may wait,
 it is committed as ``queued`` instead, and that is the answer; ``scheduler.cluster.jobs.queue``
-has it started later, by the same steps.
+has it started later, by the same steps. Where it may not wait in the queue, or that is full,
+the choice waits for a few seconds for a worker that may be online at any moment
+(``scheduler.cluster.expected``).
 
 When the call shows that nothing was sent, or the worker answers that it lacks what
 it takes, the worker is in backoff. It is not when the commit before the call failed.
@@ -20,27 +22,29 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.expected import Expected
 from scheduler.cluster.jobs.backoff import Backoff, is_shortage
+from scheduler.cluster.jobs.choice import Choice, Tried
 from scheduler.cluster.jobs.keys import Keys
 from scheduler.cluster.jobs.lines import Lines
-from scheduler.cluster.jobs.placement import lacking, place, refusal
+from scheduler.cluster.jobs.placement import lacking
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.requirement import Requirement
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
 from scheduler.errors import (
     Conflict,
     DeadlineExceeded,
-    Draining,
     JobRemoved,
+    Misdirected,
     NoFreeSlot,
+    NotAWorker,
     QueueFull,
     SchedulerError,
     ShuttingDown,
@@ -53,23 +57,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IWorkerClient, RequestKey, Starting
 from scheduler.messages import JobStatus
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Target, Worker, WorkerState
-
-#: Workers that one start is sent to in turn, each of which lacks what it takes; many may lack the same.
-MAX_WORKERS_TRIED = 10
-
-#: Seconds after which a start that somebody waits for is sent to no other worker.
-RETRY_ELSEWHERE_MAX_SECONDS = 10.0
-
-
-@frozen
-class _Tried:
-    """What one start has come to so far."""
-
-    #: When it began, by the clock.
-    since: float
-    #: Ids of the workers that could not take it.
-    workers: frozenset[str] = frozenset()
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Target, Worker
 
 
 class Starts:
@@ -84,16 +72,17 @@ class Starts:
         ledger: Ledger,
         client: IWorkerClient,
         waiting: Lines,
+        expected: Expected,
+        why_unreachable: Callable[[Worker], str],
         queue_max: int,
     ) -> None:
         """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time.
 
-        ``new_id`` gives the id of each job.
+        ``new_id`` gives the id of each job. ``why_unreachable``: in words that end a sentence.
         """
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
-        self._waiting = waiting
         self._queue_max = queue_max
         self.keys = Keys(ledger.registry)
         self._under_way: dict[str, Deferred[Job]] = {}
@@ -102,6 +91,7 @@ class Starts:
         self._clock = clock
         self._new_id = new_id
         self.backoff = Backoff(clock, ledger.registry)
+        self._choice = Choice(clock, ledger.registry, waiting, self.backoff, expected, why_unreachable)
         self._closed = False
 
     async def submit(
@@ -114,11 +104,13 @@ class Starts:
         with self.keys.in_use(key):
             return await self._submit(spec, target, terms, key, starting)
 
-    def dispatch(self, job: Job) -> None:
-        """Start a queued job on a worker that can take it now, chosen here; raises like ``submit`` if none can."""
+    async def worker_for(self, job: Job) -> Worker:
+        """A worker that can take a queued job; one that may be online at any moment is waited for.
+
+        Raises like ``submit`` if there is none.
+        """
         assert job.target is not None
-        worker = self._choose(job.spec, job.target, job.terms, newcomer=False)
-        self.dispatch_to(worker, job)
+        return await self._choice.soon(job.spec, job.target, job.terms, newcomer=False)
 
     def dispatch_to(self, worker: Worker, job: Job) -> Deferred[None]:
         """Start a queued job on that worker; fires when that is over, however it went."""
@@ -128,7 +120,7 @@ class Starts:
             if isinstance(result, Failure) and not result.check(SchedulerError):
                 self._log.failure("starting job {job_id} went wrong", result, job_id=job.id)
 
-        return self._run(job.id, self._dispatch(worker, starting, _Tried(self._clock.seconds()))).addBoth(over)
+        return self._run(job.id, self._dispatch(worker, starting, Tried(self._clock.seconds()))).addBoth(over)
 
     def under_way(self, job_id: str) -> bool:
         """Whether this process waits for the answer to the start of that job."""
@@ -158,13 +150,14 @@ class Starts:
     def close(self) -> Deferred[None]:
         """Take no more; fires when every start under way has been answered."""
         self._closed = True
+        self._choice.close()
         starts = [shielded(start) for start in self._under_way.values()]
         return DeferredList(starts, consumeErrors=True).addCallback(lambda _: None)
 
     @property
     def idle(self) -> bool:
         """Whether no start is under way."""
-        return not self._under_way and not self._entering and self.keys.idle
+        return not self._under_way and not self._entering and self.keys.idle and self._choice.idle
 
     @property
     def closed(self) -> bool:
@@ -186,10 +179,32 @@ class Starts:
     async def _submit(
         self, spec: JobSpec, target: Target, terms: QueueTerms, key: RequestKey | None, starting: Starting | None
     ) -> Job:
+        self._check_open()
+        try:
+            if terms.queue_timeout and self._room():
+                worker = self._choice.now(spec, target, terms, newcomer=True)
+            else:
+                worker = await self._choice.soon(spec, target, terms, newcomer=True)
+        except (NoFreeSlot, Unreachable):
+            self._check_open()
+            if not terms.queue_timeout:
+                raise
+            if not self._room():
+                raise QueueFull(self._queue_max) from None
+            job = self._new_job(spec, target, terms)
+            return await self._run(job.id, self._enqueue(job, key))
+        self._check_open()
+        job = self._new_job(spec, target, terms)
+        job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
+        return await self._run(job.id, self._start(worker, job, key, starting))
+
+    def _check_open(self) -> None:
         if self._closed:
             raise ShuttingDown()
+
+    def _new_job(self, spec: JobSpec, target: Target, terms: QueueTerms) -> Job:
         job_id = self._new_id()
-        job = Job(
+        return Job(
             id=job_id,
             spec=spec,
             state=JobState.QUEUED,
@@ -198,57 +213,6 @@ class Starts:
             target=target,
             terms=terms,
         )
-        try:
-            worker = self._choose(spec, target, terms, newcomer=True)
-        except (NoFreeSlot, Unreachable):
-            if not terms.queue_timeout:
-                raise
-            if not self._room():
-                raise QueueFull(self._queue_max) from None
-            return await self._run(job.id, self._enqueue(job, key))
-        job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
-        return await self._run(job.id, self._start(worker, job, key, starting))
-
-    def _choose(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool) -> Worker:
-        """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited."""
-        if target.worker is None:
-            return self._place(spec, target, terms, newcomer, frozenset())
-        worker = self._registry.worker(target.worker)
-        if worker.draining:
-            raise Draining(worker.name)
-        if lacks := lacking(spec, worker):
-            raise Unsupported(worker.name, lacks)
-        if worker.state is not WorkerState.ONLINE:
-            raise Unreachable(worker.name)
-        if terms.queue_timeout and (self.backoff.active(worker.id) or (newcomer and self._waiting.named(worker))):
-            raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
-        return worker
-
-    def _place(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool, tried: frozenset[str]) -> Worker:
-        """The same for a job with a selector; ``tried`` are ids of workers that could not take it."""
-
-        def withheld(worker: Worker) -> bool:
-            return worker.id in tried or (newcomer and self._waiting.before(worker, terms.priority))
-
-        requirement, candidates = Requirement.of(spec, target), self.backoff.candidates
-        if newcomer and self._waiting.before_all(requirement, terms.priority):
-            raise refusal(requirement, candidates)
-        return place(requirement, candidates, withheld)
-
-    def _elsewhere(self, job: Job, tried: _Tried) -> Worker | None:
-        """The next worker for a job that these could not take; ``None``: the queue finds one, or there is none."""
-        assert job.target is not None
-        from_the_queue = job.promised and job.terms.queue_timeout
-        if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:
-            return None
-        if len(tried.workers) >= MAX_WORKERS_TRIED:
-            return None
-        if not job.promised and self._clock.seconds() - tried.since >= RETRY_ELSEWHERE_MAX_SECONDS:
-            return None
-        try:
-            return self._place(job.spec, job.target, job.terms, not job.promised, tried.workers)
-        except (Conflict, NoFreeSlot):
-            return None
 
     def _room(self) -> bool:
         """Whether one more job may be queued."""
@@ -282,7 +246,7 @@ class Starts:
         return job
 
     async def _start(self, worker: Worker, job: Job, key: RequestKey | None, starting: Starting | None) -> Job:
-        tried = _Tried(self._clock.seconds())
+        tried = Tried(self._clock.seconds())
         await self._ledger.add_job(job, _named(key, job))
         failpoints.hit("scheduler.after-commit-before-rpc")
         try:
@@ -297,7 +261,7 @@ class Starts:
                 await self._unanswered(current)
             raise StartUnanswered(current.worker_name or worker.name, job.id, str(error)) from error
 
-    async def _dispatch(self, worker: Worker, job: Job, tried: _Tried) -> Job:
+    async def _dispatch(self, worker: Worker, job: Job, tried: Tried) -> Job:
         try:
             await self._ledger.update_job(job)
         except StoreFailed as failure:
@@ -310,7 +274,7 @@ class Starts:
             return await self._conclude(lifecycle.withdrawn(current, self._ledger.now()))
         return await self._call(worker, job, tried)
 
-    async def _call(self, worker: Worker, job: Job, tried: _Tried, starting: Starting | None = None) -> Job:
+    async def _call(self, worker: Worker, job: Job, tried: Tried, starting: Starting | None = None) -> Job:
         """The call and what follows from it."""
         now = self._registry.find_registered(worker.id)
         if now is None or lacking(job.spec, now):  # it went during the commit, or is another
@@ -344,7 +308,7 @@ class Starts:
             raise
         return await self._started(worker, job, status)
 
-    async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported, tried: _Tried) -> Job:
+    async def _not_sent(self, worker: Worker, job: Job, error: Unavailable | Unsupported, tried: Tried) -> Job:
         """The worker has not heard of the job, or could not take it: nothing runs.
 
         The worker is in backoff, unless it was not called because the store failed.
@@ -356,7 +320,9 @@ class Starts:
                 self.backoff.refused(worker.id, error)
             tried = evolve(tried, workers=tried.workers | {worker.id})
             current = self._registry.job(job.id)
-            other = self._elsewhere(current, tried) if is_shortage(error) else None
+            # Only by an answer it is known at once that nothing runs there.
+            answered = is_shortage(error) or isinstance(error, Misdirected | NotAWorker)
+            other = self._choice.elsewhere(current, tried) if answered else None
             if other is not None:
                 return await self._dispatch(other, evolve(current, worker_id=other.id, worker_name=other.name), tried)
             if job.terms.queue_timeout and (job.promised or self._room()):

@@ -10,6 +10,14 @@ online. A core worker sends no heartbeats: there, the answered call
 is the sign of life as well. One that deregistered is ``offline``, whatever
 a late call says, until it registers again.
 
+A worker that was loaded from the store is called once after the start, whether it was heard or not
+(``first_calls``): it sends a heartbeat when a new scheduler calls it. Until that has come to
+something, and after a registration until its first probe has, requests wait for the worker
+(``scheduler.cluster.expected``).
+
+A program that answers a start or a query with UNIMPLEMENTED is no worker, though it may answer
+probes. While that is known it is asked about a job that can't exist, instead of being probed.
+
 Elapsed time is measured by the reactor's clock, which the composition root
 makes monotonic; wall time is only for people to read. Time in which this process
 did not run (it was stopped, or its machine) does not count: who called meanwhile
@@ -19,72 +27,53 @@ look that is late.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from attrs import define, evolve
-from twisted.internet.defer import Deferred
+from attrs import evolve
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.expected import Expected
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.workers.first_calls import FirstCalls
+from scheduler.cluster.workers.pulse import (
+    Pulse,
+    is_alive,
+    is_in_doubt,
+    judge,
+    wants_probe,
+    why_for_log,
+    why_unreachable,
+)
 from scheduler.daemon.services import Periodic
 from scheduler.daemon.sweep import Sweep
-from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unreachable
+from scheduler.errors import (
+    Busy,
+    DeadlineExceeded,
+    Misdirected,
+    NotAWorker,
+    SchedulerError,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+)
+from scheduler.interfaces import IWorkerClient
 from scheduler.model import JobState, Worker, WorkerState
+from scheduler.texts import bounded_text
 
 T = TypeVar("T")
 
 #: A lease is looked at so many times while it lasts.
 LOOKS_PER_LEASE = 6
 
+#: Bytes that are kept of why a call to a worker failed.
+FAILURE_MAX_BYTES = 500
 
-@define
-class Pulse:
-    """Signs of life of one worker; times by the reactor's clock, ``None`` is never."""
-
-    heard: float | None = None
-    answered: float | None = None
-    probing: bool = False
-    #: The last probe failed, and no call was answered since.
-    failed: bool = False
-    #: Why it was known to be gone, before it was heard of again; ``""``: it was not.
-    gone: str = ""
-
-
-def judge(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> WorkerState:
-    """The state that follows from the signs; ``heartbeats`` tells whether the worker sends any."""
-    callable_ = pulse.answered is not None and not pulse.failed
-    online = is_alive(pulse, heartbeats, now, lease) and callable_
-    return WorkerState.ONLINE if online else WorkerState.UNREACHABLE
-
-
-def is_alive(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
-    """Whether there was a sign of life within the lease."""
-    sign = pulse.heard if heartbeats else pulse.answered
-    return sign is not None and now - sign <= lease
-
-
-def why_unreachable(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> str:
-    """Why ``judge`` does not call it online."""
-    sign = pulse.heard if heartbeats else pulse.answered
-    if pulse.gone:
-        return pulse.gone
-    if sign is not None and now - sign > lease:
-        return f"no sign of life for {now - sign:.0f} s"
-    if sign is None and heartbeats:
-        return "it has not called since the scheduler was started"
-    return "calls to it fail" if pulse.failed else "no call to it has succeeded yet"
-
-
-def wants_probe(pulse: Pulse, heartbeats: bool, now: float, lease: float) -> bool:
-    """Whether it is time to find out if calls to it succeed."""
-    silent = heartbeats and not is_alive(pulse, heartbeats, now, lease)
-    if pulse.probing or silent:
-        return False
-    return pulse.failed or pulse.answered is None or now - pulse.answered >= lease / 2
+#: The id of no job: a UUID that is never given.
+NO_JOB = "00000000-0000-0000-0000-000000000000"
 
 
 class Liveness(Periodic):
@@ -93,14 +82,16 @@ class Liveness(Periodic):
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, ledger: Ledger, probe: Callable[[Worker], Deferred[None]], lease: float
+        self, clock: IReactorTime, ledger: Ledger, calls: IWorkerClient, expected: Expected, lease: float
     ) -> None:
-        """``probe`` makes a call to the worker, with a deadline of its own; ``lease`` in seconds."""
+        """``calls`` are not observed; ``expected`` is told of workers that may be online soon; ``lease`` in seconds."""
         super().__init__(clock, lease / LOOKS_PER_LEASE, self._look, at_once=True)
         self.lease = lease
         self._clock = clock
         self._ledger = ledger
-        self._probe = probe
+        self._calls = calls
+        self._expected = expected
+        self._first_calls = FirstCalls(self._probe_now)
         self._pulses: dict[str, Pulse] = {}
         self._sweep = Sweep(clock, self._look_at)
         # when the next look is due, by the clock
@@ -111,11 +102,28 @@ class Liveness(Periodic):
 
     def startService(self) -> None:
         self._due = self._clock.seconds()
+        loaded = [
+            worker
+            for worker in self._ledger.registry.workers()
+            if worker.deregistered_at is None and worker.id not in self._pulses
+        ]
+        for worker in loaded:
+            self._expect(worker)
+        self._first_calls.plan(worker.id for worker in loaded)
         super().startService()
 
     def stopService(self) -> None:
         super().stopService()
         self._sweep.stop()
+        self._first_calls.stop()
+
+    def call_loaded(self) -> None:
+        """Call the workers that were loaded, once they can call this scheduler."""
+        self._first_calls.begin()
+
+    def wanted(self, worker_id: str) -> None:
+        """A request waits for that worker: if it has still to be called for the first time, it is called now."""
+        self._first_calls.now(worker_id)
 
     @property
     def idle(self) -> bool:
@@ -128,22 +136,33 @@ class Liveness(Periodic):
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
+        self._first_calls.cancel(worker_id)
         pulse = self._pulse(worker_id)
+        in_doubt = is_in_doubt(pulse)
+        if in_doubt and pulse.heard is None:
+            self._expect(worker)
         pulse.heard, pulse.gone = self._now(), ""
         self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._apply(worker_id)
-        if pulse.failed or pulse.answered is None:
+        if in_doubt:
             self._probe_now(worker_id)  # it is back: that calls succeed again is to be known soon
 
     def registered(self, worker_id: str) -> None:
-        """It is a new process, or at a new address: whether calls succeed is open again."""
-        self._pulses[worker_id] = Pulse(answered=self._pulse(worker_id).answered)
+        """It is a new process, or at a new address: whether calls succeed is open again.
+
+        Its jobs stay as they are: it reports them itself.
+        """
+        worker = self._ledger.registry.find_worker(worker_id)
+        if worker is not None and worker.state is WorkerState.ONLINE:
+            self._ledger.note_worker(evolve(worker, state=WorkerState.UNREACHABLE))
+        self._pulses[worker_id] = Pulse()
         self.heard(worker_id)
-        self._probe_now(worker_id)
 
     def reset(self, worker_id: str, why: str) -> None:
         """The worker no longer listens there, for the reason ``why``; it is unreachable until it calls again."""
+        self._first_calls.cancel(worker_id)
         self._pulses[worker_id] = Pulse(gone=why)
+        self._expected.settle(worker_id)
         self._apply(worker_id)
 
     def left(self, worker_id: str) -> None:
@@ -167,20 +186,33 @@ class Liveness(Periodic):
 
     def forget(self, worker_id: str) -> None:
         """It deregistered, or is no worker any more."""
+        self._first_calls.cancel(worker_id)
         self._pulses.pop(worker_id, None)
+        self._expected.settle(worker_id)
 
-    def observe(self, worker_id: str, call: Deferred[T]) -> Deferred[T]:
-        """Draw conclusions from a call to the worker; its result passes through."""
+    def observe(self, worker_id: str, call: Deferred[T], is_probe: bool = False) -> Deferred[T]:
+        """Draw conclusions from a call to the worker; its result passes through.
+
+        One that was made before the worker registered anew, or was known to be gone, says nothing of it.
+        """
+        pulse = self._pulses.get(worker_id)
+
+        def answered(knows_the_method: bool) -> None:
+            if self._pulses.get(worker_id) is pulse and (pulse is None or not pulse.no_worker or knows_the_method):
+                self._answered(worker_id)
 
         def succeeded(result: T) -> T:
-            self._answered(worker_id)
+            answered(not is_probe)
             return result
 
         def failed(reason: Failure) -> Failure:
-            if reason.check(Unreachable, DeadlineExceeded):
+            if reason.check(NotAWorker, Misdirected):
+                if pulse is not None and self._pulses.get(worker_id) is pulse:
+                    self._failed(worker_id, pulse, reason.value)
+            elif reason.check(Unreachable, DeadlineExceeded):
                 self._probe_now(worker_id)
             elif reason.check(SchedulerError) and not reason.check(Busy):
-                self._answered(worker_id)
+                answered(not is_probe and not reason.check(Unsupported))
             return reason
 
         return call.addCallbacks(succeeded, failed)
@@ -199,31 +231,51 @@ class Liveness(Periodic):
     def _pulse(self, worker_id: str) -> Pulse:
         return self._pulses.setdefault(worker_id, Pulse())
 
+    def _expect(self, worker: Worker) -> None:
+        """It may be online at any moment."""
+        self._pulse(worker.id).expected = self._now()
+        self._expected.begin(worker)
+
+    def _settle(self, worker_id: str, pulse: Pulse) -> None:
+        """It is online, or requests are not to wait for it any more."""
+        if pulse.expected is not None:
+            pulse.expected = None
+            self._expected.settle(worker_id)
+
     def _answered(self, worker_id: str) -> None:
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
         pulse = self._pulse(worker_id)
         pulse.answered = self._now()
-        pulse.failed = False
+        pulse.failed, pulse.no_worker = None, False
         if not worker.sends_heartbeats:
             pulse.gone = ""
             self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._apply(worker_id)
 
-    def _probe_now(self, worker_id: str) -> None:
+    def _failed(self, worker_id: str, pulse: Pulse, error: BaseException | None) -> None:
+        """Calls to it fail."""
+        why = error.reason if isinstance(error, Unreachable) else str(error)
+        pulse.failed = bounded_text(why, FAILURE_MAX_BYTES)
+        pulse.no_worker = pulse.no_worker or isinstance(error, NotAWorker)
+        self._apply(worker_id)
+        self._settle(worker_id, pulse)
+
+    def _probe_now(self, worker_id: str) -> Deferred[None]:
+        """Find out whether calls to it succeed, unless that is under way; fires when it was tried."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
-            return
+            return succeed(None)
         pulse = self._pulse(worker_id)
         if pulse.probing:
-            return
+            return succeed(None)
         pulse.probing = True
-        pauses = self._pauses
+        pauses, asks = self._pauses, pulse.no_worker
 
-        def succeeded(_: None) -> None:
+        def succeeded(_: object) -> None:
+            pulse.probing = False
             if self._pulses.get(worker_id) is pulse:
-                pulse.probing = False
                 self._answered(worker_id)
 
         def failed(reason: Failure) -> None:
@@ -237,11 +289,13 @@ class Liveness(Periodic):
             self._now()
             if self._pauses != pauses:
                 self._probe_now(worker_id)  # its time ran out while nobody here could hear the answer
-                return
-            pulse.failed = True
-            self._apply(worker_id)
+            elif asks and not reason.check(Unavailable, DeadlineExceeded):
+                self._answered(worker_id)  # that there is no such job, as is to be expected
+            else:
+                self._failed(worker_id, pulse, reason.value)
 
-        self._probe(worker).addCallbacks(succeeded, failed)
+        call: Deferred[Any] = self._calls.query_job(worker, NO_JOB) if asks else self._calls.probe(worker)
+        return call.addCallbacks(succeeded, failed)
 
     def _look(self) -> None:
         self._now()
@@ -257,6 +311,10 @@ class Liveness(Periodic):
             return
         self._apply(worker_id)
         now, pulse, heartbeats = self._now(), self._pulse(worker_id), worker.sends_heartbeats
+        if worker_id in self._first_calls:
+            return
+        if pulse.expected is not None and now - pulse.expected > self.lease:
+            self._settle(worker_id, pulse)
         if wants_probe(pulse, heartbeats, now, self.lease):
             self._probe_now(worker_id)
         if not is_alive(pulse, heartbeats, now, self.lease):
@@ -267,14 +325,24 @@ class Liveness(Periodic):
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
-        state = judge(self._pulse(worker_id), worker.sends_heartbeats, self._now(), self.lease)
-        if state is worker.state:
+        now, pulse, heartbeats = self._now(), self._pulse(worker_id), worker.sends_heartbeats
+        state = judge(pulse, heartbeats, now, self.lease)
+        changed = state is not worker.state
+        if changed:
+            self._ledger.note_worker(evolve(worker, state=state))
+        if state is WorkerState.ONLINE:
+            pulse.logged = ""
+            if changed:
+                self._log.info("worker {name} ({worker_id}) is online", name=worker.name, worker_id=worker_id)
+            self._settle(worker_id, pulse)
             return
-        self._log.info(
-            "worker {name} ({worker_id}) is {state}", name=worker.name, worker_id=worker_id, state=state.value
-        )
-        self._ledger.note_worker(evolve(worker, state=state))
-        if state is WorkerState.UNREACHABLE:
+        why = why_for_log(pulse, heartbeats, now, self.lease)
+        if why and why != pulse.logged:
+            pulse.logged = why
+            self._log.warn(
+                "worker {name} ({worker_id}) is unreachable: {why}", name=worker.name, worker_id=worker_id, why=why
+            )
+        if changed:
             self._mark_jobs_unknown(worker_id)
 
     def _mark_jobs_unknown(self, worker_id: str, why: str = "can't be reached") -> None:

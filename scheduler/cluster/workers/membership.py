@@ -119,6 +119,7 @@ class Membership:
         new_process = known is None or not worker.nonce or known.nonce != worker.nonce
         moved = known is None or known.address != worker.address
         if new_process or moved:
+            worker = evolve(worker, state=WorkerState.UNREACHABLE)  # until a call succeeds; its jobs stay as they are
             self._client.forget(worker.id)  # its channel leads to the process before, or elsewhere
         if new_process:
             self._reconciler.forget(worker.id)

@@ -22,7 +22,7 @@ class ObservedClient:
         self._liveness = liveness
 
     def probe(self, worker: Worker) -> Deferred[None]:
-        return self._liveness.observe(worker.id, self._client.probe(worker))
+        return self._liveness.observe(worker.id, self._client.probe(worker), is_probe=True)
 
     def answers(self, worker: Worker) -> Deferred[bool]:
         return self._client.answers(worker)  # it may be asked of a process that has not registered

@@ -4,7 +4,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.cluster.workers.liveness import Pulse, judge, wants_probe, why_unreachable
+from scheduler.cluster.workers.pulse import Pulse, judge, wants_probe, why_unreachable
 from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
 from scheduler.model import JobState, WorkerState
@@ -24,7 +24,7 @@ class JudgeTests(SynchronousTestCase):
             (Pulse(heard=100.0), UNREACHABLE),
             (Pulse(answered=100.0), UNREACHABLE),
             (Pulse(heard=100.0, answered=1.0), ONLINE),
-            (Pulse(heard=100.0, answered=1.0, failed=True), UNREACHABLE),
+            (Pulse(heard=100.0, answered=1.0, failed=""), UNREACHABLE),
             (Pulse(heard=69.0, answered=100.0), UNREACHABLE),
             (Pulse(heard=70.0, answered=100.0), ONLINE),
         ):
@@ -38,16 +38,28 @@ class JudgeTests(SynchronousTestCase):
 
     def test_why_unreachable(self) -> None:
         """The sign that is missing is named; that it was known to go comes first."""
+        never = "it has not called since the scheduler was started"
         for pulse, heartbeats, why in (
             (Pulse(gone="it was stopped"), True, "it was stopped"),
-            (Pulse(), True, "it has not called since the scheduler was started"),
-            (Pulse(heard=57.2, answered=100.0, failed=True), True, "no sign of life for 43 s"),
-            (Pulse(heard=100.0, answered=1.0, failed=True), True, "calls to it fail"),
+            (Pulse(), True, never),
+            (
+                Pulse(failed="no route"),
+                True,
+                "it has not called since the scheduler was started; calls to it fail: no route",
+            ),
+            (Pulse(heard=57.2, answered=100.0), True, "no sign of life for 43 s"),
+            (
+                Pulse(heard=57.2, answered=1.0, failed="refused"),
+                True,
+                "no sign of life for 43 s; calls to it fail: refused",
+            ),
+            (Pulse(heard=100.0, answered=1.0, failed=""), True, "calls to it fail"),
+            (Pulse(heard=100.0, answered=1.0, failed="refused"), True, "calls to it fail: refused"),
             (Pulse(heard=100.0), True, "no call to it has succeeded yet"),
             (Pulse(heard=1.0), False, "no call to it has succeeded yet"),
-            (Pulse(failed=True), False, "calls to it fail"),
-            (Pulse(answered=57.2, failed=True), False, "no sign of life for 43 s"),
-            (Pulse(answered=99.0, failed=True), False, "calls to it fail"),
+            (Pulse(failed=""), False, "calls to it fail"),
+            (Pulse(answered=57.2), False, "no sign of life for 43 s"),
+            (Pulse(answered=99.0, failed=""), False, "calls to it fail"),
         ):
             self.assertIs(judge(pulse, heartbeats, 100.0, LEASE), UNREACHABLE)
             self.assertEqual(why_unreachable(pulse, heartbeats, 100.0, LEASE), why)
@@ -58,7 +70,7 @@ class JudgeTests(SynchronousTestCase):
             (Pulse(), True),
             (Pulse(answered=86.0), False),
             (Pulse(answered=85.0), True),
-            (Pulse(answered=99.0, failed=True), True),
+            (Pulse(answered=99.0, failed=""), True),
             (Pulse(answered=1.0, probing=True), False),
         ):
             self.assertIs(wants_probe(pulse, False, 100.0, LEASE), due, pulse)
@@ -67,7 +79,7 @@ class JudgeTests(SynchronousTestCase):
     def test_the_silent_are_not_probed(self) -> None:
         """A worker whose heartbeats are missing is not probed: it would not be online for that."""
         for heard in (None, 69.0):
-            self.assertFalse(wants_probe(Pulse(heard=heard, answered=1.0, failed=True), True, 100.0, LEASE))
+            self.assertFalse(wants_probe(Pulse(heard=heard, answered=1.0, failed=""), True, 100.0, LEASE))
 
 
 class LivenessTests(SynchronousTestCase):
@@ -95,6 +107,20 @@ class LivenessTests(SynchronousTestCase):
         self.probes[0].answer.callback(None)
         self.assertIs(self.state(), ONLINE)
         self.assertEqual(self.ledger.registry.worker("w-1").last_seen, 1000.0)
+
+    def test_registering_again(self) -> None:
+        """An answer of the process before says nothing of the one that registers; its jobs stay as they are."""
+        self.go_online()
+        self.ledger.update_job(a_job())
+        call: Deferred[None] = Deferred()
+        self.liveness.observe("w-1", call)
+        self.liveness.registered("w-1")
+        self.assertIs(self.state(), UNREACHABLE)
+        call.callback(None)
+        self.assertIs(self.state(), UNREACHABLE)
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+        self.probes.pop().answer.callback(None)
+        self.assertIs(self.state(), ONLINE)
 
     def test_a_worker_that_can_only_call(self) -> None:
         """A worker whose heartbeats arrive but that can't be called is never online."""
@@ -317,6 +343,7 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.stopService()
         for number in range(5):
             self.ledger.update_worker(a_worker(f"old-{number}", boot_id=""))
+            self.liveness.reset(f"old-{number}", "its first call is over")
         self.clock.callLater(0, lambda: self.clock.callLater(0, events.append, "another turn"))
         self.liveness.startService()
         self.assertEqual(events, ["old-0", "old-1"])
@@ -328,6 +355,7 @@ class LivenessTests(SynchronousTestCase):
         self.liveness.stopService()
         for number in range(5):
             self.ledger.update_worker(a_worker(f"old-{number}", boot_id=""))
+            self.liveness.reset(f"old-{number}", "its first call is over")
 
         def probed(call: Call) -> None:
             self.clock.rightNow += 0.6 * SLICE_SECONDS

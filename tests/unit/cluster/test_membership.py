@@ -92,6 +92,22 @@ class RegisterTests(MembershipTestCase):
         self.assertIn(worker_id, self.workers.forgotten)
         self.assertIs(self.state(), JobState.RUNNING)
 
+    def test_elsewhere(self) -> None:
+        """A worker that was online and comes back at another address is not before a call was answered there."""
+        worker_id = self.online(name="box")
+        self.ledger.update_job(a_job(worker_id=worker_id))
+        self.workers.hold("probe")
+        self.store.held = True
+        self.membership.register(Registration(f"{HOME}:30001", worker_id, "box", boot_id="boot", nonce="new"), HOME)
+        self.assertIs(self.ledger.registry.worker("box").state, WorkerState.UNREACHABLE)
+        self.assertEqual(self.cluster.worker("box").reason, "no call to it has succeeded yet")
+        self.store.commit()
+        self.assertIs(self.ledger.registry.worker("box").state, WorkerState.UNREACHABLE)
+        self.assertIs(self.state(), JobState.RUNNING)
+        self.workers.take("probe").answer.callback(None)
+        self.assertIs(self.ledger.registry.worker("box").state, WorkerState.ONLINE)
+        self.assertEqual(self.workers.held, [])
+
     def test_of_an_earlier_scheduler(self) -> None:
         """A worker whose features an earlier scheduler did not keep is asked to register once more, and only once."""
         facts = {"address": f"{HOME}:30000", "name": "box"}

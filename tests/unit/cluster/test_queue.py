@@ -7,8 +7,8 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
+from scheduler.cluster.jobs.choice import MAX_WORKERS_TRIED
 from scheduler.cluster.jobs.queue import MAX_STARTS, MAX_STARTS_PER_WORKER, SWEEP_INTERVAL_SECONDS
-from scheduler.cluster.jobs.starts import MAX_WORKERS_TRIED
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
 from scheduler.errors import (
     Busy,

@@ -164,7 +164,8 @@ class RetryTests(RetryTestCase):
         self.clock.advance(60)
         self.settle()
         ended = self.cluster.job(following.id)
-        self.assertEqual((ended.state, ended.reason), (JobState.FAILED, "worker 'w-1' can't be reached"))
+        why = "worker 'w-1' can't be reached: it has not called since the scheduler was started"
+        self.assertEqual((ended.state, ended.reason), (JobState.FAILED, why))
         self.assertIsNone(self.following(ended))  # it never ran
 
     def test_one_chance_that_never_left(self) -> None:

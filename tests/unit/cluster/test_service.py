@@ -73,7 +73,7 @@ class SubmitTests(ClusterTestCase):
 
     def test_nothing_was_sent(self) -> None:
         """A start that never left is the caller's error and no job."""
-        for error in (Unreachable("w-1"), Busy("calls of w-1", 4), NotAWorker("w-1", "StartJob"), ShuttingDown()):
+        for error in (Unreachable("w-1"), Busy("calls of w-1", 4), ShuttingDown(), NotAWorker("w-1", "StartJob")):
             answer, call = self.submit()
             call.answer.errback(error)
             self.failureResultOf(answer, type(error))

@@ -1,0 +1,161 @@
+"""Workers that may be online at any moment, and the requests that wait for one of them.
+
+Theory of operation. A worker is expected from when it registers until the first probe
+of it has ended. A worker that was loaded from the store is expected until it has called, or
+a call to it has failed: presence is not stored, so nobody knows whether it is there.
+``scheduler.cluster.workers.liveness`` says when a worker is expected, and when it is not any more.
+
+A request that no worker can take now, and that an expected worker could take, waits
+for a few seconds at most instead of being refused. Requests with the same requirement
+wait in one group, first come, first served: a worker that comes online wakes as many of
+them as it has free slots. When no worker that a group waits for is expected any more, all
+of the group are woken. Who is woken chooses a worker anew, and may wait again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from scheduler.cluster.candidates import Standing
+from scheduler.cluster.registry import Registry
+from scheduler.cluster.requirement import Requirement
+from scheduler.model import Worker, WorkerState
+
+T = TypeVar("T")
+
+#: Seconds that one request waits for workers that are expected, at most.
+EXPECTED_WAIT_MAX_SECONDS = 5.0
+
+#: Requests that wait at a time; any further one is refused at once.
+MAX_WAITING_REQUESTS = 1000
+
+#: Of the workers that a request waits for, how many are called before others.
+WORKERS_CALLED_FIRST = 4
+
+
+@define
+class _Group:
+    """Requests with the same requirement, in the order in which they came, and the workers that they wait for."""
+
+    worker_ids: dict[str, None]
+    waiters: list[Deferred[None]] = field(factory=list)
+
+
+class Expected:
+    """One for each scheduler."""
+
+    def __init__(self, clock: IReactorTime, registry: Registry) -> None:
+        self._clock = clock
+        self._registry = registry
+        self._workers: set[str] = set()
+        self._groups: dict[Requirement, _Group] = {}
+        # requests that wait, woken ones that have not had their turn among them
+        self._waiting = 0
+        self._closed = False
+        self._listeners: list[Callable[[str], None]] = []
+
+    def __contains__(self, worker_id: str) -> bool:
+        return worker_id in self._workers
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request waits."""
+        return not self._waiting
+
+    def listen(self, on_wanted: Callable[[str], None]) -> None:
+        """Call this with the id of an expected worker when a request begins to wait for it."""
+        self._listeners.append(on_wanted)
+
+    def begin(self, worker: Worker) -> None:
+        """That worker may be online at any moment."""
+        self._workers.add(worker.id)
+        for requirement, group in self._groups.items():
+            if requirement.met_by(worker) and not worker.draining:
+                group.worker_ids[worker.id] = None
+
+    def settle(self, worker_id: str) -> None:
+        """That worker is online now, or is not expected any more."""
+        if worker_id not in self._workers:
+            return
+        self._workers.discard(worker_id)
+        worker = self._registry.find_worker(worker_id)
+        for requirement, group in list(self._groups.items()):
+            if worker_id not in group.worker_ids:
+                continue
+            del group.worker_ids[worker_id]
+            if not group.worker_ids:
+                self._wake(requirement, group, len(group.waiters))
+            elif worker is not None and worker.state is WorkerState.ONLINE:
+                self._wake(requirement, group, self._room(requirement, worker))
+
+    def wait(self, requirement: Requirement, seconds: float) -> Deferred[None] | None:
+        """Fires when it is time to choose a worker again, after so many seconds at the latest.
+
+        ``None``: no expected worker meets the requirement, the time is over, or as many requests wait as may.
+        """
+        if not self._workers or self._closed or seconds <= 0 or self._waiting >= MAX_WAITING_REQUESTS:
+            return None
+        group = self._groups.get(requirement)
+        if group is None:
+            group = _Group(self._meeting(requirement))
+            if not group.worker_ids:
+                return None
+            self._groups[requirement] = group
+        waiter: Deferred[None] = Deferred()
+        group.waiters.append(waiter)
+        self._waiting += 1
+        waiter.addTimeout(seconds, self._clock, lambda _reason, _seconds: None)
+        waiter.addBoth(self._left, requirement, group, waiter)
+        for worker_id in list(islice(group.worker_ids, WORKERS_CALLED_FIRST)):
+            for listener in self._listeners:
+                listener(worker_id)
+        return waiter
+
+    def close(self) -> None:
+        """End every wait, and let nobody wait any more."""
+        self._closed = True
+        for requirement, group in list(self._groups.items()):
+            self._wake(requirement, group, len(group.waiters))
+
+    def _meeting(self, requirement: Requirement) -> dict[str, None]:
+        """The ids of the expected workers that could take such a job, were they online."""
+        if requirement.worker is not None:
+            workers = iter(self._registry.called(requirement.worker))
+        else:
+            workers = self._registry.candidates.each(requirement, (Standing.UNREACHABLE,))
+        return {worker.id: None for worker in workers if worker.id in self._workers}
+
+    def _room(self, requirement: Requirement, worker: Worker) -> int | None:
+        """How many such jobs the worker can take now; ``None``: any number."""
+        if requirement.worker is not None or worker.slots is None:
+            return None
+        return max(0, worker.slots - self._registry.load(worker.id))
+
+    def _wake(self, requirement: Requirement, group: _Group, most: int | None) -> None:
+        """The first of a group choose again, in the next turn of the reactor: not within a change of the registry."""
+        woken, group.waiters = group.waiters[:most], [] if most is None else group.waiters[most:]
+        if not group.waiters:
+            del self._groups[requirement]
+        if woken:
+            self._clock.callLater(0, _fire, woken)
+
+    def _left(self, result: T, requirement: Requirement, group: _Group, waiter: Deferred[None]) -> T:
+        """That request waits no more."""
+        self._waiting -= 1
+        if waiter in group.waiters:
+            group.waiters.remove(waiter)
+            if not group.waiters and self._groups.get(requirement) is group:
+                del self._groups[requirement]
+        return result
+
+
+def _fire(waiters: list[Deferred[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.called:  # else its time was over at the same moment
+            waiter.callback(None)

@@ -1,0 +1,121 @@
+"""The choice of the worker that a job is started on: from what is known now, or a moment later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, Expected
+from scheduler.cluster.jobs.backoff import Backoff
+from scheduler.cluster.jobs.lines import Lines
+from scheduler.cluster.jobs.placement import lacking, place, refusal
+from scheduler.cluster.registry import Registry
+from scheduler.cluster.requirement import Requirement
+from scheduler.errors import Conflict, Draining, NoFreeSlot, Unreachable, Unsupported
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, Worker, WorkerState
+
+#: Workers that one start is sent to in turn, none of which could take it; many may lack the same.
+MAX_WORKERS_TRIED = 10
+
+#: Seconds after which a start that somebody waits for is sent to no other worker.
+RETRY_ELSEWHERE_MAX_SECONDS = 10.0
+
+
+@frozen
+class Tried:
+    """What one start has come to so far."""
+
+    #: When it began, by the clock.
+    since: float
+    #: Ids of the workers that could not take it.
+    workers: frozenset[str] = frozenset()
+
+
+class Choice:
+    """Chooses workers; one for each scheduler."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        registry: Registry,
+        waiting: Lines,
+        backoff: Backoff,
+        expected: Expected,
+        why_unreachable: Callable[[Worker], str],
+    ) -> None:
+        """``waiting`` are the jobs that are queued, and due. ``why_unreachable``: in words that end a sentence."""
+        self._clock = clock
+        self._registry = registry
+        self._waiting = waiting
+        self._backoff = backoff
+        self._expected = expected
+        self._why_unreachable = why_unreachable
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job waits for a worker that is expected."""
+        return self._expected.idle
+
+    def close(self) -> None:
+        """Wait for no worker any more."""
+        self._expected.close()
+
+    def now(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool) -> Worker:
+        """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited.
+
+        Raises ``NoFreeSlot`` or ``Unreachable`` where one may be able to later, and ``NotFound``, ``NoMatch``,
+        ``Draining`` or ``Unsupported`` where none is.
+        """
+        if target.worker is None:
+            return self._place(spec, target, terms, newcomer, frozenset())
+        worker = self._registry.worker(target.worker)
+        if worker.draining:
+            raise Draining(worker.name)
+        if lacks := lacking(spec, worker):
+            raise Unsupported(worker.name, lacks)
+        if worker.state is not WorkerState.ONLINE:
+            raise Unreachable(worker.name, reason=self._why_unreachable(worker))
+        if terms.queue_timeout and (self._backoff.active(worker.id) or (newcomer and self._waiting.named(worker))):
+            raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
+        return worker
+
+    async def soon(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool) -> Worker:
+        """The same, and where there is none, a worker that may be online at any moment is waited for."""
+        until = self._clock.seconds() + EXPECTED_WAIT_MAX_SECONDS
+        while True:
+            try:
+                return self.now(spec, target, terms, newcomer)
+            except (NoFreeSlot, Unreachable):
+                left = until - self._clock.seconds()
+                waiting = self._expected.wait(Requirement.of(spec, target), left)
+                if waiting is None:
+                    raise
+            await waiting
+
+    def elsewhere(self, job: Job, tried: Tried) -> Worker | None:
+        """The next worker for a job that these could not take; ``None``: the queue finds one, or there is none."""
+        assert job.target is not None
+        from_the_queue = job.promised and job.terms.queue_timeout
+        if job.target.worker is not None or from_the_queue or job.state is not JobState.STARTING:
+            return None
+        if len(tried.workers) >= MAX_WORKERS_TRIED:
+            return None
+        if not job.promised and self._clock.seconds() - tried.since >= RETRY_ELSEWHERE_MAX_SECONDS:
+            return None
+        try:
+            return self._place(job.spec, job.target, job.terms, not job.promised, tried.workers)
+        except (Conflict, NoFreeSlot):
+            return None
+
+    def _place(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool, tried: frozenset[str]) -> Worker:
+        """A worker for a job with a selector; ``tried`` are ids of workers that could not take it."""
+
+        def withheld(worker: Worker) -> bool:
+            return worker.id in tried or (newcomer and self._waiting.before(worker, terms.priority))
+
+        requirement, candidates = Requirement.of(spec, target), self._backoff.candidates
+        if newcomer and self._waiting.before_all(requirement, terms.priority):
+            raise refusal(requirement, candidates)
+        return place(requirement, candidates, withheld)

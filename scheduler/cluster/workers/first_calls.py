@@ -1,0 +1,69 @@
+"""The first call to each worker that a scheduler knows from before its start.
+
+A worker that is called by a new scheduler sends a heartbeat at once. So the scheduler calls them all, a few at
+a time: 10,000 that answer take seconds, and some that do not answer hold up the others for a while, but not for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred
+
+#: First calls under way at a time: fewer than there are threads for probes, some of which are left to other probes.
+MAX_FIRST_CALLS = 12
+
+
+class FirstCalls:
+    """The calls that are left to make, in order; they begin with ``begin``."""
+
+    def __init__(self, call: Callable[[str], Deferred[None]]) -> None:
+        """``call`` calls the worker with that id; it fires when that is over, and never fails."""
+        self._call = call
+        # worker ids; a dict, for its order
+        self._left: dict[str, None] = {}
+        self._under_way = 0
+        self._begun = False
+        self._making = False
+
+    def __contains__(self, worker_id: str) -> bool:
+        """Whether that worker has not been called yet."""
+        return worker_id in self._left
+
+    def plan(self, worker_ids: Iterable[str]) -> None:
+        """Call these, and none planned before."""
+        self._left = dict.fromkeys(worker_ids)
+
+    def begin(self) -> None:
+        """Make the calls that are planned."""
+        self._begun = True
+        self._make()
+
+    def now(self, worker_id: str) -> None:
+        """Make the call to that worker at once, if it has not been made."""
+        if self._begun and self.cancel(worker_id):
+            self._call(worker_id)
+
+    def cancel(self, worker_id: str) -> bool:
+        """Make no call to that worker; whether there was one to make."""
+        return worker_id in self._left and self._left.pop(worker_id) is None
+
+    def stop(self) -> None:
+        """Make no further call."""
+        self._begun = False
+        self._left.clear()
+
+    def _make(self) -> None:
+        if self._making:
+            return  # a call that was answered at once
+        self._making = True
+        while self._left and self._under_way < MAX_FIRST_CALLS:
+            worker_id = next(iter(self._left))
+            del self._left[worker_id]
+            self._under_way += 1
+            self._call(worker_id).addBoth(self._over)
+        self._making = False
+
+    def _over(self, _: None) -> None:
+        self._under_way -= 1
+        self._make()
