@@ -14,7 +14,9 @@ from scheduler.errors import (
     Busy,
     Conflict,
     DeadlineExceeded,
+    Misdirected,
     NoFreeSlot,
+    NotAWorker,
     NotFound,
     QueueFull,
     StoreFailed,
@@ -751,6 +753,16 @@ class ShortageTests(QueueTestCase):
         self.take("start_job").answer.errback(Unreachable("w-1"))
         self.failureResultOf(answer, Unreachable)
         self.assertEqual(self.held(), [])
+
+    def test_another_program(self) -> None:
+        """A start that another program, or another process, answered goes to the next worker: nothing runs there."""
+        for error in (NotAWorker("w-1", "StartJob"), Misdirected("w-1")):
+            answer = self.submit(terms=NO_WAITING)
+            call = self.take("start_job")
+            call.answer.errback(error)
+            other = self.running(self.take("start_job"))
+            self.assertEqual(self.successResultOf(answer).id, other.id)
+            self.assertIs(self.ledger.registry.worker(call.worker_id).state, WorkerState.UNREACHABLE)
 
     def test_stopped_meanwhile(self) -> None:
         """One that was asked to stop meanwhile goes nowhere any more."""

@@ -1,0 +1,133 @@
+"""Why calls to a worker fail, and what follows from that."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.workers.liveness import NO_JOB
+from scheduler.errors import DeadlineExceeded, Misdirected, NotAWorker, NotFound, Unreachable, Unsupported
+from scheduler.model import WorkerState
+from tests.house import House
+from tests.unit.cluster.values import a_worker
+
+ONLINE, UNREACHABLE = WorkerState.ONLINE, WorkerState.UNREACHABLE
+LEASE = 30.0
+
+
+class UnreachableTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.house = House(lambda: 1000.0, lease=LEASE)
+        self.clock, self.workers = self.house.clock, self.house.workers
+        self.ledger, self.liveness = self.house.parts.ledger, self.house.parts.liveness
+        self.workers.hold("probe")
+        self.probes = self.workers.held
+        self.ledger.update_worker(a_worker(state=UNREACHABLE))
+
+    def state(self) -> WorkerState:
+        return self.ledger.registry.worker("w-1").state
+
+    def go_online(self) -> None:
+        self.liveness.registered("w-1")
+        self.probes.pop().answer.callback(None)
+        self.assertIs(self.state(), ONLINE)
+
+    def test_another_program(self) -> None:
+        """A program that is no worker is unreachable at once, and remains so though it answers probes."""
+        self.go_online()
+        call: Deferred[None] = Deferred()
+        self.liveness.observe("w-1", call).addErrback(lambda _: None)
+        call.errback(NotAWorker("w-1", "StartJob"))
+        self.assertIs(self.state(), UNREACHABLE)
+        worker = self.ledger.registry.worker("w-1")
+        why = "calls to it fail: it answers StartJob with UNIMPLEMENTED: it is no worker"
+        self.assertEqual((self.liveness.why_unreachable(worker), self.probes), (why, []))
+        for says_nothing, is_probe in ((succeed(None), True), (fail(Unsupported("w-1", "ReadOutput")), False)):
+            self.liveness.observe("w-1", says_nothing, is_probe).addErrback(lambda _: None)
+            self.assertIs(self.state(), UNREACHABLE)
+
+    def test_another_program_is_asked(self) -> None:
+        """It is asked about a job that can't exist instead of being probed, until it answers as a worker."""
+        self.go_online()
+        self.liveness.observe("w-1", fail(NotAWorker("w-1", "StartJob"))).addErrback(lambda _: None)
+        self.workers.hold("query_job")
+        for error, state in (
+            (NotAWorker("w-1", "QueryJob"), UNREACHABLE),
+            (Unreachable("w-1"), UNREACHABLE),
+            (DeadlineExceeded("query", 10.0), UNREACHABLE),
+            (NotFound("job", NO_JOB), ONLINE),
+        ):
+            self.clock.advance(LEASE / 6)
+            (query,) = self.probes
+            self.assertEqual((query.method, query.job_id), ("query_job", NO_JOB))
+            self.probes.clear()
+            query.answer.errback(error)
+            self.assertIs(self.state(), state)
+
+    def test_another_program_gives_way(self) -> None:
+        """A worker that registers there is probed as any other."""
+        self.liveness.registered("w-1")
+        self.liveness.observe("w-1", fail(NotAWorker("w-1", "StartJob"))).addErrback(lambda _: None)
+        self.probes.clear()
+        self.go_online()
+
+    def test_another_process(self) -> None:
+        """A call that reached another process shows that calls to the worker fail, without a probe."""
+        self.go_online()
+        self.liveness.observe("w-1", fail(Misdirected("w-1"))).addErrback(lambda _: None)
+        self.assertIs(self.state(), UNREACHABLE)
+        why = self.liveness.why_unreachable(self.ledger.registry.worker("w-1"))
+        self.assertEqual((why, self.probes), ("calls to it fail: another process answers at its address", []))
+        self.clock.advance(LEASE / 6)
+        self.probes.pop().answer.callback(None)
+        self.assertIs(self.state(), ONLINE)
+
+    def test_before_it_registered(self) -> None:
+        """An error of a call to the process before says nothing of the one that registers."""
+        for error in (NotAWorker("w-1", "StartJob"), Misdirected("w-1")):
+            self.go_online()
+            call: Deferred[None] = Deferred()
+            self.liveness.observe("w-1", call).addErrback(lambda _: None)
+            self.liveness.registered("w-1")
+            self.probes.pop().answer.callback(None)
+            call.errback(error)
+            self.assertIs(self.state(), ONLINE)
+
+    def test_what_failed_is_shown(self) -> None:
+        """Why a call failed may be the word of another program: it is shown printable, and cut."""
+        self.liveness.registered("w-1")
+        self.probes.pop().answer.errback(Unreachable("w-1", reason="no\n" + "x" * 10_000))
+        why = self.liveness.why_unreachable(self.ledger.registry.worker("w-1"))
+        self.assertTrue(why.startswith("calls to it fail: no\ufffdxxx"))
+        self.assertLess(len(why), 1000)
+
+    def test_logged(self) -> None:
+        """The log has one line for each change of the reason."""
+        lines: list[str] = []
+
+        def log(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(log)
+        self.addCleanup(globalLogPublisher.removeObserver, log)
+        self.liveness.registered("w-1")
+        for reason in ("connection refused", "connection refused", "no route", "connection refused"):
+            self.probes.pop().answer.errback(Unreachable("w-1", reason=reason))
+            self.clock.advance(LEASE / 6)
+        self.probes.pop().answer.callback(None)
+        self.liveness.observe("w-1", fail(Unreachable("w-1"))).addErrback(lambda _: None)
+        self.probes.pop().answer.errback(Unreachable("w-1", reason="connection refused"))
+        self.clock.pump([LEASE / 6] * 20)
+        refused, name = "calls to it fail: connection refused", "worker w-1 (w-1) is"
+        self.assertEqual(
+            [line for line in lines if line.startswith(name)],
+            [
+                f"{name} unreachable: {refused}",
+                f"{name} unreachable: calls to it fail: no route",
+                f"{name} unreachable: {refused}",
+                f"{name} online",
+                f"{name} unreachable: {refused}",
+                f"{name} unreachable: no sign of life for 30 s; {refused}",
+            ],
+        )
