@@ -46,6 +46,7 @@ class ClusterParts:
     """
 
     ledger: Ledger
+    expected: Expected
     liveness: Liveness
     lines: Lines
     starts: Starts
@@ -122,6 +123,7 @@ def make_cluster(
 
     return ClusterParts(
         ledger=ledger,
+        expected=expected,
         liveness=liveness,
         lines=waiting,
         starts=starts,

@@ -35,6 +35,7 @@ from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Reg
 from scheduler.model import Job, JobSpec, JobState, Stream, Worker
 from scheduler.rpc import convert
 from scheduler.rpc.reasons import no_answer
+from scheduler.rpc.worker_calls import CHECK_DEADLINE_SECONDS
 from scheduler.worker_interfaces import IIdentity, ISchedulerClient
 from tests.simulation.flows import Flow
 from tests.simulation.network import Call, Caller, CallFailed, Endpoint, Network
@@ -42,7 +43,7 @@ from tests.simulation.streams import serve_stream
 
 #: Seconds: of a call, of a check whether a worker answers, and for which such an answer is believed.
 DEADLINE = 10.0
-CHECK_DEADLINE = 2.0
+CHECK_DEADLINE = CHECK_DEADLINE_SECONDS
 FRESH = 0.02
 
 #: Seconds after which a process that does not answer is not there.
@@ -203,6 +204,7 @@ class SimulatedWorkerClient:
         caller: Caller,
         nonce: str,
         arrived: Callable[[Worker, str, Any], None] = lambda worker, name, server: None,
+        answered: Callable[[Worker, Exception | None], None] = lambda worker, error: None,
         start_failed: Callable[[Worker], None] = lambda worker: None,
         stopping: Callable[[Worker, str], None] = lambda worker, job_id: None,
         chunk: int = CHUNK,
@@ -211,7 +213,8 @@ class SimulatedWorkerClient:
 
         ``arrived`` is told of each call that a server takes: for which worker, its name, and the server.
 
-        ``start_failed`` is told of the worker of each start that ends with an error;
+        ``answered`` is told of the worker of each call that is answered, and of the error if it is one;
+        ``start_failed`` of that of each start that ends with an error;
         ``stopping`` is told of each stop that is sent: to which worker, and of which job, by the id it has there.
         ``chunk``: bytes that one answer has of an output, at most; a message of a stream has half of that.
         """
@@ -219,6 +222,7 @@ class SimulatedWorkerClient:
         self._caller = caller
         self._nonce = nonce
         self._arrived = arrived
+        self._answered = answered
         self._start_failed = start_failed
         self._stopping = stopping
         self._chunk = chunk
@@ -363,6 +367,9 @@ class SimulatedWorkerClient:
 
         def over(result: Any) -> Any:
             line.calls.pop(call, None)
+            error = result.value if isinstance(result, Failure) else None
+            if not isinstance(error, CallFailed | Misdirected):
+                self._answered(worker, error)
             if not isinstance(result, Failure):
                 line.answered = self._caller.process.loop.now
                 return result

@@ -238,6 +238,10 @@ class Judge:
         """What is called at the address of a worker takes the call."""
         self._each(lambda rule: rule.arrived(worker, call, server))
 
+    def call_answered(self, worker: Worker, error: Exception | None = None) -> None:
+        """What listens at the address of a worker answers a call; ``error``: with that."""
+        self._each(lambda rule: rule.call_answered(worker, error))
+
     def start_failed(self, worker: Worker) -> None:
         """A call that is to start a job there ends with an error."""
         self._each(lambda rule: rule.start_failed(worker))

@@ -57,9 +57,10 @@ class Surroundings:
     ends_acknowledged: Callable[[Sequence[str]], None]
     #: Is told of the id of a worker that the scheduler says is deregistered.
     deregistered: Callable[[str], None]
-    #: Of a call for a worker, by its name, that a server takes; of a start that has failed on a worker; and of the stop
-    #: of a job that is sent to one.
+    #: Of a call for a worker, by its name, that a server takes; of one that is answered; of a start that has failed on
+    #: a worker; and of the stop of a job that is sent to one.
     arrived: Callable[[Worker, str, Any], None]
+    call_answered: Callable[[Worker, Exception | None], None]
     start_failed: Callable[[Worker], None]
     stopping: Callable[[Worker, str], None]
 
@@ -98,7 +99,13 @@ class SchedulerProcess:
         caller = Caller(self.process, machine.name, machine.address)
         store = SimulatedStore(self.process, database, around.random(f"{name} store"), around.trace)
         self.calls = SimulatedWorkerClient(
-            around.network, caller, f"nonce-{name}", around.arrived, around.start_failed, around.stopping
+            around.network,
+            caller,
+            f"nonce-{name}",
+            around.arrived,
+            around.call_answered,
+            around.start_failed,
+            around.stopping,
         )
         rule = DialRule([], lambda name: succeed([]), keep_names=False)
         self.parts: ClusterParts = make_cluster(

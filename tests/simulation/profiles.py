@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.simulation.crashes import CRASHES
-from tests.simulation.faults import folders, network, processes, store
+from tests.simulation.faults import folders, network, processes, store, strangers
 from tests.simulation.plan import Fault, Plan, PlannedCoreWorker, PlannedWorker
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.workload import MIXED, OUTPUT, QUEUE, Workload, make_acts
@@ -83,6 +83,10 @@ def _eviction(random: Random, at: float, worker: str) -> Fault:
     return folders.Eviction(at, worker, _down(random))
 
 
+def _stranger(random: Random, at: float, worker: str) -> Fault:
+    return strangers.RegisterStranger(at, random.uniform(5.0, 40.0))
+
+
 _NETWORK = (_partition, _partition, _storm, _storm, _unanswered)
 _STORE = (_store_fails, _store_stalls, _store_fails)
 _PROCESSES = (_kill_scheduler, _stop_scheduler, _kill_worker, _kill_worker, _stop_worker, _reboot, _freeze)
@@ -94,9 +98,9 @@ PROFILES: dict[str, Sequence[MakeFault]] = {
     "identity": (_kill_scheduler, _kill_worker, _stop_worker, _partition, _storm),
     "queue": (*_PROCESSES, *_STORE, _shortage, _shortage, _partition),
     "output": (*_NETWORK, *_PROCESSES, *_PROCESSES, _store_fails),
-    "core": (*_NETWORK, *_STORE, *_PROCESSES, *_PROCESSES),
+    "core": (*_NETWORK, *_STORE, *_PROCESSES, *_PROCESSES, _stranger, _stranger),
     "crashes": (*_PROCESSES, _storm),
-    "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage, _eviction),
+    "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage, _eviction, _stranger),
 }
 
 #: Of the faults of a profile, the share that is planned as scenarios of identity.

@@ -141,6 +141,7 @@ class World:
             self.judge.ends_acknowledged,
             self.judge.deregistered,
             self.judge.arrived,
+            self.judge.call_answered,
             self.judge.start_failed,
             self.judge.stopping,
         )

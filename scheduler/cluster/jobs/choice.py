@@ -53,11 +53,6 @@ class Choice:
         self._expected = expected
         self._why_unreachable = why_unreachable
 
-    @property
-    def idle(self) -> bool:
-        """Whether no job waits for a worker that is expected."""
-        return self._expected.idle
-
     def close(self) -> None:
         """Wait for no worker any more."""
         self._expected.close()

@@ -157,7 +157,7 @@ class Starts:
     @property
     def idle(self) -> bool:
         """Whether no start is under way."""
-        return not self._under_way and not self._entering and self.keys.idle and self._choice.idle
+        return not self._under_way and not self._entering and self.keys.idle
 
     @property
     def closed(self) -> bool:

@@ -150,11 +150,8 @@ class Liveness(Periodic):
     def registered(self, worker_id: str) -> None:
         """It is a new process, or at a new address: whether calls succeed is open again.
 
-        Its jobs stay as they are: it reports them itself.
+        The worker is shown as unreachable already, and its jobs as they were: it reports them itself.
         """
-        worker = self._ledger.registry.find_worker(worker_id)
-        if worker is not None and worker.state is WorkerState.ONLINE:
-            self._ledger.note_worker(evolve(worker, state=WorkerState.UNREACHABLE))
         self._pulses[worker_id] = Pulse()
         self.heard(worker_id)
 
@@ -182,7 +179,7 @@ class Liveness(Periodic):
     def calls_fail(self, worker_id: str) -> bool:
         """Whether the last call to it that tells was not answered."""
         pulse = self._pulses.get(worker_id)
-        return pulse is not None and pulse.failed
+        return pulse is not None and pulse.failed is not None
 
     def forget(self, worker_id: str) -> None:
         """It deregistered, or is no worker any more."""
@@ -275,7 +272,7 @@ class Liveness(Periodic):
 
         def succeeded(_: object) -> None:
             pulse.probing = False
-            if self._pulses.get(worker_id) is pulse:
+            if self._pulses.get(worker_id) is pulse and (asks or not pulse.no_worker):
                 self._answered(worker_id)
 
         def failed(reason: Failure) -> None:

@@ -12,6 +12,7 @@ from tests.simulation.rules.checked import Checked
 from tests.simulation.rules.core import CoreWorkers
 from tests.simulation.rules.departed import Departed
 from tests.simulation.rules.durable import Durable
+from tests.simulation.rules.expected import Expected
 from tests.simulation.rules.indexed import Indexed
 from tests.simulation.rules.kept import Kept
 from tests.simulation.rules.leftovers import Leftovers
@@ -32,6 +33,7 @@ RULES: tuple[type[Rule], ...] = (
     Agreement,
     Departed,
     Workers,
+    Expected,
     Answers,
     Output,
     CoreWorkers,

@@ -53,6 +53,9 @@ class Rule:
     def arrived(self, worker: Worker, call: str, server: Any) -> None:
         """A call for the worker is taken by what listens at its address."""
 
+    def call_answered(self, worker: Worker, error: Exception | None) -> None:
+        """What listens at the address of the worker answers a call of the scheduler; ``error``: with that."""
+
     def start_failed(self, worker: Worker) -> None:
         """A call that is to start a job on that worker ends with an error."""
 

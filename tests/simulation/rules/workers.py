@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from scheduler.model import Worker, WorkerState
 from tests.simulation.jobs import SimulatedJobs
-from tests.simulation.rules.rule import Rule
+from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
     from tests.simulation.world import WorkerNode
 
@@ -17,11 +18,24 @@ if TYPE_CHECKING:
 class Workers(Rule):
     """Identity, as the scheduler shows it and as calls find it."""
 
-    #: The first call but a start that another worker took.
-    _mistaken = ""
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        #: The first call but a start that another worker took.
+        self._mistaken = ""
+        #: Where a call of the present scheduler was answered: worker ids, nonces and addresses.
+        self._answered: set[tuple[str, str, str]] = set()
+
+    def loaded(self, scheduler: SchedulerProcess) -> None:
+        self._answered.clear()
+
+    def call_answered(self, worker: Worker, error: Exception | None) -> None:
+        self._answered.add((worker.id, worker.nonce, worker.address))
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         if worker.state is WorkerState.ONLINE:
+            if (worker.id, worker.nonce, worker.address) not in self._answered:
+                what = f"worker {worker.name} is online at {worker.address}, where no call was answered"
+                self.broken("online has answered", what)
             for other in scheduler.parts.ledger.registry.named(worker.name):
                 if other.id != worker.id and other.state is WorkerState.ONLINE:
                     ids = " and ".join(f"{each.id} at {each.address}" for each in (worker, other))

@@ -6,7 +6,8 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, MAX_WAITING_REQUESTS
-from scheduler.errors import KeyInUse, NoFreeSlot, NotFound, QueueFull, ShuttingDown, Unreachable
+from scheduler.cluster.requirement import Requirement
+from scheduler.errors import KeyInUse, Misdirected, NoFreeSlot, NotFound, QueueFull, ShuttingDown, Unreachable
 from scheduler.interfaces import RequestKey
 from scheduler.messages import Heartbeat, JobStatus, Registration
 from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Retry, Target, WorkerState
@@ -32,6 +33,8 @@ class ExpectedTestCase(ClusterTestCase):
 
     def register(self, name: str = "w-1", **facts: object) -> None:
         """A worker registers, under its id, and its probe is under way."""
+        if self.ledger.registry.find_worker(name) is None:
+            self.add(a_worker(name, state=WorkerState.UNREACHABLE))
         address = a_worker(name).address
         registration = Registration(address, name, name, boot_id="boot", **facts)  # type: ignore[arg-type]
         self.successResultOf(self.membership.register(registration, HOME))
@@ -133,7 +136,7 @@ class RegisteredTests(ExpectedTestCase):
         self.clock.advance(0.1)
         self.failureResultOf(answer, Unreachable)
         self.failureResultOf(other, NoFreeSlot)
-        self.assertTrue(self.starts.idle)
+        self.assertTrue(self.house.parts.expected.idle)
 
     def test_each_has_its_time(self) -> None:
         """A request that waits again, as others were faster, waits no longer than that in all."""
@@ -156,6 +159,29 @@ class RegisteredTests(ExpectedTestCase):
         self.started(answers[1])
         self.started(answers[2])
         self.failureResultOf(answers[3], NoFreeSlot)
+
+    def test_no_more_than_it_has_slots(self) -> None:
+        """No request is woken in vain: a worker that comes online wakes as many as it has free slots."""
+        self.register("w-2", slots=3)
+        self.add(a_job(worker_id="w-2"))
+        requirement = Requirement.of(ECHO, ANY)
+        waiters = [self.house.parts.expected.wait(requirement, 5.0) for _ in range(4)]
+        self.assertEqual([call.worker_id for call in self.held()], ["w-1", "w-2"])
+        self.workers.held.pop().answer.callback(None)
+        self.settle()
+        self.assertEqual([waiter is not None and waiter.called for waiter in waiters], [True, True, False, False])
+        self.clock.advance(5.0)
+
+    def test_an_error_of_the_process_before(self) -> None:
+        """A call to the process before, answered by another program, settles nothing of the one that registers."""
+        self.liveness.observe("w-1", call := Deferred[None]()).addErrback(lambda _: None)
+        self.register(slots=1)
+        answer = self.submit()
+        call.errback(Misdirected("w-1"))
+        self.settle()
+        self.assertNoResult(answer)
+        self.workers.held.pop().answer.callback(None)
+        self.started(answer)
 
     def test_one_comes_later(self) -> None:
         """A worker that registers while a request waits for others can take it."""
@@ -200,12 +226,30 @@ class RegisteredTests(ExpectedTestCase):
     def test_shutting_down(self) -> None:
         """The end of the scheduler ends every wait, and nothing is started."""
         answers = [self.submit(), self.submit(ANY)]
-        self.assertFalse(self.starts.idle)
+        self.assertFalse(self.house.parts.expected.idle)
         self.successResultOf(self.cluster.shut_down())
         self.settle()
         for answer in answers:
             self.failureResultOf(answer, ShuttingDown)
-        self.assertEqual((self.starts.idle, self.jobs(), self.calls()), (True, [], [("probe", "w-1")]))
+        self.assertEqual((self.house.parts.expected.idle, self.jobs(), self.calls()), (True, [], [("probe", "w-1")]))
+
+    def test_woken_and_shutting_down(self) -> None:
+        """Nor is anything started of what could begin at that moment."""
+        answer = self.submit()
+        self.workers.take("probe").answer.callback(None)
+        self.cluster.shut_down()
+        self.settle()
+        self.failureResultOf(answer, ShuttingDown)
+        self.assertEqual((self.jobs(), self.calls()), ([], []))
+
+    def test_only_chance_and_shutting_down(self) -> None:
+        """What has only one chance has it still when the scheduler is started again."""
+        job = a_job(state=JobState.QUEUED, worker_id=None, target=W1, terms=QueueTerms(retry=Retry(1, 0.0)))
+        self.add(evolve(job, promised=True, retry_of="j-0"))
+        self.clock.advance(1.0)
+        self.cluster.shut_down()
+        self.settle()
+        self.assertIs(self.only_job().state, JobState.QUEUED)
 
     def test_many(self) -> None:
         """Beyond a number of requests that wait, further ones are refused at once."""
@@ -331,7 +375,8 @@ class LoadedTests(ExpectedTestCase):
         first = len(self.held())
         self.assertLess(first, 20)
         self.submit(Target(worker="w-099"))
-        self.assertEqual(self.calls()[first:], [("probe", "w-099")])
+        self.beat("w-098")
+        self.assertEqual(self.calls()[first:], [("probe", "w-099"), ("probe", "w-098")])
         called = []
         while self.workers.held:
             called.append(self.workers.held[0].worker_id)

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.deferreds import Rounds, Shared
-from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable
+from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
 from scheduler.interfaces import RequestKey
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
 from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, WorkerState
@@ -162,6 +162,15 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy()
         self.parts.liveness.reset("stranger", "it is no worker")
         self.assert_busy("liveness")
+
+    def test_expected(self) -> None:
+        """A request waits for a worker until that has answered; who waited is not kept."""
+        self.parts.liveness.reset("w-1", "it was stopped")
+        self.parts.liveness.heard("w-1")
+        self.cluster.submit(ECHO, ANY).addErrback(lambda _: None)
+        self.assert_busy("expected", "liveness")
+        self.workers.take("probe").answer.errback(Unreachable("w-1"))
+        self.assert_busy()
 
     def test_backoff(self) -> None:
         """A worker is in backoff for a time."""

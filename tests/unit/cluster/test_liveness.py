@@ -46,6 +46,7 @@ class LivenessTests(SynchronousTestCase):
         self.ledger.update_job(a_job())
         call: Deferred[None] = Deferred()
         self.liveness.observe("w-1", call)
+        self.ledger.update_worker(a_worker(state=UNREACHABLE))
         self.liveness.registered("w-1")
         self.assertIs(self.state(), UNREACHABLE)
         call.callback(None)

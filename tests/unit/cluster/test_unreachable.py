@@ -65,6 +65,15 @@ class UnreachableTests(SynchronousTestCase):
             query.answer.errback(error)
             self.assertIs(self.state(), state)
 
+    def test_a_probe_that_was_under_way(self) -> None:
+        """That a probe is answered, which was sent before that was known, does not make it a worker."""
+        self.go_online()
+        self.clock.pump([LEASE / 6] * 3)
+        (probe,) = self.probes
+        self.liveness.observe("w-1", fail(NotAWorker("w-1", "StartJob"))).addErrback(lambda _: None)
+        probe.answer.callback(None)
+        self.assertIs(self.state(), UNREACHABLE)
+
     def test_another_program_gives_way(self) -> None:
         """A worker that registers there is probed as any other."""
         self.liveness.registered("w-1")

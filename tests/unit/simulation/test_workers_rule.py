@@ -90,8 +90,27 @@ class WorkersTests(SynchronousTestCase):
 
     def test_wrong_address(self) -> None:
         """A worker is known at the address where it does not listen."""
-        self.show(evolve(self.first, address="10.0.9.9:30000"))
+        moved = evolve(self.first, address="10.0.9.9:30000")
+        self.world.judge.call_answered(moved)
+        self.show(moved)
         self.assertEqual(self.agree(), "one entry for each worker")
+
+    def test_online_unproven(self) -> None:
+        """A worker is online at an address where no call was answered to it; one that is not online may be there."""
+        moved = evolve(self.first, address="10.0.9.9:30000")
+        self.show(evolve(moved, state=WorkerState.UNREACHABLE))
+        self.assertEqual(broken(self.world), "")
+        self.world.judge.call_answered(evolve(moved, id="another"))
+        self.world.judge.call_answered(self.first)
+        self.show(moved)
+        self.assertEqual(broken(self.world), "online has answered")
+
+    def test_online_before_a_restart(self) -> None:
+        """What was answered to the scheduler process before is no proof."""
+        assert self.world.scheduler is not None
+        self.world.judge.loaded(self.world.scheduler)
+        self.show(self.first)
+        self.assertEqual(broken(self.world), "online has answered")
 
     def test_wrong_name(self) -> None:
         """A worker is known by a name that it does not have."""

@@ -1,0 +1,80 @@
+"""Programs that are no workers."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, fail
+
+from scheduler.errors import NotAWorker, Unsupported
+from scheduler.messages import Registration
+from scheduler.model import JobSpec
+from tests.simulation.acts import Forget
+from tests.simulation.calls import SimulatedSchedulerClient
+from tests.simulation.network import Caller, Endpoint
+from tests.simulation.process import Process
+from tests.simulation.world import SCHEDULER_ADDRESS, SCHEDULER_PORT, World
+
+#: Where it listens, and seconds between tries to have it forgotten: at first it may count as online.
+PORT = 40000
+FORGET_AGAIN = 5.0
+
+
+class Stranger:
+    """A gRPC server of another program: its health service answers, and it has none of a worker's methods."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def _lacks(self, method: str) -> NotAWorker:
+        return NotAWorker(self._address, method)
+
+    def core_start(self, spec: JobSpec, known_as: str) -> Deferred[str]:
+        """It has no such method."""
+        return fail(self._lacks("StartJob"))
+
+    def core_query(self, job_id: str) -> NoReturn:
+        """It has no such method."""
+        raise self._lacks("QueryJob")
+
+    def core_stop(self, job_id: str) -> NoReturn:
+        """It has no such method."""
+        raise Unsupported(self._address, "StopJob")
+
+
+@frozen
+class RegisterStranger:
+    """Somebody registers the address of a program that is no worker, and has that forgotten in the end."""
+
+    at: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"a program that is no worker is registered, for {self.seconds:.1f} s"
+
+    def strike(self, world: World) -> None:
+        machine = world.new_machine()
+        address = f"{machine.address}:{PORT}"
+        process = Process(world.loop, f"stranger on {machine.name}", world.around.crashed)
+        world.network.listen(PORT, Endpoint(process, machine.name, Stranger(address)))
+        caller = Caller(process, machine.name, machine.address)
+        client = SimulatedSchedulerClient(world.network, lambda: caller, f"{SCHEDULER_ADDRESS}:{SCHEDULER_PORT}")
+        client.register(Registration(address)).addErrback(lambda _: None)
+
+        def end() -> None:
+            process.end()
+            self._forget(world, address)
+
+        world.heal_after(self.seconds, end)
+
+    def _forget(self, world: World, address: str) -> None:
+        scheduler = world.scheduler
+        if scheduler is None or not scheduler.serving:
+            world.loop.after(FORGET_AGAIN, self._forget, world, address)
+            return
+        there = scheduler.parts.ledger.registry.at_address(address)
+        for worker in there:
+            Forget(0.0, worker.id).begin(world)
+        if there:
+            world.loop.after(FORGET_AGAIN, self._forget, world, address)

@@ -1,0 +1,104 @@
+"""The rules about the beginning of a conversation: each is broken by a scene made for it, and by nothing else."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS
+from scheduler.errors import NotAWorker, NotFound, Unreachable
+from scheduler.model import JobState, QueueTerms, Worker, WorkerState
+from tests.simulation.faults.strangers import RegisterStranger
+from tests.simulation.rules.expected import BACK, LATELY, NOT_HEARD, NOT_PROBED
+from tests.unit.simulation.scene import Scene, world
+from tests.unit.simulation.worlds import a_world, broken, registry
+
+
+class RefusedTests(SynchronousTestCase):
+    def refuse(self, reason: str, after: float) -> str:
+        """The rule that is broken by a refusal so many seconds after the request."""
+        scene = Scene()
+        scene.judge.submitting("t1")
+        scene.loop.now += after
+        scene.judge.refused("t1", Unreachable("w1", reason=reason))
+        return scene.broken
+
+    def test_at_once(self) -> None:
+        """A start is refused while nobody knows yet whether its worker is there."""
+        for reason in (NOT_PROBED, NOT_HEARD):
+            self.assertEqual(self.refuse(reason, 1.0), "a start waits")
+
+    def test_rightly(self) -> None:
+        """It may be refused when it has waited, when something is known, and long after the scheduler's start."""
+        self.assertEqual(self.refuse(NOT_PROBED, EXPECTED_WAIT_MAX_SECONDS), "")
+        self.assertEqual(self.refuse("calls to it fail: connection refused", 0.0), "")
+        scene = Scene()
+        scene.loop.now += LATELY + 1.0
+        scene.judge.submitting("t1")
+        scene.judge.refused("t1", Unreachable("w1", reason=NOT_HEARD))
+        self.assertEqual(scene.broken, "")
+
+
+class NoWorkerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.scene = Scene()
+        self.error = NotAWorker("w1", "StartJob")
+
+    def fail_job(self, seconds: float, reason: str) -> str:
+        """The rule that is broken where a job fails so that may wait for so many seconds."""
+        rule = next(rule for rule in self.scene.judge.rules if type(rule).__name__ == "Expected")
+        job = self.scene.job(JobState.FAILED, reason=reason, terms=QueueTerms(queue_timeout=seconds))
+        rule.shown(None, None, job)
+        return self.scene.broken
+
+    def test_jobs(self) -> None:
+        """A job that may wait fails as a program is no worker; one that may not, or has waited, may fail so."""
+        self.assertEqual(self.fail_job(0.0, str(self.error)), "")
+        self.assertEqual(self.fail_job(9.0, f"queue_timeout of 9s passed; the last one asked: {self.error}"), "")
+        self.assertEqual(self.fail_job(9.0, "exit status 1"), "")
+        self.assertEqual(self.fail_job(9.0, str(self.error)), "no worker, no job")
+
+    def test_online(self) -> None:
+        """A program that answered that it is no worker is online."""
+        run = a_world()
+        run.loop.run(5.0)
+        first, second = (registry(run).worker(name) for name in ("w1", "w2"))
+        run.judge.call_answered(first, self.error)
+        run.judge.call_answered(second, NotFound("job", "j1"))
+        scheduler = run.scheduler
+        assert scheduler is not None
+        scheduler.parts.ledger.note_worker(evolve(second, last_seen=0.0))
+        scheduler.parts.ledger.note_worker(evolve(first, state=WorkerState.UNREACHABLE))
+        self.assertEqual(broken(run), "")
+        scheduler.parts.ledger.note_worker(first)
+        self.assertEqual(broken(run), "no worker, no job")
+
+    def test_fault(self) -> None:
+        """A program that is no worker is registered as one, and forgotten in the end."""
+        run = world(faults=(RegisterStranger(2.0, 5.0),))
+        run.begin()
+        run.loop.run(4.0)
+        names = [worker.name for worker in registry(run).workers()]
+        self.assertEqual(len(names), 2)
+        run.loop.run(60.0)
+        self.assertEqual([worker.name for worker in registry(run).workers()], ["w1"])
+
+
+class BackTests(SynchronousTestCase):
+    def restarted(self, state: WorkerState) -> str:
+        """The rule that is broken where, so many seconds after a scheduler's start, a worker is in that state."""
+        run = a_world()
+        run.loop.run(5.0)
+        scheduler = run.scheduler
+        assert scheduler is not None
+        run.judge.loaded(scheduler)
+        worker: Worker = registry(run).worker("w1")
+        run.loop.run(5.0 + BACK - 0.001)
+        registry(run).put_worker(evolve(worker, state=state))
+        run.loop.run(5.0 + BACK + 0.001)
+        return broken(run)
+
+    def test_back(self) -> None:
+        """A worker that the scheduler knows from before is not online in time."""
+        self.assertEqual(self.restarted(WorkerState.ONLINE), "")
+        self.assertEqual(self.restarted(WorkerState.UNREACHABLE), "back after a restart")
