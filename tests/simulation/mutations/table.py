@@ -370,7 +370,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cluster/workers/liveness.py",
         " and (asks or not pulse.no_worker):\n",
         ":\n",
-        "core",
+        "all",
         ("no worker, no job",),
     ),
     Mutation(

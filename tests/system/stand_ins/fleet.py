@@ -1,0 +1,116 @@
+"""Many idle workers in one process, which speak our protocol: ``fleet.py SCHEDULER COUNT SECONDS``.
+
+Each has a gRPC server of its own, registers, sends heartbeats every second, and one at once when another scheduler
+calls it. A job that is started there runs for ever. ``SECONDS`` is how long each takes to answer a health check.
+Prints the name of each worker when it has registered.
+"""
+
+# ruff: noqa: T201 - what it prints is what the test reads
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from concurrent import futures
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+SCHEDULER, COUNT, CHECK_SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+BEAT_SECONDS = 1.0
+DEADLINE_SECONDS = 10.0
+
+#: As our workers dial: on a connection of their own, and soon again after a failure.
+OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+serving = futures.ThreadPoolExecutor(16 + COUNT // 10)
+calling = futures.ThreadPoolExecutor(8)
+
+
+class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grpc.ServerInterceptor):
+    """One worker; every answer names its process."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"idle-{number:03}"
+        self.nonce, self.folder_id = uuid.uuid4().hex, uuid.uuid4().hex
+        self.worker_id = ""
+        self.jobs: list[str] = []
+        self._called_by = ""
+        self.scheduler = scheduler_pb2_grpc.SchedulerStub(grpc.insecure_channel(SCHEDULER, options=OPTIONS))
+        server = grpc.server(serving, interceptors=[self])
+        worker_pb2_grpc.add_WorkerServicer_to_server(self, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self, server)
+        self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        self.server = server
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        told = dict(details.invocation_metadata)
+        nonce = told.get("scheduler-nonce", "")
+        if nonce and nonce != self._called_by:
+            self._called_by = nonce
+            calling.submit(self.beat)
+        handler = continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            context.send_initial_metadata((("scheduler-worker-nonce", self.nonce),))
+            return handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+
+    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
+        time.sleep(CHECK_SECONDS)
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+    def StartJob(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.jobs.append(request.jobID)
+        return worker_pb2.StartJobRes(jobID=request.jobID)
+
+    def register(self) -> None:
+        registration = scheduler_pb2.RegisterReq(
+            address=self.address,
+            name=self.name,
+            slots=50,
+            bootID="boot",
+            version="1",
+            features=["linger"],
+            folderID=self.folder_id,
+            nonce=self.nonce,
+        )
+        while not self.worker_id:
+            try:
+                answer = self.scheduler.RegisterWorker(registration, timeout=DEADLINE_SECONDS, wait_for_ready=True)
+                self.worker_id = answer.workerID
+            except grpc.RpcError as error:
+                print(f"{self.name}: {error.details()}", file=sys.stderr)
+                time.sleep(BEAT_SECONDS)
+        print(self.name, flush=True)
+
+    def beat(self) -> None:
+        """A scheduler that is not there is asked again a second later."""
+        beat = scheduler_pb2.HeartbeatReq(
+            workerID=self.worker_id, bootID="boot", running=list(self.jobs), nonce=self.nonce
+        )
+        if self.worker_id:
+            try:
+                self.scheduler.Heartbeat(beat, timeout=DEADLINE_SECONDS)
+            except grpc.RpcError as error:
+                print(f"{self.name}: {error.code()}", file=sys.stderr)
+
+
+workers = [Worker(number) for number in range(COUNT)]
+for registered in [calling.submit(worker.register) for worker in workers]:
+    registered.result()
+while True:
+    time.sleep(BEAT_SECONDS)
+    for beat in [calling.submit(worker.beat) for worker in workers]:
+        beat.result()
