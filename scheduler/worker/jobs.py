@@ -32,13 +32,14 @@ from scheduler.worker.endings import NOT_BEGUN
 from scheduler.worker.job import Notify, RunningJob, settle, wait_in
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.records import HeldByShim, NeverBegun
+from scheduler.worker.recovery import RecoveredSpool
 from scheduler.worker.removals import Removals
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
 from scheduler.worker.room import DiskUse
 from scheduler.worker.sealing import Sealing
 from scheduler.worker.shim import proctree
 from scheduler.worker.signals import Signals
-from scheduler.worker.spools import RecoveredSpool, Spools
+from scheduler.worker.spools import Spools
 from scheduler.worker.stops import Stops
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
@@ -113,7 +114,7 @@ class JobRunner:
     def _take_back(self, found: list[RecoveredSpool]) -> None:
         if self._closed:
             return
-        for each in sorted(found, key=_finished_at):
+        for each in sorted(found, key=lambda each: each.finished_at):
             self._take(each)
         self._retention.start()
         self._removals.start()
@@ -412,10 +413,8 @@ class JobRunner:
         self._call_all([*watchers, *self._on_end])
 
     def _log_end(self, status: JobStatus) -> None:
-        job_id = status.job_id
-        self._log.info(
-            "job {job_id} ended: {state} {reason}", job_id=job_id, state=status.state.value, reason=status.reason
-        )
+        job_id, state = status.job_id, status.state.value
+        self._log.info("job {job_id} ended: {state} {reason}", job_id=job_id, state=state, reason=status.reason)
         if status.output_error:
             self._log.warn("the output of job {job_id} was cut: {why}", job_id=job_id, why=status.output_error)
 
@@ -434,10 +433,6 @@ class JobRunner:
     def _complaint(self, message: str, **fields: Any) -> Callable[[Failure], None]:
         """Log what failed, and go on."""
         return lambda failure: self._log.failure(message, failure, **fields)
-
-
-def _finished_at(found: RecoveredSpool) -> float:
-    return 0.0 if isinstance(found.seen, HeldByShim) else found.seen.finished_at or 0.0
 
 
 def _nothing() -> None:

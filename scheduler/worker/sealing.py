@@ -12,7 +12,8 @@ from scheduler.errors import NotFound, SchedulerError
 from scheduler.messages import JobStatus
 from scheduler.threads import Pool
 from scheduler.worker.job import settle, wait_in
-from scheduler.worker.spools import RecoveredSpool, Spools
+from scheduler.worker.recovery import RecoveredSpool
+from scheduler.worker.spools import Spools
 
 
 class Sealing:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from attrs import frozen
 from twisted.logger import Logger
 
 from scheduler.completeness import output_cut
@@ -32,10 +31,11 @@ from scheduler.worker.records import (
     spec_record,
     status_of,
 )
+from scheduler.worker.recovery import RecoveredSpool, Recovery
 from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.shim.spool import Record, Spool, boot_id, create, exit_record
 from scheduler.worker.starting import Starter
-from scheduler.worker.trees import Amount, Left
+from scheduler.worker.trees import Left
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: A disk or a quota that is full.
@@ -48,23 +48,6 @@ class PolicyLike(Protocol):
     def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]: ...
 
     def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]: ...
-
-
-@frozen
-class RecoveredSpool:
-    """A job whose spool was there already."""
-
-    job_id: str
-    seen: JobStatus | HeldByShim
-    #: A shim has the job; else, where a shim has it, that may still leave it alone.
-    begun: bool = True
-    #: Without stdin and script; not looked for, like ``created_at``, of a job that was acknowledged.
-    spec: JobSpec | None = None
-    created_at: float | None = None
-    stop_asked: bool = False
-    acknowledged: bool = False
-    #: Of one that was acknowledged, where that is written down.
-    taken: DiskUse | None = None
 
 
 class Spools:
@@ -93,6 +76,7 @@ class Spools:
         self.endings = Endings(folder, self.spool, used, wall_time)
         self._clearing = Clearing(folder)
         self._starter = Starter(launcher, self._clearing.move_away, wall_time)
+        self._recovery = Recovery(self.spool, used, self._clearing, self._starter, wall_time)
         self._wall_time = wall_time
         self._min_free = min_free
         self._output_limit = output_limit
@@ -160,7 +144,7 @@ class Spools:
         """The job, if its spool is there; else its id is used up from now on. ``Unavailable``: it can't be told."""
         try:
             if os.path.exists(self.spool(job_id).folder):
-                found = self._find(job_id, tell=True)
+                found = self._recovery.find_thd(job_id, tell=True)
                 if found is not None:
                     return found
             lost = self.endings.find_removed_thd(job_id)
@@ -225,95 +209,12 @@ class Spools:
             self._used.open_thd()
         except OSError:  # starts are refused as long as it can't be read, or made
             self._log.failure("used ids can't be looked up")
-        found = (self._find(job_id) for job_id in os.listdir(self._folder) if is_id(job_id))
-        return [each for each in found if each is not None and not self._remove_again(each)]
-
-    def _remove_again(self, found: RecoveredSpool) -> bool:
-        """Whether the process before had begun to remove that ended job, and it is gone now."""
-        if isinstance(found.seen, HeldByShim):
-            return False
-        try:
-            if self._used.find_thd(found.job_id) is not HowUsed.PRUNED:
-                return False
-            self._clearing.move_away(found.job_id)
-        except OSError:  # it is tried again later
-            return False
-        return True
-
-    def _find(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
-        """A job whose spool is there; ``None`` if that is unreadable. With ``tell``, ``OSError`` if only at present."""
-        spool = self.spool(job_id)
-        spool.unlock()
-        try:
-            acknowledged = spool.acknowledged()
-            if acknowledged is not None and (ended := spool.read_exit()) is not None:
-                return RecoveredSpool(
-                    job_id, status_of(job_id, ended), acknowledged=True, taken=_taken(acknowledged.takes)
-                )
-            ended = spool.read_exit()
-            if ended is not None and ended.get("shortage"):  # nothing ran, and whoever asked for it was not answered
-                self._clearing.move_away(job_id)
-                return None
-            record = spool.read_job()
-            if record is None:
-                raise ValueError("no job.json")
-            begun = True
-            try:
-                seen = self.recover_thd(job_id)
-                begun = not isinstance(seen, HeldByShim) or seen.shim is not None
-            except OSError:  # a full disk takes no record now
-                self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
-                seen = HeldByShim(None, None)
-            except CopiedSpool:
-                self._log.warn(
-                    "the spool {folder} is a copy of the one that job {job_id} was begun from: it is left as it is, "
-                    "and the job is not reported; --new-id makes a copied state folder one of its own",
-                    folder=spool.folder,
-                    job_id=job_id,
-                )
-                return None
-            if isinstance(seen, NeverBegun):
-                self._log.info("job {job_id} was not begun before the worker ended, and is none", job_id=job_id)
-                return None
-            return RecoveredSpool(job_id, seen, begun, spec_of(record), record["created_at"], spool.stop_asked())
-        except Exception as error:
-            if tell and isinstance(error, OSError):
-                raise  # it may well run
-            if not tell and self._clear_cut_short(job_id, spool):
-                return None
-            self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
-            return None
+        found = (self._recovery.find_thd(job_id) for job_id in os.listdir(self._folder) if is_id(job_id))
+        return [each for each in found if each is not None and not self._recovery.remove_again_thd(each)]
 
     def recover_thd(self, job_id: str) -> JobStatus | HeldByShim | NeverBegun:
-        """How a job ended that the process before was asked to start, or who has it.
-
-        ``NeverBegun``: no shim began it, and none will. Its start was not answered, so it is as if it had never come:
-        the spool is gone. ``OSError``: it can't be told now.
-        """
-        spool = self.spool(job_id)
-        try:
-            seen = judge_thd(job_id, spool, self._wall_time)
-        except FileNotFoundError:
-            if not spool.removed():
-                raise
-            return NeverBegun()
-        if isinstance(seen, NeverBegun):
-            seen = self._starter.withdraw_thd(job_id, spool)
-        if isinstance(seen, NotStartable):
-            self._clearing.move_away(job_id)
-            return NeverBegun()
-        return seen
-
-    def _clear_cut_short(self, job_id: str, spool: Spool) -> bool:
-        """Whether a power cut left it so early that it was none, and it is gone now."""
-        try:
-            if not spool.cut_short():
-                return False
-            self._clearing.move_away(job_id)
-        except (OSError, ValueError):  # not even the lock can be read
-            return False
-        self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
-        return True
+        """See ``Recovery.decide_thd``."""
+        return self._recovery.decide_thd(job_id)
 
     def describe_thd(self, job_ids: Iterable[str]) -> dict[str, tuple[JobSpec, float]]:
         """Specs without stdin and script, and when the jobs were created, of those whose spools are there."""
@@ -451,9 +352,3 @@ class Spools:
 def _takes(taken: DiskUse) -> tuple[int, ...]:
     """For the mark of an acknowledgement."""
     return (*taken.output, *taken.work, *taken.records)
-
-
-def _taken(takes: tuple[int, ...] | None) -> DiskUse | None:
-    if takes is None:
-        return None
-    return DiskUse(Amount(*takes[:2]), Amount(*takes[2:4]), Amount(*takes[4:]))

@@ -178,7 +178,7 @@ class RealTests(Contract, RpcCase):
         told: list[str] = []
 
         def note(event: dict[str, Any]) -> None:
-            if "calls to {address} fail" in (event.get("log_format") or ""):
+            if "calls to the scheduler at {address} fail" in (event.get("log_format") or ""):
                 told.append(event["address"])
 
         globalLogPublisher.addObserver(note)

@@ -1,0 +1,154 @@
+"""Jobs of the worker process before this one, as their spools show them: how they ended, or who has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec
+from scheduler.worker.clearing import Clearing
+from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, judge_thd, spec_of, status_of
+from scheduler.worker.room import DiskUse
+from scheduler.worker.shim.spool import Spool
+from scheduler.worker.starting import Starter
+from scheduler.worker.trees import Amount
+from scheduler.worker.used_ids import HowUsed, UsedIds
+
+
+@frozen
+class RecoveredSpool:
+    """A job whose spool was there already."""
+
+    job_id: str
+    seen: JobStatus | HeldByShim
+    #: A shim has the job; else, where a shim has it, that may still leave it alone.
+    begun: bool = True
+    #: Without stdin and script; not looked for, like ``created_at``, of a job that was acknowledged.
+    spec: JobSpec | None = None
+    created_at: float | None = None
+    stop_asked: bool = False
+    acknowledged: bool = False
+    #: Of one that was acknowledged, where that is written down.
+    taken: DiskUse | None = None
+
+    @property
+    def finished_at(self) -> float:
+        """POSIX time; 0 of a job that has not ended, or where that is not known."""
+        return 0.0 if isinstance(self.seen, HeldByShim) else self.seen.finished_at or 0.0
+
+
+class Recovery:
+    """Decides about spools that are there when a worker starts."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        spool: Callable[[str], Spool],
+        used: UsedIds,
+        clearing: Clearing,
+        starter: Starter,
+        wall_time: Callable[[], float],
+    ) -> None:
+        """``spool`` gives that of a job, whether it exists or not."""
+        self._spool = spool
+        self._used = used
+        self._clearing = clearing
+        self._starter = starter
+        self._wall_time = wall_time
+
+    def find_thd(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
+        """A job whose spool is there; ``None`` if that is unreadable. With ``tell``, ``OSError`` if only at present."""
+        spool = self._spool(job_id)
+        spool.unlock()
+        try:
+            acknowledged = spool.acknowledged()
+            if acknowledged is not None and (ended := spool.read_exit()) is not None:
+                return RecoveredSpool(
+                    job_id, status_of(job_id, ended), acknowledged=True, taken=_taken(acknowledged.takes)
+                )
+            ended = spool.read_exit()
+            if ended is not None and ended.get("shortage"):  # nothing ran, and whoever asked for it was not answered
+                self._clearing.move_away(job_id)
+                return None
+            record = spool.read_job()
+            if record is None:
+                raise ValueError("no job.json")
+            begun = True
+            try:
+                seen = self.decide_thd(job_id)
+                begun = not isinstance(seen, HeldByShim) or seen.shim is not None
+            except OSError:  # a full disk takes no record now
+                self._log.failure("job {job_id} can't be decided on yet", job_id=job_id)
+                seen = HeldByShim(None, None)
+            except CopiedSpool:
+                self._log.warn(
+                    "the spool {folder} is a copy of the one that job {job_id} was begun from: it is left as it is, "
+                    "and the job is not reported; --new-id makes a copied state folder one of its own",
+                    folder=spool.folder,
+                    job_id=job_id,
+                )
+                return None
+            if isinstance(seen, NeverBegun):
+                self._log.info("job {job_id} was not begun before the worker ended, and is none", job_id=job_id)
+                return None
+            return RecoveredSpool(job_id, seen, begun, spec_of(record), record["created_at"], spool.stop_asked())
+        except Exception as error:
+            if tell and isinstance(error, OSError):
+                raise  # it may well run
+            if not tell and self._clear_cut_short(job_id, spool):
+                return None
+            self._log.failure("the spool {folder} is unreadable and left as it is", folder=spool.folder)
+            return None
+
+    def decide_thd(self, job_id: str) -> JobStatus | HeldByShim | NeverBegun:
+        """How a job ended that the process before was asked to start, or who has it.
+
+        ``NeverBegun``: no shim began it, and none will. Its start was not answered, so it is as if it had never come:
+        the spool is gone. ``OSError``: it can't be told now.
+        """
+        spool = self._spool(job_id)
+        try:
+            seen = judge_thd(job_id, spool, self._wall_time)
+        except FileNotFoundError:
+            if not spool.removed():
+                raise
+            return NeverBegun()
+        if isinstance(seen, NeverBegun):
+            seen = self._starter.withdraw_thd(job_id, spool)
+        if isinstance(seen, NotStartable):
+            self._clearing.move_away(job_id)
+            return NeverBegun()
+        return seen
+
+    def remove_again_thd(self, found: RecoveredSpool) -> bool:
+        """Whether the process before had begun to remove that ended job, and it is gone now."""
+        if isinstance(found.seen, HeldByShim):
+            return False
+        try:
+            if self._used.find_thd(found.job_id) is not HowUsed.PRUNED:
+                return False
+            self._clearing.move_away(found.job_id)
+        except OSError:  # it is tried again later
+            return False
+        return True
+
+    def _clear_cut_short(self, job_id: str, spool: Spool) -> bool:
+        """Whether a power cut left it so early that it was none, and it is gone now."""
+        try:
+            if not spool.cut_short():
+                return False
+            self._clearing.move_away(job_id)
+        except (OSError, ValueError):  # not even the lock can be read
+            return False
+        self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
+        return True
+
+
+def _taken(takes: tuple[int, ...] | None) -> DiskUse | None:
+    if takes is None:
+        return None
+    return DiskUse(Amount(*takes[:2]), Amount(*takes[2:4]), Amount(*takes[4:]))
