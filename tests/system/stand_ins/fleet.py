@@ -1,11 +1,11 @@
 """Many idle workers in one process, which speak our protocol: ``fleet.py SCHEDULER COUNT SECONDS``.
 
-Each has a gRPC server of its own, registers, sends heartbeats every second, and one at once when another scheduler
-calls it. A job that is started there runs for ever. ``SECONDS`` is how long each takes to answer a health check.
+Each has a gRPC server of its own, registers, sends a heartbeat each third of the lease, and one at once when another
+scheduler calls it. A job that is started there runs for ever. ``SECONDS``: how long each takes to answer a check.
 Prints the name of each worker when it has registered.
 """
 
-# ruff: noqa: T201 - what it prints is what the test reads
+# ruff: noqa: T201 - errors are for people to read
 from __future__ import annotations
 
 import sys
@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 SCHEDULER, COUNT, CHECK_SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-BEAT_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 DEADLINE_SECONDS = 10.0
 
 #: As our workers dial: on a connection of their own, and soon again after a failure.
@@ -31,7 +31,7 @@ OPTIONS = (
 )
 
 serving = futures.ThreadPoolExecutor(16 + COUNT // 10)
-calling = futures.ThreadPoolExecutor(8)
+calling = futures.ThreadPoolExecutor(8 + COUNT)
 
 
 class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grpc.ServerInterceptor):
@@ -40,7 +40,7 @@ class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grp
     def __init__(self, number: int) -> None:
         self.name = f"idle-{number:03}"
         self.nonce, self.folder_id = uuid.uuid4().hex, uuid.uuid4().hex
-        self.worker_id = ""
+        self.worker_id, self.lease = "", 0.0
         self.jobs: list[str] = []
         self._called_by = ""
         self.scheduler = scheduler_pb2_grpc.SchedulerStub(grpc.insecure_channel(SCHEDULER, options=OPTIONS))
@@ -62,7 +62,7 @@ class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grp
             return handler
 
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
-            context.send_initial_metadata((("scheduler-worker-nonce", self.nonce),))
+            context.set_trailing_metadata((("scheduler-worker-nonce", self.nonce),))
             return handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
@@ -89,20 +89,21 @@ class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grp
         while not self.worker_id:
             try:
                 answer = self.scheduler.RegisterWorker(registration, timeout=DEADLINE_SECONDS, wait_for_ready=True)
-                self.worker_id = answer.workerID
+                self.worker_id, self.lease = answer.workerID, answer.lease
             except grpc.RpcError as error:
                 print(f"{self.name}: {error.details()}", file=sys.stderr)
-                time.sleep(BEAT_SECONDS)
-        print(self.name, flush=True)
+                time.sleep(RETRY_SECONDS)
+        sys.stdout.write(f"{self.name}\n")  # in one piece, whatever other threads write
+        sys.stdout.flush()
 
     def beat(self) -> None:
-        """A scheduler that is not there is asked again a second later."""
+        """A scheduler that is not there hears the next one."""
         beat = scheduler_pb2.HeartbeatReq(
             workerID=self.worker_id, bootID="boot", running=list(self.jobs), nonce=self.nonce
         )
         if self.worker_id:
             try:
-                self.scheduler.Heartbeat(beat, timeout=DEADLINE_SECONDS)
+                self.scheduler.Heartbeat(beat, timeout=DEADLINE_SECONDS, wait_for_ready=True)
             except grpc.RpcError as error:
                 print(f"{self.name}: {error.code()}", file=sys.stderr)
 
@@ -111,6 +112,6 @@ workers = [Worker(number) for number in range(COUNT)]
 for registered in [calling.submit(worker.register) for worker in workers]:
     registered.result()
 while True:
-    time.sleep(BEAT_SECONDS)
+    time.sleep(workers[0].lease / 3)
     for beat in [calling.submit(worker.beat) for worker in workers]:
         beat.result()
