@@ -14,6 +14,9 @@ from tests.faults.history import Event
 
 FINAL = frozenset({"succeeded", "failed", "stopped", "timed_out", "lost"})
 
+#: Seconds for agreement after a fault, where no experiment says how many.
+AGREEMENT = 7.0
+
 
 @frozen
 class Violation:
@@ -80,23 +83,46 @@ class Case:
 
     @cached_property
     def seeds(self) -> dict[str, tuple[int, int]]:
-        """Seed and lines of each job whose id was told."""
-        return {
-            event.job: (event.seed, event.lines or 0)
-            for event in self.of("start")
-            if event.job is not None and event.seed is not None
-        }
+        """Seed and lines of each job whose request is known."""
+        return {job: (event.seed, event.lines or 0) for job, event in self.requests.items() if event.seed is not None}
 
     @cached_property
     def requests(self) -> dict[str, Event]:
-        """The request that each job came of, whether its answer arrived or not: the job's own evidence tells, too."""
+        """The request that each job came of, whether its answer arrived or not: the job's own evidence tells, too.
+
+        An attempt that follows another came of the same request.
+        """
         asked = [event for event in self.of("start") if event.status != 410]  # that is a request sent again, too late
         starts = {event.ticket: event for event in asked}
         found = {run.job: starts[run.ticket] for run in self.evidence.runs if run.ticket in starts}
         for event in reversed(asked):
             if event.job is not None:
                 found[event.job] = event
+        for job in self.sights:
+            if (first := self.attempts(job)[0]) in found:
+                found.setdefault(job, found[first])
         return found
+
+    @cached_property
+    def _before(self) -> dict[str, str]:
+        """The job before each that is another attempt of it."""
+        shown = [sight for sights in self.sights.values() for sight in sights if sight.seen]
+        pairs = [(sight.job, sight.seen.get("retry_of")) for sight in shown if sight.seen]
+        pairs += [(sight.seen.get("retried_by"), sight.job) for sight in shown if sight.seen]
+        return {after: before for after, before in pairs if after and before}
+
+    def attempts(self, job: str) -> list[str]:
+        """The attempts up to this job, from the first on, as far as they were seen; of most jobs, that job alone."""
+        found = [job]
+        while (before := self._before.get(found[0])) is not None and before not in found:
+            found.insert(0, before)
+        return found
+
+    @cached_property
+    def retried(self) -> frozenset[str]:
+        """Jobs of requests that were tried again."""
+        firsts = {self.attempts(after)[0] for after in self._before}
+        return frozenset(job for job in self.sights if self.attempts(job)[0] in firsts)
 
     @cached_property
     def destroyed(self) -> frozenset[str]:
@@ -104,9 +130,40 @@ class Case:
         return frozenset(job for event in self.of("fault") for job in event.jobs)
 
     @cached_property
+    def without_output(self) -> frozenset[str]:
+        """Jobs whose output need not be there: a fault may have destroyed it, or their worker may not keep it."""
+        short = {event.worker for event in self.of("keeps")}
+        theirs = {job for job, spool in self.spools.items() if spool.worker in short}
+        theirs |= {job for job, last in self.last.items() if last.seen and last.seen["worker_name"] in short}
+        return frozenset(theirs.union(*(event.outputs for event in self.of("fault"))))
+
+    @cached_property
     def stops(self) -> frozenset[str]:
-        """Jobs whose stop somebody asked for."""
-        return frozenset(event.job for event in self.of("stop") if event.job is not None)
+        """Jobs whose stop somebody asked for, or that of another attempt."""
+        asked = {event.job for event in self.of("stop")}
+        stopped = {job for job in asked if job is not None}
+        firsts = {self.attempts(job)[0] for job in stopped}
+        return frozenset(stopped | {job for job in self.sights if self.attempts(job)[0] in firsts})
+
+    def due(self, since: float, within: float = 0.0) -> float:
+        """When what is due so long after then has to be done at the latest, if both sides agree once a fault is over.
+
+        Infinite where a fault is not over.
+        """
+        due, broken = since + within, None
+        for event in self.of("fault", "heal"):
+            if event.op == "fault":
+                broken = event.t if broken is None else broken
+            elif broken is not None:
+                if broken < due + self.limit:
+                    due = max(due, event.t + within)
+                broken = None
+        return float("inf") if broken is not None and broken < due + self.limit else due + self.limit
+
+    @cached_property
+    def limit(self) -> float:
+        """Seconds for agreement after a fault."""
+        return max([AGREEMENT, *(event.limit or 0.0 for event in self.of("agree"))])
 
     @cached_property
     def removals(self) -> dict[str, list[Event]]:
@@ -132,8 +189,8 @@ class Case:
         filtered = stream == "stdout" and job in self.requests and self.requests[job].filtered
         if filtered and (job in self.stops or job in self.destroyed):
             return None
-        seed, lines = self.seeds[job]
-        if not any(run.code == load_job.exit_code(seed) for run in self.runs.get(job, ())):
+        _, lines = self.seeds[job]
+        if not any(run.code not in (None, load_job.BROKEN) for run in self.runs.get(job, ())):
             return None
         return load_job.LINE * (lines if stream == "stdout" else -(-lines // load_job.ERROR_EVERY))
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from tests.faults import job as load_job
-from tests.faults import requests
+from tests.faults import keeping, requests, terms
 from tests.faults.case import FINAL, Case, Violation
 from tests.faults.evidence import Evidence
 from tests.faults.history import Event
@@ -85,11 +86,11 @@ def ran_twice(case: Case) -> Iterator[Violation]:
             yield Violation("P2", f"ran {len(runs)} times, as processes {[run.pid for run in runs]}", job)
     tickets = defaultdict(set)
     for run in case.evidence.runs:
-        tickets[run.ticket].add(run.job)
+        tickets[run.ticket].add(case.attempts(run.job)[0])
     answered = defaultdict(list)
     for start in case.of("start"):
         if start.ticket is not None and start.job is not None:
-            tickets[start.ticket].add(start.job)
+            tickets[start.ticket].add(case.attempts(start.job)[0])
             answered[start.ticket].append(start.number)
     for ticket, jobs in tickets.items():
         if len(jobs) > 1:
@@ -104,43 +105,44 @@ def output(case: Case) -> Iterator[Violation]:
     """Bytes that are not the job's, that came at a wrong place, or that are missing."""
     readers = defaultdict(list)
     for read in case.of("read"):
-        readers[read.reader].append(read)
+        readers[read.reader, read.stream].append(read)
     for reads in readers.values():
         yield from _one_reader(case, reads)
     for job, spool in case.spools.items():
         cut = spool.exit is not None and spool.exit.get("output_error")
-        if spool.good != spool.size:
-            yield Violation("P3", f"the spool of {spool.size} bytes is not the job's output from {spool.good} on", job)
-        elif job in case.seeds and not cut and (whole := case.whole(job)) not in (None, spool.size):
-            yield Violation("P3", f"the spool has {spool.size} of {whole} bytes", job)
-        if spool.error_good != spool.error_size:
-            yield Violation("P3", f"stderr of {spool.error_size} bytes is wrong from {spool.error_good} on", job)
+        for stream, size, good in spool.streams:
+            if good != size:
+                yield Violation("P3", f"{stream} of {size} bytes in the spool is not the job's from {good} on", job)
+            elif job in case.seeds and not cut and (whole := case.whole(job, stream)) not in (None, size):
+                yield Violation("P3", f"the spool has {size} of {whole} bytes of {stream}", job)
 
 
 def _one_reader(case: Case, reads: Sequence[Event]) -> Iterator[Violation]:
-    reached = reads[0].offset or 0
+    stream, reached = reads[0].stream or "stdout", reads[0].begin or 0
+    printed = load_job.output if stream == "stdout" else load_job.error_output
     for read in reads:
         job, offset, length = read.job, read.offset or 0, read.length or 0
         if job not in case.seeds:
             continue
         if offset != reached:
             kind = "a gap" if offset > reached else "a repeat"
-            yield Violation("P3", f"{kind}: {reached} bytes were read, and then came {offset}", job, (read.number,))
+            text = f"{kind}: {stream} was to go on at {reached}, and went on at {offset}"
+            yield Violation("P3", text, job, (read.number,))
         reached = offset + length
-        expected = load_job.output(*case.seeds[job])[offset:reached]
+        expected = printed(*case.seeds[job])[offset:reached]
         if hashlib.sha256(expected).hexdigest() != read.sha256:
-            yield Violation("P3", f"bytes {offset} to {reached} are not the job's", job, (read.number,))
+            yield Violation("P3", f"bytes {offset} to {reached} of {stream} are not the job's", job, (read.number,))
         if read.error is not None:
             yield Violation("P3", f"read to {reached}, and then {read.error}", job, (read.number,))
         if read.end:
-            yield from _ended_early(case, job, read, reached)
+            yield from _ended_early(case, job, read, stream, reached)
 
 
-def _ended_early(case: Case, job: str, read: Event, reached: int) -> Iterator[Violation]:
+def _ended_early(case: Case, job: str, read: Event, stream: str, reached: int) -> Iterator[Violation]:
     """A proper end of a body says that this is all the job wrote, and that nothing of that was cut."""
     last = case.last.get(job)
-    told, cut = (last.seen["stdout_bytes"], last.seen["output_error"]) if last and last.seen else (None, None)
-    kept = case.spools[job].size if job in case.spools else case.whole(job)
+    told, cut = (last.seen[f"{stream}_bytes"], last.seen["output_error"]) if last and last.seen else (None, None)
+    kept = case.spools[job].size_of(stream) if job in case.spools else case.whole(job, stream)
     for whole, where in ((kept, "there are"), (told, "the job is said to have written")):
         if whole not in (None, reached):
             yield Violation("P3", f"ended at {reached}, but {where} {whole} bytes", job, (read.number,))
@@ -150,15 +152,21 @@ def _ended_early(case: Case, job: str, read: Event, reached: int) -> Iterator[Vi
 
 
 def told_output(case: Case) -> Iterator[Violation]:
-    """What a job is said to have written, against what it says itself."""
+    """What a job is said to have written, against what its worker has, and what it says itself."""
     for job, last in case.last.items():
-        if job not in case.seeds or last.seen is None or last.seen["state"] not in FINAL or last.seen["output_error"]:
+        if job not in case.requests or last.seen is None or last.seen["state"] not in FINAL:
             continue
         for stream in ("stdout", "stderr"):
-            told, whole = last.seen[f"{stream}_bytes"], case.whole(job, stream)
-            if None not in (told, whole) and told != whole:
-                text = f"is said to have written {told} bytes of {stream}, and wrote {whole}"
-                yield Violation("P3", text, job, (last.number,))
+            told = last.seen[f"{stream}_bytes"]
+            kept = case.spools[job].size_of(stream) if job in case.spools else None
+            whole = None if last.seen["output_error"] or job not in case.seeds else case.whole(job, stream)
+            if told is None and whole is not None and last.seen["state"] != "lost":
+                yield Violation("P3", f"nobody says how much {stream} it wrote", job, (last.number,))
+            for wrote, where in ((whole, "it wrote"), (kept, "its worker has")):
+                if None not in (told, wrote) and told != wrote:
+                    text = f"is said to have written {told} bytes of {stream}, and {where} {wrote}"
+                    yield Violation("P3", text, job, (last.number,))
+                    break
 
 
 # -- P4: an exit status is true, and a final state final
@@ -182,6 +190,31 @@ def untrue(case: Case) -> Iterator[Violation]:
                 yield Violation("P4", text, job, (first.number, sight.number))
                 break
         yield from _against_evidence(case, job, first)
+
+
+def contradicting(case: Case) -> Iterator[Violation]:
+    """Jobs that were shown with what can't be true together."""
+    for job, sights in case.sights.items():
+        for sight in sights:
+            if sight.seen and (text := contradiction(sight.seen)):
+                yield Violation("P4", text, job, (sight.number,))
+                break
+
+
+def contradiction(seen: Mapping[str, Any]) -> str | None:
+    """How a job as it was shown contradicts itself."""
+    state, code, signal = (seen[name] for name in ("state", "exit_code", "signal"))
+    how = f"exit code {code}" if signal is None else signal if code is None else f"exit code {code} and {signal}"
+    if state not in FINAL:
+        told = [name for name in ("exit_code", "signal", "finished_at") if seen[name] is not None]
+        return f"is {state}, and has {' and '.join(told)}" if told else None
+    if seen["finished_at"] is None:
+        return f"{state}, and nobody says when"
+    ended = code is not None or signal is not None
+    wrong = code is not None and signal is not None
+    wrong = wrong or (state == "succeeded" and (code != 0 or signal is not None))
+    wrong = wrong or (state == "failed" and code == 0 and not seen["output_error"] and not seen["leftover"])
+    return f"{state} with {how}" if ended and (wrong or state == "lost") else None
 
 
 def told(case: Case) -> Iterator[Violation]:
@@ -220,7 +253,8 @@ def _against_evidence(case: Case, job: str, sight: Event) -> Iterator[Violation]
         yield wrong("succeeded without an exit code")
     if code is None and state == "failed" and runs and (ends or signal is None):
         yield wrong(f"failed ({reason}), but the job ran" + (f" and exited with {ends.pop()}" if ends else ""))
-    if state == "failed" and signal is not None and job not in case.destroyed:
+    limited = job in case.requests and case.requests[job].output_limit is not None and sight.seen["output_error"]
+    if state == "failed" and signal is not None and job not in case.destroyed and not limited:
         yield wrong(f"ended by {signal}, and nobody sent that")
     if state != "succeeded" and not reason:
         yield wrong(f"{state} without a reason")
@@ -288,8 +322,11 @@ RULES: tuple[Callable[[Case], Iterator[Violation]], ...] = (
     output,
     told_output,
     untrue,
+    contradicting,
     told,
     refused_but_run,
     disagreement,
     *requests.RULES,
+    *terms.RULES,
+    *keeping.RULES,
 )

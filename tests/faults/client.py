@@ -11,14 +11,20 @@ import base64
 import http.client
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import frozen
 
 Document = Any
 
-#: How a request may fail without an answer: refused, reset, cut, too late, or the scheduler's address is not known.
-CUT = (OSError, http.client.HTTPException, ValueError)
+
+class NotJson(Exception):
+    """A whole answer that is no JSON."""
+
+
+#: How a request may fail without an answer: refused, reset, cut, too late, or the scheduler's address is not known;
+#: and with one that is no JSON.
+CUT = (OSError, http.client.HTTPException, ValueError, NotJson)
 
 
 @frozen
@@ -27,6 +33,7 @@ class Bytes:
 
     offset: int
     data: bytes
+    stream: str = "stdout"
 
 
 @frozen
@@ -50,9 +57,10 @@ class End:
 
 @frozen
 class Gone:
-    """The output, or the job (404), is no longer kept."""
+    """The output, or the job (404), is no longer kept, or there is none at that offset (416)."""
 
     status: int
+    problem: str | None = None
 
 
 Item = Opened | Bytes | Changed | End | Gone
@@ -64,11 +72,19 @@ def problem_of(document: Document) -> str | None:
     return str(kind).removeprefix("/problems/") or None
 
 
+def _ignore(what: str, error: str) -> None:
+    """Nobody wants to know."""
+
+
 @frozen
 class Api:
-    """Of the scheduler that listens at ``address()``, ``host:port``."""
+    """Of the scheduler that listens at ``address()``, ``host:port``.
+
+    ``odd`` is told what was asked, and what came, of each answer that nobody should ever get: 500, or no JSON.
+    """
 
     address: Callable[[], str]
+    odd: Callable[[str, str], None] = _ignore
 
     def call(
         self,
@@ -83,10 +99,30 @@ class Api:
         try:
             connection.request(method, path, None if body is None else json.dumps(body), dict(headers or {}))
             answer = connection.getresponse()
-            text = answer.read()
-            return answer.status, json.loads(text) if text else None
+            return answer.status, self.document(answer, f"{method} {path}")
         finally:
             connection.close()
+
+    def document(self, answer: http.client.HTTPResponse, what: str) -> Document:
+        """The body of an answer; one of ``CUT`` for one that is not whole, or no JSON."""
+        text = answer.read()
+        if answer.status == 500:
+            self.odd(what, f"500: {text[:200]!r}")
+        if not text:
+            return None
+        if "json" not in answer.headers.get("Content-Type", "") and "/output" in what:
+            raise NotJson
+        return self._loaded(text, what)
+
+    def _loaded(self, text: bytes | str, what: str) -> Document:
+        try:
+            return json.loads(text)
+        except ValueError:
+            self._garbled(text, what)
+
+    def _garbled(self, text: bytes | str, what: str) -> NoReturn:
+        self.odd(what, f"no JSON: {text[:200]!r}")
+        raise NotJson
 
     def get(self, path: str, timeout: float = 30.0) -> Document:
         """A document; ``None`` when there is no answer, or another than 200."""
@@ -125,40 +161,43 @@ class Api:
             answer = connection.getresponse()
             if answer.status == 201:
                 return 201, {"id": answer.headers["X-Job-Id"]}, _raw(connection, answer, 0)
-            document = json.loads(answer.read())
+            document = self.document(answer, "POST /v1/jobs?follow=1")
         except CUT:
             connection.close()
             raise
         connection.close()
         return answer.status, document, iter(())
 
-    def follow(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Item]:
-        """A job's stdout from there on as a raw body; without ``End`` it was cut, or is one of ``CUT``."""
+    def follow(self, job: str, offset: int, timeout: float = 60.0, stream: str = "stdout") -> Iterator[Item]:
+        """A job's output from there on as a raw body; without ``End`` it was cut, or is one of ``CUT``."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
+        path = f"/v1/jobs/{job}/output?follow=1&offset={offset}&stream={stream}"
         try:
-            connection.request("GET", f"/v1/jobs/{job}/output?follow=1&offset={offset}")
+            connection.request("GET", path)
             answer = connection.getresponse()
-            if answer.status == 410 or (
-                answer.status == 404 and problem_of(json.loads(answer.read())) == "job-unknown"
-            ):
-                yield Gone(answer.status)
             if answer.status == 200:
-                yield from _raw(connection, answer, offset)
+                yield from _raw(connection, answer, offset, stream)
+            else:
+                yield from self._gone(answer, path)
         finally:
             connection.close()
 
-    def events(self, job: str, offset: int, timeout: float = 60.0) -> Iterator[Item]:
-        """The same as events, which say themselves where they are; stderr is left out."""
+    def _gone(self, answer: http.client.HTTPResponse, path: str) -> Iterator[Gone]:
+        """Whether an answer that is no output says that there never will be any."""
+        problem = problem_of(self.document(answer, f"GET {path}"))
+        if answer.status in (410, 416) or (answer.status == 404 and problem == "job-unknown"):
+            yield Gone(answer.status, problem)
+
+    def events(self, job: str, offset: int, timeout: float = 60.0, error_offset: int = 0) -> Iterator[Item]:
+        """The same as events, of both streams, which say themselves where they are."""
         connection = http.client.HTTPConnection(self.address(), timeout=timeout)
+        path = f"/v1/jobs/{job}/output"
         try:
-            headers = {"Accept": "text/event-stream", "Last-Event-ID": f"{offset},0"}
-            connection.request("GET", f"/v1/jobs/{job}/output", headers=headers)
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": f"{offset},{error_offset}"}
+            connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
-            if answer.status == 410 or (
-                answer.status == 404 and problem_of(json.loads(answer.read())) == "job-unknown"
-            ):
-                yield Gone(answer.status)
             if answer.status != 200:
+                yield from self._gone(answer, path)
                 return
             yield Opened()
             fields: dict[str, str] = {}
@@ -169,14 +208,14 @@ class Api:
                     continue
                 kind, data = fields.get("event"), fields.get("data")
                 fields = {}
-                if kind == "stdout" and data is not None:
-                    event = json.loads(data)
+                if kind in ("stdout", "stderr") and data is not None:
+                    event = self._loaded(data, f"events of {path}")
                     text = event["text"].encode() if "text" in event else base64.b64decode(event["base64"])
-                    yield Bytes(event["offset"], text)
+                    yield Bytes(event["offset"], text, kind)
                 elif kind == "job" and data is not None:
-                    yield Changed(json.loads(data))
+                    yield Changed(self._loaded(data, f"events of {path}"))
                 elif kind == "end" and data is not None:
-                    yield End(json.loads(data))
+                    yield End(self._loaded(data, f"events of {path}"))
                     return
                 elif kind == "resume":
                     return
@@ -184,12 +223,14 @@ class Api:
             connection.close()
 
 
-def _raw(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, offset: int) -> Iterator[Item]:
+def _raw(
+    connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, offset: int, stream: str = "stdout"
+) -> Iterator[Item]:
     """A raw body of output from there on; the connection is closed behind it."""
     try:
         yield Opened()
         while data := answer.read1(65536):
-            yield Bytes(offset, data)
+            yield Bytes(offset, data, stream)
             offset += len(data)
         yield End()
     finally:

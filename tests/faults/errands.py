@@ -21,7 +21,7 @@ from typing import Any
 from attrs import field, frozen
 
 from tests.faults import evidence
-from tests.faults.client import CUT, Api, Document, problem_of
+from tests.faults.client import CUT, Api, Document, NotJson, problem_of
 from tests.faults.history import History
 from tests.faults.ticket import Asked, Desk, Ticket
 
@@ -157,12 +157,12 @@ class Errands:
         """Whether anything of a job can be seen that was removed."""
         for path, op in ((f"/v1/jobs/{job}", "see"), (f"/v1/jobs/{job}/output", "output")):
             began = time.monotonic()
-            try:  # output is no JSON
+            try:
                 status, document = self.api.call("GET", path, timeout=_TIMEOUT)
-            except OSError:
-                continue
-            except CUT:
+            except NotJson:  # as output is
                 status, document = 200, None
+            except CUT:
+                continue
             if op == "see" and status == 200 and document is not None:
                 self.history.see(document, began, "get")
             elif op == "output" or status == 404:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ class Run:
     signals: int = 0
     #: Seconds by the monotonic clock, up to which it counted them; ``None``: it did not come to its end.
     ended: float | None = None
+    #: By the same clock; ``None``: it was not written down.
+    began: float | None = None
+    #: The sha256 of all that it read from its stdin, in hexadecimal; ``None``: it did not come to the end of that.
+    stdin: str | None = None
 
 
 @frozen
@@ -44,6 +50,15 @@ class Spool:
     error_size: int = 0
     error_good: int = 0
 
+    @property
+    def streams(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, size and the good bytes of each."""
+        return ("stdout", self.size, self.good), ("stderr", self.error_size, self.error_good)
+
+    def size_of(self, stream: str) -> int:
+        """Bytes of that stream."""
+        return self.size if stream == "stdout" else self.error_size
+
 
 @frozen
 class Evidence:
@@ -51,6 +66,8 @@ class Evidence:
 
     runs: tuple[Run, ...] = ()
     spools: tuple[Spool, ...] = ()
+    #: Of each daemon that logged an error that nobody had expected, its name and that.
+    errors: tuple[tuple[str, str], ...] = ()
 
 
 def runs(folder: Path) -> list[Run]:
@@ -66,7 +83,9 @@ def runs_of(file: Path) -> list[Run]:
             word, job, pid, time, *code = line.split()
             made = found.setdefault((job, int(pid)), [])
             if word == "run":
-                made.append(Run(file.name, job, int(pid)))
+                made.append(Run(file.name, job, int(pid), began=int(time) / 1e9))
+            elif word == "in":
+                made[-1] = evolve(made[-1], stdin=code[0])
             elif word == "usr1":
                 made[-1] = evolve(made[-1], signals=made[-1].signals + 1)
             else:
@@ -109,6 +128,28 @@ def _spool(worker: str, folder: Path, expected: tuple[int, int] | None) -> Spool
         kept = (folder / name).read_bytes() if (folder / name).exists() else b""
         sizes += [len(kept), len(kept) if expected is None else common(kept, printed(*expected))]
     return Spool(folder.name, worker, exit_record(folder), *sizes)
+
+
+def log_errors(log: str) -> Iterator[str]:
+    """Each error in a daemon's log that nobody had expected: a traceback, or a request that was answered by 500."""
+    lines = log.splitlines()
+    for at, line in enumerate(lines):
+        if _TRACEBACK in line:
+            after = itertools.takewhile(lambda line: not _LOGGED.match(line), lines[at + 1 : at + _TRACEBACK_MAX_LINES])
+            *_, last = [line, *after]
+            yield f"{lines[at - 1] if at else ''} ... {last.strip()}"
+        elif _UNEXPECTED.search(line) and not any(_TRACEBACK in following for following in lines[at + 1 : at + 2]):
+            yield line
+
+
+#: The first line of a traceback, how many lines of it are looked at, how each line begins that is logged, and what is
+#: an error in one line: what only ``Logger.failure`` and the interpreter write, and an answer in the access log.
+_TRACEBACK = "Traceback (most recent call last)"
+_TRACEBACK_MAX_LINES = 200
+_LOGGED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T")
+_UNEXPECTED = re.compile(
+    r"^\S+ critical |Exception ignored in|Fatal Python error|scheduler\.api\.site: [A-Z]+ \S+ 500 "
+)
 
 
 def common(one: bytes, other: bytes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -27,6 +27,8 @@ class _Connection:
     via: str = "raw"
     first: str | None = None
     states: list[str] = field(factory=list)
+    #: Byte of each stream from which on it was asked for.
+    begins: Mapping[str, int] = field(factory=dict)
 
     def note(self, item: Item) -> None:
         """What it brought."""
@@ -51,6 +53,22 @@ class Answer:
 
 
 @frozen
+class Reading:
+    """What a reader asks for: both streams as events, or one raw; each from some byte on."""
+
+    events: bool = False
+    stream: str = "stdout"
+    begin: int = 0
+    error_begin: int = 0
+
+    def begins(self) -> dict[str, int]:
+        """Where each stream that is read is to begin."""
+        if self.events:
+            return {"stdout": self.begin, "stderr": self.error_begin}
+        return {self.stream: self.begin if self.stream == "stdout" else self.error_begin}
+
+
+@frozen
 class Followers:
     """All readers of one load. ``without_output`` are jobs whose output a fault has destroyed."""
 
@@ -62,23 +80,26 @@ class Followers:
         self,
         job: str,
         reader: str,
-        events: bool = False,
+        reading: Reading = Reading(),
         patience: float = 120.0,
         answer: Answer | None = None,
     ) -> None:
-        """Read a job's stdout to its end, by ``answer`` as far as that goes, resumed as often as it is cut."""
-        reached, deadline = 0, time.monotonic() + patience
+        """Read a job's output to its end, by ``answer`` as far as that goes, resumed as often as it is cut.
+
+        ``answer`` is of stdout, from the first byte on.
+        """
+        reached = reading.begins() if answer is None else {"stdout": 0}
+        deadline = time.monotonic() + patience
         while job not in self.without_output and time.monotonic() < deadline:
-            source = self.api.events if events else self.api.follow
-            connection = _Connection(time.monotonic(), via="events" if events else "raw")
+            connection = _Connection(time.monotonic(), via="events" if reading.events else "raw", begins=dict(reached))
             if answer is not None:
-                connection = _Connection(answer.began, answer.opened)
+                connection = _Connection(answer.began, answer.opened, begins=dict(reached))
             try:
-                for item in answer.items if answer else source(job, reached, _SILENCE):
+                for item in answer.items if answer else self._items(job, reading, reached):
                     connection.note(item)
                     if isinstance(item, Bytes):
-                        self._read_some(connection.began, job, reader, item)
-                        reached = item.offset + len(item.data)
+                        self._read_some(connection, job, reader, item)
+                        reached[item.stream] = item.offset + len(item.data)
                     elif isinstance(item, Changed):
                         self.history.see(item.job, connection.began, "events")
                     elif self._over(item, job, reader, reached, connection):
@@ -87,18 +108,33 @@ class Followers:
                 pass
             finally:
                 self._attended(job, reader, connection)
-            answer = None
+            if answer is not None:
+                answer, reading = None, Reading(reading.events)
+                reached = {**reading.begins(), **reached}
             time.sleep(_PAUSE)
         if job not in self.without_output:
+            stream, at = next(iter(reached.items()))
+            connection = _Connection(time.monotonic(), begins=reached)
             error = f"no end within {patience:g} s"
-            self._read_some(time.monotonic(), job, reader, Bytes(reached, b""), error=error)
+            self._read_some(connection, job, reader, Bytes(at, b"", stream), error=error)
 
-    def _over(self, item: Item, job: str, reader: str, reached: int, connection: _Connection) -> bool:
+    def _items(self, job: str, reading: Reading, reached: Mapping[str, int]) -> Iterator[Item]:
+        """What one more request brings."""
+        if reading.events:
+            return self.api.events(job, reached["stdout"], _SILENCE, reached["stderr"])
+        return self.api.follow(job, reached[reading.stream], _SILENCE, reading.stream)
+
+    def _over(self, item: Item, job: str, reader: str, reached: Mapping[str, int], connection: _Connection) -> bool:
         """Whether nothing follows it."""
         if isinstance(item, Gone) and item.status == 404:
             self.history.add("see", connection.began, job=job, status=404, via="output")
+        elif isinstance(item, Gone):
+            ((stream, begin), *_) = connection.begins.items()
+            fields = {"job": job, "status": item.status, "problem": item.problem}
+            self.history.add("output", connection.began, stream=stream, begin=begin, **fields)
         if isinstance(item, End):
-            self._read_some(connection.began, job, reader, Bytes(reached, b""), end=True, via=connection.via)
+            for stream, at in reached.items():
+                self._read_some(connection, job, reader, Bytes(at, b"", stream), end=True, via=connection.via)
             if item.job is not None:
                 self.history.see(item.job, connection.began, "events")
         return isinstance(item, (Gone, End))
@@ -109,7 +145,8 @@ class Followers:
             how = {"via": connection.via, "first": connection.first, "states": states}
             self.history.add("attend", connection.opened, job=job, reader=reader, **how)
 
-    def _read_some(self, began: float, job: str, reader: str, some: Bytes, **more: Any) -> None:
+    def _read_some(self, connection: _Connection, job: str, reader: str, some: Bytes, **more: Any) -> None:
         digest = hashlib.sha256(some.data).hexdigest()
-        fields = {"offset": some.offset, "length": len(some.data), "sha256": digest, **more}
-        self.history.add("read", began, job=job, reader=reader, **fields)
+        fields = {"stream": some.stream, "begin": connection.begins.get(some.stream), "offset": some.offset}
+        fields |= {"length": len(some.data), "sha256": digest, **more}
+        self.history.add("read", connection.began, job=job, reader=reader, **fields)

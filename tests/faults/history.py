@@ -21,7 +21,7 @@ from attrs import asdict, field, frozen
 SEEN = (
     *("state", "reason", "exit_code", "signal", "stop_requested_at", "worker_name"),
     *("stdout_bytes", "stderr_bytes", "output_error", "background_ended"),
-    *("finished_at", "usage", "remove_requested_at"),
+    *("finished_at", "usage", "remove_requested_at", "leftover", "retry_of", "retried_by"),
 )
 
 
@@ -33,8 +33,9 @@ class Event:
 
     - ``start``: ``ticket`` (the client's own name for what it wants run, once), ``worker`` if one was named, ``key``,
       ``seed``, ``lines``, ``filtered`` and ``background`` (how many processes the job leaves behind), ``unattended``
-      (its ``unattended_timeout``, seconds), ``asked`` (what of one answer with all), ``status``, ``problem`` (its type)
-      and ``job`` as answered; without ``status`` there was no answer
+      (its ``unattended_timeout``, seconds), ``timeout`` in seconds, ``output_limit`` and ``stdin`` in bytes,
+      ``attempts`` (how often it may be run again by ``retry``), ``asked`` (what of one answer with all), ``status``,
+      ``problem`` (its type) and ``job`` as answered; without ``status`` there was no answer
     - ``see``: ``job`` was looked at, with ``status`` 200 and ``seen``, or 404; ``via`` says how. ``seen`` has
       ``ended``, too: ``finished_at`` by the harness's clock, as far as the wall clocks agree
     - ``stop``, ``remove``: ``job``, ``status``; without ``status`` there was no answer
@@ -42,12 +43,17 @@ class Event:
     - ``answer``: as ``see``, of a job that was waited for: ``via`` ``post`` or ``get``, ``status``, ``problem``,
       ``asked`` (``wait`` in seconds, ``output`` in bytes, ``check``), and by stream in ``tails`` the ``offset``,
       ``length``, ``sha256`` and ``cut`` of what it had of the output, or ``error``: why it had none
-    - ``output``: ``job``'s output was asked for, with that ``status``
+    - ``output``: ``job``'s output was asked for, of that ``stream`` from ``begin`` on, with that ``status`` and
+      ``problem``
+    - ``odd``: an answer that nobody should ever get, 500 or no JSON: ``what`` was asked, and ``error`` says what came
     - ``attend``: ``reader`` followed ``job`` from ``began`` (it was answered) to ``t``, ``via`` ``raw`` or ``events``;
       ``first`` is the name of the first event, ``states`` those of its ``job`` events, and of ``end``, in order
-    - ``read``: ``reader`` got ``length`` bytes with that ``sha256`` of ``job``'s stdout at ``offset``; with ``end`` it
-      was told that this is all (``via`` ``raw`` or ``events``), with ``error`` it gave up
-    - ``fault``, ``heal``: ``what`` was done; ``jobs`` are those which the fault may have destroyed
+    - ``read``: ``reader``, which had asked for ``job``'s ``stream`` (stdout, if not said) from ``begin`` on, got
+      ``length`` bytes with that ``sha256`` at ``offset``; with ``end`` it was told that this is all (``via`` ``raw`` or
+      ``events``), with ``error`` it gave up
+    - ``fault``, ``heal``: ``what`` was done; ``jobs`` are those which the fault may have destroyed, ``outputs`` those
+      whose output it may have destroyed
+    - ``keeps``: ``worker`` keeps the output of ended jobs for so many ``seconds`` only, and not beyond the end
     - ``agree``: all sides agreed after ``seconds``, or did not within ``limit`` and have ``differences``
     - ``last``: as ``see``, when everything was over
     """
@@ -66,6 +72,10 @@ class Event:
     filtered: bool | None = None
     background: int | None = None
     unattended: float | None = None
+    timeout: float | None = None
+    output_limit: int | None = None
+    stdin: int | None = None
+    attempts: int | None = None
     asked: Mapping[str, Any] | None = None
     status: int | None = None
     problem: str | None = None
@@ -75,12 +85,15 @@ class Event:
     seen: Mapping[str, Any] | None = None
     via: str | None = None
     reader: str | None = None
+    stream: str | None = None
+    begin: int | None = None
     offset: int | None = None
     length: int | None = None
     sha256: str | None = None
     end: bool | None = None
     what: str | None = None
     jobs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
     seconds: float | None = None
     limit: float | None = None
     differences: Sequence[str] = ()

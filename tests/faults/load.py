@@ -21,11 +21,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from tests.faults.client import CUT, Api, problem_of
 from tests.faults.errands import Errands, answered, job_in
-from tests.faults.followers import Answer, Followers
+from tests.faults.followers import Answer, Followers, Reading
 from tests.faults.history import History
 from tests.faults.mix import USUAL, Mix
 from tests.faults.ticket import Desk, Ticket
@@ -35,6 +35,10 @@ _AGAIN = frozenset({409, 429, 502, 503, 504})
 
 #: Seconds after which the client of a key gives up.
 _KEY_PATIENCE = 45.0
+
+#: Of the readers, those that do not begin with the first byte, and before which byte they do.
+_ELSEWHERE = 0.2
+_BEGIN_MAX = 200
 
 #: Threads that carry out errands, and seconds that one may take to be answered.
 _ERRAND_THREADS = 2
@@ -267,7 +271,10 @@ class Load:
         while (following := self._to_follow.get()) is not None:
             count += 1
             job, output = following
-            self.followers.follow(job, f"r{number}-{count}", events=random.random() < 0.3, answer=output)
+            reading = Reading(random.random() < 0.3, "stderr" if random.random() < 0.3 else "stdout")
+            if random.random() < _ELSEWHERE:
+                reading = evolve(reading, begin=random.randrange(_BEGIN_MAX), error_begin=random.randrange(_BEGIN_MAX))
+            self.followers.follow(job, f"r{number}-{count}", reading, answer=output)
 
     def _attend(self, random: Random, job: str, ticket: str, output: Answer | None) -> None:
-        self.followers.follow(job, f"a{ticket}", events=random.random() < 0.5, answer=output)
+        self.followers.follow(job, f"a{ticket}", Reading(random.random() < 0.5), answer=output)

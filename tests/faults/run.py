@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from tests.faults import checker, evidence, history
 from tests.faults.agreement import Agreement
@@ -80,11 +80,15 @@ class Run:
 
     def use(self, cluster: Cluster, mix: Mix = USUAL) -> None:
         """A cluster that is not started, and its load, paused."""
+        cluster.api = evolve(cluster.api, odd=self._odd)
         self.cluster = cluster
         self.agreement = Agreement(cluster, self.history)
         self.load = Load(cluster.api, self.history, self.folder, Random(self.random.random()), mix)
         self._used.append((cluster, self.load))
         self.load.start()
+
+    def _odd(self, what: str, error: str) -> None:
+        self.history.add("odd", what=what, error=error)
 
     # faults
 
@@ -96,9 +100,9 @@ class Run:
         """Wait; between the two, at random."""
         time.sleep(self.random.uniform(shortest, shortest if longest is None else longest))
 
-    def fault(self, what: str, jobs: tuple[str, ...] = ()) -> float:
-        """Write down that something is broken now; ``jobs`` may be destroyed by it."""
-        return self.history.add("fault", what=what, jobs=jobs)
+    def fault(self, what: str, jobs: tuple[str, ...] = (), outputs: tuple[str, ...] = ()) -> float:
+        """Write down that something is broken now; ``jobs``, and the output of ``outputs``, may be destroyed by it."""
+        return self.history.add("fault", what=what, jobs=jobs, outputs=outputs)
 
     def heal(self, what: str, began: float | None = None) -> float:
         """Write down that it is whole again, since then at the earliest."""
@@ -162,7 +166,14 @@ class Run:
         tickets = {event.ticket: (event.seed or 0, event.lines or 0) for event in events if event.op == "start"}
         expected = {run.job: tickets[run.ticket] for run in runs if run.ticket in tickets}
         states = {worker.name: worker.state for worker in self.cluster.workers}
-        return evidence.Evidence(runs, tuple(evidence.spools(states, expected)))
+        logs = [(daemon.name, daemon.log) for cluster, _ in self._used for daemon in cluster.daemons]
+        errors = [
+            (name, error)
+            for name, log in logs
+            if log.exists()
+            for error in evidence.log_errors(log.read_text(errors="replace"))
+        ]
+        return evidence.Evidence(runs, tuple(evidence.spools(states, expected)), tuple(errors))
 
     def _count(self, events: list[history.Event], found: evidence.Evidence) -> None:
         broken = [(violation.promise, violation.job) for violation in self.violations]

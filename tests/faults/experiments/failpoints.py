@@ -30,6 +30,7 @@ class Experiment:
     def go(self, run: Run) -> None:
         run.start(mix=Mix(rate=8.0, longest=1.0))
         spare = run.cluster.add_worker(more='keep_spool = "1s"\n')  # spools are removed while it lives
+        run.history.add("keeps", worker=spare.name, seconds=1.0)
         run.cluster.join(spare)
         run.cluster.wait_online()
         points = sorted(POINTS)

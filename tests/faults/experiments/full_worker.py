@@ -100,5 +100,7 @@ class Experiment:
         run.demand(job["state"] == "succeeded" and error, "E12", f"a job whose output was cut is {job}", job["id"])
         run.demand(not ended, "E12", f"a body of {reached} bytes ended properly though {error}", job["id"])
         gone = list(api.follow(job["id"], reached))
-        run.demand(gone == [Gone(410)], "E12", f"behind {reached} bytes of cut output comes {gone}", job["id"])
+        run.demand(
+            gone == [Gone(410, "output-cut")], "E12", f"behind {reached} bytes of cut output comes {gone}", job["id"]
+        )
         run.note(f"cut output says: {error}")

@@ -67,7 +67,8 @@ class Experiment:
         run.load.pause()
         there = [job for job in (run.cluster.api.jobs() or {}).values() if job["worker_name"] == worker.name]
         run.load.without_output.update(job["id"] for job in there)
-        run.fault(f"{worker.name} loses its folder", jobs=tuple(job["id"] for job in there if not job["finished_at"]))
+        open_ = tuple(job["id"] for job in there if not job["finished_at"])
+        run.fault(f"{worker.name} loses its folder", jobs=open_, outputs=tuple(job["id"] for job in there))
         worker.state.rename(worker.folder / "lost")
         worker.start()
         run.converge(run.heal(f"{worker.name} listens"))

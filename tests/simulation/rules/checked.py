@@ -1,12 +1,14 @@
 """The checker of ``tests.faults`` as a second judge: a run keeps the same history, which is checked at the end.
 
 The history has what clients asked and were told, as HTTP would tell it. The evidence has what the jobs did and what
-the spools say. So these of the checker's rules judge a simulated run: all of P1, P2, P6 and P7, of P4 those about
-ends and refusals, of P5 that spools and scheduler agree, and of P8 that no error hides a job.
+the spools say. So these of the checker's rules judge a simulated run: all of P1, P2 and P7, of P3 how much a job is
+said to have written, of P4 those about ends, timeouts and refusals, of P5 that spools and scheduler agree and that
+stopped jobs end, of P6 removals, and of P8 that no error hides a job.
 
 The others see nothing here. Output (P3) is judged by ``rules.output``, byte by byte while it is read; streams of
-events and answers with output belong to ``scheduler.api``, which is not simulated; agreement after a fault is judged
-by ``rules.agreement``; attendance (P9) by ``rules.answers``, as the checker's limits are those of real clocks.
+events, answers with output and what is answered with 500 belong to ``scheduler.api``, and what a worker keeps of
+ended jobs (P6) to ``scheduler.worker.retention``, which are not simulated; agreement after a fault is judged by
+``rules.agreement``; attendance (P9) by ``rules.answers``, as the checker's limits are those of real clocks.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class Checked(Rule):
 
     def acknowledged(self, ticket: str, before: str, job: Job) -> None:
         began = self._asked.get(ticket)
-        self._add("start", began, ticket=ticket, status=202 if job.state is JobState.QUEUED else 201, job=job.id)
+        status = 202 if job.state is JobState.QUEUED else 201
+        terms = {"timeout": job.spec.timeout, "attempts": 0 if job.terms.retry is None else job.terms.retry.attempts}
+        self._add("start", began, ticket=ticket, status=status, job=job.id, **terms)
 
     def unanswered(self, ticket: str, error: SchedulerError | None) -> None:
         job = error.job_id if isinstance(error, StartUnanswered) else None
@@ -71,6 +75,8 @@ class Checked(Rule):
         status = 200 if reply.answered else status_of(reply.error)
         if reply.name == "remove":
             status = (204 if reply.value else 202) if reply.answered else status
+        if reply.name == "stop" and reply.answered and not reply.value.over:
+            status = 202
         if reply.name in {"stop", "remove", "signal"}:
             self._add(reply.name, reply.asked_at, job=reply.job_id, status=status)
         if reply.name in SHOWING and reply.answered:
@@ -120,7 +126,7 @@ class Checked(Rule):
 
     def _spools(self, destroyed: dict[str, None]) -> list[Spool]:
         return [
-            Spool(spool.job_id, node.name, self._record(spool.exit), 0, 0)
+            Spool(spool.job_id, node.name, self._record(spool.exit), *self._sizes(spool.exit))
             for node in self.facts.world.workers.values()
             for spool in node.folder.spools.values()
             if spool.job_id not in {**destroyed, **self.facts.left_behind} and spool.job_id in self.facts.shown
@@ -136,6 +142,12 @@ class Checked(Rule):
             "signal": status.signal,
             "usage": status.usage,
         }
+
+    @staticmethod
+    def _sizes(status: Any) -> tuple[int, int]:
+        """Bytes of stdout, and how many of them are the job's: ``rules.output`` judges that all are."""
+        size = 0 if status is None else status.stdout_bytes or 0
+        return size, size
 
     def _destroyed(self) -> dict[str, None]:
         """Jobs that something may have destroyed, as the other rules judge it, or that clients sent KILL."""
@@ -175,7 +187,7 @@ class Checked(Rule):
         for job in scheduler.parts.ledger.registry.matching(JobFilter()):
             self._see("last", job, None, "end")
         destroyed = self._destroyed()
-        self._add("fault", 0.0, what="all of them", jobs=tuple(destroyed))
+        self._add("fault", 0.0, what="all of them", jobs=tuple(destroyed), outputs=tuple(self.facts.runs))
         for job in self.facts.shown.values():
             if job.state is JobState.STOPPED and self.facts.stop_is_explained(job):
                 self._add("stop", 0.0, job=job.id)

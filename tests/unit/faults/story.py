@@ -8,6 +8,7 @@ from typing import Any
 from attrs import evolve
 
 from tests.faults import job
+from tests.faults.case import FINAL
 from tests.faults.checker import check
 from tests.faults.evidence import Evidence, Run, Spool
 from tests.faults.history import SEEN, Event
@@ -30,6 +31,9 @@ class Story:
         self.runs = [Run("t1", "j", 42, CODE)]
         record = {"state": "failed", "exit_code": CODE, "signal": None, "usage": USAGE}
         self.spool = Spool("j", "w1", record, SIZE, SIZE, ERRORS, ERRORS)
+        #: Whether ``w1`` keeps spools; else one may be missing.
+        self.keeps_spools = False
+        self.errors: list[tuple[str, str]] = []
 
     def add(self, op: str, began: float | None = None, **fields: Any) -> int:
         """One more event; its line."""
@@ -45,9 +49,11 @@ class Story:
     @staticmethod
     def seen(state: str = "running", **more: Any) -> dict[str, Any]:
         """The job as it was shown."""
-        seen: dict[str, Any] = {**dict.fromkeys(SEEN), "state": state, "background_ended": 0}
+        seen: dict[str, Any] = {**dict.fromkeys(SEEN), "state": state, "background_ended": 0, "worker_name": "w1"}
+        if state in FINAL:
+            seen["finished_at"] = "then"
         if state == "failed":
-            seen |= {"reason": f"exit status {CODE}", "exit_code": CODE, "usage": USAGE, "finished_at": "then"}
+            seen |= {"reason": f"exit status {CODE}", "exit_code": CODE, "usage": USAGE}
             seen |= {"stdout_bytes": SIZE, "stderr_bytes": ERRORS}
         return seen | more
 
@@ -62,15 +68,20 @@ class Story:
         fields = {"via": "get", "seen": self.seen(state), "asked": asked, "tails": tails} | more
         return self.add("answer", began, job="j", status=status, problem=problem, **fields)
 
-    def read(self, offset: int, length: int, end: bool = False, data: bytes | None = None) -> int:
-        data = job.output(BAD, LINES)[offset : offset + length] if data is None else data
+    def read(self, offset: int, length: int, end: bool = False, data: bytes | None = None, **more: Any) -> int:
+        printed = job.error_output if more.get("stream") == "stderr" else job.output
+        data = printed(BAD, LINES)[offset : offset + length] if data is None else data
         digest = hashlib.sha256(data).hexdigest()
-        return self.add("read", job="j", reader="r1", offset=offset, length=length, sha256=digest, end=end)
+        fields = {"begin": offset, "offset": offset, "length": length, "sha256": digest, "end": end}
+        return self.add("read", job="j", reader="r1", **fields | more)
 
     def found(self) -> list[tuple[str, str | None, tuple[int, ...]]]:
         """Promise, job and lines of each violation."""
-        evidence = Evidence(tuple(self.runs), (self.spool,) if self.spool else ())
-        return [(v.promise, v.job, v.lines) for v in check(self.events, evidence)]
+        evidence = Evidence(tuple(self.runs), (self.spool,) if self.spool else (), tuple(self.errors))
+        events = list(self.events)
+        if not self.keeps_spools:
+            events.append(Event(op="keeps", began=self.clock, t=self.clock, worker="w1", seconds=1.0))
+        return [(v.promise, v.job, v.lines) for v in check(events, evidence)]
 
 
 def tail(reached: int, stream: str = "stdout", length: int = 100, **more: Any) -> dict[str, Any]:

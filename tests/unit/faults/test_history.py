@@ -28,10 +28,28 @@ class HistoryTests(SynchronousTestCase):
         """Of each process of a job there is a run with its signals; one that did not come to its end has no code."""
         folder = Path(self.mktemp())
         folder.mkdir()
-        lines = ("run j 42 1000", "usr1 j 42 2000", "usr1 j 42 3000", "end j 42 2500000000 7", "run j 43 5000")
+        lines = ["run j 42 1500000000", "in j 42 1500000001 e3b0", "usr1 j 42 2000000000", "usr1 j 42 2000000001"]
+        lines += ["end j 42 2500000000 7", "run j 43 3000000000"]
         (folder / "t1").write_text("\n".join(lines))
-        self.assertEqual(evidence.runs(folder), [Run("t1", "j", 42, 7, 2, 2.5), Run("t1", "j", 43)])
+        first = Run("t1", "j", 42, 7, 2, 2.5, 1.5, "e3b0")
+        self.assertEqual(evidence.runs(folder), [first, Run("t1", "j", 43, began=3.0)])
         self.assertEqual(evidence.runs_of(folder / "t2"), [])
+
+    def test_log_errors(self) -> None:
+        """Of a log that is found which nobody had expected: tracebacks, errors in one line, and answers with 500."""
+        lines = [
+            "2026-11-28T20:54:15.121Z info     scheduler.api.site: GET /v1/jobs?limit=500 200 500 B 1 ms",
+            "2026-11-28T20:54:15.122Z error    scheduler.store.writer.Writer: database unavailable: disk full",
+            "2026-11-28T20:54:15.123Z critical scheduler.api.errors: incident 5f",
+            "    Traceback (most recent call last):",
+            '      File "x.py", line 1, in x',
+            "    KeyError: 'x'",
+            "2026-11-28T20:54:15.124Z info     scheduler.api.site: GET /v1/jobs/j 500 80 B 1 ms",
+            "2026-11-28T20:54:15.125Z critical scheduler.changes.Feed: listener failed",
+            "Exception ignored in: <function f>",
+        ]
+        found = list(evidence.log_errors("\n".join(lines)))
+        self.assertEqual(found, [f"{lines[2]} ... KeyError: 'x'", lines[6], lines[7], lines[8]])
 
     def test_spools(self) -> None:
         """Of each job there was, it is known how much of its output is what it prints."""

@@ -1,0 +1,194 @@
+"""The checker of the fault harness on what is kept, counted and logged, and on jobs that contradict themselves."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.faults import job
+from tests.faults.evidence import Run
+from tests.unit.faults.story import BAD, CODE, ERRORS, SIZE, USAGE, Story
+
+
+class KeepingTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.story = Story()
+        self.start = self.story.start()
+
+    def violations(self, *expected: tuple[str, tuple[int, ...]]) -> None:
+        self.assertEqual(self.story.found(), [(promise, "j", lines) for promise, lines in expected])
+
+
+class ContradictionTests(KeepingTestCase):
+    """P4: a job is not shown with what can't be true together."""
+
+    def shown(self, state: str, **more: object) -> None:
+        """It is a violation to show the job like that."""
+        self.story.events = self.story.events[: self.start]
+        self.story.spool = None
+        shown = self.story.see(state, **more)
+        self.story.add("fault", what="anything", jobs=("j",))
+        self.assertIn(("P4", "j", (shown,)), self.story.found())
+
+    def test_codes(self) -> None:
+        """A state that the code or the signal is not of."""
+        self.shown("succeeded", exit_code=CODE, usage=USAGE)
+        self.shown("succeeded", exit_code=None, signal="SIGKILL", usage=USAGE)
+        self.story.runs = [Run("t1", "j", 42, 0)]
+        self.shown("failed", exit_code=0)
+        self.story.runs = [Run("t1", "j", 42, CODE)]
+        self.shown("lost", exit_code=CODE, reason="no record", usage=USAGE)
+        self.shown("failed", exit_code=CODE, signal="SIGKILL")
+
+    def test_times(self) -> None:
+        """An end without a time, or a time, a code or a signal without an end."""
+        self.shown("failed", finished_at=None)
+        self.shown("running", finished_at="then")
+        self.shown("unknown", exit_code=0)
+        self.shown("starting", signal="SIGTERM")
+
+    def test_failed_with_0(self) -> None:
+        """A job that exited with 0 may have failed where its output was cut, or processes were left."""
+        self.story.runs = [Run("t1", "j", 42, 0)]
+        self.story.spool = evolve(self.story.spool, exit=self.story.spool.exit | {"exit_code": 0})
+        self.story.see("failed", "last", exit_code=0, leftover=(42,))
+        self.violations()
+
+
+class StderrTests(KeepingTestCase):
+    """P3: stderr is judged as stdout is."""
+
+    def test_followed(self) -> None:
+        """A reader of stderr gets all of it, and nothing else; it has its own offsets."""
+        self.story.read(0, 100)
+        self.story.read(0, ERRORS, stream="stderr", end=True)
+        self.story.read(100, SIZE - 100, end=True)
+        self.story.see("failed", "last")
+        self.violations()
+        wrong = self.story.read(ERRORS, 64, stream="stderr", data=job.line(BAD, 0))
+        self.violations(("P3", (wrong,)))
+
+    def test_ended_early(self) -> None:
+        """A reader of stderr is told that this is all, and it is not."""
+        read = self.story.read(0, 64, stream="stderr", end=True)
+        self.story.see("failed", "last")
+        self.violations(("P3", (read,)))
+
+    def test_spool_is_short(self) -> None:
+        """The spool does not have all that the job printed there."""
+        last = self.story.see("failed", "last")
+        self.story.spool = evolve(self.story.spool, error_size=64, error_good=64)
+        self.violations(("P3", ()), ("P3", (last,)))
+
+
+class FirstOffsetTests(KeepingTestCase):
+    """P3: a stream begins where it was asked to."""
+
+    def test_elsewhere(self) -> None:
+        """The first that a reader gets is from another place, before or behind the one that it asked for."""
+        self.story.see("failed", "last")
+        for begin in (0, 128):
+            read = self.story.read(64, 64, begin=begin)
+            self.violations(("P3", (read,)))
+            del self.story.events[read - 1]
+        self.story.read(64, 64, begin=64)
+        self.violations()
+
+
+class ByteCountTests(KeepingTestCase):
+    """P3: a job is said to have written what its worker has."""
+
+    def test_stopped(self) -> None:
+        """The numbers are judged of a job, too, that did not come to its own end."""
+        self.story.add("stop", job="j", status=200)
+        self.story.runs = [Run("t1", "j", 42)]
+        record = {"state": "stopped", "exit_code": None, "signal": "SIGTERM", "usage": USAGE}
+        self.story.spool = evolve(self.story.spool, exit=record)
+        how = {"signal": "SIGTERM", "usage": USAGE, "reason": "signal: terminated"}
+        self.story.see("stopped", "last", stdout_bytes=SIZE, stderr_bytes=ERRORS, **how)
+        self.violations()
+        self.story.events.pop()
+        last = self.story.see("stopped", "last", stdout_bytes=SIZE, stderr_bytes=ERRORS - 1, **how)
+        self.violations(("P3", (last,)))
+
+    def test_cut(self) -> None:
+        """The numbers are judged of output that was cut, too."""
+        last = self.story.see("failed", "last", output_error="stdout: No space left on device", stdout_bytes=SIZE + 1)
+        self.violations(("P3", (last,)))
+
+    def test_unsaid(self) -> None:
+        """Nobody says how much a job wrote that came to its end."""
+        last = self.story.see("failed", "last", stderr_bytes=None)
+        self.violations(("P3", (last,)))
+
+
+class KeptTests(KeepingTestCase):
+    """P6: what nobody removed is kept for as long as is promised."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.last = self.story.see("failed", "last")
+        self.story.keeps_spools = True
+
+    def test_spool(self) -> None:
+        """The spool of a job is gone, and nobody asked for its removal, nor destroyed it."""
+        self.violations()
+        self.story.spool = None
+        self.violations(("P6", (self.last,)))
+        self.story.add("fault", what="w1 loses its folder", outputs=("j",))
+        self.violations()
+        self.story.events.pop()
+        self.story.keeps_spools = False
+        self.violations()
+
+    def test_refused(self) -> None:
+        """Output is said to be no longer kept, and nobody removed it."""
+        output = self.story.add("output", job="j", status=410, problem="output-pruned")
+        self.violations(("P6", (output,)))
+        self.story.add("fault", what="the disk is full", outputs=("j",))
+        self.violations()
+
+    def test_cut(self) -> None:
+        """Output is said to be cut, and the job says nothing of that."""
+        output = self.story.add("output", job="j", status=410, problem="output-cut")
+        self.violations(("P3", (output,)))
+        seen = self.story.seen("failed", output_error="stdout: No space left on device")
+        self.story.events[self.last - 1] = evolve(self.story.events[self.last - 1], seen=seen)
+        self.violations()
+
+    def test_beyond(self) -> None:
+        """An offset is said to be beyond the output, and is not."""
+        self.story.add("output", job="j", status=416, begin=SIZE + 1)
+        self.violations()
+        fields = {"status": 416, "begin": ERRORS, "stream": "stderr"}
+        self.story.add("output", began=self.last - 0.1, job="j", **fields)  # there may have been less before its end
+        self.violations()
+        output = self.story.add("output", job="j", **fields)
+        self.violations(("P3", (output,)))
+
+
+class InternalTests(KeepingTestCase):
+    """P8: nobody is answered with an error of ours, and no log has one."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.story.see("failed", "last")
+
+    def found(self) -> list[tuple[str, tuple[int, ...]]]:
+        return [(promise, lines) for promise, _, lines in self.story.found()]
+
+    def test_500(self) -> None:
+        """Any request that is answered with 500 is a violation, whatever was asked."""
+        stop = self.story.add("stop", job="j", status=500)
+        other = self.story.add("odd", what="GET /v1/workers", error="500")
+        self.assertEqual(self.found(), [("P8", (stop,)), ("P8", (other,))])
+
+    def test_garbled(self) -> None:
+        """So is an answer that is no JSON."""
+        odd = self.story.add("odd", what="GET /v1/jobs", error="no JSON: '{'")
+        self.assertEqual(self.found(), [("P8", (odd,))])
+
+    def test_logged(self) -> None:
+        """So is an error in a daemon's log that nobody had expected."""
+        self.story.errors = [("w1", "critical ... KeyError: 'x'")]
+        self.assertEqual(self.story.found(), [("P8", None, ())])

@@ -1,0 +1,204 @@
+"""The checker of the fault harness on the terms of jobs: stdin, timeouts, limits, attempts, stops."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.faults import job
+from tests.faults.evidence import Run
+from tests.unit.faults.story import BAD, CODE, ERRORS, SIZE, USAGE, Story
+
+
+class TermsTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.story = Story()
+
+    def violations(self, *expected: tuple[str, tuple[int, ...]]) -> None:
+        self.assertEqual(self.story.found(), [(promise, "j", lines) for promise, lines in expected])
+
+    def ended(self, state: str, op: str = "last", **more: Any) -> int:
+        """``j`` was ended by SIGTERM, and is shown so."""
+        self.story.runs = [evolve(self.story.runs[0], code=None, ended=None)]
+        self.story.spool = evolve(
+            self.story.spool, exit={"state": state, "exit_code": None, "signal": "SIGTERM", "usage": USAGE}
+        )
+        how = {"exit_code": None, "signal": "SIGTERM", "reason": "signal: terminated", "usage": USAGE}
+        return self.story.see(state, op, **how, stdout_bytes=SIZE, stderr_bytes=ERRORS, **more)
+
+
+class StdinTests(TermsTestCase):
+    """P1: a job gets the stdin that was sent with it."""
+
+    def test_stdin(self) -> None:
+        """All of it is read, or the job ended before; anything else is a violation."""
+        start = self.story.start(stdin=1000)
+        self.story.see("failed", "last")
+        right, short = (hashlib.sha256(job.stdin(BAD, size)).hexdigest() for size in (1000, 999))
+        for digest in (right, None):
+            self.story.runs = [Run("t1", "j", 42, CODE, stdin=digest)]
+            self.violations()
+        self.story.runs = [Run("t1", "j", 42, CODE, stdin=short)]
+        self.violations(("P1", (start,)))
+
+
+class TimeoutTests(TermsTestCase):
+    """P4: a job times out at its ``timeout``, and no other does."""
+
+    def test_none(self) -> None:
+        """A job timed out that has no timeout."""
+        start = self.story.start()
+        last = self.ended("timed_out")
+        self.violations(("P4", (start, last)))
+
+    def test_in_time(self) -> None:
+        """A job that times out when its time is over is right; one that does so before is not."""
+        start = self.story.start(timeout=1.5)
+        self.story.runs = [Run("t1", "j", 42, began=0.4)]
+        last = self.ended("timed_out")
+        self.violations()
+        self.story.runs = [Run("t1", "j", 42, began=1.0)]
+        self.violations(("P4", (start, last)))
+
+    def test_overdue(self) -> None:
+        """A job came to its own end long after its timeout."""
+        start = self.story.start(timeout=1.0)
+        self.story.see("failed", "last")
+        self.story.runs = [Run("t1", "j", 42, CODE, began=1.0, ended=6.5)]
+        self.violations()
+        self.story.runs = [Run("t1", "j", 42, CODE, began=1.0, ended=8.0)]
+        self.violations(("P4", (start,)))
+
+
+class LimitTests(TermsTestCase):
+    """P3: output ends at the ``output_limit``, and only there."""
+
+    def reached(self, limit: int, **more: Any) -> int:
+        error = f"output limit of {limit} bytes reached"
+        return self.ended("failed", output_error=error, **more)
+
+    def test_reached(self) -> None:
+        """A job that is ended at its limit is right."""
+        self.story.start(output_limit=SIZE + ERRORS)
+        self.reached(SIZE + ERRORS)
+        self.violations()
+
+    def test_exceeded(self) -> None:
+        """There is more output than the limit."""
+        start = self.story.start(output_limit=SIZE)
+        self.story.see("failed", "last")
+        self.violations(("P3", (start,)))
+
+    def test_too_early(self) -> None:
+        """The limit is said to be reached, and is not."""
+        start = self.story.start(output_limit=SIZE + ERRORS + 1)
+        last = self.reached(SIZE + ERRORS + 1)
+        self.violations(("P3", (start, last)))
+
+    def test_none(self) -> None:
+        """A limit is said to be reached by a job that has none."""
+        start = self.story.start()
+        last = self.reached(SIZE)
+        self.assertIn(("P3", "j", (start, last)), self.story.found())
+
+
+class AttemptTests(TermsTestCase):
+    """P1 and P2: a job that failed is tried again as often as was asked for, and no more."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start = self.story.start(attempts=1)
+        self.story.runs = [Run("t1", "j", 42, CODE, began=0.2, ended=0.6)]
+
+    def again(self, name: str, before: str, began: float, **more: Any) -> int:
+        """One more attempt, which failed as well."""
+        self.story.runs.append(Run("t1", name, 43, CODE, began=began, ended=began + 0.1))
+        seen = self.story.seen("failed", retry_of=before, **more)
+        return self.story.add("last", job=name, status=200, seen=seen)
+
+    def test_right(self) -> None:
+        """All attempts that were asked for failed, one after the other."""
+        self.story.see("failed", "last", retried_by="k")
+        self.again("k", "j", 1.0)
+        self.assertEqual(self.story.found(), [])
+
+    def test_missing(self) -> None:
+        """A job failed and was not tried again, though nobody stopped it."""
+        last = self.story.see("failed", "last")
+        self.violations(("P1", (self.start, last)))
+        self.story.add("stop", job="j", status=None)
+        self.violations()
+
+    def test_too_many(self) -> None:
+        """There are more attempts than were asked for."""
+        self.story.see("failed", "last", retried_by="k")
+        self.again("k", "j", 1.0, retried_by="l")
+        self.again("l", "k", 2.0)
+        self.assertEqual(self.story.found(), [("P2", "l", (self.start,))])
+
+    def test_after_success(self) -> None:
+        """A job that did not fail is tried again."""
+        self.story.spool = None
+        seen = self.story.see("stopped", "last", exit_code=CODE, usage=USAGE, stdout_bytes=SIZE, stderr_bytes=ERRORS)
+        self.story.events[-1] = evolve(
+            self.story.events[-1], seen={**self.story.events[-1].seen, "reason": "stopped", "retried_by": "k"}
+        )
+        self.story.add("stop", job="j", status=None)
+        self.again("k", "j", 1.0)
+        self.assertEqual(self.story.found(), [("P2", "k", (seen,))])
+
+    def test_at_once(self) -> None:
+        """Two attempts run at the same time."""
+        self.story.see("failed", "last", retried_by="k")
+        self.again("k", "j", 0.5)
+        self.assertEqual(self.story.found(), [("P2", "k", ())])
+
+
+class StopTests(TermsTestCase):
+    """P5: a stop that was promised is carried out."""
+
+    def test_never(self) -> None:
+        """A job goes on when everything is over, though its stop was answered; one that ends in time is right."""
+        self.story.start()
+        stop = self.story.add("stop", job="j", status=202)
+        self.story.runs = [Run("t1", "j", 42)]
+        self.story.spool = evolve(self.story.spool, exit=None)
+        last = self.story.see("running", "last")
+        self.violations(("P5", (stop,)))
+        del self.story.events[last - 1]
+        self.ended("stopped")
+        self.violations()
+
+    def test_to_its_own_end(self) -> None:
+        """A job came to its own end long after its stop, but for a fault that was not over."""
+        self.story.start()
+        stop = self.story.add("stop", job="j", status=202)
+        self.story.see("failed", "last")
+        self.story.runs = [Run("t1", "j", 42, CODE, ended=8.0)]
+        self.violations()
+        self.story.runs = [Run("t1", "j", 42, CODE, ended=10.0)]
+        self.violations(("P5", (stop,)))
+        self.story.add("fault", what="cut off w1")
+        self.violations()
+
+    def test_not_carried_out(self) -> None:
+        """A stop was answered with 200, and the job is seen to run after that."""
+        self.story.start()
+        stop = self.story.add("stop", job="j", status=200)
+        again = self.story.see("running")
+        self.ended("stopped")
+        self.violations(("P5", (stop, again)))
+        self.story.events[stop - 1] = evolve(self.story.events[stop - 1], status=202)
+        self.violations()
+
+    def test_tried_again(self) -> None:
+        """Another attempt begins long after the stop of the one before."""
+        self.story.start(attempts=1)
+        stop = self.story.add("stop", job="j", status=200)
+        self.story.see("failed", "last", retried_by="k")
+        self.story.runs.append(Run("t1", "k", 43, CODE, began=12.0))
+        self.story.add("last", job="k", status=200, seen=self.story.seen("failed", retry_of="j"))
+        self.assertEqual(self.story.found(), [("P5", "k", (stop,))])
