@@ -38,6 +38,14 @@ class Mix:
     #: behind that has nothing to do with the output.
     filtered: float = 0.2
     background: float = 0.1
+    #: Of the jobs, those whose program is a script that is sent along, and those that are sent something to read.
+    scripts: float = 0.15
+    stdins: float = 0.2
+    #: Of the jobs, those that are tried again when they fail; those that would run for ever but for their ``timeout``,
+    #: and as many whose timeout is long; those that write more than their ``output_limit``, and as many that do not.
+    retries: float = 0.08
+    timeouts: float = 0.04
+    limits: float = 0.04
     #: Of the jobs, followed to their end.
     followed: float = 0.5
     #: Threads that start jobs, and threads that follow them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,20 @@ _UNATTENDED = (1.4, 2.4)
 _ATTENDED_LONGER = 0.6
 _FOR_EVER = 300.0
 
+#: Seconds of a ``timeout`` that is to end its job, at least and at most, and of one that is not.
+_TIMEOUT = (0.5, 1.5)
+_TIMEOUT_LONG = 600.0
+
+#: Seconds between lines of a job that would run for ever.
+_SLOW_PAUSE = 0.05
+
+#: Bytes of stdin of a job, at random.
+_STDINS = (1, 1000, 65_536, 300_000)
+
+#: How often a job is tried again, at most, and after how many seconds.
+_ATTEMPTS = (1, 2)
+_DELAYS = (0, 0.3)
+
 #: Seconds that an answer waits for the end of a job, and bytes of output that it has at most; both in turn.
 _WAITS = (0.2, 0.5, 1.5)
 _OUTPUTS = (0, 100, 1000, 65536)
@@ -51,6 +66,52 @@ class Shape:
         its_filter = shlex.join([sys.executable, "-I", "-S", late_filter.__file__, delay])
         run = _RUN_FILTERED.format(filter=its_filter) if self.filtered else _RUN
         return ["bash", "-c", _LEAVE_BEHIND * self.background + run, "job", *argv]
+
+
+@frozen
+class Terms:
+    """Under which terms a job runs beside the usual ones: how long, how much it may write, how often it is tried."""
+
+    timeout: float | None = None
+    #: Of all that the job prints, how much it may print.
+    limit_share: float | None = None
+    attempts: int = 0
+    delay: float = 0.0
+    #: The attempt that succeeds; 0: as the seed of the job says.
+    good: int = 0
+
+    @classmethod
+    def draw(cls, random: Random, mix: Mix) -> Terms:
+        """At random; most jobs have none."""
+        chance = random.random()
+        if chance < mix.timeouts:
+            return cls(timeout=round(random.uniform(*_TIMEOUT), 3))
+        if chance < 2 * mix.timeouts:
+            return cls(timeout=_TIMEOUT_LONG)
+        chance = random.random()
+        if chance < 2 * mix.limits:
+            return cls(limit_share=random.uniform(0.1, 0.9) if chance < mix.limits else 1.5)
+        if random.random() < mix.retries:
+            attempts = random.choice(_ATTEMPTS)
+            return cls(attempts=attempts, delay=random.choice(_DELAYS), good=random.randint(1, attempts + 2))
+        return cls()
+
+    @property
+    def for_ever(self) -> bool:
+        """Whether the job runs until it is ended."""
+        return self.timeout is not None and self.timeout < _TIMEOUT_LONG
+
+    def limit(self, lines: int) -> int | None:
+        """Bytes of output."""
+        if self.limit_share is None:
+            return None
+        return max(1, int(self.limit_share * load_job.LINE * (lines + -(-lines // load_job.ERROR_EVERY))))
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Those of the request that do not depend on the job."""
+        found: dict[str, Any] = {} if self.timeout is None else {"timeout": self.timeout}
+        return found | ({"retry": {"attempts": self.attempts, "delay": self.delay}} if self.attempts else {})
 
 
 @frozen
@@ -94,6 +155,11 @@ class Ticket:
     #: Its ``unattended_timeout``; ``attended``: a client follows it throughout.
     unattended: float | None = None
     attended: bool = False
+    #: Seconds, bytes, bytes, and how often it is tried again.
+    timeout: float | None = None
+    output_limit: int | None = None
+    stdin: int = 0
+    attempts: int = 0
     #: Answered at the end of the job, or with its output as it comes; else at once.
     asked: Asked | None = None
     streamed: bool = False
@@ -119,6 +185,10 @@ class Ticket:
             "filtered": self.shape.filtered,
             "background": self.shape.background,
             "unattended": self.unattended,
+            "timeout": self.timeout,
+            "output_limit": self.output_limit,
+            "stdin": self.stdin,
+            "attempts": self.attempts or None,
             "asked": self.asked and self.asked.fields,
             "worker": self.body.get("worker", self.body.get("worker_id")),
         }
@@ -154,16 +224,21 @@ class Desk:
         attended = unattended is not None and share(0.5)
         if unattended is not None:
             seconds = unattended + _ATTENDED_LONGER if attended else _FOR_EVER
+        terms = Terms() if own or unattended is not None else Terms.draw(random, mix)
+        if terms.for_ever:
+            seconds = _FOR_EVER
         elif seconds is None:
             seconds = random.uniform(mix.shortest, mix.longest)
-        lines = max(1, int(seconds * random.choice((10, 20, 40))))
+        lines = int(_FOR_EVER / _SLOW_PAUSE) if terms.for_ever else int(seconds * random.choice((10, 20, 40)))
+        lines = max(1, lines)
         seed = random.getrandbits(30)
-        shape = Shape() if unattended else Shape(share(mix.filtered), int(share(mix.background)))
+        simple = unattended is not None or terms.limit_share is not None or terms.for_ever
+        shape = Shape() if simple else Shape(share(mix.filtered), int(share(mix.background)))
         if worker is None and share(mix.named):
             worker = random.choice(mix.workers)
         waits = share(mix.waiting) if waits is None else waits
-        argv = self._argv(random, name, seed, lines, seconds, shape)
-        core = share(mix.core) and unattended is None
+        argv = self._argv(random, name, seed, lines, seconds, shape, terms.good)
+        core = share(mix.core) and unattended is None and terms == Terms()
         path, body = self._request(name, argv, worker, waits, core)
         modern = path == "/v1/jobs"
         linger = random.choice((None, None, "3s", "20s")) if shape.filtered else random.choice((None, None, 0))
@@ -171,19 +246,33 @@ class Desk:
             body["linger"] = linger
         if unattended is not None:
             body["unattended_timeout"] = unattended
-        asked = Asked.draw(random) if modern and not own and unattended is None and share(mix.answered) else None
+        limit = terms.limit(lines)
+        stdin = random.choice(_STDINS) if modern and share(mix.stdins) else 0
+        if modern:
+            body |= terms.fields | ({} if limit is None else {"output_limit": limit})
+            if stdin:
+                body["stdin_base64"] = base64.b64encode(load_job.stdin(seed, stdin)).decode()
+            if share(mix.scripts):
+                body |= {"script": f'#!/bin/sh\nexec {shlex.quote(argv[0])} "$@"\n'}
+                del body["command"]
+        alone = unattended is None and not terms.attempts  # with ``wait`` the answer is that of the last attempt
+        asked = Asked.draw(random) if modern and not own and alone and share(mix.answered) else None
         plain = not own and unattended is None
         return Ticket(
             name,
             seed,
             lines,
-            seconds,
+            (terms.timeout or seconds) if terms.for_ever else seconds,
             path,
             body,
             shape,
             key=f"{name}-{seed}" if share(mix.keys) else None,
             unattended=unattended,
             attended=attended,
+            timeout=terms.timeout,
+            output_limit=limit,
+            stdin=stdin,
+            attempts=terms.attempts,
             asked=asked,
             streamed=modern and asked is None and (attended or unattended is None) and share(mix.streamed),
             followed=attended or (unattended is None and share(mix.followed)),
@@ -193,9 +282,11 @@ class Desk:
             removed=not own and share(mix.removals),
         )
 
-    def _argv(self, random: Random, name: str, seed: int, lines: int, seconds: float, shape: Shape) -> list[str]:
+    def _argv(
+        self, random: Random, name: str, seed: int, lines: int, seconds: float, shape: Shape, good: int
+    ) -> list[str]:
         file, pause = str(self.evidence / name), f"{seconds / lines:f}"
-        argv = [sys.executable, "-I", "-S", load_job.__file__, file, str(seed), str(lines), pause]
+        argv = [sys.executable, "-I", "-S", load_job.__file__, file, str(seed), str(lines), pause, str(good)]
         return shape.command(argv, random)
 
     def _request(

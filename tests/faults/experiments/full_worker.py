@@ -37,12 +37,13 @@ class Experiment:
 
     def go(self, run: Run) -> None:
         with volume.mounted(run.folder / "volume", "8m") as disk:
-            run.use(Cluster(run.folder), Mix(rate=8.0, named=1.0, workers=("w1", "w2")))
+            run.use(Cluster(run.folder), Mix(rate=8.0, named=1.0, workers=("w1", "w2"), stdins=0.0))
             cluster = run.cluster
             cluster.start(workers=1)
             small = cluster.add_worker()
             small.state = disk.path / "state"
             small.file.write_text(small.file.read_text().replace('"state"', f'"{small.state}"', 1))
+            run.history.add("keeps", worker=small.name, seconds=0.0)  # what has no room goes
             cluster.join(small)
             cluster.wait_online()
             for _ in range(run.setting.rounds):
