@@ -142,7 +142,8 @@ def _ended_early(case: Case, job: str, read: Event, stream: str, reached: int) -
     """A proper end of a body says that this is all the job wrote, and that nothing of that was cut."""
     last = case.last.get(job)
     told, cut = (last.seen[f"{stream}_bytes"], last.seen["output_error"]) if last and last.seen else (None, None)
-    kept = case.spools[job].size_of(stream) if job in case.spools else case.whole(job, stream)
+    whole = None if cut else case.whole(job, stream)
+    kept = case.spools[job].size_of(stream) if job in case.spools else whole
     for whole, where in ((kept, "there are"), (told, "the job is said to have written")):
         if whole not in (None, reached):
             yield Violation("P3", f"ended at {reached}, but {where} {whole} bytes", job, (read.number,))
@@ -251,9 +252,9 @@ def _against_evidence(case: Case, job: str, sight: Event) -> Iterator[Violation]
         yield wrong(f"exit code {code}, but the job says {sorted(ends, key=str) or 'nothing of an end'}")
     if code is None and state == "succeeded":
         yield wrong("succeeded without an exit code")
-    if code is None and state == "failed" and runs and (ends or signal is None):
-        yield wrong(f"failed ({reason}), but the job ran" + (f" and exited with {ends.pop()}" if ends else ""))
     limited = job in case.requests and case.requests[job].output_limit is not None and sight.seen["output_error"]
+    if code is None and state == "failed" and runs and (signal is None or (ends and not limited)):
+        yield wrong(f"failed ({reason}), but the job ran" + (f" and exited with {ends.pop()}" if ends else ""))
     if state == "failed" and signal is not None and job not in case.destroyed and not limited:
         yield wrong(f"ended by {signal}, and nobody sent that")
     if state != "succeeded" and not reason:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from tests.faults import volume
-from tests.faults.daemons import Cluster, wait_until
+from tests.faults.daemons import Cluster, Daemon, wait_until
 from tests.faults.experiments.kill_scheduler import intact
 from tests.faults.mix import Mix
 from tests.faults.run import Run, Skipped
@@ -28,9 +28,7 @@ class Experiment:
     def go(self, run: Run) -> None:
         with volume.mounted(run.folder / "volume", "16m") as disk:
             cluster = Cluster(run.folder)
-            cluster.scheduler.state = disk.path / "state"
-            text = cluster.scheduler.file.read_text()
-            cluster.scheduler.file.write_text(text.replace('"state"', f'"{cluster.scheduler.state}"', 1))
+            moved_to(cluster.scheduler, disk)
             run.use(cluster, Mix(rate=8.0))
             cluster.start(workers=2)
             if not list(cluster.scheduler.state.glob("*.db")):
@@ -55,6 +53,12 @@ class Experiment:
             run.cluster.scheduler.kill()
         disk.empty()
         recovered(run, "E13", run.restart_scheduler() if killed else run.heal("there is room again"))
+
+
+def moved_to(daemon: Daemon, disk: Volume) -> None:
+    """Have a daemon that was never started keep its state there."""
+    daemon.state = disk.path / "state"
+    daemon.file.write_text(daemon.file.read_text().replace('"state"', f'"{daemon.state}"', 1))
 
 
 def degraded(run: Run, promise: str, seconds: float) -> set[str]:

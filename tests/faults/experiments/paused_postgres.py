@@ -24,7 +24,7 @@ class Experiment:
             raise Skipped(why)
 
     def go(self, run: Run) -> None:
-        with _server() as server:
+        with own_server() as server:
             run.use(Cluster(run.folder, more=f'[store]\nurl = "{server.url()}"\n'), Mix(rate=8.0))
             run.cluster.start(workers=2)
             for _ in range(run.setting.rounds):
@@ -44,8 +44,9 @@ class Experiment:
 
 
 @contextmanager
-def _server() -> Iterator[postgres.Server]:
-    server = postgres.server()
+def own_server(fsync: str = "off") -> Iterator[postgres.Server]:
+    """A PostgreSQL that no other experiment uses, until the end."""
+    server = postgres.Server(fsync)
     try:
         yield server
     finally:

@@ -43,7 +43,8 @@ class Experiment:
         for folder in (run.folder.parent, run.folder):
             folder.chmod(0o711)
         # The command of filtered jobs is bash: access(2), by which a worker looks for a command, heeds no capability.
-        run.use(Cluster(run.folder), Mix(rate=5.0, named=0.0, core=0.0, filtered=1.0, unattended=0.0))
+        plain = {"unattended": 0.0, "timeouts": 0.0, "limits": 0.0}  # else they are not filtered
+        run.use(Cluster(run.folder), Mix(rate=5.0, named=0.0, core=0.0, filtered=1.0, **plain))
         run.load.evidence.chmod(0o777)
         cluster = run.cluster
         cluster.start(workers=1)
