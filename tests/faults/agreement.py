@@ -68,6 +68,8 @@ class Agreement:
     def _spools(self, worker: Daemon, jobs: dict[str, Document], spooled: set[str], idle: bool) -> Iterator[str]:
         for folder in spool_folders(worker.state):
             job = folder.name
+            if job in worker.copied:
+                continue
             spooled.add(job)
             if job in self._settled:
                 continue

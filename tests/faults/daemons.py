@@ -61,12 +61,16 @@ class Daemon:
         self.log = folder / "log"
         #: Added to the environment at each start.
         self.environment: dict[str, str] = {}
+        #: Given to the program, behind its file, at each start.
+        self.arguments: Sequence[str] = ()
+        #: Of a worker whose folder is a copy, the jobs of the original that are in it.
+        self.copied: frozenset[str] = frozenset()
         self._prefix = tuple(prefix)
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self, *options: str) -> list[str]:
         """What is run; ``options`` are twistd's."""
-        return [*self._prefix, str(BIN / "twistd"), *options, self.program, "-c", str(self.file)]
+        return [*self._prefix, str(BIN / "twistd"), *options, self.program, "-c", str(self.file), *self.arguments]
 
     def start(self, environment: Mapping[str, str] | None = None, wait: bool = True) -> float:
         """Start it; seconds until it listens."""
@@ -177,12 +181,15 @@ class Cluster:
     def add_worker(self, host: str = LOOPBACK, prefix: Sequence[str] = (), more: str = "") -> Daemon:
         """One more, not started, that listens at ``host``; ``more`` is added to its table ``worker``."""
         name = f"w{len(self.workers) + 1}"
-        config = (
-            f'{_server("grpc", host)}[scheduler]\naddr = "{self.scheduler.endpoints["grpc"]}"\n'
-            f'[worker]\nname = "{name}"\nslots = 200\n{more}'
-        )
-        self.workers.append(Daemon("worker", name, self.folder / name, config, prefix))
+        self.workers.append(Daemon("worker", name, self.folder / name, self.worker_config(name, host) + more, prefix))
         return self.workers[-1]
+
+    def worker_config(self, name: str, host: str = LOOPBACK) -> str:
+        """TOML of a worker with that name; its last table is ``worker``."""
+        return (
+            f'{_server("grpc", host)}[scheduler]\naddr = "{self.scheduler.endpoints["grpc"]}"\n'
+            f'[worker]\nname = "{name}"\nslots = 200\n'
+        )
 
     def wait_online(self, seconds: float = WAIT_MAX_SECONDS) -> float:
         """Until every worker is online; how long it took."""

@@ -173,7 +173,9 @@ class Run:
             if log.exists()
             for error in evidence.log_errors(log.read_text(errors="replace"))
         ]
-        return evidence.Evidence(runs, tuple(evidence.spools(states, expected)), tuple(errors))
+        copied = {(worker.name, job) for worker in self.cluster.workers for job in worker.copied}
+        spools = [spool for spool in evidence.spools(states, expected) if (spool.worker, spool.job) not in copied]
+        return evidence.Evidence(runs, tuple(spools), tuple(errors))
 
     def _count(self, events: list[history.Event], found: evidence.Evidence) -> None:
         broken = [(violation.promise, violation.job) for violation in self.violations]

@@ -1,0 +1,103 @@
+"""A worker and a scheduler of which one is of an earlier version, and upgrades and downgrades under load.
+
+The worker ``w1`` speaks through a proxy that leaves out what earlier versions do not say (``tests.faults.older``): to
+the scheduler it is an old worker, and to it the scheduler is an old one. An upgrade leaves out the proxy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.faults.daemons import Daemon
+from tests.faults.mix import Mix
+from tests.faults.run import Run
+
+
+class Experiment:
+    number = 31
+    name = "versions"
+    rounds = 20
+    quick_rounds = 0
+
+    def possible(self) -> None:
+        pass
+
+    def go(self, run: Run) -> None:
+        run.start(workers=0, mix=Mix(rate=6.0, starters=4, longest=3.0, workers=("w1", "w2")))
+        cluster = run.cluster
+        direct = cluster.scheduler.endpoints["grpc"]
+        with _proxy(direct) as proxy:
+            changing, modern = cluster.add_worker(), cluster.add_worker()
+            _lead(changing, proxy)
+            for worker in (changing, modern):
+                cluster.join(worker)
+            cluster.wait_online()
+            ids, old = _workers(run, "id"), True
+            for number in range(run.setting.rounds):
+                run.figures.rounds += 1
+                run.load.resume()
+                run.pause(0.5, 1.5)
+                if number % 2:
+                    old = not old
+                    healed = self._change(run, changing, proxy if old else direct, old)
+                else:
+                    healed = self._kill(run)
+                run.converge(healed)
+                now = _workers(run, "id")
+                run.demand(now == ids, "E31", f"the workers were {ids}, and are {now}")
+                called = _workers(run, "address")[changing.name]
+                run.demand((called != changing.endpoints["grpc"]) is old, "E31", f"{changing.name} is at {called}")
+            run.verdict()
+            run.end()
+
+    @staticmethod
+    def _change(run: Run, worker: Daemon, scheduler: str, old: bool) -> float:
+        """Another version of a worker takes over its folder, and its jobs that run."""
+        run.fault(f"{worker.name} is {'downgraded' if old else 'upgraded'}")
+        worker.kill()
+        _lead(worker, scheduler)
+        worker.start()
+        return run.heal(f"{worker.name} listens")
+
+    @staticmethod
+    def _kill(run: Run) -> float:
+        daemon = run.random.choice(run.cluster.daemons)
+        run.fault(f"kill -9 {daemon.name}")
+        daemon.kill()
+        run.pause(0.0, 1.0)
+        if daemon is run.cluster.scheduler:
+            return run.restart_scheduler()
+        daemon.start()
+        return run.heal(f"{daemon.name} listens")
+
+
+def _workers(run: Run, member: str) -> dict[str, str]:
+    """What is listed as that of each worker, by name."""
+    document = run.cluster.api.get("/v1/workers") or {"workers": ()}
+    return {worker["name"]: worker[member] for worker in document["workers"]}
+
+
+def _lead(worker: Daemon, scheduler: str) -> None:
+    """Have a worker that does not run find its scheduler there."""
+    before, table, rest = worker.file.read_text().partition("[scheduler]\n")
+    _, _, rest = rest.partition("\n")
+    worker.file.write_text(f'{before}{table}addr = "{scheduler}"\n{rest}')
+
+
+@contextmanager
+def _proxy(scheduler: str) -> Iterator[str]:
+    """The address of one, until the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.older", scheduler], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
