@@ -95,6 +95,15 @@ class Server:
         )  # the postmaster's immediate shutdown: its sessions must not outlive it
         self.process.wait(WAIT_MAX_SECONDS)
 
+    def copy(self) -> None:
+        """Keep all databases as they are, of a server that was killed, for ``put_back``."""
+        subprocess.run(["cp", "-a", self._data, self.folder / "copy"], check=True)
+
+    def put_back(self) -> None:
+        """Have the databases of a server that was killed be as they were at ``copy``."""
+        shutil.rmtree(self._data)
+        (self.folder / "copy").rename(self._data)
+
     def remove(self) -> None:
         """End it and leave nothing behind."""
         self.signal(signal.SIGCONT)

@@ -125,6 +125,24 @@ class Case:
         return frozenset(job for job in self.sights if self.attempts(job)[0] in firsts)
 
     @cached_property
+    def unknown(self) -> frozenset[str]:
+        """Jobs of which nobody can know any more, as the database was set back."""
+        return frozenset(job for event in self.of("fault") for job in event.unknown)
+
+    def remembers(self, event: Event) -> bool:
+        """Whether the scheduler can know all that it had answered before that was asked.
+
+        It can't between a database that is set back and the agreement after that.
+        """
+        known = True
+        for other in self.of("fault", "agree"):
+            if other.t <= event.t:
+                known = not other.set_back if known else other.op == "agree"
+            elif other.op == "fault" and other.set_back:
+                break
+        return known
+
+    @cached_property
     def destroyed(self) -> frozenset[str]:
         """Jobs that a fault may have destroyed."""
         return frozenset(job for event in self.of("fault") for job in event.jobs)

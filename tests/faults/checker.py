@@ -43,10 +43,13 @@ def check(events: Sequence[Event], evidence: Evidence) -> list[Violation]:
 def forgotten(case: Case) -> Iterator[Violation]:
     """Acknowledged jobs that are not there any more, or whose fate is open or was decided without them."""
     for job, start in case.acknowledged.items():
+        if job in case.unknown:
+            continue
         removal = case.removals.get(job)
         until = removal[0].began if removal else float("inf")
         sights = case.sights.get(job, ())
         missing = [sight for sight in sights if sight.status == 404 and sight.began >= start.t and sight.t < until]
+        missing = [sight for sight in missing if case.remembers(sight)]
         for sight in missing[:1]:
             yield Violation("P1", f"acknowledged, then not found ({sight.via})", job, (start.number, sight.number))
         last = case.last.get(job)
@@ -68,7 +71,7 @@ def forgotten(case: Case) -> Iterator[Violation]:
 def vanished(case: Case) -> Iterator[Violation]:
     """Jobs that nobody was told of, but that were seen to run or to have run, and are not there at the end."""
     for job, sights in case.sights.items():
-        if not case.last or job in {*case.acknowledged, *case.removals, *case.last}:
+        if not case.last or job in {*case.acknowledged, *case.removals, *case.last, *case.unknown}:
             continue
         for sight in sights:
             if sight.seen and sight.seen["state"] in {"running", *FINAL}:
@@ -89,7 +92,7 @@ def ran_twice(case: Case) -> Iterator[Violation]:
         tickets[run.ticket].add(case.attempts(run.job)[0])
     answered = defaultdict(list)
     for start in case.of("start"):
-        if start.ticket is not None and start.job is not None:
+        if start.ticket is not None and start.job is not None and start.job not in case.unknown:
             tickets[start.ticket].add(case.attempts(start.job)[0])
             answered[start.ticket].append(start.number)
     for ticket, jobs in tickets.items():
@@ -186,7 +189,7 @@ def untrue(case: Case) -> Iterator[Violation]:
                 yield Violation("P4", f"was {_outcome(sight)}, and {outcome} before", job, (first.number, sight.number))
                 break
         for sight in sights:
-            if sight.seen and sight.seen["state"] not in FINAL and sight.began > first.t:
+            if sight.seen and sight.seen["state"] not in FINAL and sight.began > first.t and case.remembers(sight):
                 text = f"was {sight.seen['state']} after it was {first.seen and first.seen['state']}"
                 yield Violation("P4", text, job, (first.number, sight.number))
                 break

@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 
-from attrs import frozen
+from attrs import define
 
 from tests.faults.run import Skipped
 
@@ -15,7 +15,7 @@ from tests.faults.run import Skipped
 _NOBODY = "02:00:00:00:00:99"
 
 
-@frozen
+@define
 class Link:
     """Between this namespace, ``here``, and another, ``there``."""
 
@@ -25,6 +25,8 @@ class Link:
     far: str
     here: str
     there: str
+    #: The next ``there``.
+    elsewhere: str
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -39,6 +41,12 @@ class Link:
         """All passes again."""
         _ip("link", "set", self.far, "up", at=self.namespace)
 
+    def move(self) -> None:
+        """The other side has ``elsewhere`` for its address, and is nowhere else any more; then the two are swapped."""
+        _ip("addr", "add", f"{self.elsewhere}/{_BITS}", "dev", self.far, at=self.namespace)
+        _ip("addr", "del", f"{self.there}/{_BITS}", "dev", self.far, at=self.namespace)
+        self.there, self.elsewhere = self.elsewhere, self.there
+
     def stall_from_there(self) -> None:
         """What is sent there gets nowhere; what is sent here arrives."""
         _ip("neigh", "replace", self.here, "lladdr", _NOBODY, "nud", "permanent", "dev", self.far, at=self.namespace)
@@ -48,20 +56,24 @@ class Link:
         _ip("neigh", "del", self.here, "dev", self.far, at=self.namespace)
 
 
+#: Of an address, those that are of the network.
+_BITS = 29
+
+
 @contextlib.contextmanager
 def link() -> Iterator[Link]:
     """One that is up; gone at the end."""
-    base = os.getpid() % 16384 * 4  # four addresses each
-    near, far = (f"10.213.{base >> 8}.{(base & 255) + host}" for host in (1, 2))
+    base = os.getpid() % 8192 * 8  # eight addresses each
+    near, far, elsewhere = (f"10.213.{base >> 8}.{(base & 255) + host}" for host in (1, 2, 3))
     name = f"schf{os.getpid()}"
-    made = Link(name, f"{name}a", f"{name}b", near, far)
+    made = Link(name, f"{name}a", f"{name}b", near, far, elsewhere)
     _ip("netns", "add", name)
     try:
         _ip("link", "add", made.near, "type", "veth", "peer", "name", made.far, "netns", name)
-        _ip("addr", "add", f"{made.here}/30", "dev", made.near)
+        _ip("addr", "add", f"{made.here}/{_BITS}", "dev", made.near)
         _ip("link", "set", made.near, "up")
         _ip("link", "set", "lo", "up", at=name)
-        _ip("addr", "add", f"{made.there}/30", "dev", made.far, at=name)
+        _ip("addr", "add", f"{made.there}/{_BITS}", "dev", made.far, at=name)
         made.mend()
         yield made
     finally:

@@ -104,6 +104,10 @@ class Run:
         """Write down that something is broken now; ``jobs``, and the output of ``outputs``, may be destroyed by it."""
         return self.history.add("fault", what=what, jobs=jobs, outputs=outputs)
 
+    def set_back(self, what: str, unknown: tuple[str, ...] = ()) -> float:
+        """Write down that the database is as it was before; of the jobs ``unknown`` no party knows any more."""
+        return self.history.add("fault", what=what, set_back=True, unknown=unknown)
+
     def heal(self, what: str, began: float | None = None) -> float:
         """Write down that it is whole again, since then at the earliest."""
         return self.history.add("heal", began, what=what)

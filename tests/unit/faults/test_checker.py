@@ -52,6 +52,28 @@ class CheckerTests(SynchronousTestCase):
         self.story.see("failed", "last")
         self.violations(("P1", (start, missing)))
 
+    def test_set_back(self) -> None:
+        """P1 and P4: what was answered is known again when both sides agree after the database was set back."""
+        start = self.story.start()
+        first = self.story.see("failed")
+        fault = self.story.add("fault", what="a backup is restored", set_back=True)
+        self.story.see("running")
+        self.story.add("see", job="j", status=404, via="get")
+        self.story.add("agree", seconds=1.0, limit=5.0)
+        last = self.story.see("failed", "last")
+        self.violations()
+        self.story.events[fault - 1] = evolve(self.story.events[fault - 1], set_back=None)
+        self.violations(("P1", (start, fault + 2)), ("P4", (first, fault + 1)))
+        self.assertEqual(last, len(self.story.events))
+
+    def test_known_to_nobody(self) -> None:
+        """P1: a job may be forgotten, and made anew, of which nobody could know when the database was set back."""
+        self.story.start(job="k", key="a")
+        self.story.add("fault", what="a backup is restored", set_back=True, unknown=("k",))
+        self.story.start(key="a")
+        self.story.see("failed", "last")
+        self.violations()
+
     def test_lost(self) -> None:
         """P1: an acknowledged job is lost though nothing destroyed it; after a fault that may have, it may be."""
         self.story.runs = [Run("t1", "j", 42)]

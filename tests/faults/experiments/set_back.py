@@ -1,0 +1,68 @@
+"""A backup of the database is restored.
+
+Nothing that any party still knows is repeated or lost: what the workers have is known again, with its end, and what
+waits in the backup and has run since does not run again. Of what the scheduler alone had taken since the backup
+nobody knows: it is killed before the backup is restored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+from tests.faults import history
+from tests.faults.evidence import spool_folders
+from tests.faults.mix import Mix
+from tests.faults.run import Run
+
+#: Seconds of work that are missing in the backup.
+MISSING = 10.0
+
+#: Removals and stops that the scheduler alone knew of are forgotten with it, and so is what attends a job.
+MIX = Mix(rate=6.0, longest=3.0, removals=0.0, unattended=0.0, waiting=0.6, workers=("w1", "w2"))
+
+
+class Experiment:
+    number = 34
+    name = "set-back"
+    rounds = 10
+    quick_rounds = 0
+
+    def possible(self) -> None:
+        pass
+
+    def go(self, run: Run) -> None:
+        run.start(mix=MIX)
+        for _ in range(run.setting.rounds):
+            run.figures.rounds += 1
+            self._restore(run)
+        run.verdict()
+
+    @staticmethod
+    def _restore(run: Run) -> None:
+        scheduler = run.cluster.scheduler
+        (database,) = scheduler.state.glob("*.db")
+        backup = run.folder / "backup.db"
+        run.load.resume()
+        run.pause(1.0, 2.0)
+        source = f"file:{database}?mode=ro"
+        with closing(sqlite3.connect(source, uri=True)) as live, closing(sqlite3.connect(backup)) as copy:
+            live.backup(copy)
+            known = {job for (job,) in copy.execute("SELECT id FROM jobs")}
+        run.pause(1.0, run.lasting(MISSING, 2.0))
+        run.fault("kill -9 scheduler")
+        scheduler.kill()
+        for file in scheduler.state.glob(f"{database.name}*"):
+            file.unlink()
+        backup.rename(database)
+        run.set_back("the database is restored", tuple(sorted(_acknowledged(run) - known - _on_workers(run))))
+        run.converge(run.restart_scheduler())
+
+
+def _acknowledged(run: Run) -> set[str]:
+    return {event.job for event in history.read(run.history.path) if event.acknowledged and event.job}
+
+
+def _on_workers(run: Run) -> set[str]:
+    """Jobs that a worker has a folder of."""
+    return {folder.name for worker in run.cluster.workers for folder in spool_folders(worker.state)}
