@@ -43,8 +43,8 @@ class Link:
 
     def move(self) -> None:
         """The other side has ``elsewhere`` for its address, and is nowhere else any more; then the two are swapped."""
-        _ip("addr", "add", f"{self.elsewhere}/{_BITS}", "dev", self.far, at=self.namespace)
         _ip("addr", "del", f"{self.there}/{_BITS}", "dev", self.far, at=self.namespace)
+        _ip("addr", "add", f"{self.elsewhere}/{_BITS}", "dev", self.far, at=self.namespace)
         self.there, self.elsewhere = self.elsewhere, self.there
 
     def stall_from_there(self) -> None:

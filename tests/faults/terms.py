@@ -139,7 +139,8 @@ def stopped(case: Case) -> Iterator[Violation]:
 def _on(case: Case, job: str, stop: Event) -> Event | None:
     """Where it was seen, later, not to have ended."""
     later = (sight for sight in case.sights.get(job, ()) if sight.seen and sight.began >= stop.t)
-    return next((sight for sight in later if sight.seen and sight.seen["state"] not in FINAL), None)
+    on = (sight for sight in later if sight.seen and sight.seen["state"] not in FINAL)
+    return next((sight for sight in on if case.remembers(sight)), None)
 
 
 RULES: tuple[Callable[[Case], Iterator[Violation]], ...] = (given, timed, limited, retried, stopped)

@@ -12,9 +12,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.faults.daemons import BIN, Daemon, alive
-from tests.faults.evidence import exit_record, spool_folders
+from tests.faults.evidence import exit_record
 from tests.faults.experiments.kill_shim import live_runs
 from tests.faults.mix import Mix
 from tests.faults.run import Run, Skipped
@@ -46,10 +47,11 @@ class Experiment:
         original = run.cluster.workers[0]
         trying = run.lasting(TRYING, 3)
         run.load.resume()
-        for count in range(LIVE):
-            run.load.ticket(run.random, f"live{number}-{count}", trying + 8, original.name)
+        names = [f"live{number}-{count}" for count in range(LIVE)]
+        for name in names:
+            run.load.ticket(run.random, name, trying + 8, original.name)
         run.pause(0.2, 0.8)
-        live = live_runs(run, original)
+        live = [process for process in live_runs(run, original) if process.ticket in names]
         with _copy_of(run, original, number) as copy:
             run.fault(f"a copy of {original.name} is started")
             copy.start(wait=False)
@@ -80,7 +82,7 @@ class Experiment:
         ids = {worker["name"]: worker["id"] for worker in run.cluster.api.get("/v1/workers")["workers"]}
         clone = run.cluster.add_worker()
         _fill(clone, original.state)
-        before = {folder.name: exit_record(folder) for folder in spool_folders(clone.state)}
+        before = _copied_records(clone)
         clone.arguments = ("--new-id",)
         run.cluster.join(clone)
         clone.arguments = ()
@@ -90,7 +92,7 @@ class Experiment:
         now = {worker["name"]: worker["id"] for worker in workers}
         run.demand(now.pop(clone.name) not in ids.values(), "E32", f"{clone.name} has the id of another: {workers}")
         run.demand(now == ids, "E32", f"the others were {ids}, and are {now}")
-        after = {folder.name: exit_record(folder) for folder in spool_folders(clone.state) if folder.name in before}
+        after = _copied_records(clone)
         run.demand(after == before, "E32", f"jobs of the copy were touched: {before}, and now {after}")
         run.converge(healed)
 
@@ -106,6 +108,12 @@ def _copy_of(run: Run, original: Daemon, number: int) -> Iterator[Daemon]:
     finally:
         if copy.alive():
             copy.kill()
+
+
+def _copied_records(clone: Daemon) -> dict[str, Any]:
+    """The exit record, if there is one, of each job in a copy, wherever in its folder those were put."""
+    folders = [folder for folder in clone.state.glob("jobs*/*") if folder.name in clone.copied]
+    return {folder.name: exit_record(folder) for folder in folders}
 
 
 def _fill(clone: Daemon, state: Path) -> None:

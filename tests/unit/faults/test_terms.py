@@ -191,6 +191,11 @@ class StopTests(TermsTestCase):
         again = self.story.see("running")
         self.ended("stopped")
         self.violations(("P5", (stop, again)))
+        fault = self.story.add("fault", what="a backup is restored", began=1.9, set_back=True)
+        self.story.events[fault - 1] = evolve(self.story.events[fault - 1], t=2.4)
+        self.violations()  # until both sides agree again
+        self.story.events[fault - 1] = evolve(self.story.events[fault - 1], set_back=None)
+        self.violations(("P5", (stop, again)))
         self.story.events[stop - 1] = evolve(self.story.events[stop - 1], status=202)
         self.violations()
 
