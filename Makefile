@@ -22,7 +22,7 @@ test: $(VENV)/tox
 compare: $(VENV)/tox
 	@HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),200) $(VENV)/bin/tox run -e system -- -s tests/system/test_run_as_local.py
 
-# All fault experiments in full, about forty minutes; `make faults ARGS="--seed 1 --rounds 5 kill-worker"` some of them,
+# All fault experiments in full, about an hour; `make faults ARGS="--seed 1 --rounds 5 kill-worker"` some of them,
 # `make faults RECORD=1` puts the figures into docs/guarantees.md.
 faults: $(VENV)/tox
 	@$(VENV)/bin/tox run -e faults -- $(or $(ARGS),all) $(if $(RECORD),--record $(CURDIR)/docs/guarantees.md)

@@ -34,8 +34,9 @@ class Event:
     - ``start``: ``ticket`` (the client's own name for what it wants run, once), ``worker`` if one was named, ``key``,
       ``seed``, ``lines``, ``filtered`` and ``background`` (how many processes the job leaves behind), ``unattended``
       (its ``unattended_timeout``, seconds), ``timeout`` in seconds, ``output_limit`` and ``stdin`` in bytes,
-      ``attempts`` (how often it may be run again by ``retry``), ``asked`` (what of one answer with all), ``status``,
-      ``problem`` (its type) and ``job`` as answered; without ``status`` there was no answer
+      ``attempts`` (how often it may be run again by ``retry``; not said where that is not known), ``asked`` (what of
+      one answer with all), ``status``, ``problem`` (its type) and ``job`` as answered; without ``status`` there was no
+      answer
     - ``see``: ``job`` was looked at, with ``status`` 200 and ``seen``, or 404; ``via`` says how. ``seen`` has
       ``ended``, too: ``finished_at`` by the harness's clock, as far as the wall clocks agree
     - ``stop``, ``remove``: ``job``, ``status``; without ``status`` there was no answer

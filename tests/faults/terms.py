@@ -82,7 +82,8 @@ def retried(case: Case) -> Iterator[Violation]:
     """P1 and P2: attempts that are missing, too many, after an end that is none to try again after, or too early."""
     for job, request in case.requests.items():
         before = case.attempts(job)[:-1]
-        allowed = request.attempts or 0
+        if (allowed := request.attempts) is None:  # nobody says
+            continue
         if len(before) > allowed:
             text = f"is attempt {len(before) + 1} of its request, which allows {allowed + 1}"
             yield Violation("P2", text, job, (request.number,))

@@ -188,7 +188,7 @@ class Ticket:
             "timeout": self.timeout,
             "output_limit": self.output_limit,
             "stdin": self.stdin,
-            "attempts": self.attempts or None,
+            "attempts": self.attempts,
             "asked": self.asked and self.asked.fields,
             "worker": self.body.get("worker", self.body.get("worker_id")),
         }

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from scheduler.api.errors import PROBLEMS
 from scheduler.errors import SchedulerError, StartUnanswered
 from scheduler.interfaces import JobFilter
@@ -61,8 +63,15 @@ class Checked(Rule):
     def acknowledged(self, ticket: str, before: str, job: Job) -> None:
         began = self._asked.get(ticket)
         status = 202 if job.state is JobState.QUEUED else 201
-        terms = {"timeout": job.spec.timeout, "attempts": 0 if job.terms.retry is None else job.terms.retry.attempts}
+        terms = {"timeout": job.spec.timeout, "attempts": self._attempts(job)}
         self._add("start", began, ticket=ticket, status=status, job=job.id, **terms)
+
+    def _attempts(self, job: Job) -> int:
+        """How often the request of a job, which may be an attempt that follows another, may be tried again."""
+        left = 0 if job.terms.retry is None else job.terms.retry.attempts
+        while job.retry_of is not None and (before := self.facts.shown.get(job.retry_of)) is not None:
+            left, job = left + 1, before
+        return left
 
     def unanswered(self, ticket: str, error: SchedulerError | None) -> None:
         job = error.job_id if isinstance(error, StartUnanswered) else None
@@ -188,6 +197,9 @@ class Checked(Rule):
             self._see("last", job, None, "end")
         destroyed = self._destroyed()
         self._add("fault", 0.0, what="all of them", jobs=tuple(destroyed), outputs=tuple(self.facts.runs))
+        self._events[-1] = evolve(
+            self._events[-1], t=0.0
+        )  # and never over: ``rules.stops`` knows how long a stop takes
         for job in self.facts.shown.values():
             if job.state is JobState.STOPPED and self.facts.stop_is_explained(job):
                 self._add("stop", 0.0, job=job.id)

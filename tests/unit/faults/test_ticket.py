@@ -32,7 +32,7 @@ class TicketTests(SynchronousTestCase):
             self.assertEqual(
                 (body.get("timeout"), body.get("output_limit")), (fields["timeout"], fields["output_limit"])
             )
-            self.assertEqual(body.get("retry", {}).get("attempts"), fields["attempts"])
+            self.assertEqual(body.get("retry", {}).get("attempts", 0), fields["attempts"])
             stdin = base64.b64decode(body.get("stdin_base64", ""))
             self.assertEqual(stdin, job.stdin(ticket.seed, fields["stdin"]))
             self.assertEqual("script" in body, "command" not in body)
