@@ -34,6 +34,7 @@ FOLDER_ID = "folder_id"
 JOBS = "jobs"
 USED_IDS = "used-ids"
 WORKER_ID = "worker_id"
+COMMIT_COUNT = "commit_count"
 
 #: The folder id to be, of a copy.
 _NEXT = "folder_id.next"
@@ -141,7 +142,8 @@ def _finish(path: Path) -> StateFolder:
             os.rename(path / name, target)
             aside = target if name == JOBS else aside
     sync_folder(str(path))  # before the id that they belong to is gone
-    (path / WORKER_ID).unlink(missing_ok=True)
+    for name in (WORKER_ID, COMMIT_COUNT):  # what schedulers told the original
+        (path / name).unlink(missing_ok=True)
     os.rename(path / _NEXT, path / FOLDER_ID)
     sync_folder(str(path))
     return StateFolder(folder_id, aside)

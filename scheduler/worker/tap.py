@@ -82,7 +82,7 @@ def makeService(options: Options) -> IService:
         )
 
     held_id = IdFile(state.path / folder.WORKER_ID)
-    commit_count = CommitCountFile(pool, str(state.path / "commit_count"))
+    commit_count = CommitCountFile(pool, str(state.path / folder.COMMIT_COUNT))
     rng = random.SystemRandom()
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)

@@ -25,6 +25,7 @@ class FolderCase(SynchronousTestCase):
         """As that of a worker that ran: with jobs, and ids that were used."""
         self.path.joinpath("jobs", "j1").mkdir(parents=True)
         self.path.joinpath("used-ids").write_text("used")
+        self.path.joinpath("commit_count").write_text("7\n")
         if worker_id:
             self.path.joinpath("worker_id").write_text(f"{worker_id}\n")
 
@@ -58,7 +59,7 @@ class FolderIdTests(FolderCase):
         """A worker of an earlier version gets one beside the id that it holds, which stays as its jobs do."""
         self.fill()
         open_folder(self.path, new_id=False)
-        self.assertEqual(self.content(), ["folder_id", "jobs", "used-ids", "worker_id"])
+        self.assertEqual(self.content(), ["commit_count", "folder_id", "jobs", "used-ids", "worker_id"])
 
     def test_killed_while_it_is_made(self) -> None:
         """What a killed process left half written is no obstacle."""
