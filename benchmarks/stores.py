@@ -12,7 +12,7 @@ from benchmarks.daemons import Running, call, restart, running
 from benchmarks.rows import Row, together
 from scheduler.model import Job, JobSpec, JobState, Target, Worker
 from scheduler.store.database import prepare
-from scheduler.store.sql import Writer
+from scheduler.store.writer import Writer
 from tests import postgres
 
 _FINISHED, _RUNNING = 10_000, 1_000

@@ -381,15 +381,25 @@ Record = Job | Worker | IdempotencyKey | Ref
 
 @frozen
 class Loaded:
-    """All that a store holds."""
+    """All that a store holds: equal where the records are, whatever the count of commits."""
 
     jobs: tuple[Job, ...] = ()
     workers: tuple[Worker, ...] = ()
     keys: tuple[IdempotencyKey, ...] = ()
+    commit_count: int = field(default=0, eq=False)
+    #: Commits after that one, and before the present timeline (``scheduler.commits``), are of a past that this store
+    #: does not have; ``None``: it was never set back.
+    set_back_to: int | None = field(default=None, eq=False)
 
 
 class IStore(Interface):
-    """The durable copy of the registry."""
+    """The durable copy of the registry.
+
+    It counts its commits, so that whoever was told a count finds out when the store was set back: by a restored backup,
+    or a standby that was behind. Until ``count_commits`` the count stands still.
+    """
+
+    commit_count = Attribute("Of the last commit that is known of, int; 0 before ``load``.")
 
     def load() -> Deferred[Loaded]:
         """Everything saved so far, jobs and the answers of keys ``trimmed``; ``StoreFailed``."""
@@ -400,3 +410,20 @@ class IStore(Interface):
         ``StoreFailed``: some may be all the same, where the answer to a commit was lost. The spec of
         a job is kept as first saved; that of a key's answer as the spec of its job, which is there.
         """
+
+    def count_commits(above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
+        """Count commits from now on; ``StoreFailed``.
+
+        With ``set_back_to``, which is kept, the next one begins a timeline whose counts are all higher than ``above``,
+        which is less than ``COMMIT_COUNT_MAX``. Fires once that is durable.
+        """
+
+    def restore_from(everything: Callable[[], Loaded]) -> None:
+        """``everything`` says what the store has to hold, less what is being saved; it is called during use.
+
+        Where the count of a store in use is lower than it was, it is made to hold that, and nothing else, before
+        anything that is being saved is answered.
+        """
+
+    def verify() -> Deferred[None]:
+        """Find out whether the store was set back, though nothing is being saved; ``StoreFailed``."""

@@ -16,7 +16,7 @@ from scheduler.daemon.tomlfile import database_url
 from scheduler.errors import Invalid, StoreFailed
 from scheduler.interfaces import Loaded
 from scheduler.store.database import prepare
-from scheduler.store.sql import Writer
+from scheduler.store.writer import Writer
 
 #: Jobs written in one transaction.
 JOBS_PER_TRANSACTION = 1000
@@ -36,6 +36,7 @@ def copy(source: str, target: str) -> Loaded:
         for first in range(0, len(held.jobs), JOBS_PER_TRANSACTION):
             writer.write_thd(held.jobs[first : first + JOBS_PER_TRANSACTION], False)
         writer.write_thd([*held.workers, *held.keys], False)
+        writer.put_count_thd(held.commit_count, held.set_back_to)
     return held
 
 

@@ -10,6 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from scheduler.commits import next_timeline
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Job, Ref
 
@@ -32,12 +33,33 @@ class MemoryStore(Service):
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        self.commit_count = 0
+        self._counting = False
+        self._set_back_to: int | None = None
 
     def load(self) -> Deferred[Loaded]:
+        self._counting = False
+        return succeed(self._loaded())
+
+    def _loaded(self) -> Loaded:
         jobs, workers, keys = (tuple(self._kept[kind].values()) for kind in ("job", "worker", "key"))
-        return succeed(Loaded(tuple(job.trimmed() for job in jobs), workers, keys))
+        return Loaded(tuple(job.trimmed() for job in jobs), workers, keys, self.commit_count, self._set_back_to)
+
+    def count_commits(self, above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
+        self._counting = True
+        if set_back_to is not None:
+            self.commit_count, self._set_back_to = next_timeline(max(above, self.commit_count)), set_back_to
+        return succeed(None)
+
+    def restore_from(self, everything: Callable[[], Loaded]) -> None:
+        """It can't be set back."""
+
+    def verify(self) -> Deferred[None]:
+        return succeed(None)
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:
+        records = list(records)
+        self.commit_count += self._counting and bool(records)
         for record in records:
             if isinstance(record, Ref):
                 self._kept[record.kind].pop(record.id, None)

@@ -16,7 +16,7 @@ from sys import intern
 from types import MappingProxyType
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 from sqlalchemy import Column, Connection, Select, or_, select
 
 from scheduler.model import (
@@ -39,6 +39,9 @@ from scheduler.model import (
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 
 Row = dict[str, Any]
+
+#: What the reason of a job says that has a row and no spec.
+NO_SPEC = "what it was to run is not in the database"
 
 _NO_TERMS = QueueTerms()
 
@@ -134,12 +137,23 @@ def load_jobs(connection: Connection) -> Iterator[Job]:
     columns: Iterable[Column[Any]] = (*JOBS.c, *(column for column in SPECS.c if column not in set(_INPUT)))
     joined = (
         select(*columns)
-        .join(SPECS, SPECS.c.job_id == JOBS.c.id)
+        .outerjoin(SPECS, SPECS.c.job_id == JOBS.c.id)
         .order_by(JOBS.c.finished_at.is_(None), JOBS.c.finished_at, JOBS.c.created_at, JOBS.c.id)
     )
     for row in _rows(connection, joined):
+        if row["job_id"] is None:
+            yield _without_spec(_job(row, JobSpec()))
+            continue
         stdin, script = inputs.get(row["id"], (None, None))
         yield _job(row, _spec(row, stdin, script))
+
+
+def _without_spec(job: Job) -> Job:
+    """A job whose spec is not in the database, with what is known of it; it is not started any more."""
+    reason = f"{job.reason}; {NO_SPEC}" if job.reason else NO_SPEC
+    if job.state is JobState.QUEUED:
+        return evolve(job, state=JobState.FAILED, reason=reason, finished_at=job.created_at)
+    return evolve(job, reason=reason, promised=False)
 
 
 def load_workers(connection: Connection) -> Iterator[Worker]:

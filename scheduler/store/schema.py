@@ -44,6 +44,8 @@ VERSIONS = Table(
     Column("version", BigInteger, nullable=False),
     # since version 4; NULL is 0
     Column("commits", BigInteger),
+    # since version 4; NULL: it was never set back
+    Column("set_back_to", BigInteger),
 )
 
 JOBS = Table(
@@ -166,7 +168,7 @@ def _to_version_3(connection: Connection) -> None:
 def _to_version_4(connection: Connection) -> None:
     """Which folder and process a worker is, and whether it deregistered; how many commits there were."""
     _add_columns(connection, WORKERS, "folder", "nonce", "deregistered_at")
-    _add_columns(connection, VERSIONS, "commits")
+    _add_columns(connection, VERSIONS, "commits", "set_back_to")
 
 
 STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4)

@@ -8,7 +8,11 @@ commit serves more of them. They are written in the order of the calls, and each
 is answered once its transaction is durable.
 
 All that is written is whole records by their id, so writing the same twice is
-harmless. A transaction whose connection broke is tried once more on a new one;
+harmless. Each transaction counts itself; where that count is lower than it was, the
+database was set back, by a standby that was behind, say. It is then made to hold all that
+is in memory, in as many transactions as that takes, and the count is put right with the
+last of them: whoever is killed meanwhile finds at the next start that it is too low.
+A transaction whose connection broke is tried once more on a new one;
 then all of its saves fail. One that has not ended by its deadline fails too,
 whatever its thread is still doing: that is interrupted, and until it is back
 nothing waits for it, but fails at once. After a failure the next transaction
@@ -17,25 +21,23 @@ always writes something, so that it tells whether writing works again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from attrs import field, frozen
-from sqlalchemy import Connection, Table, bindparam, delete, update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from scheduler.commits import next_timeline
 from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Ref
-from scheduler.store import rows
-from scheduler.store.database import Database, why
+from scheduler.store.database import Database
 from scheduler.store.memory import MemoryStore
-from scheduler.store.schema import JOBS, KEYS, SPECS, VERSIONS, WORKERS
+from scheduler.store.writer import SetBack, Writer
 from scheduler.threads import Pool
 
 T = TypeVar("T")
@@ -50,15 +52,25 @@ LOAD_DEADLINE_SECONDS = 120.0
 MAX_WAITING_SAVES = 10_000
 
 
+#: Records that are written in one transaction when the database was set back.
+RESTORED_PER_TRANSACTION = 1000
+
+
 @frozen
 class _Save:
-    records: Sequence[Record]
+    records: Sequence[Record] = ()
+    #: Look at the count, even if there is nothing to write.
+    verify: bool = False
+    #: Begin a new timeline: above that count, and after which the store was set back.
+    timeline: tuple[int, int] | None = None
     saved: Deferred[None] = field(factory=Deferred)
 
 
 @implementer(IStore)
 class SqlStore(Service):
     """Of one database, which is let go of when this service has stopped."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -79,6 +91,10 @@ class SqlStore(Service):
         self._failing = False
         # why nothing can be saved before the thread is back
         self._stuck = ""
+        self.commit_count = 0
+        self._counting = False
+        self._set_back_to: int | None = None
+        self._everything: Callable[[], Loaded] = Loaded
 
     def startService(self) -> None:
         super().startService()
@@ -100,10 +116,28 @@ class SqlStore(Service):
 
     def load(self) -> Deferred[Loaded]:
         expiry = self._reactor.callLater(LOAD_DEADLINE_SECONDS, self._database.interrupt)
-        return self._pool.run(self._writer.load_thd).addBoth(_calm, expiry)
+
+        def note(loaded: Loaded) -> Loaded:
+            self.commit_count, self._set_back_to = loaded.commit_count, loaded.set_back_to
+            return loaded
+
+        loading: Deferred[Loaded] = self._pool.run(self._writer.load_thd).addBoth(_calm, expiry)
+        return loading.addCallback(note)
+
+    def count_commits(self, above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
+        self._counting = True
+        return succeed(None) if set_back_to is None else self._enter(_Save(timeline=(above, set_back_to)))
+
+    def restore_from(self, everything: Callable[[], Loaded]) -> None:
+        self._everything = everything
+
+    def verify(self) -> Deferred[None]:
+        return self._enter(_Save(verify=True))
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:
-        save = _Save(tuple(records))
+        return self._enter(_Save(tuple(records)))
+
+    def _enter(self, save: _Save) -> Deferred[None]:
         if self._stuck:
             return fail(StoreFailed(self._stuck))
         if len(self._waiting) >= self._most_waiting:
@@ -121,20 +155,56 @@ class SqlStore(Service):
         """Group after group, until nothing waits."""
         while self._waiting:
             group, self._waiting = self._waiting, []
-            records = [record for save in group for record in save.records]
-            if records or self._failing:
-                expiry = self._reactor.callLater(self._deadline, self._expired, group)
-                try:
-                    await self._pool.run(self._writer.write_thd, records, self._failing).addBoth(_calm, expiry)
-                except (StoreFailed, ShuttingDown) as error:
-                    self._failing = True
-                    _fail(group, str(error))
-                else:
-                    self._failing = False
-                self._stuck = ""
+            try:
+                await self._write_group(group)
+            except (StoreFailed, ShuttingDown) as error:
+                self._failing = True
+                _fail(group, str(error))
+            self._stuck = ""
             for save in group:
                 if not save.saved.called:
                     save.saved.callback(None)
+
+    async def _write_group(self, group: list[_Save]) -> None:
+        timelines = [save.timeline for save in group if save.timeline is not None]
+        if timelines:
+            count = next_timeline(max(self.commit_count, *(above for above, _ in timelines)))
+            set_back_to = min(set_back_to for _, set_back_to in timelines)
+            await self._run(group, self._writer.put_count_thd, count, set_back_to)
+            self.commit_count, self._set_back_to = count, set_back_to
+        records = [record for save in group for record in save.records]
+        if not (records or self._failing or (self._counting and any(save.verify for save in group))):
+            return
+        try:
+            await self._write_records(group, records)
+        except SetBack:
+            self._log.error("the database was set back while it was in use: all that is in memory is saved again")
+            await self._restore(group)
+            await self._write_records(group, records)
+        self._failing = False
+
+    async def _write_records(self, group: list[_Save], records: Sequence[Record]) -> None:
+        last = self.commit_count if self._counting else None
+        count = await self._run(group, self._writer.write_thd, records, self._failing, last)
+        if count is not None:
+            self.commit_count = count
+
+    async def _restore(self, group: list[_Save]) -> None:
+        """Have the database hold what is in memory, and nothing else."""
+        held = self._everything()
+        records: list[Record] = [*held.jobs, *held.workers, *held.keys]
+        await self._run(group, self._writer.keep_thd, [record.ref for record in records if not isinstance(record, Ref)])
+        for first in range(0, len(records), RESTORED_PER_TRANSACTION):
+            part = records[first : first + RESTORED_PER_TRANSACTION]
+            await self._run(group, self._writer.write_thd, part, False)
+        await self._run(group, self._writer.put_count_thd, self.commit_count + 1, self._set_back_to)
+        self.commit_count += 1
+        self._log.info("the database holds all {count} records again", count=len(records))
+
+    async def _run(self, group: list[_Save], work_thd: Callable[..., T], *facts: Any) -> T:
+        """Have the thread do it; if that takes too long, the group fails."""
+        expiry = self._reactor.callLater(self._deadline, self._expired, group)
+        return await self._pool.run(work_thd, *facts).addBoth(_calm, expiry)
 
     def _expired(self, group: list[_Save]) -> None:
         self._stuck = f"the database did not answer within {self._deadline:g} s"
@@ -158,151 +228,3 @@ def _fail(saves: Iterable[_Save], problem: str) -> None:
     for save in saves:
         if not save.saved.called:
             save.saved.errback(StoreFailed(problem))
-
-
-class Writer:
-    """The connection, and what is known of what it leads to: the one thread of a pool has it."""
-
-    _log = Logger()
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._connection: Connection | None = None
-        # of the kinds with a row that is written once: ids of the records that have it
-        self._begun: dict[str, set[str]] = {name: set() for name, kind in KINDS.items() if kind.once is not None}
-        self._put = {table: _upsert(database, table) for kind in KINDS.values() for table in kind.tables}
-
-    def load_thd(self) -> Loaded:
-        """Everything; ``StoreFailed``."""
-        found = self._try_thd(_load_thd)
-        self._begun = {kind: {record.ref.id for record in found[kind]} for kind in self._begun}
-        return Loaded(*(tuple(found[kind]) for kind in ("job", "worker", "key")))
-
-    def write_thd(self, records: Sequence[Record], probe: bool) -> None:
-        """All of them, in one transaction; ``StoreFailed``. With ``probe`` even none of them is something to write."""
-        batch = _Batch.of(records)
-
-        def write_thd(connection: Connection) -> None:
-            if probe:
-                connection.execute(update(VERSIONS).values(version=VERSIONS.c.version))
-            self._write_thd(connection, batch)
-
-        self._try_thd(write_thd)
-        for kind, begun in self._begun.items():
-            begun.difference_update(batch.removed[kind])
-            begun.update(batch.put[kind])
-
-    def close_thd(self) -> None:
-        """Give the connection back, in whatever state it is."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except Exception as error:  # nothing hangs on it
-                self._log.debug("closing the database: {why}", why=why(error))
-
-    def _try_thd(self, work_thd: Callable[[Connection], T]) -> T:
-        try:
-            try:
-                return self._transact_thd(work_thd)
-            except DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-                self.close_thd()  # the server was restarted since
-                return self._transact_thd(work_thd)
-        except StoreFailed:
-            self.close_thd()
-            raise
-        except Exception as error:
-            self.close_thd()
-            if not isinstance(error, SQLAlchemyError):
-                self._log.failure("a bug in the store")
-            raise StoreFailed(why(error)) from error
-
-    def _transact_thd(self, work_thd: Callable[[Connection], T]) -> T:
-        if self._connection is None:
-            self._connection = self._database.connect_thd()
-        with self._connection.begin():
-            return work_thd(self._connection)
-
-    def _write_thd(self, connection: Connection, batch: _Batch) -> None:
-        for name, kind in KINDS.items():
-            removed, put = batch.removed[name], batch.put[name]
-            for table in kind.tables if removed else ():
-                (key,) = table.primary_key
-                connection.execute(delete(table).where(key == bindparam("gone")), [{"gone": each} for each in removed])
-            if kind.once is not None:
-                table, row_of = kind.once
-                begun = self._begun[name]
-                new = [record for record_id, record in put.items() if record_id not in begun or record_id in removed]
-                self._put_thd(connection, table, map(row_of, new))
-            self._put_thd(connection, kind.table, map(kind.to_row, put.values()))
-
-    def _put_thd(self, connection: Connection, table: Table, values: Iterable[rows.Row]) -> None:
-        if listed := list(values):
-            connection.execute(self._put[table], listed)
-
-
-def _load_thd(connection: Connection) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for name, kind in KINDS.items():
-        found[name] = list(kind.load(connection, found))
-    return found
-
-
-@frozen
-class Kind:
-    """How the records of one kind are kept. Each table has one column as its primary key: the id of the record."""
-
-    table: Table
-    to_row: Callable[[Any], rows.Row]
-    #: Reads all of them; it is given the records of the kinds before it.
-    load: Callable[[Connection, Mapping[str, Sequence[Any]]], Iterable[Any]]
-    #: Of what never changes: a table of its own, which is written with the first save of a record; and its row.
-    once: tuple[Table, Callable[[Any], rows.Row]] | None = None
-
-    @property
-    def tables(self) -> tuple[Table, ...]:
-        """All of it."""
-        return (self.table,) if self.once is None else (self.table, self.once[0])
-
-
-#: By ``Ref.kind``, in the order in which they are loaded.
-KINDS: Mapping[str, Kind] = {
-    "job": Kind(JOBS, rows.job_row, lambda connection, _: rows.load_jobs(connection), once=(SPECS, rows.spec_row)),
-    "worker": Kind(WORKERS, rows.worker_row, lambda connection, _: rows.load_workers(connection)),
-    "key": Kind(KEYS, rows.key_row, lambda connection, found: rows.load_keys(connection, found["job"])),
-}
-
-
-def _by_kind() -> dict[str, dict[str, Any]]:
-    return {kind: {} for kind in KINDS}
-
-
-@frozen
-class _Batch:
-    """What remains of records when of each id the last counts. What was ever removed is so before the rest is put."""
-
-    #: Kind -> id -> record.
-    put: dict[str, dict[str, Any]] = field(factory=_by_kind)
-    #: Kind -> ids, a dict for its order.
-    removed: dict[str, dict[str, None]] = field(factory=_by_kind)
-
-    @classmethod
-    def of(cls, records: Iterable[Record]) -> _Batch:
-        batch = cls()
-        for record in records:
-            if isinstance(record, Ref):
-                batch.put[record.kind].pop(record.id, None)
-                batch.removed[record.kind][record.id] = None
-            else:
-                ref = record.ref
-                batch.put[ref.kind][ref.id] = record
-        return batch
-
-
-def _upsert(database: Database, table: Table) -> Any:
-    put = database.insert(table)
-    keys = [column.name for column in table.primary_key]
-    rest = {column.name: put.excluded[column.name] for column in table.c if column.name not in keys}
-    return put.on_conflict_do_update(index_elements=keys, set_=rest)

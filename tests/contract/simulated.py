@@ -105,6 +105,13 @@ class StoreOfProcess:
     def __init__(self, process: Process, database: Database, trace: Trace) -> None:
         self._store = SimulatedStore(process, database, Random(1), trace)
         self.load, self.save, self.stopService = self._store.load, self._store.save, self._store.close
+        self.count_commits, self.verify = self._store.count_commits, self._store.verify
+        self.restore_from = self._store.restore_from
+
+    @property
+    def commit_count(self) -> int:
+        """Of the last commit."""
+        return self._store.commit_count
 
     def startService(self) -> None:
         """It runs already."""

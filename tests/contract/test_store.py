@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import evolve, fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from scheduler.commits import next_timeline
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import (
     FEATURES,
@@ -33,8 +36,10 @@ from scheduler.model import (
 )
 from scheduler.store.database import prepare
 from scheduler.store.memory import MemoryStore
+from scheduler.store.rows import NO_SPEC
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
-from scheduler.store.sql import Writer, make_store
+from scheduler.store.sql import make_store
+from scheduler.store.writer import Writer
 from tests import postgres
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
 from tests.simulation.store import Database
@@ -231,10 +236,87 @@ class StoreContract:
             self.store.save([a_job(f"j-{number:02}")])
         self.assertEqual([job.id for job in (await self.again()).jobs], [f"j-{number:02}" for number in range(20)])
 
+    async def test_the_count_stands_still_at_first(self) -> None:
+        """Before it is to count its commits a store doesn't, so a start that is cut short looks as if it never was."""
+        await self.store.load()
+        await self.store.save([a_job()])
+        self.assertEqual((self.store.commit_count, (await self.again()).commit_count), (0, 0))
+
+    async def test_counted(self) -> None:
+        """Each commit has a higher count, which the next process goes on from; a save of nothing is none."""
+        await self.store.load()
+        await self.store.count_commits()
+        counts = []
+        for records in ([a_job()], [], [a_worker()], [Ref("job", "j-1")]):
+            await self.store.save(records)
+            counts.append(self.store.commit_count)
+        self.assertEqual(counts, [1, 1, 2, 3])
+        loaded = await self.again()
+        self.assertEqual((loaded.commit_count, loaded.set_back_to, self.store.commit_count), (3, None, 3))
+
+    async def test_a_new_timeline(self) -> None:
+        """A store that turned out to be set back counts above all that anybody can have heard, and keeps to what."""
+        await self.store.load()
+        await self.store.count_commits(7, set_back_to=3)
+        await self.store.save([a_job()])
+        loaded = await self.again()
+        self.assertEqual((loaded.commit_count, loaded.set_back_to), (next_timeline(7) + 1, 3))
+
+    async def test_verified(self) -> None:
+        """To look at the count of a store that was not set back changes nothing."""
+        await self.store.load()
+        await self.store.count_commits()
+        await self.store.save([a_job()])
+        await self.store.verify()
+        self.assertEqual(((await self.again()).jobs, self.store.commit_count), ((a_job(),), 1))
+
     async def test_text_no_database_takes(self) -> None:
         """A NUL, or half a surrogate pair, in what a worker says can't keep anything from being saved."""
         await self.store.save([a_job(reason="a\0\ud800b"), a_worker(version="\0")])
         self.assertEqual(len((await self.again()).jobs), 1)
+
+
+class SetBackContract:
+    """Of a store that can be set back while it is in use. Mixed into a ``TestCase`` of a store contract."""
+
+    store: Any
+
+    async def set_back(self) -> None:
+        """The database is as it was when ``kept`` was saved."""
+        raise NotImplementedError
+
+    #: The records that the standby has, and those that were saved after.
+    kept: Sequence[Record] = (a_job(), a_job("j-2"), a_worker(), IdempotencyKey("k", "f", "j-1"))
+    since: Sequence[Record] = (Ref("job", "j-1"), Ref("key", "k"), a_job("j-3"), evolve(a_worker(), draining=True))
+    held = Loaded((a_job("j-2"), a_job("j-3")), (evolve(a_worker(), draining=True),))
+
+    async def _in_use(self) -> None:
+        await self.store.load()
+        await self.store.count_commits()
+        await self.store.save(self.kept)
+        for record in self.since:
+            await self.store.save([record])
+        self.store.restore_from(lambda: self.held)
+        await self.set_back()
+
+    async def test_set_back_before_a_save(self) -> None:
+        """What is in memory is saved again before the save is answered, and what is not there is removed."""
+        await self._in_use()
+        await self.store.save([a_job("j-4")])
+        count = self.store.commit_count
+        loaded = await self.again()  # type: ignore[attr-defined]
+        self.assertEqual(loaded, evolve(self.held, jobs=(*self.held.jobs, a_job("j-4"))))  # type: ignore[attr-defined]
+        self.assertEqual((loaded.commit_count, count > 5), (count, True))  # type: ignore[attr-defined]
+
+    async def test_set_back_at_rest(self) -> None:
+        """The same where nothing is to be saved, once somebody looks; and only once."""
+        await self._in_use()
+        await self.store.verify()
+        count = self.store.commit_count
+        self.store.restore_from(Loaded)
+        await self.store.verify()
+        loaded = await self.again()  # type: ignore[attr-defined]
+        self.assertEqual((loaded, loaded.commit_count), (self.held, count))  # type: ignore[attr-defined]
 
 
 class MemoryTests(StoreContract, TestCase):
@@ -242,7 +324,7 @@ class MemoryTests(StoreContract, TestCase):
         return "memory:"
 
 
-class SimulatedTests(StoreContract, SimulatedCase):
+class SimulatedTests(SetBackContract, StoreContract, SimulatedCase):
     async def setUp(self) -> None:
         SimulatedCase.setUp(self)
         self.database = Database()
@@ -254,8 +336,44 @@ class SimulatedTests(StoreContract, SimulatedCase):
     def open(self) -> StoreOfProcess:
         return StoreOfProcess(self.process("scheduler"), self.database, self.trace)
 
+    async def set_back(self) -> None:
+        self.database.restore(Loaded(self.kept[:2], self.kept[2:3], self.kept[3:], 1))  # type: ignore[arg-type]
 
-class SqlContract(StoreContract):
+
+class SqlContract(SetBackContract, StoreContract):
+    async def set_back(self) -> None:
+        await self.store._pool.run(self._set_back_thd, self.store._writer)
+
+    def _set_back_thd(self, writer: Writer) -> None:
+        """As if another program had written that; the writer knows of nothing."""
+        begun = {kind: set(ids) for kind, ids in writer._begun.items()}
+        writer.write_thd([Ref("job", "j-3"), *self.kept])
+        writer.put_count_thd(1, None)
+        writer._begun = begun
+
+    async def test_a_job_without_its_spec(self) -> None:
+        """It is shown with what is known, is not started any more, and its key answers; a spec alone is no job."""
+        running, queued = a_job("j-2", JobState.RUNNING, reason="why", promised=True), a_job("j-3", JobState.QUEUED)
+        key = IdempotencyKey("k", "f", "j-2", running)
+        await self.store.save([a_job(), running, queued, key])
+        await self.store._pool.run(self._damage_thd, self.store._writer)
+        loaded = await self.again()
+        self.assertEqual(
+            {job.id: (job.state, job.spec, job.reason) for job in loaded.jobs},
+            {
+                "j-2": (JobState.RUNNING, JobSpec(), f"why; {NO_SPEC}"),
+                "j-3": (JobState.FAILED, JobSpec(), NO_SPEC),
+            },
+        )
+        self.assertEqual([key.job_id for key in loaded.keys], ["j-2"])
+        self.assertFalse(any(job.promised for job in loaded.jobs))
+
+    @staticmethod
+    def _damage_thd(writer: Writer) -> None:
+        with writer._connection.begin():
+            writer._connection.execute(delete(SPECS).where(SPECS.c.job_id != "j-1"))
+            writer._connection.execute(delete(JOBS).where(JOBS.c.id == "j-1"))
+
     def test_every_field_has_its_column(self) -> None:
         """No field of a record was forgotten, nor is a column left that means nothing."""
         for record, table, beside in (

@@ -18,7 +18,7 @@ from scheduler.interfaces import Loaded, Record
 from scheduler.model import IdempotencyKey, JobSpec, JobState, QueueTerms, Retry, Target
 from scheduler.store.database import Database, PostgresServer, SqliteFile, prepare
 from scheduler.store.schema import METADATA, STEPS
-from scheduler.store.sql import Writer
+from scheduler.store.writer import Writer
 from tests import postgres
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -70,7 +70,7 @@ VERSION_3 = {
     "idempotency_keys": ("removed_at",),
 }
 VERSION_4 = {
-    "scheduler_schema": ("commits",),
+    "scheduler_schema": ("commits", "set_back_to"),
     "workers": ("folder", "nonce", "deregistered_at"),
 }
 

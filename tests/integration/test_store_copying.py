@@ -10,7 +10,7 @@ from scheduler.errors import Invalid
 from scheduler.interfaces import Loaded
 from scheduler.store.copying import copy, main
 from scheduler.store.database import prepare
-from scheduler.store.sql import Writer
+from scheduler.store.writer import Writer
 from tests import postgres
 from tests.integration.test_database import HELD
 

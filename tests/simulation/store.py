@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from random import Random
 
 from attrs import define, evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import Job, Ref
@@ -32,6 +33,9 @@ class Database:
         self.stalls_until = 0.0
         #: Ids of the jobs whose ends are durable.
         self.ended: set[str] = set()
+        #: The count of commits, and that after which it was set back.
+        self.commits = 0
+        self.set_back_to: int | None = None
         self._durable = MemoryStore()
         # ids of the jobs whose specs were written: what is read has no others
         self._described: set[str] = set()
@@ -41,8 +45,10 @@ class Database:
         """As it is now."""
         return next(reversed(self.troubles.values())) if self.troubles else (0.0, 0.0)
 
-    def commit(self, batches: Iterable[Iterable[Record]], described: Container[str]) -> None:
+    def commit(self, batches: Iterable[Iterable[Record]], described: Container[str], counted: bool) -> None:
         """Apply them, in order; the specs of the jobs ``described`` are not written, as they are there."""
+        batches = list(map(list, batches))
+        self.commits += counted and any(batches)
         for batch in batches:
             for record in batch:
                 if isinstance(record, Job) and record.id not in described:
@@ -62,10 +68,15 @@ class Database:
         self._durable.load().addCallback(found.append)
         jobs = tuple(job for job in found[0].jobs if job.id in self._described)
         keys = tuple(key for key in found[0].keys if key.job_id in self._described or key.removed_at is not None)
-        return evolve(found[0], jobs=jobs, keys=keys)
+        return evolve(found[0], jobs=jobs, keys=keys, commit_count=self.commits, set_back_to=self.set_back_to)
 
     def restore(self, backup: Loaded) -> None:
         """Be as it was when that was read."""
+        self.hold(backup)
+        self.commits, self.set_back_to = backup.commit_count, backup.set_back_to
+
+    def hold(self, backup: Loaded) -> None:
+        """Hold these records, and no others."""
         self._durable = MemoryStore()
         self._described = {job.id for job in backup.jobs}
         self.ended = {job.id for job in backup.jobs if job.state.final}
@@ -78,6 +89,10 @@ class _Batch:
 
     records: list[Record]
     saved: Deferred[None]
+    #: The count that it begins a timeline above, and what the store was set back to.
+    timeline: tuple[int, int] | None = None
+    #: The count is to be looked at.
+    verify: bool = False
 
 
 @implementer(IStore)
@@ -93,6 +108,9 @@ class SimulatedStore:
         self._committing: list[_Batch] = []
         # ids of the jobs whose specs it has written, or read
         self._described: set[str] = set()
+        self.commit_count = 0
+        self._counting = False
+        self._everything: Callable[[], Loaded] = Loaded
         process.on_end.append(self._crash)
 
     def load(self) -> Deferred[Loaded]:
@@ -101,13 +119,26 @@ class SimulatedStore:
         def read() -> None:
             found = self._database.read()
             self._described = {job.id for job in found.jobs}
+            self.commit_count = found.commit_count
             loaded.callback(found)
 
         self._process.after(self._seconds(), read)
         return loaded
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:
-        batch = _Batch(list(records), Deferred())
+        return self._enter(_Batch(list(records), Deferred()))
+
+    def count_commits(self, above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
+        self._counting = True
+        return succeed(None) if set_back_to is None else self._enter(_Batch([], Deferred(), (above, set_back_to)))
+
+    def restore_from(self, everything: Callable[[], Loaded]) -> None:
+        self._everything = everything
+
+    def verify(self) -> Deferred[None]:
+        return self._enter(_Batch([], Deferred(), verify=True))
+
+    def _enter(self, batch: _Batch) -> Deferred[None]:
         self._waiting.append(batch)
         if not self._committing:
             self._process.after(0, self._begin)
@@ -130,6 +161,9 @@ class SimulatedStore:
         if self._database.stalls_until > self._process.loop.now:
             self._process.loop.at(self._database.stalls_until, self._process.run, self._commit)
             return
+        if self._counting and self._database.commits < self.commit_count and any(map(_looks, self._committing)):
+            self._restore()
+            return
         group, self._committing = self._committing, []
         failure: StoreFailed | None = None
         committed = True
@@ -139,12 +173,37 @@ class SimulatedStore:
             committed = self._random.random() < though_committed
             self._trace.add("store", f"a commit fails{', though it is durable' if committed else ''}")
         if committed:
-            self._database.commit((batch.records for batch in group), self._described)
+            self._begin_timelines(group)
+            self._database.commit((batch.records for batch in group), self._described, self._counting)
         for batch in group if failure is None else ():
             self._note(batch.records)
+            self.commit_count = self._database.commits
         for batch in group:
             batch.saved.callback(None if failure is None else Failure(failure))
         self._process.after(0, self._begin)
+
+    def _begin_timelines(self, group: list[_Batch]) -> None:
+        for above, set_back_to in [batch.timeline for batch in group if batch.timeline is not None]:
+            self._database.commits = next_timeline(max(above, self._database.commits))
+            self._database.set_back_to = set_back_to
+
+    def _restore(self) -> None:
+        """The database was set back: have it hold what is in memory, first a part of it, then all, then the count."""
+        held = self._everything()
+        self._trace.add("store", "was set back, and is restored from memory")
+
+        def part() -> None:
+            self._database.hold(evolve(held, jobs=held.jobs[: len(held.jobs) // 2], keys=()))
+            self._process.after(self._seconds(), whole)
+
+        def whole() -> None:
+            self._database.hold(held)
+            self._described = {job.id for job in held.jobs}
+            self.commit_count += 1
+            self._database.commits = self.commit_count
+            self._process.after(self._seconds(), self._commit)
+
+        self._process.after(self._seconds(), part)
 
     def _note(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -157,6 +216,12 @@ class SimulatedStore:
         """Of what was under way a prefix is durable."""
         under_way = [*self._committing, *self._waiting] if self._committing else []
         kept = self._random.randint(0, len(under_way)) if under_way else 0
-        self._database.commit((batch.records for batch in under_way[:kept]), self._described)
+        self._begin_timelines(under_way[:kept])
+        self._database.commit((batch.records for batch in under_way[:kept]), self._described, self._counting)
         if under_way:
             self._trace.add("store", f"of {len(under_way)} saves under way {kept} are durable")
+
+
+def _looks(batch: _Batch) -> bool:
+    """Whether the count is looked at for it."""
+    return bool(batch.records) or batch.verify

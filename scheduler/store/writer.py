@@ -1,0 +1,231 @@
+"""The thread's side of the durable store: one connection, and transactions on it.
+
+Functions and methods here run in the one thread of a pool, apart from the making of a ``Writer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from attrs import field, frozen
+from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from twisted.logger import Logger
+
+from scheduler.errors import StoreFailed
+from scheduler.interfaces import Loaded, Record
+from scheduler.model import Ref
+from scheduler.store import rows
+from scheduler.store.database import Database, why
+from scheduler.store.schema import JOBS, KEYS, SPECS, VERSIONS, WORKERS
+
+T = TypeVar("T")
+
+
+class SetBack(Exception):
+    """There are fewer commits than there were."""
+
+
+class Writer:
+    """The connection, and what is known of what it leads to: the one thread of a pool has it."""
+
+    _log = Logger()
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+        # of the kinds with a row that is written once: ids of the records that have it
+        self._begun: dict[str, set[str]] = {name: set() for name, kind in KINDS.items() if kind.once is not None}
+        self._put = {table: _upsert(database, table) for kind in KINDS.values() for table in kind.tables}
+
+    def load_thd(self) -> Loaded:
+        """Everything; ``StoreFailed``."""
+        found, begun, counts = self._try_thd(_load_thd)
+        self._begun = begun
+        jobs, workers, keys = (tuple(found[kind]) for kind in ("job", "worker", "key"))
+        return Loaded(jobs, workers, keys, *counts)
+
+    def write_thd(self, records: Sequence[Record], probe: bool = False, last: int | None = None) -> int | None:
+        """All of them, in one transaction; ``StoreFailed``. With ``probe`` even none of them is something to write.
+
+        Where ``last`` is given, the transaction is counted: answers its count, or raises ``SetBack`` if that is not
+        higher than ``last``. None of them to write is not counted.
+        """
+        batch = _Batch.of(records)
+
+        def write_thd(connection: Connection) -> int | None:
+            count = None
+            if last is not None:
+                count = _counted_thd(connection, bool(records) or probe, last)
+            elif probe:
+                connection.execute(update(VERSIONS).values(version=VERSIONS.c.version))
+            self._write_thd(connection, batch)
+            return count
+
+        count = self._try_thd(write_thd)
+        for kind, begun in self._begun.items():
+            begun.difference_update(batch.removed[kind])
+            begun.update(batch.put[kind])
+        return count
+
+    def put_count_thd(self, count: int, set_back_to: int | None) -> None:
+        """Put both numbers in their place; ``StoreFailed``."""
+        counts = update(VERSIONS).values(commits=count, set_back_to=set_back_to)
+        self._try_thd(lambda connection: connection.execute(counts))
+
+    def keep_thd(self, refs: Sequence[Ref]) -> None:
+        """Remove all records but those; ``StoreFailed``."""
+        kept = {name: {ref.id for ref in refs if ref.kind == name} for name in KINDS}
+
+        def keep_thd(connection: Connection) -> dict[str, set[str]]:
+            for name, kind in KINDS.items():
+                for table in kind.tables:
+                    _delete_thd(connection, table, _ids_thd(connection, table) - kept[name])
+            return _begun_thd(connection)
+
+        self._begun = self._try_thd(keep_thd)
+
+    def close_thd(self) -> None:
+        """Give the connection back, in whatever state it is."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except Exception as error:  # nothing hangs on it
+                self._log.debug("closing the database: {why}", why=why(error))
+
+    def _try_thd(self, work_thd: Callable[[Connection], T]) -> T:
+        try:
+            try:
+                return self._transact_thd(work_thd)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                self.close_thd()  # the server was restarted since
+                return self._transact_thd(work_thd)
+        except SetBack:
+            raise  # the connection is as good as before
+        except StoreFailed:
+            self.close_thd()
+            raise
+        except Exception as error:
+            self.close_thd()
+            if not isinstance(error, SQLAlchemyError):
+                self._log.failure("a bug in the store")
+            raise StoreFailed(why(error)) from error
+
+    def _transact_thd(self, work_thd: Callable[[Connection], T]) -> T:
+        if self._connection is None:
+            self._connection = self._database.connect_thd()
+        with self._connection.begin():
+            return work_thd(self._connection)
+
+    def _write_thd(self, connection: Connection, batch: _Batch) -> None:
+        for name, kind in KINDS.items():
+            removed, put = batch.removed[name], batch.put[name]
+            for table in kind.tables if removed else ():
+                _delete_thd(connection, table, removed)
+            if kind.once is not None:
+                table, row_of = kind.once
+                begun = self._begun[name]
+                new = [record for record_id, record in put.items() if record_id not in begun or record_id in removed]
+                self._put_thd(connection, table, map(row_of, new))
+            self._put_thd(connection, kind.table, map(kind.to_row, put.values()))
+
+    def _put_thd(self, connection: Connection, table: Table, values: Iterable[rows.Row]) -> None:
+        if listed := list(values):
+            connection.execute(self._put[table], listed)
+
+
+def _load_thd(connection: Connection) -> tuple[dict[str, list[Any]], dict[str, set[str]], tuple[int, int | None]]:
+    """The records by kind, the ids of those that are begun, and the count with what it was set back to."""
+    found: dict[str, list[Any]] = {}
+    for name, kind in KINDS.items():
+        found[name] = list(kind.load(connection, found))
+    commits, set_back_to = connection.execute(select(VERSIONS.c.commits, VERSIONS.c.set_back_to)).one()
+    return found, _begun_thd(connection), (commits or 0, set_back_to)
+
+
+def _begun_thd(connection: Connection) -> dict[str, set[str]]:
+    """Of the kinds with a row that is written once: ids of the records that have it."""
+    return {name: _ids_thd(connection, kind.once[0]) for name, kind in KINDS.items() if kind.once is not None}
+
+
+def _ids_thd(connection: Connection, table: Table) -> set[str]:
+    (key,) = table.primary_key
+    return set(connection.execute(select(key)).scalars())
+
+
+def _delete_thd(connection: Connection, table: Table, ids: Collection[str]) -> None:
+    (key,) = table.primary_key
+    if ids:
+        connection.execute(delete(table).where(key == bindparam("gone")), [{"gone": each} for each in ids])
+
+
+def _counted_thd(connection: Connection, writes: bool, last: int) -> int:
+    """The count with this transaction, if it ``writes``, or as it is; ``SetBack``: it is less than ``last`` allows."""
+    present = func.coalesce(VERSIONS.c.commits, 0)
+    counting = update(VERSIONS).values(commits=present + 1).returning(VERSIONS.c.commits) if writes else select(present)
+    count = connection.execute(counting).scalar_one()
+    if count < last + writes:
+        raise SetBack
+    return int(count)
+
+
+@frozen
+class Kind:
+    """How the records of one kind are kept. Each table has one column as its primary key: the id of the record."""
+
+    table: Table
+    to_row: Callable[[Any], rows.Row]
+    #: Reads all of them; it is given the records of the kinds before it.
+    load: Callable[[Connection, Mapping[str, Sequence[Any]]], Iterable[Any]]
+    #: Of what never changes: a table of its own, which is written with the first save of a record; and its row.
+    once: tuple[Table, Callable[[Any], rows.Row]] | None = None
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All of it."""
+        return (self.table,) if self.once is None else (self.table, self.once[0])
+
+
+#: By ``Ref.kind``, in the order in which they are loaded.
+KINDS: Mapping[str, Kind] = {
+    "job": Kind(JOBS, rows.job_row, lambda connection, _: rows.load_jobs(connection), once=(SPECS, rows.spec_row)),
+    "worker": Kind(WORKERS, rows.worker_row, lambda connection, _: rows.load_workers(connection)),
+    "key": Kind(KEYS, rows.key_row, lambda connection, found: rows.load_keys(connection, found["job"])),
+}
+
+
+def _by_kind() -> dict[str, dict[str, Any]]:
+    return {kind: {} for kind in KINDS}
+
+
+@frozen
+class _Batch:
+    """What remains of records when of each id the last counts. What was ever removed is so before the rest is put."""
+
+    #: Kind -> id -> record.
+    put: dict[str, dict[str, Any]] = field(factory=_by_kind)
+    #: Kind -> ids, a dict for its order.
+    removed: dict[str, dict[str, None]] = field(factory=_by_kind)
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> _Batch:
+        batch = cls()
+        for record in records:
+            if isinstance(record, Ref):
+                batch.put[record.kind].pop(record.id, None)
+                batch.removed[record.kind][record.id] = None
+            else:
+                ref = record.ref
+                batch.put[ref.kind][ref.id] = record
+        return batch
+
+
+def _upsert(database: Database, table: Table) -> Any:
+    put = database.insert(table)
+    keys = [column.name for column in table.primary_key]
+    rest = {column.name: put.excluded[column.name] for column in table.c if column.name not in keys}
+    return put.on_conflict_do_update(index_elements=keys, set_=rest)
