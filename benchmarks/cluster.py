@@ -23,7 +23,7 @@ from scheduler.cluster.jobs.placement import place
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, Unavailable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, Heartbeat, JobStatus, Registration
+from scheduler.messages import Chunk, Heartbeat, JobStatus, Registration, RequestKey
 from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, Target, Worker
 from scheduler.net import DialRule
 from scheduler.store.memory import MemoryStore
@@ -85,7 +85,9 @@ class _Workers:
     def probe(self, worker: Worker) -> Deferred[None]:
         return succeed(None)
 
-    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(
+        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         return succeed(JobStatus(job.id, JobState.RUNNING, started_at=time.time()))
 
     def query_job(self, worker: Worker, job_id: str, seal: bool = False) -> Deferred[JobStatus]:

@@ -24,7 +24,7 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration, RequestKey
 from scheduler.model import (
     NO_WAITING,
     IdempotencyKey,
@@ -68,14 +68,6 @@ class JobPage:
 
     jobs: tuple[Job, ...]
     next: str | None = None
-
-
-@frozen
-class RequestKey:
-    """What a client called its request, and the SHA-256 of what it asked for, in hexadecimal."""
-
-    key: str
-    fingerprint: str
 
 
 @frozen
@@ -326,8 +318,12 @@ class IWorkerClient(Interface):
     def answers(worker: Worker) -> Deferred[bool]:
         """Whether the process that registered answers now, within 2 s, on a new connection; ``Busy``."""
 
-    def start_job(worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(
+        worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is on its way.
+
+        ``key`` is that of the request that the job came from; the worker keeps it with the job.
 
         ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``
         and ``DeadlineExceeded``: it may have arrived. ``Conflict``: the id was used up before, or sealed.

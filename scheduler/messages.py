@@ -86,13 +86,32 @@ class Registered:
     commit_count: int = 0
 
 
+#: Characters of what a client may call a request.
+REQUEST_KEY_MAX_CHARACTERS = 255
+
+
+def is_request_key(text: str) -> bool:
+    """Whether a client may call a request so."""
+    return 1 <= len(text) <= REQUEST_KEY_MAX_CHARACTERS and text.isascii() and text.isprintable()
+
+
+@frozen
+class RequestKey:
+    """What a client called its request, and the SHA-256 of what it asked for, in hexadecimal."""
+
+    key: str
+    fingerprint: str
+
+
 @frozen
 class JobReport:
-    """A job as its worker reports it; ``spec`` (without stdin and script) only when asked for."""
+    """A job as its worker reports it; ``spec`` (without stdin and script) and ``key`` only when asked for."""
 
     status: JobStatus
     spec: JobSpec | None = None
     created_at: float | None = None
+    #: Of the request that it came from; ``None``: that had none, or the worker does not know.
+    key: RequestKey | None = None
 
 
 @frozen

@@ -98,7 +98,8 @@ FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED, JobSta
 #: From each state, the states a job may go to.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
-        JobState.QUEUED: frozenset({JobState.STARTING, JobState.STOPPED, JobState.FAILED}),
+        # beyond starting: the store was set back, and its worker tells
+        JobState.QUEUED: FINAL | {JobState.STARTING, JobState.RUNNING},
         # back to queued: a start that never left is none
         JobState.STARTING: FINAL | {JobState.QUEUED, JobState.RUNNING, JobState.UNKNOWN},
         JobState.RUNNING: FINAL | {JobState.UNKNOWN},

@@ -19,15 +19,28 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration
+from scheduler.messages import (
+    Chunk,
+    Heartbeat,
+    HeartbeatAnswer,
+    JobReport,
+    JobStatus,
+    Registered,
+    Registration,
+    RequestKey,
+)
 from scheduler.model import JobSpec, Stream
 
 
 class IJobRunner(Interface):
     """All that the scheduler can ask of a worker."""
 
-    def start(job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+    def start(
+        job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         """Start once; the same id again is answered with its status now. ``job_id`` ``""``: choose one.
+
+        ``created_at`` and ``key`` are kept for the record.
 
         What may not or can't run is a status FAILED with the reason. ``Invalid`` for an id
         that is none; ``Conflict`` for one that was used up before, or sealed; ``ShuttingDown``;

@@ -62,11 +62,12 @@ _FACTS = ("registry", "saving", "lifecycle")
 #: What the registry files workers under, and how it answers who of them can take a job.
 _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
-    "build": ("service", "workers", "jobs", "output", "expected", "ledger", *_FACTS),
+    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "ledger", *_FACTS),
     "service": ("workers", "jobs", "output", "ledger", "filters", *_FACTS),
-    "workers": ("jobs", "expected", "ledger", *_FACTS),
-    "jobs": ("expected", "ledger", *_FACTS, *_FILED),
+    "workers": ("jobs", "expected", "set_back", "ledger", *_FACTS),
+    "jobs": ("expected", "set_back", "ledger", *_FACTS, *_FILED),
     "expected": ("registry", *_FILED),
+    "set_back": ("ledger",),
     "output": ("registry", "lifecycle"),
     "ledger": ("endings", *_FACTS),
     "registry": ("candidates", "filters"),
@@ -74,7 +75,7 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "requirement": (),
     "filters": (),
     "saving": (),
-    "endings": ("registry",),
+    "endings": ("registry", "lifecycle"),
     "lifecycle": (),
 }
 

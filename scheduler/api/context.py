@@ -15,7 +15,8 @@ from scheduler.api.idempotency import REPLAYED, key_of
 from scheduler.api.streams import StreamResource, UnderWay
 from scheduler.errors import ShuttingDown
 from scheduler.fields import Object
-from scheduler.interfaces import IScheduler, RequestKey
+from scheduler.interfaces import IScheduler
+from scheduler.messages import RequestKey
 from scheduler.model import Job
 
 T = TypeVar("T")

@@ -10,14 +10,12 @@ from twisted.web.http_headers import Headers
 from scheduler.api.guard import values_of
 from scheduler.errors import Invalid
 from scheduler.fields import Object, shown
-from scheduler.interfaces import RequestKey
+from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
 
 HEADER = "Idempotency-Key"
 
 #: Of an answer that was given before, to the same request.
 REPLAYED = b"Idempotent-Replayed"
-
-KEY_MAX_CHARACTERS = 255
 
 
 def key_of(headers: Headers, route: str, body: Object) -> RequestKey | None:
@@ -32,7 +30,7 @@ def key_of(headers: Headers, route: str, body: Object) -> RequestKey | None:
     if len(values) > 1:
         raise Invalid(HEADER, f"is given {len(values)} times")
     key = values[0]
-    if not 1 <= len(key) <= KEY_MAX_CHARACTERS or not (key.isascii() and key.isprintable()):
-        raise Invalid(HEADER, f"{shown(key)} must be 1 to {KEY_MAX_CHARACTERS} printable characters of ASCII")
+    if not is_request_key(key):
+        raise Invalid(HEADER, f"{shown(key)} must be 1 to {REQUEST_KEY_MAX_CHARACTERS} printable characters of ASCII")
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return RequestKey(key, hashlib.sha256(f"{route}\n{text}".encode("ascii")).hexdigest())

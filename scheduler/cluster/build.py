@@ -25,15 +25,19 @@ from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.output.outputs import WINDOW_BYTES, Outputs
 from scheduler.cluster.service import Cluster
+from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.forgetting import Forgetting
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.observed import ObservedClient
 from scheduler.cluster.workers.polling import Polling
 from scheduler.cluster.workers.reconcile import Reconciler
-from scheduler.daemon.services import Step
+from scheduler.daemon.services import Periodic, Step
 from scheduler.interfaces import IStore, IWorkerClient
 from scheduler.net import DialRule
+
+#: Seconds between looks at the count of the store's commits, for when nothing is saved.
+VERIFY_INTERVAL_SECONDS = 5.0
 
 
 @frozen(kw_only=True)
@@ -56,6 +60,7 @@ class ClusterParts:
     outputs: Outputs
     attendance: Attendance
     outlook: Outlook
+    set_back: SetBack
     reconciler: Reconciler
     polling: Polling
     forgetting: Forgetting
@@ -98,13 +103,16 @@ def make_cluster(
     expected = Expected(clock, registry)
     liveness = Liveness(clock, ledger, calls, expected, lease)
     workers = ObservedClient(calls, liveness)
+    set_back = SetBack(clock, ledger, store, lease)
     waiting = Lines()
-    starts = Starts(clock, new_id, ledger, workers, waiting, expected, liveness.why_unreachable, queue_max)
-    queue = Queue(clock, ledger, starts, waiting)
+    starts = Starts(clock, new_id, ledger, workers, waiting, expected, liveness.why_unreachable, set_back, queue_max)
+    queue = Queue(clock, ledger, starts, waiting, set_back)
     stops = Stops(clock, ledger, workers, starts)
     removals = Removals(ledger, workers, starts)
-    reconciler = Reconciler(ledger, workers, starts, removals)
-    membership = Membership(clock, new_id, ledger, liveness, workers, rule, is_own_address, reconciler, forget_after)
+    reconciler = Reconciler(ledger, workers, starts, removals, set_back)
+    membership = Membership(
+        clock, new_id, ledger, liveness, workers, rule, is_own_address, reconciler, set_back, forget_after
+    )
     outputs = Outputs(clock, workers, registry, window)
     attendance = Attendance(clock, registry, stops)
     outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
@@ -133,13 +141,19 @@ def make_cluster(
         outputs=outputs,
         attendance=attendance,
         outlook=outlook,
+        set_back=set_back,
         reconciler=reconciler,
         polling=polling,
         forgetting=forgetting,
         membership=membership,
         service=service,
-        records=(Step(start=ledger.load, stop=ledger.close), Retention(clock, ledger, keep_jobs)),
+        records=(
+            Step(start=ledger.load, stop=ledger.close),
+            Periodic(clock, VERIFY_INTERVAL_SECONDS, set_back.verify),
+            Retention(clock, ledger, keep_jobs),
+        ),
         work=(
+            set_back,
             Step(stop=outputs.shut_down),
             Step(start=removals.begin, stop=service.shut_down),
             liveness,

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from attrs import define, evolve, field
 from twisted.python.failure import Failure
 
+from scheduler.cluster import lifecycle
 from scheduler.cluster.registry import Registry
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Record
@@ -122,6 +123,10 @@ class Endings:
         """The jobs, at their ends, whose ends are held."""
         return [ending.job for ending in self._endings.values() if ending.held]
 
+    def records(self) -> list[Record]:
+        """What is held: the jobs, and what becomes visible with their ends."""
+        return list(self._held.values())
+
     def forget(self, job_id: str) -> None:
         """The end of that job is durable, or void, or the job is gone."""
         ending = self._endings.pop(job_id, None)
@@ -136,7 +141,8 @@ class Endings:
     def _show(self, ending: Ending) -> None:
         self.forget(ending.job.id)
         if ending.following is not None:  # first: whoever sees the end of a job finds its next attempt
-            self._show_job(ending.following)
+            told = self._registry.find_job(ending.following.id)  # by its worker, meanwhile
+            self._show_job(ending.following if told is None else lifecycle.as_attempt(told, ending.following))
         self._show_job(ending.job)
         for key in ending.keys.values():
             self._registry.put_key(key)

@@ -13,7 +13,7 @@ a worker reported is saved later and shown then (``endings``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from attrs import evolve
@@ -59,6 +59,9 @@ class Ledger:
         # nothing changes the jobs of these any more
         self._endings = Endings(self.registry, self._put)
         self._saving = Saving(clock, store, self._present, self._endings.caught_up)
+        #: The count of commits when this process began, and that after which the store was set back, if it ever was.
+        self.loaded_count = 0
+        self.set_back_to: int | None = None
         # ids of jobs whose removals are being saved: likewise
         self._leaving: set[str] = set()
         # those who wait for the end of a job, and those who wait until it is over
@@ -95,8 +98,17 @@ class Ledger:
                 self.registry.put_job(lifecycle.unknown(job, RESTARTED, now))
             for key in sorted(loaded.keys, key=lambda key: key.removed_at or 0):
                 self.registry.put_key(key)
+            self.loaded_count, self.set_back_to = loaded.commit_count, loaded.set_back_to
+            self._store.restore_from(self._everything)
 
         return self._store.load().addCallback(take)
+
+    def _everything(self) -> Loaded:
+        """What the store has to hold, less what is being saved."""
+        known, held = self.registry.everything(), self._endings.records()
+        jobs = {record.id: record for record in (*known.jobs, *held) if isinstance(record, Job)}
+        keys = {record.key: record for record in (*known.keys, *held) if isinstance(record, IdempotencyKey)}
+        return Loaded(tuple(jobs.values()), known.workers, tuple(keys.values()))
 
     def close(self) -> Deferred[None]:
         """Save what is owed, if that is possible now; fires when nothing more will be tried."""
@@ -170,7 +182,10 @@ class Ledger:
         return self._endings.held()
 
     def _update(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey], decided: bool) -> Deferred[None]:
-        known = [self._followed(job) for job in jobs if not self._is_settled(job.id)]
+        linked = lifecycle.told_attempts(jobs, self.registry.find_job, self._is_settled, self.now())
+        listed = [job for job in linked if not self._is_settled(job.id)]
+        told = {job.id for job in listed}
+        known = [self._followed(job, told) for job in listed]
         ends = [Ending(job, next_one) for job, next_one in known if job.state.final and not self._has_ended(job.id)]
         following = [ending.following for ending in ends if ending.following is not None]
         changed = [job for job, _ in known if self.registry.find_job(job.id) != job]
@@ -221,12 +236,18 @@ class Ledger:
         job = self.registry.find_job(job_id)
         return job is not None and job.state.final
 
-    def _followed(self, job: Job) -> tuple[Job, Job | None]:
-        """The job as it is kept, and its next attempt if it ends now and is to have one."""
-        if self.registry.find_job(job.id) is None or self._has_ended(job.id):
+    def _followed(self, job: Job, told: Collection[str]) -> tuple[Job, Job | None]:
+        """The job as it is kept, and its next attempt if it ends now and is to have one that is not ``told`` of."""
+        if not self._ends_now(job):
             return job.trimmed(), None
         job, following = lifecycle.followed(job, self.now())
+        if following is not None and (following.id in told or self.registry.find_job(following.id) is not None):
+            following = None
         return job.trimmed(), following
+
+    def _ends_now(self, job: Job) -> bool:
+        known = self.registry.find_job(job.id)
+        return job.state.final and known is not None and not known.state.final
 
     def drop_job(self, job: Job) -> Deferred[None]:
         """It never came to be, and the key of its request is free again."""

@@ -7,7 +7,7 @@ an ``orphan``, until it ends there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from uuid import NAMESPACE_OID, uuid5
 
 from attrs import evolve
@@ -179,6 +179,44 @@ def next_attempt(job: Job, now: float) -> Job | None:
         terms=evolve(job.terms, retry=evolve(retry, attempts=retry.attempts - 1)),
         promised=True,
     )
+
+
+def as_attempt(job: Job, attempt: Job) -> Job:
+    """A job that its worker told of, which turns out to be that attempt: what nobody knew of it is filled in."""
+    names = ("group_id", "retry_of", "created_by", "target", "terms", "promised")
+    return evolve(job, **{name: getattr(attempt, name) for name in names})
+
+
+def told_attempts(
+    jobs: Iterable[Job], find: Callable[[str], Job | None], settled: Callable[[str], bool], now: float
+) -> list[Job]:
+    """The jobs, and what follows from their being next attempts of each other, or of jobs that are known.
+
+    Workers tell of such where the store was set back. ``find`` gives the job of an id as it is known; those that are
+    ``settled`` do not change.
+    """
+    listed = list(jobs)
+    given = {job.id: job for job in listed}
+    linked: dict[str, Job] = {}
+    for job in listed:
+        known = find(job.id)
+        ends = job.state.final and known is not None and not known.state.final
+        attempt = next_attempt(job, now) if ends else None
+        while attempt is not None and not settled(attempt.id):
+            told = given.get(attempt.id) or find(attempt.id)
+            if told is None:
+                if attempt.retry_of != job.id:  # else it becomes visible with the end of the job
+                    linked[attempt.id] = attempt
+                break
+            told, attempt = followed(as_attempt(told, attempt), now)
+            linked[told.id] = told
+    return [*(linked.pop(job.id, job) for job in listed), *linked.values()]
+
+
+def taken_over(job: Job, worker: Worker) -> Job:
+    """A job that the store knows at an earlier time than that worker, which runs it or ran it."""
+    state = JobState.STARTING if job.state is JobState.QUEUED else job.state
+    return evolve(job, state=state, worker_id=worker.id, worker_name=worker.name)
 
 
 def linked(jobs: Iterable[Job]) -> list[Job]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.filters import cursor_after, place_of, selects
 from scheduler.errors import NotFound, Unreachable
-from scheduler.interfaces import JobFilter, JobPage
+from scheduler.interfaces import JobFilter, JobPage, Loaded
 from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Ref, Worker, WorkerState
 
 K = TypeVar("K")
@@ -78,6 +78,10 @@ class Registry:
     def find(self, ref: Ref) -> Job | Worker | IdempotencyKey | None:
         """The record of that name; ``None`` where there is none."""
         return self._records[ref.kind].get(ref.id)
+
+    def everything(self) -> Loaded:
+        """All records there are."""
+        return Loaded(tuple(self._jobs.values()), tuple(self._workers.values()), tuple(self._keys.values()))
 
     # -- workers
 
@@ -289,6 +293,8 @@ class Registry:
             if job.state is not old.state and job.state not in TRANSITIONS[old.state]:
                 raise ValueError(f"job {job.id}: {old.state.value} may not become {job.state.value}")
             self._unlist(old)
+            if old.is_adopted is not job.is_adopted:
+                self._finished_like(old).pop(job.id, None)
         self._jobs[job.id] = job
         self._list(job)
         self._refile(job.worker_id)

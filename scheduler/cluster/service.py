@@ -34,11 +34,10 @@ from scheduler.interfaces import (
     JobFilter,
     JobPage,
     Readiness,
-    RequestKey,
     Starting,
     WorkerView,
 )
-from scheduler.messages import Chunk
+from scheduler.messages import Chunk, RequestKey
 from scheduler.model import (
     NO_WAITING,
     Job,

@@ -8,19 +8,21 @@ in the model, and 0, ``""`` or not set in a message.
 from __future__ import annotations
 
 import math
+import re
 import signal
 from collections.abc import Sequence
 
 from scheduler.errors import Invalid, Refused
 from scheduler.messages import (
-    Chunk,
     Heartbeat,
     HeartbeatAnswer,
     JobReport,
     JobStatus,
     Registered,
     Registration,
+    RequestKey,
     contradiction,
+    is_request_key,
 )
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
@@ -33,7 +35,6 @@ from scheduler.model import (
     Disk,
     JobSpec,
     JobState,
-    Stream,
     Usage,
     error_text,
     is_id,
@@ -50,11 +51,11 @@ _OUTCOMES = {
     JobState.LOST: worker_pb2.LOST,
 }
 _STATES = {outcome: state for state, outcome in _OUTCOMES.items()}
-_STREAMS = {Stream.STDOUT: worker_pb2.STDOUT, Stream.STDERR: worker_pb2.STDERR}
-_STREAM_OF = {int(number): stream for stream, number in _STREAMS.items()}
 
 #: A core worker names a signal by its description.
 _SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for number in signal.Signals}
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{1,128}")
 
 #: The last second of the year 9999: a later time can't be written down.
 _END_OF_TIME = 253402300799.0
@@ -107,7 +108,9 @@ def _umask(value: int) -> int:
 # -- a job's spec
 
 
-def start_to_pb(job_id: str, spec: JobSpec, created_at: float | None) -> worker_pb2.StartJobReq:
+def start_to_pb(
+    job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
+) -> worker_pb2.StartJobReq:
     """All there is to say of a start."""
     return worker_pb2.StartJobReq(
         jobID=job_id,
@@ -128,6 +131,8 @@ def start_to_pb(job_id: str, spec: JobSpec, created_at: float | None) -> worker_
         stopSignal=spec.stop_signal,
         stopMode=spec.stop_mode,
         umask=spec.umask,
+        requestKey="" if key is None else key.key,
+        requestFingerprint="" if key is None else key.fingerprint,
     )
 
 
@@ -163,6 +168,15 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
 def created_at_from_pb(start: worker_pb2.StartJobReq) -> float | None:
     """``Invalid`` for a time that is none."""
     return _time("createdAt", start.createdAt)
+
+
+def key_from_pb(start: worker_pb2.StartJobReq) -> RequestKey | None:
+    """``Invalid`` for a key or a fingerprint that is none."""
+    if not start.requestKey:
+        return None
+    if not is_request_key(start.requestKey) or not _FINGERPRINT.fullmatch(start.requestFingerprint):
+        raise Invalid("requestKey", "is no key of a request, or has no fingerprint")
+    return RequestKey(start.requestKey, start.requestFingerprint)
 
 
 def signal_from_pb(message: worker_pb2.SignalJobReq) -> tuple[str, str]:
@@ -270,7 +284,7 @@ def report_to_pb(report: JobReport) -> scheduler_pb2.JobReport:
     """With its spec, if there is one."""
     message = scheduler_pb2.JobReport(status=status_to_pb(report.status))
     if report.spec is not None:
-        message.start.CopyFrom(start_to_pb(report.status.job_id, report.spec, report.created_at))
+        message.start.CopyFrom(start_to_pb(report.status.job_id, report.spec, report.created_at, report.key))
     return message
 
 
@@ -279,7 +293,8 @@ def report_from_pb(report: scheduler_pb2.JobReport) -> JobReport:
     status = _told_from_pb(report.status)
     if not report.HasField("start"):
         return JobReport(status)
-    return JobReport(status, spec_from_pb(report.start), created_at_from_pb(report.start))
+    start = report.start
+    return JobReport(status, spec_from_pb(start), created_at_from_pb(start), key_from_pb(start))
 
 
 # -- what a worker says
@@ -407,32 +422,3 @@ def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
         commit_count=message.commitCount,
         report_all=message.reportAll,
     )
-
-
-# -- output
-
-
-def stream_to_pb(stream: Stream) -> worker_pb2.Stream:
-    """Which of the two."""
-    return _STREAMS[stream]
-
-
-def stream_from_pb(number: int) -> Stream:
-    """``Invalid`` for a number that is neither."""
-    try:
-        return _STREAM_OF[number]
-    except KeyError:
-        raise Invalid("stream", f"{number} is neither 0 (stdout) nor 1 (stderr)") from None
-
-
-def chunk_from_stream(message: worker_pb2.StreamJobRes) -> Chunk:
-    """How long the stream is now, a message of it does not say."""
-    return Chunk(message.output, message.offset, message.end, cut=bounded_text(message.cut))
-
-
-def chunk_from_read(message: worker_pb2.ReadOutputRes, offset: int, most: int) -> Chunk:
-    """What there was when it was read; ``Invalid`` if that is not what was asked for."""
-    chunk = Chunk(message.output, message.offset, message.end, message.size, bounded_text(message.cut))
-    if chunk.offset != offset or len(chunk.data) > most or chunk.next_offset > chunk.size:
-        raise Invalid("output", f"{len(chunk.data)} bytes from {chunk.offset} of {chunk.size} were not asked for")
-    return chunk

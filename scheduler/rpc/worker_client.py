@@ -36,10 +36,10 @@ from zope.interface import implementer
 from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Busy, Misdirected, ShuttingDown, Unreachable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, JobStatus
+from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import Job, Stream, Worker
 from scheduler.pb import worker_pb2
-from scheduler.rpc import convert, worker_calls
+from scheduler.rpc import chunks, convert, worker_calls
 from scheduler.rpc.addressing import Addressee
 from scheduler.rpc.batches import Batches
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, Dialler
@@ -140,11 +140,13 @@ class WorkerClient(MultiService):
         asked = self._probes.run(worker_calls.check_thd, stubs, to, ANSWERS_DEADLINE_SECONDS)
         return asked.addBoth(over).addCallbacks(lambda _: True, lambda reason: reason.trap(Unreachable) and False)
 
-    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(
+        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         if worker.is_core:
             request = convert.core_start_to_pb(job.spec)
         else:
-            request = convert.start_to_pb(job.id, job.spec, job.created_at)
+            request = convert.start_to_pb(job.id, job.spec, job.created_at, key)
         # What is done then belongs to the request this is for: its id is in the context.
         tell_thd = None if sent is None else partial(self._hop.tell_thd, copy_context().run, sent)
         return self._call(worker, partial(worker_calls.start_thd, tell_thd), request)
@@ -183,7 +185,7 @@ class WorkerClient(MultiService):
         return self._call(queries[-1].worker, worker_calls.query_together_thd, request, asked=queries[0].asked)
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
-        request = worker_pb2.ReadOutputReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset, max=size)
+        request = worker_pb2.ReadOutputReq(jobID=job_id, stream=chunks.stream_to_pb(stream), offset=offset, max=size)
         return self._call(worker, worker_calls.read_thd, request, output=True)
 
     def stream_output(
@@ -191,7 +193,7 @@ class WorkerClient(MultiService):
     ) -> IOutputStream:
         if len(self._open) >= MAX_OUTPUT_STREAMS:
             raise Busy("output streams", MAX_OUTPUT_STREAMS)
-        request = worker_pb2.StreamJobReq(jobID=job_id, stream=convert.stream_to_pb(stream), offset=offset)
+        request = worker_pb2.StreamJobReq(jobID=job_id, stream=chunks.stream_to_pb(stream), offset=offset)
         to = Addressee.of(worker, self._nonce)
         opened = _Stream(self._hop, deliver)
         self._open.add(opened)
@@ -282,7 +284,7 @@ class _Stream:
             if cancelled:
                 messages.cancel()
             for message in self._believed_thd(messages, to):
-                chunk = convert.chunk_from_stream(message)
+                chunk = chunks.chunk_from_stream(message)
                 self._hop.call_thd("receiver of output", HELD_UP_MAX_SECONDS, self._deliver_one, chunk)
         except grpc.RpcError as failure:
             raise worker_calls.understood(

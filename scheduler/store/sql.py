@@ -125,8 +125,10 @@ class SqlStore(Service):
         return loading.addCallback(note)
 
     def count_commits(self, above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
+        if set_back_to is not None:
+            return self._enter(_Save(timeline=(above, set_back_to)))
         self._counting = True
-        return succeed(None) if set_back_to is None else self._enter(_Save(timeline=(above, set_back_to)))
+        return succeed(None)
 
     def restore_from(self, everything: Callable[[], Loaded]) -> None:
         self._everything = everything
@@ -171,7 +173,7 @@ class SqlStore(Service):
             count = next_timeline(max(self.commit_count, *(above for above, _ in timelines)))
             set_back_to = min(set_back_to for _, set_back_to in timelines)
             await self._run(group, self._writer.put_count_thd, count, set_back_to)
-            self.commit_count, self._set_back_to = count, set_back_to
+            self.commit_count, self._set_back_to, self._counting = count, set_back_to, True
         records = [record for save in group for record in save.records]
         if not (records or self._failing or (self._counting and any(save.verify for save in group))):
             return

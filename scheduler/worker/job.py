@@ -8,7 +8,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from scheduler.messages import JobStatus
+from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.shim.spool import Identity
@@ -25,6 +25,8 @@ class RunningJob:
     spec: JobSpec | None
     #: Not known either of a job that this process found acknowledged.
     created_at: float | None
+    #: Of the request that it came from; likewise.
+    key: RequestKey | None = None
     #: The start has not been answered.
     starting: bool = False
     stop_asked: bool = False

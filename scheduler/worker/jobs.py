@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from scheduler.daemon import failpoints
 from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, SchedulerError, ShuttingDown, Unavailable
-from scheduler.messages import Chunk, JobReport, JobStatus
+from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.worker.endings import NOT_BEGUN
@@ -121,7 +121,9 @@ class JobRunner:
 
     def _take(self, found: RecoveredSpool) -> RunningJob:
         status = JobStatus(found.job_id, JobState.RUNNING)
-        job = RunningJob(status, found.spec, found.created_at, not found.begun, found.stop_asked, taken_back=True)
+        job = RunningJob(
+            status, found.spec, found.created_at, found.key, not found.begun, found.stop_asked, taken_back=True
+        )
         self._jobs[job.id] = job
         if isinstance(found.seen, HeldByShim):
             self._running[job.id] = job
@@ -142,7 +144,9 @@ class JobRunner:
 
     # IJobRunner
 
-    def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+    def start(
+        self, job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         if job_id and not is_id(job_id):
             return fail(Invalid("jobID", "must match [A-Za-z0-9_-]{1,64}"))
         known = self._jobs.get(job_id)
@@ -157,6 +161,7 @@ class JobRunner:
             JobStatus(job_id or str(uuid.uuid4()), JobState.RUNNING),
             evolve(spec, stdin=None, script=None),
             self._wall_time() if created_at is None else created_at,
+            key,
             starting=True,
         )
         self._jobs[job.id] = self._running[job.id] = job
@@ -168,7 +173,7 @@ class JobRunner:
 
     async def _launch(self, job: RunningJob, spec: JobSpec) -> JobStatus | HeldByShim:
         assert job.created_at is not None
-        start = partial(self._pool.run, self._spools.start_thd, job.id, spec, job.created_at)
+        start = partial(self._pool.run, self._spools.start_thd, job.id, spec, job.created_at, job.key)
         return await self._retention.with_room(start)
 
     def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
@@ -266,9 +271,9 @@ class JobRunner:
         known = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
         unspecified = [job.id for job in known if job.spec is None]
 
-        def described(found: Mapping[str, tuple[JobSpec, float]]) -> tuple[JobReport, ...]:
+        def described(found: Mapping[str, tuple[JobSpec, float, RequestKey | None]]) -> tuple[JobReport, ...]:
             return tuple(
-                JobReport(job.status, *((job.spec, job.created_at) if job.spec is not None else found[job.id]))
+                JobReport(job.status, *((job.spec, job.created_at, job.key) if job.spec is not None else found[job.id]))
                 for job in known
                 if job.spec is not None or job.id in found  # else it was removed meanwhile
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import fields, frozen
 
-from scheduler.messages import JobStatus
+from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Usage
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
@@ -76,6 +76,12 @@ def spec_record(spec: JobSpec) -> Record:
 def spec_of(record: Record) -> JobSpec:
     """The spec in ``job.json``."""
     return JobSpec(**record["spec"] | {"args": tuple(record["spec"]["args"])})
+
+
+def key_of(record: Record) -> RequestKey | None:
+    """The key of the request that the job of a ``job.json`` came from; earlier versions kept none."""
+    key = record.get("request_key")
+    return None if key is None else RequestKey(*key)
 
 
 def status_of(job_id: str, record: Record) -> JobStatus:

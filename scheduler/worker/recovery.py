@@ -7,10 +7,19 @@ from collections.abc import Callable
 from attrs import frozen
 from twisted.logger import Logger
 
-from scheduler.messages import JobStatus
+from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec
 from scheduler.worker.clearing import Clearing
-from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, judge_thd, spec_of, status_of
+from scheduler.worker.records import (
+    CopiedSpool,
+    HeldByShim,
+    NeverBegun,
+    NotStartable,
+    judge_thd,
+    key_of,
+    spec_of,
+    status_of,
+)
 from scheduler.worker.room import DiskUse
 from scheduler.worker.shim.spool import Spool
 from scheduler.worker.starting import Starter
@@ -26,9 +35,10 @@ class RecoveredSpool:
     seen: JobStatus | HeldByShim
     #: A shim has the job; else, where a shim has it, that may still leave it alone.
     begun: bool = True
-    #: Without stdin and script; not looked for, like ``created_at``, of a job that was acknowledged.
+    #: Without stdin and script; not looked for, like ``created_at`` and ``key``, of a job that was acknowledged.
     spec: JobSpec | None = None
     created_at: float | None = None
+    key: RequestKey | None = None
     stop_asked: bool = False
     acknowledged: bool = False
     #: Of one that was acknowledged, where that is written down.
@@ -95,7 +105,8 @@ class Recovery:
             if isinstance(seen, NeverBegun):
                 self._log.info("job {job_id} was not begun before the worker ended, and is none", job_id=job_id)
                 return None
-            return RecoveredSpool(job_id, seen, begun, spec_of(record), record["created_at"], spool.stop_asked())
+            created_at, key = record["created_at"], key_of(record)
+            return RecoveredSpool(job_id, seen, begun, spec_of(record), created_at, key, spool.stop_asked())
         except Exception as error:
             if tell and isinstance(error, OSError):
                 raise  # it may well run

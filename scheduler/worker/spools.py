@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from scheduler.completeness import output_cut
 from scheduler.daemon import failpoints
 from scheduler.errors import Conflict, JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
-from scheduler.messages import Chunk, JobStatus
+from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import Disk, JobSpec, JobState, Stream, is_id
 from scheduler.units import Share
 from scheduler.worker import room
@@ -27,6 +27,7 @@ from scheduler.worker.records import (
     NeverBegun,
     NotStartable,
     judge_thd,
+    key_of,
     spec_of,
     spec_record,
     status_of,
@@ -88,7 +89,9 @@ class Spools:
             raise NotFound("job", job_id)
         return Spool(os.path.join(self._folder, job_id))
 
-    def start_thd(self, job_id: str, spec: JobSpec, created_at: float) -> JobStatus | HeldByShim:
+    def start_thd(
+        self, job_id: str, spec: JobSpec, created_at: float, key: RequestKey | None
+    ) -> JobStatus | HeldByShim:
         """Make the spool, unless it is there, and have a shim start the job.
 
         Answers when the job runs, or has ended, or could not be started. ``Conflict``: the id was used up.
@@ -101,13 +104,13 @@ class Spools:
             new = not os.path.exists(spool.folder)
             if new:
                 self._check_room()
-                seen = self._create(job_id, spool, spec, created_at)
+                seen = self._create(job_id, spool, spec, created_at, key)
             else:
                 self._check_readable(job_id, spool)
                 seen = judge_thd(job_id, spool, self._wall_time)
                 if isinstance(seen, NotStartable):
                     self._clearing.move_away(job_id)
-                    return self.start_thd(job_id, spec, created_at)
+                    return self.start_thd(job_id, spec, created_at, key)
             return seen if isinstance(seen, (JobStatus, HeldByShim)) else self._starter.start_thd(job_id, spool, new)
         except CopiedSpool as error:
             raise Conflict(
@@ -156,7 +159,7 @@ class Spools:
         return None
 
     def _create(
-        self, job_id: str, spool: Spool, spec: JobSpec, created_at: float
+        self, job_id: str, spool: Spool, spec: JobSpec, created_at: float, key: RequestKey | None
     ) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
         """Answers like ``judge_thd``; one that was refused has ended."""
         refused: Record | None = None
@@ -178,6 +181,7 @@ class Spools:
         record: Record = {
             "id": job_id,
             "created_at": created_at,
+            "request_key": None if key is None else [key.key, key.fingerprint],
             "boot_id": boot_id(),
             "spec": spec_record(spec),
             "argv": argv,
@@ -216,13 +220,13 @@ class Spools:
         """See ``Recovery.decide_thd``."""
         return self._recovery.decide_thd(job_id)
 
-    def describe_thd(self, job_ids: Iterable[str]) -> dict[str, tuple[JobSpec, float]]:
-        """Specs without stdin and script, and when the jobs were created, of those whose spools are there."""
+    def describe_thd(self, job_ids: Iterable[str]) -> dict[str, tuple[JobSpec, float, RequestKey | None]]:
+        """Specs without stdin and script, when the jobs were created, and the keys, of those whose spools are there."""
         described = {}
         for job_id in job_ids:
             record = self.spool(job_id).read_job()
             if record is not None:
-                described[job_id] = spec_of(record), record["created_at"]
+                described[job_id] = spec_of(record), record["created_at"], key_of(record)
         return described
 
     def acknowledge_thd(self, job_ids: Iterable[str]) -> dict[str, DiskUse]:

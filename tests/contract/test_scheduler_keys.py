@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import maybeDeferred
 
 from scheduler.errors import KeyReused, StartUnanswered, Unreachable
-from scheduler.interfaces import RequestKey
+from scheduler.messages import RequestKey
 from scheduler.model import NO_WAITING, Job, JobState, Target
 from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
 from tests.house import ECHO

@@ -20,7 +20,7 @@ from scheduler.errors import (
     ShuttingDown,
     Unavailable,
 )
-from scheduler.messages import Chunk, JobReport, JobStatus
+from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
@@ -34,6 +34,7 @@ class _Entry:
     status: JobStatus
     spec: JobSpec
     created_at: float
+    key: RequestKey | None = None
     output: dict[Stream, bytearray] = field(factory=lambda: {stream: bytearray() for stream in Stream})
     watchers: list[tuple[Stream, _Notify]] = field(factory=list)
     waiting: list[Deferred[JobStatus]] = field(factory=list)
@@ -131,7 +132,9 @@ class FakeJobRunner:
 
     # IJobRunner
 
-    def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+    def start(
+        self, job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         self.started.append((job_id, spec, created_at))
         if job_id and not is_id(job_id):
             return fail(Invalid("jobID", "must match [A-Za-z0-9_-]{1,64}"))
@@ -150,7 +153,7 @@ class FakeJobRunner:
         now = self._wall_time()
         reason = self.refused.get(spec.command)
         status = JobStatus(job_id, JobState.RUNNING, started_at=None if reason else now)
-        entry = _Entry(status, spec, now if created_at is None else created_at)
+        entry = _Entry(status, spec, now if created_at is None else created_at, key)
         self._jobs[job_id] = entry
         if reason:
             refusal = evolve(
@@ -254,7 +257,7 @@ class FakeJobRunner:
         known = [self._jobs[job_id] for job_id in job_ids if job_id in self._jobs]
         return succeed(
             tuple(
-                JobReport(entry.status, evolve(entry.spec, stdin=None, script=None), entry.created_at)
+                JobReport(entry.status, evolve(entry.spec, stdin=None, script=None), entry.created_at, entry.key)
                 for entry in known
             )
         )

@@ -26,7 +26,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, JobStatus
+from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import Job, JobState, Stream, Worker
 from scheduler.worker_interfaces import IIdentity, IJobRunner
 
@@ -162,12 +162,14 @@ class Workers:
         asked = self._call(Call("answers", worker, ()), lambda runner: True)
         return asked.addErrback(lambda reason: reason.trap(Unreachable, DeadlineExceeded) and False)
 
-    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(
+        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
             if sent is not None:
                 sent()
             if not worker.is_core:
-                return runner.start(job.id, job.spec, job.created_at)
+                return runner.start(job.id, job.spec, job.created_at, key)
             return runner.start("", job.spec, None).addCallback(
                 lambda status: JobStatus(status.job_id, JobState.RUNNING)
             )

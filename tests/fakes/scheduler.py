@@ -35,8 +35,8 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, RequestKey, Starting, WorkerView
-from scheduler.messages import Chunk
+from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, Starting, WorkerView
+from scheduler.messages import Chunk, RequestKey
 from scheduler.model import (
     NO_WAITING,
     Disk,

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from scheduler.errors import KeyInUse, SchedulerError, StartUnanswered
-from scheduler.interfaces import JobFilter, RequestKey
+from scheduler.interfaces import JobFilter
+from scheduler.messages import RequestKey
 from scheduler.model import NO_WAITING, Job, JobSpec, QueueTerms, Stream, Target
 from tests.simulation.clients import AGAIN, TRIES, ask, carry_out, pause
 from tests.simulation.follow import Follow, Follower, hung_up

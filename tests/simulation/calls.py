@@ -31,7 +31,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration, RequestKey
 from scheduler.model import Job, JobSpec, JobState, Stream, Worker
 from scheduler.rpc import convert
 from scheduler.rpc.reasons import no_answer
@@ -249,14 +249,18 @@ class SimulatedWorkerClient:
         asked = self._network.call(self._caller, worker.address, "answers?", served, ANSWERS_DEADLINE, worker.name)
         return asked.answer.addErrback(lambda reason: reason.trap(CallFailed, Misdirected) and False)
 
-    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
+    def start_job(
+        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         def failed(reason: Failure) -> Failure:
             self._start_failed(worker)
             return reason
 
-        return Deferred.fromCoroutine(self._start(worker, job, sent)).addErrback(failed)
+        return Deferred.fromCoroutine(self._start(worker, job, sent, key)).addErrback(failed)
 
-    async def _start(self, worker: Worker, job: Job, sent: Callable[[], None] | None) -> JobStatus:
+    async def _start(
+        self, worker: Worker, job: Job, sent: Callable[[], None] | None, key: RequestKey | None
+    ) -> JobStatus:
         line = self._line(worker)
         if self._caller.process.loop.now - line.answered > FRESH:
             await self.probe(worker)
@@ -268,7 +272,7 @@ class SimulatedWorkerClient:
             own_id = await self._call(worker, "start", lambda server: server.core_start(spec, job.id), wire=wire)
             return JobStatus(own_id, JobState.RUNNING)
         start = self._call(
-            worker, "start", lambda server: server.start(job.id, job.spec, job.created_at), wire=f"job={job.id}"
+            worker, "start", lambda server: server.start(job.id, job.spec, job.created_at, key), wire=f"job={job.id}"
         )
         return await start
 

@@ -16,7 +16,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 
 from scheduler.errors import NotFound, Unsupported, WorkerFault
-from scheduler.messages import JobStatus, Registered, Registration
+from scheduler.messages import JobStatus, Registered, Registration, RequestKey
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.pb import worker_pb2
 from scheduler.rpc import convert
@@ -122,7 +122,9 @@ class CoreServer:
 
     # what a scheduler calls that takes it for one of ours: it reads what it knows of the request
 
-    def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+    def start(
+        self, job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         """A start is a start."""
         return self.core_start(spec, job_id).addCallback(lambda own: JobStatus(own, JobState.RUNNING))
 

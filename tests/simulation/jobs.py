@@ -25,7 +25,7 @@ from scheduler.errors import (
     ShuttingDown,
     Unavailable,
 )
-from scheduler.messages import Chunk, JobReport, JobStatus
+from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.worker.identity import Identity
 from scheduler.worker_interfaces import ICommitCount, IHeldId, IJobRunner, IJobs
@@ -136,7 +136,9 @@ class SimulatedJobs:
 
     # IJobRunner
 
-    def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+    def start(
+        self, job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         if job_id and not is_id(job_id):
             return fail(Invalid("jobID", "must match [A-Za-z0-9_-]{1,64}"))
         starting = self._starting.get(job_id)
@@ -156,12 +158,12 @@ class SimulatedJobs:
         starting = self._starting[job_id] = _Starting(spec)
         answer = self._wait_in(starting.waiting)
         created_at = self._machine.wall_time() if created_at is None else created_at
-        self._process.after(self._random.uniform(0, STEP), self._make, job_id, created_at)
+        self._process.after(self._random.uniform(0, STEP), self._make, job_id, created_at, key)
         return answer
 
-    def _make(self, job_id: str, created_at: float) -> None:
+    def _make(self, job_id: str, created_at: float, key: RequestKey | None) -> None:
         spec = self._starting[job_id].spec
-        spool = self.folder.spools[job_id] = Spool(job_id, spec, created_at, self._machine.boot_id)
+        spool = self.folder.spools[job_id] = Spool(job_id, spec, created_at, self._machine.boot_id, key)
         step = self._begin if spec.command == COMMAND else self._refuse
         self._process.after(self._random.uniform(0, STEP), step, spool)
 
@@ -294,7 +296,9 @@ class SimulatedJobs:
 
     def describe(self, job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
         spools = [self.folder.spools[job_id] for job_id in job_ids if job_id in self.folder.spools]
-        return succeed(tuple(JobReport(self._status(each), each.spec.trimmed(), each.created_at) for each in spools))
+        return succeed(
+            tuple(JobReport(self._status(each), each.spec.trimmed(), each.created_at, each.key) for each in spools)
+        )
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

@@ -30,6 +30,9 @@ def folder_lost(facts: Facts, folder: Folder) -> None:
     for job_id in folder.spools:
         if job_id in facts.set_back:
             facts.excused[job_id] = NOBODY_KNOWS
+            if facts.is_untold(job_id):
+                facts.erased[job_id] = None
+                _forget_promise(facts, job_id)
 
 
 def folder_taken(facts: Facts, folder: Folder) -> None:
@@ -73,6 +76,14 @@ def _forget_promises(facts: Facts, jobs: Mapping[str, Job], spools: Container[st
                 del ticket.jobs[job_id]
             if ticket.acknowledged == job_id and (job is None or not job.promised):
                 ticket.acknowledged = ""
+
+
+def _forget_promise(facts: Facts, job_id: str) -> None:
+    """Of a job that the scheduler has not heard of again."""
+    for ticket in facts.tickets.values():
+        ticket.jobs.pop(job_id, None)
+        if ticket.acknowledged == job_id:
+            ticket.acknowledged = ""
 
 
 def _forget_answers(facts: Facts, changed: list[str]) -> None:

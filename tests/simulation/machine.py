@@ -11,7 +11,7 @@ from signal import Signals, strsignal
 
 from attrs import define, evolve, field, frozen
 
-from scheduler.messages import JobStatus
+from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, Usage
 from tests.simulation.loop import Loop, Timer
 from tests.simulation.trace import Trace
@@ -71,6 +71,8 @@ class Spool:
     spec: JobSpec
     created_at: float
     boot_id: str
+    #: Of the request that the job came from.
+    key: RequestKey | None = None
     stop_asked: bool = False
     #: The shim has begun the job.
     begun: bool = False

@@ -79,5 +79,6 @@ class Process:
             return
         self.alive = False
         self._put_off.clear()
-        for each in self.on_end:
-            each()
+        for each in list(self.on_end):
+            if each in self.on_end:  # one before it may have taken it off
+                each()

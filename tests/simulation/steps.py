@@ -8,7 +8,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from scheduler.errors import NotFound
-from scheduler.interfaces import RequestKey
+from scheduler.messages import RequestKey
 from scheduler.model import Job
 from tests.simulation.clients import AGAIN, TRIES, Reply, ask, pause
 from tests.simulation.streams import attend

@@ -45,7 +45,7 @@ class Database:
         """As it is now."""
         return next(reversed(self.troubles.values())) if self.troubles else (0.0, 0.0)
 
-    def commit(self, batches: Iterable[Iterable[Record]], described: Container[str], counted: bool) -> None:
+    def commit(self, batches: Iterable[Iterable[Record]], described: Container[str], counted: bool = False) -> None:
         """Apply them, in order; the specs of the jobs ``described`` are not written, as they are there."""
         batches = list(map(list, batches))
         self.commits += counted and any(batches)
@@ -129,8 +129,10 @@ class SimulatedStore:
         return self._enter(_Batch(list(records), Deferred()))
 
     def count_commits(self, above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
+        if set_back_to is not None:
+            return self._enter(_Batch([], Deferred(), (above, set_back_to)))
         self._counting = True
-        return succeed(None) if set_back_to is None else self._enter(_Batch([], Deferred(), (above, set_back_to)))
+        return succeed(None)
 
     def restore_from(self, everything: Callable[[], Loaded]) -> None:
         self._everything = everything
@@ -177,7 +179,7 @@ class SimulatedStore:
             self._database.commit((batch.records for batch in group), self._described, self._counting)
         for batch in group if failure is None else ():
             self._note(batch.records)
-            self.commit_count = self._database.commits
+            self.commit_count = max(self.commit_count, self._database.commits)
         for batch in group:
             batch.saved.callback(None if failure is None else Failure(failure))
         self._process.after(0, self._begin)
@@ -186,6 +188,7 @@ class SimulatedStore:
         for above, set_back_to in [batch.timeline for batch in group if batch.timeline is not None]:
             self._database.commits = next_timeline(max(above, self._database.commits))
             self._database.set_back_to = set_back_to
+            self._counting = True
 
     def _restore(self) -> None:
         """The database was set back: have it hold what is in memory, first a part of it, then all, then the count."""

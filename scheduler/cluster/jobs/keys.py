@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.set_back import SetBack
 from scheduler.errors import KeyInUse, KeyReused
-from scheduler.interfaces import RequestKey
-from scheduler.model import IdempotencyKey
+from scheduler.messages import RequestKey
+from scheduler.model import IdempotencyKey, Job
 
 
 class Keys:
     """The keys of requests under way, beside those that the registry holds."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, set_back: SetBack) -> None:
         self._registry = registry
+        self._set_back = set_back
         # key -> fingerprint
         self._in_use: dict[str, str] = {}
 
@@ -40,6 +42,21 @@ class Keys:
         if key.key in self._in_use:
             raise KeyInUse(key.key)
         return known
+
+    async def told_of(self, key: RequestKey | None) -> IdempotencyKey | None:
+        """What a worker tells of the request, where the store was set back and did not have it; ``KeyReused``."""
+        if key is None:
+            return None
+        await self._set_back.when_settled()
+        known = self._registry.find_key(key.key)
+        if known is not None and known.fingerprint != key.fingerprint:
+            raise KeyReused(key.key)
+        return known
+
+    def request_of(self, job: Job) -> RequestKey | None:
+        """The key of the request that a job came from."""
+        key = self._registry.key_of(job.id)
+        return None if key is None else RequestKey(key.key, key.fingerprint)
 
     def replays(self, key: RequestKey) -> bool:
         """Whether the request is one that came before and is over."""

@@ -3,7 +3,9 @@
 Theory of operation. The queue is no store of its own: it follows the ledger. A job
 that becomes ``queued`` there enters, whether it is new, comes back because its start
 never left, or is the next attempt of another; one that becomes anything else has
-left, whoever did that. After a restart it is made again from the registry.
+left, whoever did that. After a restart it is made again from the registry. Until it is known whether
+the store was set back (``scheduler.cluster.set_back``) no job is taken from it, and the time of none
+is over that was loaded: it may run, or have run.
 
 A job waits in ``scheduler.cluster.jobs.lines`` from when it is due, which is at once but
 for one that retries after a delay, until its ``queue_timeout`` has passed. Both times
@@ -44,6 +46,7 @@ from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.requirement import Requirement
+from scheduler.cluster.set_back import SetBack
 from scheduler.daemon.sweep import Sweep
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import JobFilter
@@ -77,14 +80,18 @@ class Queue(Service):
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, ledger: Ledger, starts: Starts, waiting: Lines) -> None:
+    def __init__(self, clock: IReactorTime, ledger: Ledger, starts: Starts, waiting: Lines, set_back: SetBack) -> None:
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
         self._starts = starts
         self._waiting = waiting
+        self._set_back = set_back
         # of each job that is queued, or starting and may come back
         self._times: dict[str, _Times] = {}
+        # ids of jobs that were loaded, and what is due of them and waits until it is known whether they run
+        self._loaded: frozenset[str] = frozenset()
+        self._postponed: list[Callable[[], None]] = []
         # the workers to look at: worker id -> its place among them, and these in order
         self._worth_a_look: dict[str, Place] = {}
         self._turns: list[Place] = []
@@ -99,11 +106,23 @@ class Queue(Service):
     def startService(self) -> None:
         super().startService()
         now = self._ledger.now()
-        for job in self._registry.unfinished(None):
+        queued = self._registry.unfinished(None)
+        started = self._registry.matching(JobFilter(states=frozenset({JobState.STARTING, JobState.UNKNOWN})))
+        unsure = [job for job in started if _awaits_word(job)]
+        if not self._set_back.settled:
+            self._loaded = frozenset(job.id for job in (*queued, *unsure))
+            self._set_back.when_settled().addCallback(self._settled)
+        for job in queued:
             self._enter(job, age=max(0.0, now - job.created_at), restarted=True)
-        for job in self._registry.matching(JobFilter(states=frozenset({JobState.STARTING, JobState.UNKNOWN}))):
-            if _awaits_word(job):
-                self._await_word(job, age=max(0.0, now - job.created_at))
+        for job in unsure:
+            self._await_word(job, age=max(0.0, now - job.created_at))
+
+    def _settled(self, _: None) -> None:
+        postponed, self._postponed, self._loaded = self._postponed, [], frozenset()
+        if self.running:
+            for call in postponed:
+                call()
+            self._wake()
 
     def stopService(self) -> None:
         super().stopService()
@@ -138,7 +157,10 @@ class Queue(Service):
     def idle(self) -> bool:
         """Whether no job waits or may come back, and no start of the queue is under way."""
         timers = self._pass is not None or self._looking is not None
-        return not (timers or self._times or self._under_way or self._worth_a_look) and self._waiting.idle
+        return (
+            not (timers or self._postponed or self._times or self._under_way or self._worth_a_look)
+            and self._waiting.idle
+        )
 
     def due_in(self, job_id: str) -> float:
         """Seconds until a queued job waits for a worker; 0: it does."""
@@ -200,9 +222,26 @@ class Queue(Service):
     def _at(self, times: _Times, when: float, call: Callable[[Job], None], job: Job) -> None:
         def now() -> None:
             times.timer = None
-            call(job)
+            if self._may_run(job):
+                self._postponed.append(lambda: self._resume(times, job))
+            else:
+                call(job)
 
         times.timer = self._clock.callLater(max(0.0, when - self._clock.seconds()), now)
+
+    def _may_run(self, job: Job) -> bool:
+        """Whether its worker may still tell that it runs, or ran: it was loaded, or is the next attempt of another."""
+        return not self._set_back.settled and (job.id in self._loaded or job.retry_of is not None)
+
+    def _resume(self, times: _Times, job: Job) -> None:
+        """Go on with what was postponed, unless its worker has told."""
+        now = self._registry.find_job(job.id)
+        if now is None or self._times.get(job.id) is not times or times.timer is not None:
+            return
+        if now.state is JobState.QUEUED:
+            self._next(now)
+        elif _awaits_word(now):
+            self._await_word(now)
 
     def _wait(self, job: Job) -> None:
         """For a worker, from now on."""
@@ -301,7 +340,7 @@ class Queue(Service):
     def _give_work(self) -> None:
         """One pass over the workers worth a look, the least loaded first."""
         self._pass = None
-        if self._starts.closed:
+        if self._starts.closed or not self._set_back.settled:
             return
         while self._turns and self._under_way.total() < MAX_STARTS:
             load, _, worker_id = self._turns.pop(0)

@@ -36,6 +36,7 @@ from scheduler.cluster.jobs.keys import Keys
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.placement import lacking
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.set_back import SetBack
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
 from scheduler.errors import (
@@ -55,8 +56,8 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import IWorkerClient, RequestKey, Starting
-from scheduler.messages import JobStatus
+from scheduler.interfaces import IWorkerClient, Starting
+from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Target, Worker
 
 
@@ -74,6 +75,7 @@ class Starts:
         waiting: Lines,
         expected: Expected,
         why_unreachable: Callable[[Worker], str],
+        set_back: SetBack,
         queue_max: int,
     ) -> None:
         """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time.
@@ -84,7 +86,7 @@ class Starts:
         self._registry = ledger.registry
         self._client = client
         self._queue_max = queue_max
-        self.keys = Keys(ledger.registry)
+        self.keys = Keys(ledger.registry, set_back)
         self._under_way: dict[str, Deferred[Job]] = {}
         # of them those that are to be queued, and not committed yet
         self._entering = 0
@@ -102,7 +104,8 @@ class Starts:
         if known is not None:
             return self._replay(known)
         with self.keys.in_use(key):
-            return await self._submit(spec, target, terms, key, starting)
+            known = await self.keys.told_of(key)
+            return self._replay(known) if known else await self._submit(spec, target, terms, key, starting)
 
     async def worker_for(self, job: Job) -> Worker:
         """A worker that can take a queued job; one that may be online at any moment is waited for.
@@ -281,7 +284,8 @@ class Starts:
             return await self._not_sent(worker, job, Unreachable(worker.name), tried)
         worker = now  # its address may be another: whoever listens at the one before is not meant
         try:
-            status = await self._client.start_job(worker, job, None if starting is None else partial(starting, job))
+            sent = None if starting is None else partial(starting, job)
+            status = await self._client.start_job(worker, job, sent, self.keys.request_of(job))
         except (Unreachable, DeadlineExceeded) as error:
             if isinstance(error, Unreachable) and not error.sent:
                 return await self._not_sent(worker, job, error, tried)
@@ -301,7 +305,7 @@ class Starts:
 
     async def _again(self, worker: Worker, job: Job) -> Job:
         try:
-            status = await self._client.start_job(worker, job)
+            status = await self._client.start_job(worker, job, key=self.keys.request_of(job))
         except Conflict:
             lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
             await self._ledger.conclude_job(lost)

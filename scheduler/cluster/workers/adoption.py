@@ -76,6 +76,11 @@ class Adoption:
         """Whether no worker has reported a job that is not known."""
         return not self._unknown
 
+    def is_open(self, worker_id: str) -> bool:
+        """Whether the worker has reported jobs that are not known, and more of them may be adopted."""
+        unknown = self._unknown.get(worker_id)
+        return unknown is not None and not unknown.full and bool(unknown.reported or unknown.asked)
+
     def forget(self, worker_id: str) -> None:
         """Forget what a worker reported that is a new process now, or gone."""
         self._unknown.pop(worker_id, None)

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.clashes import Clashes, renamed_to_its_id
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
@@ -62,6 +63,7 @@ class Membership:
         rule: DialRule,
         is_own_address: Callable[[str], bool],
         reconciler: Reconciler,
+        set_back: SetBack,
         forget_after: float,
     ) -> None:
         """``new_id`` gives the id of a worker that has neither an id nor a folder id.
@@ -77,6 +79,7 @@ class Membership:
         self._rule = rule
         self._is_own_address = is_own_address
         self._reconciler = reconciler
+        self._set_back = set_back
         self._forget_after = forget_after
         self._clashes = Clashes(ledger.registry, client)
         # worker id -> the IP address that it registered from; the name of its own that another one has; and when it was
@@ -142,7 +145,8 @@ class Membership:
             await shielded(saved)
         for removal in removals:
             await shielded(removal)
-        return Registered(worker.id, self._liveness.lease)
+        count = self._set_back.registered(worker.id, registration.commit_count)
+        return Registered(worker.id, self._liveness.lease, count)
 
     def _as_registered(self, registration: Registration, address: str, new_id: str) -> Worker:
         """The worker as it is going to be known, by ``new_id`` if it has none; ``Conflict``, ``NameTaken``."""
@@ -271,6 +275,7 @@ class Membership:
         self._client.forget(worker.id)
         self._liveness.forget(worker.id)
         self._reconciler.forget(worker.id)
+        self._set_back.forget(worker.id)
         self._registered.discard(worker.id)
         self._clashes.forget(worker.id)
         self._peers.pop(worker.id, None)
@@ -292,10 +297,13 @@ class Membership:
             disk=heartbeat.disk,
             clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),
         )
+        self._set_back.heard(heartbeat)
         # First of all: whoever is told that the worker lives may ask it about its jobs, and some have ended.
         changed, describe = self._reconciler.apply_report(told, heartbeat)
         reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
-        saved = self._ledger.update_jobs(changed)
+        saved = self._ledger.update_jobs(changed, self._reconciler.keys_told(heartbeat, changed))
+        if reported:
+            saved = self._set_back.verified(saved)
         if told.boot_id != worker.boot_id:
             self._ledger.update_worker(told).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
         elif told.refusing != worker.refusing:
@@ -307,18 +315,23 @@ class Membership:
             self._liveness.left(worker.id)  # what runs there is unknown from now on
         else:
             self._liveness.heard(worker.id)
+        durable = True
         try:
             await shielded(saved)
         except StoreFailed:
-            reported = []  # it lives all the same, and what ended it tells again
+            durable, reported = False, []  # it lives all the same, and what ended it tells again
         if not heartbeat.leaving:
             self._reconciler.ask_about_unlisted(worker, heartbeat)
+        more = self._reconciler.awaits_descriptions(worker.id)
+        report_all, commit_count = self._set_back.answer(heartbeat, durable, more)
         failpoints.hit("scheduler.before-acknowledge")
         return HeartbeatAnswer(
             lease=self._liveness.lease,
             acknowledged=tuple(job_id for job_id in reported if self._kept(job_id)),
             describe=tuple(describe),
             register_again=not heartbeat.leaving and self._is_to_register_again(worker, peer),
+            commit_count=commit_count,
+            report_all=report_all,
         )
 
     def _is_to_register_again(self, worker: Worker, peer: str) -> bool:

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
-from scheduler.messages import Chunk, JobStatus
+from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import Job, Stream, Worker
 
 
@@ -27,8 +27,10 @@ class ObservedClient:
     def answers(self, worker: Worker) -> Deferred[bool]:
         return self._client.answers(worker)  # it may be asked of a process that has not registered
 
-    def start_job(self, worker: Worker, job: Job, sent: Callable[[], None] | None = None) -> Deferred[JobStatus]:
-        return self._liveness.observe(worker.id, self._client.start_job(worker, job, sent))
+    def start_job(
+        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
+        return self._liveness.observe(worker.id, self._client.start_job(worker, job, sent, key))
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._liveness.observe(worker.id, self._client.stop_job(worker, job_id))

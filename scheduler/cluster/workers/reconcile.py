@@ -33,12 +33,13 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.adoption import Adoption
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, Invalid, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.messages import Heartbeat, JobReport, contradiction
-from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobState, Worker, WorkerState
 
 
 class Reconciler:
@@ -46,12 +47,15 @@ class Reconciler:
 
     _log = Logger()
 
-    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts, removals: Removals) -> None:
+    def __init__(
+        self, ledger: Ledger, client: IWorkerClient, starts: Starts, removals: Removals, set_back: SetBack
+    ) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
         self._starts = starts
         self._removals = removals
+        self._set_back = set_back
         # worker id -> ids of removed jobs that its last heartbeat said run, and that it was asked to describe
         self._disputed: dict[str, frozenset[str]] = {}
         self._adoption = Adoption(ledger)
@@ -153,6 +157,9 @@ class Reconciler:
         """
         if job.worker_id == worker.id:
             return job
+        not_started = job.state is JobState.QUEUED or lifecycle.unconfirmed(job)
+        if not_started and self._set_back.may_run_elsewhere(job):
+            return None if self._starts.under_way(job.id) else lifecycle.taken_over(job, worker)
         if job.worker_id is None:
             return None
         if self._registry.find_worker(job.worker_id) is not None:
@@ -160,6 +167,24 @@ class Reconciler:
         if not job.over or (runs and job.state is JobState.LOST):
             return evolve(job, worker_id=worker.id, worker_name=worker.name)
         return None
+
+    def keys_told(self, heartbeat: Heartbeat, changed: list[Job]) -> list[IdempotencyKey]:
+        """Those of the requests that adopted jobs came from, which the store did not have as it was set back.
+
+        One that is known by now is of another job.
+        """
+        adopted = {job.id for job in changed if self._registry.find_job(job.id) is None}
+        return [
+            IdempotencyKey(report.key.key, report.key.fingerprint, report.status.job_id)
+            for report in heartbeat.described
+            if report.key is not None
+            and report.status.job_id in adopted
+            and self._registry.find_key(report.key.key) is None
+        ]
+
+    def awaits_descriptions(self, worker_id: str) -> bool:
+        """Whether that worker is to describe jobs."""
+        return self._adoption.is_open(worker_id)
 
     def ask_about_unlisted(self, worker: Worker, heartbeat: Heartbeat) -> None:
         """Find out, one after the other, what became of the worker's jobs that the heartbeat does not mention."""
@@ -214,6 +239,8 @@ class Reconciler:
 
     async def _ask(self, worker: Worker, job: Job) -> None:
         unsure = lifecycle.unconfirmed(job) and worker.seals
+        if unsure and not self._set_back.settled:
+            return  # another worker may have it
         if unsure and job.promised and job.stop_requested_at is None and worker.takes(job.spec):
             await self._ledger.update_jobs([])  # that it went to this worker is durable, or it could go to another too
             if self._registry.find_job(job.id) == job and not self._starts.under_way(job.id):

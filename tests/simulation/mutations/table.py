@@ -14,7 +14,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         try:
             await shielded(saved)
         except StoreFailed:
-            reported = []  # it lives all the same, and what ended it tells again
+            durable, reported = False, []  # it lives all the same, and what ended it tells again
 """,
         """\
         saved.addErrback(lambda _: None)
@@ -163,7 +163,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "send a start again under a new id",
         "A start is sent again under the id of the job: its worker runs that once.",
         "cluster/jobs/starts.py",
-        "            status = await self._client.start_job(worker, job)\n        except Conflict:",
+        """\
+            status = await self._client.start_job(worker, job, key=self.keys.request_of(job))
+        except Conflict:""",
         """\
             job = evolve(job, id=self._new_id())
             status = await self._client.start_job(worker, job)

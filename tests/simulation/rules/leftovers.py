@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 #: Seconds in which there is a moment at which all parts are idle: more than a beat of the workers.
 REST = 30.0
 
-#: Timers of an idle process. The scheduler looks at the workers, polls core workers, and lets old jobs and workers that
-#: left go, each every so often; a worker waits for its next beat.
-SCHEDULER_TIMERS = 4
+#: Timers of an idle process. The scheduler looks at the workers and at the count of commits, polls core workers, and
+#: lets old jobs and workers that left go, each every so often; a worker waits for its next beat.
+SCHEDULER_TIMERS = 5
 WORKER_TIMERS = 1
 
 #: The parts of the cluster that keep something of what is under way.
 PARTS = (
     *("ledger", "expected", "liveness", "starts", "queue", "stops", "removals"),
-    *("outputs", "attendance", "outlook", "reconciler", "polling", "forgetting", "membership"),
+    *("outputs", "attendance", "outlook", "reconciler", "polling", "forgetting", "membership", "set_back"),
 )
 
 

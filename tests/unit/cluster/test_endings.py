@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred
 from scheduler.cluster.output.bounds import length
 from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
-from scheduler.interfaces import RequestKey
-from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
 from scheduler.model import (
     NO_WAITING,
     Job,

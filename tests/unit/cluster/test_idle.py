@@ -8,8 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
-from scheduler.interfaces import RequestKey
-from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration
+from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration, RequestKey
 from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, WorkerState
 from tests.house import ANY, ECHO, HOME, House
 from tests.unit.cluster.values import a_job, a_worker
@@ -237,7 +236,7 @@ class IdleTests(SynchronousTestCase):
         self.workers.take("probe").answer.callback(None)
         self.assert_busy()
         self.ledger.registry.remove_worker(worker_id)
-        self.assert_busy("membership", "liveness")
+        self.assert_busy("membership", "liveness", "set_back")
 
     def test_shared(self) -> None:
         """A shared call and a round are under way until they are over."""

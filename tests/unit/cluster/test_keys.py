@@ -5,9 +5,9 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
-from scheduler.interfaces import RequestKey
-from scheduler.messages import JobStatus
+from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import NO_WAITING, Job, JobState
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
@@ -71,6 +71,7 @@ class KeyTests(ClusterTestCase):
         self.store.held = False
         self.begin()
         self.add(a_worker())
+        self.clock.advance(SILENCE_MAX_SECONDS)
         self.assertFalse(self.cluster.replays(KEY))
         self.started()
 

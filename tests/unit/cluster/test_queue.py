@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from scheduler.cluster.jobs.choice import MAX_WORKERS_TRIED
 from scheduler.cluster.jobs.queue import MAX_STARTS, MAX_STARTS_PER_WORKER, SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
+from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -24,8 +25,8 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.messages import JobStatus, Registration
+from scheduler.interfaces import JobFilter
+from scheduler.messages import JobStatus, Registration, RequestKey
 from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target, Worker, WorkerState
 from tests.doubles.workers import Call
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
@@ -1078,6 +1079,7 @@ class RestartTests(QueueTestCase):
         self.wall += 1
         last = self.queued()
         self.restart(10)
+        self.clock.advance(SILENCE_MAX_SECONDS)
         self.assertEqual([self.state(job) for job in (behind, ahead, last)], [JobState.QUEUED] * 3)
         current = self.first
         for job in (ahead, behind, last):
@@ -1103,7 +1105,7 @@ class RestartTests(QueueTestCase):
         job = self.queued()
         self.ledger.update_job(evolve(self.first, state=JobState.SUCCEEDED, finished_at=self.wall))
         self.restart(3 * 86400)
-        self.clock.pump([0, SWEEP_INTERVAL_SECONDS])
+        self.clock.pump([SILENCE_MAX_SECONDS, SWEEP_INTERVAL_SECONDS])
         self.assertEqual((self.state(job), self.held()), (JobState.FAILED, []))
 
     def test_killed_before_the_call(self) -> None:
@@ -1114,6 +1116,7 @@ class RestartTests(QueueTestCase):
             self.end(self.first)
             self.assertIs(self.state(job), JobState.STARTING)
             self.restart(after)
+            self.clock.advance(SILENCE_MAX_SECONDS)
             self.settle()
             self.assertEqual(self.cluster.job(job.id).promised, promised)
 

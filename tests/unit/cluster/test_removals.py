@@ -18,8 +18,8 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus
+from scheduler.interfaces import JobFilter
+from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
 from scheduler.model import NO_WAITING, IdempotencyKey, Job, JobSpec, JobState, Stream, WorkerState
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase

@@ -9,8 +9,8 @@ from attrs import evolve
 from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS, SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
-from scheduler.interfaces import JobFilter, RequestKey
-from scheduler.messages import JobStatus
+from scheduler.interfaces import JobFilter
+from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker

@@ -20,7 +20,7 @@ from scheduler.messages import (
 )
 from scheduler.model import MAX_LEFTOVER, STOP_MODES, STOP_SIGNALS, Disk, JobSpec, JobState, Stream, Usage
 from scheduler.pb import scheduler_pb2, worker_pb2
-from scheduler.rpc import convert
+from scheduler.rpc import chunks, convert
 from scheduler.texts import TEXT_MAX_BYTES, bounded_text
 
 INT64 = st.integers(0, 2**63 - 1)
@@ -156,7 +156,7 @@ class RoundTrip(SynchronousTestCase):
     def test_streams(self) -> None:
         """The two streams keep their names."""
         for stream in Stream:
-            self.assertIs(convert.stream_from_pb(convert.stream_to_pb(stream)), stream)
+            self.assertIs(chunks.stream_from_pb(chunks.stream_to_pb(stream)), stream)
 
 
 class Untrusted(SynchronousTestCase):
@@ -215,8 +215,8 @@ class Untrusted(SynchronousTestCase):
             self.assertEqual([getattr(status, field) for field in fields], [shown] * len(fields))
         core = worker_pb2.QueryJobRes(done=True, error=True, errorText=told)
         self.assertEqual(convert.query_from_pb("j", core).reason, shown)
-        self.assertEqual(convert.chunk_from_stream(worker_pb2.StreamJobRes(end=True, cut=told)).cut, shown)
-        self.assertEqual(convert.chunk_from_read(worker_pb2.ReadOutputRes(end=True, cut=told), 0, 1).cut, shown)
+        self.assertEqual(chunks.chunk_from_stream(worker_pb2.StreamJobRes(end=True, cut=told)).cut, shown)
+        self.assertEqual(chunks.chunk_from_read(worker_pb2.ReadOutputRes(end=True, cut=told), 0, 1).cut, shown)
 
     def test_contradictions(self) -> None:
         """An answer that contradicts itself is none; a report that does is left to the cluster."""
@@ -297,7 +297,7 @@ class Untrusted(SynchronousTestCase):
 
     def test_unknown_stream(self) -> None:
         """There are two streams."""
-        self.refused("stream", convert.stream_from_pb, 2)
+        self.refused("stream", chunks.stream_from_pb, 2)
 
     def test_other_job(self) -> None:
         """The answer about another job is no answer."""
@@ -307,10 +307,10 @@ class Untrusted(SynchronousTestCase):
     def test_other_bytes(self) -> None:
         """Bytes that were not asked for are no output."""
         good = worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=8)
-        self.assertEqual(convert.chunk_from_read(good, 5, 3), Chunk(b"abc", 5, False, 8))
-        self.refused("output", convert.chunk_from_read, good, 4, 3)
-        self.refused("output", convert.chunk_from_read, good, 5, 2)
-        self.refused("output", convert.chunk_from_read, worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=7), 5, 3)
+        self.assertEqual(chunks.chunk_from_read(good, 5, 3), Chunk(b"abc", 5, False, 8))
+        self.refused("output", chunks.chunk_from_read, good, 4, 3)
+        self.refused("output", chunks.chunk_from_read, good, 5, 2)
+        self.refused("output", chunks.chunk_from_read, worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=7), 5, 3)
 
 
 class FixedPart(SynchronousTestCase):

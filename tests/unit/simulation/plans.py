@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import evolve, frozen
 
-from scheduler.model import JobState, Target
+from scheduler.model import Target
 from tests.simulation.acts import Drain, Submit
+from tests.simulation.faults.identity import Failover
 from tests.simulation.faults.processes import KillScheduler, StopWorker
 from tests.simulation.known import Known
-from tests.simulation.machine import EPOCH
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Plan, PlannedWorker
-
-if TYPE_CHECKING:
-    from tests.simulation.world import World
+from tests.simulation.world import World
 
 
 @frozen
@@ -33,25 +29,6 @@ class StopUndrained(StopWorker):
             ledger.note_worker(evolve(worker, draining=False))
 
 
-@frozen
-class LoseEnds:
-    """The database forgets the ends of jobs of the last ``seconds``."""
-
-    at: float
-    seconds: float
-
-    def __str__(self) -> str:
-        return f"{self.seconds:.1f} s later the database forgets which jobs have ended since"
-
-    def strike(self, world: World) -> None:
-        world.loop.after(self.seconds, self._forget, world)
-
-    def _forget(self, world: World) -> None:
-        ended = [job for job in world.database.read().jobs if (job.finished_at or 0.0) > EPOCH + self.at]
-        running = [evolve(job, state=JobState.RUNNING, exit_code=None, finished_at=None) for job in ended]
-        world.database.commit([running], [job.id for job in running])
-
-
 #: Nothing goes wrong.
 CALM = Plan(
     length=20.0,
@@ -63,11 +40,28 @@ CALM = Plan(
 #: A worker that is drained leaves, and comes back without the drain.
 DRAIN = evolve(CALM, faults=(StopUndrained(5.0, "w1", down=1.0),), acts=(*CALM.acts, Drain(4.0, "w1")))
 
-#: The end of a job is shown, and is not there after a restart of the scheduler.
+
+@frozen
+class BreakRule:
+    """A rule is broken for the job of a ticket, if there is one by then, as if something had gone wrong."""
+
+    at: float
+    rule: str
+    ticket: str
+
+    def __str__(self) -> str:
+        return f"the rule {self.rule!r} is broken"
+
+    def strike(self, world: World) -> None:
+        for job_id in world.judge.facts.tickets[self.ticket].jobs:
+            world.judge.broken(self.rule, f"job {job_id}, on purpose", job_id)
+
+
+#: Something that nobody knows of breaks a rule, after a failover and a restart of the scheduler.
 END = evolve(
     CALM,
     length=55.0,
-    faults=(LoseEnds(10.0, 10.0), KillScheduler(40.0, down=1.0)),
+    faults=(Failover(10.0, 10.0), KillScheduler(40.0, down=1.0), BreakRule(45.0, "a final state stays", "t2")),
     acts=(*CALM.acts, Submit(8.0, "t2", JobPlan(5.0, 0, 0), Target(worker="w2"))),
 )
 

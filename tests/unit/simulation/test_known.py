@@ -131,7 +131,7 @@ class SearchTests(SynchronousTestCase):
         self.assertEqual(self.found("both", "drain lost"), ["drain lost", ""])
         _, new = search(Scope((KNOWN_DRAIN,), ("both",), make), "both", 1, shrunk=False).findings
         self.assertIn("a final state stays", new.what)
-        self.assertIn("--keep f2,f3,a1,a2,a3,w1,w2\n", new.report)
+        self.assertIn("--keep f2,f3,f4,a1,a2,a3,w1,w2\n", new.report)
 
     def test_stays_new(self) -> None:
         """A new violation is not shrunk to a known one of the same rule."""

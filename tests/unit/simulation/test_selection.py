@@ -27,7 +27,7 @@ class SelectionTests(SynchronousTestCase):
     def test_without(self) -> None:
         """Parts that are left out take the changes of their values along."""
         selection = ALL.changed("f1.down", 2.0).changed("f3.down", 0.5).without(BOTH, ["f1"])
-        self.assertEqual(selection.kept, ("f2", "f3", "a1", "a2", "a3", "w1", "w2"))
+        self.assertEqual(selection.kept, ("f2", "f3", "f4", "a1", "a2", "a3", "w1", "w2"))
         self.assertEqual(selection.changes, (("f3.down", 0.5),))
 
     def test_changed(self) -> None:

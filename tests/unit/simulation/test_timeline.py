@@ -33,7 +33,7 @@ class TimelineTests(SynchronousTestCase):
             "submit t2 <- job t2 running on w2",
             "job t2 ends with 0",
             "shows job t2 succeeded on w2 code 0",
-            "loads job t2 unknown on w2 (the scheduler was restarted)",
+            "loads job t2 succeeded on w2 code 0",
         ):
             self.assertIn(wanted, story)
         self.assertIn("a final state stays", lines[-1])

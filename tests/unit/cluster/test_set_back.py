@@ -1,0 +1,182 @@
+"""A store that was set back: found out, made up for by what workers tell, and not acted on before."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
+from scheduler.commits import next_timeline
+from scheduler.interfaces import Loaded
+from scheduler.messages import HeartbeatAnswer, RequestKey
+from scheduler.model import FEATURES, JobState, QueueTerms, Retry
+from tests.house import ANY, ECHO, House
+
+LEASE = 30.0
+
+KEY = RequestKey("k", "f" * 64)
+
+WAITING = QueueTerms(queue_timeout=600.0)
+
+
+class SetBackTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.house = House(lease=LEASE)
+        self.house.register("w-1", "127.0.0.1:1", name="box", slots=1, boot_id="b", nonce="n", features=FEATURES)
+        self.house.beat("w-1")
+        self.told = self.house.beat("w-1").commit_count
+
+    def backup(self) -> Loaded:
+        return self.house.store.holding()
+
+    def restored(self, backup: Loaded) -> None:
+        """The scheduler is killed, and started with that; its worker's process goes on."""
+        self.house.store.restore(backup)
+        self.house.restart()
+        self.house.workers.runners["w-1"] = self.house.runners["w-1"]
+
+    def beat(self, count: int | None = None) -> HeartbeatAnswer:
+        """A heartbeat of the worker, which does as it is told."""
+        answer = self.house.beat("w-1", commit_count=self.told if count is None else count)
+        self.told = max(self.told, answer.commit_count)
+        if answer.report_all:
+            self.house.runners["w-1"].report_again()
+        return answer
+
+    def run_job(self, key: RequestKey | None = None, **terms: object) -> str:
+        """A job that ran, ended and was acknowledged, since the backup."""
+        job = self.successResultOf(self.house.submit(ECHO, ANY, key=key))
+        self.house.end(job, report=False)
+        self.beat()
+        return job.id
+
+    def describe(self, answer: HeartbeatAnswer) -> HeartbeatAnswer:
+        """The heartbeat that describes what was asked for."""
+        runner = self.house.runners["w-1"]
+        described = self.successResultOf(runner.describe(answer.describe))
+        answer = self.house.beat("w-1", commit_count=self.told, described=described)
+        self.told = max(self.told, answer.commit_count)
+        return answer
+
+    def test_counted_only_when_known(self) -> None:
+        """No worker is told a count before all that were loaded have told of their jobs."""
+        self.house.register("w-2", "127.0.0.1:2", name="other", slots=1, boot_id="b", nonce="m", features=FEATURES)
+        self.house.restart()
+        self.assertEqual(self.beat().commit_count, 0)
+        self.house.beat("w-2")
+        self.assertGreaterEqual(self.beat().commit_count, self.told)
+
+    def test_ended_jobs_come_back(self) -> None:
+        """A worker that heard of a commit the store lacks reports all its jobs once more; their keys answer."""
+        backup = self.backup()
+        job_id = self.run_job(KEY)
+        self.restored(backup)
+        self.assertTrue(self.beat().report_all)
+        answer = self.beat()
+        self.assertEqual((answer.describe, answer.commit_count), ((job_id,), 0))
+        self.describe(answer)
+        self.assertIs(self.house.job(job_id).state, JobState.SUCCEEDED)
+        self.assertGreaterEqual(self.beat().commit_count, next_timeline(0))
+        again = self.house.submit(ECHO, ANY, key=KEY)
+        self.house.clock.advance(LEASE)
+        self.assertEqual(self.successResultOf(again).id, job_id)
+        self.flushLoggedErrors()
+
+    def test_asked_again_after_a_restart(self) -> None:
+        """Whoever is killed meanwhile, the worker is asked until it has told everything."""
+        backup = self.backup()
+        job_id = self.run_job()
+        self.restored(backup)
+        self.assertTrue(self.beat().report_all)
+        self.house.restart()
+        self.house.workers.runners["w-1"] = self.house.runners["w-1"]
+        self.assertTrue(self.beat().report_all)
+        self.describe(self.beat())
+        self.assertIs(self.house.job(job_id).state, JobState.SUCCEEDED)
+
+    def test_an_answer_that_is_lost(self) -> None:
+        """A worker that did not hear that it was asked is asked once more."""
+        backup = self.backup()
+        self.run_job()
+        self.restored(backup)
+        before = self.told
+        self.assertTrue(self.house.beat("w-1", commit_count=before).report_all)
+        self.assertTrue(self.house.beat("w-1", commit_count=before).report_all)
+
+    def test_a_queued_job_that_ran(self) -> None:
+        """It is not placed, nor is its time over, before its worker told; then it is that job, and runs once."""
+        first = self.successResultOf(self.house.submit(ECHO, ANY))
+        queued = self.successResultOf(self.house.submit(ECHO, ANY, terms=WAITING))
+        self.assertIs(queued.state, JobState.QUEUED)
+        backup = self.backup()
+        self.house.end(first)
+        self.house.settle()
+        self.assertIs(self.house.job(queued.id).state, JobState.RUNNING)
+        started = len(self.house.runners["w-1"].started)
+        self.restored(backup)
+        self.house.clock.advance(SILENCE_MAX_SECONDS - 1)
+        self.assertIs(self.house.job(queued.id).state, JobState.QUEUED)
+        self.beat()
+        job = self.house.job(queued.id)
+        self.assertEqual((job.state, job.worker_id, job.target), (JobState.RUNNING, "w-1", ANY))
+        self.house.clock.advance(LEASE)
+        self.assertEqual(len(self.house.runners["w-1"].started), started)
+
+    def test_silence(self) -> None:
+        """A worker that is not heard of holds the queue up for a few seconds and no longer."""
+        first = self.successResultOf(self.house.submit(ECHO, ANY))
+        queued = self.successResultOf(self.house.submit(ECHO, ANY, terms=WAITING))
+        self.house.end(first, report=False)
+        self.house.restart()
+        self.house.register("w-2", "127.0.0.1:2", name="other", slots=1, boot_id="b", nonce="m", features=FEATURES)
+        self.house.beat("w-2")
+        self.assertIs(self.house.job(queued.id).state, JobState.QUEUED)
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        self.house.settle()
+        self.assertEqual(self.house.job(queued.id).worker_id, "w-2")
+
+    def test_a_key_waits(self) -> None:
+        """A request with a key that is not known waits until it is clear that no worker tells of its job."""
+        self.house.restart()
+        self.house.workers.runners["w-1"] = self.house.runners["w-1"]
+        answer = self.house.submit(ECHO, ANY, key=KEY)
+        self.assertNoResult(answer)
+        self.beat()
+        self.assertIs(self.successResultOf(answer).state, JobState.RUNNING)
+
+    def test_next_attempts(self) -> None:
+        """One that a worker tells of is the next attempt of its job, and is not made a second time."""
+        terms = evolve(WAITING, retry=Retry(2))
+        job = self.successResultOf(self.house.submit(ECHO, ANY, terms=terms))
+        backup = self.backup()
+        self.house.end(job, exit_code=1)
+        self.house.settle()
+        second = self.house.parts.service.last_attempt(job.id)
+        self.house.end(second, exit_code=1)
+        self.house.settle()
+        third = self.house.parts.service.last_attempt(job.id)
+        self.assertEqual(len({job.id, second.id, third.id}), 3)
+        self.beat()
+        self.restored(backup)
+        answer = self.beat()
+        while answer.report_all or answer.describe:
+            answer = self.describe(answer)
+        self.house.clock.advance(LEASE)
+        attempts = list(self.house.parts.ledger.registry.attempts(job.id))
+        self.assertEqual([each.id for each in attempts], [job.id, second.id, third.id])
+        self.assertIs(attempts[-1].state, JobState.RUNNING)
+
+    def test_a_count_that_none_has(self) -> None:
+        """A count beyond all is not believed."""
+        self.assertFalse(self.house.beat("w-1", commit_count=1 << 63).report_all)
+
+    def test_set_back_while_in_use(self) -> None:
+        """What is in memory is saved again, drains and all, though nothing else is to be saved."""
+        backup = self.backup()
+        job_id = self.run_job(KEY)
+        self.successResultOf(self.house.parts.service.drain("box"))
+        self.house.store.restore(backup)
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        loaded = self.backup()
+        self.assertEqual([job.id for job in loaded.jobs], [job_id])
+        self.assertEqual(([key.key for key in loaded.keys], loaded.workers[0].draining), (["k"], True))
