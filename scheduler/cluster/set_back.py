@@ -162,6 +162,13 @@ class SetBack(Service):
         self._heard_of(worker_id)
         return False, self._count_for(worker_id)
 
+    def may_acknowledge(self, worker_id: str) -> bool:
+        """Whether ends may be acknowledged to that worker: not before it is told the count of commits with them.
+
+        Else a store that is set back once more would not be noticed by what it says.
+        """
+        return worker_id not in self._asked
+
     def verify(self) -> None:
         """Have the store find out whether it was set back while nothing is saved."""
         if not self._ledger.store_problem:

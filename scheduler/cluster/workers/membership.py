@@ -324,6 +324,8 @@ class Membership:
             self._reconciler.ask_about_unlisted(worker, heartbeat)
         more = self._reconciler.awaits_descriptions(worker.id)
         report_all, commit_count = self._set_back.answer(heartbeat, durable, more)
+        if not self._set_back.may_acknowledge(worker.id):
+            reported = []
         failpoints.hit("scheduler.before-acknowledge")
         return HeartbeatAnswer(
             lease=self._liveness.lease,
