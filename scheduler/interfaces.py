@@ -408,7 +408,7 @@ class IStore(Interface):
         """
 
     def count_commits(above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
-        """Count commits from now on; ``StoreFailed``.
+        """Count commits from now on, of which this is the first; ``StoreFailed``.
 
         With ``set_back_to``, which is kept, the next one begins a timeline whose counts are all higher than ``above``,
         which is less than ``COMMIT_COUNT_MAX``. Fires once that is durable.

@@ -167,7 +167,7 @@ class SetBack(Service):
 
         Else a store that is set back once more would not be noticed by what it says.
         """
-        return worker_id not in self._asked
+        return worker_id in self._told and worker_id not in self._asked
 
     def verify(self) -> None:
         """Have the store find out whether it was set back while nothing is saved."""
@@ -275,7 +275,7 @@ class SetBack(Service):
     def _count(self) -> None:
         if not self._counting and not self._beginning:
             self._counting = True
-            self._store.count_commits()
+            self._store.count_commits().addErrback(lambda reason: reason.trap(StoreFailed))  # the next commit counts
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -49,6 +49,8 @@ class MemoryStore(Service):
         self._counting = True
         if set_back_to is not None:
             self.commit_count, self._set_back_to = next_timeline(max(above, self.commit_count)), set_back_to
+        else:
+            self.commit_count += 1
         return succeed(None)
 
     def restore_from(self, everything: Callable[[], Loaded]) -> None:

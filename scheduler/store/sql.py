@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from attrs import field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -59,6 +59,8 @@ RESTORED_PER_TRANSACTION = 1000
 @frozen
 class _Save:
     records: Sequence[Record] = ()
+    #: Count a transaction, even if there is nothing to write.
+    count: bool = False
     #: Look at the count, even if there is nothing to write.
     verify: bool = False
     #: Begin a new timeline: above that count, and after which the store was set back.
@@ -128,7 +130,7 @@ class SqlStore(Service):
         if set_back_to is not None:
             return self._enter(_Save(timeline=(above, set_back_to)))
         self._counting = True
-        return succeed(None)
+        return self._enter(_Save(count=True))
 
     def restore_from(self, everything: Callable[[], Loaded]) -> None:
         self._everything = everything
@@ -175,7 +177,7 @@ class SqlStore(Service):
             await self._run(group, self._writer.put_count_thd, count, set_back_to)
             self.commit_count, self._set_back_to, self._counting = count, set_back_to, True
         records = [record for save in group for record in save.records]
-        if not (records or self._failing or (self._counting and any(save.verify for save in group))):
+        if not (records or self._failing or (self._counting and any(save.verify or save.count for save in group))):
             return
         try:
             await self._write_records(group, records)
@@ -187,7 +189,8 @@ class SqlStore(Service):
 
     async def _write_records(self, group: list[_Save], records: Sequence[Record]) -> None:
         last = self.commit_count if self._counting else None
-        count = await self._run(group, self._writer.write_thd, records, self._failing, last)
+        probe = self._failing or any(save.count for save in group)
+        count = await self._run(group, self._writer.write_thd, records, probe, last)
         if count is not None:
             self.commit_count = count
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable
 from random import Random
 
 from attrs import define, evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -91,8 +91,9 @@ class _Batch:
     saved: Deferred[None]
     #: The count that it begins a timeline above, and what the store was set back to.
     timeline: tuple[int, int] | None = None
-    #: The count is to be looked at.
+    #: The count is to be looked at, and to be one higher.
     verify: bool = False
+    count: bool = False
 
 
 @implementer(IStore)
@@ -132,7 +133,7 @@ class SimulatedStore:
         if set_back_to is not None:
             return self._enter(_Batch([], Deferred(), (above, set_back_to)))
         self._counting = True
-        return succeed(None)
+        return self._enter(_Batch([], Deferred(), count=True))
 
     def restore_from(self, everything: Callable[[], Loaded]) -> None:
         self._everything = everything
@@ -176,6 +177,7 @@ class SimulatedStore:
             self._trace.add("store", f"a commit fails{', though it is durable' if committed else ''}")
         if committed:
             self._begin_timelines(group)
+            self._database.commits += any(batch.count for batch in group)
             self._database.commit((batch.records for batch in group), self._described, self._counting)
         for batch in group if failure is None else ():
             self._note(batch.records)
@@ -227,4 +229,4 @@ class SimulatedStore:
 
 def _looks(batch: _Batch) -> bool:
     """Whether the count is looked at for it."""
-    return bool(batch.records) or batch.verify
+    return bool(batch.records) or batch.verify or batch.count
