@@ -69,13 +69,14 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "expected": ("registry", *_FILED),
     "set_back": ("ledger",),
     "output": ("registry", "lifecycle"),
-    "ledger": ("endings", *_FACTS),
+    "ledger": ("endings", "waits", *_FACTS),
     "registry": ("candidates", "filters"),
     "candidates": ("requirement",),
     "requirement": (),
     "filters": (),
     "saving": (),
     "endings": ("registry", "lifecycle"),
+    "waits": ("registry",),
     "lifecycle": (),
 }
 

@@ -26,6 +26,7 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.endings import Ending, Endings
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
+from scheduler.cluster.waits import Waits
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import IdempotencyKey, Job, Ref, Worker, WorkerState
@@ -64,9 +65,7 @@ class Ledger:
         self.set_back_to: int | None = None
         # ids of jobs whose removals are being saved: likewise
         self._leaving: set[str] = set()
-        # those who wait for the end of a job, and those who wait until it is over
-        self._ends: dict[str, list[Deferred[Job]]] = {}
-        self._overs: dict[str, list[Deferred[Job]]] = {}
+        self._waits = Waits(clock, self.registry)
         # job id -> those who watch it, by a token of each
         self._watchers: dict[str, dict[object, Callable[[Job], None]]] = {}
         self._job_listeners: list[Callable[[Job], None]] = []
@@ -80,7 +79,7 @@ class Ledger:
     @property
     def idle(self) -> bool:
         """Whether nothing is being saved, and nobody waits for a job or watches one."""
-        return not any((self._endings, self._leaving, self._ends, self._overs, self._watchers)) and self._saving.idle
+        return not any((self._endings, self._leaving, self._watchers)) and self._waits.idle and self._saving.idle
 
     def load(self) -> Deferred[None]:
         """Take over what the store holds; before anything else.
@@ -252,8 +251,7 @@ class Ledger:
     def drop_job(self, job: Job) -> Deferred[None]:
         """It never came to be, and the key of its request is free again."""
         removed = self._remove(job.id)
-        self._wake(self._ends, job)
-        self._wake(self._overs, job)
+        self._waits.dropped(job)
         self._tell_of_job(job)
         return self._saving.save(removed)
 
@@ -363,41 +361,15 @@ class Ledger:
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
         """The job at its end, or as it is after ``seconds``; ``NotFound`` is raised."""
-        job = self.registry.job(job_id)
-        return succeed(job) if job.state.final else self._wait(self._ends, job, seconds)
+        return self._waits.until_ended(job_id, seconds)
 
     async def wait_for_attempts(self, job_id: str, seconds: float) -> Job:
         """The last attempt at its end, when no other follows it, or as it is after ``seconds``; ``NotFound``."""
-        until = self._clock.seconds() + seconds
-        while True:
-            last = self.registry.last_attempt(job_id)
-            ended = await self.wait(last.id, max(0.0, until - self._clock.seconds()))
-            if not ended.state.final or ended.retried_by is None or self.registry.find_job(ended.retried_by) is None:
-                return ended
-            job_id = ended.retried_by
+        return await self._waits.until_attempts_ended(job_id, seconds)
 
     def wait_over(self, job_id: str, seconds: float) -> Deferred[Job]:
         """The same of the time when nothing of the job is known to run, which for an orphan comes later."""
-        job = self.registry.job(job_id)
-        return succeed(job) if job.over else self._wait(self._overs, job, seconds)
-
-    def _wait(self, who: dict[str, list[Deferred[Job]]], job: Job, seconds: float) -> Deferred[Job]:
-        job_id = job.id
-        ended: Deferred[Job] = Deferred()
-        who.setdefault(job_id, []).append(ended)
-
-        def as_it_is(_reason: object, _seconds: float) -> Job:
-            return self.registry.find_job(job_id) or job
-
-        def leave(result: T) -> T:
-            waiting = who.get(job_id, [])
-            if ended in waiting:
-                waiting.remove(ended)
-            if not waiting:
-                who.pop(job_id, None)
-            return result
-
-        return ended.addTimeout(seconds, self._clock, as_it_is).addBoth(leave)
+        return self._waits.until_over(job_id, seconds)
 
     def _remove(self, job_id: str) -> list[Record]:
         """Forget a job and its key; what there is to save of that."""
@@ -408,10 +380,7 @@ class Ledger:
 
     def _put(self, job: Job) -> None:
         self.registry.put_job(job)
-        if job.state.final:
-            self._wake(self._ends, job)
-        if job.over:
-            self._wake(self._overs, job)
+        self._waits.changed(job)
         self._tell_of_job(job)
         self._tell_watchers(job)
 
@@ -437,8 +406,3 @@ class Ledger:
                 notify(job)
             except Exception:
                 self._log.failure("a watcher of job {job_id} failed", job_id=job.id)
-
-    @staticmethod
-    def _wake(who: dict[str, list[Deferred[Job]]], job: Job) -> None:
-        for waiting in who.pop(job.id, []):
-            waiting.callback(job)

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from scheduler import units
 from scheduler.cluster import lifecycle
 from scheduler.cluster.filters import cursor_after
 from scheduler.cluster.jobs.attendance import Attendance
@@ -198,8 +197,6 @@ class Cluster:
     def _view(self, worker: Worker) -> WorkerView:
         if worker.state is WorkerState.ONLINE:
             reason = worker.refusing or self._starts.backoff.reason(worker.id)
-        elif worker.deregistered_at is not None:
-            reason = f"it deregistered at {units.format_moment(worker.deregistered_at)}"
         else:
             reason = self._membership.why_unreachable(worker)
         return WorkerView(worker, self._registry.running_jobs(worker.id), reason)

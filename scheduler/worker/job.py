@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -14,6 +15,12 @@ from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.shim.spool import Identity
 
 Notify = Callable[[], None]
+
+
+class OutputWatch(Protocol):
+    """``scheduler.worker.watch.OutputWatch``: calls ``notify`` when a file has grown."""
+
+    def add(self, path: str, notify: Notify) -> Notify: ...
 
 
 @define(eq=False)

@@ -14,7 +14,7 @@ import signal
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
@@ -29,7 +29,7 @@ from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.worker.endings import NOT_BEGUN
-from scheduler.worker.job import Notify, RunningJob, settle, wait_in
+from scheduler.worker.job import Notify, OutputWatch, RunningJob, settle, wait_in
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.records import HeldByShim, NeverBegun
 from scheduler.worker.recovery import RecoveredSpool
@@ -46,12 +46,6 @@ from scheduler.worker_interfaces import IJobRunner, IJobs
 #: Seconds until a job is asked for again whose shim could not be made out, or that the disk took no record for.
 _ASK_AGAIN_SECONDS = 0.05
 _RETRY_AFTER_FAILURE_SECONDS = 2.0
-
-
-class OutputWatch(Protocol):
-    """``scheduler.worker.watch.OutputWatch``: calls ``notify`` when a file has grown."""
-
-    def add(self, path: str, notify: Notify) -> Notify: ...
 
 
 class IReactor(IReactorFDSet, IReactorTime):
@@ -152,7 +146,9 @@ class JobRunner:
         known = self._jobs.get(job_id)
         if known is not None:
             started = self._when_started(known)
-            return started.addErrback(lambda _: self.start(job_id, spec, created_at)) if known.taken_back else started
+            return (
+                started.addErrback(lambda _: self.start(job_id, spec, created_at, key)) if known.taken_back else started
+            )
         if job_id in self._sealing:
             return fail(Conflict(f"job {job_id!r} is given up by its scheduler, so it is not started"))
         if self._closed:

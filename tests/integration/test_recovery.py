@@ -362,7 +362,7 @@ class NextLifeTests(ProcessCase):
     async def test_waiting_shim(self) -> None:
         """A shim that still waits to be told that it may begin, as it has not noticed yet that nobody is left to."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0)
+        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with spool.locked() as lock:
             self.assertIsNotNone(lock)
@@ -377,7 +377,7 @@ class NextLifeTests(ProcessCase):
     async def test_waiting_shim_of_a_sealed_job(self) -> None:
         """A job that such a shim has is sealed when that has let go of it."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0)
+        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with spool.locked():
             self.worker = await self.next_life()
@@ -389,7 +389,7 @@ class NextLifeTests(ProcessCase):
     async def test_shim_that_was_let_begin(self) -> None:
         """A shim that begins the job after all is followed."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0)
+        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with subprocess.Popen(["sleep", "600"]) as other, spool.locked() as lock:
             assert lock is not None

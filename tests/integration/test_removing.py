@@ -7,6 +7,7 @@ import uuid
 from twisted.internet.defer import gatherResults
 
 from scheduler.errors import Conflict, JobNotEnded, NotFound, OutputPruned, Unavailable
+from scheduler.messages import RequestKey
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import trees
 from scheduler.worker.trees import Left
@@ -143,7 +144,7 @@ class RemoveTests(RunningCase):
         """Of a start that comes to nothing there is nothing to remove, and none comes to more."""
         real, created = self.worker.spools.start_thd, []
 
-        def fail_thd(job_id: str, spec: JobSpec, created_at: float) -> None:
+        def fail_thd(job_id: str, spec: JobSpec, created_at: float, key: RequestKey | None) -> None:
             created.append(job_id)
             raise Unavailable("no room")
 

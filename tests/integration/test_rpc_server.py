@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Unreachable
-from scheduler.messages import Chunk, JobStatus
+from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
@@ -419,7 +419,9 @@ class NeverAnswers(FakeJobRunner):
         self.cancelled = 0
         self.asked: Deferred[None] = Deferred()
 
-    def start(self, job_id: str, spec: JobSpec, created_at: float | None) -> Deferred[JobStatus]:
+    def start(
+        self, job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
+    ) -> Deferred[JobStatus]:
         def cancelled(_: Deferred[JobStatus]) -> None:
             self.cancelled += 1
 

@@ -35,6 +35,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scheduler import units
 from scheduler.cluster import lifecycle
 from scheduler.cluster.expected import Expected
 from scheduler.cluster.ledger import Ledger
@@ -172,7 +173,9 @@ class Liveness(Periodic):
         self.reset(worker_id, "it was stopped, and left its jobs running")
 
     def why_unreachable(self, worker: Worker) -> str:
-        """A sentence, of one that is."""
+        """In words that end a sentence, of a worker that is not online."""
+        if worker.deregistered_at is not None:
+            return f"it deregistered at {units.format_moment(worker.deregistered_at)}"
         pulse = self._pulses.get(worker.id, Pulse())
         return why_unreachable(pulse, worker.sends_heartbeats, self._clock.seconds() - self._paused, self.lease)
 

@@ -106,7 +106,7 @@ class Membership:
         return Deferred.fromCoroutine(self._heartbeat(heartbeat, peer))
 
     def why_unreachable(self, worker: Worker) -> str:
-        """A sentence, of one that is."""
+        """In words that end a sentence, of a worker that is not online."""
         return self._liveness.why_unreachable(worker)
 
     async def _register(self, registration: Registration, peer: str) -> Registered:

@@ -80,6 +80,8 @@ class Kept(Rule):
     def _goes_on(self, job: Job) -> bool:
         """Whether it runs, or waits for a slot while another one runs: many attempts may take long."""
         running = {job_id for job_id in self.facts.runs if self._runs_now(job_id)}
+        if job.orphan:  # it was lost with good reason, and runs all the same
+            return job.id in running and job.id in self.facts.excused
         return job.id in running if job.state is JobState.RUNNING else bool(running) and job.state is JobState.QUEUED
 
     def _runs_now(self, job_id: str) -> bool:

@@ -48,6 +48,8 @@ class Placed(Rule):
             return False
         now = self.facts.world.loop.now
         due, mine = self._due(other), self.facts.queued.get(job.id, now)
+        if job.id not in self.facts.queued and due > job.created_at - EPOCH:
+            return False  # the worker was chosen before, and the start was being saved since
         made = other.created_at - EPOCH  # it may have been starting for a while before it was queued
         if (
             now < due + UNSAVED_MAX_SECONDS

@@ -55,8 +55,8 @@ class Workers(Rule):
         owner = self.facts.owners.get(worker.id)
         if call == "probe" or owner is None or not isinstance(server, SimulatedJobs) or server.folder is owner:
             return
-        if server.folder.taken:
-            return  # a copy, for its worker, which did not answer
+        if server.folder.folder_id == owner.folder_id:
+            return  # a copy that registered as its worker, which did not answer
         what = f"a {call} for worker {worker.name} ({worker.id}) is taken by another one, at {worker.address}"
         if call == "start":
             self.broken("a call reaches its worker", what)

@@ -107,7 +107,7 @@ class CommandLineTests(SynchronousTestCase):
             ("--seed 1 --profile calm --profile end", "needs one --profile"),
             ("--keep f1", "need --seed"),
             ("--seed 1 --profile calm --keep f1", "the plan has no f1"),
-            ("--seed 1 --profile end --set f1.no=1", "LoseEnds has no no"),
+            ("--seed 1 --profile end --set f1.no=1", "Failover has no no"),
             ("--seed 1 --profile end --set f1.at", "not NAME.FIELD=VALUE"),
             ("--fresh --seeds 1-3", "leave out --seeds"),
             ("--profile nothing", "invalid choice"),

@@ -154,7 +154,7 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual(len(jobs(world)), 1)
         world.loop.run(11.1)
         self.assertIsNot(world.scheduler, first)
-        self.assertEqual(len(jobs(world)), 1)
+        self.assertEqual(len(world.judge.facts.set_back), 1)
         world.loop.run(30.0)
         self.assertEqual((len(jobs(world)), broken(world)), (2, ""))
 

@@ -52,9 +52,9 @@ class ExplainTests(SynchronousTestCase):
 
     def test_each_cause(self) -> None:
         """Each cause of the entry is needed; where one is not, it is a new one."""
-        known = evolve(KNOWN_DRAIN, causes=(("LoseEnds", "StoreStalls"), ("KillScheduler",)))
-        self.assertEqual(self.explained(END, self.caused_by("LoseEnds", "KillScheduler"), known)[0], ["drain lost"])
-        for cause in ("LoseEnds", "KillScheduler"):
+        known = evolve(KNOWN_DRAIN, causes=(("Failover", "StoreStalls"), ("KillScheduler",)))
+        self.assertEqual(self.explained(END, self.caused_by("Failover", "KillScheduler"), known)[0], ["drain lost"])
+        for cause in ("Failover", "KillScheduler"):
             self.assertEqual(self.explained(END, self.caused_by(cause), known), ([], False))
 
     def test_in_good_weather(self) -> None:
