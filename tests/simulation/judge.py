@@ -20,7 +20,7 @@ from scheduler.model import Job, JobState, Worker
 from tests.simulation.clients import Reply
 from tests.simulation.follow import Follower
 from tests.simulation.logs import brief as brief_of_error
-from tests.simulation.losses import folder_lost, folder_taken, set_back
+from tests.simulation.losses import folder_lost, folder_taken, job_of_copy, set_back
 from tests.simulation.machine import Folder, Run
 from tests.simulation.process import Process
 from tests.simulation.rules import RULES
@@ -110,6 +110,8 @@ class Facts:
     removed: dict[str, float] = field(factory=dict)
     #: Jobs that were removed when their worker had deregistered, or was forgotten: it keeps what it has of them.
     left_behind: dict[str, None] = field(factory=dict)
+    #: Copies of folders that were taken for the workers that they were copied from.
+    copies: list[Folder] = field(factory=list)
     #: Clients that follow an output, or did.
     followers: list[Follower] = field(factory=list)
     #: Clients that attend a job: to which process of the scheduler, which job, and since when.
@@ -206,6 +208,8 @@ class Judge:
     def began(self, run: Run) -> None:
         """A job's command runs, whoever knows."""
         self.facts.runs.setdefault(run.job_id, []).append(run)
+        for copy in self.facts.copies:
+            job_of_copy(self.facts, copy, run.job_id)
         self._each(lambda rule: rule.began(run))
 
     def crashed(self, process: str, reason: Failure) -> None:
@@ -220,6 +224,7 @@ class Judge:
         """A worker with that folder is registered under that id, whether it hears so or not."""
         if self.facts.owners.setdefault(worker_id, folder) is not folder and folder.copied:
             folder.taken = True
+            self.facts.copies.append(folder)
             folder_taken(self.facts, self.facts.owners[worker_id])
 
     def deregistered(self, worker_id: str) -> None:

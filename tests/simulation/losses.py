@@ -41,6 +41,12 @@ def folder_taken(facts: Facts, folder: Folder) -> None:
         facts.excused[job_id] = COPY_TAKEN
 
 
+def job_of_copy(facts: Facts, copy: Folder, job_id: str) -> None:
+    """A job begins; one of a copy that was taken for its worker is not known to that when it answers again."""
+    if job_id in copy.spools:
+        facts.excused[job_id] = COPY_TAKEN
+
+
 def set_back(facts: Facts, database: Loaded) -> None:
     """The database is as it is given; no scheduler runs that knows more."""
     jobs = {job.id: job for job in database.jobs}
@@ -50,7 +56,7 @@ def set_back(facts: Facts, database: Loaded) -> None:
     changed = [job_id for job_id, shown in facts.shown.items() if jobs.get(job_id) != shown or job_id in undone]
     for job_id in changed:
         facts.set_back[job_id] = None
-        if facts.shown[job_id].terms.unattended_timeout is not None:  # the process before may have told its worker
+        if facts.stop_was_asked(facts.shown[job_id]):  # and it was told, though nobody knows of the job before any more
             facts.stops[job_id] = None
         if job_id not in jobs and job_id not in spools:
             facts.erased[job_id] = None

@@ -355,11 +355,12 @@ class World:
     def _stop_again(self) -> None:
         """Where the database was set back, somebody stops the jobs whose stops, or whose terms, it does not know.
 
-        A worker that told of a job never knew its terms.
+        A worker that told of a job never knew its terms. They stop orphans, too.
         """
         facts = self.judge.facts
         for job in list(facts.shown.values()):
-            if job.id in facts.set_back and not job.over and (job.target is None or facts.may_be_stopped(job)):
+            unknown = job.id in facts.set_back and (job.target is None or facts.may_be_stopped(job))
+            if not job.over and (job.orphan or unknown):
                 carry_out(self, "stop again", Stop(0.0).do(self, None, job.id))
 
     def _is_known(self, worker_id: str) -> bool:
