@@ -46,6 +46,7 @@ async def test_output_of_a_forgotten_worker(cluster: tuple[Daemon, Daemon]) -> N
     """The output of a job that ended there is gone, with the reason, until the worker is back."""
     scheduler, worker = cluster
     api = Api(scheduler)
+    await api.online()
     job = await api.submit(command="echo", args=["hello"])
     assert (await api.ended(job))["state"] == "succeeded"
     worker.kill(signal.SIGKILL)

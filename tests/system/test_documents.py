@@ -40,6 +40,8 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "python3 -m venv /opt/scheduler && /opt/scheduler/bin/pip install .": "it installs on this machine",
         "/opt/scheduler/bin/twistd --help": "what the line before it installs is not there",
         "useradd --system scheduler": "it changes this machine",
+        "twistd worker -c /etc/scheduler/worker.toml --new-id": "the folder of the worker here is in use, and no copy; "
+        "test_copied_folders does it",
         "install -D -m 0644 etc/scheduler.toml /etc/scheduler/scheduler.toml": "it changes this machine",
         "cp etc/systemd/scheduler.service /etc/systemd/system/ && systemctl enable --now scheduler": "it changes this "
         "machine",

@@ -91,13 +91,12 @@ async def test_forged_reports(pair: Cluster, forger: Forger) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_forged_registrations(pair: Cluster, forger: Forger) -> None:
-    """Nobody registers under another's name as an id, or with texts that no worker has."""
+    """Nobody registers under the id of another as a name, with texts that no worker has, or with an id of its choice."""
     api = Api(pair[0])
     await api.online("w1")
     worker = await api.get("/v1/workers/w1")
     before = await api.get("/v1/workers")
     for code, facts in (
-        (grpc.StatusCode.FAILED_PRECONDITION, {"workerID": "w1", "name": "other"}),
         (grpc.StatusCode.FAILED_PRECONDITION, {"name": worker["id"]}),
         (grpc.StatusCode.INVALID_ARGUMENT, {"version": "x" * 65}),
         (grpc.StatusCode.INVALID_ARGUMENT, {"bootID": "x" * 65}),
@@ -107,3 +106,5 @@ async def test_forged_registrations(pair: Cluster, forger: Forger) -> None:
         assert refused.value.code() is code
     after = await api.get("/v1/workers")
     assert [each["id"] for each in after["workers"]] == [each["id"] for each in before["workers"]]
+    assert forger.register(workerID="w1", name="other").workerID != "w1"
+    assert (await api.get("/v1/workers/w1"))["id"] == worker["id"]
