@@ -91,7 +91,7 @@ async def test_forged_reports(pair: Cluster, forger: Forger) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_forged_registrations(pair: Cluster, forger: Forger) -> None:
-    """Nobody registers under the id of another as a name, with texts that no worker has, or with an id of its choice."""
+    """Nobody registers with another's id for a name, with texts that no worker has, or with an id of its choice."""
     api = Api(pair[0])
     await api.online("w1")
     worker = await api.get("/v1/workers/w1")

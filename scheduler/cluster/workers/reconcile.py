@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
@@ -96,7 +95,7 @@ class Reconciler:
                 self._adoption.remember(worker, job_id, runs=True)
                 continue
             try:
-                job = self._owned(worker, known, runs=True)
+                job = self._owned(worker, known)
             except Invalid as error:
                 refused.setdefault(job_id, str(error))
                 continue
@@ -129,7 +128,7 @@ class Reconciler:
             if report.spec is None or self._is_removed(worker, report) or not self._adoption.admits(worker, report):
                 return None
             return lifecycle.adopted(report, worker, now)
-        its = self._owned(worker, job, runs=not report.status.state.final)
+        its = self._owned(worker, job)
         return job if its is None else lifecycle.reported(its, report.status, now)
 
     def _dispute(self, worker: Worker, running: set[str]) -> None:
@@ -149,12 +148,8 @@ class Reconciler:
         disputed = job_id in self._disputed.get(worker.id, ())
         return self._registry.was_removed(job_id) and (report.status.state.final or not disputed)
 
-    def _owned(self, worker: Worker, job: Job, runs: bool) -> Job | None:
-        """The job, if that worker has a say in it; it has also where the job was one's that is not known any more.
-
-        So it is with a worker that lost its id and not its jobs, and has been given another. ``Invalid``: the job is
-        that of another worker.
-        """
+    def _owned(self, worker: Worker, job: Job) -> Job | None:
+        """The job, if that worker has a say in it; ``None``: nobody has now. ``Invalid``: another worker has."""
         if job.worker_id == worker.id:
             return job
         not_started = job.state is JobState.QUEUED or lifecycle.unconfirmed(job)
@@ -162,11 +157,7 @@ class Reconciler:
             return None if self._starts.under_way(job.id) else lifecycle.taken_over(job, worker)
         if job.worker_id is None:
             return None
-        if self._registry.find_worker(job.worker_id) is not None:
-            raise Invalid("jobID", f"the job is worker {job.worker_id}'s")
-        if not job.over or (runs and job.state is JobState.LOST):
-            return evolve(job, worker_id=worker.id, worker_name=worker.name)
-        return None
+        raise Invalid("jobID", f"the job is worker {job.worker_id}'s")
 
     def keys_told(self, heartbeat: Heartbeat, changed: list[Job]) -> list[IdempotencyKey]:
         """Those of the requests that adopted jobs came from, which the store did not have as it was set back.

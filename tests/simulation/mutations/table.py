@@ -156,7 +156,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cluster/jobs/stops.py",
         "        if lifecycle.unconfirmed(job) and worker.seals:\n",
         "        if False:\n",
-        "network",
+        "crashes",
         ("lost only if destroyed",),
     ),
     Mutation(

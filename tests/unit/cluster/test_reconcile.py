@@ -9,6 +9,7 @@ from scheduler.interfaces import JobFilter
 from scheduler.messages import JobReport
 from scheduler.model import NO_WAITING, Job, JobSpec, JobState, Target
 from tests.doubles.workers import Call
+from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job
 
@@ -217,3 +218,14 @@ class OrphanTests(MembershipTestCase):
         self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED))
         self.beat("w-1", running=("j-2",))
         self.assertTrue(self.ledger.registry.job("j-2").over)
+
+    def test_of_another_worker(self) -> None:
+        """A job of a worker that is not known any more is no other's: another one's reports of it are not believed."""
+        self.ledger.update_job(a_job("j-2", worker_id="w-gone", started_at=900.0))
+        other = self.online(address=f"{HOME}:30001", name="other")
+        answer = self.beat(other, running=("j-1", "j-2"), ended=(JobReport(ended("j-2")),))
+        self.assertEqual((answer.acknowledged, answer.describe), ((), ()))
+        jobs = [self.ledger.registry.job(job_id) for job_id in ("j-1", "j-2")]
+        self.assertEqual(
+            [(job.worker_id, job.orphan, job.over) for job in jobs], [("w-1", False, True), ("w-gone", False, False)]
+        )
