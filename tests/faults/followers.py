@@ -129,8 +129,10 @@ class Followers:
         if isinstance(item, Gone) and item.status == 404:
             self.history.add("see", connection.began, job=job, status=404, via="output")
         elif isinstance(item, Gone):
-            ((stream, begin), *_) = connection.begins.items()
+            ((stream, begin), *others) = connection.begins.items()
             fields = {"job": job, "status": item.status, "problem": item.problem}
+            for _, other in others:  # of events there are two streams, and an answer does not say which it is about
+                fields["offset"] = other
             self.history.add("output", connection.began, stream=stream, begin=begin, **fields)
         if isinstance(item, End):
             for stream, at in reached.items():

@@ -44,8 +44,8 @@ class Event:
     - ``answer``: as ``see``, of a job that was waited for: ``via`` ``post`` or ``get``, ``status``, ``problem``,
       ``asked`` (``wait`` in seconds, ``output`` in bytes, ``check``), and by stream in ``tails`` the ``offset``,
       ``length``, ``sha256`` and ``cut`` of what it had of the output, or ``error``: why it had none
-    - ``output``: ``job``'s output was asked for, of that ``stream`` from ``begin`` on, with that ``status`` and
-      ``problem``
+    - ``output``: ``job``'s output was asked for, of that ``stream`` from ``begin`` on (with an ``offset``: as events,
+      stderr from there on), with that ``status`` and ``problem``
     - ``odd``: an answer that nobody should ever get, 500 or no JSON: ``what`` was asked, and ``error`` says what came
     - ``attend``: ``reader`` followed ``job`` from ``began`` (it was answered) to ``t``, ``via`` ``raw`` or ``events``;
       ``first`` is the name of the first event, ``states`` those of its ``job`` events, and of ``end``, in order

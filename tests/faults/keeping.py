@@ -41,7 +41,8 @@ def refused(case: Case) -> Iterator[Violation]:
             yield Violation("P6", f"its output was answered 410 {event.problem} before its time", job, (event.number,))
         elif event.status == 416 and job in case.spools and _had_ended(case, event):  # before that, there may be less
             size = case.spools[job].size_of(event.stream or "stdout")
-            if (event.begin or 0) <= size:
+            beyond = event.offset is not None and event.offset > case.spools[job].size_of("stderr")
+            if (event.begin or 0) <= size and not beyond:
                 text = f"byte {event.begin} is said to be beyond its output, which has {size}"
                 yield Violation("P3", text, job, (event.number,))
 

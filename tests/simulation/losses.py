@@ -56,7 +56,8 @@ def set_back(facts: Facts, database: Loaded) -> None:
     changed = [job_id for job_id, shown in facts.shown.items() if jobs.get(job_id) != shown or job_id in undone]
     for job_id in changed:
         facts.set_back[job_id] = None
-        if facts.stop_was_asked(facts.shown[job_id]):  # and it was told, though nobody knows of the job before any more
+        shown = facts.shown[job_id]
+        if shown.terms.unattended_timeout is not None or facts.stop_was_asked(shown):  # its worker may have been told
             facts.stops[job_id] = None
         if job_id not in jobs and job_id not in spools:
             facts.erased[job_id] = None

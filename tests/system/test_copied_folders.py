@@ -38,9 +38,9 @@ async def test_id_of_the_folder(cluster: Cluster) -> None:
     worker.start()
     (after,) = await api.online("w1")
     assert after["id"] == before["id"]
-    assert (worker.state / "worker_id").read_text() == f"{before['id']}\n"
     (worker.state / "jobs" / job / "work" / "told").touch()
-    assert (await api.ended(job))["exit_code"] == 3
+    assert (await api.ended(job))["exit_code"] == 3  # so the worker has heard by which id it is known
+    assert (worker.state / "worker_id").read_text() == f"{before['id']}\n"
 
 
 @pytest_twisted.ensureDeferred

@@ -166,6 +166,14 @@ class KeptTests(KeepingTestCase):
         output = self.story.add("output", job="j", **fields)
         self.violations(("P3", (output,)))
 
+    def test_beyond_of_events(self) -> None:
+        """Of two streams one was asked for from beyond its end, or neither."""
+        fields = {"job": "j", "status": 416, "begin": SIZE, "stream": "stdout"}
+        self.story.add("output", **fields, offset=ERRORS + 1)
+        self.violations()
+        output = self.story.add("output", **fields, offset=ERRORS)
+        self.violations(("P3", (output,)))
+
 
 class InternalTests(KeepingTestCase):
     """P8: nobody is answered with an error of ours, and no log has one."""
