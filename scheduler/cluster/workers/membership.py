@@ -8,7 +8,7 @@ and a save that is cancelled is not repeated when it fails. So every save here i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from attrs import evolve
@@ -155,6 +155,7 @@ class Membership:
         known, registered = registry.find_worker(worker_id), registry.find_registered(worker_id)
         name = registration.name or worker_id
         self._check_ids(worker_id, name)
+        before = known or next(self._replaced(worker_id, name, address), None)
         return Worker(
             id=worker_id,
             name=name,
@@ -162,7 +163,7 @@ class Membership:
             labels={"name": name, **registration.labels},
             slots=registration.slots,
             state=WorkerState.UNREACHABLE if registered is None else registered.state,
-            draining=known is not None and known.draining,
+            draining=before is not None and before.draining,
             last_seen=self._ledger.now(),
             boot_id=registration.boot_id,
             version=registration.version or None,
@@ -188,22 +189,29 @@ class Membership:
                 return other.id
         return "" if registration.boot_id else id_of_address(address)
 
+    def _replaced(self, worker_id: str, name: str, address: str) -> Iterator[Worker]:
+        """Entries that a new worker takes the place of: that of its name at its address, whose folder is lost."""
+        registry = self._ledger.registry
+        if registry.find_worker(worker_id) is None:
+            at_address = registry.at_address(address)
+            yield from (each for each in at_address if each.name == name and each.state is not WorkerState.OFFLINE)
+
     def _make_room(self, worker: Worker) -> list[Worker]:
         """Have nobody else known by its name or at its address; answers those that are to be removed.
 
         All others were asked and did not answer, or are offline.
         """
         registry = self._ledger.registry
-        displaced = []
+        displaced = list(self._replaced(worker.id, worker.name, worker.address))
         for other in registry.at_address(worker.address):
             if other.id == worker.id or other.state is WorkerState.OFFLINE:
                 continue
             self._client.forget(other.id)
             self._liveness.reset(other.id, "another worker registered at its address")
-            if other.is_core:  # its address was its identity
+            if other.is_core and other not in displaced:  # its address was its identity
                 displaced.append(other)
         for other in registry.named(worker.name):
-            if other.id != worker.id:
+            if other.id != worker.id and all(other.id != each.id for each in displaced):
                 self._log.info(
                     "worker {worker_id} is called by its id from now on: {newcomer} has the name {name}",
                     worker_id=other.id,

@@ -215,6 +215,19 @@ class AddressTests(ClashTestCase):
         self.assertEqual(self.membership.why_unreachable(now), "another worker registered at its address")
         self.assertNotEqual(self.state(), JobState.LOST)
 
+    def test_lost_folder(self) -> None:
+        """A new worker by the name and at the address of a silent one takes its place, and its drain."""
+        first = self.registered()
+        self.ledger.update_worker(evolve(first, draining=True))
+        self.ledger.update_job(a_job(worker_id=first.id))
+        second = self.registering(folder_id="other", nonce="n")
+        self.asked().callback(False)
+        new = self.ledger.registry.worker(self.successResultOf(second).worker_id)
+        self.assertEqual([each.id for each in self.ledger.registry.workers()], [id_of_folder("other")])
+        self.assertEqual((new.name, new.draining), ("box", True))
+        job = self.ledger.registry.job("j-1")
+        self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
+
     def test_without_an_id(self) -> None:
         """A core worker at the address of a worker of ours displaces nothing while that answers."""
         first = self.registered()

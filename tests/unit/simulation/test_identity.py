@@ -34,16 +34,15 @@ def jobs(world: World) -> list[Job]:
 
 class FolderTests(SynchronousTestCase):
     def test_lost(self) -> None:
-        """The worker comes back with another id and has the name; what was lost with the folder stays unreachable."""
+        """The worker comes back with another id, its job is lost, and nothing is held against that."""
         world = a_world(LoseFolder(5.0, "w1", 2.0, move=False), acts=(job_of(30.0, 2.0, "w1"),), workers=("w1",))
         world.loop.run(4.0)
         before = world.workers["w1"].folder.worker_id
         world.loop.run(20.0)
         after = world.workers["w1"].folder.worker_id
         self.assertNotEqual(after, before)
-        known = {each.id: (each.name, each.state.value) for each in registry(world).workers()}
-        self.assertEqual(known, {before: (before, "unreachable"), after: ("w1", "online")})
-        self.assertEqual([job.state for job in jobs(world)], [JobState.UNKNOWN])
+        self.assertEqual([each.id for each in registry(world).workers()], [after])
+        self.assertEqual([job.state for job in jobs(world)], [JobState.LOST])
         self.assertEqual(broken(world), "")
 
     def test_lost_elsewhere(self) -> None:
