@@ -21,7 +21,7 @@ from tests.simulation.acts import Drain, Forget
 from tests.simulation.clients import carry_out
 from tests.simulation.core_worker import CoreWorkerNode
 from tests.simulation.faults.addresses import NewAddress, SwapAddresses, TakeAddress
-from tests.simulation.faults.identity import SameName
+from tests.simulation.faults.identity import Failover, RestoreDatabase, SameName
 from tests.simulation.flows import Flow, Serve, Take
 from tests.simulation.judge import Judge, Violation
 from tests.simulation.logs import watched
@@ -280,10 +280,12 @@ class World:
         """Seconds in which all sides agree once the faults are over.
 
         A worker that moves is asked to register again once a minute at most, so it may take that long for each to be
-        called where it is.
+        called where it is. Where the store was set back, ends are acknowledged a heartbeat later.
         """
-        moves = any(isinstance(fault, MOVES) for fault in self.plan.faults)
-        return AGREEMENT + (REGISTER_AGAIN_SECONDS if moves else 0.0)
+        faults = self.plan.faults
+        moves = any(isinstance(fault, MOVES) for fault in faults)
+        set_back = any(isinstance(fault, RestoreDatabase | Failover) for fault in faults)
+        return AGREEMENT + (REGISTER_AGAIN_SECONDS if moves else 0.0) + (LEASE / 3 if set_back else 0.0)
 
     @property
     def clients_end(self) -> float:

@@ -172,6 +172,8 @@ class Checked(Rule):
     def _may_end_without_a_run(self, job: Job) -> bool:
         """Its worker was forgotten, or can't tell, or its time in the queue was over: ``rules.truth`` and ``kept``."""
         facts = self.facts
+        if job.reason == "rebooted" and job.id not in facts.runs:  # its worker can't rule out that it ran
+            return True
         if job.worker_id in facts.forgotten or job.worker_name in facts.forgotten or facts.is_untraceable(job):
             return True
         if job.state is JobState.LOST:
