@@ -104,6 +104,9 @@ class ISchedulerClient(Interface):
     def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
         """``NotFound`` means register again."""
 
+    def hang_up() -> None:
+        """Close the connection: a call under way fails with ``Unreachable``, and the next one makes another."""
+
     def on_cut(notify: Callable[[], None]) -> None:
         """Call ``notify``, on the reactor thread, when a connection that was there is gone, as its other end ended it.
 

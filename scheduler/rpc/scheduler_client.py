@@ -75,7 +75,7 @@ class SchedulerClient(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Cuts what is under way; fires when no thread is left."""
-        self._hang_up()
+        self.hang_up()
         stopped: Deferred[Any] = super().stopService()
         return stopped
 
@@ -95,7 +95,7 @@ class SchedulerClient(MultiService):
         line.channel.subscribe(self._connection.changed_thd)
         return line
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
         line, self._line = self._line, None
         if line is not None:
             closed = self._pool.run(self._connection.close_thd, line.channel)
@@ -136,7 +136,7 @@ class SchedulerClient(MultiService):
             self._trouble = error.reason
             self._log.warn("calls to the scheduler at {address} fail: {why}", address=self._address, why=error.reason)
         if (line.is_outdated(reason) or reason.check(Unreachable)) and self._line is line:
-            self._hang_up()
+            self.hang_up()
         return reason
 
     def _call_thd(

@@ -62,6 +62,9 @@ RETRY_MAX_SECONDS = 5.0
 #: Seconds from a registration, or the try of one, to the next that the scheduler asks for, at least.
 _REGISTER_AGAIN_SECONDS = 5.0
 
+#: Seconds after which a call under way was not made to a process of the scheduler that calls for the first time.
+STALE_CALL_SECONDS = 1.0
+
 #: Seconds that the answer to the last heartbeat is waited for: it is sent as a favour.
 LEAVE_DEADLINE_SECONDS = 2.0
 
@@ -127,6 +130,8 @@ class Link(Service):
         self._due = 0.0
         #: Fires when the call in flight and what comes of it are over.
         self._call: Deferred[None] | None = None
+        #: When it was made.
+        self._began = 0.0
         #: A new scheduler has called meanwhile.
         self._called = False
         #: In a row, and what was logged about them.
@@ -201,6 +206,8 @@ class Link(Service):
     def _new_scheduler(self) -> None:
         self._failures = min(self._failures, 1)  # it is there: should it not answer yet, it is tried again soon
         self._called = self._call is not None
+        if self._called and self._clock.seconds() - self._began >= STALE_CALL_SECONDS:
+            self._client.hang_up()  # it was for the process before, which can't answer any more
         self._go(new_round=True)
 
     def _cut(self) -> None:
@@ -223,6 +230,7 @@ class Link(Service):
         self._cancel_timer()
         if new_round or self._clock.seconds() >= self._due:
             self._begin_round()
+        self._began = self._clock.seconds()
         over = self._call = Deferred()
         Deferred.fromCoroutine(self._converse()).addErrback(self._went_wrong).addCallback(self._ended, over)
 

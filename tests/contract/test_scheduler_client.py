@@ -113,6 +113,16 @@ class Contract:
             await self.end_scheduler()
             await told[-1]
 
+    async def test_hang_up(self) -> None:
+        """A call under way that is given up fails, and the next one is answered."""
+        await self.client.register(FACTS)
+        self.scheduler.holding = True
+        beat = self.client.heartbeat(Heartbeat("w1", "boot"))
+        self.client.hang_up()
+        await self.assertFailure(beat, Unreachable)
+        self.scheduler.release()
+        await self.client.heartbeat(Heartbeat("w1", "boot"))
+
     async def test_errors(self) -> None:
         """What is wrong with a worker is told as it is."""
         for error in (

@@ -42,7 +42,7 @@ class FakeSchedulerClient:
         self.reports_wanted = 0
         self.reports: dict[str, JobReport] = {}
         self._assigned = 0
-        self._held: list[Callable[[], None]] = []
+        self._held: list[tuple[Callable[[], Deferred[Any]], Deferred[Any]]] = []
         self._cut: Callable[[], None] = lambda: None
 
     # what a test does and asks
@@ -66,8 +66,8 @@ class FakeSchedulerClient:
         """Answer all that wait, and hold no more."""
         self.holding = False
         held, self._held = self._held, []
-        for answer in held:
-            answer()
+        for answer, answered in held:
+            answer().chainDeferred(answered)
 
     def forget_everything(self) -> None:
         """As if restarted, without a store."""
@@ -80,6 +80,11 @@ class FakeSchedulerClient:
         self._cut()
 
     # ISchedulerClient
+
+    def hang_up(self) -> None:
+        held, self._held = self._held, []
+        for _, answered in held:
+            answered.errback(Unreachable("the scheduler", sent=True, kind="scheduler"))
 
     def on_cut(self, notify: Callable[[], None]) -> None:
         self._cut = notify
@@ -107,7 +112,7 @@ class FakeSchedulerClient:
         if not self.holding:
             return answer()
         answered: Deferred[T] = Deferred()
-        self._held.append(lambda: answer().chainDeferred(answered))
+        self._held.append((answer, answered))
         return answered
 
     def _register(self, registration: Registration) -> Registered:

@@ -87,11 +87,17 @@ class SimulatedSchedulerClient:
         #: Where the connection is to.
         self._connected: Endpoint | None = None
         self._notify: Callable[[], None] = lambda: None
+        self._under_way: Call | None = None
+
+    def hang_up(self) -> None:
+        if self._under_way is not None:
+            self._caller().process.after(0, self._network.hang_up, self._under_way)
 
     def on_cut(self, notify: Callable[[], None]) -> None:
         self._notify = notify
 
     def _answered(self, result: Any, call: Call) -> Any:
+        self._under_way = None
         endpoint = call.endpoint
         reset = isinstance(result, Failure) and result.check(CallFailed)
         if endpoint is not None and not reset and endpoint is not self._connected and endpoint.process.alive:
@@ -143,7 +149,7 @@ class SimulatedSchedulerClient:
         return answer
 
     def _call(self, caller: Caller, name: str, make: Callable[[Any], Any], wire: str) -> Deferred[Any]:
-        call = self._network.call(caller, self._address, name, make, DEADLINE, wire)
+        call = self._under_way = self._network.call(caller, self._address, name, make, DEADLINE, wire)
         return call.answer.addBoth(self._answered, call).addErrback(self._understood, name)
 
     def _understood(self, failure: Failure, name: str) -> Failure:

@@ -704,13 +704,24 @@ class NewSchedulerTests(MembershipCase):
             self.clock.advance(10)
             self.call(f"new {failure}")
             self.assertEqual(len(self.client.calls), 1)
-            self.client.failure, self.client.holding = failure, False
-            held, self.client._held = self.client._held, []
-            held[0]()
+            self.client.failure = failure
+            self.client.release()
             self.client.failure = None
             self.clock.advance(0)
             self.assertEqual(len(self.client.calls), 2, failure)
             self.successResultOf(self.membership.stopService())
+
+    def test_stale_call(self) -> None:
+        """A call that has been in flight for a while was made to a process before: it is given up."""
+        self.begin()
+        self.client.holding = True
+        self.clock.advance(10)
+        self.clock.advance(0.9)
+        self.call("first")
+        self.assertEqual(self.client.pending, 1)
+        self.clock.advance(0.1)
+        self.call("second")
+        self.assertEqual((self.client.methods, self.client.pending), (["heartbeat"] * 2, 1))
 
     def test_out_of_a_delay(self) -> None:
         """It does not wait until a delay after failures is over; if it still fails the delays begin anew."""
