@@ -36,7 +36,7 @@ def copy(source: str, target: str) -> Loaded:
         for first in range(0, len(held.jobs), JOBS_PER_TRANSACTION):
             writer.write_thd(held.jobs[first : first + JOBS_PER_TRANSACTION], False)
         writer.write_thd([*held.workers, *held.keys], False)
-        writer.put_count_thd(held.commit_count, held.set_back_to)
+        writer.put_counts_thd(held.commit_count, held.set_back_to)
     return held
 
 

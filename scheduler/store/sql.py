@@ -12,6 +12,7 @@ harmless. Each transaction counts itself; where that count is lower than it was,
 database was set back, by a standby that was behind, say. It is then made to hold all that
 is in memory, in as many transactions as that takes, and the count is put right with the
 last of them: whoever is killed meanwhile finds at the next start that it is too low.
+The count that workers are told is another one, as that stands still at first.
 A transaction whose connection broke is tried once more on a new one;
 then all of its saves fail. One that has not ended by its deadline fails too,
 whatever its thread is still doing: that is interrupted, and until it is back
@@ -174,10 +175,10 @@ class SqlStore(Service):
         if timelines:
             count = next_timeline(max(self.commit_count, *(above for above, _ in timelines)))
             set_back_to = min(set_back_to for _, set_back_to in timelines)
-            await self._run(group, self._writer.put_count_thd, count, set_back_to)
+            await self._run(group, self._writer.begin_timeline_thd, count, set_back_to)
             self.commit_count, self._set_back_to, self._counting = count, set_back_to, True
         records = [record for save in group for record in save.records]
-        if not (records or self._failing or (self._counting and any(save.verify or save.count for save in group))):
+        if not (records or self._failing or any(save.verify or save.count for save in group)):
             return
         try:
             await self._write_records(group, records)
@@ -188,11 +189,8 @@ class SqlStore(Service):
         self._failing = False
 
     async def _write_records(self, group: list[_Save], records: Sequence[Record]) -> None:
-        last = self.commit_count if self._counting else None
         probe = self._failing or any(save.count for save in group)
-        count = await self._run(group, self._writer.write_thd, records, probe, last)
-        if count is not None:
-            self.commit_count = count
+        self.commit_count = await self._run(group, self._writer.write_thd, records, probe, self._counting)
 
     async def _restore(self, group: list[_Save]) -> None:
         """Have the database hold what is in memory, and nothing else."""
@@ -201,9 +199,10 @@ class SqlStore(Service):
         await self._run(group, self._writer.keep_thd, [record.ref for record in records if not isinstance(record, Ref)])
         for first in range(0, len(records), RESTORED_PER_TRANSACTION):
             part = records[first : first + RESTORED_PER_TRANSACTION]
-            await self._run(group, self._writer.write_thd, part, False)
-        await self._run(group, self._writer.put_count_thd, self.commit_count + 1, self._set_back_to)
-        self.commit_count += 1
+            await self._run(group, self._writer.restore_thd, part)
+        count = self.commit_count + self._counting
+        await self._run(group, self._writer.put_counts_thd, count, self._set_back_to)
+        self.commit_count = count
         self._log.info("the database holds all {count} records again", count=len(records))
 
     async def _run(self, group: list[_Save], work_thd: Callable[..., T], *facts: Any) -> T:

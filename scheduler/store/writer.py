@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from twisted.logger import Logger
@@ -24,7 +24,15 @@ T = TypeVar("T")
 
 
 class SetBack(Exception):
-    """There are fewer commits than there were."""
+    """There are fewer transactions than there were."""
+
+
+@frozen
+class _Counts:
+    """How many there were: ``commits`` is what workers are told, and stands still at first."""
+
+    commits: int
+    transactions: int
 
 
 class Writer:
@@ -35,44 +43,60 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
+        # as last seen; ``None`` before it was loaded
+        self._counts: _Counts | None = None
         # of the kinds with a row that is written once: ids of the records that have it
         self._begun: dict[str, set[str]] = {name: set() for name, kind in KINDS.items() if kind.once is not None}
         self._put = {table: _upsert(database, table) for kind in KINDS.values() for table in kind.tables}
 
     def load_thd(self) -> Loaded:
         """Everything; ``StoreFailed``."""
-        found, begun, counts = self._try_thd(_load_thd)
-        self._begun = begun
+        found, begun, counts, set_back_to = self._try_thd(_load_thd)
+        self._begun, self._counts = begun, counts
         jobs, workers, keys = (tuple(found[kind]) for kind in ("job", "worker", "key"))
-        return Loaded(jobs, workers, keys, *counts)
+        return Loaded(jobs, workers, keys, counts.commits, set_back_to)
 
-    def write_thd(self, records: Sequence[Record], probe: bool = False, last: int | None = None) -> int | None:
+    def write_thd(self, records: Sequence[Record], probe: bool = False, commits: bool = False) -> int:
         """All of them, in one transaction; ``StoreFailed``. With ``probe`` even none of them is something to write.
 
-        Where ``last`` is given, the transaction is counted: answers its count, or raises ``SetBack`` if that is not
-        higher than ``last``. None of them to write is not counted.
+        Answers the count of commits, in which the transaction is if ``commits``, and it writes. ``SetBack``: there are
+        fewer transactions than at the last look, and nothing was written.
         """
         batch = _Batch.of(records)
+        last = self._counts
 
-        def write_thd(connection: Connection) -> int | None:
-            count = None
+        def write_thd(connection: Connection) -> _Counts | None:
+            counts = None
             if last is not None:
-                count = _counted_thd(connection, bool(records) or probe, last)
+                counts = _counted_thd(connection, last, bool(records) or probe, commits)
             elif probe:
                 connection.execute(update(VERSIONS).values(version=VERSIONS.c.version))
             self._write_thd(connection, batch)
-            return count
+            return counts
 
-        count = self._try_thd(write_thd)
-        for kind, begun in self._begun.items():
-            begun.difference_update(batch.removed[kind])
-            begun.update(batch.put[kind])
-        return count
+        self._counts = self._try_thd(write_thd)
+        self._note(batch)
+        return 0 if self._counts is None else self._counts.commits
 
-    def put_count_thd(self, count: int, set_back_to: int | None) -> None:
-        """Put both numbers in their place; ``StoreFailed``."""
-        counts = update(VERSIONS).values(commits=count, set_back_to=set_back_to)
+    def begin_timeline_thd(self, count: int, set_back_to: int) -> None:
+        """Go on with that count, and keep what the store was set back to; ``StoreFailed``."""
+        timeline = update(VERSIONS).values(commits=count, set_back_to=set_back_to)
+        self._try_thd(lambda connection: connection.execute(timeline))
+        if self._counts is not None:
+            self._counts = evolve(self._counts, commits=count)
+
+    def restore_thd(self, records: Sequence[Record]) -> None:
+        """Write them to what was set back, which is still seen to be so; ``StoreFailed``."""
+        batch = _Batch.of(records)
+        self._try_thd(lambda connection: self._write_thd(connection, batch))
+        self._note(batch)
+
+    def put_counts_thd(self, commits: int, set_back_to: int | None) -> None:
+        """It holds all that it must: count commits on from that, and transactions from those seen; ``StoreFailed``."""
+        transactions = 1 + (0 if self._counts is None else self._counts.transactions)
+        counts = update(VERSIONS).values(commits=commits, transactions=transactions, set_back_to=set_back_to)
         self._try_thd(lambda connection: connection.execute(counts))
+        self._counts = _Counts(commits, transactions)
 
     def keep_thd(self, refs: Sequence[Ref]) -> None:
         """Remove all records but those; ``StoreFailed``."""
@@ -133,18 +157,24 @@ class Writer:
                 self._put_thd(connection, table, map(row_of, new))
             self._put_thd(connection, kind.table, map(kind.to_row, put.values()))
 
+    def _note(self, batch: _Batch) -> None:
+        for kind, begun in self._begun.items():
+            begun.difference_update(batch.removed[kind])
+            begun.update(batch.put[kind])
+
     def _put_thd(self, connection: Connection, table: Table, values: Iterable[rows.Row]) -> None:
         if listed := list(values):
             connection.execute(self._put[table], listed)
 
 
-def _load_thd(connection: Connection) -> tuple[dict[str, list[Any]], dict[str, set[str]], tuple[int, int | None]]:
-    """The records by kind, the ids of those that are begun, and the count with what it was set back to."""
+def _load_thd(connection: Connection) -> tuple[dict[str, list[Any]], dict[str, set[str]], _Counts, int | None]:
+    """The records by kind, the ids of those that are begun, the counts, and what they were set back to."""
     found: dict[str, list[Any]] = {}
     for name, kind in KINDS.items():
         found[name] = list(kind.load(connection, found))
-    commits, set_back_to = connection.execute(select(VERSIONS.c.commits, VERSIONS.c.set_back_to)).one()
-    return found, _begun_thd(connection), (commits or 0, set_back_to)
+    columns = (VERSIONS.c.commits, VERSIONS.c.transactions, VERSIONS.c.set_back_to)
+    commits, transactions, set_back_to = connection.execute(select(*columns)).one()
+    return found, _begun_thd(connection), _Counts(commits or 0, transactions or 0), set_back_to
 
 
 def _begun_thd(connection: Connection) -> dict[str, set[str]]:
@@ -163,14 +193,21 @@ def _delete_thd(connection: Connection, table: Table, ids: Collection[str]) -> N
         connection.execute(delete(table).where(key == bindparam("gone")), [{"gone": each} for each in ids])
 
 
-def _counted_thd(connection: Connection, writes: bool, last: int) -> int:
-    """The count with this transaction, if it ``writes``, or as it is; ``SetBack``: it is less than ``last`` allows."""
-    present = func.coalesce(VERSIONS.c.commits, 0)
-    counting = update(VERSIONS).values(commits=present + 1).returning(VERSIONS.c.commits) if writes else select(present)
-    count = connection.execute(counting).scalar_one()
-    if count < last + writes:
+def _counted_thd(connection: Connection, last: _Counts, writes: bool, commits: bool) -> _Counts:
+    """The counts with this transaction, if it ``writes``, or as they are; ``SetBack``: ``last`` does not allow them.
+
+    ``commits``: it counts as a commit, too.
+    """
+    more = _Counts(int(writes and commits), int(writes))
+    present = [func.coalesce(column, 0) for column in (VERSIONS.c.commits, VERSIONS.c.transactions)]
+    counting: Any = select(*present)
+    if writes:
+        values = {"commits": present[0] + more.commits, "transactions": present[1] + more.transactions}
+        counting = update(VERSIONS).values(values).returning(VERSIONS.c.commits, VERSIONS.c.transactions)
+    found = _Counts(*connection.execute(counting).one())
+    if found.commits < last.commits + more.commits or found.transactions < last.transactions + more.transactions:
         raise SetBack
-    return int(count)
+    return found
 
 
 @frozen

@@ -39,10 +39,10 @@ from scheduler.store.memory import MemoryStore
 from scheduler.store.rows import NO_SPEC
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 from scheduler.store.sql import make_store
-from scheduler.store.writer import Writer
+from scheduler.store.writer import Writer, _Counts
 from tests import postgres
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
-from tests.simulation.store import Database
+from tests.simulation.store import Backup, Database
 from tests.unit.cluster.values import a_job, a_worker
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
@@ -289,10 +289,14 @@ class SetBackContract:
     kept: Sequence[Record] = (a_job(), a_job("j-2"), a_worker(), IdempotencyKey("k", "f", "j-1"))
     since: Sequence[Record] = (Ref("job", "j-1"), Ref("key", "k"), a_job("j-3"), evolve(a_worker(), draining=True))
     held = Loaded((a_job("j-2"), a_job("j-3")), (evolve(a_worker(), draining=True),))
+    #: The count that the standby has.
+    kept_commits = 1
 
-    async def _in_use(self) -> None:
+    async def _in_use(self, counts: bool = True) -> None:
         await self.store.load()
-        await self.store.count_commits()
+        if counts:
+            await self.store.count_commits()
+        self.kept_commits = int(counts)
         await self.store.save(self.kept)
         for record in self.since:
             await self.store.save([record])
@@ -307,6 +311,16 @@ class SetBackContract:
         loaded = await self.again()  # type: ignore[attr-defined]
         self.assertEqual(loaded, evolve(self.held, jobs=(*self.held.jobs, a_job("j-4"))))  # type: ignore[attr-defined]
         self.assertEqual((loaded.commit_count, count > 5), (count, True))  # type: ignore[attr-defined]
+
+    async def test_set_back_at_first(self) -> None:
+        """The same while the count stands still, which it does after that, too."""
+        await self._in_use(counts=False)
+        await self.store.verify()
+        self.store.restore_from(Loaded)
+        await self.store.save([a_job("j-4")])
+        loaded = await self.again()  # type: ignore[attr-defined]
+        self.assertEqual(loaded, evolve(self.held, jobs=(*self.held.jobs, a_job("j-4"))))  # type: ignore[attr-defined]
+        self.assertEqual((loaded.commit_count, self.store.commit_count), (0, 0))
 
     async def test_set_back_at_rest(self) -> None:
         """The same where nothing is to be saved, once somebody looks; and only once."""
@@ -337,7 +351,8 @@ class SimulatedTests(SetBackContract, StoreContract, SimulatedCase):
         return StoreOfProcess(self.process("scheduler"), self.database, self.trace)
 
     async def set_back(self) -> None:
-        self.database.restore(Loaded(self.kept[:2], self.kept[2:3], self.kept[3:], 1))  # type: ignore[arg-type]
+        kept = Loaded(self.kept[:2], self.kept[2:3], self.kept[3:], self.kept_commits)  # type: ignore[arg-type]
+        self.database.restore(Backup(kept, 1))
 
 
 class SqlContract(SetBackContract, StoreContract):
@@ -347,9 +362,11 @@ class SqlContract(SetBackContract, StoreContract):
     def _set_back_thd(self, writer: Writer) -> None:
         """As if another program had written that; the writer knows of nothing."""
         begun = {kind: set(ids) for kind, ids in writer._begun.items()}
-        writer.write_thd([Ref("job", "j-3"), *self.kept])
-        writer.put_count_thd(1, None)
-        writer._begun = begun
+        counts = writer._counts
+        writer.restore_thd([Ref("job", "j-3"), *self.kept])
+        writer._counts = _Counts(0, 0)
+        writer.put_counts_thd(self.kept_commits, None)
+        writer._begun, writer._counts = begun, counts
 
     async def test_a_job_without_its_spec(self) -> None:
         """It is shown with what is known, is not started any more, and its key answers; a spec alone is no job."""

@@ -70,7 +70,7 @@ VERSION_3 = {
     "idempotency_keys": ("removed_at",),
 }
 VERSION_4 = {
-    "scheduler_schema": ("commits", "set_back_to"),
+    "scheduler_schema": ("commits", "transactions", "set_back_to"),
     "workers": ("folder", "nonce", "deregistered_at"),
 }
 

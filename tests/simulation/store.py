@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 from random import Random
 
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -22,6 +22,14 @@ from tests.simulation.trace import Trace
 COMMIT = (0.0005, 0.004)
 
 
+@frozen
+class Backup:
+    """A copy of a database."""
+
+    records: Loaded
+    transactions: int
+
+
 class Database:
     """What is durable. It outlives the processes that use it."""
 
@@ -33,9 +41,11 @@ class Database:
         self.stalls_until = 0.0
         #: Ids of the jobs whose ends are durable.
         self.ended: set[str] = set()
-        #: The count of commits, and that after which it was set back.
+        #: The count of commits, which stands still at first, and that after which it was set back.
         self.commits = 0
         self.set_back_to: int | None = None
+        #: The count of all that writes.
+        self.transactions = 0
         self._durable = MemoryStore()
         # ids of the jobs whose specs were written: what is read has no others
         self._described: set[str] = set()
@@ -49,6 +59,7 @@ class Database:
         """Apply them, in order; the specs of the jobs ``described`` are not written, as they are there."""
         batches = list(map(list, batches))
         self.commits += counted and any(batches)
+        self.transactions += any(batches)
         for batch in batches:
             for record in batch:
                 if isinstance(record, Job) and record.id not in described:
@@ -70,17 +81,22 @@ class Database:
         keys = tuple(key for key in found[0].keys if key.job_id in self._described or key.removed_at is not None)
         return evolve(found[0], jobs=jobs, keys=keys, commit_count=self.commits, set_back_to=self.set_back_to)
 
-    def restore(self, backup: Loaded) -> None:
-        """Be as it was when that was read."""
-        self.hold(backup)
-        self.commits, self.set_back_to = backup.commit_count, backup.set_back_to
+    def backup(self) -> Backup:
+        """A copy of it as it is."""
+        return Backup(self.read(), self.transactions)
 
-    def hold(self, backup: Loaded) -> None:
+    def restore(self, backup: Backup) -> None:
+        """Be as it was when that was made."""
+        self.hold(backup.records)
+        self.commits, self.set_back_to = backup.records.commit_count, backup.records.set_back_to
+        self.transactions = backup.transactions
+
+    def hold(self, records: Loaded) -> None:
         """Hold these records, and no others."""
         self._durable = MemoryStore()
-        self._described = {job.id for job in backup.jobs}
-        self.ended = {job.id for job in backup.jobs if job.state.final}
-        self._durable.save([*backup.workers, *backup.jobs, *backup.keys])
+        self._described = {job.id for job in records.jobs}
+        self.ended = {job.id for job in records.jobs if job.state.final}
+        self._durable.save([*records.workers, *records.jobs, *records.keys])
 
 
 @define(eq=False)
@@ -110,6 +126,8 @@ class SimulatedStore:
         # ids of the jobs whose specs it has written, or read
         self._described: set[str] = set()
         self.commit_count = 0
+        # of all that writes, as last seen
+        self._transactions = 0
         self._counting = False
         self._everything: Callable[[], Loaded] = Loaded
         process.on_end.append(self._crash)
@@ -121,6 +139,7 @@ class SimulatedStore:
             found = self._database.read()
             self._described = {job.id for job in found.jobs}
             self.commit_count = found.commit_count
+            self._transactions = self._database.transactions
             loaded.callback(found)
 
         self._process.after(self._seconds(), read)
@@ -164,7 +183,7 @@ class SimulatedStore:
         if self._database.stalls_until > self._process.loop.now:
             self._process.loop.at(self._database.stalls_until, self._process.run, self._commit)
             return
-        if self._counting and self._database.commits < self.commit_count and any(map(_looks, self._committing)):
+        if self._database.transactions < self._transactions and any(map(_looks, self._committing)):
             self._restore()
             return
         group, self._committing = self._committing, []
@@ -177,11 +196,14 @@ class SimulatedStore:
             self._trace.add("store", f"a commit fails{', though it is durable' if committed else ''}")
         if committed:
             self._begin_timelines(group)
-            self._database.commits += any(batch.count for batch in group)
+            counts = any(batch.count for batch in group)
+            self._database.commits += counts
+            self._database.transactions += counts
             self._database.commit((batch.records for batch in group), self._described, self._counting)
         for batch in group if failure is None else ():
             self._note(batch.records)
             self.commit_count = max(self.commit_count, self._database.commits)
+            self._transactions = max(self._transactions, self._database.transactions)
         for batch in group:
             batch.saved.callback(None if failure is None else Failure(failure))
         self._process.after(0, self._begin)
@@ -204,8 +226,9 @@ class SimulatedStore:
         def whole() -> None:
             self._database.hold(held)
             self._described = {job.id for job in held.jobs}
-            self.commit_count += 1
-            self._database.commits = self.commit_count
+            self.commit_count += self._counting
+            self._transactions += 1
+            self._database.commits, self._database.transactions = self.commit_count, self._transactions
             self._process.after(self._seconds(), self._commit)
 
         self._process.after(self._seconds(), part)

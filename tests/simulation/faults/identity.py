@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from scheduler.interfaces import Loaded
 from tests.simulation.machine import Folder
+from tests.simulation.store import Backup
 
 #: Seconds in which a scheduler can learn, from all its workers, that its database was set back.
 NOTICE = 15.0
@@ -136,14 +136,14 @@ class RestoreDatabase:
         return f"the scheduler is killed, for {self.down:.1f} s, and started with the database of {self.at:.1f} s"
 
     def strike(self, world: World) -> None:
-        backup = world.database.read()
+        backup = world.database.backup()
         world.trace.add("database", "a backup is taken")
 
         def restore() -> None:
             if world.scheduler is not None:
                 world.scheduler.process.end()
             world.database.restore(backup)
-            world.judge.set_back(backup)
+            world.judge.set_back(backup.records)
             world.trace.add("database", f"the backup of {self.at:.1f} s is restored")
             world.heal_after(self.down, world.start_scheduler)
 
@@ -161,15 +161,15 @@ class Failover:
         return f"{self.behind:.1f} s later the database gives way to a standby that is as it is now"
 
     def strike(self, world: World) -> None:
-        standby = world.database.read()
+        standby = world.database.backup()
         world.heal_after(self.behind, lambda: self._give_way(world, standby))
 
-    def _give_way(self, world: World, standby: Loaded) -> None:
+    def _give_way(self, world: World, standby: Backup) -> None:
         world.database.restore(standby)
         world.trace.add("database", f"a standby takes over, which is as it was at {self.at:.1f} s")
         scheduler, until = world.scheduler, world.loop.now + NOTICE
         if scheduler is None or not scheduler.process.alive:
-            world.judge.set_back(standby)
+            world.judge.set_back(standby.records)
             return
 
         def ended() -> None:

@@ -88,8 +88,8 @@ class DepartedTests(SynchronousTestCase):
             self.world.judge.forget_asked("w2")
             KillScheduler(0.0, 1.0).strike(self.world)
             if state is None:
-                loaded = self.world.database.read()
-                self.world.database.restore(evolve(loaded, workers=loaded.workers[1:]))
+                held = self.world.database.read()
+                self.world.database.hold(evolve(held, workers=held.workers[1:]))
             elif state is WorkerState.UNREACHABLE:
                 self.world.database.commit([[evolve(now, deregistered_at=None)]], ())
             self.world.loop.run(11.0)
@@ -98,8 +98,7 @@ class DepartedTests(SynchronousTestCase):
     def test_database_set_back(self) -> None:
         """A backup that does not know that it deregistered is not held against the scheduler."""
         self.gone()
-        backup = self.world.database.read()
-        self.world.database.restore(evolve(backup, workers=()))
+        self.world.database.hold(evolve(self.world.database.read(), workers=()))
         self.world.judge.set_back(self.world.database.read())
         KillScheduler(0.0, 1.0).strike(self.world)
         self.world.loop.run(11.0)
