@@ -10,11 +10,14 @@ about where to log still holds.
 A name, a command or an address in an event is whatever its sender wrote. It is
 a field and never a format; in a line of text everything that is not printable
 is escaped, so that no value can forge a line or command a terminal. Only a
-traceback has lines of its own, each indented.
+traceback has lines of its own, each indented. A failure because the machine
+lacks something has none: it is no bug, and its reason says it all.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import signal
 import sys
@@ -62,6 +65,9 @@ LEVELS: Mapping[str, Any] = {
 #: What Twisted's older log adds to an event beside the ``log_`` keys, be it one of its own or not.
 _ADDED = frozenset({"message", "time", "system", "isError", "format", "logLevel", "printed"})
 _ADDED_TO_OLDER = _ADDED | {"why", "failure"}
+
+#: What the system says where the machine lacks files, memory or space, or its disk fails.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 _PLAIN = re.compile(r"""[^\s"\\=]+""")
 
@@ -190,6 +196,8 @@ def _time(event: LogEvent) -> str:
 
 def _level(event: LogEvent) -> str:
     level = event.get("log_level")
+    if level is LogLevel.critical and _shortage(event):
+        level = LogLevel.error
     return level.name if level is not None else "info"
 
 
@@ -203,6 +211,11 @@ def _namespace(event: LogEvent) -> str:
 
 
 def _message(event: LogEvent) -> str:
+    shortage = _shortage(event)
+    return f"{_said(event)}: {shortage}" if shortage else _said(event)
+
+
+def _said(event: LogEvent) -> str:
     if _older(event) and "failure" in event:  # its text would be the traceback
         return safe_str(event.get("why") or "Unhandled Error")
     try:
@@ -211,9 +224,22 @@ def _message(event: LogEvent) -> str:
         return formatEvent(event)
 
 
+def _failure(event: LogEvent) -> Any:
+    return event.get("failure" if _older(event) else "log_failure")
+
+
+def _shortage(event: LogEvent) -> str:
+    """What the machine lacks, and where, if the event is a failure because of that."""
+    error = getattr(_failure(event), "value", None)
+    if not isinstance(error, OSError) or error.errno not in _SHORTAGES:
+        return ""
+    where = "" if error.filename is None else f": {safe_str(error.filename)}"
+    return os.strerror(error.errno) + where
+
+
 def _traceback(event: LogEvent) -> str:
-    failure = event.get("failure" if _older(event) else "log_failure")
-    if failure is None:
+    failure = _failure(event)
+    if failure is None or _shortage(event):
         return ""
     try:
         return str(failure.getTraceback())

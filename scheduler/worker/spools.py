@@ -329,20 +329,19 @@ class Spools:
         spool = self.spool(job_id)
         ended = os.path.exists(spool.exit_path)  # looked at first: from then on the file does not grow
         try:
-            fd = os.open(spool.output(stream.value), os.O_RDONLY)
+            with open(spool.output(stream.value), "rb", buffering=0) as file:
+                length = os.fstat(file.fileno()).st_size
+                if offset > length:
+                    raise OffsetBeyondEnd(offset, length)
+                data = os.pread(file.fileno(), min(size, length - offset), offset)
         except FileNotFoundError:
             if os.path.exists(spool.folder):
                 raise OutputPruned(job_id) from None
             if self._used.find_thd(job_id) is HowUsed.PRUNED:
                 raise OutputPruned(job_id) from None
             raise NotFound("job", job_id) from None
-        try:
-            length = os.fstat(fd).st_size
-            if offset > length:
-                raise OffsetBeyondEnd(offset, length)
-            data = os.pread(fd, min(size, length - offset), offset)
-        finally:
-            os.close(fd)
+        except OSError as error:
+            raise Unavailable(f"the output of job {job_id!r} can't be read: {error.strerror}") from error
         if not ended or offset + len(data) < length:
             return Chunk(data, offset, size=length)
         record = spool.read_exit()

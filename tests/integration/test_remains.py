@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from scheduler.errors import Conflict, NotFound, OutputPruned
+from scheduler.errors import Conflict, NotFound, OutputPruned, Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker import jobs, removals
@@ -70,6 +71,16 @@ class RemovedTests(RunningCase):
         self.assertEqual(await self.worker.runner.stop(job, wait=False), stopped)
         with self.assertRaises(OutputPruned):
             self.worker.output(job)
+
+    async def test_output_that_cannot_be_read(self) -> None:
+        """What keeps the worker from reading is named, and may pass."""
+        job, _ = await self.running("job")
+        path = Path(self.worker.spool(job).output("stdout"))
+        path.unlink()
+        path.mkdir()
+        with self.assertRaises(Unavailable) as caught:
+            self.worker.output(job)
+        self.assertEqual(str(caught.exception), f"the output of job {job!r} can't be read: Is a directory")
 
     async def test_used_up(self) -> None:
         """Its id is not started again, by the next process either, and the acknowledged end goes without a word."""

@@ -1,7 +1,9 @@
 """Log lines: what is in them, and what can't be."""
 
+import errno
 import io
 import json
+import os
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,19 @@ class TextTests(LineCase):
             self.assertTrue(line.startswith("    "), line)
             self.assertTrue(line.isprintable(), line)
         self.assertIn("RuntimeError: first", self.out.getvalue())
+
+    def test_shortage(self) -> None:
+        """What the machine lacks is an error with its reason, and no bug; any other error of the system may be one."""
+        for number, where, reason in (
+            (errno.EMFILE, "/a\nb", "Too many open files: /a\\nb"),
+            (errno.ENOSPC, None, "No space left on device"),
+        ):
+            self.out.truncate(self.out.seek(0))
+            self.log.failure("not read", Failure(OSError(number, os.strerror(number), where)), job_id="j1")
+            self.assertEqual(self.line(), f"2001-09-09T01:46:40.987Z error    some.place: not read: {reason} job_id=j1")
+        self.out.truncate(self.out.seek(0))
+        self.log.failure("not read", Failure(FileNotFoundError(errno.ENOENT, "none", "/a")))
+        self.assertIn("critical some.place: not read\n    Traceback", self.out.getvalue())
 
     def test_value_that_fails(self) -> None:
         """A value that can't be shown does not lose the line."""
@@ -209,6 +224,13 @@ class JsonTests(LineCase):
         record = self.record()
         self.assertEqual((record["level"], record["message"]), ("critical", "it went wrong"))
         self.assertIn("RuntimeError: no", record["traceback"])
+
+    def test_shortage(self) -> None:
+        """What the machine lacks has none."""
+        self.log.failure("not read", Failure(OSError(errno.EMFILE, "no files", "/a")))
+        record = self.record()
+        self.assertEqual((record["level"], record["message"]), ("error", "not read: Too many open files: /a"))
+        self.assertNotIn("traceback", record)
 
 
 class LoggingServiceTests(SynchronousTestCase):
