@@ -147,7 +147,7 @@ class ApiTests(SynchronousTestCase):
 
 
 class ConfigurationTests(SynchronousTestCase):
-    """docs/configuration.md, and the samples."""
+    """docs/configuration.md, the samples, and the table in README.md."""
 
     def known(self, load: Callable[..., Any], table: str = "") -> set[str] | None:
         """The keys of a table of the file; ``None`` if there is no such table."""
@@ -187,12 +187,20 @@ class ConfigurationTests(SynchronousTestCase):
                 found.add((table, key[1]))
         return found
 
+    def listed(self, which: str) -> set[tuple[str, str]]:
+        """What the README's table has for that process."""
+        of_process = [
+            row for row in rows(section(document("README.md"), "## Configuration")) if row[0] in (which, "both")
+        ]
+        return {(table.strip("`[]"), key) for _, table, keys in of_process for key in code(keys)}
+
     def test_scheduler(self) -> None:
-        """Each key of ``scheduler.toml``, and no other, is in the reference and in the sample."""
+        """Each key of ``scheduler.toml``, and no other, is in the reference, in the sample and in the table."""
         keys = self.keys(load_scheduler)
         self.assertIn(("http_server", "addr"), keys)
         self.assertEqual(self.documented("## Both", "## Scheduler"), keys)
         self.assertEqual(self.sample("etc/scheduler.toml"), keys)
+        self.assertEqual(self.listed("scheduler"), keys)
 
     def test_worker(self) -> None:
         """The same of ``worker.toml``."""
@@ -200,6 +208,7 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertIn(("worker", "slots"), keys)
         self.assertEqual(self.documented("## Both", "## Worker"), keys)
         self.assertEqual(self.sample("etc/worker.toml"), keys)
+        self.assertEqual(self.listed("worker"), keys)
 
 
 class CommandTests(SynchronousTestCase):
