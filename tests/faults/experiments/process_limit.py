@@ -95,9 +95,14 @@ def _limit(worker: Daemon, processes: int) -> None:
     """How many processes the zygote and its shims may have; what they have already goes on."""
     zygote = zygote_of(worker)
     assert zygote is not None
-    for pid in (zygote, *children(zygote)):
-        # Who may not change the limits of other users, does so as that user.
-        limit = ["prlimit", "--pid", str(pid), f"--nproc={processes}:"]
-        done = subprocess.run([*AS_USER, *limit], check=False, capture_output=True, text=True)
-        if done.returncode and Path(f"/proc/{pid}").exists():
-            raise Broken(f"the limit of {pid} can't be set: {done.stderr}")
+    _limit_process(zygote, processes)  # first: what it forks from now on has that limit, too
+    for pid in children(zygote):
+        _limit_process(pid, processes)
+
+
+def _limit_process(pid: int, processes: int) -> None:
+    # Who may not change the limits of other users, does so as that user.
+    limit = ["prlimit", "--pid", str(pid), f"--nproc={processes}:"]
+    done = subprocess.run([*AS_USER, *limit], check=False, capture_output=True, text=True)
+    if done.returncode and Path(f"/proc/{pid}").exists():
+        raise Broken(f"the limit of {pid} can't be set: {done.stderr}")
