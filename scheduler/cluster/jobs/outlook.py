@@ -150,9 +150,7 @@ class Outlook:
             return None
         due = units.format_moment(self._ledger.now() + seconds)
         when = f"at {due}, in {units.format_duration(round(seconds) or 1)}"
-        if job.retry_of is not None:
-            return "delay", f"the next attempt is due {when}"
-        return "delay", f"the scheduler was restarted, and waits for its workers; it is due {when}"
+        return "delay", f"the next attempt is due {when}"
 
     def _saving_fails(self, facts: _Facts) -> tuple[str, str] | None:
         problem = self._ledger.store_problem

@@ -8,7 +8,9 @@ the store was set back (``scheduler.cluster.set_back``) no job is taken from it,
 is over that was loaded: it may run, or have run.
 
 A job waits in ``scheduler.cluster.jobs.lines`` from when it is due, which is at once but
-for one that retries after a delay, until its ``queue_timeout`` has passed. Both times
+for one that retries after a delay, until its ``queue_timeout`` has passed. Where that is 0
+it has one chance, when it is due; after a restart it waits for a while like others, as its
+workers may not be back yet. Both times
 are measured by the reactor's clock, so a step of the wall clock changes nothing; only
 across a restart it tells how much is left, and never makes that more than it was.
 The promise that it will be started holds no longer than that either: one whose start
@@ -58,7 +60,7 @@ SWEEP_INTERVAL_SECONDS = 2.0
 #: Starts of the queue under way at a time, in all and on one worker.
 MAX_STARTS, MAX_STARTS_PER_WORKER = 64, 4
 
-#: Seconds after a restart before a job that has but one chance takes it: until then workers show that they are there.
+#: Seconds after a restart for which a job waits like others that has but one chance: workers may not be back yet.
 RESTART_GRACE_SECONDS = 30.0
 
 
@@ -175,15 +177,16 @@ class Queue(Service):
             return
         times = self._times_of(job, age)
         if restarted and not job.terms.queue_timeout:
-            times.due = times.over = max(times.due, self._clock.seconds() + RESTART_GRACE_SECONDS)
+            times.over = max(times.over, self._clock.seconds() + RESTART_GRACE_SECONDS)
         if times.timer is None and not times.choosing:
             self._next(job)
 
     def _leave(self, job: Job) -> None:
         """It is starting; should that come to nothing, its time goes on."""
         self._waiting.leave(job.id)
-        if job.terms.queue_timeout:
-            self._stop_timer(self._times_of(job))
+        times = self._times_of(job) if job.terms.queue_timeout else self._times.get(job.id)
+        if times is not None:
+            self._stop_timer(times)
 
     def _await_word(self, job: Job, age: float = 0.0) -> None:
         """Nobody knows whether its start arrived; if it did not it may be sent again until its time is over."""
@@ -212,10 +215,8 @@ class Queue(Service):
         times, now = self._times[job.id], self._clock.seconds()
         if now < times.due:
             self._at(times, times.due, self._next, job)
-        elif not job.terms.queue_timeout:
-            self._at(times, now, self._only_chance, job)
         else:
-            self._at(times, times.over, self._expire, job)
+            self._at(times, times.over, self._expire if job.terms.queue_timeout else self._only_chance, job)
             if now < times.over:
                 self._wait(job)
 
@@ -258,6 +259,7 @@ class Queue(Service):
             times.timer = None
 
     def _only_chance(self, job: Job) -> None:
+        self._waiting.leave(job.id)
         if self._ledger.store_problem:
             self._at(self._times[job.id], self._clock.seconds() + SWEEP_INTERVAL_SECONDS, self._only_chance, job)
             return

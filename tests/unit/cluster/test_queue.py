@@ -8,7 +8,12 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.cluster.jobs.choice import MAX_WORKERS_TRIED
-from scheduler.cluster.jobs.queue import MAX_STARTS, MAX_STARTS_PER_WORKER, SWEEP_INTERVAL_SECONDS
+from scheduler.cluster.jobs.queue import (
+    MAX_STARTS,
+    MAX_STARTS_PER_WORKER,
+    RESTART_GRACE_SECONDS,
+    SWEEP_INTERVAL_SECONDS,
+)
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
 from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
 from scheduler.errors import (
@@ -30,7 +35,7 @@ from scheduler.messages import JobStatus, Registration, RequestKey
 from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target, Worker, WorkerState
 from tests.doubles.workers import Call
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
-from tests.unit.cluster.values import a_worker
+from tests.unit.cluster.values import a_job, a_worker
 
 HOUR = 3600.0
 PATIENT = QueueTerms(queue_timeout=HOUR)
@@ -1119,6 +1124,32 @@ class RestartTests(QueueTestCase):
             self.clock.advance(SILENCE_MAX_SECONDS)
             self.settle()
             self.assertEqual(self.cluster.job(job.id).promised, promised)
+
+    def with_one_chance(self) -> Job:
+        """The next attempt of a job, which has but one chance, when the scheduler was killed."""
+        self.house.know(a_job("q", JobState.QUEUED, None, target=W1, promised=True))
+        return self.cluster.job("q")
+
+    def test_one_chance(self) -> None:
+        """What has but one chance is started when its worker is back and free, as others are."""
+        job = self.with_one_chance()
+        self.begin()
+        self.clock.advance(SILENCE_MAX_SECONDS)
+        self.assertEqual((self.state(job), self.held()), (JobState.QUEUED, []))
+        self.add(a_worker(slots=2))
+        self.assertEqual(self.taken().id, job.id)
+        self.clock.advance(2 * RESTART_GRACE_SECONDS)
+        self.assertEqual((self.state(job), self.held()), (JobState.RUNNING, []))
+
+    def test_one_chance_that_comes_to_nothing(self) -> None:
+        """Where its worker is not back in time, that was it."""
+        job = self.with_one_chance()
+        self.begin()
+        self.clock.advance(RESTART_GRACE_SECONDS - 1)
+        self.assertIs(self.state(job), JobState.QUEUED)
+        self.clock.pump([1.0, 10.0])
+        why = "worker 'w-1' can't be reached: it has not called since the scheduler was started"
+        self.assert_ended(job, JobState.FAILED, why)
 
 
 class FollowingTests(QueueTestCase):

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import evolve
 
-from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS, SWEEP_INTERVAL_SECONDS
+from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
@@ -258,17 +258,14 @@ class RetryTests(RetryTestCase):
         self.assertIsNone(self.following(job))
 
     def test_across_a_restart(self) -> None:
-        """Of the delay is left what was left; one chance waits until workers had time to show that they live."""
-        for terms, wait in (
-            (QueueTerms(3600.0, retry=Retry(1, 60.0)), 20.0),
-            (QueueTerms(retry=Retry(1, 60.0)), RESTART_GRACE_SECONDS),
-        ):
+        """Of the delay is left what was left."""
+        for terms in (QueueTerms(3600.0, retry=Retry(1, 60.0)), QueueTerms(retry=Retry(1, 60.0))):
             job = self.begin_job(terms)
             self.end(job)
             self.wall += 40
             self.begin()
             self.add(a_worker())
-            self.clock.advance(wait - 1)
+            self.clock.advance(19)
             self.assertEqual(self.held(), [])
             self.clock.advance(1)
             self.settle()
