@@ -92,7 +92,10 @@ class Experiment:
             worker = run.cluster.workers[0]
             worker.kill()
             states = run.cluster.api.worker_states
-            wait_until(lambda: states().get(worker.name) == "unreachable", f"{worker.name} is unreachable")
+            wait_until(
+                lambda: not target.alive() or states().get(worker.name) == "unreachable",  # a job may wait already
+                f"{worker.name} is unreachable",
+            )
             for count in range(4):
                 run.load.ticket(run.random, f"waits{run.figures.rounds}-{count}", 0.2, worker.name, waits=True)
             worker.start()
