@@ -129,6 +129,11 @@ class Case:
         """Jobs of which nobody can know any more, as the database was set back."""
         return frozenset(job for event in self.of("fault") for job in event.unknown)
 
+    @cached_property
+    def adopted(self) -> frozenset[str]:
+        """Jobs that the scheduler knew from their workers alone at some time: it forgot whether to try them again."""
+        return frozenset(job for event in self.of("fault") for job in event.adopted)
+
     def remembers(self, event: Event) -> bool:
         """Whether the scheduler can know all that it had answered before that was asked.
 

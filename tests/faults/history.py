@@ -54,7 +54,8 @@ class Event:
       ``events``), with ``error`` it gave up
     - ``fault``, ``heal``: ``what`` was done; ``jobs`` are those which the fault may have destroyed, ``outputs`` those
       whose output it may have destroyed
-      Of a database that is ``set_back`` the jobs ``unknown`` are known to nobody any more
+      Of a database that is ``set_back`` the jobs ``unknown`` are known to nobody any more, and of those ``adopted`` it
+      is known what their workers know
     - ``keeps``: ``worker`` keeps the output of ended jobs for so many ``seconds`` only, and not beyond the end
     - ``agree``: all sides agreed after ``seconds``, or did not within ``limit`` and have ``differences``
     - ``last``: as ``see``, when everything was over
@@ -98,6 +99,7 @@ class Event:
     outputs: Sequence[str] = ()
     set_back: bool | None = None
     unknown: Sequence[str] = ()
+    adopted: Sequence[str] = ()
     seconds: float | None = None
     limit: float | None = None
     differences: Sequence[str] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
 
@@ -104,9 +104,13 @@ class Run:
         """Write down that something is broken now; ``jobs``, and the output of ``outputs``, may be destroyed by it."""
         return self.history.add("fault", what=what, jobs=jobs, outputs=outputs)
 
-    def set_back(self, what: str, unknown: tuple[str, ...] = ()) -> float:
-        """Write down that the database is as it was before; of the jobs ``unknown`` no party knows any more."""
-        return self.history.add("fault", what=what, set_back=True, unknown=unknown)
+    def set_back(self, what: str, unknown: Iterable[str] = (), adopted: Iterable[str] = ()) -> float:
+        """Write down that the database is as it was before.
+
+        Of the jobs ``unknown`` no party knows any more, and of those ``adopted`` only their workers.
+        """
+        jobs = {"unknown": sorted(unknown), "adopted": sorted(adopted)}
+        return self.history.add("fault", what=what, set_back=True, **jobs)
 
     def heal(self, what: str, began: float | None = None) -> float:
         """Write down that it is whole again, since then at the earliest."""

@@ -90,7 +90,9 @@ def retried(case: Case) -> Iterator[Violation]:
         if before:
             yield from _follows(case, job, before[-1])
         last = case.last.get(job)
-        if last is None or last.seen is None or job in case.stops or last.seen["stop_requested_at"]:
+        if last is None or last.seen is None or job in case.adopted:
+            continue
+        if job in case.stops or last.seen["stop_requested_at"]:
             continue  # a stop, also one for want of a client, ends the attempts
         ran = last.seen["exit_code"] is not None or last.seen["signal"] is not None
         if ran and last.seen["state"] in _TRIED_AGAIN and len(before) < allowed and not last.seen["retried_by"]:

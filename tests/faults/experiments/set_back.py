@@ -55,7 +55,8 @@ class Experiment:
         for file in scheduler.state.glob(f"{database.name}*"):
             file.unlink()
         backup.rename(database)
-        run.set_back("the database is restored", tuple(sorted(_acknowledged(run) - known - _on_workers(run))))
+        there = _on_workers(run)
+        run.set_back("the database is restored", _acknowledged(run) - known - there, there - known)
         run.converge(run.restart_scheduler())
 
 

@@ -132,6 +132,14 @@ class AttemptTests(TermsTestCase):
         self.story.add("stop", job="j", status=None)
         self.violations()
 
+    def test_forgotten(self) -> None:
+        """Where only its worker knows a job, after a database was set back, nobody knows its ``retry``."""
+        last = self.story.see("failed", "last")
+        self.story.add("fault", what="restored", set_back=True, adopted=("other",))
+        self.violations(("P1", (self.start, last)))
+        self.story.add("fault", what="restored", set_back=True, adopted=("j",))
+        self.violations()
+
     def test_too_many(self) -> None:
         """There are more attempts than were asked for."""
         self.story.see("failed", "last", retried_by="k")
