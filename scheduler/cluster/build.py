@@ -107,7 +107,7 @@ def make_cluster(
     waiting = Lines()
     starts = Starts(clock, new_id, ledger, workers, waiting, expected, liveness.why_unreachable, set_back, queue_max)
     queue = Queue(clock, ledger, starts, waiting, set_back)
-    stops = Stops(clock, ledger, workers, starts)
+    stops = Stops(clock, ledger, workers, starts, set_back)
     removals = Removals(ledger, workers, starts)
     reconciler = Reconciler(ledger, workers, starts, removals, set_back)
     membership = Membership(

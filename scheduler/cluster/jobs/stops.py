@@ -11,7 +11,8 @@ and is answered only if the end of the job is durable by then. One that no clien
 asked for is not delivered before it is durable: only the store knows why it was
 made, and of a core worker's job that it was made at all.
 
-A job that is queued is not going to be started. One whose start was not answered
+A job that is queued is not going to be started. Where the store may have been set back it may
+run all the same, so a stop of it waits until that is known. One whose start was not answered
 is asked about first, which seals its id: where it has not arrived it never will.
 
 A stop of any attempt ends its chain. One that has ended can't record it any more,
@@ -31,12 +32,14 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.set_back import SetBack
 from scheduler.deferreds import Rounds, Shared, shielded
 from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
@@ -58,12 +61,15 @@ class Stops:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, ledger: Ledger, client: IWorkerClient, starts: Starts) -> None:
+    def __init__(
+        self, clock: IReactorTime, ledger: Ledger, client: IWorkerClient, starts: Starts, set_back: SetBack
+    ) -> None:
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
         self._starts = starts
+        self._set_back = set_back
         # ids of unfinished jobs whose workers have taken the stop
         self._taken: set[str] = set()
         self._asking = Shared()
@@ -93,6 +99,8 @@ class Stops:
 
     async def _end(self, job: Job, until: float, ask: Callable[..., Awaitable[Any]], why: str | None) -> Job:
         """Stop one attempt: it is ``over`` then, or has more time to end than ``until``, or can't be told now."""
+        if job.state is JobState.QUEUED and self._set_back.may_run_elsewhere(job):
+            job = await self._known(job, until)
         if job.over:
             return job
         unsaved = await self._record(job, why)
@@ -115,6 +123,15 @@ class Stops:
             if not job.over and patience <= left:
                 raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
         return job
+
+    async def _known(self, job: Job, until: float) -> Job:
+        """As it is when its worker had time to tell of it."""
+        left = max(0.0, until - self._clock.seconds())
+        try:
+            await self._set_back.when_settled().addTimeout(left, self._clock)
+        except TimedOut:
+            raise DeadlineExceeded(f"stop of job {job.id}", STOP_WAIT_MAX_SECONDS, job.id) from None
+        return self._registry.job(job.id)
 
     async def _look_again(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
         """``LeftRunning``, unless the worker of a job that left processes behind says that they are gone."""

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
+from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus, RequestKey
@@ -246,7 +247,9 @@ class RetryTests(RetryTestCase):
         self.begin()
         self.add(a_worker())
         self.assertEqual((self.cluster.job(job.id), self.next(job)), (first, following))
-        self.assertEqual(self.successResultOf(self.cluster.stop(job.id)), first)
+        stopped = self.cluster.stop(job.id)
+        self.clock.advance(SILENCE_MAX_SECONDS)
+        self.assertEqual(self.successResultOf(stopped), first)
         self.assertIs(self.cluster.job(following.id).state, JobState.STOPPED)
 
     def test_a_later_change(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.jobs.stops import STOP_WAIT_MAX_SECONDS
 from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
 from scheduler.commits import next_timeline
+from scheduler.errors import DeadlineExceeded
 from scheduler.interfaces import Loaded
 from scheduler.messages import HeartbeatAnswer, RequestKey
 from scheduler.model import FEATURES, JobState, QueueTerms, Retry
@@ -165,6 +167,38 @@ class SetBackTests(SynchronousTestCase):
         attempts = list(self.house.parts.ledger.registry.attempts(job.id))
         self.assertEqual([each.id for each in attempts], [job.id, second.id, third.id])
         self.assertIs(attempts[-1].state, JobState.RUNNING)
+
+    def test_stop(self) -> None:
+        """A job that waits in the backup, and runs, is stopped where it runs, once its worker has told of it."""
+        first = self.successResultOf(self.house.submit(ECHO, ANY))
+        queued = self.successResultOf(self.house.submit(ECHO, ANY, terms=WAITING))
+        backup = self.backup()
+        self.house.end(first)
+        self.house.settle()
+        self.restored(backup)
+        stopped = self.house.parts.service.stop(queued.id)
+        self.assertNoResult(stopped)
+        self.assertIs(self.house.job(queued.id).state, JobState.QUEUED)
+        self.beat()
+        self.house.clock.advance(LEASE / 2)
+        self.beat()
+        self.assertEqual(self.successResultOf(stopped).reason, "signal: terminated")
+
+    def test_stop_that_takes_too_long(self) -> None:
+        """Where that is not known in the time of a stop, the job waits as before, and the answer says so."""
+        self.house = House(lease=3600.0)
+        self.house.register("w-1", "127.0.0.1:1", name="box", slots=1, boot_id="b", nonce="n", features=FEATURES)
+        self.house.submit(ECHO, ANY)
+        self.told = self.house.beat("w-1").commit_count
+        queued = self.successResultOf(self.house.submit(ECHO, ANY, terms=WAITING))
+        self.restored(self.backup())
+        self.beat(self.told + 100)
+        stopped = self.house.parts.service.stop(queued.id)
+        self.house.clock.advance(STOP_WAIT_MAX_SECONDS - 1)
+        self.assertNoResult(stopped)
+        self.house.clock.advance(1)
+        self.failureResultOf(stopped, DeadlineExceeded)
+        self.assertIs(self.house.job(queued.id).state, JobState.QUEUED)
 
     def test_a_count_that_none_has(self) -> None:
         """A count beyond all is not believed."""
