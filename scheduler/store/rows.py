@@ -150,7 +150,9 @@ def load_jobs(connection: Connection) -> Iterator[Job]:
 
 def _without_spec(job: Job) -> Job:
     """A job whose spec is not in the database, with what is known of it; it is not started any more."""
-    reason = f"{job.reason}; {NO_SPEC}" if job.reason else NO_SPEC
+    reason = job.reason or NO_SPEC
+    if NO_SPEC not in reason:
+        reason = f"{reason}; {NO_SPEC}"
     if job.state is JobState.QUEUED:
         return evolve(job, state=JobState.FAILED, reason=reason, finished_at=job.created_at)
     return evolve(job, reason=reason, promised=False)

@@ -52,7 +52,9 @@ class Writer:
     def load_thd(self) -> Loaded:
         """Everything; ``StoreFailed``."""
         found, begun, counts, set_back_to = self._try_thd(_load_thd)
-        self._begun, self._counts = begun, counts
+        # a spec that is missing is not made up
+        self._begun = {kind: ids.union(record.ref.id for record in found[kind]) for kind, ids in begun.items()}
+        self._counts = counts
         jobs, workers, keys = (tuple(found[kind]) for kind in ("job", "worker", "key"))
         return Loaded(jobs, workers, keys, counts.commits, set_back_to)
 
@@ -203,7 +205,11 @@ def _counted_thd(connection: Connection, last: _Counts, writes: bool, commits: b
     counting: Any = select(*present)
     if writes:
         values = {"commits": present[0] + more.commits, "transactions": present[1] + more.transactions}
-        counting = update(VERSIONS).values(values).returning(VERSIONS.c.commits, VERSIONS.c.transactions)
+        updating = update(VERSIONS).values(values)
+        if connection.dialect.update_returning:
+            counting = updating.returning(VERSIONS.c.commits, VERSIONS.c.transactions)
+        else:  # SQLite before 3.35
+            connection.execute(updating)
     found = _Counts(*connection.execute(counting).one())
     if found.commits < last.commits + more.commits or found.transactions < last.transactions + more.transactions:
         raise SetBack

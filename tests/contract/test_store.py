@@ -384,6 +384,15 @@ class SqlContract(SetBackContract, StoreContract):
         )
         self.assertEqual([key.job_id for key in loaded.keys], ["j-2"])
         self.assertFalse(any(job.promised for job in loaded.jobs))
+        await self.store.save([evolve(loaded.jobs[0], reason=None), loaded.jobs[1]])  # none is made up with that
+        reasons = {job.id: job.reason for job in (await self.again()).jobs}
+        self.assertEqual(reasons, {loaded.jobs[0].id: NO_SPEC, loaded.jobs[1].id: loaded.jobs[1].reason})
+
+    async def test_counted_without_returning(self) -> None:
+        """A database that can't answer with what it updates, as SQLite before 3.35, is asked for it."""
+        self.patch(type(self.store._database._engine.dialect), "update_returning", False)
+        await self.test_counted()
+        await self.test_set_back_at_rest()
 
     @staticmethod
     def _damage_thd(writer: Writer) -> None:
