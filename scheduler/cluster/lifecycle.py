@@ -47,7 +47,8 @@ def reported(job: Job, status: JobStatus, now: float) -> Job:
         unknown_since=None,
     )
     if status.state.final:
-        return evolve(known, finished_at=min(status.finished_at or now, _latest(job, now)))
+        finished_at = min(status.finished_at or now, _latest(job, now))
+        return evolve(known, finished_at=max(finished_at, known.started_at or finished_at))
     return known
 
 

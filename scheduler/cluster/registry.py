@@ -392,9 +392,12 @@ class Registry:
         """All finished jobs; do not change the registry meanwhile."""
         return map(self._jobs.__getitem__, chain(self._finished, self._finished_adopted))
 
-    def finished_first(self, most: int) -> Iterator[Job]:
-        """Those that ended first, ``most`` adopted and ``most`` others; do not change the registry meanwhile."""
-        first = (islice(ids, most) for ids in (self._finished, self._finished_adopted))
+    def finished_first(self, most: int, skip: int = 0) -> Iterator[Job]:
+        """Those that ended first, ``most`` adopted and ``most`` others; do not change the registry meanwhile.
+
+        ``skip``: of each, without so many that ended before those.
+        """
+        first = (islice(ids, skip, skip + most) for ids in (self._finished, self._finished_adopted))
         return map(self._jobs.__getitem__, chain.from_iterable(first))
 
     def matching(self, which: JobFilter) -> Iterator[Job]:

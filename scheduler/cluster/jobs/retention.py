@@ -5,6 +5,9 @@ a time of its own, see ``scheduler.daemon.cautious_time``. It starts at the newe
 tells of, or at what the wall clock says if that is earlier: after a long holiday of the
 scheduler, too, jobs go day by day.
 
+Where none of the jobs that ended first is to go, the next ones are looked at, and so on from the
+first again: a job that seems to be of tomorrow must not keep those that ended after it.
+
 The key of a job that a client removed is kept as long after that.
 """
 
@@ -38,6 +41,8 @@ class Retention(Periodic):
         self._ledger = ledger
         self._keep = keep
         self._time = CautiousTime(clock, ledger.now)
+        # how many of those that ended first the next look passes over
+        self._skip = 0
 
     def startService(self) -> None:
         """After the ledger was loaded."""
@@ -48,9 +53,10 @@ class Retention(Periodic):
         registry, limit = self._ledger.registry, self._time.read() - self._keep
         if self._ledger.store_problem:
             return
-        first = registry.finished_first(JOBS_EXAMINED_PER_SWEEP)
-        over = (job for job in first if job.over and _newest(job) < limit)
+        jobs = list(registry.finished_first(JOBS_EXAMINED_PER_SWEEP, self._skip))
+        over = (job for job in jobs if job.over and _newest(job) < limit)
         gone = [job.id for job in islice(over, REMOVED_PER_SWEEP)]
+        self._skip = self._skip + JOBS_EXAMINED_PER_SWEEP if jobs and not gone else 0
         if gone:
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
             self._ledger.remove_jobs(gone).addErrback(_ignore_store_failure)

@@ -142,6 +142,11 @@ class LifecycleTests(SynchronousTestCase):
         job = lifecycle.reported(a_job(created_at=3000.0), evolve(FAILED, finished_at=3060.0), 2000)
         self.assertEqual(job.finished_at, 3000.0)
 
+    def test_a_clock_that_stepped_back(self) -> None:
+        """No job ends before it began."""
+        job = lifecycle.reported(a_job(), evolve(FAILED, started_at=1500.0, finished_at=1100.0), 2000)
+        self.assertEqual((job.started_at, job.finished_at), (1500.0, 1500.0))
+
     def test_adopted(self) -> None:
         """A job first heard of from its worker has the spec and the times the worker tells."""
         spec = JobSpec(command="sleep", args=("9",))

@@ -87,6 +87,16 @@ class RetentionTests(SynchronousTestCase):
         self.pass_time(2 * DAY)
         self.assertEqual(self.successResultOf(self.store.load()).keys, ())
 
+    def test_jobs_of_tomorrow(self) -> None:
+        """Jobs from a time when the clock was ahead do not keep those that ended after them."""
+        self.patch(retention, "JOBS_EXAMINED_PER_SWEEP", 2)
+        ahead = [
+            a_job(f"j-{n}", JobState.FAILED, created_at=NOON + YEAR, finished_at=NOON - YEAR + n) for n in range(3)
+        ]
+        self.begin(*ahead, *(ended(f"j-{n}", NOON - YEAR + n) for n in range(3, 8)), ended("j-new", NOON))
+        self.clock.pump([SWEEP_INTERVAL_SECONDS] * 20)
+        self.assertEqual(self.kept(), {"j-0", "j-1", "j-2", "j-new"})
+
     def test_a_few_at_a_time(self) -> None:
         """However many are due, at one look only so many go, the oldest first."""
         self.begin(
