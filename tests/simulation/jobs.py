@@ -217,6 +217,9 @@ class SimulatedJobs:
         return succeed(self._status(spool))
 
     def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
+        starting = self._starting.get(job_id)
+        if starting is not None:
+            return self._wait_in(starting.waiting).addCallback(lambda _: self.signal(job_id, signal, to))
         spool = self.folder.spools.get(job_id)
         if spool is None:
             return fail(NotFound("job", job_id))
