@@ -315,8 +315,11 @@ class IWorkerClient(Interface):
     def probe(worker: Worker) -> Deferred[None]:
         """Whether a call to it succeeds: any answer of the process that registered counts."""
 
-    def answers(worker: Worker) -> Deferred[bool]:
-        """Whether the process that registered answers now, within 2 s, on a new connection; ``Busy``."""
+    def answers(worker: Worker) -> Deferred[bool | None]:
+        """Whether the process that registered answers now, within 2 s, on a new connection; ``Busy``.
+
+        ``None``: nobody answers there, not even another process.
+        """
 
     def start_job(
         worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None

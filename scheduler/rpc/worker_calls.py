@@ -74,12 +74,17 @@ class Stubs:
         self.answered = (-math.inf, "")
         #: Whether the worker answers ``QueryJobs``, as far as is known.
         self.answers_many = True
+        #: Whether the time of the last check, since which nothing was answered, was over without an answer.
+        self.silent = False
+        #: Probes since it is silent.
+        self.probed_silent = 0
 
 
-def check_thd(stubs: Stubs, to: Addressee, seconds: float) -> None:
+def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) -> None:
     """``Unreachable`` unless there was an answer of any kind; ``Misdirected``: of another process.
 
-    ``Busy``: its server had no place for the call, and did not say who it is.
+    ``Busy``: its server had no place for the call, and did not say who it is. ``in_all``: seconds that the reason
+    names, where this is an attempt of several.
     """
     try:
         _, call = stubs.health.Check.with_call(health_pb2.HealthCheckRequest(), timeout=seconds, metadata=to.metadata)
@@ -88,15 +93,18 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float) -> None:
         failure.with_traceback(None)
         code, answer = failure.code(), failure.trailing_metadata()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise Unreachable(to.name, reason=reasons.no_answer(seconds)) from failure
+            stubs.silent = True
+            raise Unreachable(to.name, reason=reasons.no_answer(in_all or seconds)) from failure
         if code in _NO_ANSWER:
             raise Unreachable(to.name, reason=_why(stubs.line, failure)) from failure
+        stubs.silent = False
         if isinstance(status.error_from_status(failure), Misdirected):
             raise Misdirected(to.name) from failure
         if to.nonce and not nonce_in(answer) and code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             raise Busy(f"places for calls at worker {to.name!r}", MAX_WORKER_CALLS) from failure
     except ValueError:  # the channel was closed
         raise Unreachable(to.name) from None
+    stubs.silent = False
     if not to.gave(answer):
         raise Misdirected(to.name)
 
@@ -214,7 +222,7 @@ def _made_thd(
     if not to.gave(metadata):
         raise answered_by_another(to, method)
     now = time.monotonic()
-    stubs.answered = (now, to.nonce)
+    stubs.answered, stubs.silent = (now, to.nonce), False
     _log.debug(_ANSWERED, method=method, worker=to.name, ms=1000 * (now - before), request_id=to.request_id)
     return answer
 

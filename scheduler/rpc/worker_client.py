@@ -4,7 +4,7 @@ Theory of operation. Each worker id has one channel, made at the first call and
 replaced when the address changes. Unary calls of one worker are few at a time,
 so a stuck one holds some threads, never all; and where many threads are held a
 worker gets one, so it takes dozens that are stuck to be felt by others. Output
-is read on other threads than calls, and probes on others again. A call's
+is read on other threads than calls, and probes are made on others again (``scheduler.rpc.probes``). A call's
 deadline runs from when it was asked for: one that waited too long for its place
 is never made.
 
@@ -43,7 +43,8 @@ from scheduler.rpc import chunks, convert, worker_calls
 from scheduler.rpc.addressing import Addressee
 from scheduler.rpc.batches import Batches
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, Dialler
-from scheduler.rpc.worker_calls import ANSWERS_DEADLINE_SECONDS, CHECK_DEADLINE_SECONDS, Stubs
+from scheduler.rpc.probes import Probes
+from scheduler.rpc.worker_calls import Stubs
 from scheduler.threads import Hop, Limiter, Pool
 
 T = TypeVar("T")
@@ -52,8 +53,8 @@ T = TypeVar("T")
 CALLS_PER_WORKER, WAITING_CALLS_PER_WORKER = 4, 64
 #: Queries of one worker without an answer: as many as its calls can ask about at once.
 QUERIES_PER_WORKER = CALLS_PER_WORKER * MAX_QUERIED_AT_ONCE
-#: Threads for calls, for reading output and for probes.
-MAX_CALL_THREADS, MAX_READ_THREADS, MAX_PROBE_THREADS = 64, 32, 16
+#: Threads for calls and for reading output.
+MAX_CALL_THREADS, MAX_READ_THREADS = 64, 32
 #: Output streams at once, each with a thread.
 MAX_OUTPUT_STREAMS = 256
 #: Seconds after which a stream is cut and begun again where it was.
@@ -86,10 +87,10 @@ class WorkerClient(MultiService):
         self._hop = Hop(reactor)
         self._calls = Pool(reactor, "worker-calls", MAX_CALL_THREADS)
         self._reads = Pool(reactor, "worker-reads", MAX_READ_THREADS)
-        self._probes = Pool(reactor, "worker-probes", MAX_PROBE_THREADS)
+        self._probes = Probes(reactor, deadline)
         self._streams = Pool(reactor, "worker-streams", MAX_OUTPUT_STREAMS)
-        for pool in (self._calls, self._reads, self._probes, self._streams):
-            pool.setServiceParent(self)
+        for threads in (self._calls, self._reads, self._probes, self._streams):
+            threads.setServiceParent(self)
         self._call_limit = Limiter("worker calls", CALLS_PER_WORKER, WAITING_CALLS_PER_WORKER, MAX_CALL_THREADS)
         self._read_limit = Limiter("output reads", CALLS_PER_WORKER, WAITING_CALLS_PER_WORKER, MAX_READ_THREADS)
         clock = cast(IReactorTime, reactor)
@@ -124,10 +125,10 @@ class WorkerClient(MultiService):
             stubs.line.close()
 
     def probe(self, worker: Worker) -> Deferred[None]:
-        to, seconds = Addressee.of(worker, self._nonce), min(self._deadline, CHECK_DEADLINE_SECONDS)
-        return self._on_line(worker, lambda stubs: self._probes.run(worker_calls.check_thd, stubs, to, seconds))
+        to = Addressee.of(worker, self._nonce)
+        return self._on_line(worker, lambda stubs: self._probes.probe(stubs, to))
 
-    def answers(self, worker: Worker) -> Deferred[bool]:
+    def answers(self, worker: Worker) -> Deferred[bool | None]:
         if self._dialler is None or not self.running:
             return fail(ShuttingDown())
         stubs = Stubs(self._dialler.dial(worker.address))
@@ -136,9 +137,7 @@ class WorkerClient(MultiService):
             stubs.line.close()
             return result
 
-        to = Addressee.of(worker, self._nonce)
-        asked = self._probes.run(worker_calls.check_thd, stubs, to, ANSWERS_DEADLINE_SECONDS)
-        return asked.addBoth(over).addCallbacks(lambda _: True, lambda reason: reason.trap(Unreachable) and False)
+        return self._probes.answers(stubs, Addressee.of(worker, self._nonce)).addBoth(over)
 
     def start_job(
         self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None

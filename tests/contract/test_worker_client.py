@@ -488,7 +488,7 @@ class UnreachableContract(Unanswered):
             if name in ("start", "signal"):
                 self.assertFalse(error.sent)
         self.assertEqual(self.sent, [])
-        self.assertIs(await self.client.answers(self.worker), False)
+        self.assertIs(await self.client.answers(self.worker), None)
 
 
 class UnreachableFakeTests(UnreachableContract, RpcCase):

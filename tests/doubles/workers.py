@@ -158,9 +158,12 @@ class Workers:
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._call(Call("probe", worker, ()), lambda runner: None)
 
-    def answers(self, worker: Worker) -> Deferred[bool]:
-        asked = self._call(Call("answers", worker, ()), lambda runner: True)
-        return asked.addErrback(lambda reason: reason.trap(Unreachable, DeadlineExceeded) and False)
+    def answers(self, worker: Worker) -> Deferred[bool | None]:
+        def failed(reason: Failure) -> bool | None:
+            reason.trap(Unreachable, DeadlineExceeded)
+            return False if reason.check(Misdirected) else None
+
+        return self._call(Call("answers", worker, ()), lambda runner: True).addErrback(failed)
 
     def start_job(
         self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None

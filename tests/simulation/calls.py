@@ -247,13 +247,16 @@ class SimulatedWorkerClient:
 
         return probed.addErrback(failed)
 
-    def answers(self, worker: Worker) -> Deferred[bool]:
+    def answers(self, worker: Worker) -> Deferred[bool | None]:
         def served(server: Any) -> bool:
             self._check(worker, server)
             return True
 
+        def failed(reason: Failure) -> bool | None:
+            return False if reason.trap(CallFailed, Misdirected) is Misdirected else None
+
         asked = self._network.call(self._caller, worker.address, "answers?", served, ANSWERS_DEADLINE, worker.name)
-        return asked.answer.addErrback(lambda reason: reason.trap(CallFailed, Misdirected) and False)
+        return asked.answer.addErrback(failed)
 
     def start_job(
         self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None

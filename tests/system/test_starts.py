@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.system.api import Api, pause
-from tests.system.conftest import SCHEDULER, Daemon
+from tests.system.conftest import SCHEDULER, Daemon, worker_config
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 
@@ -85,6 +85,38 @@ async def test_after_a_restart(scheduler: Daemon) -> None:
     print(f"the first starts on {FLEET} idle workers took {seconds:.2f} s from /readyz")  # noqa: T201 - a figure
     assert [(status, job.get("state")) for status, job in answers] == [(201, "running")] * FLEET
     assert seconds < BACK_SECONDS
+
+
+@pytest_twisted.ensureDeferred
+async def test_among_mute_ones(scheduler: Daemon, daemons: Make) -> None:
+    """Nor where as many others send heartbeats and answer no call; a worker that is killed is back meanwhile, too."""
+    api = Api(scheduler)
+    fleet = stand_in("fleet.py", scheduler.endpoints["grpc"], str(FLEET), "0.0", str(FLEET))
+    names = [name for name in [await line(fleet) for _ in range(2 * FLEET)] if name.startswith("idle")]
+    worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], "killed"))
+    worker.start()
+    await api.online(*names, "killed")
+    scheduler.kill(signal.SIGKILL)
+    scheduler.start()
+    while (await api.call("GET", "/readyz"))[0] != 200:
+        await pause(0.01)
+    began = time.monotonic()
+    answers = await gatherResults([start(api, worker=name) for name in names])
+    seconds = time.monotonic() - began
+    print(f"the first starts on {FLEET} idle workers among as many mute ones took {seconds:.2f} s")  # noqa: T201
+    assert [(status, job.get("state")) for status, job in answers] == [(201, "running")] * FLEET
+    assert seconds < BACK_SECONDS
+    await api.online("killed")
+    worker.kill(signal.SIGKILL)
+    worker.start()
+    began = time.monotonic()
+    _, job = await start(api, worker="killed", queue_timeout="20s")
+    await api.ended(job["id"])
+    seconds = time.monotonic() - began
+    print(f"a worker that was killed among them has ended a job after {seconds:.2f} s")  # noqa: T201 - a figure
+    assert seconds < BACK_SECONDS
+    tasks = len(list(Path(f"/proc/{scheduler.pid}/task").iterdir()))
+    print(f"the scheduler has {tasks} threads")  # noqa: T201 - a figure
 
 
 @pytest_twisted.ensureDeferred

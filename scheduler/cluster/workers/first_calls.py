@@ -1,7 +1,8 @@
 """The first call to each worker that a scheduler knows from before its start.
 
 A worker that is called by a new scheduler sends a heartbeat at once. So the scheduler calls them all, a few at
-a time: 10,000 that answer take seconds, and some that do not answer hold up the others for a while, but not for ever.
+a time: 10,000 that answer take seconds. One that does not answer soon holds up no other: its call goes on beside the
+next.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
-#: First calls under way at a time: fewer than there are threads for probes, some of which are left to other probes.
-MAX_FIRST_CALLS = 12
+#: First calls that others wait for: fewer than there are threads for probes, some of which are left to other probes.
+MAX_FIRST_CALLS = 24
+#: Seconds that others wait for one: the time of the first attempt of a probe.
+FIRST_CALL_SECONDS = 0.5
 
 
 class FirstCalls:
     """The calls that are left to make, in order; they begin with ``begin``."""
 
-    def __init__(self, call: Callable[[str], Deferred[None]]) -> None:
+    def __init__(self, clock: IReactorTime, call: Callable[[str], Deferred[None]]) -> None:
         """``call`` calls the worker with that id; it fires when that is over, and never fails."""
+        self._clock = clock
         self._call = call
         # worker ids; a dict, for its order
         self._left: dict[str, None] = {}
-        self._under_way = 0
+        # of each call that others wait for, what fires when they do no more
+        self._waited_for: set[Deferred[None]] = set()
         self._begun = False
         self._making = False
 
@@ -52,18 +58,27 @@ class FirstCalls:
         """Make no further call."""
         self._begun = False
         self._left.clear()
+        for waited in tuple(self._waited_for):
+            waited.cancel()
 
     def _make(self) -> None:
         if self._making:
             return  # a call that was answered at once
         self._making = True
-        while self._left and self._under_way < MAX_FIRST_CALLS:
+        while self._left and len(self._waited_for) < MAX_FIRST_CALLS:
             worker_id = next(iter(self._left))
             del self._left[worker_id]
-            self._under_way += 1
-            self._call(worker_id).addBoth(self._over)
+            waited: Deferred[None] = Deferred()
+            self._waited_for.add(waited)
+            waited.addTimeout(FIRST_CALL_SECONDS, self._clock).addBoth(self._over, waited)
+            self._call(worker_id).addBoth(_end, waited)
         self._making = False
 
-    def _over(self, _: None) -> None:
-        self._under_way -= 1
+    def _over(self, _: object, waited: Deferred[None]) -> None:
+        self._waited_for.discard(waited)
         self._make()
+
+
+def _end(_: object, waited: Deferred[None]) -> None:
+    if not waited.called:
+        waited.callback(None)

@@ -92,7 +92,7 @@ class Liveness(Periodic):
         self._ledger = ledger
         self._calls = calls
         self._expected = expected
-        self._first_calls = FirstCalls(self._probe_now)
+        self._first_calls = FirstCalls(clock, self._probe_now)
         self._pulses: dict[str, Pulse] = {}
         self._sweep = Sweep(clock, self._look_at)
         # when the next look is due, by the clock

@@ -24,7 +24,7 @@ class ObservedClient:
     def probe(self, worker: Worker) -> Deferred[None]:
         return self._liveness.observe(worker.id, self._client.probe(worker), is_probe=True)
 
-    def answers(self, worker: Worker) -> Deferred[bool]:
+    def answers(self, worker: Worker) -> Deferred[bool | None]:
         return self._client.answers(worker)  # it may be asked of a process that has not registered
 
     def start_job(

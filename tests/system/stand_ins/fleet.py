@@ -1,13 +1,15 @@
-"""Many idle workers in one process, which speak our protocol: ``fleet.py SCHEDULER COUNT SECONDS``.
+"""Many idle workers in one process, which speak our protocol: ``fleet.py SCHEDULER COUNT SECONDS [MUTE]``.
 
 Each has a gRPC server of its own, registers, sends a heartbeat each third of the lease, and one at once when another
 scheduler calls it. A job that is started there runs for ever. ``SECONDS``: how long each takes to answer a check.
-Prints the name of each worker when it has registered.
+``MUTE`` others send heartbeats all the time while calls to them are neither refused nor answered, as behind a
+firewall. Prints the name of each worker when it has registered.
 """
 
 # ruff: noqa: T201 - errors are for people to read
 from __future__ import annotations
 
+import socket
 import sys
 import time
 import uuid
@@ -20,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 SCHEDULER, COUNT, CHECK_SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+MUTE = int(sys.argv[4]) if len(sys.argv) > 4 else 0
 RETRY_SECONDS = 1.0
 DEADLINE_SECONDS = 10.0
 
@@ -31,25 +34,31 @@ OPTIONS = (
 )
 
 serving = futures.ThreadPoolExecutor(16 + COUNT // 10)
-calling = futures.ThreadPoolExecutor(8 + COUNT)
+calling = futures.ThreadPoolExecutor(8 + COUNT + MUTE)
 
 
 class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grpc.ServerInterceptor):
     """One worker; every answer names its process."""
 
+    kind = "idle"
+
     def __init__(self, number: int) -> None:
-        self.name = f"idle-{number:03}"
+        self.name = f"{self.kind}-{number:03}"
         self.nonce, self.folder_id = uuid.uuid4().hex, uuid.uuid4().hex
         self.worker_id, self.lease = "", 0.0
         self.jobs: list[str] = []
         self._called_by = ""
         self.scheduler = scheduler_pb2_grpc.SchedulerStub(grpc.insecure_channel(SCHEDULER, options=OPTIONS))
+        self.address = self.listen()
+
+    def listen(self) -> str:
         server = grpc.server(serving, interceptors=[self])
         worker_pb2_grpc.add_WorkerServicer_to_server(self, server)
         health_pb2_grpc.add_HealthServicer_to_server(self, server)
-        self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         self.server = server
+        return f"127.0.0.1:{port}"
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:
         told = dict(details.invocation_metadata)
@@ -108,9 +117,33 @@ class Worker(worker_pb2_grpc.WorkerServicer, health_pb2_grpc.HealthServicer, grp
                 print(f"{self.name}: {error.code()}", file=sys.stderr)
 
 
+class Mute(Worker):
+    """Every other one is sent what it does not read; to the rest no connection comes up."""
+
+    kind = "mute"
+
+    def listen(self) -> str:
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=0)
+        address = self.listening.getsockname()
+        self.waiting = []
+        for _ in range(3 * (int(self.name[-1]) % 2)):  # those for which there is room
+            self.waiting.append(socket.socket())
+            self.waiting[-1].setblocking(False)
+            self.waiting[-1].connect_ex(address)
+        return f"127.0.0.1:{address[1]}"
+
+    def beat_all_the_time(self) -> None:
+        while True:
+            time.sleep(RETRY_SECONDS)
+            self.beat()
+
+
 workers = [Worker(number) for number in range(COUNT)]
-for registered in [calling.submit(worker.register) for worker in workers]:
+mute = [Mute(number) for number in range(MUTE)]
+for registered in [calling.submit(worker.register) for worker in [*workers, *mute]]:
     registered.result()
+for worker in mute:
+    calling.submit(worker.beat_all_the_time)
 while True:
     time.sleep(workers[0].lease / 3)
     for beat in [calling.submit(worker.beat) for worker in workers]:

@@ -373,7 +373,7 @@ class LoadedTests(ExpectedTestCase):
             self.ledger.update_worker(a_worker(f"w-{number:03}"))
         self.begin()
         first = len(self.held())
-        self.assertLess(first, 20)
+        self.assertLess(first, 32)
         self.submit(Target(worker="w-099"))
         self.beat("w-098")
         self.assertEqual(self.calls()[first:], [("probe", "w-099"), ("probe", "w-098")])
