@@ -9,21 +9,29 @@ for nobody.
 
 While one is asked others may register, so what is found is looked at again
 after each answer, until no entry is in the way that was not asked. A process is
-asked once for each registration.
+asked once for each registration, and no further one at an address where nobody
+answers, or where the newcomer does.
+
+A question that is not answered takes 2 s, for which the registration holds a thread of
+the server. So only some ask at a time, and those that come then have to try again:
+heartbeats need threads, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from scheduler.cluster.registry import Registry
-from scheduler.errors import Conflict, NameTaken, SchedulerError
+from scheduler.errors import Busy, Conflict, NameTaken, SchedulerError
 from scheduler.interfaces import IWorkerClient
 from scheduler.model import Worker, WorkerState
+
+#: Registrations that ask at a time: half as many as the server for workers has threads.
+MAX_ASKING = 16
 
 
 @frozen
@@ -91,11 +99,13 @@ class Clashes:
         self._client = client
         # id of a worker -> the refusal of its newcomer that was logged last
         self._logged: dict[str, str] = {}
+        # registrations that ask
+        self._asking = 0
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is kept of a worker that is not known."""
-        return all(map(self._registry.find_worker, self._logged))
+        """Whether none asks, and nothing is kept of a worker that is not known."""
+        return not self._asking and all(map(self._registry.find_worker, self._logged))
 
     def forget(self, worker_id: str) -> None:
         """It has registered, or is gone."""
@@ -110,16 +120,20 @@ class Clashes:
         return Deferred.fromCoroutine(self._settle(as_registered))
 
     async def _settle(self, as_registered: Callable[[], Worker]) -> Worker:
-        asked: set[tuple[str, str, str]] = set()
+        questions = _Questions(self._client)
         while True:
             worker = as_registered()
-            clash = next((each for each in clashes(self._registry, worker) if each.process not in asked), None)
+            clash = questions.choose(clashes(self._registry, worker))
             if clash is None:
                 return worker
-            asked.add(clash.process)
-            if not await self._client.answers(clash.asked):
-                continue
-            if clash.unless is None or not await self._client.answers(clash.unless):
+            if self._asking >= MAX_ASKING:
+                raise Busy("places for registrations that ask who answers", MAX_ASKING)
+            self._asking += 1
+            try:
+                refused = await questions.ask(clash, worker)
+            finally:
+                self._asking -= 1
+            if refused:
                 self._log_refusal(worker, clash)
                 raise clash.refusal
 
@@ -131,6 +145,53 @@ class Clashes:
             if self._registry.find_worker(known) is not None:
                 self._logged[known] = text
             self._log.warn("a worker at {address} is refused: {why}", address=worker.address, why=text)
+
+
+class _Questions:
+    """What one registration has asked, and is to ask."""
+
+    def __init__(self, client: IWorkerClient) -> None:
+        self._client = client
+        # of which it is known whether they answer, as ``Clash.process`` has them
+        self._settled: set[tuple[str, str, str]] = set()
+        # of each address that was asked: those that said that they listen there
+        self._at_address: dict[str, set[tuple[str, str, str]]] = {}
+        # addresses where another process than the one that was asked answers
+        self._of_another: set[str] = set()
+        self._newcomer_asked = False
+
+    def choose(self, found: Iterable[Clash]) -> Clash | None:
+        """The next to ask about; ``None``: there is none."""
+        left = [clash for clash in found if clash.process not in self._settled]
+        if not left:
+            return None
+        address = left[0].asked.address
+        self._at_address[address] = {clash.process for clash in left if clash.asked.address == address}
+        return left[0]
+
+    async def ask(self, clash: Clash, newcomer: Worker) -> bool:
+        """Whether the process in the way answers."""
+        address = clash.asked.address
+        there = self._at_address[address]  # not those that come while it is asked
+        if self._may_be(newcomer, address):
+            self._newcomer_asked = True
+            if await self._client.answers(newcomer):
+                self._settled |= there
+                return False
+        self._settled.add(clash.process)
+        answers = await self._client.answers(clash.asked)
+        if answers is None:
+            self._settled |= there
+        elif not answers:
+            self._of_another.add(address)
+        elif clash.unless is None or not await self._client.answers(clash.unless):
+            return True
+        return False
+
+    def _may_be(self, newcomer: Worker, address: str) -> bool:
+        """Whether it may be the one that answers there, and is to be asked."""
+        is_there = address == newcomer.address and address in self._of_another
+        return is_there and bool(newcomer.nonce) and not self._newcomer_asked
 
 
 def renamed_to_its_id(worker: Worker) -> Worker:

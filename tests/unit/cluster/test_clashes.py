@@ -8,9 +8,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
-from scheduler.cluster.workers.clashes import Clashes
+from scheduler.cluster.workers.clashes import MAX_ASKING, Clashes
 from scheduler.cluster.workers.registration import id_of_folder
-from scheduler.errors import Conflict, Invalid, NameTaken, NotFound, Refused
+from scheduler.errors import Busy, Conflict, Invalid, NameTaken, NotFound, Refused
 from scheduler.messages import Heartbeat, Registered, Registration
 from scheduler.model import JobState, Worker, WorkerState
 from tests.house import HOME
@@ -274,6 +274,98 @@ class AddressTests(ClashTestCase):
         refused = self.failureResultOf(self.registering(), Refused)
         self.assertIn("scheduler's own", str(refused.value))
         self.registered(30001)
+
+
+class QuestionTests(ClashTestCase):
+    """Questions that a registration does without, and those that must wait."""
+
+    def stale(self, *nonces: str) -> list[Worker]:
+        """Workers at the address of the newcomer, each of which has registered and not been heard since."""
+        first = self.registered()
+        workers = [evolve(first, id=f"w-{nonce}", name=nonce, labels={"name": nonce}, nonce=nonce) for nonce in nonces]
+        for worker in workers:
+            self.ledger.update_worker(worker)
+        self.ledger.remove_worker(first.id)
+        return workers
+
+    def newcomer(self) -> Deferred[Registered]:
+        return self.registering(folder_id="new", nonce="new", name="new")
+
+    def is_asked_next(self) -> str:
+        """The nonce of the process that is asked now."""
+        (call,) = [call for call in self.workers.held if call.method == "answers"]
+        return str(call.worker.nonce)
+
+    def test_nobody_answers(self) -> None:
+        """Where nobody answers at an address, one question is enough for all who said that they listen there."""
+        workers = self.stale("a", "b", "c")
+        newcomer = self.newcomer()
+        self.asked().callback(None)
+        self.successResultOf(newcomer)
+        for worker in workers:
+            self.assertIs(self.ledger.registry.worker(worker.id).state, WorkerState.UNREACHABLE)
+
+    def test_newcomer_answers(self) -> None:
+        """Where the newcomer answers, none of the others does."""
+        self.stale("a", "b", "c")
+        newcomer = self.newcomer()
+        self.assertEqual(self.is_asked_next(), "a")
+        self.asked().callback(False)
+        self.assertEqual(self.is_asked_next(), "new")
+        self.asked().callback(True)
+        self.successResultOf(newcomer)
+
+    def test_another_answers(self) -> None:
+        """Where it is another one that answers, it may be any of them."""
+        self.stale("a", "b", "c")
+        newcomer = self.newcomer()
+        for nonce in ("a", "new", "b"):
+            self.assertEqual(self.is_asked_next(), nonce)
+            self.asked().callback(False)
+        self.assertEqual(self.is_asked_next(), "c")
+        self.asked().callback(True)
+        self.failureResultOf(newcomer, Conflict)
+
+    def test_another_comes(self) -> None:
+        """One that registers there while another is asked is asked, too."""
+        (stale,) = self.stale("a")
+        newcomer = self.newcomer()
+        question = self.asked()
+        self.ledger.update_worker(evolve(stale, nonce="b"))
+        question.callback(None)
+        self.assertEqual(self.is_asked_next(), "b")
+        self.asked().callback(True)
+        self.failureResultOf(newcomer, Conflict)
+
+    def test_elsewhere(self) -> None:
+        """What is found at one address says nothing of another."""
+        self.registered(30001, folder_id="other", name="new", nonce="a")
+        self.stale("b")
+        newcomer = self.newcomer()
+        self.assertEqual(self.is_asked_next(), "a")
+        self.asked().callback(None)
+        self.assertEqual(self.is_asked_next(), "b")
+        self.asked().callback(None)
+        self.successResultOf(newcomer)
+
+    def test_too_many(self) -> None:
+        """Some registrations ask at a time, whatever else the threads of the server are for; others try again."""
+        for number in range(MAX_ASKING + 1):
+            self.registered(30000 + number, folder_id=f"f{number}", name=f"n{number}")
+        waiting = [
+            self.registering(31000 + number, folder_id=f"f{number}", name=f"n{number}", nonce="second")
+            for number in range(MAX_ASKING + 1)
+        ]
+        self.failureResultOf(waiting.pop(), Busy)
+        self.registered(32000, folder_id="other", name="other")
+        self.assertFalse(self.membership.idle)
+        for registration in waiting:
+            self.asked().callback(False)
+            self.successResultOf(registration)
+        last = self.registering(31000 + MAX_ASKING, folder_id=f"f{MAX_ASKING}", name=f"n{MAX_ASKING}", nonce="second")
+        self.asked().callback(False)
+        self.successResultOf(last)
+        self.assertTrue(self.membership.idle)
 
 
 class AgainTests(ClashTestCase):
