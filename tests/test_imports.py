@@ -56,19 +56,20 @@ DAEMON = "scheduler.daemon"
 DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "units"))
 
 #: The parts of ``cluster/`` from the top, each with the parts that it may import beside itself. ``workers`` may use
-#: ``jobs``; ``output`` stands alone. They meet in ``service`` and ``build``.
+#: ``jobs``; ``output`` needs neither. They meet in ``service`` and ``build``.
 CLUSTER = "scheduler.cluster"
 _FACTS = ("registry", "saving", "lifecycle")
 #: What the registry files workers under, and how it answers who of them can take a job.
 _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
-    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "ledger", *_FACTS),
-    "service": ("workers", "jobs", "output", "ledger", "filters", *_FACTS),
+    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_FACTS),
+    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", *_FACTS),
     "workers": ("jobs", "expected", "set_back", "ledger", *_FACTS),
-    "jobs": ("expected", "set_back", "ledger", *_FACTS, *_FILED),
+    "jobs": ("expected", "set_back", "reach", "ledger", *_FACTS, *_FILED),
     "expected": ("registry", *_FILED),
     "set_back": ("ledger",),
-    "output": ("registry", "lifecycle"),
+    "reach": ("registry",),
+    "output": ("reach", "registry", "lifecycle"),
     "ledger": ("endings", "waits", *_FACTS),
     "registry": ("candidates", "filters"),
     "candidates": ("requirement",),

@@ -24,6 +24,7 @@ from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.output.outputs import WINDOW_BYTES, Outputs
+from scheduler.cluster.reach import Reach
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.forgetting import Forgetting
@@ -103,21 +104,24 @@ def make_cluster(
     expected = Expected(clock, registry)
     liveness = Liveness(clock, ledger, calls, expected, lease)
     workers = ObservedClient(calls, liveness)
+    reach = Reach(registry, liveness.why_unreachable)
     set_back = SetBack(clock, ledger, store, lease)
     waiting = Lines()
-    starts = Starts(clock, new_id, ledger, workers, waiting, expected, liveness.why_unreachable, set_back, queue_max)
+    starts = Starts(clock, new_id, ledger, workers, waiting, expected, reach, set_back, queue_max)
     queue = Queue(clock, ledger, starts, waiting, set_back)
-    stops = Stops(clock, ledger, workers, starts, set_back)
-    removals = Removals(ledger, workers, starts)
+    stops = Stops(clock, ledger, workers, starts, reach, set_back)
+    removals = Removals(ledger, workers, starts, reach)
     reconciler = Reconciler(ledger, workers, starts, removals, set_back)
     membership = Membership(
         clock, new_id, ledger, liveness, workers, rule, is_own_address, reconciler, set_back, forget_after
     )
-    outputs = Outputs(clock, workers, registry, window)
+    outputs = Outputs(clock, workers, reach, window)
     attendance = Attendance(clock, registry, stops)
     outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
-    signals = Signals(registry, workers, starts)
-    service = Cluster(ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook)
+    signals = Signals(workers, starts, reach)
+    service = Cluster(
+        ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook, reach
+    )
     polling = Polling(clock, registry, service.query)
     forgetting = Forgetting(clock, ledger, service.forget, forget_after)
 

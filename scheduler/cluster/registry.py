@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from scheduler.cluster.candidates import Candidates
 from scheduler.cluster.filters import cursor_after, place_of, selects
-from scheduler.errors import NotFound, Unreachable
+from scheduler.errors import NotFound
 from scheduler.interfaces import JobFilter, JobPage, Loaded
 from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Ref, Worker, WorkerState
 
@@ -141,13 +141,6 @@ class Registry:
     def at_address(self, address: str) -> list[Worker]:
         """All that were last known to listen there, by id."""
         return [self._workers[worker_id] for worker_id in sorted(self._at.get(address, ()))]
-
-    def reachable(self, job: Job) -> Worker:
-        """The worker of a job, if calls to it succeed; ``Unreachable``."""
-        worker = self.find_worker(job.worker_id)
-        if worker is None or worker.state is not WorkerState.ONLINE:
-            raise Unreachable(job.worker_name or job.worker_id or "none")
-        return worker
 
     def put_worker(self, worker: Worker) -> None:
         """Add it, or replace what is known under its id."""

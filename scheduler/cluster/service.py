@@ -23,6 +23,7 @@ from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.output.outputs import Outputs
+from scheduler.cluster.reach import Reach
 from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import shielded
@@ -69,6 +70,7 @@ class Cluster:
         outputs: Outputs,
         attendance: Attendance,
         outlook: Outlook,
+        reach: Reach,
     ) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
@@ -81,6 +83,7 @@ class Cluster:
         self._outputs = outputs
         self._attendance = attendance
         self._outlook = outlook
+        self._reach = reach
 
     # -- jobs
 
@@ -213,7 +216,7 @@ class Cluster:
     async def _query(self, job: Job) -> Job:
         if job.state.final or job.state is JobState.QUEUED:
             return job
-        self._registry.reachable(job)
+        self._reach.worker_of(job)
         starting = self._starts.in_flight(job.id)
         if starting is not None:
             await starting
@@ -221,7 +224,7 @@ class Cluster:
             if job.state is JobState.QUEUED or self._starts.under_way(job.id):
                 return job  # that start never left: to ask would seal the id against the next
         if not job.state.final:
-            await self._reconciler.ask(self._registry.reachable(job), job)  # it may have gone to another worker
+            await self._reconciler.ask(self._reach.worker_of(job), job)  # it may have gone to another worker
         return self._registry.job(job.id)
 
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:

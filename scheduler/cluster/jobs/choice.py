@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
@@ -11,10 +9,11 @@ from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS, Expected
 from scheduler.cluster.jobs.backoff import Backoff
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.placement import lacking, place, refusal
+from scheduler.cluster.reach import Reach
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Conflict, Draining, NoFreeSlot, Unreachable, Unsupported
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, Worker
 
 #: Workers that one start is sent to in turn, none of which could take it; many may lack the same.
 MAX_WORKERS_TRIED = 10
@@ -43,15 +42,15 @@ class Choice:
         waiting: Lines,
         backoff: Backoff,
         expected: Expected,
-        why_unreachable: Callable[[Worker], str],
+        reach: Reach,
     ) -> None:
-        """``waiting`` are the jobs that are queued, and due. ``why_unreachable``: in words that end a sentence."""
+        """``waiting`` are the jobs that are queued, and due."""
         self._clock = clock
         self._registry = registry
         self._waiting = waiting
         self._backoff = backoff
         self._expected = expected
-        self._why_unreachable = why_unreachable
+        self._reach = reach
 
     def close(self) -> None:
         """Wait for no worker any more."""
@@ -70,8 +69,7 @@ class Choice:
             raise Draining(worker.name)
         if lacks := lacking(spec, worker):
             raise Unsupported(worker.name, lacks)
-        if worker.state is not WorkerState.ONLINE:
-            raise Unreachable(worker.name, reason=self._why_unreachable(worker))
+        self._reach.check(worker)
         if terms.queue_timeout and (self._backoff.active(worker.id) or (newcomer and self._waiting.named(worker))):
             raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
         return worker

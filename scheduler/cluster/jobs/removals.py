@@ -25,6 +25,7 @@ from twisted.logger import Logger
 
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.reach import Reach
 from scheduler.daemon import failpoints
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import (
@@ -45,11 +46,12 @@ class Removals:
 
     _log = Logger()
 
-    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts) -> None:
+    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts, reach: Reach) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
         self._starts = starts
+        self._reach = reach
         self._under_way = Shared()
         self._rounds = Rounds("removing the jobs")
 
@@ -119,7 +121,7 @@ class Removals:
             return True
         if self._holder(job) is not None:
             try:
-                await self._client.remove_job(self._registry.reachable(job), job.id_on_worker)
+                await self._client.remove_job(self._reach.worker_of(job), job.id_on_worker)
             except NotFound:
                 pass
             except Unsupported as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from scheduler.cluster.jobs.starts import Starts
-from scheduler.cluster.registry import Registry
+from scheduler.cluster.reach import Reach
 from scheduler.errors import DeadlineExceeded, JobNotRunning, NotFound, Unsupported
 from scheduler.interfaces import IWorkerClient
 from scheduler.model import JobState
@@ -23,17 +23,17 @@ class Signals:
 
     _log = Logger()
 
-    def __init__(self, registry: Registry, client: IWorkerClient, starts: Starts) -> None:
-        self._registry = registry
+    def __init__(self, client: IWorkerClient, starts: Starts, reach: Reach) -> None:
         self._client = client
         self._starts = starts
+        self._reach = reach
 
     async def send(self, job_id: str, name: str, to: str) -> None:
         """See ``IScheduler.signal``."""
         job = await self._starts.settled(job_id)
         if job.over or job.state is JobState.QUEUED:
             raise JobNotRunning(job_id, job.state.value)
-        worker = self._registry.reachable(job)
+        worker = self._reach.worker_of(job)
         if worker.is_core:
             raise Unsupported(worker.name, CAPABILITY)
         try:

@@ -36,6 +36,7 @@ from scheduler.cluster.jobs.keys import Keys
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.placement import lacking
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.reach import Reach
 from scheduler.cluster.set_back import SetBack
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
@@ -74,13 +75,13 @@ class Starts:
         client: IWorkerClient,
         waiting: Lines,
         expected: Expected,
-        why_unreachable: Callable[[Worker], str],
+        reach: Reach,
         set_back: SetBack,
         queue_max: int,
     ) -> None:
         """``waiting`` are the jobs that are queued, and due; at most ``queue_max`` are. ``clock`` tells the time.
 
-        ``new_id`` gives the id of each job. ``why_unreachable``: in words that end a sentence.
+        ``new_id`` gives the id of each job.
         """
         self._ledger = ledger
         self._registry = ledger.registry
@@ -93,7 +94,8 @@ class Starts:
         self._clock = clock
         self._new_id = new_id
         self.backoff = Backoff(clock, ledger.registry)
-        self._choice = Choice(clock, ledger.registry, waiting, self.backoff, expected, why_unreachable)
+        self._choice = Choice(clock, ledger.registry, waiting, self.backoff, expected, reach)
+        self._reach = reach
         self._closed = False
 
     async def submit(
@@ -135,7 +137,7 @@ class Starts:
         Of an error nothing follows: as before, nobody can say yet whether a start arrived. ``Conflict``: the id was
         used up before, and the job is ``lost``.
         """
-        await self._run(job.id, self._again(self._registry.reachable(job), job))
+        await self._run(job.id, self._again(self._reach.worker_of(job), job))
 
     def in_flight(self, job_id: str) -> Deferred[None] | None:
         """Fires once the start of that job is over, however it went; ``None``: it is not under way."""

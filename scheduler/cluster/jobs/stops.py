@@ -39,6 +39,7 @@ from twisted.logger import Logger
 from scheduler.cluster import lifecycle
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.reach import Reach
 from scheduler.cluster.set_back import SetBack
 from scheduler.deferreds import Rounds, Shared, shielded
 from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
@@ -62,13 +63,20 @@ class Stops:
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, ledger: Ledger, client: IWorkerClient, starts: Starts, set_back: SetBack
+        self,
+        clock: IReactorTime,
+        ledger: Ledger,
+        client: IWorkerClient,
+        starts: Starts,
+        reach: Reach,
+        set_back: SetBack,
     ) -> None:
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
         self._starts = starts
+        self._reach = reach
         self._set_back = set_back
         # ids of unfinished jobs whose workers have taken the stop
         self._taken: set[str] = set()
@@ -137,7 +145,7 @@ class Stops:
         """``LeftRunning``, unless the worker of a job that left processes behind says that they are gone."""
         left, where = job.leftover, ""
         try:
-            status = await ask(self._client.stop_job, self._registry.reachable(job), job.id_on_worker)
+            status = await ask(self._client.stop_job, self._reach.worker_of(job), job.id_on_worker)
             if status is not None and status.state.final:
                 left = status.leftover
         except NotFound:
@@ -217,7 +225,7 @@ class Stops:
         if job.state is JobState.QUEUED:  # again: its start never left
             await self._ledger.conclude_job(lifecycle.withdrawn(job, self._ledger.now()))
             return
-        worker = self._registry.reachable(job)
+        worker = self._reach.worker_of(job)
         if lifecycle.unconfirmed(job) and worker.seals:
             try:
                 status = await ask(self._client.query_job, worker, job.id_on_worker, seal=True)

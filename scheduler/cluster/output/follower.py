@@ -29,7 +29,6 @@ from scheduler.errors import (
     NotFound,
     SchedulerError,
     Unavailable,
-    Unreachable,
     WorkerFault,
 )
 from scheduler.interfaces import IOutputReader
@@ -135,7 +134,7 @@ class Reader:
         elif worker is None:
             self._hold(without_worker(job))
         elif worker.state is not WorkerState.ONLINE:
-            self._hold(Unreachable(worker.name))
+            self._hold(tail.reach.error(worker))
         elif self._live and not job.over:
             tail.follow(worker, self.offset)
         else:

@@ -37,7 +37,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster.output.window import Window
-from scheduler.cluster.registry import Registry
+from scheduler.cluster.reach import Reach
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, SchedulerError, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputStream, IWorkerClient
 from scheduler.messages import Chunk
@@ -74,7 +74,7 @@ class Tail:
         self,
         clock: IReactorTime,
         client: IWorkerClient,
-        registry: Registry,
+        reach: Reach,
         job: Job,
         stream: Stream,
         window: Window,
@@ -88,7 +88,7 @@ class Tail:
         self.ended = False
         self.cut = ""
         self._clock = clock
-        self._registry = registry
+        self.reach = reach
         self._job = job
         self._final = job.over
         self._on_empty = on_empty
@@ -113,18 +113,18 @@ class Tail:
     @property
     def job(self) -> Job:
         """As it is known now, or was when it was last known."""
-        self._job = self._registry.find_job(self._job.id) or self._job
+        self._job = self.reach.registry.find_job(self._job.id) or self._job
         return self._job
 
     @property
     def void(self) -> bool:
         """The job never came to be: it is known no more, and had no end."""
-        return self._registry.find_job(self._job.id) is None and not self._job.state.final
+        return self.reach.registry.find_job(self._job.id) is None and not self._job.state.final
 
     @property
     def worker(self) -> Worker | None:
         """The job's, if it is among those known."""
-        return self._registry.find_worker(self._job.worker_id)
+        return self.reach.registry.find_worker(self._job.worker_id)
 
     @property
     def end_is_sure(self) -> bool:

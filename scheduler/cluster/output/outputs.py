@@ -14,11 +14,11 @@ from scheduler.cluster.output.bounds import judged, length, nothing, without_rec
 from scheduler.cluster.output.follower import Reader
 from scheduler.cluster.output.live import Tail
 from scheduler.cluster.output.window import Window
-from scheduler.cluster.registry import Registry
-from scheduler.errors import NotFound, ShuttingDown, Unreachable, Unsupported
+from scheduler.cluster.reach import Reach
+from scheduler.errors import NotFound, ShuttingDown, Unsupported
 from scheduler.interfaces import IOutputReader, IWorkerClient
 from scheduler.messages import Chunk
-from scheduler.model import Job, JobState, Stream, WorkerState
+from scheduler.model import Job, JobState, Stream
 
 #: Bytes of a followed stream that are kept at its live end.
 WINDOW_BYTES = 4 * 1024 * 1024
@@ -30,12 +30,11 @@ CAPABILITY = "reading the output of jobs"
 class Outputs:
     """One for each scheduler. ``clock`` measures patience, ``window`` is in bytes."""
 
-    def __init__(
-        self, clock: IReactorTime, client: IWorkerClient, registry: Registry, window: int = WINDOW_BYTES
-    ) -> None:
+    def __init__(self, clock: IReactorTime, client: IWorkerClient, reach: Reach, window: int = WINDOW_BYTES) -> None:
         self._clock = clock
         self._client = client
-        self._registry = registry
+        self._reach = reach
+        self._registry = reach.registry
         self._window = window
         # job id -> what is followed of it
         self._tails: dict[str, dict[Stream, Tail]] = {}
@@ -56,7 +55,7 @@ class Outputs:
         if tail is None:
             window = Window(self._window)
             window.reset(offset)
-            tail = Tail(self._clock, self._client, self._registry, job, stream, window, self._drop)
+            tail = Tail(self._clock, self._client, self._reach, job, stream, window, self._drop)
             self._tails.setdefault(job_id, {})[stream] = tail
             self._file(job)
         reader = Reader(tail, offset)
@@ -112,8 +111,7 @@ class Outputs:
         worker = self._registry.find_worker(job.worker_id)
         if worker is None:
             raise without_worker(job)
-        if worker.state is not WorkerState.ONLINE:
-            raise Unreachable(worker.name)
+        self._reach.check(worker)
         try:
             chunk = await self._client.read_output(worker, job.id_on_worker, stream, offset, size)
         except NotFound:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.workers.liveness import NO_JOB
 from scheduler.errors import DeadlineExceeded, Misdirected, NotAWorker, NotFound, Unreachable, Unsupported
-from scheduler.model import WorkerState
+from scheduler.model import JobState, Stream, WorkerState
 from tests.house import House
-from tests.unit.cluster.values import a_worker
+from tests.unit.cluster.values import a_job, a_worker
 
 ONLINE, UNREACHABLE = WorkerState.ONLINE, WorkerState.UNREACHABLE
 LEASE = 30.0
@@ -140,3 +143,53 @@ class UnreachableTests(SynchronousTestCase):
                 f"{name} unreachable: no sign of life for 30 s; {refused}",
             ],
         )
+
+
+class CallTests(SynchronousTestCase):
+    """What clients ask about a job whose worker calls do not reach."""
+
+    def setUp(self) -> None:
+        self.house = House(lambda: 1000.0, lease=LEASE)
+        self.service, self.workers = self.house.parts.service, self.house.workers
+        self.house.add(a_worker(), a_job())
+        self.house.runners["w-1"].start("j-1", self.house.job("j-1").spec, 1000.0)
+        self.refused = Unreachable("w-1", reason="connection refused")
+
+    def asked(self) -> dict[str, Callable[[], Deferred[Any]]]:
+        """By the methods of the worker that they come to."""
+        return {
+            "signal_job": lambda: self.service.signal("j-1", "SIGHUP", "main"),
+            "query_job": lambda: self.service.query("w-1", "j-1"),
+            "read_output": lambda: self.service.read_output("j-1", Stream.STDOUT, 0, 1),
+        }
+
+    def test_known_by_a_call(self) -> None:
+        """Whatever call fails, a probe finds out why, which is shown with the worker."""
+        stop = {"stop_job": lambda: self.service.stop("j-1")}  # it is kept, and delivered when the worker is back
+        for method, ask in (self.asked() | stop).items():
+            self.workers.fail(method, Unreachable("w-1", sent=True))
+            self.workers.fail("probe", self.refused)
+            ask().addErrback(lambda reason: reason.trap(Unreachable))
+            self.assertEqual(self.service.worker("w-1").reason, "calls to it fail: connection refused", method)
+            self.workers.release(method, "probe")
+            self.house.find("w-1")
+            self.assertIs(self.house.worker("w-1").state, ONLINE)
+
+    def test_why(self) -> None:
+        """What is known of it is in the error of everything that is asked then."""
+        self.workers.fail("probe", self.refused)
+        self.house.lose("w-1")
+        for method, ask in self.asked().items():
+            error = self.failureResultOf(ask(), Unreachable).value
+            self.assertEqual(error.reason, "calls to it fail: connection refused", method)
+        self.assertFalse([call for call in self.workers.calls if call.method in self.asked()])
+
+    def test_follower(self) -> None:
+        """Who follows the output of a job that has ended is told, too."""
+        self.house.add(a_job("j-2", JobState.SUCCEEDED))
+        self.workers.fail("probe", self.refused)
+        self.house.lose("w-1")
+        with self.assertRaises(Unreachable) as refused:
+            reading = self.service.open_output("j-2", Stream.STDOUT, 0).read()
+            self.failureResultOf(reading).raiseException()
+        self.assertEqual(refused.exception.reason, "calls to it fail: connection refused")
