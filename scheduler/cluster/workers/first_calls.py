@@ -2,7 +2,7 @@
 
 A worker that is called by a new scheduler sends a heartbeat at once. So the scheduler calls them all, a few at
 a time: 10,000 that answer take seconds. One that does not answer soon holds up no other: its call goes on beside the
-next.
+next. Those that were heard meanwhile come first, but for those that a request waits for: they are called at once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class FirstCalls:
         """``call`` calls the worker with that id; it fires when that is over, and never fails."""
         self._clock = clock
         self._call = call
-        # worker ids; a dict, for its order
+        # worker ids, and those of them that were heard; dicts, for their order
         self._left: dict[str, None] = {}
+        self._heard: dict[str, None] = {}
         # of each call that others wait for, what fires when they do no more
         self._waited_for: set[Deferred[None]] = set()
         self._begun = False
@@ -38,7 +39,7 @@ class FirstCalls:
 
     def plan(self, worker_ids: Iterable[str]) -> None:
         """Call these, and none planned before."""
-        self._left = dict.fromkeys(worker_ids)
+        self._left, self._heard = dict.fromkeys(worker_ids), {}
 
     def begin(self) -> None:
         """Make the calls that are planned."""
@@ -50,14 +51,23 @@ class FirstCalls:
         if self._begun and self.cancel(worker_id):
             self._call(worker_id)
 
+    def soon(self, worker_id: str) -> bool:
+        """Call that worker before those that were not heard; ``False``: it was called, or none is called yet."""
+        if self._begun and worker_id in self._left:
+            self._heard.setdefault(worker_id)
+            return True
+        return False
+
     def cancel(self, worker_id: str) -> bool:
         """Make no call to that worker; whether there was one to make."""
+        self._heard.pop(worker_id, None)
         return worker_id in self._left and self._left.pop(worker_id) is None
 
     def stop(self) -> None:
         """Make no further call."""
         self._begun = False
         self._left.clear()
+        self._heard.clear()
         for waited in tuple(self._waited_for):
             waited.cancel()
 
@@ -66,8 +76,8 @@ class FirstCalls:
             return  # a call that was answered at once
         self._making = True
         while self._left and len(self._waited_for) < MAX_FIRST_CALLS:
-            worker_id = next(iter(self._left))
-            del self._left[worker_id]
+            worker_id = next(iter(self._heard or self._left))
+            self.cancel(worker_id)
             waited: Deferred[None] = Deferred()
             self._waited_for.add(waited)
             waited.addTimeout(FIRST_CALL_SECONDS, self._clock).addBoth(self._over, waited)

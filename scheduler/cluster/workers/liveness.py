@@ -137,7 +137,6 @@ class Liveness(Periodic):
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
-        self._first_calls.cancel(worker_id)
         pulse = self._pulse(worker_id)
         in_doubt = is_in_doubt(pulse)
         if in_doubt and pulse.heard is None:
@@ -145,7 +144,8 @@ class Liveness(Periodic):
         pulse.heard, pulse.gone = self._now(), ""
         self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
         self._apply(worker_id)
-        if in_doubt:
+        if in_doubt and not self._first_calls.soon(worker_id):
+            self._first_calls.cancel(worker_id)
             self._probe_now(worker_id)  # it is back: that calls succeed again is to be known soon
 
     def registered(self, worker_id: str) -> None:

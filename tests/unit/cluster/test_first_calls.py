@@ -75,6 +75,21 @@ class FirstCallsTests(SynchronousTestCase):
         self.clock.advance(FIRST_CALL_SECONDS)
         self.assertEqual(self.called[MAX_FIRST_CALLS + 1 :], [ids[-3]])
 
+    def test_heard(self) -> None:
+        """Those that were heard are called before others, in the order in which they were; each once."""
+        ids = self.plan(MAX_FIRST_CALLS + 4)
+        self.assertFalse(self.first_calls.soon(ids[-1]))
+        self.first_calls.begin()
+        for worker_id in (ids[-1], ids[-2], ids[-1]):
+            self.assertTrue(self.first_calls.soon(worker_id))
+        self.assertFalse(self.first_calls.soon(ids[0]))
+        self.assertEqual(self.called, ids[:MAX_FIRST_CALLS])
+        for number in range(2):
+            self.under_way[ids[number]].callback(None)
+        self.assertEqual(self.called[MAX_FIRST_CALLS:], [ids[-1], ids[-2]])
+        self.clock.advance(FIRST_CALL_SECONDS)
+        self.assertEqual(sorted(self.called), sorted(ids))
+
     def test_stop(self) -> None:
         """Nothing is called, and nothing is left, after the stop."""
         ids = self.plan(MAX_FIRST_CALLS + 1)
