@@ -179,7 +179,9 @@ class CoreWorkerProcess:
         self._port = port
         self._server = CoreServer(self.process, planned.name, machine, jobs, around.random(f"{name} jobs"))
         caller = Caller(self.process, machine.name, machine.address)
-        self._client = SimulatedSchedulerClient(around.network, lambda: caller, scheduler)
+        self._client = SimulatedSchedulerClient(
+            around.network, lambda: caller, scheduler, deregistered=around.deregistered
+        )
         if not planned.jobs_run_on:
             self.process.on_end.append(self._server.end_jobs)
 

@@ -25,7 +25,8 @@ class Process:
         self.on_end: list[Callable[[], None]] = []
         self._crashed = crashed
         self._frozen = False
-        self._stopping = False
+        #: It was told to stop.
+        self.stopping = False
         self._put_off: list[Callable[[], object]] = []
 
     @property
@@ -68,8 +69,8 @@ class Process:
         """Have it end by itself, as SIGTERM does; fires when it has ended. A second one has it begin nothing more."""
         stopped: Deferred[None] = Deferred()
         self.on_end.append(lambda: stopped.callback(None))
-        if not self._stopping:
-            self._stopping = True
+        if not self.stopping:
+            self.stopping = True
             self.run(begin)
         return stopped
 

@@ -5,14 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scheduler.model import Worker, WorkerState
-from tests.simulation.rules.rule import Rule
+from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
+    from tests.simulation.core_worker import CoreWorkerProcess
+    from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 
 class CoreWorkers(Rule):
-    """One that has registered is online, as one entry, until it deregisters or a client has it forgotten."""
+    """One that has registered is online, as one entry, until it deregisters or a client has it forgotten.
+
+    Its address is all that it is known by, so a call by which it deregisters, and which arrives when the next process
+    has registered there, is about that one.
+    """
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        # processes that deregistered by a call of the one before
+        self._late: list[CoreWorkerProcess] = []
+
+    def deregistered(self, worker_id: str) -> None:
+        for node in self.facts.world.core_workers.values():
+            running, here = node.running, self.facts.core.get(worker_id) == f"{node.machine.address}:{node.port}"
+            if here and running is not None and not running.process.stopping:
+                self._late.append(running)
 
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         if worker.slots is None:
@@ -24,7 +41,7 @@ class CoreWorkers(Rule):
         workers = scheduler.parts.ledger.registry.workers()
         for node in self.facts.world.core_workers.values():
             running = node.running
-            if running is None or not running.process.alive or not running.worker_id:
+            if running is None or not running.process.alive or not running.worker_id or running in self._late:
                 continue
             if running.worker_id in self.facts.forgotten:
                 continue
