@@ -150,15 +150,20 @@ class House:
         """A client submits."""
         return self.parts.service.submit(spec, target, **facts)
 
-    def give_id(self, worker_id: str) -> None:
-        """Have the scheduler know that it gave this id, unless it knows: to a worker that has deregistered since."""
+    def give_id(self, worker_id: str, address: str = f"{HOME}:1", boot_id: str = "boot") -> None:
+        """Have the scheduler know that it gave this id, unless it knows: to a worker that has deregistered since.
+
+        A core worker, of no ``boot_id``, had it at that ``address``.
+        """
         registry = self.parts.ledger.registry
         if registry.find_worker(worker_id) is None:
-            registry.put_worker(Worker(worker_id, worker_id, f"{HOME}:1", state=WorkerState.OFFLINE))
+            address = address if not boot_id else f"{HOME}:1"
+            offline = WorkerState.OFFLINE
+            registry.put_worker(Worker(worker_id, worker_id, address, state=offline, boot_id=boot_id))
 
     def register(self, worker_id: str, address: str, **facts: Any) -> Registered:
         """A worker that can be reached registers; what it runs is as before."""
-        self.give_id(worker_id)
+        self.give_id(worker_id, address, facts.get("boot_id", ""))
         self.workers.runners[worker_id] = self._runner(worker_id)
         return result_of(self.parts.membership.register(Registration(address, worker_id, **facts), HOME))
 

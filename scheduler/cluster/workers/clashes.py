@@ -5,7 +5,8 @@ process that registered keeps them as long as it answers; so it is asked, on a
 connection of its own, and the newcomer is refused where it does answer. Where it
 does not, whether nobody listens there, or nobody answers, or another process
 does, the newcomer gets them: a worker that was killed and started again waits
-for nobody.
+for nobody. A process that tells no nonce can't be told from others by its answers,
+so it keeps what it has for as long as it is online and something answers.
 
 While one is asked others may register, so what is found is looked at again
 after each answer, until no entry is in the way that was not asked. A process is
@@ -26,6 +27,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from scheduler.cluster.registry import Registry
+from scheduler.cluster.workers.ids import shows_folder
 from scheduler.errors import Busy, Conflict, NameTaken, SchedulerError
 from scheduler.interfaces import IWorkerClient
 from scheduler.model import Worker, WorkerState
@@ -54,8 +56,8 @@ class Clash:
 def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
     """The entries in the way of ``worker``, as it would be known; those that are offline are not."""
     known = registry.find_worker(worker.id)
-    if known is not None and _is_another(known, worker):
-        yield Clash(known, Conflict(_OF_ID.format(known.name, known.id, known.address)))
+    if known is not None and known.state is not WorkerState.OFFLINE:
+        yield from _about_id(known, worker)
     for other in registry.named(worker.name):
         if other.id != worker.id and other.state is not WorkerState.OFFLINE and not _shares_address(other, worker):
             yield Clash(other, NameTaken(_OF_NAME.format(worker.name, other.id, other.address)))
@@ -67,6 +69,8 @@ def clashes(registry: Registry, worker: Worker) -> Iterator[Clash]:
             yield Clash(other, refusal)
         elif worker.nonce:  # nothing that the other answers tells which of the two it is
             yield Clash(other, refusal, unless=worker)
+        elif other.state is WorkerState.ONLINE and other.is_core != worker.is_core:  # the one that is there stays
+            yield Clash(other, refusal)
 
 
 _OF_ID = (
@@ -79,9 +83,22 @@ _OF_NAME = (
 _OF_ADDRESS = "address {} is that of worker {!r} ({}), which answers there: give this worker an address of its own"
 
 
-def _is_another(known: Worker, worker: Worker) -> bool:
-    """Whether it is another process, and can tell so; one without a nonce can't, and is believed."""
-    return bool(known.nonce) and known.nonce != worker.nonce and known.state is not WorkerState.OFFLINE
+def _about_id(known: Worker, worker: Worker) -> Iterator[Clash]:
+    """The question of the process that has the id, where the newcomer is another one.
+
+    One without a nonce is asked while it sends heartbeats: later, anything may answer where it was. It is not asked
+    where the newcomer has shown the folder id of it.
+    """
+    refusal = Conflict(_OF_ID.format(known.name, known.id, known.address))
+    if known.nonce:
+        if known.nonce != worker.nonce:
+            yield Clash(known, refusal)
+    elif known.is_core or known.state is not WorkerState.ONLINE or shows_folder(known, worker):
+        return
+    elif known.address != worker.address:
+        yield Clash(known, refusal)
+    elif worker.nonce:
+        yield Clash(known, refusal, unless=worker)
 
 
 def _shares_address(other: Worker, worker: Worker) -> bool:

@@ -19,21 +19,20 @@ from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
-from scheduler.cluster.registry import Registry
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.clashes import Clashes, renamed_to_its_id
+from scheduler.cluster.workers.ids import check_ids, id_of
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.cluster.workers.registration import (
     BOOT_ID_MAX_CHARACTERS,
     check,
     check_word,
-    id_of_address,
     id_of_folder,
 )
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
-from scheduler.errors import Conflict, NameTaken, NotFound, Refused, StoreFailed
+from scheduler.errors import NotFound, Refused, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import JobState, Worker, WorkerState
@@ -111,6 +110,8 @@ class Membership:
 
     async def _register(self, registration: Registration, peer: str) -> Registered:
         check(registration)
+        if not registration.boot_id:  # a core worker: its address is its identity
+            registration = evolve(registration, worker_id="", folder_id="", nonce="")
         address = await self._rule.check(registration.address, peer)
         if self._is_own_address(address):
             raise Refused(f"address {registration.address!r} is the scheduler's own")
@@ -150,11 +151,11 @@ class Membership:
 
     def _as_registered(self, registration: Registration, address: str, new_id: str) -> Worker:
         """The worker as it is going to be known, by ``new_id`` if it has none; ``Conflict``, ``NameTaken``."""
-        worker_id = self._id_of(registration, address) or new_id
         registry = self._ledger.registry
+        worker_id = id_of(registry, registration, address) or new_id
         known, registered = registry.find_worker(worker_id), registry.find_registered(worker_id)
         name = registration.name or worker_id
-        self._check_ids(worker_id, name)
+        check_ids(registry, worker_id, name)
         before = known or next(self._replaced(worker_id, name, address), None)
         return Worker(
             id=worker_id,
@@ -171,23 +172,6 @@ class Membership:
             folder=id_of_folder(registration.folder_id) or (known.folder if known is not None else ""),
             nonce=registration.nonce,
         )
-
-    def _id_of(self, registration: Registration, address: str) -> str:
-        """An id that this scheduler gave, or the one that is made from the folder id; ``""``: it needs a new one.
-
-        A worker without a folder id that brings no such id is the one that is known at its address; a core worker has
-        nothing but that, and always the same id there.
-        """
-        registry, folder = self._ledger.registry, id_of_folder(registration.folder_id)
-        held = registration.worker_id
-        if held and (held == folder or _may_hold(registry, held, folder)):
-            return held
-        if folder:
-            return folder
-        for other in registry.at_address(address):
-            if not other.folder and not other.nonce and other.is_core == (not registration.boot_id):
-                return other.id
-        return "" if registration.boot_id else id_of_address(address)
 
     def _replaced(self, worker_id: str, name: str, address: str) -> Iterator[Worker]:
         """Entries that a new worker takes the place of: that of its name at its address, whose folder is lost."""
@@ -222,18 +206,6 @@ class Membership:
                 renamed = renamed_to_its_id(other)
                 self._ledger.update_worker(renamed).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
         return displaced
-
-    def _check_ids(self, worker_id: str, name: str) -> None:
-        """``Conflict`` for an id or a name by which something else is addressed: no id equals a name."""
-        registry = self._ledger.registry
-        if any(other.id != worker_id for other in registry.named(worker_id)):
-            raise Conflict(f"workerID {worker_id!r} is the name of another worker")
-        if registry.find_job(worker_id) is not None:
-            raise Conflict(f"workerID {worker_id!r} is the id of a job")
-        if name != worker_id and registry.find_worker(name) is not None:
-            raise NameTaken(f"name {name!r} is the id of another worker")
-        if registry.find_job(name) is not None:
-            raise NameTaken(f"name {name!r} is the id of a job")
 
     async def _deregister(self, worker_id: str, nonce: str) -> None:
         worker = self._ledger.registry.find_worker(worker_id)
@@ -372,14 +344,3 @@ class Membership:
 def _difference(sent_at: float | None, now: float) -> float | None:
     """Seconds by which a worker's clock is ahead, to the millisecond; what the message took makes it less."""
     return None if sent_at is None else round(sent_at - now, 3)
-
-
-def _may_hold(registry: Registry, held: str, folder: str) -> bool:
-    """Whether a worker with that folder may have an id that this scheduler gave.
-
-    One of an earlier version, which has told no folder yet, is believed, and so is its first process that tells one.
-    """
-    known = registry.find_worker(held)
-    if known is None:
-        return registry.has_jobs_of(held)
-    return not (known.folder and folder and known.folder != folder)

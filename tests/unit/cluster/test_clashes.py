@@ -12,9 +12,9 @@ from scheduler.cluster.workers.clashes import MAX_ASKING, Clashes
 from scheduler.cluster.workers.registration import id_of_folder
 from scheduler.errors import Busy, Conflict, Invalid, NameTaken, NotFound, Refused
 from scheduler.messages import Heartbeat, Registered, Registration
-from scheduler.model import JobState, Worker, WorkerState
+from scheduler.model import FEATURES, JobState, Worker, WorkerState
 from tests.house import HOME
-from tests.unit.cluster.test_membership import MembershipTestCase
+from tests.unit.cluster.test_membership import LEASE, MembershipTestCase
 from tests.unit.cluster.values import a_job
 
 SECRET = "secret-of-folder"
@@ -75,6 +75,59 @@ class IdTests(ClashTestCase):
         )
         made_up = self.registered(30002, worker_id="w-9", folder_id="", nonce="", name="third")
         self.assertNotEqual(made_up.id, "w-9")
+
+    def test_needs_the_folder(self) -> None:
+        """Who registers with an id, and can't show its folder id, gets another one, also where that is gone."""
+        worker = self.registered()
+        self.ledger.update_job(a_job(worker_id=worker.id))
+        self.liveness.left(worker.id)
+        strangers = [{"folder_id": folder, "nonce": "n"} for folder in ("", "other")]
+        for port, facts in enumerate(strangers, 40000):
+            stranger = self.registered(port, worker_id=worker.id, name=f"x{port}", **facts)
+            self.assertNotEqual(stranger.id, worker.id)
+        self.assertFalse(self.is_asked())
+        self.successResultOf(self.membership.remove(self.ledger.registry.worker(worker.id), "forgotten"))
+        for port, facts in enumerate((*strangers, {"folder_id": "", "nonce": ""}), 41000):
+            stranger = self.registered(port, worker_id=worker.id, name=f"x{port}", **facts)
+            self.assertNotEqual(stranger.id, worker.id)
+        self.assertEqual(self.registered(worker_id=worker.id).id, worker.id)
+
+    def test_downgraded(self) -> None:
+        """A worker of an earlier version keeps its id, which is still that of its folder: whoever shows that has it."""
+        worker = self.registered()
+        earlier = self.registering(30001, worker_id=worker.id, folder_id="", nonce="")
+        self.asked().callback(False)
+        self.assertEqual(self.successResultOf(earlier).worker_id, worker.id)
+        self.workers.take("probe").answer.callback(None)
+        self.assertIs(self.ledger.registry.worker(worker.id).state, WorkerState.ONLINE)
+        self.assertEqual(self.ledger.registry.worker(worker.id).folder, worker.folder)
+        stranger = self.registered(40000, worker_id=worker.id, folder_id="other", nonce="n", name="other")
+        self.assertNotEqual(stranger.id, worker.id)
+        self.assertEqual(self.registered(nonce="second").id, worker.id)
+        self.assertFalse(self.is_asked())
+        self.assertEqual(self.ledger.registry.worker(worker.id).nonce, "second")
+
+    def test_upgraded_and_forgotten(self) -> None:
+        """A worker that had an id before it had a folder keeps it, and its jobs, where the scheduler forgot it."""
+        old = self.registered(folder_id="", nonce="")
+        self.ledger.update_job(a_job("j-1", JobState.SUCCEEDED, worker_id=old.id))
+        self.successResultOf(self.membership.remove(old, "forgotten"))
+        self.assertEqual(self.registered(worker_id=old.id).id, old.id)
+
+    def test_of_a_core_worker(self) -> None:
+        """No id that anybody sends is that of a core worker, which is its address, whatever else is said there."""
+        core = self.registered(boot_id="", folder_id="", nonce="", name="")
+        self.ledger.update_job(a_job(worker_id=core.id))
+        for number, facts in enumerate(({}, {"nonce": "", "folder_id": ""}, {"boot_id": ""})):
+            stranger = self.registered(40000 + number, worker_id=core.id, name=f"x{number}", **facts)
+            self.assertNotEqual(stranger.id, core.id)
+        self.assertFalse(self.is_asked())
+        again = self.registered(boot_id="", folder_id=SECRET, nonce="n", worker_id="w-9", name="")
+        self.assertEqual((again.id, again.nonce, again.folder), (core.id, "", ""))
+        ours = self.registered(40009, folder_id="of-another", name="ours")
+        core = self.registered(40010, boot_id="", folder_id="", nonce="", worker_id=ours.id, name="")
+        self.assertNotEqual(core.id, ours.id)
+        self.assertIs(self.state(), JobState.RUNNING)
 
     def test_nonce(self) -> None:
         """What another process of a worker says is refused, and so is one that left."""
@@ -157,6 +210,65 @@ class ProcessTests(ClashTestCase):
         self.asked().callback(True)
         self.failureResultOf(refused, Conflict)
         self.assertEqual(len(logged), 2)
+
+
+class EarlierVersionTests(ClashTestCase):
+    """A worker that tells no nonce, and is online."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.old = self.registered(folder_id="", nonce="", features=FEATURES)
+        self.workers.take("probe").answer.callback(None)
+        self.ledger.update_job(a_job(worker_id=self.old.id))
+
+    def check_it_stays(self, newcomer: Deferred[Registered], *answers: bool) -> None:
+        for answer in answers:
+            self.assertNoResult(newcomer)
+            self.asked().callback(answer)
+        self.failureResultOf(newcomer, Conflict)
+        now = self.ledger.registry.worker(self.old.id)
+        self.assertEqual((now.address, now.state), (self.old.address, WorkerState.ONLINE))
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_elsewhere(self) -> None:
+        """Its id is refused to a process elsewhere while it answers where it is, and not when it does not."""
+        for facts in ({}, {"folder_id": "", "nonce": ""}):
+            self.check_it_stays(self.registering(40000, worker_id=self.old.id, **facts), True)
+        upgraded = self.registering(40000, worker_id=self.old.id)
+        self.asked().callback(False)
+        self.assertEqual(self.successResultOf(upgraded).worker_id, self.old.id)
+
+    def test_upgraded(self) -> None:
+        """An upgraded worker has its id where it was, if it is the one that answers there."""
+        self.check_it_stays(self.registering(worker_id=self.old.id), True, False)
+        upgraded = self.registering(worker_id=self.old.id)
+        self.asked().callback(True)
+        self.assertEqual(self.workers.held[-1].worker.nonce, "first")
+        self.asked().callback(True)
+        self.assertEqual(self.successResultOf(upgraded).worker_id, self.old.id)
+
+    def test_silent(self) -> None:
+        """Where it has not been heard of for a lease it is not asked: something else may answer there by now."""
+        self.clock.pump([1.0] * int(LEASE + 10))
+        self.assertEqual(self.registered(40000, worker_id=self.old.id).id, self.old.id)
+        self.assertFalse(self.is_asked())
+
+    def test_core_worker(self) -> None:
+        """A core worker at its address displaces nothing while something answers there."""
+        self.check_it_stays(self.registering(boot_id="", folder_id="", nonce="", name=""), True)
+        core = self.registering(boot_id="", folder_id="", nonce="", name="")
+        self.asked().callback(False)
+        self.assertTrue(self.ledger.registry.worker(self.successResultOf(core).worker_id).is_core)
+
+    def test_at_a_core_workers_address(self) -> None:
+        """Nor does it at the address of a core worker that is online."""
+        core = self.registered(30001, boot_id="", folder_id="", nonce="", name="")
+        self.workers.take("probe").answer.callback(None)
+        self.ledger.update_job(a_job("j-2", worker_id=core.id))
+        newcomer = self.registering(30001, folder_id="", nonce="", name="new")
+        self.asked().callback(True)
+        self.failureResultOf(newcomer, Conflict)
+        self.assertIs(self.state("j-2"), JobState.RUNNING)
 
 
 class NameTests(ClashTestCase):

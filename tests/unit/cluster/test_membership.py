@@ -43,10 +43,15 @@ class MembershipTestCase(SynchronousTestCase):
         self.cluster, self.starts = parts.service, parts.starts
 
     def register(self, address: str = f"{HOME}:30000", **facts: Any) -> Registered:
+        """A worker registers; where another process has what it wants, that is silent."""
         facts = {"boot_id": "boot"} | facts
         if "worker_id" in facts:
-            self.house.give_id(facts["worker_id"])
-        return self.successResultOf(self.membership.register(Registration(address, **facts), HOME))
+            self.house.give_id(facts["worker_id"], address, facts["boot_id"])
+        registered = self.membership.register(Registration(address, **facts), HOME)
+        for call in [call for call in self.workers.held if call.method == "answers"]:
+            self.workers.held.remove(call)
+            call.answer.callback(False)
+        return self.successResultOf(registered)
 
     def online(self, **facts: Any) -> str:
         """Register a worker and answer its probe."""

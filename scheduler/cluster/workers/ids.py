@@ -1,0 +1,84 @@
+"""Which id a worker gets that registers, and which ids and names are nobody's: the registry and values in, values out.
+
+Theory of operation. An id is public, so to know it proves nothing. An id that is made from a folder id is had by who
+shows that folder id. A worker that had an id before it had a folder id shows both once, and from then on only
+that folder has the id.
+
+A worker of an earlier version, which has neither a folder id nor a nonce, can show nothing. It is believed, so that a
+worker can be downgraded; and gives way, without a question, to a process that shows the folder id.
+
+A core worker is known by its address alone: no id that anybody sends names it.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from scheduler.cluster.registry import Registry
+from scheduler.cluster.workers.registration import id_of_address, id_of_folder
+from scheduler.errors import Conflict, NameTaken
+from scheduler.messages import Registration
+from scheduler.model import Worker
+
+
+def id_of(registry: Registry, registration: Registration, address: str) -> str:
+    """An id that this scheduler gave, or the one made from the folder id or address; ``""``: it needs a new one.
+
+    A worker of an earlier version that brings no such id is the one that is known at its address.
+    """
+    if not registration.boot_id:
+        return next((each.id for each in registry.at_address(address) if each.is_core), id_of_address(address))
+    folder = id_of_folder(registration.folder_id)
+    held = registration.worker_id
+    if held and (held == folder or _may_hold(registry, registration, folder)):
+        return held
+    if folder or registration.nonce:
+        return folder
+    of_earlier = (each for each in registry.at_address(address) if not (each.is_core or each.folder or each.nonce))
+    return next((each.id for each in of_earlier), "")
+
+
+def shows_folder(known: Worker, worker: Worker) -> bool:
+    """Whether a worker that registers for the id of ``known``, and may have it, has shown the folder id of that."""
+    return bool(worker.nonce) and worker.folder == _folder_of(known)
+
+
+def check_ids(registry: Registry, worker_id: str, name: str) -> None:
+    """``Conflict`` for an id or a name by which something else is addressed: no id equals a name."""
+    if any(other.id != worker_id for other in registry.named(worker_id)):
+        raise Conflict(f"workerID {worker_id!r} is the name of another worker")
+    if registry.find_job(worker_id) is not None:
+        raise Conflict(f"workerID {worker_id!r} is the id of a job")
+    if name != worker_id and registry.find_worker(name) is not None:
+        raise NameTaken(f"name {name!r} is the id of another worker")
+    if registry.find_job(name) is not None:
+        raise NameTaken(f"name {name!r} is the id of a job")
+
+
+def _may_hold(registry: Registry, registration: Registration, folder: str) -> bool:
+    """Whether a worker of ours with that folder may have the id that it sends, which is not made from its folder id.
+
+    One that is not known may be of an earlier version, and was forgotten: it has jobs then, which it reports.
+    """
+    held = registration.worker_id
+    known = registry.find_worker(held)
+    if known is None:
+        return registry.has_jobs_of(held) and not _is_made(held)
+    if known.is_core:
+        return False
+    of_earlier = not folder and not registration.nonce
+    return of_earlier or _folder_of(known) in ("", folder)
+
+
+def _folder_of(known: Worker) -> str:
+    """The id that is made from its folder id; ``""``: it had none so far."""
+    return known.folder or (known.id if _is_made(known.id) else "")
+
+
+def _is_made(worker_id: str) -> bool:
+    """Whether an id has the form of those that are made from a folder id or an address."""
+    try:
+        found = uuid.UUID(worker_id)
+    except ValueError:
+        return False
+    return found.version == 5 and str(found) == worker_id
