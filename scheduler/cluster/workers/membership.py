@@ -266,13 +266,13 @@ class Membership:
         check_word("bootID", heartbeat.boot_id, BOOT_ID_MAX_CHARACTERS)
         registry = self._ledger.registry
         worker = registry.find_registered(heartbeat.worker_id)
-        if worker is None or heartbeat.nonce != worker.nonce:
+        if worker is None or worker.is_core or heartbeat.nonce != worker.nonce:
             raise NotFound("worker", heartbeat.worker_id)
         if self._may_have_features(worker) and not heartbeat.leaving:
             raise NotFound("worker", heartbeat.worker_id)
         told = evolve(
             worker,
-            boot_id=heartbeat.boot_id,
+            boot_id=heartbeat.boot_id or worker.boot_id,
             refusing=bounded_text(heartbeat.refusing, REFUSAL_MAX_BYTES) or None,
             disk=heartbeat.disk,
             clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),

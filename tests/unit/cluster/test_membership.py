@@ -260,6 +260,21 @@ class HeartbeatTests(MembershipTestCase):
             refused = self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", boot_id), HOME), Invalid)
             self.assertEqual(refused.value.field, "bootID")
 
+    def test_of_a_core_worker(self) -> None:
+        """A core worker sends none: who sends one for it is told to register, and its jobs are as they were."""
+        core = self.online(address=f"{HOME}:30001", boot_id="")
+        self.ledger.update_job(a_job(worker_id=core))
+        before = self.ledger.registry.worker(core)
+        beat = Heartbeat(core, "boot", ended=(JobReport(ended()),))
+        self.failureResultOf(self.membership.heartbeat(beat, HOME), NotFound)
+        self.assertEqual(self.ledger.registry.worker(core), before)
+        self.assertIs(self.state(), JobState.RUNNING)
+
+    def test_without_a_boot_id(self) -> None:
+        """A heartbeat that names no boot makes no core worker of one of ours."""
+        self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", ""), HOME))
+        self.assertEqual(self.ledger.registry.worker("w-1").boot_id, "boot")
+
     def test_unknown_worker(self) -> None:
         """A heartbeat of a worker that is not known says: register again."""
         self.failureResultOf(self.membership.heartbeat(Heartbeat("w-9", "boot"), HOME), NotFound)
