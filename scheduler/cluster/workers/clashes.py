@@ -114,8 +114,8 @@ class Clashes:
     def __init__(self, registry: Registry, client: IWorkerClient) -> None:
         self._registry = registry
         self._client = client
-        # id of a worker -> the refusal of its newcomer that was logged last
-        self._logged: dict[str, str] = {}
+        # id of a worker -> the refusals of its newcomers that were logged
+        self._logged: dict[str, set[str]] = {}
         # registrations that ask
         self._asking = 0
 
@@ -158,9 +158,9 @@ class Clashes:
         """Once for each worker, as long as it is the same."""
         known = clash.asked.id
         text = str(clash.refusal)
-        if self._logged.get(known) != text:
+        if text not in self._logged.get(known, ()):
             if self._registry.find_worker(known) is not None:
-                self._logged[known] = text
+                self._logged.setdefault(known, set()).add(text)
             self._log.warn("a worker at {address} is refused: {why}", address=worker.address, why=text)
 
 

@@ -9,18 +9,19 @@ and a save that is cancelled is not repeated when it fails. So every save here i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.clashes import Clashes, renamed_to_its_id
+from scheduler.cluster.workers.departures import Departures
 from scheduler.cluster.workers.ids import check_ids, id_of
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.reconcile import Reconciler
@@ -32,7 +33,7 @@ from scheduler.cluster.workers.registration import (
 )
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
-from scheduler.errors import NotFound, Refused, StoreFailed
+from scheduler.errors import Conflict, NotFound, Refused, StoreFailed
 from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import JobState, Worker, WorkerState
@@ -81,6 +82,7 @@ class Membership:
         self._set_back = set_back
         self._forget_after = forget_after
         self._clashes = Clashes(ledger.registry, client)
+        self._departures = Departures(ledger, reconciler, self._cut, self._remove)
         # worker id -> the IP address that it registered from; the name of its own that another one has; and when it was
         # last asked to register again
         self._peers: dict[str, str] = {}
@@ -91,9 +93,9 @@ class Membership:
 
     @property
     def idle(self) -> bool:
-        """Whether none that is gone is kept."""
+        """Whether none is being removed, and none that is gone is kept."""
         kept = {*self._registered, *self._peers, *self._nameless, *self._asked_again}
-        return self._clashes.idle and all(map(self._ledger.registry.find_worker, kept))
+        return self._departures.idle and self._clashes.idle and all(map(self._ledger.registry.find_worker, kept))
 
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
         return Deferred.fromCoroutine(self._register(registration, peer))
@@ -118,6 +120,7 @@ class Membership:
         new_id = self._new_id()
         worker = await self._clashes.settle(lambda: self._as_registered(registration, address, new_id))
         self._clashes.forget(worker.id)
+        self._departures.stay(worker.id)
         known = self._ledger.registry.find_worker(worker.id)
         displaced = self._make_room(worker)
         new_process = known is None or not worker.nonce or known.nonce != worker.nonce
@@ -141,11 +144,13 @@ class Membership:
             )
         else:
             self._liveness.heard(worker.id)
-        removals = [Deferred.fromCoroutine(self.remove(other, "forgotten")) for other in displaced]
-        with suppress(StoreFailed):  # it is known all the same, and saved later; whoever forgets it is told again
-            await shielded(saved)
-        for removal in removals:
-            await shielded(removal)
+        # A worker that can't be saved now is known all the same, and saved later. Those whose place it takes have to be
+        # removed: where that fails it registers again, and they are found once more.
+        saved.addErrback(lambda reason: reason.trap(StoreFailed))
+        removed = [self.remove(other, "forgotten").addErrback(_has_come_back) for other in displaced]
+        done = gatherResults([saved, *removed], consumeErrors=True)
+        await shielded(done.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure))
+        self._check_is_registered(worker)
         count = self._set_back.registered(worker.id, registration.commit_count)
         return Registered(worker.id, self._liveness.lease, count)
 
@@ -174,11 +179,18 @@ class Membership:
         )
 
     def _replaced(self, worker_id: str, name: str, address: str) -> Iterator[Worker]:
-        """Entries that a new worker takes the place of: that of its name at its address, whose folder is lost."""
+        """Entries that a new worker takes the place of: that of its name at its address, whose folder is lost.
+
+        No others have the same name. So one that is known, by the name and at the address of another, has not taken its
+        place yet: the store failed, or the process before this one was killed.
+        """
         registry = self._ledger.registry
-        if registry.find_worker(worker_id) is None:
-            at_address = registry.at_address(address)
-            yield from (each for each in at_address if each.name == name and each.state is not WorkerState.OFFLINE)
+        known = registry.find_worker(worker_id)
+        if known is not None and known.name != name:
+            return
+        for each in registry.at_address(address if known is None else known.address):
+            if each.id != worker_id and each.name == name and each.state is not WorkerState.OFFLINE:
+                yield each
 
     def _make_room(self, worker: Worker) -> list[Worker]:
         """Have nobody else known by its name or at its address; answers those that are to be removed.
@@ -223,19 +235,19 @@ class Membership:
         stays = self._forget_after and not worker.is_core
         await shielded(self._go_offline(worker) if stays else self._remove(worker))
 
-    async def remove(self, worker: Worker, why: str) -> None:
-        """It will not come back under this id: its unfinished jobs are ``lost``, with ``why``.
+    def remove(self, worker: Worker, why: str) -> Deferred[None]:
+        """It will not come back under this id: see ``Departures``."""
+        return self._departures.remove(worker, why)
 
-        Not those that are queued again because their starts never left: what is under way is cut, and answered, first.
-        """
+    def _cut(self, worker: Worker) -> None:
         self._liveness.reset(worker.id, "it is being forgotten")
         self._client.forget(worker.id)
-        await self._reconciler.starts_over(worker.id)
-        now = self._ledger.now()
-        unfinished = self._ledger.registry.unfinished(worker.id)
-        await self._ledger.conclude_jobs([lifecycle.lost(job, why, now) for job in unfinished])
-        if self._ledger.registry.find_worker(worker.id) is not None:  # unless it was removed meanwhile
-            await self._remove(worker)
+
+    def _check_is_registered(self, worker: Worker) -> None:
+        """``NotFound`` where it is not, or as another process: nothing is to be kept of this one then."""
+        now = self._ledger.registry.find_registered(worker.id)
+        if now is None or now.nonce != worker.nonce:
+            raise NotFound("worker", worker.id)
 
     def _go_offline(self, worker: Worker) -> Deferred[None]:
         """It stays listed, to be known when it comes back."""
@@ -268,7 +280,7 @@ class Membership:
         worker = registry.find_registered(heartbeat.worker_id)
         if worker is None or worker.is_core or heartbeat.nonce != worker.nonce:
             raise NotFound("worker", heartbeat.worker_id)
-        if self._may_have_features(worker) and not heartbeat.leaving:
+        if worker.id in self._departures or (self._may_have_features(worker) and not heartbeat.leaving):
             raise NotFound("worker", heartbeat.worker_id)
         told = evolve(
             worker,
@@ -300,6 +312,7 @@ class Membership:
             await shielded(saved)
         except StoreFailed:
             durable, reported = False, []  # it lives all the same, and what ended it tells again
+        self._check_is_registered(worker)
         if not heartbeat.leaving:
             self._reconciler.ask_about_unlisted(worker, heartbeat)
         more = self._reconciler.awaits_descriptions(worker.id)
@@ -339,6 +352,11 @@ class Membership:
         registry = self._ledger.registry
         job = registry.find_job(job_id)
         return registry.was_removed(job_id) if job is None else job.state.final
+
+
+def _has_come_back(reason: Failure) -> None:
+    """A worker that was to be removed has registered again: it had what it wants, or got it."""
+    reason.trap(Conflict)
 
 
 def _difference(sent_at: float | None, now: float) -> float | None:

@@ -10,11 +10,11 @@ from twisted.logger import globalLogPublisher
 
 from scheduler.cluster.workers.clashes import MAX_ASKING, Clashes
 from scheduler.cluster.workers.registration import id_of_folder
-from scheduler.errors import Busy, Conflict, Invalid, NameTaken, NotFound, Refused
-from scheduler.messages import Heartbeat, Registered, Registration
+from scheduler.errors import Busy, Conflict, Invalid, NameTaken, NotFound, Refused, StoreFailed
+from scheduler.messages import Heartbeat, JobReport, Registered, Registration
 from scheduler.model import FEATURES, JobState, Worker, WorkerState
 from tests.house import HOME
-from tests.unit.cluster.test_membership import LEASE, MembershipTestCase
+from tests.unit.cluster.test_membership import LEASE, MembershipTestCase, ended
 from tests.unit.cluster.values import a_job
 
 SECRET = "secret-of-folder"
@@ -206,10 +206,11 @@ class ProcessTests(ClashTestCase):
         self.assertEqual(len(logged), 1)
         self.assertIn(worker.id, logged[0])
         self.registered()
-        refused = self.registering(30001, nonce="second")
-        self.asked().callback(True)
-        self.failureResultOf(refused, Conflict)
-        self.assertEqual(len(logged), 2)
+        for facts in ({}, {"folder_id": "other", "name": "other", "port": 30000}) * 2:
+            refused = self.registering(**{"port": 30001, "nonce": "second", **facts})
+            self.asked().callback(True)
+            self.failureResultOf(refused, Conflict)
+        self.assertEqual(len(logged), 3)
 
 
 class EarlierVersionTests(ClashTestCase):
@@ -339,6 +340,54 @@ class AddressTests(ClashTestCase):
         self.assertEqual((new.name, new.draining), ("box", True))
         job = self.ledger.registry.job("j-1")
         self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
+
+    def test_lost_folder_while_the_store_fails(self) -> None:
+        """It registers again until it has taken that place, which needs the store."""
+        first = self.registered()
+        self.ledger.update_job(a_job(worker_id=first.id))
+        self.store.problem = "disk full"
+        second = self.registering(folder_id="other", nonce="n")
+        self.asked().callback(False)
+        self.failureResultOf(second, StoreFailed)
+        self.assertIs(self.state(), JobState.RUNNING)
+        self.store.problem = ""
+        self.clock.advance(5)
+        second = self.registering(folder_id="other", nonce="n")
+        self.asked().callback(False)
+        self.assertEqual(self.successResultOf(second).worker_id, id_of_folder("other"))
+        self.assertEqual([each.id for each in self.ledger.registry.workers()], [id_of_folder("other")])
+        self.assertIs(self.state(), JobState.LOST)
+
+    def check_takes_the_place_after_a_kill(self, port: int) -> None:
+        """The scheduler was killed once the newcomer was saved; the newcomer comes again."""
+        first = self.registered()
+        self.ledger.update_job(a_job(worker_id=first.id))
+        second_id = id_of_folder("other")
+        self.ledger.update_worker(evolve(first, id=second_id, folder=second_id, nonce="n"))
+        second = self.registering(port, folder_id="other", nonce="n")
+        self.asked().callback(False)
+        self.assertEqual(self.successResultOf(second).worker_id, second_id)
+        self.assertEqual([each.id for each in self.ledger.registry.workers()], [second_id])
+        self.assertIs(self.state(), JobState.LOST)
+
+    def test_lost_folder_and_killed(self) -> None:
+        """So it is where the scheduler was killed before the place was taken."""
+        self.check_takes_the_place_after_a_kill(30000)
+
+    def test_lost_folder_killed_and_moved(self) -> None:
+        """And where the newcomer is elsewhere by then."""
+        self.check_takes_the_place_after_a_kill(30001)
+
+    def test_comes_for_the_place_of_another(self) -> None:
+        """A worker that is known takes no one's place: the one that it is named after keeps its jobs."""
+        first = self.registered()
+        self.ledger.update_job(a_job(worker_id=first.id))
+        self.registered(30001, folder_id="other", nonce="n", name="other")
+        second = self.registering(folder_id="other", nonce="n")
+        self.asked().callback(False)
+        self.successResultOf(second)
+        self.assertEqual(self.ledger.registry.worker(first.id).name, first.id)
+        self.assertIs(self.state(), JobState.RUNNING)
 
     def test_without_an_id(self) -> None:
         """A core worker at the address of a worker of ours displaces nothing while that answers."""
@@ -478,6 +527,81 @@ class QuestionTests(ClashTestCase):
         self.asked().callback(False)
         self.successResultOf(last)
         self.assertTrue(self.membership.idle)
+
+
+class RemovalTests(ClashTestCase):
+    """A worker that is being forgotten while the store is slow."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.worker = self.registered()
+        self.ledger.update_job(a_job(worker_id=self.worker.id))
+        self.ledger.update_worker(evolve(self.worker, draining=True))
+        self.liveness.left(self.worker.id)
+        self.workers.held.clear()
+
+    def test_comes_back_before_its_jobs_are_given_up(self) -> None:
+        """One that registers meanwhile stays, and so does what it runs, and its drain."""
+        start = Deferred[None]()
+        self.patch(self.membership._reconciler, "starts_over", lambda _: start)
+        forgotten = self.cluster.forget(self.worker.id)
+        self.failureResultOf(
+            self.membership.heartbeat(Heartbeat(self.worker.id, "boot", nonce="first"), HOME), NotFound
+        )
+        self.registered()
+        start.callback(None)
+        self.failureResultOf(forgotten, Conflict)
+        self.beat(self.worker.id, nonce="first", running=("j-1",))
+        self.assertTrue(self.ledger.registry.worker(self.worker.id).draining)
+        self.assertIs(self.state(), JobState.RUNNING)
+        self.assertTrue(self.membership.idle)
+
+    def test_comes_back_after(self) -> None:
+        """Where its jobs are being given up already it stays all the same."""
+        self.store.held = True
+        forgotten = self.cluster.forget(self.worker.id)
+        back = self.registering(nonce="second")
+        self.asked().callback(False)
+        while self.store.saves:
+            self.store.commit()
+        self.failureResultOf(forgotten, Conflict)
+        self.assertEqual(self.successResultOf(back).worker_id, self.worker.id)
+        self.store.held = False
+        self.beat(self.worker.id, nonce="second")
+        self.assertTrue(self.ledger.registry.worker(self.worker.id).draining)
+
+    def test_asked_twice(self) -> None:
+        """Two requests to forget it are one."""
+        self.store.held = True
+        both = [self.cluster.forget(self.worker.id) for _ in range(2)]
+        while self.store.saves:
+            self.store.commit()
+        for each in both:
+            self.successResultOf(each)
+        self.assertEqual(self.ledger.registry.workers(), [])
+        self.assertTrue(self.membership.idle)
+
+    def test_gone_meanwhile(self) -> None:
+        """Nothing is kept of one that is forgotten while its heartbeat, or registration, is being saved."""
+        self.beat(self.worker.id, nonce="first")
+        self.ledger.update_worker(evolve(self.ledger.registry.worker(self.worker.id), state=WorkerState.UNREACHABLE))
+        for call in ("heartbeat", "register"):
+            with self.subTest(call):
+                self.registered()
+                self.ledger.update_job(a_job(call, worker_id=self.worker.id))
+                self.store.held = True
+                if call == "heartbeat":
+                    beat = Heartbeat(self.worker.id, "boot", ended=(JobReport(ended(call)),), nonce="first")
+                    answer: Any = self.membership.heartbeat(beat, "127.0.0.9")
+                else:
+                    answer = self.registering()
+                waits = self.store.saves.pop(0)
+                self.store.held = False
+                self.successResultOf(self.membership.remove(self.ledger.registry.worker(self.worker.id), "forgotten"))
+                waits[1].callback(None)
+                self.failureResultOf(answer, NotFound)
+                self.assertTrue(self.membership.idle)
+                self.assertTrue(self.house.parts.set_back.idle)
 
 
 class AgainTests(ClashTestCase):

@@ -181,14 +181,14 @@ class LateTests(OfflineTestCase):
         self.assertIs(self.cluster.job(job.id).state, JobState.LOST)
 
     def test_a_heartbeat_that_waits(self) -> None:
-        """Jobs that a heartbeat did not mention are not asked about when it has deregistered meanwhile."""
+        """Jobs that a heartbeat did not mention are not asked about when it has deregistered, and has to register."""
         self.add(a_job(started_at=900.0), a_job("j-2", started_at=900.0))
         self.store.held = True
         late = self.membership.heartbeat(Heartbeat("w-1", "boot", nonce="n-1"), HOME)
         gone = self.membership.deregister("w-1", "n-1")
         while self.store.saves:
             self.store.commit()
-        self.successResultOf(late)
+        self.failureResultOf(late, NotFound)
         self.successResultOf(gone)
         self.assertEqual(self.held(), [])
 
