@@ -16,7 +16,7 @@ import uuid
 
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.workers.registration import id_of_address, id_of_folder
-from scheduler.errors import Conflict, NameTaken
+from scheduler.errors import Conflict, Invalid, NameTaken
 from scheduler.messages import Registration
 from scheduler.model import Worker
 
@@ -44,13 +44,19 @@ def shows_folder(known: Worker, worker: Worker) -> bool:
 
 
 def check_ids(registry: Registry, worker_id: str, name: str) -> None:
-    """``Conflict`` for an id or a name by which something else is addressed: no id equals a name."""
+    """``Conflict`` for an id or a name by which something else is addressed: no id equals a name.
+
+    Nor is a name the id that another worker had, or is going to have: ``Invalid``, as anybody can make those. Ids of
+    earlier versions were random; a machine may be called like one.
+    """
     if any(other.id != worker_id for other in registry.named(worker_id)):
         raise Conflict(f"workerID {worker_id!r} is the name of another worker")
     if registry.find_job(worker_id) is not None:
         raise Conflict(f"workerID {worker_id!r} is the id of a job")
-    if name != worker_id and registry.find_worker(name) is not None:
+    if name != worker_id and (registry.find_worker(name) is not None or registry.has_jobs_of(name)):
         raise NameTaken(f"name {name!r} is the id of another worker")
+    if name != worker_id and _is_made(name):
+        raise Invalid("name", f"{name!r} is a version 5 UUID, as the ids of workers are: give this worker another name")
     if registry.find_job(name) is not None:
         raise NameTaken(f"name {name!r} is the id of a job")
 

@@ -24,7 +24,8 @@ _WORKERS = uuid.UUID("d0f4b5e6-5a70-4f0e-9a7c-2f1b8f6c3a51")
 
 _FEATURE = re.compile(r"[a-z0-9_]{1,64}")
 
-_LABEL = re.compile(r"[^\x00-\x1f\x7f]{0,253}")
+#: Characters of the key of a label, and of its value.
+_LABEL_MAX_CHARACTERS = 253
 
 
 def id_of_folder(folder_id: str) -> str:
@@ -52,13 +53,17 @@ def check(registration: Registration) -> None:
     if len(registration.labels) > LABELS_MAX:
         raise Invalid("labels", f"{len(registration.labels)} of them; at most {LABELS_MAX} are allowed")
     for key, value in registration.labels.items():
-        if not key or not _LABEL.fullmatch(key) or not _LABEL.fullmatch(value):
+        if not key or not (_is_label(key) and _is_label(value)):
             raise Invalid("labels", f"{key!r}: {value!r} is not printable text of at most 253 characters")
     if len(registration.features) > FEATURES_MAX:
         raise Invalid("features", f"{len(registration.features)} of them; at most {FEATURES_MAX} are allowed")
     for feature in registration.features:
         if not _FEATURE.fullmatch(feature):
             raise Invalid("features", f"{feature!r} is not 1 to 64 of a-z 0-9 _")
+
+
+def _is_label(text: str) -> bool:
+    return len(text) <= _LABEL_MAX_CHARACTERS and text.isprintable()
 
 
 def check_word(field: str, text: str, most: int) -> None:

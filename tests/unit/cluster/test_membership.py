@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from attrs import evolve
 from twisted.internet.defer import succeed
@@ -8,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.workers.membership import REFUSAL_MAX_BYTES
+from scheduler.cluster.workers.registration import id_of_address, id_of_folder
 from scheduler.errors import (
     Conflict,
     Invalid,
@@ -187,6 +189,9 @@ class RegisterTests(MembershipTestCase):
             ("version", {"version": "\x1b[2J"}),
             ("labels", {"labels": {"": "x"}}),
             ("labels", {"labels": {"a": "x\x00"}}),
+            ("labels", {"labels": {"a": "\x9b2J"}}),
+            ("labels", {"labels": {"\u202eb": "a"}}),
+            ("labels", {"labels": {"a": "x" * 254}}),
             ("labels", {"labels": {str(number): "" for number in range(65)}}),
             ("features", {"features": tuple(map(str, range(65)))}),
             ("features", {"features": ("",)}),
@@ -209,7 +214,13 @@ class RegisterTests(MembershipTestCase):
         for name in (first, "j-1"):
             refused = self.membership.register(Registration(f"{HOME}:30001", name=name), HOME)
             self.failureResultOf(refused, NameTaken)
+        self.ledger.update_job(a_job("j-3", JobState.SUCCEEDED, worker_id="w-7"))
+        self.failureResultOf(self.membership.register(Registration(f"{HOME}:30001", name="w-7"), HOME), NameTaken)
+        for made in (id_of_address(f"{HOME}:30001"), id_of_folder("other")):
+            refused = self.membership.register(Registration(f"{HOME}:30001", name=made, boot_id="boot"), HOME)
+            self.assertEqual(self.failureResultOf(refused, Invalid).value.field, "name")
         self.assertEqual(self.ledger.registry.workers(), before)
+        self.register(f"{HOME}:30003", name=str(UUID(int=7, version=4)))  # a host may be called so
         for number, worker_id in enumerate(("box", "j-1", "j-2")):
             taken = self.membership.register(Registration(f"{HOME}:3010{number}", worker_id=worker_id), HOME)
             self.assertNotEqual(self.successResultOf(taken).worker_id, worker_id)
