@@ -24,6 +24,7 @@ from scheduler.cluster.workers.clashes import Clashes, renamed_to_its_id
 from scheduler.cluster.workers.departures import Departures
 from scheduler.cluster.workers.ids import check_ids, id_of
 from scheduler.cluster.workers.liveness import Liveness
+from scheduler.cluster.workers.newcomers import Newcomers
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.cluster.workers.registration import (
     BOOT_ID_MAX_CHARACTERS,
@@ -83,6 +84,7 @@ class Membership:
         self._forget_after = forget_after
         self._clashes = Clashes(ledger.registry, client)
         self._departures = Departures(ledger, reconciler, self._cut, self._remove)
+        self._newcomers = Newcomers(ledger.registry, self._departures.remove)
         # worker id -> the IP address that it registered from; the name of its own that another one has; and when it was
         # last asked to register again
         self._peers: dict[str, str] = {}
@@ -95,7 +97,8 @@ class Membership:
     def idle(self) -> bool:
         """Whether none is being removed, and none that is gone is kept."""
         kept = {*self._registered, *self._peers, *self._nameless, *self._asked_again}
-        return self._departures.idle and self._clashes.idle and all(map(self._ledger.registry.find_worker, kept))
+        parts = (self._departures, self._newcomers, self._clashes)
+        return all(part.idle for part in parts) and all(map(self._ledger.registry.find_worker, kept))
 
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
         return Deferred.fromCoroutine(self._register(registration, peer))
@@ -134,6 +137,8 @@ class Membership:
         self._nameless.pop(worker.id, None)
         saved = self._ledger.update_worker(worker)
         self._registered.add(worker.id)
+        if known is None:
+            self._newcomers.add(worker.id)
         if new_process or moved:
             self._liveness.registered(worker.id)
             self._log.info(
@@ -269,6 +274,7 @@ class Membership:
         self._reconciler.forget(worker.id)
         self._set_back.forget(worker.id)
         self._registered.discard(worker.id)
+        self._newcomers.forget(worker.id)
         self._clashes.forget(worker.id)
         self._peers.pop(worker.id, None)
         self._nameless.pop(worker.id, None)

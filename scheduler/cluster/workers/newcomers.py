@@ -1,0 +1,75 @@
+"""Bounds how many workers are kept that nobody would miss.
+
+Anybody who can call the scheduler can register workers, each of which would be listed, and stored, for ever. So of
+those that registered with this process for the first time, are not online, have no job and are not drained, the oldest
+is forgotten when there are too many. That costs a worker nothing: its next heartbeat is answered by "register
+again", and its id follows from its folder. Only a core worker, which sends none, has to be started again.
+
+Those that are online are not counted: many workers may be behind one address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.cluster.registry import Registry
+from scheduler.errors import SchedulerError
+from scheduler.model import Worker, WorkerState
+
+#: Workers that are kept so.
+NEWCOMERS_MAX = 1000
+
+#: Workers that are looked at for each newcomer beyond that.
+_LOOKS_MAX = 100
+
+
+class Newcomers:
+    """``remove`` forgets a worker."""
+
+    _log = Logger()
+
+    def __init__(self, registry: Registry, remove: Callable[[Worker, str], Deferred[None]]) -> None:
+        self._registry = registry
+        self._remove = remove
+        # ids of those that may have to go, the oldest first; a dict, for its order
+        self._ids: dict[str, None] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether none that is gone is kept."""
+        return all(map(self._registry.find_worker, self._ids))
+
+    def forget(self, worker_id: str) -> None:
+        """It is gone."""
+        self._ids.pop(worker_id, None)
+
+    def add(self, worker_id: str) -> None:
+        """It has registered, and was not known before."""
+        self._ids[worker_id] = None
+        for oldest in list(self._ids)[: _LOOKS_MAX if len(self._ids) > NEWCOMERS_MAX else 0]:
+            worker = self._registry.find_worker(oldest)
+            del self._ids[oldest]
+            if worker is None or worker.draining or self._registry.has_jobs_of(oldest):
+                pass  # somebody would miss it
+            elif worker.state is WorkerState.ONLINE:
+                self._ids[oldest] = None
+                continue
+            else:
+                self._log.info(
+                    "worker {name} ({worker_id}) is forgotten: {count} have registered since that are silent and never "
+                    "had a job",
+                    name=worker.name,
+                    worker_id=oldest,
+                    count=NEWCOMERS_MAX,
+                )
+                self._remove(worker, "forgotten").addErrback(self._failed, oldest)
+            return
+
+    def _failed(self, reason: Failure, worker_id: str) -> None:
+        """The store failed, or it has registered again: it has its turn later."""
+        reason.trap(SchedulerError)
+        self._ids[worker_id] = None
