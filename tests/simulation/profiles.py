@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.simulation.crashes import CRASHES
-from tests.simulation.faults import folders, network, processes, store, strangers
+from tests.simulation.faults import folders, impostors, network, processes, store, strangers
 from tests.simulation.plan import Fault, Plan, PlannedCoreWorker, PlannedWorker
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.workload import MIXED, OUTPUT, QUEUE, Workload, make_acts
@@ -87,6 +87,13 @@ def _stranger(random: Random, at: float, worker: str) -> Fault:
     return strangers.RegisterStranger(at, random.uniform(5.0, 40.0))
 
 
+def _impostor(random: Random, at: float, worker: str) -> Fault:
+    if random.random() < 0.4:
+        return impostors.ForgedHeartbeat(at, worker)
+    seconds, folder, core = random.uniform(5.0, 40.0), random.random() < 0.5, random.random() < 0.3
+    return impostors.TakeId(at, worker, seconds, folder, core)
+
+
 _NETWORK = (_partition, _partition, _storm, _storm, _unanswered)
 _STORE = (_store_fails, _store_stalls, _store_fails)
 _PROCESSES = (_kill_scheduler, _stop_scheduler, _kill_worker, _kill_worker, _stop_worker, _reboot, _freeze)
@@ -95,12 +102,12 @@ PROFILES: dict[str, Sequence[MakeFault]] = {
     "network": _NETWORK,
     "store": (*_STORE, _kill_scheduler, _eviction),
     "processes": _PROCESSES,
-    "identity": (_kill_scheduler, _kill_worker, _stop_worker, _partition, _storm),
+    "identity": (_kill_scheduler, _kill_worker, _stop_worker, _partition, _storm, _impostor, _impostor),
     "queue": (*_PROCESSES, *_STORE, _shortage, _shortage, _partition),
     "output": (*_NETWORK, *_PROCESSES, *_PROCESSES, _store_fails),
-    "core": (*_NETWORK, *_STORE, *_PROCESSES, *_PROCESSES, _stranger, _stranger),
+    "core": (*_NETWORK, *_STORE, *_PROCESSES, *_PROCESSES, _stranger, _stranger, _impostor, _impostor),
     "crashes": (*_PROCESSES, _storm),
-    "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage, _eviction, _stranger),
+    "all": (*_NETWORK, *_STORE, *_PROCESSES, _shortage, _eviction, _stranger, _impostor),
 }
 
 #: Of the faults of a profile, the share that is planned as scenarios of identity.

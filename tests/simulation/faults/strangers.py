@@ -64,17 +64,19 @@ class RegisterStranger:
 
         def end() -> None:
             process.end()
-            self._forget(world, address)
+            forget_at(world, address)
 
         world.heal_after(self.seconds, end)
 
-    def _forget(self, world: World, address: str) -> None:
-        scheduler = world.scheduler
-        if scheduler is None or not scheduler.serving:
-            world.loop.after(FORGET_AGAIN, self._forget, world, address)
-            return
-        there = scheduler.parts.ledger.registry.at_address(address)
-        for worker in there:
-            Forget(0.0, worker.id).begin(world)
-        if there:
-            world.loop.after(FORGET_AGAIN, self._forget, world, address)
+
+def forget_at(world: World, address: str) -> None:
+    """Somebody has all forgotten that is registered there."""
+    scheduler = world.scheduler
+    if scheduler is None or not scheduler.serving:
+        world.loop.after(FORGET_AGAIN, forget_at, world, address)
+        return
+    there = scheduler.parts.ledger.registry.at_address(address)
+    for worker in there:
+        Forget(0.0, worker.id).begin(world)
+    if there:
+        world.loop.after(FORGET_AGAIN, forget_at, world, address)
