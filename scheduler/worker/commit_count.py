@@ -47,7 +47,7 @@ class CommitCountFile:
         except OSError as error:
             self._log.warn("{file} can't be read: {why}", file=self._path, why=error.strerror)
             return 0
-        return min(int(line), _MAX) if line[:-1].isdigit() else 0
+        return min(int(line[:-1]), _MAX) if line[:-1].isdigit() else 0
 
     def write(self, count: int) -> None:
         self._wanted = count

@@ -1063,7 +1063,7 @@ class SetBackTests(MembershipCase):
 
     def test_unusable_file(self) -> None:
         """A file that has no count is as none, and is replaced."""
-        for content in (b"", b"x" * 21, b"9" * 30, b"\xff\n"):
+        for content in (b"", b"x" * 21, b"9" * 30, b"\xff\n", b"0" * 20 + b"\xff"):
             self.count_file.write_bytes(content)
             self.use(FakeSchedulerClient())
             self.membership.startService()
