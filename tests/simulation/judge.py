@@ -125,6 +125,10 @@ class Facts:
         """Whether a database was set back, and the scheduler has not shown the job since."""
         return job_id in self.set_back and job_id not in self.shown
 
+    def is_key_unknown(self, job_id: str) -> bool:
+        """Whether nobody knows the key of the request that the job came from, as the database was set back."""
+        return job_id in self.erased and self.is_untold(job_id)
+
     def may_be_unknown(self, job_id: str) -> bool:
         """Whether the scheduler may say that there is no such job: its worker has to tell first, or nobody can."""
         told_by = self.world.submissions_end

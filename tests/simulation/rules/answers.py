@@ -128,8 +128,8 @@ class Answers(Rule):
 
     def _resubmit(self, reply: Reply) -> None:
         other = reply.detail
-        if reply.job_id in self.facts.erased and self.facts.is_untold(reply.job_id):
-            return  # nobody knows of the key
+        if self.facts.is_key_unknown(reply.job_id):
+            return
         if other and reply.answered:
             self.broken("one job for each key", f"a key came with another body, and made job {reply.value.id}")
         if not other and isinstance(reply.error, KeyReused):

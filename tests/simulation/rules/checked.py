@@ -88,6 +88,8 @@ class Checked(Rule):
             status = 202
         if reply.name in {"stop", "remove", "signal"}:
             self._add(reply.name, reply.asked_at, job=reply.job_id, status=status)
+        if reply.name == "resubmit" and reply.detail and reply.answered and self.facts.is_key_unknown(reply.job_id):
+            self._add("start", reply.asked_at, ticket=self._ticket(reply.value), status=201, job=reply.value.id)
         if reply.name in SHOWING and reply.answered:
             self._see("see", reply.value, reply.asked_at, reply.name)
 
@@ -124,11 +126,14 @@ class Checked(Rule):
         job = self.facts.shown.get(job_id)
         return job is not None and job.worker_id in self.facts.core
 
+    @staticmethod
+    def _ticket(job: Job) -> str:
+        return job.spec.labels.get("ticket", job.id)
+
     def _run(self, job_id: str, number: int, run: Any) -> Run:
         job = self.facts.shown.get(job_id)
-        ticket = job_id  # an attempt that follows another is no request's
-        if job is not None and job.retry_of is None:
-            ticket = job.spec.labels.get("ticket", job_id)
+        # an attempt that follows another is no request's
+        ticket = job_id if job is None or job.retry_of is not None else self._ticket(job)
         code = None if run.destroyed else run.code
         ended = None if run.destroyed or run.ended is None else run.ended
         return Run(ticket, job_id, number, code, len(run.signals), ended)

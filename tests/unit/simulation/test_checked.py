@@ -116,6 +116,20 @@ class CheckedTests(SceneCase):
             self.rule.rested()
             self.assertEqual(self.judge.violation is None, error is None)
 
+    def test_key_that_nobody_knows(self) -> None:
+        """A key whose job nobody has since the database was set back may be used with another body, and none else."""
+        for unknown in (True, False):
+            self.setUp()
+            self.judge.submitting("t1")
+            self.judge.refused("t1", Busy("calls", 4))
+            if unknown:
+                self.facts.set_back["j1"] = self.facts.erased["j1"] = None
+            self.ran("j2")
+            self.put(self.ended("j2", usage=USAGE))
+            self.judge.replied(Reply("resubmit", "j1", 6.0, 6.0, self.ended("j2", usage=USAGE), None, True))
+            self.rule.rested()
+            self.assertEqual(self.judge.violation is None, unknown)
+
     def test_removed(self) -> None:
         """A removed job is not seen again."""
         self.ran()
