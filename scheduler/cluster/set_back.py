@@ -16,6 +16,11 @@ still of the past: when it says that one, it has heard. Once it has nothing more
 If it or the scheduler starts anew before that, it is asked again. It is settled when all workers that were loaded are
 done, but not before ``SILENT_SHARE`` of a lease has passed, in which workers call that registered after the backup; and
 after a lease in any case.
+
+A worker may say what it likes. In one process the count only rises, so of a worker that was told one here a higher one
+is not believed. What another one says begins a new timeline only a bounded number of times, and a bounded number of
+timelines ahead of the store's own: whatever is made up, there are always counts left by which a store that was set back
+is noticed.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster.ledger import Ledger
-from scheduler.commits import COMMIT_COUNT_MAX, timeline_of
+from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline, timeline_of
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, JobFilter
 from scheduler.messages import Heartbeat
@@ -39,6 +44,18 @@ SILENCE_MAX_SECONDS = 6.0
 
 #: Of a lease, the share in which every worker that is there calls.
 SILENT_SHARE = 0.5
+
+#: Timelines by which a count that is believed is ahead of the store's: each time that a store was set back adds one.
+TIMELINES_AHEAD_MAX = 64
+
+#: Timelines that one process begins: one for each worker that knows more than all those that were heard before it.
+TIMELINES_BEGUN_MAX = 8
+
+#: Ids of jobs that are not known, of one worker that is asked for all its jobs, which are remembered.
+UNKNOWN_SEEN_MAX = 10_000
+
+#: Workers that are gone, and of which is remembered that this process told them a count.
+TOLD_GONE_MAX = 10_000
 
 _NOT_STARTED = JobFilter(states=frozenset({JobState.QUEUED, JobState.STARTING, JobState.UNKNOWN}))
 
@@ -51,6 +68,8 @@ class _Asked:
     told: int | None = None
     #: Ids of the jobs that it has reported since it heard.
     seen: set[str] = Factory(set)
+    #: How many of these are not known.
+    unknown: int = 0
 
 
 class SetBack(Service):
@@ -77,17 +96,27 @@ class SetBack(Service):
         self._since = 0.0
         # ids of the workers that were loaded, and have yet to say a count that the store has
         self._silent: set[str] = set()
-        # ids of those that this process has told a count
+        # ids of those that this process has told a count, and of them those that are gone, in order
         self._told: set[str] = set()
+        self._gone: dict[str, None] = {}
+        # ids of those whose counts began timelines in this process, and of those whose counts were not believed
+        self._began: set[str] = set()
+        self._doubted: set[str] = set()
         self._asked: dict[str, _Asked] = {}
         self._timer: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits, no worker is being asked, and none that is gone is kept."""
+        """Whether nobody waits, no worker is being asked, and of those that are gone no more is kept than may be."""
         find = self._ledger.registry.find_worker
-        return not (self._waiting or self._asked or self._timer) and all(map(find, self._told))
+        kept = {*self._doubted, *self._told} - self._gone.keys()
+        return not (self._waiting or self._asked or self._timer) and all(map(find, kept))
+
+    @property
+    def found(self) -> bool:
+        """Whether in this process a worker has told of what the store does not have."""
+        return self._recovering
 
     def startService(self) -> None:
         super().startService()
@@ -115,10 +144,25 @@ class SetBack(Service):
         self._waiting.append(waiting)
         return waiting
 
-    def registered(self, worker_id: str, count: int) -> int:
-        """A worker registers, and has heard of that count; answers the count to tell it, 0 for none."""
+    async def settles_within(self, seconds: float) -> bool:
+        """Whether it is ``settled``, or this stops, before so many seconds have passed; answers as soon as it is."""
+        waiting = self.when_settled()
+        in_time = waiting.addCallback(lambda _: True).addTimeout(seconds, self._clock, lambda *_: False)
+        try:
+            return await in_time
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    def registered(self, worker_id: str, count: int, new_process: bool) -> int:
+        """A worker registers, and has heard of that count; answers the count to tell it, 0 for none.
+
+        ``new_process``: it is not the one that was asked, if any was.
+        """
+        self._gone.pop(worker_id, None)
         if self._is_of_the_past(worker_id, count):
-            self._asked[worker_id] = _Asked()
+            if new_process or worker_id not in self._asked:
+                self._asked[worker_id] = _Asked()
             return 0
         self._asked.pop(worker_id, None)
         return self._count_for(worker_id)
@@ -150,13 +194,9 @@ class SetBack(Service):
         if heartbeat.leaving:
             return False, 0
         if asked.told is None or heartbeat.commit_count < asked.told:
-            asked.told = heartbeat.commit_count + 1
+            asked.told = min(heartbeat.commit_count, COMMIT_COUNT_MAX) + 1
             return True, asked.told
-        reported = {report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)}
-        new = reported - asked.seen
-        if saved:
-            asked.seen |= reported
-        if new or more or not saved:
+        if not saved or self._tells_more(asked, heartbeat) or more:
             return False, 0
         del self._asked[worker_id]
         self._heard_of(worker_id)
@@ -185,12 +225,35 @@ class SetBack(Service):
         return both.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure)
 
     def forget(self, worker_id: str) -> None:
-        """It is no worker any more."""
-        self._told.discard(worker_id)
+        """It is no worker any more, or offline. When it is back it says the count that it was told."""
+        if worker_id in self._told:
+            self._gone[worker_id] = None
+        if len(self._gone) > TOLD_GONE_MAX:
+            first = next(iter(self._gone))
+            del self._gone[first]
+            self._told.discard(first)
+        self._doubted.discard(worker_id)
         self._asked.pop(worker_id, None)
         self._heard_of(worker_id)
 
     # -- how
+
+    def _tells_more(self, asked: _Asked, heartbeat: Heartbeat) -> bool:
+        """Whether a worker that has heard reports a job that it had not reported since.
+
+        Beyond a bound no job counts that is not known: it is none that was adopted, or is to be.
+        """
+        new = False
+        for job_id in [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]:
+            if job_id in asked.seen:
+                continue
+            if self._ledger.registry.find_job(job_id) is None:
+                if asked.unknown >= UNKNOWN_SEEN_MAX:
+                    continue
+                asked.unknown += 1
+            asked.seen.add(job_id)
+            new = True
+        return new
 
     def _count_for(self, worker_id: str) -> int:
         if not self._counting:
@@ -199,20 +262,42 @@ class SetBack(Service):
         return int(self._store.commit_count)
 
     def _is_of_the_past(self, worker_id: str, count: int) -> bool:
-        if not 0 < count < COMMIT_COUNT_MAX:
-            return False
         present, kept = self._store.commit_count, self._set_back_to
+        if worker_id in self._told:
+            if count > present:
+                self._doubt(worker_id, count)
+            return False
         if kept is not None and kept < count < timeline_of(present):
             self._count()
-        elif count > present or (worker_id not in self._told and count > self._ledger.loaded_count):
+        elif count <= self._ledger.loaded_count:
+            return False
+        elif self._may_begin(worker_id, count):
             self._find(worker_id, count)
         else:
+            self._doubt(worker_id, count)
             return False
         if not self._recovering:
             self._recovering = True
             if not self.settled:
                 self._wait(self._lease - (self._clock.seconds() - self._since))
         return True
+
+    def _may_begin(self, worker_id: str, count: int) -> bool:
+        """Whether a timeline may begin above that count, of which the worker says that it has heard."""
+        ahead = (timeline_of(count) - timeline_of(self._store.commit_count)) // TIMELINE_COMMITS
+        begins = worker_id not in self._began and len(self._began) < TIMELINES_BEGUN_MAX
+        return begins and ahead <= TIMELINES_AHEAD_MAX and next_timeline(count) < COMMIT_COUNT_MAX
+
+    def _doubt(self, worker_id: str, count: int) -> None:
+        if worker_id not in self._doubted:
+            self._doubted.add(worker_id)
+            self._log.warn(
+                "worker {worker_id} says that it has heard of commit {count}, and the store is at {present}: that is "
+                "made up, or was told by another scheduler, and is not believed",
+                worker_id=worker_id,
+                count=count,
+                present=self._store.commit_count,
+            )
 
     def _find(self, worker_id: str, count: int) -> None:
         """The store was set back."""
@@ -229,10 +314,11 @@ class SetBack(Service):
         loaded = self._ledger.loaded_count
         set_back_to = loaded if self._set_back_to is None else min(loaded, self._set_back_to)
         self._store.count_commits(count, set_back_to).addCallbacks(
-            self._begun, self._not_begun, callbackArgs=(set_back_to,)
+            self._begun, self._not_begun, callbackArgs=(worker_id, set_back_to)
         )
 
-    def _begun(self, _: None, set_back_to: int) -> None:
+    def _begun(self, _: None, worker_id: str, set_back_to: int) -> None:
+        self._began.add(worker_id)
         self._set_back_to = set_back_to
         self._beginning = False
         self._counting = True
@@ -240,6 +326,8 @@ class SetBack(Service):
     def _not_begun(self, reason: Failure) -> None:
         reason.trap(StoreFailed)
         self._beginning = False  # the next heartbeat tries again
+        if self.settled:
+            self._count()
 
     def _heard_of(self, worker_id: str) -> None:
         """Of that worker all is known that it can tell."""

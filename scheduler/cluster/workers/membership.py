@@ -156,7 +156,7 @@ class Membership:
         done = gatherResults([saved, *removed], consumeErrors=True)
         await shielded(done.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure))
         self._check_is_registered(worker)
-        count = self._set_back.registered(worker.id, registration.commit_count)
+        count = self._set_back.registered(worker.id, registration.commit_count, new_process)
         return Registered(worker.id, self._liveness.lease, count)
 
     def _as_registered(self, registration: Registration, address: str, new_id: str) -> Worker:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.jobs.stops import STOP_WAIT_MAX_SECONDS
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
-from scheduler.commits import next_timeline
-from scheduler.errors import DeadlineExceeded
+from scheduler.cluster.set_back import (
+    SILENCE_MAX_SECONDS,
+    TIMELINES_AHEAD_MAX,
+    TIMELINES_BEGUN_MAX,
+    TOLD_GONE_MAX,
+    UNKNOWN_SEEN_MAX,
+)
+from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline
+from scheduler.errors import DeadlineExceeded, StoreFailed
 from scheduler.interfaces import Loaded
-from scheduler.messages import HeartbeatAnswer, RequestKey
-from scheduler.model import FEATURES, JobState, QueueTerms, Retry
-from tests.house import ANY, ECHO, House
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
+from scheduler.model import FEATURES, JobState, QueueTerms, Retry, Target
+from tests.house import ANY, ECHO, HOME, House
 
 LEASE = 30.0
 
@@ -21,7 +28,7 @@ KEY = RequestKey("k", "f" * 64)
 WAITING = QueueTerms(queue_timeout=600.0)
 
 
-class SetBackTests(SynchronousTestCase):
+class SetBackCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.house = House(lease=LEASE)
         self.house.register("w-1", "127.0.0.1:1", name="box", slots=1, boot_id="b", nonce="n", features=FEATURES)
@@ -60,6 +67,25 @@ class SetBackTests(SynchronousTestCase):
         self.told = max(self.told, answer.commit_count)
         return answer
 
+    def other(self, worker_id: str = "w-2", name: str = "other", **facts: object) -> HeartbeatAnswer:
+        """Another worker registers, and calls."""
+        facts = {"slots": 1, "boot_id": "b", "nonce": worker_id, "features": FEATURES, **facts}
+        self.house.register(worker_id, f"127.0.0.1:{worker_id[2:]}", name=name, **facts)
+        return self.house.beat(worker_id, commit_count=facts.get("commit_count", 0))
+
+    def reports(self, worker_id: str, *job_ids: str, count: int = 0) -> HeartbeatAnswer:
+        """A worker reports that these jobs have succeeded, whatever runs there."""
+        ends = [JobStatus(each, JobState.SUCCEEDED, exit_code=0, started_at=1.0, finished_at=2.0) for each in job_ids]
+        nonce = self.house.worker(worker_id).nonce
+        heartbeat = Heartbeat(worker_id, "b", (), tuple(map(JobReport, ends)), nonce=nonce, commit_count=count)
+        return self.successResultOf(self.house.parts.membership.heartbeat(heartbeat, HOME))
+
+    @property
+    def present(self) -> int:
+        return self.house.store.commit_count
+
+
+class SetBackTests(SetBackCase):
     def test_counted_only_when_known(self) -> None:
         """No worker is told a count before all that were loaded have told of their jobs."""
         self.house.register("w-2", "127.0.0.1:2", name="other", slots=1, boot_id="b", nonce="m", features=FEATURES)
@@ -214,3 +240,131 @@ class SetBackTests(SynchronousTestCase):
         loaded = self.backup()
         self.assertEqual([job.id for job in loaded.jobs], [job_id])
         self.assertEqual(([key.key for key in loaded.keys], loaded.workers[0].draining), (["k"], True))
+
+    def test_a_worker_that_was_away(self) -> None:
+        """One that left and registers again says what this process told it: nothing was set back."""
+        self.run_job()
+        self.house.lose("w-1")
+        self.successResultOf(self.house.parts.membership.deregister("w-1", "n"))
+        registered = self.house.register(
+            "w-1", "127.0.0.1:1", name="box", slots=1, boot_id="b", nonce="o", features=FEATURES, commit_count=self.told
+        )
+        self.assertGreaterEqual(registered.commit_count, self.told)
+        self.assertFalse(self.beat().report_all or self.house.parts.set_back.found)
+
+    def test_registers_while_it_is_asked(self) -> None:
+        """A process that has heard that it is asked is not asked once more when it registers again."""
+        backup = self.backup()
+        self.run_job()
+        self.restored(backup)
+        self.assertTrue(self.beat().report_all)
+        facts = {"name": "box", "slots": 1, "boot_id": "b", "features": FEATURES, "commit_count": self.told}
+        self.house.register("w-1", "127.0.0.1:1", nonce="n", **facts)
+        self.assertFalse(self.beat().report_all)
+        self.house.parts.set_back.registered("w-1", self.told, new_process=True)
+        self.assertTrue(self.beat().report_all)
+        self.flushLoggedErrors()
+
+
+class MadeUpTests(SetBackCase):
+    """What a worker says is believed within bounds."""
+
+    def test_counts_of_one_that_was_told(self) -> None:
+        """A worker that this process told a count can't know a higher one, and has no other worker asked."""
+        self.other()
+        for _ in range(3):
+            before = self.present
+            answer = self.house.beat("w-2", commit_count=before + 1)
+            self.assertEqual((answer.report_all, answer.commit_count), (False, before))
+            self.assertFalse(self.beat().report_all)
+        self.assertFalse(self.house.parts.set_back.found)
+
+    def test_one_timeline_each(self) -> None:
+        """A worker begins one timeline in each process, and all of them a few."""
+        self.other(commit_count=self.present + 5)
+        first = self.present
+        self.assertEqual(first, next_timeline(0))
+        self.house.beat("w-2", commit_count=first + 5)
+        self.assertEqual(self.present, first)
+        for number in range(3, 3 + 2 * TIMELINES_BEGUN_MAX):
+            self.other(f"w-{number}", f"other-{number}", commit_count=self.present + 5)
+        self.assertEqual(self.present // TIMELINE_COMMITS, TIMELINES_BEGUN_MAX)
+        self.flushLoggedErrors()
+
+    def test_far_ahead(self) -> None:
+        """A count so high that no store can have been set back so often is not believed."""
+        for number, timelines in enumerate((TIMELINES_AHEAD_MAX + 1, COMMIT_COUNT_MAX // TIMELINE_COMMITS - 1), 2):
+            answer = self.other(f"w-{number}", f"other-{number}", commit_count=timelines * TIMELINE_COMMITS)
+            self.assertEqual((answer.report_all, answer.commit_count), (False, self.present))
+        self.assertLess(self.present, TIMELINE_COMMITS)
+        self.other("w-9", "other-9", commit_count=TIMELINES_AHEAD_MAX * TIMELINE_COMMITS)
+        self.assertEqual(self.present // TIMELINE_COMMITS, TIMELINES_AHEAD_MAX + 1)
+        self.flushLoggedErrors()
+
+    def test_still_found(self) -> None:
+        """Whatever was made up, a store that is set back after that is noticed."""
+        self.other(commit_count=COMMIT_COUNT_MAX - 1)
+        self.other("w-3", "third", commit_count=TIMELINES_AHEAD_MAX * TIMELINE_COMMITS)
+        for _ in range(3):
+            self.beat()
+        backup = self.backup()
+        job_id = self.run_job()
+        self.restored(backup)
+        self.assertTrue(self.beat().report_all)
+        self.describe(self.beat())
+        self.assertIs(self.house.job(job_id).state, JobState.SUCCEEDED)
+        self.flushLoggedErrors()
+
+    def test_a_count_beyond_all(self) -> None:
+        """It fits into no message any more if it is made higher."""
+        count = self.present + 5
+        facts = {"name": "other", "slots": 1, "boot_id": "b", "nonce": "o", "features": FEATURES}
+        self.house.register("w-2", "127.0.0.1:2", commit_count=count, **facts)
+        self.assertLess(self.house.beat("w-2", commit_count=(1 << 64) - 1).commit_count, 1 << 63)
+        self.flushLoggedErrors()
+
+    def test_ids_without_end(self) -> None:
+        """Of a worker that reports other unknown jobs each time so many are remembered, and then it is done."""
+        count = self.present + 5
+        self.other(commit_count=count)
+        for first in range(0, 2 * UNKNOWN_SEEN_MAX, 1000):
+            count = max(
+                count, self.reports("w-2", *(f"x-{first + each}" for each in range(1000)), count=count).commit_count
+            )
+        asked = self.house.parts.set_back._asked
+        self.assertLessEqual(max((len(each.seen) for each in asked.values()), default=0), UNKNOWN_SEEN_MAX)
+        self.flushLoggedErrors()
+
+    def test_workers_without_end(self) -> None:
+        """Of workers that are gone no more is kept than may be."""
+        set_back = self.house.parts.set_back
+        for number in range(TOLD_GONE_MAX + 10):
+            set_back.registered(f"gone-{number}", 0, True)
+            set_back.forget(f"gone-{number}")
+        self.assertEqual(len(set_back._told - {"w-1"}), TOLD_GONE_MAX)
+
+
+class FailingStoreTests(SetBackCase):
+    def test_counted_all_the_same(self) -> None:
+        """A timeline that can't be saved does not keep ends from being acknowledged for ever."""
+        self.other()
+        self.house.restart()
+        self.house.workers.runners["w-1"] = self.house.runners["w-1"]
+        pending: list[Deferred[None]] = []
+        store, count_commits = self.house.store, self.house.store.count_commits
+
+        def hanging(above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
+            if set_back_to is None:
+                return count_commits(above, set_back_to)
+            pending.append(Deferred())
+            return pending[-1]
+
+        self.patch(store, "count_commits", hanging)
+        self.house.beat("w-2", commit_count=self.present + 50)
+        self.house.clock.advance(LEASE)
+        pending[0].errback(StoreFailed("timeout"))
+        self.beat()
+        job = self.successResultOf(self.house.submit(ECHO, Target(worker="w-1")))
+        self.house.end(job, report=False)
+        self.assertEqual(self.beat().acknowledged, (job.id,))
+        self.flushLoggedErrors()

@@ -45,6 +45,11 @@ class UnderWayTests(SynchronousTestCase):
         self.show(JobState.STARTING, reason="again")
         self.assertEqual(self.agree(7.5), "P5 agreement")
 
+    def test_found_set_back(self) -> None:
+        """That the database was set back is found only where it was."""
+        self.world.scheduler.parts.set_back.registered("w9", 1 << 20, new_process=True)
+        self.assertEqual(self.agree(5.0), "set back is true")
+
     def test_unknown(self) -> None:
         """No job may be unknown, not even for a moment."""
         self.show(JobState.UNKNOWN)
