@@ -167,13 +167,15 @@ class SetBack(Service):
         self._asked.pop(worker_id, None)
         return self._count_for(worker_id)
 
-    def may_run_elsewhere(self, job: Job) -> bool:
-        """Whether a worker may run that job, or have run it, of which the store knows less.
+    def may_run_on(self, worker_id: str, job: Job) -> bool:
+        """Whether that worker may run that job, or have run it, though the store has it as not started.
 
-        It was loaded so, or is the next attempt of another, whose id follows from that one's.
+        It was loaded so, or is the next attempt of another, whose id follows from that one's; and it is not known yet
+        what the store lacks of what this worker did.
         """
-        made_again = job.retry_of is not None and (self._recovering or not self.settled)
-        return made_again or job.id in self._not_started
+        if self.settled and worker_id not in self._silent and worker_id not in self._asked:
+            return False
+        return job.retry_of is not None or job.id in self._not_started
 
     def heard(self, heartbeat: Heartbeat) -> None:
         """A heartbeat comes, which is not applied yet."""

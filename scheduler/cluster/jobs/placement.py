@@ -10,7 +10,7 @@ from attrs import evolve
 from scheduler.cluster.candidates import PRESENT, Candidates, Standing
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, NoMatch, SchedulerError
-from scheduler.model import JobSpec, Worker
+from scheduler.model import Job, JobSpec, Worker
 
 #: Workers that one message names.
 _MAX_WORKERS_NAMED = 3
@@ -21,6 +21,11 @@ def lacking(needed: JobSpec | Requirement, worker: Worker) -> str:
     if worker.is_core and not needed.fits_core:
         return "more than a command and a path"
     return ", ".join(sorted(needed.features - worker.features))
+
+
+def could_take(job: Job, worker: Worker) -> bool:
+    """Whether the job could be placed on that worker, were it there and had nothing else to do."""
+    return job.target is not None and Requirement.of(job.spec, job.target).met_by(worker)
 
 
 def without_match(requirement: Requirement, candidates: Candidates) -> str:

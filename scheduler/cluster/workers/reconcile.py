@@ -29,6 +29,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.jobs.placement import could_take
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
@@ -153,7 +154,7 @@ class Reconciler:
         if job.worker_id == worker.id:
             return job
         not_started = job.state is JobState.QUEUED or lifecycle.unconfirmed(job)
-        if not_started and self._set_back.may_run_elsewhere(job):
+        if not_started and self._set_back.may_run_on(worker.id, job) and could_take(job, worker):
             return None if self._starts.under_way(job.id) else lifecycle.taken_over(job, worker)
         if job.worker_id is None:
             return None

@@ -18,7 +18,7 @@ from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline
 from scheduler.errors import DeadlineExceeded, StoreFailed
 from scheduler.interfaces import Loaded
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import FEATURES, JobState, QueueTerms, Retry, Target
+from scheduler.model import FEATURES, Job, JobState, QueueTerms, Retry, Target
 from tests.house import ANY, ECHO, HOME, House
 
 LEASE = 30.0
@@ -321,6 +321,49 @@ class MadeUpTests(SetBackCase):
         facts = {"name": "other", "slots": 1, "boot_id": "b", "nonce": "o", "features": FEATURES}
         self.house.register("w-2", "127.0.0.1:2", commit_count=count, **facts)
         self.assertLess(self.house.beat("w-2", commit_count=(1 << 64) - 1).commit_count, 1 << 63)
+        self.flushLoggedErrors()
+
+    def test_a_queued_job_of_another(self) -> None:
+        """A job that names another worker, or has labels that this one lacks, is nobody else's to report."""
+        self.other()
+        self.house.lose("w-1")
+        job = self.successResultOf(self.house.submit(ECHO, Target(worker="w-1"), terms=WAITING))
+        labelled = self.successResultOf(self.house.submit(ECHO, Target(selector={"name": "box"}), terms=WAITING))
+        self.house.restart()
+        self.reports("w-2", job.id, labelled.id)
+        self.assertEqual({self.house.job(each.id).state for each in (job, labelled)}, {JobState.QUEUED})
+
+    def test_after_all_have_told(self) -> None:
+        """Once it is known what the store lacks, no worker reports a job that it does not have, nor a next attempt."""
+        self.other()
+        for worker in ("w-1", "w-2"):
+            self.successResultOf(self.house.parts.service.drain(worker))
+        self.house.parts.ledger.add_job(self.queued("q"))
+        self.house.restart()
+        for worker in ("w-1", "w-2"):
+            self.house.beat(worker)
+        self.assertTrue(self.house.parts.set_back.settled)
+        self.house.parts.ledger.add_job(self.queued("next", retry_of="q"))
+        self.reports("w-2", "q", "next")
+        self.assertEqual({self.house.job(each).state for each in ("q", "next")}, {JobState.QUEUED})
+
+    def queued(self, job_id: str, **facts: object) -> Job:
+        """A job for any worker, which waits."""
+        now = self.house.parts.ledger.now()
+        return Job(job_id, ECHO, JobState.QUEUED, now, target=ANY, terms=WAITING, promised=True, **facts)
+
+    def test_one_that_is_asked(self) -> None:
+        """A worker of the past that calls late tells of a job that the store has as queued."""
+        self.other()
+        for worker in ("w-1", "w-2"):
+            self.successResultOf(self.house.parts.service.drain(worker))
+        self.house.parts.ledger.add_job(self.queued("q"))
+        self.house.restart()
+        self.house.beat("w-2")
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        self.assertTrue(self.house.parts.set_back.settled)
+        self.reports("w-1", "q", count=self.told + 5)
+        self.assertEqual((self.house.job("q").state, self.house.job("q").worker_id), (JobState.SUCCEEDED, "w-1"))
         self.flushLoggedErrors()
 
     def test_ids_without_end(self) -> None:
