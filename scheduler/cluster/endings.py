@@ -110,6 +110,11 @@ class Endings:
         """The record of that name that is held."""
         return self._held.get(ref)
 
+    def following(self, job_id: str) -> Job | None:
+        """The next attempt with that id, which becomes visible with one of these ends."""
+        attempts = (ending.following for ending in self._endings.values())
+        return next((attempt for attempt in attempts if attempt is not None and attempt.id == job_id), None)
+
     def failure(self, job_id: str) -> StoreFailed | None:
         """Why the end of that job is held; ``None``: it is not."""
         ending = self._endings.get(job_id)
@@ -142,7 +147,10 @@ class Endings:
         self.forget(ending.job.id)
         if ending.following is not None:  # first: whoever sees the end of a job finds its next attempt
             told = self._registry.find_job(ending.following.id)  # by its worker, meanwhile
-            self._show_job(ending.following if told is None else lifecycle.as_attempt(told, ending.following))
+            if told is not None:
+                self._show_job(lifecycle.as_attempt(told, ending.following))
+            elif ending.following.id not in self._endings:  # else it has ended, and is shown when that is durable
+                self._show_job(ending.following)
         self._show_job(ending.job)
         for key in ending.keys.values():
             self._registry.put_key(key)

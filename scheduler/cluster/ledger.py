@@ -181,7 +181,8 @@ class Ledger:
         return self._endings.held()
 
     def _update(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey], decided: bool) -> Deferred[None]:
-        linked = lifecycle.told_attempts(jobs, self.registry.find_job, self._is_settled, self.now())
+        find, gone = self.registry.find_job, self.registry.was_removed
+        linked = lifecycle.told_attempts(jobs, find, self._endings.following, self._is_settled, gone, self.now())
         listed = [job for job in linked if not self._is_settled(job.id)]
         told = {job.id for job in listed}
         known = [self._followed(job, told) for job in listed]
@@ -240,9 +241,9 @@ class Ledger:
         if not self._ends_now(job):
             return job.trimmed(), None
         job, following = lifecycle.followed(job, self.now())
-        if following is not None and (following.id in told or self.registry.find_job(following.id) is not None):
-            following = None
-        return job.trimmed(), following
+        if following is None or following.id in told or self.registry.was_removed(following.id):
+            return job.trimmed(), None
+        return job.trimmed(), following if self.registry.find_job(following.id) is None else None
 
     def _ends_now(self, job: Job) -> bool:
         known = self.registry.find_job(job.id)

@@ -189,28 +189,44 @@ def as_attempt(job: Job, attempt: Job) -> Job:
 
 
 def told_attempts(
-    jobs: Iterable[Job], find: Callable[[str], Job | None], settled: Callable[[str], bool], now: float
+    jobs: Iterable[Job],
+    find: Callable[[str], Job | None],
+    expected: Callable[[str], Job | None],
+    settled: Callable[[str], bool],
+    removed: Callable[[str], bool],
+    now: float,
 ) -> list[Job]:
     """The jobs, and what follows from their being next attempts of each other, or of jobs that are known.
 
-    Workers tell of such where the store was set back. ``find`` gives the job of an id as it is known; those that are
-    ``settled`` do not change.
+    Workers tell of such where the store was set back. ``find`` gives the job of an id as it is known, and ``expected``
+    the next attempt with that id of one whose end is being saved. Those that are ``settled`` do not change, so the end
+    of an attempt before such a one is left out: it is told again, and linked then. One that is ``removed`` is not made
+    again.
     """
     listed = list(jobs)
     given = {job.id: job for job in listed}
     linked: dict[str, Job] = {}
+    later: set[str] = set()
     for job in listed:
         known = find(job.id)
         ends = job.state.final and known is not None and not known.state.final
-        attempt = next_attempt(job, now) if ends else None
+        attempt = next_attempt(job, now) if ends else expected(job.id) if known is None else None
+        first = attempt
+        chain: dict[str, Job] = {}
         while attempt is not None and not settled(attempt.id):
             told = given.get(attempt.id) or find(attempt.id)
             if told is None:
-                if attempt.retry_of != job.id:  # else it becomes visible with the end of the job
-                    linked[attempt.id] = attempt
-                break
-            told, attempt = followed(as_attempt(told, attempt), now)
-            linked[told.id] = told
+                if attempt is not first and not removed(attempt.id):
+                    chain[attempt.id] = attempt  # the first becomes visible with the end of the job
+                attempt = None
+            else:
+                told, attempt = followed(as_attempt(told, attempt), now)
+                chain[told.id] = told
+        if attempt is None:
+            linked |= chain
+        else:
+            later.add(job.id)
+    listed = [job for job in listed if job.id not in later]
     return [*(linked.pop(job.id, job) for job in listed), *linked.values()]
 
 

@@ -5,6 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.lifecycle import next_attempt
 from scheduler.errors import NotFound, StoreFailed
 from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WorkerState
@@ -15,7 +16,7 @@ from tests.unit.cluster.values import a_job, a_worker
 A_KEY = IdempotencyKey("k", "f" * 64, "j-1")
 
 
-class LedgerTests(SynchronousTestCase):
+class LedgerCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = ScriptedStore()
@@ -34,6 +35,8 @@ class LedgerTests(SynchronousTestCase):
         self.store.commit()
         self.successResultOf(ended)
 
+
+class LedgerTests(LedgerCase):
     def test_a_new_job_is_invisible_until_committed(self) -> None:
         """Nobody sees a job that may yet be lost, but the load of its worker counts it."""
         added = self.ledger.add_job(a_job())
@@ -244,3 +247,63 @@ class LedgerTests(SynchronousTestCase):
             expected = (JobState.UNKNOWN, "the scheduler was restarted", 2000.0)
             self.assertEqual((job.state, job.reason, job.unknown_since), expected)
         self.assertIs(registry.worker("w-1").state, WorkerState.UNREACHABLE)
+
+
+class ToldAttemptsTests(LedgerCase):
+    """A worker tells of the next attempt of a job while the end of one of the two is being saved."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
+        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), lambda worker_id: None)
+        terms = QueueTerms(queue_timeout=60.0, retry=Retry(attempts=2))
+        self.job = a_job(target=Target(selector={}), terms=terms, started_at=900.0)
+        self.add(self.job)
+        self.failed = evolve(self.job, state=JobState.FAILED, reason="exit status 1", exit_code=1, finished_at=999.0)
+        following = next_attempt(self.failed, 1000.0)
+        assert following is not None
+        self.told = a_job(following.id, JobState.FAILED, worker_id="w-2", exit_code=1, finished_at=1000.0)
+        last = next_attempt(evolve(following, state=JobState.FAILED), 1000.0)
+        assert last is not None
+        self.last = last.id
+
+    def commit_all(self) -> None:
+        while self.store.saves:
+            self.store.commit()
+
+    def chain(self) -> list[tuple[str, JobState]]:
+        """All attempts in the registry, which must be as in the store."""
+        known = list(self.ledger.registry.attempts("j-1"))
+        stored = {job.id: job for job in self.store.holding().jobs}
+        self.assertEqual([stored[job.id].state for job in known], [job.state for job in known])
+        return [(job.id, job.state) for job in known]
+
+    def test_attempt_first(self) -> None:
+        """The end of the job before it is told again, and nothing makes the attempt a queued job again."""
+        self.ledger.update_jobs([self.told])
+        self.ledger.update_jobs([self.failed])
+        self.commit_all()
+        self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
+        self.assertIs(self.store.holding().jobs[-1].state, JobState.FAILED)
+        self.ledger.update_jobs([self.failed])
+        self.commit_all()
+        ids = ("j-1", self.told.id, self.last)
+        self.assertEqual(self.chain(), list(zip(ids, [JobState.FAILED, JobState.FAILED, JobState.QUEUED], strict=True)))
+
+    def test_attempt_last(self) -> None:
+        """It becomes that attempt, and is never seen to be queued."""
+        self.ledger.update_jobs([self.failed])
+        self.ledger.update_jobs([self.told])
+        self.commit_all()
+        ids = ("j-1", self.told.id, self.last)
+        self.assertEqual(self.chain(), list(zip(ids, [JobState.FAILED, JobState.FAILED, JobState.QUEUED], strict=True)))
+        self.assertNotIn((self.told.id, JobState.QUEUED), self.seen)
+
+    def test_attempt_that_was_removed(self) -> None:
+        """One that a client removed is not made again."""
+        self.end(self.told)
+        removed = self.ledger.remove_for_client(self.told.id)
+        self.store.commit()
+        self.successResultOf(removed)
+        self.end(self.failed)
+        self.assertIsNone(self.ledger.registry.find_job(self.told.id))
