@@ -5,7 +5,8 @@ that becomes ``queued`` there enters, whether it is new, comes back because its 
 never left, or is the next attempt of another; one that becomes anything else has
 left, whoever did that. After a restart it is made again from the registry. Until it is known whether
 the store was set back (``scheduler.cluster.set_back``) no job is taken from it, and the time of none
-is over that was loaded: it may run, or have run.
+is over that was loaded: it may run, or have run. All that are due stand in their lines, so no newcomer
+goes before them.
 
 A job waits in ``scheduler.cluster.jobs.lines`` from when it is due, which is at once but
 for one that retries after a delay, until its ``queue_timeout`` has passed. Where that is 0
@@ -223,7 +224,7 @@ class Queue(Service):
     def _at(self, times: _Times, when: float, call: Callable[[Job], None], job: Job) -> None:
         def now() -> None:
             times.timer = None
-            if self._may_run(job):
+            if call != self._next and self._may_run(job):  # to stand in a line has nothing started
                 self._postponed.append(lambda: self._resume(times, job))
             else:
                 call(job)

@@ -163,6 +163,25 @@ class SetBackTests(SetBackCase):
         self.house.settle()
         self.assertEqual(self.house.job(queued.id).worker_id, "w-2")
 
+    def test_newcomers_wait(self) -> None:
+        """A next attempt that is due meanwhile goes before jobs that are submitted after that."""
+        self.other()
+        self.successResultOf(self.house.parts.service.drain("other"))
+        terms = evolve(WAITING, retry=Retry(1, delay=1.0))
+        first = self.successResultOf(self.house.submit(ECHO, ANY, terms=terms))
+        self.house.end(first, exit_code=1)
+        self.house.restart()
+        self.house.workers.runners["w-1"] = self.house.runners["w-1"]
+        self.beat()
+        self.house.find("w-1")
+        self.house.clock.advance(SILENCE_MAX_SECONDS - 1)
+        newcomer = self.successResultOf(self.house.submit(ECHO, ANY, terms=WAITING))
+        self.assertIs(newcomer.state, JobState.QUEUED)
+        self.house.clock.advance(1)
+        self.house.settle()
+        self.assertIs(self.house.parts.service.last_attempt(first.id).state, JobState.RUNNING)
+        self.assertIs(self.house.job(newcomer.id).state, JobState.QUEUED)
+
     def test_a_key_waits(self) -> None:
         """A request with a key that is not known waits until it is clear that no worker tells of its job."""
         self.house.restart()
