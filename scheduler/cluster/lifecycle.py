@@ -268,6 +268,11 @@ def adopted(report: JobReport, worker: Worker, now: float) -> Job:
     return reported(job, report.status, now)
 
 
+def returned(report: JobReport, worker: Worker, now: float) -> Job:
+    """A job that a client removed, and that runs all the same: it was ``lost``, as its worker had been forgotten."""
+    return evolve(lost(adopted(report, worker, now), "forgotten", now), orphan=True)
+
+
 def unconfirmed(job: Job) -> bool:
     """Whether a start of it may have been sent, and nobody can say yet that it arrived."""
     return job.state in {JobState.STARTING, JobState.UNKNOWN} and job.started_at is None

@@ -128,13 +128,15 @@ class Reconciler:
         if job is None:
             if report.spec is None or self._is_removed(worker, report) or not self._adoption.admits(worker, report):
                 return None
-            return lifecycle.adopted(report, worker, now)
+            returned = self._registry.was_removed(report.status.job_id)
+            return (lifecycle.returned if returned else lifecycle.adopted)(report, worker, now)
         its = self._owned(worker, job)
         return job if its is None else lifecycle.reported(its, report.status, now)
 
     def _dispute(self, worker: Worker, running: set[str]) -> None:
         """Remember which of these jobs, that the worker says run, a client removed."""
-        disputed = frozenset(job_id for job_id in running if self._registry.was_removed(job_id))
+        unknown = [job_id for job_id in running if self._registry.find_job(job_id) is None]
+        disputed = frozenset(job_id for job_id in unknown if self._registry.was_removed(job_id))
         if disputed:
             self._disputed[worker.id] = disputed
         else:

@@ -29,6 +29,7 @@ from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
     from tests.simulation.judge import Facts
+    from tests.simulation.nodes import SchedulerProcess
 
 #: Requests that show a job as it is, by the names of their replies; one sent again shows it as it was.
 SHOWING = frozenset({"query", "job", "wait", "wait_for_attempts", "stop"})
@@ -49,6 +50,8 @@ class Checked(Rule):
         self._events: list[Event] = []
         # ticket -> when its last request was made
         self._asked: dict[str, float] = {}
+        # ids of removed jobs that are listed again, as a worker that was forgotten still runs them
+        self._returned: set[str] = set()
 
     # -- the history
 
@@ -92,6 +95,10 @@ class Checked(Rule):
             self._add("start", reply.asked_at, ticket=self._ticket(reply.value), status=201, job=reply.value.id)
         if reply.name in SHOWING and reply.answered:
             self._see("see", reply.value, reply.asked_at, reply.name)
+
+    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        if job.orphan and job.id in self.facts.removed:
+            self._returned.add(job.id)
 
     def _see(self, op: str, job: Job, began: float | None, via: str) -> None:
         seen = {name: getattr(job, name, None) for name in SEEN}
@@ -210,6 +217,10 @@ class Checked(Rule):
         for job in self.facts.shown.values():
             if job.state is JobState.STOPPED and self.facts.stop_is_explained(job):
                 self._add("stop", 0.0, job=job.id)
-        events = [event for event in self._events if event.job not in self.facts.set_back]
+        events = [
+            evolve(event, status=None) if event.op == "remove" and event.job in self._returned else event
+            for event in self._events
+            if event.job not in self.facts.set_back
+        ]
         for violation in check(events, self._evidence(destroyed)):
             self.broken(f"checker {violation.promise}", violation.text, violation.job)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scheduler.cluster.registry import Registry
 from scheduler.interfaces import JobFilter
-from scheduler.model import Job, Worker
+from scheduler.model import Job, JobState, Worker
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -67,15 +67,16 @@ def _of_workers(registry: Registry, workers: list[Worker]) -> Iterator[str]:
 
 def _of_keys(registry: Registry, jobs: list[Job]) -> Iterator[str]:
     keys = Counter(key.key for key in (registry.key_of(job.id) for job in jobs) if key is not None)
-    for job in jobs:
-        key = registry.key_of(job.id)
-        if key is not None and (key.job_id != job.id or registry.find_key(key.key) != key):
-            yield f"the key of job {job.id} is that of job {key.job_id}"
+    for known in jobs:
+        key = registry.key_of(known.id)
+        if key is not None and (key.job_id != known.id or registry.find_key(key.key) != key):
+            yield f"the key of job {known.id} is that of job {key.job_id}"
     for key_name, count in keys.items():
         if count > 1:
             yield f"key {key_name} is that of {count} jobs"
     for removed in registry.removed_keys():
-        if registry.find_job(removed.job_id) is not None:
+        job = registry.find_job(removed.job_id)
+        if job is not None and job.state is not JobState.LOST:  # one that is ran all the same, and is listed again
             yield f"job {removed.job_id} was removed, and is there"
 
 

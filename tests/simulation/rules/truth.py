@@ -24,7 +24,9 @@ class Truth(Rule):
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         if before is not None and before.state.final:
-            changed = [name for name in OUTCOME if getattr(before, name) != getattr(job, name)]
+            returned = job.orphan and job.id in self.facts.removals  # nobody knew any more when it was lost
+            names = ("state", "reason") if returned else OUTCOME
+            changed = [name for name in names if getattr(before, name) != getattr(job, name)]
             if changed:
                 then, now = ([_plain(getattr(each, name)) for name in changed] for each in (before, job))
                 self.broken("a final state stays", f"job {job.id}: {changed} was {then}, and is {now}", job.id)

@@ -321,13 +321,15 @@ class ReportTests(RemovalCase):
         self.assertEqual((answer.describe, self.known(), self.held()), ((), [], []))
 
     def test_it_runs(self) -> None:
-        """A job that really runs is shown again: nothing runs that nobody can see."""
+        """A job that really runs was lost, and is shown as an orphan: nothing runs that nobody can see."""
         answer = self.beat(running=("j-1",))
         self.assertEqual((answer.describe, self.known()), (("j-1",), []))
         self.beat(running=("j-1",), described=(RUNNING,))
-        self.assertIs(self.cluster.job("j-1").state, JobState.RUNNING)
-        self.beat(ended=(ENDED,))
-        self.assertIs(self.cluster.job("j-1").state, JobState.SUCCEEDED)
+        job = self.cluster.job("j-1")
+        self.assertEqual((job.state, job.reason, job.orphan), (JobState.LOST, "forgotten", True))
+        self.assertEqual(self.beat(ended=(ENDED,)).acknowledged, ("j-1",))
+        job = self.cluster.job("j-1")
+        self.assertEqual((job.state, job.reason, job.orphan), (JobState.LOST, "forgotten", False))
         self.online()
         self.removed()
 

@@ -138,6 +138,18 @@ class CheckedTests(SceneCase):
         self.over()
         self.assert_broken("checker P6", "was seen (job) after it was removed")
 
+    def test_removed_and_runs(self) -> None:
+        """A removed job that was lost is listed again where its worker runs it all the same."""
+        for orphan in (True, False):
+            self.setUp()
+            lost = self.job(state=JobState.LOST, reason="forgotten", finished_at=1.0)
+            self.facts.excused["j1"] = self.facts.removed["j1"] = None
+            self.replied("remove", True)
+            self.world.loop.run(7.0)
+            self.judge._show(self.world.scheduler, evolve(lost, orphan=orphan))
+            self.over(lost)
+            self.assertEqual(self.judge.violation is None, orphan)
+
     def test_removal_refused(self) -> None:
         self.replied("remove", error=JobNotEnded("j1", "running"))
         self.ran("j2")

@@ -32,6 +32,19 @@ class FinalTests(SceneCase):
         self.put(self.job(state=JobState.UNKNOWN))
         self.assert_broken("a final state stays", "unknown")
 
+    def test_returns(self) -> None:
+        """A lost job that was removed and runs all the same is shown as lost for the same reason, by other times."""
+        for removed in (True, False):
+            self.setUp()
+            self.begin()
+            self.facts.forgotten["w1"] = None
+            lost = {"state": JobState.LOST, "reason": "forgotten", "exit_code": None}
+            self.show(self.ended(**lost, finished_at=1.0))
+            if removed:
+                self.facts.removals["j1"] = None
+            self.show(self.ended(**lost, finished_at=2.0, orphan=True))
+            self.assertEqual(self.judge.violation is None, removed)
+
 
 class CodeTests(SceneCase):
     def test_true(self) -> None:
