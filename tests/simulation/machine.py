@@ -127,6 +127,7 @@ class Folder:
     def renew(self) -> None:
         """Have an id of its own, as ``--new-id`` does it: what was copied is set aside."""
         self.worker_id = self.folder_id = ""
+        self.commit_count = 0
         self.copied, self.renewed = False, True
         self.spools, self.used = {}, {}
 
