@@ -256,6 +256,17 @@ class KeyInUse(Unavailable):
         self.key = key
 
 
+class KeyUnsettled(Unavailable):
+    """The database was set back, and it is not known yet whether this idempotency key was used."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the database was set back, and workers have yet to tell whether the request with Idempotency-Key {key!r} "
+            "was carried out"
+        )
+        self.key = key
+
+
 class Busy(Unavailable):
     """A limit on work in flight is reached."""
 

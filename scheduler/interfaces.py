@@ -149,7 +149,8 @@ class IScheduler(Interface):
         with the job as it was then, or, where the answer was never given, as it is now; with
         ``StartUnanswered`` while that is what there is to say; with ``JobRemoved`` where a client
         removed the job since. ``KeyReused`` when the fingerprint is another, ``KeyInUse`` while the
-        first is under way. One that made no job leaves no key.
+        first is under way. One that made no job leaves no key. ``KeyUnsettled``: the store was set back, and
+        after a few seconds it is still not known whether the key was used.
         """
 
     def replays(key: RequestKey) -> bool:

@@ -31,6 +31,7 @@ from scheduler.errors import (
     JobRemoved,
     KeyInUse,
     KeyReused,
+    KeyUnsettled,
     LeftRunning,
     Misdirected,
     NameTaken,
@@ -85,6 +86,7 @@ PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
     Misdirected: (503, "worker-unreachable"),
     NotAWorker: (503, "worker-unreachable"),
     NoFreeSlot: (503, "no-free-slot"),
+    KeyUnsettled: (503, "key-unsettled"),
     Busy: (503, "busy"),
     StoreFailed: (503, "store-failing"),
     ShuttingDown: (503, "shutting-down"),
@@ -104,8 +106,8 @@ NOT_FOUND: Mapping[str, str] = {
 SUBMISSIONS = frozenset({("POST", "/start"), ("POST", "/v1/jobs")})
 
 #: The errors after which nobody can say whether a job was started; any other that the domain raises means that it
-#: was not. ``KeyInUse``: by the first request with that key, whose answer is still to come.
-_MAY_HAVE_STARTED = (DeadlineExceeded, StartUnanswered, WorkerFault, KeyInUse)
+#: was not. ``KeyInUse``, ``KeyUnsettled``: by another request with that key.
+_MAY_HAVE_STARTED = (DeadlineExceeded, StartUnanswered, WorkerFault, KeyInUse, KeyUnsettled)
 
 
 @frozen

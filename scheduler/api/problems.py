@@ -204,6 +204,12 @@ TYPES: Mapping[str, ProblemType] = {
         "Workers match, and none can take a job now: their slots are taken, or they can't be reached.",
         "Repeat the request after `Retry-After` seconds, or set `queue_timeout` to wait in the queue.",
     ),
+    "key-unsettled": _type(
+        503,
+        "The database was set back, and workers have yet to tell whether a request with this `Idempotency-Key` was "
+        "carried out.",
+        "Repeat the same request after `Retry-After` seconds.",
+    ),
     "busy": _type(
         503,
         "A limit on connections, calls or streams under way is reached.",

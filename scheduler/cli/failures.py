@@ -51,6 +51,7 @@ _NEXT_STEPS = {
     "output-unknown": "`schedctl show ID` shows what is still known of the job.",
     "output-unavailable": "`schedctl logs -f ID` shows the output when it can be had.",
     "key-in-use": "Repeat it in a moment: the first command with that --key has not been answered yet.",
+    "key-unsettled": "Repeat it with the same --key: it is carried out once.",
     "key-reused": "Give another --key, or the very command that this one was given to.",
     "job-removed": "Give another --key to run it again.",
     "body-too-large": "Put large input where the job can read it; a request has room for 1 MiB.",

@@ -66,6 +66,7 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.NoFreeSlot: Row(StatusCode.RESOURCE_EXHAUSTED, _UNAVAILABLE),
     errors.QueueFull: Row(StatusCode.RESOURCE_EXHAUSTED, {"limit": int}),
     errors.KeyInUse: Row(StatusCode.ABORTED, {"key": str}),
+    errors.KeyUnsettled: Row(StatusCode.ABORTED, {"key": str}),
     errors.Busy: Row(StatusCode.RESOURCE_EXHAUSTED, {"what": str, "limit": int}),
     errors.StoreFailed: Row(StatusCode.UNAVAILABLE, _UNAVAILABLE),
     errors.ShuttingDown: Row(StatusCode.UNAVAILABLE, {}),

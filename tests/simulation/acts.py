@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from scheduler.errors import KeyInUse, SchedulerError, StartUnanswered
+from scheduler.errors import KeyInUse, KeyUnsettled, SchedulerError, StartUnanswered
 from scheduler.interfaces import JobFilter
 from scheduler.messages import RequestKey
 from scheduler.model import NO_WAITING, Job, JobSpec, QueueTerms, Stream, Target
@@ -89,7 +89,7 @@ class Submit:
             except CallFailed as error:
                 if error.why != "refused":
                     world.judge.not_answered(self.ticket)
-            except KeyInUse as error:
+            except (KeyInUse, KeyUnsettled) as error:
                 world.judge.not_answered(self.ticket, error)
             except SchedulerError as error:
                 world.judge.refused(self.ticket, error)

@@ -18,6 +18,9 @@ from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target, Worker
 #: Workers that one start is sent to in turn, none of which could take it; many may lack the same.
 MAX_WORKERS_TRIED = 10
 
+#: Seconds that one request waits in all before its start is sent, or it is refused.
+REQUEST_WAIT_MAX_SECONDS = 10.0
+
 #: Seconds after which a start that somebody waits for is sent to no other worker.
 RETRY_ELSEWHERE_MAX_SECONDS = 10.0
 
@@ -74,9 +77,15 @@ class Choice:
             raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
         return worker
 
-    async def soon(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool) -> Worker:
-        """The same, and where there is none, a worker that may be online at any moment is waited for."""
-        until = self._clock.seconds() + EXPECTED_WAIT_MAX_SECONDS
+    async def soon(
+        self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool, since: float | None = None
+    ) -> Worker:
+        """The same, and where there is none, a worker that may be online at any moment is waited for.
+
+        ``since``: when the request for it came, by the clock; what that has waited already counts.
+        """
+        now = self._clock.seconds()
+        until = min(now + EXPECTED_WAIT_MAX_SECONDS, (now if since is None else since) + REQUEST_WAIT_MAX_SECONDS)
         while True:
             try:
                 return self.now(spec, target, terms, newcomer)

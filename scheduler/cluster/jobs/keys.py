@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scheduler.cluster.registry import Registry
-from scheduler.cluster.set_back import SetBack
-from scheduler.errors import KeyInUse, KeyReused
+from scheduler.cluster.set_back import SILENCE_MAX_SECONDS, SetBack
+from scheduler.errors import KeyInUse, KeyReused, KeyUnsettled
 from scheduler.messages import RequestKey
 from scheduler.model import IdempotencyKey, Job
+
+#: Seconds for which one request waits until it is known whether its key was used: longer than after a mere restart.
+KEY_WAIT_MAX_SECONDS = SILENCE_MAX_SECONDS + 2.0
 
 
 class Keys:
@@ -44,10 +47,14 @@ class Keys:
         return known
 
     async def told_of(self, key: RequestKey | None) -> IdempotencyKey | None:
-        """What a worker tells of the request, where the store was set back and did not have it; ``KeyReused``."""
+        """What a worker tells of the request, where the store was set back and did not have it.
+
+        ``KeyReused``; ``KeyUnsettled``: the workers take long.
+        """
         if key is None:
             return None
-        await self._set_back.when_settled()
+        if not await self._set_back.settles_within(KEY_WAIT_MAX_SECONDS) and self._registry.find_key(key.key) is None:
+            raise KeyUnsettled(key.key)
         known = self._registry.find_key(key.key)
         if known is not None and known.fingerprint != key.fingerprint:
             raise KeyReused(key.key)

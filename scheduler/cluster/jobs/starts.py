@@ -102,12 +102,13 @@ class Starts:
         self, spec: JobSpec, target: Target, terms: QueueTerms, key: RequestKey | None, starting: Starting | None
     ) -> Job:
         """See ``IScheduler.submit``."""
+        since = self._clock.seconds()
         known = self.keys.find(key) if key is not None else None
         if known is not None:
             return self._replay(known)
         with self.keys.in_use(key):
             known = await self.keys.told_of(key)
-            return self._replay(known) if known else await self._submit(spec, target, terms, key, starting)
+            return self._replay(known) if known else await self._submit(spec, target, terms, key, starting, since)
 
     async def worker_for(self, job: Job) -> Worker:
         """A worker that can take a queued job; one that may be online at any moment is waited for.
@@ -182,14 +183,20 @@ class Starts:
         return job
 
     async def _submit(
-        self, spec: JobSpec, target: Target, terms: QueueTerms, key: RequestKey | None, starting: Starting | None
+        self,
+        spec: JobSpec,
+        target: Target,
+        terms: QueueTerms,
+        key: RequestKey | None,
+        starting: Starting | None,
+        since: float,
     ) -> Job:
         self._check_open()
         try:
             if terms.queue_timeout and self._room():
                 worker = self._choice.now(spec, target, terms, newcomer=True)
             else:
-                worker = await self._choice.soon(spec, target, terms, newcomer=True)
+                worker = await self._choice.soon(spec, target, terms, newcomer=True, since=since)
         except (NoFreeSlot, Unreachable):
             self._check_open()
             if not terms.queue_timeout:

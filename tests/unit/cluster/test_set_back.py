@@ -6,6 +6,8 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.jobs.choice import REQUEST_WAIT_MAX_SECONDS
+from scheduler.cluster.jobs.keys import KEY_WAIT_MAX_SECONDS
 from scheduler.cluster.jobs.stops import STOP_WAIT_MAX_SECONDS
 from scheduler.cluster.set_back import (
     SILENCE_MAX_SECONDS,
@@ -15,7 +17,7 @@ from scheduler.cluster.set_back import (
     UNKNOWN_SEEN_MAX,
 )
 from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline
-from scheduler.errors import DeadlineExceeded, StoreFailed
+from scheduler.errors import DeadlineExceeded, KeyUnsettled, NoFreeSlot, StoreFailed
 from scheduler.interfaces import Loaded
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
 from scheduler.model import FEATURES, Job, JobState, QueueTerms, Retry, Target
@@ -190,6 +192,31 @@ class SetBackTests(SetBackCase):
         self.assertNoResult(answer)
         self.beat()
         self.assertIs(self.successResultOf(answer).state, JobState.RUNNING)
+
+    def test_a_key_that_nobody_told_of(self) -> None:
+        """Where workers take long to tell what was lost, it is refused, and carried out once they have."""
+        self.other()
+        self.house.restart()
+        self.house.workers.runners["w-1"] = self.house.runners["w-1"]
+        self.house.beat("w-1", commit_count=self.present + 5)
+        answer = self.house.submit(ECHO, ANY, key=KEY)
+        self.house.clock.advance(KEY_WAIT_MAX_SECONDS - 0.1)
+        self.assertNoResult(answer)
+        self.house.clock.advance(0.1)
+        self.failureResultOf(answer, KeyUnsettled)
+        self.house.clock.advance(LEASE - KEY_WAIT_MAX_SECONDS)
+        self.house.find("w-1")
+        again = self.house.submit(ECHO, ANY, key=KEY)
+        self.assertIs(self.successResultOf(again).state, JobState.RUNNING)
+        self.flushLoggedErrors()
+
+    def test_waits_in_all(self) -> None:
+        """What a request waited for its key counts where it waits for a worker."""
+        self.other()
+        self.house.restart()
+        answer = self.house.submit(ECHO, ANY, key=KEY)
+        self.house.clock.advance(REQUEST_WAIT_MAX_SECONDS)
+        self.failureResultOf(answer, NoFreeSlot)
 
     def test_next_attempts(self) -> None:
         """One that a worker tells of is the next attempt of its job, and is not made a second time."""

@@ -28,6 +28,7 @@ EXAMPLES = (
     errors.WorkerFault("w", "its disk is on fire"),
     errors.KeyReused("k"),
     errors.KeyInUse("k"),
+    errors.KeyUnsettled("k"),
     errors.OutputPruned("j-1"),
     errors.OutputCut("j-1", "stdout: No space left on device"),
     errors.OutputGone("j-1", "the job is lost (no record)"),
