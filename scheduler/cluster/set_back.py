@@ -229,11 +229,7 @@ class SetBack(Service):
     def forget(self, worker_id: str) -> None:
         """It is no worker any more, or offline. When it is back it says the count that it was told."""
         if worker_id in self._told:
-            self._gone[worker_id] = None
-        if len(self._gone) > TOLD_GONE_MAX:
-            first = next(iter(self._gone))
-            del self._gone[first]
-            self._told.discard(first)
+            self._note_gone(worker_id)
         self._doubted.discard(worker_id)
         self._asked.pop(worker_id, None)
         self._heard_of(worker_id)
@@ -257,10 +253,19 @@ class SetBack(Service):
             new = True
         return new
 
+    def _note_gone(self, worker_id: str) -> None:
+        self._gone[worker_id] = None
+        if len(self._gone) > TOLD_GONE_MAX:
+            first = next(iter(self._gone))
+            del self._gone[first]
+            self._told.discard(first)
+
     def _count_for(self, worker_id: str) -> int:
         if not self._counting:
             return 0
         self._told.add(worker_id)
+        if self._ledger.registry.find_worker(worker_id) is None:  # it was removed while its heartbeat was applied
+            self._note_gone(worker_id)
         return int(self._store.commit_count)
 
     def _is_of_the_past(self, worker_id: str, count: int) -> bool:

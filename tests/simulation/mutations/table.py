@@ -481,7 +481,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "take a worker that comes back for one of the past",
         "A worker that leaves and comes back says the count that this process told it: nothing was set back.",
         "cluster/set_back.py",
-        "        if worker_id in self._told:\n            self._gone[worker_id] = None\n",
+        "        if worker_id in self._told:\n            self._note_gone(worker_id)\n",
         "        self._told.discard(worker_id)\n",
         "processes",
         ("set back is true",),
