@@ -149,7 +149,7 @@ class SetBack(Service):
         waiting = self.when_settled()
         in_time = waiting.addCallback(lambda _: True).addTimeout(seconds, self._clock, lambda *_: False)
         try:
-            return await in_time
+            return await in_time or self.settled
         finally:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
@@ -365,7 +365,8 @@ class SetBack(Service):
         self._stop_timer()
         self.settled = True
         self._count()
-        self._wake()
+        if self._waiting:
+            self._clock.callLater(0, self._wake)  # in the next turn: not within what a worker that leaves changes
 
     def _count(self) -> None:
         if not self._counting and not self._beginning:

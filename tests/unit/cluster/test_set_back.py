@@ -17,7 +17,7 @@ from scheduler.cluster.set_back import (
     UNKNOWN_SEEN_MAX,
 )
 from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline
-from scheduler.errors import DeadlineExceeded, KeyUnsettled, NoFreeSlot, StoreFailed
+from scheduler.errors import DeadlineExceeded, KeyUnsettled, NoFreeSlot, StoreFailed, Unreachable
 from scheduler.interfaces import Loaded
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
 from scheduler.model import FEATURES, Job, JobState, QueueTerms, Retry, Target
@@ -209,6 +209,14 @@ class SetBackTests(SetBackCase):
         again = self.house.submit(ECHO, ANY, key=KEY)
         self.assertIs(self.successResultOf(again).state, JobState.RUNNING)
         self.flushLoggedErrors()
+
+    def test_the_last_one_leaves(self) -> None:
+        """A request whose key waited is answered when it is known that its worker has left."""
+        self.house.restart()
+        answer = self.house.submit(ECHO, Target(worker="w-1"), key=KEY)
+        self.successResultOf(self.house.parts.membership.deregister("w-1", "n"))
+        self.house.settle()
+        self.assertIn("deregistered", str(self.failureResultOf(answer, Unreachable).value))
 
     def test_waits_in_all(self) -> None:
         """What a request waited for its key counts where it waits for a worker."""
