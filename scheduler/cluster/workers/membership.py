@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -43,6 +44,9 @@ from scheduler.texts import bounded_text
 
 #: Bytes that are shown of why a worker takes no job.
 REFUSAL_MAX_BYTES = 500
+
+#: Of a lease, the share for which a heartbeat waits for the store: the worker sends the next one when it is answered.
+SAVED_SHARE = 1 / 3
 
 #: Seconds between two heartbeats of one worker whose answers ask it to register again.
 REGISTER_AGAIN_SECONDS = 60.0
@@ -315,8 +319,8 @@ class Membership:
             self._liveness.heard(worker.id)
         durable = True
         try:
-            await shielded(saved)
-        except StoreFailed:
+            await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)
+        except (StoreFailed, TimedOut):
             durable, reported = False, []  # it lives all the same, and what ended it tells again
         self._check_is_registered(worker)
         if not heartbeat.leaving:

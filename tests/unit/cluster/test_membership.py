@@ -8,7 +8,7 @@ from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.workers.membership import REFUSAL_MAX_BYTES
+from scheduler.cluster.workers.membership import REFUSAL_MAX_BYTES, SAVED_SHARE
 from scheduler.cluster.workers.registration import id_of_address, id_of_folder
 from scheduler.errors import (
     Conflict,
@@ -309,6 +309,18 @@ class HeartbeatTests(MembershipTestCase):
         self.store.held = False
         self.clock.advance(1)
         self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ("j-1",))
+
+    def test_a_store_that_stalls(self) -> None:
+        """A heartbeat does not wait for the store until its worker counts as silent; what ended is told again."""
+        self.ledger.update_job(a_job())
+        self.store.held = True
+        heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended()),))
+        for _ in range(4):
+            answer = self.membership.heartbeat(heartbeat, HOME)
+            self.assertNoResult(answer)
+            self.clock.advance(SAVED_SHARE * LEASE)
+            self.assertEqual(self.successResultOf(answer).acknowledged, ())
+            self.assertIsNot(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
 
     def test_a_later_story_changes_nothing(self) -> None:
         """A final state stays what it was, whatever the worker says later."""
