@@ -177,6 +177,10 @@ class SetBack(Service):
             return False
         return job.retry_of is not None or job.id in self._not_started
 
+    def may_have_begun(self, job: Job) -> bool:
+        """Whether any worker may still tell that it runs that job, or ran it: see ``may_run_on``."""
+        return not self.settled and (job.retry_of is not None or job.id in self._not_started)
+
     def heard(self, heartbeat: Heartbeat) -> None:
         """A heartbeat comes, which is not applied yet."""
         if self._is_of_the_past(heartbeat.worker_id, heartbeat.commit_count):
@@ -264,8 +268,6 @@ class SetBack(Service):
         if not self._counting:
             return 0
         self._told.add(worker_id)
-        if self._ledger.registry.find_worker(worker_id) is None:  # it was removed while its heartbeat was applied
-            self._note_gone(worker_id)
         return int(self._store.commit_count)
 
     def _is_of_the_past(self, worker_id: str, count: int) -> bool:

@@ -92,8 +92,7 @@ class Queue(Service):
         self._set_back = set_back
         # of each job that is queued, or starting and may come back
         self._times: dict[str, _Times] = {}
-        # ids of jobs that were loaded, and what is due of them and waits until it is known whether they run
-        self._loaded: frozenset[str] = frozenset()
+        # what is due and waits until it is known whether the job runs
         self._postponed: list[Callable[[], None]] = []
         # the workers to look at: worker id -> its place among them, and these in order
         self._worth_a_look: dict[str, Place] = {}
@@ -113,7 +112,6 @@ class Queue(Service):
         started = self._registry.matching(JobFilter(states=frozenset({JobState.STARTING, JobState.UNKNOWN})))
         unsure = [job for job in started if _awaits_word(job)]
         if not self._set_back.settled:
-            self._loaded = frozenset(job.id for job in (*queued, *unsure))
             self._set_back.when_settled().addCallback(self._settled)
         for job in queued:
             self._enter(job, age=max(0.0, now - job.created_at), restarted=True)
@@ -121,7 +119,7 @@ class Queue(Service):
             self._await_word(job, age=max(0.0, now - job.created_at))
 
     def _settled(self, _: None) -> None:
-        postponed, self._postponed, self._loaded = self._postponed, [], frozenset()
+        postponed, self._postponed = self._postponed, []
         if self.running:
             for call in postponed:
                 call()
@@ -224,16 +222,12 @@ class Queue(Service):
     def _at(self, times: _Times, when: float, call: Callable[[Job], None], job: Job) -> None:
         def now() -> None:
             times.timer = None
-            if call != self._next and self._may_run(job):  # to stand in a line has nothing started
+            if call != self._next and self._set_back.may_have_begun(job):  # to stand in a line has nothing started
                 self._postponed.append(lambda: self._resume(times, job))
             else:
                 call(job)
 
         times.timer = self._clock.callLater(max(0.0, when - self._clock.seconds()), now)
-
-    def _may_run(self, job: Job) -> bool:
-        """Whether its worker may still tell that it runs, or ran: it was loaded, or is the next attempt of another."""
-        return not self._set_back.settled and (job.id in self._loaded or job.retry_of is not None)
 
     def _resume(self, times: _Times, job: Job) -> None:
         """Go on with what was postponed, unless its worker has told."""

@@ -107,7 +107,7 @@ class Stops:
 
     async def _end(self, job: Job, until: float, ask: Callable[..., Awaitable[Any]], why: str | None) -> Job:
         """Stop one attempt: it is ``over`` then, or has more time to end than ``until``, or can't be told now."""
-        if job.state is JobState.QUEUED and self._set_back.may_run_elsewhere(job):
+        if job.state is JobState.QUEUED and self._set_back.may_have_begun(job):
             job = await self._known(job, until)
         if job.over:
             return job

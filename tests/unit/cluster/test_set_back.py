@@ -432,20 +432,6 @@ class MadeUpTests(SetBackCase):
         self.assertLessEqual(max((len(each.seen) for each in asked.values()), default=0), UNKNOWN_SEEN_MAX)
         self.flushLoggedErrors()
 
-    def test_removed_meanwhile(self) -> None:
-        """A worker that is removed while its heartbeat is applied is among those that are gone."""
-        self.other()
-        self.house.restart()
-        self.house.store.held = True
-        beat = self.house.parts.membership.heartbeat(Heartbeat("w-1", "b", ("x",), nonce="n"), HOME)
-        self.house.parts.ledger.registry.remove_worker("w-1")
-        self.house.parts.set_back.forget("w-1")
-        self.house.clock.advance(SILENCE_MAX_SECONDS)
-        while self.house.store.saves:
-            self.house.store.commit()
-        self.successResultOf(beat)
-        self.assertTrue(self.house.parts.set_back.idle)
-
     def test_workers_without_end(self) -> None:
         """Of workers that are gone no more is kept than may be."""
         set_back = self.house.parts.set_back
