@@ -41,6 +41,8 @@ class Registry:
         self._offline: dict[str, None] = {}
         # ids of workers by name, and by address
         self._named: dict[str, set[str]] = {}
+        # of those whose id is not made from their folder id: what would be -> what is
+        self._of_folder: dict[str, str] = {}
         self._at: dict[str, set[str]] = {}
         self._jobs: dict[str, Job] = {}
         # (created_at, id) of every job, ascending
@@ -138,6 +140,10 @@ class Registry:
         by_id = self.find_worker(name)
         return list(found.values()) if by_id is None else list((found | {name: by_id}).values())
 
+    def of_folder(self, folder: str) -> Worker | None:
+        """The worker whose folder id makes the id ``folder``, and which had another one before it had a folder id."""
+        return self._workers.get(self._of_folder.get(folder, ""))
+
     def at_address(self, address: str) -> list[Worker]:
         """All that were last known to listen there, by id."""
         return [self._workers[worker_id] for worker_id in sorted(self._at.get(address, ()))]
@@ -149,6 +155,8 @@ class Registry:
             self._unlist_worker(known)
             self._named.setdefault(worker.name, set()).add(worker.id)
             self._at.setdefault(worker.address, set()).add(worker.id)
+        if worker.folder and worker.folder != worker.id:
+            self._of_folder[worker.folder] = worker.id
         self._online += _is_online(worker) - _is_online(known)
         if worker.is_core:
             self._core.setdefault(worker.id)
@@ -168,6 +176,8 @@ class Registry:
         self._online -= _is_online(worker)
         self._core.pop(worker_id, None)
         self._offline.pop(worker_id, None)
+        if self._of_folder.get(worker.folder) == worker_id:
+            del self._of_folder[worker.folder]
         self.candidates.remove(worker_id)
         if worker_id in self._unfinished:
             self._strays.setdefault(worker_id)

@@ -2,7 +2,7 @@
 
 Theory of operation. An id is public, so to know it proves nothing. An id that is made from a folder id is had by who
 shows that folder id. A worker that had an id before it had a folder id shows both once, and from then on only
-that folder has the id.
+that folder has the id, and no other one.
 
 A worker of an earlier version, which has neither a folder id nor a nonce, can show nothing. It is believed, so that a
 worker can be downgraded; and gives way, without a question, to a process that shows the folder id.
@@ -33,7 +33,8 @@ def id_of(registry: Registry, registration: Registration, address: str) -> str:
     if held and (held == folder or _may_hold(registry, registration, folder)):
         return held
     if folder or registration.nonce:
-        return folder
+        earlier = registry.of_folder(folder)
+        return folder if earlier is None else earlier.id
     of_earlier = (each for each in registry.at_address(address) if not (each.is_core or each.folder or each.nonce))
     return next((each.id for each in of_earlier), "")
 

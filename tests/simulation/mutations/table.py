@@ -12,8 +12,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cluster/workers/membership.py",
         """\
         try:
-            await shielded(saved)
-        except StoreFailed:
+            await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)
+        except (StoreFailed, TimedOut):
             durable, reported = False, []  # it lives all the same, and what ended it tells again
 """,
         """\

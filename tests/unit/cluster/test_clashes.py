@@ -63,6 +63,7 @@ class IdTests(ClashTestCase):
         old = self.registered(folder_id="", nonce="", worker_id="")
         upgraded = self.registered(worker_id=old.id)
         self.assertEqual((upgraded.id, upgraded.folder), (old.id, id_of_folder(SECRET)))
+        self.assertEqual(self.registered().id, old.id)  # it has lost the file with its id
         other = self.registered(30001, worker_id=old.id, folder_id="other", nonce="n", name="other")
         self.assertEqual(other.id, id_of_folder("other"))
 
