@@ -42,6 +42,7 @@ from typing import Any, NamedTuple
 
 from scheduler.daemon import failpoints
 from scheduler.worker.shim.beneath import open_handle
+from scheduler.worker.shim.copies import file_id, is_other
 
 #: Of all records that are written; and those that are read: in the first there is no output limit.
 FORMAT = 2
@@ -185,12 +186,12 @@ class Spool:
     def is_copy(self, job: Record) -> bool:
         """Whether this is a copy of the folder that was made for the job: its lock is another file, or missing.
 
-        ``job`` is its record, of this boot of the machine: in another one devices may have other numbers. A record of
-        an earlier version does not say which file the lock is. ``OSError``.
+        ``job`` is its record, of this boot of the machine. That of an earlier version says less of the file that the
+        lock is, or nothing. ``OSError``.
         """
         made = job.get("lock")
         try:
-            return made is not None and made != _file_id(self.lock_path)
+            return made is not None and is_other([*made, *job.get("lock_more", (0, 0))], file_id(self.lock_path))
         except FileNotFoundError:
             return True
 
@@ -319,7 +320,8 @@ def create(
         making.reserve()
     else:
         making.write_exit(exit_record)
-    record = {"format": FORMAT, **record, "lock": _file_id(making.lock_path)}
+    lock = file_id(making.lock_path)
+    record = {"format": FORMAT, **record, "lock": lock[:2], "lock_more": lock[2:]}  # earlier versions read ``lock``
     write_file(making.job_path, json.dumps(record).encode(), sync=False)
     failpoints.hit("worker.before-spool-rename")
     os.rename(making.folder, folder)
@@ -394,12 +396,6 @@ def _take_room(path: str, size: int) -> None:
         os.posix_fallocate(fd, 0, size)
     finally:
         os.close(fd)
-
-
-def _file_id(path: str) -> list[int]:
-    """Another for each file there is."""
-    found = os.stat(path)
-    return [found.st_dev, found.st_ino]
 
 
 def sync_folder(path: str) -> None:

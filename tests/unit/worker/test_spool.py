@@ -2,10 +2,12 @@
 
 import fcntl
 import os
+import shutil
 import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.worker.shim import copies
 from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, Identity, Spool, create, exit_record, left_behind
 
 
@@ -86,6 +88,69 @@ class LockTests(SynchronousTestCase):
         """Who opened the lock of a spool that was removed then, and perhaps made anew, does not hold its lock."""
         self.assertIsNone(self.lock_of_spool_taken_away(again=False))
         self.assertIsNone(self.lock_of_spool_taken_away(again=True))
+
+
+class CopyTests(SynchronousTestCase):
+    """Which folders are copies, of a job that was made in this boot of the machine."""
+
+    def setUp(self) -> None:
+        folder = self.mktemp()
+        create(folder, f"{folder}.new", {}, None, None)
+        self.spool = Spool(folder)
+        self.job = self.spool.read_job()
+
+    def made(self, **fields: object) -> bool:
+        """Whether it is a copy, if that is what its record says of the lock."""
+        return self.spool.is_copy(self.job | fields)
+
+    def test_original(self) -> None:
+        """The folder that was made is none, also under another name."""
+        self.assertFalse(self.spool.is_copy(self.job))
+        os.rename(self.spool.folder, f"{self.spool.folder}.moved")
+        self.assertFalse(Spool(f"{self.spool.folder}.moved").is_copy(self.job))
+
+    def test_copied(self) -> None:
+        """One with the same files is, and so is one without a lock."""
+        other = shutil.copytree(self.spool.folder, self.mktemp())
+        self.assertTrue(Spool(other).is_copy(self.job))
+        os.unlink(self.spool.lock_path)
+        self.assertTrue(self.spool.is_copy(self.job))
+
+    def test_mounted_again(self) -> None:
+        """A file system that was mounted again may have another device number, and its folders are no copies."""
+        device, inode = self.job["lock"]
+        self.assertFalse(self.made(lock=[device + 1, inode]))
+        self.assertFalse(self.made(lock=[device + 1, inode], lock_more=[0, 0]))  # which tells no more of its files
+
+    def test_same_inode_number(self) -> None:
+        """A copy on another file system may have the same inode number: its generation or the file system differ."""
+        device, inode = self.job["lock"]
+        generation, file_system = self.job["lock_more"]
+        self.assertTrue(generation or file_system, "this file system tells nothing of its files")
+        if generation:
+            self.assertTrue(self.made(lock=[device + 1, inode], lock_more=[generation ^ 1, file_system]))
+        if file_system:
+            self.assertTrue(self.made(lock=[device + 1, inode], lock_more=[generation, file_system ^ 1]))
+
+    def test_file_system_without_id(self) -> None:
+        """An id that is the device number changes with that, and is not kept."""
+        numbers = os.stat_result((0o100600, 42, 0x701, 1, 0, 0, 0, 0, 0, 0))
+        self.patch(os, "fstat", lambda fd: numbers)
+        self.patch(os, "fstatvfs", lambda fd: os.statvfs_result((0,) * 10 + (0x701,)))
+        device, inode, _, file_system = copies.file_id(self.spool.lock_path)
+        self.assertEqual((device, inode, file_system), (0x701, 42, 0))
+
+    def test_earlier_versions(self) -> None:
+        """Their records say nothing of the lock, or its device and inode number."""
+        job = {name: value for name, value in self.job.items() if name != "lock_more"}
+        device, inode = job["lock"]
+        for lock, copy in (
+            (None, False),
+            ([device, inode], False),
+            ([device + 1, inode], False),
+            ([device, inode + 1], True),
+        ):
+            self.assertEqual(self.spool.is_copy(job | {"lock": lock}), copy)
 
 
 class BeginTests(SynchronousTestCase):
