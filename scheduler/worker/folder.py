@@ -42,6 +42,17 @@ _NEXT = "folder_id.next"
 _PATTERN = re.compile(r"[0-9a-f]{32}\n?")
 _MAX_BYTES = 64
 
+#: What a file with an id must hold, and what to do where it does not. ``_NEXT`` is not to be removed: the copy would
+#: be the original then, and some of its jobs may be set aside already.
+_MEND = (
+    "the id of this state folder, 32 hexadecimal digits, and does not: restore it from a backup of this folder; or "
+    "remove it, and the worker makes another one and may be given another worker id"
+)
+_MEND_NEXT = (
+    "the id that this copy of a state folder is to have, 32 hexadecimal digits, and does not: start the worker once "
+    "with --new-id, which writes another one; do not remove it, or the copy is the original, without the jobs of that"
+)
+
 #: In the names of what is set aside, of a worker that never had an id.
 _NO_ID = "no-worker"
 
@@ -72,30 +83,35 @@ def open_folder(path: Path, new_id: bool, uid: int | None = None, gid: int | Non
     can't be used, or the folder is no copy.
     """
     try:
-        if (path / _NEXT).exists():  # a process before this one did not finish
-            return _finish(path)
+        if (path / _NEXT).exists() and not (new_id and _is_damaged(path / _NEXT)):
+            return _finish(path)  # what a process before this one began
         if new_id:
             _check_copy(path)
             _write(path, _NEXT, uid, gid)
             return _finish(path)
         if not (path / FOLDER_ID).exists():
             _write(path, FOLDER_ID, uid, gid)
-        return StateFolder(_read(path / FOLDER_ID))
+        return StateFolder(_read(path / FOLDER_ID, _MEND))
     except OSError as error:
         file = error.filename or path / FOLDER_ID
         raise Invalid(str(file), f"must be a file this process can read and write: {error.strerror}") from error
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, mend: str) -> str:
+    """The id in a file; ``Invalid``, which says what it must hold, and to ``mend`` it."""
     with open(file, "rb") as opened:
         content = opened.read(_MAX_BYTES).decode("ascii", "replace")
     if not _PATTERN.fullmatch(content):
-        raise Invalid(
-            str(file),
-            "must hold the id of this state folder, 32 hexadecimal digits, and does not: restore it from a backup of "
-            "this folder; or remove it, and the worker makes another one and may be given another worker id",
-        )
+        raise Invalid(str(file), f"must hold {mend}")
     return content.strip()
+
+
+def _is_damaged(file: Path) -> bool:
+    try:
+        _read(file, _MEND_NEXT)
+    except Invalid:
+        return True
+    return False
 
 
 def _write(path: Path, name: str, uid: int | None, gid: int | None) -> None:
@@ -130,7 +146,7 @@ def _check_copy(path: Path) -> None:
 
 def _finish(path: Path) -> StateFolder:
     """Make the copy a worker of its own, from whichever step on."""
-    folder_id = _read(path / _NEXT)
+    folder_id = _read(path / _NEXT, _MEND_NEXT)
     worker = _NO_ID
     if (path / WORKER_ID).exists():
         held = (path / WORKER_ID).read_text(encoding="ascii", errors="replace").strip()

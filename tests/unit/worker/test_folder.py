@@ -182,6 +182,24 @@ class NewIdTests(FolderCase):
                 shutil.rmtree(self.path)
                 self.path.mkdir()
 
+    def test_damaged_halfway(self) -> None:
+        """Where the id to be is damaged the copy does not start, least of all as the original; --new-id finishes it."""
+        self.fill()
+        self.path.joinpath("folder_id").write_text("a" * 32 + "\n")
+        self.path.joinpath("folder_id.next").write_bytes(b"")
+        self.path.joinpath("jobs").rename(self.path / "jobs-of-w-7")
+        before = self.content()
+        self.assertEqual(
+            self.refusal(),
+            "folder_id.next: must hold the id that this copy of a state folder is to have, 32 hexadecimal digits, and "
+            "does not: start the worker once with --new-id, which writes another one; do not remove it, or the copy is "
+            "the original, without the jobs of that",
+        )
+        self.assertEqual(self.content(), before)
+        made = open_folder(self.path, new_id=True)
+        self.assertNotIn(made.folder_id, ("", "a" * 32))
+        self.assertEqual(self.content(), ["folder_id", "jobs-of-w-7", "used-ids-of-w-7"])
+
     def test_killed_before(self) -> None:
         """Killed before the new id was there it is the copy that it was."""
         self.fill()
