@@ -12,7 +12,7 @@ import re
 import signal
 from collections.abc import Sequence
 
-from scheduler.errors import Invalid, Refused
+from scheduler.errors import Invalid, NotFound, Refused
 from scheduler.messages import (
     Heartbeat,
     HeartbeatAnswer,
@@ -40,7 +40,7 @@ from scheduler.model import (
     is_id,
 )
 from scheduler.pb import scheduler_pb2, worker_pb2
-from scheduler.texts import bounded_text
+from scheduler.texts import CORE_ID_MAX_CHARACTERS, bounded_text, is_core_id
 
 _OUTCOMES = {
     JobState.RUNNING: worker_pb2.RUNNING,
@@ -55,6 +55,9 @@ _STATES = {outcome: state for state, outcome in _OUTCOMES.items()}
 #: A core worker names a signal by its description.
 _SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for number in signal.Signals}
 
+#: Bytes shown of an id that is none.
+_ID_SHOWN_BYTES = 80
+
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,128}")
 
 #: The last second of the year 9999: a later time can't be written down.
@@ -68,6 +71,13 @@ def checked_id(field: str, text: str) -> str:
     """``text``, if it may be an id; ``Invalid``."""
     if not is_id(text):
         raise Invalid(field, f"{text[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+    return text
+
+
+def checked_core_id(field: str, text: str) -> str:
+    """``text``, if it may be an id that a program of the core protocol chose; ``Invalid``."""
+    if not is_core_id(text):  # it may be another with each call, so it is not shown
+        raise Invalid(field, f"is not 1 to {CORE_ID_MAX_CHARACTERS} printable characters")
     return text
 
 
@@ -342,11 +352,11 @@ def registered_to_pb(registered: Registered) -> scheduler_pb2.RegisterRes:
 
 
 def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float) -> Registered:
-    """A scheduler with only the core protocol tells no lease, and may leave ``success`` unset: the id counts."""
+    """A core scheduler tells no lease, chooses any id, and may leave ``success`` unset: the id counts."""
     if not message.success and not message.workerID:
         raise Refused("the scheduler did not take the registration")
     lease = _seconds("lease", message.lease) or default_lease
-    return Registered(checked_id("workerID", message.workerID), lease, message.commitCount)
+    return Registered(checked_core_id("workerID", message.workerID), lease, message.commitCount)
 
 
 def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
@@ -382,11 +392,13 @@ def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk | None:
 
 
 def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
-    """``Invalid`` if any part is."""
+    """``Invalid`` if any part is; ``NotFound`` where another scheduler gave the worker its id."""
+    if not is_id(message.workerID):
+        raise NotFound("worker", bounded_text(message.workerID, _ID_SHOWN_BYTES))
     if not message.bootID:
         raise Invalid("bootID", "is empty; a worker that sends heartbeats says which boot of its machine it is in")
     return Heartbeat(
-        worker_id=checked_id("workerID", message.workerID),
+        worker_id=message.workerID,
         boot_id=message.bootID,
         running=tuple(checked_id("running", job_id) for job_id in message.running),
         ended=tuple(map(report_from_pb, message.ended)),

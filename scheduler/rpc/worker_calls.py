@@ -121,7 +121,7 @@ def start_thd(
     answer = _made_thd(stubs, "StartJob", to, request, left, sent_thd)
     if answer.HasField("status"):
         return _read_answer(to, lambda: convert.status_from_pb(answer.status))
-    return JobStatus(_read_answer(to, lambda: convert.checked_id("jobID", answer.jobID)), JobState.RUNNING)
+    return JobStatus(_read_answer(to, lambda: convert.checked_core_id("jobID", answer.jobID)), JobState.RUNNING)
 
 
 def stop_thd(stubs: Stubs, to: Addressee, request: worker_pb2.StopJobReq, seconds: float) -> JobStatus | None:

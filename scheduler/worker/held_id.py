@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from scheduler.model import is_id
+from scheduler.texts import is_core_id
 from scheduler.worker_interfaces import IHeldId
 
 
@@ -23,13 +23,13 @@ class IdFile:
 
     def read(self) -> str:
         try:
-            held = self._path.read_text(encoding="ascii").strip()
+            held = self._path.read_text(encoding="utf-8").removesuffix("\n")
         except FileNotFoundError:
             return ""
         except (OSError, UnicodeDecodeError) as error:
             self._log.warn("{file} can't be read, so a new id is asked for: {why}", file=self._path, why=str(error))
             return ""
-        if not is_id(held):
+        if not is_core_id(held):
             self._log.warn("{file} holds no id, so a new one is asked for", file=self._path)
             return ""
         return held
@@ -39,7 +39,7 @@ class IdFile:
         try:
             draft.unlink(missing_ok=True)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="ascii", errors="replace") as file:
+            with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(f"{worker_id}\n")
                 file.flush()
                 os.fsync(descriptor)

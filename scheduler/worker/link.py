@@ -51,7 +51,7 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import Disk
+from scheduler.model import Disk, is_id
 from scheduler.worker.reports import Reports
 from scheduler.worker_interfaces import ICommitCount, IHeldId, IIdentity, IJobs, ISchedulerClient
 
@@ -72,6 +72,9 @@ LEAVE_DEADLINE_SECONDS = 2.0
 _LEASE_MIN_SECONDS = 1.0
 _LEASE_MAX_SECONDS = 24 * 3600.0
 _DEFAULT_LEASE_SECONDS = 30.0
+
+#: Lines of log about failures that follow each other: the text of an error may be another one each time.
+_TROUBLES_LOGGED_MAX = 10
 
 #: Failures that the same request meets again until somebody changes something.
 _LASTING = (Invalid, Refused, Conflict)
@@ -134,9 +137,10 @@ class Link(Service):
         self._began = 0.0
         #: A new scheduler has called meanwhile.
         self._called = False
-        #: In a row, and what was logged about them.
+        #: In a row; what was logged last about them, and how often something was.
         self._failures = 0
         self._trouble = ""
+        self._troubles_logged = 0
         #: Since the last call that came in its time.
         self._cuts = 0
         self._reports = Reports(jobs)
@@ -287,10 +291,11 @@ class Link(Service):
         return max(self._due - self._clock.seconds(), 0)
 
     def _after_failure(self, trouble: str, why: str = "") -> float:
-        """Log it, if it is news; answers the seconds until the next try."""
+        """Log it, if it is news, unless there is too much of that; answers the seconds until the next try."""
         self._failures += 1
-        if trouble != self._trouble:
+        if trouble != self._trouble and self._troubles_logged < _TROUBLES_LOGGED_MAX:
             self._trouble = trouble
+            self._troubles_logged += 1
             self._log.warn("{trouble}, trying again", trouble=trouble, **({"why": why} if why else {}))
         return self._delay(self._failures)
 
@@ -321,7 +326,8 @@ class Link(Service):
         identity = self._identity
         registration = evolve(
             self._facts(),
-            worker_id=identity.worker_id,
+            # One that a scheduler of the core protocol chose may be none for another: that has not given it.
+            worker_id=identity.worker_id if is_id(identity.worker_id) else "",
             folder_id=identity.folder_id,
             nonce=identity.nonce,
             commit_count=self._commits,
@@ -340,7 +346,7 @@ class Link(Service):
         self._unheard = False
         self._begin_round()
         if not self._forgotten:  # else a heartbeat has to prove first that we are remembered now
-            self._failures = 0
+            self._failures = self._troubles_logged = 0
             self._trouble = ""
         self._log.info(
             "registered as {worker_id}, to be called at {address}",
@@ -381,7 +387,7 @@ class Link(Service):
             self._reports.want(answer.describe)
             self._register_again = self._register_again or answer.register_again
         self._forgotten = False
-        self._failures = 0
+        self._failures = self._troubles_logged = 0
         if self._trouble:
             self._trouble = ""
             self._log.info("in contact with the scheduler again", worker_id=self._identity.worker_id)

@@ -156,7 +156,7 @@ class AnswerTests(RpcCase):
         status_of = worker_pb2.JobStatus
         for message in (
             worker_pb2.StartJobRes(),
-            worker_pb2.StartJobRes(jobID="a/b"),
+            worker_pb2.StartJobRes(jobID="a\nb"),
             worker_pb2.StartJobRes(jobID="j", status=status_of(jobID="j", outcome=77)),
         ):
             await self.outcome(WorkerFault, self.start, StartJob=answer(message))

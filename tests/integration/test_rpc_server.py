@@ -545,15 +545,15 @@ class SchedulerTests(ServerCase):
         self.assertTrue((await calling).success)
 
     async def test_bad_heartbeat(self) -> None:
-        """A heartbeat that can't be is refused by name."""
+        """A heartbeat that can't be is refused, and one with an id that another scheduler gave is of no worker here."""
         server = self.scheduler_server(AsMembership(FakeSchedulerClient()))
         stub = scheduler_pb2_grpc.SchedulerStub(self.channel(server.bound))
-        for request in (
-            scheduler_pb2.HeartbeatReq(workerID="../w", bootID="b"),
-            scheduler_pb2.HeartbeatReq(workerID="w"),
-            scheduler_pb2.HeartbeatReq(workerID="w", bootID="b", running=["a/b"]),
+        for request, code in (
+            (scheduler_pb2.HeartbeatReq(workerID="../w", bootID="b"), grpc.StatusCode.NOT_FOUND),
+            (scheduler_pb2.HeartbeatReq(workerID="w"), grpc.StatusCode.INVALID_ARGUMENT),
+            (scheduler_pb2.HeartbeatReq(workerID="w", bootID="b", running=["a/b"]), grpc.StatusCode.INVALID_ARGUMENT),
         ):
-            self.assertIs(await self.code(stub.Heartbeat, request), grpc.StatusCode.INVALID_ARGUMENT)
+            self.assertIs(await self.code(stub.Heartbeat, request), code)
 
     async def test_stop_of_server(self) -> None:
         """A server stops though a call waits for the reactor."""

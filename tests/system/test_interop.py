@@ -79,8 +79,8 @@ def test_their_scheduler(daemons: Callable[..., Daemon], stand_in: Start) -> Non
     assert list(jobs.iterdir())
     wait_until(lambda: not list(jobs.iterdir()), "the ended jobs are removed")  # later than a further registration
     worker.kill()
-    assert line(theirs) == "deregistered given-by-them"
+    assert line(theirs) == "deregistered host.example:5, given by them"
     worker.start()
     assert line(theirs) == "registration 2"
     worker.kill()
-    assert line(theirs) == "deregistered given-by-them"
+    assert line(theirs) == "deregistered host.example:5, given by them"

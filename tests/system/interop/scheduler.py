@@ -2,7 +2,8 @@
 
 Prints its address, then drives the first worker that registers: a job that
 fails, a job that it stops, and prints what QueryJob said of each at its end. It leaves
-``success`` unset in its answers, prints each registration, with the number of it, and who leaves.
+``success`` unset in its answers, gives an id that ours would not give, prints each registration, with the number of it,
+and who leaves.
 """
 
 # ruff: noqa: T201 - what it prints is what the test reads
@@ -28,7 +29,7 @@ class Scheduler(pb_grpc.SchedulerServicer):
     def RegisterWorker(self, request, context):
         print("registration", next(registrations), flush=True)
         registered.put(request.address)
-        return pb.RegisterRes(workerID="given-by-them")
+        return pb.RegisterRes(workerID="host.example:5, given by them")
 
     def DeregisterWorker(self, request, context):
         print("deregistered", request.workerID, flush=True)

@@ -19,7 +19,7 @@ class Worker(pb_grpc.WorkerServicer):
         self.jobs: dict[str, subprocess.Popen[bytes]] = {}
 
     def StartJob(self, request, context):
-        job_id = f"theirs-{len(self.jobs)}"
+        job_id = f"theirs/{len(self.jobs)}.5 at host:1"
         self.jobs[job_id] = subprocess.Popen([request.command, *([request.path] if request.path else [])])
         return pb.StartJobRes(jobID=job_id)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.errors import Invalid, Refused
+from scheduler.errors import Invalid, NotFound, Refused
 from scheduler.messages import (
     Chunk,
     Heartbeat,
@@ -254,15 +254,31 @@ class Untrusted(SynchronousTestCase):
         """Ids are ids, wherever they are."""
         for bad in NO_IDS:
             good = {"workerID": "w", "bootID": "b"}
-            self.refused("workerID", convert.heartbeat_from_pb, scheduler_pb2.HeartbeatReq(workerID=bad, bootID="b"))
             self.refused("running", convert.heartbeat_from_pb, scheduler_pb2.HeartbeatReq(running=["a", bad], **good))
             self.refused("jobID", convert.status_from_pb, worker_pb2.JobStatus(jobID=bad))
             report = scheduler_pb2.JobReport(status=worker_pb2.JobStatus(jobID=bad))
             for field in ("ended", "described"):
                 message = scheduler_pb2.HeartbeatReq(**good, **{field: [report]})
                 self.refused("jobID", convert.heartbeat_from_pb, message)
+
+    def test_ids_of_core_programs(self) -> None:
+        """They choose any text that can be shown, of bounded length; what is refused is not repeated."""
+        for good in ("core-b0.5-1", "host:5", "\u00e4 / ..", " ", "x" * 1024):
+            message = sent(scheduler_pb2.RegisterRes(workerID=good))
+            self.assertEqual(convert.registered_from_pb(message, 30.0).worker_id, good)
+            self.assertEqual(convert.checked_core_id("jobID", good), good)
+        for bad in ("", "a\n", "\x1b[2J", "x" * 1025):
             message = scheduler_pb2.RegisterRes(success=True, workerID=bad)
-            self.refused("workerID", convert.registered_from_pb, message, 30.0)
+            error = self.assertRaises(Invalid, convert.registered_from_pb, message, 30.0)
+            self.assertEqual(str(error), "workerID: is not 1 to 1024 printable characters")
+            self.refused("jobID", convert.checked_core_id, "jobID", bad)
+
+    def test_not_our_worker(self) -> None:
+        """A worker whose id another scheduler gave is not known here, so that it registers."""
+        for other in ("core-b0.5-1", "", "x" * 4000):
+            message = scheduler_pb2.HeartbeatReq(workerID=other, bootID="b")
+            error = self.assertRaises(NotFound, convert.heartbeat_from_pb, message)
+            self.assertLess(len(str(error)), 200)
 
     def test_boot_id(self) -> None:
         """A heartbeat says of which boot it is."""

@@ -186,7 +186,7 @@ class RegistrationTests(MembershipCase):
 
     def test_unusable_file(self) -> None:
         """A file that holds no id is told and replaced."""
-        for content in (b"", b"../../etc\n", b"\xff\xfe", b"a b", b"x" * 100):
+        for content in (b"", b"\n", b"a\nb\n", b"\xff\xfe", b"\x1b[2J", b"x" * 1025):
             self.id_file.write_bytes(content)
             self.use(FakeSchedulerClient())
             self.membership.startService()
@@ -272,6 +272,19 @@ class RetryTests(MembershipCase):
             self.client.failure = Refused("something else")
             self.clock.advance(5)
             self.assertEqual(len(self.logged), 2)
+
+    def test_changing_text(self) -> None:
+        """A text that is another one with each try is logged ten times, and again when there was contact in between."""
+        self.begin()
+        for _ in range(2):
+            self.logged.clear()
+            for number in range(30):
+                self.client.failure = (Refused, StoreFailed)[number % 2](f"request {number}")
+                self.clock.pump([5.0] * 3)
+            self.assertEqual(len(self.logged), 10, self.logged)
+            self.client.failure = None
+            self.clock.pump([5.0] * 3)
+            self.assertEqual(self.logged[10:], ["in contact with the scheduler again"])
 
     def test_fault(self) -> None:
         """A scheduler that can't do it now is tried like one that is not there."""
@@ -881,6 +894,22 @@ class CoreTests(MembershipCase):
         self.assertEqual(self.client.methods, ["register"] + ["heartbeat"] * 7)
         self.assertEqual([len(beat.ended) for beat in self.client.heartbeats[1:]], [0] * 6)
         self.assertEqual(len([line for line in self.logged if "knows no heartbeats" in line]), 1)
+
+    def test_any_id(self) -> None:
+        """It gives any text as an id, which is kept and sent back as it is; another scheduler is not told of it."""
+        given = " host.example:5, gegeben f\u00fcr 1 "
+        self.patch(CoreSchedulerClient, "_register", lambda client, registration: Registered(given, 0))
+        for _ in range(2):
+            self.use(CoreSchedulerClient())
+            self.membership.startService()
+            self.assertEqual(self.client.methods, ["register", "heartbeat"])
+            self.successResultOf(self.membership.stopService())
+            self.assertEqual(self.client.calls[-1], ("deregister", given))
+            self.assertEqual(self.id_file.read_bytes(), f"{given}\n".encode())
+            self.assertEqual([line for line in self.logged if "no id" in line], [])
+        self.use(FakeSchedulerClient())
+        self.membership.startService()
+        self.assertEqual(self.client.calls[0], ("register", evolve(self.facts, folder_id="secret", nonce="nonce")))
 
     def test_no_acknowledgements(self) -> None:
         """None is waited for there; of a scheduler that takes heartbeats they are again."""
