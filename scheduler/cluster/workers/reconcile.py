@@ -35,6 +35,7 @@ from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.adoption import Adoption
+from scheduler.cluster.workers.refusals import Refusals
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, Invalid, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
@@ -59,6 +60,7 @@ class Reconciler:
         # worker id -> ids of removed jobs that its last heartbeat said run, and that it was asked to describe
         self._disputed: dict[str, frozenset[str]] = {}
         self._adoption = Adoption(ledger)
+        self._refusals = Refusals()
         self._asking = Shared()
         self._rounds = Rounds("asking about the unmentioned jobs")
 
@@ -105,14 +107,7 @@ class Reconciler:
                 if job.started_at is None and not job.state.final:
                     describe.append(job_id)
         self._removals.reported_again(worker, removed)
-        if refused:
-            self._log.warn(
-                "worker {worker_id} reports what is not believed, of {count} jobs; the first is {job_id}: {why}",
-                worker_id=worker.id,
-                count=len(refused),
-                job_id=next(iter(refused)),
-                why=next(iter(refused.values())),
-            )
+        self._refusals.note(worker.id, refused, (job.id for job in changed))
         return changed, self._adoption.questions(worker, describe)
 
     def _reported(self, worker: Worker, report: JobReport) -> Job | None:
@@ -219,6 +214,7 @@ class Reconciler:
         """It is a new process, or gone: what the one before could not start, or reported, does not count any more."""
         self._disputed.pop(worker_id, None)
         self._adoption.forget(worker_id)
+        self._refusals.forget(worker_id)
         self._starts.backoff.forget(worker_id)
 
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:

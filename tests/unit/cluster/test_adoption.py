@@ -3,7 +3,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.logger import Logger, formatEvent
 
-from scheduler.cluster.workers import adoption
+from scheduler.cluster.workers import adoption, refusals
 from scheduler.cluster.workers.adoption import (
     ADOPTED_PER_WORKER_MAX,
     DESCRIBED_PER_HEARTBEAT,
@@ -11,6 +11,7 @@ from scheduler.cluster.workers.adoption import (
     REMEMBERED_MAX,
     SPEC_MAX_BYTES,
 )
+from scheduler.cluster.workers.refusals import Refusals
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState
@@ -260,11 +261,41 @@ class BelievedTests(MembershipTestCase):
         self.online(address="127.0.0.1:30001", worker_id="w-2")
         self.ledger.update_jobs([a_job(job_id, worker_id="w-2") for job_id in ids("j", 50)])
         lines: list[str] = []
-        self.patch(
-            type(self.house.parts.reconciler), "_log", Logger(observer=lambda event: lines.append(formatEvent(event)))
-        )
+        self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
         self.beat("w-1", running=tuple(ids("j", 25)), ended=tuple(JobReport(ended(each)) for each in ids("j", 50)))
         self.assertEqual(
             lines,
-            ["worker w-1 reports what is not believed, of 50 jobs; the first is j-0: jobID: the job is worker w-2's"],
+            ["worker w-1 reports what is not taken: 50 in all, new is j-0: jobID: the job is worker w-2's"],
         )
+
+    def test_log_of_changes(self) -> None:
+        """What is refused again is logged once, also where heartbeats in between do not tell it; and so are changes."""
+        lines: list[str] = []
+        self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        self.ledger.update_jobs([a_job(job_id) for job_id in ids("j", 3)])
+        bad = [JobReport(JobStatus(each, JobState.SUCCEEDED, exit_code=7)) for each in ids("j", 3)]
+        for _ in range(3):
+            self.beat("w-1", ended=tuple(bad[:2]))
+            self.beat("w-1")
+        why = "status: a job that ended with exit code 7 did not succeed"
+        self.assertEqual(lines, [f"worker w-1 reports what is not taken: 2 in all, new is j-0: {why}"])
+        for _ in range(3):
+            self.beat("w-1", ended=tuple(bad))
+        self.assertEqual(lines[1:], [f"worker w-1 reports what is not taken: 3 in all, new is j-2: {why}"])
+        self.beat("w-1", ended=(JobReport(ended("j-2")),))
+        self.beat("w-1", ended=(bad[2],))  # which was taken in between
+        self.assertEqual(len(lines), 3)
+        self.house.parts.reconciler.forget("w-1")  # as for another process
+        self.beat("w-1", ended=tuple(bad))
+        self.assertEqual(len(lines), 4)
+
+    def test_log_is_bounded(self) -> None:
+        """A worker that makes up ever more is logged so often, and not for ever."""
+        lines: list[str] = []
+        self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        for number in range(refusals.REMEMBERED_MAX // 1000 + 5):
+            self.beat(
+                "w-1",
+                ended=[JobReport(JobStatus(f"{number}-{each}", JobState.LOST, exit_code=1)) for each in range(1000)],
+            )
+        self.assertEqual(len(lines), refusals.REMEMBERED_MAX // 1000)

@@ -1,0 +1,49 @@
+"""What is not taken of the reports of workers, logged when it changes.
+
+A worker reports again what is not acknowledged, so the same is refused with every round of heartbeats, and not with
+those in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from twisted.logger import Logger
+
+#: Refused reports of one worker that are remembered; of further ones nothing is logged until it is another process.
+REMEMBERED_MAX = 5_000
+
+
+class Refusals:
+    """One for each scheduler."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        #: worker id -> what was refused and logged, in order: ids of jobs, or fields of heartbeats.
+        self._logged: dict[str, dict[str, None]] = {}
+
+    def note(self, worker_id: str, refused: Mapping[str, str], taken: Iterable[str]) -> None:
+        """A heartbeat of the worker was applied: why something of it was refused, and the jobs of which it was not."""
+        logged = self._logged.get(worker_id)
+        if logged is not None:
+            for job_id in taken:
+                logged.pop(job_id, None)
+        if not refused:
+            return
+        logged = self._logged.setdefault(worker_id, {})
+        news = [what for what in refused if what not in logged][: max(REMEMBERED_MAX - len(logged), 0)]
+        if not news:
+            return
+        logged.update(dict.fromkeys(news))
+        self._log.warn(
+            "worker {worker_id} reports what is not taken: {count} in all, new is {what}: {why}",
+            worker_id=worker_id,
+            count=len(refused),
+            what=news[0],
+            why=refused[news[0]],
+        )
+
+    def forget(self, worker_id: str) -> None:
+        """It is a new process, or gone."""
+        self._logged.pop(worker_id, None)
