@@ -121,7 +121,7 @@ class Heartbeat:
     ``leaving``: it is the last of this process; what runs, runs on without it.
     ``refusing``: why the worker takes no job at present, a sentence; ``""``: it takes jobs.
     ``sent_at``: by the worker's clock. ``disk``: the one its spools are on. ``nonce`` and ``commit_count`` are as in a
-    ``Registration``.
+    ``Registration``. ``refused``: what it told beside that and could not be read: the reasons, by id of a job.
     """
 
     worker_id: str
@@ -135,11 +135,13 @@ class Heartbeat:
     disk: Disk | None = None
     nonce: str = ""
     commit_count: int = 0
+    refused: Mapping[str, str] = field(default=EMPTY, converter=frozen_mapping)
 
     @property
     def mentioned(self) -> frozenset[str]:
         """Ids of all jobs that it tells of."""
-        return frozenset((*self.running, *(report.status.job_id for report in (*self.ended, *self.described))))
+        reported = (report.status.job_id for report in (*self.ended, *self.described))
+        return frozenset((*self.running, *reported, *self.refused))
 
 
 @frozen

@@ -12,10 +12,8 @@ import re
 import signal
 from collections.abc import Sequence
 
-from scheduler.errors import Invalid, NotFound, Refused
+from scheduler.errors import Invalid, Refused
 from scheduler.messages import (
-    Heartbeat,
-    HeartbeatAnswer,
     JobReport,
     JobStatus,
     Registered,
@@ -32,7 +30,6 @@ from scheduler.model import (
     SIGNAL_TARGETS,
     STOP_MODES,
     STOP_SIGNALS,
-    Disk,
     JobSpec,
     JobState,
     Usage,
@@ -55,16 +52,10 @@ _STATES = {outcome: state for state, outcome in _OUTCOMES.items()}
 #: A core worker names a signal by its description.
 _SIGNALS = {f"signal: {signal.strsignal(number)}".lower(): number.name for number in signal.Signals}
 
-#: Bytes shown of an id that is none.
-_ID_SHOWN_BYTES = 80
-
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,128}")
 
 #: The last second of the year 9999: a later time can't be written down.
-_END_OF_TIME = 253402300799.0
-
-#: The largest number of a message.
-_INTEGER_MAX = 2**63 - 1
+END_OF_TIME = 253402300799.0
 
 
 def checked_id(field: str, text: str) -> str:
@@ -89,12 +80,13 @@ def checked_size(field: str, value: int) -> int:
 
 
 def _time(field: str, value: float) -> float | None:
-    if not 0 <= value <= _END_OF_TIME:  # NaN is neither
+    if not 0 <= value <= END_OF_TIME:  # NaN is neither
         raise Invalid(field, f"{value!r} is not a POSIX time")
     return value or None
 
 
-def _seconds(field: str, value: float) -> float:
+def checked_seconds(field: str, value: float) -> float:
+    """``value``, if it may be a number of seconds; ``Invalid``."""
     if not math.isfinite(value) or value < 0:
         raise Invalid(field, f"{value!r} is not a finite number of seconds of at least 0")
     return value
@@ -161,14 +153,14 @@ def spec_from_pb(start: worker_pb2.StartJobReq) -> JobSpec:
         cwd=start.cwd,
         stdin=start.stdin if start.HasField("stdin") else None,
         script=start.script if start.HasField("script") else None,
-        timeout=_seconds("timeout", start.timeout) if start.HasField("timeout") else None,
-        stop_grace=_seconds("stopGrace", start.stopGrace)
+        timeout=checked_seconds("timeout", start.timeout) if start.HasField("timeout") else None,
+        stop_grace=checked_seconds("stopGrace", start.stopGrace)
         if start.HasField("stopGrace")
         else DEFAULT_STOP_GRACE_SECONDS,
         labels=dict(start.labels),
         merge_stderr=start.mergeStderr,
         output_limit=checked_size("outputLimit", start.outputLimit) if start.HasField("outputLimit") else None,
-        linger=_seconds("linger", start.linger) if start.HasField("linger") else DEFAULT_LINGER_SECONDS,
+        linger=checked_seconds("linger", start.linger) if start.HasField("linger") else DEFAULT_LINGER_SECONDS,
         stop_signal=_one_of("stopSignal", start.stopSignal, STOP_SIGNALS),
         stop_mode=_one_of("stopMode", start.stopMode, STOP_MODES),
         umask=_umask(start.umask) if start.HasField("umask") else None,
@@ -224,7 +216,7 @@ def _usage_to_pb(usage: Usage) -> worker_pb2.Usage:
 
 
 def _usage_from_pb(usage: worker_pb2.Usage) -> Usage:
-    return Usage(checked_size("maxRss", usage.maxRss), _seconds("cpuSeconds", usage.cpuSeconds))
+    return Usage(checked_size("maxRss", usage.maxRss), checked_seconds("cpuSeconds", usage.cpuSeconds))
 
 
 def status_from_pb(message: worker_pb2.JobStatus) -> JobStatus:
@@ -355,82 +347,5 @@ def registered_from_pb(message: scheduler_pb2.RegisterRes, default_lease: float)
     """A core scheduler tells no lease, chooses any id, and may leave ``success`` unset: the id counts."""
     if not message.success and not message.workerID:
         raise Refused("the scheduler did not take the registration")
-    lease = _seconds("lease", message.lease) or default_lease
+    lease = checked_seconds("lease", message.lease) or default_lease
     return Registered(checked_core_id("workerID", message.workerID), lease, message.commitCount)
-
-
-def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
-    """A sign of life."""
-    return scheduler_pb2.HeartbeatReq(
-        workerID=heartbeat.worker_id,
-        bootID=heartbeat.boot_id,
-        running=heartbeat.running,
-        ended=map(report_to_pb, heartbeat.ended),
-        described=map(report_to_pb, heartbeat.described),
-        leaving=heartbeat.leaving,
-        refusing=heartbeat.refusing,
-        sentAt=heartbeat.sent_at or 0,
-        disk=None if heartbeat.disk is None else _disk_to_pb(heartbeat.disk),
-        nonce=heartbeat.nonce,
-        commitCount=heartbeat.commit_count,
-    )
-
-
-def _disk_to_pb(disk: Disk) -> scheduler_pb2.Disk:
-    return scheduler_pb2.Disk(
-        size=min(disk.size, _INTEGER_MAX),
-        free=min(disk.free, _INTEGER_MAX),
-        inodes=min(disk.inodes, _INTEGER_MAX),
-        inodesFree=min(disk.inodes_free, _INTEGER_MAX),
-    )
-
-
-def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk | None:
-    """``None`` for one that can't be: no worker is lost for that."""
-    numbers = disk.size, disk.free, disk.inodes, disk.inodesFree
-    return None if min(numbers) < 0 else Disk(*numbers)
-
-
-def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
-    """``Invalid`` if any part is; ``NotFound`` where another scheduler gave the worker its id."""
-    if not is_id(message.workerID):
-        raise NotFound("worker", bounded_text(message.workerID, _ID_SHOWN_BYTES))
-    if not message.bootID:
-        raise Invalid("bootID", "is empty; a worker that sends heartbeats says which boot of its machine it is in")
-    return Heartbeat(
-        worker_id=message.workerID,
-        boot_id=message.bootID,
-        running=tuple(checked_id("running", job_id) for job_id in message.running),
-        ended=tuple(map(report_from_pb, message.ended)),
-        described=tuple(map(report_from_pb, message.described)),
-        leaving=message.leaving,
-        refusing=message.refusing,
-        sent_at=message.sentAt if 0 < message.sentAt <= _END_OF_TIME else None,  # no worker is lost for a clock
-        disk=_disk_from_pb(message.disk) if message.HasField("disk") else None,
-        nonce=message.nonce,
-        commit_count=message.commitCount,
-    )
-
-
-def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
-    """What the scheduler keeps, and what it wants to know."""
-    return scheduler_pb2.HeartbeatRes(
-        lease=answer.lease,
-        acknowledged=answer.acknowledged,
-        describe=answer.describe,
-        registerAgain=answer.register_again,
-        commitCount=answer.commit_count,
-        reportAll=answer.report_all,
-    )
-
-
-def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
-    """``Invalid`` for a lease that is none."""
-    return HeartbeatAnswer(
-        lease=_seconds("lease", message.lease),
-        acknowledged=tuple(message.acknowledged),
-        describe=tuple(message.describe),
-        register_again=message.registerAgain,
-        commit_count=message.commitCount,
-        report_all=message.reportAll,
-    )

@@ -28,7 +28,7 @@ from scheduler.errors import (
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
-from scheduler.rpc import convert, status
+from scheduler.rpc import convert, heartbeats, status
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, Channel, Dialler
 from scheduler.rpc.connection import Connection
 from scheduler.threads import Pool
@@ -112,7 +112,7 @@ class SchedulerClient(MultiService):
         return self._call("DeregisterWorker", request, lambda _: None)
 
     def heartbeat(self, heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
-        return self._call("Heartbeat", convert.heartbeat_to_pb(heartbeat), convert.answer_from_pb)
+        return self._call("Heartbeat", heartbeats.heartbeat_to_pb(heartbeat), heartbeats.answer_from_pb)
 
     def _call(self, method: str, request: Any, read: Callable[[Any], T]) -> Deferred[T]:
         if self._dialler is None or not self.running:

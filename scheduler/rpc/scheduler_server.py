@@ -13,7 +13,7 @@ from scheduler.errors import Invalid
 from scheduler.interfaces import IMembership
 from scheduler.net import Address
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
-from scheduler.rpc import convert
+from scheduler.rpc import convert, heartbeats
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS
 from scheduler.rpc.server import GrpcServer, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
@@ -71,5 +71,7 @@ class _SchedulerServicer(Servicer, scheduler_pb2_grpc.SchedulerServicer):
     def Heartbeat(
         self, request: scheduler_pb2.HeartbeatReq, context: grpc.ServicerContext
     ) -> scheduler_pb2.HeartbeatRes:
-        heartbeat, peer = convert.heartbeat_from_pb(request), peer_host(context.peer())
-        return convert.answer_to_pb(self.answer_thd(context, "Heartbeat", self._membership.heartbeat, heartbeat, peer))
+        heartbeat, peer = heartbeats.heartbeat_from_pb(request), peer_host(context.peer())
+        return heartbeats.answer_to_pb(
+            self.answer_thd(context, "Heartbeat", self._membership.heartbeat, heartbeat, peer)
+        )

@@ -86,7 +86,10 @@ async def test_forged_reports(pair: Cluster, forger: Forger) -> None:
     assert not forger.tell(status(running)).acknowledged
     assert (await api.job(running))["state"] == "running"
     assert await api.job(ended["id"]) == ended
-    assert "contradicting" not in forger.tell(status("contradicting", exitCode=7)).describe
+    bad = [status("contradicting", exitCode=7), status("later", outcome=99), status("damaged", finishedAt=1e300)]
+    answer = forger.tell(*bad, status(jobs[0]["id"]))
+    assert list(answer.acknowledged) == [jobs[0]["id"]]
+    assert not {each.jobID for each in bad} & set(answer.describe)
 
 
 @pytest_twisted.ensureDeferred

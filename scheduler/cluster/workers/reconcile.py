@@ -74,7 +74,7 @@ class Reconciler:
         changed: list[Job] = []
         describe: list[str] = []
         removed: list[str] = []
-        refused: dict[str, str] = {}
+        refused = dict(heartbeat.refused)
         self._adoption.begin(heartbeat)
         for report in (*heartbeat.ended, *heartbeat.described):
             try:

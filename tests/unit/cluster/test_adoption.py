@@ -294,8 +294,16 @@ class BelievedTests(MembershipTestCase):
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
         for number in range(refusals.REMEMBERED_MAX // 1000 + 5):
-            self.beat(
-                "w-1",
-                ended=[JobReport(JobStatus(f"{number}-{each}", JobState.LOST, exit_code=1)) for each in range(1000)],
-            )
+            self.beat("w-1", refused={f"{number}-{each}": "none" for each in range(1000)})
         self.assertEqual(len(lines), refusals.REMEMBERED_MAX // 1000)
+
+    def test_unreadable(self) -> None:
+        """What could not be read of a heartbeat is logged; its job was told of, so nobody is asked about it."""
+        lines: list[str] = []
+        self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        self.ledger.update_jobs([a_job("j-1"), a_job("j-2")])
+        answer = self.beat("w-1", ended=(JobReport(ended("j-2")),), refused={"j-1": "outcome: 99 is none"})
+        self.assertEqual((answer.acknowledged, answer.describe), (("j-2",), ()))
+        self.assertEqual((self.state("j-1"), self.state("j-2")), (JobState.RUNNING, JobState.FAILED))
+        self.assertEqual([call.method for call in self.workers.held], [])
+        self.assertEqual(lines, ["worker w-1 reports what is not taken: 1 in all, new is j-1: outcome: 99 is none"])

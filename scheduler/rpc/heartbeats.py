@@ -1,0 +1,128 @@
+"""Heartbeats and their answers in messages, and as values.
+
+A worker that is of a later version, or has a damaged record, is not lost for that: what can't be read of a heartbeat is
+refused alone, and the rest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scheduler.errors import Invalid, NotFound
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport
+from scheduler.model import Disk, is_id
+from scheduler.pb import scheduler_pb2
+from scheduler.rpc.convert import END_OF_TIME, checked_id, checked_seconds, report_from_pb, report_to_pb
+from scheduler.texts import bounded_text
+
+#: Bytes shown of an id that is none.
+_ID_SHOWN_BYTES = 80
+
+#: The largest number of a message.
+_INTEGER_MAX = 2**63 - 1
+
+
+def heartbeat_to_pb(heartbeat: Heartbeat) -> scheduler_pb2.HeartbeatReq:
+    """A sign of life."""
+    return scheduler_pb2.HeartbeatReq(
+        workerID=heartbeat.worker_id,
+        bootID=heartbeat.boot_id,
+        running=heartbeat.running,
+        ended=map(report_to_pb, heartbeat.ended),
+        described=map(report_to_pb, heartbeat.described),
+        leaving=heartbeat.leaving,
+        refusing=heartbeat.refusing,
+        sentAt=heartbeat.sent_at or 0,
+        disk=None if heartbeat.disk is None else _disk_to_pb(heartbeat.disk),
+        nonce=heartbeat.nonce,
+        commitCount=heartbeat.commit_count,
+    )
+
+
+def _disk_to_pb(disk: Disk) -> scheduler_pb2.Disk:
+    return scheduler_pb2.Disk(
+        size=min(disk.size, _INTEGER_MAX),
+        free=min(disk.free, _INTEGER_MAX),
+        inodes=min(disk.inodes, _INTEGER_MAX),
+        inodesFree=min(disk.inodes_free, _INTEGER_MAX),
+    )
+
+
+def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk | None:
+    """``None`` for one that can't be: no worker is lost for that."""
+    numbers = disk.size, disk.free, disk.inodes, disk.inodesFree
+    return None if min(numbers) < 0 else Disk(*numbers)
+
+
+def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
+    """What can be read of it, and in ``refused`` why the rest is not taken.
+
+    ``Invalid`` without a boot id, ``NotFound`` where another scheduler gave the worker its id.
+    """
+    if not is_id(message.workerID):
+        raise NotFound("worker", bounded_text(message.workerID, _ID_SHOWN_BYTES))
+    if not message.bootID:
+        raise Invalid("bootID", "is empty; a worker that sends heartbeats says which boot of its machine it is in")
+    refused: dict[str, str] = {}
+    return Heartbeat(
+        worker_id=message.workerID,
+        boot_id=message.bootID,
+        running=_running_from_pb(message.running, refused),
+        ended=_reports_from_pb(message.ended, refused),
+        described=_reports_from_pb(message.described, refused),
+        leaving=message.leaving,
+        refusing=message.refusing,
+        sent_at=message.sentAt if 0 < message.sentAt <= END_OF_TIME else None,  # no worker is lost for a clock
+        disk=_disk_from_pb(message.disk) if message.HasField("disk") else None,
+        nonce=message.nonce,
+        commit_count=message.commitCount,
+        refused=refused,
+    )
+
+
+def _running_from_pb(job_ids: Sequence[str], refused: dict[str, str]) -> tuple[str, ...]:
+    found = []
+    for job_id in job_ids:
+        try:
+            found.append(checked_id("running", job_id))
+        except Invalid as error:
+            _refuse(job_id, error, refused)
+    return tuple(found)
+
+
+def _reports_from_pb(reports: Sequence[scheduler_pb2.JobReport], refused: dict[str, str]) -> tuple[JobReport, ...]:
+    found = []
+    for report in reports:
+        try:
+            found.append(report_from_pb(report))
+        except Invalid as error:
+            _refuse(report.status.jobID, error, refused)
+    return tuple(found)
+
+
+def _refuse(job_id: str, error: Invalid, refused: dict[str, str]) -> None:
+    refused.setdefault(bounded_text(job_id, _ID_SHOWN_BYTES), str(error))
+
+
+def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:
+    """What the scheduler keeps, and what it wants to know."""
+    return scheduler_pb2.HeartbeatRes(
+        lease=answer.lease,
+        acknowledged=answer.acknowledged,
+        describe=answer.describe,
+        registerAgain=answer.register_again,
+        commitCount=answer.commit_count,
+        reportAll=answer.report_all,
+    )
+
+
+def answer_from_pb(message: scheduler_pb2.HeartbeatRes) -> HeartbeatAnswer:
+    """``Invalid`` for a lease that is none."""
+    return HeartbeatAnswer(
+        lease=checked_seconds("lease", message.lease),
+        acknowledged=tuple(message.acknowledged),
+        describe=tuple(message.describe),
+        register_again=message.registerAgain,
+        commit_count=message.commitCount,
+        report_all=message.reportAll,
+    )

@@ -1,0 +1,62 @@
+"""Heartbeats of workers that are of another version, broken or not well-meaning: what counts of them."""
+
+import math
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.errors import Invalid, NotFound
+from scheduler.messages import Heartbeat, JobReport, JobStatus
+from scheduler.model import JobState
+from scheduler.pb import scheduler_pb2, worker_pb2
+from scheduler.rpc.convert import report_to_pb
+from scheduler.rpc.heartbeats import heartbeat_from_pb
+
+END = JobReport(JobStatus("good", JobState.FAILED, exit_code=3))
+
+
+def read(**fields: object) -> Heartbeat:
+    return heartbeat_from_pb(scheduler_pb2.HeartbeatReq(**{"workerID": "w", "bootID": "b"} | fields))
+
+
+def reported(job_id: str = "bad", start: dict[str, object] | None = None, **status: object) -> scheduler_pb2.JobReport:
+    status = {"outcome": worker_pb2.FAILED} | status
+    message = scheduler_pb2.JobReport(status=worker_pb2.JobStatus(jobID=job_id, **status))
+    if start is not None:
+        message.start.CopyFrom(worker_pb2.StartJobReq(**start))
+    return message
+
+
+class AloneTests(SynchronousTestCase):
+    """What can't be read is refused alone."""
+
+    def test_reports(self) -> None:
+        """A report that can't be read costs no other: of a later version, with a damaged record, or of no job."""
+        good = report_to_pb(END)
+        for bad, why in (
+            (reported(outcome=99), "outcome: 99 is none that is known here"),
+            (reported(finishedAt=1e300), "finishedAt: 1e+300 is not a POSIX time"),
+            (reported(startedAt=math.nan), "startedAt: nan is not a POSIX time"),
+            (reported(stdoutBytes=-1), "stdoutBytes: -1 is negative"),
+            (reported(usage=worker_pb2.Usage(cpuSeconds=-1)), "cpuSeconds: -1.0 is not a finite number of seconds of"),
+            (reported(start={"stopSignal": "SIGNEW"}), "stopSignal: 'SIGNEW' is none of"),
+            (reported(start={"requestKey": "a", "requestFingerprint": "no"}), "requestKey: is no key of a request"),
+        ):
+            for field in ("ended", "described"):
+                heartbeat = read(running=["other"], **{field: [bad, good]})
+                self.assertEqual((getattr(heartbeat, field), heartbeat.running), ((END,), ("other",)))
+                self.assertEqual(list(heartbeat.refused), ["bad"])
+                self.assertTrue(heartbeat.refused["bad"].startswith(why), heartbeat.refused)
+                self.assertEqual(heartbeat.mentioned, {"bad", "good", "other"})
+
+    def test_ids(self) -> None:
+        """So is what is no id; it is shown cut, and printable."""
+        for bad, shown in (("a/b", "a/b"), ("", ""), ("x" * 999, "x" * 80), ("\x1b", "\ufffd")):
+            heartbeat = read(running=["a", bad, "b"], ended=[reported(bad), report_to_pb(END)])
+            self.assertEqual((heartbeat.running, heartbeat.ended), (("a", "b"), (END,)))
+            self.assertEqual(list(heartbeat.refused), [shown])
+
+    def test_whole(self) -> None:
+        """Without the boot of its machine it is none; and a worker whose id is not of ours is to register."""
+        self.assertEqual(self.assertRaises(Invalid, read, bootID="").field, "bootID")
+        for other in ("core-b0.5-1", "", "x" * 4000):
+            self.assertLess(len(str(self.assertRaises(NotFound, read, workerID=other))), 200)
