@@ -121,7 +121,8 @@ class Heartbeat:
     ``leaving``: it is the last of this process; what runs, runs on without it.
     ``refusing``: why the worker takes no job at present, a sentence; ``""``: it takes jobs.
     ``sent_at``: by the worker's clock. ``disk``: the one its spools are on. ``nonce`` and ``commit_count`` are as in a
-    ``Registration``. ``refused``: what it told beside that and could not be read: the reasons, by id of a job.
+    ``Registration``. ``refused``: what it told beside that and could not be read, or was too much: the reasons, by id
+    of a job, or ``field`` and the name of that.
     """
 
     worker_id: str

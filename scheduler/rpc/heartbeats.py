@@ -2,11 +2,17 @@
 
 A worker that is of a later version, or has a damaged record, is not lost for that: what can't be read of a heartbeat is
 refused alone, and the rest counts.
+
+So it is with what is too much. A heartbeat is applied at once, on the reactor thread, and a message has room for
+400,000 ids, which would hold that up for a second. A worker of ours sends less than ``REPORTS_MAX``. Where it runs
+more than ``RUNNING_MAX`` jobs nothing is lost: jobs that a heartbeat does not mention are asked about by id, and an
+end that is not acknowledged is reported again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from scheduler.errors import Invalid, NotFound
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport
@@ -14,6 +20,12 @@ from scheduler.model import Disk, is_id
 from scheduler.pb import scheduler_pb2
 from scheduler.rpc.convert import END_OF_TIME, checked_id, checked_seconds, report_from_pb, report_to_pb
 from scheduler.texts import bounded_text
+
+#: Reports of ended jobs, and descriptions, that are taken of one heartbeat. A worker of ours sends at most 1,718.
+REPORTS_MAX = 2_048
+
+#: Ids of running jobs that are taken of one heartbeat.
+RUNNING_MAX = 20_000
 
 #: Bytes shown of an id that is none.
 _ID_SHOWN_BYTES = 80
@@ -55,7 +67,7 @@ def _disk_from_pb(disk: scheduler_pb2.Disk) -> Disk | None:
 
 
 def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
-    """What can be read of it, and in ``refused`` why the rest is not taken.
+    """What can be read of it, the first that it tells of each job, and in ``refused`` why the rest is not taken.
 
     ``Invalid`` without a boot id, ``NotFound`` where another scheduler gave the worker its id.
     """
@@ -68,8 +80,8 @@ def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
         worker_id=message.workerID,
         boot_id=message.bootID,
         running=_running_from_pb(message.running, refused),
-        ended=_reports_from_pb(message.ended, refused),
-        described=_reports_from_pb(message.described, refused),
+        ended=_reports_from_pb("ended", message.ended, refused),
+        described=_reports_from_pb("described", message.described, refused),
         leaving=message.leaving,
         refusing=message.refusing,
         sent_at=message.sentAt if 0 < message.sentAt <= END_OF_TIME else None,  # no worker is lost for a clock
@@ -81,27 +93,39 @@ def heartbeat_from_pb(message: scheduler_pb2.HeartbeatReq) -> Heartbeat:
 
 
 def _running_from_pb(job_ids: Sequence[str], refused: dict[str, str]) -> tuple[str, ...]:
-    found = []
-    for job_id in job_ids:
+    _refuse_rest("running", len(job_ids), RUNNING_MAX, refused)
+    found: dict[str, None] = {}
+    for job_id in islice(job_ids, RUNNING_MAX):
         try:
-            found.append(checked_id("running", job_id))
+            found[checked_id("running", job_id)] = None
         except Invalid as error:
             _refuse(job_id, error, refused)
     return tuple(found)
 
 
-def _reports_from_pb(reports: Sequence[scheduler_pb2.JobReport], refused: dict[str, str]) -> tuple[JobReport, ...]:
-    found = []
-    for report in reports:
+def _reports_from_pb(
+    field: str, reports: Sequence[scheduler_pb2.JobReport], refused: dict[str, str]
+) -> tuple[JobReport, ...]:
+    _refuse_rest(field, len(reports), REPORTS_MAX, refused)
+    found: dict[str, JobReport] = {}
+    for report in islice(reports, REPORTS_MAX):
+        job_id = report.status.jobID
+        if job_id in found:
+            continue
         try:
-            found.append(report_from_pb(report))
+            found[job_id] = report_from_pb(report)
         except Invalid as error:
-            _refuse(report.status.jobID, error, refused)
-    return tuple(found)
+            _refuse(job_id, error, refused)
+    return tuple(found.values())
 
 
 def _refuse(job_id: str, error: Invalid, refused: dict[str, str]) -> None:
     refused.setdefault(bounded_text(job_id, _ID_SHOWN_BYTES), str(error))
+
+
+def _refuse_rest(field: str, count: int, most: int, refused: dict[str, str]) -> None:
+    if count > most:
+        refused[f"field {field}"] = f"has {count} entries; the first {most} are taken"  # no id has a space in it
 
 
 def answer_to_pb(answer: HeartbeatAnswer) -> scheduler_pb2.HeartbeatRes:

@@ -81,7 +81,7 @@ REGISTRATIONS = st.builds(
     version=st.text(),
     features=st.lists(st.text()).map(tuple),
 )
-FEW_REPORTS = st.lists(REPORTS, max_size=3).map(tuple)
+FEW_REPORTS = st.lists(REPORTS, max_size=3, unique_by=lambda report: report.status.job_id).map(tuple)
 
 NO_SECONDS = (math.nan, math.inf, -math.inf, -1.0)
 NO_TIMES = (*NO_SECONDS, 1e300)
@@ -123,7 +123,7 @@ class RoundTrip(SynchronousTestCase):
             Heartbeat,
             worker_id=IDS,
             boot_id=st.text(min_size=1),
-            running=st.lists(IDS).map(tuple),
+            running=st.lists(IDS, unique=True).map(tuple),
             ended=FEW_REPORTS,
             described=FEW_REPORTS,
             leaving=st.booleans(),

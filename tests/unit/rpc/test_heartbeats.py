@@ -9,7 +9,9 @@ from scheduler.messages import Heartbeat, JobReport, JobStatus
 from scheduler.model import JobState
 from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.rpc.convert import report_to_pb
-from scheduler.rpc.heartbeats import heartbeat_from_pb
+from scheduler.rpc.heartbeats import REPORTS_MAX, RUNNING_MAX, heartbeat_from_pb
+from scheduler.worker import reports
+from scheduler.worker.message_budget import MessageBudget
 
 END = JobReport(JobStatus("good", JobState.FAILED, exit_code=3))
 
@@ -60,3 +62,39 @@ class AloneTests(SynchronousTestCase):
         self.assertEqual(self.assertRaises(Invalid, read, bootID="").field, "bootID")
         for other in ("core-b0.5-1", "", "x" * 4000):
             self.assertLess(len(str(self.assertRaises(NotFound, read, workerID=other))), 200)
+
+
+class BoundTests(SynchronousTestCase):
+    """What one heartbeat can cost."""
+
+    def test_once(self) -> None:
+        """Of each job the first counts that is told."""
+        several = [reported("j", exitCode=number) for number in range(3)]
+        heartbeat = read(running=["r", "s", "r", "r"], ended=[*several, report_to_pb(END)], described=several)
+        self.assertEqual(heartbeat.running, ("r", "s"))
+        self.assertEqual(
+            [(each.status.job_id, each.status.exit_code) for each in heartbeat.ended], [("j", 0), ("good", 3)]
+        )
+        self.assertEqual([each.status.exit_code for each in heartbeat.described], [0])
+        self.assertEqual(heartbeat.refused, {})
+
+    def test_too_many(self) -> None:
+        """Of more than it can have the first count, and the rest is refused, so nothing of that is acknowledged."""
+        many = [reported(f"j-{number}") for number in range(REPORTS_MAX + 5)]
+        for field in ("ended", "described"):
+            heartbeat = read(**{field: many})
+            taken = [each.status.job_id for each in getattr(heartbeat, field)]
+            self.assertEqual(taken, [f"j-{number}" for number in range(REPORTS_MAX)])
+            self.assertEqual(heartbeat.refused, {f"field {field}": "has 2053 entries; the first 2048 are taken"})
+        heartbeat = read(running=[f"j-{number}" for number in range(RUNNING_MAX + 1)])
+        self.assertEqual(heartbeat.running, tuple(f"j-{number}" for number in range(RUNNING_MAX)))
+        self.assertEqual(heartbeat.refused, {"field running": "has 20001 entries; the first 20000 are taken"})
+        self.assertFalse(
+            read(running=[f"j-{number}" for number in range(RUNNING_MAX)], ended=many[:REPORTS_MAX]).refused
+        )
+
+    def test_all_of_ours(self) -> None:
+        """A worker of ours never puts as many reports into one as are taken."""
+        budget = MessageBudget(reports._REPORTS_MAX_BYTES)
+        smallest = (JobReport(JobStatus(f"{number}", JobState.LOST)) for number in range(REPORTS_MAX + 1))
+        self.assertLess(len(list(budget.fill(smallest, set()))), REPORTS_MAX)
