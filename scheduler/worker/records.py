@@ -25,6 +25,18 @@ REBOOTED = "rebooted"
 #: What a status takes from an exit record as it is there.
 _STATUS_FIELDS = {field.name for field in fields(JobStatus)} - {"job_id"}
 
+_TEXTS = {"reason", "signal", "tree", "output_error"}
+
+#: The least and the most of each number in a status; times are in the years that can be written down.
+_RANGES: dict[str, tuple[float, float]] = {
+    "started_at": (0.0, 253402300799.0),
+    "finished_at": (0.0, 253402300799.0),
+    "exit_code": (-(2**31), 2**31 - 1),
+    "stdout_bytes": (0, 2**63 - 1),
+    "stderr_bytes": (0, 2**63 - 1),
+    "background_ended": (0, 2**31 - 1),
+}
+
 #: Seconds to wait for what a killed shim left to be gone.
 _STRAYS_WAIT_MAX_SECONDS = 5.0
 
@@ -85,7 +97,7 @@ def key_of(record: Record) -> RequestKey | None:
 
 
 def status_of(job_id: str, record: Record) -> JobStatus:
-    """What an exit record says."""
+    """What an exit record says; ``ValueError`` for a damaged one, of which no message could tell."""
     known: dict[str, Any] = {name: value for name, value in record.items() if name in _STATUS_FIELDS}
     usage = record.get("usage")
     known |= {
@@ -93,7 +105,30 @@ def status_of(job_id: str, record: Record) -> JobStatus:
         "leftover": tuple(record["leftover"]),
         "usage": None if usage is None else Usage(usage["max_rss"], usage["cpu_seconds"]),
     }
+    for name, value in known.items():
+        _check(name, value)
+        if isinstance(value, str):  # a lone surrogate, which JSON can hold and a message can't
+            known[name] = value.encode("utf-8", "replace").decode()
     return JobStatus(job_id, **known)
+
+
+def _check(name: str, value: Any) -> None:
+    """``ValueError`` for what no field of that name holds."""
+    if name in _TEXTS:
+        possible = value is None or isinstance(value, str)
+    elif name == "leftover":
+        possible = all(isinstance(pid, int) and 0 < pid < 2**31 for pid in value)
+    elif name == "usage":
+        possible = value is None or (_is_in(value.max_rss, 0, 2**63 - 1) and _is_in(value.cpu_seconds, 0, 1e300))
+    else:
+        possible = name not in _RANGES or value is None or _is_in(value, *_RANGES[name])
+    if not possible:
+        raise ValueError(f"{name} is {value!r}")
+
+
+def _is_in(value: Any, least: float, most: float) -> bool:
+    """Whether it is such a number, whole if the limits are."""
+    return isinstance(value, (int, type(most))) and least <= value <= most
 
 
 def _end_of(job_id: str, record: Record) -> JobStatus | NotStartable:

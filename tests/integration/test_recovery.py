@@ -1,6 +1,7 @@
 """What a worker finds of the jobs of the process before it."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 import uuid
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
@@ -427,6 +429,33 @@ class NextLifeTests(ProcessCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
+
+    async def test_damaged_end(self) -> None:
+        """An exit record with what no message could tell is left alone; the ends beside it are reported."""
+        good = await self.worker.run("true")
+        edit(self.worker.spool(good.job_id).exit_path, reason="\ud800 was here")
+        damages = (
+            {"finished_at": 1e300},
+            {"finished_at": math.nan},
+            {"started_at": "now"},
+            {"exit_code": 2**40},
+            {"exit_code": 1.5},
+            {"stdout_bytes": -1},
+            {"signal": 9},
+            {"leftover": [2**40]},
+            {"usage": {"max_rss": 1, "cpu_seconds": "1"}},
+            {"usage": {"max_rss": -1, "cpu_seconds": 1.5}},
+        )
+        for damage in damages:
+            bad = await self.worker.run("true")
+            edit(self.worker.spool(bad.job_id).exit_path, **damage)
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), len(damages))
+        self.assertEqual(
+            [each.status for each in self.worker.runner.unacknowledged()], [evolve(good, reason="? was here")]
+        )
+        self.assertEqual(len(os.listdir(self.worker.jobs_dir)), len(damages) + 1)
 
     async def test_after_the_end(self) -> None:
         """A runner that was shut down starts nothing, and whoever waited for an end is told."""
