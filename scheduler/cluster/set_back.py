@@ -246,7 +246,8 @@ class SetBack(Service):
         Beyond a bound no job counts that is not known: it is none that was adopted, or is to be.
         """
         new = False
-        for job_id in [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]:
+        reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
+        for job_id in (*reported, *heartbeat.refused):
             if job_id in asked.seen:
                 continue
             if self._ledger.registry.find_job(job_id) is None:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from scheduler.errors import SchedulerError, WorkerOnline
 from scheduler.interfaces import JobFilter, Loaded
-from scheduler.model import Job, JobState, Worker
+from scheduler.model import Job, JobState, Worker, WorkerState
 from tests.simulation.clients import Reply
 from tests.simulation.follow import Follower
 from tests.simulation.logs import brief as brief_of_error
@@ -126,8 +126,20 @@ class Facts:
         return job_id in self.set_back and job_id not in self.shown
 
     def is_key_unknown(self, job_id: str) -> bool:
-        """Whether nobody knows the key of the request that the job came from, as the database was set back."""
-        return job_id in self.erased and self.is_untold(job_id)
+        """Whether nobody can tell the key of the request that the job came from, as the database was set back."""
+        return (job_id in self.erased and self.is_untold(job_id)) or self.is_unheard(job_id)
+
+    def is_unheard(self, job_id: str) -> bool:
+        """Whether a database was set back, and a worker that has the job has not called the scheduler since.
+
+        Nobody can tell it then that the job began.
+        """
+        if job_id not in self.set_back or self.world.scheduler is None:
+            return False
+        find = self.world.scheduler.parts.ledger.registry.find_worker
+        folders = [node.folder for node in self.world.workers.values() if job_id in node.folder.spools]
+        workers = [find(folder.worker_id) for folder in folders]
+        return any(worker is None or worker.state is not WorkerState.ONLINE for worker in workers)
 
     def may_be_unknown(self, job_id: str) -> bool:
         """Whether the scheduler may say that there is no such job: its worker has to tell first, or nobody can."""

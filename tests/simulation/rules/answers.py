@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from scheduler.cluster.endings import UNSAVED_END
 from scheduler.errors import JobRemoved, KeyReused, NotFound, SchedulerError
-from scheduler.model import Job, JobState
+from scheduler.model import Job, JobState, Worker
 from tests.simulation.clients import Reply
 from tests.simulation.machine import EPOCH, Run
-from tests.simulation.rules.rule import Rule
+from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
+    from tests.simulation.judge import Facts
     from tests.simulation.nodes import SchedulerProcess
 
 #: Seconds before a query by which the call to the worker that it shares with other queries can have begun.
@@ -26,6 +27,11 @@ ROUNDING = 1e-6
 
 class Answers(Rule):
     """One method for each kind of request."""
+
+    def __init__(self, facts: Facts, broken: Broken) -> None:
+        super().__init__(facts, broken)
+        # ids of all workers that were shown, strangers too
+        self._workers: dict[str, None] = {}
 
     def replied(self, reply: Reply) -> None:
         self._not_found(reply)
@@ -139,8 +145,11 @@ class Answers(Rule):
 
     # -- workers, and lists
 
+    def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
+        self._workers[worker.id] = None
+
     def _forget(self, reply: Reply) -> None:
-        if reply.answered and reply.detail not in self.facts.world.names():
+        if reply.answered and reply.detail not in (*self.facts.world.names(), *self._workers):
             self._broken(reply, f"worker {reply.detail} was forgotten, and there is none")
 
     def listed(self, existing: Mapping[str, None], jobs: list[str]) -> None:

@@ -10,7 +10,7 @@ from tests.simulation.machine import Run
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
-    from tests.simulation.judge import Facts
+    from tests.simulation.judge import Facts, Ticket
     from tests.simulation.nodes import SchedulerProcess
 
 
@@ -24,10 +24,12 @@ class Kept(Rule):
         #: When each job was first shown, and when as failed, by the loop's clock, each with the scheduler process.
         self._since: dict[str, tuple[float, object]] = {}
         self._failed: dict[str, tuple[float, object]] = {}
+        # tickets of which a job was made again as nobody could tell of the one before
+        self._made_again: list[Ticket] = []
 
     def began(self, run: Run) -> None:
         runs = self.facts.runs[run.job_id]
-        if len(runs) > 1 and run.job_id not in self.facts.excused:
+        if len(runs) > 1 and run.job_id not in self.facts.excused and not self.facts.is_unheard(run.job_id):
             where = " and ".join(each.machine for each in runs)
             self.broken("P2 one run", f"job {run.job_id} runs for the {len(runs)}. time ({where})", run.job_id)
 
@@ -38,7 +40,9 @@ class Kept(Rule):
         if job.state is JobState.FAILED:
             self._failed.setdefault(job.id, (now, process))
         ticket = self.facts.ticket_of(job)
-        if ticket is not None and len(ticket.jobs) > 1:
+        if ticket is not None and any(map(self.facts.is_unheard, ticket.jobs)):
+            self._made_again.append(ticket)
+        if ticket is not None and len(ticket.jobs) > 1 and ticket not in self._made_again:
             self.broken("one job for each key", f"one request came to the jobs {list(ticket.jobs)}", job.id)
 
     def acknowledged(self, ticket: str, before: str, job: Job) -> None:

@@ -57,6 +57,8 @@ class Output(Rule):
             self.broken("P3 end", f"job {job_id} was destroyed, and its output has a proper end", job_id)
 
     def output_refused(self, follower: Follower, error: SchedulerError) -> None:
+        if follower.job_id in self.facts.excused:
+            return
         run = self.facts.run_of(follower.job_id)
         lines = 0 if run is None or follower.stream is Stream.STDERR else run.lines(follower.asked_at)
         if isinstance(error, OffsetBeyondEnd) and follower.offset <= lines * LINE:

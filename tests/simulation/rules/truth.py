@@ -30,7 +30,7 @@ class Truth(Rule):
             if changed:
                 then, now = ([_plain(getattr(each, name)) for name in changed] for each in (before, job))
                 self.broken("a final state stays", f"job {job.id}: {changed} was {then}, and is {now}", job.id)
-        elif job.state.final:
+        elif job.state.final and not self.facts.is_unheard(job.id):
             for rule, what in self._untrue(job):
                 self.broken(rule, f"job {job.id} is {job.state.value}: {what}", job.id)
 
