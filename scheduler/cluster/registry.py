@@ -196,12 +196,9 @@ class Registry:
             self.candidates.put(worker, self.load(worker.id), worker.id in self._in_backoff)
 
     def _unlist_worker(self, worker: Worker | None) -> None:
-        if worker is None:
-            return
-        for index, key in ((self._named, worker.name), (self._at, worker.address)):
-            index[key].discard(worker.id)
-            if not index[key]:
-                del index[key]
+        if worker is not None:
+            _discard(self._named, worker.name, worker.id)
+            _discard(self._at, worker.address, worker.id)
 
     def load(self, worker_id: str) -> int:
         """How many of its jobs have not ended, those reserved included."""
@@ -433,10 +430,10 @@ def _is_online(worker: Worker | None) -> bool:
     return worker is not None and worker.state is WorkerState.ONLINE
 
 
-def _discard(index: dict[K, set[str]], key: K, job_id: str) -> None:
+def _discard(index: dict[K, set[str]], key: K, its_id: str) -> None:
     """Take the id from what the index has under that key, where it has it."""
     ids = index.get(key)
     if ids is not None:
-        ids.discard(job_id)
+        ids.discard(its_id)
         if not ids:
             del index[key]

@@ -42,11 +42,12 @@ VERSIONS = Table(
     "scheduler_schema",
     METADATA,
     Column("version", BigInteger, nullable=False),
-    # since version 4; NULL is 0: what workers are told, and all transactions
+    # since version 4; NULL is 0: what workers are told
     Column("commits", BigInteger),
-    Column("transactions", BigInteger),
     # since version 4; NULL: it was never set back
     Column("set_back_to", BigInteger),
+    # since version 5; NULL is 0
+    Column("transactions", BigInteger),
 )
 
 JOBS = Table(
@@ -169,10 +170,15 @@ def _to_version_3(connection: Connection) -> None:
 def _to_version_4(connection: Connection) -> None:
     """Which folder and process a worker is, and whether it deregistered; how many commits there were."""
     _add_columns(connection, WORKERS, "folder", "nonce", "deregistered_at")
-    _add_columns(connection, VERSIONS, "commits", "transactions", "set_back_to")
+    _add_columns(connection, VERSIONS, "commits", "set_back_to")
 
 
-STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4)
+def _to_version_5(connection: Connection) -> None:
+    """How many transactions there were, also before any worker was told."""
+    _add_columns(connection, VERSIONS, "transactions")
+
+
+STEPS: Sequence[Step] = (_to_version_2, _to_version_3, _to_version_4, _to_version_5)
 
 
 class UnfitDatabase(SchedulerError):

@@ -70,9 +70,10 @@ VERSION_3 = {
     "idempotency_keys": ("removed_at",),
 }
 VERSION_4 = {
-    "scheduler_schema": ("commits", "transactions", "set_back_to"),
+    "scheduler_schema": ("commits", "set_back_to"),
     "workers": ("folder", "nonce", "deregistered_at"),
 }
+VERSION_5 = {"scheduler_schema": ("transactions",)}
 
 
 def _add_a_column(connection: Connection) -> None:
@@ -286,7 +287,7 @@ class PostgresTests(DatabaseTests, TestCase):
         writer = Writer(database)
         writer.write_thd([HELD[0], HELD[2]], False)
         writer.close_thd()
-        for version in (VERSION_2, VERSION_3, VERSION_4):
+        for version in (VERSION_2, VERSION_3, VERSION_4, VERSION_5):
             for table, columns in version.items():
                 for column in columns:
                     self.run_sql(f"alter table {table} drop column {column}")
