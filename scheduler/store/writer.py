@@ -195,22 +195,28 @@ def _delete_thd(connection: Connection, table: Table, ids: Collection[str]) -> N
         connection.execute(delete(table).where(key == bindparam("gone")), [{"gone": each} for each in ids])
 
 
+# Made once: to make them anew takes as long as a transaction.
+_PRESENT = (func.coalesce(VERSIONS.c.commits, 0), func.coalesce(VERSIONS.c.transactions, 0))
+_LOOK = select(*_PRESENT)
+_COUNT = update(VERSIONS).values(
+    commits=_PRESENT[0] + bindparam("more_commits"), transactions=_PRESENT[1] + bindparam("more_transactions")
+)
+_COUNT_AND_LOOK = _COUNT.returning(VERSIONS.c.commits, VERSIONS.c.transactions)
+
+
 def _counted_thd(connection: Connection, last: _Counts, writes: bool, commits: bool) -> _Counts:
     """The counts with this transaction, if it ``writes``, or as they are; ``SetBack``: ``last`` does not allow them.
 
     ``commits``: it counts as a commit, too.
     """
     more = _Counts(int(writes and commits), int(writes))
-    present = [func.coalesce(column, 0) for column in (VERSIONS.c.commits, VERSIONS.c.transactions)]
-    counting: Any = select(*present)
-    if writes:
-        values = {"commits": present[0] + more.commits, "transactions": present[1] + more.transactions}
-        updating = update(VERSIONS).values(values)
-        if connection.dialect.update_returning:
-            counting = updating.returning(VERSIONS.c.commits, VERSIONS.c.transactions)
-        else:  # SQLite before 3.35
-            connection.execute(updating)
-    found = _Counts(*connection.execute(counting).one())
+    values = {"more_commits": more.commits, "more_transactions": more.transactions}
+    if writes and connection.dialect.update_returning:
+        found = _Counts(*connection.execute(_COUNT_AND_LOOK, values).one())
+    else:
+        if writes:  # SQLite before 3.35
+            connection.execute(_COUNT, values)
+        found = _Counts(*connection.execute(_LOOK).one())
     if found.commits < last.commits + more.commits or found.transactions < last.transactions + more.transactions:
         raise SetBack
     return found
