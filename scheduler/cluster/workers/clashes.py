@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from scheduler.cluster.registry import Registry
@@ -128,15 +127,12 @@ class Clashes:
         """It has registered, or is gone."""
         self._logged.pop(worker_id, None)
 
-    def settle(self, as_registered: Callable[[], Worker]) -> Deferred[Worker]:
-        """Fires with the worker when nothing is in its way; ``Conflict``, ``NameTaken``, ``Busy``.
+    async def settle(self, as_registered: Callable[[], Worker]) -> Worker:
+        """The worker, when nothing is in its way; ``Conflict``, ``NameTaken``, ``Busy``.
 
         ``as_registered`` makes it, each time, of what is known then. Whoever goes on must do so at once: what is in the
         way is known for this turn of the reactor.
         """
-        return Deferred.fromCoroutine(self._settle(as_registered))
-
-    async def _settle(self, as_registered: Callable[[], Worker]) -> Worker:
         questions = _Questions(self._client)
         while True:
             worker = as_registered()

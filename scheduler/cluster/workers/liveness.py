@@ -135,26 +135,17 @@ class Liveness(Periodic):
     def heard(self, worker_id: str) -> None:
         """It called us."""
         worker = self._ledger.registry.find_registered(worker_id)
-        if worker is None:
-            return
-        pulse = self._pulse(worker_id)
-        in_doubt = is_in_doubt(pulse)
-        if in_doubt and pulse.heard is None:
-            self._expect(worker)
-        pulse.heard, pulse.gone = self._now(), ""
-        self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
-        self._apply(worker_id)
-        if in_doubt and not self._first_calls.soon(worker_id):
-            self._first_calls.cancel(worker_id)
-            self._probe_now(worker_id)  # it is back: that calls succeed again is to be known soon
+        if worker is not None:
+            self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
+            self._heard(worker)
 
     def registered(self, worker_id: str) -> None:
         """It is a new process, or at a new address: whether calls succeed is open again.
 
-        The worker is shown as unreachable already, and its jobs as they were: it reports them itself.
+        The worker is shown as unreachable and as seen now already, and its jobs as they were: it reports them itself.
         """
         self._pulses[worker_id] = Pulse()
-        self.heard(worker_id)
+        self._heard(self._ledger.registry.worker(worker_id))
 
     def reset(self, worker_id: str, why: str) -> None:
         """The worker no longer listens there, for the reason ``why``; it is unreachable until it calls again."""
@@ -230,6 +221,17 @@ class Liveness(Periodic):
 
     def _pulse(self, worker_id: str) -> Pulse:
         return self._pulses.setdefault(worker_id, Pulse())
+
+    def _heard(self, worker: Worker) -> None:
+        pulse = self._pulse(worker.id)
+        in_doubt = is_in_doubt(pulse)
+        if in_doubt and pulse.heard is None:
+            self._expect(worker)
+        pulse.heard, pulse.gone = self._now(), ""
+        self._apply(worker.id)
+        if in_doubt and not self._first_calls.soon(worker.id):
+            self._first_calls.cancel(worker.id)
+            self._probe_now(worker.id)  # it is back: that calls succeed again is to be known soon
 
     def _expect(self, worker: Worker) -> None:
         """It may be online at any moment."""

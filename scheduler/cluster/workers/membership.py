@@ -133,7 +133,6 @@ class Membership:
         new_process = known is None or not worker.nonce or known.nonce != worker.nonce
         moved = known is None or known.address != worker.address
         if new_process or moved:
-            worker = evolve(worker, state=WorkerState.UNREACHABLE)  # until a call succeeds; its jobs stay as they are
             self._client.forget(worker.id)  # its channel leads to the process before, or elsewhere
         if new_process:
             self._reconciler.forget(worker.id)
@@ -157,8 +156,7 @@ class Membership:
         # removed: where that fails it registers again, and they are found once more.
         saved.addErrback(lambda reason: reason.trap(StoreFailed))
         removed = [self.remove(other, "forgotten").addErrback(_has_come_back) for other in displaced]
-        done = gatherResults([saved, *removed], consumeErrors=True)
-        await shielded(done.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure))
+        await shielded(_all_of([saved, *removed]) if removed else saved)
         self._check_is_registered(worker)
         count = self._set_back.registered(worker.id, registration.commit_count, new_process)
         return Registered(worker.id, self._liveness.lease, count)
@@ -171,13 +169,16 @@ class Membership:
         name = registration.name or worker_id
         check_ids(registry, worker_id, name)
         before = known or next(self._replaced(worker_id, name, address), None)
+        state = WorkerState.UNREACHABLE  # until a call succeeds; its jobs stay as they are
+        if registered is not None and registered.address == address and registered.nonce == registration.nonce != "":
+            state = registered.state
         return Worker(
             id=worker_id,
             name=name,
             address=address,
             labels={"name": name, **registration.labels},
             slots=registration.slots,
-            state=WorkerState.UNREACHABLE if registered is None else registered.state,
+            state=state,
             draining=before is not None and before.draining,
             last_seen=self._ledger.now(),
             boot_id=registration.boot_id,
@@ -362,6 +363,12 @@ class Membership:
         registry = self._ledger.registry
         job = registry.find_job(job_id)
         return registry.was_removed(job_id) if job is None else job.state.final
+
+
+def _all_of(deferreds: list[Deferred[None]]) -> Deferred[None]:
+    """Fires when all have, or with the first failure of one."""
+    done = gatherResults(deferreds, consumeErrors=True)
+    return done.addCallbacks(lambda _: None, lambda reason: reason.value.subFailure)
 
 
 def _has_come_back(reason: Failure) -> None:
