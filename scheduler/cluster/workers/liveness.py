@@ -136,8 +136,7 @@ class Liveness(Periodic):
         """It called us."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is not None:
-            self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
-            self._heard(worker)
+            self._heard(self._seen(worker))
 
     def registered(self, worker_id: str) -> None:
         """It is a new process, or at a new address: whether calls succeed is open again.
@@ -152,14 +151,16 @@ class Liveness(Periodic):
         self._first_calls.cancel(worker_id)
         self._pulses[worker_id] = Pulse(gone=why)
         self._expected.settle(worker_id)
-        self._apply(worker_id)
+        worker = self._ledger.registry.find_registered(worker_id)
+        if worker is not None:
+            self._apply(worker, self._now())
 
     def left(self, worker_id: str) -> None:
         """It called us for the last time, and was stopped while its jobs run on."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
-        self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
+        self._seen(worker)
         self._mark_jobs_unknown(worker_id, "was stopped, and left it running")
         self.reset(worker_id, "it was stopped, and left its jobs running")
 
@@ -222,13 +223,19 @@ class Liveness(Periodic):
     def _pulse(self, worker_id: str) -> Pulse:
         return self._pulses.setdefault(worker_id, Pulse())
 
+    def _seen(self, worker: Worker) -> Worker:
+        """Note that it gave a sign of life; the worker as it is then."""
+        worker = evolve(worker, last_seen=self._ledger.now())
+        self._ledger.note_worker(worker)
+        return worker
+
     def _heard(self, worker: Worker) -> None:
         pulse = self._pulse(worker.id)
         in_doubt = is_in_doubt(pulse)
         if in_doubt and pulse.heard is None:
             self._expect(worker)
         pulse.heard, pulse.gone = self._now(), ""
-        self._apply(worker.id)
+        self._apply(worker, pulse.heard)
         if in_doubt and not self._first_calls.soon(worker.id):
             self._first_calls.cancel(worker.id)
             self._probe_now(worker.id)  # it is back: that calls succeed again is to be known soon
@@ -253,15 +260,17 @@ class Liveness(Periodic):
         pulse.failed, pulse.no_worker = None, False
         if not worker.sends_heartbeats:
             pulse.gone = ""
-            self._ledger.note_worker(evolve(worker, last_seen=self._ledger.now()))
-        self._apply(worker_id)
+            worker = self._seen(worker)
+        self._apply(worker, pulse.answered)
 
     def _failed(self, worker_id: str, pulse: Pulse, error: BaseException | None) -> None:
         """Calls to it fail."""
         why = error.reason if isinstance(error, Unreachable) else str(error)
         pulse.failed = bounded_text(why, FAILURE_MAX_BYTES)
         pulse.no_worker = pulse.no_worker or isinstance(error, NotAWorker)
-        self._apply(worker_id)
+        worker = self._ledger.registry.find_registered(worker_id)
+        if worker is not None:
+            self._apply(worker, self._now())
         self._settle(worker_id, pulse)
 
     def _probe_now(self, worker_id: str) -> Deferred[None]:
@@ -311,8 +320,8 @@ class Liveness(Periodic):
         if worker is None:
             self._mark_jobs_unknown(worker_id)
             return
-        self._apply(worker_id)
         now, pulse, heartbeats = self._now(), self._pulse(worker_id), worker.sends_heartbeats
+        self._apply(worker, now)
         if worker_id in self._first_calls:
             return
         if pulse.expected is not None and now - pulse.expected > self.lease:
@@ -322,12 +331,9 @@ class Liveness(Periodic):
         if not is_alive(pulse, heartbeats, now, self.lease):
             self._mark_jobs_unknown(worker_id)
 
-    def _apply(self, worker_id: str) -> None:
+    def _apply(self, worker: Worker, now: float) -> None:
         """Make the worker's state, and its jobs', what the signs say."""
-        worker = self._ledger.registry.find_registered(worker_id)
-        if worker is None:
-            return
-        now, pulse, heartbeats = self._now(), self._pulse(worker_id), worker.sends_heartbeats
+        worker_id, pulse, heartbeats = worker.id, self._pulse(worker.id), worker.sends_heartbeats
         state = judge(pulse, heartbeats, now, self.lease)
         changed = state is not worker.state
         if changed:

@@ -80,6 +80,7 @@ class RegisterTests(MembershipTestCase):
         self.assertEqual((worker.id, worker.address, worker.slots), (answer.worker_id, f"{HOME}:30000", 2))
         self.assertEqual(worker.labels, {"name": "box", "gpu": "yes"})
         self.assertEqual((worker.state, worker.version), (WorkerState.UNREACHABLE, "0.1.0"))
+        self.assertEqual(worker.last_seen, 1000.0)
 
     def test_a_core_worker(self) -> None:
         """A worker that tells only its address is known by its id, without slots or version."""
