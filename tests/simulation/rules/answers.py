@@ -158,7 +158,7 @@ class Answers(Rule):
         if twice:
             self.broken("lists are whole", f"jobs {twice} are listed twice")
         left = [job_id for job_id in existing if job_id not in jobs and job_id not in self.facts.removals]
-        left = [job_id for job_id in left if job_id in self.facts.existing()]
+        left = [job_id for job_id in left if job_id in self.facts.existing() and job_id not in self.facts.set_back]
         if left:
             self.broken("lists are whole", f"jobs {left} are not listed", left[0])
 

@@ -52,6 +52,8 @@ class Checked(Rule):
         self._asked: dict[str, float] = {}
         # ids of removed jobs that are listed again, as a worker that was forgotten still runs them
         self._returned: set[str] = set()
+        # first attempts of the jobs of which a client was told that they are stopped, or will be
+        self._stops_kept: set[str] = set()
 
     # -- the history
 
@@ -89,6 +91,8 @@ class Checked(Rule):
             status = (204 if reply.value else 202) if reply.answered else status
         if reply.name == "stop" and reply.answered and not reply.value.over:
             status = 202
+        if reply.name == "stop" and reply.answered and reply.value.state is not JobState.FAILED:
+            self._stops_kept.add(self.facts.first_attempt(reply.job_id))
         if reply.name in {"stop", "remove", "signal"}:
             self._add(reply.name, reply.asked_at, job=reply.job_id, status=status)
         if reply.name == "resubmit" and reply.detail and reply.answered and self.facts.is_key_unknown(reply.job_id):
@@ -199,8 +203,8 @@ class Checked(Rule):
         """
         facts = self.facts
         forgotten = job.state is JobState.FAILED and job.signal is not None and job.stop_requested_at is None
-        answered = facts.first_attempt(job.id) in facts.chains_stopped
-        return forgotten and self._is_core(job.id) and facts.stop_was_asked(job) and not answered
+        kept = facts.first_attempt(job.id) in self._stops_kept
+        return forgotten and self._is_core(job.id) and facts.stop_was_asked(job) and not kept
 
     # -- the judgement
 

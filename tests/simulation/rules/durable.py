@@ -54,8 +54,8 @@ class Durable(Rule):
         return any(spool is not None and spool.stop_asked for spool in spools)
 
     def _may_be_gone(self, job: Job) -> bool:
-        """A client asked for that, its start never left, or it was adopted: its worker tells of it again."""
+        """A client asked for that, its start never left, or its worker told of it, and tells again."""
         facts = self.facts
         if job.id in facts.removals or job.id in facts.gone or job.id in facts.excused:
             return True
-        return job.target is None and not job.state.final
+        return not job.state.final and (job.target is None or job.id in facts.set_back)

@@ -56,8 +56,10 @@ class Kept(Rule):
     def loaded(self, scheduler: SchedulerProcess) -> None:
         for name, ticket in self.facts.tickets.items():
             job_id = ticket.acknowledged
-            if not job_id or job_id in self.facts.removals or (job_id in self.facts.set_back and not self._over):
-                continue  # of a database that was set back the workers have to tell first
+            if not job_id or job_id in self.facts.removals:
+                continue
+            if job_id in self.facts.set_back and (not self._over or job_id in self.facts.excused):
+                continue  # of a database that was set back the workers have to tell first, and one may never
             if not self._is_known(scheduler, job_id):
                 self.broken("P1 kept", f"{name}: job {job_id} was acknowledged, and is not there any more", job_id)
 
