@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 
 from grpc import Channel, ChannelConnectivity
@@ -35,7 +35,7 @@ class Connection:
         """Close the channel, and tell of nothing more. It takes a moment."""
         self._closed = True
         channel.unsubscribe(self.changed_thd)
-        time.sleep(_UNWATCHED_AFTER_SECONDS)
+        threading.Event().wait(_UNWATCHED_AFTER_SECONDS)  # time.sleep fails where libfaketime steps the clock meanwhile
         channel.close()
 
     def changed_thd(self, state: ChannelConnectivity) -> None:
