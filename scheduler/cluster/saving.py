@@ -2,7 +2,7 @@
 
 While the store works, every save is simply passed on. When one fails, what it
 was about is remembered by id, and from then on nothing but an attempt of our
-own goes to the store, after a second, then ever later, up to ten: it brings
+own goes to the store, after a second, then ever later, up to five: it brings
 whatever is known by then under those ids. So a store that fails is not stormed,
 a late attempt can't put back what has changed since, and what is owed grows
 with the number of jobs at most, not with time. The first attempt that succeeds
@@ -27,7 +27,7 @@ from scheduler.model import Ref
 
 #: Seconds from a failure to the next attempt; each further one waits twice as long, up to the second of these.
 STORE_RETRY_FIRST_SECONDS = 1.0
-STORE_RETRY_MAX_SECONDS = 10.0
+STORE_RETRY_MAX_SECONDS = 5.0
 
 #: Seconds that what nobody waits for stays unsaved, at most.
 UNSAVED_MAX_SECONDS = 0.1
