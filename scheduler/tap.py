@@ -69,7 +69,7 @@ def makeService(options: Options) -> IService:
         grpc,
         http,
         *cluster.admission,
-        startup.announcement(state, http=http, grpc=grpc),
+        startup.Announcement(reactor, state, http=http, grpc=grpc),
     ):
         part.setServiceParent(parts)
     return top

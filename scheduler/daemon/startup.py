@@ -28,16 +28,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from twisted.application.service import Service
 from twisted.internet.base import ReactorBase
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python import usage
 
 from scheduler import __version__
 from scheduler.daemon import systemd
 from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
-from scheduler.daemon.services import Step
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid
 from scheduler.net import Address
+
+#: Seconds after which ``endpoints.json`` is written again where that failed.
+ANNOUNCE_AGAIN_SECONDS = 5.0
 
 
 class StateDir:
@@ -88,18 +93,45 @@ class Listening(Protocol):
     bound: Address | None
 
 
-def announcement(state: StateDir, **servers: Listening) -> Step:
-    """The last to start and the first to stop: says where the servers listen, and to systemd that they do."""
+class Announcement(Service):
+    """The last to start and the first to stop: says where the servers listen, and to systemd that they do.
 
-    def ready() -> None:
-        state.write_endpoints(**{name: str(server.bound) for name, server in servers.items()})
+    Where the disk is full, say, they serve all the same, and it is said later.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, state: StateDir, **servers: Listening) -> None:
+        self._clock = clock
+        self._state = state
+        self._servers = servers
+        self._again: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._write()
         systemd.notify(systemd.READY)
 
-    def stopping() -> None:
+    def stopService(self) -> None:
+        super().stopService()
         systemd.notify(systemd.STOPPING)
-        state.remove_endpoints()
+        if self._again is not None:
+            self._again.cancel()
+        self._state.remove_endpoints()
 
-    return Step(ready, stopping)
+    def _write(self) -> None:
+        self._again = None
+        try:
+            self._state.write_endpoints(**{name: str(server.bound) for name, server in self._servers.items()})
+        except OSError as error:
+            self._log.error(
+                "the addresses can't be written to endpoints.json in {folder}: {why}; the next attempt is in "
+                "{seconds:g} s",
+                folder=str(self._state.path),
+                why=error.strerror or str(error),
+                seconds=ANNOUNCE_AGAIN_SECONDS,
+            )
+            self._again = self._clock.callLater(ANNOUNCE_AGAIN_SECONDS, self._write)
 
 
 def end_after(seconds: float) -> None:

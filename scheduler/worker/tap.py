@@ -97,7 +97,7 @@ def makeService(options: Options) -> IService:
         scheduler,
         grpc,
         Link(reactor, scheduler, jobs, facts, held_id, commit_count, identity, rng, time.time, disk.read),
-        startup.announcement(state, grpc=grpc),
+        startup.Announcement(reactor, state, grpc=grpc),
     ):
         part.setServiceParent(parts)
     return top

@@ -9,13 +9,23 @@ import time
 from pathlib import Path
 
 from twisted.internet.base import ReactorBase
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import __version__
 from scheduler.daemon.config import TlsFiles
-from scheduler.daemon.startup import SchedulerOptions, StateDir, WorkerOptions, use_monotonic_time
+from scheduler.daemon.startup import (
+    ANNOUNCE_AGAIN_SECONDS,
+    Announcement,
+    SchedulerOptions,
+    StateDir,
+    WorkerOptions,
+    use_monotonic_time,
+)
 from scheduler.errors import Invalid
+from scheduler.net import Address
 
 
 class StartCase(SynchronousTestCase):
@@ -334,6 +344,29 @@ class ReadyTests(StartCase):
         self.assertFalse(file.exists())
         state.remove_endpoints()
         state.release()
+
+    def test_no_room_for_endpoints(self) -> None:
+        """Where they can't be written, the process starts all the same, says so, and writes them later."""
+        state, clock = StateDir(self.folder / "state"), Clock()
+        state.take()
+        self.addCleanup(state.release)
+        draft, file = self.folder / "state/endpoints.tmp", self.folder / "state/endpoints.json"
+        draft.mkdir()
+        server = type("Server", (), {"bound": Address("127.0.0.1", 3000)})()
+        announcement = Announcement(clock, state, http=server)
+        with capturedLogs() as logged:
+            announcement.startService()
+        self.assertIn("can't be written", str(formatEvent(logged[0])))
+        self.assertFalse(file.exists())
+        draft.rmdir()
+        clock.advance(ANNOUNCE_AGAIN_SECONDS)
+        self.assertEqual(json.loads(file.read_text()), {"http": "127.0.0.1:3000"})
+        announcement.stopService()
+        self.assertEqual((file.exists(), clock.getDelayedCalls()), (False, []))
+        draft.mkdir()
+        announcement.startService()
+        announcement.stopService()
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class HelpTests(SynchronousTestCase):
