@@ -46,6 +46,8 @@ class Database:
         self.set_back_to: int | None = None
         #: The count of all that writes.
         self.transactions = 0
+        #: How often a backup of it was restored.
+        self.restorations = 0
         self._durable = MemoryStore()
         # ids of the jobs whose specs were written: what is read has no others
         self._described: set[str] = set()

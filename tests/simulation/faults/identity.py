@@ -143,6 +143,7 @@ class RestoreDatabase:
             if world.scheduler is not None:
                 world.scheduler.process.end()
             world.database.restore(backup)
+            world.database.restorations += 1
             world.judge.set_back(backup.records)
             world.trace.add("database", f"the backup of {self.at:.1f} s is restored")
             world.heal_after(self.down, world.start_scheduler)
@@ -161,8 +162,13 @@ class Failover:
         return f"{self.behind:.1f} s later the database gives way to a standby that is as it is now"
 
     def strike(self, world: World) -> None:
-        standby = world.database.backup()
-        world.heal_after(self.behind, lambda: self._give_way(world, standby))
+        standby, restorations = world.database.backup(), world.database.restorations
+
+        def over() -> None:
+            if world.database.restorations == restorations:  # else it is no standby of this database any more
+                self._give_way(world, standby)
+
+        world.heal_after(self.behind, over)
 
     def _give_way(self, world: World, standby: Backup) -> None:
         world.database.restore(standby)
