@@ -351,7 +351,7 @@ class Judge:
 
     def replied(self, reply: Reply) -> None:
         """A request came to an end."""
-        if isinstance(reply.value, Job):
+        if isinstance(reply.value, Job) and reply.asked_at > self.facts.set_back_at:  # else it may be of the past
             self.answered(reply.value)
         if reply.name == "forget" and isinstance(reply.error, WorkerOnline):
             self._not_forgotten(reply.detail, reply.asked_at)
