@@ -163,6 +163,10 @@ class Facts:
         """The ticket that a job came from."""
         return self.tickets.get(job.spec.labels.get("ticket", ""))
 
+    def running(self) -> bool:
+        """Whether a job runs."""
+        return any(runs[-1].ended is None for runs in self.runs.values())
+
     def run_of(self, job_id: str) -> Run | None:
         """The last run of a job."""
         runs = self.runs.get(job_id)

@@ -58,6 +58,8 @@ FORGET_AGAIN = 4.0
 
 #: Seconds after that in which the last job has ended, and before their end in which no client does anything new.
 END = 120.0
+#: Seconds for which jobs, or attempts of them, may go on when all else is over.
+LONGEST = 3000.0
 LAST_MOMENT = 5.0
 
 #: Seconds before that, too, in which clients give up jobs that wait for nobody.
@@ -399,6 +401,9 @@ class World:
                 break
             check()
         else:
+            until = self.loop.now + LONGEST
+            while self.judge.facts.running() and self.loop.now < until and not self._over():
+                self.loop.run(self.loop.now + REST, self._over)
             self.loop.run(self.loop.now + REST, lambda: self._over() or self.judge.at_rest())
             self.judge.rested()
 

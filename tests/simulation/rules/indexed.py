@@ -101,7 +101,8 @@ class Indexed(Rule):
         if scheduler is not None:
             registry = scheduler.parts.ledger.registry
             for worker in registry.workers():
-                run_on = sum(map(self._runs_on, registry.unfinished(worker.id)))
+                jobs = registry.unfinished(worker.id)
+                run_on = sum(job.orphan and job.id in self.facts.excused for job in jobs)  # lost with good reason
                 if registry.load(worker.id) != run_on:
                     self.broken("load", f"worker {worker.name} has a load of {registry.load(worker.id)} at the end")
 
@@ -109,10 +110,3 @@ class Indexed(Rule):
         if scheduler is not None:
             for what in differences(scheduler.parts.ledger.registry):
                 self.broken("indices", what)
-
-    def _runs_on(self, job: Job) -> bool:
-        """Whether it runs longer than everything else takes, or was lost with good reason and runs all the same."""
-        run = self.facts.run_of(job.id)
-        return (job.orphan and job.id in self.facts.excused) or (
-            job.state is JobState.RUNNING and run is not None and run.ended is None
-        )
