@@ -65,7 +65,7 @@ class Experiment:
         except Skipped as why:
             run.note(f"without full disks: {why}")
         else:
-            disk = stack.enter_context(volume.mounted(run.folder / "volume", "16m"))
+            disk = stack.enter_context(volume.mounted(run.folder / "volume", "64m"))
             moved_to(cluster.scheduler, disk)
         run.use(cluster, Mix(rate=6.0, starters=8, longest=3.0))
         cluster.start(workers=2)
