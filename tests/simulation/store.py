@@ -46,6 +46,8 @@ class Database:
         self.set_back_to: int | None = None
         #: The count of all that writes.
         self.transactions = 0
+        #: Whether a commit failed, though it was durable.
+        self.failed_though_durable = False
         #: How often a backup of it was restored.
         self.restorations = 0
         self._durable = MemoryStore()
@@ -195,6 +197,7 @@ class SimulatedStore:
         if self._random.random() < failing:
             failure = StoreFailed("disk full")
             committed = self._random.random() < though_committed
+            self._database.failed_though_durable |= committed
             self._trace.add("store", f"a commit fails{', though it is durable' if committed else ''}")
         if committed:
             self._begin_timelines(group)

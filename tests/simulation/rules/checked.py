@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from scheduler.api.errors import PROBLEMS
-from scheduler.errors import SchedulerError, StartUnanswered
+from scheduler.errors import SchedulerError, StartUnanswered, StoreFailed
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
 from tests.faults.checker import check
@@ -83,7 +83,9 @@ class Checked(Rule):
         self._add("start", self._asked.get(ticket), ticket=ticket, status=status_of(error), job=job)
 
     def refused(self, ticket: str, error: SchedulerError) -> None:
-        self._add("start", self._asked.get(ticket), ticket=ticket, status=status_of(error))
+        # Where the store may have kept the job all the same, the answer leaves open whether it will run: see P1.
+        open_ = isinstance(error, StoreFailed) and self.facts.world.database.failed_though_durable
+        self._add("start", self._asked.get(ticket), ticket=ticket, status=None if open_ else status_of(error))
 
     def replied(self, reply: Reply) -> None:
         status = 200 if reply.answered else status_of(reply.error)

@@ -80,8 +80,12 @@ class Kept(Rule):
                 self.broken("P1 runs", f"job {job.id} was acknowledged, and never ran: {job.reason}", job.id)
         for name, ticket in self.facts.tickets.items():
             ran = [job_id for job_id in ticket.jobs if job_id in self.facts.runs]
-            if ran and ticket.refused and not ticket.open:
+            if ran and ticket.refused and not ticket.open and not self._may_have_been_saved(ticket):
                 self.broken("P4 refused", f"{name} was refused ({ticket.refused}), and ran as {ran}", ran[0])
+
+    def _may_have_been_saved(self, ticket: Ticket) -> bool:
+        """Whether the store may have kept a job for the queue, though it failed: the exception that P1 names."""
+        return ticket.refused.startswith("StoreFailed") and self.facts.world.database.failed_though_durable
 
     def _goes_on(self, job: Job) -> bool:
         """Whether it runs, or waits for a slot while another one runs: many attempts may take long."""
