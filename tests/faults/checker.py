@@ -91,12 +91,16 @@ def ran_twice(case: Case) -> Iterator[Violation]:
     for run in case.evidence.runs:
         tickets[run.ticket].add(case.attempts(run.job)[0])
     answered = defaultdict(list)
+    retries: dict[str, int] = defaultdict(int)
     for start in case.of("start"):
         if start.ticket is not None and start.job is not None and start.job not in case.unknown:
             tickets[start.ticket].add(case.attempts(start.job)[0])
             answered[start.ticket].append(start.number)
+            retries[start.ticket] = start.attempts or 0
     for ticket, jobs in tickets.items():
-        if len(jobs) > 1:
+        # Of one that was adopted nobody knows any more that it is a further attempt.
+        attempts = min(len(jobs & case.adopted), retries[ticket])
+        if len(jobs) - attempts > 1:
             first, *others = sorted(jobs)
             yield Violation("P2", f"request {ticket} made {others} too", first, tuple(answered[ticket]))
 

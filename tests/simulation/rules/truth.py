@@ -30,7 +30,7 @@ class Truth(Rule):
             if changed:
                 then, now = ([_plain(getattr(each, name)) for name in changed] for each in (before, job))
                 self.broken("a final state stays", f"job {job.id}: {changed} was {then}, and is {now}", job.id)
-        elif job.state.final and not self.facts.is_unheard(job.id):
+        elif job.state.final and not self.facts.is_unheard(job.id) and not self._was_evicted(job):
             for rule, what in self._untrue(job):
                 self.broken(rule, f"job {job.id} is {job.state.value}: {what}", job.id)
 
@@ -82,6 +82,11 @@ class Truth(Rule):
         if job.reason == "rebooted":
             return self._rebooted_before_it_began(job) if run is None else run.destroyed == "rebooted"
         return run is not None and run.destroyed not in {"", "rebooted"}
+
+    def _was_evicted(self, job: Job) -> bool:
+        """The database was set back, and its worker has removed it: nobody knows any more how it ended."""
+        nodes = self.facts.world.workers.values()
+        return job.id in self.facts.set_back and any(node.folder.used.get(job.id) == "pruned" for node in nodes)
 
     def _was_dropped(self, job: Job) -> bool:
         """How it ended was known to a process alone that has ended since."""

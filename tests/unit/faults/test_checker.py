@@ -116,6 +116,17 @@ class CheckerTests(SynchronousTestCase):
         self.story.add("last", job="k", status=200, seen=self.story.events[1].seen)
         self.assertIn(("P2", "j", (first, second)), self.story.found())
 
+    def test_adopted_attempt(self) -> None:
+        """A further attempt that was adopted is not known to be one any more; more of them than may be are told."""
+        first = self.story.start(attempts=1)
+        self.story.see("failed", "last")
+        self.story.runs.append(Run("t1", "k", 43, CODE))
+        self.story.add("fault", what="the database is restored", set_back=True, adopted=["k", "l"])
+        found = self.story.found()
+        self.assertNotIn(("P2", "j", (first,)), found)
+        self.story.runs.append(Run("t1", "l", 44, CODE))
+        self.assertIn(("P2", "j", (first,)), self.story.found())
+
     def test_gap(self) -> None:
         """P3: a reader misses bytes."""
         self.story.start()
