@@ -132,14 +132,19 @@ class Facts:
     def is_unheard(self, job_id: str) -> bool:
         """Whether a database was set back, and a worker that has the job has not called the scheduler since.
 
-        Nobody can tell it then that the job began.
+        Nobody can tell it then that the job began. Nor is a worker believed that has another name than the job is for.
         """
         if job_id not in self.set_back or self.world.scheduler is None:
             return False
         find = self.world.scheduler.parts.ledger.registry.find_worker
         folders = [node.folder for node in self.world.workers.values() if job_id in node.folder.spools]
         workers = [find(folder.worker_id) for folder in folders]
-        return any(worker is None or worker.state is not WorkerState.ONLINE for worker in workers)
+        job = self.shown.get(job_id)
+        name = None if job is None or job.target is None else job.target.worker
+        return any(
+            worker is None or worker.state is not WorkerState.ONLINE or (name and name not in (worker.id, worker.name))
+            for worker in workers
+        )
 
     def may_be_unknown(self, job_id: str) -> bool:
         """Whether the scheduler may say that there is no such job: its worker has to tell first, or nobody can."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
+from tests.simulation.faults.identity import ClockStep
 from tests.simulation.machine import Run
 from tests.simulation.rules.rule import Broken, Rule
 
@@ -83,6 +84,11 @@ class Kept(Rule):
             if ran and ticket.refused and not ticket.open and not self._may_have_been_saved(ticket):
                 self.broken("P4 refused", f"{name} was refused ({ticket.refused}), and ran as {ran}", ran[0])
 
+    def _clock_error(self) -> float:
+        """Seconds by which the clock of the scheduler was ahead, or behind, at most."""
+        steps = (fault for fault in self.facts.world.plan.faults if isinstance(fault, ClockStep) and not fault.worker)
+        return sum(abs(step.by) for step in steps)
+
     def _may_have_been_saved(self, ticket: Ticket) -> bool:
         """Whether the store may have kept a job for the queue, though it failed: the exception that P1 names."""
         return ticket.refused.startswith("StoreFailed") and self.facts.world.database.failed_though_durable
@@ -110,5 +116,5 @@ class Kept(Rule):
         (since, first), (failed, last) = self._since[job.id], self._failed[job.id]
         waited = failed - since
         if first is not last:  # across a restart the wall clock counts, which may have been wrong
-            waited = max(waited, job.finished_at - job.created_at)
+            waited = max(waited, job.finished_at - job.created_at) + self._clock_error()
         return not job.terms.queue_timeout or waited < job.terms.queue_timeout
