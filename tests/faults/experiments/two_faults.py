@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 
 from tests.faults import volume
-from tests.faults.daemons import Cluster, Daemon, zygote_of
+from tests.faults.daemons import Cluster, Daemon, wait_until, zygote_of
 from tests.faults.experiments.full_store import moved_to
 from tests.faults.experiments.kill_machine import kill_all
 from tests.faults.experiments.kill_scheduler import intact
@@ -31,7 +31,7 @@ class Fault:
     #: The process, or what else it is done to: of two faults at once these are different.
     target: str
     strike: Callable[[], None]
-    mend: Callable[[], None]
+    mend: Callable[[], object]
 
 
 class Experiment:
@@ -85,6 +85,9 @@ class Experiment:
         healing[0].mend()
         run.pause(0.0, APART)
         healing[1].mend()
+        for daemon in run.cluster.daemons:
+            wait_until(daemon.listens, f"{daemon.name} listens")
+        wait_until(run.cluster.serving, "the scheduler serves")
         healed = run.heal(f"{first.name}, and {second.name}, are over")
         run.pause(0.0, 0.5)
         run.converge(healed)
@@ -99,23 +102,17 @@ def _two(run: Run, disk: Volume | None) -> Sequence[Fault]:
 
 def _kinds(run: Run, disk: Volume | None) -> Sequence[Fault]:
     scheduler = run.cluster.scheduler
-    faults = [_killed(run, scheduler), _stopped(run, scheduler)]
+    faults = [_killed(scheduler), _stopped(run, scheduler)]
     for worker in run.cluster.workers:
-        faults += [_killed(run, worker), _stopped(run, worker), _zygote(worker), _machine(run, worker)]
+        faults += [_killed(worker), _stopped(run, worker), _zygote(worker), _machine(run, worker)]
     if disk is not None:
         faults.append(Fault("the disk of the database is full", "disk", disk.fill, disk.empty))
     return faults
 
 
-def _killed(run: Run, daemon: Daemon) -> Fault:
-    def restart() -> None:
-        if daemon is run.cluster.scheduler:
-            run.restart_scheduler()
-        else:
-            daemon.start()
-            run.heal(f"{daemon.name} listens")
-
-    return Fault(f"kill -9 {daemon.name}", daemon.name, daemon.kill, restart)
+def _killed(daemon: Daemon) -> Fault:
+    """It can't say where it listens while the disk is full, so that is waited for when both faults are over."""
+    return Fault(f"kill -9 {daemon.name}", daemon.name, daemon.kill, lambda: daemon.start(wait=False))
 
 
 def _stopped(run: Run, daemon: Daemon) -> Fault:
