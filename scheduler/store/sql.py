@@ -29,6 +29,7 @@ from attrs import field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -158,6 +159,7 @@ class SqlStore(Service):
 
     async def _write(self) -> None:
         """Group after group, until nothing waits."""
+        await deferLater(self._reactor, 0)  # all that one turn of the reactor saves is one group
         while self._waiting:
             group, self._waiting = self._waiting, []
             try:
