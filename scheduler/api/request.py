@@ -57,8 +57,12 @@ def wants_events(request: Request) -> bool:
 def check_chunks(request: Request) -> None:
     """426 to a client of HTTP/1.0, which knows no chunks: it could not tell the end of a body from a cut."""
     if request.clientproto == b"HTTP/1.0":
-        detail = "follow needs HTTP/1.1: a client of HTTP/1.0 can't tell the end of the output from a cut connection"
-        raise ProblemError(426, detail, {"Upgrade": "HTTP/1.1"}, type="http-version")
+        detail = (
+            "follow needs HTTP/1.1: a client of HTTP/1.0 can't tell the end of the output from a cut connection; "
+            "nginx in between needs proxy_http_version 1.1"
+        )
+        headers = {"Upgrade": "HTTP/1.1", "Connection": "Upgrade"}
+        raise ProblemError(426, detail, headers, type="http-version")
 
 
 def checked_id(job_id: str) -> str:

@@ -17,6 +17,7 @@ from scheduler.errors import (
 )
 from scheduler.model import JobState, Stream, WorkerState
 from tests.unit.api.documents import check_problem
+from tests.unit.api.routes import ROUTES
 from tests.unit.api.streaming import EVENTS, StreamTestCase
 
 
@@ -246,8 +247,10 @@ class RawTests(StreamTestCase):
             head = f"{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
             client.send(head.encode() + body)
             response = client.response()
-            self.assertEqual((response.status, response.headers["upgrade"]), (426, "HTTP/1.1"))
+            self.assertEqual(response.status, 426)
+            self.assertEqual((response.headers["upgrade"], response.headers["connection"]), ("HTTP/1.1", "Upgrade"))
             self.assertEqual(response.json()["type"], "/problems/http-version")
+            self.assertIn("proxy_http_version 1.1", response.json()["detail"])
             check_problem(response.json(), 426, method, target)
         self.assertEqual(self.scheduler.calls, [])
         self.assert_nothing_left()
@@ -260,6 +263,23 @@ class RawTests(StreamTestCase):
         self.assertEqual((client.response().body, client.response().complete), (b"some", True))
         self.assertFalse(client.socket.connected)
         self.assert_nothing_left()
+
+    def test_old_client_anywhere(self) -> None:
+        """No other answer ends with its connection alone: it has a length, no body, or the event ``end``."""
+        for path, methods in ROUTES.items():
+            for method in methods - {"HEAD"}:
+                job = self.scheduler.add_job(b"some")
+                target = path.replace("job-1", job.id)
+                for accept in ("*/*", "text/event-stream"):
+                    client = self.server.connect()
+                    client.send(f"{method} {target} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n".encode())
+                    self.clock.advance(60)
+                    response = client.response()
+                    if response.headers.get("content-type") == "text/event-stream":
+                        self.scheduler.finish(job.id)
+                        self.assertIn(b"\nevent: end\n", b"\n" + client.response().body)
+                    elif response.status != 204:
+                        self.assertEqual(str(len(response.body)), response.headers["content-length"], (method, target))
 
     def test_bug_midway(self) -> None:
         """A gap in what a reader gives is never passed on."""
