@@ -21,7 +21,10 @@ PROBLEM = "application/problem+json"
 
 @frozen
 class Answer:
-    """A response whose body is known. ``Content-Length`` is the body's unless ``headers`` say otherwise (HEAD)."""
+    """A response whose body is known: ``body``, or the document of ``problem``.
+
+    ``Content-Length`` is the body's unless ``headers`` say otherwise (HEAD).
+    """
 
     body: bytes = b""
     status: int = 200
@@ -29,6 +32,7 @@ class Answer:
     headers: Mapping[str, str] = field(factory=dict)
     #: Whether it has a ``Content-Length``: the answer to a HEAD for a stream has none.
     sized: bool = True
+    problem: Problem | None = None
 
 
 def json_answer(value: Object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
@@ -43,20 +47,21 @@ def job_json(scheduler: IScheduler, job: Job) -> Object:
 
 def problem_answer(problem: Problem) -> Answer:
     """A problem document."""
-    return Answer(problem.document(), problem.status, PROBLEM, problem.headers)
+    return Answer(status=problem.status, content_type=PROBLEM, headers=problem.headers, problem=problem)
 
 
 def prepare(request: Request, answer: Answer) -> bytes:
     """Set status and headers; the body is returned, to be written."""
+    body = answer.body if answer.problem is None else answer.problem.document(request.path)
     # Twisted has no words for some of them, such as 422.
     request.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode("ascii"))
     if answer.content_type is not None:
         request.setHeader("Content-Type", answer.content_type)
     if answer.sized and answer.status != 204:
-        request.setHeader("Content-Length", str(len(answer.body)))
+        request.setHeader("Content-Length", str(len(body)))
     for name, value in answer.headers.items():
         request.setHeader(name, value)
-    return answer.body
+    return body
 
 
 def send(request: Request, answer: Answer) -> None:

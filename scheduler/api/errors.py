@@ -1,8 +1,8 @@
 """From what went wrong to what the client is told: one table, and RFC 9457 problem documents.
 
-Every error of this server is ``application/problem+json`` that also carries
-``error``, its text. What is not in the table is a bug: the client gets an
-incident id, the log gets the traceback under the same id. ``scheduler.api.problems``
+Every error of this server is ``application/problem+json``; that of a core route
+also carries ``error``, its text. What is not in the table is a bug: the client gets
+an incident id, the log gets the traceback under the same id. ``scheduler.api.problems``
 describes the types.
 """
 
@@ -102,6 +102,9 @@ NOT_FOUND: Mapping[str, str] = {
     "output of job": "output-unknown",
 }
 
+#: Paths of the core routes, whose problem documents have the text as ``error`` too.
+CORE_PATHS = frozenset({b"/start", b"/stop", b"/query"})
+
 #: Requests that submit a job: method and path.
 SUBMISSIONS = frozenset({("POST", "/start"), ("POST", "/v1/jobs")})
 
@@ -123,15 +126,15 @@ class Problem:
     members: Mapping[str, Any] = field(factory=dict)
     type: str = field(kw_only=True)
 
-    def document(self) -> bytes:
-        """The body."""
+    def document(self, path: bytes) -> bytes:
+        """The body, as the answer to a request for that path."""
         return wire.dump(
             {
                 "type": f"/problems/{self.type}",
                 "title": HTTPStatus(self.status).phrase,
                 "status": self.status,
                 "detail": self.detail,
-                "error": self.detail,
+                **({"error": self.detail} if path in CORE_PATHS else {}),
                 **self.members,
             }
         )

@@ -211,7 +211,7 @@ class Load:
         except CUT as cut:
             error = repr(cut)
         if status is not None and status >= 400:
-            error = answer.get("error")
+            error = answer.get("detail")
         job = (answer.get("id") or answer.get("job_id")) if isinstance(answer, dict) else None
         problem = problem_of(answer)
         self.history.add("start", began, status=status, problem=problem, job=job, error=error, **ticket.fields)

@@ -193,7 +193,7 @@ class RouteTests(HostileCase):
             *("/v1/workers/" + "x" * 5000, "/v1/jobs/" + "x" * 5000, "/v1/jobs/job 1".replace(" ", "%20")),
         ):
             document = self.assertProblem(await self.ask("GET", path), 404, path)
-            self.assertLess(len(document["error"]), 6000)
+            self.assertLess(len(document["detail"]), 6000)
 
     async def test_targets(self) -> None:
         """A target that is no path, or not UTF-8, is 400."""

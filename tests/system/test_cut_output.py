@@ -43,7 +43,7 @@ async def check_cut(api: Api, job: str, reached: int, why: str) -> None:
     for query in (f"?follow=1&offset={reached}", "?follow=1&tail=0"):
         status, problem = await api.call("GET", f"{output}{query}")
         assert (status, problem["status"]) == (410, 410)
-        assert problem["error"] == f"the output of job {job!r} was cut: {why}"
+        assert problem["detail"] == f"the output of job {job!r} was cut: {why}"
     later = await api.open(f"{output}?follow=1&offset={reached - 5}")
     assert not await later.ended
     assert len(later.body) == 5
@@ -109,4 +109,4 @@ async def test_killed_shim(cluster: Cluster) -> None:
     assert ended["state"] == "lost"
     why = f"the job is lost ({ended['reason']}), and what it wrote last may be missing"
     status, problem = await api.call("GET", f"/v1/jobs/{download.job_id}/output?follow=1&offset=3")
-    assert (status, problem["error"]) == (410, f"the output of job {download.job_id!r} was cut: {why}")
+    assert (status, problem["detail"]) == (410, f"the output of job {download.job_id!r} was cut: {why}")

@@ -90,7 +90,7 @@ async def test_no_room(daemons: Callable[..., Daemon]) -> None:
     await api.online()
     status, problem = await api.call("POST", "/v1/jobs", {"worker": "w1", "command": "true"})
     assert status == 503
-    assert "less than the 100% of spool_min_free" in problem["error"]
+    assert "less than the 100% of spool_min_free" in problem["detail"]
     (known,) = (await api.get("/v1/workers"))["workers"]
     assert known["state"] == "online"
     assert "less than the 100% of spool_min_free" in known["reason"]
@@ -129,7 +129,7 @@ async def test_left_running(daemons: Callable[..., Daemon]) -> None:
         status, problem = await api.call(method, path, body)
         (pid,) = problem["leftover"]
         assert (status, problem["success"], problem["job_id"]) == (409, False, job)
-        assert f"1 process could not be ended: {pid}" in problem["error"]
+        assert f"1 process could not be ended: {pid}" in problem["detail"]
     ended = await api.job(job)
     assert (ended["state"], ended["leftover"]) == ("stopped", [pid])
     assert f"1 process could not be ended: {pid}" in ended["reason"]

@@ -99,7 +99,7 @@ async def test_pruned(daemons: Callable[..., Daemon]) -> None:
     for query, headers in (("", {}), ("?follow=1", {}), ("?tail=1", {}), ("", {"Range": "bytes=0-1"}), ("", events)):
         status, document = await api.call("GET", f"/v1/jobs/{job}/output{query}", **headers)
         assert (status, document["status"]) == (410, 410)
-        assert "no longer kept" in document["error"]
+        assert "no longer kept" in document["detail"]
     assert (await api.job(job))["stdout_bytes"] == 200_000_000
 
 

@@ -96,7 +96,7 @@ class RouteScenarios:
         self.assertEqual(found.status, status, found.body)
         self.assertEqual(found.headers["content-type"], "application/problem+json")
         self.assertEqual((found.json()["status"], found.json()["title"]), (status, found.phrase))
-        self.assertIn(text, found.json()["error"])
+        self.assertIn(text, found.json()["detail"])
         check_problem(found.json(), status, found.method, found.path)
         return found
 
@@ -436,7 +436,7 @@ class RouteScenarios:
             for document in await self.assert_stopped(job, 409):
                 self.assertEqual((document["success"], document["leftover"]), (False, [123, 124]))
                 self.assertEqual((document["job_id"], document["status"]), (job.id, 409))
-                self.assertIn("could not be ended", document["error"])
+                self.assertIn("could not be ended", document["detail"])
             del self.scheduler.left[job.id]
             document, core = await self.assert_stopped(job, 200)
             self.assertEqual((document["leftover"], core), ([123, 124], {"success": True}))

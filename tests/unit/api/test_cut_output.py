@@ -18,7 +18,7 @@ class CutOutputTests(StreamTestCase):
 
     def assert_gone(self, target: str, method: str = "GET", **headers: str) -> None:
         response = self.server.ask(method, target, **headers).response()
-        self.assertEqual((response.status, response.json()["error"]), (410, SAID))
+        self.assertEqual((response.status, response.json()["detail"]), (410, SAID))
         self.assertEqual(response.headers["content-type"], "application/problem+json")
 
     def test_followed_to_its_end(self) -> None:

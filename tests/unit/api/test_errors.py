@@ -57,18 +57,19 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(problem_of(Failure(OffsetBeyondEnd(9, 5))).headers, {"Content-Range": "bytes */5"})
 
     def test_document(self) -> None:
-        """It is RFC 9457, with the text as ``error`` too."""
-        self.assertEqual(
-            json.loads(Problem(404, "no such thing", members={"x": 1}, type="route-unknown").document()),
-            {
-                "type": "/problems/route-unknown",
-                "title": "Not Found",
-                "status": 404,
-                "detail": "no such thing",
-                "error": "no such thing",
-                "x": 1,
-            },
-        )
+        """It is RFC 9457; on the core routes alone the text is in ``error``, too."""
+        problem = Problem(404, "no such thing", members={"x": 1}, type="route-unknown")
+        facts = {
+            "type": "/problems/route-unknown",
+            "title": "Not Found",
+            "status": 404,
+            "detail": "no such thing",
+            "x": 1,
+        }
+        for path in (b"/start", b"/stop", b"/query"):
+            self.assertEqual(json.loads(problem.document(path)), {**facts, "error": "no such thing"})
+        for path in (b"/v1/jobs", b"/v1/jobs/stop", b"/healthz", b"/", b"/query/"):
+            self.assertEqual(json.loads(problem.document(path)), facts)
 
     def test_routing(self) -> None:
         """What the router refuses looks like everything else."""
@@ -86,7 +87,7 @@ class ProblemTests(SynchronousTestCase):
         """Of a bug only an incident's id is told, and the log has the rest under it."""
         problem = problem_of(Failure(RuntimeError("secret")))
         self.assertEqual(problem.status, 500)
-        self.assertNotIn("secret", problem.document().decode())
+        self.assertNotIn("secret", problem.document(b"/start").decode())
         self.assertIn(problem.members["incident"], problem.detail)
         self.assertEqual([str(failure.value) for failure in self.flushLoggedErrors(RuntimeError)], ["secret"])
 

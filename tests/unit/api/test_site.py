@@ -12,6 +12,7 @@ from scheduler.api.request import BODY_MAX_BYTES
 from scheduler.daemon import logs
 from scheduler.model import JobState
 from tests.unit.api.conversation import Server, read_response
+from tests.unit.api.documents import check_problem
 
 START = b'{"worker_id": "w1", "command": "echo"}'
 
@@ -169,7 +170,7 @@ class ConnectionTests(SiteTestCase):
         response = third.response()
         self.assertEqual((response.status, response.headers["connection"]), (503, "close"))
         self.assertEqual(
-            (response.headers["retry-after"], response.json()["error"]), ("1", "connections: all 2 in use")
+            (response.headers["retry-after"], response.json()["detail"]), ("1", "connections: all 2 in use")
         )
         self.assertFalse(third.socket.connected)
         first.hang_up()
@@ -219,7 +220,7 @@ class GuardTests(SiteTestCase):
                 if response.status >= 400:
                     self.assertEqual(response.headers["content-type"], "application/problem+json")
                     self.assertEqual(response.json()["status"], response.status)
-                    self.assertTrue(response.json()["error"])
+                    check_problem(response.json(), response.status, method, target)
 
     def test_targets(self) -> None:
         """A target that is no path, or no UTF-8, is a mistake."""
