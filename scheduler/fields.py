@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
-from difflib import get_close_matches
 from typing import Any
 
 from scheduler import units
 from scheduler.errors import Invalid
-from scheduler.names import LABEL_PATTERN
+from scheduler.names import LABEL_PATTERN, nearest
 
 #: A decoded JSON object.
 Object = dict[str, Any]
@@ -93,8 +92,8 @@ def check_names(given: Iterable[str], known: Collection[str], what: str, within:
     """
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, 1, cutoff=0.6) if len(name) <= NAME_MAX_CHARACTERS else ()
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            near = nearest(name, known, cutoff=0.6)
+            hint = f" (did you mean {near}?)" if near else ""
             raise Invalid(
                 within + printable(name), f"is not {what}{hint}; allowed: {', '.join(sorted(known)) or 'none'}"
             )

@@ -1,12 +1,17 @@
-"""What workers, labels and environment variables may be called. Standard library only."""
+"""What workers, labels and environment variables may be called, and what mistyped names mean. Standard library only."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from difflib import get_close_matches
 
 #: What a worker may be called, and what a label of a job or, in its configuration, of a worker.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
+
+#: Characters of a name that is compared with others, which takes time that grows with its square.
+_MAX_COMPARED_CHARACTERS = 253
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -18,3 +23,20 @@ def env_name_problem(name: str) -> str | None:
     if name.startswith("SCHEDULER_") or name == "NOTIFY_SOCKET":
         return "is not for jobs to be given (SCHEDULER_*, NOTIFY_SOCKET)"
     return None
+
+
+def nearest(name: str, known: Collection[str], cutoff: float) -> str | None:
+    """The known name that was probably meant: one that ``name`` abbreviates (``cmd``), else one that is spelt like it.
+
+    ``cutoff``: how alike, from 0 to 1, as ``difflib`` has it.
+    """
+    if len(name) > _MAX_COMPARED_CHARACTERS:
+        return None
+    longer = [each for each in known if _abbreviates(name, each)]
+    return next(iter(get_close_matches(name, longer, 1, 0.0) or get_close_matches(name, known, 1, cutoff)), None)
+
+
+def _abbreviates(short: str, name: str) -> bool:
+    """Whether it begins like the name and has letters of it in their order; of less than three this says little."""
+    rest = iter(name)
+    return len(short) >= 3 and short[0] == name[:1] and all(letter in rest for letter in short)

@@ -241,6 +241,7 @@ def pairs_of(body: Object) -> Pairs:
     A number or a boolean stands for its text. ``state`` and ``label`` may also be lists, and
     ``label`` an object of keys and values.
     """
+    check_names(body, FILTERS, "a field of this request")
     pairs: Pairs = []
     for name, value in body.items():
         if name == "label" and isinstance(value, dict):
@@ -250,7 +251,7 @@ def pairs_of(body: Object) -> Pairs:
         elif name == "state" and isinstance(value, list):
             pairs.append((name, ",".join(check_text(name, state) for state in value)))
         else:
-            text = check_text(printable(name), _as_text(value))
+            text = check_text(name, _as_text(value))
             pairs.append((name, _one_label(text) if name == "label" else text))
     return pairs
 

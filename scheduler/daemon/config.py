@@ -228,7 +228,8 @@ def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
 
 def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
     addr = table.get("addr", listening, default)
-    use_tls = table.get("use_tls", flag, False)
+    use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
+    table.done("crt_file", "key_file", "ca_file")  # before a default of these is found not to be there
     pem_file = readable_file if use_tls else file_path  # without TLS it need not be there
     crt_file = table.get("crt_file", pem_file, "server.pem")
     key_file = table.get("key_file", pem_file, "server.key")
@@ -236,9 +237,8 @@ def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
     server = GrpcServerSettings(
         addr=addr,
         tls=TlsFiles(crt_file, key_file, ca_file) if use_tls else None,
-        allow_insecure=table.get("allow_insecure", flag, False),
+        allow_insecure=allow_insecure,
     )
-    table.done()
     if not addr.loopback and not server.protected:
         raise table.error("addr", str(addr), _UNPROTECTED)
     return server

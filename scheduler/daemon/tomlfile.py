@@ -15,7 +15,6 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +23,7 @@ import toml
 
 from scheduler import units
 from scheduler.errors import Invalid, SchedulerError
-from scheduler.names import LABEL_PATTERN, NAME_PATTERN, env_name_problem
+from scheduler.names import LABEL_PATTERN, NAME_PATTERN, env_name_problem, nearest
 from scheduler.net import Address, split_address
 
 T = TypeVar("T")
@@ -99,15 +98,14 @@ class Table:
             raise self.error(key, value, f"must be a table, [{name}]")
         return Table(self._file, name, value)
 
-    def done(self) -> None:
-        """``ConfigError`` if it holds what was not asked for."""
+    def done(self, *coming: str) -> None:
+        """``ConfigError`` if it holds what was not asked for, and will not be, as these ``coming`` keys are."""
+        self._known += coming
         for key, value in self._values.items():
             if key not in self._known:
-                close = get_close_matches(key, self._known, 1, cutoff=0.75)
+                near = nearest(key, self._known, cutoff=0.75)
                 known = ", ".join(dict.fromkeys(self._known))
-                raise self.error(
-                    key, value, f"unknown key; {f'did you mean {close[0]}?' if close else f'known: {known}'}"
-                )
+                raise self.error(key, value, f"unknown key; {f'did you mean {near}?' if near else f'known: {known}'}")
 
     def error(self, key: str, value: object, allowed: str) -> ConfigError:
         """What is wrong with ``key``."""

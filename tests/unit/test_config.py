@@ -390,7 +390,10 @@ class MistakeTests(ConfigCase):
             "[grcp_server]\naddr = 1": "grcp_server = {...}: unknown key; did you mean grpc_server?",
             "statedir = true": "statedir = true: unknown key; did you mean state_dir?",
             "[cluster]\nzzz = [1, 2]": "[cluster] zzz = [1, 2]: unknown key; known: allowed_networks, lease",
-            "[store]\nkeep = 1": "[store] keep = 1: unknown key; known: url, keep_jobs",
+            "[store]\nurls = 1": "[store] urls = 1: unknown key; did you mean url?",
+            "[store]\nkeep = 1": "[store] keep = 1: unknown key; did you mean keep_jobs?",
+            "[store]\nzzz = 1": "[store] zzz = 1: unknown key; known: url, keep_jobs",
+            "[grpc_server]\nuse_tls = true\ncert_file = 1": "cert_file = 1: unknown key; did you mean crt_file?",
             '[client]\nurl = "memory:"': "client = {...}: unknown key; known: ",
         }.items():
             self.assertIn(complaint, self.complaint(load_scheduler, content))

@@ -320,6 +320,8 @@ class SubmitTests(SynchronousTestCase):
         self.assertIn("did you mean command?", complaint)
         self.assertIn("stop_grace", complaint)
         self.assertNotIn("did you mean", self.refused("bogus", body(bogus=1)))
+        for short, field in (("cmd", "command"), ("arg", "args"), ("prio", "priority"), ("cw", "cwd"), ("Cwd", "cwd")):
+            self.assertIn(f"did you mean {field}?", self.refused(short, {"worker": "w1", short: "ls"}))
         self.assertIn("did you mean delay?", self.refused("retry.dealy", body(retry={"dealy": 1})))
         self.refused(printable("x" * 1_000_000), {"x" * 1_000_000: 1})
 

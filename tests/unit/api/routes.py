@@ -569,6 +569,7 @@ class RouteScenarios:
         await self.assert_problem(self.call("POST", "/v1/jobs/stop", b"{}"), 400, "filter")
         await self.assert_problem(self.post("/v1/jobs/stop?worker=w1", {"worker": "w1"}), 400, "twice")
         await self.assert_problem(self.post("/v1/jobs/stop", {"limit": "1"}), 400, "limit")
+        await self.assert_problem(self.post("/v1/jobs/stop", {"workers": ["w1"]}), 400, "did you mean worker?")
 
     # -- output
 
