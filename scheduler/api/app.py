@@ -7,7 +7,7 @@ document.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from klein import Klein
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter, Map
 
 from scheduler.api.answers import Answer, prepare, problem_answer
 from scheduler.api.context import Context, Reply
@@ -33,10 +34,21 @@ from scheduler.interfaces import IScheduler
 Handler = Callable[..., Awaitable[Reply]]
 
 
+class NoneOf(BaseConverter):
+    """A name in a path that is none of these words: another route has them in its place."""
+
+    def __init__(self, map: Map, *words: str) -> None:  # noqa: A002
+        super().__init__(map)
+        self.regex = rf"(?!(?:{'|'.join(words)})\Z)[^/]+"
+
+
 def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[], float], under_way: UnderWay) -> Klein:
     """A fresh app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
     app = Klein()
     app.url_map.merge_slashes = False
+    app.url_map.converters["none_of"] = NoneOf
+    table = routes(Context(scheduler, clock, wall_time, under_way))
+    paths = [path for _, path, _ in table]
 
     def route(method: str, path: str, handler: Handler) -> None:
         problem = submission_problem if (method, path) in SUBMISSIONS else problem_of
@@ -51,7 +63,7 @@ def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[],
             return prepare(request, reply) if isinstance(reply, Answer) else reply
 
         endpoint = f"{method} {path}"
-        app.route(path, methods=[method], endpoint=endpoint)(
+        app.route(_pattern(path, paths), methods=[method], endpoint=endpoint)(
             lambda request, **names: ensureDeferred(answered(request, **names))
         )
 
@@ -59,9 +71,20 @@ def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[],
         return prepare(request, problem_answer(problem_of(failure)))
 
     app.handle_errors(HTTPException)(unrouted)
-    for method, path, handler in routes(Context(scheduler, clock, wall_time, under_way)):
+    for method, path, handler in table:
         route(method, path, handler)
     return app
+
+
+def _pattern(path: str, paths: Iterable[str]) -> str:
+    """The path for the router: where it ends in a name, that is no word with which another one ends in its place.
+
+    So ``GET /v1/jobs/stop`` is no job, but a method that ``/v1/jobs/stop`` does not have.
+    """
+    above, _, last = path.rpartition("/")
+    siblings = (other.rpartition("/") for other in paths)
+    words = {word for folder, _, word in siblings if folder == above and not word.startswith("<")}
+    return f"{above}/<none_of({','.join(sorted(words))}):{last[1:]}" if words and last.startswith("<") else path
 
 
 def routes(context: Context) -> tuple[tuple[str, str, Handler], ...]:

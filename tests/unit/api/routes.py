@@ -36,7 +36,7 @@ ROUTES = {
     "/stop": {"POST"},
     "/query": {"POST"},
     "/v1/jobs": {"GET", "HEAD", "POST"},
-    "/v1/jobs/stop": {"GET", "HEAD", "POST", "DELETE"},
+    "/v1/jobs/stop": {"POST"},
     "/v1/jobs/job-1": {"GET", "HEAD", "DELETE"},
     "/v1/jobs/job-1/stop": {"POST"},
     "/v1/jobs/job-1/signal": {"POST"},
