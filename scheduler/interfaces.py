@@ -47,6 +47,8 @@ ID_PREFIX_MIN_LENGTH = 6
 class JobFilter:
     """Which jobs; every field that is set must match. Times are POSIX times, half open: after <= t < before."""
 
+    #: An id or a name. A name means the worker that has it now, with all of its jobs, and those that are queued for it;
+    #: where none has it now, the jobs that were started under it, or are queued for it.
     worker: str | None = None
     states: frozenset[JobState] = frozenset()
     #: ``key`` -> value; all must match.
@@ -163,7 +165,10 @@ class IScheduler(Interface):
         """Why it is queued, and its place; ``None`` when it is not queued now, whatever ``job`` says. Cheap."""
 
     def jobs(which: JobFilter, limit: int, cursor: str | None) -> JobPage:
-        """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor not made here."""
+        """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor not made here.
+
+        ``NotFound`` where neither a worker nor a job has the id or name ``which.worker``.
+        """
 
     def cursor_after(job: Job) -> str:
         """The cursor of a listing that goes on after that job, one that ``jobs`` gave."""
@@ -209,7 +214,7 @@ class IScheduler(Interface):
     def stop_matching(which: JobFilter) -> Deferred[tuple[Job, ...]]:
         """Stop every matching job that is not ``over``, like ``stop``; fires, within a minute, with all as they are.
 
-        Of a matching job that another attempt followed, that is the one which is stopped.
+        Of a matching job that another attempt followed, that is the one which is stopped. ``NotFound`` as of ``jobs``.
         """
 
     def signal(job_id: str, signal: str, to: str) -> Deferred[None]:

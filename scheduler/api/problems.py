@@ -49,7 +49,7 @@ TYPES: Mapping[str, ProblemType] = {
     "refused": _type(403, "The caller is not permitted to do this.", "Use an identity that is."),
     "worker-unknown": _type(
         404,
-        "No worker has that id or name.",
+        "No worker has that id or name; in a filter, no job either.",
         "`GET /v1/workers` lists them. A worker that was forgotten is known again once it registers.",
     ),
     "job-unknown": _type(

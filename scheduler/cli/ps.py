@@ -172,12 +172,8 @@ def command(
     with session.client() as client:
 
         def find() -> Iterator[Object]:
-            count = 0
-            for count, job in enumerate(islice(_find(client, wanted, unfinished, most), most), 1):  # noqa: B007
-                yield job
-            if not count and filters["worker"]:  # its name is mistyped, perhaps
-                with of_worker(client, filters["worker"], session.connection.url):
-                    client.worker(filters["worker"])
+            with of_worker(client, filters["worker"], session.connection.url):
+                yield from islice(_find(client, wanted, unfinished, most), most)
 
         if watch:
             if not redrawn() or as_json or line_format or quiet:

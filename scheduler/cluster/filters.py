@@ -4,16 +4,60 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
+from collections.abc import Callable
 
-from scheduler.errors import Invalid
+from scheduler.errors import Invalid, NotFound
 from scheduler.interfaces import JobFilter
-from scheduler.model import Job
+from scheduler.model import Job, Worker
 
 
-def selects(which: JobFilter, job: Job) -> bool:
-    """Whether every field of the filter that is set matches the job."""
+class WorkerNames:
+    """The ids and names of workers that jobs have, with how many have each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str | None] = Counter()
+
+    def replace(self, old: Job | None, new: Job | None) -> None:
+        """A job was added (``old`` is ``None``), changed, or removed (``new`` is ``None``)."""
+        before, after = _names_in(old), _names_in(new)
+        if before == after:
+            return
+        self._counts.update(after)
+        for name in before:
+            self._counts[name] -= 1
+            if not self._counts[name]:
+                del self._counts[name]
+
+    def meant_by(self, which: JobFilter, find: Callable[[str], Worker]) -> Worker | None:
+        """The worker that the filter names, which ``find`` gives by id or name.
+
+        ``None``: the filter names none, or one that only jobs know. ``NotFound``: not even they do.
+        """
+        if which.worker is None:
+            return None
+        try:
+            return find(which.worker)
+        except NotFound:
+            if which.worker not in self._counts:
+                raise
+            return None
+
+
+def _names_in(job: Job | None) -> set[str | None]:
+    """What the worker was called that it was started on, or is queued for; and perhaps ``None``."""
+    if job is None:
+        return set()
+    return {job.worker_id, job.worker_name, None if job.target is None else job.target.worker}
+
+
+def selects(which: JobFilter, worker: Worker | None, job: Job) -> bool:
+    """Whether every field of the filter that is set matches the job.
+
+    ``worker`` is the one that has the id or name ``which.worker`` now; ``None``: none has.
+    """
     return (
-        (which.worker is None or which.worker in {job.worker_id, job.worker_name})
+        (which.worker is None or _is_of(worker, which.worker, job))
         and (not which.states or job.state in which.states)
         and all(job.spec.labels.get(key) == value for key, value in which.labels.items())
         and (which.created_by is None or job.created_by == which.created_by)
@@ -23,6 +67,14 @@ def selects(which: JobFilter, job: Job) -> bool:
         and which.group_id in {None, job.group_id}
         and (which.id_prefix is None or job.id.startswith(which.id_prefix))
     )
+
+
+def _is_of(worker: Worker | None, name: str, job: Job) -> bool:
+    if worker is None:
+        return name in _names_in(job)
+    if job.worker_id is not None:  # whatever that worker was called when the job was started
+        return job.worker_id == worker.id
+    return job.target is not None and job.target.worker in {worker.id, worker.name}
 
 
 def _within(time: float | None, after: float | None, before: float | None) -> bool:

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from scheduler.cluster.candidates import Candidates
-from scheduler.cluster.filters import cursor_after, place_of, selects
+from scheduler.cluster.filters import WorkerNames, cursor_after, place_of, selects
 from scheduler.errors import NotFound
 from scheduler.interfaces import JobFilter, JobPage, Loaded
 from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Ref, Worker, WorkerState
@@ -60,10 +60,10 @@ class Registry:
         # ids of finished jobs in the order of their ends, those placed and those adopted; dicts, for their order
         self._finished: dict[str, None] = {}
         self._finished_adopted: dict[str, None] = {}
-        # how many adopted jobs there are of each worker
-        self._adopted: Counter[str | None] = Counter()
-        # how many jobs there are of each worker
+        # how many jobs there are of each worker, and how many adopted ones
         self._of_worker: Counter[str | None] = Counter()
+        self._adopted: Counter[str | None] = Counter()
+        self._worker_names = WorkerNames()
         self._reserved: Counter[str] = Counter()
         self._keys: dict[str, IdempotencyKey] = {}
         # job id -> its key
@@ -157,7 +157,8 @@ class Registry:
             self._at.setdefault(worker.address, set()).add(worker.id)
         if worker.folder and worker.folder != worker.id:
             self._of_folder[worker.folder] = worker.id
-        self._online += _is_online(worker) - _is_online(known)
+        was_online = known is not None and known.state is WorkerState.ONLINE
+        self._online += (worker.state is WorkerState.ONLINE) - was_online
         if worker.is_core:
             self._core.setdefault(worker.id)
         else:
@@ -173,7 +174,7 @@ class Registry:
         """Its jobs stay."""
         worker = self._workers.pop(worker_id)
         self._unlist_worker(worker)
-        self._online -= _is_online(worker)
+        self._online -= worker.state is WorkerState.ONLINE
         self._core.pop(worker_id, None)
         self._offline.pop(worker_id, None)
         if self._of_folder.get(worker.folder) == worker_id:
@@ -296,6 +297,7 @@ class Registry:
             if old.is_adopted is not job.is_adopted:
                 self._finished_like(old).pop(job.id, None)
         self._jobs[job.id] = job
+        self._worker_names.replace(old, job)
         self._list(job)
         self._refile(job.worker_id)
         if old is not None and old.worker_id != job.worker_id:
@@ -314,6 +316,7 @@ class Registry:
         job = self.job(job_id)
         self.remove_key(self._key_of.get(job_id, ""))
         self._unlist(job)
+        self._worker_names.replace(job, None)
         self._finished_like(job).pop(job_id, None)
         del self._jobs[job_id]
         del self._order[bisect_left(self._order, (job.created_at, job_id))]
@@ -401,11 +404,11 @@ class Registry:
         return map(self._jobs.__getitem__, chain.from_iterable(first))
 
     def matching(self, which: JobFilter) -> Iterator[Job]:
-        """Jobs the filter selects, newest first; do not change the registry meanwhile."""
+        """Jobs the filter selects, newest first; do not change the registry meanwhile. ``NotFound``: its worker."""
         return self._select(which, None)
 
     def page(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
-        """At most ``limit`` jobs the filter selects, newest first, from ``cursor`` on."""
+        """At most ``limit`` jobs the filter selects, newest first, from ``cursor`` on. ``NotFound``: its worker."""
         jobs: list[Job] = []
         for job in self._select(which, None if cursor is None else place_of(cursor)):
             if len(jobs) == limit:
@@ -419,15 +422,12 @@ class Registry:
         if which.id_prefix is not None:
             ids = self._by_prefix.get(which.id_prefix[:INDEXED_PREFIX], ())
             order = sorted((self._jobs[job_id].created_at, job_id) for job_id in ids)
+        worker = self._worker_names.meant_by(which, self.worker)
         end = len(order) if before is None else bisect_left(order, before)
         for index in range(end - 1, -1, -1):
             job = self._jobs[order[index][1]]
-            if selects(which, job):
+            if selects(which, worker, job):
                 yield job
-
-
-def _is_online(worker: Worker | None) -> bool:
-    return worker is not None and worker.state is WorkerState.ONLINE
 
 
 def _discard(index: dict[K, set[str]], key: K, its_id: str) -> None:

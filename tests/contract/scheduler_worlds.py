@@ -42,6 +42,9 @@ class World(Protocol):
     ) -> None:
         """One that is online; ``core``: it speaks only the core protocol. Again: it is another version of it."""
 
+    def rename(self, name: str, other: str) -> None:
+        """The worker that was added as ``name`` registers by another one."""
+
     def lose(self, name: str) -> None:
         """It can't be reached any more, and the scheduler knows."""
 
@@ -134,6 +137,9 @@ class FakeWorld(World):
         known = frozenset(() if core else features)
         facts = {"slots": slots, "labels": labels or {}, "features": known}
         self._workers[name] = self._fake.add_worker(name, "" if core else "boot", **facts)
+
+    def rename(self, name: str, other: str) -> None:
+        self._fake.rename(f"id-{name}", other)
 
     def lose(self, name: str) -> None:
         self._fake.worker_is(name, WorkerState.UNREACHABLE)
@@ -242,6 +248,10 @@ class ClusterWorld(World):
             runner = self._house.runners[worker_id]
             runner.refused = self._refused
             runner.on_end(lambda: self._report(worker_id))
+
+    def rename(self, name: str, other: str) -> None:
+        self._facts[f"id-{name}"]["name"] = other
+        self.come_back(name)
 
     def lose(self, name: str) -> None:
         self._house.lose(f"id-{name}")

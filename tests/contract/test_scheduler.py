@@ -293,7 +293,6 @@ class Looking(Contract):
             (JobFilter(), [third, second.id, first]),
             (JobFilter(worker="w1"), [third, first]),
             (JobFilter(worker="id-w2"), [second.id]),
-            (JobFilter(worker="w3"), []),
             (JobFilter(states=frozenset({JobState.RUNNING})), [third, first]),
             (JobFilter(states=frozenset({JobState.RUNNING, JobState.SUCCEEDED})), [third, second.id, first]),
             (JobFilter(labels={"team": "blue"}), [second.id, first]),
@@ -582,7 +581,7 @@ class Stopping(Contract):
     def test_matching_none(self) -> None:
         """Where none matches there is nothing to wait for."""
         self.submit()
-        self.assertEqual(self.successResultOf(self.scheduler.stop_matching(JobFilter(worker="nobody"))), ())
+        self.assertEqual(self.successResultOf(self.scheduler.stop_matching(JobFilter(created_by="nobody"))), ())
 
     def test_matching_waits(self) -> None:
         """It is answered when the last one has ended, or its time is over."""

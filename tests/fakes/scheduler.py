@@ -113,6 +113,12 @@ class FakeScheduler:
         self._serve()
         return worker
 
+    def rename(self, worker_id: str, name: str) -> None:
+        """The worker has another name now; one that had it and can't be reached goes by its id."""
+        for other in [other for other in self._workers.values() if other.name == name]:
+            self._set(other.id, name=other.id)
+        self._set(worker_id, name=name)
+
     def workers_are(self, state: WorkerState) -> None:
         """Every worker is in that state now."""
         for worker in list(self._workers.values()):
@@ -280,7 +286,7 @@ class FakeScheduler:
             if cursor not in ids:
                 raise Invalid("cursor", f"{cursor!r} is not one that was given out")
             jobs = jobs[ids.index(cursor) + 1 :]
-        matching = [job for job in jobs if _matches(job, which)]
+        matching = [job for job in self._of_named(which.worker, jobs) if _matches(job, which)]
         page = tuple(matching[:limit])
         return JobPage(page, page[-1].id if len(matching) > limit else None)
 
@@ -741,7 +747,8 @@ class FakeScheduler:
         return end.addBoth(over)
 
     def _stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        last = [self._attempts(job.id)[-1] for job in self._newest() if _matches(job, which)]
+        jobs = self._of_named(which.worker, self._newest())
+        last = [self._attempts(job.id)[-1] for job in jobs if _matches(job, which)]
         ids = list(dict.fromkeys(job.id for job in last if not job.over))
         stops = DeferredList([maybeDeferred(self._stop, job_id, None) for job_id in ids], consumeErrors=True)
         return stops.addCallback(lambda _: tuple(self._entries[job_id].job for job_id in ids))
@@ -757,6 +764,19 @@ class FakeScheduler:
             return entry
         self._worker(worker)
         raise NotFound("job", job_id)
+
+    def _of_named(self, name: str | None, jobs: list[Job]) -> list[Job]:
+        """Those of the worker that has the id or name; where none has, those that were given to it by that."""
+        if name is None:
+            return jobs
+        try:
+            worker = self._worker(name)
+        except NotFound:
+            given = {job.id for job in self._newest() if name in (job.worker_id, job.worker_name, _named(job))}
+            if not given:
+                raise
+            return [job for job in jobs if job.id in given]
+        return [job for job in jobs if (job.worker_id or _named(job)) in (worker.id, worker.name)]
 
     def _worker(self, name: str) -> Worker:
         if name in self._workers:
@@ -785,7 +805,7 @@ class FakeScheduler:
             reason = f"it deregistered at {units.format_moment(worker.deregistered_at)}"
         return WorkerView(worker, sum(job.worker_id == worker.id and not job.over for job in self._newest()), reason)
 
-    def _set(self, name: str, **changes: Any) -> WorkerView:
+    def _set(self, name: str, /, **changes: Any) -> WorkerView:
         worker = evolve(self._worker(name), **changes)
         self._workers[worker.id] = worker
         self._serve()
@@ -809,10 +829,13 @@ def _lost(job: Job) -> OutputGone:
     return OutputGone(job.id, f"the job is lost ({job.reason})")
 
 
+def _named(job: Job) -> str | None:
+    return None if job.target is None else job.target.worker
+
+
 def _matches(job: Job, which: JobFilter) -> bool:
     return (
-        which.worker in (None, job.worker_id, job.worker_name)
-        and (not which.states or job.state in which.states)
+        (not which.states or job.state in which.states)
         and which.labels.items() <= job.spec.labels.items()
         and which.created_by in (None, job.created_by)
         and _between(job.created_at, which.created_after, which.created_before)

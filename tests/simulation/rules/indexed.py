@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from scheduler.cluster.registry import Registry
+from scheduler.errors import NotFound
 from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState, Worker
 from tests.simulation.rules.rule import Rule
@@ -20,6 +21,7 @@ def differences(registry: Registry) -> Iterator[str]:
     jobs, workers = list(registry.matching(JobFilter())), registry.workers()
     yield from _of_jobs(registry, jobs, workers)
     yield from _of_workers(registry, workers)
+    yield from _by_worker(registry, jobs, workers)
     yield from _of_keys(registry, jobs)
 
 
@@ -63,6 +65,21 @@ def _of_workers(registry: Registry, workers: list[Worker]) -> Iterator[str]:
         there = [other for other in workers if other.address == worker.address]
         if sorted(each.id for each in registry.at_address(worker.address)) != sorted(each.id for each in there):
             yield f"worker {worker.id} is not found by its address {worker.address}"
+
+
+def _by_worker(registry: Registry, jobs: list[Job], workers: list[Worker]) -> Iterator[str]:
+    named = {job.id: job.target.worker for job in jobs if job.target is not None}
+    called = {job.id: {job.worker_id, job.worker_name, named.get(job.id)} for job in jobs}
+    names = {worker.id for worker in workers} | {worker.name for worker in workers} | set().union(*called.values())
+    for name in sorted(names - {None}, key=str):
+        there = {job_id for job_id, its in called.items() if name in its}
+        if registry.has_worker(name):
+            owner = registry.worker(name)
+            there = {job.id for job in jobs if (job.worker_id or named.get(job.id)) in (owner.id, owner.name)}
+        try:
+            yield from _unlike(f"jobs of {name}", registry.matching(JobFilter(worker=name)), there)
+        except NotFound:
+            yield f"{name} is refused as the name of no worker or job"
 
 
 def _of_keys(registry: Registry, jobs: list[Job]) -> Iterator[str]:

@@ -569,6 +569,9 @@ class RouteScenarios:
         await self.assert_problem(self.call("POST", "/v1/jobs/stop", b"{}"), 400, "filter")
         await self.assert_problem(self.post("/v1/jobs/stop?worker=w1", {"worker": "w1"}), 400, "twice")
         await self.assert_problem(self.post("/v1/jobs/stop", {"limit": "1"}), 400, "limit")
+        await self.assert_problem(self.post("/v1/jobs/stop", {"worker": "nosuch"}), 404, "worker 'nosuch' not found")
+        for query in ("?worker=nosuch", "?worker=nosuch&output=1K"):
+            await self.assert_problem(self.call("GET", f"/v1/jobs{query}"), 404, "worker 'nosuch' not found")
         await self.assert_problem(self.post("/v1/jobs/stop", {"workers": ["w1"]}), 400, "did you mean worker?")
 
     # -- output

@@ -83,6 +83,8 @@ class StubClient:
 
     def jobs(self, *, limit: int | None = None, **filters: Any) -> Iterator[Job]:
         self.filters.append(filters)
+        if ("jobs", filters.get("worker", "")) in self.errors:
+            raise self.errors["jobs", filters["worker"]]
         states = filters.get("state", "").split(",")
         found = [
             data

@@ -85,17 +85,16 @@ class PsTests(Case):
         self.assertEqual(self.client.filters[0]["created_after"], "2024-05-01T06:30:00.000000Z")
 
     def test_unknown_worker(self) -> None:
-        """A list that is empty for a name that no worker has is a mistake; jobs of a forgotten worker are listed."""
+        """Where the scheduler knows neither a worker nor a job by the name, names of workers like it are suggested."""
         self.client.listed = []
-        self.client.errors["worker", "bax"] = unknown_worker("bax")
+        self.client.errors["jobs", "bax"] = unknown_worker("bax")
         for options in ((), ("-q",), ("-a", "--json")):
             self.assertEqual(
                 self.refused("ps", "--on", "bax", *options),
                 "schedctl: no worker 'bax'\nDid you mean box? `schedctl workers` lists the workers.\n",
             )
         self.assertEqual(self.out("ps", "--on", "box", "-q"), "")
-        self.client.listed = [{**JOB, "worker_name": "bax"}]
-        self.assertEqual(self.out("ps", "--on", "bax", "-q"), f"{JOB['id']}\n")
+        self.assertEqual(self.client.asked, [("workers", "")] * 3)
 
     def test_mistakes(self) -> None:
         """A value that can't be meant is refused before anything is asked."""

@@ -183,7 +183,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual([job.id for job in self.registry.page(which, 2, page.next).jobs], ["abcdef-2"])
         self.registry.remove_job("abcdef-4")
         self.assertEqual([job.id for job in self.registry.matching(which)], ["abcdef-1", "abcdef-2"])
-        self.assertEqual(self.ids(id_prefix="abcdef-1", worker="w-9"), "")
+        self.assertEqual(self.ids(id_prefix="abcdef-1", worker="w-2"), "")
         self.assertEqual(self.ids(id_prefix="zzzzzz"), "")
 
     def test_id_prefix_of_many(self) -> None:

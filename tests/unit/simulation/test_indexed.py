@@ -78,6 +78,13 @@ class DifferenceTests(SceneCase):
         self.doctor._by_prefix.clear()
         self.assertIn("job j-1 is not found by the beginning of its id", self.differences())
 
+    def test_by_worker(self) -> None:
+        """A name that only jobs have must be known, and a worker's name must mean its jobs alone."""
+        self.doctor._worker_names.replace(self.doctor.job("j-7"), None)
+        self.assertIn("gone is refused as the name of no worker or job", self.differences())
+        self.doctor._worker_names.meant_by = lambda *_: self.doctor.find_worker("w-2")  # type: ignore[method-assign]
+        self.assertTrue([what for what in self.differences() if what.startswith("jobs of w-1")])
+
     def test_queued(self) -> None:
         self.doctor._unfinished[None].clear()
         self.assertIn("0 jobs are queued, and there are 1", self.differences())
