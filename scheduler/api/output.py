@@ -17,7 +17,7 @@ from scheduler.api.following import Readers, open_all
 from scheduler.api.guard import values_of
 from scheduler.api.outcomes import Outcomes
 from scheduler.api.query import Query
-from scheduler.api.request import check_chunks, checked_id, query_of, wants_events
+from scheduler.api.request import PLAIN, check_chunks, checked_id, query_of, wants_events
 from scheduler.api.spans import READ_MAX_BYTES, SpanReader, offset_of_tail, read_range, size_of
 from scheduler.api.sse import EventStream, events_headers
 from scheduler.api.streams import FollowStream, RawStream, follow_headers
@@ -48,7 +48,7 @@ class OutputRoutes:
 
     async def output(self, request: Request, job_id: str) -> Reply:
         query = query_of(request, ("stream", "offset", "tail", "follow", "stall", "output"))
-        as_events, follow, tail = wants_events(request), query.flag("follow"), query.number("tail", 0, 10**9)
+        as_events, follow, tail = wants_events(request, PLAIN), query.flag("follow"), query.number("tail", 0, 10**9)
         if tail is not None and query.given("offset"):
             raise Invalid("tail", "does not go with offset")
         stall, limit = query.stall(), query.output()

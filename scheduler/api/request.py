@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import BinaryIO, cast
 
 from twisted.web.server import Request
+from werkzeug.http import parse_accept_header
 
 from scheduler import wire
 from scheduler.api.errors import ProblemError
@@ -17,6 +18,9 @@ from scheduler.model import is_id
 
 #: Of a request's body, in bytes.
 BODY_MAX_BYTES = 1024 * 1024
+
+#: The types of the answers that a job's output may have.
+EVENTS, PLAIN = "text/event-stream", "text/plain"
 
 _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
 
@@ -48,10 +52,17 @@ def body_of(request: Request) -> Object:
     return wire.load(body)
 
 
-def wants_events(request: Request) -> bool:
-    """Whether ``Accept`` asks for server-sent events."""
-    ranges = ",".join(values_of(request.requestHeaders, "accept")).lower().split(",")
-    return any(kind.partition(";")[0].strip() == "text/event-stream" for kind in ranges)
+def wants_events(request: Request, otherwise: str) -> bool:
+    """Whether ``Accept`` names server-sent events, with no lower ``q`` than the type of the other answer has.
+
+    As in RFC 9110, 12.5.1: a type that is named goes before a wildcard, and ``q=0`` is never.
+    """
+    accepted: dict[str, float] = {}
+    for kind, quality in parse_accept_header(",".join(values_of(request.requestHeaders, "accept"))):
+        accepted.setdefault(kind.partition(";")[0].lower(), quality)
+    wildcards = (f"{otherwise.partition('/')[0]}/*", "*/*")
+    other = next((accepted[kind] for kind in (otherwise, *wildcards) if kind in accepted), 0.0)
+    return accepted.get(EVENTS, 0.0) > 0 and accepted[EVENTS] >= other
 
 
 def check_chunks(request: Request) -> None:

@@ -8,13 +8,13 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from scheduler import wire
-from scheduler.api.answers import problem_answer
+from scheduler.api.answers import JSON, problem_answer
 from scheduler.api.context import Context, Reply
 from scheduler.api.errors import Problem, problem_of
 from scheduler.api.following import FromTheStart
 from scheduler.api.outcomes import WANTED, Outcomes, Wanted
 from scheduler.api.output import OutputRoutes, Shown
-from scheduler.api.request import body_of, check_chunks, query_of, wants_events
+from scheduler.api.request import PLAIN, body_of, check_chunks, query_of, wants_events
 from scheduler.errors import Invalid, NotFound, SchedulerError, Unsupported
 from scheduler.model import Job, Stream
 
@@ -30,7 +30,8 @@ class SubmissionRoutes:
 
     async def submit(self, request: Request) -> Reply:
         query = query_of(request, (*WANTED, "follow", "stall"))
-        wanted, follow, as_events = Wanted.read(query), query.flag("follow"), wants_events(request)
+        wanted, follow = Wanted.read(query), query.flag("follow")
+        as_events = wants_events(request, PLAIN if follow else JSON)
         stall = query.stall()
         if wanted.wait is not None and (follow or as_events):
             raise Invalid("wait", "does not go with a stream, which ends when the job does")

@@ -66,6 +66,38 @@ class EventStreamTests(StreamTestCase):
         self.assertEqual(self.events(job.id, last_event_id="x,end").response().status, 400)
         self.assert_nothing_left()
 
+    def test_accept(self) -> None:
+        """They are sent where they are named, and nothing that goes before them is wanted more; ``q=0`` is never."""
+        job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED)
+        submission = b'{"worker": "w1", "command": "echo"}'
+        for accept, raw, document in (
+            ("text/event-stream", True, True),
+            ("TEXT/Event-Stream; charset=utf-8", True, True),
+            ("text/event-stream, */*", True, True),
+            ("text/event-stream, text/plain, application/json", True, True),
+            ("text/event-stream;q=0.1, image/png", True, True),
+            ("text/event-stream;q=0.5, */*;q=0.1, text/*;q=0.2", True, True),
+            ("text/event-stream;q=0.5, */*", False, False),
+            ("text/event-stream;q=0.5, text/*", False, True),
+            ("text/event-stream;q=0.5, text/plain;q=0.4, */*", True, False),
+            ("application/json, text/event-stream;q=0.9", True, False),
+            ("text/plain, text/event-stream;q=0.9", False, True),
+            ("text/event-stream;q=0", False, False),
+            ("text/event-stream; q=0.000, */*", False, False),
+            ("text/event-stream;q=much", False, False),
+            ("text/*", False, False),
+            ("*/*", False, False),
+            ("", False, False),
+        ):
+            for method, target, body, expected in (
+                ("GET", f"/v1/jobs/{job.id}/output", b"", raw),
+                ("GET", f"/v1/jobs/{job.id}/output?follow=1", b"", raw),
+                ("POST", "/v1/jobs?follow=1", submission, raw),
+                ("POST", "/v1/jobs", submission, document),
+            ):
+                kind = self.server.ask(method, target, body, accept=accept).response().headers["content-type"]
+                self.assertEqual(kind == "text/event-stream", expected, (accept, method, target))
+
     def test_resumed_too_far(self) -> None:
         """An offset beyond what there is of a stream is refused before any event, whether the job has ended or not."""
         job = self.scheduler.add_job(b"abc", b"d")
