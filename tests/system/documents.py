@@ -11,7 +11,8 @@ A fenced block is run according to its language:
   to the end of the block.
 - ``bash``: a program, which must succeed; it may have arguments.
 
-``text``, ``json``, ``toml`` and ``mermaid`` are not run. Another language is refused.
+``text``, ``json``, ``toml`` and ``mermaid`` are not run, nor is ``nginx``, which ``test_nginx`` uses. Another language
+is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from attrs import frozen
 WAIT_MAX_SECONDS = 60.0
 
 RUN = ("console", "python", "bash", "sh", "")
-NOT_RUN = ("text", "json", "toml", "mermaid")
+NOT_RUN = ("text", "json", "toml", "mermaid", "nginx")
 
 _FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
