@@ -4,6 +4,10 @@ A worker's address is untrusted input. A worker that could name any address woul
 inside its network. So an address is a plain ``host:port``, none of gRPC's
 target schemes (``unix:``, ``dns:``, lists), and it must be the caller's own, or
 loopback as the caller is, or inside a network the operator allowed.
+
+A link-local IPv6 address has a zone (``fe80::1%eth0``), the interface that it is
+reached by. That is a word of the machine that uses the address, so of an address
+that a caller tells as its own, the zone is the one that its call came in by.
 """
 
 from __future__ import annotations
@@ -27,17 +31,22 @@ IPNetwork = IPv4Network | IPv6Network
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+
 
 def split_address(text: str) -> tuple[str, int]:
-    """``host:port`` or ``[ipv6]:port``, the host without brackets; ``Invalid``."""
+    """``host:port`` or ``[ipv6]:port``, with a zone or without, the host without brackets; ``Invalid``."""
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
         raise Invalid("address", f"{text!r} is not host:port with a port from 1 to 65535")
     if host.startswith("[") and host.endswith("]"):
         try:
-            return str(IPv6Address(host[1:-1])), int(port)
+            address = IPv6Address(host[1:-1])
         except ValueError:
             raise Invalid("address", f"{text!r}: {host!r} is not an IPv6 address in brackets") from None
+        if address.scope_id is not None and not _ZONE.fullmatch(address.scope_id):
+            raise Invalid("address", f"{text!r}: {address.scope_id!r} is not the name of an interface")
+        return str(address), int(port)
     try:
         return str(IPv4Address(host)), int(port)
     except ValueError:
@@ -50,6 +59,23 @@ def split_address(text: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """The inverse of ``split_address``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def without_zone(host: str) -> str:
+    """A host name or IP address as a certificate has it, and the kernel's table of sockets."""
+    return host.partition("%")[0]
+
+
+def with_named_zone(host: str) -> str:
+    """``fe80::1%eth0`` for ``fe80::1%2``, as the number of an interface may be another one after a boot."""
+    address, _, zone = host.partition("%")
+    if not zone.isdecimal():
+        return host
+    try:
+        name = socket.if_indextoname(int(zone))
+    except (OSError, OverflowError):
+        return host
+    return f"{address}%{name}" if _ZONE.fullmatch(name) else host
 
 
 @frozen
@@ -82,7 +108,8 @@ def is_local(host: str) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind((host, 0))
+            ((*_, where),) = socket.getaddrinfo(host, 0, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+            probe.bind(where)  # that has the zone
         except OSError:
             return False
         return True
@@ -92,7 +119,7 @@ def is_listener(address: str, bound: Address) -> bool:
     """Whether whoever dials ``host:port`` on this machine reaches what is bound there; ``False`` for a name."""
     host, port = split_address(address)
     try:
-        dialled = ip_address(host)
+        dialled = ip_address(with_named_zone(host))
     except ValueError:
         return False
     if port != bound.port:
@@ -100,7 +127,7 @@ def is_listener(address: str, bound: Address) -> bool:
     if bound.unspecified:
         return is_local(host)
     try:
-        return dialled == ip_address(bound.host)
+        return dialled == ip_address(with_named_zone(bound.host))
     except ValueError:  # it is bound to a name
         return dialled.is_loopback and bound.loopback
 
@@ -108,6 +135,11 @@ def is_listener(address: str, bound: Address) -> bool:
 def _plain(address: IPAddress) -> IPAddress:
     """An IPv4 address that came in IPv6 clothes, as itself."""
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _same(address: IPAddress, other: IPAddress) -> bool:
+    """Whatever their zones are."""
+    return address.version == other.version and int(address) == int(other)
 
 
 @frozen
@@ -137,10 +169,12 @@ class DialRule:
         for address in addresses:
             if not self._allowed(address, caller):
                 raise Refused(f"address {text!r} is not the caller's own ({peer}), nor in [cluster] allowed_networks")
+        if "%" in peer and _same(addresses[0], caller) and (":" in host or not self.keep_names):
+            return join_address(str(caller), port)
         return join_address(host if self.keep_names else str(addresses[0]), port)
 
     def _allowed(self, address: IPAddress, caller: IPAddress) -> bool:
-        if address == caller or (address.is_loopback and caller.is_loopback):
+        if _same(address, caller) or (address.is_loopback and caller.is_loopback):
             return True
         return any(address in network for network in self.allowed_networks)
 
@@ -156,7 +190,9 @@ class _Receiver:
 
     def addressResolved(self, address: IAddress) -> None:
         if isinstance(address, IPv4Endpoint | IPv6Endpoint):
-            self._hosts.append(address.host.partition("%")[0])
+            zone = getattr(address, "scopeID", 0)
+            host = without_zone(address.host)
+            self._hosts.append(with_named_zone(f"{host}%{zone}" if zone else host))
 
     def resolutionComplete(self) -> None:
         self.found.callback(self._hosts)

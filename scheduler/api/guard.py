@@ -20,7 +20,8 @@ from twisted.web.http_headers import Headers
 
 from scheduler.api.errors import Problem
 
-_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9_.-]+))(?::[0-9]{1,5})?")
+# A zone in it is dropped: it is a word of the client's machine, which it had better not send (RFC 6874).
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)(?:%[A-Za-z0-9_.%-]+)?\]|(?P<name>[A-Za-z0-9_.-]+))(?::[0-9]{1,5})?")
 
 _SAME_SITE = frozenset({"same-origin", "none"})
 

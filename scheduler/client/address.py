@@ -19,6 +19,7 @@ class Target:
     """A scheduler: its base URL, and how this client identifies itself there."""
 
     scheme: str
+    #: Of an IPv6 address with its zone: ``fe80::1%eth0``.
     host: str
     port: int
     #: What is put before every path: ``""``, or like ``/scheduler``.
@@ -28,8 +29,12 @@ class Target:
     @property
     def base(self) -> str:
         """The URL up to the path."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{self.host_in_url}:{self.port}"
+
+    @property
+    def host_in_url(self) -> str:
+        """An IPv6 address in brackets, its zone after ``%25``; any other host as it is."""
+        return "[{}]".format(self.host.replace("%", "%25")) if ":" in self.host else self.host
 
     def path(self, request: Request) -> str:
         """With the query."""
@@ -63,4 +68,5 @@ def read_target(url: str, token: str | None) -> Target:
     if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
         raise ValueError("token must be printable ASCII without spaces")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return Target(parts.scheme, parts.hostname, port, parts.path.rstrip("/"), token)
+    host = parts.hostname.replace("%25", "%")  # before the zone of an IPv6 address: RFC 6874
+    return Target(parts.scheme, host, port, parts.path.rstrip("/"), token)

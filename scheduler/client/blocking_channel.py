@@ -197,11 +197,11 @@ def _tls_loss(error: ssl.SSLError) -> Loss:
 def new_pool(target: Target, ca_file: str | None) -> urllib3.HTTPConnectionPool:
     """The connections to one scheduler; ``OSError`` or ``ssl.SSLError`` for a ``ca_file`` that can't be read."""
     if target.scheme == "http":
-        plain = urllib3.HTTPConnectionPool(target.host, target.port)
+        plain = urllib3.HTTPConnectionPool(target.host_in_url, target.port)
         plain.ConnectionCls = _Plain
         return plain
     context = ssl.create_default_context(cafile=ca_file)
-    secure = urllib3.HTTPSConnectionPool(target.host, target.port, ssl_context=context)
+    secure = urllib3.HTTPSConnectionPool(target.host_in_url, target.port, ssl_context=context)
     secure.ConnectionCls = _Secure
     return secure
 

@@ -52,6 +52,8 @@ class TwistedClient:
     ) -> None:
         """``reactor`` makes the connections and runs the timers; the others are those of ``Client``."""
         target = read_target(url, token)
+        if "%" in target.host:
+            raise ValueError(f"{url!r}: Twisted's HTTP client can't dial an address with a zone; use a name, or Client")
         self._reactor = reactor
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = KEPT_CONNECTIONS

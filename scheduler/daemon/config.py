@@ -43,7 +43,7 @@ from scheduler.daemon.tomlfile import (
     variable_value,
     worker_name,
 )
-from scheduler.net import Address
+from scheduler.net import Address, without_zone
 from scheduler.units import Share
 
 _DAY_SECONDS = 86400.0
@@ -247,7 +247,7 @@ def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
 def _http_server(table: Table) -> HttpServerSettings:
     addr = table.get("addr", listening, "127.0.0.1:3000")
     # A page of any site may ask for http://0.0.0.0; no honest client does.
-    bound = [] if addr.unspecified else [addr.host]
+    bound = [] if addr.unspecified else [without_zone(addr.host)]
     allowed_hosts = table.find("allowed_hosts", list_of(host))
     if allowed_hosts is None:
         allowed_hosts = ("localhost", "127.0.0.1", "::1", *bound, socket.getfqdn().lower())

@@ -24,7 +24,7 @@ import toml
 from scheduler import units
 from scheduler.errors import Invalid, SchedulerError
 from scheduler.names import LABEL_PATTERN, NAME_PATTERN, env_name_problem, nearest
-from scheduler.net import Address, split_address
+from scheduler.net import Address, split_address, without_zone
 
 T = TypeVar("T")
 
@@ -352,6 +352,6 @@ def host(_: Table, value: Any) -> str:
     """A host name or IP address, lower case; IPv6 with or without brackets."""
     try:
         bare = value.strip("[]")
-        return split_address(f"[{bare}]:1" if ":" in bare else f"{bare}:1")[0].lower()
+        return without_zone(split_address(f"[{bare}]:1" if ":" in bare else f"{bare}:1")[0].lower())
     except (Invalid, AttributeError):
         raise Unfit("must be host names or IP addresses, without a port") from None

@@ -52,6 +52,11 @@ _OPTIONS = (
 )
 
 
+def target(address: str) -> str:
+    """``host:port`` as gRPC takes it: it decodes what is percent-encoded, as the zone ``%10`` would seem to be."""
+    return address.replace("%", "%25")
+
+
 class Dialler:
     """Makes lines; all show, and ask for, the same certificates."""
 
@@ -76,9 +81,9 @@ class Channel:
         self._dialler = dialler
         self._certificates = dialler.certificates()
         if self._certificates is None:
-            self.channel = grpc.insecure_channel(address, options=_OPTIONS)
+            self.channel = grpc.insecure_channel(target(address), options=_OPTIONS)
         else:
-            self.channel = grpc.secure_channel(address, self._certificates, options=_OPTIONS)
+            self.channel = grpc.secure_channel(target(address), self._certificates, options=_OPTIONS)
 
     def why(self, failure: grpc.RpcError) -> str:
         """A reason why nobody was reached, as ``Unreachable`` has it."""

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Invalid
 from scheduler.interfaces import IMembership
-from scheduler.net import Address
+from scheduler.net import Address, with_named_zone
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, heartbeats
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS
@@ -38,11 +38,11 @@ def scheduler_server(
 
 
 def peer_host(peer: str) -> str:
-    """The IP address in gRPC's ``ipv4:1.2.3.4:5`` or ``ipv6:[::1]:5``; ``Invalid`` for another kind of peer."""
+    """The IP address, with its zone, in gRPC's ``ipv4:1.2.3.4:5`` or ``ipv6:[::1]:5``; ``Invalid`` for another peer."""
     kind, _, rest = unquote(peer).partition(":")
     if kind not in {"ipv4", "ipv6"}:
         raise Invalid("peer", f"{peer!r} is no IP address")
-    return rest.rpartition(":")[0].strip("[]").partition("%")[0]
+    return with_named_zone(rest.rpartition(":")[0].strip("[]"))
 
 
 class _SchedulerServicer(Servicer, scheduler_pb2_grpc.SchedulerServicer):

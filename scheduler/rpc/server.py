@@ -29,7 +29,7 @@ from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.errors import SchedulerError
 from scheduler.net import Address
 from scheduler.rpc import credentials, status
-from scheduler.rpc.channel import MESSAGE_MAX_BYTES
+from scheduler.rpc.channel import MESSAGE_MAX_BYTES, target
 from scheduler.threads import Hop
 
 S = TypeVar("S", bound="Servicer")
@@ -198,9 +198,9 @@ class GrpcServer(Service):
             reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
             if self._tls is None:
-                port = server.add_insecure_port(str(self._address))
+                port = server.add_insecure_port(target(str(self._address)))
             else:
-                port = server.add_secure_port(str(self._address), credentials.for_server(self._tls))
+                port = server.add_secure_port(target(str(self._address)), credentials.for_server(self._tls))
         except RuntimeError:
             raise OSError(f"can't listen on {self._address}: it is in use, or no address of this machine") from None
         self._server = server

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IResolutionReceiver
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid, Refused
-from scheduler.net import Address, DialRule, is_listener, is_local, join_address, split_address
+from scheduler.net import Address, DialRule, is_listener, is_local, join_address, resolving, split_address
 
-NAMES = {"box.lan": ["10.1.2.3"], "localhost": ["127.0.0.1", "::1"], "mixed": ["10.1.2.3", "169.254.169.254"]}
+NAMES = {
+    "box.lan": ["10.1.2.3"],
+    "localhost": ["127.0.0.1", "::1"],
+    "mixed": ["10.1.2.3", "169.254.169.254"],
+    "link.lan": ["fe80::3%eth0"],
+}
 
 
 def resolve(name: str) -> Deferred[Sequence[str]]:
@@ -27,6 +35,8 @@ class SplitTests(SynchronousTestCase):
             "[::1]:80": ("::1", 80),
             "[2001:DB8::0001]:80": ("2001:db8::1", 80),
             "a_b-c:80": ("a_b-c", 80),
+            "[FE80::1%Eth0.100]:80": ("fe80::1%Eth0.100", 80),
+            "[fe80::1%2]:80": ("fe80::1%2", 80),
         }.items():
             self.assertEqual(split_address(text), parts)
             self.assertEqual(split_address(join_address(*parts)), parts)
@@ -47,6 +57,8 @@ class SplitTests(SynchronousTestCase):
                 "256.1.1.1:80",
             ),
             *("0x7f000001:80.", "2130706433:80", "127.1:80", "-box:80", "box-:80", "bo x:80", "box\n:80", "box:80\n"),
+            *("[fe80::1%]:80", "[fe80::1%a b]:80", "[fe80::1%a%b]:80", "[fe80::1%a\n]:80", "[fe80::1%\x00]:80"),
+            *(f"[fe80::1%{'a' * 16}]:80", "1.2.3.4%lo:80", "box%lo:80", "[fe80::1%a]]:80"),
             *("box\x00:80", "user@box:80", "box/x:80", "http://box:80", "b\u00f6x:80", "box:\u0661", "a" * 64 + ":80"),
         ):
             with self.assertRaises(Invalid, msg=repr(text)):
@@ -90,6 +102,17 @@ class DialRuleTests(SynchronousTestCase):
         self.assertEqual(self.check("10.1.2.4:80", "10.1.2.3", "10.1.0.0/16"), "10.1.2.4:80")
         self.refused("10.2.2.4:80", "10.1.2.3", "10.1.0.0/16", "fd00::/8")
 
+    def test_zones(self) -> None:
+        """Of an address that is the caller's own, the zone is that which its call came in by, whatever it says."""
+        for text in ("[fe80::1]:80", "[fe80::1%eth9]:80", "[fe80::1%eth0]:80", "[::]:80"):
+            for keep_names in (False, True):
+                self.assertEqual(self.check(text, "fe80::1%eth0", keep_names=keep_names), "[fe80::1%eth0]:80")
+        self.refused("[fe80::2%eth0]:80", "fe80::1%eth0")
+        self.assertEqual(self.check("[fe80::2%eth0]:80", "fe80::1%eth0", "fe80::/10"), "[fe80::2%eth0]:80")
+        self.assertEqual(self.check("[fe80::1%eth0]:80", "10.1.2.3", "fe80::/10"), "[fe80::1%eth0]:80")
+        self.assertEqual(self.check("link.lan:80", "fe80::3%eth0"), "[fe80::3%eth0]:80")
+        self.assertEqual(self.check("link.lan:80", "fe80::3%eth0", keep_names=True), "link.lan:80")
+
     def test_unspecified_is_the_peers(self) -> None:
         """A worker that listens everywhere is called where its call came from."""
         self.assertEqual(self.check("0.0.0.0:80", "10.1.2.3"), "10.1.2.3:80")
@@ -110,11 +133,32 @@ class DialRuleTests(SynchronousTestCase):
         self.refused("nobody.lan:80", "10.1.2.3", error=Invalid)
 
 
+class ResolvingTests(SynchronousTestCase):
+    def test_zones(self) -> None:
+        """A link-local address that a name resolves to has its zone."""
+        lo = socket.if_nametoindex("lo")
+
+        class Resolver:
+            def resolveHostName(self, receiver: IResolutionReceiver, name: str) -> None:
+                for found in (
+                    IPv4Address("TCP", "10.1.2.3", 0),
+                    IPv6Address("TCP", "fd00::1", 0),
+                    IPv6Address("TCP", "fe80::1", 0, 0, lo),
+                    IPv6Address("TCP", "fe80::2%lo", 0, 0, lo),
+                ):
+                    receiver.addressResolved(found)
+                receiver.resolutionComplete()
+
+        found = self.successResultOf(resolving(Resolver())("box"))  # type: ignore[arg-type]
+        self.assertEqual(found, ["10.1.2.3", "fd00::1", "fe80::1%lo", "fe80::2%lo"])
+
+
 class ListenerTests(SynchronousTestCase):
     def test_local(self) -> None:
         """An address is this machine's if something could be bound to it."""
         self.assertTrue(is_local("127.0.0.1"))
         self.assertFalse(is_local("192.0.2.1"))  # of the block for documentation
+        self.assertFalse(is_local("fe80::1%no-such"))
 
     def test_who_listens(self) -> None:
         """The port must be the same, and the address too, unless all of the machine's are bound."""
@@ -126,5 +170,8 @@ class ListenerTests(SynchronousTestCase):
             ("192.0.2.1:5", Address("0.0.0.0", 5), False),
             ("127.0.0.1:5", Address("localhost", 5), True),
             ("box.lan:5", Address("0.0.0.0", 5), False),
+            ("[fe80::1%lo]:5", Address("fe80::1%lo", 5), True),
+            (f"[fe80::1%{socket.if_nametoindex('lo')}]:5", Address("fe80::1%lo", 5), True),
+            ("[fe80::1%eth0]:5", Address("fe80::1%lo", 5), False),
         ):
             self.assertIs(is_listener(dialled, bound), reached, (dialled, bound))

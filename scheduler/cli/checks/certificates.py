@@ -20,6 +20,7 @@ from cryptography.x509 import (
 )
 
 from scheduler.cli.checks.findings import Finding, error, ok, warning
+from scheduler.net import without_zone
 
 #: A certificate that ends sooner is reported.
 EXPIRES_SOON = timedelta(days=30)
@@ -119,7 +120,7 @@ def covers(certificate: Certificate, host: str) -> bool:
     if names is None:
         return False
     try:
-        return ip_address(host) in names.get_values_for_type(IPAddress)
+        return ip_address(without_zone(host)) in names.get_values_for_type(IPAddress)
     except ValueError:
         wanted = host.lower().rstrip(".")
     for name in names.get_values_for_type(DNSName):

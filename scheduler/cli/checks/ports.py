@@ -14,7 +14,7 @@ from attrs import frozen
 
 from scheduler.cli.checks.findings import Finding, error, ok
 from scheduler.daemon.config import TlsFiles
-from scheduler.net import Address
+from scheduler.net import Address, without_zone
 
 #: Seconds that one connection attempt may take.
 CONNECT_TIMEOUT = 3.0
@@ -90,7 +90,7 @@ def _open_files(folder: Path) -> set[str]:
 def listener_at(address: Address, listeners: Iterable[Listener]) -> Listener | None:
     """Who keeps a server from listening at that address, or is it."""
     for listener in listeners:
-        same = listener.host in (address.host, "0.0.0.0", "::") or address.unspecified  # noqa: S104 - compared
+        same = listener.host in (without_zone(address.host), "0.0.0.0", "::") or address.unspecified  # noqa: S104 - compared
         if listener.port == address.port and same:
             return listener
     return None
@@ -112,7 +112,7 @@ def dial(address: Address, tls: TlsFiles | None) -> str:
 
     def greet_secured(connection: socket.socket) -> str:
         assert tls is not None
-        with _context(tls).wrap_socket(connection, server_hostname=_dialled(address)) as secured:
+        with _context(tls).wrap_socket(connection, server_hostname=without_zone(_dialled(address))) as secured:
             # A server that does not accept this certificate says so only now, or hangs up without a word, as gRPC
             # does; one that accepts it sends its settings.
             return "" if secured.recv(1) else "TLS fails: it hangs up, and so does not accept this certificate"

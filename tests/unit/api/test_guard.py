@@ -20,19 +20,47 @@ class GuardTests(SynchronousTestCase):
 
     def test_programs(self) -> None:
         """A program that names the server by one of its names is let in, whatever the port."""
-        for host in ("127.0.0.1", "127.0.0.1:3000", "[::1]:80", "[::1]", "LocalHost:1", "box.example"):
+        for host in (
+            "127.0.0.1",
+            "127.0.0.1:3000",
+            "[::1]:80",
+            "[::1]",
+            "[::1%25eth0]:1",
+            "[::1%lo]",
+            "LocalHost:1",
+            "box.example",
+        ):
             self.assertIsNone(self.status(("Host", host)), host)
 
     def test_foreign_host(self) -> None:
         """Another name, as a rebound one, is refused."""
-        for host in ("evil.example", "127.0.0.1.evil.example", "localhost.", "127.0.0.2", "[::2]:80", "0.0.0.0"):
+        for host in (
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.",
+            "127.0.0.2",
+            "[::2]:80",
+            "[::2%lo]",
+            "0.0.0.0",
+        ):
             self.assertEqual(self.status(("Host", host)), 403, host)
 
     def test_no_host(self) -> None:
         """None, two, and what is not a host at all, are mistakes."""
         self.assertEqual(self.status(), 400)
         self.assertEqual(self.status(("Host", "localhost"), ("Host", "localhost")), 400)
-        for host in ("", "localhost:", "localhost:x", "a@localhost", "localhost/x", "localhost, localhost", "::1", "ä"):
+        for host in (
+            "",
+            "localhost:",
+            "localhost:x",
+            "a@localhost",
+            "localhost/x",
+            "localhost, localhost",
+            "::1",
+            "[%lo]",
+            "[::1%]",
+            "ä",
+        ):
             self.assertEqual(self.status(("Host", host)), 400, host)
 
     def test_origin(self) -> None:

@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -66,8 +67,11 @@ class AddressTests(SynchronousTestCase):
             ("http://127.0.0.1:3000", "http://127.0.0.1:3000", ""),
             ("https://box/", "https://box:443", ""),
             ("http://[::1]:80/at/", "http://[::1]:80", "/at"),
+            ("http://[fe80::1%25eth0]", "http://[fe80::1%25eth0]:80", ""),
+            ("http://[fe80::1%eth0]", "http://[fe80::1%25eth0]:80", ""),
         ):
             target = read_target(url, None)
+            self.assertEqual(target.host, urlsplit(base).hostname.replace("%25", "%"))  # type: ignore[union-attr]
             self.assertEqual((target.base, target.path(request)), (base, prefix + path))
 
     def test_refused(self) -> None:
