@@ -142,6 +142,14 @@ def _same(address: IPAddress, other: IPAddress) -> bool:
     return address.version == other.version and int(address) == int(other)
 
 
+def same_ip(one: str, other: str) -> bool:
+    """Whether two texts are the same IP address, however they are written, and whatever their zones are; ``False`` where either is none."""
+    try:
+        return _same(_plain(ip_address(one)), _plain(ip_address(other)))
+    except ValueError:
+        return False
+
+
 @frozen
 class DialRule:
     """Decides what to dial for the address a worker gave."""

@@ -4,7 +4,8 @@ A page anywhere can make a browser send requests to 127.0.0.1, and by DNS
 rebinding even under its own name. So, for every method of every path, before
 anything else is looked at:
 
-- exactly one ``Host``, and its name is one that this server goes by;
+- exactly one ``Host``, and it is allowed: unless configured, a loopback name, or the IP address
+  that the connection came in on, as DNS can't make an address lead elsewhere;
 - an ``Origin``, if there is one, is the server's own;
 - ``Sec-Fetch-Site``, if there is one, says that no other site is behind it.
 
@@ -19,6 +20,10 @@ from collections.abc import Collection
 from twisted.web.http_headers import Headers
 
 from scheduler.api.errors import Problem
+from scheduler.net import same_ip
+
+#: What is allowed in ``Host`` unless configured, beside the address that a connection came in on.
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # A zone in it is dropped: it is a word of the client's machine, which it had better not send (RFC 6874).
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)(?:%[A-Za-z0-9_.%-]+)?\]|(?P<name>[A-Za-z0-9_.-]+))(?::[0-9]{1,5})?")
@@ -26,10 +31,11 @@ _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)(?:%[A-Za-z0-9_.%-]+)?\]|(?P<nam
 _SAME_SITE = frozenset({"same-origin", "none"})
 
 
-def refusal(headers: Headers, allowed_hosts: Collection[str]) -> Problem | None:
+def refusal(headers: Headers, allowed_hosts: Collection[str] | None, came_in_on: str = "") -> Problem | None:
     """Why a request with these headers is not answered; ``None`` when it may be.
 
-    ``allowed_hosts`` are names and addresses in lower case, without port or brackets.
+    ``allowed_hosts`` are names and addresses in lower case, without port or brackets; ``None``: those of this machine
+    to itself, and ``came_in_on``, the IP address at which the connection reached this server.
     """
     hosts = values_of(headers, "host")
     if len(hosts) != 1:
@@ -38,13 +44,19 @@ def refusal(headers: Headers, allowed_hosts: Collection[str]) -> Problem | None:
     match = _HOST.fullmatch(host)
     if match is None:
         return Problem(400, "the Host header is not a name or address", type="invalid-request")
-    if (match["v6"] or match["name"]) not in allowed_hosts:
+    if not _allowed(match["v6"] or match["name"], allowed_hosts, came_in_on):
         return Problem(403, f"host not allowed: {host!r}; see allowed_hosts in [http_server]", type="host-not-allowed")
     if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in values_of(headers, "origin")):
         return Problem(403, "requests on behalf of other web pages are not answered (Origin)", type="cross-site")
     if any(site.lower() not in _SAME_SITE for site in values_of(headers, "sec-fetch-site")):
         return Problem(403, "requests on behalf of other sites are not answered (Sec-Fetch-Site)", type="cross-site")
     return None
+
+
+def _allowed(host: str, allowed_hosts: Collection[str] | None, came_in_on: str) -> bool:
+    if allowed_hosts is not None:
+        return host in allowed_hosts
+    return host in LOOPBACK_HOSTS or same_ip(host, came_in_on)
 
 
 def values_of(headers: Headers, name: str) -> list[str]:

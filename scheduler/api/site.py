@@ -61,17 +61,18 @@ def make_site(
     scheduler: IScheduler,
     clock: IReactorTime,
     wall_time: Callable[[], float],
-    allowed_hosts: Collection[str],
+    allowed_hosts: Collection[str] | None,
     max_connections: int = 10_000,
 ) -> ApiSite:
     """The factory to listen with.
 
     ``clock`` is the reactor; ``wall_time`` gives POSIX times, for filters like ``24h``;
-    ``allowed_hosts`` are names and addresses in lower case, without port or brackets.
+    ``allowed_hosts`` are names and addresses in lower case, without port or brackets; ``None``: see ``guard.refusal``.
     """
     under_way = UnderWay()
     routes = make_app(scheduler, clock, wall_time, under_way).resource()
-    return ApiSite(routes, clock, frozenset(allowed_hosts), under_way, max_connections)
+    hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
+    return ApiSite(routes, clock, hosts, under_way, max_connections)
 
 
 class Request(server.Request):
@@ -130,7 +131,7 @@ class Request(server.Request):
 
     def _refusal(self) -> Problem | None:
         """Why this is not for the routes."""
-        problem = refusal(self.requestHeaders, self.site.allowed_hosts)
+        problem = refusal(self.requestHeaders, self.site.allowed_hosts, getattr(self.host, "host", ""))
         if problem is None and self.oversized:
             problem = Problem(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
         if problem is None and self.site.draining:
@@ -298,7 +299,7 @@ class ApiSite(server.Site):
         self,
         resource: IResource,
         clock: IReactorTime,
-        allowed_hosts: frozenset[str],
+        allowed_hosts: frozenset[str] | None,
         under_way: UnderWay,
         max_connections: int,
     ) -> None:

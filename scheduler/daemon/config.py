@@ -43,7 +43,7 @@ from scheduler.daemon.tomlfile import (
     variable_value,
     worker_name,
 )
-from scheduler.net import Address, without_zone
+from scheduler.net import Address
 from scheduler.units import Share
 
 _DAY_SECONDS = 86400.0
@@ -84,8 +84,9 @@ class HttpServerSettings:
     """``[http_server]``."""
 
     addr: Address
-    #: What a request's ``Host`` may name: lower case, without port or brackets.
-    allowed_hosts: tuple[str, ...]
+    #: What a request's ``Host`` may name: lower case, without port or brackets. ``None``: loopback names, and the IP
+    #: address that the connection came in on.
+    allowed_hosts: tuple[str, ...] | None
     allow_insecure: bool
 
 
@@ -246,14 +247,9 @@ def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
 
 def _http_server(table: Table) -> HttpServerSettings:
     addr = table.get("addr", listening, "127.0.0.1:3000")
-    # A page of any site may ask for http://0.0.0.0; no honest client does.
-    bound = [] if addr.unspecified else [without_zone(addr.host)]
-    allowed_hosts = table.find("allowed_hosts", list_of(host))
-    if allowed_hosts is None:
-        allowed_hosts = ("localhost", "127.0.0.1", "::1", *bound, socket.getfqdn().lower())
     server = HttpServerSettings(
         addr=addr,
-        allowed_hosts=tuple(dict.fromkeys(allowed_hosts)),
+        allowed_hosts=table.find("allowed_hosts", list_of(host)),
         allow_insecure=table.get("allow_insecure", flag, False),
     )
     table.done()

@@ -76,8 +76,10 @@ def _fields(lines: list[str]) -> dict[str, str]:
 class Socket:
     """The server's side of a connection. With ``room`` set, more than that unread makes it pause its producer."""
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, protocol: Any, host: str = "127.0.0.1") -> None:
+        """``host`` is the address at which the connection reached the server."""
         self.protocol = protocol
+        self.host = host
         self.received = b""
         self.unread = 0
         self.room: int | None = None
@@ -143,7 +145,7 @@ class Socket:
         return IPv4Address("TCP", "127.0.0.1", 50001)
 
     def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", 3000)
+        return IPv4Address("TCP", self.host, 3000)
 
 
 class Server:
@@ -153,11 +155,11 @@ class Server:
         self.clock = Clock()
         self.scheduler = FakeScheduler(self.clock, lambda: NOW)
         self.scheduler.add_worker(labels={"zone": "a"})
-        self.site: ApiSite = make_site(self.scheduler, self.clock, lambda: NOW, HOSTS, **settings)
+        self.site: ApiSite = make_site(self.scheduler, self.clock, lambda: NOW, **{"allowed_hosts": HOSTS, **settings})
 
-    def connect(self) -> Connection:
-        """A new connection."""
-        return Connection(self)
+    def connect(self, host: str = "127.0.0.1") -> Connection:
+        """A new connection, which reaches the server at that address."""
+        return Connection(self, host)
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Connection:
         """A request on a connection of its own."""
@@ -169,9 +171,9 @@ class Server:
 class Connection:
     """The client's side."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, host: str) -> None:
         self.protocol = server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50001))
-        self.socket = Socket(self.protocol)
+        self.socket = Socket(self.protocol, host)
         self.protocol.makeConnection(self.socket)
         self._head = False
 

@@ -11,11 +11,13 @@ ALLOWED = frozenset({"127.0.0.1", "::1", "localhost", "box.example"})
 class GuardTests(SynchronousTestCase):
     """Host, Origin, Sec-Fetch-Site."""
 
-    def status(self, *headers: tuple[str, str]) -> int | None:
+    def status(
+        self, *headers: tuple[str, str], allowed: frozenset[str] | None = ALLOWED, came_in_on: str = "127.0.0.1"
+    ) -> int | None:
         found = Headers()
         for name, value in headers:
             found.addRawHeader(name, value)
-        problem = refusal(found, ALLOWED)
+        problem = refusal(found, allowed, came_in_on)
         return problem.status if problem else None
 
     def test_programs(self) -> None:
@@ -44,6 +46,25 @@ class GuardTests(SynchronousTestCase):
             "0.0.0.0",
         ):
             self.assertEqual(self.status(("Host", host)), 403, host)
+
+    def test_default(self) -> None:
+        """Unless configured, loopback names are allowed, and the very address that the connection came in on."""
+        for host, came_in_on in (
+            ("localhost:3000", "10.0.0.7"),
+            ("127.0.0.1", "10.0.0.7"),
+            ("[::1]:3000", "10.0.0.7"),
+            ("10.0.0.7:3000", "10.0.0.7"),
+            ("10.0.0.7", "::ffff:10.0.0.7"),
+            ("[FD00:0::7]:3000", "fd00::7"),
+            ("[fe80::7]", "fe80::7%eth0"),
+        ):
+            self.assertIsNone(self.status(("Host", host), allowed=None, came_in_on=came_in_on), host)
+        for host in ("10.0.0.8", "0.0.0.0", "[::]", "box.example", "10.0.0.7.evil.example", "10.7", "167772167"):
+            self.assertEqual(self.status(("Host", host), allowed=None, came_in_on="10.0.0.7"), 403, host)
+
+    def test_configured(self) -> None:
+        """A list that was configured is all that is allowed."""
+        self.assertEqual(self.status(("Host", "10.0.0.7"), came_in_on="10.0.0.7"), 403)
 
     def test_no_host(self) -> None:
         """None, two, and what is not a host at all, are mistakes."""

@@ -210,6 +210,19 @@ class GuardTests(SiteTestCase):
                     self.assertNotIn("access-control-allow-origin", response.headers)
         self.assertEqual(self.scheduler.calls, [])
 
+    def test_default_hosts(self) -> None:
+        """Unless configured, the address at which a connection reached the server is allowed on it, and no other."""
+        self.server = Server(allowed_hosts=None)
+        for reached, host, status in (
+            ("10.0.0.7", "10.0.0.7:3000", 200),
+            ("10.0.0.7", "localhost", 200),
+            ("127.0.0.1", "10.0.0.7:3000", 403),
+            ("10.0.0.7", "box.example", 403),
+        ):
+            client = self.server.connect(reached)
+            client.ask("GET", "/healthz", host=host)
+            self.assertEqual(client.response().status, status, (reached, host))
+
     def test_headers_everywhere(self) -> None:
         """Every answer forbids caching and guessing, and is a problem document if it is an error."""
         for target in self.TARGETS:
