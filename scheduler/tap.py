@@ -11,7 +11,7 @@ from twisted.application.service import IService
 from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
 from scheduler.cluster.build import make_cluster, random_id
-from scheduler.daemon import startup
+from scheduler.daemon import signals, startup
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.services import Ordered
 from scheduler.net import DialRule, is_listener, resolving
@@ -35,6 +35,7 @@ def makeService(options: Options) -> IService:
 
     reactor: Any = installed  # its type says least of all that it is
     startup.use_monotonic_time(reactor)
+    signals.stop_once(reactor)
     config, state = options.config, options.state
     tls = config.grpc_server.tls
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ from typing import IO, Any, cast
 
 from attrs import frozen
 from twisted.application.service import IServiceCollection, MultiService
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.base import ReactorBase
 from twisted.logger import (
     FileLogObserver,
     FilteringLogObserver,
@@ -44,9 +43,11 @@ from twisted.logger import (
     formatEvent,
 )
 from twisted.python.components import Componentized
-from twisted.python.logfile import LogFile
 from twisted.python.reflect import safe_str
 from zope.interface import implementer
+
+from scheduler.daemon import signals
+from scheduler.daemon.logfile import LogFile
 
 #: Id of the HTTP request on whose behalf the present code runs, ``""`` when there is none. It travels
 #: in the gRPC metadata under ``METADATA_KEY`` and appears in the log lines of scheduler and worker.
@@ -100,12 +101,12 @@ def from_level(observer: ILogObserver, log_level: str) -> FilteringLogObserver:
 class LoggingService(MultiService):
     """The top service of a process; under twistd, the process logs as ``log_format`` and ``log_level`` say.
 
-    Where to is still twistd's options' to say: stdout with ``--nodaemon``, else ``--logfile``, rotated on
-    SIGUSR1. With ``--syslog`` or ``--logger`` twistd logs on its own.
+    Where to is still twistd's options' to say: stdout with ``--nodaemon``, else ``--logfile``. With ``--syslog`` or
+    ``--logger`` twistd logs on its own. From its start on the process acts on signals, see ``signals``.
     """
 
     def __init__(
-        self, reactor: IReactorFromThreads, twistd: Mapping[str, Any] | None, log_format: str, log_level: str = "info"
+        self, reactor: ReactorBase, twistd: Mapping[str, Any] | None, log_format: str, log_level: str = "info"
     ) -> None:
         """``twistd`` are its options, ``None`` where there is no twistd; ``log_format`` is ``"text"`` or ``"json"``.
 
@@ -114,6 +115,7 @@ class LoggingService(MultiService):
         """
         super().__init__()
         self._reactor = reactor
+        self._twistd = twistd
         self._observer: FilteringLogObserver | None = None
         self._file: LogFile | None = None
         if twistd is not None and not twistd["logger"] and not twistd.get("syslog"):
@@ -127,9 +129,9 @@ class LoggingService(MultiService):
         super().setServiceParent(parent)
 
     def startService(self) -> None:
-        if self._file is not None and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
-            rotate = self._file.rotate
-            signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(rotate))
+        if self._twistd is not None:
+            foreground = bool(self._twistd["nodaemon"] or self._twistd.get("debug"))
+            signals.handle(self._reactor, foreground, self._file)
         super().startService()
 
 
@@ -143,10 +145,9 @@ def _log_file(twistd: Mapping[str, Any]) -> LogFile | None:
         raise SystemExit("--logfile -: a daemon can't log to stdout; use --nodaemon, or name a file")
     name = name or "twistd.log"
     try:
-        file: LogFile = LogFile.fromFullPath(name)
+        return LogFile(name, (twistd.get("uid"), twistd.get("gid")))
     except OSError as error:
         raise SystemExit(f"--logfile {name}: can't be written: {error.strerror}") from None
-    return file
 
 
 def _as_text(event: LogEvent) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.application.service import IService
 
 from scheduler import __version__
-from scheduler.daemon import startup
+from scheduler.daemon import signals, startup
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
@@ -52,6 +52,7 @@ def makeService(options: Options) -> IService:
 
     reactor: Any = installed  # its type says least of all that it is
     startup.use_monotonic_time(reactor)
+    signals.stop_once(reactor)
     config, state, settings = options.config, options.state, options.config.worker
     tls = config.grpc_server.tls
 

@@ -1,0 +1,97 @@
+"""The file a daemon logs to: appended to, rotated by size, opened anew when it was renamed.
+
+Theory of operation. Every write goes to the end of the file, wherever that is then
+(``O_APPEND``), so a tool that copies the file and truncates it leaves no hole. A file
+that was renamed is written to until ``reopen``. Whatever fails in a rotation or a
+reopening, the file that is open stays open: no line is lost for that.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import threading
+from contextlib import suppress
+from typing import BinaryIO
+
+from twisted.logger import Logger
+
+#: Bytes from which on a file is rotated, and how many rotated ones are kept: ``NAME.1``, the newest, to ``NAME.10``.
+ROTATE_BYTES = 10_000_000
+MAX_ROTATED_FILES = 10
+
+
+class LogFile:
+    """Takes text from any thread."""
+
+    _log = Logger()
+
+    def __init__(self, path: str, owner: tuple[int | None, int | None] = (None, None)) -> None:
+        """``OSError`` if there can be no such file. ``owner``, of a new one: user and group, ``None`` for ours."""
+        self._path = os.path.abspath(path)  # a daemon changes its folder
+        self._owner = owner
+        self._mode: int | None = None
+        self._rotate_at = ROTATE_BYTES
+        self._lock = threading.Lock()
+        self._file = self._open()
+
+    def write(self, text: str) -> None:
+        """Append it, after a rotation if the file is large by then."""
+        with self._lock:
+            if os.fstat(self._file.fileno()).st_size >= self._rotate_at:
+                self._rotate()
+            self._file.write(text.encode("utf-8"))
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def rotate(self) -> None:
+        """Rename the file and its predecessors, remove the oldest beyond ``MAX_ROTATED_FILES``, and begin a new one."""
+        with self._lock:
+            self._rotate()
+
+    def reopen(self) -> None:
+        """Go on in the file that has the name now, which is made if there is none."""
+        try:
+            with self._lock:
+                self._go_on_in(self._open())
+        except OSError as error:
+            self._log.warn("{file} can't be opened anew: {why}", file=self._path, why=error.strerror)
+
+    def _open(self) -> BinaryIO:
+        new = not os.path.exists(self._path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        file = open(os.open(self._path, flags, 0o666), "ab", buffering=0)  # noqa: SIM115 - it stays open
+        if new:
+            with suppress(OSError):  # what it may be is decided by the folder
+                os.fchown(file.fileno(), *(-1 if each is None else each for each in self._owner))
+                if self._mode is not None:
+                    os.fchmod(file.fileno(), self._mode)
+        self._mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        return file
+
+    def _go_on_in(self, file: BinaryIO) -> None:
+        old, self._file = self._file, file
+        old.close()
+        self._rotate_at = ROTATE_BYTES
+
+    def _rotate(self) -> None:
+        found = os.fstat(self._file.fileno())
+        self._rotate_at = found.st_size + ROTATE_BYTES  # if it fails
+        if not stat.S_ISREG(found.st_mode):
+            return  # /dev/null is to stay where it is
+        with suppress(OSError):
+            for number in sorted(self._rotated(), reverse=True):
+                if number >= MAX_ROTATED_FILES:
+                    os.unlink(f"{self._path}.{number}")
+                else:
+                    os.rename(f"{self._path}.{number}", f"{self._path}.{number + 1}")
+            with suppress(FileNotFoundError):
+                os.rename(self._path, f"{self._path}.1")
+            self._go_on_in(self._open())
+
+    def _rotated(self) -> list[int]:
+        """The numbers of the rotated files."""
+        ends = (name.removeprefix(f"{self._path}.") for name in glob.iglob(f"{glob.escape(self._path)}.*"))
+        return [int(end) for end in ends if end.isascii() and end.isdigit() and end[0] != "0"]

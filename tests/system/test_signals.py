@@ -1,0 +1,154 @@
+"""Signals to the daemons: asked to stop twice, a terminal that is closed, a log that others rotate."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scheduler.client import Client
+from tests.system.conftest import BIN, SCHEDULER, Daemon, wait_until, worker_config
+
+Make = Callable[..., Daemon]
+
+#: Nobody answers there.
+NOBODY = "127.0.0.1:1"
+
+CONFIGURATIONS = {"scheduler": SCHEDULER, "worker": worker_config(NOBODY)}
+
+
+def end_of(daemon: Daemon) -> int:
+    """The exit code of one in the foreground, negative for a signal, when it has ended."""
+    assert daemon.process is not None
+    code = daemon.process.wait(60)
+    daemon.process = None
+    return code
+
+
+def ask(scheduler: Daemon) -> None:
+    """A request, which is a line in the log."""
+    with Client(f"http://{scheduler.endpoints['http']}") as client:
+        client.workers()
+
+
+@pytest.mark.parametrize("program", ["scheduler", "worker"])
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_asked_twice(daemons: Make, program: str, first: signal.Signals) -> None:
+    """One that is asked to stop again while it stops goes on stopping, and there is no traceback."""
+    daemon = daemons(program, CONFIGURATIONS[program])
+    daemon.start()
+    others = {signal.SIGTERM, signal.SIGINT} - {first}
+    os.kill(daemon.pid, signal.SIGSTOP)
+    for number in (first, *others):  # so that both are there at once
+        os.kill(daemon.pid, number)
+    os.kill(daemon.pid, signal.SIGCONT)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(daemon.pid, first)
+    assert end_of(daemon) in (-signal.SIGTERM, -signal.SIGINT)
+    assert not (daemon.state / "endpoints.json").exists()
+    assert "Traceback" not in daemon.log.read_text()
+    assert "already stopping" in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("program", ["scheduler", "worker"])
+def test_asked_while_it_starts(daemons: Make, program: str) -> None:
+    """One that is asked to stop while it starts ends, without a traceback, and can be started again."""
+    daemon = daemons(program, CONFIGURATIONS[program])
+    command = [str(BIN / "twistd"), "-n", program, "-c", str(daemon.file)]
+    began = time.monotonic()
+    daemon.start()
+    took = time.monotonic() - began
+    daemon.kill()
+    for tenths in range(3, 13):
+        with daemon.log.open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=daemon.folder)
+        time.sleep(took * tenths / 10)
+        process.terminate()
+        assert process.wait(60) == -signal.SIGTERM, tenths
+    assert "Traceback" not in daemon.log.read_text()
+    daemon.start()
+
+
+@pytest.mark.parametrize("program", ["scheduler", "worker"])
+def test_closed_terminal(daemons: Make, program: str) -> None:
+    """In the foreground SIGHUP is a SIGTERM: it stops in order."""
+    daemon = daemons(program, CONFIGURATIONS[program])
+    daemon.start()
+    os.kill(daemon.pid, signal.SIGHUP)
+    assert end_of(daemon) == -signal.SIGTERM
+    assert not (daemon.state / "endpoints.json").exists()
+    assert "Traceback" not in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("program", ["scheduler", "worker"])
+def test_nohup(daemons: Make, program: str) -> None:
+    """Where SIGHUP was ignored at the start it still is."""
+    daemon = daemons(program, CONFIGURATIONS[program])
+    daemon.inside = ("nohup",)
+    daemon.start()
+    os.kill(daemon.pid, signal.SIGHUP)
+    with socket.create_connection(("127.0.0.1", int(daemon.endpoints["grpc"].rpartition(":")[2]))):
+        os.kill(daemon.pid, signal.SIGTERM)
+    assert end_of(daemon) == -signal.SIGTERM
+    assert "stopping: SIGHUP" not in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("inside", [(), ("nohup",)])
+def test_log_moved_away(daemons: Make, inside: tuple[str, ...]) -> None:
+    """A daemon goes on in a new log file after SIGHUP, and loses no line meanwhile; it serves on."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.inside = inside
+    scheduler.start(foreground=False)
+    moved = Path(f"{scheduler.log}.moved")
+    scheduler.log.rename(moved)
+    ask(scheduler)
+    assert moved.read_text().count("GET /v1/workers") == 1
+    os.kill(scheduler.pid, signal.SIGHUP)
+    wait_until(scheduler.log.exists, "the log is there again")
+    ask(scheduler)
+    assert moved.read_text().count("GET /v1/workers") == 1
+    assert scheduler.log.read_text().count("GET /v1/workers") == 1
+    scheduler.kill()
+
+
+def test_worker_log_moved_away(daemons: Make) -> None:
+    """So does a worker."""
+    worker = daemons("worker", CONFIGURATIONS["worker"])
+    worker.start(foreground=False)
+    worker.log.rename(f"{worker.log}.moved")
+    os.kill(worker.pid, signal.SIGHUP)
+    wait_until(worker.log.exists, "the log is there again")
+    worker.kill()
+    assert "stopping: SIGTERM" in worker.log.read_text()
+
+
+def test_log_truncated(daemons: Make) -> None:
+    """A log that is truncated under a daemon, as by logrotate's ``copytruncate``, goes on from its beginning."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start(foreground=False)
+    os.truncate(scheduler.log, 0)
+    ask(scheduler)
+    (line,) = scheduler.log.read_text().splitlines()
+    assert line.startswith("20")
+    scheduler.kill()
+
+
+def test_log_rotated_often(daemons: Make) -> None:
+    """Of rotated logs a limited number is kept."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start(foreground=False)
+    for _ in range(13):
+        before = scheduler.log.stat().st_ino
+        ask(scheduler)
+        os.kill(scheduler.pid, signal.SIGUSR1)
+        wait_until(lambda before=before: scheduler.log.exists() and scheduler.log.stat().st_ino != before, "a new log")
+    assert len(list(scheduler.folder.glob("log.*"))) == 10
+    assert "GET /v1/workers" in Path(f"{scheduler.log}.1").read_text()
+    scheduler.kill()
