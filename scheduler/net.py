@@ -143,7 +143,7 @@ def _same(address: IPAddress, other: IPAddress) -> bool:
 
 
 def same_ip(one: str, other: str) -> bool:
-    """Whether two texts are the same IP address, however they are written, and whatever their zones are; ``False`` where either is none."""
+    """Whether two texts are the same IP address, whatever their form and zones are; ``False`` where either is none."""
     try:
         return _same(_plain(ip_address(one)), _plain(ip_address(other)))
     except ValueError:

@@ -63,6 +63,7 @@ def makeService(options: Options) -> IService:
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
     for part in (
+        startup.lifetime(options.program, config),
         store,
         *cluster.records,
         calls,

@@ -294,6 +294,7 @@ class ApiSite(server.Site):
 
     protocol = Channel  # type: ignore[assignment]
     requestFactory = Request  # noqa: N815
+    noisy = False  # HttpServer says where it listens
 
     def __init__(
         self,

@@ -85,12 +85,27 @@ def observer(out: IO[Any], json: bool) -> FileLogObserver:
 @implementer(ILogFilterPredicate)
 @frozen
 class _AtLeast:
-    """Lets the events of a level and above through; one without a level counts as info."""
+    """Lets the events of a level and above through; one without a level counts as info.
+
+    What Twisted says of its own parts, such as which factory starts, counts as debug. It has warnings among that.
+    """
 
     level: Any
 
     def __call__(self, event: LogEvent) -> Any:
-        return PredicateResult.maybe if (event.get("log_level") or LogLevel.info) >= self.level else PredicateResult.no
+        level = event.get("log_level") or LogLevel.info
+        if level is LogLevel.info and _by_the_way(event):
+            level = LogLevel.debug
+        return PredicateResult.maybe if level >= self.level else PredicateResult.no
+
+
+def _by_the_way(event: LogEvent) -> bool:
+    """Whether Twisted says it, and nothing is wrong."""
+    namespace = str(event.get("log_namespace", ""))
+    if _older(event):
+        return not _said(event).lower().startswith(("failed", "could not", "warning"))
+    # of a connection: no descriptor is left for it
+    return namespace.startswith("twisted.") and not namespace.startswith("twisted.internet.tcp")
 
 
 def from_level(observer: ILogObserver, log_level: str) -> FilteringLogObserver:

@@ -21,6 +21,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from twisted import __version__ as twisted_version
 from twisted.application.service import Service
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -40,6 +42,8 @@ from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, loa
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid
 from scheduler.net import Address
+
+_log = Logger()
 
 #: Seconds after which ``endpoints.json`` is written again where that failed.
 ANNOUNCE_AGAIN_SECONDS = 5.0
@@ -93,13 +97,29 @@ class Listening(Protocol):
     bound: Address | None
 
 
+def lifetime(program: str, config: SchedulerConfig | WorkerConfig) -> Step:
+    """The first to start and the last to stop: says so."""
+
+    def starting() -> None:
+        _log.info(
+            "{program} {version} starts, with the configuration {file} and the state in {folder}",
+            program=program,
+            version=__version__,
+            file=config.file,
+            folder=str(config.state_dir),
+            pid=os.getpid(),
+            python=platform.python_version(),
+            twisted=twisted_version,
+        )
+
+    return Step(starting, lambda: _log.info("{program} has stopped", program=program))
+
+
 class Announcement(Service):
     """The last to start and the first to stop: says where the servers listen, and to systemd that they do.
 
     Where the disk is full, say, they serve all the same, and it is said later.
     """
-
-    _log = Logger()
 
     def __init__(self, clock: IReactorTime, state: StateDir, **servers: Listening) -> None:
         self._clock = clock
@@ -124,7 +144,7 @@ class Announcement(Service):
         try:
             self._state.write_endpoints(**{name: str(server.bound) for name, server in self._servers.items()})
         except OSError as error:
-            self._log.error(
+            _log.error(
                 "the addresses can't be written to endpoints.json in {folder}: {why}; the next attempt is in "
                 "{seconds:g} s",
                 folder=str(self._state.path),

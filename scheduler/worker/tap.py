@@ -89,6 +89,7 @@ def makeService(options: Options) -> IService:
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
     for part in (
+        startup.lifetime(options.program, config),
         Step(stop=launcher.close),
         Step(stop=used.close),
         pool,

@@ -44,6 +44,9 @@ class Probe(Service):
         reactor.callLater(0, log.info, "started")
         reactor.callLater(0.05, reactor.stop)
 
+    def stopService(self):
+        log.info("stopped")
+
 def makeService(options):
     log.info("made")
     root = LoggingService(reactor, options.parent, options["format"], options["level"])
@@ -110,7 +113,7 @@ class TwistdTests(TestCase):
         self.assertEqual(said[0], "made")
         self.assertEqual(said.count("hello w\\x1b[1m\\n2 worker_id=w1"), 1)
         self.assertEqual(said.count("printed"), 1)
-        self.assertEqual(said[-1], "Server Shut Down.")
+        self.assertEqual(said[-1], "stopped")
 
     async def test_foreground(self) -> None:
         """In the foreground it goes to stdout, and nowhere else."""
@@ -119,12 +122,12 @@ class TwistdTests(TestCase):
         self.check(ran.stdout)
 
     async def test_json(self) -> None:
-        """As JSON every line is an object, those of twistd included."""
+        """As JSON every line is an object."""
         ran = await self.twistd("-n", "--pidfile=", "probe", "--format", "json")
         records = [json.loads(line) for line in ran.stdout.splitlines()]
         (hello,) = (record for record in records if record.get("who"))
         self.assertEqual((hello["who"], hello["worker_id"], hello["level"]), ("w\x1b[1m\n2", "w1", "info"))
-        self.assertEqual(records[-1]["message"], "Server Shut Down.")
+        self.assertEqual(records[-1]["message"], "stopped")
 
     async def test_level(self) -> None:
         """Below the level nothing is written, not even what twistd says."""
@@ -141,7 +144,7 @@ class TwistdTests(TestCase):
         """SIGUSR1 begins a new file."""
         await self.twistd("-n", "--pidfile=", "--logfile", str(self.log), "probe", "--rotate")
         self.check(Path(f"{self.log}.1").read_text() + self.log.read_text())
-        self.assertIn("Server Shut Down.", self.log.read_text())
+        self.assertIn("stopped", self.log.read_text())
 
     async def test_other_logger(self) -> None:
         """What twistd was told to use is used instead."""

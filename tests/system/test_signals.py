@@ -84,6 +84,7 @@ def test_closed_terminal(daemons: Make, program: str) -> None:
     os.kill(daemon.pid, signal.SIGHUP)
     assert end_of(daemon) == -signal.SIGTERM
     assert not (daemon.state / "endpoints.json").exists()
+    assert f"{program} has stopped" in daemon.log.read_text()
     assert "Traceback" not in daemon.log.read_text()
 
 
@@ -126,7 +127,7 @@ def test_worker_log_moved_away(daemons: Make) -> None:
     os.kill(worker.pid, signal.SIGHUP)
     wait_until(worker.log.exists, "the log is there again")
     worker.kill()
-    assert "stopping: SIGTERM" in worker.log.read_text()
+    assert "worker has stopped" in worker.log.read_text()
 
 
 def test_log_truncated(daemons: Make) -> None:
@@ -152,3 +153,19 @@ def test_log_rotated_often(daemons: Make) -> None:
     assert len(list(scheduler.folder.glob("log.*"))) == 10
     assert "GET /v1/workers" in Path(f"{scheduler.log}.1").read_text()
     scheduler.kill()
+
+
+def test_no_noise(daemons: Make) -> None:
+    """The log has what the process does, from its start to its end, and nothing of the machinery beneath."""
+    for program in ("scheduler", "worker"):
+        daemon = daemons(program, CONFIGURATIONS[program])
+        daemon.start()
+        daemon.kill()
+        text = daemon.log.read_text()
+        assert "object at 0x" not in text
+        assert "twisted." not in text.replace("twisted=", "")
+        lines = text.splitlines()
+        assert f"{program} 0." in lines[0], lines[0]
+        assert str(daemon.file) in lines[0]
+        assert lines[-1].endswith(f"{program} has stopped")
+        assert any(line.endswith("stopping: SIGTERM") for line in lines)

@@ -247,12 +247,14 @@ class LoggingServiceTests(SynchronousTestCase):
         verifyObject(ILogObserver, self.installed())
 
     def test_level(self) -> None:
-        """Events below the level are left out, of ours and of Twisted's older log; what went wrong never is."""
+        """Events below the level are left out; what went wrong never is. What Twisted says of itself is debug."""
+        problems, warnings = ["failed to set uid", "no descriptor"], ["its warning", "warn"]
+        errors = ["error", "bug", "older bug"]
         for level, expected in (
-            ("debug", ["debug", "info", "older", "warn", "error", "bug", "older bug"]),
-            ("info", ["info", "older", "warn", "error", "bug", "older bug"]),
-            ("warn", ["warn", "error", "bug", "older bug"]),
-            ("error", ["error", "bug", "older bug"]),
+            ("debug", ["debug", "info", "older", "its own", *problems, *warnings, *errors]),
+            ("info", ["info", *problems, *warnings, *errors]),
+            ("warn", [*warnings, *errors]),
+            ("error", errors),
         ):
             file = self.mktemp()
             ours = self.installed(level, logfile=file)
@@ -262,6 +264,10 @@ class LoggingServiceTests(SynchronousTestCase):
             log.debug("debug")
             log.info("info")
             older.msg("older")
+            Logger("twisted.some.place").info("its own")
+            older.msg("failed to set uid")
+            Logger("twisted.internet.tcp").info("no descriptor")
+            Logger("twisted.some.place").warn("its warning")
             log.warn("warn")
             log.error("error")
             log.failure("bug", Failure(RuntimeError("no")))
