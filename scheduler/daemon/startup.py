@@ -16,13 +16,11 @@ has that number now. It is close-on-exec: nothing the process starts holds it.
 from __future__ import annotations
 
 import atexit
-import contextlib
-import errno
 import fcntl
 import json
 import os
 import platform
-import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +37,8 @@ from twisted.python import usage
 from scheduler import __version__
 from scheduler.daemon import systemd
 from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
+from scheduler.daemon.ports import why_not_listen
+from scheduler.daemon.services import Step
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid
 from scheduler.net import Address
@@ -264,7 +264,7 @@ class _Options(usage.Options):
             raise ConfigError(self.config.file, error.problem, "grpc_server", error.field, value) from None
 
     def _check_port(self, table: str, address: Address) -> None:
-        problem = _why_not_listen(address)
+        problem = why_not_listen(address, lambda text: sys.stderr.write(f"[{table}] addr = {address}: {text}\n"))
         if problem:
             raise ConfigError(self.config.file, problem, table, "addr", str(address))
 
@@ -277,27 +277,6 @@ class _Options(usage.Options):
             twistd["pidfile"] = str(pidfile) if daemon else ""
         if daemon and not twistd["logfile"]:
             twistd["logfile"] = str(self.state.path / f"{self.program}.log")
-
-
-def _why_not_listen(address: Address) -> str:
-    """What keeps this process from listening there, ``""`` for nothing."""
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with contextlib.closing(socket.socket(family, kind, protocol)) as probe:
-            # As the real servers do, or a port just given back would seem taken. It does not hide one in use.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except socket.gaierror as error:
-        return f"must be an address of this machine; the name does not resolve: {error.strerror}"
-    except OSError as error:
-        return {
-            errno.EADDRINUSE: "the port is taken; allowed is a free one, or 0 for any",
-            errno.EADDRNOTAVAIL: "must be an address of this machine",
-            errno.EACCES: f"port {address.port} is for root, or with the capability net_bind_service",
-        }.get(error.errno or 0, f"can't listen there: {error.strerror}")
-    return ""
 
 
 class SchedulerOptions(_Options):

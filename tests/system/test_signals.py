@@ -1,4 +1,4 @@
-"""Signals to the daemons: asked to stop twice, a terminal that is closed, a log that others rotate."""
+"""Signals to the daemons: asked to stop twice, a terminal that is closed, a log that others rotate; restarts."""
 
 from __future__ import annotations
 
@@ -55,6 +55,30 @@ def test_asked_twice(daemons: Make, program: str, first: signal.Signals) -> None
     assert not (daemon.state / "endpoints.json").exists()
     assert "Traceback" not in daemon.log.read_text()
     assert "already stopping" in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_restart_under_connections(daemons: Make, number: signal.Signals) -> None:
+    """Connections that the ended process closed first, and that linger, do not keep the next one from its ports."""
+    scheduler = daemons("scheduler", SCHEDULER)
+    scheduler.start()
+    endpoints = scheduler.endpoints
+    tables = (f'[{server}_server]\naddr = "{address}"\n' for server, address in endpoints.items())
+    scheduler.file.write_text('state_dir = "state"\n' + "".join(tables))
+    worker = daemons("worker", worker_config(endpoints["grpc"]))
+    worker.start()
+    for _ in range(2):
+        with contextlib.ExitStack() as stack:
+            for address in endpoints.values():
+                host, _, port = address.rpartition(":")
+                for _ in range(3):
+                    client = stack.enter_context(socket.create_connection((host, int(port))))
+                    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    client.recv(10)
+            os.kill(scheduler.pid, number)
+            end_of(scheduler)
+        scheduler.start()
+    assert scheduler.endpoints == endpoints
 
 
 @pytest.mark.parametrize("program", ["scheduler", "worker"])

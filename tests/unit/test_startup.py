@@ -5,6 +5,7 @@ import io
 import json
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import __version__
+from scheduler.daemon import ports
 from scheduler.daemon.config import TlsFiles
 from scheduler.daemon.startup import (
     ANNOUNCE_AGAIN_SECONDS,
@@ -111,6 +113,43 @@ class RefusalTests(StartCase):
             each.close()
         self.write(f'[grpc_server]\naddr = "127.0.0.1:{port}"\n[http_server]\naddr = "127.0.0.1:0"')
         self.parse(SchedulerOptions())
+
+    def test_port_of_ended_connections(self) -> None:
+        """A port that only connections hold which have ended, of a program that lets nobody reuse it, is waited for."""
+        server = socket.socket()  # without SO_REUSEADDR
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = Address(*server.getsockname())
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        self.assertIn("taken", ports.why_not_listen(address, self.fail, self.fail))
+        for each in (accepted, server):
+            each.close()
+        said: list[str] = []
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:  # a reset, as the end of the kernel's minute
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+
+        self.assertEqual(ports.why_not_listen(address, said.append, sleep), "")
+        self.assertEqual((len(said), len(slept)), (1, 3))
+
+    def test_port_of_ended_connections_for_long(self) -> None:
+        """It is not waited for without end."""
+        server = socket.socket()
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = Address(*server.getsockname())
+        client = socket.create_connection(server.getsockname())
+        self.addCleanup(client.close)
+        for each in (server.accept()[0], server):
+            each.close()
+        slept: list[float] = []
+        self.assertIn("taken", ports.why_not_listen(address, str, slept.append))
+        self.assertEqual(sum(slept), ports.WAIT_MAX_SECONDS)
 
     def test_address_of_another_machine(self) -> None:
         """An address that is not this machine's can't be listened at, nor a name nobody knows."""
