@@ -13,7 +13,35 @@ LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 #: Characters of a name that is compared with others, which takes time that grows with its square.
 _MAX_COMPARED_CHARACTERS = 253
 
+#: Labels that a worker may have, ``name`` among them; characters of the key of each, and of its value.
+LABELS_MAX, LABEL_MAX_CHARACTERS = 64, 253
+
+LABEL_ALLOWED = f"printable text of at most {LABEL_MAX_CHARACTERS} characters"
+
+#: A UUID of version 5 as it is written (RFC 4122, 4.1).
+_VERSION_5 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_made_id(text: str) -> bool:
+    """Whether it has the form of the ids that are made from a worker's folder id or address."""
+    return _VERSION_5.fullmatch(text) is not None
+
+
+def name_problem(name: str) -> str | None:
+    """Why no worker may be called that; ``None``: it may, unless something else has that name."""
+    if not NAME_PATTERN.fullmatch(name):
+        return "must be 1 to 253 letters, digits, '.', '_' or '-', the first a letter or digit"
+    if is_made_id(name):
+        return "must not be a version 5 UUID, as the ids of workers are"
+    return None
+
+
+def label_problem(text: str) -> str | None:
+    """Why a label of a worker can't have that value."""
+    fits = len(text) <= LABEL_MAX_CHARACTERS and text.isprintable()
+    return None if fits else f"must be {LABEL_ALLOWED}"
 
 
 def env_name_problem(name: str) -> str | None:

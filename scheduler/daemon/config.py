@@ -31,6 +31,7 @@ from scheduler.daemon.tomlfile import (
     flag,
     host,
     label,
+    label_value,
     list_of,
     listening,
     network,
@@ -38,11 +39,11 @@ from scheduler.daemon.tomlfile import (
     read,
     readable_file,
     store_url,
-    text,
     variable,
     variable_value,
     worker_name,
 )
+from scheduler.names import LABELS_MAX, name_problem
 from scheduler.net import Address
 from scheduler.units import Share
 
@@ -289,11 +290,11 @@ def _scheduler(table: Table) -> Address:
 
 
 def _worker(table: Table) -> WorkerSettings:
-    name = table.get("name", worker_name, socket.gethostname())
-    labels, env = table.table("labels"), table.table("env")
+    name = _worker_name(table)
+    env = table.table("env")
     settings = WorkerSettings(
         name=name,
-        labels=MappingProxyType({"name": name} | {key: labels.get(label(labels, key), text) for key in labels}),
+        labels=_labels(table, name),
         slots=table.get("slots", count(0, 100_000), len(os.sched_getaffinity(0))),
         scripts_dir=table.get("scripts_dir", file_path, "scripts"),
         scripts_only=table.get("scripts_only", flag, False),
@@ -307,6 +308,27 @@ def _worker(table: Table) -> WorkerSettings:
     )
     table.done()
     return settings
+
+
+def _worker_name(table: Table) -> str:
+    """The host name, unless the file has one."""
+    given = table.find("name", worker_name)
+    if given is not None:
+        return given
+    name = socket.gethostname()
+    problem = name_problem(name)
+    if problem:
+        why = f"is not set, and the host name of this machine, {name!r}, can't be it, as a name {problem}"
+        raise table.error("name", None, f"{why}; set [worker] name")
+    return name
+
+
+def _labels(table: Table, name: str) -> Mapping[str, str]:
+    given = table.table("labels")
+    labels = {"name": name} | {key: given.get(label(given, key), label_value) for key in given}
+    if len(labels) > LABELS_MAX:
+        raise table.error("labels", None, f"are {len(labels)} with `name`; at most {LABELS_MAX} are allowed")
+    return MappingProxyType(labels)
 
 
 def _check_reachable(config: WorkerConfig, root: Table) -> None:

@@ -36,7 +36,14 @@ from twisted.python import usage
 
 from scheduler import __version__
 from scheduler.daemon import systemd
-from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
+from scheduler.daemon.config import (
+    SchedulerConfig,
+    TlsFiles,
+    WorkerConfig,
+    WorkerSettings,
+    load_scheduler,
+    load_worker,
+)
 from scheduler.daemon.ports import why_not_listen
 from scheduler.daemon.services import Step
 from scheduler.daemon.tomlfile import ConfigError, without_password
@@ -335,6 +342,9 @@ class WorkerOptions(_Options):
     #: and group, and returns it; raises ``Invalid``, field the path of the file that is wrong.
     open_folder: Callable[[Path, bool, int | None, int | None], Any] | None = None
 
+    #: A tap sets this static method: raises ``Invalid`` for a worker that no scheduler would register.
+    check_worker: Callable[[WorkerSettings], None] | None = None
+
     folder: Any = None
     longdesc = (
         "Runs jobs on this machine for a scheduler. It registers at [scheduler] addr, again and again until it can, "
@@ -355,6 +365,12 @@ class WorkerOptions(_Options):
 
     def prepare(self) -> None:
         """Have the identity of the state folder: ``folder`` is set."""
+        if self.check_worker is not None:
+            try:
+                self.check_worker(self.config.worker)
+            except Invalid as error:
+                problem = f"no scheduler would take this worker: {error.field}: {error.problem}"
+                raise ConfigError(self.config.file, problem) from None
         if self.open_folder is None:
             return
         try:

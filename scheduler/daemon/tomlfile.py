@@ -23,7 +23,7 @@ import toml
 
 from scheduler import units
 from scheduler.errors import Invalid, SchedulerError
-from scheduler.names import LABEL_PATTERN, NAME_PATTERN, env_name_problem, nearest
+from scheduler.names import LABEL_PATTERN, env_name_problem, label_problem, name_problem, nearest
 from scheduler.net import Address, split_address, without_zone
 
 T = TypeVar("T")
@@ -292,9 +292,10 @@ def store_url(state_dir: Path) -> Callable[[Table, Any], str]:
 
 def worker_name(_: Table, value: Any) -> str:
     """What a worker may be called."""
-    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
-        raise Unfit("must be 1 to 253 letters, digits, '.', '_' or '-', the first a letter or digit")
-    return value
+    problem = name_problem(value if isinstance(value, str) else "")
+    if problem:
+        raise Unfit(problem)
+    return str(value)
 
 
 def label(table: Table, key: str) -> str:
@@ -304,6 +305,15 @@ def label(table: Table, key: str) -> str:
             key, None, "a label is 1 to 253 letters, digits, '.', '_', '/' or '-', the first a letter or digit"
         )
     return key
+
+
+def label_value(table: Table, value: Any) -> str:
+    """What a label of a worker may be."""
+    given = text(table, value)
+    problem = label_problem(given)
+    if problem:
+        raise Unfit(problem)
+    return given
 
 
 def variable(table: Table, key: str) -> str:

@@ -9,17 +9,15 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from scheduler import __version__
 from scheduler.daemon import signals, startup
 from scheduler.daemon.logs import LoggingService
 from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
-from scheduler.model import FEATURES
 from scheduler.rpc import credentials
 from scheduler.rpc.scheduler_client import SchedulerClient
 from scheduler.rpc.worker_server import worker_server
 from scheduler.threads import Pool
-from scheduler.worker import folder
+from scheduler.worker import facts, folder
 from scheduler.worker.commands import Policy
 from scheduler.worker.commit_count import CommitCountFile
 from scheduler.worker.disk import DiskGauge
@@ -30,7 +28,6 @@ from scheduler.worker.jobs import JobRunner
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.link import Link
 from scheduler.worker.retention import RetentionLimits
-from scheduler.worker.shim.spool import boot_id
 from scheduler.worker.spools import Spools
 from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
@@ -44,6 +41,7 @@ class Options(startup.WorkerOptions):
 
     check_tls = staticmethod(credentials.check)
     open_folder = staticmethod(folder.open_folder)
+    check_worker = staticmethod(facts.check_worker)
 
 
 def makeService(options: Options) -> IService:
@@ -71,16 +69,8 @@ def makeService(options: Options) -> IService:
     grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs, identity)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 
-    def facts() -> Registration:
-        return Registration(
-            address=str(settings.advertise_addr or grpc.bound),
-            name=settings.name,
-            labels=settings.labels,
-            slots=settings.slots,
-            boot_id=boot_id(),
-            version=__version__,
-            features=FEATURES,
-        )
+    def own_facts() -> Registration:
+        return facts.registration(settings, str(settings.advertise_addr or grpc.bound))
 
     held_id = IdFile(state.path / folder.WORKER_ID)
     commit_count = CommitCountFile(pool, str(state.path / folder.COMMIT_COUNT))
@@ -98,7 +88,7 @@ def makeService(options: Options) -> IService:
         Step(start=jobs.recover, stop=jobs.shut_down),
         scheduler,
         grpc,
-        Link(reactor, scheduler, jobs, facts, held_id, commit_count, identity, rng, time.time, disk.read),
+        Link(reactor, scheduler, jobs, own_facts, held_id, commit_count, identity, rng, time.time, disk.read),
         startup.Announcement(reactor, state, grpc=grpc),
     ):
         part.setServiceParent(parts)

@@ -51,6 +51,7 @@ def test_refusals(daemons: Make, tmp_path: Path, daemonized: bool) -> None:
                 ("scheduler", "[http_server]\nadr = 1\n", ("adr", "addr")),
                 ("worker", '[scheduler]\naddr = "unix:/run/x"\n', ("addr", "unix:/run/x", "host:port")),
                 ("worker", '[worker]\nslots = "two"\n', ("slots", "two")),
+                ("worker", f"[worker.labels]\nx = '{'y' * 300}'\n", ("worker.labels", "x", "at most 253 characters")),
                 ("scheduler", '[http_server]\naddr = "0.0.0.0:0"\n', ("addr", "0.0.0.0:0", "allow_insecure")),
                 ("worker", '[grpc_server]\naddr = "0.0.0.0:0"\n', ("addr", "0.0.0.0:0", "ca_file")),
             )

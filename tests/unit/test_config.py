@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.workers.registration import id_of_folder
 from scheduler.daemon.config import StoreSettings, TlsFiles, load_scheduler, load_worker
 from scheduler.daemon.tomlfile import ConfigError
 from scheduler.net import Address
 from scheduler.units import Share
+from scheduler.worker import facts
 
 ETC = Path(__file__).resolve().parents[2] / "etc"
 
@@ -334,6 +336,34 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.keep_spool, 3600)
         self.assertEqual((settings.spool_max, settings.spool_min_free), (Share(50 * 10**9), Share(percent=0.5)))
         self.assertEqual(settings.output_limit, 1_500_000)
+
+    def test_what_no_scheduler_takes(self) -> None:
+        """What a scheduler would refuse of a worker is refused when it starts, with where it came from."""
+        made = id_of_folder("some folder")
+        many = "".join(f'k{number} = "v"\n' for number in range(64))
+        for content, complaint in {
+            f"[worker.labels]\ngpu = '{'x' * 300}'": '[worker.labels] gpu = "xxx',
+            f"[worker.labels]\ngpu = '{'x' * 254}'": ": must be printable text of at most 253 characters",
+            '[worker.labels]\ngpu = "a\\u200bb"': ": must be printable text of at most 253 characters",
+            f"[worker.labels]\n{many}": "[worker] labels: are 65 with `name`; at most 64 are allowed",
+            f'[worker]\nname = "{made}"': f'[worker] name = "{made}": must not be a version 5 UUID',
+        }.items():
+            self.assertIn(complaint, self.complaint(load_worker, content))
+
+    def test_unfit_host_name(self) -> None:
+        """A host name that can't be the name of a worker is refused as that, and another name may be given."""
+        for host in ("-box", "box 7", "büro", "", id_of_folder("some folder")):
+            self.patch(socket, "gethostname", lambda host=host: host)
+            complaint = self.complaint(load_worker, "[worker]\nslots = 1")
+            for words in ("[worker] name: ", f"the host name of this machine, {host!r}", "must ", "set [worker] name"):
+                self.assertIn(words, complaint)
+            self.assertEqual(self.worker('[worker]\nname = "w1"').worker.name, "w1")
+
+    def test_largest_registration(self) -> None:
+        """What is allowed here, each as large as it may be, is taken by a scheduler."""
+        labels = "".join(f'"{"k" * 250}{number:03}" = "{"v" * 253}"\n' for number in range(63))
+        config = self.worker(f'[worker]\nname = "{"n" * 253}"\nslots = 100000\n[worker.labels]\n{labels}')
+        facts.check_worker(config.worker)
 
     def test_unreachable_worker(self) -> None:
         """A worker on loopback whose scheduler is elsewhere could never be called, so it refuses."""

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import __version__
 from scheduler.daemon import ports
-from scheduler.daemon.config import TlsFiles
+from scheduler.daemon.config import TlsFiles, WorkerSettings
 from scheduler.daemon.startup import (
     ANNOUNCE_AGAIN_SECONDS,
     Announcement,
@@ -223,6 +223,20 @@ class RefusalTests(StartCase):
         for _ in range(2):  # the state folder is free again
             refused = self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file, "--new-id"])
             self.assertEqual(refused.code, f"{self.folder}/state/jobs: is no copy")
+
+    def test_worker_that_no_scheduler_takes(self) -> None:
+        """A worker that would never be registered does not start, whatever of it is the reason."""
+        self.write('[grpc_server]\naddr = "127.0.0.1:0"')
+
+        class Options(WorkerOptions):
+            @staticmethod
+            def check_worker(settings: WorkerSettings) -> None:
+                raise Invalid("bootID", f"of {settings.name} is too long")
+
+        for _ in range(2):  # the state folder is free again
+            self.assertRegex(
+                self.refusal(Options()), r"^no scheduler would take this worker: bootID: of \S+ is too long$"
+            )
 
     def test_folder_in_use(self) -> None:
         """A folder that a process uses gets no other identity."""

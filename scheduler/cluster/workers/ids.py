@@ -12,16 +12,12 @@ A core worker is known by its address alone: no id that anybody sends names it.
 
 from __future__ import annotations
 
-import re
-
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.workers.registration import id_of_address, id_of_folder
 from scheduler.errors import Conflict, Invalid, NameTaken
 from scheduler.messages import Registration
 from scheduler.model import Worker
-
-#: A UUID of version 5 as it is written (RFC 4122, 4.1).
-_VERSION_5 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+from scheduler.names import is_made_id
 
 
 def id_of(registry: Registry, registration: Registration, address: str) -> str:
@@ -59,7 +55,7 @@ def check_ids(registry: Registry, worker_id: str, name: str) -> None:
         raise Conflict(f"workerID {worker_id!r} is the id of a job")
     if name != worker_id and (registry.find_worker(name) is not None or registry.has_jobs_of(name)):
         raise NameTaken(f"name {name!r} is the id of another worker")
-    if name != worker_id and _is_made(name):
+    if name != worker_id and is_made_id(name):
         raise Invalid("name", f"{name!r} is a version 5 UUID, as the ids of workers are: give this worker another name")
     if registry.find_job(name) is not None:
         raise NameTaken(f"name {name!r} is the id of a job")
@@ -73,7 +69,7 @@ def _may_hold(registry: Registry, registration: Registration, folder: str) -> bo
     held = registration.worker_id
     known = registry.find_worker(held)
     if known is None:
-        return registry.has_jobs_of(held) and not _is_made(held)
+        return registry.has_jobs_of(held) and not is_made_id(held)
     if known.is_core:
         return False
     of_earlier = not folder and not registration.nonce
@@ -82,9 +78,4 @@ def _may_hold(registry: Registry, registration: Registration, folder: str) -> bo
 
 def _folder_of(known: Worker) -> str:
     """The id that is made from its folder id; ``""``: it had none so far."""
-    return known.folder or (known.id if _is_made(known.id) else "")
-
-
-def _is_made(worker_id: str) -> bool:
-    """Whether an id has the form of those that are made from a folder id or an address."""
-    return _VERSION_5.fullmatch(worker_id) is not None
+    return known.folder or (known.id if is_made_id(known.id) else "")

@@ -27,12 +27,7 @@ from scheduler.cluster.workers.ids import check_ids, id_of
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.newcomers import Newcomers
 from scheduler.cluster.workers.reconcile import Reconciler
-from scheduler.cluster.workers.registration import (
-    BOOT_ID_MAX_CHARACTERS,
-    check,
-    check_word,
-    id_of_folder,
-)
+from scheduler.cluster.workers.registration import id_of_folder
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
 from scheduler.errors import Conflict, NotFound, Refused, StoreFailed
@@ -40,6 +35,7 @@ from scheduler.interfaces import IMembership, IWorkerClient
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import JobState, Worker, WorkerState
 from scheduler.net import DialRule
+from scheduler.registrations import BOOT_ID_MAX_CHARACTERS, check, check_word
 from scheduler.texts import bounded_text
 
 #: Bytes that are shown of why a worker takes no job.
