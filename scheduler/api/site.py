@@ -167,12 +167,13 @@ class Request(server.Request):
 
     def _ended(self, aborted: bool) -> None:
         _log.info(
-            "{method} {path} {status} {bytes} B {ms:.0f} ms{cut}",
+            "{client} {method} {path} {status} {bytes} B {ms:.1f} ms{cut}",
+            client=getattr(self.client, "host", "-"),
             method=self.method.decode("ascii"),
             path=self.path.decode("latin-1"),
             status=self.code,
             bytes=self.sentLength,
-            ms=1000 * (self.site.clock.seconds() - self._began),
+            ms=round(1000 * (self.site.clock.seconds() - self._began), 1),
             cut=" cut" if aborted else "",
             aborted=aborted,
             request_id=self.request_id,

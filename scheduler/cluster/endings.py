@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
@@ -52,6 +53,8 @@ class Ending:
 
 class Endings:
     """The endings of one ledger, by the ids of the jobs."""
+
+    _log = Logger()
 
     def __init__(self, registry: Registry, show: Callable[[Job], None]) -> None:
         """``show`` puts a job into the registry and tells all who want to know of it."""
@@ -152,5 +155,18 @@ class Endings:
             elif ending.following.id not in self._endings:  # else it has ended, and is shown when that is durable
                 self._show_job(ending.following)
         self._show_job(ending.job)
+        self._log_end(ending.job)
         for key in ending.keys.values():
             self._registry.put_key(key)
+
+    def _log_end(self, job: Job) -> None:
+        facts: dict[str, object] = {"exit_code": job.exit_code, "signal": job.signal, "reason": job.reason}
+        if job.started_at is not None and job.finished_at is not None:
+            facts["seconds"] = round(job.finished_at - job.started_at, 3)
+        self._log.info(
+            "job {job_id} on {worker} has ended: {state}",
+            job_id=job.id,
+            worker=job.worker_name or "no worker",
+            state=job.state.value,
+            **{name: value for name, value in facts.items() if value is not None},
+        )

@@ -223,7 +223,7 @@ def _made_thd(
         raise answered_by_another(to, method)
     now = time.monotonic()
     stubs.answered, stubs.silent = (now, to.nonce), False
-    _log.debug(_ANSWERED, method=method, worker=to.name, ms=1000 * (now - before), request_id=to.request_id)
+    _log.debug(_ANSWERED, method=method, worker=to.name, ms=round(1000 * (now - before), 1), request_id=to.request_id)
     return answer
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api import site
@@ -286,17 +286,18 @@ class RequestIdTests(SiteTestCase):
         self.server.ask("GET", "/healthz?", x_request_id="a")
         job = self.scheduler.add_job(b"some")
         client = self.server.ask("GET", f"/v1/jobs/{job.id}/output?follow=1", x_request_id="b")
-        self.clock.advance(2)
+        self.clock.advance(2.00034)
         client.hang_up()
         lines = [event for event in events if "request_id" in event]
-        names = ("method", "path", "status", "bytes", "ms", "aborted", "request_id")
+        names = ("client", "method", "path", "status", "bytes", "ms", "aborted", "request_id")
         self.assertEqual(
             [tuple(line[name] for name in names) for line in lines],
             [
-                ("GET", "/healthz", 200, 15, 0, False, "a"),
-                ("GET", f"/v1/jobs/{job.id}/output", 200, 4, 2000, True, "b"),
+                ("127.0.0.1", "GET", "/healthz", 200, 15, 0, False, "a"),
+                ("127.0.0.1", "GET", f"/v1/jobs/{job.id}/output", 200, 4, 2000.3, True, "b"),
             ],
         )
+        self.assertEqual(formatEvent(lines[1]), f"127.0.0.1 GET /v1/jobs/{job.id}/output 200 4 B 2000.3 ms cut")
 
 
 class BugTests(SiteTestCase):

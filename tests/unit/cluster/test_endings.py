@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 
+from scheduler.cluster.lifecycle import lost
 from scheduler.cluster.output.bounds import length
 from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
+from scheduler.daemon.logs import observer
 from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
 from scheduler.model import (
@@ -57,6 +61,58 @@ class EndingsTestCase(ClusterTestCase):
 
     def stored(self, job_id: str = "j-1") -> Job:
         return {job.id: job for job in self.successResultOf(self.store.load()).jobs}[job_id]
+
+
+class LogTests(EndingsTestCase):
+    """The line of the log about the end of a job."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.out = io.StringIO()
+        write = observer(self.out, json=False)
+        globalLogPublisher.addObserver(write)
+        self.addCleanup(globalLogPublisher.removeObserver, write)
+
+    def lines(self) -> list[str]:
+        found = (line for line in self.out.getvalue().splitlines() if " has ended: " in line)
+        return [line.partition("Endings: ")[2] for line in found]
+
+    def test_one_line(self) -> None:
+        """There is one for each end, however often its worker tells: how, on which worker, and after how long."""
+        self.add(a_job(started_at=900.0), a_job("j-2", started_at=900.0), a_job("j-3", started_at=900.0))
+        killed = JobStatus("j-2", JobState.FAILED, "signal: killed", 900.0, 900.25, signal="SIGKILL")
+        for _ in range(2):
+            self.beat(ended(state=JobState.FAILED), killed, ended("j-3"))
+        self.assertEqual(
+            self.lines(),
+            [
+                "job j-1 on w-1 has ended: failed exit_code=3 seconds=100.0",
+                'job j-2 on w-1 has ended: failed signal=SIGKILL reason="signal: killed" seconds=0.25',
+                "job j-3 on w-1 has ended: succeeded exit_code=0 seconds=100.0",
+            ],
+        )
+
+    def test_decided_here(self) -> None:
+        """An end that the scheduler decides is one as well, also of a job that never had a worker."""
+        self.add(a_job(started_at=900.0))
+        self.ledger.conclude_job(lost(self.cluster.job("j-1"), "no record", 1010.0))
+        self.add(a_job("j-2", JobState.QUEUED, None, target=Target(selector={"gpu": "x"})))
+        self.assertEqual(
+            self.lines(),
+            [
+                'job j-1 on w-1 has ended: lost reason="no record" seconds=110.0',
+                'job j-2 on no worker has ended: failed reason="no worker matches the selector (gpu=x)"',
+            ],
+        )
+
+    def test_not_before_it_is_durable(self) -> None:
+        """An end that can't be saved yet is not logged before anybody can see it."""
+        self.add(a_job(started_at=900.0))
+        self.break_store()
+        self.beat(ended())
+        self.assertEqual(self.lines(), [])
+        self.mend()
+        self.assertEqual(len(self.lines()), 1)
 
 
 class HeldTests(EndingsTestCase):
