@@ -39,12 +39,23 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "schedctl drain --wait box && ssh box reboot; schedctl resume box": "it reboots a machine",
         "python3 -m venv /opt/scheduler && /opt/scheduler/bin/pip install .": "it installs on this machine",
         "/opt/scheduler/bin/twistd --help": "what the line before it installs is not there",
-        "useradd --system scheduler": "it changes this machine",
+        **dict.fromkeys(
+            (
+                "install -d -m 0755 /etc/scheduler",
+                "useradd --system --user-group scheduler",
+                "useradd --system --user-group scheduler-worker",
+                "install -m 0640 -o root -g scheduler etc/scheduler.toml /etc/scheduler/scheduler.toml",
+                "install -m 0640 -o root -g scheduler-worker etc/worker.toml /etc/scheduler/worker.toml",
+                "install -m 0644 etc/systemd/scheduler.service /etc/systemd/system/ && "
+                "systemctl enable --now scheduler",
+                "install -m 0644 etc/systemd/scheduler-worker.service /etc/systemd/system/ && "
+                "systemctl enable --now scheduler-worker",
+                "install -m 0600 -o scheduler -g scheduler pgpass /etc/scheduler/pgpass",
+            ),
+            "it changes this machine; test_documented checks it",
+        ),
         "twistd worker -c /etc/scheduler/worker.toml --new-id": "the folder of the worker here is in use, and no copy; "
         "test_copied_folders does it",
-        "install -D -m 0644 etc/scheduler.toml /etc/scheduler/scheduler.toml": "it changes this machine",
-        "cp etc/systemd/scheduler.service /etc/systemd/system/ && systemctl enable --now scheduler": "it changes this "
-        "machine",
         "python -m scheduler.store.copying sqlite:////var/lib/scheduler/scheduler.db "
         "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE": "it needs a server; test_copying does it with one",
     },
@@ -189,6 +200,7 @@ class TestReader:
             "```sh\nfalse | true\n```",
             "```\nfalse\n```",
             "```\nif true\n```",
+            "```\nuseradd --help\n```",
             """```sh\necho '{"type": "/problems/internal"}'\n```""",
         ],
     )

@@ -211,6 +211,39 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(self.listed("worker"), keys)
 
 
+class UnitTests(SynchronousTestCase):
+    """The units of systemd, and the commands of docs/operations.md that set them up."""
+
+    def unit(self, program: str) -> dict[str, str]:
+        """The settings of a unit; of those that are given twice, the last."""
+        name = {"scheduler": "scheduler", "worker": "scheduler-worker"}[program]
+        text = document(f"etc/systemd/{name}.service")
+        return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+
+    def test_users(self) -> None:
+        """Each has a user and a folder of its own, as jobs may not read what is the scheduler's."""
+        scheduler, worker = self.unit("scheduler"), self.unit("worker")
+        for key in ("User", "StateDirectory", "ExecStart"):
+            self.assertNotEqual(scheduler[key], worker[key])
+        for unit in (scheduler, worker):
+            self.assertEqual(unit["StateDirectoryMode"], "0700")
+            self.assertEqual({"Group", "SupplementaryGroups", "Requires", "BindsTo", "PartOf"} & set(unit), set())
+
+    def test_set_up(self) -> None:
+        """The documented commands make the user of each, and let nobody else read its configuration."""
+        commands = document("docs/operations.md")
+        for program in ("scheduler", "worker"):
+            unit = self.unit(program)
+            user, file = unit["User"], unit["ExecStart"].rpartition(" ")[2]
+            for command in (
+                f"useradd --system --user-group {user}",
+                f"install -m 0640 -o root -g {user} etc/{program}.toml {file}",
+            ):
+                self.assertEqual(commands.splitlines().count(command), 1, command)
+        copies = [line for line in commands.splitlines() if re.match(r"(install|cp) .*\.toml", line)]
+        self.assertEqual(len(copies), 2)
+
+
 class CommandTests(SynchronousTestCase):
     """docs/cli.md: a section ``## schedctl`` for the options of all commands, and one for each command."""
 
