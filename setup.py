@@ -49,10 +49,15 @@ setup(
         "Topic :: System :: Distributed Computing",
     ],
     python_requires=">=3.11",
-    packages=[*find_packages(include=["scheduler", "scheduler.*"]), "twisted.plugins"],
-    # No __init__.py there: the wheel would ship Twisted's own file.
-    package_dir={"twisted.plugins": "twisted_plugins"},
-    package_data={"scheduler": ["py.typed"], "scheduler.pb": ["*.pyi"]},
+    packages=[*find_packages(include=["scheduler", "scheduler.*"]), "scheduler.etc", "twisted.plugins"],
+    # No __init__.py in twisted_plugins/: the wheel would ship Twisted's own file.
+    package_dir={"scheduler.etc": "etc", "twisted.plugins": "twisted_plugins"},
+    package_data={
+        "scheduler": ["py.typed"],
+        "scheduler.pb": ["*.pyi"],
+        # Messages point to the samples; see scheduler/daemon/samples.py.
+        "scheduler.etc": ["*.toml", "scripts/*", "systemd/*.service"],
+    },
     cmdclass={"build_py": BuildWithStubs},
     entry_points={"console_scripts": ["schedctl = scheduler.cli.main:main"]},
     install_requires=[

@@ -45,6 +45,7 @@ from scheduler.daemon.config import (
     load_worker,
 )
 from scheduler.daemon.ports import why_not_listen
+from scheduler.daemon.samples import sample
 from scheduler.daemon.services import Step
 from scheduler.daemon.tomlfile import ConfigError, without_password
 from scheduler.errors import Invalid
@@ -199,7 +200,10 @@ class _Options(usage.Options):
 
     def getSynopsis(self) -> str:
         """Shown first by ``--help``."""
-        return f"Usage: twistd [twistd options] {self.program} -c FILE"
+        return (
+            f"Usage: twistd [twistd options] {self.program} -c FILE\n"
+            f"A sample of FILE, which explains every key: {sample(self.program)}"
+        )
 
     def opt_version(self) -> None:
         """Show the version and exit."""
@@ -212,9 +216,7 @@ class _Options(usage.Options):
         given = None if self.parent is None else self.parent.get("umask")
         self.umask = started_with if given is None else given
         if not self["config"]:
-            raise SystemExit(
-                f"twistd {self.program}: -c FILE is needed, the configuration; see etc/{self.program}.toml"
-            )
+            raise SystemExit(f"twistd {self.program}: -c FILE is needed, the configuration; see {sample(self.program)}")
         try:
             self.config = self.load(self["config"])
             self._take_state_dir()
@@ -301,7 +303,7 @@ class SchedulerOptions(_Options):
         "Puts one HTTP API in front of all your machines. Workers register here over gRPC ([grpc_server] addr); "
         "clients ask over HTTP ([http_server] addr) to start, stop, query or watch jobs on them: "
         "curl -s localhost:3000/v1/workers. "
-        "The sample etc/scheduler.toml explains every key. With twistd's -n it stays in the foreground and logs to "
+        "With twistd's -n it stays in the foreground and logs to "
         "stdout; without, it is a daemon with scheduler.pid and scheduler.log in its state folder, stopped by SIGTERM."
     )
 
@@ -351,7 +353,7 @@ class WorkerOptions(_Options):
         "and takes orders at its own [grpc_server] addr, so each side must be able to reach the other by TCP. "
         "What may run here is this file's to say: allowed_commands, scripts_dir, scripts_only. Jobs outlive the "
         "worker: stopped with SIGTERM it leaves them running, and takes them back when it starts again. "
-        "The sample etc/worker.toml explains every key. With twistd's -n it stays in the foreground and logs to "
+        "With twistd's -n it stays in the foreground and logs to "
         "stdout; without, it is a daemon with worker.pid and worker.log in its state folder, stopped by SIGTERM."
     )
 

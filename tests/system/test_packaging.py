@@ -56,6 +56,8 @@ def check_wheel(built: Path) -> None:
     assert {f"{stub}{suffix}" for stub in stubs for suffix in (".py", ".pyi", "_grpc.py")} <= names
     assert {str(path.relative_to(ROOT)) for path in (ROOT / "scheduler").rglob("*.py")} <= names
     assert "scheduler/py.typed" in names
+    samples = {path.relative_to(ROOT) for path in (ROOT / "etc").rglob("*") if path.is_file()}
+    assert {f"scheduler/{path}" for path in samples} <= names
     assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/scheduler_plugin.py"]
     assert {name.split("/")[0] for name in names} - {"scheduler", "twisted"} == {
         f"scheduler_gateway-{scheduler.__version__}.dist-info"

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import __version__
 from scheduler.daemon import ports
-from scheduler.daemon.config import TlsFiles, WorkerSettings
+from scheduler.daemon.config import TlsFiles, WorkerSettings, load_scheduler
 from scheduler.daemon.startup import (
     ANNOUNCE_AGAIN_SECONDS,
     Announcement,
@@ -69,7 +69,10 @@ class RefusalTests(StartCase):
     def test_no_config_named(self) -> None:
         """Without -c it says what is needed."""
         refused = self.assertRaises(SystemExit, SchedulerOptions().parseOptions, [])
-        self.assertEqual(refused.code, "twistd scheduler: -c FILE is needed, the configuration; see etc/scheduler.toml")
+        said, _, path = refused.code.rpartition(" ")
+        self.assertEqual(said, "twistd scheduler: -c FILE is needed, the configuration; see")
+        self.assertTrue(Path(path).is_absolute())
+        load_scheduler(path)
 
     def test_no_such_file(self) -> None:
         """A configuration that is not there is named."""

@@ -17,6 +17,7 @@ from scheduler.cli.checks.ports import Listener, check_free, check_served, conne
 from scheduler.cli.wording import Object
 from scheduler.client import Disk
 from scheduler.daemon.config import SchedulerConfig, TlsFiles, WorkerConfig, load_scheduler, load_worker
+from scheduler.daemon.samples import samples
 from scheduler.daemon.tomlfile import ConfigError, read
 from scheduler.errors import SchedulerError
 from scheduler.net import Address, split_address
@@ -70,7 +71,7 @@ def inspect(file: str, listed: Sequence[Sequence[Object]] = ()) -> Iterator[Find
         sentence = str(problem).removeprefix(f"{problem.file}: ")
         if " = " not in sentence.partition(":")[0]:  # it begins with a word, not with a key
             sentence = f"{sentence[:1].upper()}{sentence[1:]}"
-        yield error(file, sentence, "Correct the file; the samples in etc/ explain every key")
+        yield error(file, sentence, f"Correct the file; the samples in {samples()} explain every key")
         return
     installation = look_at(config)
     yield ok(file, f"It is a valid configuration of a {installation.program}")
