@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import grpc
-from twisted.internet.interfaces import IReactorFromThreads
 
 from scheduler.daemon.config import TlsFiles
 from scheduler.errors import Invalid
@@ -15,7 +14,7 @@ from scheduler.net import Address, with_named_zone
 from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc
 from scheduler.rpc import convert, heartbeats
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS
-from scheduler.rpc.server import GrpcServer, ServerLimits, Servicer, answered
+from scheduler.rpc.server import GrpcServer, IServerReactor, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 
 # Calls are short. A connection gets fewer than there are threads, so none can hold them all.
@@ -23,7 +22,7 @@ _LIMITS = ServerLimits(threads=32, queue=256, streams=8)
 
 
 def scheduler_server(
-    reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None, membership: IMembership
+    reactor: IServerReactor, address: Address, tls: TlsFiles | None, membership: IMembership
 ) -> GrpcServer:
     """Serves workers from when it is started."""
     return GrpcServer(

@@ -2,7 +2,8 @@
 
 Theory of operation. Nothing of grpc exists before the service starts, because
 twistd forks to become a daemon and a server made before that is dead. Each call
-has a thread of the server's pool; it reaches the reactor through the ``Hop``.
+has a thread of the server's pool once its message is there (``arrivals``); it
+reaches the reactor through the ``Hop``.
 At the stop the hop is closed first, which frees every thread that waits for the
 reactor; then calls get a little time to end, and are cancelled.
 """
@@ -21,14 +22,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 
 from scheduler.daemon.config import TlsFiles
 from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
+from scheduler.daemon.services import Periodic
 from scheduler.errors import SchedulerError
 from scheduler.net import Address
 from scheduler.rpc import credentials, status
+from scheduler.rpc.arrivals import CHECK_INTERVAL_SECONDS, MessageFirst, WaitingCalls
 from scheduler.rpc.channel import MESSAGE_MAX_BYTES, target
 from scheduler.threads import Hop
 
@@ -38,14 +41,18 @@ Response = TypeVar("Response")
 
 #: Seconds calls may go on after the stop.
 STOP_GRACE_SECONDS = 2.0
+#: Calls to one method that were not looked at yet.
+MAX_PENDING_CALLS = 20_000
+#: Threads for the streams of the services beside ours.
+OTHER_STREAM_THREADS = 4
 
 
 @frozen
 class ServerLimits:
     """What one server takes on: ``threads`` calls at once, ``queue`` more that wait, ``streams`` per connection.
 
-    A call has its thread before its message is there, and may never send it. With
-    fewer streams than threads no connection can keep all others from being heard.
+    With fewer streams than threads no connection can keep all others from being heard. No more calls than that are
+    answered by a stream at once, however many connections they come from.
     """
 
     threads: int
@@ -136,6 +143,10 @@ class _Threads(futures.ThreadPoolExecutor):
                 raise
 
 
+class IServerReactor(IReactorFromThreads, IReactorTime):
+    """What a server needs of a reactor."""
+
+
 class GrpcServer(Service):
     """``bound`` is where it listens, once it does."""
 
@@ -143,7 +154,7 @@ class GrpcServer(Service):
 
     def __init__(
         self,
-        reactor: IReactorFromThreads,
+        reactor: IServerReactor,
         address: Address,
         tls: TlsFiles | None,
         limits: ServerLimits,
@@ -166,19 +177,28 @@ class GrpcServer(Service):
         self._names = names
         self._interceptors = interceptors
         self._server: grpc.Server | None = None
-        self._threads: futures.ThreadPoolExecutor | None = None
+        self._pools: list[futures.ThreadPoolExecutor] = []
+        self._waiting = WaitingCalls(reactor.seconds)
+        self._checks = Periodic(reactor, CHECK_INTERVAL_SECONDS, self._waiting.cancel_old)
 
     def privilegedStartService(self) -> None:
         """Bind; ``OSError`` naming the address where that can't be."""
         super().privilegedStartService()
-        self._threads = _Threads(self._limits.threads, thread_name_prefix="grpc")
+        threads = _Threads(self._limits.threads, thread_name_prefix="grpc")
+        others = _Threads(OTHER_STREAM_THREADS, thread_name_prefix="grpc-other")
+        self._pools = [threads, others]
+        calls = self._limits.threads + self._limits.queue
+        message_first = MessageFirst(self._names, self._waiting, threads, others, calls, self._limits.streams)
         server = grpc.server(
-            self._threads,
-            interceptors=list(self._interceptors),
-            maximum_concurrent_rpcs=self._limits.threads + self._limits.queue,
+            threads,
+            interceptors=[*self._interceptors, message_first],
+            maximum_concurrent_rpcs=calls,
             options=(
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its calls
                 ("grpc.max_concurrent_streams", self._limits.streams),
+                # of more than 1000 calls to a method that come at once, some would be refused at random
+                ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
                 ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
                 ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
                 ("grpc.keepalive_time_ms", 60_000),
@@ -211,9 +231,9 @@ class GrpcServer(Service):
         if self._server is None:
             self.privilegedStartService()
         assert self._server is not None
-        assert self._threads is not None
-        self._threads.submit(int)  # so that one thread is there, whatever the machine has later
+        self._pools[0].submit(int)  # so that one thread is there, whatever the machine has later
         self._server.start()
+        self._checks.startService()
         self._log.info("gRPC on {address}", address=str(self.bound))
 
     def stopService(self) -> Deferred[None]:
@@ -221,19 +241,22 @@ class GrpcServer(Service):
         super().stopService()
         self._servicer.hop.close()
         self._servicer.stop()
+        self._checks.stopService()
+        self._waiting.cancel_all()
         server, self._server = self._server, None
-        threads, self._threads = self._threads, None
+        pools, self._pools = self._pools, []
         stopped: Deferred[None] = Deferred()
 
         # Waiting blocks; the pools may be gone by then, so it has a thread of its own.
         def wait_thd() -> None:
-            if server is not None and threads is not None:
+            if server is not None:
                 try:
                     stopping = server.stop(STOP_GRACE_SECONDS)
                 except RuntimeError:  # the machine has no thread for grpc to wait in, so the calls under way are cut
                     stopping = server.stop(None)
                 stopping.wait(STOP_GRACE_SECONDS + 5.0)
-                threads.shutdown(wait=False, cancel_futures=True)
+                for pool in pools:
+                    pool.shutdown(wait=False, cancel_futures=True)
             self._reactor.callFromThread(stopped.callback, None)
 
         threading.Thread(target=wait_thd, name="grpc-stop", daemon=True).start()

@@ -29,7 +29,7 @@ from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import chunks, convert
 from scheduler.rpc.addressing import AddresseeCheck
 from scheduler.rpc.channel import CALL_DEADLINE_SECONDS, MAX_QUERIED_AT_ONCE, MAX_WORKER_CALLS
-from scheduler.rpc.server import GrpcServer, ServerLimits, Servicer, answered
+from scheduler.rpc.server import GrpcServer, IServerReactor, ServerLimits, Servicer, answered
 from scheduler.threads import Hop
 from scheduler.worker_interfaces import IIdentity, IJobRunner
 
@@ -57,7 +57,7 @@ _LIMITS = ServerLimits(
 
 
 def worker_server(
-    reactor: IReactorFromThreads, address: Address, tls: TlsFiles | None, runner: IJobRunner, identity: IIdentity
+    reactor: IServerReactor, address: Address, tls: TlsFiles | None, runner: IJobRunner, identity: IIdentity
 ) -> GrpcServer:
     """Serves the scheduler from when it is started; a call that is meant for another process is refused."""
     return GrpcServer(

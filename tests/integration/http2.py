@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import selectors
 import socket
 import struct
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADERS, SETTINGS, RST_STREAM = 1, 4, 3
-END_STREAM, END_HEADERS = 1, 4
+DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6
+END_STREAM, END_HEADERS, ACK = 1, 4, 1
+MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 3, 4
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -21,14 +26,19 @@ def literal(name: str, value: str) -> bytes:
     return b"\0" + b"".join(bytes((len(part),)) + part for part in parts)
 
 
+def headers(path: str, metadata: Sequence[tuple[str, str]] = ()) -> bytes:
+    """Of a call."""
+    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
+    return b"".join(
+        literal(*field) for field in {**fields, "content-type": "application/grpc", **dict(metadata)}.items()
+    )
+
+
 def half_open(
     address: tuple[str, int], path: str, count: int, metadata: Sequence[tuple[str, str]] = ()
 ) -> socket.socket:
     """A connection with so many calls that never send their message; closing it ends them."""
-    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
-    block = b"".join(
-        literal(*field) for field in {**fields, "content-type": "application/grpc", **dict(metadata)}.items()
-    )
+    block = headers(path, metadata)
     connection = socket.create_connection(address)
     calls = b"".join(frame(HEADERS, END_HEADERS, 2 * number + 1, block) for number in range(count))
     connection.sendall(PREFACE + frame(SETTINGS, 0, 0) + calls)
@@ -45,3 +55,82 @@ def ended(connection: socket.socket, count: int) -> None:
             if received[3] == HEADERS and received[4] & END_STREAM:
                 streams.add(received[5:9])
             received = received[9 + size :]
+
+
+class _Connection:
+    """Has as many calls open as the server allows; one that is ended is followed by the next."""
+
+    def __init__(self, address: tuple[str, int], path: str, message: bytes | None) -> None:
+        self.socket = socket.create_connection(address)
+        self._block = headers(path)
+        self._message = message
+        self._received = b""
+        self._number = 1
+        self._allowed = 0
+        self._open: set[int] = set()
+        self.ended = 0
+        # With a window of no bytes no answer can be sent.
+        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0)))
+
+    def _frames(self) -> Iterator[tuple[int, int, int, bytes]]:
+        self._received += self.socket.recv(1 << 18)
+        while len(self._received) >= 9 and len(self._received) >= 9 + (size := int.from_bytes(self._received[:3])):
+            kind, flags, stream = self._received[3], self._received[4], int.from_bytes(self._received[5:9])
+            payload, self._received = self._received[9 : 9 + size], self._received[9 + size :]
+            yield kind, flags, stream, payload
+
+    def read(self) -> None:
+        answers = b""
+        for kind, flags, stream, payload in self._frames():
+            if kind == SETTINGS and not flags & ACK:
+                told = dict(struct.iter_unpack(">HI", payload))
+                self._allowed = told.get(MAX_CONCURRENT_STREAMS, self._allowed)
+                answers += frame(SETTINGS, ACK, 0)
+            elif kind == PING and not flags & ACK:
+                answers += frame(PING, ACK, 0, payload)
+            elif (kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM)) and stream in self._open:
+                self._open.discard(stream)
+                self.ended += 1
+        while len(self._open) < self._allowed:
+            answers += frame(HEADERS, END_HEADERS, self._number, self._block)
+            if self._message is not None:
+                answers += frame(DATA, 0, self._number, b"\0" + struct.pack(">I", len(self._message)) + self._message)
+            self._open.add(self._number)
+            self._number += 2
+        self.socket.sendall(answers)
+
+
+class Attack:
+    """So many connections, each with all the calls that it may have, while it is entered.
+
+    The calls send ``message``, if there is one, and then nothing; no answer is taken. ``ended``: how many the server
+    has ended.
+    """
+
+    def __init__(self, address: tuple[str, int], path: str, connections: int, message: bytes | None = None) -> None:
+        self._over = threading.Event()
+        self._connections = [_Connection(address, path, message) for _ in range(connections)]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def ended(self) -> int:
+        return sum(connection.ended for connection in self._connections)
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for connection in self._connections:
+                selector.register(connection.socket, selectors.EVENT_READ, connection)
+            while not self._over.is_set():
+                for key, _ in selector.select(0.1):
+                    with contextlib.suppress(OSError):
+                        key.data.read()
+
+    def __enter__(self) -> Attack:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        for connection in self._connections:
+            connection.socket.close()

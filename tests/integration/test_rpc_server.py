@@ -28,10 +28,9 @@ from scheduler.rpc import server as rpc_server
 from scheduler.rpc.scheduler_server import scheduler_server
 from scheduler.rpc.server import GrpcServer, _Threads
 from scheduler.worker_interfaces import IJobRunner
-from tests.contract.test_scheduler_client import FACTS, AsMembership
+from tests.contract.test_scheduler_client import AsMembership
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.scheduler_client import FakeSchedulerClient
-from tests.integration.http2 import half_open
 from tests.integration.rpc import ANY_PORT, RpcCase, a_job, a_worker, an_identity, later
 
 T = TypeVar("T")
@@ -165,31 +164,6 @@ class BesideTests(ServerCase):
             Deferred.fromCoroutine(self.services(f"127.0.0.1:{server.bound.port}")), grpc.RpcError
         )
         self.assertIs(error.code(), grpc.StatusCode.UNIMPLEMENTED)
-
-
-class RudeTests(ServerCase):
-    """One connection can't keep all others from being heard."""
-
-    async def rude(self, address: Address, path: str, threads: int) -> None:
-        """Returns once so many threads have a call."""
-        self.addCleanup(half_open((address.host, address.port), path, 200).close)
-        while sum(thread.name.startswith("grpc_") for thread in threading.enumerate()) < threads:
-            await later(0.01)
-
-    async def test_worker(self) -> None:
-        """Calls that never send their message take what one connection gets; a stop goes through."""
-        runner = FakeJobRunner()
-        runner.start("j", SPEC, None)
-        address = self.worker_server(runner).bound
-        await self.rude(address, "/jobscheduler.Worker/StreamJob", 80)
-        await self.worker_client(deadline=5.0).stop_job(a_worker(address), "j")
-
-    async def test_scheduler(self) -> None:
-        """So does a registration."""
-        address = self.scheduler_server(AsMembership(FakeSchedulerClient())).bound
-        for number in (1, 2, 3):
-            await self.rude(address, "/jobscheduler.Scheduler/RegisterWorker", 8 * number)
-        self.assertEqual((await self.scheduler_client(address, deadline=5.0).register(FACTS)).worker_id, "w1")
 
 
 class WorkerCase(ServerCase):

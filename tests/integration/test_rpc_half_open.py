@@ -1,0 +1,242 @@
+"""Calls that keep a server waiting: for a message that does not come, or to take an answer."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
+
+from scheduler.model import JobSpec
+from scheduler.pb import scheduler_pb2, scheduler_pb2_grpc, worker_pb2, worker_pb2_grpc
+from scheduler.rpc import server as rpc_server
+from scheduler.rpc.server import GrpcServer
+from tests.contract.test_scheduler_client import AsMembership
+from tests.doubles.runner import FakeJobRunner
+from tests.doubles.scheduler_client import FakeSchedulerClient
+from tests.integration.http2 import Attack
+from tests.integration.rpc import RpcCase, later
+
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+WATCH = "/grpc.health.v1.Health/Watch"
+STOP = "/jobscheduler.Worker/StopJob"
+
+LIST_SERVICES = reflection_pb2.ServerReflectionRequest(list_services="*")
+OF_JOB = worker_pb2.QueryJobReq(jobID="j").SerializeToString()
+
+
+class HalfOpenCase(RpcCase):
+    """A server of each kind; the worker's has a job ``j`` that runs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.runner = FakeJobRunner()
+        self.runner.start("j", JobSpec(command="true"), None)
+        self.worker = self.worker_server(self.runner)
+        self.scheduler = self.scheduler_server(AsMembership(FakeSchedulerClient()))
+
+    def calls(self, server: GrpcServer) -> tuple[Callable[[], object], ...]:
+        """A health check, and what must get through above all."""
+        channel = self.channel(server.bound)
+        check = health_pb2_grpc.HealthStub(channel).Check
+        stop = worker_pb2_grpc.WorkerStub(channel).StopJob
+        beat = scheduler_pb2_grpc.SchedulerStub(channel).Heartbeat
+        if server is self.worker:
+            return (
+                lambda: check(health_pb2.HealthCheckRequest(), timeout=10),
+                lambda: stop(worker_pb2.StopJobReq(jobID="j", wait=False), timeout=10),
+            )
+        return (
+            lambda: check(health_pb2.HealthCheckRequest(), timeout=10),
+            lambda: self.assertIs(
+                self.assertRaises(grpc.RpcError, beat, scheduler_pb2.HeartbeatReq(), timeout=10).code(),
+                grpc.StatusCode.NOT_FOUND,
+            ),
+        )
+
+    def called(self, server: GrpcServer, seconds: float) -> list[float]:
+        """Make these calls for so long; how many seconds each of them took."""
+        took = []
+        calls = self.calls(server)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for call in calls:
+                began = time.monotonic()
+                call()
+                took.append(time.monotonic() - began)
+            time.sleep(0.05)
+        return took
+
+    async def attacked(
+        self, server: GrpcServer, path: str, connections: int, seconds: float, message: bytes | None = None
+    ) -> int:
+        """Calls are answered within a second all the while; how many of the attackers' calls were ended."""
+        with Attack((server.bound.host, server.bound.port), path, connections, message) as attack:
+            took = await deferToThread(self.called, server, seconds)
+        # one more for a machine that is busy with something else
+        self.assertLess(sorted(took)[-2], 1.0, f"of {len(took)} calls")
+        return attack.ended
+
+    async def both_attacked(self, connections: int) -> None:
+        """By calls of which the message never comes, for longer than they are waited for."""
+        heartbeat = "/jobscheduler.Scheduler/Heartbeat"
+        ended = await gatherResults(
+            Deferred.fromCoroutine(self.attacked(server, path, connections, 7.0))
+            for server, path in ((self.worker, STOP), (self.scheduler, heartbeat))
+        )
+        self.assertGreaterEqual(ended[0], 80 * connections)
+        self.assertGreaterEqual(ended[1], 8 * connections)
+
+
+class AttackTests(HalfOpenCase):
+    """Clients that hold all the calls they may have take nothing that others need."""
+
+    async def test_one(self) -> None:
+        """One connection."""
+        await self.both_attacked(1)
+
+    async def test_four(self) -> None:
+        """Four of them."""
+        await self.both_attacked(4)
+
+    async def test_forty(self) -> None:
+        """Forty of them."""
+        await self.both_attacked(40)
+
+    async def test_reflection(self) -> None:
+        """Streams of the reflection service that ask nothing."""
+        await self.attacked(self.scheduler, REFLECTION, 8, 2.0)
+
+    async def test_reflection_untaken(self) -> None:
+        """Such streams that ask, and take no answer."""
+        await self.attacked(self.worker, REFLECTION, 4, 2.0, LIST_SERVICES.SerializeToString())
+
+    async def test_watch(self) -> None:
+        """Watches of the health that do not say of what."""
+        await self.attacked(self.scheduler, WATCH, 8, 2.0)
+
+    async def test_output_untaken(self) -> None:
+        """Streams of a job's output that is not taken."""
+        self.runner.write("j", b"x")
+        await self.attacked(self.worker, "/jobscheduler.Worker/StreamJob", 4, 2.0, OF_JOB)
+
+
+def silence(over: threading.Event, *messages: bytes) -> Iterator[bytes]:
+    """These messages, and then none, and no end."""
+    yield from messages
+    over.wait(60)
+
+
+class CancelTests(HalfOpenCase):
+    """What is ended when, and how the client is told."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.over = threading.Event()
+        self.addCleanup(self.over.set)
+
+    def open(self, server: GrpcServer, path: str, *messages: bytes) -> tuple[grpc.StatusCode, str, float]:
+        """Send these messages, and nothing after them; how it ends, and after how many seconds."""
+        call = self.channel(server.bound).stream_stream(path)
+        began = time.monotonic()
+        answers = call(silence(self.over, *messages), timeout=20)
+        try:
+            for _ in answers:
+                pass
+        except grpc.RpcError as error:
+            return error.code(), error.details(), time.monotonic() - began
+        return grpc.StatusCode.OK, "", time.monotonic() - began
+
+    async def test_no_message(self) -> None:
+        """A call is cancelled when no message has come for five seconds, and a stream when no further one has."""
+        opened = [
+            (server, path, messages)
+            for server, paths in (
+                (self.worker, (STOP, "/jobscheduler.Worker/StreamJob", WATCH, REFLECTION)),
+                (self.scheduler, ("/jobscheduler.Scheduler/RegisterWorker", "/grpc.health.v1.Health/Check")),
+            )
+            for path in paths
+            for messages in ((), (LIST_SERVICES.SerializeToString(),))
+            if path is REFLECTION or not messages
+        ]
+        for code, details, seconds in await gatherResults(
+            deferToThread(self.open, *each[:2], *each[2]) for each in opened
+        ):
+            self.assertIs(code, grpc.StatusCode.CANCELLED, details)
+            self.assertGreater(seconds, 4.5)
+            self.assertLess(seconds, 10.0)
+
+    def asked_slowly(self) -> int:
+        """How often a stream of the reflection service was answered that asks every three seconds, for six."""
+
+        def questions() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+            for _ in range(3):
+                yield LIST_SERVICES
+                time.sleep(3)
+
+        ask = reflection_pb2_grpc.ServerReflectionStub(self.channel(self.worker.bound)).ServerReflectionInfo
+        return len(list(ask(questions(), timeout=20)))
+
+    def watched(self, service: str) -> list[int]:
+        """What a watch says within seven seconds, which is as long as it is wanted."""
+        said = []
+        watch = health_pb2_grpc.HealthStub(self.channel(self.worker.bound)).Watch
+        try:
+            for answer in watch(health_pb2.HealthCheckRequest(service=service), timeout=7):
+                said.append(answer.status)
+        except grpc.RpcError as error:
+            self.assertIs(error.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        return said
+
+    async def test_not_cancelled(self) -> None:
+        """A watch stays open, and a stream of the reflection service that goes on asking."""
+        watches = (deferToThread(self.watched, service) for service in ("", "jobscheduler.Worker", "none"))
+        answers, *watched = await gatherResults([deferToThread(self.asked_slowly), *watches])
+        status = health_pb2.HealthCheckResponse
+        self.assertEqual(answers, 3)
+        self.assertEqual(watched, [[status.SERVING], [status.SERVING], [status.SERVICE_UNKNOWN]])
+
+    async def code(self, *messages: bytes) -> grpc.StatusCode:
+        """How a query that sends these messages, and their end, is answered."""
+        call = self.channel(self.worker.bound).stream_unary("/jobscheduler.Worker/QueryJob")
+        error = await self.assertFailure(deferToThread(call, iter(messages), timeout=10), grpc.RpcError)
+        return error.code()
+
+    async def test_other_messages(self) -> None:
+        """A call without a message, or with another one, is refused as gRPC refuses it; an empty one is a message."""
+        self.assertIs(await self.code(), grpc.StatusCode.UNIMPLEMENTED)
+        self.assertIs(await self.code(b"\xff"), grpc.StatusCode.INTERNAL)
+        self.assertIs(await self.code(b""), grpc.StatusCode.NOT_FOUND)
+
+    async def test_late_message(self) -> None:
+        """A message that comes late, and within the five seconds, is answered."""
+
+        def late() -> Iterator[bytes]:
+            time.sleep(2)
+            yield OF_JOB
+
+        call = self.channel(self.worker.bound).stream_unary("/jobscheduler.Worker/QueryJob")
+        answer = await deferToThread(call, late(), timeout=20)
+        self.assertFalse(worker_pb2.QueryJobRes.FromString(answer).done)
+
+    async def test_gone(self) -> None:
+        """Of a client that leaves before its message nothing is left."""
+        with Attack((self.worker.bound.host, self.worker.bound.port), STOP, 1):
+            while len(self.worker._waiting._since) < 80:
+                await later(0.01)
+        while self.worker._waiting._since:
+            await later(0.01)
+
+    async def test_stop_of_server(self) -> None:
+        """A server that stops does not wait for messages."""
+        self.patch(rpc_server, "STOP_GRACE_SECONDS", 30.0)
+        opened = deferToThread(self.open, self.worker, STOP)
+        while not self.worker._waiting._since:
+            await later(0.01)
+        began = time.monotonic()
+        await self.worker.stopService()
+        self.assertLess(time.monotonic() - began, 8.0)
+        await opened
