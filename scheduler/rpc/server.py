@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 from attrs import frozen
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -30,7 +30,7 @@ from scheduler.daemon.logs import METADATA_KEY, REQUEST_ID
 from scheduler.daemon.services import Periodic
 from scheduler.errors import SchedulerError
 from scheduler.net import Address
-from scheduler.rpc import credentials, status
+from scheduler.rpc import credentials, health, status
 from scheduler.rpc.arrivals import CHECK_INTERVAL_SECONDS, MessageFirst, WaitingCalls
 from scheduler.rpc.channel import MESSAGE_MAX_BYTES, target
 from scheduler.threads import Hop
@@ -209,13 +209,9 @@ class GrpcServer(Service):
             ),
         )
         self._add(self._servicer, server)
-        checks = health.HealthServicer()
-        checks.set("", health_pb2.HealthCheckResponse.SERVING)
-        for name in self._names:
-            checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.Health(self._names), server)
         if self._address.loopback:
-            reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+            reflection.enable_server_reflection((*self._names, health.NAME, reflection.SERVICE_NAME), server)
         try:
             if self._tls is None:
                 port = server.add_insecure_port(target(str(self._address)))

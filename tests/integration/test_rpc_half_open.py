@@ -118,6 +118,10 @@ class AttackTests(HalfOpenCase):
         """Watches of the health that do not say of what."""
         await self.attacked(self.scheduler, WATCH, 8, 2.0)
 
+    async def test_watch_untaken(self) -> None:
+        """Such watches whose answer is not taken."""
+        await self.attacked(self.worker, WATCH, 4, 2.0, b"")
+
     async def test_output_untaken(self) -> None:
         """Streams of a job's output that is not taken."""
         self.runner.write("j", b"x")

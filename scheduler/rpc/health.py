@@ -1,0 +1,43 @@
+"""The health service of both gRPC servers: what is served is healthy.
+
+The servicer of ``grpc_health`` holds a lock while it sends the first answer of a watch. A client that does not take
+that would keep all other checks from being answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+NAME = "grpc.health.v1.Health"
+
+_Answer = health_pb2.HealthCheckResponse
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
+    """Of the server as a whole, ``""``, and of its services."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services = frozenset(("", *services))
+
+    def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._services:
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+            return _Answer()
+        return _Answer(status=_Answer.SERVING)
+
+    def Watch(
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002 - grpc gives it
+        send_thd: Callable[[health_pb2.HealthCheckResponse], None],
+    ) -> None:
+        """Nothing changes, so there is one answer. The stream stays open, without a thread."""
+        is_served = request.service in self._services
+        send_thd(_Answer(status=_Answer.SERVING if is_served else _Answer.SERVICE_UNKNOWN))
+
+    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]  # that is how grpc is told
