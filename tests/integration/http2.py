@@ -7,11 +7,12 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 3, 4
 
@@ -134,3 +135,21 @@ class Attack:
         self._thread.join()
         for connection in self._connections:
             connection.socket.close()
+
+
+def pings(address: tuple[str, int], count: int, interval: float) -> bool:
+    """Whether a connection outlives so many pings, with so many seconds after each."""
+    with socket.create_connection(address) as connection:
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0))
+        for number in range(count):
+            connection.sendall(frame(PING, 0, 0, struct.pack(">Q", number)))
+            time.sleep(interval)
+        connection.settimeout(10)
+        received = b""
+        kinds: list[int] = []
+        while kinds.count(PING) < count and GOAWAY not in kinds:
+            received += connection.recv(65536)
+            while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3])):
+                kinds.append(received[3])
+                received = received[9 + size :]
+        return GOAWAY not in kinds

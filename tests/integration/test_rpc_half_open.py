@@ -17,7 +17,7 @@ from scheduler.rpc.server import GrpcServer
 from tests.contract.test_scheduler_client import AsMembership
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.scheduler_client import FakeSchedulerClient
-from tests.integration.http2 import Attack
+from tests.integration.http2 import Attack, pings
 from tests.integration.rpc import RpcCase, later
 
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -244,3 +244,13 @@ class CancelTests(HalfOpenCase):
         await self.worker.stopService()
         self.assertLess(time.monotonic() - began, 8.0)
         await opened
+
+
+class PingTests(HalfOpenCase):
+    async def test_pings(self) -> None:
+        """A client may ping every five seconds, and more often, as networks delay some pings and others not."""
+        asked = (
+            deferToThread(pings, (server.bound.host, server.bound.port), 5, 3.0)
+            for server in (self.worker, self.scheduler)
+        )
+        self.assertEqual(await gatherResults(asked), [True, True])
