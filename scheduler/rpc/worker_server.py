@@ -3,7 +3,8 @@
 Theory of operation. A call holds a thread. Short ones have sixteen in reserve;
 output streams have 64, counted here, so that followers can never keep a stop
 from being heard. A stop that waits for the end of its job holds one of the
-reserve, so only some of them may wait at a time. A stream reads the spool in
+reserve, so only some of them wait at a time: a further one is carried out like
+all others, and takes the place of the one that has waited longest. A stream reads the spool in
 its own thread, once the job is started, and sleeps until the watch of the file,
 the end of the call or the end of the server wakes it.
 """
@@ -11,8 +12,9 @@ the end of the call or the end of the server wakes it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -39,7 +41,7 @@ MAX_OUTPUT_STREAMS = 64
 RESERVED_THREADS = 16
 #: Calls that have a thread at once; further ones wait for one.
 MAX_SERVED_CALLS = MAX_OUTPUT_STREAMS + 2 * RESERVED_THREADS
-#: Stops that wait for the end of their job at once.
+#: Stops that wait for the end of their job at once; a further one ends the longest wait.
 MAX_WAITING_STOPS = 8
 #: Seconds such a stop waits at most, if its caller sets no deadline.
 STOP_WAIT_MAX_SECONDS = 300.0
@@ -90,13 +92,34 @@ class _Places:
             self._places.release()
 
 
+class _Waits:
+    """So many at a time; a further one wakes the one that is there for longest."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: list[threading.Event] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self, wake: threading.Event) -> Iterator[None]:
+        with self._lock:
+            self._waiting.append(wake)
+            if len(self._waiting) > self._limit:
+                self._waiting.pop(0).set()
+        try:
+            yield
+        finally:
+            with self._lock, suppress(ValueError):  # it had to go
+                self._waiting.remove(wake)
+
+
 class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
     def __init__(self, runner: IJobRunner, hop: Hop, reactor: IReactorFromThreads) -> None:
         super().__init__(hop, CALL_DEADLINE_SECONDS)
         self._runner = runner
         self._reactor = reactor
         self._streams = _Places("output streams of this worker", MAX_OUTPUT_STREAMS)
-        self._stops = _Places("stops that wait", MAX_WAITING_STOPS)
+        self._stops = _Waits(MAX_WAITING_STOPS)
         self._stopping = threading.Event()
         self._sleeping: set[threading.Event] = set()
 
@@ -129,13 +152,15 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
             waiting.append(self._runner.stop(job_id, True))
             waiting[0].addBoth(ends.append).addBoth(lambda _: wake.set())
 
-        with self._stops.one(), self._waking(context) as wake:
+        with self._waking(context) as wake, self._stops.one(wake):
             self.answer_thd(context, "StopJob", begin, wake)
-            seconds = min(context.time_remaining(), STOP_WAIT_MAX_SECONDS)
-            woken = wake.wait(seconds)
+            began = time.monotonic()
+            wake.wait(min(context.time_remaining(), STOP_WAIT_MAX_SECONDS))
             if not ends:
                 self._reactor.callFromThread(waiting[0].cancel)
-                raise ShuttingDown() if woken else DeadlineExceeded(f"end of job {job_id}", round(seconds, 1))
+                if self._stopping.is_set():
+                    raise ShuttingDown()
+                raise DeadlineExceeded(f"end of job {job_id}", round(time.monotonic() - began, 1))
         if isinstance(ends[0], Failure):
             ends[0].raiseException()
         return ends[0]

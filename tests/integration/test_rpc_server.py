@@ -313,21 +313,29 @@ class WorkerTests(WorkerCase):
             await later(0.01)
 
     async def test_many_stops(self) -> None:
-        """So many stops wait; one more is refused, one that does not wait is not, and queries are answered."""
+        """So many stops wait; one more is carried out, and waits instead of the one that has waited longest."""
         self.runner.ends_on_stop = False
         self.runner.start("j", SPEC, None)
         request = worker_pb2.StopJobReq(jobID="j")
+        longest = Deferred.fromCoroutine(self.code(self.stub.StopJob, request, timeout=60))
+        await self.stops(1)
         waiting = [
-            Deferred.fromCoroutine(self.called(self.stub.StopJob, request))
-            for _ in range(worker_server.MAX_WAITING_STOPS)
+            Deferred.fromCoroutine(self.called(self.stub.StopJob, request, timeout=60))
+            for _ in range(worker_server.MAX_WAITING_STOPS - 1)
         ]
         await self.stops(worker_server.MAX_WAITING_STOPS)
-        self.assertIs(await self.code(self.stub.StopJob, request), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        self.assertFalse(longest.called)
+        waiting.append(Deferred.fromCoroutine(self.called(self.stub.StopJob, request, timeout=60)))
+        self.assertIs(await longest, grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.assertIn("end of job j", self.details)
+        await self.stops(worker_server.MAX_WAITING_STOPS + 1)
         await self.called(self.stub.StopJob, worker_pb2.StopJobReq(jobID="j", wait=False))
         await self.called(self.stub.QueryJob, worker_pb2.QueryJobReq(jobID="j"))
         self.runner.end("j")
         for answer in waiting:
             self.assertEqual((await answer).status.outcome, worker_pb2.SUCCEEDED)
+        while self.runner.waiting:
+            await later(0.01)
 
     async def test_cancelled_stream(self) -> None:
         """A stream whose client is gone is let go of, though its job writes nothing."""
