@@ -101,6 +101,10 @@ class WorkerFault(SchedulerError):
         self.detail = detail
 
 
+class AnswerUnreadable(WorkerFault):
+    """An answer came that can't be read: it is too large, or garbled. What was asked for may have been done."""
+
+
 class KeyReused(SchedulerError):
     """An idempotency key came with another request than the first time."""
 

@@ -334,8 +334,9 @@ class IWorkerClient(Interface):
 
         ``key`` is that of the request that the job came from; the worker keeps it with the job.
 
-        ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``
-        and ``DeadlineExceeded``: it may have arrived. ``Conflict``: the id was used up before, or sealed.
+        ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``,
+        ``DeadlineExceeded`` and ``AnswerUnreadable``: it may have arrived. ``Conflict``: the id was used up before, or
+        sealed.
         ``NotAWorker``: a program answers there that can start no job.
         """
 

@@ -21,6 +21,7 @@ from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from scheduler import wire
 from scheduler.errors import (
+    AnswerUnreadable,
     Busy,
     Conflict,
     DeadlineExceeded,
@@ -81,6 +82,7 @@ PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
     QueueFull: (429, "queue-full"),
     Unsupported: (501, "unsupported"),
     WorkerFault: (502, "worker-fault"),
+    AnswerUnreadable: (502, "worker-fault"),
     Unavailable: (503, "unavailable"),
     Unreachable: (503, "worker-unreachable"),
     Misdirected: (503, "worker-unreachable"),

@@ -15,6 +15,9 @@ CALL_DEADLINE_SECONDS = 10.0
 #: The largest message either side takes, bytes.
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 
+#: The largest metadata of an answer, bytes: the details of an error are in them, percent-encoded.
+METADATA_MAX_BYTES = 1024 * 1024
+
 #: Jobs that one ``QueryJobs`` asks about at most, as the proto says.
 MAX_QUERIED_AT_ONCE = 64
 
@@ -49,6 +52,9 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
     ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
+    # by default 16 KiB, and from 8 KiB on at random: a longer error would come as another one, of gRPC's own
+    ("grpc.max_metadata_size", METADATA_MAX_BYTES),
+    ("grpc.absolute_max_metadata_size", METADATA_MAX_BYTES),
 )
 
 

@@ -1,4 +1,16 @@
-"""A worker's calls to its scheduler."""
+"""A worker's calls to its scheduler.
+
+Each may be made again, whatever came of it. So what is made of a status that has no error of ours with it depends
+only on who may have made it (``scheduler.rpc.status``):
+
+- UNAVAILABLE and CANCELLED: the scheduler can't be reached; DEADLINE_EXCEEDED: no answer in time;
+- an answer that can't be read, or has no message: a fault, also with UNIMPLEMENTED, as by a proxy that does not know
+  the scheduler;
+- UNIMPLEMENTED: the scheduler lacks the method, as one of the core protocol lacks ``Heartbeat``;
+- NOT_FOUND to ``Heartbeat``: it does not know this worker, which is to register again;
+- RESOURCE_EXHAUSTED with "Concurrent RPC limit exceeded": it has no room for the call;
+- any other: a fault.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +28,10 @@ from zope.interface import implementer
 
 from scheduler.daemon.config import TlsFiles
 from scheduler.errors import (
+    AnswerUnreadable,
     DeadlineExceeded,
     Invalid,
+    NotFound,
     SchedulerError,
     ShuttingDown,
     Unavailable,
@@ -143,26 +157,33 @@ class SchedulerClient(MultiService):
         self, call: Callable[..., Any], line: Channel, method: str, request: Any, read: Callable[[Any], T]
     ) -> T:
         try:
-            return read(call(request, timeout=self._deadline))
+            answer = call(request, timeout=self._deadline)
+            if answer is None:  # gRPC takes a call that ends well without a message for one that was answered
+                raise AnswerUnreadable("scheduler", "its answer has no message")
+            return read(answer)
         except grpc.RpcError as failure:
-            raise self._understood(failure, line, method) from failure
+            raise self._understood(failure, line, method, request) from failure
         except Invalid as error:
             raise WorkerFault("scheduler", str(error)) from None
         except ValueError:  # the channel was closed
             raise Unreachable(self._address, kind="scheduler") from None
 
-    def _understood(self, failure: grpc.RpcError, line: Channel, method: str) -> SchedulerError:
+    def _understood(self, failure: grpc.RpcError, line: Channel, method: str, request: Any) -> SchedulerError:
         told = status.error_from_status(failure)
         if told is not None:
             return told
-        match failure.code():
+        code, words = failure.code(), status.words(failure)
+        match code:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
                 return Unreachable(self._address, sent=True, kind="scheduler", reason=line.why(failure))
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return DeadlineExceeded(f"{method} at the scheduler", self._deadline)
-            case grpc.StatusCode.UNIMPLEMENTED:
-                return Unsupported("scheduler", method)
-            case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return Unavailable(f"the scheduler has no room for the call: {failure.details()}")
-            case _:
-                return WorkerFault("scheduler", failure.details() or failure.code().name)
+        if status.is_unreadable(failure):
+            return AnswerUnreadable("scheduler", words)
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return Unsupported("scheduler", method)
+        if code is grpc.StatusCode.NOT_FOUND and method == "Heartbeat":
+            return NotFound("worker", request.workerID)
+        if status.is_without_a_place(failure):
+            return Unavailable(f"the scheduler has no room for the call: {words}")
+        return WorkerFault("scheduler", words)

@@ -4,11 +4,19 @@ An error of ours becomes the gRPC status below, with its sentence as details and
 its name and data beside it in the trailing metadata, so that the other side
 raises the same error again. A status without that came from gRPC itself or from
 a program that speaks only the core protocol; it is read by its code.
+
+gRPC makes a status in two places. The library of the server makes one in place of the program: the program
+never saw the call, or it raised. Our own library makes one in place of an answer: none came, or one
+that can't be read. ``MAKERS`` says which of them may have made a status of each code. What the program of the other
+side made it says; what our library made says nothing of what the program did. The texts by which the two are told apart
+are those of grpcio 1.76 to 1.85; ``tests/integration/test_rpc_makers.py`` produces them with real servers.
 """
 
 from __future__ import annotations
 
+import enum
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -51,6 +59,7 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.Refused: Row(StatusCode.PERMISSION_DENIED, {"message": str}),
     errors.Unsupported: Row(StatusCode.UNIMPLEMENTED, {"worker": str, "capability": str}),
     errors.WorkerFault: Row(StatusCode.INTERNAL, {"worker": str, "detail": str}),
+    errors.AnswerUnreadable: Row(StatusCode.INTERNAL, {"worker": str, "detail": str}),
     errors.KeyReused: Row(StatusCode.FAILED_PRECONDITION, {"key": str}),
     errors.OutputPruned: Row(StatusCode.DATA_LOSS, {"job_id": str}),
     errors.OutputCut: Row(StatusCode.DATA_LOSS, {"job_id": str, "reason": str}),
@@ -71,6 +80,48 @@ TABLE: dict[type[SchedulerError], Row] = {
     errors.StoreFailed: Row(StatusCode.UNAVAILABLE, _UNAVAILABLE),
     errors.ShuttingDown: Row(StatusCode.UNAVAILABLE, {}),
 }
+
+
+class Maker(enum.Enum):
+    """Who made a status."""
+
+    PROGRAM = "the program that was called"
+    SERVER = "the gRPC library of that program, or a proxy before it"
+    CLIENT = "the gRPC library of this process"
+
+
+_PROGRAM = frozenset({Maker.PROGRAM})
+_ANYBODY = frozenset(Maker)
+
+#: Of each code, who may have made a status of it.
+MAKERS: Mapping[StatusCode, frozenset[Maker]] = {
+    StatusCode.CANCELLED: _ANYBODY,  # the stream was reset, or the channel closed
+    StatusCode.UNKNOWN: _ANYBODY,  # the program raised; the call ended without a status
+    StatusCode.INVALID_ARGUMENT: _PROGRAM,
+    StatusCode.DEADLINE_EXCEEDED: _ANYBODY,
+    StatusCode.NOT_FOUND: _PROGRAM,
+    StatusCode.ALREADY_EXISTS: _PROGRAM,
+    StatusCode.PERMISSION_DENIED: _ANYBODY,  # HTTP 403, or a stream that was reset
+    StatusCode.RESOURCE_EXHAUSTED: _ANYBODY,  # no place for the call; a message, or metadata, that is too large
+    StatusCode.FAILED_PRECONDITION: _PROGRAM,
+    StatusCode.ABORTED: _PROGRAM,
+    StatusCode.OUT_OF_RANGE: _PROGRAM,
+    StatusCode.UNIMPLEMENTED: _ANYBODY,  # no such method; HTTP 404
+    StatusCode.INTERNAL: _ANYBODY,  # a message that can't be decoded; a stream that was reset
+    StatusCode.UNAVAILABLE: _ANYBODY,  # nobody listens; the connection was lost; HTTP 503
+    StatusCode.DATA_LOSS: _PROGRAM,
+    StatusCode.UNAUTHENTICATED: _ANYBODY,  # HTTP 401
+}
+
+#: How the details begin of a status that the library of this process made of what came in place of an answer.
+_NO_READABLE_ANSWER = re.compile(
+    r"Stream removed|CLIENT: Received message larger than max|received (initial |trailing )?metadata size exceeds"
+    r"|Received RST_STREAM|Received http2 header with status|No status received|Exception deserializing response!"
+    r"|Decompression failed|Compression bit set|Unexpected error decompressing|Error parsing"
+)
+
+#: How those begin of a call that a server of grpcio had no place for, so that its program never saw it.
+_NO_PLACE = "Concurrent RPC limit exceeded"
 
 _BY_NAME = {error.__name__: error for error in TABLE}
 
@@ -112,3 +163,18 @@ def error_from_status(failure: grpc.RpcError) -> SchedulerError | None:
             if all(type(argument) is kind for argument, kind in arguments):
                 return error(*(argument for argument, _ in arguments))
     return None
+
+
+def is_unreadable(failure: grpc.RpcError) -> bool:
+    """Whether the library of this process made the status, of an answer that is too large, garbled or no answer."""
+    return Maker.CLIENT in MAKERS[failure.code()] and _NO_READABLE_ANSWER.match(failure.details() or "") is not None
+
+
+def is_without_a_place(failure: grpc.RpcError) -> bool:
+    """Whether the library of the server refused the call unseen, as it has too many. Nothing ran."""
+    return failure.code() is StatusCode.RESOURCE_EXHAUSTED and (failure.details() or "").startswith(_NO_PLACE)
+
+
+def words(failure: grpc.RpcError) -> str:
+    """What may be shown of a status."""
+    return bounded_text(failure.details() or "") or failure.code().name

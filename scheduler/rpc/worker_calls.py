@@ -6,6 +6,19 @@ sent. A call that was answered there a moment ago, by the same process, is as go
 a check. After it only an answer that the worker gives before it looks at a call (no
 such method, no room, meant for another process) says that nothing was started.
 
+What is made of a status depends on who may have made it (``scheduler.rpc.status``):
+
+| status | ``StartJob`` | ``SignalJob`` | any other |
+| --- | --- | --- | --- |
+| with an error of ours in its metadata | that error, but for ``NotFound`` | that error | that error |
+| UNAVAILABLE, CANCELLED | sent, unanswered | sent, unanswered | the worker can't be reached |
+| DEADLINE_EXCEEDED | sent, unanswered | sent, unanswered | no answer in time |
+| UNIMPLEMENTED | no worker, nothing ran | it can't do that | of ``QueryJob``: no worker; else it can't do that |
+| RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded" | nothing ran | not sent | no room |
+| an answer that can't be read, of any other code | sent, unanswered | sent, unanswered | a fault |
+| NOT_FOUND | a fault | no such job | no such job |
+| any other, RESOURCE_EXHAUSTED too | a fault | a fault | a fault |
+
 An answer is believed where it comes from the process that the call is meant for, be it
 an error or not (``scheduler.rpc.addressing``). A start that another process answers
 all the same was not refused there, so it counts as sent.
@@ -25,6 +38,7 @@ from twisted.python.failure import Failure
 
 from scheduler.errors import (
     ANOTHER_PROCESS,
+    AnswerUnreadable,
     Busy,
     Conflict,
     DeadlineExceeded,
@@ -46,7 +60,6 @@ from scheduler.pb import worker_pb2, worker_pb2_grpc
 from scheduler.rpc import chunks, convert, reasons, status
 from scheduler.rpc.addressing import Addressee, nonce_in
 from scheduler.rpc.channel import MAX_WORKER_CALLS, Channel
-from scheduler.texts import bounded_text
 
 T = TypeVar("T")
 
@@ -100,7 +113,7 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
         stubs.silent = False
         if isinstance(status.error_from_status(failure), Misdirected):
             raise Misdirected(to.name) from failure
-        if to.nonce and not nonce_in(answer) and code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if to.nonce and not nonce_in(answer) and status.is_without_a_place(failure):
             raise Busy(f"places for calls at worker {to.name!r}", MAX_WORKER_CALLS) from failure
     except ValueError:  # the channel was closed
         raise Unreachable(to.name) from None
@@ -119,9 +132,12 @@ def start_thd(
     """How the job is; ``sent_thd`` is called once the start is on its way."""
     left = _checked_thd(stubs, to, seconds, CHECK_VALID_SECONDS)
     answer = _made_thd(stubs, "StartJob", to, request, left, sent_thd)
-    if answer.HasField("status"):
-        return _read_answer(to, lambda: convert.status_from_pb(answer.status))
-    return JobStatus(_read_answer(to, lambda: convert.checked_core_id("jobID", answer.jobID)), JobState.RUNNING)
+    try:
+        if answer.HasField("status"):
+            return convert.status_from_pb(answer.status)
+        return JobStatus(convert.checked_core_id("jobID", answer.jobID), JobState.RUNNING)
+    except Invalid as error:
+        raise AnswerUnreadable(to.name, str(error)) from None
 
 
 def stop_thd(stubs: Stubs, to: Addressee, request: worker_pb2.StopJobReq, seconds: float) -> JobStatus | None:
@@ -140,7 +156,7 @@ def signal_thd(stubs: Stubs, to: Addressee, request: worker_pb2.SignalJobReq, se
         _made_thd(stubs, "SignalJob", to, request, left)
     except Misdirected:
         raise
-    except Unreachable as error:
+    except (Unreachable, AnswerUnreadable) as error:
         raise DeadlineExceeded(f"SignalJob on worker {to.name!r}", round(time.monotonic() - began, 1)) from error
 
 
@@ -164,8 +180,6 @@ def query_together_thd(
     except Unsupported:
         stubs.answers_many = False
         return [None] * len(request.jobID)
-    except NotFound:  # which one? none may be given up for it
-        raise WorkerFault(to.name, "QueryJobs was answered with NOT_FOUND") from None
     told = {status.jobID: status for status in answer.status}
     return [_status_or_failure_thd(to, told[job_id]) if job_id in told else None for job_id in request.jobID]
 
@@ -221,6 +235,8 @@ def _made_thd(
         raise Unreachable(to.name, sent=True) from failure
     if not to.gave(metadata):
         raise answered_by_another(to, method)
+    if answer is None:  # gRPC takes a call that ends well without a message for one that was answered
+        raise AnswerUnreadable(to.name, NO_MESSAGE)
     now = time.monotonic()
     stubs.answered, stubs.silent = (now, to.nonce), False
     _log.debug(_ANSWERED, method=method, worker=to.name, ms=round(1000 * (now - before), 1), request_id=to.request_id)
@@ -234,16 +250,22 @@ def _read_answer(to: Addressee, read: Callable[[], T]) -> T:
         raise WorkerFault(to.name, str(error)) from None
 
 
+#: Of a call that ended well.
+NO_MESSAGE = "its answer has no message"
+
 #: Methods of the core protocol without which nothing is a worker.
 _EVERY_WORKER_HAS = frozenset({"StartJob", "QueryJob"})
 
 #: Methods whose effect can't be denied where another process answered them.
 _DONE_ANYWHERE = frozenset({"StartJob", "SignalJob"})
 
-_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+#: Methods about one job that there was: of which of several there is none, a status does not say.
+_OF_A_JOB = frozenset({"StopJob", "QueryJob", "SignalJob", "RemoveJob", "ReadOutput", "StreamJob"})
 
-#: What gRPC itself answers for a server, or in place of one, which then can't say who it is.
-_UNSIGNED = {*_NO_ANSWER, grpc.StatusCode.RESOURCE_EXHAUSTED}
+#: Of what a worker may say that it is not found.
+_JOB_KINDS = frozenset({"job", "output of job"})
+
+_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
 def _why(line: Channel, failure: grpc.RpcError) -> str:
@@ -267,22 +289,30 @@ def understood(
     told, code, answer = status.error_from_status(failure), failure.code(), failure.trailing_metadata()
     if isinstance(told, Misdirected):
         return Misdirected(to.name)
-    if not to.gave(answer) and (told is not None or nonce_in(answer) or code not in _UNSIGNED):
+    # Where gRPC itself answers for a server, or in place of one, that can't say who it is.
+    unreadable, no_place = status.is_unreadable(failure), status.is_without_a_place(failure)
+    of_grpc = told is None and not nonce_in(answer) and (code in _NO_ANSWER or unreadable or no_place)
+    if not to.gave(answer) and not of_grpc:
         return Misdirected(to.name) if code is grpc.StatusCode.UNIMPLEMENTED else answered_by_another(to, method)
-    if isinstance(told, NotFound | Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
+    if isinstance(told, Conflict | OutputPruned | OffsetBeyondEnd | Busy) or type(told) is Unavailable:
         return told  # not ShuttingDown: what was under way may have been done all the same
     match code:
-        case grpc.StatusCode.UNIMPLEMENTED:
-            return NotAWorker(to.name, method) if method in _EVERY_WORKER_HAS else Unsupported(to.name, method)
-        case grpc.StatusCode.NOT_FOUND:
-            return NotFound("job", job_id)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Unavailable(
-                f"worker {to.name!r} has no room for the call: {bounded_text(failure.details() or '')}", retry_after=1
-            )
+        case grpc.StatusCode.UNIMPLEMENTED if method in _EVERY_WORKER_HAS:
+            return NotAWorker(to.name, method)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return Unreachable(to.name, sent=True, reason=_why(line, failure))
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{method} on worker {to.name!r}", round(seconds, 1))
-        case _:
-            return WorkerFault(to.name, bounded_text(failure.details() or "") or code.name)
+    if unreadable:
+        return AnswerUnreadable(to.name, status.words(failure))
+    if no_place:
+        return Unavailable(f"worker {to.name!r} has no room for the call: {status.words(failure)}", retry_after=1)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Unsupported(to.name, method)
+    if code is grpc.StatusCode.NOT_FOUND and method in _OF_A_JOB:
+        return _not_found(told, job_id)
+    return WorkerFault(to.name, status.words(failure))
+
+
+def _not_found(told: SchedulerError | None, job_id: str) -> NotFound:
+    return told if isinstance(told, NotFound) and told.kind in _JOB_KINDS else NotFound("job", job_id)

@@ -20,6 +20,7 @@ from scheduler.errors import (
     NotFound,
     Unavailable,
     Unreachable,
+    WorkerFault,
 )
 from scheduler.messages import Chunk
 from scheduler.model import JobSpec, Stream, Worker
@@ -152,8 +153,12 @@ def giving(message: Any) -> Method:
     return lambda request, context: message
 
 
-def refusing(code: grpc.StatusCode) -> Method:
-    return lambda request, context: context.abort(code, "details")
+#: What a server of grpcio says that has no place for a call.
+NO_PLACE = "Concurrent RPC limit exceeded!"
+
+
+def refusing(code: grpc.StatusCode, details: str = "details") -> Method:
+    return lambda request, context: context.abort(code, details)
 
 
 def telling(error: Any) -> Method:
@@ -206,7 +211,7 @@ class ClientTests(RpcCase):
             asked = self.asked(evolve(worker, nonce=nonce))
             REQUEST_ID.reset(token)
             for call in asked.values():
-                await call.addErrback(lambda reason: reason.trap(NotFound, Misdirected))
+                await call.addErrback(lambda reason: reason.trap(NotFound, Misdirected, WorkerFault))
             expected = {
                 "x-request-id": "r-17",
                 "scheduler-worker-id": "stand-in",
@@ -229,7 +234,8 @@ class ClientTests(RpcCase):
             telling(Unavailable("no space left")),
             telling(Busy("calls", 4)),
             signed("other", refusing(code.UNAVAILABLE)),
-            signed("other", refusing(code.RESOURCE_EXHAUSTED)),
+            signed("other", refusing(code.RESOURCE_EXHAUSTED, NO_PLACE)),
+            refusing(code.RESOURCE_EXHAUSTED),
         ):
             names = ("StartJob", "StopJob", "SignalJob", "RemoveJob", "QueryJob", "ReadOutput", "StreamJob")
             asked = self.asked(self.worker(**dict.fromkeys(names, refusal)))
@@ -288,7 +294,8 @@ class ClientTests(RpcCase):
             (code.DEADLINE_EXCEEDED, DeadlineExceeded),
             (code.RESOURCE_EXHAUSTED, Unavailable),
         ):
-            worker = self.worker(StartJob=refusing(refusal), QueryJob=refusing(refusal))
+            words = NO_PLACE if error is Unavailable else "details"
+            worker = self.worker(StartJob=refusing(refusal, words), QueryJob=refusing(refusal, words))
             for call in (self.client.start_job(worker, a_job()), self.client.query_job(worker, "j")):
                 told = await self.assertFailure(call, error)
                 self.assertIs(type(told), error)
@@ -297,7 +304,7 @@ class ClientTests(RpcCase):
 
     async def test_no_place(self) -> None:
         """A server that has no place for a check can't say who it is: nothing is learnt, and no start leaves."""
-        worker = evolve(self.stand_in(Check=refusing(grpc.StatusCode.RESOURCE_EXHAUSTED)), nonce="n")
+        worker = evolve(self.stand_in(Check=refusing(grpc.StatusCode.RESOURCE_EXHAUSTED, NO_PLACE)), nonce="n")
         await self.assertFailure(self.client.probe(worker), Busy)
         await self.assertFailure(self.client.start_job(worker, a_job()), Busy)
         await self.client.probe(evolve(worker, nonce=""))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -41,6 +42,10 @@ def answer(message: object):
 
 def refuse(code: grpc.StatusCode, details: str = "details"):
     return lambda request, context: context.abort(code, details)
+
+
+def _tell(error: SchedulerError, request: object, context: grpc.ServicerContext) -> None:
+    status.abort(context, error)
 
 
 class AnswerTests(RpcCase):
@@ -83,7 +88,7 @@ class AnswerTests(RpcCase):
             (code.UNAVAILABLE, Unreachable),
             (code.CANCELLED, Unreachable),
             (code.DEADLINE_EXCEEDED, DeadlineExceeded),
-            (code.RESOURCE_EXHAUSTED, Unavailable),
+            (code.RESOURCE_EXHAUSTED, WorkerFault),
             (code.INTERNAL, WorkerFault),
             (code.UNKNOWN, WorkerFault),
             (code.INVALID_ARGUMENT, WorkerFault),
@@ -98,15 +103,16 @@ class AnswerTests(RpcCase):
             ):
                 if error is Unsupported and name in ("StartJob", "QueryJob"):
                     continue
-                told = await self.outcome(error, method, **{name: refuse(refusal)})
-                self.assertIs(type(told), error)
+                expected = WorkerFault if error is NotFound and name == "StartJob" else error
+                told = await self.outcome(expected, method, **{name: refuse(refusal)})
+                self.assertIs(type(told), expected)
                 if error is Unreachable:
                     self.assertTrue(told.sent)
-                elif error is NotFound:
+                elif expected is NotFound:
                     self.assertEqual((told.kind, told.name), ("job", "j"))
                 elif error is Unsupported:
                     self.assertEqual((told.worker, told.capability), ("stand-in", name))
-                elif error is WorkerFault:
+                elif expected is WorkerFault:
                     self.assertEqual((told.worker, told.detail), ("stand-in", "details"))
 
     async def test_raises(self) -> None:
@@ -138,7 +144,6 @@ class AnswerTests(RpcCase):
             return lambda request, context: status.abort(context, error)
 
         for told, error in (
-            (NotFound("job", "other"), NotFound),
             (OffsetBeyondEnd(5, 2), OffsetBeyondEnd),
             (Busy("streams", 64), Busy),
             (Unavailable("no room on the disk", 9), Unavailable),
@@ -150,6 +155,15 @@ class AnswerTests(RpcCase):
                 self.assertIs(type(got), error)
                 if error is Unreachable:
                     self.assertTrue(got.sent)
+
+    async def test_told_not_found(self) -> None:
+        """A worker may say that it has no such job, or nothing of it; of a start, which has none yet, it is a fault."""
+        for told, kind in ((NotFound("job", "other"), "job"), (NotFound("what ever", "x"), "job")):
+            refusal = partial(_tell, told)
+            got = await self.outcome(NotFound, self.read, ReadOutput=refusal)
+            self.assertEqual(got.kind, kind)
+            fault = await self.outcome(WorkerFault, self.start, StartJob=refusal)
+            self.assertEqual(fault.detail, str(told))
 
     async def test_nonsense(self) -> None:
         """Answers that can't be are the worker's fault."""

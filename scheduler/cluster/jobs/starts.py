@@ -41,6 +41,7 @@ from scheduler.cluster.set_back import SetBack
 from scheduler.daemon import failpoints
 from scheduler.deferreds import shielded
 from scheduler.errors import (
+    AnswerUnreadable,
     Conflict,
     DeadlineExceeded,
     JobRemoved,
@@ -305,7 +306,7 @@ class Starts:
         except Conflict as error:
             return await self._fail(job, error)
         except WorkerFault as fault:
-            if worker.is_core:
+            if worker.is_core and not isinstance(fault, AnswerUnreadable):
                 return await self._fail(job, fault)
             await self._unanswered(job)  # it may have come up all the same; the next heartbeat tells
             raise

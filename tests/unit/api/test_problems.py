@@ -13,6 +13,7 @@ from scheduler import __version__
 from scheduler.api.errors import NOT_FOUND, PROBLEMS, ProblemError, submission_problem
 from scheduler.api.problems import TYPES
 from scheduler.errors import (
+    AnswerUnreadable,
     Busy,
     Conflict,
     DeadlineExceeded,
@@ -168,6 +169,7 @@ class StartedTests(SynchronousTestCase):
         (QueueFull(1), False),
         (Unsupported("w", "x"), False),
         (WorkerFault("w", "x"), "unknown"),
+        (AnswerUnreadable("w", "x"), "unknown"),
         (Unavailable("no"), False),
         (Unreachable("w"), False),
         (Unreachable("w", sent=True), "unknown"),

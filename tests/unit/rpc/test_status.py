@@ -26,6 +26,7 @@ EXAMPLES = (
     errors.Refused("that address is not allowed"),
     errors.Unsupported("w", "StreamJob"),
     errors.WorkerFault("w", "its disk is on fire"),
+    errors.AnswerUnreadable("w", "Received message larger than max"),
     errors.KeyReused("k"),
     errors.KeyInUse("k"),
     errors.KeyUnsettled("k"),
