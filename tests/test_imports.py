@@ -64,8 +64,9 @@ _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_FACTS),
     "service": ("workers", "jobs", "output", "reach", "ledger", "filters", *_FACTS),
-    "workers": ("jobs", "expected", "set_back", "ledger", *_FACTS),
-    "jobs": ("expected", "set_back", "reach", "ledger", *_FACTS, *_FILED),
+    "workers": ("jobs", "job_rounds", "expected", "set_back", "ledger", *_FACTS),
+    "jobs": ("job_rounds", "expected", "set_back", "reach", "ledger", *_FACTS, *_FILED),
+    "job_rounds": ("registry",),
     "expected": ("registry", *_FILED),
     "set_back": ("ledger",),
     "reach": ("registry",),

@@ -109,9 +109,9 @@ def make_cluster(
     waiting = Lines()
     starts = Starts(clock, new_id, ledger, workers, waiting, expected, reach, set_back, queue_max)
     queue = Queue(clock, ledger, starts, waiting, set_back)
-    stops = Stops(clock, ledger, workers, starts, reach, set_back)
+    stops = Stops(clock, ledger, workers, starts, reach, set_back, liveness.probed)
     removals = Removals(ledger, workers, starts, reach)
-    reconciler = Reconciler(ledger, workers, starts, removals, set_back)
+    reconciler = Reconciler(ledger, workers, starts, removals, set_back, liveness.probed)
     membership = Membership(
         clock, new_id, ledger, liveness, workers, rule, is_own_address, reconciler, set_back, forget_after
     )
@@ -122,7 +122,7 @@ def make_cluster(
     service = Cluster(
         ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook, reach
     )
-    polling = Polling(clock, registry, service.query)
+    polling = Polling(clock, registry, service.query, starts.under_way, liveness.probed)
     forgetting = Forgetting(clock, ledger, service.forget, forget_after)
 
     ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask

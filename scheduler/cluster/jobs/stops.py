@@ -37,11 +37,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.job_rounds import JobRounds
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.set_back import SetBack
-from scheduler.deferreds import Rounds, Shared, shielded
+from scheduler.deferreds import Shared, shielded
 from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.model import Job, JobState, WorkerState
@@ -70,7 +71,9 @@ class Stops:
         starts: Starts,
         reach: Reach,
         set_back: SetBack,
+        probed: Callable[[str], Deferred[None]],
     ) -> None:
+        """``probed`` is as of ``JobRounds``."""
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
@@ -81,7 +84,7 @@ class Stops:
         # ids of unfinished jobs whose workers have taken the stop
         self._taken: set[str] = set()
         self._asking = Shared()
-        self._rounds = Rounds("delivering the stops")
+        self._rounds = JobRounds("delivering the stops", ledger.registry, probed)
 
     @property
     def idle(self) -> bool:
@@ -171,7 +174,7 @@ class Stops:
         """It gave a sign of life, is another than before, or is gone."""
         worker = self._registry.find_worker(worker_id)
         if worker is not None and worker.state is WorkerState.ONLINE and self._undelivered(worker_id):
-            self._rounds.begin(worker_id, partial(self._round, worker_id))
+            self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)
 
     def _undelivered(self, worker_id: str) -> list[Job]:
         return [job for job in self._registry.stopping(worker_id) if self._may_deliver(job)]
@@ -185,17 +188,16 @@ class Stops:
             and not self._starts.under_way(job.id)
         )
 
-    async def _round(self, worker_id: str) -> None:
-        for job in self._undelivered(worker_id):
-            current = self._registry.find_job(job.id)
-            if current is None or not self._may_deliver(current):
-                continue
-            try:
-                await self._deliver(current)
-            except (Unavailable, DeadlineExceeded):
-                return  # the next sign of life tries again
-            except SchedulerError as error:
-                self._log.warn("job {job_id} is not stopped: {why}", job_id=job.id, why=str(error))
+    async def _deliver_again(self, job: Job) -> None:
+        current = self._registry.find_job(job.id)
+        if current is None or not self._may_deliver(current):
+            return
+        try:
+            await self._deliver(current)
+        except (Unavailable, DeadlineExceeded):
+            raise  # the next sign of life tries again
+        except SchedulerError as error:
+            self._log.warn("job {job_id} is not stopped: {why}", job_id=job.id, why=str(error))
 
     async def _record(self, job: Job, why: str | None) -> StoreFailed | None:
         """Commit that a stop was asked for, and end what is only queued; why that failed, if it did.

@@ -171,6 +171,10 @@ class Liveness(Periodic):
         pulse = self._pulses.get(worker.id, Pulse())
         return why_unreachable(pulse, worker.sends_heartbeats, self._clock.seconds() - self._paused, self.lease)
 
+    def probed(self, worker_id: str) -> Deferred[None]:
+        """Fires when a probe of it has ended: the one that is under way, or one that begins now."""
+        return self._probe_now(worker_id)
+
     def calls_fail(self, worker_id: str) -> bool:
         """Whether the last call to it that tells was not answered."""
         pulse = self._pulses.get(worker_id)
@@ -280,7 +284,9 @@ class Liveness(Periodic):
             return succeed(None)
         pulse = self._pulse(worker_id)
         if pulse.probing:
-            return succeed(None)
+            waiter: Deferred[None] = Deferred()
+            pulse.waiting.append(waiter)
+            return waiter
         pulse.probing = True
         pauses, asks = self._pauses, pulse.no_worker
 
@@ -289,24 +295,30 @@ class Liveness(Periodic):
             if self._pulses.get(worker_id) is pulse and (asks or not pulse.no_worker):
                 self._answered(worker_id)
 
-        def failed(reason: Failure) -> None:
+        def failed(reason: Failure) -> Deferred[None] | None:
             pulse.probing = False
             if reason.check(Busy):
-                return  # the place was not free: nothing was learnt
+                return None  # the place was not free: nothing was learnt
             if not reason.check(SchedulerError):
                 self._log.failure("probing worker {worker_id} went wrong", reason, worker_id=worker_id)
             if self._pulses.get(worker_id) is not pulse:
-                return
+                return None
             self._now()
             if self._pauses != pauses:
-                self._probe_now(worker_id)  # its time ran out while nobody here could hear the answer
-            elif asks and not reason.check(Unavailable, DeadlineExceeded):
+                return self._probe_now(worker_id)  # its time ran out while nobody here could hear the answer
+            if asks and not reason.check(Unavailable, DeadlineExceeded):
                 self._answered(worker_id)  # that there is no such job, as is to be expected
             else:
                 self._failed(worker_id, pulse, reason.value)
+            return None
+
+        def over(_: None) -> None:
+            waiting, pulse.waiting = pulse.waiting, []
+            for waiter in waiting:
+                waiter.callback(None)
 
         call: Deferred[Any] = self._calls.query_job(worker, NO_JOB) if asks else self._calls.probe(worker)
-        return call.addCallbacks(succeeded, failed)
+        return call.addCallbacks(succeeded, failed).addCallback(over)
 
     def _look(self) -> None:
         self._now()

@@ -2,7 +2,9 @@
 
 A worker that speaks only the core protocol sends no heartbeats, so
 the end of its jobs is polled. Each worker has a round of its own, one question
-at a time, so one that is slow holds up no other.
+at a time, so one that is slow holds up no other. A job that is not answered for holds up the others of its worker
+for the deadline of a call in each round (``scheduler.cluster.job_rounds``). One whose start is under way is left to
+that.
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.cluster.job_rounds import JobRounds
 from scheduler.cluster.registry import Registry
 from scheduler.daemon.services import Periodic
 from scheduler.daemon.sweep import Sweep
-from scheduler.deferreds import Rounds
-from scheduler.errors import DeadlineExceeded, SchedulerError, Unavailable
 from scheduler.model import Job, WorkerState
 
 #: Seconds between the rounds of one worker.
@@ -27,13 +28,24 @@ POLL_INTERVAL_SECONDS = 1.0
 class Polling(Periodic):
     """Asks every online core worker about each of its unfinished jobs."""
 
-    def __init__(self, clock: IReactorTime, registry: Registry, query: Callable[[str, str], Deferred[Job]]) -> None:
-        """``query`` takes a worker's id and a job's, and records the answer."""
+    def __init__(
+        self,
+        clock: IReactorTime,
+        registry: Registry,
+        query: Callable[[str, str], Deferred[Job]],
+        starting: Callable[[str], bool],
+        probed: Callable[[str], Deferred[None]],
+    ) -> None:
+        """``query`` takes a worker's id and a job's, and records the answer.
+
+        ``starting`` says of the job of an id whether its start is under way; ``probed`` is as of ``JobRounds``.
+        """
         super().__init__(clock, POLL_INTERVAL_SECONDS, self._look)
         self._registry = registry
         self._sweep = Sweep(clock, self._ask)
         self._query = query
-        self._rounds = Rounds("asking about the jobs")
+        self._starting = starting
+        self._rounds = JobRounds("asking about the jobs", registry, probed)
 
     def stopService(self) -> None:
         super().stopService()
@@ -50,13 +62,10 @@ class Polling(Periodic):
     def _ask(self, worker_id: str) -> None:
         worker = self._registry.find_worker(worker_id)
         if worker is not None and worker.state is WorkerState.ONLINE:
-            self._rounds.begin(worker_id, partial(self._round, worker_id))
+            self._rounds.begin(worker_id, partial(self._asked_about, worker_id), partial(self._ask_about, worker_id))
 
-    async def _round(self, worker_id: str) -> None:
-        for job in self._registry.unfinished(worker_id):
-            try:
-                await self._query(worker_id, job.id)
-            except (Unavailable, DeadlineExceeded):
-                return  # liveness draws the conclusions
-            except SchedulerError:
-                continue  # a fault about one job is none about the others
+    def _asked_about(self, worker_id: str) -> list[Job]:
+        return [job for job in self._registry.unfinished(worker_id) if not self._starting(job.id)]
+
+    def _ask_about(self, worker_id: str, job: Job) -> Deferred[Job]:
+        return self._query(worker_id, job.id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
+from twisted.internet.defer import Deferred
 
 from scheduler.model import WorkerState
 
@@ -14,6 +15,8 @@ class Pulse:
     heard: float | None = None
     answered: float | None = None
     probing: bool = False
+    #: Those that wait until the probe under way has ended.
+    waiting: list[Deferred[None]] = field(factory=list)
     #: Why the last probe failed, if no call was answered since; ``""``: nobody knows why; ``None``: it did not fail.
     failed: str | None = None
     #: Why it was known to be gone, before it was heard of again; ``""``: it was not.

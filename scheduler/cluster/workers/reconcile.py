@@ -23,12 +23,14 @@ worker reports nothing: it is polled, and asked without a seal.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.job_rounds import JobRounds
 from scheduler.cluster.jobs.placement import could_take
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
@@ -36,7 +38,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.adoption import Adoption
 from scheduler.cluster.workers.refusals import Refusals
-from scheduler.deferreds import Rounds, Shared
+from scheduler.deferreds import Shared
 from scheduler.errors import DeadlineExceeded, Invalid, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
 from scheduler.messages import Heartbeat, JobReport, contradiction
@@ -49,8 +51,15 @@ class Reconciler:
     _log = Logger()
 
     def __init__(
-        self, ledger: Ledger, client: IWorkerClient, starts: Starts, removals: Removals, set_back: SetBack
+        self,
+        ledger: Ledger,
+        client: IWorkerClient,
+        starts: Starts,
+        removals: Removals,
+        set_back: SetBack,
+        probed: Callable[[str], Deferred[None]],
     ) -> None:
+        """``probed`` is as of ``JobRounds``."""
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
@@ -62,7 +71,7 @@ class Reconciler:
         self._adoption = Adoption(ledger)
         self._refusals = Refusals()
         self._asking = Shared()
-        self._rounds = Rounds("asking about the unmentioned jobs")
+        self._rounds = JobRounds("asking about the unmentioned jobs", ledger.registry, probed)
 
     @property
     def idle(self) -> bool:
@@ -179,29 +188,26 @@ class Reconciler:
         """Find out, one after the other, what became of the worker's jobs that the heartbeat does not mention."""
         mentioned = heartbeat.mentioned
         unlisted = [
-            job.id
+            job
             for job in self._registry.unfinished(worker.id)
             if job.id_on_worker not in mentioned and not self._starts.under_way(job.id)
         ]
         if unlisted:
-            self._rounds.begin(worker.id, partial(self._round, worker, unlisted))
+            self._rounds.begin(worker.id, lambda: unlisted, partial(self._ask_about, worker))
 
-    async def _round(self, worker: Worker, job_ids: list[str]) -> None:
-        for job_id in job_ids:
-            job = self._registry.find_job(job_id)
-            if job is None or job.over or job.state is JobState.QUEUED or self._starts.under_way(job_id):
-                continue
-            if job.worker_id != worker.id:
-                continue
-            now = self._registry.find_worker(worker.id) or worker  # it may have moved meanwhile
-            if now.state is WorkerState.OFFLINE:
-                return
-            try:
-                await self.ask(now, job)
-            except (Unavailable, DeadlineExceeded):
-                return  # the next heartbeat asks again
-            except SchedulerError as error:
-                self._log.warn("nothing is known of job {job_id}: {why}", job_id=job_id, why=str(error))
+    async def _ask_about(self, worker: Worker, asked: Job) -> None:
+        job = self._registry.find_job(asked.id)
+        if job is None or job.over or job.state is JobState.QUEUED or self._starts.under_way(job.id):
+            return
+        now = self._registry.find_worker(worker.id) or worker  # it may have moved meanwhile
+        if job.worker_id != worker.id or now.state is WorkerState.OFFLINE:
+            return
+        try:
+            await self.ask(now, job)
+        except (Unavailable, DeadlineExceeded):
+            raise  # the next heartbeat asks again
+        except SchedulerError as error:
+            self._log.warn("nothing is known of job {job_id}: {why}", job_id=job.id, why=str(error))
 
     async def starts_over(self, worker_id: str) -> None:
         """Fires when the starts on that worker that are under way have been answered."""

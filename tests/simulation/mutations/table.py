@@ -199,10 +199,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lose a job that a heartbeat does not list",
         "A heartbeat that does not list a job may have crossed its start: the job is asked about by its id.",
         "cluster/workers/reconcile.py",
-        "            self._rounds.begin(worker.id, partial(self._round, worker, unlisted))\n",
+        "            self._rounds.begin(worker.id, lambda: unlisted, partial(self._ask_about, worker))\n",
         """\
             now = self._ledger.now()
-            jobs = [lifecycle.lost(self._registry.job(job_id), "no record", now) for job_id in unlisted]
+            jobs = [lifecycle.lost(job, "no record", now) for job in unlisted]
             self._ledger.conclude_jobs(jobs).addErrback(lambda _: None)
 """,
         "network",
@@ -259,7 +259,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "forget a stop of an unreachable worker",
         "A stop that can't be delivered is delivered when the worker is there again.",
         "cluster/jobs/stops.py",
-        "            self._rounds.begin(worker_id, partial(self._round, worker_id))\n",
+        "            self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)\n",
         "            pass\n",
         "crashes",
         ("a stop is carried out",),

@@ -153,6 +153,8 @@ class IdleTests(SynchronousTestCase):
         self.clock.advance(1.0)
         self.assert_busy("polling", "reconciler")
         self.workers.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
+        self.assert_busy("polling", "liveness")
+        self.workers.take("probe").answer.errback(Unreachable("core"))
         self.assertTrue(self.parts.polling.idle)
 
     def test_liveness(self) -> None:

@@ -376,9 +376,10 @@ class HeartbeatTests(MembershipTestCase):
         self.beat("w-1")
         self.workers.take("query_job").answer.errback(Unreachable("w-1"))
         self.assertIs(self.state(), JobState.RUNNING)
-        self.workers.held.clear()  # a probe
+        self.workers.take("probe").answer.errback(Unreachable("w-1"))
         self.beat("w-1")
-        self.workers.take("query_job")
+        self.workers.held.pop(0)  # a probe
+        self.assertEqual(self.workers.take("query_job").args, ("j-2", True))
 
     def test_one_after_the_other(self) -> None:
         """Many that were not mentioned are asked about one by one; a fault of the worker about one is none of all."""

@@ -4,9 +4,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.sweep import SLICE_SECONDS
-from scheduler.errors import Unreachable, WorkerFault
+from scheduler.errors import Busy, DeadlineExceeded, Unavailable, Unreachable, WorkerFault
 from scheduler.messages import JobStatus
-from scheduler.model import JobState, WorkerState
+from scheduler.model import JobState, Target, WorkerState
 from tests.doubles.workers import Call
 from tests.house import House
 from tests.unit.cluster.values import a_job, a_worker
@@ -17,7 +17,8 @@ class PollingTests(SynchronousTestCase):
         self.house = House(lambda: 1000.0)
         self.clock, self.workers, self.polling = self.house.clock, self.house.workers, self.house.parts.polling
         self.workers.hold("query_job")
-        self.house.add(a_worker("old", boot_id=""), a_job("j-1", worker_id="old"), a_job("j-2", worker_id="old"))
+        jobs = (a_job(name, worker_id="old", started_at=900.0) for name in ("j-1", "j-2"))
+        self.house.add(a_worker("old", boot_id=""), *jobs)
 
     def ids(self) -> list[str]:
         """Of the jobs that were asked about."""
@@ -51,13 +52,51 @@ class PollingTests(SynchronousTestCase):
         self.clock.advance(POLL_INTERVAL_SECONDS)
         self.assertEqual(self.ids(), ["j-2"])
 
-    def test_a_failure_ends_the_round(self) -> None:
-        """A worker that does not answer is left alone until the next round."""
+    def test_a_failure_does_not_end_the_round(self) -> None:
+        """A job that its worker does not answer for keeps no other from being asked about, if a probe is answered."""
+        for error in (Unreachable("old", sent=True), DeadlineExceeded("QueryJob", 10.0), Unavailable("no room")):
+            asked = len(self.ids())
+            self.clock.advance(POLL_INTERVAL_SECONDS)
+            self.answer(asked, error)
+            self.assertEqual(self.ids()[asked:], ["j-1", "j-2"])
+            self.answer(asked + 1)
+
+    def test_unreachable(self) -> None:
+        """The round ends where the worker itself can't be reached; the next one begins with the job after that."""
+        self.workers.hold("probe")
         self.clock.advance(POLL_INTERVAL_SECONDS)
-        self.answer(0, Unreachable("old"))
-        self.assertEqual(self.ids(), ["j-1"])
+        self.answer(0, Unreachable("old", sent=True))
+        probe = self.workers.held[1]
+        self.assertEqual((probe.method, len(self.workers.held)), ("probe", 2))
+        probe.answer.errback(Unreachable("old"))
         self.clock.advance(POLL_INTERVAL_SECONDS)
-        self.assertEqual(self.ids(), ["j-1", "j-1"])
+        self.assertEqual(len(self.workers.held), 2)
+        self.workers.release("probe")
+        self.house.add(a_worker("old", boot_id=""))
+        del self.workers.held[:]
+        self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.answer(0)
+        self.answer(1)
+        self.assertEqual(self.ids(), ["j-2", "j-1"])
+
+    def test_busy(self) -> None:
+        """Where no further call may be made to the worker the round ends, and the next one goes on from there."""
+        self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.answer(0, Busy("calls", 4))
+        self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.assertEqual(self.ids(), ["j-1", "j-2"])
+
+    def test_starting(self) -> None:
+        """A job whose start is under way is not waited for."""
+        self.workers.hold("start_job")
+        self.house.submit(target=Target(worker="old"))
+        self.house.settle()
+        self.workers.take("start_job")
+        self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.answer(0)
+        self.answer(1)
+        self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.assertEqual(self.ids(), ["j-1", "j-2", "j-1"])
 
     def test_a_fault_does_not(self) -> None:
         """A job that its worker only answers with a fault about keeps no other from being asked about."""

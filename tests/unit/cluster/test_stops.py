@@ -228,7 +228,7 @@ class DurableStopTests(ClusterTestCase):
         self.assertEqual(self.take("stop_job").args, ("j-2",))
 
     def test_many(self) -> None:
-        """Stops of one worker are delivered one after the other, until one can't be."""
+        """Stops of one worker are delivered one after the other. One that is not answered keeps no other waiting."""
         self.add(*(a_job(f"s-{n}", created_at=float(n), stop_requested_at=999.0) for n in range(3)))
         self.worker_is(WorkerState.ONLINE)
         call = self.take("stop_job")
@@ -236,10 +236,25 @@ class DurableStopTests(ClusterTestCase):
         call.answer.callback(None)
         call = self.take("stop_job")
         self.assertEqual(call.args, ("s-1",))
-        call.answer.errback(Unreachable("w-1"))
+        call.answer.errback(Unreachable("w-1", sent=True))
+        call = self.take("stop_job")
+        self.assertEqual(call.args, ("s-2",))
+        call.answer.callback(None)
         self.assertEqual(self.held(), [])
         self.worker_is(WorkerState.ONLINE)
         self.assertEqual(self.take("stop_job").args, ("s-1",))
+
+    def test_many_on_a_worker_that_is_gone(self) -> None:
+        """Once the worker itself can't be reached no other is delivered, until it can."""
+        self.add(*(a_job(f"s-{n}", created_at=float(n), stop_requested_at=999.0) for n in range(3)))
+        self.worker_is(WorkerState.ONLINE)
+        self.house.workers.hold("probe")
+        self.take("stop_job").answer.errback(Unreachable("w-1", sent=True))
+        self.take("probe").answer.errback(Unreachable("w-1"))
+        self.assertEqual(self.held(), [])
+        self.house.workers.release("probe")
+        self.worker_is(WorkerState.ONLINE)
+        self.assertEqual(self.take("query_job").args[0], "s-1")
 
     def test_queued(self) -> None:
         """A queued job is stopped at once, and nobody is called."""

@@ -1,0 +1,81 @@
+"""Calls to a worker about its jobs, one job after the other, such that none keeps the others waiting for ever.
+
+Theory of operation. A call about one job that fails says little about the worker: a program of others may answer it
+with UNAVAILABLE, late or never, and all others properly. So where no answer came, a probe decides: if calls
+to the worker succeed the round goes on with the next job, else it ends. A round begins with the job after the
+one at which the last one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+
+from scheduler.cluster.registry import Registry
+from scheduler.deferreds import Rounds
+from scheduler.errors import Busy, DeadlineExceeded, SchedulerError, Unreachable
+from scheduler.model import Job, WorkerState
+
+T = TypeVar("T")
+
+
+class JobRounds:
+    """One round of each worker at a time."""
+
+    def __init__(self, what: str, registry: Registry, probed: Callable[[str], Deferred[None]]) -> None:
+        """``what`` is done with the jobs. ``probed`` fires when a probe of the worker of that id has ended."""
+        self._registry = registry
+        self._probed = probed
+        self._rounds = Rounds(what)
+        # worker id -> where its last round ended before it had gone through all: the time and the id of a job
+        self._ended_at: dict[str, tuple[float, str]] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no round is under way."""
+        return self._rounds.idle
+
+    def begin(self, worker_id: str, jobs: Callable[[], list[Job]], call: Callable[[Job], Awaitable[T]]) -> None:
+        """Call for each of ``jobs``, oldest first, unless a round of that worker is under way.
+
+        ``call`` is given the job as it was when the round began. Of an error that it raises nothing else follows.
+        """
+        self._rounds.begin(worker_id, partial(self._round, worker_id, jobs, call))
+
+    async def _round(self, worker_id: str, jobs: Callable[[], list[Job]], call: Callable[[Job], Awaitable[T]]) -> None:
+        ended_at = self._ended_at.pop(worker_id, None)
+        in_order = jobs()
+        if ended_at is not None:
+            in_order.sort(key=lambda job: (_place(job) <= ended_at, _place(job)))
+        for job in in_order:
+            try:
+                await call(job)
+            except Busy:
+                self._end(worker_id, job)
+                return
+            except (Unreachable, DeadlineExceeded):
+                if not await self._answers(worker_id):
+                    self._end(worker_id, job)
+                    return
+            except SchedulerError:
+                continue  # a fault about one job is none about the others
+
+    async def _answers(self, worker_id: str) -> bool:
+        if self._is_online(worker_id):
+            await self._probed(worker_id)
+        return self._is_online(worker_id)
+
+    def _is_online(self, worker_id: str) -> bool:
+        worker = self._registry.find_worker(worker_id)
+        return worker is not None and worker.state is WorkerState.ONLINE
+
+    def _end(self, worker_id: str, job: Job) -> None:
+        known = {each: place for each, place in self._ended_at.items() if self._registry.find_worker(each)}
+        self._ended_at = {**known, worker_id: _place(job)}
+
+
+def _place(job: Job) -> tuple[float, str]:
+    return job.created_at, job.id
