@@ -86,7 +86,12 @@ class _Workers:
         return succeed(None)
 
     def start_job(
-        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+        self,
+        worker: Worker,
+        job: Job,
+        sent: Callable[[], None] | None = None,
+        key: RequestKey | None = None,
+        late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
         return succeed(JobStatus(job.id, JobState.RUNNING, started_at=time.time()))
 

@@ -328,11 +328,18 @@ class IWorkerClient(Interface):
         """
 
     def start_job(
-        worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+        worker: Worker,
+        job: Job,
+        sent: Callable[[], None] | None = None,
+        key: RequestKey | None = None,
+        late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
         """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is on its way.
 
         ``key`` is that of the request that the job came from; the worker keeps it with the job.
+
+        ``late`` is called before ``DeadlineExceeded``, where the answer of a core worker is listened for all the same,
+        for 5 minutes at most: with what fires with that, or with the error that ends the listening.
 
         ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``,
         ``DeadlineExceeded`` and ``AnswerUnreadable``: it may have arrived. ``Conflict``: the id was used up before, or

@@ -278,6 +278,11 @@ def unconfirmed(job: Job) -> bool:
     return job.state in {JobState.STARTING, JobState.UNKNOWN} and job.started_at is None
 
 
+def untraceable(job: Job, worker: Worker) -> bool:
+    """Whether that is a core worker which has not told its id of the job: nobody can ask it about the job."""
+    return worker.is_core and job.remote_id is None and unconfirmed(job)
+
+
 def _seen(job: Job, state: JobState, now: float) -> float | None:
     """When it started; one that was seen to run is not ``unconfirmed`` any more, whatever its worker can tell."""
     return now if job.started_at is None and state is JobState.RUNNING else job.started_at

@@ -72,6 +72,8 @@ CHECK_DEADLINE_SECONDS = 5.0
 ANSWERS_DEADLINE_SECONDS = 2.0
 #: Seconds for which an answer is as good as a check. Where there is much to do, a check takes as long itself.
 CHECK_VALID_SECONDS = 0.02
+#: Seconds for which the answer of a core worker to a start is listened for after its deadline.
+LATE_ANSWER_MAX_SECONDS = 300.0
 #: Seconds after its deadline that a call is given up which gRPC itself has not ended.
 ABANDONED_AFTER_SECONDS = 1.0
 
@@ -122,16 +124,64 @@ def check_thd(stubs: Stubs, to: Addressee, seconds: float, in_all: float = 0.0) 
         raise Misdirected(to.name)
 
 
+class Late:
+    """A start that was not answered in time, and is listened for."""
+
+    def __init__(self, call: Any, read_thd: Callable[[], JobStatus]) -> None:
+        self._call = call
+        self._read_thd = read_thd
+
+    def listen_thd(self, tell_thd: Callable[[JobStatus | Failure], None]) -> None:
+        """Tell what came of it, on a thread of gRPC's, which holds up all others."""
+
+        def over_thd(_: object) -> None:
+            try:
+                tell_thd(self._read_thd())
+            except SchedulerError:
+                tell_thd(Failure())
+
+        self._call.add_done_callback(over_thd)
+
+
 def start_thd(
     sent_thd: Callable[[], None] | None,
+    late_thd: Callable[[Late], None] | None,
     stubs: Stubs,
     to: Addressee,
     request: worker_pb2.StartJobReq,
     seconds: float,
 ) -> JobStatus:
-    """How the job is; ``sent_thd`` is called once the start is on its way."""
+    """How the job is; ``sent_thd`` is called once the start is on its way.
+
+    ``late_thd`` is called before ``DeadlineExceeded`` is raised for want of an answer, and may listen on for it.
+    """
     left = _checked_thd(stubs, to, seconds, CHECK_VALID_SECONDS)
-    answer = _made_thd(stubs, "StartJob", to, request, left, sent_thd)
+    if sent_thd is None and late_thd is None:
+        return _read_start(to, _made_thd(stubs, "StartJob", to, request, left))
+    more = 0.0 if late_thd is None else LATE_ANSWER_MAX_SECONDS
+    under_way: Any = None
+
+    def send_thd() -> tuple[Any, Any]:
+        nonlocal under_way
+        under_way = stubs.worker.StartJob.future(request, timeout=left + more, metadata=to.metadata)
+        if sent_thd is not None:
+            sent_thd()
+        try:
+            return under_way.result(left if late_thd else left + ABANDONED_AFTER_SECONDS), under_way
+        except grpc.FutureTimeoutError:
+            if late_thd is None:
+                raise
+            late_thd(Late(under_way, hear_thd))
+            raise DeadlineExceeded(f"StartJob on worker {to.name!r}", round(left, 1)) from None
+
+    def hear_thd() -> JobStatus:
+        heard = _made_thd(stubs, "StartJob", to, request, left + more, lambda: (under_way.result(0), under_way))
+        return _read_start(to, heard)
+
+    return _read_start(to, _made_thd(stubs, "StartJob", to, request, left, send_thd))
+
+
+def _read_start(to: Addressee, answer: Any) -> JobStatus:
     try:
         if answer.HasField("status"):
             return convert.status_from_pb(answer.status)
@@ -215,23 +265,27 @@ def _made_thd(
     to: Addressee,
     request: Any,
     seconds: float,
-    sent_thd: Callable[[], None] | None = None,
+    make_thd: Callable[[], tuple[Any, Any]] | None = None,
 ) -> Any:
-    call, before = getattr(stubs.worker, method), time.monotonic()
+    """The answer; ``make_thd`` makes the call, and answers with it and the call, where something is done meanwhile."""
+    before = time.monotonic()
     try:
-        if sent_thd is None:
+        if make_thd is None:
+            call = getattr(stubs.worker, method)
             answer, under_way = call.with_call(request, timeout=seconds, metadata=to.metadata)
         else:
-            under_way = call.future(request, timeout=seconds, metadata=to.metadata)
-            sent_thd()
-            answer = under_way.result(seconds + ABANDONED_AFTER_SECONDS)
+            answer, under_way = make_thd()
         metadata = under_way.trailing_metadata()
     except grpc.RpcError as failure:
         _log.debug(_FAILED, method=method, worker=to.name, code=failure.code().name, request_id=to.request_id)
         raise understood(failure, stubs.line, to, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(to.name, sent=True) from None
-    except (grpc.FutureTimeoutError, RuntimeError) as failure:  # gRPC could start no thread to hear the answer
+    except (
+        grpc.FutureTimeoutError,
+        grpc.FutureCancelledError,
+        RuntimeError,
+    ) as failure:  # gRPC could start no thread to hear the answer
         raise Unreachable(to.name, sent=True) from failure
     if not to.gave(metadata):
         raise answered_by_another(to, method)

@@ -14,12 +14,16 @@ alone, which is also the only way to seal its id.
 
 An output stream has a thread, which takes the next message off the wire only
 when the receiver is done with the one before.
+
+A core worker tells its id of a job with the answer to the start alone. So an answer that does not come in time is
+listened for, without a thread.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
@@ -57,6 +61,8 @@ QUERIES_PER_WORKER = CALLS_PER_WORKER * MAX_QUERIED_AT_ONCE
 MAX_CALL_THREADS, MAX_READ_THREADS = 64, 32
 #: Output streams at once, each with a thread.
 MAX_OUTPUT_STREAMS = 256
+#: Late answers to starts that one core worker is listened to for.
+LATE_ANSWERS_PER_WORKER = 64
 #: Seconds after which a stream is cut and begun again where it was.
 STREAM_DEADLINE_SECONDS = 3600.0
 #: Seconds a receiver may hold a stream up.
@@ -98,6 +104,8 @@ class WorkerClient(MultiService):
             clock, "queries", self._query_together, MAX_QUERIED_AT_ONCE, QUERIES_PER_WORKER
         )
         self._stubs: dict[str, Stubs] = {}
+        # worker id -> how many late answers it is listened to for
+        self._late: Counter[str] = Counter()
         self._open: set[_Stream] = set()
 
     def startService(self) -> None:
@@ -140,15 +148,46 @@ class WorkerClient(MultiService):
         return self._probes.answers(stubs, Addressee.of(worker, self._nonce)).addBoth(over)
 
     def start_job(
-        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+        self,
+        worker: Worker,
+        job: Job,
+        sent: Callable[[], None] | None = None,
+        key: RequestKey | None = None,
+        late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
+        listen_thd = None
         if worker.is_core:
+            if late is not None and self._late[worker.id] < LATE_ANSWERS_PER_WORKER:
+                listen_thd = self._listener(worker.id, late)
             request = convert.core_start_to_pb(job.spec)
         else:
             request = convert.start_to_pb(job.id, job.spec, job.created_at, key)
         # What is done then belongs to the request this is for: its id is in the context.
         tell_thd = None if sent is None else partial(self._hop.tell_thd, copy_context().run, sent)
-        return self._call(worker, partial(worker_calls.start_thd, tell_thd), request)
+        return self._call(worker, partial(worker_calls.start_thd, tell_thd, listen_thd), request)
+
+    def _listener(
+        self, worker_id: str, late: Callable[[Deferred[JobStatus]], None]
+    ) -> Callable[[worker_calls.Late], None]:
+        """What a thread calls with a start that has not been answered in time: it holds no thread from then on."""
+        answer: Deferred[JobStatus] = Deferred()
+        tell_thd = partial(self._hop.tell_thd, copy_context().run)
+
+        def begin() -> None:
+            self._late[worker_id] += 1
+            late(answer)
+
+        def over(result: JobStatus | Failure) -> None:
+            self._late[worker_id] -= 1
+            if not self._late[worker_id]:
+                del self._late[worker_id]
+            answer.callback(result)  # a Failure starts the errbacks
+
+        def listen_thd(call: worker_calls.Late) -> None:
+            tell_thd(begin)
+            call.listen_thd(lambda result: tell_thd(over, result))
+
+        return listen_thd
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._call(worker, worker_calls.stop_thd, worker_pb2.StopJobReq(jobID=job_id, wait=False))

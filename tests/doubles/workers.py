@@ -89,7 +89,8 @@ class Workers:
     """``runners`` are the healthy workers, by their ids; one that is not there is unreachable.
 
     ``calls`` has every call, ``held`` those that wait for the test, ``streams`` every stream that was opened,
-    ``forgotten`` the ids of workers whose channels were closed, ``sent`` what is to be called once a held start leaves.
+    ``forgotten`` the ids of workers whose channels were closed, ``sent`` what is to be called once a held start leaves,
+    ``late`` what is to be called before a start on a core worker fails, if it may be answered later.
     ``on_call`` is called with each call as it is made.
     ``identities``, by worker ids, have who answers at the address of a worker, ``None`` a program that does not say; of
     those that are not there it is always the one that is meant.
@@ -105,6 +106,7 @@ class Workers:
         self.streams: list[OutputStream] = []
         self.forgotten: list[str] = []
         self.sent: list[Callable[[], None]] = []
+        self.late: list[Callable[[Deferred[JobStatus]], None]] = []
         self.on_call: Callable[[Call], None] = lambda call: None
         self._holding: set[str] = set()
         self._failing: dict[str, _Failing] = {}
@@ -166,8 +168,16 @@ class Workers:
         return self._call(Call("answers", worker, ()), lambda runner: True).addErrback(failed)
 
     def start_job(
-        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+        self,
+        worker: Worker,
+        job: Job,
+        sent: Callable[[], None] | None = None,
+        key: RequestKey | None = None,
+        late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
+        if late is not None and worker.is_core:
+            self.late.append(late)
+
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
             if sent is not None:
                 sent()

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import grpc
+from attrs import evolve
 from grpc_health.v1 import health_pb2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -391,6 +393,70 @@ class StuckTests(RpcCase):
         await self.assertFailure(client.query_job(worker, "j"), ShuttingDown)
         await self.assertFailure(client.probe(worker), ShuttingDown)
         self.assertFalse(silent.finished.called)
+
+
+class LateTests(RpcCase):
+    """A core worker that answers a start when nobody waits for it any more."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.worker_client(deadline=1.0)
+        self.release = threading.Event()
+        self.addCleanup(self.release.set)
+        self.late: list[Deferred[JobStatus]] = []
+
+    async def too_late(self, answer: Callable[[grpc.ServicerContext], worker_pb2.StartJobRes]) -> Deferred[JobStatus]:
+        """A start that is not answered in time, but so, once it is released."""
+
+        def start(request: object, context: grpc.ServicerContext) -> worker_pb2.StartJobRes:
+            self.release.wait(30)
+            return answer(context)
+
+        self.worker = evolve(self.stand_in(StartJob=start), boot_id="")
+        starting = self.client.start_job(self.worker, a_job(), late=self.late.append)
+        await self.assertFailure(starting, DeadlineExceeded)
+        (late,) = self.late
+        return late
+
+    async def test_answered(self) -> None:
+        """The answer is told, with the worker's id of the job."""
+        late = await self.too_late(lambda context: worker_pb2.StartJobRes(jobID="theirs"))
+        self.release.set()
+        self.assertEqual(await late, JobStatus("theirs", JobState.RUNNING))
+
+    async def test_refused(self) -> None:
+        """So is a fault."""
+        late = await self.too_late(lambda context: context.abort(grpc.StatusCode.INTERNAL, "no such image"))
+        self.release.set()
+        self.assertEqual((await self.assertFailure(late, WorkerFault)).detail, "no such image")
+
+    async def test_never(self) -> None:
+        """It is listened for within a bound."""
+        self.patch(worker_calls, "LATE_ANSWER_MAX_SECONDS", 1.0)
+        late = await self.too_late(lambda context: worker_pb2.StartJobRes(jobID="theirs"))
+        await self.assertFailure(late, DeadlineExceeded)
+
+    async def test_gone(self) -> None:
+        """And for as long as the worker is known."""
+        late = await self.too_late(lambda context: worker_pb2.StartJobRes(jobID="theirs"))
+        self.client.forget(self.worker.id)
+        self.assertTrue((await self.assertFailure(late, Unreachable)).sent)
+
+    async def test_too_many(self) -> None:
+        """Only so many answers of one worker are listened for."""
+        self.patch(worker_client, "LATE_ANSWERS_PER_WORKER", 1)
+        late = await self.too_late(lambda context: worker_pb2.StartJobRes(jobID="theirs"))
+        again = self.client.start_job(self.worker, a_job(), late=self.late.append)
+        await self.assertFailure(again, DeadlineExceeded)
+        self.assertEqual(len(self.late), 1)
+        self.release.set()
+        await late
+
+    async def test_ours(self) -> None:
+        """A worker of ours is asked by our id, so nothing is listened for."""
+        worker = self.stand_in(StartJob=lambda request, context: self.release.wait(30))
+        await self.assertFailure(self.client.start_job(worker, a_job(), late=self.late.append), DeadlineExceeded)
+        self.assertEqual(self.late, [])
 
 
 class ChannelTests(RpcCase):

@@ -41,6 +41,8 @@ from tests.simulation.flows import Flow
 from tests.simulation.network import Call, Caller, CallFailed, Endpoint, Network
 from tests.simulation.streams import serve_stream
 
+#: Seconds in which a core worker may answer a start; nobody waits for that for longer than ``DEADLINE``.
+LATE = 25.0
 #: Seconds: of a call, of a check whether a worker answers, and for which such an answer is believed.
 DEADLINE = 10.0
 CHECK_DEADLINE = CHECK_DEADLINE_SECONDS
@@ -259,16 +261,26 @@ class SimulatedWorkerClient:
         return asked.answer.addErrback(failed)
 
     def start_job(
-        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+        self,
+        worker: Worker,
+        job: Job,
+        sent: Callable[[], None] | None = None,
+        key: RequestKey | None = None,
+        late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
         def failed(reason: Failure) -> Failure:
             self._start_failed(worker)
             return reason
 
-        return Deferred.fromCoroutine(self._start(worker, job, sent, key)).addErrback(failed)
+        return Deferred.fromCoroutine(self._start(worker, job, sent, key, late)).addErrback(failed)
 
     async def _start(
-        self, worker: Worker, job: Job, sent: Callable[[], None] | None, key: RequestKey | None
+        self,
+        worker: Worker,
+        job: Job,
+        sent: Callable[[], None] | None,
+        key: RequestKey | None,
+        late: Callable[[Deferred[JobStatus]], None] | None,
     ) -> JobStatus:
         line = self._line(worker)
         if self._caller.process.loop.now - line.answered > FRESH:
@@ -276,14 +288,45 @@ class SimulatedWorkerClient:
         if sent is not None:
             sent()
         if worker.is_core:
-            wire = f"job={job.id}"
             spec = JobSpec(command=job.spec.command, path=job.spec.path)
-            own_id = await self._call(worker, "start", lambda server: server.core_start(spec, job.id), wire=wire)
-            return JobStatus(own_id, JobState.RUNNING)
+            return await self._core_start(worker, job, spec, DEADLINE if late is None else LATE, late)
         start = self._call(
             worker, "start", lambda server: server.start(job.id, job.spec, job.created_at, key), wire=f"job={job.id}"
         )
         return await start
+
+    def _core_start(
+        self,
+        worker: Worker,
+        job: Job,
+        spec: JobSpec,
+        deadline: float,
+        late: Callable[[Deferred[JobStatus]], None] | None,
+    ) -> Deferred[JobStatus]:
+        """Answered within the deadline of all calls; what comes after it is for ``late``."""
+        answer: Deferred[JobStatus] = Deferred()
+        started = self._call(
+            worker, "start", lambda server: server.core_start(spec, job.id), deadline, wire=f"job={job.id}"
+        ).addCallback(lambda own_id: JobStatus(own_id, JobState.RUNNING))
+        if late is None:
+            return started
+        listening = [answer]
+
+        def too_late() -> None:
+            if not answer.called:
+                listening[0] = Deferred()
+                late(listening[0])
+                answer.errback(DeadlineExceeded(f"start on worker {worker.name!r}", DEADLINE))
+
+        def answered(result: JobStatus | Failure) -> None:
+            if timer.active():
+                timer.cancel()
+            listening[0].callback(result)  # a Failure starts the errbacks
+
+        process = self._caller.process
+        timer = process.loop.after(DEADLINE, process.run, too_late)
+        started.addBoth(answered)
+        return answer
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         self._stopping(worker, job_id)

@@ -33,6 +33,7 @@ from scheduler.cluster.expected import Expected
 from scheduler.cluster.jobs.backoff import Backoff, is_shortage
 from scheduler.cluster.jobs.choice import Choice, Tried
 from scheduler.cluster.jobs.keys import Keys
+from scheduler.cluster.jobs.late_answers import LateAnswers
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.placement import lacking
 from scheduler.cluster.ledger import Ledger
@@ -98,6 +99,7 @@ class Starts:
         self._choice = Choice(clock, ledger.registry, waiting, self.backoff, expected, reach)
         self._reach = reach
         self._closed = False
+        self.late = LateAnswers(ledger.registry, self._started, self._fail)
 
     async def submit(
         self, spec: JobSpec, target: Target, terms: QueueTerms, key: RequestKey | None, starting: Starting | None
@@ -163,8 +165,8 @@ class Starts:
 
     @property
     def idle(self) -> bool:
-        """Whether no start is under way."""
-        return not self._under_way and not self._entering and self.keys.idle
+        """Whether no start is under way, or listened for."""
+        return not self._under_way and self.late.idle and not self._entering and self.keys.idle
 
     @property
     def closed(self) -> bool:
@@ -293,13 +295,16 @@ class Starts:
         if now is None or lacking(job.spec, now):  # it went during the commit, or is another
             return await self._not_sent(worker, job, Unreachable(worker.name), tried)
         worker = now  # its address may be another: whoever listens at the one before is not meant
+        late: list[Deferred[JobStatus]] = []
         try:
             sent = None if starting is None else partial(starting, job)
-            status = await self._client.start_job(worker, job, sent, self.keys.request_of(job))
+            status = await self._client.start_job(worker, job, sent, self.keys.request_of(job), late.append)
         except (Unreachable, DeadlineExceeded) as error:
             if isinstance(error, Unreachable) and not error.sent:
                 return await self._not_sent(worker, job, error, tried)
             await self._unanswered(job)
+            for answer in late:
+                self.late.listen(worker, job, answer)
             raise StartUnanswered(worker.name, job.id) from error
         except (Unavailable, Unsupported) as error:
             return await self._not_sent(worker, job, error, tried)

@@ -235,6 +235,11 @@ class Stops:
                 await self._ledger.conclude_job(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
                 return
             await self._ledger.update_job(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
+        if lifecycle.untraceable(job, worker):
+            if job.id in self._starts.late:
+                raise Unavailable(f"worker {worker.name!r} has not answered the start of job {job.id!r} yet")
+            await self._ledger.conclude_job(lifecycle.lost(job, "no record", self._ledger.now()))
+            return
         try:
             await ask(self._client.stop_job, worker, job.id_on_worker)
         except NotFound:

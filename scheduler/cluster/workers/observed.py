@@ -28,9 +28,19 @@ class ObservedClient:
         return self._client.answers(worker)  # it may be asked of a process that has not registered
 
     def start_job(
-        self, worker: Worker, job: Job, sent: Callable[[], None] | None = None, key: RequestKey | None = None
+        self,
+        worker: Worker,
+        job: Job,
+        sent: Callable[[], None] | None = None,
+        key: RequestKey | None = None,
+        late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
-        return self._liveness.observe(worker.id, self._client.start_job(worker, job, sent, key))
+        def observed(answer: Deferred[JobStatus]) -> None:
+            assert late is not None
+            late(self._liveness.observe(worker.id, answer))
+
+        start = self._client.start_job(worker, job, sent, key, None if late is None else observed)
+        return self._liveness.observe(worker.id, start)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         return self._liveness.observe(worker.id, self._client.stop_job(worker, job_id))

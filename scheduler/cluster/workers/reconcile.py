@@ -243,6 +243,10 @@ class Reconciler:
                 await self._starts.resend(job)
             return
         now = self._ledger.now
+        if lifecycle.untraceable(job, worker):
+            if job.id not in self._starts.late:
+                await self._ledger.conclude_job(lifecycle.lost(job, "no record", now()))
+            return
         try:
             status = await self._client.query_job(worker, job.id_on_worker, seal=worker.seals)
         except NotFound:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from scheduler.errors import AnswerUnreadable, SchedulerError, StartUnanswered, WorkerFault
+from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
+from scheduler.errors import (
+    AnswerUnreadable,
+    DeadlineExceeded,
+    NotAWorker,
+    SchedulerError,
+    StartUnanswered,
+    Unreachable,
+    WorkerFault,
+)
+from scheduler.messages import JobStatus
 from scheduler.model import Job, JobState, Target
 from tests.unit.cluster.case import ECHO, ClusterTestCase
 from tests.unit.cluster.values import a_worker
@@ -43,3 +54,100 @@ class FaultTests(CoreCase):
         job = self.only_job()
         self.assertEqual((error.job_id, job.state), (job.id, JobState.UNKNOWN))
         self.assertEqual(self.held(), [])
+
+
+class LateTests(CoreCase):
+    """A start that the worker did not answer in time, and that is listened for."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        submitted = self.submit()
+        start = self.take("start_job")
+        self.answer: Deferred[JobStatus] = Deferred()
+        self.workers.late.pop()(self.answer)
+        start.answer.errback(DeadlineExceeded("StartJob", 10.0))
+        self.failureResultOf(submitted, StartUnanswered)
+        self.job_id = self.only_job().id
+
+    def poll(self) -> None:
+        self.clock.advance(POLL_INTERVAL_SECONDS)
+        self.settle()
+
+    def state(self) -> JobState:
+        return self.house.job(self.job_id).state
+
+    def test_answered(self) -> None:
+        """The job is not given up, and is asked about by the id in the answer once that has come."""
+        for _ in range(3):
+            self.poll()
+        self.assertEqual((self.state(), self.held()), (JobState.UNKNOWN, []))
+        self.assertFalse(self.starts.idle)
+        self.answer.callback(JobStatus("theirs-7", JobState.RUNNING))
+        self.settle()
+        self.assertIs(self.state(), JobState.RUNNING)
+        self.assertTrue(self.starts.idle)
+        self.poll()
+        query = self.take("query_job")
+        self.assertEqual(query.job_id, "theirs-7")
+        query.answer.callback(JobStatus("theirs-7", JobState.SUCCEEDED, exit_code=0))
+        self.assertIs(self.state(), JobState.SUCCEEDED)
+
+    def test_after_a_restart(self) -> None:
+        """The id is durable."""
+        self.answer.callback(JobStatus("theirs-7", JobState.RUNNING))
+        self.settle()
+        self.begin()
+        self.assertEqual(self.house.job(self.job_id).id_on_worker, "theirs-7")
+
+    def test_never(self) -> None:
+        """Nobody can ask for one that is not answered: it is lost, once it is listened for no more."""
+        self.answer.errback(DeadlineExceeded("StartJob", 310.0))
+        self.poll()
+        job = self.house.job(self.job_id)
+        self.assertEqual((job.state, job.reason), (JobState.LOST, "no record"))
+        self.assertEqual(self.held(), [])
+
+    def test_cut(self) -> None:
+        """So it is where the connection is lost."""
+        self.answer.errback(Unreachable("core", sent=True))
+        self.poll()
+        self.assertIs(self.state(), JobState.LOST)
+
+    def test_restarted_meanwhile(self) -> None:
+        """And where the scheduler is, as nobody listens then."""
+        self.begin()
+        self.add(a_worker("core", boot_id="", slots=None))
+        self.poll()
+        self.assertIs(self.state(), JobState.LOST)
+
+    def test_refused(self) -> None:
+        """An answer that says that it does not run is its end, with the worker's words."""
+        for error in (WorkerFault("core", "no such image"), NotAWorker("core", "StartJob")):
+            self.answer.errback(error)
+            self.settle()
+            job = self.house.job(self.job_id)
+            self.assertEqual((job.state, job.reason), (JobState.FAILED, str(error)))
+            self.setUp()
+
+    def test_stop(self) -> None:
+        """A stop waits for the answer, and is delivered then."""
+        stop = self.cluster.stop(self.job_id)
+        self.settle()
+        job = self.successResultOf(stop)
+        self.assertEqual((job.state, job.stop_requested_at), (JobState.UNKNOWN, 1000.0))
+        self.assertEqual(self.held(), [])
+        self.answer.callback(JobStatus("theirs-7", JobState.RUNNING))
+        self.liveness.heard("core")
+        self.assertEqual(self.take("stop_job").job_id, "theirs-7")
+
+    def test_stop_without_an_answer(self) -> None:
+        """A stop of one that is listened for no more says that it is lost."""
+        self.answer.errback(Unreachable("core", sent=True))
+        self.assertIs(self.successResultOf(self.cluster.stop(self.job_id)).state, JobState.LOST)
+
+    def test_forgotten_meanwhile(self) -> None:
+        """What has ended stays as it is, whatever comes later."""
+        self.add(evolve(self.house.job(self.job_id), state=JobState.LOST, reason="forgotten"))
+        self.answer.callback(JobStatus("theirs-7", JobState.RUNNING))
+        self.settle()
+        self.assertIs(self.state(), JobState.LOST)

@@ -247,7 +247,7 @@ class DeregisterTests(MembershipTestCase):
     def test_gone_and_back(self) -> None:
         """A deregistered core worker is no worker any more and its jobs are unknown; registering restores both."""
         worker_id = self.online(boot_id="")
-        self.ledger.update_job(a_job(worker_id=worker_id))
+        self.ledger.update_job(a_job(worker_id=worker_id, started_at=900.0))
         self.successResultOf(self.membership.deregister(worker_id, ""))
         self.assertEqual(self.ledger.registry.workers(), [])
         self.assertIs(self.state(), JobState.UNKNOWN)

@@ -21,7 +21,7 @@ class UnheardTests(SynchronousTestCase):
         stubs: Any = SimpleNamespace(answered=(math.inf, ""), worker=worker)
         request = worker_pb2.StartJobReq(jobID="j")
         error = self.assertRaises(
-            Unreachable, start_thd, lambda: told.append("sent"), stubs, Addressee("w"), request, 5.0
+            Unreachable, start_thd, lambda: told.append("sent"), None, stubs, Addressee("w"), request, 5.0
         )
         assert isinstance(error, Unreachable)
         return error

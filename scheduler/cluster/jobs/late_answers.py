@@ -1,0 +1,75 @@
+"""Starts that a core worker did not answer in time, and may answer yet.
+
+Theory of operation. A core worker tells its id of a job with the answer to the start, and with nothing else: without
+that nobody can ask it about the job. So the answer is listened for after the job has become ``unknown``, for as long
+as the client of the worker does that (``IWorkerClient.start_job``). Until then the job is not asked about, and not
+stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scheduler.cluster.registry import Registry
+from scheduler.errors import AnswerUnreadable, DeadlineExceeded, SchedulerError, Unreachable
+from scheduler.messages import JobStatus
+from scheduler.model import Job, Worker
+
+
+class LateAnswers:
+    """One for each scheduler."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        registry: Registry,
+        started: Callable[[Worker, Job, JobStatus], Awaitable[Any]],
+        failed: Callable[[Job, SchedulerError], Awaitable[Any]],
+    ) -> None:
+        """``started`` and ``failed`` record what the answer says of a job."""
+        self._registry = registry
+        self._started = started
+        self._failed = failed
+        # ids of the jobs
+        self._listened_for: set[str] = set()
+
+    def __contains__(self, job_id: str) -> bool:
+        """Whether the start of that job may be answered yet."""
+        return job_id in self._listened_for
+
+    @property
+    def idle(self) -> bool:
+        """Whether none is listened for."""
+        return not self._listened_for
+
+    def listen(self, worker: Worker, job: Job, answer: Deferred[JobStatus]) -> None:
+        """Record what the answer says when it comes."""
+        self._listened_for.add(job.id)
+        Deferred.fromCoroutine(self._answered(worker, job, answer)).addBoth(partial(self._over, job.id))
+
+    async def _answered(self, worker: Worker, job: Job, answer: Deferred[JobStatus]) -> None:
+        """Raises errors after which nobody can say whether it runs; with any other it has failed."""
+        try:
+            status = await answer
+        except SchedulerError as error:
+            sent = isinstance(error, Unreachable) and error.sent
+            if sent or isinstance(error, DeadlineExceeded | AnswerUnreadable):
+                raise
+            await self._failed(self._registry.job(job.id), error)
+            return
+        if not self._registry.job(job.id).state.final:
+            await self._started(worker, job, status)
+
+    def _over(self, job_id: str, result: object) -> None:
+        self._listened_for.discard(job_id)
+        if not isinstance(result, Failure):
+            self._log.info("the start of job {job_id} was answered late", job_id=job_id)
+        elif not result.check(SchedulerError):
+            self._log.failure("the late answer to the start of job {job_id} went wrong", result, job_id=job_id)
