@@ -67,9 +67,10 @@ def _started(job: Job, status: JobStatus, now: float) -> float | None:
 
 
 def reported_by_core(job: Job, status: JobStatus, now: float) -> Job:
-    """Like ``reported``, of a core worker, which can't tell a stopped job from a failed one."""
-    if status.state is JobState.FAILED and job.stop_requested_at is not None:
-        return reported(job, evolve(status, state=JobState.STOPPED), now)
+    """Like ``reported``, of a core worker, which can't tell a stopped job from one that ended by itself."""
+    ended = status.state in {JobState.FAILED, JobState.SUCCEEDED}
+    if ended and job.stop_requested_at is not None:
+        return reported(job, evolve(status, state=JobState.STOPPED, reason=status.reason or "stopped"), now)
     return reported(job, status, now)
 
 

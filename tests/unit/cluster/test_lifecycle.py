@@ -122,11 +122,15 @@ class LifecycleTests(SynchronousTestCase):
         self.assertEqual(lifecycle.unknown(once, "why else", now=1700), once)
 
     def test_stopped_on_a_core_worker(self) -> None:
-        """A core worker reports a stopped job as failed; the scheduler knows better."""
+        """A core worker reports a stopped job as failed, or as succeeded where it caught the signal."""
         asked = a_job(stop_requested_at=1500.0)
         killed = evolve(FAILED, reason="signal: terminated", exit_code=None)
         self.assertIs(lifecycle.reported_by_core(asked, killed, 2000).state, JobState.STOPPED)
         self.assertIs(lifecycle.reported_by_core(a_job(), killed, 2000).state, JobState.FAILED)
+        caught = JobStatus("j-1", JobState.SUCCEEDED, exit_code=0)
+        after = lifecycle.reported_by_core(asked, caught, 2000)
+        self.assertEqual((after.state, after.exit_code, after.reason), (JobState.STOPPED, 0, "stopped"))
+        self.assertIs(lifecycle.reported_by_core(a_job(), caught, 2000).state, JobState.SUCCEEDED)
 
     def test_times_to_come(self) -> None:
         """Times of a worker whose clock is ahead are clamped to now, and do not change with each report."""
