@@ -282,7 +282,7 @@ class IMembership(Interface):
         """
 
     def deregister(worker_id: str, nonce: str) -> Deferred[None]:
-        """A core worker is removed, any other one listed as offline.
+        """It is listed as offline; a core worker as long as it has unfinished jobs, and no longer.
 
         ``NotFound`` when it is not known, or another process of it has registered since.
         """

@@ -123,7 +123,7 @@ def make_cluster(
         ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook, reach
     )
     polling = Polling(clock, registry, service.query, starts.under_way, liveness.probed)
-    forgetting = Forgetting(clock, ledger, service.forget, forget_after)
+    forgetting = Forgetting(clock, ledger, service.forget, membership.unlist, forget_after)
 
     ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
     ledger.listen(outputs.job_changed, outputs.worker_changed)

@@ -341,19 +341,19 @@ class World:
             self.loop.after(FORGET_AGAIN, self._forget_lost)
 
     def _forget_departed(self) -> None:
-        """A core worker that deregistered never comes back under its id: clients have its jobs given up."""
+        """A core worker that deregistered, and has not come back by now, never does: clients have its jobs given up."""
         facts = self.judge.facts
         unknown = [job.worker_id or "" for job in facts.shown.values() if job.state is JobState.UNKNOWN]
         for worker_id in dict.fromkeys(unknown):
-            if worker_id in facts.core and not self._is_known(worker_id):
+            if worker_id in facts.core and not self._is_registered(worker_id):
                 Forget(0.0, worker_id).begin(self)
 
     def _stop_in_vain(self) -> None:
-        """A core worker that registered anew has another id: clients give up the jobs that wait for the one it had."""
+        """Clients give up the jobs that wait for a core worker which is gone."""
         facts = self.judge.facts
         for job in list(facts.shown.values()):
             wanted = "" if job.target is None else job.target.worker or ""
-            if job.state is JobState.QUEUED and wanted in facts.core and not self._is_known(wanted):
+            if job.state is JobState.QUEUED and wanted in facts.core and not self._is_registered(wanted):
                 carry_out(self, "gives up", Stop(0.0).do(self, None, job.id))
 
     def _stop_again(self) -> None:
@@ -367,9 +367,9 @@ class World:
             if not job.over and (job.orphan or unknown):
                 carry_out(self, "stop again", Stop(0.0).do(self, None, job.id))
 
-    def _is_known(self, worker_id: str) -> bool:
+    def _is_registered(self, worker_id: str) -> bool:
         scheduler = self.scheduler
-        return scheduler is not None and scheduler.parts.ledger.registry.find_worker(worker_id) is not None
+        return scheduler is not None and scheduler.parts.ledger.registry.find_registered(worker_id) is not None
 
     # the run
 

@@ -1,7 +1,7 @@
 """Forgets workers that deregistered and have not come back for as long as they stay listed.
 
 It does what a client's request to forget one does: the worker's unfinished jobs are lost, and those that are
-queued for it fail.
+queued for it fail. A worker that stays listed for its unfinished jobs alone is removed once it has none.
 
 The time at which a worker deregistered is stored, by the wall clock, so the time goes on while the scheduler does not
 run. A clock that is set back forgets none early: the worker stays until the clock has made up for it. One that is set
@@ -31,17 +31,31 @@ SWEEP_INTERVAL_SECONDS = 10.0
 FORGOTTEN_PER_SWEEP = 100
 
 
+def stays_listed(worker: Worker, has_jobs: bool, keep: float) -> bool:
+    """Whether a worker that deregistered is: a core worker while it has unfinished jobs, ours for ``keep`` seconds."""
+    return has_jobs if worker.is_core else keep > 0
+
+
 class Forgetting(Periodic):
-    """``keep`` in seconds; ``forget`` forgets the worker of an id; ``clock`` measures how much time really passed."""
+    """``keep`` in seconds; ``forget`` forgets the worker of an id; ``clock`` measures how much time really passed.
+
+    ``remove`` removes one that has no jobs.
+    """
 
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, ledger: Ledger, forget: Callable[[str], Deferred[None]], keep: float
+        self,
+        clock: IReactorTime,
+        ledger: Ledger,
+        forget: Callable[[str], Deferred[None]],
+        remove: Callable[[Worker], None],
+        keep: float,
     ) -> None:
         super().__init__(clock, SWEEP_INTERVAL_SECONDS, self._look)
         self._ledger = ledger
         self._forget = forget
+        self._remove = remove
         self._keep = keep
         self._time = CautiousTime(clock, ledger.now)
         # ids of the workers that are being forgotten
@@ -60,14 +74,25 @@ class Forgetting(Periodic):
         limit = self._time.read() - self._keep
         if self._ledger.store_problem:
             return
-        over = (worker for worker in self._ledger.registry.offline_workers() if self._is_over(worker, limit))
+        offline = self._ledger.registry.offline_workers()
+        over = (worker for worker in offline if self._is_over(worker, limit))
         for worker in islice(over, FORGOTTEN_PER_SWEEP):
-            self._begin(worker)
+            if worker.is_core and not self._has_jobs(worker):
+                self._remove(worker)
+            else:
+                self._begin(worker)
+
+    def _has_jobs(self, worker: Worker) -> bool:
+        return self._ledger.registry.running_jobs(worker.id) > 0
 
     def _is_over(self, worker: Worker, limit: float) -> bool:
         """Whether it deregistered before ``limit``, and is not being forgotten yet."""
         since = worker.deregistered_at
-        return since is not None and since <= limit and worker.id not in self._under_way
+        if since is None or worker.id in self._under_way:
+            return False
+        if worker.is_core:
+            return not self._has_jobs(worker) or (self._keep > 0 and since <= limit)
+        return since <= limit
 
     def _begin(self, worker: Worker) -> None:
         self._log.info(

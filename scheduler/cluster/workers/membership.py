@@ -23,6 +23,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.set_back import SetBack
 from scheduler.cluster.workers.clashes import Clashes, renamed_to_its_id
 from scheduler.cluster.workers.departures import Departures
+from scheduler.cluster.workers.forgetting import stays_listed
 from scheduler.cluster.workers.ids import check_ids, id_of
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.newcomers import Newcomers
@@ -238,12 +239,16 @@ class Membership:
         unfinished = [job for job in self._ledger.registry.unfinished(worker_id) if job.state is not JobState.STARTING]
         jobs_saved = self._ledger.update_jobs([lifecycle.unknown(job, why, now) for job in unfinished])
         jobs_saved.addErrback(lambda _: None)  # what is saved after them fails then, too
-        stays = self._forget_after and not worker.is_core
+        stays = stays_listed(worker, self._ledger.registry.running_jobs(worker_id) > 0, self._forget_after)
         await shielded(self._go_offline(worker) if stays else self._remove(worker))
 
     def remove(self, worker: Worker, why: str) -> Deferred[None]:
         """It will not come back under this id: see ``Departures``."""
         return self._departures.remove(worker, why)
+
+    def unlist(self, worker: Worker) -> None:
+        """It deregistered, and has no jobs any more."""
+        self._remove(worker).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
 
     def _cut(self, worker: Worker) -> None:
         self._liveness.reset(worker.id, "it is being forgotten")

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess
 
 
+LISTED = "a core worker is listed with its jobs"
+
+
 class CoreWorkers(Rule):
     """One that has registered is online, as one entry, until it deregisters or a client has it forgotten.
+
+    One that deregistered is listed as long as it has unfinished jobs, and no longer.
 
     Its address is all that it is known by, so a call by which it deregisters, and which arrives when the next process
     has registered there, is about that one.
@@ -35,10 +40,19 @@ class CoreWorkers(Rule):
         if worker.slots is None:
             self.facts.core[worker.id] = worker.address
 
+    def worker_gone(self, scheduler: SchedulerProcess, worker_id: str) -> None:
+        jobs = scheduler.parts.ledger.registry.unfinished(worker_id)
+        if worker_id in self.facts.core and jobs and worker_id not in self.facts.forgotten:
+            self.broken(LISTED, f"core worker {worker_id} is gone, and has unfinished jobs", jobs[0].id)
+
     def agreed(self) -> None:
         scheduler = self.facts.world.scheduler
         assert scheduler is not None
-        workers = scheduler.parts.ledger.registry.workers()
+        registry = scheduler.parts.ledger.registry
+        workers = registry.workers()
+        for worker in registry.offline_workers():
+            if worker.is_core and not registry.running_jobs(worker.id):
+                self.broken(LISTED, f"core worker {worker.id} deregistered, has no jobs, and is listed")
         for node in self.facts.world.core_workers.values():
             running = node.running
             if running is None or not running.process.alive or not running.worker_id or running in self._late:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from scheduler.cluster.workers.forgetting import SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.errors import (
     AnswerUnreadable,
@@ -16,9 +17,10 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobState, Target
+from scheduler.model import Job, JobState, Target, WorkerState
+from tests.house import House
 from tests.unit.cluster.case import ECHO, ClusterTestCase
-from tests.unit.cluster.values import a_worker
+from tests.unit.cluster.values import a_job, a_worker
 
 CORE = Target(worker="core")
 
@@ -151,3 +153,65 @@ class LateTests(CoreCase):
         self.answer.callback(JobStatus("theirs-7", JobState.RUNNING))
         self.settle()
         self.assertIs(self.state(), JobState.LOST)
+
+
+class DeregisteredTests(CoreCase):
+    """A core worker that deregistered, and has jobs."""
+
+    #: Seconds for which workers of ours stay listed.
+    keep = 1e9
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.house = House(lambda: self.wall, forget_after=self.keep)
+        self._name_parts()
+        self.add(a_worker("core", boot_id="", slots=None), a_job(worker_id="core", remote_id="theirs-7"))
+        self.successResultOf(self.membership.deregister("core", ""))
+        self.settle()
+
+    def listed(self) -> list[WorkerState]:
+        return [view.worker.state for view in self.cluster.workers()]
+
+    def sweep(self) -> None:
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
+        self.settle()
+
+    def test_listed(self) -> None:
+        """It is offline, and the job unknown, also after a restart of the scheduler."""
+        for _ in range(2):
+            self.sweep()
+            view = self.cluster.worker("core")
+            self.assertEqual((view.worker.state, view.running_jobs), (WorkerState.OFFLINE, 1))
+            self.assertIs(self.house.job("j-1").state, JobState.UNKNOWN)
+            self.begin()
+
+    def test_ended(self) -> None:
+        """It is removed when the last of its jobs has ended."""
+        self.add(evolve(self.house.job("j-1"), state=JobState.LOST, reason="no record"))
+        self.sweep()
+        self.assertEqual(self.listed(), [])
+
+    def test_ended_before_a_restart(self) -> None:
+        """So it is where the scheduler was killed in between."""
+        self.add(evolve(self.house.job("j-1"), state=JobState.LOST, reason="no record"))
+        self.begin()
+        self.sweep()
+        self.assertEqual(self.listed(), [])
+
+    def test_forgotten(self) -> None:
+        """A client can have it forgotten, and its jobs given up."""
+        self.successResultOf(self.cluster.forget("core"))
+        self.assertEqual(self.listed(), [])
+        job = self.house.job("j-1")
+        self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
+
+    def test_again(self) -> None:
+        """To say so again changes nothing."""
+        self.successResultOf(self.membership.deregister("core", ""))
+        self.assertEqual(self.listed(), [WorkerState.OFFLINE])
+
+
+class NoneKeptTests(DeregisteredTests):
+    """The same where workers of ours that deregister are forgotten at once."""
+
+    keep = 0.0

@@ -245,16 +245,26 @@ class RegisterTests(MembershipTestCase):
 
 class DeregisterTests(MembershipTestCase):
     def test_gone_and_back(self) -> None:
-        """A deregistered core worker is no worker any more and its jobs are unknown; registering restores both."""
+        """A core worker that deregistered is offline, and its jobs are unknown; registering restores both."""
         worker_id = self.online(boot_id="")
         self.ledger.update_job(a_job(worker_id=worker_id, started_at=900.0))
         self.successResultOf(self.membership.deregister(worker_id, ""))
-        self.assertEqual(self.ledger.registry.workers(), [])
+        (worker,) = self.ledger.registry.workers()
+        self.assertEqual((worker.id, worker.state), (worker_id, WorkerState.OFFLINE))
         self.assertIs(self.state(), JobState.UNKNOWN)
         self.online(worker_id=worker_id, boot_id="")
         self.cluster.query(worker_id, "j-1")
         self.workers.take("query_job").answer.callback(running())
         self.assertIs(self.state(), JobState.RUNNING)
+        (worker,) = self.ledger.registry.workers()
+        self.assertEqual((worker.id, worker.state), (worker_id, WorkerState.ONLINE))
+
+    def test_without_jobs(self) -> None:
+        """One that has none is no worker any more."""
+        worker_id = self.online(boot_id="")
+        self.ledger.update_job(a_job(state=JobState.SUCCEEDED, worker_id=worker_id))
+        self.successResultOf(self.membership.deregister(worker_id, ""))
+        self.assertEqual(self.ledger.registry.workers(), [])
 
     def test_nobody(self) -> None:
         """Who is not known can't leave."""
