@@ -32,17 +32,16 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobStatus, Registered, Registration, RequestKey
-from scheduler.model import Job, JobSpec, JobState, Stream, Worker
+from scheduler.model import Job, JobSpec, Stream, Worker
 from scheduler.rpc import convert
 from scheduler.rpc.reasons import no_answer
 from scheduler.rpc.worker_calls import CHECK_DEADLINE_SECONDS
 from scheduler.worker_interfaces import IIdentity, ISchedulerClient
+from tests.simulation.core_starts import LISTENS, CoreStarts
 from tests.simulation.flows import Flow
 from tests.simulation.network import Call, Caller, CallFailed, Endpoint, Network
 from tests.simulation.streams import serve_stream
 
-#: Seconds in which a core worker may answer a start; nobody waits for that for longer than ``DEADLINE``.
-LATE = 25.0
 #: Seconds: of a call, of a check whether a worker answers, and for which such an answer is believed.
 DEADLINE = 10.0
 CHECK_DEADLINE = CHECK_DEADLINE_SECONDS
@@ -235,6 +234,7 @@ class SimulatedWorkerClient:
         self._stopping = stopping
         self._chunk = chunk
         self._lines: dict[str, _Line] = {}
+        self.core_starts = CoreStarts(caller.process, DEADLINE)
 
     def probe(self, worker: Worker) -> Deferred[None]:
         probed = self._call(worker, "probe", lambda server: None, CHECK_DEADLINE)
@@ -289,44 +289,14 @@ class SimulatedWorkerClient:
             sent()
         if worker.is_core:
             spec = JobSpec(command=job.spec.command, path=job.spec.path)
-            return await self._core_start(worker, job, spec, DEADLINE if late is None else LATE, late)
+            started = self._call(
+                worker, "start", lambda server: server.core_start(spec, job.id), DEADLINE + LISTENS, f"job={job.id}"
+            )
+            return await self.core_starts.follow(job.id, started, late)
         start = self._call(
             worker, "start", lambda server: server.start(job.id, job.spec, job.created_at, key), wire=f"job={job.id}"
         )
         return await start
-
-    def _core_start(
-        self,
-        worker: Worker,
-        job: Job,
-        spec: JobSpec,
-        deadline: float,
-        late: Callable[[Deferred[JobStatus]], None] | None,
-    ) -> Deferred[JobStatus]:
-        """Answered within the deadline of all calls; what comes after it is for ``late``."""
-        answer: Deferred[JobStatus] = Deferred()
-        started = self._call(
-            worker, "start", lambda server: server.core_start(spec, job.id), deadline, wire=f"job={job.id}"
-        ).addCallback(lambda own_id: JobStatus(own_id, JobState.RUNNING))
-        if late is None:
-            return started
-        listening = [answer]
-
-        def too_late() -> None:
-            if not answer.called:
-                listening[0] = Deferred()
-                late(listening[0])
-                answer.errback(DeadlineExceeded(f"start on worker {worker.name!r}", DEADLINE))
-
-        def answered(result: JobStatus | Failure) -> None:
-            if timer.active():
-                timer.cancel()
-            listening[0].callback(result)  # a Failure starts the errbacks
-
-        process = self._caller.process
-        timer = process.loop.after(DEADLINE, process.run, too_late)
-        started.addBoth(answered)
-        return answer
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
         self._stopping(worker, job_id)

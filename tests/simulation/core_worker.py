@@ -1,9 +1,9 @@
 """Core workers: programs of others that speak only the core protocol.
 
 Such a worker registers with an address and nothing else, each time that it starts. It is called with a command and a
-path, answers a start with an id of its own, and a stop when the job has ended. It sends no heartbeats. Some
-deregister when they are stopped. The jobs of some end with the process; others have jobs that run on, which the next
-process knows by their ids.
+path, answers a start with an id of its own, late at times, and a stop when the job has ended. It sends no heartbeats.
+Some deregister when they are stopped. The jobs of some end with the process; others have jobs that run on, which the
+next process knows by their ids.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from tests.simulation.process import Process
 REGISTER_AGAIN = 5.0
 DEREGISTER_DEADLINE = 5.0
 
+#: The share of starts that are answered late, and the most seconds that this takes.
+LATE_SHARE, LATE_MOST = 0.1, 25.0
+
 _SIGNAL_TEXTS = {"SIGTERM": "signal: terminated", "SIGKILL": "signal: killed"}
 
 
@@ -49,8 +52,12 @@ class CoreJobs:
 class CoreServer:
     """The jobs of a core worker as one process of it has them, and what it is called by."""
 
-    def __init__(self, process: Process, name: str, machine: Machine, jobs: CoreJobs, random: Random) -> None:
+    def __init__(
+        self, process: Process, name: str, machine: Machine, jobs: CoreJobs, random: Random, late: Random
+    ) -> None:
+        """``late`` decides which starts are answered late."""
         self._process = process
+        self._late = late
         self._name = name
         self._machine = machine
         self._jobs = jobs
@@ -83,7 +90,8 @@ class CoreServer:
         spool = Spool(job_id, spec, self._machine.wall_time(), self._machine.boot_id, known_as=known_as)
         self._jobs.spools[job_id] = spool
         self._machine.begin(spool, self._when_ended(job_id))
-        self._process.after(self._random.uniform(0, STEP), started.callback, job_id)
+        delay = self._late.uniform(0, LATE_MOST) if self._late.random() < LATE_SHARE else 0.0
+        self._process.after(delay + self._random.uniform(0, STEP), started.callback, job_id)
 
     def _when_ended(self, job_id: str) -> Callable[[], None]:
         return lambda: self._process.after(0, self._has_ended, job_id)
@@ -177,7 +185,8 @@ class CoreWorkerProcess:
         self._planned = planned
         self._machine = machine
         self._port = port
-        self._server = CoreServer(self.process, planned.name, machine, jobs, around.random(f"{name} jobs"))
+        randoms = (around.random(f"{name} {use}") for use in ("jobs", "late"))
+        self._server = CoreServer(self.process, planned.name, machine, jobs, *randoms)
         caller = Caller(self.process, machine.name, machine.address)
         self._client = SimulatedSchedulerClient(
             around.network, lambda: caller, scheduler, deregistered=around.deregistered

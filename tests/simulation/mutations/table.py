@@ -208,6 +208,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         "network",
         ("lost only if destroyed",),
     ),
+    Mutation(
+        "give up a start that is answered late",
+        "A core worker tells its id of a job with the answer to the start: it is waited for.",
+        "cluster/workers/reconcile.py",
+        "            if job.id not in self._starts.late:\n",
+        "            if job.state is JobState.UNKNOWN:\n",
+        "core",
+        ("a late answer counts",),
+    ),
     # -- queue
     Mutation(
         "ignore priorities",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scheduler.model import Worker, WorkerState
+from scheduler.model import Job, JobState, Worker, WorkerState
 from tests.simulation.rules.rule import Broken, Rule
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ LISTED = "a core worker is listed with its jobs"
 class CoreWorkers(Rule):
     """One that has registered is online, as one entry, until it deregisters or a client has it forgotten.
 
-    One that deregistered is listed as long as it has unfinished jobs, and no longer.
+    One that deregistered is listed as long as it has unfinished jobs, and no longer. No job is given up while the
+    answer to its start, with the worker's id of it, may come.
 
     Its address is all that it is known by, so a call by which it deregisters, and which arrives when the next process
     has registered there, is about that one.
@@ -39,6 +40,12 @@ class CoreWorkers(Rule):
     def worker_shown(self, scheduler: SchedulerProcess, worker: Worker) -> None:
         if worker.slots is None:
             self.facts.core[worker.id] = worker.address
+
+    def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
+        given_up = job.state is JobState.LOST and job.reason == "no record" and job.remote_id is None
+        new = before is None or before.state is not job.state
+        if new and given_up and scheduler is not None and scheduler.calls.core_starts.may_be_traced(job.id):
+            self.broken("a late answer counts", f"job {job.id} is lost, and its start was or may be answered", job.id)
 
     def worker_gone(self, scheduler: SchedulerProcess, worker_id: str) -> None:
         jobs = scheduler.parts.ledger.registry.unfinished(worker_id)
