@@ -66,7 +66,7 @@ class JobFilter:
 
 @frozen
 class JobPage:
-    """Some jobs, newest first; ``next`` is the cursor of the page after this one, or ``None``."""
+    """Some jobs, newest first, or none; ``next`` is the cursor of the page after this one, ``None``: it is the last."""
 
     jobs: tuple[Job, ...]
     next: str | None = None
@@ -167,6 +167,7 @@ class IScheduler(Interface):
     def jobs(which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         """Matching jobs, newest first, at most ``limit``; ``Invalid`` for a cursor not made here.
 
+        A bounded number of jobs is looked at: a page with ``next`` may have fewer, or none.
         ``NotFound`` where neither a worker nor a job has the id or name ``which.worker``.
         """
 

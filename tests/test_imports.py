@@ -63,7 +63,7 @@ _FACTS = ("registry", "saving", "lifecycle")
 _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_FACTS),
-    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", *_FACTS),
+    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_FACTS),
     "workers": ("jobs", "job_rounds", "expected", "set_back", "ledger", *_FACTS),
     "jobs": ("job_rounds", "expected", "set_back", "reach", "ledger", *_FACTS, *_FILED),
     "job_rounds": ("registry",),
@@ -72,7 +72,8 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "reach": ("registry",),
     "output": ("reach", "registry", "lifecycle"),
     "ledger": ("endings", "waits", *_FACTS),
-    "registry": ("candidates", "filters"),
+    "registry": ("candidates", "listing"),
+    "listing": ("filters",),
     "candidates": ("requirement",),
     "requirement": (),
     "filters": (),

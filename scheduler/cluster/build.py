@@ -120,7 +120,7 @@ def make_cluster(
     outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
     signals = Signals(workers, starts, reach)
     service = Cluster(
-        ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook, reach
+        clock, ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook, reach
     )
     polling = Polling(clock, registry, service.query, starts.under_way, liveness.probed)
     forgetting = Forgetting(clock, ledger, service.forget, membership.unlist, forget_after)

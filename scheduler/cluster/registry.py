@@ -7,22 +7,18 @@ a transition that ``scheduler.model`` does not allow, because that is a bug.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import TypeVar
 
 from scheduler.cluster.candidates import Candidates
-from scheduler.cluster.filters import WorkerNames, cursor_after, place_of, selects
+from scheduler.cluster.listing import Listing
 from scheduler.errors import NotFound
-from scheduler.interfaces import JobFilter, JobPage, Loaded
+from scheduler.interfaces import Loaded
 from scheduler.model import TRANSITIONS, IdempotencyKey, Job, Ref, Worker, WorkerState
 
 K = TypeVar("K")
-
-#: Characters by which ids are indexed; no ``id_prefix`` is shorter. Of UUIDs this makes 4096 sets at most.
-INDEXED_PREFIX = 3
 
 
 class Registry:
@@ -45,10 +41,8 @@ class Registry:
         self._of_folder: dict[str, str] = {}
         self._at: dict[str, set[str]] = {}
         self._jobs: dict[str, Job] = {}
-        # (created_at, id) of every job, ascending
-        self._order: list[tuple[float, str]] = []
-        # the first characters of an id -> ids of all jobs that begin so
-        self._by_prefix: dict[str, set[str]] = {}
+        #: The jobs in order.
+        self.listing = Listing(self._jobs, self.worker)
         # worker id -> ids of its jobs that have not ended there
         self._unfinished: dict[str | None, set[str]] = {}
         # ids among these that were of no known worker when they were put there
@@ -63,7 +57,6 @@ class Registry:
         # how many jobs there are of each worker, and how many adopted ones
         self._of_worker: Counter[str | None] = Counter()
         self._adopted: Counter[str | None] = Counter()
-        self._worker_names = WorkerNames()
         self._reserved: Counter[str] = Counter()
         self._keys: dict[str, IdempotencyKey] = {}
         # job id -> its key
@@ -287,17 +280,14 @@ class Registry:
     def put_job(self, job: Job) -> None:
         """Add it, or replace what is known under its id; ``ValueError`` for an illegal transition."""
         old = self._jobs.get(job.id)
-        if old is None:
-            insort(self._order, (job.created_at, job.id))
-            self._by_prefix.setdefault(job.id[:INDEXED_PREFIX], set()).add(job.id)
-        else:
+        if old is not None:
             if job.state is not old.state and job.state not in TRANSITIONS[old.state]:
                 raise ValueError(f"job {job.id}: {old.state.value} may not become {job.state.value}")
             self._unlist(old)
             if old.is_adopted is not job.is_adopted:
                 self._finished_like(old).pop(job.id, None)
         self._jobs[job.id] = job
-        self._worker_names.replace(old, job)
+        self.listing.put(job, old)
         self._list(job)
         self._refile(job.worker_id)
         if old is not None and old.worker_id != job.worker_id:
@@ -316,11 +306,9 @@ class Registry:
         job = self.job(job_id)
         self.remove_key(self._key_of.get(job_id, ""))
         self._unlist(job)
-        self._worker_names.replace(job, None)
         self._finished_like(job).pop(job_id, None)
         del self._jobs[job_id]
-        del self._order[bisect_left(self._order, (job.created_at, job_id))]
-        _discard(self._by_prefix, job_id[:INDEXED_PREFIX], job_id)
+        self.listing.remove(job)
         self._refile(job.worker_id)
 
     def put_key(self, key: IdempotencyKey) -> None:
@@ -402,32 +390,6 @@ class Registry:
         """
         first = (islice(ids, skip, skip + most) for ids in (self._finished, self._finished_adopted))
         return map(self._jobs.__getitem__, chain.from_iterable(first))
-
-    def matching(self, which: JobFilter) -> Iterator[Job]:
-        """Jobs the filter selects, newest first; do not change the registry meanwhile. ``NotFound``: its worker."""
-        return self._select(which, None)
-
-    def page(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
-        """At most ``limit`` jobs the filter selects, newest first, from ``cursor`` on. ``NotFound``: its worker."""
-        jobs: list[Job] = []
-        for job in self._select(which, None if cursor is None else place_of(cursor)):
-            if len(jobs) == limit:
-                return JobPage(tuple(jobs), cursor_after(jobs[-1]))
-            jobs.append(job)
-        return JobPage(tuple(jobs))
-
-    def _select(self, which: JobFilter, before: tuple[float, str] | None) -> Iterator[Job]:
-        """Newest first, those alone that are before that place in ``_order``."""
-        order = self._order
-        if which.id_prefix is not None:
-            ids = self._by_prefix.get(which.id_prefix[:INDEXED_PREFIX], ())
-            order = sorted((self._jobs[job_id].created_at, job_id) for job_id in ids)
-        worker = self._worker_names.meant_by(which, self.worker)
-        end = len(order) if before is None else bisect_left(order, before)
-        for index in range(end - 1, -1, -1):
-            job = self._jobs[order[index][1]]
-            if selects(which, worker, job):
-                yield job
 
 
 def _discard(index: dict[K, set[str]], key: K, its_id: str) -> None:

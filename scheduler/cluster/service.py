@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
@@ -22,6 +24,7 @@ from scheduler.cluster.jobs.signals import Signals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.ledger import Ledger
+from scheduler.cluster.listing import EXAMINED_PER_PAGE
 from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.workers.membership import Membership
@@ -60,6 +63,7 @@ class Cluster:
 
     def __init__(
         self,
+        clock: IReactorTime,
         ledger: Ledger,
         starts: Starts,
         stops: Stops,
@@ -72,6 +76,7 @@ class Cluster:
         outlook: Outlook,
         reach: Reach,
     ) -> None:
+        self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
         self._reconciler = reconciler
@@ -104,7 +109,7 @@ class Cluster:
         return self._registry.job(job_id)
 
     def jobs(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
-        return self._registry.page(which, limit, cursor)
+        return self._registry.listing.page(which, limit, cursor)
 
     def cursor_after(self, job: Job) -> str:
         return cursor_after(job)
@@ -134,14 +139,7 @@ class Cluster:
         return self._own(self._stops.stop(job))
 
     def stop_matching(self, which: JobFilter) -> Deferred[tuple[Job, ...]]:
-        last = [self._registry.last_attempt(job.id) for job in self._registry.matching(which)]
-        jobs = {job.id: job for job in last if not job.over}
-
-        def as_they_are(_: None) -> tuple[Job, ...]:
-            found = [list(self._registry.attempts(job.id)) or [job] for job in jobs.values()]
-            return tuple(attempts[-1] for attempts in found)
-
-        return self._stops.stop_all(jobs.values()).addCallback(as_they_are)
+        return self._own(self._stop_matching(which))
 
     def signal(self, job_id: str, signal: str, to: str) -> Deferred[None]:
         return self._own(self._signals.send(job_id, signal, to))
@@ -196,6 +194,21 @@ class Cluster:
 
     def _own(self, operation: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         return shielded(Deferred.fromCoroutine(operation))
+
+    async def _stop_matching(self, which: JobFilter) -> tuple[Job, ...]:
+        jobs: dict[str, Job] = {}
+        cursor: str | None = None
+        while True:
+            page = self._registry.listing.page(which, EXAMINED_PER_PAGE, cursor)
+            last = [self._registry.last_attempt(job.id) for job in page.jobs]
+            jobs |= {job.id: job for job in last if not job.over}
+            if page.next is None:
+                break
+            cursor = page.next
+            await deferLater(self._clock, 0)
+        await self._stops.stop_all(jobs.values())
+        found = [list(self._registry.attempts(job.id)) or [job] for job in jobs.values()]
+        return tuple(attempts[-1] for attempts in found)
 
     def _view(self, worker: Worker) -> WorkerView:
         if worker.state is WorkerState.ONLINE:

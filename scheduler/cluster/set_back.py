@@ -122,7 +122,7 @@ class SetBack(Service):
         super().startService()
         self._since = self._clock.seconds()
         self._set_back_to = self._ledger.set_back_to
-        jobs = self._ledger.registry.matching(_NOT_STARTED)
+        jobs = self._ledger.registry.listing.matching(_NOT_STARTED)
         self._not_started = frozenset(job.id for job in jobs if job.started_at is None)
         workers = self._ledger.registry.workers()
         self._silent = {each.id for each in workers if each.sends_heartbeats and each.deregistered_at is None}

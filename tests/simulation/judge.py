@@ -422,7 +422,7 @@ class Judge:
         self.facts.queued.clear()
         for worker in registry.workers():
             self._each(lambda rule, worker=worker: rule.worker_shown(scheduler, worker))  # type: ignore[misc]
-        for job in registry.matching(JobFilter()):
+        for job in registry.listing.matching(JobFilter()):
             self._world.trace.add(scheduler.process.name, f"loads {brief(job)}")
             self._show(scheduler, job)
         self._each(lambda rule: rule.loaded(scheduler))

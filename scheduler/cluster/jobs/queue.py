@@ -109,7 +109,7 @@ class Queue(Service):
         super().startService()
         now = self._ledger.now()
         queued = self._registry.unfinished(None)
-        started = self._registry.matching(JobFilter(states=frozenset({JobState.STARTING, JobState.UNKNOWN})))
+        started = self._registry.listing.matching(JobFilter(states=frozenset({JobState.STARTING, JobState.UNKNOWN})))
         unsure = [job for job in started if _awaits_word(job)]
         if not self._set_back.settled:
             self._set_back.when_settled().addCallback(self._settled)

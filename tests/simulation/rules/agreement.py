@@ -63,7 +63,7 @@ class Agreement(Rule):
     def _about_jobs(self, scheduler: SchedulerProcess) -> Iterator[str]:
         registry = scheduler.parts.ledger.registry
         since = self.facts.world.loop.now - UNDER_WAY
-        for job in registry.matching(JobFilter()):
+        for job in registry.listing.matching(JobFilter()):
             runs = [run for run in self.facts.runs.get(job.id, []) if run.ended is None or run.ended > since]
             starting = job.state is JobState.STARTING and self._starting.get(job.id, since) <= since
             awaited = scheduler.calls.core_starts.is_open(job.id)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import NotFound
 from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobState, Worker
+from scheduler.model import FINAL, Job, JobState, Worker
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:
     from tests.simulation.nodes import SchedulerProcess
 
+#: Filters that make the listing look at jobs that are not over alone; together they select all of these.
+_NOT_OVER = (JobFilter(states=frozenset(JobState) - FINAL), JobFilter(orphan=True))
+
 
 def differences(registry: Registry) -> Iterator[str]:
     """Where an index and a scan do not agree."""
-    jobs, workers = list(registry.matching(JobFilter())), registry.workers()
+    jobs, workers = list(registry.listing.matching(JobFilter())), registry.workers()
     yield from _of_jobs(registry, jobs, workers)
     yield from _of_workers(registry, workers)
     yield from _by_worker(registry, jobs, workers)
@@ -51,8 +55,10 @@ def _of_jobs(registry: Registry, jobs: list[Job], workers: list[Worker]) -> Iter
     if set(registry.awaited_by_removals()) != {job.worker_id for job in removing if job.worker_id is not None}:
         yield f"removals wait for {sorted(registry.awaited_by_removals())}"
     yield from _unlike("finished jobs", registry.finished(), {job.id for job in jobs if job.over})
+    listed = chain(*(registry.listing.matching(which) for which in _NOT_OVER))
+    yield from _unlike("jobs that are not over", listed, {job.id for job in unfinished})
     for job in jobs:
-        found = registry.page(JobFilter(id_prefix=job.id[:8]), len(jobs), None).jobs
+        found = registry.listing.page(JobFilter(id_prefix=job.id[:8]), len(jobs), None).jobs
         if job not in found:
             yield f"job {job.id} is not found by the beginning of its id"
 
@@ -77,7 +83,7 @@ def _by_worker(registry: Registry, jobs: list[Job], workers: list[Worker]) -> It
             owner = registry.worker(name)
             there = {job.id for job in jobs if (job.worker_id or named.get(job.id)) in (owner.id, owner.name)}
         try:
-            yield from _unlike(f"jobs of {name}", registry.matching(JobFilter(worker=name)), there)
+            yield from _unlike(f"jobs of {name}", registry.listing.matching(JobFilter(worker=name)), there)
         except NotFound:
             yield f"{name} is refused as the name of no worker or job"
 

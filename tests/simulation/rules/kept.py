@@ -74,7 +74,7 @@ class Kept(Rule):
         self._over = True
         self.loaded(scheduler)
         acknowledged = {ticket.acknowledged for ticket in self.facts.tickets.values()}
-        for job in scheduler.parts.ledger.registry.matching(JobFilter()):
+        for job in scheduler.parts.ledger.registry.listing.matching(JobFilter()):
             if not job.over and not self._goes_on(job):
                 self.broken("P1 ends", f"job {job.id} is {job.state.value} when everything is over", job.id)
             if job.id in acknowledged and self._never_ran(job):

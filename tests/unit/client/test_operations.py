@@ -141,6 +141,13 @@ class ListTests(SynchronousTestCase):
         world = World(first)
         self.assertEqual((world.items(world.operations.jobs(0, {})), world.requests), ([], []))
 
+    def test_an_empty_page(self) -> None:
+        """A page may be empty, or short, and have a ``next`` all the same, which is followed."""
+        short = answer({"jobs": [job("a")], "next": "c2"})
+        world = World(answer({"jobs": [], "next": "c1"}), short, answer({"jobs": [job("b")], "next": None}))
+        self.assertEqual([each.id for each in world.items(world.operations.jobs(2, {}))], ["a", "b"])
+        self.assertEqual([dict(request.query).get("limit") for request in world.requests], ["2", "2", "1"])
+
     def test_filters(self) -> None:
         """Filters as people have them."""
         world = World(answer({"jobs": []}))

@@ -50,7 +50,7 @@ class AdoptionTests(MembershipTestCase):
         return acknowledged
 
     def jobs(self, worker_id: str | None = None) -> list[Job]:
-        found = self.ledger.registry.matching(JobFilter())
+        found = self.ledger.registry.listing.matching(JobFilter())
         return [job for job in found if worker_id is None or job.worker_id == worker_id]
 
     def test_not_asked_for(self) -> None:
@@ -243,7 +243,7 @@ class BelievedTests(MembershipTestCase):
         bad = JobStatus("j-1", JobState.LOST, finished_at=950.0, exit_code=7)
         self.beat("w-1", ended=(JobReport(ended("j-1")),))
         self.beat("w-1", described=(JobReport(bad, SPEC),))
-        self.assertEqual(list(self.ledger.registry.matching(JobFilter())), [])
+        self.assertEqual(list(self.ledger.registry.listing.matching(JobFilter())), [])
 
     def test_times_to_come(self) -> None:
         """No time of a worker is later than now: not of a job that was placed, nor of one that is adopted."""

@@ -110,7 +110,7 @@ class LedgerTests(LedgerCase):
         decided = self.ledger.conclude_job(evolve(job, state=JobState.FAILED))
         self.store.fail()
         self.failureResultOf(decided, StoreFailed)
-        self.assertEqual(list(self.ledger.registry.matching(JobFilter())), [job])
+        self.assertEqual(list(self.ledger.registry.listing.matching(JobFilter())), [job])
         reported = self.ledger.update_job(evolve(job, state=JobState.FAILED))
         self.failureResultOf(reported, StoreFailed)
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
@@ -191,7 +191,8 @@ class LedgerTests(LedgerCase):
         self.ledger.update_job(a_job("j2", JobState.SUCCEEDED))
         self.assertIn(Ref("job", "j0"), self.store.saves[-1][0])
         self.store.commit()
-        self.assertEqual(sorted(job.id for job in self.ledger.registry.matching(JobFilter())), ["j1", "j2", "j3"])
+        found = self.ledger.registry.listing.matching(JobFilter())
+        self.assertEqual(sorted(job.id for job in found), ["j1", "j2", "j3"])
 
     def test_an_ended_job_is_kept_light(self) -> None:
         """What was only needed to run it is let go of at its end, but not before its next attempt has it."""
@@ -201,7 +202,7 @@ class LedgerTests(LedgerCase):
         self.assertEqual(self.ledger.registry.job("j-1").spec, spec)
         self.end(evolve(job, state=JobState.FAILED, finished_at=1001.0))
         self.assertEqual(self.ledger.registry.job("j-1").spec, spec.trimmed())
-        (again,) = (job for job in self.ledger.registry.matching(JobFilter()) if job.retry_of == "j-1")
+        (again,) = (job for job in self.ledger.registry.listing.matching(JobFilter()) if job.retry_of == "j-1")
         self.assertEqual(again.spec, spec)
 
     def test_a_listener_fails(self) -> None:

@@ -28,7 +28,7 @@ class ReconcileTests(MembershipTestCase):
         return answer, self.workers.take("start_job")
 
     def only_job(self) -> Job:
-        (job,) = self.ledger.registry.matching(JobFilter())
+        (job,) = self.ledger.registry.listing.matching(JobFilter())
         return job
 
     def test_a_start_under_way_is_left_alone(self) -> None:

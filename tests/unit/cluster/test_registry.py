@@ -114,7 +114,7 @@ class JobTests(SynchronousTestCase):
         registry.put_job(a_job("a"))
         registry.put_job(a_job("b"))
         registry.remove_job("a")
-        self.assertEqual([job.id for job in registry.matching(ANY)], ["b"])
+        self.assertEqual([job.id for job in registry.listing.matching(ANY)], ["b"])
         self.assertEqual(registry.load("w-1"), 1)
         with self.assertRaises(NotFound):
             registry.job("a")
@@ -156,7 +156,7 @@ class ListingTests(SynchronousTestCase):
         )
 
     def ids(self, **fields: object) -> str:
-        return "".join(job.id for job in self.registry.matching(JobFilter(**fields)))  # type: ignore[arg-type]
+        return "".join(job.id for job in self.registry.listing.matching(JobFilter(**fields)))  # type: ignore[arg-type]
 
     def test_filters(self) -> None:
         """Every field that is set must match; times are half open; a job without an end has no time of it."""
@@ -177,12 +177,13 @@ class ListingTests(SynchronousTestCase):
         for job_id, created_at in (("abcdef-1", 30.0), ("abcdef-2", 20.0), ("abcdee-3", 40.0), ("abcdef-4", 25.0)):
             self.registry.put_job(a_job(job_id, created_at=created_at))
         which = JobFilter(id_prefix="abcdef")
-        self.assertEqual([job.id for job in self.registry.matching(which)], ["abcdef-1", "abcdef-4", "abcdef-2"])
-        page = self.registry.page(which, 2, None)
+        found = self.registry.listing.matching(which)
+        self.assertEqual([job.id for job in found], ["abcdef-1", "abcdef-4", "abcdef-2"])
+        page = self.registry.listing.page(which, 2, None)
         self.assertEqual([job.id for job in page.jobs], ["abcdef-1", "abcdef-4"])
-        self.assertEqual([job.id for job in self.registry.page(which, 2, page.next).jobs], ["abcdef-2"])
+        self.assertEqual([job.id for job in self.registry.listing.page(which, 2, page.next).jobs], ["abcdef-2"])
         self.registry.remove_job("abcdef-4")
-        self.assertEqual([job.id for job in self.registry.matching(which)], ["abcdef-1", "abcdef-2"])
+        self.assertEqual([job.id for job in self.registry.listing.matching(which)], ["abcdef-1", "abcdef-2"])
         self.assertEqual(self.ids(id_prefix="abcdef-1", worker="w-2"), "")
         self.assertEqual(self.ids(id_prefix="zzzzzz"), "")
 
@@ -199,16 +200,16 @@ class ListingTests(SynchronousTestCase):
                 looked_at += 1
                 return super().__getitem__(key)
 
-        registry._jobs = Counting(jobs)
+        registry.listing._jobs = Counting(jobs)
         prefix = next(iter(jobs))[:6]
-        self.assertEqual([job.id[:6] for job in registry.matching(JobFilter(id_prefix=prefix))], [prefix])
+        self.assertEqual([job.id[:6] for job in registry.listing.matching(JobFilter(id_prefix=prefix))], [prefix])
         self.assertLess(looked_at, 50)
 
     def test_a_cursor_of_ours_only(self) -> None:
         """What no listing gave as its next is refused by name."""
         for cursor in ("", "x", "!!!", "bm90aGluZw==", "\u2603"):
             with self.assertRaises(Invalid) as caught:
-                self.registry.page(ANY, 10, cursor)
+                self.registry.listing.page(ANY, 10, cursor)
             self.assertEqual(caught.exception.field, "cursor")
 
     @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 7))
@@ -220,17 +221,17 @@ class ListingTests(SynchronousTestCase):
         seen: list[str] = []
         cursor = None
         while True:
-            page = registry.page(ANY, limit, cursor)
+            page = registry.listing.page(ANY, limit, cursor)
             seen += [job.id for job in page.jobs]
             if page.next is None:
                 break
             self.assertEqual(len(page.jobs), limit)
             cursor = page.next
-        self.assertEqual(seen, [job.id for job in registry.matching(ANY)])
+        self.assertEqual(seen, [job.id for job in registry.listing.matching(ANY)])
         self.assertEqual(len(set(seen)), len(times))
 
     def test_a_job_made_meanwhile_shifts_no_page(self) -> None:
         """The next page goes on where the last ended, whatever came since."""
-        first = self.registry.page(ANY, 1, None)
+        first = self.registry.listing.page(ANY, 1, None)
         self.registry.put_job(a_job("d", created_at=99.0))
-        self.assertEqual([job.id for job in self.registry.page(ANY, 5, first.next).jobs], ["b", "a"])
+        self.assertEqual([job.id for job in self.registry.listing.page(ANY, 5, first.next).jobs], ["b", "a"])

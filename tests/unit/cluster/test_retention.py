@@ -39,7 +39,7 @@ class RetentionTests(SynchronousTestCase):
         self._name_parts()
 
     def kept(self) -> set[str]:
-        return {job.id for job in self.ledger.registry.matching(JobFilter())}
+        return {job.id for job in self.ledger.registry.listing.matching(JobFilter())}
 
     def pass_time(self, seconds: float) -> None:
         """Both clocks go on, a minute at a time."""

@@ -29,7 +29,7 @@ def names(world: World) -> list[str]:
 
 def jobs(world: World) -> list[Job]:
     """All that the scheduler knows."""
-    return list(registry(world).matching(JobFilter()))
+    return list(registry(world).listing.matching(JobFilter()))
 
 
 class FolderTests(SynchronousTestCase):

@@ -75,15 +75,20 @@ class DifferenceTests(SceneCase):
 
     def test_prefix(self) -> None:
         """A job that is not found by the beginning of its id is told."""
-        self.doctor._by_prefix.clear()
+        self.doctor.listing._by_prefix.clear()
         self.assertIn("job j-1 is not found by the beginning of its id", self.differences())
 
     def test_by_worker(self) -> None:
         """A name that only jobs have must be known, and a worker's name must mean its jobs alone."""
-        self.doctor._worker_names.replace(self.doctor.job("j-7"), None)
+        self.doctor.listing._worker_names.replace(self.doctor.job("j-7"), None)
         self.assertIn("gone is refused as the name of no worker or job", self.differences())
-        self.doctor._worker_names.meant_by = lambda *_: self.doctor.find_worker("w-2")  # type: ignore[method-assign]
+        self.doctor.listing._worker_names.meant_by = lambda *_: self.doctor.find_worker("w-2")  # type: ignore[method-assign]
         self.assertTrue([what for what in self.differences() if what.startswith("jobs of w-1")])
+
+    def test_not_over(self) -> None:
+        """A job that has not ended, and is not found by filters for such jobs, is told."""
+        del self.doctor.listing._open[0]
+        self.assertIn("jobs that are not over: ", " ".join(self.differences()))
 
     def test_queued(self) -> None:
         self.doctor._unfinished[None].clear()

@@ -242,7 +242,7 @@ class StoppedAgainTests(SynchronousTestCase):
         acts = (job_of(12.0, 1.0, "w1", "t1"), job_of(12.0, 1.0, "w1", "t2"), waits)
         world = World(1, a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=acts, workers=("w1",)).plan)
         self.assertIsNone(world.run().violation)
-        job = next(job for job in registry(world).matching(JobFilter()) if job.spec.labels["ticket"] == "t")
+        job = next(job for job in registry(world).listing.matching(JobFilter()) if job.spec.labels["ticket"] == "t")
         self.assertEqual((job.state, job.started_at is None), (JobState.STOPPED, False))
 
     def test_without_terms(self) -> None:
@@ -251,7 +251,7 @@ class StoppedAgainTests(SynchronousTestCase):
         world = a_world(RestoreDatabase(5.0, 5.0, 1.0), acts=(attended,), workers=("w1",))
         world = World(1, world.plan)
         self.assertIsNone(world.run().violation)
-        (job,) = registry(world).matching(JobFilter())
+        (job,) = registry(world).listing.matching(JobFilter())
         self.assertEqual((job.state, job.target), (JobState.STOPPED, None))
 
 
