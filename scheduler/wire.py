@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from attrs import asdict
 
 from scheduler.errors import Invalid
 from scheduler.fields import PATH_MAX_BYTES, Fields, Object, check_count, check_label, check_text, printable, shown
-from scheduler.interfaces import JobPage, WorkerView
+from scheduler.interfaces import WorkerView
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
     DEFAULT_QUEUE_TIMEOUT_SECONDS,
@@ -58,6 +57,8 @@ SUBMIT_FIELDS = (
 
 #: What runs the line that is given as ``shell``.
 SHELL = "/bin/sh"
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 MAX_ARGS, MAX_VARIABLES, MAX_LABELS = 32_768, 4_096, 64
 
@@ -316,11 +317,6 @@ def _number(seconds: float) -> float:
     return int(seconds) if seconds == int(seconds) else seconds
 
 
-def page_json(page: JobPage, show: Callable[[Job], Object] = job_json) -> Object:
-    """A list of jobs, each as ``show`` has it, with the cursor of the next one."""
-    return {"jobs": [show(job) for job in page.jobs], "next": page.next}
-
-
 def query_json(job: Job) -> Object:
     """The answer of ``POST /query``."""
     text = error_text(job.state, job.reason)
@@ -353,11 +349,6 @@ def worker_json(view: WorkerView) -> Object:
     }
 
 
-def workers_json(views: Iterable[WorkerView]) -> Object:
-    """All workers."""
-    return {"workers": [worker_json(view) for view in views]}
-
-
 def dump(value: Object) -> bytes:
     """JSON, in UTF-8, one line with a newline. Half surrogate pairs are escaped, so this never fails."""
     return dump_value(value) + b"\n"
@@ -365,4 +356,4 @@ def dump(value: Object) -> bytes:
 
 def dump_value(value: Any) -> bytes:
     """The same of any value, and without the newline."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")

@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Map
 
 from scheduler.api.answers import Answer, prepare, problem_answer
+from scheduler.api.bodies import PIECE_BYTES, in_pieces
 from scheduler.api.context import Context, Reply
 from scheduler.api.core import CoreRoutes
 from scheduler.api.errors import SUBMISSIONS, problem_of, submission_problem
@@ -60,7 +61,9 @@ def make_app(scheduler: IScheduler, clock: IReactorTime, wall_time: Callable[[],
                 raise  # the client is gone
             except Exception:
                 reply = problem_answer(problem(Failure()))
-            return prepare(request, reply) if isinstance(reply, Answer) else reply
+            if isinstance(reply, Answer):
+                return prepare(request, reply) if len(reply.body) <= PIECE_BYTES else in_pieces(reply, under_way.held)
+            return reply
 
         endpoint = f"{method} {path}"
         app.route(_pattern(path, paths), methods=[method], endpoint=endpoint)(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from attrs import frozen
@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from scheduler.api.answers import Answer, job_json
+from scheduler.api.bodies import PiecedBody, answer_of
 from scheduler.api.idempotency import REPLAYED, key_of
 from scheduler.api.streams import StreamResource, UnderWay
 from scheduler.errors import ShuttingDown
@@ -22,7 +23,7 @@ from scheduler.model import Job
 T = TypeVar("T")
 
 #: What a handler answers.
-Reply = Answer | StreamResource
+Reply = Answer | StreamResource | PiecedBody
 
 
 @frozen
@@ -45,6 +46,10 @@ class Context:
     def job_json(self, job: Job) -> Object:
         """A job as every answer shows it."""
         return job_json(self.scheduler, job)
+
+    async def document(self, parts: AsyncIterator[bytes]) -> Reply:
+        """A JSON document of these parts, which may be large."""
+        return await answer_of(parts, self.under_way.held)
 
     async def ended(
         self, wait: Callable[[str, float], Deferred[Job]], now: Callable[[str], Job], job_id: str, seconds: float

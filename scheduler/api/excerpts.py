@@ -26,6 +26,7 @@ from twisted.internet.task import deferLater
 
 from scheduler import wire
 from scheduler.api.events import cut_character
+from scheduler.api.lists import PAGE_FRAME_BYTES, PAGE_MAX_BYTES
 from scheduler.api.spans import read_between, size_of
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError
 from scheduler.fields import Object
@@ -44,12 +45,6 @@ READS_PER_WORKER = 4
 
 #: Jobs of one page whose output is read at once, and pages that are read at once.
 READS_PER_PAGE, MAX_PAGES_READ = 8, 4
-
-#: Bytes of a page of jobs with their output.
-PAGE_MAX_BYTES = 8 * 1024 * 1024
-
-#: What stands around the jobs of a page, in bytes, its cursor included.
-_PAGE_FRAME_BYTES = 1024
 
 
 @frozen
@@ -158,7 +153,7 @@ class ExcerptReader:
         following = deque(page.jobs)
         reading: deque[tuple[Job, Deferred[Excerpts]]] = deque()
         taken: list[tuple[Job, bytes]] = []
-        room = PAGE_MAX_BYTES - _PAGE_FRAME_BYTES
+        room = PAGE_MAX_BYTES - PAGE_FRAME_BYTES
         cursor = page.next
         try:
             while following or reading:
@@ -184,6 +179,6 @@ class ExcerptReader:
         described = self._describe(job)
         while True:
             shown = wire.dump_value({**described, **excerpts.members(limit)})
-            if len(shown) < PAGE_MAX_BYTES - _PAGE_FRAME_BYTES or not limit:
+            if len(shown) < PAGE_MAX_BYTES - PAGE_FRAME_BYTES or not limit:
                 return shown
             limit //= 2

@@ -7,6 +7,7 @@ from twisted.web.server import Request
 from scheduler import wire
 from scheduler.api.answers import JSON, Answer, json_answer
 from scheduler.api.context import Context, Reply
+from scheduler.api.lists import all_jobs, page_of_jobs
 from scheduler.api.outcomes import WANTED, Outcomes, Wanted
 from scheduler.api.query import FILTERS, PAGE_MAX_JOBS, Query, pairs_of
 from scheduler.api.request import body_of, checked_id, pairs_in, query_of
@@ -28,7 +29,7 @@ class JobRoutes:
         page = self._scheduler.jobs(query.filter(self._context.wall_time()), limit, query.text("cursor"))
         if output is not None:
             return Answer(await self._outcomes.excerpts.page(page, output), content_type=JSON)
-        return json_answer(wire.page_json(page, self._context.job_json))
+        return await self._context.document(page_of_jobs(self._scheduler, page, self._context.job_json))
 
     async def job(self, request: Request, job_id: str) -> Reply:
         wanted = Wanted.read(query_of(request, WANTED))
@@ -61,4 +62,4 @@ class JobRoutes:
         if not pairs:
             raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
         stopped = await self._context.unless_shut_down(self._scheduler.stop_matching(which))
-        return json_answer({"jobs": [self._context.job_json(job) for job in stopped]})
+        return await self._context.document(all_jobs(stopped, self._context.job_json))

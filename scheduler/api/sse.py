@@ -69,7 +69,8 @@ class EventStream(StreamResource):
 
     def resumeProducing(self) -> None:
         self._paused = False
-        self._tell_news()
+        if not self._finishing:
+            self._tell_news()
         super().resumeProducing()
 
     def _opened(self) -> None:

@@ -36,7 +36,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
-from scheduler.api.answers import problem_answer, send
+from scheduler.api.answers import problem_answer
+from scheduler.api.bodies import PIECE_BYTES, TAKES_NOTHING, Held, abort, in_pieces
 from scheduler.api.errors import Problem, problem_of
 from scheduler.errors import OutputCut, ShuttingDown, Unavailable
 from scheduler.interfaces import IOutputReader, IScheduler
@@ -73,9 +74,10 @@ class Trailed(Protocol):
 
 
 class UnderWay:
-    """What would not end by itself soon; at shutdown each is told to."""
+    """What would not end by itself soon; at shutdown each is told to. ``held`` is what clients have yet to take."""
 
     def __init__(self) -> None:
+        self.held = Held()
         self._ends: set[Callable[[], None]] = set()
 
     def add(self, end: Callable[[], None]) -> None:
@@ -170,7 +172,11 @@ class StreamResource(Resource):
         self._at_once = at_once
         self._problem = problem
         self._request: Request | None = None
-        self._paused = self._begun = self._over = False
+        # the same until its connection is no more, though it was cut
+        self._connected: Request | None = None
+        self._paused = self._begun = self._over = self._finishing = False
+        # bytes written since the socket has taken everything
+        self._unsent = 0
         self._timer: IDelayedCall | None = None
         self._settling: Deferred[Any] | None = None
         self._pulls: list[Pull] = []
@@ -178,11 +184,11 @@ class StreamResource(Resource):
     # -- Resource
 
     def render(self, request: Request) -> int:
-        self._request = request
+        self._request = self._connected = request
         request.setResponseCode(self._status)
         for name, value in self._headers.items():
             request.setHeader(name, value)
-        request.notifyFinish().addBoth(lambda _: self._close())
+        request.notifyFinish().addBoth(self._ended)
         request.registerProducer(self, True)
         self._under_way.add(self.end)
         self._timer = self._clock.callLater(HEADERS_WAIT_MAX_SECONDS, self._begin)
@@ -199,12 +205,22 @@ class StreamResource(Resource):
 
     def resumeProducing(self) -> None:
         self._paused = False
+        self._unsent = 0
+        self._under_way.held.release(self)
+        if self._finishing:
+            self._finish_now()
+            return
         # None of several may always be first.
         self._pulls.append(self._pulls.pop(0))
         self._pull()
 
     def stopProducing(self) -> None:
         self._close()
+
+    def cut_off(self) -> None:
+        request = self._connected
+        self._release()
+        abort(request, TAKES_NOTHING)
 
     # -- for those below
 
@@ -216,7 +232,7 @@ class StreamResource(Resource):
         """The process is shutting down."""
 
     def _wanted(self) -> bool:
-        return not (self._paused or self._over)
+        return not (self._paused or self._over or self._finishing)
 
     def _pull(self) -> None:
         for pull in list(self._pulls):
@@ -231,12 +247,22 @@ class StreamResource(Resource):
         self._write(b"")
 
     def _write(self, data: bytes) -> None:
-        if self._request is not None and not self._over:
-            self._request.write(data)
+        if self._request is None or self._over:
+            return
+        self._request.write(data)
+        self._unsent = self._unsent + len(data) if self._paused else 0
+        if self._unsent > PIECE_BYTES:
+            self._under_way.held.hold(self, self._unsent)
 
     def _finish(self) -> None:
-        """The proper end."""
+        """The proper end, once the client has taken what was written."""
         self._begin()
+        if self._paused and not self._over:
+            self._finishing = True
+        else:
+            self._finish_now()
+
+    def _finish_now(self) -> None:
         request = self._release()
         if request is not None:
             request.finish()
@@ -250,7 +276,7 @@ class StreamResource(Resource):
         if not self._begun:
             for name in ("Content-Length", "Content-Range", "Accept-Ranges", "Trailer"):
                 request.responseHeaders.removeHeader(name)
-            send(request, problem_answer(problem))
+            in_pieces(problem_answer(problem), self._under_way.held).render(request)
             return
         _log.info("cut {path}: {reason}", path=request.path.decode("latin-1"), reason=problem.detail)
         if request.chunked or request.responseHeaders.hasHeader("Content-Length"):
@@ -266,6 +292,12 @@ class StreamResource(Resource):
         self._close()
         request.unregisterProducer()
         return request
+
+    def _ended(self, _: object) -> None:
+        """The response is complete, or the connection is no more."""
+        self._under_way.held.release(self)
+        self._connected = None
+        self._close()
 
     def _close(self) -> None:
         self._over = True

@@ -7,6 +7,7 @@ from twisted.web.server import Request
 from scheduler import wire
 from scheduler.api.answers import Answer, json_answer
 from scheduler.api.context import Context, Reply
+from scheduler.api.lists import all_workers
 from scheduler.api.request import body_of, query_of
 
 
@@ -19,7 +20,7 @@ class WorkerRoutes:
 
     async def workers(self, request: Request) -> Reply:
         query_of(request)
-        return json_answer(wire.workers_json(self._scheduler.workers()))
+        return await self._context.document(all_workers(self._scheduler))
 
     async def worker(self, request: Request, worker: str) -> Reply:
         query_of(request)

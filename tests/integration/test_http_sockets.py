@@ -1,5 +1,6 @@
 """Blocking clients over raw sockets: those that look up too late, read too slowly, or are gone; and what it costs."""
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -12,9 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from scheduler.api.bodies import HELD_MAX_BYTES
 from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
-from scheduler.model import JobState
+from scheduler.model import JobSpec, JobState
 from scheduler.net import Address
 from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.conversation import HOSTS, NOW, Response, read_response
@@ -210,8 +212,45 @@ class HangUpTests(SocketTestCase):
         self.assertEqual((response.body, response.complete), (b"some", False))
 
 
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
 class SlowClientTests(SocketTestCase):
     """Clients that do not read."""
+
+    async def test_lists_of_large_jobs(self) -> None:
+        """Forty clients that ask for large jobs and never read take little memory, and others are answered."""
+        jobs = [
+            self.scheduler.add_job(spec=JobSpec(command="true", args=(f"{number:06}" * 150_000,)))
+            for number in range(20)
+        ]
+        ended = self.scheduler.add_job(spec=jobs[0].spec, state=JobState.SUCCEEDED)
+        events = "Accept: text/event-stream"
+        asked = [
+            request("GET /v1/jobs?limit=1000"),
+            request(f"GET /v1/jobs/{ended.id}"),
+            request(f"GET /v1/jobs/{ended.id}/output", b"", events),
+            request("GET /v1/jobs?output=1"),
+        ]
+        before = resident()
+        with contextlib.ExitStack() as stack:
+            for number in range(40):
+                client = stack.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                await deferToThread(client.connect, ("127.0.0.1", self.port))
+                await deferToThread(client.sendall, asked[number % len(asked)])
+            for _ in range(3):
+                page = (await self.ask(request("GET /v1/jobs?limit=3"))).json()
+                self.assertEqual([job["id"] for job in page["jobs"]], [ended.id, jobs[-1].id, jobs[-2].id])
+            held = self.site._under_way.held
+            self.assertGreater(held.total, 10 * MIB)
+            self.assertLessEqual(held.total, HELD_MAX_BYTES)
+            self.assertLess(resident() - before, HELD_MAX_BYTES + 64 * MIB)
+        await self.everyone_gone()
+        self.assertEqual(held.total, 0)
 
     async def test_back_pressure(self) -> None:
         """While a client reads nothing, output is read no further than buffers go; then all of it arrives."""

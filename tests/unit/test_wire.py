@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler import wire
 from scheduler.errors import Invalid
 from scheduler.fields import Object, printable
-from scheduler.interfaces import JobPage, WorkerView
+from scheduler.interfaces import WorkerView
 from scheduler.model import (
     NO_WAITING,
     SIGNAL_NAMES,
@@ -496,9 +496,6 @@ class WriteTests(SynchronousTestCase):
         self.assertEqual(terms, {"queue_timeout": 0.5, "priority": 7, "retry": {"attempts": 2, "delay": 60}})
         waiting = wire.job_json(job, WaitingFor("draining", "all are draining", 3))["waiting_for"]
         self.assertEqual(waiting, {"why": "draining", "detail": "all are draining", "place": 3})
-        self.assertEqual(wire.page_json(JobPage((job,), "c")), {"jobs": [wire.job_json(job)], "next": "c"})
-        page = wire.page_json(JobPage((job, job)), lambda job: {"id": job.id})
-        self.assertEqual(page, {"jobs": [{"id": "j1"}, {"id": "j1"}], "next": None})
 
     def test_worker(self) -> None:
         """All fields are there."""

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.api.bodies import HELD_MAX_BYTES, PIECE_BYTES, Held
+from scheduler.api.lists import PAGE_MAX_BYTES
+from scheduler.model import JobSpec, JobState
+from tests.unit.api.conversation import Connection, Server, read_response
+from tests.unit.api.streaming import parse
+
+
+def large(size: int) -> JobSpec:
+    return JobSpec(command="true", args=("x" * size,))
+
+
+class BodyTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.server = Server()
+        self.scheduler = self.server.scheduler
+        self.held = self.server.site._under_way.held
+
+    def unread(self, target: str, method: str = "GET", **headers: str) -> Connection:
+        """A request of a client that reads nothing."""
+        client = self.server.connect()
+        client.socket.room = PIECE_BYTES - 1
+        client.ask(method, target, **headers)
+        return client
+
+    def read_all(self, client: Connection) -> list[int]:
+        """It reads until the answer is complete: how many bytes each time."""
+        took = []
+        while not (found := read_response(client.socket.received)) or not found.complete:
+            before = len(client.socket.received)
+            client.socket.take()
+            took.append(len(client.socket.received) - before)
+        return took
+
+
+class PieceTests(BodyTestCase):
+    def test_a_list(self) -> None:
+        """A page is written as it is read: a client that does not read holds one piece of it."""
+        jobs = [self.scheduler.add_job(spec=large(10_000)) for _ in range(50)]
+        client = self.unread("/v1/jobs")
+        self.assertLess(len(client.socket.received), PIECE_BYTES + 12_000)
+        self.assertEqual(len(client.response().body), self.held.total)
+        self.assertLess(max(self.read_all(client)), PIECE_BYTES + 12_000)
+        listed = client.response().json()
+        self.assertEqual([job["id"] for job in listed["jobs"]], [job.id for job in reversed(jobs)])
+        self.assertEqual((listed["next"], self.held.total), (None, 0))
+
+    def test_a_small_list(self) -> None:
+        """A page that is small is written at once, with its length."""
+        self.scheduler.add_job()
+        response = self.server.ask("GET", "/v1/jobs").response()
+        self.assertEqual(int(response.headers["content-length"]), len(response.body))
+
+    def test_one_job(self) -> None:
+        """A large job is written in pieces, too, and its length is told."""
+        job = self.scheduler.add_job(spec=large(300_000))
+        client = self.unread(f"/v1/jobs/{job.id}")
+        self.assertEqual(len(client.response().body), PIECE_BYTES)
+        self.assertGreater(self.held.total, 300_000)
+        self.assertEqual(max(self.read_all(client)), PIECE_BYTES)
+        self.assertEqual((client.response().json()["id"], self.held.total), (job.id, 0))
+
+    def test_workers(self) -> None:
+        """So are many workers."""
+        names = [f"w{number:04}" for number in range(1000)]
+        for name in names:
+            self.scheduler.add_worker(name)
+        client = self.unread("/v1/workers")
+        self.assertLess(self.held.total, PIECE_BYTES + 1000)
+        self.read_all(client)
+        self.assertTrue({*names} <= {worker["name"] for worker in client.response().json()["workers"]})
+
+    def test_stopped(self) -> None:
+        """So are the jobs that a stop by filter answers with, however many bytes that are."""
+        ids = {self.scheduler.add_job(spec=large(1_000_000)).id for _ in range(10)}
+        client = self.unread("/v1/jobs/stop?worker=w1", "POST")
+        self.assertLess(self.held.total, 1_100_000)
+        self.read_all(client)
+        self.assertEqual({job["id"] for job in client.response().json()["jobs"]}, ids)
+
+    def test_hang_up(self) -> None:
+        """Nothing is held for a client that has gone."""
+        self.scheduler.add_job(spec=large(300_000))
+        client = self.unread("/v1/jobs")
+        client.hang_up()
+        self.assertEqual(self.held.total, 0)
+
+    def test_head(self) -> None:
+        """A HEAD has no body, however large that would be."""
+        job = self.scheduler.add_job(spec=large(300_000))
+        for target in ("/v1/jobs", f"/v1/jobs/{job.id}"):
+            response = self.server.ask("HEAD", target).response()
+            self.assertEqual((response.status, response.body, self.held.total), (200, b"", 0))
+
+
+class PageTests(BodyTestCase):
+    def test_bytes(self) -> None:
+        """A page ends before it is larger than it may be, and the next one goes on there."""
+        jobs = [self.scheduler.add_job(spec=large(900_000)) for _ in range(20)]
+        seen: list[str] = []
+        cursor = ""
+        for _ in range(3):
+            response = self.server.ask("GET", f"/v1/jobs?limit=1000{cursor}").response()
+            self.assertLess(len(response.body), PAGE_MAX_BYTES)
+            page = response.json()
+            seen += [job["id"] for job in page["jobs"]]
+            cursor = f"&cursor={page['next']}"
+        self.assertEqual((seen, page["next"]), ([job.id for job in reversed(jobs)], None))
+
+    def test_one_that_is_larger(self) -> None:
+        """A job that is larger than a page may be is one by itself."""
+        jobs = [self.scheduler.add_job(spec=large(size)) for size in (10, PAGE_MAX_BYTES, 10)]
+        first = self.server.ask("GET", "/v1/jobs").response().json()
+        self.assertEqual([job["id"] for job in first["jobs"]], [jobs[2].id])
+        second = self.server.ask("GET", f"/v1/jobs?cursor={first['next']}").response().json()
+        self.assertEqual([job["id"] for job in second["jobs"]], [jobs[1].id])
+        self.assertEqual(second["next"], jobs[1].id)
+
+
+class HeldTests(BodyTestCase):
+    """Of clients that take nothing."""
+
+    def test_in_all(self) -> None:
+        """What is held for all is bounded: the one that took nothing for the longest time is cut for the next."""
+        self.held._most = 1_000_000
+        job = self.scheduler.add_job(spec=large(300_000))
+        clients = [self.unread(f"/v1/jobs/{job.id}") for _ in range(3)]
+        clients[0].socket.take()  # reads on, slowly
+        clients.append(self.unread(f"/v1/jobs/{job.id}"))
+        self.assertEqual([client.socket.aborted for client in clients], [False, True, False, False])
+        self.assertLessEqual(self.held.total, 1_000_000)
+        self.read_all(clients[0])
+
+    def test_events(self) -> None:
+        """An event with a large job counts, and so does the last one, which is followed by the end of the body."""
+        job = self.scheduler.add_job(spec=large(300_000))
+        client = self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream")
+        self.assertGreater(self.held.total, 300_000)
+        self.scheduler.finish(job.id)
+        client.socket.take()
+        self.assertGreater(self.held.total, 300_000)
+        self.assertFalse(client.response().complete)
+        client.socket.take()
+        self.assertTrue(client.response().complete)
+        self.assertEqual([name for name, _, _ in parse(client.response().body)][-1], "end")
+        self.assertEqual(self.held.total, 0)
+
+    def test_events_are_cut(self) -> None:
+        """A stream whose client takes nothing is cut where the room is needed."""
+        self.held._most = 500_000
+        job = self.scheduler.add_job(spec=large(300_000))
+        clients = [self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream") for _ in range(2)]
+        self.assertEqual([client.socket.aborted for client in clients], [True, False])
+        self.assertEqual(len(self.scheduler.readers()), 2)
+
+    def test_output(self) -> None:
+        """So does output: what was written before a cut counts until the client has it, or is gone."""
+        job = self.scheduler.add_job(b"x" * 300_000, state=JobState.SUCCEEDED)
+        client = self.unread(f"/v1/jobs/{job.id}/output")
+        self.assertGreater(self.held.total, PIECE_BYTES)
+        client.hang_up()
+        self.assertEqual(self.held.total, 0)
+
+    def test_output_of_jobs(self) -> None:
+        """A page with the output of jobs is in memory as a whole, and counts so."""
+        for _ in range(8):
+            self.scheduler.add_job(b"x" * 100_000, state=JobState.SUCCEEDED)
+        client = self.unread("/v1/jobs?output=100000")
+        self.assertGreater(self.held.total, 800_000)
+        self.read_all(client)
+        self.assertEqual(self.held.total, 0)
+
+    def test_never_itself(self) -> None:
+        """One that alone is larger than all may be is held."""
+        cut: list[str] = []
+
+        class Client:
+            def cut_off(self) -> None:
+                cut.append("cut")
+
+        held = Held(10)
+        held.hold(Client(), 11)
+        self.assertEqual((cut, held.total), ([], 11))
+        self.assertGreater(HELD_MAX_BYTES, 2 * PAGE_MAX_BYTES)
+
+
+class ProblemTests(BodyTestCase):
+    def test_large(self) -> None:
+        """A problem document with a large job is no other answer."""
+        job = self.scheduler.add_job(spec=large(300_000))
+        self.scheduler.finish(job.id, JobState.FAILED)
+        client = self.unread(f"/v1/jobs/{job.id}?wait=0&check=1")
+        self.read_all(client)
+        self.assertEqual((client.response().status, json.loads(client.response().body)["job_id"]), (424, job.id))
