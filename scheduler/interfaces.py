@@ -18,7 +18,7 @@ unless its docstring says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -66,7 +66,7 @@ class JobFilter:
 
 @frozen
 class JobPage:
-    """Some jobs, newest first, or none; ``next`` is the cursor of the page after this one, ``None``: it is the last."""
+    """Some jobs, newest first, or none; ``next`` is the cursor of the page after this one, ``None`` after the last."""
 
     jobs: tuple[Job, ...]
     next: str | None = None
@@ -147,12 +147,11 @@ class IScheduler(Interface):
         can't do all that the spec asks for), ``Busy``, ``StoreFailed``, ``ShuttingDown``. Cancelling undoes nothing:
         the job goes on.
 
-        A request with a ``key`` is carried out once. Sent again it is answered as the first time:
-        with the job as it was then, or, where the answer was never given, as it is now; with
-        ``StartUnanswered`` while that is what there is to say; with ``JobRemoved`` where a client
-        removed the job since. ``KeyReused`` when the fingerprint is another, ``KeyInUse`` while the
-        first is under way. One that made no job leaves no key. ``KeyUnsettled``: the store was set back, and
-        after a few seconds it is still not known whether the key was used.
+        A request with a ``key`` is carried out once. Sent again it is answered as the first time: with the job as it
+        was then, or, where the answer was never given, as it is now; with ``StartUnanswered`` while that is what there
+        is to say; with ``JobRemoved`` where a client removed the job since. ``KeyReused`` when the fingerprint is
+        another, ``KeyInUse`` while the first is under way. One that made no job leaves no key. ``KeyUnsettled``: the
+        store was set back, and after a few seconds it is still not known whether the key was used.
         """
 
     def replays(key: RequestKey) -> bool:
@@ -169,6 +168,12 @@ class IScheduler(Interface):
 
         A bounded number of jobs is looked at: a page with ``next`` may have fewer, or none.
         ``NotFound`` where neither a worker nor a job has the id or name ``which.worker``.
+        """
+
+    def with_specs(jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
+        """These jobs, each with the part of its spec that memory does not hold (``JobSpec.stored``); ``StoreFailed``.
+
+        One whose part is lost (the store was set back) or that was removed is as it was given.
         """
 
     def cursor_after(job: Job) -> str:
@@ -424,6 +429,9 @@ class IStore(Interface):
         ``StoreFailed``: some may be all the same, where the answer to a commit was lost. The spec of
         a job is kept as first saved; that of a key's answer as the spec of its job, which is there.
         """
+
+    def read_specs(job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
+        """Those of these jobs that it has whole, without ``stdin`` and ``script``; ``StoreFailed``."""
 
     def count_commits(above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
         """Count commits from now on, of which this is the first; ``StoreFailed``.

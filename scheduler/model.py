@@ -1,8 +1,7 @@
 """The values everything else is about: workers, jobs, and what may become of a job.
 
-All are frozen; a change makes a new value (``attrs.evolve``). Times are POSIX
-times (seconds, float, UTC) by the wall clock, for people to read; nothing is
-ever decided by comparing them. Absent is ``None``.
+All are frozen; a change makes a new value (``attrs.evolve``). Times are POSIX times (seconds, float, UTC) by the wall
+clock, for people to read; nothing is ever decided by comparing them. Absent is ``None``.
 """
 
 from __future__ import annotations
@@ -36,6 +35,9 @@ STOP_MODES = ("tree", "main")
 SIGNAL_NAMES = tuple(number.name for number in signal.Signals if not number.name.startswith("SIGRT"))
 SIGNAL_TARGETS = ("main", "tree")
 
+#: Characters of arguments and variables of an ended job that stay in memory; where there are more the store has them.
+SPEC_KEPT_MAX_CHARACTERS = 4096
+
 #: Processes that are named at most of those of a job that could not be ended.
 MAX_LEFTOVER = 100
 
@@ -48,15 +50,12 @@ def is_id(text: str) -> bool:
     return ID_PATTERN.fullmatch(text) is not None
 
 
-#: No labels, no variables.
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 def frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
     """A copy that nobody can change; the value itself where it is one."""
-    if isinstance(value, MappingProxyType):  # made here
-        return value
-    return MappingProxyType(dict(value)) if value else EMPTY
+    return value if isinstance(value, MappingProxyType) else MappingProxyType(dict(value)) if value else EMPTY
 
 
 @frozen
@@ -168,26 +167,29 @@ class JobSpec:
     umask: int | None = None
     #: Of ``script``, and kept when that is not; ``None`` too where only the worker knew the script.
     script_summary: ScriptSummary | None = None
+    #: Characters of ``args`` and ``env`` that the store alone has; 0: they are here.
+    stored: int = field(default=0, eq=False)
 
     @property
     def features(self) -> frozenset[str]:
         """Those of ``FEATURES`` that a worker must have to run this as it says."""
-        needed = {
-            "linger": self.linger != DEFAULT_LINGER_SECONDS,
-            "stop_signal": self.stop_signal != STOP_SIGNALS[0],
-            "stop_mode": self.stop_mode != STOP_MODES[0],
-            "umask": self.umask is not None,
-        }
-        return frozenset(feature for feature in FEATURES if needed[feature])
+        plain = (DEFAULT_LINGER_SECONDS, STOP_SIGNALS[0], STOP_MODES[0], None)
+        own = (self.linger, self.stop_signal, self.stop_mode, self.umask)
+        return frozenset(name for name, mine, default in zip(FEATURES, own, plain, strict=True) if mine != default)
 
     @property
     def fits_core(self) -> bool:
         """Whether ``command`` and ``path`` say all that a worker has to know."""
         return self == JobSpec(command=self.command, path=self.path, labels=self.labels)
 
-    def trimmed(self) -> JobSpec:
+    def without_input(self) -> JobSpec:
         """All but ``stdin`` and ``script``, which can be large and are needed to run it alone."""
         return self if self.stdin is None and self.script is None else evolve(self, stdin=None, script=None)
+
+    def trimmed(self) -> JobSpec:
+        """The same, and where ``args`` and ``env`` are large without these: what is kept in memory of an ended job."""
+        spec, size = self.without_input(), sum(len(each) + 1 for each in (*self.args, *self.env, *self.env.values()))
+        return spec if size <= SPEC_KEPT_MAX_CHARACTERS else evolve(spec, args=(), env=EMPTY, stored=size)
 
 
 @frozen
@@ -332,9 +334,8 @@ class Job:
 
     def trimmed(self) -> Job:
         """Without what was needed to run it, if it has ended; a next attempt is a job of its own."""
-        if not self.state.final or self.spec.trimmed() is self.spec:
-            return self
-        return evolve(self, spec=self.spec.trimmed())
+        spec = self.spec.trimmed() if self.state.final else self.spec
+        return self if spec is self.spec else evolve(self, spec=spec)
 
 
 class Needs(Protocol):
@@ -434,6 +435,6 @@ class IdempotencyKey:
 
     def trimmed(self) -> IdempotencyKey:
         """Its answer without what was needed to run the job."""
-        if self.answer is None:
-            return self
-        return evolve(self, answer=evolve(self.answer, spec=self.answer.spec.trimmed()))
+        return (
+            self if self.answer is None else evolve(self, answer=evolve(self.answer, spec=self.answer.spec.trimmed()))
+        )

@@ -263,7 +263,7 @@ def time_text(when: float | None) -> str | None:
 
 
 def job_json(job: Job, waiting_for: WaitingFor | None = None) -> Object:
-    """A job as everyone sees it; ``waiting_for`` where it is queued."""
+    """A job as everyone sees it; ``waiting_for`` where it is queued. What the store alone has of it is ``null``."""
     spec, terms, retry = job.spec, job.terms, job.terms.retry
     script = spec.script_summary
     return {
@@ -274,10 +274,10 @@ def job_json(job: Job, waiting_for: WaitingFor | None = None) -> Object:
         "reason": job.reason or None,
         "waiting_for": None if waiting_for is None else asdict(waiting_for),
         "command": spec.command or None,
-        "args": list(spec.args),
+        "args": None if spec.stored else list(spec.args),
         "path": spec.path or None,
         "cwd": spec.cwd or None,
-        "env": dict(spec.env),
+        "env": None if spec.stored else dict(spec.env),
         "labels": dict(spec.labels),
         "script": None if script is None else {"bytes": script.size, "first_line": script.first_line},
         "timeout": None if spec.timeout is None else _number(spec.timeout),

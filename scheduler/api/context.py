@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from attrs import frozen
@@ -14,7 +14,7 @@ from scheduler.api.answers import Answer, job_json
 from scheduler.api.bodies import PiecedBody, answer_of
 from scheduler.api.idempotency import REPLAYED, key_of
 from scheduler.api.streams import StreamResource, UnderWay
-from scheduler.errors import ShuttingDown
+from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.fields import Object
 from scheduler.interfaces import IScheduler
 from scheduler.messages import RequestKey
@@ -46,6 +46,20 @@ class Context:
     def job_json(self, job: Job) -> Object:
         """A job as every answer shows it."""
         return job_json(self.scheduler, job)
+
+    async def filled(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """The jobs with what the store alone has of them; while the store fails, as they are."""
+        if not any(job.spec.stored for job in jobs):
+            return jobs
+        try:
+            return await self.scheduler.with_specs(jobs)
+        except StoreFailed:
+            return jobs
+
+    async def described(self, job: Job) -> Object:
+        """One of them as every answer shows it."""
+        (job,) = await self.filled([job])
+        return self.job_json(job)
 
     async def document(self, parts: AsyncIterator[bytes]) -> Reply:
         """A JSON document of these parts, which may be large."""

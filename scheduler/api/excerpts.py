@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -99,7 +99,9 @@ class Excerpts:
 class ExcerptReader:
     """One for each server."""
 
-    def __init__(self, scheduler: IScheduler, clock: IReactorTime, describe: Callable[[Job], Object]) -> None:
+    def __init__(
+        self, scheduler: IScheduler, clock: IReactorTime, describe: Callable[[Job], Awaitable[Object]]
+    ) -> None:
         """``describe`` makes a job's JSON."""
         self._scheduler = scheduler
         self._clock = clock
@@ -109,7 +111,8 @@ class ExcerptReader:
 
     async def job(self, job: Job, limit: int) -> Object:
         """The job's JSON with at most ``limit`` bytes of each stream."""
-        return {**self._describe(job), **(await self.read(job, limit)).members(limit)}
+        excerpts = await self.read(job, limit)
+        return {**await self._describe(job), **excerpts.members(limit)}
 
     async def page(self, page: JobPage, limit: int) -> bytes:
         """The JSON of a listing, with the output of each job; it ends early rather than grow beyond ``PAGE_MAX_BYTES``.
@@ -161,7 +164,8 @@ class ExcerptReader:
                     job = following.popleft()
                     reading.append((job, Deferred.fromCoroutine(self.read(job, limit))))
                 job, excerpts = reading[0]
-                shown = self._fitting(job, await excerpts, limit)
+                read = await excerpts
+                shown = self._fitting(await self._describe(job), read, limit)
                 reading.popleft()
                 if taken and (len(shown) + 1 > room or self._clock.seconds() >= until):
                     cursor = self._scheduler.cursor_after(taken[-1][0])
@@ -174,9 +178,8 @@ class ExcerptReader:
                 excerpts.cancel()
         return b'{"jobs":[%b],"next":%b}\n' % (b",".join(shown for _, shown in taken), wire.dump_value(cursor))
 
-    def _fitting(self, job: Job, excerpts: Excerpts, limit: int) -> bytes:
+    def _fitting(self, described: Object, excerpts: Excerpts, limit: int) -> bytes:
         """The job with so much of its output that it fits on a page."""
-        described = self._describe(job)
         while True:
             shown = wire.dump_value({**described, **excerpts.members(limit)})
             if len(shown) < PAGE_MAX_BYTES - PAGE_FRAME_BYTES or not limit:

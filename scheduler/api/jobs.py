@@ -29,7 +29,9 @@ class JobRoutes:
         page = self._scheduler.jobs(query.filter(self._context.wall_time()), limit, query.text("cursor"))
         if output is not None:
             return Answer(await self._outcomes.excerpts.page(page, output), content_type=JSON)
-        return await self._context.document(page_of_jobs(self._scheduler, page, self._context.job_json))
+        return await self._context.document(
+            page_of_jobs(self._scheduler, page, self._context.filled, self._context.job_json)
+        )
 
     async def job(self, request: Request, job_id: str) -> Reply:
         wanted = Wanted.read(query_of(request, WANTED))
@@ -42,19 +44,21 @@ class JobRoutes:
         query_of(request)
         wire.read_nothing(body_of(request))
         job = await self._context.stopped(self._scheduler.stop(checked_id(job_id)), job_id)
-        return json_answer(self._context.job_json(job), 200 if self._scheduler.last_attempt(job_id).over else 202)
+        return json_answer(
+            await self._context.described(job), 200 if self._scheduler.last_attempt(job_id).over else 202
+        )
 
     async def signal(self, request: Request, job_id: str) -> Reply:
         query_of(request)
         name, to = wire.read_signal(body_of(request))
         await self._scheduler.signal(checked_id(job_id), name, to)
-        return json_answer(self._context.job_json(self._scheduler.job(job_id)))
+        return json_answer(await self._context.described(self._scheduler.job(job_id)))
 
     async def remove(self, request: Request, job_id: str) -> Reply:
         query_of(request)
         if await self._scheduler.remove(checked_id(job_id)):
             return Answer(status=204)
-        return json_answer(self._context.job_json(self._scheduler.job(job_id)), 202)
+        return json_answer(await self._context.described(self._scheduler.job(job_id)), 202)
 
     async def stop_matching(self, request: Request) -> Reply:
         pairs = pairs_in(request) + pairs_of(body_of(request))
@@ -62,4 +66,4 @@ class JobRoutes:
         if not pairs:
             raise Invalid("filter", f"at least one is needed to stop jobs: {', '.join(FILTERS)}")
         stopped = await self._context.unless_shut_down(self._scheduler.stop_matching(which))
-        return await self._context.document(all_jobs(stopped, self._context.job_json))
+        return await self._context.document(all_jobs(stopped, self._context.filled, self._context.job_json))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 from scheduler import wire
+from scheduler.api.bodies import PIECE_BYTES
 from scheduler.errors import NotFound
 from scheduler.fields import Object
 from scheduler.interfaces import IScheduler, JobPage
@@ -17,12 +18,21 @@ PAGE_MAX_BYTES = 8 * 1024 * 1024
 PAGE_FRAME_BYTES = 1024
 
 
-async def page_of_jobs(scheduler: IScheduler, page: JobPage, show: Callable[[Job], Object]) -> AsyncIterator[bytes]:
+#: Jobs of which the store is asked for the rest at once; fewer where that is more than a piece.
+READ_AT_ONCE = 64
+
+#: Gives jobs with what the store alone has of them.
+Fill = Callable[[Sequence[Job]], Awaitable[Sequence[Job]]]
+
+
+async def page_of_jobs(
+    scheduler: IScheduler, page: JobPage, fill: Fill, show: Callable[[Job], Object]
+) -> AsyncIterator[bytes]:
     """``{"jobs": [...], "next": cursor or null}``; it ends early rather than grow beyond ``PAGE_MAX_BYTES``."""
     room = PAGE_MAX_BYTES - PAGE_FRAME_BYTES
     cursor, last = page.next, None
     yield b'{"jobs":['
-    for job in page.jobs:
+    async for job in _filled(page.jobs, fill):
         shown = wire.dump_value(show(job))
         if last is not None:
             if len(shown) + 1 > room:
@@ -35,13 +45,31 @@ async def page_of_jobs(scheduler: IScheduler, page: JobPage, show: Callable[[Job
     yield b'],"next":%b}\n' % wire.dump_value(cursor)
 
 
-async def all_jobs(jobs: Iterable[Job], show: Callable[[Job], Object]) -> AsyncIterator[bytes]:
+async def all_jobs(jobs: Iterable[Job], fill: Fill, show: Callable[[Job], Object]) -> AsyncIterator[bytes]:
     """``{"jobs": [...]}``, however many."""
     before = b'{"jobs":['
-    for job in jobs:
+    async for job in _filled(jobs, fill):
         yield before + wire.dump_value(show(job))
         before = b","
     yield b"]}\n" if before == b"," else before + b"]}\n"
+
+
+async def _filled(jobs: Iterable[Job], fill: Fill) -> AsyncIterator[Job]:
+    """The jobs, in order; what the store alone has of them is read for as many as make a piece."""
+    part: list[Job] = []
+    size = 0
+    for job in jobs:
+        if not (part or job.spec.stored):
+            yield job
+            continue
+        part.append(job)
+        size += job.spec.stored
+        if size >= PIECE_BYTES or len(part) == READ_AT_ONCE:
+            for each in await fill(part):
+                yield each
+            part, size = [], 0
+    for each in await fill(part) if part else ():
+        yield each
 
 
 async def all_workers(scheduler: IScheduler) -> AsyncIterator[bytes]:

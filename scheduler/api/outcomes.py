@@ -45,7 +45,7 @@ class Outcomes:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.excerpts = ExcerptReader(context.scheduler, context.clock, context.job_json)
+        self.excerpts = ExcerptReader(context.scheduler, context.clock, context.described)
 
     async def of_submission(self, job: Job, wanted: Wanted, headers: Mapping[str, str]) -> Answer:
         """The answer of ``POST /v1/jobs``; never a 5xx, for the job is there."""
@@ -55,7 +55,12 @@ class Outcomes:
         return json_answer(shown, 202 if _unended(job, wanted) else 201, headers)
 
     async def of_job(self, job: Job, wanted: Wanted) -> Answer:
-        """The answer of ``GET /v1/jobs/{id}``; where it is an error, asking again may help only of a 504."""
+        """The answer of ``GET /v1/jobs/{id}``; where it is an error, asking again may help only of a 504.
+
+        ``StoreFailed``: the store alone has a part of it.
+        """
+        if job.spec.stored:
+            (job,) = await self._context.scheduler.with_specs([job])
         shown = await self.described(job, wanted.output)
         if wanted.check and not job.state.final:
             return _failed(job, shown, 504, {}, {"Retry-After": "1"})
@@ -71,7 +76,7 @@ class Outcomes:
 
     async def described(self, job: Job, limit: int | None) -> Object:
         """The job's JSON, with the last ``limit`` bytes of its output unless that is ``None``."""
-        return self._context.job_json(job) if limit is None else await self.excerpts.job(job, limit)
+        return await (self._context.described(job) if limit is None else self.excerpts.job(job, limit))
 
 
 def _unended(job: Job, wanted: Wanted) -> bool:

@@ -96,7 +96,7 @@ def command_line(job: Object) -> str:
     script = job.get("script")
     if script is not None:
         return printable(f"{script['first_line']} ({size(script['bytes'])} script)")
-    words = [job.get("command") or "", *([job["path"]] if job.get("path") else []), *job.get("args", ())]
+    words = [job.get("command") or "", *([job["path"]] if job.get("path") else []), *(job.get("args") or ())]
     line = words[2] if len(words) == 3 and words[0] == "/bin/sh" and words[1] == "-c" else shlex.join(words)
     return printable(line)
 

@@ -26,6 +26,7 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.endings import Ending, Endings
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
+from scheduler.cluster.specs import Specs
 from scheduler.cluster.waits import Waits
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
@@ -60,6 +61,7 @@ class Ledger:
         # nothing changes the jobs of these any more
         self._endings = Endings(self.registry, self._put)
         self._saving = Saving(clock, store, self._present, self._endings.caught_up)
+        self.specs = Specs(self.registry, store)
         #: The count of commits when this process began, and that after which the store was set back, if it ever was.
         self.loaded_count = 0
         self.set_back_to: int | None = None
@@ -160,7 +162,6 @@ class Ledger:
     def note_job(self, job: Job) -> None:
         """Put a job of which nobody waits until that is saved: most often, its worker tells the same again."""
         if not self._is_settled(job.id):
-            job = job.trimmed()
             self._put(job)
             self._saving.note(job)
 
@@ -188,7 +189,7 @@ class Ledger:
         known = [self._followed(job, told) for job in listed]
         ends = [Ending(job, next_one) for job, next_one in known if job.state.final and not self._has_ended(job.id)]
         following = [ending.following for ending in ends if ending.following is not None]
-        changed = [job for job, _ in known if self.registry.find_job(job.id) != job]
+        changed = [job for job, _ in known if self.registry.find_job(job.id) != job.trimmed()]
         for ending in ends:
             self._endings.begin(ending)
         for job in changed:
@@ -237,13 +238,15 @@ class Ledger:
         return job is not None and job.state.final
 
     def _followed(self, job: Job, told: Collection[str]) -> tuple[Job, Job | None]:
-        """The job as it is kept, and its next attempt if it ends now and is to have one that is not ``told`` of."""
-        if not self._ends_now(job):
-            return job.trimmed(), None
-        job, following = lifecycle.followed(job, self.now())
+        """The job as it is saved, and its next attempt if it ends now and is to have one that is not ``told`` of."""
+        following: Job | None = None
+        if self._ends_now(job):
+            job, following = lifecycle.followed(job, self.now())
+        if job.state.final:
+            job = evolve(job, spec=job.spec.without_input())
         if following is None or following.id in told or self.registry.was_removed(following.id):
-            return job.trimmed(), None
-        return job.trimmed(), following if self.registry.find_job(following.id) is None else None
+            return job, None
+        return job, following if self.registry.find_job(following.id) is None else None
 
     def _ends_now(self, job: Job) -> bool:
         known = self.registry.find_job(job.id)
@@ -380,6 +383,7 @@ class Ledger:
         return [Ref("job", job_id), *([] if key is None else [key.ref])]
 
     def _put(self, job: Job) -> None:
+        job = job.trimmed()  # one that has ended was saved as it was
         self.registry.put_job(job)
         self._waits.changed(job)
         self._tell_of_job(job)

@@ -213,6 +213,7 @@ def told_attempts(
         ends = job.state.final and known is not None and not known.state.final
         attempt = next_attempt(job, now) if ends else expected(job.id) if known is None else None
         first = attempt
+        spec = job.spec if first is None else first.spec
         chain: dict[str, Job] = {}
         while attempt is not None and not settled(attempt.id):
             told = given.get(attempt.id) or find(attempt.id)
@@ -222,6 +223,7 @@ def told_attempts(
                 attempt = None
             else:
                 told, attempt = followed(as_attempt(told, attempt), now)
+                attempt = attempt and evolve(attempt, spec=spec)  # of one that has ended a part alone is in memory
                 chain[told.id] = told
         if attempt is None:
             linked |= chain

@@ -7,7 +7,7 @@ caller that goes away undoes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -110,6 +110,9 @@ class Cluster:
 
     def jobs(self, which: JobFilter, limit: int, cursor: str | None) -> JobPage:
         return self._registry.listing.page(which, limit, cursor)
+
+    def with_specs(self, jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
+        return self._ledger.specs.fill(jobs)
 
     def cursor_after(self, job: Job) -> str:
         return cursor_after(job)

@@ -8,18 +8,21 @@ jobs that have ended is left behind.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from attrs import evolve
 
 from scheduler.daemon.tomlfile import database_url
 from scheduler.errors import Invalid, StoreFailed
 from scheduler.interfaces import Loaded
+from scheduler.model import Job
 from scheduler.store.database import prepare
 from scheduler.store.writer import Writer
 
-#: Jobs written in one transaction.
-JOBS_PER_TRANSACTION = 1000
+#: Jobs written in one transaction, and characters of their arguments and variables from which on there are fewer.
+JOBS_PER_TRANSACTION, CHARACTERS_PER_TRANSACTION = 1000, 16 * 1024 * 1024
 
 _FILE = "sqlite:///"
 
@@ -33,11 +36,26 @@ def copy(source: str, target: str) -> Loaded:
         held = reader.load_thd()
         if writer.load_thd() != Loaded():
             raise Invalid("TO", "must hold nothing yet")
-        for first in range(0, len(held.jobs), JOBS_PER_TRANSACTION):
-            writer.write_thd(held.jobs[first : first + JOBS_PER_TRANSACTION], False)
+        for jobs in _parts(held.jobs):
+            specs = reader.read_specs_thd([job.id for job in jobs if job.spec.stored])
+            writer.write_thd([evolve(job, spec=specs.get(job.id, job.spec)) for job in jobs], False)
         writer.write_thd([*held.workers, *held.keys], False)
         writer.put_counts_thd(held.commit_count, held.set_back_to)
     return held
+
+
+def _parts(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """In parts that fit into one transaction."""
+    part: list[Job] = []
+    size = 0
+    for job in jobs:
+        part.append(job)
+        size += job.spec.stored
+        if len(part) == JOBS_PER_TRANSACTION or size >= CHARACTERS_PER_TRANSACTION:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _checked(which: str, url: str) -> str:

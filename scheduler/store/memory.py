@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from attrs import evolve
@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from scheduler.commits import next_timeline
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import Job, Ref
+from scheduler.model import Job, JobSpec, Ref
 
 
 def _with_its_first_spec(job: Job, before: Job | None) -> Job:
@@ -44,6 +44,11 @@ class MemoryStore(Service):
     def _loaded(self) -> Loaded:
         jobs, workers, keys = (tuple(self._kept[kind].values()) for kind in ("job", "worker", "key"))
         return Loaded(tuple(job.trimmed() for job in jobs), workers, keys, self.commit_count, self._set_back_to)
+
+    def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
+        kept = self._kept["job"]
+        specs = {job_id: kept[job_id].spec.without_input() for job_id in job_ids if job_id in kept}
+        return succeed({job_id: spec for job_id, spec in specs.items() if not spec.stored})
 
     def count_commits(self, above: int = 0, set_back_to: int | None = None) -> Deferred[None]:
         self._counting = True

@@ -1,8 +1,9 @@
 """Records of the model as rows of the tables, and back.
 
 What comes back equals what was saved, with three exceptions. The spec of a job
-is the one it was first saved with. ``stdin`` and ``script`` stay in the database
-once nobody will need them to run the job (``Job.trimmed``). And no text
+is the one it was first saved with. ``stdin`` and ``script``, and ``args`` and ``env``
+where they are large, stay in the database once nobody will need them to run the job
+(``Job.trimmed``; what is large is decided by their length as JSON here). And no text
 holds a NUL or half a surrogate pair, which a database may refuse: what a worker
 says of itself could, and a record that can never be saved would hold up all others.
 """
@@ -17,11 +18,12 @@ from types import MappingProxyType
 from typing import Any
 
 from attrs import asdict, evolve
-from sqlalchemy import Column, Connection, Select, or_, select
+from sqlalchemy import Connection, Select, case, func, or_, select
 
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
     FINAL,
+    SPEC_KEPT_MAX_CHARACTERS,
     STOP_MODES,
     STOP_SIGNALS,
     IdempotencyKey,
@@ -43,6 +45,9 @@ Row = dict[str, Any]
 #: What the reason of a job says that has a row and no spec.
 NO_SPEC = "what it was to run is not in the database"
 
+#: What the reason of a job says whose arguments and variables are lost.
+ARGS_LOST = "its args and env are lost: the database was set back"
+
 _NO_TERMS = QueueTerms()
 
 # Fields of a job that are a column as they are.
@@ -53,6 +58,11 @@ _PLAIN = (
     *("remove_requested_at", "stop_reason"),
 )
 _INPUT = (SPECS.c.stdin, SPECS.c.script)
+_LARGE = (SPECS.c.args, SPECS.c.env)
+_ENDED = JOBS.c.state.in_([state.value for state in FINAL])
+# of an ended job whose arguments and variables are large: the length of these
+_LENGTH = func.coalesce(func.length(SPECS.c.args), 0) + func.coalesce(func.length(SPECS.c.env), 0)
+_STORED = case((_ENDED & (_LENGTH > SPEC_KEPT_MAX_CHARACTERS), _LENGTH), else_=0)
 
 
 def job_row(job: Job) -> Row:
@@ -126,17 +136,17 @@ def key_row(key: IdempotencyKey) -> Row:
 
 def load_jobs(connection: Connection) -> Iterator[Job]:
     """All jobs, in the order in which they ended, those that have not at the end."""
-    with_input = JOBS.c.state.not_in([state.value for state in FINAL])
     has_input = or_(SPECS.c.stdin.is_not(None), SPECS.c.script.is_not(None))
     inputs = {
         job_id: (stdin, script)
         for job_id, stdin, script in connection.execute(
-            select(SPECS.c.job_id, *_INPUT).join(JOBS, JOBS.c.id == SPECS.c.job_id).where(with_input, has_input)
+            select(SPECS.c.job_id, *_INPUT).join(JOBS, JOBS.c.id == SPECS.c.job_id).where(~_ENDED, has_input)
         )
     }
-    columns: Iterable[Column[Any]] = (*JOBS.c, *(column for column in SPECS.c if column not in set(_INPUT)))
+    plain = (column for column in SPECS.c if column not in {*_INPUT, *_LARGE})
+    large = (case((_STORED == 0, column)).label(column.name) for column in _LARGE)
     joined = (
-        select(*columns)
+        select(*JOBS.c, *plain, *large, _STORED.label("stored"))
         .outerjoin(SPECS, SPECS.c.job_id == JOBS.c.id)
         .order_by(JOBS.c.finished_at.is_(None), JOBS.c.finished_at, JOBS.c.created_at, JOBS.c.id)
     )
@@ -145,7 +155,26 @@ def load_jobs(connection: Connection) -> Iterator[Job]:
             yield _without_spec(_job(row, JobSpec()))
             continue
         stdin, script = inputs.get(row["id"], (None, None))
-        yield _job(row, _spec(row, stdin, script))
+        job = _job(row, _spec(row, stdin, script))
+        yield evolve(job, spec=evolve(job.spec, stored=1)) if lacks_args(job) else job
+
+
+def load_specs(connection: Connection, job_ids: Collection[str]) -> dict[str, JobSpec]:
+    """Those of these jobs, without ``stdin`` and ``script``."""
+    columns = [column for column in SPECS.c if column not in set(_INPUT)]
+    found = _rows(connection, select(*columns).where(SPECS.c.job_id.in_(job_ids)))
+    return {row["job_id"]: _spec(row, None, None) for row in found}
+
+
+def without_args(job: Job) -> Job:
+    """A job whose arguments and variables are in no database any more."""
+    reason = job.reason or ARGS_LOST
+    return evolve(job, reason=reason if ARGS_LOST in reason else f"{reason}; {ARGS_LOST}")
+
+
+def lacks_args(job: Job) -> bool:
+    """Whether it is one that ``without_args`` made."""
+    return job.state.final and job.reason is not None and ARGS_LOST in job.reason
 
 
 def _without_spec(job: Job) -> Job:
@@ -212,6 +241,7 @@ def _spec(row: Row, stdin: bytes | None, script: bytes | None) -> JobSpec:
         stop_signal=row["stop_signal"] or STOP_SIGNALS[0],
         stop_mode=row["stop_mode"] or STOP_MODES[0],
         umask=row["umask"],
+        stored=row.get("stored", 0),
         script_summary=None if row["script_summary"] is None else ScriptSummary(**json.loads(row["script_summary"])),
     )
 

@@ -22,7 +22,7 @@ always writes something, so that it tells whether writing works again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from attrs import field, frozen
@@ -31,16 +31,19 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.commits import next_timeline
+from scheduler.deferreds import shielded
 from scheduler.errors import ShuttingDown, StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import Ref
+from scheduler.model import JobSpec, Ref
 from scheduler.store.database import Database
 from scheduler.store.memory import MemoryStore
 from scheduler.store.writer import SetBack, Writer
 from scheduler.threads import Pool
+from scheduler.turns import Turns
 
 T = TypeVar("T")
 
@@ -93,8 +96,11 @@ class SqlStore(Service):
         self._waiting: list[_Save] = []
         self._writing: Deferred[None] | None = None
         self._failing = False
+        self._slow = f"the database did not answer within {deadline:g} s"
         # why nothing can be saved before the thread is back
         self._stuck = ""
+        # one at a time, so that they hold up no save for long
+        self._reads = Turns(1)
         self.commit_count = 0
         self._counting = False
         self._set_back_to: int | None = None
@@ -142,6 +148,15 @@ class SqlStore(Service):
 
     def save(self, records: Iterable[Record]) -> Deferred[None]:
         return self._enter(_Save(tuple(records)))
+
+    def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
+        reading = shielded(Deferred.fromCoroutine(self._reads.run(self._read, tuple(job_ids))))
+        return reading.addTimeout(self._deadline, self._reactor, lambda *_: Failure(StoreFailed(self._slow)))
+
+    async def _read(self, job_ids: Sequence[str]) -> Mapping[str, JobSpec]:
+        if self._stuck:
+            raise StoreFailed(self._stuck)
+        return await self._pool.run(self._writer.read_specs_thd, job_ids)
 
     def _enter(self, save: _Save) -> Deferred[None]:
         if self._stuck:
@@ -213,7 +228,7 @@ class SqlStore(Service):
         return await self._pool.run(work_thd, *facts).addBoth(_calm, expiry)
 
     def _expired(self, group: list[_Save]) -> None:
-        self._stuck = f"the database did not answer within {self._deadline:g} s"
+        self._stuck = self._slow
         self._database.interrupt()
         waiting, self._waiting = self._waiting, []
         _fail([*group, *waiting], self._stuck)

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import Loaded, Record
-from scheduler.model import Ref
+from scheduler.model import Job, JobSpec, Ref
 from scheduler.store import rows
 from scheduler.store.database import Database, why
 from scheduler.store.schema import JOBS, KEYS, SPECS, VERSIONS, WORKERS
@@ -47,6 +47,8 @@ class Writer:
         self._counts: _Counts | None = None
         # of the kinds with a row that is written once: ids of the records that have it
         self._begun: dict[str, set[str]] = {name: set() for name, kind in KINDS.items() if kind.once is not None}
+        # ids of jobs whose arguments and variables were in the database before it was set back, and are lost
+        self._lost: set[str] = set()
         self._put = {table: _upsert(database, table) for kind in KINDS.values() for table in kind.tables}
 
     def load_thd(self) -> Loaded:
@@ -54,6 +56,7 @@ class Writer:
         found, begun, counts, set_back_to = self._try_thd(_load_thd)
         # a spec that is missing is not made up
         self._begun = {kind: ids.union(record.ref.id for record in found[kind]) for kind, ids in begun.items()}
+        self._lost = {job.id for job in found["job"] if rows.lacks_args(job)}
         self._counts = counts
         jobs, workers, keys = (tuple(found[kind]) for kind in ("job", "worker", "key"))
         return Loaded(jobs, workers, keys, counts.commits, set_back_to)
@@ -79,6 +82,11 @@ class Writer:
         self._counts = self._try_thd(write_thd)
         self._note(batch)
         return 0 if self._counts is None else self._counts.commits
+
+    def read_specs_thd(self, job_ids: Collection[str]) -> Mapping[str, JobSpec]:
+        """See ``IStore.read_specs``; ``StoreFailed``."""
+        wanted = [job_id for job_id in job_ids if job_id not in self._lost]
+        return self._try_thd(lambda connection: rows.load_specs(connection, wanted))
 
     def begin_timeline_thd(self, count: int, set_back_to: int) -> None:
         """Go on with that count, and keep what the store was set back to; ``StoreFailed``."""
@@ -156,8 +164,13 @@ class Writer:
                 table, row_of = kind.once
                 begun = self._begun[name]
                 new = [record for record_id, record in put.items() if record_id not in begun or record_id in removed]
+                self._lost.difference_update(removed)
+                self._lost.update(record.id for record in new if isinstance(record, Job) and record.spec.stored)
                 self._put_thd(connection, table, map(row_of, new))
-            self._put_thd(connection, kind.table, map(kind.to_row, put.values()))
+            self._put_thd(connection, kind.table, map(kind.to_row, map(self._as_kept, put.values())))
+
+    def _as_kept(self, record: Record) -> Record:
+        return rows.without_args(record) if isinstance(record, Job) and record.id in self._lost else record
 
     def _note(self, batch: _Batch) -> None:
         for kind, begun in self._begun.items():

@@ -106,6 +106,7 @@ class StoreOfProcess:
         self._store = SimulatedStore(process, database, Random(1), trace)
         self.load, self.save, self.stopService = self._store.load, self._store.save, self._store.close
         self.count_commits, self.verify = self._store.count_commits, self._store.verify
+        self.read_specs = self._store.read_specs
         self.restore_from = self._store.restore_from
 
     @property

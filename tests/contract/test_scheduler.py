@@ -273,6 +273,15 @@ class Looking(Contract):
             following = self.scheduler.jobs(JobFilter(), 10, self.scheduler.cursor_after(job)).jobs
             self.assertEqual(following, tuple(jobs[index + 1 :]))
 
+    def test_specs(self) -> None:
+        """A job that has ended has what memory does not hold of its spec when that is asked for."""
+        spec = JobSpec(command="echo", args=("a" * 10_000,), env={"E": "e"})
+        job = self.submit(spec=spec)
+        self.world.end(job)
+        found = self.scheduler.job(job.id)
+        (whole,) = self.successResultOf(self.scheduler.with_specs([found]))
+        self.assertEqual((whole.spec, whole.spec.stored, whole.state), (spec, 0, found.state))
+
     def test_cursor_invalid(self) -> None:
         """A cursor that was never given out is none."""
         self.submit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
 from attrs import evolve, fields
@@ -16,9 +17,11 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from scheduler.commits import next_timeline
+from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
 from scheduler.model import (
     FEATURES,
+    SPEC_KEPT_MAX_CHARACTERS,
     STOP_MODES,
     STOP_SIGNALS,
     IdempotencyKey,
@@ -36,7 +39,7 @@ from scheduler.model import (
 )
 from scheduler.store.database import prepare
 from scheduler.store.memory import MemoryStore
-from scheduler.store.rows import NO_SPEC
+from scheduler.store.rows import ARGS_LOST, NO_SPEC
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 from scheduler.store.sql import make_store
 from scheduler.store.writer import Writer, _Counts
@@ -134,6 +137,12 @@ def _keys(draw: st.DrawFn) -> tuple[Job, IdempotencyKey]:
     return job, IdempotencyKey(draw(st.uuids().map(str)), draw(_TEXT), job.id, answer)
 
 
+#: More than stays in memory of a job that has ended.
+LARGE = JobSpec(
+    command="x", args=("a" * SPEC_KEPT_MAX_CHARACTERS, 'ä"'), env={"E": "e"}, labels={"l": "v"}, stdin=b"in"
+)
+
+
 class StoreContract:
     """Mixed into a ``TestCase`` that has ``make``."""
 
@@ -211,6 +220,38 @@ class StoreContract:
         done, queued = a_job("j-1", JobState.FAILED, spec=spec), a_job("j-2", JobState.QUEUED, spec=spec)
         await self.store.save([done, queued])
         self.assertEqual((await self.again()).jobs, (evolve(done, spec=spec.trimmed()), queued))
+
+    async def test_large_arguments(self) -> None:
+        """Those of a job that has ended are not loaded, nor those of its key's answer, and can be read."""
+        done, runs = a_job("j-1", JobState.FAILED, spec=LARGE), a_job("j-2", spec=LARGE)
+        await self.store.save([done, runs, IdempotencyKey("k", "f", "j-2", runs)])
+        loaded = await self.again()
+        self.assertEqual((loaded.jobs[0].spec.args, dict(loaded.jobs[0].spec.env)), ((), {}))
+        self.assertEqual(loaded.jobs, (done.trimmed(), runs))
+        self.assertGreater(loaded.jobs[0].spec.stored, SPEC_KEPT_MAX_CHARACTERS)
+        (key,) = loaded.keys
+        assert key.answer is not None
+        self.assertEqual((key.answer.spec.args, bool(key.answer.spec.stored)), ((), True))
+        whole = evolve(LARGE, stdin=None)
+        specs = await self.store.read_specs({"j-1", "j-2"})
+        self.assertEqual(dict(specs), {"j-1": whole, "j-2": whole})
+        self.assertEqual([spec.stored for spec in specs.values()], [0, 0])
+
+    async def test_read_of_none(self) -> None:
+        """A spec that is not there, or not any more, is left out; of no job there is none."""
+        await self.store.save([a_job(), a_job("j-2")])
+        await self.store.save([Ref("job", "j-2")])
+        self.assertEqual(list(await self.store.read_specs(["j-1", "j-2", "j-3"])), ["j-1"])
+        self.assertEqual(dict(await self.store.read_specs([])), {})
+
+    async def test_a_part_of_a_spec(self) -> None:
+        """A job that is saved with a part alone of its spec keeps what was saved first."""
+        job = a_job(spec=LARGE)
+        await self.store.save([job])
+        await self.store.save([evolve(job, state=JobState.FAILED, finished_at=1.0).trimmed()])
+        await self.again()
+        specs = await self.store.read_specs(["j-1"])
+        self.assertEqual(specs["j-1"].args, LARGE.args)
 
     async def test_in_the_order_of_calls(self) -> None:
         """Saves made at once are all answered, in order, and the last one counts."""
@@ -322,6 +363,23 @@ class SetBackContract:
         self.assertEqual(loaded, evolve(self.held, jobs=(*self.held.jobs, a_job("j-4"))))  # type: ignore[attr-defined]
         self.assertEqual((loaded.commit_count, self.store.commit_count), (0, 0))
 
+    async def test_set_back_with_large_arguments(self) -> None:
+        """A job of which memory has a part has the rest if the standby has it; else that is lost, and it says so."""
+        there, lost = (a_job(job_id, JobState.FAILED, spec=LARGE, reason="why") for job_id in ("j-2", "j-3"))
+        self.kept = (a_job(), there, a_worker(), IdempotencyKey("k", "f", "j-1"))
+        self.since = (lost,)
+        self.held = Loaded((a_job(), there.trimmed(), lost.trimmed()))
+        await self._in_use()
+        await self.store.verify()
+        self.assertEqual(list(await self.store.read_specs(["j-2", "j-3"])), ["j-2"])
+        await self.store.save([evolve(lost.trimmed(), remove_requested_at=5.0)])
+        found = {job.id: job for job in (await self.again()).jobs}  # type: ignore[attr-defined]
+        self.assertTrue(found["j-3"].spec.stored)
+        self.assertEqual(list(await self.store.read_specs(["j-3"])), [])
+        reasons = {job_id: job.reason for job_id, job in found.items()}
+        self.assertEqual(reasons, {"j-1": None, "j-2": "why", "j-3": f"why; {ARGS_LOST}"})
+        self.assertEqual((await self.store.read_specs(["j-2"]))["j-2"].args, LARGE.args)
+
     async def test_set_back_at_rest(self) -> None:
         """The same where nothing is to be saved, once somebody looks; and only once."""
         await self._in_use()
@@ -394,6 +452,25 @@ class SqlContract(SetBackContract, StoreContract):
         await self.test_counted()
         await self.test_set_back_at_rest()
 
+    async def test_a_read_that_hangs(self) -> None:
+        """A read that has not ended by its deadline fails, and so does one that waits for it; a save goes on after."""
+        await self.store.save([a_job()])
+        going_on = Event()
+        self.store._deadline = 1.0
+        read_thd = self.store._writer.read_specs_thd
+
+        def hang_thd(job_ids: Sequence[str]) -> Any:
+            going_on.wait(60)
+            return read_thd(job_ids)
+
+        self.patch(self.store._writer, "read_specs_thd", hang_thd)
+        reads = [self.store.read_specs(["j-1"]) for _ in range(2)]
+        for read in reads:
+            await self.assertFailure(read, StoreFailed)
+        going_on.set()
+        await self.store.save([a_job("j-2")])
+        self.assertEqual(list(await self.store.read_specs(["j-2"])), ["j-2"])
+
     @staticmethod
     def _damage_thd(writer: Writer) -> None:
         with writer._connection.begin():
@@ -404,7 +481,7 @@ class SqlContract(SetBackContract, StoreContract):
         """No field of a record was forgotten, nor is a column left that means nothing."""
         for record, table, beside in (
             (Job, JOBS, {"spec"}),
-            (JobSpec, SPECS, {"job_id"}),
+            (JobSpec, SPECS, {"job_id", "stored"}),
             (Worker, WORKERS, {"refusing", "disk", "clock_difference"}),
             (IdempotencyKey, KEYS, set()),
         ):

@@ -1,19 +1,53 @@
-"""The double of ``IStore``: it commits at once, or when and as the test says."""
+"""Doubles of ``IStore``: one that can be set back, and one that commits at once, or when and as the test says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
+from scheduler.model import Job, JobSpec
 from scheduler.store.memory import MemoryStore
+from scheduler.store.rows import without_args
+
+
+class RestorableStore(MemoryStore):
+    """One that can be made to hold what memory holds, which has a part alone of some specs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # ids of jobs the rest of whose specs is lost
+        self._lost: set[str] = set()
+
+    def everything(self) -> Loaded:
+        """All it holds, specs as a whole."""
+        jobs, workers, keys = (tuple(self._kept[kind].values()) for kind in ("job", "worker", "key"))
+        return Loaded(jobs, workers, keys, self.commit_count, self._set_back_to)
+
+    def hold(self, records: Loaded) -> None:
+        """Hold these, and no others. The specs that are there stay."""
+        counting, self._counting = self._counting, False
+        specs = {job.id: job.spec for job in self._kept["job"].values() if job.id not in self._lost}
+        for kept in self._kept.values():
+            kept.clear()
+        self._lost = {job.id for job in records.jobs if job.spec.stored and job.id not in specs}
+        jobs = [evolve(job, spec=specs.get(job.id, job.spec)) if job.spec.stored else job for job in records.jobs]
+        RestorableStore.save(self, [*jobs, *records.workers, *records.keys])
+        self._counting = counting
+
+    def save(self, records: Iterable[Record]) -> Deferred[None]:
+        return super().save(
+            without_args(record) if isinstance(record, Job) and record.id in self._lost else record
+            for record in records
+        )
 
 
 @implementer(IStore)
-class ScriptedStore(MemoryStore):
+class ScriptedStore(RestorableStore):
     """While ``held``, saves wait for ``commit`` or ``fail``, oldest first. While ``problem`` is set, all fail.
 
     ``saves`` are those that wait, with their records.
@@ -38,6 +72,9 @@ class ScriptedStore(MemoryStore):
         self.saves.append((list(records), saved))
         return saved
 
+    def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
+        return fail(StoreFailed(self.problem)) if self.problem else super().read_specs(job_ids)
+
     def commit(self) -> None:
         """The oldest save that waits succeeds."""
         records, saved = self.saves.pop(0)
@@ -58,7 +95,7 @@ class ScriptedStore(MemoryStore):
 
     def restore(self, backup: Loaded) -> None:
         """It is set back to that, which was loaded before, maybe while it is in use."""
-        self._hold(backup)
+        self.hold(backup)
         self._commits_there = backup.commit_count
 
     def load(self) -> Deferred[Loaded]:
@@ -73,14 +110,7 @@ class ScriptedStore(MemoryStore):
     def verify(self) -> Deferred[None]:
         """While it is in use and was set back, hold what is in memory."""
         if self._commits_there is not None and self._counting:
-            self._hold(self._everything())
+            self.hold(self._everything())
             self._commits_there = None
             self.commit_count += 1
         return succeed(None)
-
-    def _hold(self, records: Loaded) -> None:
-        counting, self._counting = self._counting, False
-        for kept in self._kept.values():
-            kept.clear()
-        MemoryStore.save(self, [*records.jobs, *records.workers, *records.keys])
-        self._counting = counting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -99,6 +99,8 @@ class FakeScheduler:
         self.shortages: dict[str, str] = {}
         #: What ``readiness`` answers, if not that all is well.
         self.ready: Readiness | None = None
+        #: The specs that memory holds no more as a whole, by job.
+        self.specs: dict[str, JobSpec] = {}
         #: Bytes that a read answers with, at most.
         self.piece = 1024 * 1024
 
@@ -173,6 +175,12 @@ class FakeScheduler:
             return self.finish(job.id, state)
         job = self._entries[job.id].job = evolve(job, state=state)
         return job
+
+    def keep_light(self, job_id: str) -> None:
+        """Have memory hold no more of its spec than of one that has ended."""
+        entry = self._entries[job_id]
+        self.specs[job_id] = entry.job.spec
+        entry.job = evolve(entry.job, spec=entry.job.spec.trimmed())
 
     def write(self, job_id: str, data: bytes, stream: Stream = Stream.STDOUT) -> None:
         """Output of the job."""
@@ -289,6 +297,12 @@ class FakeScheduler:
         matching = [job for job in self._of_named(which.worker, jobs) if _matches(job, which)]
         page = tuple(matching[:limit])
         return JobPage(page, page[-1].id if len(matching) > limit else None)
+
+    def with_specs(self, jobs: Sequence[Job]) -> Deferred[tuple[Job, ...]]:
+        return self._answer("with_specs", lambda: tuple(self._with_spec(job) for job in jobs))
+
+    def _with_spec(self, job: Job) -> Job:
+        return evolve(job, spec=self.specs.get(job.id, job.spec)) if job.spec.stored else job
 
     def cursor_after(self, job: Job) -> str:
         return job.id

@@ -8,11 +8,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import Invalid
 from scheduler.interfaces import Loaded
+from scheduler.model import JobSpec, JobState
+from scheduler.store import copying
 from scheduler.store.copying import copy, main
 from scheduler.store.database import prepare
 from scheduler.store.writer import Writer
 from tests import postgres
 from tests.integration.test_database import HELD
+from tests.unit.cluster.values import a_job
 
 
 class CopyTests(SynchronousTestCase):
@@ -45,6 +48,20 @@ class CopyTests(SynchronousTestCase):
         target = self.new_file()
         self.assertEqual(copy(self.source, target), self.held(self.source))
         self.assertEqual(self.held(target), Loaded(HELD[:2], HELD[2:3], HELD[3:]))
+
+    def test_large_arguments(self) -> None:
+        """What is loaded of a job in part alone is copied as a whole, a few jobs in each transaction."""
+        self.patch(copying, "CHARACTERS_PER_TRANSACTION", 10_000)
+        specs = {f"large-{number}": JobSpec(command="x", args=(f"{number}" * 9000,)) for number in range(5)}
+        writer = Writer(self.use(self.source))
+        writer.write_thd([a_job(job_id, JobState.FAILED, spec=spec) for job_id, spec in specs.items()], False)
+        writer.close_thd()
+        writer._database.release()
+        target = self.new_file()
+        copy(self.source, target)
+        writer = Writer(self.use(target))
+        self.addCleanup(writer.close_thd)
+        self.assertEqual(writer.read_specs_thd(list(specs)), specs)
 
     def test_to_a_server_and_back(self) -> None:
         """From one kind to the other nothing is lost."""

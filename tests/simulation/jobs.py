@@ -300,7 +300,9 @@ class SimulatedJobs:
     def describe(self, job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
         spools = [self.folder.spools[job_id] for job_id in job_ids if job_id in self.folder.spools]
         return succeed(
-            tuple(JobReport(self._status(each), each.spec.trimmed(), each.created_at, each.key) for each in spools)
+            tuple(
+                JobReport(self._status(each), each.spec.without_input(), each.created_at, each.key) for each in spools
+            )
         )
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:

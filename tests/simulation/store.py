@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from random import Random
 
 from attrs import define, evolve, frozen
@@ -13,8 +13,8 @@ from zope.interface import implementer
 from scheduler.commits import next_timeline
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import Job, Ref
-from scheduler.store.memory import MemoryStore
+from scheduler.model import Job, JobSpec, Ref
+from tests.doubles.store import RestorableStore
 from tests.simulation.process import Process
 from tests.simulation.trace import Trace
 
@@ -50,7 +50,7 @@ class Database:
         self.failed_though_durable = False
         #: How often a backup of it was restored.
         self.restorations = 0
-        self._durable = MemoryStore()
+        self._durable = RestorableStore()
         # ids of the jobs whose specs were written: what is read has no others
         self._described: set[str] = set()
 
@@ -87,7 +87,19 @@ class Database:
 
     def backup(self) -> Backup:
         """A copy of it as it is."""
-        return Backup(self.read(), self.transactions)
+        held, whole = self.read(), {job.id: job for job in self._durable.everything().jobs}
+        return Backup(evolve(held, jobs=tuple(whole[job.id] for job in held.jobs)), self.transactions)
+
+    def specs(self, job_ids: Collection[str]) -> Mapping[str, JobSpec]:
+        """Those of these jobs."""
+        found: list[Mapping[str, JobSpec]] = []
+        self._durable.read_specs(self._described.intersection(job_ids)).addCallback(found.append)
+        return found[0]
+
+    def whole(self, records: Loaded) -> Loaded:
+        """These records, with the specs that are here of the jobs of which they have a part alone."""
+        specs = self.specs([job.id for job in records.jobs if job.spec.stored])
+        return evolve(records, jobs=tuple(evolve(job, spec=specs.get(job.id, job.spec)) for job in records.jobs))
 
     def restore(self, backup: Backup) -> None:
         """Be as it was when that was made."""
@@ -97,10 +109,9 @@ class Database:
 
     def hold(self, records: Loaded) -> None:
         """Hold these records, and no others."""
-        self._durable = MemoryStore()
         self._described = {job.id for job in records.jobs}
         self.ended = {job.id for job in records.jobs if job.state.final}
-        self._durable.save([*records.workers, *records.jobs, *records.keys])
+        self._durable.hold(records)
 
 
 @define(eq=False)
@@ -164,6 +175,19 @@ class SimulatedStore:
     def verify(self) -> Deferred[None]:
         return self._enter(_Batch([], Deferred(), verify=True))
 
+    def read_specs(self, job_ids: Collection[str]) -> Deferred[Mapping[str, JobSpec]]:
+        wanted: Deferred[Mapping[str, JobSpec]] = Deferred()
+
+        def read() -> None:
+            if self._random.random() < self._database.trouble[0]:
+                wanted.errback(Failure(StoreFailed("disk full")))
+            else:
+                wanted.callback(self._database.specs(job_ids))
+
+        at = max(self._process.loop.now + self._seconds(), self._database.stalls_until)
+        self._process.after(at - self._process.loop.now, read)
+        return wanted
+
     def _enter(self, batch: _Batch) -> Deferred[None]:
         self._waiting.append(batch)
         if not self._committing:
@@ -221,7 +245,7 @@ class SimulatedStore:
 
     def _restore(self) -> None:
         """The database was set back: have it hold what is in memory, first a part of it, then all, then the count."""
-        held = self._everything()
+        held = self._database.whole(self._everything())
         self._trace.add("store", "was set back, and is restored from memory")
 
         def part() -> None:

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api.bodies import HELD_MAX_BYTES, PIECE_BYTES, Held
 from scheduler.api.lists import PAGE_MAX_BYTES
+from scheduler.errors import StoreFailed
 from scheduler.model import JobSpec, JobState
 from tests.unit.api.conversation import Connection, Server, read_response
 from tests.unit.api.streaming import parse
@@ -187,6 +188,60 @@ class HeldTests(BodyTestCase):
         held.hold(Client(), 11)
         self.assertEqual((cut, held.total), ([], 11))
         self.assertGreater(HELD_MAX_BYTES, 2 * PAGE_MAX_BYTES)
+
+
+class StoredTests(BodyTestCase):
+    """Of jobs a part of which only the store has."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.jobs = [self.scheduler.add_job(spec=large(90_000), state=JobState.SUCCEEDED) for _ in range(10)]
+        for job in self.jobs:
+            self.scheduler.keep_light(job.id)
+        self.path = f"/v1/jobs/{self.jobs[0].id}"
+
+    def test_a_list(self) -> None:
+        """A list reads them as it is read, for one piece at a time, and shows all in order."""
+        self.jobs.append(self.scheduler.add_job())
+        asked: list[int] = []
+        with_specs = self.scheduler.with_specs
+        self.patch(self.scheduler, "with_specs", lambda jobs: (asked.append(len(jobs)), with_specs(jobs))[1])
+        client = self.unread("/v1/jobs")
+        self.assertEqual(asked, [1])
+        self.read_all(client)
+        self.assertEqual(asked, [1] * 10)
+        listed = client.response().json()["jobs"]
+        self.assertEqual([job["id"] for job in listed], [job.id for job in reversed(self.jobs)])
+        self.assertEqual([len(job["args"][0]) for job in listed[1:]], [90_000] * 10)
+
+    def test_the_store_fails(self) -> None:
+        """A list has ``null`` for them then; one job is 503. What was done is told all the same."""
+        self.scheduler.fail["with_specs"] = StoreFailed("disk full")
+        for job in self.server.ask("GET", "/v1/jobs").response().json()["jobs"]:
+            self.assertEqual((job["args"], job["env"]), (None, None))
+        response = self.server.ask("GET", self.path).response()
+        self.assertEqual((response.status, response.json()["type"][-13:]), (503, "store-failing"))
+        stopped = self.server.ask("POST", f"{self.path}/stop").response()
+        self.assertEqual((stopped.status, stopped.json()["args"]), (200, None))
+
+    def test_everywhere(self) -> None:
+        """Each answer with one such job has all of it."""
+        for method, target in (
+            ("GET", self.path),
+            ("GET", f"{self.path}?output=1"),
+            ("GET", f"{self.path}?wait=1&check=1"),
+            ("POST", f"{self.path}/stop"),
+        ):
+            shown = self.server.ask(method, target).response().json()
+            self.assertEqual(len(shown["args"][0]), 90_000, target)
+        for job in self.server.ask("GET", "/v1/jobs?output=1").response().json()["jobs"]:
+            self.assertEqual(len(job["args"][0]), 90_000)
+
+    def test_events(self) -> None:
+        """Of a stream of events, the last one has it."""
+        body = self.server.ask("GET", f"{self.path}/output", accept="text/event-stream").response().body
+        first, last = (data for _, _, data in parse(body))
+        self.assertEqual((first["args"], len(last["args"][0])), (None, 90_000))
 
 
 class ProblemTests(BodyTestCase):

@@ -59,6 +59,7 @@ class WordingTests(SynchronousTestCase):
         """A command is as one would type it; a shell line is itself, and a script its first line."""
         self.assertEqual(command_line({"command": "make", "args": ["a b", "c"]}), "make 'a b' c")
         self.assertEqual(command_line({"command": "sh", "path": "x.sh", "args": []}), "sh x.sh")
+        self.assertEqual(command_line({"command": "sh", "args": None}), "sh")
         self.assertEqual(command_line({"command": "/bin/sh", "args": ["-c", "echo hi && ls"]}), "echo hi && ls")
         self.assertEqual(command_line({"command": "/bin/sh", "args": ["-c", "a", "b"]}), "/bin/sh -c a b")
         script = {"script": {"bytes": 812, "first_line": "#!/bin/sh"}, "command": None, "args": []}
