@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 
 from scheduler import wire
 from scheduler.api.bodies import PIECE_BYTES
 from scheduler.errors import NotFound
 from scheduler.fields import Object
-from scheduler.interfaces import IScheduler, JobPage
+from scheduler.interfaces import IScheduler, JobPage, WorkerView
 from scheduler.model import Job
 
 #: Bytes of a page of jobs. One job that is larger is a page by itself.
@@ -17,9 +19,11 @@ PAGE_MAX_BYTES = 8 * 1024 * 1024
 #: What stands around the jobs of a page, in bytes, its cursor included.
 PAGE_FRAME_BYTES = 1024
 
+#: Bytes of a job beside its arguments and variables, about.
+USUAL_BYTES = 1024
 
-#: Jobs of which the store is asked for the rest at once; fewer where that is more than a piece.
-READ_AT_ONCE = 64
+#: Workers that make a piece.
+WORKERS_AT_ONCE = 100
 
 #: Gives jobs with what the store alone has of them.
 Fill = Callable[[Sequence[Job]], Awaitable[Sequence[Job]]]
@@ -32,54 +36,65 @@ async def page_of_jobs(
     room = PAGE_MAX_BYTES - PAGE_FRAME_BYTES
     cursor, last = page.next, None
     yield b'{"jobs":['
-    async for job in _filled(page.jobs, fill):
-        shown = wire.dump_value(show(job))
+    for group in _groups(page.jobs):
+        shown = [_members([show(job) for job in await fill(group)])]
+        room -= len(shown[0]) + 1
         if last is not None:
-            if len(shown) + 1 > room:
+            if room < 0:
                 cursor = scheduler.cursor_after(last)
                 break
             yield b","
-        yield shown
-        room -= len(shown) + 1
-        last = job
+        yield shown.pop()  # so that it is not kept here
+        last = group[-1]
     yield b'],"next":%b}\n' % wire.dump_value(cursor)
 
 
 async def all_jobs(jobs: Iterable[Job], fill: Fill, show: Callable[[Job], Object]) -> AsyncIterator[bytes]:
     """``{"jobs": [...]}``, however many."""
-    before = b'{"jobs":['
-    async for job in _filled(jobs, fill):
-        yield before + wire.dump_value(show(job))
-        before = b","
+    yield b'{"jobs":['
+    for number, group in enumerate(_groups(jobs)):
+        if number:
+            yield b","
+        yield _members([show(job) for job in await fill(group)])
+    yield b"]}\n"
+
+
+async def all_workers(scheduler: IScheduler, views: Iterable[WorkerView]) -> AsyncIterator[bytes]:
+    """``{"workers": [...]}``, each of these as it is when it is written."""
+    before = b'{"workers":['
+    ids = iter([view.worker.id for view in views])
+    while part := list(islice(ids, WORKERS_AT_ONCE)):
+        shown = _members([wire.worker_json(view) for view in map(partial(_find, scheduler), part) if view is not None])
+        if shown:
+            yield before + shown
+            before = b","
     yield b"]}\n" if before == b"," else before + b"]}\n"
 
 
-async def _filled(jobs: Iterable[Job], fill: Fill) -> AsyncIterator[Job]:
-    """The jobs, in order; what the store alone has of them is read for as many as make a piece."""
-    part: list[Job] = []
+def _find(scheduler: IScheduler, worker_id: str) -> WorkerView | None:
+    try:
+        view: WorkerView = scheduler.worker(worker_id)
+    except NotFound:
+        return None  # it was forgotten meanwhile
+    return view
+
+
+def _members(values: list[Object]) -> bytes:
+    """The inside of a JSON array."""
+    return wire.dump_value(values)[1:-1]
+
+
+def _groups(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """The jobs, in order, as many together as make a piece; a large one by itself."""
+    group: list[Job] = []
     size = 0
     for job in jobs:
-        if not (part or job.spec.stored):
-            yield job
-            continue
-        part.append(job)
-        size += job.spec.stored
-        if size >= PIECE_BYTES or len(part) == READ_AT_ONCE:
-            for each in await fill(part):
-                yield each
-            part, size = [], 0
-    for each in await fill(part) if part else ():
-        yield each
-
-
-async def all_workers(scheduler: IScheduler) -> AsyncIterator[bytes]:
-    """``{"workers": [...]}``, each as it is when it is written."""
-    before = b'{"workers":['
-    for worker_id in [view.worker.id for view in scheduler.workers()]:
-        try:
-            view = scheduler.worker(worker_id)
-        except NotFound:
-            continue  # it was forgotten meanwhile
-        yield before + wire.dump_value(wire.worker_json(view))
-        before = b","
-    yield b"]}\n" if before == b"," else before + b"]}\n"
+        spec = job.spec
+        own = USUAL_BYTES + (spec.stored or sum(map(len, spec.args)) + sum(map(len, spec.env.values())))
+        if group and size + own > PIECE_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(job)
+        size += own
+    if group:
+        yield group

@@ -7,7 +7,7 @@ from twisted.web.server import Request
 from scheduler import wire
 from scheduler.api.answers import Answer, json_answer
 from scheduler.api.context import Context, Reply
-from scheduler.api.lists import all_workers
+from scheduler.api.lists import WORKERS_AT_ONCE, all_workers
 from scheduler.api.request import body_of, query_of
 
 
@@ -20,7 +20,10 @@ class WorkerRoutes:
 
     async def workers(self, request: Request) -> Reply:
         query_of(request)
-        return await self._context.document(all_workers(self._scheduler))
+        views = self._scheduler.workers()
+        if len(views) <= WORKERS_AT_ONCE:
+            return json_answer({"workers": [wire.worker_json(view) for view in views]})
+        return await self._context.document(all_workers(self._scheduler, views))
 
     async def worker(self, request: Request, worker: str) -> Reply:
         query_of(request)
