@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -230,6 +231,9 @@ class _Options(usage.Options):
         except ConfigError as error:
             self.state.release()
             raise SystemExit(str(error)) from None
+        except KeyboardInterrupt:  # while it waits for a database or a port
+            self.state.release()
+            raise SystemExit(128 + signal.SIGINT) from None
         if self.parent is not None:
             self._set_defaults(self.parent)
 
@@ -372,6 +376,9 @@ class WorkerOptions(_Options):
                 self.check_worker(self.config.worker)
             except Invalid as error:
                 problem = f"no scheduler would take this worker: {error.field}: {error.problem}"
+                raise ConfigError(self.config.file, problem) from None
+            except OSError as error:
+                problem = f"no scheduler would take this worker: {error.filename}: {error.strerror}"
                 raise ConfigError(self.config.file, problem) from None
         if self.open_folder is None:
             return

@@ -196,6 +196,18 @@ class RefusalTests(StartCase):
         for _ in range(2):  # the state folder is free again
             self.assertEqual(self.refusal(Options()), '[store] url = "postgresql+psycopg://me:***@db/jobs": is in use')
 
+    def test_interrupted(self) -> None:
+        """Ctrl-C while it waits for the database ends it without a traceback."""
+
+        class Options(SchedulerOptions):
+            @staticmethod
+            def open_database(url: str, uid: int | None, gid: int | None) -> None:
+                raise KeyboardInterrupt
+
+        for _ in range(2):  # the state folder is free again
+            ended = self.assertRaises(SystemExit, Options().parseOptions, ["-c", self.file])
+            self.assertEqual(ended.code, 130)
+
     def test_the_database(self) -> None:
         """It is opened for the user that the process will be, and is there when the service is made."""
 
