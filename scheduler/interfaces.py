@@ -9,11 +9,9 @@
 
 Those of a worker are in ``scheduler.worker_interfaces``.
 
-All methods are called on the reactor thread unless their name ends in ``_thd``:
-those run in a pool thread, touch nothing the reactor owns and return frozen
-values. Deferreds fail with the exceptions of ``scheduler.errors``; any other
-exception is a bug. Deadlines are the provider's: no Deferred here waits for ever
-unless its docstring says so.
+All methods are called on the reactor thread unless their name ends in ``_thd``: those run in a pool thread, touch
+nothing the reactor owns and return frozen values. Deferreds fail with the exceptions of ``scheduler.errors``; any other
+exception is a bug. Deadlines are the provider's: no Deferred here waits for ever unless its docstring says so.
 """
 
 from __future__ import annotations
@@ -39,9 +37,6 @@ from scheduler.model import (
     Worker,
 )
 
-#: Characters of the beginning of an id by which jobs can be listed.
-ID_PREFIX_MIN_LENGTH = 6
-
 
 @frozen
 class JobFilter:
@@ -60,7 +55,7 @@ class JobFilter:
     finished_before: float | None = None
     orphan: bool | None = None
     group_id: str | None = None
-    #: At least ``ID_PREFIX_MIN_LENGTH`` characters.
+    #: The beginning of ids.
     id_prefix: str | None = None
 
 
@@ -105,11 +100,10 @@ class IOutputReader(Interface):
     def read() -> Deferred[Chunk]:
         """The next bytes; waits, without limit, until there are any or the stream ends.
 
-        One call at a time. A chunk with ``end`` is the last, possibly empty; without ``cut`` it
-        promises that every byte the job wrote was read. Waits through restarts of the worker;
-        fails with ``Unsupported``, ``NotFound``, ``OutputPruned``, ``OutputGone`` (the job is
-        lost with its output, or its worker forgotten), or ``Unavailable`` when the rest can't be had.
-        Cancelling the Deferred closes the reader.
+        One call at a time. A chunk with ``end`` is the last, possibly empty; without ``cut`` it promises that every
+        byte the job wrote was read. Waits through restarts of the worker; fails with ``Unsupported``, ``NotFound``,
+        ``OutputPruned``, ``OutputGone`` (the job is lost with its output, or its worker forgotten), or ``Unavailable``
+        when the rest can't be had. Cancelling the Deferred closes the reader.
         """
 
     def close() -> None:
@@ -294,10 +288,7 @@ class IMembership(Interface):
         """
 
     def heartbeat(heartbeat: Heartbeat, peer: str) -> Deferred[HeartbeatAnswer]:
-        """Fires once everything acknowledged is committed; ``NotFound`` means register again.
-
-        ``peer`` is the IP address the call came from.
-        """
+        """Fires once all that is acknowledged is committed; ``peer`` as above. ``NotFound`` means register again."""
 
 
 class IOutputStream(Interface):
@@ -349,8 +340,7 @@ class IWorkerClient(Interface):
 
         ``Unreachable(sent=False)`` or ``Busy``: the start never left. Any of ``Unreachable(sent=True)``,
         ``DeadlineExceeded`` and ``AnswerUnreadable``: it may have arrived. ``Conflict``: the id was used up before, or
-        sealed.
-        ``NotAWorker``: a program answers there that can start no job.
+        sealed. ``NotAWorker``: a program answers there that can start no job.
         """
 
     def stop_job(worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
@@ -384,10 +374,9 @@ class IWorkerClient(Interface):
     def stream_output(worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver) -> IOutputStream:
         """Call ``deliver`` on the reactor thread with each chunk from ``offset`` on, until the end.
 
-        The next chunk is not taken off the wire before ``deliver`` returned and, where it returned
-        a Deferred, before that fired: so a receiver holds the stream up. It never does for longer
-        than a few seconds, and the provider may cut a stream held up for longer than a call's
-        deadline. ``Busy`` at once (raised) when all streams are in use.
+        The next chunk is not taken off the wire before ``deliver`` returned and, where it returned a Deferred, before
+        that fired: so a receiver holds the stream up. It never does for longer than a few seconds, and the provider may
+        cut a stream held up for longer than a call's deadline. ``Busy`` at once (raised) when all streams are in use.
         """
 
     def forget(worker_id: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from scheduler import units
 from scheduler.errors import Invalid
 from scheduler.fields import Object, check_label, check_names, check_text, printable, shown
-from scheduler.interfaces import ID_PREFIX_MIN_LENGTH, JobFilter
+from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream, is_id
 
 #: Names of the filters of jobs.
@@ -40,6 +40,9 @@ STALL_MAX_SECONDS = 86_400.0
 DEFAULT_OUTPUT_BYTES, OUTPUT_MAX_BYTES = 64 * 1024, 1024 * 1024
 
 PAGE_MAX_JOBS = 1000
+
+#: Characters of the beginning of an id by which jobs can be listed.
+ID_PREFIX_MIN_LENGTH = 6
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 

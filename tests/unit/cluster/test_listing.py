@@ -5,8 +5,9 @@ from functools import lru_cache
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.listing import EXAMINED_PER_PAGE, Listing
+from scheduler.errors import NotFound
 from scheduler.interfaces import JobFilter
-from scheduler.model import FINAL, Job, JobSpec, JobState
+from scheduler.model import FINAL, Job, JobSpec, JobState, Worker
 from tests.unit.cluster.case import ClusterTestCase
 from tests.unit.cluster.values import a_job
 
@@ -31,11 +32,15 @@ def _put(jobs: Examined, listing: Listing, job: Job) -> None:
     listing.put(job, before)
 
 
+def _no_worker(name: str) -> Worker:
+    raise NotFound("worker", name)
+
+
 @lru_cache
 def many() -> tuple[Examined, Listing]:
     """Made once: each test leaves them as they were."""
     jobs = Examined()
-    listing = Listing(jobs)
+    listing = Listing(jobs, _no_worker)
     for number in range(100_000):
         spec = BLUE if number in {3, 50_000} else JobSpec(command="true")
         _put(jobs, listing, a_job(f"{number:06}", JobState.SUCCEEDED, created_at=float(number), spec=spec))
