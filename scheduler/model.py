@@ -10,6 +10,7 @@ import enum
 import re
 import signal
 from collections.abc import Mapping
+from itertools import compress
 from types import MappingProxyType
 from typing import Protocol
 
@@ -124,9 +125,8 @@ class WorkerState(enum.Enum):
 
 @frozen
 class ScriptSummary:
-    """What is shown of a job's ``script``."""
+    """What is shown of a job's ``script``; ``size`` in bytes."""
 
-    #: In bytes.
     size: int
     first_line: str
 
@@ -173,9 +173,9 @@ class JobSpec:
     @property
     def features(self) -> frozenset[str]:
         """Those of ``FEATURES`` that a worker must have to run this as it says."""
-        plain = (DEFAULT_LINGER_SECONDS, STOP_SIGNALS[0], STOP_MODES[0], None)
-        own = (self.linger, self.stop_signal, self.stop_mode, self.umask)
-        return frozenset(name for name, mine, default in zip(FEATURES, own, plain, strict=True) if mine != default)
+        signal_needed, mode_needed = self.stop_signal != STOP_SIGNALS[0], self.stop_mode != STOP_MODES[0]
+        needed = (self.linger != DEFAULT_LINGER_SECONDS, signal_needed, mode_needed, self.umask is not None)
+        return frozenset(compress(FEATURES, needed))
 
     @property
     def fits_core(self) -> bool:

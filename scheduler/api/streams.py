@@ -259,6 +259,7 @@ class StreamResource(Resource):
         self._begin()
         if self._paused and not self._over:
             self._finishing = True
+            self._under_way.discard(self.end)
         else:
             self._finish_now()
 

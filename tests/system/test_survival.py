@@ -119,6 +119,23 @@ async def test_kill_the_scheduler(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_large_arguments(cluster: Cluster) -> None:
+    """Those of an ended job, which the database alone has, are in each answer, and after a restart, too."""
+    scheduler, _ = cluster
+    api = Api(scheduler)
+    await api.online()
+    args, env = ["x" * 100_000, "y" * 100_000], {"LARGE": "z" * 100_000}
+    job = await api.submit(command="true", args=args, env=env)
+    for restarted in (False, True):
+        if restarted:
+            scheduler.kill(signal.SIGTERM)
+            scheduler.start()
+        (listed,) = (await api.get("/v1/jobs?state=succeeded"))["jobs"] if restarted else [await api.ended(job)]
+        for shown in (listed, await api.get(f"/v1/jobs/{job}")):
+            assert (shown["state"], shown["args"], shown["env"]) == ("succeeded", args, env)
+
+
+@pytest_twisted.ensureDeferred
 async def test_kill_the_zygote(cluster: Cluster) -> None:
     """Without the process that forks shims the running jobs run on, and the next start works."""
     scheduler, worker = cluster

@@ -151,6 +151,24 @@ class HeldTests(BodyTestCase):
         self.assertEqual([name for name, _, _ in parse(client.response().body)][-1], "end")
         self.assertEqual(self.held.total, 0)
 
+    def test_shutdown_at_the_end(self) -> None:
+        """A stream that is complete, but for what its client has yet to take, ends so at shutdown."""
+        job = self.scheduler.add_job(b"x" * 300_000, spec=large(300_000), state=JobState.SUCCEEDED)
+        clients = [
+            self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream"),
+            self.unread(f"/v1/jobs/{job.id}/output?follow=1"),
+        ]
+        for client in clients:
+            for _ in range(3):
+                if not client.response().complete:
+                    client.socket.take()
+        clients.append(self.unread(f"/v1/jobs/{job.id}/output?follow=1"))
+        self.assertFalse(clients[-1].response().complete)
+        self.server.site._under_way.end()
+        clients[-1].socket.take()
+        self.assertEqual([client.response().complete for client in clients], [True] * 3)
+        self.assertEqual([name for name, _, _ in parse(clients[0].response().body)][-1], "end")
+
     def test_events_are_cut(self) -> None:
         """A stream whose client takes nothing is cut where the room is needed."""
         self.held._most = 500_000
