@@ -239,7 +239,8 @@ TYPES: Mapping[str, ProblemType] = {
     ),
     "start-unanswered": _type(
         504,
-        "The start was sent to the worker and not answered: the job is `unknown` until its worker reports.",
+        "The start was sent to the worker and not answered, or by what can't be read: the job is `unknown` until its "
+        "worker reports.",
         "Wait for the job in `job_id`. Repeat the POST only with an `Idempotency-Key`, else the command may run twice.",
         "job_id",
     ),

@@ -281,11 +281,7 @@ def _made_thd(
         raise understood(failure, stubs.line, to, method, request.jobID, seconds) from failure
     except ValueError:  # the channel was closed between the check and the call
         raise Unreachable(to.name, sent=True) from None
-    except (
-        grpc.FutureTimeoutError,
-        grpc.FutureCancelledError,
-        RuntimeError,
-    ) as failure:  # gRPC could start no thread to hear the answer
+    except _UNHEARD as failure:
         raise Unreachable(to.name, sent=True) from failure
     if not to.gave(metadata):
         raise answered_by_another(to, method)
@@ -303,6 +299,9 @@ def _read_answer(to: Addressee, read: Callable[[], T]) -> T:
     except Invalid as error:
         raise WorkerFault(to.name, str(error)) from None
 
+
+#: What a call raises whose answer is not heard: it was cut, or gRPC could start no thread to hear it.
+_UNHEARD = (grpc.FutureTimeoutError, grpc.FutureCancelledError, RuntimeError)
 
 #: Of a call that ended well.
 NO_MESSAGE = "its answer has no message"

@@ -67,7 +67,7 @@ class Agreement(Rule):
             runs = [run for run in self.facts.runs.get(job.id, []) if run.ended is None or run.ended > since]
             starting = job.state is JobState.STARTING and self._starting.get(job.id, since) <= since
             awaited = scheduler.calls.core_starts.is_open(job.id)
-            if starting or (job.state is JobState.UNKNOWN and not awaited):
+            if (starting or job.state is JobState.UNKNOWN) and not awaited:
                 yield f"job {job.id} is {job.state.value}: {job.reason}"
             if job.state is JobState.RUNNING and not runs and not self._has_just_ended(job.id):
                 yield f"job {job.id} is running, and does not run"
