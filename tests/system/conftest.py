@@ -22,8 +22,9 @@ import pytest
 
 from scheduler.client import Client, ClientError
 
-# What is started in the background inherits that these are ignored, and no program here would hear of a Ctrl-C.
-for number in (signal.SIGINT, signal.SIGQUIT):
+# What is started in the background, or by nohup, inherits that these are ignored, and no program here would hear of a
+# Ctrl-C, or of a terminal that is closed.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
