@@ -48,6 +48,8 @@ class CoreStarts:
         self._open.add(job_id)
 
         def too_late() -> None:
+            if heard.called:  # while this process was frozen
+                return
             answers[0] = Deferred()
             if late is not None:
                 late(answers[0])
