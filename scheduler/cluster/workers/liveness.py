@@ -151,9 +151,7 @@ class Liveness(Periodic):
         self._first_calls.cancel(worker_id)
         self._pulses[worker_id] = Pulse(gone=why)
         self._expected.settle(worker_id)
-        worker = self._ledger.registry.find_registered(worker_id)
-        if worker is not None:
-            self._apply(worker, self._now())
+        self._apply_to(worker_id)
 
     def left(self, worker_id: str) -> None:
         """It called us for the last time, and was stopped while its jobs run on."""
@@ -272,9 +270,7 @@ class Liveness(Periodic):
         why = error.reason if isinstance(error, Unreachable) else str(error)
         pulse.failed = bounded_text(why, FAILURE_MAX_BYTES)
         pulse.no_worker = pulse.no_worker or isinstance(error, NotAWorker)
-        worker = self._ledger.registry.find_registered(worker_id)
-        if worker is not None:
-            self._apply(worker, self._now())
+        self._apply_to(worker_id)
         self._settle(worker_id, pulse)
 
     def _probe_now(self, worker_id: str) -> Deferred[None]:
@@ -342,6 +338,12 @@ class Liveness(Periodic):
             self._probe_now(worker_id)
         if not is_alive(pulse, heartbeats, now, self.lease):
             self._mark_jobs_unknown(worker_id)
+
+    def _apply_to(self, worker_id: str) -> None:
+        """``_apply``, where that worker is registered."""
+        worker = self._ledger.registry.find_registered(worker_id)
+        if worker is not None:
+            self._apply(worker, self._now())
 
     def _apply(self, worker: Worker, now: float) -> None:
         """Make the worker's state, and its jobs', what the signs say."""
