@@ -42,7 +42,7 @@ class Holder(Protocol):
 
 
 class Held:
-    """What is held for clients, at most ``most`` bytes in all."""
+    """Counts the bytes held for clients: at most ``most`` in all."""
 
     def __init__(self, most: int = HELD_MAX_BYTES) -> None:
         self._most = most

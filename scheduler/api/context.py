@@ -57,7 +57,7 @@ class Context:
             return jobs
 
     async def described(self, job: Job) -> Object:
-        """One of them as every answer shows it."""
+        """The JSON of one job, the same in every answer."""
         (job,) = await self.filled([job])
         return self.job_json(job)
 

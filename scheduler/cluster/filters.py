@@ -49,7 +49,7 @@ def _is_where(job: Job) -> tuple[str | None, str | None, Target | None]:
 
 
 def _names_in(job: Job | None) -> set[str | None]:
-    """What the worker was called that it was started on, or is queued for; and perhaps ``None``."""
+    """The id and name of the worker it was started on, and the one it is queued for; ``None`` may be among them."""
     if job is None:
         return set()
     return {job.worker_id, job.worker_name, None if job.target is None else job.target.worker}

@@ -26,7 +26,7 @@ Place = tuple[float, str]
 
 
 class Listing:
-    """Of the jobs in a mapping, which has to be told of each change."""
+    """Lists the jobs of a mapping; it has to be told of each change of that."""
 
     def __init__(self, jobs: Mapping[str, Job], find_worker: Callable[[str], Worker]) -> None:
         """``find_worker`` gives the worker that has an id or name now; ``NotFound``."""
@@ -39,7 +39,7 @@ class Listing:
         self._by_prefix: dict[str, list[Place]] = {}
 
     def put(self, job: Job, before: Job | None) -> None:
-        """It is new, or is another than ``before``."""
+        """Add a job, or replace ``before``, which is the same job as it was."""
         self._worker_names.replace(before, job)
         place = (job.created_at, job.id)
         if before is None:
@@ -52,7 +52,7 @@ class Listing:
             insort(self._open, place)
 
     def remove(self, job: Job) -> None:
-        """It is no more."""
+        """Take out a job that was removed."""
         self._worker_names.replace(job, None)
         place, prefix = (job.created_at, job.id), job.id[:INDEXED_PREFIX]
         _remove(self._all, place)
