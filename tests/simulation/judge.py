@@ -95,6 +95,8 @@ class Facts:
     set_back: dict[str, None] = field(factory=dict)
     erased: dict[str, None] = field(factory=dict)
     set_back_at: float = -math.inf
+    #: When each of those jobs was shown again, by the loop's clock.
+    told_at: dict[str, float] = field(factory=dict)
 
     #: Tickets whose jobs clients asked to be stopped.
     withdrawn: dict[str, None] = field(factory=dict)
@@ -146,10 +148,14 @@ class Facts:
             for worker in workers
         )
 
-    def may_be_unknown(self, job_id: str) -> bool:
-        """Whether the scheduler may say that there is no such job: its worker has to tell first, or nobody can."""
-        told_by = self.world.submissions_end
-        return self.is_untold(job_id) and (job_id in self.erased or self.world.loop.now <= told_by)
+    def may_be_unknown(self, job_id: str, asked_at: float) -> bool:
+        """Whether a client that asked then may be answered that there is no such job.
+
+        The job's worker has to tell of it first, or nobody can.
+        """
+        if not self.is_untold(job_id):
+            return asked_at <= self.told_at.get(job_id, -math.inf)
+        return job_id in self.erased or self.world.loop.now <= self.world.submissions_end
 
     def first_attempt(self, job_id: str) -> str:
         """The id of the first attempt of a job."""
@@ -434,6 +440,8 @@ class Judge:
         facts.shown[job.id] = job
         if scheduler is not None:
             facts.gone.pop(job.id, None)
+            if before is None and job.id in facts.set_back:
+                facts.told_at[job.id] = self._world.loop.now
         if job.state is JobState.QUEUED:
             facts.queued.setdefault(job.id, self._world.loop.now)
         ticket = facts.ticket_of(job)

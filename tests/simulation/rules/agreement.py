@@ -26,12 +26,12 @@ class Agreement(Rule):
 
     def __init__(self, facts: Facts, broken: Broken) -> None:
         super().__init__(facts, broken)
-        #: When each job began to start, by the loop's clock.
-        self._starting: dict[str, float] = {}
+        #: When each job was first shown in the state that it is in, by the loop's clock.
+        self._since: dict[str, float] = {}
 
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
-        if job.state is JobState.STARTING and (before is None or before.state is not JobState.STARTING):
-            self._starting[job.id] = self.facts.world.loop.now
+        if before is None or before.state is not job.state:
+            self._since[job.id] = self.facts.world.loop.now
 
     def agreed(self) -> None:
         scheduler = self.facts.world.scheduler
@@ -65,11 +65,14 @@ class Agreement(Rule):
         since = self.facts.world.loop.now - UNDER_WAY
         for job in registry.listing.matching(JobFilter()):
             runs = [run for run in self.facts.runs.get(job.id, []) if run.ended is None or run.ended > since]
-            starting = job.state is JobState.STARTING and self._starting.get(job.id, since) <= since
+            lately = self._since.get(job.id, since) > since
+            starting = job.state is JobState.STARTING and not lately
             awaited = scheduler.calls.core_starts.is_open(job.id)
             if (starting or job.state is JobState.UNKNOWN) and not awaited:
                 yield f"job {job.id} is {job.state.value}: {job.reason}"
-            if job.state is JobState.RUNNING and not runs and not self._has_just_ended(job.id):
+            # A core worker that answered the start just now, and late, is yet to be asked about the job.
+            just_answered = lately and job.worker_id in self.facts.core
+            if job.state is JobState.RUNNING and not (runs or just_answered or self._has_just_ended(job.id)):
                 yield f"job {job.id} is running, and does not run"
         for job_id, each in self.facts.runs.items():
             shown = registry.find_job(job_id)

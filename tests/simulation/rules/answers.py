@@ -54,7 +54,7 @@ class Answers(Rule):
         job = self.facts.shown.get(reply.job_id)
         if not isinstance(reply.error, NotFound) or reply.error.kind != "job" or reply.job_id in self.facts.removals:
             return
-        if self.facts.may_be_unknown(reply.job_id) or reply.job_id in self.facts.gone:
+        if self.facts.may_be_unknown(reply.job_id, reply.asked_at) or reply.job_id in self.facts.gone:
             return
         if reply.name == "query" and (job is None or job.worker_name != reply.detail):
             return  # it went to another worker meanwhile

@@ -69,11 +69,7 @@ class Output(Rule):
             self._refused(follower, error)
         if not isinstance(error, NotFound) or follower.job_id in self.facts.removals:
             return
-        # The answer may be from before its worker told of the job.
-        told_lately = (
-            follower.job_id in self.facts.set_back and self.facts.world.loop.now <= self.facts.world.submissions_end
-        )
-        if not told_lately and not self.facts.may_be_unknown(follower.job_id):
+        if not self.facts.may_be_unknown(follower.job_id, follower.asked_at):
             self._refused(follower, error)
 
     def _is_pruned(self, job_id: str) -> bool:
