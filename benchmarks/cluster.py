@@ -24,9 +24,10 @@ from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, Unavailable
 from scheduler.interfaces import Deliver, IOutputStream, IWorkerClient
 from scheduler.messages import Chunk, Heartbeat, JobStatus, Registration, RequestKey
-from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, Target, Worker
+from scheduler.model import FEATURES, Job, JobSpec, JobState, Stream, Worker
 from scheduler.net import DialRule
 from scheduler.store.memory import MemoryStore
+from scheduler.terms import Target
 
 #: Workers, of which each fifth has the same ``zone``.
 WORKERS, ZONES = (1000, 10_000), 5

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from scheduler.model import EMPTY, Disk, JobSpec, JobState, Usage, frozen_mapping
+from scheduler.model import Disk, JobSpec, JobState, Usage
+from scheduler.terms import EMPTY, frozen_mapping
 
 
 @frozen

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 from attrs import evolve, field, frozen
-from attrs.converters import optional
+
+from scheduler.terms import EMPTY, NO_WAITING, QueueTerms, Target, frozen_mapping
 
 #: What an id from outside must match before it becomes the name of anything.
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -49,14 +50,6 @@ FEATURES = ("linger", "stop_signal", "stop_mode", "umask")
 def is_id(text: str) -> bool:
     """Whether ``text`` may be the id of a worker or a job."""
     return ID_PATTERN.fullmatch(text) is not None
-
-
-EMPTY: Mapping[str, str] = MappingProxyType({})
-
-
-def frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
-    """A copy that nobody can change; the value itself where it is one."""
-    return value if isinstance(value, MappingProxyType) else MappingProxyType(dict(value)) if value else EMPTY
 
 
 @frozen
@@ -193,48 +186,6 @@ class JobSpec:
 
 
 @frozen
-class Target:
-    """Where a job shall run: a worker by id or name, or any that has all ``selector`` labels."""
-
-    worker: str | None = None
-    #: ``{}`` is any worker; ``None`` when ``worker`` is given.
-    selector: Mapping[str, str] | None = field(default=None, converter=optional(frozen_mapping))
-
-
-@frozen
-class Retry:
-    """How often a job that ``failed`` or ``timed_out`` is run again, each time as a job of its own."""
-
-    #: Runs after the first.
-    attempts: int
-    #: Seconds from an end to the next run.
-    delay: float = 0.0
-
-
-@frozen
-class QueueTerms:
-    """What the scheduler does for a job beside starting it: how it waits, what follows it, and who has to watch it."""
-
-    #: Seconds it may be ``queued``; 0: it starts at once or not at all.
-    queue_timeout: float = 0.0
-    #: Higher goes first.
-    priority: int = 0
-    retry: Retry | None = None
-    #: Seconds without any client that follows it or waits for it, after which it is stopped; ``None``: it never is.
-    unattended_timeout: float | None = None
-
-
-#: Now or not at all, and nothing after it.
-NO_WAITING = QueueTerms()
-
-#: Seconds a job placed by selector may be ``queued`` when it does not say.
-DEFAULT_QUEUE_TIMEOUT_SECONDS = 3600.0
-
-#: The limits of ``QueueTerms.priority``, both ways, and of ``Retry.attempts``.
-MAX_PRIORITY, MAX_ATTEMPTS = 1000, 100
-
-
-@frozen
 class Usage:
     """What the processes of a job took: all that its shim saw end."""
 
@@ -242,16 +193,6 @@ class Usage:
     max_rss: int
     #: User and system time of all of them together.
     cpu_seconds: float
-
-
-@frozen
-class WaitingFor:
-    """Why a job is queued: a word of ``scheduler.cluster.jobs.outlook`` for programs, and a sentence."""
-
-    why: str
-    detail: str
-    #: 1, and how many go before it of those that wait for one of its workers.
-    place: int
 
 
 @frozen

@@ -87,11 +87,18 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
 #: The vocabulary: it knows no more than this beside the standard library.
 VOCABULARY = {
     "scheduler.errors": (),
-    "scheduler.model": ("attrs",),
-    "scheduler.messages": ("attrs", "scheduler.model"),
+    "scheduler.terms": ("attrs",),
+    "scheduler.model": ("attrs", "scheduler.terms"),
+    "scheduler.messages": ("attrs", "scheduler.model", "scheduler.terms"),
+    "scheduler.views": ("attrs", "scheduler.model"),
     "scheduler.names": (),
     "scheduler.units": ("attrs",),
-    "scheduler.interfaces": ("attrs", "zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
+    "scheduler.interfaces": (
+        "attrs",
+        "zope.interface",
+        "twisted.internet",
+        *(f"scheduler.{name}" for name in ("messages", "model", "terms", "views")),
+    ),
     "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
 }
 

@@ -30,9 +30,10 @@ from scheduler.api.lists import PAGE_FRAME_BYTES, PAGE_MAX_BYTES
 from scheduler.api.spans import read_between, size_of
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError
 from scheduler.fields import Object
-from scheduler.interfaces import IScheduler, JobPage
+from scheduler.interfaces import IScheduler
 from scheduler.model import Job, Stream
 from scheduler.turns import KeyedTurns, Turns
+from scheduler.views import JobPage
 
 #: Seconds that an answer waits for the output of one job; and after which a page takes no further job.
 READ_DEADLINE_SECONDS, PAGE_DEADLINE_SECONDS = 10.0, 10.0

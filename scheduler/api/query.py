@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl
 from scheduler import units
 from scheduler.errors import Invalid
 from scheduler.fields import Object, check_label, check_names, check_text, printable, shown
-from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream, is_id
+from scheduler.views import JobFilter
 
 #: Names of the filters of jobs.
 FILTERS = (

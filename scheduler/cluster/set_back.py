@@ -35,9 +35,10 @@ from twisted.python.failure import Failure
 from scheduler.cluster.ledger import Ledger
 from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline, timeline_of
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import IStore, JobFilter
+from scheduler.interfaces import IStore
 from scheduler.messages import Heartbeat
 from scheduler.model import Job, JobState
+from scheduler.views import JobFilter
 
 #: Seconds from the start for which the workers that were loaded are waited for.
 SILENCE_MAX_SECONDS = 6.0

@@ -30,15 +30,13 @@ from scheduler.model import (
     Job,
     JobSpec,
     JobState,
-    QueueTerms,
-    Retry,
     ScriptSummary,
-    Target,
     Usage,
     Worker,
     WorkerState,
 )
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
+from scheduler.terms import QueueTerms, Retry, Target
 
 Row = dict[str, Any]
 

@@ -14,8 +14,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import DeadlineExceeded, SchedulerError, StoreFailed
-from scheduler.interfaces import IScheduler, JobFilter, Readiness
-from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, Worker, WorkerState
+from scheduler.interfaces import IScheduler
+from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Worker, WorkerState
+from scheduler.terms import Target
+from scheduler.views import JobFilter, Readiness
 from tests.doubles.runner import FakeJobRunner
 from tests.fakes.scheduler import FakeScheduler
 from tests.house import ECHO, EPOCH, HOME, House, result_of

@@ -27,8 +27,10 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import IScheduler, JobFilter
-from scheduler.model import FEATURES, Job, JobSpec, JobState, QueueTerms, Target
+from scheduler.interfaces import IScheduler
+from scheduler.model import FEATURES, Job, JobSpec, JobState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
 from tests.house import ANY, ECHO, EPOCH
 

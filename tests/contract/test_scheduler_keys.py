@@ -6,7 +6,8 @@ from twisted.internet.defer import maybeDeferred
 
 from scheduler.errors import KeyReused, StartUnanswered, Unreachable
 from scheduler.messages import RequestKey
-from scheduler.model import NO_WAITING, Job, JobState, Target
+from scheduler.model import Job, JobState
+from scheduler.terms import NO_WAITING, Target
 from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
 from tests.house import ECHO
 

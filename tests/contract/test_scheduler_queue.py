@@ -5,8 +5,9 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 
 from scheduler.errors import Conflict, LeftRunning, NoFreeSlot, NotFound, QueueFull, Unreachable
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import Job, JobSpec, JobState, Stream
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.contract.scheduler_worlds import QUEUE_MAX, W1, Contract, for_every_provider
 from tests.house import ANY, ECHO
 

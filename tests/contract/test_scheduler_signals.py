@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from scheduler.errors import Conflict, DeadlineExceeded, JobNotRunning, NotFound, Unreachable, Unsupported
-from scheduler.model import NO_WAITING, JobState, QueueTerms, Target
+from scheduler.model import JobState
+from scheduler.terms import NO_WAITING, QueueTerms, Target
 from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
 from tests.house import ECHO
 

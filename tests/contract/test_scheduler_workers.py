@@ -15,9 +15,11 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import IOutputReader, Readiness
+from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
-from scheduler.model import Disk, Job, JobState, QueueTerms, Stream, Target, WorkerState
+from scheduler.model import Disk, Job, JobState, Stream, WorkerState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import Readiness
 from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
 from tests.house import ECHO, EPOCH
 

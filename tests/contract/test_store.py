@@ -28,11 +28,8 @@ from scheduler.model import (
     Job,
     JobSpec,
     JobState,
-    QueueTerms,
     Ref,
-    Retry,
     ScriptSummary,
-    Target,
     Usage,
     Worker,
     WorkerState,
@@ -43,6 +40,7 @@ from scheduler.store.rows import ARGS_LOST, NO_SPEC
 from scheduler.store.schema import JOBS, KEYS, SPECS, WORKERS
 from scheduler.store.sql import make_store
 from scheduler.store.writer import Writer, _Counts
+from scheduler.terms import QueueTerms, Retry, Target
 from tests import postgres
 from tests.contract.simulated import SimulatedCase, StoreOfProcess
 from tests.simulation.store import Backup, Database

@@ -35,22 +35,11 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import IScheduler, JobFilter, JobPage, Readiness, Starting, WorkerView
+from scheduler.interfaces import IScheduler, Starting
 from scheduler.messages import Chunk, RequestKey
-from scheduler.model import (
-    NO_WAITING,
-    Disk,
-    IdempotencyKey,
-    Job,
-    JobSpec,
-    JobState,
-    QueueTerms,
-    Stream,
-    Target,
-    WaitingFor,
-    Worker,
-    WorkerState,
-)
+from scheduler.model import Disk, IdempotencyKey, Job, JobSpec, JobState, Stream, Worker, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Target
+from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerView
 from tests.fakes.scheduler_attendance import FakeAttendance
 from tests.fakes.scheduler_jobs import Entry, FakeReader
 from tests.fakes.scheduler_queue import FakeQueue, next_attempt

@@ -15,10 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from scheduler.errors import Invalid
 from scheduler.interfaces import Loaded, Record
-from scheduler.model import IdempotencyKey, JobSpec, JobState, QueueTerms, Retry, Target
+from scheduler.model import IdempotencyKey, JobSpec, JobState
 from scheduler.store.database import Database, PostgresServer, SqliteFile, prepare
 from scheduler.store.schema import METADATA, STEPS
 from scheduler.store.writer import Writer
+from scheduler.terms import QueueTerms, Retry, Target
 from tests import postgres
 from tests.unit.cluster.values import a_job, a_worker
 

@@ -11,9 +11,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from scheduler.errors import KeyInUse, KeyUnsettled, SchedulerError, StartUnanswered
-from scheduler.interfaces import JobFilter
 from scheduler.messages import RequestKey
-from scheduler.model import NO_WAITING, Job, JobSpec, QueueTerms, Stream, Target
+from scheduler.model import Job, JobSpec, Stream
+from scheduler.terms import NO_WAITING, QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.simulation.clients import AGAIN, TRIES, ask, carry_out, pause
 from tests.simulation.follow import Follow, Follower, hung_up
 from tests.simulation.machine import Plan as JobPlan

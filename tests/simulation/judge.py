@@ -15,8 +15,9 @@ from attrs import define, field, frozen
 from twisted.python.failure import Failure
 
 from scheduler.errors import SchedulerError, WorkerOnline
-from scheduler.interfaces import JobFilter, Loaded
+from scheduler.interfaces import Loaded
 from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.views import JobFilter
 from tests.simulation.clients import Reply
 from tests.simulation.follow import Follower
 from tests.simulation.logs import brief as brief_of_error

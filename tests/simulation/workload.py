@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from attrs import frozen
 
-from scheduler.model import QueueTerms, Retry, Stream, Target
+from scheduler.model import Stream
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.simulation import steps
 from tests.simulation.acts import Drain, Forget, ListJobs, StopMatching, Submit
 from tests.simulation.follow import Follow, Read

@@ -16,7 +16,8 @@ from attrs import frozen
 from twisted.python.failure import Failure
 
 from scheduler.cluster.workers.membership import REGISTER_AGAIN_SECONDS
-from scheduler.model import JobState, Target
+from scheduler.model import JobState
+from scheduler.terms import Target
 from tests.simulation.acts import Drain, Forget
 from tests.simulation.clients import carry_out
 from tests.simulation.core_worker import CoreWorkerNode

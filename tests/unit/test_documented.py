@@ -23,8 +23,8 @@ from scheduler.api.query import FILTERS
 from scheduler.api.streams import UnderWay
 from scheduler.daemon.config import load_scheduler, load_worker
 from scheduler.daemon.tomlfile import ConfigError
-from scheduler.interfaces import WorkerView
 from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.views import WorkerView
 from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.conversation import Server
 

@@ -10,23 +10,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler import wire
 from scheduler.errors import Invalid
 from scheduler.fields import Object, printable
-from scheduler.interfaces import WorkerView
 from scheduler.model import (
-    NO_WAITING,
     SIGNAL_NAMES,
     STOP_MODES,
     STOP_SIGNALS,
     Job,
     JobSpec,
     JobState,
-    QueueTerms,
-    Retry,
     ScriptSummary,
-    Target,
-    WaitingFor,
     Worker,
     WorkerState,
 )
+from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
+from scheduler.views import WaitingFor, WorkerView
 
 TEXTS = ("command", "path", "cwd", "stdin", "stdin_base64", "script", "shell", "worker")
 

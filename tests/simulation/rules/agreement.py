@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState, WorkerState
+from scheduler.views import JobFilter
 from tests.simulation.nodes import SchedulerProcess
 from tests.simulation.rules.rule import Broken, Rule
 

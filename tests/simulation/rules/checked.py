@@ -19,8 +19,8 @@ from attrs import evolve
 
 from scheduler.api.errors import PROBLEMS
 from scheduler.errors import SchedulerError, StartUnanswered, StoreFailed
-from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
+from scheduler.views import JobFilter
 from tests.faults.checker import check
 from tests.faults.evidence import Evidence, Run, Spool
 from tests.faults.history import SEEN, Event

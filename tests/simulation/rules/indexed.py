@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from scheduler.cluster.registry import Registry
 from scheduler.errors import NotFound
-from scheduler.interfaces import JobFilter
 from scheduler.model import FINAL, Job, JobState, Worker
+from scheduler.views import JobFilter
 from tests.simulation.rules.rule import Rule
 
 if TYPE_CHECKING:

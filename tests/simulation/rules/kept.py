@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState
+from scheduler.views import JobFilter
 from tests.simulation.faults.identity import ClockStep
 from tests.simulation.machine import Run
 from tests.simulation.rules.rule import Broken, Rule

@@ -24,8 +24,9 @@ from scheduler.errors import (
     Unreachable,
     WorkerFault,
 )
-from scheduler.interfaces import JobFilter, Readiness
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
+from scheduler.model import Job, JobSpec, JobState, WorkerState
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter, Readiness
 from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.documents import check_problem
 

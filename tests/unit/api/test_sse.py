@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 from scheduler.api import sse, streams
 from scheduler.api.context import Context
 from scheduler.errors import Busy, NotFound, Unavailable
-from scheduler.model import JobState, QueueTerms, Retry, Stream, Target, WorkerState
+from scheduler.model import JobState, Stream, WorkerState
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.unit.api.conversation import Connection
 from tests.unit.api.streaming import EVENTS, StreamTestCase, parse
 from tests.unit.api.test_events import bytes_of

@@ -9,8 +9,8 @@ from scheduler.cli import ps
 from scheduler.cli.listing import JOB_FIELDS, WORKER_FIELDS
 from scheduler.cli.show import describe
 from scheduler.cli.wording import moment
-from scheduler.interfaces import WorkerView
 from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.views import WorkerView
 from scheduler.wire import job_json, worker_json
 from tests.unit.cli.client import JOB, Case, no_connection, unknown_worker
 

@@ -15,17 +15,8 @@ from scheduler.cluster.workers.polling import POLL_INTERVAL_SECONDS
 from scheduler.daemon.logs import observer
 from scheduler.errors import JobNotEnded, StartUnanswered, StoreFailed
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import (
-    NO_WAITING,
-    Job,
-    JobSpec,
-    JobState,
-    QueueTerms,
-    Retry,
-    Stream,
-    Target,
-    WorkerState,
-)
+from scheduler.model import Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker

@@ -14,9 +14,10 @@ from scheduler.cluster.candidates import Standing
 from scheduler.cluster.jobs.outlook import Group, Outlook
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Unavailable
-from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Worker, WorkerState
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter, WaitingFor
 from tests.unit.cluster.case import ANY, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
