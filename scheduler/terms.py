@@ -12,13 +12,13 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 def frozen_mapping(value: Mapping[str, str]) -> Mapping[str, str]:
-    """A copy that nobody can change; the value itself where it is one."""
+    """An immutable copy; the value itself if it is immutable already."""
     return value if isinstance(value, MappingProxyType) else MappingProxyType(dict(value)) if value else EMPTY
 
 
 @frozen
 class Target:
-    """Where a job shall run: a worker by id or name, or any that has all ``selector`` labels."""
+    """The worker for a job: one by id or name, or any that has all ``selector`` labels."""
 
     worker: str | None = None
     #: ``{}`` is any worker; ``None`` when ``worker`` is given.
@@ -27,9 +27,9 @@ class Target:
 
 @frozen
 class Retry:
-    """How often a job that ``failed`` or ``timed_out`` is run again, each time as a job of its own."""
+    """Further runs of a job that ``failed`` or ``timed_out``, each as a job of its own."""
 
-    #: Runs after the first.
+    #: The number of runs after the first.
     attempts: int
     #: Seconds from an end to the next run.
     delay: float = 0.0
@@ -37,22 +37,22 @@ class Retry:
 
 @frozen
 class QueueTerms:
-    """What the scheduler does for a job beside starting it: how it waits, what follows it, and who has to watch it."""
+    """Terms for the time before and after a job runs, and for the case that no client attends it."""
 
-    #: Seconds it may be ``queued``; 0: it starts at once or not at all.
+    #: Seconds for which it may be ``queued``; 0: it starts at once or not at all.
     queue_timeout: float = 0.0
-    #: Higher goes first.
+    #: A higher priority starts first.
     priority: int = 0
     retry: Retry | None = None
-    #: Seconds without any client that follows it or waits for it, after which it is stopped; ``None``: it never is.
+    #: Seconds without a client that follows the job or waits for it, after which it is stopped; ``None``: no limit.
     unattended_timeout: float | None = None
 
 
-#: Now or not at all, and nothing after it.
+#: Start at once or not at all, and never again.
 NO_WAITING = QueueTerms()
 
-#: Seconds a job placed by selector may be ``queued`` when it does not say.
+#: Seconds for which a job with a selector may be ``queued`` by default.
 DEFAULT_QUEUE_TIMEOUT_SECONDS = 3600.0
 
-#: The limits of ``QueueTerms.priority``, both ways, and of ``Retry.attempts``.
+#: The limits of ``QueueTerms.priority``, in both directions, and of ``Retry.attempts``.
 MAX_PRIORITY, MAX_ATTEMPTS = 1000, 100

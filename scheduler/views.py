@@ -1,4 +1,4 @@
-"""Values with which clients look at jobs and workers: a filter, a page of a list, a worker's view, and readiness."""
+"""Values with which clients look at jobs and workers: filters, pages, views of workers, readiness."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from scheduler.model import Job, JobState, Worker
 
 @frozen
 class JobFilter:
-    """Which jobs; every field that is set must match. Times are POSIX times, half open: after <= t < before."""
+    """Selects jobs. Every field that is set must match. Time ranges are half open: after <= t < before (POSIX)."""
 
-    #: An id or a name. A name means the worker that has it now, with all of its jobs, and those that are queued for it;
-    #: where none has it now, the jobs that were started under it, or are queued for it.
+    #: A worker's id or name. A name selects the jobs of the worker that has it now, and those that are queued for that
+    #: worker. If no worker has it, it selects jobs that were started under the name, or are queued for it.
     worker: str | None = None
     states: frozenset[JobState] = frozenset()
-    #: ``key`` -> value; all must match.
+    #: Key -> value; all must match.
     labels: dict[str, str] = field(factory=dict)
     created_by: str | None = None
     created_after: float | None = None
@@ -24,13 +24,13 @@ class JobFilter:
     finished_before: float | None = None
     orphan: bool | None = None
     group_id: str | None = None
-    #: The beginning of ids.
+    #: A prefix of the id.
     id_prefix: str | None = None
 
 
 @frozen
 class JobPage:
-    """Some jobs, newest first, or none; ``next`` is the cursor of the page after this one, ``None`` after the last."""
+    """A page of jobs, newest first; ``next`` is the cursor of the next page, ``None`` after the last."""
 
     jobs: tuple[Job, ...]
     next: str | None = None
@@ -38,10 +38,9 @@ class JobPage:
 
 @frozen
 class WorkerView:
-    """A worker and how many of its jobs have not ended.
+    """A worker, and the number of its jobs that have not ended.
 
-    ``reason``: why it can't be reached, since when it is offline, or why it takes no job at present, a sentence;
-    ``None``: it can be reached, and takes jobs.
+    ``reason``: a sentence why it can't be reached, is offline or accepts no job at present; ``None`` if it does.
     """
 
     worker: Worker
@@ -51,7 +50,7 @@ class WorkerView:
 
 @frozen
 class Readiness:
-    """``reasons`` says why not, one sentence each; empty means ready."""
+    """Whether the scheduler can take new work. ``reasons`` are sentences why it can't; empty means ready."""
 
     reasons: tuple[str, ...] = ()
     workers_online: int = 0
@@ -63,9 +62,9 @@ class Readiness:
 
 @frozen
 class WaitingFor:
-    """Why a job is queued: a word of ``scheduler.cluster.jobs.outlook`` for programs, and a sentence."""
+    """Why a job is queued: a constant of ``scheduler.cluster.jobs.outlook`` for programs, and a sentence."""
 
     why: str
     detail: str
-    #: 1, and how many go before it of those that wait for one of its workers.
+    #: The job's place among those that wait for one of its workers; the first is 1.
     place: int
