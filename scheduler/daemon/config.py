@@ -1,10 +1,9 @@
-"""The two configuration files as frozen values, every key checked and every default filled in.
+"""The two configuration files as frozen values, with every key checked and every default filled in.
 
-``load_scheduler`` and ``load_worker`` either return all of it or raise a
-``ConfigError`` that names file, table, key, value and what is allowed. What a
-file may hold is readable from top to bottom here; how one value is checked is
-in ``tomlfile``. Nothing runs beyond loopback unprotected unless the file says
-so: see ``_UNPROTECTED``.
+``load_scheduler`` and ``load_worker`` either return the whole configuration or raise a ``ConfigError`` that names file,
+table, key, value and what is allowed. This module lists the keys of both files from top to bottom; ``tomlfile`` checks
+single values. A server that can be reached from other machines needs protection unless the file says otherwise: see
+``_UNPROTECTED``.
 """
 
 from __future__ import annotations
@@ -57,11 +56,11 @@ _UNPROTECTED = (
 
 @frozen
 class TlsFiles:
-    """Certificates for serving and for dialling: absolute paths of files that could be read."""
+    """Certificates for serving and for dialling: absolute paths of readable files."""
 
     crt_file: Path
     key_file: Path
-    #: Whom to trust; with it, client certificates are demanded.
+    #: The trusted CA. If it is set, clients must present a certificate.
     ca_file: Path | None
 
 
@@ -76,7 +75,7 @@ class GrpcServerSettings:
 
     @property
     def protected(self) -> bool:
-        """Whether it may speak beyond loopback."""
+        """Whether it may serve and dial beyond loopback."""
         return self.allow_insecure or (self.tls is not None and self.tls.ca_file is not None)
 
 
@@ -85,8 +84,8 @@ class HttpServerSettings:
     """``[http_server]``."""
 
     addr: Address
-    #: What a request's ``Host`` may name: lower case, without port or brackets. ``None``: loopback names, and the IP
-    #: address that the connection came in on.
+    #: Allowed values of ``Host`` in requests: lower case, without port or brackets. ``None``: loopback names, and the
+    #: IP address of the connection.
     allowed_hosts: tuple[str, ...] | None
     allow_insecure: bool
 
@@ -95,13 +94,13 @@ class HttpServerSettings:
 class ClusterSettings:
     """``[cluster]``."""
 
-    #: Where a worker may be without being the caller itself.
+    #: Networks in which a worker's address may be if it is not the caller's own.
     allowed_networks: tuple[IPNetwork, ...]
-    #: Seconds a worker counts as reachable after a sign of life.
+    #: Seconds for which a worker counts as reachable after a sign of life.
     lease: float
-    #: Jobs that may be queued.
+    #: The most jobs that may be queued.
     queue_max: int
-    #: Seconds for which a worker that deregistered stays listed; 0: it does not.
+    #: Seconds for which a deregistered worker stays listed; 0: not at all.
     forget_after: float
 
 
@@ -111,7 +110,7 @@ class StoreSettings:
 
     #: ``memory:``, ``sqlite:///`` and an absolute path, or ``postgresql+psycopg://...``, perhaps with a password.
     url: str
-    #: Seconds a job is kept after its end.
+    #: Seconds for which a job is kept after its end.
     keep_jobs: float
 
 
@@ -119,14 +118,14 @@ class StoreSettings:
 class SchedulerConfig:
     """All of ``scheduler.toml``."""
 
-    #: The file, as it was named.
+    #: The file's name as it was given.
     file: str
     state_dir: Path
     #: ``"text"`` or ``"json"``.
     log_format: str
     #: One of ``scheduler.daemon.logs.LEVELS``.
     log_level: str
-    #: Seconds from SIGTERM to the end of the process, whatever hangs.
+    #: Seconds from SIGTERM to the end of the process, even if something hangs.
     shutdown_timeout: float
     grpc_server: GrpcServerSettings
     http_server: HttpServerSettings
@@ -139,22 +138,22 @@ class WorkerSettings:
     """``[worker]``."""
 
     name: str
-    #: ``name`` is among them.
+    #: The worker's labels, including ``name``.
     labels: Mapping[str, str]
     slots: int
     scripts_dir: Path
     scripts_only: bool
     allowed_commands: tuple[str, ...]
-    #: Variables of every job.
+    #: Environment variables of every job.
     env: Mapping[str, str]
-    #: Where the scheduler is told to call; ``None``: where the gRPC server turns out to listen.
+    #: The address that the scheduler is told to call; ``None``: the one at which the gRPC server listens.
     advertise_addr: Address | None
-    #: Seconds the spool of an ended job is kept.
+    #: Seconds for which the spool of an ended job is kept.
     keep_spool: float
-    #: What all spools may take of the disk, and what must be free of it for a start.
+    #: The most disk that all spools may use, and the least that must be free for a start.
     spool_max: Share
     spool_min_free: Share
-    #: Bytes of output of any job; ``None``: as the job says.
+    #: The most bytes of output of a job; ``None``: the job's own limit.
     output_limit: int | None
 
 
@@ -162,14 +161,14 @@ class WorkerSettings:
 class WorkerConfig:
     """All of ``worker.toml``."""
 
-    #: The file, as it was named.
+    #: The file's name as it was given.
     file: str
     state_dir: Path
     #: ``"text"`` or ``"json"``.
     log_format: str
     #: One of ``scheduler.daemon.logs.LEVELS``.
     log_level: str
-    #: Seconds from SIGTERM to the end of the process, whatever hangs.
+    #: Seconds from SIGTERM to the end of the process, even if something hangs.
     shutdown_timeout: float
     grpc_server: GrpcServerSettings
     #: The scheduler's gRPC server.
@@ -218,7 +217,7 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
 
 
 def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
-    """Where systemd says, else where a daemon or a user keeps such things."""
+    """The folder given by systemd, else the usual one for a daemon or a user."""
     given = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return os.path.abspath(given)
@@ -231,7 +230,7 @@ def _default_state_dir(folder: str, environ: Mapping[str, str]) -> str:
 def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
     addr = table.get("addr", listening, default)
     use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
-    table.done("crt_file", "key_file", "ca_file")  # before a default of these is found not to be there
+    table.done("crt_file", "key_file", "ca_file")  # before a missing default file could be reported
     pem_file = readable_file if use_tls else file_path  # without TLS it need not be there
     crt_file = table.get("crt_file", pem_file, "server.pem")
     key_file = table.get("key_file", pem_file, "server.key")
@@ -311,7 +310,7 @@ def _worker(table: Table) -> WorkerSettings:
 
 
 def _worker_name(table: Table) -> str:
-    """The host name, unless the file has one."""
+    """The name in the file, or else the host name."""
     given = table.find("name", worker_name)
     if given is not None:
         return given
@@ -332,7 +331,7 @@ def _labels(table: Table, name: str) -> Mapping[str, str]:
 
 
 def _check_reachable(config: WorkerConfig, root: Table) -> None:
-    """A scheduler elsewhere must be able to call back, and to trust what it calls."""
+    """Check that a scheduler on another machine can call back, over a protected connection."""
     if config.scheduler.loopback:
         return
     theirs = f"the scheduler at {config.scheduler} can't call a loopback address"

@@ -113,7 +113,7 @@ class SchedulerClient(MultiService):
         line, self._line = self._line, None
         if line is not None:
             closed = self._pool.run(self._connection.close_thd, line.channel)
-            closed.addErrback(lambda reason: self._log.failure("a channel is not closed", reason))
+            closed.addErrback(lambda reason: self._log.failure("a channel could not be closed", reason))
 
     def register(self, registration: Registration) -> Deferred[Registered]:
         request = convert.registration_to_pb(registration)

@@ -92,7 +92,7 @@ class Servicer:
         """End the call with an error. Any other exception than ours is a bug; its details are not sent."""
         if isinstance(error, SchedulerError):
             status.abort(context, error)
-        self._log.failure("a call went wrong")
+        self._log.failure("a gRPC call failed")
         context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
 
