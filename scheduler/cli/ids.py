@@ -1,4 +1,4 @@
-"""Ids of jobs as people type them: the whole id, or a prefix that only one job has."""
+"""Ids of jobs as users type them: the whole id, or a prefix that only one job has."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from scheduler.cli.failures import Failure
 from scheduler.cli.wording import clock_time, command_line
 from scheduler.client import Client, Job
 
-#: Characters of an id that the scheduler chose, and the fewest of a prefix.
+#: Characters of an id that the scheduler chose, and of the shortest prefix.
 WHOLE, SHORTEST = 36, 6
 
-#: Jobs that are listed where a prefix is not unique.
+#: Jobs listed if a prefix is not unique.
 _MOST_SHOWN = 10
 
-#: Characters of their commands.
+#: Characters shown of their commands.
 _MOST_COLUMNS = 60
 
 
 def resolve(client: Client, text: str) -> str:
-    """The id of the one job whose id begins so; ``Failure`` if there is none, or more than one."""
+    """The id of the one job with this id or prefix; ``Failure`` if there is none, or more than one."""
     if len(text) >= WHOLE:
         return text
     if len(text) < SHORTEST:

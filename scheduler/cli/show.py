@@ -1,4 +1,4 @@
-"""``schedctl show``: all that is known of a job, in words."""
+"""``schedctl show``: everything known about a job, in words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scheduler.cli.wording import (
     span,
 )
 
-#: Characters of the names of rows, and the gap behind them.
+#: Characters of row names, including the gap behind them.
 _NAME_WIDTH = 12
 
 
@@ -53,7 +53,7 @@ def command(session: Session, ids: Sequence[str], as_json: bool, line_format: Fo
 
 
 def describe(job: Object, now: float) -> str:
-    """A row for each thing that there is to say, each with its newline; ``now`` by the wall clock."""
+    """The rows about a job, each with its newline; ``now`` is the wall clock's time."""
     rows = [("job", str(job["id"])), *_state(job, now), ("command", command_line(job)), *_about(job), *_times(job, now)]
     rows += [*_exit(job), *_output(job), *_attempts(job)]
     made = ""

@@ -1,4 +1,4 @@
-"""The input of a job, read from our own stdin before the job is submitted."""
+"""Reads the input of a job from our own stdin before the job is submitted."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Any
 
 from scheduler.cli.failures import Failure
 
-#: Bytes of a request's body, the job's input and all.
+#: Bytes of the largest request body, including the job's input.
 _LARGEST_BODY = 1024 * 1024
 
-#: Bytes of it for what JSON and the names of fields take beside the values.
+#: Bytes reserved for JSON syntax and field names.
 _FRAME = 512
 
-#: Seconds after which a stdin that has not ended is mentioned.
+#: Seconds after which the user is told that stdin has not ended.
 _MENTION_AFTER = 3.0
 
 _PIECE = 64 * 1024
 
 
 def offered(descriptor: int = 0) -> bool:
-    """Whether there is input: a pipe, a file or a socket, not a terminal, nor /dev/null or another device."""
+    """Whether stdin has input: a pipe, a file or a socket, but not a terminal, /dev/null or another device."""
     try:
         mode = os.fstat(descriptor).st_mode
-    except OSError:  # it is closed
+    except OSError:  # stdin is closed
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
 def room_for(fields: Mapping[str, Any]) -> int:
-    """Bytes of input that fit into one request beside these fields."""
+    """Bytes of input that fit into a request with these fields."""
     rest = len(json.dumps(fields, default=str)) + _FRAME
     return max(0, (_LARGEST_BODY - rest) // 4 * 3)  # as base64
 
 
 def read(most: int, mention: Callable[[], object], descriptor: int = 0) -> bytes:
-    """All of it; ``Failure`` if that is more than ``most`` bytes. ``mention`` is called if it takes long."""
+    """All input; ``Failure`` if it exceeds ``most`` bytes. ``mention`` is called if it takes long."""
     found = bytearray()
     mentioned = False
     while True:
@@ -48,7 +48,7 @@ def read(most: int, mention: Callable[[], object], descriptor: int = 0) -> bytes
             mention()
         try:
             data = os.read(descriptor, _PIECE)
-        except BlockingIOError:  # somebody who has the same pipe made it so
+        except BlockingIOError:  # another process with the same pipe made it non-blocking
             select.select([descriptor], [], [], None)
             continue
         except OSError as error:

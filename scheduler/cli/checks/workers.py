@@ -1,4 +1,4 @@
-"""Workers, as the scheduler sees them: reachable in both directions, taking jobs, their version, clock and disk."""
+"""Checks workers as the scheduler sees them: connections in both directions, version, clock and disk."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scheduler.cli.checks.findings import Finding, Severity, error, note, ok, wa
 from scheduler.cli.wording import Object, moment, printable
 from scheduler.client import Disk
 
-#: Seconds; a worker that was heard of later than that does reach the scheduler.
+#: Seconds. A worker that was heard from within this time reaches the scheduler.
 HEARD_LATELY = 60.0
 
-#: Workers of which each is listed; of more only those that are not well are.
+#: The most workers that are all listed. If there are more, only those with problems are.
 MOST_LISTED = 20
 
 
 def check_workers(workers: Sequence[Object], version: str | None, now: float) -> Iterator[Finding]:
-    """``version`` of the scheduler, ``None`` if it does not say; ``now`` is the time by its clock."""
+    """``version``: the scheduler's, ``None`` if unknown. ``now``: the time by its clock."""
     if not workers:
         yield warning(
             "workers",
@@ -42,7 +42,7 @@ def check_workers(workers: Sequence[Object], version: str | None, now: float) ->
 
 
 def check_worker(worker: Object, version: str | None, now: float) -> Iterator[Finding]:
-    """All about one."""
+    """All checks of one worker."""
     subject = f"worker {worker['name']}"
     yield _check_ways(subject, worker, now)
     if worker["draining"]:
@@ -69,7 +69,7 @@ def check_worker(worker: Object, version: str | None, now: float) -> Iterator[Fi
 
 
 def _check_ways(subject: str, worker: Object, now: float) -> Finding:
-    """From the worker to the scheduler, and from the scheduler to the worker."""
+    """Check the connections from the worker to the scheduler, and back."""
     name, reason = worker["name"], worker.get("reason")
     if worker["state"] == "online":
         if reason is None:
