@@ -61,7 +61,7 @@ class Ref:
 
 
 class Stream(enum.Enum):
-    """One of a job's two output streams."""
+    """An output stream of a job."""
 
     STDOUT = "stdout"
     STDERR = "stderr"

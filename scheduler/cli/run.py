@@ -192,7 +192,7 @@ def _stdin(fields: Mapping[str, Any], status: Status) -> bytes:
 
 
 class _Run:
-    """One job, from its submission to the exit code."""
+    """Runs a job, from its submission to the exit code."""
 
     def __init__(self, session: Session, status: Status, patience: float) -> None:
         self._session = session

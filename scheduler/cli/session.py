@@ -43,7 +43,7 @@ class Trouble:
 
 
 class Session:
-    """One use of ``schedctl``. Nothing is read or opened before it is needed, so ``--help`` is fast."""
+    """A use of ``schedctl``. Nothing is read or opened before it is needed, so ``--help`` is fast."""
 
     def __init__(self, url: str | None, token: str | None, context: str | None, environ: Mapping[str, str]) -> None:
         """The options as given; ``environ`` is the environment."""

@@ -29,7 +29,7 @@ _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\\": "\\"}
 
 @frozen
 class Column:
-    """One column of a table."""
+    """A column of a table."""
 
     title: str
     text: Callable[[Object], str]

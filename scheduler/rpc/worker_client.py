@@ -280,7 +280,7 @@ class WorkerClient(MultiService):
 
 @implementer(IOutputStream)
 class _Stream:
-    """One call of StreamJob, and the thread that receives its messages."""
+    """A call of StreamJob, and the thread that receives its messages."""
 
     def __init__(self, hop: Hop, deliver: Deliver) -> None:
         self.finished: Deferred[None] = Deferred()

@@ -237,7 +237,7 @@ def _counted_thd(connection: Connection, last: _Counts, writes: bool, commits: b
 
 @frozen
 class Kind:
-    """How records of one kind are stored. Each table has one primary key column: the id of the record."""
+    """Storage of the records of one kind. Each table has one primary key column: the id of the record."""
 
     table: Table
     to_row: Callable[[Any], rows.Row]

@@ -26,7 +26,7 @@ class Severity(enum.Enum):
 
 @frozen
 class Finding:
-    """One result of one check."""
+    """A result of a check."""
 
     severity: Severity
     #: The checked thing, in a word or two: ``scheduler``, ``worker box``, ``certificate``.
