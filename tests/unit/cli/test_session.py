@@ -1,4 +1,4 @@
-"""Clients of commands, and what they tell of trouble."""
+"""Clients of commands, and their messages about trouble."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ class TroubleTests(SynchronousTestCase):
     """``Trouble``."""
 
     def test_told(self) -> None:
-        """What is tried again for long is told once, and again only after it was well in between."""
+        """A request that is repeated for long is reported once, and again only after a recovery."""
         clock = Clock()
         trouble = Trouble(clock.seconds)
         with contextlib.redirect_stderr(io.StringIO()) as err:
@@ -42,7 +42,7 @@ class ClientTests(SynchronousTestCase):
     """``Session.client``."""
 
     def test_options(self) -> None:
-        """A command that lasts is patient as any client; one that is answered at once gives up sooner; both tell."""
+        """A lasting command is as patient as any client, a quick one gives up sooner, and both report trouble."""
         made: list[dict[str, Any]] = []
         self.patch(scheduler.client, "Client", lambda _, **options: made.append(options))
         session = Session("http://a", None, None, {})

@@ -14,7 +14,7 @@ from scheduler.rpc.worker_calls import ABANDONED_AFTER_SECONDS, start_thd
 
 
 class UnheardTests(SynchronousTestCase):
-    """A start whose answer nobody listens for."""
+    """A start without callbacks."""
 
     def start(self, future: Any, told: list[str]) -> Unreachable:
         worker = SimpleNamespace(StartJob=SimpleNamespace(future=future))
@@ -27,7 +27,7 @@ class UnheardTests(SynchronousTestCase):
         return error
 
     def test_no_thread(self) -> None:
-        """Where gRPC can't have a thread to listen with, the start may have arrived."""
+        """If gRPC can't start a thread for the answer, the start may have arrived."""
 
         def no_thread(*_: object, **__: object) -> None:
             raise RuntimeError("can't start new thread")
@@ -37,7 +37,7 @@ class UnheardTests(SynchronousTestCase):
         self.assertEqual(told, [])
 
     def test_no_answer(self) -> None:
-        """One that is not ended by its deadline is given up soon after, and may have arrived."""
+        """A start that gRPC does not end by its deadline is abandoned soon after, and may have arrived."""
         waited: list[float] = []
 
         def result(seconds: float) -> None:
