@@ -9,7 +9,7 @@ from scheduler.errors import StoreFailed
 
 class ShieldedTests(SynchronousTestCase):
     def test_result(self) -> None:
-        """The result comes through, good or bad."""
+        """The result is passed on, be it a value or a failure."""
         inner: Deferred[int] = Deferred()
         outer = shielded(inner)
         inner.callback(3)
@@ -20,7 +20,7 @@ class ShieldedTests(SynchronousTestCase):
         self.failureResultOf(outer, ValueError)
 
     def test_cancel(self) -> None:
-        """Who gives up hears so, and what was begun goes on to its end."""
+        """A caller that gives up gets CancelledError, and the operation continues to its end."""
         inner: Deferred[int] = Deferred()
         outer = shielded(inner)
         outer.cancel()
@@ -29,7 +29,7 @@ class ShieldedTests(SynchronousTestCase):
         inner.callback(3)
 
     def test_error_nobody_hears(self) -> None:
-        """An error after that is logged where it is a bug."""
+        """A later error is logged if it is a bug."""
         for error, logged in ((ValueError(), 1), (StoreFailed("disk full"), 0)):
             inner: Deferred[int] = Deferred()
             outer = shielded(inner)
@@ -49,7 +49,7 @@ class SharedTests(SynchronousTestCase):
         return self.calls[-1]
 
     def test_one_call_for_all(self) -> None:
-        """Those that ask at the same moment share one call; one that asks later makes a new one."""
+        """Simultaneous callers share one call; a later caller makes a new one."""
         answers = [self.shared.join("a", self.call) for _ in range(3)]
         self.assertEqual(len(self.calls), 1)
         self.calls[0].callback(7)
@@ -58,14 +58,14 @@ class SharedTests(SynchronousTestCase):
         self.assertEqual(len(self.calls), 2)
 
     def test_failure_for_all(self) -> None:
-        """A failure reaches every one of them."""
+        """A failure reaches every caller."""
         answers = [self.shared.join("a", self.call) for _ in range(2)]
         self.calls[0].errback(ValueError())
         for answer in answers:
             self.failureResultOf(answer, ValueError)
 
     def test_one_leaves(self) -> None:
-        """One that gives up disturbs no other, nor the call."""
+        """A caller that gives up affects neither the others nor the call."""
         first, second = self.shared.join("a", self.call), self.shared.join("a", self.call)
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -73,7 +73,7 @@ class SharedTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(second), 7)
 
     def test_keys(self) -> None:
-        """Different questions are different calls."""
+        """Different keys have separate calls."""
         self.shared.join("a", self.call)
         self.shared.join("b", self.call)
         self.assertEqual(len(self.calls), 2)

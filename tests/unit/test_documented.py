@@ -1,7 +1,6 @@
-"""What there is is documented, and what is documented is there: routes, parameters, fields, configuration, commands.
+"""The docs and the product agree about routes, parameters, fields, configuration and commands.
 
-Routes and configuration are asked what they take: each complains of an unknown name
-with all that it knows.
+Routes and configuration are asked for an unknown name: their error lists all names that they know.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from tests.unit.api.conversation import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What stands for a part of a path.
+#: A value for each variable part of a path.
 NAMES = {"job_id": "job-1", "worker": "w1", "name": "busy"}
 
 #: A key that no table of a configuration has.
@@ -44,7 +43,7 @@ def document(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What is below a heading, up to the next one of its level or above; ``""`` where there is none."""
+    """The text below a heading, up to the next one of its level or above; ``""`` if there is none."""
     level = len(heading) - len(heading.lstrip("#"))
     _, found, below = f"\n{text}".partition(f"\n{heading}\n")
     return re.split(rf"^#{{1,{level}}} ", below, maxsplit=1, flags=re.MULTILINE)[0] if found else ""
@@ -57,12 +56,12 @@ def rows(text: str) -> Iterator[list[str]]:
 
 
 def code(text: str) -> list[str]:
-    """What stands in backticks."""
+    """The texts in backticks."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def first_words(text: str) -> set[str]:
-    """What the first table's first column names."""
+    """The names in the first column of the first table."""
     return {name for first, *_ in rows(text) for name in code(first)}
 
 
@@ -77,7 +76,7 @@ class ApiTests(SynchronousTestCase):
         ]
 
     def documented(self) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
-        """Each route's parameters and fields of the body, with those that a link in the table stands for."""
+        """The parameters and body fields of each route, including those behind a link in the table."""
         found = {}
         linked = {
             "(#filters)": first_words(section(self.text, "### Filters")),
@@ -92,7 +91,7 @@ class ApiTests(SynchronousTestCase):
         return found  # type: ignore[return-value]
 
     def allowed(self, method: str, path: str, query: str = "", body: bytes = b"") -> set[str]:
-        """What the route says that it knows, asked for what it does not."""
+        """The names that a route lists when it is asked for an unknown one."""
         server = Server()
         server.scheduler.add_job()
         target = re.sub("<(.*?)>", lambda found: NAMES[found[1]], path) + query
@@ -107,14 +106,14 @@ class ApiTests(SynchronousTestCase):
         self.assertEqual(set(self.documented()), set(self.routes))
 
     def test_parameters(self) -> None:
-        """The row of a route has the parameters that it takes."""
+        """The row of a route has its parameters."""
         documented = self.documented()
         for method, path in self.routes:
             parameters, _ = documented[method, path]
             self.assertEqual(parameters, self.allowed(method, path, "?bogus=1"), f"{method} {path}")
 
     def test_fields(self) -> None:
-        """The row of a route has the fields that its body may have."""
+        """The row of a route has the fields of its body."""
         documented = self.documented()
         for method, path in self.routes:
             if method == "POST":
@@ -128,7 +127,7 @@ class ApiTests(SynchronousTestCase):
         self.assertEqual(first_words(section(self.text, "### Filters")), set(FILTERS))
 
     def test_states(self) -> None:
-        """Each state says whether it is final."""
+        """Each state is documented as final or not."""
         told = {state: final for states, final, _ in rows(section(self.text, "### States")) for state in code(states)}
         self.assertEqual(
             {state: final[:3] == "yes" for state, final in told.items()},
@@ -137,7 +136,7 @@ class ApiTests(SynchronousTestCase):
         self.assertEqual(set(told), {state.value for state in JobState})
 
     def test_answers(self) -> None:
-        """The lists of what a job and a worker have are complete."""
+        """The lists of a job's and a worker's fields are complete."""
         job = wire.job_json(Job(id="j", spec=JobSpec(command="a"), state=JobState.QUEUED, created_at=0.0))
         worker = wire.worker_json(WorkerView(Worker(id="w", name="w", address="a:1"), 0, None))
         for what, shown in (("A job: `id ", job), ("`GET /v1/workers/{w}`: `id ", worker)):
@@ -161,7 +160,7 @@ class ConfigurationTests(SynchronousTestCase):
         return None
 
     def keys(self, load: Callable[..., Any]) -> set[tuple[str, str]]:
-        """Table and key of everything that a file may say; ``""`` is the top level."""
+        """The table and key of every setting in a file; ``""`` is the top level."""
         found: set[tuple[str, str]] = set()
         for name in self.known(load) or ():
             within = self.known(load, name)
@@ -188,7 +187,7 @@ class ConfigurationTests(SynchronousTestCase):
         return found
 
     def listed(self, which: str) -> set[tuple[str, str]]:
-        """What the README's table has for that process."""
+        """The keys in the README's table for that process."""
         of_process = [
             row for row in rows(section(document("README.md"), "## Configuration")) if row[0] in (which, "both")
         ]
@@ -203,7 +202,7 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(self.listed("scheduler"), keys)
 
     def test_worker(self) -> None:
-        """The same of ``worker.toml``."""
+        """The same for ``worker.toml``."""
         keys = self.keys(load_worker)
         self.assertIn(("worker", "slots"), keys)
         self.assertEqual(self.documented("## Both", "## Worker"), keys)
@@ -212,16 +211,16 @@ class ConfigurationTests(SynchronousTestCase):
 
 
 class UnitTests(SynchronousTestCase):
-    """The units of systemd, and the commands of docs/operations.md that set them up."""
+    """The systemd units, and the commands of docs/operations.md that set them up."""
 
     def unit(self, program: str) -> dict[str, str]:
-        """The settings of a unit; of those that are given twice, the last."""
+        """The settings of a unit; the last value of a repeated one."""
         name = {"scheduler": "scheduler", "worker": "scheduler-worker"}[program]
         text = document(f"etc/systemd/{name}.service")
         return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
 
     def test_users(self) -> None:
-        """Each has a user and a folder of its own, as jobs may not read what is the scheduler's."""
+        """Each unit has a user and a folder of its own, because jobs may not read the scheduler's files."""
         scheduler, worker = self.unit("scheduler"), self.unit("worker")
         for key in ("User", "StateDirectory", "ExecStart"):
             self.assertNotEqual(scheduler[key], worker[key])
@@ -230,7 +229,7 @@ class UnitTests(SynchronousTestCase):
             self.assertEqual({"Group", "SupplementaryGroups", "Requires", "BindsTo", "PartOf"} & set(unit), set())
 
     def test_set_up(self) -> None:
-        """The documented commands make the user of each, and let nobody else read its configuration."""
+        """The documented commands make each user, and protect its configuration from others."""
         commands = document("docs/operations.md")
         for program in ("scheduler", "worker"):
             unit = self.unit(program)
@@ -251,14 +250,14 @@ class CommandTests(SynchronousTestCase):
         skip = "there is no schedctl yet"
 
     def commands(self) -> Mapping[str, Any]:
-        """Each command by its name, ``schedctl`` itself included."""
+        """Each command by its name, including ``schedctl`` itself."""
         group: Any = importlib.import_module("scheduler.cli.main").commands
         context = group.make_context("schedctl", [], resilient_parsing=True)
         found = {f"schedctl {name}": group.get_command(context, name) for name in group.list_commands(context)}
         return {"schedctl": group, **found}
 
     def options(self, command: Any) -> set[str]:
-        """Its long options."""
+        """The long options of a command."""
         names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
         return {name for name in names if name.startswith("--") and name != "--help"}
 
@@ -268,7 +267,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(headings, set(self.commands()))
 
     def test_options(self) -> None:
-        """The section of a command names each of its options, and no option that it does not have."""
+        """The section of a command names each of its options, and no other option."""
         text = document("docs/cli.md").replace("`", "")
         for name, command in self.commands().items():
             below = section(text, f"## {name}")

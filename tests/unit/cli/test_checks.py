@@ -96,7 +96,7 @@ class CertificateTests(SynchronousTestCase):
         self.assertEqual(only.sentence, "The certificate is valid until 2027-06-01, for 365 days")
 
     def test_days(self) -> None:
-        """One that has expired or is not valid yet is an error, one that will soon a warning that counts the days."""
+        """An expired or not yet valid certificate is an error; one that expires soon is a warning with the days."""
         self.assertIn("has expired on 2026-05-31", self.check(self.pair(ends=NOW - timedelta(days=1)))["error"])
         self.assertIn("has expired", self.check(self.pair(ends=NOW))["error"])
         self.assertIn("not valid before", self.check(self.pair(begins=NOW + timedelta(days=1)))["error"])

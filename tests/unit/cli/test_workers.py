@@ -15,7 +15,7 @@ class WorkersTests(Case):
     """A list of workers."""
 
     def test_table(self) -> None:
-        """State and why, jobs of slots, when it was seen, version, free disk and labels; by name."""
+        """Columns: state and reason, jobs of slots, last seen, version, free disk, labels. Rows are sorted by name."""
         self.client.all_workers = [
             {
                 **WORKER,
