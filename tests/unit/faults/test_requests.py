@@ -245,7 +245,7 @@ class AnswerTests(RequestsTestCase):
         self.assertGreater(late, answer)
 
     def test_errors_of_a_start(self) -> None:
-        """A start that made a job is answered with an error that makes clients try again; 504 may be, with the id."""
+        """A start that made a job is answered with an error that makes clients repeat it. 504 with its id is fine."""
         for status, named in ((502, False), (504, False), (503, True), (429, True)):
             self.story = Story()
             start = self.story.start(status, job="j" if named else None)
