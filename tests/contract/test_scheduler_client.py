@@ -56,7 +56,7 @@ class Contract:
     """Mixed into an RpcCase that has ``client``, and ``scheduler`` behind it."""
 
     def test_interface(self) -> None:
-        """It provides the interface, with the right arguments."""
+        """The client provides its interface, with the right arguments."""
         verifyObject(ISchedulerClient, self.client)
 
     async def test_register(self) -> None:

@@ -168,7 +168,7 @@ class StoreContract:
         return loaded
 
     def test_interface(self) -> None:
-        """It provides the whole interface."""
+        """The store provides its whole interface."""
         self.assertTrue(verifyObject(IStore, self.store))
 
     async def test_empty(self) -> None:

@@ -90,7 +90,7 @@ class Contract:
         return self.client.stream_output(self.worker, "j", stream, offset, receiver), receiver
 
     def test_interface(self) -> None:
-        """It provides the interface, with the right arguments."""
+        """The client provides its interface, with the right arguments."""
         verifyObject(IWorkerClient, self.client)
 
     async def test_start(self) -> None:
@@ -695,7 +695,7 @@ class HeldFakeTests(Unanswered, RpcCase):
 
 class FailingFakeTests(Unanswered, RpcCase):
     async def test_failing(self) -> None:
-        """It fails as told, and records the requests."""
+        """The double fails as told, and records the requests."""
         self.worker = a_worker("nowhere:1")
         self.client = Workers(reactor)
         for method in METHODS:

@@ -26,7 +26,7 @@ SEEN = (
 
 @frozen(kw_only=True)
 class Event:
-    """One operation and its outcome. A field that does not apply is ``None``, and not in the file.
+    """An operation and its outcome. A field that does not apply is ``None``, and not in the file.
 
     ``op`` is one of
 

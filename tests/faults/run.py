@@ -1,4 +1,4 @@
-"""One run of an experiment: its folder, seed, cluster and load, its figures, and the verdict."""
+"""A run of an experiment: its folder, seed, cluster and load, its figures, and the verdict."""
 
 from __future__ import annotations
 

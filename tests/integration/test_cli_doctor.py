@@ -87,7 +87,7 @@ def connection(port: int, scheme: str = "http", **more: Any) -> Connection:
 
 
 class AskTests(SynchronousTestCase):
-    """One request, and the reason if it has no answer."""
+    """A request, and the reason if it has no answer."""
 
     def problem(self, where: Connection) -> NoAnswer:
         found = ask(where, "/readyz")
@@ -226,7 +226,7 @@ class DoctorTests(SynchronousTestCase):
         self.assertIn("bad.toml: grpc_serverr = {...}: unknown key; did you mean grpc_server?\n", out)
 
     def test_address_from_the_file(self) -> None:
-        """Without an address it asks the scheduler that a file configures, and none where there is a worker alone."""
+        """Without an address it asks the scheduler that a file configures, and none with only a worker's file."""
         with serving(WELL) as server:
             (self.folder / "scheduler.toml").write_text(
                 f'state_dir = "s"\n[http_server]\naddr = "127.0.0.1:{server.server_port}"\n'

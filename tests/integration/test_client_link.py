@@ -47,7 +47,7 @@ class LinkTests(SynchronousTestCase):
         self.assertEqual(told, [])
 
     def test_not_http(self) -> None:
-        """What speaks another protocol is no scheduler: it started nothing. Other garbage may have passed one."""
+        """A server of another protocol is no scheduler: nothing was started. Other garbage may have passed one."""
         for greeting, started in (
             (GRPC, False),
             (b"SSH-2.0-OpenSSH_9.2\r\n", False),

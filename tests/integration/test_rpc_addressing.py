@@ -344,7 +344,7 @@ class OlderWorkerTests(RpcCase):
     """A worker that registered without a nonce, like one of an earlier version, and ignores metadata."""
 
     async def test_older(self) -> None:
-        """It is called as before; its errors are believed."""
+        """A worker without a nonce is called as before; its errors are believed."""
         client = self.worker_client()
         worker = self.stand_in(
             StartJob=giving(worker_pb2.StartJobRes(jobID="j")),

@@ -95,7 +95,7 @@ class AttackTests(HalfOpenCase):
     """Clients with all the calls they may have take nothing that others need."""
 
     async def test_one(self) -> None:
-        """One connection."""
+        """A single connection."""
         await self.both_attacked(1)
 
     async def test_four(self) -> None:

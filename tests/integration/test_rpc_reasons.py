@@ -191,7 +191,7 @@ class CertificateTests(ReasonCase):
         self.assertEqual(told, "the peer does not accept the certificate that it is shown")
 
     async def test_without_tls(self) -> None:
-        """One side speaks TLS, the other does not."""
+        """TLS on one side meets plain text on the other."""
         plain = self.worker_server(FakeJobRunner()).bound
         self.assertEqual(await self.reason(plain, self.files("client")), "the peer does not speak TLS")
         self.assertEqual(await self.reason(self.serving()), "the peer closed the connection: it may speak TLS alone")

@@ -181,7 +181,7 @@ class WorkerCase(ServerCase):
         return FakeJobRunner()
 
     async def stopped_soon(self) -> None:
-        """It stops because calls are released, before the grace time for calls is over."""
+        """The server stops because calls are released, before the grace time for calls is over."""
         self.patch(rpc_server, "STOP_GRACE_SECONDS", 30.0)
         began = time.monotonic()
         await self.server.stopService()

@@ -233,7 +233,7 @@ class ChangeTests(TlsCase):
         await self.works(client, worker)
 
     async def test_worker_side(self) -> None:
-        """It takes over with the next call of a worker to its scheduler, too."""
+        """The new authority takes over with the next call of a worker to its scheduler, too."""
         server = self.scheduler_server(AsMembership(FakeSchedulerClient()), self.files("server"))
         client = self.scheduler_client(server.bound, self.files("client", issuer=OTHERS, trusted=OTHERS))
         await self.assertFailure(client.register(FACTS), Unreachable)

@@ -86,7 +86,7 @@ class PoolTests(TestCase):
         await pool.stopService()
 
     async def test_stop_waits(self) -> None:
-        """It has stopped when its last call has ended, whose result is still delivered; later calls are refused."""
+        """A pool stops when its last call has ended, whose result is still delivered; later calls are refused."""
         pool, begun, go_on = Pool(reactor, "test-pool", 1), threading.Event(), threading.Event()
         pool.startService()
 

@@ -53,7 +53,7 @@ def snippets(head: str) -> list[str]:
 
 
 def test_one_call(cluster: Cluster) -> None:
-    """One call gives code, stdout and stderr, and curl's exit code says whether the job succeeded."""
+    """A single call gives code, stdout and stderr, and curl's exit code says whether the job succeeded."""
     curl = Curl(cluster[0])
     asked = "/v1/jobs?wait=60&output=64KiB&check=1"
     done = curl.run("--fail-with-body", asked, job=sh("echo out; printf '\\377' >&2"))

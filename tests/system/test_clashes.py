@@ -47,7 +47,7 @@ async def test_name(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_address(cluster: Cluster) -> None:
-    """Of two workers that claim one address, the one that answers there stays."""
+    """If two workers claim one address, the one that answers there stays."""
     api = Api(cluster[0])
     (first,) = await api.online("w1")
     address = first["address"]

@@ -57,7 +57,7 @@ def url(cluster: Cluster) -> str:
 @BOTH
 @pytest_twisted.ensureDeferred
 async def test_run(url: str, kind: Callable[..., Any]) -> None:
-    """One call gives the exit code and every byte of both streams."""
+    """A single call gives the exit code and every byte of both streams."""
     client = kind(url)
     every_byte = bytes(range(256)) * 10
     code = "import os; data = open(0, 'rb').read(); os.write(1, data); os.write(2, data[::-1]); os._exit(3)"

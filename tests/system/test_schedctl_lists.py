@@ -164,7 +164,7 @@ def test_version(schedctl: Schedctl) -> None:
 
 
 def test_doctor(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """It finds no problem with working daemons, and then each problem that was caused."""
+    """The doctor finds no problem with working daemons, and then each problem that was caused."""
     scheduler = daemons("scheduler", SCHEDULER)
     scheduler.start()
     worker = daemons("worker", worker_config(scheduler.endpoints["grpc"], more='spool_min_free = "1B"\n'))

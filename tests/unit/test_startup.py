@@ -162,7 +162,7 @@ class RefusalTests(StartCase):
         self.assertIn("the name does not resolve", self.refusal())
 
     def test_state_in_use(self) -> None:
-        """Of two processes with one state folder the second is refused. It can start once the first has ended."""
+        """The second of two processes with one state folder is refused, and can start once the first has ended."""
         first = SchedulerOptions()
         self.parse(first)
         self.assertEqual(

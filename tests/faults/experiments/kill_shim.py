@@ -68,7 +68,7 @@ def live_runs(run: Run, worker: Daemon | None = None) -> list[Process]:
 
 
 def one_live(run: Run, worker: Daemon | None = None) -> Process:
-    """One of these processes, once there is one."""
+    """An unfinished process, once there is one."""
     found: list[Process] = []
 
     def look() -> bool:

@@ -76,7 +76,7 @@ class Experiment:
 
 
 def _workers(run: Run, member: str) -> dict[str, str]:
-    """That member of each listed worker, by name."""
+    """The value of ``member`` of each listed worker, by name."""
     document = run.cluster.api.get("/v1/workers") or {"workers": ()}
     return {worker["name"]: worker[member] for worker in document["workers"]}
 

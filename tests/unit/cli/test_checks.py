@@ -180,7 +180,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertIn("twistd worker", found(check_workers([], __version__, 0))["warning"])
 
     def test_many(self) -> None:
-        """Of many workers only those with problems are listed, and all are counted."""
+        """If there are many workers, only those with problems are listed, and all are counted."""
         many = [{**self.WORKER, "name": f"box{number}"} for number in range(21)]
         many[3]["draining"] = True
         many[5]["reason"] = "disk full"

@@ -79,7 +79,7 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(heartbeat.refused, {})
 
     def test_too_many(self) -> None:
-        """Of too many reports the first count. The rest is refused, so nothing of it is acknowledged."""
+        """If there are too many reports, the first count. The rest is refused, so nothing of it is acknowledged."""
         many = [reported(f"j-{number}") for number in range(REPORTS_MAX + 5)]
         for field in ("ended", "described"):
             heartbeat = read(**{field: many})
