@@ -285,7 +285,7 @@ class StoreFailed(Unavailable):
     @staticmethod
     def sentence(why: str) -> str:
         """The sentence for users."""
-        return f"the store fails: {why}"
+        return f"database unavailable: {why}"
 
 
 class ShuttingDown(Unavailable):

@@ -19,7 +19,7 @@ from tests.system.test_survival import count, counted
 Cluster = tuple[Daemon, Daemon]
 
 #: Part of the reason of a job whose end is not saved yet.
-UNSAVED = "it has ended, and its end can't be saved yet: the store fails: "
+UNSAVED = "it has ended, and its end can't be saved yet: database unavailable: "
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class ProblemTests(SynchronousTestCase):
     def test_store(self) -> None:
         """What fails is named: by itself the database's complaint could be about anything."""
         problem = problem_of(Failure(StoreFailed("database or disk is full")))
-        self.assertEqual((problem.status, problem.detail), (503, "the store fails: database or disk is full"))
+        self.assertEqual((problem.status, problem.detail), (503, "database unavailable: database or disk is full"))
 
     def test_size(self) -> None:
         """Past the end, the size is told as for a range."""

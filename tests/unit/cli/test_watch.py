@@ -151,7 +151,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_end_that_is_not_saved(self) -> None:
         """A job whose end could not be saved yet is shown as before, with that reason."""
-        reason = "it has ended, and its end can't be saved yet: the store fails: disk full"
+        reason = "it has ended, and its end can't be saved yet: database unavailable: disk full"
 
         def events() -> Iterator[Event]:
             yield Changed(job("running", reason=reason))

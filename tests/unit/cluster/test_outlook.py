@@ -141,7 +141,7 @@ class SentenceTests(OutlookTestCase):
         self.assertEqual(self.told(job)[0], "no-match")
         self.ledger.note_worker(a_worker("w-2", labels={"gpu": "yes"}))
         self.settle()
-        self.assertEqual(self.told(job)[:2], ("store-failing", "the store fails: disk full"))
+        self.assertEqual(self.told(job)[:2], ("store-failing", "database unavailable: disk full"))
 
     def test_after_a_restart(self) -> None:
         """A job that has but one chance waits for its worker to come back, as others do."""
