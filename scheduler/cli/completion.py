@@ -26,7 +26,7 @@ from scheduler.cli.wording import SHORT_ID, Object, command_line
 COMPLETION_TIMEOUT = 2.0
 
 #: Recent jobs whose ids are offered.
-MOST_JOBS = 50
+MAX_OFFERED_JOBS = 50
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -102,7 +102,7 @@ def _fetch_thd(session: Session, what: str, found: list[Object]) -> None:
         if what == "workers":
             found += [worker.data for worker in client.workers()]
         else:
-            found += [job.data for job in islice(client.jobs(limit=MOST_JOBS), MOST_JOBS)]
+            found += [job.data for job in islice(client.jobs(limit=MAX_OFFERED_JOBS), MAX_OFFERED_JOBS)]
 
 
 @click.command(

@@ -17,7 +17,7 @@ from scheduler.cli.wording import Object, printable
 _GAP = "  "
 
 #: Columns that the shrinking column keeps, however narrow the terminal is.
-_NARROWEST = 10
+_SHRUNK_MIN_COLUMNS = 10
 
 
 def draw(columns: Sequence[Column], rows: Sequence[Object], width: int | None, coloured: bool) -> str:
@@ -37,7 +37,7 @@ def _shrink(columns: Sequence[Column], widths: list[int], width: int) -> None:
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
     for at, column in enumerate(columns):
         if column.shrinks and excess > 0:
-            kept = max(widths[at] - excess, min(widths[at], _NARROWEST))
+            kept = max(widths[at] - excess, min(widths[at], _SHRUNK_MIN_COLUMNS))
             excess -= widths[at] - kept
             widths[at] = kept
 

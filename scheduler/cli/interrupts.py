@@ -25,7 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_INTERRUPT_SECONDS = 0.5
 
 #: Seconds until a stop that could not be sent is sent again.
-_AGAIN = 2.0
+_STOP_AGAIN_SECONDS = 2.0
 
 
 class Left(BaseException):
@@ -122,4 +122,4 @@ class Interrupts:
                 if failure != said:
                     self._status.note(f"job {job_id} can't be stopped now: {failure}; trying again")
                     said = failure
-                self._over.wait(_AGAIN)
+                self._over.wait(_STOP_AGAIN_SECONDS)

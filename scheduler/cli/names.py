@@ -10,7 +10,7 @@ from scheduler.cli.failures import Failure, of_client
 from scheduler.client import ApiProblem, Client, ClientError
 
 #: Names suggested in one message.
-_MOST_SUGGESTED = 3
+_MAX_SUGGESTIONS = 3
 
 
 @contextlib.contextmanager
@@ -33,4 +33,4 @@ def _near(client: Client, name: str) -> list[str]:
         names = {worker.name.lower(): worker.name for worker in client.workers()}
     except ClientError:
         return []
-    return [names[each] for each in difflib.get_close_matches(name.lower(), names, _MOST_SUGGESTED)]
+    return [names[each] for each in difflib.get_close_matches(name.lower(), names, _MAX_SUGGESTIONS)]

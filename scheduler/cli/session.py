@@ -19,7 +19,7 @@ from scheduler.cli.wording import printable
 ANSWER_TIMEOUT, ANSWER_PATIENCE = 15.0, 10.0
 
 #: Seconds for which a request must fail before the user is told.
-TROUBLE_TOLD_AFTER = 1.0
+TROUBLE_SHOWN_AFTER_SECONDS = 1.0
 
 
 class Trouble:
@@ -37,7 +37,7 @@ class Trouble:
             self._since, self._told = None, False
         elif self._since is None:
             self._since = self._clock()
-        elif not self._told and self._clock() - self._since >= TROUBLE_TOLD_AFTER:
+        elif not self._told and self._clock() - self._since >= TROUBLE_SHOWN_AFTER_SECONDS:
             say(f"schedctl: {printable(why)}; trying again")
             self._told = True
 

@@ -12,13 +12,13 @@ from typing import Any
 from scheduler.cli.failures import Failure
 
 #: Bytes of the largest request body, including the job's input.
-_LARGEST_BODY = 1024 * 1024
+_BODY_MAX_BYTES = 1024 * 1024
 
 #: Bytes reserved for JSON syntax and field names.
-_FRAME = 512
+_RESERVED_BYTES = 512
 
 #: Seconds after which the user is told that stdin has not ended.
-_MENTION_AFTER = 3.0
+_MENTION_AFTER_SECONDS = 3.0
 
 _PIECE = 64 * 1024
 
@@ -34,8 +34,8 @@ def offered(descriptor: int = 0) -> bool:
 
 def room_for(fields: Mapping[str, Any]) -> int:
     """Bytes of input that fit into a request with these fields."""
-    rest = len(json.dumps(fields, default=str)) + _FRAME
-    return max(0, (_LARGEST_BODY - rest) // 4 * 3)  # as base64
+    rest = len(json.dumps(fields, default=str)) + _RESERVED_BYTES
+    return max(0, (_BODY_MAX_BYTES - rest) // 4 * 3)  # as base64
 
 
 def read(most: int, mention: Callable[[], object], descriptor: int = 0) -> bytes:
@@ -43,7 +43,7 @@ def read(most: int, mention: Callable[[], object], descriptor: int = 0) -> bytes
     found = bytearray()
     mentioned = False
     while True:
-        if not mentioned and not select.select([descriptor], [], [], _MENTION_AFTER)[0]:
+        if not mentioned and not select.select([descriptor], [], [], _MENTION_AFTER_SECONDS)[0]:
             mentioned = True
             mention()
         try:

@@ -17,10 +17,10 @@ DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
 #: Seconds that a wait must last to be shown, and the same for a broken connection without a terminal. If stderr is a
 #: file that also has the job's stderr, a short break is not worth a line.
-_TOLD_AFTER, _BREAK_TOLD_AFTER = 1.0, 10.0
+_SHOWN_AFTER_SECONDS, _BREAK_SHOWN_AFTER_SECONDS = 1.0, 10.0
 
 #: Seconds between two queries for the place of a queued job.
-_PLACE_INTERVAL = 5.0
+_PLACE_INTERVAL_SECONDS = 5.0
 
 
 class Watch:
@@ -126,18 +126,18 @@ class Watch:
         """Show the present wait, if there is one."""
         job = self.job
         if self._trouble_since is not None:
-            after = _TOLD_AFTER if self._status.on_terminal else _BREAK_TOLD_AFTER
+            after = _SHOWN_AFTER_SECONDS if self._status.on_terminal else _BREAK_SHOWN_AFTER_SECONDS
             self._status.waiting(
                 f"no connection to the scheduler, trying again: {self._trouble}", after, self._trouble_since
             )
         elif job is not None and job.state == "queued" and self._queued_since is not None:
-            self._status.waiting(queue_text(job), _TOLD_AFTER, self._queued_since)
+            self._status.waiting(queue_text(job), _SHOWN_AFTER_SECONDS, self._queued_since)
         elif job is not None and self._unknown_since is not None:
             text = f"job {short_id(job.data)} is unknown, waiting for its worker: {job.reason}"
-            self._status.waiting(text, _TOLD_AFTER, self._unknown_since)
+            self._status.waiting(text, _SHOWN_AFTER_SECONDS, self._unknown_since)
         elif job is not None and self._remarked_since is not None:
             text = f"job {short_id(job.data)} is {job.state}: {job.reason}"
-            self._status.waiting(text, _TOLD_AFTER, self._remarked_since)
+            self._status.waiting(text, _SHOWN_AFTER_SECONDS, self._remarked_since)
         else:
             told = self._status.done()
             if told and self._queued_since is not None and job is not None and not job.final:
@@ -149,7 +149,7 @@ class Watch:
         """Keep the shown place in the queue up to date, in a thread: no event says that jobs before it were started."""
         with self._new_client() as client:
             while True:
-                time.sleep(_PLACE_INTERVAL)
+                time.sleep(_PLACE_INTERVAL_SECONDS)
                 try:
                     job = client.job(job_id)
                 except ClientError:

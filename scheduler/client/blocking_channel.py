@@ -31,10 +31,10 @@ from scheduler.client.exchange import (
 )
 
 #: Seconds, at most, to establish a connection.
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT_SECONDS = 10.0
 
 #: Bytes read at once.
-CHUNK = 256 * 1024
+READ_MAX_BYTES = 256 * 1024
 
 #: The beginning of every HTTP answer.
 _HTTP = b"HTTP/"
@@ -88,7 +88,7 @@ class Channel:
                 retries=False,
                 redirect=False,
                 assert_same_host=False,
-                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self._timeout), read=silence),
+                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_SECONDS, self._timeout), read=silence),
                 preload_content=False,
             )
         except _NotConnected as error:
@@ -108,7 +108,7 @@ class Channel:
     def _read(self) -> bytes | NoAnswer:
         assert self._response is not None
         try:
-            data: bytes = self._response.read1(CHUNK)
+            data: bytes = self._response.read1(READ_MAX_BYTES)
         except (HTTPError, OSError) as error:
             self.close()
             return NoAnswer(Loss.LOST, _why(error))

@@ -18,13 +18,13 @@ from scheduler.client.submission import JobFields, body_of
 from scheduler.client.values import Ended, Event, Job, Output, Readiness, Result, Version, Worker
 
 #: Seconds for which one request waits for the end of a job. A dead connection is noticed after that long.
-WAIT_PIECE = 30.0
+WAIT_REQUEST_SECONDS = 30.0
 
 #: Seconds that the answer to a stop may take beyond the client's ``timeout``, because the scheduler waits for the end.
-STOP_TIME = 75.0
+STOP_ANSWER_SECONDS = 75.0
 
 #: Jobs in one page of a list.
-PAGE = 200
+JOBS_PER_PAGE = 200
 
 Filter = str | int | bool | datetime | Sequence[str] | Mapping[str, str] | None
 
@@ -117,9 +117,9 @@ class Operations:
         """The job once it has ended; ``WaitTimedOut``."""
         began = self._clock()
         while True:
-            left = WAIT_PIECE if timeout is None else max(0.0, began + timeout - self._clock())
+            left = WAIT_REQUEST_SECONDS if timeout is None else max(0.0, began + timeout - self._clock())
             asked = self._clock()
-            job = yield from self.job(job_id, round(min(left, WAIT_PIECE), 3))
+            job = yield from self.job(job_id, round(min(left, WAIT_REQUEST_SECONDS), 3))
             if job.final:
                 return job
             if timeout is not None and self._clock() - began >= timeout:
@@ -131,7 +131,7 @@ class Operations:
         """Matching jobs, newest first."""
         left, cursor = limit, None
         while left is None or left > 0:
-            query = [*_pairs(filters), ("limit", str(PAGE if left is None else min(left, PAGE)))]
+            query = [*_pairs(filters), ("limit", str(JOBS_PER_PAGE if left is None else min(left, JOBS_PER_PAGE)))]
             if cursor is not None:
                 query.append(("cursor", cursor))
             answer = yield from self._repeater.answer(Request("GET", "/v1/jobs", tuple(query)))
@@ -145,12 +145,12 @@ class Operations:
 
     def stop(self, job_id: str) -> Script[Job]:
         """Stop a job."""
-        request = Request("POST", f"{_job_path(job_id)}/stop", silence=self._timeout + STOP_TIME)
+        request = Request("POST", f"{_job_path(job_id)}/stop", silence=self._timeout + STOP_ANSWER_SECONDS)
         return Job.from_json((yield from self._repeater.answer(request)).json())
 
     def stop_matching(self, filters: Mapping[str, Filter]) -> Script[list[Job]]:
         """Stop all matching jobs. Not repeated, because others may match by then."""
-        silence = self._timeout + STOP_TIME
+        silence = self._timeout + STOP_ANSWER_SECONDS
         request = Request("POST", "/v1/jobs/stop", tuple(_pairs(filters)), repeatable=False, silence=silence)
         page = _object((yield from self._repeater.answer(request)).json())
         return [Job.from_json(data) for data in page.get("jobs") or ()]

@@ -19,13 +19,13 @@ from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, S
 from scheduler.client.exchange import Answer, Loss, NoAnswer, Pause, Request, Script, exchange
 
 #: Seconds before the first repetition, doubled with each, and their maximum.
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+FIRST_PAUSE_SECONDS, PAUSE_MAX_SECONDS = 0.1, 5.0
 
 #: Seconds for which a scheduler that restarted without its memory may not know a job; workers report back sooner.
-FORGOTTEN = 15.0
+FORGOTTEN_MAX_SECONDS = 15.0
 
 #: Seconds after which a stream counts as working, even if it delivered nothing new.
-LASTED = 5.0
+LASTING_AFTER_SECONDS = 5.0
 
 #: Answers that already took the job's allowed waiting time into account. The caller may ask again; this module does
 #: not.
@@ -33,7 +33,7 @@ DECISIONS = frozenset({"no-free-slot", "unavailable", "worker-unreachable"})
 
 
 #: Temporary statuses of a proxy: the request did not arrive in time, came too early, or was one too many.
-PASSING = frozenset({408, 425, 429})
+TEMPORARY = frozenset({408, 425, 429})
 
 #: Statuses of a server that does not know the method or version of HTTP, and so did nothing.
 INCAPABLE = frozenset({501, 505})
@@ -53,7 +53,7 @@ def may_repeat(request: Request, outcome: Answer | NoAnswer, reached: bool) -> b
     if not request.repeatable:
         return False
     if not outcome.is_problem:  # written by a proxy
-        return outcome.status in PASSING or (outcome.status >= 500 and outcome.status not in INCAPABLE)
+        return outcome.status in TEMPORARY or (outcome.status >= 500 and outcome.status not in INCAPABLE)
     kind = ApiProblem(outcome.status, outcome.document).type
     match outcome.status:
         case 409:
@@ -93,7 +93,7 @@ class Attempts:
         left = self._since + self.patience - now
         if left <= 0:
             return None
-        seconds = min(FIRST_PAUSE * 2**self._count, LONGEST_PAUSE) * (0.5 + self.jitter() / 2)
+        seconds = min(FIRST_PAUSE_SECONDS * 2**self._count, PAUSE_MAX_SECONDS) * (0.5 + self.jitter() / 2)
         self._count += 1
         if isinstance(outcome, Answer):
             seconds = max(seconds, outcome.retry_after or 0.0)
@@ -108,7 +108,7 @@ class Attempts:
 
         A stream that always breaks at once, at the same place, must not be retried for ever.
         """
-        if self._began is not None and self.clock() - self._began >= LASTED:
+        if self._began is not None and self.clock() - self._began >= LASTING_AFTER_SECONDS:
             self._since = None
 
     def may_return(self, outcome: Answer | NoAnswer) -> bool:
@@ -124,7 +124,7 @@ class Attempts:
         now = self.clock()
         if self._forgotten is None:
             self._forgotten = now
-        return now - self._forgotten < FORGOTTEN
+        return now - self._forgotten < FORGOTTEN_MAX_SECONDS
 
     def progressed(self) -> None:
         """Something new arrived: reset patience and the pause."""

@@ -10,7 +10,7 @@ from attrs import frozen
 from scheduler.client.errors import ClientError
 
 #: Bytes of the longest line. The scheduler's longest is an end with 1 MiB of each stream, escaped.
-LONGEST_LINE = 32 * 1024 * 1024
+LINE_MAX_BYTES = 32 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -60,8 +60,8 @@ class Parser:
         self._rest = self._rest[start:]
         # The searched part has no line end, except for a CR at its end.
         self._searched = max(0, len(self._rest) - 1)
-        if len(self._rest) > LONGEST_LINE:
-            raise ClientError(f"a line of the event stream is longer than {LONGEST_LINE} bytes")
+        if len(self._rest) > LINE_MAX_BYTES:
+            raise ClientError(f"a line of the event stream is longer than {LINE_MAX_BYTES} bytes")
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.decode("utf-8", "replace").partition(":")

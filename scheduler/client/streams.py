@@ -4,9 +4,9 @@ The position in each stream is counted in bytes. A byte that arrives again is sk
 (``OutputLost``). So the delivered data is the stream, exactly once.
 
 A connection counts as cut when it breaks, when its body ends without the end of the job, and when nothing arrived for
-``EVENT_SILENCE`` or ``RAW_SILENCE`` seconds. The scheduler sends a comment every 15 s on an event stream, so silence
-there means a dead connection. A raw body has no such comments. There, asking again at the same offset costs one request
-and loses nothing.
+``EVENT_SILENCE_SECONDS`` or ``RAW_SILENCE_SECONDS``. The scheduler sends a comment every 15 s on an event stream, so
+silence there means a dead connection. A raw body has no such comments. There, asking again at the same offset costs one
+request and loses nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from scheduler.client.sse import Parser, ServerEvent
 from scheduler.client.values import Changed, Ended, Event, Job, Output
 
 #: Seconds without a byte: three of the scheduler's comments.
-EVENT_SILENCE = 45.0
+EVENT_SILENCE_SECONDS = 45.0
 
-RAW_SILENCE = 60.0
+RAW_SILENCE_SECONDS = 60.0
 
 STREAMS = ("stdout", "stderr")
 
@@ -37,7 +37,7 @@ def follow(repeater: Repeater, path: str, job_id: str, stdout: int, stderr: int)
     attempts = repeater.attempts()
     while True:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": progress.position}
-        request = Request("GET", path, headers=headers, silence=EVENT_SILENCE)
+        request = Request("GET", path, headers=headers, silence=EVENT_SILENCE_SECONDS)
         head = yield Open(request)
         failure = yield from _refusal(repeater, head, path, job_id)
         if failure is None:
@@ -164,7 +164,7 @@ def _raw_request(
         query.append(("tail", str(tail)))
     if follow:
         query.append(("follow", "1"))
-    return Request("GET", path, tuple(query), headers=headers, silence=RAW_SILENCE if follow else None)
+    return Request("GET", path, tuple(query), headers=headers, silence=RAW_SILENCE_SECONDS if follow else None)
 
 
 def _extent(head: Head) -> tuple[int, int | None]:

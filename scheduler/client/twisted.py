@@ -25,7 +25,7 @@ from scheduler.client.twisted_channel import Channel, Uncompressed, trust_root
 from scheduler.client.values import Event, Job, Readiness, Result, Version, Worker
 
 #: Seconds, at most, to establish a connection.
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT_SECONDS = 10.0
 
 #: Idle connections that are kept for further requests.
 KEPT_CONNECTIONS = 10
@@ -58,7 +58,7 @@ class TwistedClient:
         self._pool.maxPersistentPerHost = KEPT_CONNECTIONS
         self._pool.retryAutomatically = False  # only ``repeating`` knows which requests may be sent twice
         policy = BrowserLikePolicyForHTTPS(trust_root(ca_file))
-        agent = Agent(reactor, policy, connectTimeout=min(CONNECT_TIMEOUT, timeout), pool=self._pool)
+        agent = Agent(reactor, policy, connectTimeout=min(CONNECT_TIMEOUT_SECONDS, timeout), pool=self._pool)
         self._new_channel = lambda: Channel(reactor, HTTPClient(Uncompressed(agent)), target, timeout, on_trouble)
         self._operations = Operations(reactor.seconds, timeout, patience)
 

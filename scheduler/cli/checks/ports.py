@@ -17,7 +17,7 @@ from scheduler.daemon.config import TlsFiles
 from scheduler.net import Address, without_zone
 
 #: Seconds that a connection attempt may take.
-CONNECT_TIMEOUT = 3.0
+CONNECT_TIMEOUT_SECONDS = 3.0
 
 # The first bytes of an HTTP/2 client: the preface, and empty settings.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
@@ -122,7 +122,7 @@ def dial(address: Address, tls: TlsFiles | None) -> str:
 
 def _try(address: Address, use: Callable[[socket.socket], str]) -> str:
     try:
-        with socket.create_connection((_dialled(address), address.port), timeout=CONNECT_TIMEOUT) as connection:
+        with socket.create_connection((_dialled(address), address.port), timeout=CONNECT_TIMEOUT_SECONDS) as connection:
             return use(connection)
     except ssl.SSLCertVerificationError as problem:
         return f"its certificate is not accepted here: {problem.verify_message}"
@@ -131,7 +131,7 @@ def _try(address: Address, use: Callable[[socket.socket], str]) -> str:
     except socket.gaierror as problem:
         return f"the name does not resolve: {problem.strerror}"
     except TimeoutError:
-        return f"no answer within {CONNECT_TIMEOUT:g} s"
+        return f"no answer within {CONNECT_TIMEOUT_SECONDS:g} s"
     except OSError as problem:
         return (problem.strerror or str(problem)).lower()
 

@@ -12,10 +12,10 @@ from scheduler.cli.wording import Object, moment, printable
 from scheduler.client import Disk
 
 #: Seconds. A worker that was heard from within this time reaches the scheduler.
-HEARD_LATELY = 60.0
+HEARD_RECENTLY_SECONDS = 60.0
 
 #: The most workers that are all listed. If there are more, only those with problems are.
-MOST_LISTED = 20
+MAX_LISTED_WORKERS = 20
 
 
 def check_workers(workers: Sequence[Object], version: str | None, now: float) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def check_workers(workers: Sequence[Object], version: str | None, now: float) ->
             "Start `twistd worker -c worker.toml` on one of their machines",
         )
     found = [list(check_worker(worker, version, now)) for worker in workers]
-    if len(workers) <= MOST_LISTED:
+    if len(workers) <= MAX_LISTED_WORKERS:
         yield from chain.from_iterable(found)
         return
     well = [findings for findings in found if not any(finding.severity.wrong for finding in findings)]
@@ -83,7 +83,7 @@ def _check_ways(subject: str, worker: Object, now: float) -> Finding:
         )
     sentence = f"It is unreachable: {printable(reason or 'no reason is known')}"
     seen = moment(worker.get("last_seen"))
-    if seen is not None and now - seen < HEARD_LATELY:
+    if seen is not None and now - seen < HEARD_RECENTLY_SECONDS:
         return error(
             subject,
             f"{sentence}. It calls the scheduler, and the scheduler can't call it at {worker['address']}",

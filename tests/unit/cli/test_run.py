@@ -205,7 +205,7 @@ class StdinTests(SynchronousTestCase):
         """A pipe that another process made non-blocking is waited for."""
         reading, writing = self.pipe()
         os.set_blocking(reading, False)
-        self.patch(stdin, "_MENTION_AFTER", 0)
+        self.patch(stdin, "_MENTION_AFTER_SECONDS", 0)
 
         def mention() -> None:
             timer.start()

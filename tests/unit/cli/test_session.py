@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import scheduler.client
-from scheduler.cli.session import ANSWER_PATIENCE, ANSWER_TIMEOUT, TROUBLE_TOLD_AFTER, Session, Trouble
+from scheduler.cli.session import ANSWER_PATIENCE, ANSWER_TIMEOUT, TROUBLE_SHOWN_AFTER_SECONDS, Session, Trouble
 
 
 class TroubleTests(SynchronousTestCase):
@@ -21,19 +21,19 @@ class TroubleTests(SynchronousTestCase):
         with contextlib.redirect_stderr(io.StringIO()) as err:
             trouble("worker 'a' can't be reached")
             trouble(None)
-            clock.advance(TROUBLE_TOLD_AFTER)
+            clock.advance(TROUBLE_SHOWN_AFTER_SECONDS)
             trouble("short")
-            clock.advance(TROUBLE_TOLD_AFTER / 2)
+            clock.advance(TROUBLE_SHOWN_AFTER_SECONDS / 2)
             trouble("short")
             self.assertEqual(err.getvalue(), "")
-            clock.advance(TROUBLE_TOLD_AFTER / 2)
+            clock.advance(TROUBLE_SHOWN_AFTER_SECONDS / 2)
             for _ in range(3):
                 trouble("a \x1b[2J")
                 clock.advance(1.0)
             self.assertEqual(err.getvalue(), "schedctl: a \\x1b[2J; trying again\n")
             trouble(None)
             trouble("b")
-            clock.advance(TROUBLE_TOLD_AFTER)
+            clock.advance(TROUBLE_SHOWN_AFTER_SECONDS)
             trouble("c")
         self.assertEqual(err.getvalue().count("\n"), 2)
 

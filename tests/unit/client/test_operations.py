@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, JobFailed, OutputLost, WaitTimedOut
-from scheduler.client.operations import PAGE, WAIT_PIECE
+from scheduler.client.operations import JOBS_PER_PAGE, WAIT_REQUEST_SECONDS
 from scheduler.client.values import Job, Readiness, Result, Version
 from tests.unit.client.test_streams import event, events, text
 from tests.unit.client.world import CUT, REFUSED, TIMEOUT, World, answer, job, problem
@@ -103,8 +103,8 @@ class WaitTests(SynchronousTestCase):
         """``wait`` uses several short requests, so that a dead connection is noticed."""
         world = World(answer(job()), answer(job(state="failed", exit_code=1)))
         self.assertEqual(world.run(world.operations.wait("j1", None)).exit_code, 1)
-        self.assertEqual({request.query for request in world.requests}, {(("wait", f"{WAIT_PIECE:g}"),)})
-        self.assertEqual({request.silence for request in world.requests}, {WAIT_PIECE + TIMEOUT})
+        self.assertEqual({request.query for request in world.requests}, {(("wait", f"{WAIT_REQUEST_SECONDS:g}"),)})
+        self.assertEqual({request.silence for request in world.requests}, {WAIT_REQUEST_SECONDS + TIMEOUT})
         self.assertEqual(len(world.pauses), 1)  # the answer came early, so the next request does not follow at once
 
     def test_timeout(self) -> None:
@@ -134,7 +134,7 @@ class ListTests(SynchronousTestCase):
         first = answer({"jobs": [job("a"), job("b")], "next": "c1"})
         world = World(first, answer({"jobs": [job("c")], "next": None}))
         self.assertEqual([each.id for each in world.items(world.operations.jobs(None, {}))], ["a", "b", "c"])
-        self.assertEqual(world.requests[1].query, (("limit", str(PAGE)), ("cursor", "c1")))
+        self.assertEqual(world.requests[1].query, (("limit", str(JOBS_PER_PAGE)), ("cursor", "c1")))
         world = World(first)
         self.assertEqual(len(world.items(world.operations.jobs(2, {}))), 2)
         self.assertEqual([request.query for request in world.requests], [(("limit", "2"),)])

@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed
 from scheduler.client.exchange import Answer, Head, Loss, NoAnswer, Request
-from scheduler.client.repeating import DECISIONS, LONGEST_PAUSE, may_repeat
+from scheduler.client.repeating import DECISIONS, PAUSE_MAX_SECONDS, may_repeat
 from tests.unit.client.world import CUT, PATIENCE, REFUSED, UNTRUSTED, Reply, World, answer, job, problem
 
 READ = Request("GET", "/v1/jobs/j1")
@@ -93,7 +93,7 @@ class RepeatingTests(SynchronousTestCase):
         self.assertIs(error.started, None)
         self.assertAlmostEqual(sum(world.pauses), PATIENCE)
         self.assertEqual(world.pauses[:3], [0.1, 0.2, 0.4])
-        self.assertEqual(max(world.pauses), LONGEST_PAUSE)
+        self.assertEqual(max(world.pauses), PAUSE_MAX_SECONDS)
 
     def test_retry_after(self) -> None:
         """Retry-After is respected."""

@@ -41,7 +41,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_endless_line(self) -> None:
         """A line that never ends is an error, and does not fill the memory."""
-        self.patch(sse, "LONGEST_LINE", 1000)
+        self.patch(sse, "LINE_MAX_BYTES", 1000)
         parser = Parser()
         with self.assertRaises(ClientError):
             for _ in range(20):

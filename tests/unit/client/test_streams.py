@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.client.errors import ApiProblem, ClientError, ConnectionFailed, OutputLost
 from scheduler.client.exchange import Deliver, Head, NoAnswer, Open, Read, Request
-from scheduler.client.repeating import FORGOTTEN, LASTED
-from scheduler.client.streams import EVENT_SILENCE, RAW_SILENCE
+from scheduler.client.repeating import FORGOTTEN_MAX_SECONDS, LASTING_AFTER_SECONDS
+from scheduler.client.streams import EVENT_SILENCE_SECONDS, RAW_SILENCE_SECONDS
 from scheduler.client.values import Changed, Ended, Output
 from tests.unit.client.world import CUT, PATIENCE, REFUSED, Reply, World, answer, job, problem
 
@@ -69,7 +69,7 @@ class FollowTests(SynchronousTestCase):
         self.assertEqual(found[:2], [Output("stdout", 5, b"abc"), Output("stderr", 7, b"xy")])
         asked = [request.headers["Last-Event-ID"] for request in world.requests]
         self.assertEqual(asked, ["5,7", "8,7", "8,7", "8,7", "8,9", "8,9"])
-        self.assertEqual({request.silence for request in world.requests}, {EVENT_SILENCE})
+        self.assertEqual({request.silence for request in world.requests}, {EVENT_SILENCE_SECONDS})
 
     def test_repeated(self) -> None:
         """Repeated bytes and states are skipped."""
@@ -122,7 +122,7 @@ class FollowTests(SynchronousTestCase):
         world = World(events(text("stdout", 0, "ab"), end=CUT), REFUSED)
         self.assertRaises(ConnectionFailed, world.items, world.operations.follow("j1", 0, 0))
         self.assertAlmostEqual(sum(world.pauses), PATIENCE)
-        self.follow_heard(LASTED)
+        self.follow_heard(LASTING_AFTER_SECONDS)
         self.assertGreater(sum(self.world.pauses), 2 * PATIENCE)
 
     def test_lost(self) -> None:
@@ -141,7 +141,7 @@ class FollowTests(SynchronousTestCase):
             self.assertIsInstance(world.items(world.operations.follow("j1", 0, 0))[-1], Ended)
             world = World(first, unknown)
             self.assertRaises(ApiProblem, world.items, world.operations.follow("j1", 0, 0))
-            self.assertTrue(FORGOTTEN <= sum(world.pauses) < PATIENCE / 2, world.pauses)
+            self.assertTrue(FORGOTTEN_MAX_SECONDS <= sum(world.pauses) < PATIENCE / 2, world.pauses)
         head = Head(200, {"x-output-offset": "0"})
         world = World(Reply(head, [b"ab"], CUT), unknown, Reply(Head(200, {"x-output-offset": "2"}), [b"c"]), unknown)
         self.assertEqual(world.items(world.operations.output("j1", "stdout", 0, None, True)), [b"ab", b"c"])
@@ -294,7 +294,7 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual(world.requests.pop().path, "/v1/jobs/j1")
         self.assertEqual(world.requests[0].query, (("stream", "stdout"), ("tail", "3"), ("follow", "1")))
         self.assertEqual(world.requests[1].query, (("stream", "stdout"), ("offset", "10"), ("follow", "1")))
-        self.assertEqual({request.silence for request in world.requests}, {RAW_SILENCE})
+        self.assertEqual({request.silence for request in world.requests}, {RAW_SILENCE_SECONDS})
 
     def test_cut_output(self) -> None:
         """Output that was cut when it was written is an error after all existing bytes."""
