@@ -27,7 +27,7 @@ def shielded(inner: Deferred[T]) -> Deferred[T]:
         if not outer.called:
             outer.callback(result)  # a Failure starts the errbacks
         elif isinstance(result, Failure) and not result.check(SchedulerError):
-            _log.failure("an operation whose caller has left went wrong", result)
+            _log.failure("an operation failed after its caller had given up", result)
 
     inner.addBoth(pass_on)
     return outer
@@ -64,22 +64,22 @@ class Shared:
 
 
 class Rounds:
-    """What is gone through again and again for each key: one round at a time."""
+    """Repeated work for each key, one round at a time."""
 
     _log = Logger()
 
     def __init__(self, what: str) -> None:
-        """``what`` names a round in the log, where one goes wrong."""
+        """``what`` names a round in the log if it fails."""
         self._what = what
         self._going: set[str] = set()
 
     @property
     def idle(self) -> bool:
-        """Whether no round is under way."""
+        """Whether no round is in progress."""
         return not self._going
 
     def begin(self, key: str, round_: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
-        """Unless one is under way for ``key``."""
+        """Begin a round, unless one is in progress for ``key``."""
         if key in self._going:
             return
         self._going.add(key)
@@ -87,6 +87,6 @@ class Rounds:
         def over(result: Any) -> None:
             self._going.discard(key)
             if isinstance(result, Failure):
-                self._log.failure("{what} of {key} went wrong", result, what=self._what, key=key)
+                self._log.failure("{what} of {key} failed", result, what=self._what, key=key)
 
         Deferred.fromCoroutine(round_()).addBoth(over)

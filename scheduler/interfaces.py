@@ -32,7 +32,7 @@ from scheduler.views import JobFilter, JobPage, Readiness, WaitingFor, WorkerVie
 class IOutputReader(Interface):
     """A follower's position in one output stream of a job."""
 
-    offset = Attribute("Where the next chunk starts.")
+    offset = Attribute("The offset of the next chunk, int.")
 
     def read() -> Deferred[Chunk]:
         """The next bytes. Waits without limit until there are any or the stream ends.
@@ -236,7 +236,7 @@ class IOutputStream(Interface):
 
     finished = Attribute(
         "Deferred[None]: fires after the last chunk was delivered (one with ``end``), "
-        "or fails with what cut it: Unreachable, DeadlineExceeded, Unsupported, NotFound, Busy, WorkerFault."
+        "or fails with the error that cut it: Unreachable, DeadlineExceeded, Unsupported, NotFound, Busy, WorkerFault."
     )
 
     def cancel() -> None:
@@ -350,7 +350,7 @@ class IStore(Interface):
     ``count_commits``.
     """
 
-    commit_count = Attribute("Of the last commit that is known of, int; 0 before ``load``.")
+    commit_count = Attribute("The count of the last known commit, int; 0 before ``load``.")
 
     def load() -> Deferred[Loaded]:
         """Everything saved so far; ended jobs and the answers of keys are ``trimmed``. ``StoreFailed``."""

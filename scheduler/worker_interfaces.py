@@ -1,4 +1,4 @@
-"""The seams of a worker: where one part of it meets another, and a fake can stand in.
+"""The interfaces at which the parts of a worker meet. Tests put doubles there.
 
 ::
 
@@ -9,7 +9,7 @@
     worker -> ICommitCount     <- worker.commit_count
     rpc    -> IIdentity        <- worker.identity
 
-What ``scheduler.interfaces`` says of threads, errors and deadlines holds here, too.
+The rules of ``scheduler.interfaces`` about threads, errors and deadlines hold here, too.
 """
 
 from __future__ import annotations
@@ -33,62 +33,62 @@ from scheduler.model import JobSpec, Stream
 
 
 class IJobRunner(Interface):
-    """All that the scheduler can ask of a worker."""
+    """The requests of the scheduler to a worker."""
 
     def start(
         job_id: str, spec: JobSpec, created_at: float | None, key: RequestKey | None = None
     ) -> Deferred[JobStatus]:
-        """Start once; the same id again is answered with its status now. ``job_id`` ``""``: choose one.
+        """Start a job once. A repeated id gets the job's present status. ``job_id`` ``""``: choose an id.
 
         ``created_at`` and ``key`` are kept for the record.
 
-        What may not or can't run is a status FAILED with the reason. ``Invalid`` for an id
-        that is none; ``Conflict`` for one that was used up before, or sealed; ``ShuttingDown``;
-        ``Unavailable`` when no spool can be used, and then nothing was started.
+        A job that may not or can't run gets the status FAILED with the reason. ``Invalid``: an invalid id.
+        ``Conflict``: the id was used up before, or sealed. ``ShuttingDown``. ``Unavailable``: no spool can be used, and
+        nothing was started.
         """
 
     def stop(job_id: str, wait: bool) -> Deferred[JobStatus]:
-        """Of an ended job its status. With ``wait`` fires at its end, without limit. ``NotFound``.
+        """Stop a job; its present status. With ``wait``, fires at its end, without a limit. ``NotFound``.
 
-        The processes that are left of an ended job are looked for again, and killed again where that is permitted;
-        ``leftover`` of the answer has those that are there now, whatever ``query`` goes on to say.
+        The remaining processes of an ended job are looked for again, and killed again if that is permitted.
+        ``leftover`` in this answer has the present ones, unlike in ``query``.
         """
 
     def signal(job_id: str, signal: str, to: str) -> Deferred[None]:
-        """Send a signal, once, to the main process of a job that runs, or to its whole tree.
+        """Send a signal, once, to the main process of a running job, or to its whole tree.
 
-        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``; ``JobNotRunning``, also
-        where those that are meant have just ended; ``Conflict``: some processes could not be sent it, and the message
-        says which; ``Unavailable``: nothing was sent.
+        ``signal`` is one of ``SIGNAL_NAMES``, ``to`` one of ``SIGNAL_TARGETS``. ``NotFound``. ``JobNotRunning``: also
+        if the target has just ended. ``Conflict``: some processes, named in the message, could not be signalled.
+        ``Unavailable``: nothing was sent.
         """
 
     def remove(job_id: str) -> Deferred[None]:
-        """Remove an ended job with its output, acknowledged or not; its id stays used, so no start of it runs.
+        """Remove an ended job with its output, acknowledged or not. Its id stays used, so no start of it runs.
 
-        One that is not there is removed already. ``JobNotEnded``; ``Unavailable``: it is still there.
+        An unknown job counts as removed. ``JobNotEnded``; ``Unavailable``: it is still there.
         """
 
     def query(job_id: str) -> JobStatus:
-        """Of a job whose start was answered; ``NotFound``. It may be called in any thread."""
+        """The status of a job whose start was answered; ``NotFound``. May be called in any thread."""
 
     def seal(job_id: str) -> Deferred[JobStatus]:
-        """Its status; or ``NotFound``, and then, durably, it is never started.
+        """The status of a job; or ``NotFound``, and then it is never started, which is durable.
 
-        Of a job whose start is under way the status once that is over. ``Unavailable``: the disk does not take it.
+        For a job whose start is in progress, fires once that is over. ``Unavailable``: the disk can't record the seal.
         """
 
     def read_output_thd(job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
-        """What the spool holds now, at most ``size`` bytes; 0: the length alone.
+        """At most ``size`` bytes of the spool's present output; 0: only its length.
 
-        With the end comes ``cut``, if the job's output was not kept whole.
-        ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``.
+        The end has ``cut`` if the job's output was not kept completely. ``NotFound``, ``OffsetBeyondEnd``,
+        ``OutputPruned``.
         """
 
     def watch_output(job_id: str, stream: Stream, notify: Callable[[], None]) -> Deferred[Callable[[], None]]:
-        """Call ``notify`` whenever the stream may have grown or ended; answers a function that ends that.
+        """Call ``notify`` whenever the stream may have grown or ended. Fires with a function that ends this.
 
-        Of a job whose start is under way it fires once that is over, and fails as it does. ``NotFound``.
-        ``notify`` is called on the reactor thread and must not block.
+        For a job whose start is in progress, fires once that is over, or fails like the start. ``NotFound``. ``notify``
+        is called on the reactor thread and must not block.
         """
 
 
@@ -96,36 +96,36 @@ class ISchedulerClient(Interface):
     """A worker's calls to its scheduler. Every method may fail with ``Unreachable`` and ``DeadlineExceeded``."""
 
     def register(registration: Registration) -> Deferred[Registered]:
-        """``Invalid``, ``Refused``, ``Conflict``."""
+        """Register this worker. ``Invalid``, ``Refused``, ``Conflict``."""
 
     def deregister(worker_id: str, nonce: str) -> Deferred[None]:
-        """``NotFound``."""
+        """Deregister this worker. ``NotFound``."""
 
     def heartbeat(heartbeat: Heartbeat) -> Deferred[HeartbeatAnswer]:
-        """``NotFound`` means register again."""
+        """Send a heartbeat. ``NotFound`` means register again."""
 
     def hang_up() -> None:
         """Close the connection: a call under way fails with ``Unreachable``, and the next one makes another."""
 
     def on_cut(notify: Callable[[], None]) -> None:
-        """Call ``notify``, on the reactor thread, when a connection that was there is gone, as its other end ended it.
+        """Call ``notify`` on the reactor thread when the other end has ended an existing connection.
 
-        It may be called while a call is under way, which fails then. Nothing is said of a connection that this side
-        closed, nor where no answer comes on one that is there.
+        It may be called during a call, which then fails. A connection that this side closed is not reported, nor one
+        that exists without answers.
         """
 
 
 class IIdentity(Interface):
-    """Which worker, and which process of it, this is."""
+    """The identity of this worker and of its process."""
 
-    folder_id = Attribute("Secret of the state folder, str.")
-    nonce = Attribute("Of this process, str.")
-    worker_id = Attribute('As the scheduler said last, str; ``""``: it has not yet. The link sets it.')
+    folder_id = Attribute("The secret of the state folder, str.")
+    nonce = Attribute("The nonce of this process, str.")
+    worker_id = Attribute('The id given by the scheduler, str; ``""``: none yet. The link sets it.')
 
     def check_thd(worker_id: str, nonce: str, scheduler: str) -> None:
-        """A call came that is meant for the worker and the process of these names, each ``""`` where it does not say.
+        """Check a call that is meant for this worker id and nonce, each ``""`` if not given.
 
-        ``Misdirected``: they are not this one's. ``scheduler`` is the nonce of the process that calls, or ``""``.
+        ``Misdirected``: they are not this process's. ``scheduler`` is the nonce of the calling process, or ``""``.
         """
 
     def on_new_scheduler(notify: Callable[[], None]) -> None:
@@ -133,54 +133,56 @@ class IIdentity(Interface):
 
 
 class IHeldId(Interface):
-    """Where a worker keeps the id that its scheduler gave it."""
+    """Keeps the id that the scheduler gave to this worker."""
 
     def read() -> str:
-        """The id that the process before this one was given; ``""``: there is none, or it can't be read."""
+        """The id given to the previous process; ``""`` if there is none, or it can't be read."""
 
     def write(worker_id: str) -> None:
-        """Keep it for the next process. Where that fails, it is logged, and the next process asks for a new id."""
+        """Keep the id for the next process. A failure is logged, and the next process then asks for a new id."""
 
 
 class ICommitCount(Interface):
-    """Where a worker keeps the highest count of commits that a scheduler has told it."""
+    """Keeps the highest count of commits that a scheduler has told this worker."""
 
     def read() -> int:
-        """As it was written last, by this process or the one before it; 0: there is none, or it can't be read."""
+        """The last written count, of this process or the previous one; 0 if there is none, or it can't be read."""
 
     def write(count: int) -> None:
-        """Keep it for the next process, a moment later. Where that fails, it is logged."""
+        """Keep the count for the next process, a moment later. A failure is logged."""
 
 
 class IJobs(Interface):
-    """What a worker's membership needs to know of its jobs."""
+    """The jobs of a worker, as its link to the scheduler sees them."""
 
     def running() -> tuple[str, ...]:
-        """Ids of all jobs that were begun and have not ended. A start that is not over may still come to nothing."""
+        """Ids of all jobs that were begun and have not ended. A start in progress may still fail."""
 
     def is_starting() -> bool:
-        """Whether any start is not over."""
+        """Whether any start is in progress."""
 
     def unacknowledged() -> tuple[JobReport, ...]:
         """Ended jobs the scheduler has not acknowledged, oldest first, without specs."""
 
     def describe(job_ids: Iterable[str]) -> Deferred[tuple[JobReport, ...]]:
-        """In that order, with specs, but for stdin and script; ids not known are left out. It may read the disk."""
+        """Reports of these jobs, in that order, with specs except stdin and script. Unknown ids are left out. May read
+        the disk.
+        """
 
     def acknowledge(job_ids: Iterable[str]) -> None:
-        """The scheduler keeps these now."""
+        """These ended jobs are durable at the scheduler."""
 
     def report_again() -> None:
-        """From now on all ended jobs that are here are ``unacknowledged``, those too that were acknowledged before.
+        """From now on all ended jobs here are ``unacknowledged``, even those acknowledged before.
 
-        Each is to be acknowledged once more. The next process does not know of it: it has to be asked again.
+        Each must be acknowledged once more. The next process does not know about this, so it must be asked again.
         """
 
     def expect_acknowledgements(expected: bool) -> None:
-        """Whether the scheduler ever acknowledges an end. If not, ended jobs are removed all the same."""
+        """Set whether the scheduler ever acknowledges an end. If not, ended jobs are removed all the same."""
 
     def on_end(notify: Callable[[], None]) -> None:
         """Call ``notify`` after each end of a job, and when ``refusing`` has changed."""
 
     def refusing() -> str:
-        """Why no job is started at present, a sentence; ``""``: jobs are started."""
+        """A sentence why no job is started at present; ``""`` if jobs are started."""
