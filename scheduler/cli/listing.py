@@ -87,7 +87,7 @@ def listing_options(fields: Sequence[str], example: str) -> Callable[[F], F]:
             help=f"A line of this form for each, such as '{example}'. Fields: {', '.join(fields)}.",
         )
         json_option = click.option(
-            "--json", "as_json", is_flag=True, help="A line of JSON for each, as the API has it, for programs."
+            "--json", "as_json", is_flag=True, help="A line of JSON for each, with the fields of the API, for programs."
         )
         return json_option(format_option(function))
 

@@ -28,10 +28,10 @@ from scheduler.client import Client, Job
     "  schedctl logs --stderr 3f0c9a12 | less\n"
     "  schedctl logs 3f0c9a12 > stdout 2> stderr\n",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin N lines before the end.")
-@click.option("--stdout", "only", flag_value="stdout", help="Its stdout alone.")
-@click.option("--stderr", "only", flag_value="stderr", help="Its stderr alone, on our stdout.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the output until the job has ended.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
+@click.option("--stdout", "only", flag_value="stdout", help="Only its stdout.")
+@click.option("--stderr", "only", flag_value="stderr", help="Only its stderr, on our stdout.")
 @click.argument("job", metavar="ID", shell_complete=complete_job)
 @pass_session
 def command(session: Session, job: str, follow: bool, tail: int | None, only: str | None) -> None:

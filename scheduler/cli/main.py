@@ -111,7 +111,7 @@ class Commands(click.Group):
     "  schedctl run -l gpu=1 --detach -- python train.py\n",
 )
 @click.option("--url", metavar="URL", help="The scheduler [env SCHEDULER_URL; http://127.0.0.1:3000].")
-@click.option("--token", metavar="TOKEN", help="Who is asking [env SCHEDULER_TOKEN].")
+@click.option("--token", metavar="TOKEN", help="The token to send [env SCHEDULER_TOKEN].")
 @click.option(
     "--context",
     metavar="NAME",

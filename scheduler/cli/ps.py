@@ -103,10 +103,10 @@ def _split_states(_context: click.Context, _parameter: click.Parameter, values: 
     "  schedctl ps -a --format '{id} {state} {labels.team}'\n"
     "  schedctl ps -a --json | jq -r 'select(.exit_code == 2) | .id'\n",
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="Ended jobs, too.")
-@click.option("-n", "most", metavar="N", type=click.IntRange(1), help="The newest N alone.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also list ended jobs.")
+@click.option("-n", "most", metavar="N", type=click.IntRange(1), help="Only the newest N.")
 @click.option(
-    "--on", "worker", metavar="WORKER", shell_complete=complete_worker, help="Those of this worker, by name or id."
+    "--on", "worker", metavar="WORKER", shell_complete=complete_worker, help="Jobs of this worker, by name or id."
 )
 @click.option(
     "--state",
@@ -123,18 +123,16 @@ def _split_states(_context: click.Context, _parameter: click.Parameter, values: 
     "labels",
     type=KeyValue(),
     multiple=True,
-    help="Those with this label; may be repeated, then all must match.",
+    help="Jobs with this label; if repeated, all must match.",
 )
-@click.option("--by", "created_by", metavar="WHO", help="Those that WHO has submitted.")
-@click.option(
-    "--since", metavar="TIME", type=Moment(), help="Created after TIME: 12h for so long ago, or '2024-05-01 22:00'."
-)
+@click.option("--by", "created_by", metavar="WHO", help="Jobs that WHO submitted.")
+@click.option("--since", metavar="TIME", type=Moment(), help="Created after TIME: 12h (ago), or '2024-05-01 22:00'.")
 @click.option("--until", metavar="TIME", type=Moment(), help="Created before TIME.")
 @click.option("--ended-since", metavar="TIME", type=Moment(), help="Ended after TIME.")
 @click.option("--ended-until", metavar="TIME", type=Moment(), help="Ended before TIME.")
 @click.option("--group", "group_id", metavar="ID", help="All attempts of the job with this group_id.")
 @click.option("-w", "--watch", is_flag=True, help=f"Show them anew every {WATCH_INTERVAL:g} s, until Ctrl-C.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the whole ids alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the whole ids.")
 @listing_options(JOB_FIELDS, "{id} {state}")
 @pass_session
 def command(

@@ -71,30 +71,32 @@ For 121 and 124 to 127 a sentence on stderr says which it was; without one it is
     "--env",
     metavar="K=V",
     multiple=True,
-    help="A variable of its environment; K alone takes its value from here.",
+    help="A variable of its environment; K alone passes on its value here.",
 )
 @click.option(
     "--cwd", metavar="DIR", shell_complete=complete_folder, help="The folder it runs in [an empty one of its own]."
 )
-@click.option("--timeout", type=Duration(), help="Stop it after that long, as timed_out.")
-@click.option("-d", "--detach", is_flag=True, help="Do not wait: print its id.")
-@click.option("-n", "--no-stdin", is_flag=True, help="Do not pass stdin on, though it is a pipe or a file.")
+@click.option("--timeout", type=Duration(), help="Stop the job after this time; it has then timed_out.")
+@click.option("-d", "--detach", is_flag=True, help="Print the id of the job, and do not wait for its end.")
+@click.option("-n", "--no-stdin", is_flag=True, help="Do not pass on stdin, even if it is a pipe or a file.")
 @click.option("--queue-timeout", type=Duration(), help="How long it may wait for a free slot [1h; 0 with --on].")
-@click.option("--priority", type=int, help="Of those that wait the highest goes first [0].")
-@click.option("--retry", type=click.IntRange(1), metavar="N", help="Run it again when it failed, up to N times.")
-@click.option("--retry-delay", type=Duration(), help="How long to wait before each [0].")
-@click.option("--label", type=KeyValue(), multiple=True, help="A label of the job, to find it by.")
-@click.option("--stop-grace", type=Duration(), help="Between the signal that stops it and KILL [10s].")
-@click.option("--stop-signal", metavar="SIGNAL", help="What stops it [SIGTERM].")
-@click.option("--stop-mode", type=click.Choice(["tree", "main"]), help="Who gets that signal [tree].")
+@click.option("--priority", type=int, help="Waiting jobs with a higher priority start first [0].")
+@click.option("--retry", type=click.IntRange(1), metavar="N", help="Run the job again if it failed, up to N times.")
+@click.option("--retry-delay", type=Duration(), help="The time before each further run [0].")
+@click.option("--label", type=KeyValue(), multiple=True, help="A label of the job, for filters.")
+@click.option("--stop-grace", type=Duration(), help="The time between the signal of a stop and KILL [10s].")
+@click.option("--stop-signal", metavar="SIGNAL", help="The signal of a stop [SIGTERM].")
+@click.option("--stop-mode", type=click.Choice(["tree", "main"]), help="The receiver of that signal [tree].")
 @click.option("--linger", type=Duration(), help="How long its other processes may outlive its main one [5s].")
 @click.option("--umask", metavar="OCTAL", help="Its umask [the worker's].")
-@click.option("--merge-stderr", is_flag=True, help="Its stderr goes into its stdout, in order.")
-@click.option("--output-limit", type=Size(), help="End it, as failed, when its output is larger.")
+@click.option("--merge-stderr", is_flag=True, help="Write its stderr into its stdout, in order.")
+@click.option("--output-limit", type=Size(), help="End the job, as failed, when its output is larger.")
 @click.option(
-    "--unattended-timeout", type=Duration(), help="Stop it when nobody has followed it or waited for it for that long."
+    "--unattended-timeout",
+    type=Duration(),
+    help="Stop the job when no client has followed it or waited for it for this time.",
 )
-@click.option("--key", type=Key(), help="An Idempotency-Key: the same command with the same key is run once.")
+@click.option("--key", type=Key(), help="An Idempotency-Key: the same command with the same key runs once.")
 @click.option(
     "--patience",
     type=Duration(),

@@ -42,7 +42,7 @@ _NAME_WIDTH = 12
 def command(session: Session, ids: Sequence[str], as_json: bool, line_format: Format | None) -> None:
     """Show all that is known of jobs: state and why, times, exit, memory and processor time, output.
 
-    An ID may be any beginning of at least 6 characters that only one job has.
+    An ID can be shortened to a prefix of at least 6 characters that only one job has.
     """
     with session.client() as client:
         jobs = [client.job(resolve(client, each)).data for each in ids]

@@ -24,7 +24,7 @@ from scheduler.client import Client, ConnectionFailed, Job, WaitTimedOut
     "  schedctl wait --timeout 5m 3f0c9a12 && echo ok\n"
     "  id=$(schedctl run --detach -- make) && schedctl wait $id\n",
 )
-@click.option("--timeout", type=Duration(), help="Give up after that long, with 121; the job goes on.")
+@click.option("--timeout", type=Duration(), help="Give up after this time, with 121; the job continues.")
 @click.argument("job", metavar="ID", shell_complete=complete_job)
 @pass_session
 def command(session: Session, job: str, timeout: str | None) -> int:

@@ -96,10 +96,10 @@ def command(session: Session, as_json: bool, line_format: Format | None) -> None
 )
 @_names
 @click.option("--wait", is_flag=True, help="Wait until no job runs there any more.")
-@click.option("--timeout", type=Duration(), help="With --wait: at most so long (90s, 5m, 2h), then exit with 124.")
+@click.option("--timeout", type=Duration(), help="With --wait: the longest wait (90s, 5m, 2h); then exit with 124.")
 @pass_session
 def drain(session: Session, names: Sequence[str], wait: bool, timeout: str | None) -> int:
-    """Place nothing more on WORKERs. Jobs that run there go on.
+    """Place nothing more on WORKERs. Jobs that run there continue.
 
     `schedctl resume` lets them take jobs again. To end what runs there: `schedctl stop $(schedctl ps -q --on WORKER)`.
     """

@@ -317,7 +317,7 @@ class Untrusted(SynchronousTestCase):
         self.refused("output", chunks.chunk_from_read, worker_pb2.ReadOutputRes(output=b"abc", offset=5, size=7), 5, 3)
 
 
-class FixedPart(SynchronousTestCase):
+class CoreProtocolTests(SynchronousTestCase):
     """Messages of programs that know only the core protocol."""
 
     def test_start(self) -> None:
