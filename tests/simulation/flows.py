@@ -42,7 +42,7 @@ Serve = Callable[[Any, "Flow"], None]
 
 
 class Flow:
-    """One connection. The caller uses ``finished`` and ``cancel``, the server everything else."""
+    """A connection. The caller uses ``finished`` and ``cancel``, and the server uses the rest."""
 
     def __init__(
         self,

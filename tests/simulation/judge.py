@@ -305,7 +305,7 @@ class Judge:
         self._each(lambda rule: rule.submitting(ticket))
 
     def not_answered(self, ticket: str, error: SchedulerError | None = None) -> None:
-        """That request has no answer, or one that leaves its effect open."""
+        """The request has no answer, or one that leaves its effect open."""
         self.facts.tickets[ticket].open = True
         self._each(lambda rule: rule.unanswered(ticket, error))
 

@@ -48,7 +48,7 @@ class Selection:
     changes: tuple[tuple[str, Any], ...] = ()
 
     def of(self, plan: Plan) -> Plan:
-        """That plan, reduced to this selection. ``ValueError``: it has no such part, or a part has no such value."""
+        """The plan, reduced to this selection. ``ValueError``: a selected part, or a changed value, is not in it."""
         left = self.parts_of(plan)
         found = evolve(
             plan,

@@ -1,4 +1,4 @@
-"""What a server does for a stream: ``StreamJob`` on a worker, and a raw follow of the HTTP API."""
+"""The server's side of a stream: ``StreamJob`` on a worker, and a raw follow of the HTTP API."""
 
 from __future__ import annotations
 
