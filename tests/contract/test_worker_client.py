@@ -104,7 +104,7 @@ class Contract:
         self.assertEqual(self.runner.started, [("j", spec, 7.0)])
 
     async def test_sent(self) -> None:
-        """Who asks for a start is told when it is sent, once, before it is answered."""
+        """The caller of a start is told once that it is sent, before the answer."""
         told: list[str] = []
         start = self.client.start_job(self.worker, a_job(), lambda: told.append("sent"))
         start.addCallback(lambda _: told.append("answered"))
