@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
 
 from scheduler import units
 from scheduler.errors import Invalid
 from scheduler.names import LABEL_PATTERN, nearest
+
+T = TypeVar("T")
 
 #: A decoded JSON object.
 Object = dict[str, Any]
@@ -105,21 +109,21 @@ class Fields:
     def __init__(self, body: Object, names: Collection[str], within: str = "") -> None:
         """``names`` are the fields there may be, and ``within`` what a name is shown behind; ``Invalid``."""
         check_names(body, names, "a field of this request", within)
-        self._body = body
+        self.values = body
         self._within = within
         self._names = names
 
     def given(self, name: str) -> bool:
         """Whether the field is there."""
-        return name in self._body
+        return name in self.values
 
     def take(self, name: str, kind: type | None = None, default: Any = _MISSING) -> Any:
         """The field's value, of that type; ``Invalid`` if it is another, or missing without a default."""
         assert name in self._names, f"{name} is not among the names of this request"
-        value = self._body.get(name, default)
+        value = self.values.get(name, default)
         if value is _MISSING:
             raise Invalid(self._within + name, "is missing" + (f": it must be {_KINDS[kind]}" if kind else ""))
-        if name in self._body and kind is not None and not isinstance(value, kind):
+        if name in self.values and kind is not None and not isinstance(value, kind):
             raise Invalid(self._within + name, f"must be {_KINDS[kind]}, not {shown(value)}")
         return value
 
@@ -133,7 +137,7 @@ class Fields:
     def text(self, name: str, default: Any = _MISSING) -> Any:
         """Text without NUL; or the default as it is."""
         value = self.take(name, str, default)
-        return check_text(name, value) if name in self._body else value
+        return check_text(name, value) if name in self.values else value
 
     def path(self, name: str, default: str) -> str:
         """One line, not longer than a path may be."""
@@ -188,3 +192,19 @@ class Fields:
             return units.parse_size(value, least=1)
         except ValueError as error:
             raise Invalid(name, f"{shown(value)} {error}") from None
+
+
+@frozen
+class BodyReader(Generic[T]):
+    """Reads the JSON object in a body of one kind: the names of the fields it may have, and how they are read."""
+
+    names: tuple[str, ...]
+    _read: Callable[[Fields], T]
+
+    def __call__(self, body: Object) -> T:
+        return self._read(Fields(body, self.names))
+
+
+def reads(*names: str) -> Callable[[Callable[[Fields], T]], BodyReader[T]]:
+    """Make a ``BodyReader`` of a function that takes its fields."""
+    return lambda read: BodyReader(names, read)

@@ -15,7 +15,17 @@ from typing import Any
 from attrs import asdict
 
 from scheduler.errors import Invalid
-from scheduler.fields import PATH_MAX_BYTES, Fields, Object, check_count, check_label, check_text, printable, shown
+from scheduler.fields import (
+    PATH_MAX_BYTES,
+    Fields,
+    Object,
+    check_count,
+    check_label,
+    check_text,
+    printable,
+    reads,
+    shown,
+)
 from scheduler.interfaces import WorkerView
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
@@ -96,31 +106,31 @@ def _no_constant(name: str) -> None:
     raise Invalid("body", f"{name} is not JSON")
 
 
-def read_start(body: Object) -> tuple[JobSpec, Target]:
+@reads("worker_id", "command", "path")
+def read_start(fields: Fields) -> tuple[JobSpec, Target]:
     """``POST /start``."""
-    fields = Fields(body, ("worker_id", "command", "path"))
     target = Target(worker=fields.name("worker_id"))
     spec = JobSpec(command=fields.name("command", PATH_MAX_BYTES), path=fields.path("path", ""))
     return spec, target
 
 
-def read_worker_and_job(body: Object) -> tuple[str, str]:
+@reads("worker_id", "job_id")
+def read_worker_and_job(fields: Fields) -> tuple[str, str]:
     """``POST /stop`` and ``/query``."""
-    fields = Fields(body, ("worker_id", "job_id"))
     return fields.name("worker_id"), fields.name("job_id")
 
 
-def read_nothing(body: Object) -> None:
+@reads()
+def read_nothing(_: Fields) -> None:
     """The body of a route that wants none."""
-    Fields(body, ())
 
 
-def read_signal(body: Object) -> tuple[str, str]:
+@reads("signal", "to")
+def read_signal(fields: Fields) -> tuple[str, str]:
     """``POST /v1/jobs/{id}/signal``: the signal by its full name, and whom it is for.
 
     Numbers are refused, as they mean different signals on different machines.
     """
-    fields = Fields(body, ("signal", "to"))
     given = fields.name("signal")
     name = given.upper() if given.upper().startswith("SIG") else f"SIG{given.upper()}"
     if name not in SIGNAL_NAMES:
@@ -129,9 +139,9 @@ def read_signal(body: Object) -> tuple[str, str]:
     return name, fields.one_of("to", SIGNAL_TARGETS)
 
 
-def read_submit(body: Object) -> tuple[JobSpec, Target, QueueTerms]:
+@reads(*SUBMIT_FIELDS)
+def read_submit(fields: Fields) -> tuple[JobSpec, Target, QueueTerms]:
     """``POST /v1/jobs``."""
-    fields = Fields(body, SUBMIT_FIELDS)
     target = _target(fields)
     patience = DEFAULT_QUEUE_TIMEOUT_SECONDS if target.worker is None else 0.0
     terms = QueueTerms(

@@ -16,8 +16,6 @@ from typing import Any
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from scheduler import wire
 from scheduler.errors import (
@@ -107,9 +105,6 @@ NOT_FOUND: Mapping[str, str] = {
 #: Paths of the core routes, whose problem documents have the text as ``error`` too.
 CORE_PATHS = frozenset({b"/start", b"/stop", b"/query"})
 
-#: Requests that submit a job: method and path.
-SUBMISSIONS = frozenset({("POST", "/start"), ("POST", "/v1/jobs")})
-
 #: The errors after which nobody can say whether a job was started; any other that the domain raises means that it
 #: was not. ``KeyInUse``, ``KeyUnsettled``: by another request with that key.
 _MAY_HAVE_STARTED = (DeadlineExceeded, StartUnanswered, WorkerFault, KeyInUse, KeyUnsettled)
@@ -164,8 +159,6 @@ def problem_of(failure: Failure) -> Problem:
         if isinstance(error, NotFound):
             name = NOT_FOUND[error.kind]
         return Problem(status, _detail(error), _headers(error), _members(error), type=name)
-    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
-        return _routing(error)
     incident = uuid.uuid4().hex
     _log.failure("incident {incident}", failure=failure, incident=incident)
     detail = f"internal error; the log has more under {incident}"
@@ -206,15 +199,6 @@ def _members(error: SchedulerError) -> dict[str, Any]:
     if isinstance(error, LeftRunning):
         return {"success": False, "job_id": error.job_id, "leftover": list(error.leftover)}
     return {}
-
-
-def _routing(error: HTTPException) -> Problem:
-    if isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        return Problem(405, f"this route is for {allowed}", {"Allow": allowed}, type="method-not-allowed")
-    if isinstance(error, NoSuchRoute):
-        return no_such_route()
-    return Problem(400, str(error.description), type="invalid-request")
 
 
 def no_such_route() -> Problem:

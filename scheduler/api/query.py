@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from scheduler import units
 from scheduler.errors import Invalid
-from scheduler.fields import Object, check_label, check_names, check_text, printable, shown
+from scheduler.fields import Fields, check_label, check_names, check_text, printable, reads, shown
 from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream, is_id
 
@@ -75,8 +75,8 @@ class Query:
 
     def __init__(self, pairs: Pairs, allowed: Iterable[str]) -> None:
         """``Invalid`` for a parameter that is not among ``allowed``, or given twice."""
-        names = tuple(allowed)
-        check_names((name for name, _ in pairs), names, "a parameter of this route")
+        check_names((name for name, _ in pairs), tuple(allowed), "a parameter of this route")
+        self.pairs = pairs
         self._values: dict[str, str] = {}
         self.labels: list[str] = []
         for name, value in pairs:
@@ -238,15 +238,15 @@ def _ago(text: str, now: float) -> float | None:
         return None
 
 
-def pairs_of(body: Object) -> Pairs:
+@reads(*FILTERS)
+def pairs_of(fields: Fields) -> Pairs:
     """Filters in a JSON body as the pairs they would be in a query string.
 
     A number or a boolean stands for its text. ``state`` and ``label`` may also be lists, and
     ``label`` an object of keys and values.
     """
-    check_names(body, FILTERS, "a field of this request")
     pairs: Pairs = []
-    for name, value in body.items():
+    for name, value in fields.values.items():
         if name == "label" and isinstance(value, dict):
             pairs += [(name, f"{key}={check_label('label', key, _as_text(text))}") for key, text in value.items()]
         elif name == "label" and isinstance(value, list):

@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from scheduler.api import events
+from scheduler.api.context import Context
 from scheduler.api.errors import Problem, problem_of
-from scheduler.api.streams import END_WAIT_MAX_SECONDS, Pull, StreamResource, UnderWay
+from scheduler.api.streams import END_WAIT_MAX_SECONDS, Pull, StreamResource
 from scheduler.errors import SchedulerError
 from scheduler.fields import Object
-from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream
 
@@ -40,22 +40,16 @@ class EventStream(StreamResource):
 
     def __init__(
         self,
-        clock: IReactorTime,
-        under_way: UnderWay,
-        scheduler: IScheduler,
+        context: Context,
         job: Job,
         readers: Mapping[Stream, IOutputReader],
-        describe: Callable[[Job], Object],
         describe_end: DescribeEnd,
         headers: Mapping[str, str],
         status: int = 200,
         problem: Callable[[Failure], Problem] = problem_of,
     ) -> None:
-        """``describe`` makes the data of ``job``."""
-        super().__init__(clock, under_way, headers, status, not job.over, problem)
-        self._scheduler = scheduler
+        super().__init__(context, headers, status, not job.over, problem)
         self._job = job
-        self._describe = describe
         self._describe_end = describe_end
         # the job as the client was last told
         self._told: Object = {}
@@ -75,7 +69,7 @@ class EventStream(StreamResource):
 
     def _opened(self) -> None:
         try:
-            self._unwatch = self._scheduler.watch(self._job.id, self._changed)
+            self._unwatch = self._context.scheduler.watch(self._job.id, self._changed)
         except SchedulerError:
             self._cut(Failure())
 
@@ -99,17 +93,17 @@ class EventStream(StreamResource):
 
     def _tell(self) -> None:
         self._news = False
-        self._told = self._describe(self._job)
+        self._told = self._context.job_json(self._job)
         self._event("job", self._told)
 
     def _await_silence(self) -> None:
         if not self._over:
-            self._timer = self._clock.callLater(HEARTBEAT_INTERVAL_SECONDS, self._beat)
+            self._timer = self._context.clock.callLater(HEARTBEAT_INTERVAL_SECONDS, self._beat)
 
     def _beat(self) -> None:
         if not self._paused:
             # what a queued job waits for changes without a change of the job
-            if self._job.state is JobState.QUEUED and self._describe(self._job) != self._told:
+            if self._job.state is JobState.QUEUED and self._context.job_json(self._job) != self._told:
                 self._tell()
             else:
                 self._write(events.HEARTBEAT)
@@ -137,7 +131,8 @@ class EventStream(StreamResource):
             self._unended.discard(stream)
             if not self._unended:
                 self._settle(
-                    self._scheduler.wait(self._job.id, END_WAIT_MAX_SECONDS).addCallback(self._end_of), self._settled
+                    self._context.scheduler.wait(self._job.id, END_WAIT_MAX_SECONDS).addCallback(self._end_of),
+                    self._settled,
                 )
 
     def _end_of(self, job: Job) -> Deferred[Object | None]:

@@ -13,19 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
-from scheduler.api.app import routes
-from scheduler.api.context import Context
 from scheduler.api.query import FILTERS
-from scheduler.api.streams import UnderWay
+from scheduler.api.routes import ROUTES
 from scheduler.daemon.config import load_scheduler, load_worker
 from scheduler.daemon.tomlfile import ConfigError
 from scheduler.interfaces import WorkerView
 from scheduler.model import Job, JobSpec, JobState, Worker
-from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.conversation import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,10 +67,7 @@ class ApiTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.text = document("docs/api.md")
-        scheduler = FakeScheduler(Clock())
-        self.routes = [
-            (method, path) for method, path, *_ in routes(Context(scheduler, Clock(), lambda: 0.0, UnderWay()))
-        ]
+        self.routes = [(route.method, route.path) for route in ROUTES]
 
     def documented(self) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
         """Each route's parameters and fields of the body, with those that a link in the table stands for."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.api.errors import CORE_PATHS, SUBMISSIONS
+from scheduler.api.errors import CORE_PATHS
 from scheduler.api.problems import TYPES
+from scheduler.api.routes import SUBMISSIONS
 
 #: In every one; ``type`` says which others there may be.
 ALWAYS = {"type", "title", "status", "detail"}

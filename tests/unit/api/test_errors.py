@@ -5,8 +5,6 @@ import json
 
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from werkzeug.exceptions import MethodNotAllowed
-from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from scheduler import errors
 from scheduler.api.errors import PROBLEMS, Problem, ProblemError, problem_of
@@ -70,12 +68,6 @@ class ProblemTests(SynchronousTestCase):
             self.assertEqual(json.loads(problem.document(path)), {**facts, "error": "no such thing"})
         for path in (b"/v1/jobs", b"/v1/jobs/stop", b"/healthz", b"/", b"/query/"):
             self.assertEqual(json.loads(problem.document(path)), facts)
-
-    def test_routing(self) -> None:
-        """What the router refuses looks like everything else."""
-        problem = problem_of(Failure(MethodNotAllowed(["POST", "GET"])))
-        self.assertEqual((problem.status, problem.headers), (405, {"Allow": "GET, POST"}))
-        self.assertEqual(problem_of(Failure(NoSuchRoute())).status, 404)
 
     def test_own(self) -> None:
         """A refusal of HTTP's own is told as it is."""

@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.api import site
-from scheduler.api.request import BODY_MAX_BYTES
+from scheduler.api import connection, site
+from scheduler.api.call import BODY_MAX_BYTES
 from scheduler.daemon import logs
 from scheduler.model import JobState
 from tests.unit.api.conversation import Server, read_response
@@ -59,7 +59,7 @@ class BodyTests(SiteTestCase):
             self.assertEqual(client.socket.aborted, after)
         client = self.server.connect()
         client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n")
-        self.clock.advance(site.LINGER_MAX_SECONDS)
+        self.clock.advance(connection.LINGER_MAX_SECONDS)
         self.assertTrue(client.socket.aborted)
 
     def test_too_large_in_chunks(self) -> None:
@@ -108,7 +108,7 @@ class TimeTests(SiteTestCase):
         """Headers that drip in are cut off at a fixed time."""
         client = self.server.connect()
         client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
-        for _ in range(int(site.HEADERS_DEADLINE_SECONDS)):
+        for _ in range(int(connection.HEADERS_DEADLINE_SECONDS)):
             self.assertTrue(client.socket.connected)
             client.send(b"X-A: b\r\n")
             self.clock.advance(1)
@@ -118,7 +118,7 @@ class TimeTests(SiteTestCase):
         """So is a body."""
         client = self.server.connect()
         client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
-        for _ in range(int(site.BODY_DEADLINE_SECONDS)):
+        for _ in range(int(connection.BODY_DEADLINE_SECONDS)):
             self.assertTrue(client.socket.connected)
             client.send(b" ")
             self.clock.advance(1)
@@ -132,7 +132,7 @@ class TimeTests(SiteTestCase):
         self.clock.advance(1000)
         self.assertTrue(client.socket.connected)
         held.callback(None)
-        self.clock.advance(site.HEADERS_DEADLINE_SECONDS)
+        self.clock.advance(connection.HEADERS_DEADLINE_SECONDS)
         self.assertFalse(client.socket.connected)
 
     def test_idle(self) -> None:
@@ -154,7 +154,7 @@ class TimeTests(SiteTestCase):
         client = self.server.connect()
         for _ in range(5):
             client.ask("GET", "/healthz")
-            self.clock.advance(site.HEADERS_DEADLINE_SECONDS - 1)
+            self.clock.advance(connection.HEADERS_DEADLINE_SECONDS - 1)
         self.assertTrue(client.socket.connected)
         self.assertEqual(client.socket.received.count(b"HTTP/1.1 200"), 5)
 
