@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, cast
 
 from attrs import frozen
 from twisted.web.server import Request
+from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header, parse_options_header
 
 from scheduler import wire
@@ -90,12 +91,9 @@ class Call:
 
         As in RFC 9110, 12.5.1: a type that is named goes before a wildcard, and ``q=0`` is never.
         """
-        accepted: dict[str, float] = {}
-        for kind, quality in parse_accept_header(self.header("accept")):
-            accepted.setdefault(kind.partition(";")[0].lower(), quality)
-        wildcards = (f"{otherwise.partition('/')[0]}/*", "*/*")
-        other = next((accepted[kind] for kind in (otherwise, *wildcards) if kind in accepted), 0.0)
-        return accepted.get(EVENTS, 0.0) > 0 and accepted[EVENTS] >= other
+        accepted = parse_accept_header(self.header("accept"), MIMEAccept)
+        named = max((q for kind, q in accepted if parse_options_header(kind)[0].lower() == EVENTS), default=0)
+        return named > 0 and named >= accepted.quality(otherwise)
 
     def check_chunks(self) -> None:
         """426 for a client of HTTP/1.0. It has no chunks, so it could not tell the end of a body from a cut."""

@@ -16,7 +16,7 @@ from scheduler.api.errors import Problem, problem_of
 from scheduler.api.events import read_offsets, says_end
 from scheduler.api.following import Readers, open_all
 from scheduler.api.raw import FollowStream, RawStream, follow_headers
-from scheduler.api.spans import READ_MAX_BYTES, SpanReader, offset_of_tail, read_range, size_of
+from scheduler.api.spans import READ_MAX_BYTES, SpanReader, offset_of_tail, read_range, size_of, span_of
 from scheduler.api.sse import EventStream, events_headers
 from scheduler.errors import DeadlineExceeded, Invalid, OutputCut, Unavailable, WorkerFault
 from scheduler.interfaces import IOutputReader, IScheduler
@@ -95,8 +95,8 @@ async def _snapshot(call: Call, job: Job, stream: Stream, offset: int, tail: int
         offset, end = await offset_of_tail(scheduler, job.id, stream, tail)
     elif wanted is not None:
         size = await size_of(scheduler, job.id, stream)
-        if size or wanted.suffix is None:
-            offset, end = wanted.within(size)
+        if size or wanted[0] >= 0:
+            offset, end = span_of(wanted, size)
             headers["Content-Range"], status = f"bytes {offset}-{end - 1}/{size}", 206
     size = 0 if call.head else READ_MAX_BYTES if end is None else min(READ_MAX_BYTES, end - offset)
     first = await scheduler.read_output(job.id, stream, offset, size)

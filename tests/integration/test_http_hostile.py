@@ -502,7 +502,7 @@ class RangeTests(HostileCase):
 
     async def test_past_the_end(self) -> None:
         """A range that begins past the end is 416 and tells the length."""
-        for value in ("bytes=10-", "bytes=10-20", "bytes=-0", "bytes=999999999999999999-"):
+        for value in ("bytes=10-", "bytes=10-20", "bytes=999999999999999999-", "bytes=" + "9" * 30 + "-"):
             answer = await self.ask("GET", "/v1/jobs/job-1/output", head=f"Range: {value}\r\n")
             self.assertProblem(answer, 416, value)
             self.assertEqual(answer.headers["content-range"], "bytes */10")

@@ -625,7 +625,7 @@ class RouteScenarios:
             self.assertEqual((reply.status, reply.body), (200, b"0123456789"), header)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=0-0", if_range='"x"')
         self.assertEqual(reply.status, 200)
-        for header in ("bytes=10-", "bytes=99-100", "bytes=-0"):
+        for header in ("bytes=10-", "bytes=99-100"):
             reply = await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output", range=header), 416)
             self.assertEqual(reply.headers["content-range"], "bytes */10")
         await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output?offset=11"), 416)
