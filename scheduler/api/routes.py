@@ -79,7 +79,7 @@ _CALL = ("worker-unreachable", "worker-fault", "unavailable", "timeout", "unsupp
 #: Failures of a submission, to a core route and to ``POST /v1/jobs``.
 _START = (
     *("worker-unknown", "worker-draining", "no-match", "no-free-slot", "queue-full", "start-unanswered"),
-    *("key-in-use", "key-reused", "key-unsettled", "job-removed", "store-failing", *_CALL),
+    *("key-in-use", "key-reused", "key-unsettled", "job-removed", "conflict", "store-failing", *_CALL),
 )
 _SUBMIT = (*_START, "job-failed", "job-not-ended", "output-unavailable", "http-version")
 
@@ -96,7 +96,7 @@ _SIGNAL = ("job-unknown", "job-not-running", "conflict", *_CALL)
 _LOOK = ("job-unknown", "job-failed", "job-not-ended", "store-failing")
 _REMOVE = ("job-unknown", "job-not-ended", "store-failing", "worker-fault")
 _DRAIN = ("worker-unknown", "store-failing")
-_FORGET = ("worker-online", *_DRAIN)
+_FORGET = ("worker-online", "conflict", *_DRAIN)
 
 READ, RUN, ADMIN = Scope.READ, Scope.RUN, Scope.ADMIN
 

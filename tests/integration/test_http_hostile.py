@@ -24,8 +24,7 @@ from scheduler.api.site import make_site
 from scheduler.errors import NotFound
 from scheduler.model import Job
 from tests.fakes.scheduler import FakeScheduler
-from tests.unit.api.documents import check_problem
-from tests.unit.api.routes import ROUTES
+from tests.unit.api.documents import PATHS, check_problem
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW", "get")
 
@@ -172,7 +171,7 @@ class RouteTests(HostileCase):
 
     async def test_methods(self) -> None:
         """A method that a route is not for is 405 and told which are allowed."""
-        for path, allowed in ROUTES.items():
+        for path, allowed in PATHS.items():
             for method in METHODS:
                 if method in allowed:
                     continue
@@ -251,7 +250,7 @@ class RouteTests(HostileCase):
     async def test_guard(self) -> None:
         """Whoever asks on behalf of another site is refused, whatever the method and the path, and nothing is done."""
         bodies = {"POST": json.dumps(SUBMISSION).encode()}
-        for path in (*ROUTES, "/nowhere", "/v1/jobs?bad=1"):
+        for path in (*PATHS, "/nowhere", "/v1/jobs?bad=1"):
             for method in METHODS[:-1]:
                 for head in (
                     "Origin: http://evil.example\r\n",
@@ -329,7 +328,7 @@ class BodyTests(HostileCase):
 
     async def test_broken(self) -> None:
         """What is no JSON object is 400 on every route with a body."""
-        for path in (path for path, methods in ROUTES.items() if "POST" in methods):
+        for path in (path for path, methods in PATHS.items() if "POST" in methods):
             for body in (b"{", b"[]", b"null", b"1", b'"a"', b"\xff", b"\0", b"{} {}", b'{"a":NaN}', b"[" * 100_000):
                 self.assertProblem(await self.submit(body, path), 400, (path, body[:20]))
             self.assertProblem(await self.submit({"nonsense": 1}, path), 400, path)

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from scheduler.api.site import ApiSite, make_site
 from tests.fakes.scheduler import FakeScheduler
-from tests.unit.api.documents import check_problem
+from tests.unit.api.documents import check_answer, check_problem
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -175,16 +175,18 @@ class Connection:
         self.protocol = server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50001))
         self.socket = Socket(self.protocol, host)
         self.protocol.makeConnection(self.socket)
-        self._head = False
+        # method and target of the first request; empty if that was sent as raw bytes
+        self._asked: tuple[str, str] | None = None
 
     def send(self, data: bytes) -> None:
         """Raw bytes."""
+        self._asked = self._asked or ("", "")
         if self.socket.connected:
             self.protocol.dataReceived(data)
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> None:
         """A request; ``_`` in a header's name is ``-``."""
-        self._head = method == "HEAD"
+        self._asked = self._asked or (method, target)
         fields = {"host": "127.0.0.1:3000", "content-length": str(len(body)), **headers}
         lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
         self.send("\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1") + body)
@@ -193,9 +195,16 @@ class Connection:
         """What came so far; the headers must have."""
         found = read_response(self.socket.received, self._head)
         assert found is not None, "no response yet"
-        if found.headers.get("content-type") == "application/problem+json" and found.body:
+        assert self._asked is not None
+        if all(self._asked):
+            check_answer(*self._asked, found.status, found.headers, found.body)
+        elif found.headers.get("content-type") == "application/problem+json" and found.body:
             check_problem(found.json(), found.status)
         return found
+
+    @property
+    def _head(self) -> bool:
+        return self._asked is not None and self._asked[0] == "HEAD"
 
     @property
     def answered(self) -> bool:

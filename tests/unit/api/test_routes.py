@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from scheduler.interfaces import IOutputReader, IScheduler
 from scheduler.model import Stream
 from tests.unit.api.conversation import Server
-from tests.unit.api.routes import Reply, RouteScenarios
+from tests.unit.api.scenarios import Reply, RouteScenarios
 
 
 class MemoryRouteTests(RouteScenarios, SynchronousTestCase):

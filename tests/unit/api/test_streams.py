@@ -16,8 +16,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.model import JobState, Stream, WorkerState
-from tests.unit.api.documents import check_problem
-from tests.unit.api.routes import ROUTES
+from tests.unit.api.documents import PATHS, check_problem
 from tests.unit.api.streaming import EVENTS, StreamTestCase
 
 
@@ -266,7 +265,7 @@ class RawTests(StreamTestCase):
 
     def test_old_client_anywhere(self) -> None:
         """No other answer ends with its connection alone: it has a length, no body, or the event ``end``."""
-        for path, methods in ROUTES.items():
+        for path, methods in PATHS.items():
             for method in methods - {"HEAD"}:
                 job = self.scheduler.add_job(b"some")
                 target = path.replace("job-1", job.id)
