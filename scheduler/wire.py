@@ -1,7 +1,7 @@
-"""JSON <-> model: what a request's body may say, and how jobs and workers look from outside.
+"""JSON <-> model: the bodies of requests, and the JSON of jobs and workers in answers.
 
-Whatever is not exactly as the contract has it is ``Invalid`` (``scheduler.fields``).
-What a worker alone can know (is that command there?) is left to it.
+A body that differs from the contract is ``Invalid`` (``scheduler.reading``). Facts that only a worker knows (does that
+command exist?) are not checked here.
 """
 
 from __future__ import annotations
@@ -9,23 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import asdict
 
+from scheduler import reading
 from scheduler.errors import Invalid
-from scheduler.fields import (
-    PATH_MAX_BYTES,
-    Fields,
-    Object,
-    check_count,
-    check_label,
-    check_text,
-    printable,
-    reads,
-    shown,
-)
 from scheduler.interfaces import WorkerView
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
@@ -47,6 +38,7 @@ from scheduler.model import (
     error_text,
 )
 from scheduler.names import env_name_problem
+from scheduler.reading import Fields, Object, Unfit, check_count, check_label, check_text, printable, reads, shown
 from scheduler.scripts import script_problem
 
 #: Bytes of an argument or a variable that Linux takes: MAX_ARG_STRLEN, less the NUL.
@@ -71,6 +63,15 @@ SHELL = "/bin/sh"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 MAX_ARGS, MAX_VARIABLES, MAX_LABELS = 32_768, 4_096, 64
+
+_UMASK = re.compile("0?[0-7]{1,3}")
+
+#: Checks of names, paths and durations.
+NAME = reading.text(one_line=True, most=reading.NAME_MAX_CHARACTERS, empty=False)
+COMMAND = reading.text(one_line=True, most=reading.PATH_MAX_BYTES, empty=False)
+PATH = reading.text(one_line=True, most=reading.PATH_MAX_BYTES)
+WAIT = reading.duration("from 0, at most 3650d", reading.TIMEOUT_MAX_SECONDS)
+TIMEOUT = reading.duration("more than 0, at most 3650d", reading.TIMEOUT_MAX_SECONDS, zero=False)
 
 
 # -- reading
@@ -109,15 +110,15 @@ def _no_constant(name: str) -> None:
 @reads("worker_id", "command", "path")
 def read_start(fields: Fields) -> tuple[JobSpec, Target]:
     """``POST /start``."""
-    target = Target(worker=fields.name("worker_id"))
-    spec = JobSpec(command=fields.name("command", PATH_MAX_BYTES), path=fields.path("path", ""))
+    target = Target(worker=fields.get("worker_id", NAME))
+    spec = JobSpec(command=fields.get("command", COMMAND), path=fields.get("path", PATH, ""))
     return spec, target
 
 
 @reads("worker_id", "job_id")
 def read_worker_and_job(fields: Fields) -> tuple[str, str]:
     """``POST /stop`` and ``/query``."""
-    return fields.name("worker_id"), fields.name("job_id")
+    return fields.get("worker_id", NAME), fields.get("job_id", NAME)
 
 
 @reads()
@@ -131,12 +132,12 @@ def read_signal(fields: Fields) -> tuple[str, str]:
 
     Numbers are refused, as they mean different signals on different machines.
     """
-    given = fields.name("signal")
+    given = fields.get("signal", NAME)
     name = given.upper() if given.upper().startswith("SIG") else f"SIG{given.upper()}"
     if name not in SIGNAL_NAMES:
         allowed = ", ".join(SIGNAL_NAMES)
         raise Invalid("signal", f"{shown(given)} must be one of {allowed}, with or without SIG")
-    return name, fields.one_of("to", SIGNAL_TARGETS)
+    return name, fields.get("to", reading.one_of(*SIGNAL_TARGETS), SIGNAL_TARGETS[0])
 
 
 @reads(*SUBMIT_FIELDS)
@@ -145,35 +146,35 @@ def read_submit(fields: Fields) -> tuple[JobSpec, Target, QueueTerms]:
     target = _target(fields)
     patience = DEFAULT_QUEUE_TIMEOUT_SECONDS if target.worker is None else 0.0
     terms = QueueTerms(
-        queue_timeout=fields.duration("queue_timeout", patience, zero=True) or 0.0,
-        priority=fields.number("priority", -MAX_PRIORITY, MAX_PRIORITY, 0),
-        retry=_retry(fields),
-        unattended_timeout=fields.duration("unattended_timeout", None, zero=False),
+        queue_timeout=fields.get("queue_timeout", WAIT, patience),
+        priority=fields.get("priority", reading.integer(-MAX_PRIORITY, MAX_PRIORITY), 0),
+        retry=fields.find("retry", _retry),
+        unattended_timeout=fields.get("unattended_timeout", reading.or_null(TIMEOUT), None),
     )
     if sum(map(fields.given, PROGRAMS)) != 1:
         raise Invalid("command", f"exactly one of {', '.join(PROGRAMS)} must be given")
     script, line = _script(fields), _shell(fields)
-    args = _args(fields.take("args", list, []))
-    command = fields.name("command", PATH_MAX_BYTES) if fields.given("command") else ""
+    args = _args(fields.get("args", reading.array, []))
+    command = fields.find("command", COMMAND) or ""
     if line is not None:
         command, args = SHELL, shell_args(line, args)
     spec = JobSpec(
         command=command,
         args=args,
-        path=fields.path("path", ""),
-        env=_env(fields.take("env", dict, {})),
-        cwd=fields.path("cwd", ""),
+        path=fields.get("path", PATH, ""),
+        env=_env(fields.get("env", reading.mapping, {})),
+        cwd=fields.get("cwd", PATH, ""),
         stdin=_stdin(fields),
         script=script,
-        timeout=fields.duration("timeout", None, zero=False),
-        stop_grace=fields.duration("stop_grace", DEFAULT_STOP_GRACE_SECONDS, zero=True) or 0.0,
-        labels=_labels("labels", fields.take("labels", dict, {})),
-        merge_stderr=fields.take("merge_stderr", bool, False),
-        output_limit=fields.size("output_limit"),
-        linger=fields.duration("linger", DEFAULT_LINGER_SECONDS, zero=True) or 0.0,
-        stop_signal=fields.one_of("stop_signal", STOP_SIGNALS),
-        stop_mode=fields.one_of("stop_mode", STOP_MODES),
-        umask=fields.umask("umask"),
+        timeout=fields.get("timeout", reading.or_null(TIMEOUT), None),
+        stop_grace=fields.get("stop_grace", WAIT, DEFAULT_STOP_GRACE_SECONDS),
+        labels=_labels("labels", fields.get("labels", reading.mapping, {})),
+        merge_stderr=fields.get("merge_stderr", reading.flag, False),
+        output_limit=fields.get("output_limit", reading.or_null(reading.size), None),
+        linger=fields.get("linger", WAIT, DEFAULT_LINGER_SECONDS),
+        stop_signal=fields.get("stop_signal", reading.one_of(*STOP_SIGNALS), STOP_SIGNALS[0]),
+        stop_mode=fields.get("stop_mode", reading.one_of(*STOP_MODES), STOP_MODES[0]),
+        umask=fields.get("umask", reading.or_null(_umask), None),
         script_summary=None if script is None else _summary(script),
     )
     if spec.path and not fields.given("command"):
@@ -185,35 +186,36 @@ def _target(fields: Fields) -> Target:
     if fields.given("worker") == fields.given("selector"):
         raise Invalid("worker", "exactly one of worker (an id or name) and selector (labels; {} is any) must be given")
     if fields.given("worker"):
-        return Target(worker=fields.name("worker"))
-    return Target(selector=_labels("selector", fields.take("selector", dict)))
+        return Target(worker=fields.get("worker", NAME))
+    return Target(selector=_labels("selector", fields.get("selector", reading.mapping)))
 
 
-def _retry(fields: Fields) -> Retry | None:
-    if not fields.given("retry"):
-        return None
-    inner = Fields(fields.take("retry", dict), ("attempts", "delay"), "retry.")
-    attempts = inner.number("attempts", 1, MAX_ATTEMPTS)
-    return Retry(attempts, inner.duration("delay", 0.0, zero=True) or 0.0)
+def _retry(value: Any) -> Retry:
+    inner = Fields(reading.mapping(value), ("attempts", "delay"), "retry.")
+    return Retry(inner.get("attempts", reading.integer(1, MAX_ATTEMPTS)), inner.get("delay", WAIT, 0.0))
+
+
+def _umask(value: Any) -> int:
+    if not isinstance(value, str) or _UMASK.fullmatch(value) is None:
+        raise Unfit('must be an octal number as text, "022"; at most "0777"')
+    return int(value, 8)
 
 
 def _script(fields: Fields) -> bytes | None:
-    text = fields.text("script", None)
-    if text == "":
-        raise Invalid("script", "must not be empty")
-    if text is None:
+    given = fields.find("script", reading.text(empty=False))
+    if given is None:
         return None
-    script: bytes = text.encode("utf-8")
+    script = given.encode("utf-8")
     if problem := script_problem(script):
         raise Invalid("script", problem)
     return script
 
 
 def _shell(fields: Fields) -> str | None:
-    line: str | None = fields.text("shell", None)
+    line = fields.find("shell", reading.text(most=TEXT_MAX_BYTES))
     if line is not None and not line.strip():
         raise Invalid("shell", "must not be empty")
-    return None if line is None else check_text("shell", line, most=TEXT_MAX_BYTES)
+    return line
 
 
 def shell_args(line: str, args: tuple[str, ...]) -> tuple[str, ...]:
@@ -230,9 +232,9 @@ def _summary(script: bytes) -> ScriptSummary:
 def _stdin(fields: Fields) -> bytes | None:
     if fields.given("stdin") and fields.given("stdin_base64"):
         raise Invalid("stdin", "at most one of stdin and stdin_base64 may be given")
-    text, encoded = fields.text("stdin", None), fields.text("stdin_base64", None)
+    given, encoded = fields.find("stdin", reading.text()), fields.find("stdin_base64", reading.text())
     if encoded is None:
-        return None if text is None else text.encode("utf-8")
+        return None if given is None else given.encode("utf-8")
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
@@ -329,8 +331,8 @@ def _number(seconds: float) -> float:
 
 def query_json(job: Job) -> Object:
     """The answer of ``POST /query``."""
-    text = error_text(job.state, job.reason)
-    return {"done": job.state.final, "error": bool(text), "error_text": text}
+    error = error_text(job.state, job.reason)
+    return {"done": job.state.final, "error": bool(error), "error_text": error}
 
 
 def stop_json(job: Job) -> Object:

@@ -10,9 +10,9 @@ from twisted.web.server import Request
 
 from scheduler import wire
 from scheduler.api.errors import Problem
-from scheduler.fields import Object
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job, JobState
+from scheduler.reading import Object
 
 JSON = "application/json"
 

@@ -17,10 +17,10 @@ from scheduler.api.errors import ProblemError
 from scheduler.api.guard import values_of
 from scheduler.api.query import Pairs, Query, read_pairs
 from scheduler.errors import Invalid, NotFound
-from scheduler.fields import Object, shown
 from scheduler.interfaces import IScheduler
 from scheduler.messages import REQUEST_KEY_MAX_CHARACTERS, RequestKey, is_request_key
 from scheduler.model import is_id
+from scheduler.reading import Object, shown
 
 #: Bytes of a request's body, at most.
 BODY_MAX_BYTES = 1024 * 1024

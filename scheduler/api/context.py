@@ -14,9 +14,9 @@ from scheduler.api.answers import Answer, job_json
 from scheduler.api.bodies import Held, answer_of
 from scheduler.api.excerpts import ExcerptReader
 from scheduler.errors import ShuttingDown, StoreFailed
-from scheduler.fields import Object
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job
+from scheduler.reading import Object
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator
 
 from scheduler.errors import Invalid
-from scheduler.fields import Object, shown
 from scheduler.model import Stream
+from scheduler.reading import Object, shown
 from scheduler.wire import dump
 
 #: Bytes of output in one event, at most.

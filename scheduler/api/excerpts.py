@@ -29,9 +29,9 @@ from scheduler.api.events import cut_character
 from scheduler.api.lists import PAGE_FRAME_BYTES, PAGE_MAX_BYTES
 from scheduler.api.spans import read_between, size_of
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError
-from scheduler.fields import Object
 from scheduler.interfaces import IScheduler, JobPage
 from scheduler.model import Job, Stream
+from scheduler.reading import Object
 from scheduler.turns import KeyedTurns, Turns
 
 #: Seconds that an answer waits for the output of one job; and after which a page takes no further job.

@@ -9,9 +9,9 @@ from itertools import islice
 from scheduler import wire
 from scheduler.api.bodies import PIECE_BYTES
 from scheduler.errors import NotFound
-from scheduler.fields import Object
 from scheduler.interfaces import IScheduler, JobPage, WorkerView
 from scheduler.model import Job
+from scheduler.reading import Object
 
 #: Bytes of a page of jobs. One job that is larger is a page by itself.
 PAGE_MAX_BYTES = 8 * 1024 * 1024

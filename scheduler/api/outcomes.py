@@ -15,8 +15,8 @@ from scheduler.api.context import Context
 from scheduler.api.errors import Problem
 from scheduler.api.query import Query
 from scheduler.errors import Invalid
-from scheduler.fields import Object
 from scheduler.model import Job, JobState, error_text
+from scheduler.reading import Object
 
 #: The parameters that ``Wanted`` is read from.
 WANTED = ("wait", "output", "check")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from scheduler.fields import Object
+from scheduler.reading import Object
 
 
 @frozen

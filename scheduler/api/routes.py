@@ -17,7 +17,7 @@ from scheduler.api import core, jobs, output, process, submissions, workers
 from scheduler.api.context import Reply
 from scheduler.api.outcomes import WANTED
 from scheduler.api.query import FILTERS, pairs_of
-from scheduler.fields import BodyReader
+from scheduler.reading import BodyReader
 
 #: Takes a ``Call`` and the names in the path.
 Handler = Callable[..., Awaitable[Reply]]

@@ -19,10 +19,10 @@ from scheduler.api.context import Context
 from scheduler.api.errors import Problem, problem_of
 from scheduler.api.streams import END_WAIT_MAX_SECONDS, Pull, StreamResource
 from scheduler.errors import SchedulerError
-from scheduler.fields import Object
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream
+from scheduler.reading import Object
 
 HEARTBEAT_INTERVAL_SECONDS = 15.0
 

@@ -22,13 +22,10 @@ from scheduler.daemon.tomlfile import (
     IPNetwork,
     Table,
     address,
-    byte_count,
     command,
     count,
     disk_share,
     duration,
-    file_path,
-    flag,
     host,
     label,
     label_value,
@@ -37,7 +34,6 @@ from scheduler.daemon.tomlfile import (
     network,
     one_of,
     read,
-    readable_file,
     store_url,
     variable,
     variable_value,
@@ -45,6 +41,7 @@ from scheduler.daemon.tomlfile import (
 )
 from scheduler.names import LABELS_MAX, name_problem
 from scheduler.net import Address
+from scheduler.reading import flag, size
 from scheduler.units import Share
 
 _DAY_SECONDS = 86400.0
@@ -180,7 +177,7 @@ class WorkerConfig:
 def load_scheduler(path: str, environ: Mapping[str, str] = os.environ) -> SchedulerConfig:
     """Read and check ``scheduler.toml``; ``ConfigError``."""
     root = read(path)
-    state_dir = root.get("state_dir", file_path, _default_state_dir("scheduler", environ))
+    state_dir = root.get("state_dir", root.path, _default_state_dir("scheduler", environ))
     config = SchedulerConfig(
         file=path,
         state_dir=state_dir,
@@ -204,7 +201,7 @@ def load_worker(path: str, environ: Mapping[str, str] = os.environ) -> WorkerCon
     root = read(path)
     config = WorkerConfig(
         file=path,
-        state_dir=root.get("state_dir", file_path, _default_state_dir("scheduler-worker", environ)),
+        state_dir=root.get("state_dir", root.path, _default_state_dir("scheduler-worker", environ)),
         log_format=root.get("log_format", one_of("text", "json"), "text"),
         log_level=root.get("log_level", one_of(*LEVELS), "info"),
         shutdown_timeout=root.get("shutdown_timeout", duration("1s", "1h"), "20s"),
@@ -232,7 +229,7 @@ def _grpc_server(table: Table, default: str) -> GrpcServerSettings:
     addr = table.get("addr", listening, default)
     use_tls, allow_insecure = table.get("use_tls", flag, False), table.get("allow_insecure", flag, False)
     table.done("crt_file", "key_file", "ca_file")  # before a default of these is found not to be there
-    pem_file = readable_file if use_tls else file_path  # without TLS it need not be there
+    pem_file = table.readable_file if use_tls else table.path  # without TLS it need not be there
     crt_file = table.get("crt_file", pem_file, "server.pem")
     key_file = table.get("key_file", pem_file, "server.key")
     ca_file = table.find("ca_file", pem_file)
@@ -296,7 +293,7 @@ def _worker(table: Table) -> WorkerSettings:
         name=name,
         labels=_labels(table, name),
         slots=table.get("slots", count(0, 100_000), len(os.sched_getaffinity(0))),
-        scripts_dir=table.get("scripts_dir", file_path, "scripts"),
+        scripts_dir=table.get("scripts_dir", table.path, "scripts"),
         scripts_only=table.get("scripts_only", flag, False),
         allowed_commands=table.get("allowed_commands", list_of(command), ["*"]),
         env=MappingProxyType({key: env.get(variable(env, key), variable_value) for key in env}),
@@ -304,7 +301,7 @@ def _worker(table: Table) -> WorkerSettings:
         keep_spool=table.get("keep_spool", duration("1s", "3650d"), "7d"),
         spool_max=table.get("spool_max", disk_share, "10%"),
         spool_min_free=table.get("spool_min_free", disk_share, "5%"),
-        output_limit=table.find("output_limit", byte_count),
+        output_limit=table.find("output_limit", size),
     )
     table.done()
     return settings

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
 from scheduler.errors import Invalid
-from scheduler.fields import Object, printable
+from scheduler.reading import Object, printable
 from scheduler.interfaces import WorkerView
 from scheduler.model import (
     NO_WAITING,
