@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from scheduler.model import JobState
-from tests.unit.api.conversation import Connection, Server
+from tests.unit.api.cases import ServerTestCase
+from tests.unit.api.conversation import Connection
 
 WHY = "stopped: no client followed it or waited for it for 60 s"
 EVENTS = {"accept": "text/event-stream"}
 
 
-class AttendanceTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.server = Server()
-
+class AttendanceTests(ServerTestCase):
     def submit(self, query: str = "", **headers: str) -> Connection:
         body = {"worker": "w1", "command": "sleep", "unattended_timeout": "1m"}
         return self.server.ask("POST", f"/v1/jobs{query}", json.dumps(body).encode(), **headers)

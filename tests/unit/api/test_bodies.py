@@ -2,24 +2,21 @@ from __future__ import annotations
 
 import json
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from scheduler.api.bodies import HELD_MAX_BYTES, PIECE_BYTES, Held
 from scheduler.api.lists import PAGE_MAX_BYTES
 from scheduler.errors import StoreFailed
 from scheduler.model import JobSpec, JobState
-from tests.unit.api.conversation import Connection, Server, read_response
-from tests.unit.api.streaming import parse
+from tests.unit.api.cases import ServerTestCase, parse
+from tests.unit.api.conversation import Connection, read_response
 
 
 def large(size: int) -> JobSpec:
     return JobSpec(command="true", args=("x" * size,))
 
 
-class BodyTestCase(SynchronousTestCase):
+class BodyTestCase(ServerTestCase):
     def setUp(self) -> None:
-        self.server = Server()
-        self.scheduler = self.server.scheduler
+        super().setUp()
         self.held = self.server.site._under_way.held
 
     def unread(self, target: str, method: str = "GET", **headers: str) -> Connection:

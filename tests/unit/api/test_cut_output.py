@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scheduler.model import Stream, WorkerState
-from tests.unit.api.streaming import EVENTS, StreamTestCase, parse
+from tests.unit.api.cases import EVENTS, StreamTestCase, parse
 
 FULL = "stdout: No space left on device"
 SAID = "the output of job 'job-1' was cut: stdout: No space left on device"

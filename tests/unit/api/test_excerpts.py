@@ -17,7 +17,8 @@ from scheduler.errors import Busy, Unreachable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream, WorkerState
-from tests.unit.api.conversation import Connection, Server
+from tests.unit.api.cases import ServerTestCase
+from tests.unit.api.conversation import Connection
 
 
 def text_of(members: dict[str, Any]) -> bytes:
@@ -74,13 +75,8 @@ class ExcerptTests(SynchronousTestCase):
         self.assertEqual(Excerpt(b"\x82\xff", 7, True).members("s"), {"s_base64": "gv8=", "s_offset": 7, "s_cut": True})
 
 
-class ReadingTests(SynchronousTestCase):
+class ReadingTests(ServerTestCase):
     """Of one job, by ``GET /v1/jobs/{id}?output=``."""
-
-    def setUp(self) -> None:
-        self.server = Server()
-        self.scheduler = self.server.scheduler
-        self.clock = self.server.clock
 
     def ask(self, job: Job, output: str = "4") -> Any:
         return self.server.ask("GET", f"/v1/jobs/{job.id}?output={output}").response().json()
@@ -223,13 +219,8 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class PageTests(SynchronousTestCase):
+class PageTests(ServerTestCase):
     """``GET /v1/jobs?output=``."""
-
-    def setUp(self) -> None:
-        self.server = Server()
-        self.scheduler = self.server.scheduler
-        self.clock = self.server.clock
 
     def ask(self, query: str) -> Connection:
         return self.server.ask("GET", f"/v1/jobs?{query}")

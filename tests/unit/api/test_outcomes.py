@@ -5,23 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NotFound, ShuttingDown, StartUnanswered, StoreFailed, Unreachable
 from scheduler.model import Job, JobState, WorkerState
-from tests.unit.api.conversation import Connection, Response, Server
+from tests.unit.api.cases import ServerTestCase
+from tests.unit.api.conversation import Connection, Response
 from tests.unit.api.documents import check_problem
 
 BODY = b'{"worker": "w1", "command": "echo"}'
 
 
-class OutcomeTestCase(SynchronousTestCase):
+class OutcomeTestCase(ServerTestCase):
     """A server, whose first submitted job is ``job-1``."""
-
-    def setUp(self) -> None:
-        self.server = Server()
-        self.scheduler = self.server.scheduler
-        self.clock = self.server.clock
 
     def post(self, query: str = "", body: bytes = BODY, **headers: str) -> Connection:
         return self.server.ask("POST", f"/v1/jobs{query}", body, **headers)
