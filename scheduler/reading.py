@@ -1,4 +1,4 @@
-"""One strict reader of a mapping: a JSON object, a query string, or a table of a TOML file.
+"""The strict reader of a mapping: a JSON object, a query string, or a table of a TOML file.
 
 A ``Reader`` gives out each value through a check: a function that returns what the value means, or raises ``Unfit``
 with the allowed values. It refuses names that it does not know, and names the one that was probably meant. Its
@@ -100,7 +100,7 @@ class Reader:
 
 
 class Fields(Reader):
-    """A JSON object of a request, which may have certain names alone."""
+    """A JSON object in a request, which may only have certain names."""
 
     def __init__(self, values: Mapping[str, Any], names: Collection[str], within: str = "") -> None:
         """``names`` are those allowed; ``within`` is put before a name in a complaint; ``Invalid``."""
@@ -244,7 +244,7 @@ def size(value: Any) -> int:
 
 
 def one_of(*allowed: str) -> Check[str]:
-    """One of a few strings."""
+    """A string among a few."""
 
     def check(value: Any) -> str:
         if _string(value) not in allowed:
@@ -255,7 +255,7 @@ def one_of(*allowed: str) -> Check[str]:
 
 
 def or_null(check: Check[T]) -> Check[T | None]:
-    """The same, or ``null``."""
+    """A value that passes ``check``, or ``null``."""
     return lambda value: None if value is None else check(value)
 
 

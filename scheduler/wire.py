@@ -44,10 +44,10 @@ from scheduler.scripts import script_problem
 #: Bytes of an argument or a variable that Linux takes: MAX_ARG_STRLEN, less the NUL.
 TEXT_MAX_BYTES = 131_071
 
-#: Characters that a job shows of the first line of its script.
+#: Characters that a job shows of the first line of its script, at most.
 SCRIPT_LINE_MAX_CHARACTERS = 200
 
-#: Fields of ``POST /v1/jobs`` that say what is run: one of them is given.
+#: Fields of ``POST /v1/jobs`` of which exactly one is given: the program to run.
 PROGRAMS = ("command", "script", "shell")
 
 #: Fields of ``POST /v1/jobs``.
@@ -57,7 +57,7 @@ SUBMIT_FIELDS = (
     *("queue_timeout", "priority", "retry", "unattended_timeout"),
 )
 
-#: What runs the line that is given as ``shell``.
+#: The program that runs the line in ``shell``.
 SHELL = "/bin/sh"
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -123,14 +123,14 @@ def read_worker_and_job(fields: Fields) -> tuple[str, str]:
 
 @reads()
 def read_nothing(_: Fields) -> None:
-    """The body of a route that wants none."""
+    """The body of a route without fields."""
 
 
 @reads("signal", "to")
 def read_signal(fields: Fields) -> tuple[str, str]:
-    """``POST /v1/jobs/{id}/signal``: the signal by its full name, and whom it is for.
+    """``POST /v1/jobs/{id}/signal``: the signal by its full name, and the processes to send it to.
 
-    Numbers are refused, as they mean different signals on different machines.
+    Numbers are refused, because they mean different signals on different machines.
     """
     given = fields.get("signal", NAME)
     name = given.upper() if given.upper().startswith("SIG") else f"SIG{given.upper()}"
@@ -219,8 +219,8 @@ def _shell(fields: Fields) -> str | None:
 
 
 def shell_args(line: str, args: tuple[str, ...]) -> tuple[str, ...]:
-    """The arguments with which ``SHELL`` runs a line; ``args`` are its ``$1`` and so on, and ``$0`` is ``sh``."""
-    options = ("-c", "--") if line.startswith(("-", "+")) else ("-c",)  # else it would be taken for an option
+    """The arguments for ``SHELL`` to run a line; ``args`` are its ``$1`` and so on, and ``$0`` is ``sh``."""
+    options = ("-c", "--") if line.startswith(("-", "+")) else ("-c",)  # so that the line is not taken for an option
     return (*options, line, *(("sh", *args) if args else ()))
 
 
@@ -265,17 +265,17 @@ def _labels(field: str, given: Object) -> dict[str, str]:
 
 
 def time_text(when: float | None) -> str | None:
-    """RFC 3339, UTC, to the microsecond; ``None`` too for what no calendar has."""
+    """A time as RFC 3339, in UTC, to the microsecond; ``None`` for a time that no calendar has."""
     if when is None:
         return None
     try:
         return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
-        return None  # a worker's word is not to be relied on
+        return None  # a worker may report any time
 
 
 def job_json(job: Job, waiting_for: WaitingFor | None = None) -> Object:
-    """A job as everyone sees it; ``waiting_for`` where it is queued. What the store alone has of it is ``null``."""
+    """The JSON of a job; ``waiting_for`` if it is queued. The parts that only the store has are ``null``."""
     spec, terms, retry = job.spec, job.terms, job.terms.retry
     script = spec.script_summary
     return {
@@ -325,7 +325,7 @@ def job_json(job: Job, waiting_for: WaitingFor | None = None) -> Object:
 
 
 def _number(seconds: float) -> float:
-    """Whole where it is."""
+    """The seconds as an integer if they are whole."""
     return int(seconds) if seconds == int(seconds) else seconds
 
 
@@ -341,7 +341,7 @@ def stop_json(job: Job) -> Object:
 
 
 def worker_json(view: WorkerView) -> Object:
-    """A worker as everyone sees it."""
+    """The JSON of a worker."""
     worker = view.worker
     return {
         "id": worker.id,
@@ -362,10 +362,10 @@ def worker_json(view: WorkerView) -> Object:
 
 
 def dump(value: Object) -> bytes:
-    """JSON, in UTF-8, one line with a newline. Half surrogate pairs are escaped, so this never fails."""
+    """JSON in UTF-8 on one line, with a line feed. Half surrogate pairs are escaped, so this never fails."""
     return dump_value(value) + b"\n"
 
 
 def dump_value(value: Any) -> bytes:
-    """The same of any value, and without the newline."""
+    """JSON of any value in UTF-8, without a line feed."""
     return _ENCODER.encode(value).encode("utf-8", "backslashreplace")

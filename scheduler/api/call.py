@@ -1,4 +1,4 @@
-"""One call of a route: its parameters, its body, its idempotency key, and the form of answer that it accepts."""
+"""A call of a route: its parameters, its body, its idempotency key, and the form of answer that it accepts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
 
 @frozen
 class Call:
-    """One call of a route.
+    """A call of a route.
 
     ``route`` is the route's method and path. ``document`` is the JSON of the request's body, and ``body`` the value
     that the route's body reader made of it; ``{}`` and ``None`` where the route reads no body.

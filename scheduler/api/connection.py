@@ -1,4 +1,4 @@
-"""One HTTP connection: deadlines for slow clients, and an answer that is seen by a client that is still sending.
+"""An HTTP connection: deadlines for slow clients, and early refusals that reach clients which are still sending.
 
 After an early refusal the rest of the request is thrown away for a while. Closing at once would reset the connection
 under a client that is still sending, and the answer would be lost.
@@ -36,9 +36,9 @@ class Channel(http.HTTPChannel):
         super().__init__()
         self._deadline: IDelayedCall | None = None
         self._refused = False
-        #: Bytes still to be thrown away before this is cut.
+        #: Bytes that are still thrown away before the connection is cut.
         self._lingering = 0
-        #: It is one too many, and may only be told so.
+        #: The connection is over the limit, so its request is answered with 503.
         self.crowded = False
 
     def connectionMade(self) -> None:
@@ -64,14 +64,14 @@ class Channel(http.HTTPChannel):
         super().allHeadersReceived()
         self._set_deadline(BODY_DEADLINE_SECONDS)
         if request.oversized:
-            self.length = 0  # it is answered now, whatever is still to come
+            self.length = 0  # it is answered now; the rest of the body is thrown away
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._lingering:
             self._throw_away(data)
             return
         super().rawDataReceived(data)
-        # In chunks, it turns out only on the way that they are too many.
+        # The size of a chunked body is known only as it comes.
         if self.requests and self.requests[-1].oversized and not self._handlingRequest:
             self.allContentReceived()
 
@@ -97,13 +97,13 @@ class Channel(http.HTTPChannel):
                 half_close()
 
     def close_when_done(self) -> None:
-        """Close it, after the answer to a request that is under way."""
+        """Close the connection, after the answer to a request under way."""
         self.persistent = 0
         if not self.requests:
             self.loseConnection()
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         cast(ITCPTransport, self.transport).abortConnection()
 
     def _throw_away(self, data: bytes) -> None:

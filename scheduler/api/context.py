@@ -50,7 +50,7 @@ class UnderWay:
 
 @frozen
 class Context:
-    """One for each app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
+    """The context of all calls to an app; ``wall_time`` gives POSIX times, ``clock`` runs timers."""
 
     scheduler: IScheduler
     clock: IReactorTime

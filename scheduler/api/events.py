@@ -35,7 +35,7 @@ _OFFSETS = re.compile(r"([0-9]{1,18})(?:,([0-9]{1,18}))?")
 
 
 def event(name: str, data: Object, identity: str) -> bytes:
-    """One event. JSON has no raw line breaks, so the data is one line."""
+    """The bytes of an event. JSON has no raw line breaks, so the data is one line."""
     return f"event: {name}\nid: {identity}\ndata: ".encode() + dump(data) + b"\n"
 
 

@@ -27,7 +27,7 @@ async def page(call: Call) -> Reply:
 
 
 async def one(call: Call, job_id: str) -> Reply:
-    """One job, now or at its end."""
+    """A job, as it is now or at its end."""
     wanted = Wanted.read(call.query)
     job = call.scheduler.job(checked_id(job_id))
     if wanted.wait is not None and not job.state.final and not call.head:

@@ -1,7 +1,7 @@
-"""One call, one answer: how a request wants to be told of a job, and what it is told.
+"""Answers with one job, for the parameters ``wait``, ``output`` and ``check``.
 
-A job that was waited for is answered as it is by then. ``output`` adds the end of its
-output; ``check`` makes the status that of the job: an error unless it succeeded.
+A job that was waited for is answered as it is when the wait is over. ``output`` adds the last bytes of its output.
+``check`` makes the status depend on the job: an error unless it succeeded.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from scheduler.errors import Invalid
 from scheduler.model import Job, JobState, error_text
 from scheduler.reading import Object
 
-#: The parameters that ``Wanted`` is read from.
+#: The parameters that ``Wanted.read`` reads.
 WANTED = ("wait", "output", "check")
 
 
 @frozen
 class Wanted:
-    """``wait`` in seconds, ``output`` in bytes of each stream; ``None``: not asked for."""
+    """The form of answer that a request asks for: ``wait`` in seconds, ``output`` in bytes of each stream."""
 
     wait: float | None = None
     output: int | None = None
@@ -32,7 +32,7 @@ class Wanted:
 
     @classmethod
     def read(cls, query: Query) -> Wanted:
-        """``Invalid`` for what makes no sense together."""
+        """Read the parameters; ``Invalid`` for a combination that makes no sense."""
         wanted = cls(query.wait(), query.output(), query.flag("check"))
         if wanted.check and wanted.wait is None:
             raise Invalid("check", "goes with wait, which says how long the end of the job is waited for")
@@ -75,7 +75,7 @@ async def described(context: Context, job: Job, limit: int | None) -> Object:
 
 
 def _unended(job: Job, wanted: Wanted) -> bool:
-    """Whether output was asked for that is not complete yet."""
+    """Whether the answer has output that is not complete yet."""
     return wanted.output is not None and not job.state.final
 
 

@@ -31,7 +31,7 @@ _RAW = {"Content-Type": "text/plain; charset=utf-8"}
 
 @frozen
 class Opening:
-    """How a stream begins: its headers and status, and the problem document of a failure before any output."""
+    """The beginning of a stream: its headers and status, and the problem document of a failure before any output."""
 
     headers: Mapping[str, str] = field(factory=dict)
     status: int = 200
@@ -73,7 +73,7 @@ async def output(call: Call, job_id: str) -> Reply:
 def follow_output(
     context: Context, job: Job, reader: IOutputReader, opening: Opening, stall: float | None
 ) -> FollowStream:
-    """One stream as it is written, to the end of the job."""
+    """A stream as the job writes it, to the end of the job."""
     headers = {**follow_headers(job, reader.offset), **opening.headers}
     return FollowStream(context, job, reader, headers, opening.status, stall, opening.problem)
 
@@ -127,10 +127,10 @@ async def _resumed_events(call: Call, job: Job, tail: int | None, limit: int | N
         raise Invalid("stream", "does not go with events, which are of both")
     if call.header("range") is not None:
         raise Invalid("Range", "does not go with events")
-    # A browser that reconnects repeats its URL, so the header is the later word.
+    # A browser that reconnects repeats its URL, so the header is newer than the parameter.
     last, given = call.header("last-event-id"), query.text("offset")
     if says_end(last or given or ""):
-        return Answer(status=204)  # so an EventSource does not come again
+        return Answer(status=204)  # so that an EventSource does not reconnect
     if last:
         offsets = read_offsets("Last-Event-ID", last)
     elif given is not None:

@@ -1,4 +1,4 @@
-"""What may follow the ``?``: each parameter known, given once, and checked; and the filters of jobs."""
+"""The query string, read strictly, and the filters of jobs that it and a JSON body may have."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ FILTERS = (
     "id_prefix",
 )
 
-#: Seconds; nobody waits longer for one answer.
+#: The longest wait for an answer, in seconds.
 WAIT_MAX_SECONDS = 300.0
 
-#: Seconds; no follower waits longer for a sign of life of its job.
+#: The longest wait of a follower for a byte, in seconds.
 STALL_MAX_SECONDS = 86_400.0
 
-#: Bytes of each stream in an answer: without a value given, and at most.
+#: Bytes of each stream in an answer: if ``output`` has no value, and at most.
 DEFAULT_OUTPUT_BYTES, OUTPUT_MAX_BYTES = 64 * 1024, 1024 * 1024
 
 PAGE_MAX_JOBS = 1000
 
-#: Characters of the beginning of an id by which jobs can be listed.
+#: The least number of characters of an id's beginning by which jobs can be listed.
 ID_PREFIX_MIN_LENGTH = 6
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
-# A "+" that was not escaped arrives as a space.
+# An unescaped "+" arrives as a space.
 _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:([Zz])|([ +-][0-9]{2}:[0-9]{2}))"
 )
 
-# A value may have commas; but one that goes on like this was meant as the next label.
+# A value may have commas. But a comma and "key=" was meant as the next label.
 _NEXT_LABEL = re.compile(r",\s*[A-Za-z0-9][A-Za-z0-9._/-]*=")
 
 Pairs = list[tuple[str, str]]
@@ -214,7 +214,7 @@ def _rfc3339(text: str) -> float | None:
 
 
 def _ago(text: str, now: float) -> float | None:
-    # A bare number could as well be meant as a POSIX time, so it is neither.
+    # A bare number could also be meant as a POSIX time, so it is refused.
     if not units.has_unit(text):
         return None
     try:
@@ -245,12 +245,12 @@ def pairs_of(fields: Fields) -> Pairs:
 
 
 def _as_text(value: Any) -> Any:
-    """What a whole number or a boolean of JSON is in a query string; anything else as it is."""
+    """The text of a whole number or a boolean, as in a query string; any other value unchanged."""
     return json.dumps(value) if isinstance(value, int) else value
 
 
 def _one_label(text: str) -> str:
-    """A filter by one label; ``Invalid`` for what is meant as several."""
+    """A filter by one label; ``Invalid`` if several labels are meant."""
     if (more := _NEXT_LABEL.search(text)) is None:
         return text
     first, second = text[: more.start()], text[more.start() + 1 :].strip()

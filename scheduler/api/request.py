@@ -1,4 +1,4 @@
-"""One HTTP request: its limits, the guard, its id, and its line in the log.
+"""An HTTP request: its limits, the guard, its id, and its line in the log.
 
 A body that is too large is refused when its length is known or the limit is passed, not when it has arrived:
 ``scheduler.api.connection`` throws the rest away. Every refusal is a problem document. Each request, answered or not,
@@ -86,11 +86,11 @@ class Request(server.Request):
 
     @property
     def _submits(self) -> bool:
-        """Whether it is to submit a job."""
+        """Whether the request is a submission."""
         return (self.method.decode("latin-1"), self.path.decode("latin-1")) in SUBMISSIONS
 
     def _refusal(self) -> Problem | None:
-        """Why this is not for the routes."""
+        """The problem with which the request is refused before the routes see it."""
         problem = refusal(self.requestHeaders, self.site.allowed_hosts, getattr(self.host, "host", ""))
         if problem is None and self.oversized:
             problem = Problem(413, f"a body is at most {BODY_MAX_BYTES} bytes", type="body-too-large")
@@ -117,7 +117,7 @@ class Request(server.Request):
         if self.chunked and self.trailers:
             fields = "".join(f"{name}: {value}\r\n" for name, value in self.trailers.items())
             self.channel.write(f"0\r\n{fields}\r\n".encode("ascii"))
-            self.chunked = 0  # that was the last chunk
+            self.chunked = 0  # the last chunk is written
         super().finish()
 
     def connectionLost(self, reason: Failure) -> None:
@@ -142,12 +142,12 @@ class Request(server.Request):
 
 def _problem_of_line(method: bytes, path: bytes) -> Problem | None:
     if not method.isupper():
-        # the routes would take it for the one that is
+        # the router ignores case
         return Problem(400, "a method is in upper case", type="invalid-request")
     if not path.startswith(b"/"):
         return Problem(400, "the request's target must be a path, like /v1/jobs", type="invalid-request")
     if path.startswith(b"//") or b"%2f" in path.lower():
-        return no_such_route()  # not another name for one that there is
+        return no_such_route()  # so that no route has a second name
     try:
         unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:

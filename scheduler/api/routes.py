@@ -19,7 +19,7 @@ from scheduler.api.outcomes import WANTED
 from scheduler.api.query import FILTERS, pairs_of
 from scheduler.reading import BodyReader
 
-#: Takes a ``Call`` and the names in the path.
+#: A function of a ``Call`` and of the names in the path.
 Handler = Callable[..., Awaitable[Reply]]
 
 #: Types of problems that any route may answer with.
@@ -40,7 +40,7 @@ class Scope(IntEnum):
 
 @frozen
 class Route:
-    """One row of the table.
+    """A row of the table.
 
     ``path`` has ``<name>`` for a part that the handler takes by that name. A route for GET answers HEAD, too.
     ``statuses`` are those of a success, ``problems`` the types of problem documents beside those of ``ANYWHERE``.

@@ -54,7 +54,7 @@ class ApiSite(server.Site):
 
     protocol = Channel  # type: ignore[assignment]
     requestFactory = Request  # noqa: N815
-    noisy = False  # HttpServer says where it listens
+    noisy = False  # HttpServer logs the address
 
     def __init__(
         self,
@@ -74,25 +74,25 @@ class ApiSite(server.Site):
         self._drained: Deferred[None] | None = None
 
     def startFactory(self) -> None:
-        """No log file, and no timer for its time stamps: each request logs itself."""
+        """Open no log file and start no timer for its time stamps: each request logs itself."""
 
     def acceptableProtocols(self) -> list[bytes]:
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if len(self.channels) >= self.max_connections + MAX_SPARE_CONNECTIONS:
-            return None  # so it is closed
+            return None  # the connection is closed
         return super().buildProtocol(addr)
 
     def lost(self, channel: Channel) -> None:
-        """A connection is no more."""
+        """Forget a closed connection."""
         self.channels.discard(channel)
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
     def cut_off_the_gone(self) -> None:
-        """Free what is held for clients that are no more; to be called every ``peers.CHECK_INTERVAL_SECONDS``."""
+        """Abort the connections whose clients are gone; to be called every ``peers.CHECK_INTERVAL_SECONDS``."""
         for channel in list(self.channels):
             if gone(channel.transport):
                 channel.abort()
@@ -100,7 +100,7 @@ class ApiSite(server.Site):
     def drain(self, grace: float) -> Deferred[None]:
         """Refuse new requests, end streams and long polls, let other requests be answered.
 
-        Fires when the last connection is closed; those that are left after ``grace`` seconds are cut.
+        Fires when the last connection is closed. Connections that are left after ``grace`` seconds are cut.
         """
         self.draining = True
         for channel in list(self.channels):

@@ -1,9 +1,8 @@
-"""A job's life as server-sent events: what becomes of it, both of its streams, and its end.
+"""A job as server-sent events: its state, both of its streams, and its end.
 
-The first event is ``job``, and so is one after each change of its ``state`` or
-``reason``, or of what a queued job waits for. A client that does not read is told the
-latest of them when it does. The last event is ``end``, or, before this process shuts
-down, ``resume``.
+The first event is ``job``. Another ``job`` follows each change of the job's ``state`` or ``reason``, or of the reason
+why it is queued. A client that does not read gets only the latest of them when it reads again. The last event is
+``end``, or ``resume`` before this process shuts down.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class EventStream(StreamResource):
         super().__init__(context, headers, status, not job.over, problem)
         self._job = job
         self._describe_end = describe_end
-        # the job as the client was last told
+        # the data of the last event ``job``
         self._told: Object = {}
         self._news = False
         self._unwatch: Callable[[], None] | None = None
@@ -82,7 +81,7 @@ class EventStream(StreamResource):
     def _changed(self, job: Job) -> None:
         before, self._job = self._job, job
         if job.state.final and self._settling is not None:
-            return  # ``end`` tells it
+            return  # the event ``end`` will have it
         if (job.state, job.reason) != (before.state, before.reason):
             self._news = True
             self._tell_news()
@@ -102,7 +101,7 @@ class EventStream(StreamResource):
 
     def _beat(self) -> None:
         if not self._paused:
-            # what a queued job waits for changes without a change of the job
+            # the reason why a job is queued changes without a change of the job
             if self._job.state is JobState.QUEUED and self._context.job_json(self._job) != self._told:
                 self._tell()
             else:
@@ -110,7 +109,7 @@ class EventStream(StreamResource):
         self._await_silence()
 
     def end(self) -> None:
-        # Without data a browser drops an event.
+        # A browser drops an event without data.
         self._begin()
         self._event("resume", {})
         self._finish()
@@ -120,7 +119,7 @@ class EventStream(StreamResource):
         self._write(events.event(name, data, events.event_id(sent, ended)))
 
     def _deliver(self, stream: Stream, chunk: Chunk) -> None:
-        if chunk.data:  # the end of a stream without any says nothing of whether the other can be had
+        if chunk.data:  # the end of an empty stream does not show that the other stream can be read
             self._begin()
         pieces = self._pieces[stream]
         for data in pieces.feed(chunk.data):
@@ -136,7 +135,7 @@ class EventStream(StreamResource):
                 )
 
     def _end_of(self, job: Job) -> Deferred[Object | None]:
-        """The data of ``end``; ``None``: the job's end is not known."""
+        """The data of the event ``end``; ``None`` if the job's end is not known."""
 
         async def described() -> Object | None:
             return await self._describe_end(job) if job.state.final else None

@@ -18,7 +18,7 @@ async def every(call: Call) -> Reply:
 
 
 async def one(call: Call, worker: str) -> Reply:
-    """One worker, by id or name."""
+    """A worker, by id or name."""
     return json_answer(wire.worker_json(call.scheduler.worker(worker)))
 
 

@@ -1,12 +1,9 @@
-"""A TOML file as tables of checked values, each mistake an error that names it.
+"""A TOML file as tables of checked values. Each mistake is an error that names it.
 
-The ``toml`` parser is lenient: it reads ``a=1 b=2`` as one key named ``"a=1 b"``,
-and a list or multi-line string that has no end it drops without a word, with
-everything behind it. So a file must read the same to the stricter parser of the
-standard library; a ``Table`` hands out a value only through a check of its type
-and range, and ``Table.done`` complains of every key nobody asked for. A check
-is a function of the table and the raw value that returns what the value means
-or raises ``Unfit`` with what is allowed.
+The ``toml`` parser is lenient: it reads ``a=1 b=2`` as one key named ``"a=1 b"``, and silently drops a list or
+multi-line string that has no end, with everything behind it. So a file must read the same to the stricter parser of the
+standard library. ``Table`` gives out values only through checks (``scheduler.reading``), and ``Table.done`` refuses
+every key that was not asked for.
 """
 
 from __future__ import annotations
@@ -31,20 +28,20 @@ T = TypeVar("T")
 
 IPNetwork = IPv4Network | IPv6Network
 
-#: Bytes; Linux takes four times as much of a variable with its name.
+#: Bytes of a variable's value, at most; Linux takes four times as much, with the name.
 _VARIABLE_MAX_BYTES = 32 * 1024
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# In a URL, right or wrong: what is between the first ":" and the last "@", and any parameter that is a password.
+# In any URL, even a malformed one: the text between the first ":" and the last "@", and any password parameter.
 _PASSWORD = re.compile(r"(?<=//)([^:@/]*:).*(?=@)|((?:ssl)?password=)[^&]*")
 
 
 class ConfigError(SchedulerError):
-    """A mistake in a configuration file; ``str()`` is one line for whoever has to mend it."""
+    """A mistake in a configuration file; ``str()`` is one line for the person who edits it."""
 
     def __init__(self, file: str, allowed: str, table: str = "", key: str = "", value: object = None) -> None:
-        """Without a ``key`` the file as a whole is wrong; ``table`` is ``""`` for the top level."""
+        """A mistake in ``[table] key``; ``table`` is ``""`` for the top level, ``key`` is ``""`` for the whole file."""
         where = f"[{table}] {key}" if table else key
         given = where if value is None else f"{where} = {_shown(value)}"
         super().__init__(": ".join(_one_line(part) for part in (file, given, allowed) if part))
@@ -55,7 +52,7 @@ class ConfigError(SchedulerError):
 
 
 class Table(Reader):
-    """One table of a file."""
+    """A table of a file."""
 
     def __init__(self, file: str, name: str, values: dict[str, Any]) -> None:
         """``name`` is ``""`` for the top level."""
@@ -67,7 +64,7 @@ class Table(Reader):
         return iter(self.values)
 
     def table(self, key: str) -> Table:
-        """A table in this one; empty when it is not there."""
+        """A table in this one; empty if the file does not have it."""
         self.asked.append(key)
         value = self.values.get(key, {})
         name = f"{self._name}.{key}" if self._name else key
@@ -76,7 +73,7 @@ class Table(Reader):
         return Table(self._file, name, value)
 
     def done(self, *coming: str) -> None:
-        """``ConfigError`` if it holds what was not asked for, and will not be, as these ``coming`` keys are."""
+        """``ConfigError`` for a key that was not asked for and is not among ``coming``, which will be."""
         self.asked += coming
         for key, value in self.values.items():
             if key not in self.asked:
@@ -85,7 +82,7 @@ class Table(Reader):
                 raise self.error(key, value, f"unknown key; {f'did you mean {near}?' if near else f'known: {known}'}")
 
     def error(self, key: str, value: object, allowed: str) -> ConfigError:
-        """What is wrong with ``key``."""
+        """The error that reports a wrong value of ``key``."""
         return ConfigError(self._file, allowed, self._name, key, value)
 
     def refusal(self, name: str, value: object, unfit: Unfit) -> Exception:
@@ -128,7 +125,7 @@ def _one_line(text: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value about as the file has it, not too long."""
+    """A value nearly as the file has it, cut if it is long."""
     if isinstance(value, bool):
         shown = str(value).lower()
     elif isinstance(value, str):
@@ -146,7 +143,7 @@ def _shown(value: object) -> str:
 
 
 def text(value: Any) -> str:
-    """A string with something in it."""
+    """A string that is not empty and has no control characters."""
     if not isinstance(value, str) or not value or _CONTROL.search(value) or len(value) > 4096:
         raise Unfit("must be a string of 1 to 4096 characters, none of them a control character")
     return value
@@ -161,7 +158,7 @@ def command(value: Any) -> str:
 
 
 def one_of(*choices: str) -> Check[str]:
-    """One of a few strings."""
+    """A string among a few."""
 
     def check(value: Any) -> str:
         if value not in choices:
@@ -184,18 +181,18 @@ def list_of(check: Check[T]) -> Check[tuple[T, ...]]:
 
 
 def count(lowest: int, highest: int) -> Check[int]:
-    """A whole number in a range."""
+    """A whole number, both bounds included."""
     return integer(lowest, highest, "a whole number")
 
 
 def duration(lowest: str, highest: str) -> Check[float]:
-    """Seconds, in a range."""
+    """Seconds, both bounds included."""
     least, most = units.parse_duration(lowest), units.parse_duration(highest)
     return reading.duration(f"from {lowest} to {highest}", most, least)
 
 
 def disk_share(value: Any) -> units.Share:
-    """Part of a disk, by percentage or by bytes."""
+    """A part of a disk, as a percentage or in bytes."""
     try:
         return units.parse_share(value)
     except ValueError as error:
@@ -203,7 +200,7 @@ def disk_share(value: Any) -> units.Share:
 
 
 def without_password(url: str) -> str:
-    """A URL fit for anyone's eyes."""
+    """The URL with its passwords masked."""
     return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
 
 
@@ -219,7 +216,7 @@ def database_url(value: Any, folder: Path) -> str | None:
 
 
 def store_url(state_dir: Path) -> Check[str]:
-    """Where to keep what is known, a URL of one of these kinds."""
+    """The URL of the database."""
 
     def check(value: Any) -> str:
         url = database_url(value, state_dir)
@@ -235,7 +232,7 @@ def store_url(state_dir: Path) -> Check[str]:
 
 
 def worker_name(value: Any) -> str:
-    """What a worker may be called."""
+    """The name of a worker."""
     problem = name_problem(value if isinstance(value, str) else "")
     if problem:
         raise Unfit(problem)
@@ -252,7 +249,7 @@ def label(table: Table, key: str) -> str:
 
 
 def label_value(value: Any) -> str:
-    """What a label of a worker may be."""
+    """The value of a label."""
     given = text(value)
     problem = label_problem(given)
     if problem:
@@ -269,7 +266,7 @@ def variable(table: Table, key: str) -> str:
 
 
 def variable_value(value: Any) -> str:
-    """What an environment variable may hold."""
+    """The value of an environment variable."""
     if not isinstance(value, str) or "\0" in value or len(value.encode()) > _VARIABLE_MAX_BYTES:
         raise Unfit(f"must be a string of at most {_VARIABLE_MAX_BYTES} bytes, none of them NUL")
     return value
@@ -284,7 +281,7 @@ def address(value: Any) -> Address:
 
 
 def listening(value: Any) -> Address:
-    """An address to listen on. ``localhost`` is made 127.0.0.1, so that every server means the same by it."""
+    """An address to listen on. ``localhost`` becomes 127.0.0.1, so that it means the same to every server."""
     any_port = isinstance(value, str) and value.endswith(":0")
     try:
         dialled = address(f"{value[:-1]}1" if any_port else value)

@@ -26,7 +26,7 @@ SUBMISSION: dict[str, Any] = {"worker": "w1", "command": "true"}
 
 
 class Wire(Protocol):
-    """One connection, as bytes."""
+    """A connection as bytes."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -34,18 +34,18 @@ class Wire(Protocol):
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def until(self, condition: Callable[[], bool]) -> Deferred[None]:
-        """Fires when it holds, looked at whenever something happens here."""
+        """Fires when the condition holds; it is checked whenever something happens here."""
         waiting: Deferred[None] = Deferred()
         self._waiting.append((condition, waiting))
         self._look()
         return waiting
 
     def holds(self, size: int) -> Deferred[None]:
-        """Fires when more than so many bytes are there."""
+        """Fires when more than ``size`` bytes have come."""
         return self.until(lambda: len(self.received) > size)
 
     def problem(self) -> Deferred[None]:
-        """Fires when a problem document is there."""
+        """Fires when a problem document has come."""
         return self.until(lambda: b"}" in self.received)
 
     def end(self) -> Deferred[None]:
@@ -68,7 +68,7 @@ class Wire(Protocol):
 
 
 class Answer:
-    """A complete response, taken apart."""
+    """A complete response and its parts."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -110,14 +110,14 @@ class HostileCase(TestCase):
         return await connectProtocol(endpoint, Wire())
 
     async def send(self, raw: bytes) -> bytes:
-        """All that comes back until the server closes."""
+        """Send bytes; the answer until the server closes."""
         wire = await self.connect()
         wire.transport.write(raw)
         await wire.end()
         return wire.received
 
     async def ask(self, method: str, path: str, body: bytes = b"", host: str = "localhost", head: str = "") -> Answer:
-        """``head`` are more header lines, each with its CRLF."""
+        """Send a request; ``head`` are more header lines, each with its CRLF."""
         raw = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{head}"
         if body:
             raw += f"Content-Length: {len(body)}\r\n"
@@ -143,6 +143,6 @@ class HostileCase(TestCase):
 
 
 def sockets() -> set[str]:
-    """What this process has open of them."""
+    """The sockets that this process has open."""
     links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
     return {found for found in (os.readlink(link) for link in links if os.path.lexists(link)) if "socket:" in found}

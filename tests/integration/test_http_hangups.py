@@ -15,7 +15,7 @@ class HangUpTests(HostileCase):
     """Clients that go away."""
 
     async def test_at_each_stage(self) -> None:
-        """A client may go at any byte of its request."""
+        """A client may leave at any byte of its request."""
         body = json.dumps(SUBMISSION).encode()
         raw = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         for length in range(0, len(raw), 7):
@@ -26,7 +26,7 @@ class HangUpTests(HostileCase):
         self.assertEqual(self.scheduler.calls, [])
 
     async def test_while_starting(self) -> None:
-        """Who goes while a start is under way undoes nothing."""
+        """A client that leaves during a start undoes nothing."""
         held: Deferred[Any] = Deferred()
         cancelled: list[bool] = []
         self.scheduler.held["submit"] = Deferred(lambda _: cancelled.append(True))
@@ -47,7 +47,7 @@ class HangUpTests(HostileCase):
         self.assertFalse(held.called)
 
     async def test_while_waiting(self) -> None:
-        """Who goes while waiting for a job's end frees the place."""
+        """A client that leaves while it waits for a job's end frees its place."""
         for path in (
             "/v1/jobs/job-1?wait=300",
             "/v1/jobs/job-1/output?follow=1",
@@ -60,7 +60,7 @@ class HangUpTests(HostileCase):
             await self.eventually(lambda: not (self.scheduler.waits or self.scheduler.readers()), "freed")
 
     async def test_forgotten_meanwhile(self) -> None:
-        """A stream of a job that was forgotten in the middle is cut, not left hanging."""
+        """A stream of a job that is removed meanwhile is cut, not left open."""
         for error in (NotFound("job", "job-1"), RuntimeError("a bug")):
             self.scheduler.fail["wait"] = error
             job = self.scheduler.add_job(output=b"out")
@@ -78,7 +78,7 @@ class HangUpTests(HostileCase):
             self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), isinstance(error, RuntimeError))
 
     async def test_while_streaming(self) -> None:
-        """Who goes in the middle of a stream it does not read frees its readers."""
+        """A client that leaves in the middle of a stream that it does not read frees its readers."""
         job = self.scheduler.add_job(output=b"x" * 20_000_000, errors=b"y" * 20_000_000)
         for path, head in (
             (f"/v1/jobs/{job.id}/output", ""),

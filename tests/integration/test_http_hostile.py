@@ -11,10 +11,10 @@ from tests.unit.api.documents import PATHS
 
 
 class RouteTests(HostileCase):
-    """Methods, paths, and who may ask."""
+    """Methods, paths, parameters, hosts and origins."""
 
     async def test_methods(self) -> None:
-        """A method that a route is not for is 405 and told which are allowed."""
+        """A method that a path does not have is 405, with the methods that it has."""
         for path, allowed in PATHS.items():
             for method in METHODS:
                 if method in allowed:
@@ -28,7 +28,7 @@ class RouteTests(HostileCase):
         self.assertEqual(self.scheduler.calls, [])
 
     async def test_paths(self) -> None:
-        """What is nearly a route is 404, and never another route."""
+        """A path that is almost a route is 404, and never another route."""
         for path in (
             *("/", "//", "/v1", "/v2/jobs", "/healthz/", "/healthz/x", "//healthz", "/v1//jobs", "/v1/jobs/", "/START"),
             *("/v1/jobs/job-1/output/", "/v1/jobs/job-1/output/x", "/v1/jobs/job-1%2foutput", "/v1/jobs/..%2f..%2fetc"),
@@ -45,7 +45,7 @@ class RouteTests(HostileCase):
         self.assertProblem(await self.ask("OPTIONS", "*"), 400)
 
     async def test_queries(self) -> None:
-        """Unknown, repeated and meaningless parameters are 400 by name."""
+        """Unknown, repeated and meaningless parameters are 400 and named."""
         for path, name in (
             ("/healthz?x=1", "x"),
             ("/v1/jobs?limit=0", "limit"),
@@ -92,7 +92,7 @@ class RouteTests(HostileCase):
         self.assertEqual(self.scheduler.calls[:1] and self.scheduler.calls[0][0], "jobs")  # the cursor is its to refuse
 
     async def test_guard(self) -> None:
-        """Whoever asks on behalf of another site is refused, whatever the method and the path, and nothing is done."""
+        """A request for another site is refused, whatever the method and the path, and nothing is done."""
         bodies = {"POST": json.dumps(SUBMISSION).encode()}
         for path in (*PATHS, "/nowhere", "/v1/jobs?bad=1"):
             for method in METHODS[:-1]:
@@ -111,7 +111,7 @@ class RouteTests(HostileCase):
         self.assertEqual(self.scheduler.calls, [])
 
     async def test_hosts(self) -> None:
-        """Exactly one Host, by a name of this server, with any port."""
+        """A request has exactly one ``Host``: a name of this server, with any port."""
         for host in ("localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:65535"):
             self.assertEqual((await self.ask("GET", "/healthz", host=host)).status, 200, host)
         for host in (
@@ -134,7 +134,7 @@ class RouteTests(HostileCase):
             self.assertProblem(Answer(await self.send(raw)), 400, raw)
 
     async def test_own_origin(self) -> None:
-        """A page of this server itself may ask."""
+        """A page of this server may send requests."""
         for head in (
             "Origin: http://localhost:3000\r\n",
             "Sec-Fetch-Site: same-origin\r\n",
@@ -143,7 +143,7 @@ class RouteTests(HostileCase):
             self.assertEqual((await self.ask("GET", "/healthz", host="localhost:3000", head=head)).status, 200)
 
     async def test_no_http(self) -> None:
-        """What is no HTTP is answered with a bare 400 or closed."""
+        """Bytes that are not HTTP are answered with a bare 400, or the connection is closed."""
         for raw in (
             b"\r\n\r\n\r\n",
             b"\0" * 100 + b"\r\n\r\n",
@@ -168,10 +168,10 @@ class RouteTests(HostileCase):
 
 
 class RangeTests(HostileCase):
-    """``Range``, of the ten bytes there are."""
+    """``Range`` on an output of ten bytes."""
 
     async def test_garbage(self) -> None:
-        """A range that is none is as if it were not there."""
+        """A malformed range is ignored."""
         for value in (
             *("", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-4", "bytes=0-1,3-4", "bytes=--1", "bytes=1"),
             *("lines=0-1", "bytes 0-1", "bytes=0-1;", "bytes=0x0-0x1", "bytes=+0-1", "bytes=\xb2-", "bytes=1-2-3"),
@@ -183,7 +183,7 @@ class RangeTests(HostileCase):
         self.assertEqual((twice.status, twice.body), (200, b"0123456789"))
 
     async def test_ranges(self) -> None:
-        """One range is 206 with just that, as far as there is something."""
+        """A single range is 206 with those of its bytes that exist."""
         for value, first, body in (
             ("bytes=0-0", 0, b"0"),
             ("bytes=2-4", 2, b"234"),
@@ -199,7 +199,7 @@ class RangeTests(HostileCase):
             self.assertEqual(answer.headers["content-length"], str(len(body)))
 
     async def test_past_the_end(self) -> None:
-        """A range that begins past the end is 416 and tells the length."""
+        """A range that begins past the end is 416, with the length."""
         for value in ("bytes=10-", "bytes=10-20", "bytes=999999999999999999-", "bytes=" + "9" * 30 + "-"):
             answer = await self.ask("GET", "/v1/jobs/job-1/output", head=f"Range: {value}\r\n")
             self.assertProblem(answer, 416, value)

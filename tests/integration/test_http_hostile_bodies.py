@@ -30,10 +30,10 @@ class _Program(ProcessProtocol):
 
 
 class BodyTests(HostileCase):
-    """Bodies."""
+    """Bodies that are broken, of another type, or too large."""
 
     async def test_broken(self) -> None:
-        """What is no JSON object is 400 on every route with a body."""
+        """A body that is no JSON object is 400 on every route with a body."""
         for path in (path for path, methods in PATHS.items() if "POST" in methods):
             for body in (b"{", b"[]", b"null", b"1", b'"a"', b"\xff", b"\0", b"{} {}", b'{"a":NaN}', b"[" * 100_000):
                 self.assertProblem(await self.submit(body, path), 400, (path, body[:20]))
@@ -58,7 +58,7 @@ class BodyTests(HostileCase):
             self.assertProblem(answer, 415, encoding)
 
     async def test_nul_and_newline(self) -> None:
-        """NUL or a newline in any string is refused or passed on, never a fault of the server."""
+        """A NUL or newline in any string is refused or passed on, and never a fault of the server."""
         places: list[Callable[[str], Any]] = [
             *(
                 (lambda text, name=name: {name: text})
@@ -91,7 +91,7 @@ class BodyTests(HostileCase):
         self.assertEqual(len(self.scheduler.calls[0][1].args), 10_000)
 
     async def test_largest(self) -> None:
-        """A body of just 1 MiB is read, of one byte more refused, with its length told or in chunks."""
+        """A body of exactly 1 MiB is read, a larger one is refused, with a length or in chunks."""
         body = json.dumps(SUBMISSION).encode()
         body += b" " * (1024 * 1024 - len(body))
         self.assertEqual((await self.submit(body)).status, 201)
@@ -105,7 +105,7 @@ class BodyTests(HostileCase):
             self.assertEqual(Answer(await self.send(raw + chunks + b"0\r\n\r\n")).status, status)
 
     async def test_too_large_unread(self) -> None:
-        """A body that is too large is refused before any of it is there, and without 100 Continue."""
+        """A body that is too large is refused before any of it has come, and without 100 Continue."""
         for head in (b"", b"Expect: 100-continue\r\n"):
             wire = await self.connect()
             wire.transport.write(
@@ -119,7 +119,7 @@ class BodyTests(HostileCase):
             await wire.end()
 
     async def test_expect(self) -> None:
-        """A body that is awaited is asked for."""
+        """A client that sends ``Expect`` gets 100 Continue."""
         wire = await self.connect()
         body = json.dumps(SUBMISSION).encode()
         wire.transport.write(
@@ -132,7 +132,7 @@ class BodyTests(HostileCase):
         self.assertIn(b"\r\n\r\nHTTP/1.1 201 ", wire.received)
 
     async def test_pipelined_behind_too_large(self) -> None:
-        """What follows a refused body on its connection is never taken for a request."""
+        """Bytes after a refused body are never taken for a request."""
         smuggled = (
             b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 33\r\n\r\n" + json.dumps(SUBMISSION).encode()
         )
@@ -147,7 +147,7 @@ class BodyTests(HostileCase):
         self.assertEqual(self.scheduler.calls, [])
 
     async def test_curl_sees_the_refusal(self) -> None:
-        """curl that sends 100 MB gets to see the 413, whether it waits to be asked, pushes on, or sends in chunks."""
+        """curl sees the 413 for 100 MB, whether it waits for 100 Continue, sends at once, or sends in chunks."""
         curl = shutil.which("curl")
         if curl is None:
             self.skipTest("needs curl")

@@ -22,7 +22,7 @@ addr = "127.0.0.1:3000"
 
 
 class ConfigCase(SynchronousTestCase):
-    """Writes a file, loads it, and says what was complained of."""
+    """Writes a configuration file, loads it, and returns the complaint."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -40,7 +40,7 @@ class ConfigCase(SynchronousTestCase):
         return load_worker(self.write(content), environ)
 
     def complaint(self, load, content: str) -> str:
-        """The complaint without the file's name, which every one begins with."""
+        """The complaint without the file's name, with which each begins."""
         error = self.assertRaises(ConfigError, load, self.write(content), {})
         text = str(error)
         self.assertTrue(text.startswith(f"{self.file}: "), text)

@@ -15,7 +15,7 @@ class SchedulerFileTests(ConfigCase):
     """``scheduler.toml``."""
 
     def test_contract_alone(self) -> None:
-        """The part that is fixed starts a scheduler, everything else has a safe default."""
+        """The fixed part alone starts a scheduler; every other key has a safe default."""
         config = self.scheduler(CONTRACT)
         self.assertEqual(config.grpc_server.addr, Address("127.0.0.1", 50000))
         self.assertIsNone(config.grpc_server.tls)
@@ -90,7 +90,7 @@ class SchedulerFileTests(ConfigCase):
         self.assertEqual(config.store, StoreSettings(f"sqlite:///{self.folder}/state/jobs/all.db", 12 * 3600))
 
     def test_store_urls(self) -> None:
-        """A file is in the state folder unless it is absolute; a server and no memory at all are taken as they are."""
+        """A database file is in the state folder unless its path is absolute; other URLs are taken unchanged."""
         for url, meant in {
             "sqlite:///x.db": f"sqlite:///{self.folder}/state/x.db",
             "sqlite:////srv/x.db": "sqlite:////srv/x.db",
@@ -105,7 +105,7 @@ class SchedulerFileTests(ConfigCase):
         )
 
     def test_wrong_store_urls(self) -> None:
-        """Every other is refused, with what is allowed and without the password it may hold."""
+        """Any other URL is refused, with the allowed ones, and without its password."""
         for url, shown in {
             "scheduler.db": "scheduler.db",
             "sqlite://": "sqlite://",
@@ -122,19 +122,19 @@ class SchedulerFileTests(ConfigCase):
         self.assertIn("[store] url = 3: must be", self.complaint(load_scheduler, "[store]\nurl = 3"))
 
     def test_frozen(self) -> None:
-        """What was read can't be changed."""
+        """The configuration can't be changed."""
         config = self.scheduler("")
         with self.assertRaises(FrozenInstanceError):
             config.log_format = "json"
 
     def test_default_hosts(self) -> None:
-        """No name is listed that the file does not list: the network decides which name this machine has."""
+        """Unless the file lists hosts, there is no list: the network decides which name this machine has."""
         for addr in ("192.0.2.1:80", "0.0.0.0:80", "box.example:80"):
             config = self.scheduler(f'[http_server]\naddr = "{addr}"\nallow_insecure = true')
             self.assertIsNone(config.http_server.allowed_hosts)
 
     def test_http_beyond_loopback(self) -> None:
-        """HTTP for the whole network has to be asked for."""
+        """HTTP beyond loopback needs ``allow_insecure``."""
         self.assertEqual(
             self.complaint(load_scheduler, '[http_server]\naddr = "0.0.0.0:3000"'),
             '[http_server] addr = "0.0.0.0:3000": beyond loopback it needs allow_insecure = true, '
@@ -142,7 +142,7 @@ class SchedulerFileTests(ConfigCase):
         )
 
     def test_grpc_beyond_loopback(self) -> None:
-        """gRPC for the whole network needs certificates both ways, or to be asked for."""
+        """gRPC beyond loopback needs certificates in both directions, or ``allow_insecure``."""
         self.pem_files()
         beyond = '[grpc_server]\naddr = "192.0.2.1:50000"\n'
         for insufficient in ("", "use_tls = true", 'ca_file = "ca.pem"'):
@@ -165,14 +165,14 @@ class SchedulerFileTests(ConfigCase):
         self.scheduler('[http_server]\naddr = "127.0.0.2:50000"')
 
     def test_name_is_beyond_loopback(self) -> None:
-        """A name may resolve to anything, but for localhost, which is 127.0.0.1 to both servers."""
+        """A name may resolve to any address, except localhost, which means 127.0.0.1 to both servers."""
         self.assertIn("beyond loopback", self.complaint(load_scheduler, '[grpc_server]\naddr = "box:50000"'))
         config = self.scheduler('[grpc_server]\naddr = "localhost:1"\n[http_server]\naddr = "LOCALHOST:2"')
         self.assertEqual(str(config.grpc_server.addr), "127.0.0.1:1")
         self.assertEqual(str(config.http_server.addr), "127.0.0.1:2")
 
     def test_tls_files(self) -> None:
-        """TLS without a certificate or key that can be read names the key; without TLS nobody looks."""
+        """TLS with an unreadable certificate or key is refused by key; without TLS the files are not read."""
         complaint = self.complaint(load_scheduler, "[grpc_server]\nuse_tls = true")
         self.assertEqual(
             complaint,
@@ -194,25 +194,25 @@ class SchedulerFileTests(ConfigCase):
 
 
 class StateDirTests(ConfigCase):
-    """Where state goes when the file does not say."""
+    """The default state folder."""
 
     def test_systemd_decides(self) -> None:
-        """A unit's StateDirectory= is taken; of several, the first."""
+        """The first folder of a unit's StateDirectory= is the default."""
         self.assertEqual(self.scheduler("", STATE_DIRECTORY="/x/a:/x/b").state_dir, Path("/x/a"))
         self.assertEqual(self.worker("", STATE_DIRECTORY="/x/a").state_dir, Path("/x/a"))
 
     def test_file_decides_first(self) -> None:
-        """What the file says wins, relative to the file."""
+        """The file's ``state_dir`` goes first, relative to the file."""
         self.assertEqual(self.worker('state_dir = "here"', STATE_DIRECTORY="/x").state_dir, self.folder / "here")
 
     def test_root(self) -> None:
-        """A daemon of root has its folder where daemons do, each program its own."""
+        """For root each program has its own folder in the place for daemons."""
         self.patch(os, "geteuid", lambda: 0)
         self.assertEqual(self.scheduler("", XDG_STATE_HOME="/x").state_dir, Path("/var/lib/scheduler"))
         self.assertEqual(self.worker("").state_dir, Path("/var/lib/scheduler-worker"))
 
     def test_user(self) -> None:
-        """Of anybody else, under the home of state."""
+        """For any other user the folder is in the user's home of state."""
         self.patch(os, "geteuid", lambda: 1000)
         self.assertEqual(self.scheduler("", XDG_STATE_HOME="/x").state_dir, Path("/x/scheduler"))
         home = Path.home() / ".local/state/scheduler-worker"

@@ -12,22 +12,22 @@ from tests.unit.config_case import ConfigCase
 
 
 class MistakeTests(ConfigCase):
-    """Every mistake is one line that names file, table, key, value and what is allowed."""
+    """Each mistake is one line with file, table, key, value and the allowed values."""
 
     def test_no_file(self) -> None:
-        """A file that is not there is named."""
+        """A missing file is named."""
         self.file = str(self.folder / "no.toml")
         error = self.assertRaises(ConfigError, load_scheduler, self.file)
         self.assertEqual(str(error), f"{self.file}: can't be read: No such file or directory")
 
     def test_no_text(self) -> None:
-        """A file of bytes is no configuration."""
+        """A file that is not text is refused."""
         Path(self.file).write_bytes(b'log_format = "\xff"')
         error = self.assertRaises(ConfigError, load_scheduler, self.file)
         self.assertEqual(str(error), f"{self.file}: is not UTF-8 from byte 14 on")
 
     def test_no_toml(self) -> None:
-        """Where the parser gives up it says where."""
+        """A file that is not TOML is refused with the place of the mistake."""
         self.assertIn("is not TOML", self.complaint(load_scheduler, "[grpc_server\naddr = 1"))
         self.assertIn("line 2", self.complaint(load_scheduler, "[grpc_server]\naddr = what"))
 
@@ -47,7 +47,7 @@ class MistakeTests(ConfigCase):
             self.assertIn(complaint, self.complaint(load_scheduler, content))
 
     def test_silent_mistakes_of_the_parser(self) -> None:
-        """What the parser takes for a strange key, or drops for want of an end, is a mistake."""
+        """A key that the parser misreads, or drops because a value has no end, is a mistake."""
         for content in (
             "log_format=1 state_dir=2",
             "log_format . x = 1",
@@ -119,7 +119,7 @@ class MistakeTests(ConfigCase):
             self.assertIn(complaint, self.complaint(load_worker, content))
 
     def test_addresses(self) -> None:
-        """Only ``host:port`` is an address: no scheme of gRPC's, no list, no other spelling of a port."""
+        """Only ``host:port`` is an address: no scheme of gRPC, no list, no other spelling of a port."""
         for address in (
             *(
                 "",
@@ -149,11 +149,11 @@ class MistakeTests(ConfigCase):
                 )
 
     def test_long_values_are_cut(self) -> None:
-        """A complaint stays readable whatever the value."""
+        """A long value is cut in the complaint."""
         self.assertLess(len(self.complaint(load_scheduler, f'log_format = "{"x" * 5000}"')), 500)
 
     def test_escapes_stay_out_of_the_terminal(self) -> None:
-        """Control characters in names and values reach nobody's terminal."""
+        """Control characters in names and values are not in the complaint."""
         complaint = self.complaint(load_scheduler, '"a\\u001b[31m" = "b\\u001b\\nc"')
         self.assertNotIn("\x1b", complaint)
 
@@ -170,7 +170,7 @@ class MistakeTests(ConfigCase):
         )
     )
     def test_no_malformed_file_gets_through(self, pieces: list[str]) -> None:
-        """Whatever the file holds, it is read or complained of; what is no TOML at all is never read."""
+        """Any file is read or refused with ``ConfigError``; a file that is not TOML is never read."""
         content = "".join(pieces)
         try:
             self.scheduler(content)

@@ -15,7 +15,7 @@ class WorkerFileTests(ConfigCase):
     """``worker.toml``."""
 
     def test_empty_file(self) -> None:
-        """Everything has a default."""
+        """Every key has a default."""
         config = self.worker("")
         self.assertEqual(str(config.grpc_server.addr), "127.0.0.1:30000")
         self.assertEqual(str(config.scheduler), "127.0.0.1:50000")
@@ -77,7 +77,7 @@ class WorkerFileTests(ConfigCase):
         self.assertEqual(settings.output_limit, 1_500_000)
 
     def test_what_no_scheduler_takes(self) -> None:
-        """What a scheduler would refuse of a worker is refused when it starts, with where it came from."""
+        """Facts that a scheduler would refuse are refused at the start of the worker, with their origin."""
         made = id_of_folder("some folder")
         many = "".join(f'k{number} = "v"\n' for number in range(64))
         for content, complaint in {
@@ -90,7 +90,7 @@ class WorkerFileTests(ConfigCase):
             self.assertIn(complaint, self.complaint(load_worker, content))
 
     def test_unfit_host_name(self) -> None:
-        """A host name that can't be the name of a worker is refused as that, and another name may be given."""
+        """A host name that can't be the name of a worker is refused with the key to set."""
         for host in ("-box", "box 7", "büro", "", id_of_folder("some folder")):
             self.patch(socket, "gethostname", lambda host=host: host)
             complaint = self.complaint(load_worker, "[worker]\nslots = 1")
@@ -99,13 +99,13 @@ class WorkerFileTests(ConfigCase):
             self.assertEqual(self.worker('[worker]\nname = "w1"').worker.name, "w1")
 
     def test_largest_registration(self) -> None:
-        """What is allowed here, each as large as it may be, is taken by a scheduler."""
+        """A scheduler takes every value that is allowed here, at its largest."""
         labels = "".join(f'"{"k" * 250}{number:03}" = "{"v" * 253}"\n' for number in range(63))
         config = self.worker(f'[worker]\nname = "{"n" * 253}"\nslots = 100000\n[worker.labels]\n{labels}')
         facts.check_worker(config.worker)
 
     def test_unreachable_worker(self) -> None:
-        """A worker on loopback whose scheduler is elsewhere could never be called, so it refuses."""
+        """A worker on loopback with a scheduler elsewhere is refused, because it could never be called."""
         elsewhere = '[scheduler]\naddr = "192.0.2.1:50000"\n[grpc_server]\nallow_insecure = true\n'
         self.assertIn(
             '[grpc_server] addr = "127.0.0.1:30000": the scheduler at 192.0.2.1:50000 can\'t call a loopback address',
@@ -119,7 +119,7 @@ class WorkerFileTests(ConfigCase):
         self.worker(elsewhere + '[worker]\nadvertise_addr = "gate.example.com:30000"')
 
     def test_unprotected_scheduler(self) -> None:
-        """Nor does it speak plain text to a scheduler elsewhere unless told to."""
+        """A worker speaks plain text to a scheduler elsewhere only with ``allow_insecure``."""
         self.assertIn(
             '[scheduler] addr = "far:1": beyond loopback it needs use_tls',
             self.complaint(load_worker, '[scheduler]\naddr = "far:1"\n[worker]\nadvertise_addr = "gate:1"'),

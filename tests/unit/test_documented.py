@@ -1,7 +1,7 @@
-"""What there is is documented, and what is documented is there: routes, parameters, fields, configuration, commands.
+"""The documentation is complete and has nothing that does not exist: routes, fields, configuration, commands.
 
-Routes and configuration are asked what they take: each complains of an unknown name
-with all that it knows.
+The routes are those of the route table. The configuration is asked for its keys: it names them when it refuses an
+unknown one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def document(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What is below a heading, up to the next one of its level or above; ``""`` where there is none."""
+    """The text below a heading, up to the next one of its level or above; ``""`` if there is no such heading."""
     level = len(heading) - len(heading.lstrip("#"))
     _, found, below = f"\n{text}".partition(f"\n{heading}\n")
     return re.split(rf"^#{{1,{level}}} ", below, maxsplit=1, flags=re.MULTILINE)[0] if found else ""
@@ -49,12 +49,12 @@ def rows(text: str) -> Iterator[list[str]]:
 
 
 def code(text: str) -> list[str]:
-    """What stands in backticks."""
+    """The texts in backticks."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def first_words(text: str) -> set[str]:
-    """What the first table's first column names."""
+    """The names in the first column of the first table."""
     return {name for first, *_ in rows(text) for name in code(first)}
 
 
@@ -65,7 +65,7 @@ class ApiTests(SynchronousTestCase):
         self.text = document("docs/api.md")
 
     def documented(self) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
-        """Each route's parameters and fields of the body, with those that a link in the table stands for."""
+        """The parameters and fields of each documented route, including those behind a link in the table."""
         found = {}
         linked = {
             "(#filters)": first_words(section(self.text, "### Filters")),
@@ -125,7 +125,7 @@ class ConfigurationTests(SynchronousTestCase):
         return None
 
     def keys(self, load: Callable[..., Any]) -> set[tuple[str, str]]:
-        """Table and key of everything that a file may say; ``""`` is the top level."""
+        """Table and key of every setting of a file; ``""`` is the top level."""
         found: set[tuple[str, str]] = set()
         for name in self.known(load) or ():
             within = self.known(load, name)
@@ -152,7 +152,7 @@ class ConfigurationTests(SynchronousTestCase):
         return found
 
     def listed(self, which: str) -> set[tuple[str, str]]:
-        """What the README's table has for that process."""
+        """The keys of that process in the README's table."""
         of_process = [
             row for row in rows(section(document("README.md"), "## Configuration")) if row[0] in (which, "both")
         ]
@@ -167,7 +167,7 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(self.listed("scheduler"), keys)
 
     def test_worker(self) -> None:
-        """The same of ``worker.toml``."""
+        """Each key of ``worker.toml``, and no other, is in the reference, in the sample and in the table."""
         keys = self.keys(load_worker)
         self.assertIn(("worker", "slots"), keys)
         self.assertEqual(self.documented("## Both", "## Worker"), keys)
@@ -185,7 +185,7 @@ class UnitTests(SynchronousTestCase):
         return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
 
     def test_users(self) -> None:
-        """Each has a user and a folder of its own, as jobs may not read what is the scheduler's."""
+        """Each program has a user and a folder of its own, because jobs may not read the scheduler's files."""
         scheduler, worker = self.unit("scheduler"), self.unit("worker")
         for key in ("User", "StateDirectory", "ExecStart"):
             self.assertNotEqual(scheduler[key], worker[key])
@@ -222,7 +222,7 @@ class CommandTests(SynchronousTestCase):
         return {"schedctl": group, **found}
 
     def options(self, command: Any) -> set[str]:
-        """Its long options."""
+        """The long options of a command."""
         names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
         return {name for name in names if name.startswith("--") and name != "--help"}
 

@@ -26,15 +26,15 @@ NO_TEXTS: tuple[Any, ...] = (None, 1, 1.5, True, [], {}, ["a"])
 
 
 class LoadTests(SynchronousTestCase):
-    """JSON itself."""
+    """The JSON of a body."""
 
     def test_objects(self) -> None:
-        """An object is read; an empty body is an empty one."""
+        """An object is read; an empty body is an empty object."""
         self.assertEqual(wire.load(b'{"a": [1, "\xc3\xa4"]}'), {"a": [1, "ä"]})
         self.assertEqual(wire.load(b""), {})
 
     def test_not_json(self) -> None:
-        """Broken, repeated, non-finite, over-deep and over-long JSON, and any other type, are complaints about it."""
+        """Broken, repeated, non-finite, too deep and too long JSON, and any other type, are refused."""
         for broken in (
             b"{",
             b"[]",
@@ -71,7 +71,7 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual(wire.read_start({"worker_id": "w1", "command": "echo"}), expected)
 
     def test_start_refused(self) -> None:
-        """Each field is needed, is text of one line, and there are no others."""
+        """Each field is required and is text of one line; there are no other fields."""
         right = {"worker_id": "w1", "command": "echo", "path": "p"}
         for name in right:
             for wrong in (*NO_TEXTS, "a\0", "a\nb", "\ud800"):
@@ -83,13 +83,13 @@ class CoreTests(SynchronousTestCase):
         self.assertRaises(Invalid, wire.read_start, {**right, "args": []})
 
     def test_worker_and_job(self) -> None:
-        """Both are needed."""
+        """Both fields are required."""
         self.assertEqual(wire.read_worker_and_job({"worker_id": "w", "job_id": "j"}), ("w", "j"))
         for wrong in ({"worker_id": "w"}, {"job_id": "j"}, {"worker_id": "w", "job_id": "j", "x": 1}):
             self.assertRaises(Invalid, wire.read_worker_and_job, wrong)
 
     def test_query(self) -> None:
-        """Done and not succeeded is an error, with its reason; before that there is none."""
+        """A job that is done and did not succeed has an error with its reason; before that there is none."""
 
         def answer(state: JobState, reason: str | None = None) -> Object:
             return wire.query_json(Job("j", JobSpec(), state, 0.0, reason=reason))
@@ -104,17 +104,17 @@ class CoreTests(SynchronousTestCase):
 
 
 class SignalTests(SynchronousTestCase):
-    """What may be sent to a job."""
+    """Bodies of ``POST /v1/jobs/{id}/signal``."""
 
     def test_names(self) -> None:
-        """A signal goes by its name, in any case, with or without SIG; and to the main process unless it says so."""
+        """A signal is named in any case, with or without SIG; it goes to the main process by default."""
         for name in ("SIGUSR1", "USR1", "usr1", "SigUsr1"):
             self.assertEqual(wire.read_signal({"signal": name}), ("SIGUSR1", "main"))
         for name in ("SIGKILL", "SIGSTOP", "SIGCONT", "SIGTERM", "SIGWINCH"):
             self.assertEqual(wire.read_signal({"signal": name, "to": "tree"}), (name, "tree"))
 
     def test_refused(self) -> None:
-        """Anything else is refused, with what is allowed; so is a number, which is another signal elsewhere."""
+        """Any other text is refused with the allowed names. So is a number, which means another signal elsewhere."""
         for wrong in (*NO_TEXTS, "", "9", "SIG", "SIGSIGUSR1", "SIGRTMIN", "SIGRTMIN+1", "USR1\n", "\ud800"):
             self.assertEqual(self.assertRaises(Invalid, wire.read_signal, {"signal": wrong}).field, "signal")
         error = self.assertRaises(Invalid, wire.read_signal, {"signal": "SIGUSR3"})
@@ -126,10 +126,10 @@ class SignalTests(SynchronousTestCase):
 
 
 class WriteTests(SynchronousTestCase):
-    """Jobs and workers from outside."""
+    """The JSON of jobs and workers."""
 
     def test_job(self) -> None:
-        """All fields are there, times in RFC 3339, and what is absent is null."""
+        """All fields are there, times are RFC 3339, and an absent value is null."""
         job = Job("j1", JobSpec(command="echo", args=("a",), labels={"x": "y"}), JobState.RUNNING, 1700000000.25)
         self.assertEqual(
             wire.job_json(job),
@@ -209,5 +209,5 @@ class WriteTests(SynchronousTestCase):
         )
 
     def test_dump_never_fails(self) -> None:
-        """Half a character that got in somehow is escaped."""
+        """Half a surrogate pair is escaped."""
         self.assertEqual(json.loads(wire.dump({"a": "ä\ud800"})), {"a": "ä\ud800"})

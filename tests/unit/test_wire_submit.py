@@ -28,7 +28,7 @@ TEXTS = ("command", "path", "cwd", "stdin", "stdin_base64", "script", "shell", "
 
 
 def body(**changes: Any) -> dict[str, Any]:
-    """A body of ``POST /v1/jobs`` that is right but for ``changes``; a value ``...`` leaves the field out."""
+    """A body of ``POST /v1/jobs``, right except for ``changes``; a value ``...`` leaves the field out."""
     full = {"worker": "w1", "command": "echo", **changes}
     return {name: value for name, value in full.items() if value is not ...}
 
@@ -46,7 +46,7 @@ class SubmitTests(SubmitTestCase):
     """The fields of a job."""
 
     def test_least(self) -> None:
-        """Command and place are enough; all else has its default."""
+        """A command and a worker are enough; every other field has its default."""
         self.assertEqual(wire.read_submit(body()), (JobSpec(command="echo"), Target(worker="w1"), NO_WAITING))
 
     def test_everything(self) -> None:
@@ -104,7 +104,7 @@ class SubmitTests(SubmitTestCase):
         self.assertEqual(shown["script"], {"bytes": 13, "first_line": "#!/bin/sh"})
 
     def test_shell(self) -> None:
-        """A line is run by the shell, with the arguments behind it; nothing else of the job is another for it."""
+        """A line is run by the shell, with the arguments after it; the other fields keep their meaning."""
         for given_, args in (
             ({"shell": "echo hi && ls"}, ("-c", "echo hi && ls")),
             ({"shell": " a\n\tb ", "args": ["1", "-2"]}, ("-c", " a\n\tb ", "sh", "1", "-2")),
@@ -118,7 +118,7 @@ class SubmitTests(SubmitTestCase):
             self.refused("shell", body(command=..., shell=empty))
 
     def test_script_that_cannot_be_run(self) -> None:
-        """A script that no kernel could run by its first line is refused with the reason."""
+        """A script whose first line no kernel could run is refused with the reason."""
         for script, problem in (
             ("", "must not be empty"),
             ("echo hi\n", "must begin with a #! line that names its interpreter"),
@@ -133,22 +133,22 @@ class SubmitTests(SubmitTestCase):
         wire.read_submit(body(command=..., script="#!/bin/sh\necho hi\r\n"))
 
     def test_first_line_of_a_script(self) -> None:
-        """Of a line that is long, or no printable text, what is shown is neither."""
+        """The first line that a job shows is cut to its limit, and its unprintable characters are replaced."""
         spec, _, _ = wire.read_submit(body(command=..., script="#!/bin/sh\t" + "x" * 1000))
         assert spec.script_summary is not None
         self.assertTrue(spec.script_summary.first_line.startswith("#!/bin/sh\ufffdxxx"))
         self.assertEqual(len(spec.script_summary.first_line), wire.SCRIPT_LINE_MAX_CHARACTERS)
 
     def test_any_worker(self) -> None:
-        """An empty selector is any worker."""
+        """An empty selector means any worker."""
         self.assertEqual(wire.read_submit(body(worker=..., selector={}))[1], Target(selector={}))
 
     def test_ten_thousand_args(self) -> None:
-        """The limit is the size of the body, not a count."""
+        """Many arguments are allowed; the size of the body is the limit."""
         self.assertEqual(len(wire.read_submit(body(args=["x"] * 10_000))[0].args), 10_000)
 
     def test_one_or_the_other(self) -> None:
-        """What excludes each other is refused together, and what is needed is refused absent."""
+        """Fields that exclude each other are refused together; a required field is refused if absent."""
         self.refused("worker", body(worker=...))
         self.refused("worker", body(selector={}))
         self.refused("command", body(command=...))
@@ -161,18 +161,18 @@ class SubmitTests(SubmitTestCase):
             self.assertIn(f"not with {next(iter(program))}", complaint)
 
     def test_features(self) -> None:
-        """A job needs of its worker what it does not leave at the default."""
+        """A job needs of its worker the features of the fields that are not at their default."""
         self.assertEqual(wire.read_submit(body())[0].features, frozenset())
         for name, value in (("linger", 0), ("stop_signal", "SIGHUP"), ("stop_mode", "main"), ("umask", "022")):
             self.assertEqual(wire.read_submit(body(**{name: value}))[0].features, {name})
 
     def test_base64(self) -> None:
-        """What is not base64 is refused, not skipped."""
+        """Text that is not base64 is refused, not skipped."""
         for wrong in ("a", "****", "AA=A", "A A=", "ä"):
             self.refused("stdin_base64", body(stdin_base64=wrong))
 
     def test_unknown(self) -> None:
-        """An unknown field is named before all else, with the nearest known one, and all that are allowed."""
+        """An unknown field is named before any other mistake, with the nearest known one and all allowed ones."""
         complaint = self.refused("comand", {"comand": "echo", "args": 1})
         self.assertIn("did you mean command?", complaint)
         self.assertIn("stop_grace", complaint)
@@ -183,7 +183,7 @@ class SubmitTests(SubmitTestCase):
         self.refused(printable("x" * 1_000_000), {"x" * 1_000_000: 1})
 
     def test_terms(self) -> None:
-        """By selector a job waits an hour unless it says otherwise, for a named worker only if it says so."""
+        """A job with a selector waits an hour by default; a job for a named worker does not wait by default."""
         self.assertEqual(wire.read_submit(body(worker=..., selector={}))[2], QueueTerms(queue_timeout=3600.0))
         for where in ({"worker": "w1"}, {"worker": ..., "selector": {}}):
             for given_, seconds in (("2h", 7200.0), (0, 0.0), (0.5, 0.5)):
@@ -193,7 +193,7 @@ class SubmitTests(SubmitTestCase):
         self.assertEqual(wire.read_submit(body(retry={"attempts": 100, "delay": "1m"}))[2].retry, Retry(100, 60.0))
 
     def test_terms_refused(self) -> None:
-        """Each of them is what it must be, and a complaint says which is not."""
+        """A wrong term is refused by name."""
         wrong: tuple[tuple[str, tuple[Any, ...]], ...] = (
             ("queue_timeout", (None, -1, "soon", True, "3651d", [])),
             ("priority", (None, 1001, -1001, 1.0, "1", True)),
@@ -209,7 +209,7 @@ class SubmitTests(SubmitTestCase):
         self.refused("retry.every", body(retry={"attempts": 1, "every": 1}))
 
     def test_ending(self) -> None:
-        """How the tree is ended: a linger may be 0, the signal and the mode are of a few, a umask is octal text."""
+        """The fields of a job's end: linger may be 0, signal and mode are from a list, umask is octal text."""
         self.assertEqual(wire.read_submit(body(linger=0))[0].linger, 0.0)
         for wrong in (-1, "", None, "1x", False, []):
             self.refused("linger", body(linger=wrong))
@@ -229,7 +229,7 @@ class ValueTests(SubmitTestCase):
     """The values of the fields."""
 
     def test_wrong_types(self) -> None:
-        """Each field has one type, and null is none."""
+        """Each field has one type, and null is not of that type."""
         for name in TEXTS:
             for wrong in NO_TEXTS:
                 self.refused(name, body(**{name: wrong, **({"command": ...} if name in ("script", "shell") else {})}))
@@ -248,7 +248,7 @@ class ValueTests(SubmitTestCase):
             self.refused("selector.a", body(worker=..., selector={"a": wrong}))
 
     def test_no_nul_nor_half_characters(self) -> None:
-        """Neither may be in any text, nor in a name."""
+        """No text or name may have a NUL or half a surrogate pair."""
         for bad in ("a\0b", "a\ud800b"):
             for name in TEXTS:
                 self.refused(name, body(**{name: bad, **({"command": ...} if name in ("script", "shell") else {})}))
@@ -260,7 +260,7 @@ class ValueTests(SubmitTestCase):
             self.refused("selector", body(worker=..., selector={bad: "a"}))
 
     def test_line_breaks(self) -> None:
-        """They are text in arguments, input, scripts and values of variables, and a mistake elsewhere."""
+        """Arguments, input, scripts and values of variables may have line breaks; other texts may not."""
         for end in ("\n", "\r"):
             text = "a" + end + "b"
             for name in ("command", "path", "cwd", "worker"):
@@ -271,24 +271,24 @@ class ValueTests(SubmitTestCase):
             wire.read_submit(body(command=..., shell=text))
 
     def test_variables(self) -> None:
-        """Names that are none, and those that belong to the scheduler, are refused."""
+        """Malformed names of variables, and names that belong to the scheduler, are refused."""
         for name in ("", "1A", "A-B", "A=B", "ä", "SCHEDULER_SPOOL", "SCHEDULER_JOB_ID", "NOTIFY_SOCKET"):
             self.refused("env", body(env={name: "x"}))
 
     def test_labels(self) -> None:
-        """A label that could not be asked for is refused."""
+        """A label that no filter could name is refused."""
         for name in ("", "a=b", "a b", "-a", "a" * 254):
             self.refused("labels", body(labels={name: "x"}))
 
     def test_sizes(self) -> None:
-        """Bytes or a size; null is none; a limit of nothing is no limit."""
+        """A size is a number of bytes or a text; null is no limit; a limit of 0 is refused."""
         for given_, size in ((1, 1), ("100MB", 100_000_000), ("4KiB", 4096), (None, None)):
             self.assertEqual(wire.read_submit(body(output_limit=given_))[0].output_limit, size)
         for wrong in (0, -1, True, 1.5, "10%", "0MB", "much", [], 2**61):
             self.refused("output_limit", body(output_limit=wrong))
 
     def test_numbers_stay_numbers(self) -> None:
-        """A duration or size is shown as a number however it was written, and text is never made of a number."""
+        """Durations and sizes are shown as numbers; a number is never taken for text."""
         durations = {"timeout": "90", "stop_grace": "1m30s", "linger": "500ms", "queue_timeout": "2 H"}
         spec, _, terms = wire.read_submit(body(**durations, unattended_timeout=5, output_limit="64k"))
         shown = wire.job_json(Job(id="j", spec=spec, terms=terms, state=JobState.QUEUED, created_at=0.0))
@@ -309,7 +309,7 @@ class ValueTests(SubmitTestCase):
             self.assertIn('write "5"', self.refused(field, body(**wrong)))
 
     def test_durations(self) -> None:
-        """Durations or seconds; a timeout of nothing is no timeout; null is none."""
+        """A duration is a text or a number of seconds; null is no timeout; a timeout of 0 is refused."""
         for given_, seconds in ((1, 1.0), (0.5, 0.5), ("30s", 30.0), ("7d", 604800.0), (None, None)):
             self.assertEqual(wire.read_submit(body(timeout=given_))[0].timeout, seconds)
         for wrong in (0, -1, "0s", "", "1x", "-1s", True, [], {}, "1e3", "9999999d", 10**400):
@@ -318,7 +318,7 @@ class ValueTests(SubmitTestCase):
             self.refused("stop_grace", body(stop_grace=wrong))
 
     def test_complaints_quote(self) -> None:
-        """A complaint has the value, shortened."""
+        """A complaint quotes the value, shortened."""
         self.assertIn("[1, 2]", self.refused("command", body(command=[1, 2])))
         self.assertLess(len(self.refused("args", body(args="x" * 100_000))), 300)
 
@@ -333,7 +333,7 @@ class ValueTests(SubmitTestCase):
         )
     )
     def test_anything(self, value: Any) -> None:
-        """Whatever JSON comes, it is read or it is Invalid."""
+        """Any JSON object is either read or refused with ``Invalid``."""
         try:
             wire.read_submit(wire.load(json.dumps(value, allow_nan=True).encode()))
         except Invalid as error:

@@ -63,8 +63,8 @@ def check_answer(method: str, target: str, status: int, headers: Mapping[str, st
 def check_problem(document: dict[str, Any], status: int, method: str = "", path: str = "") -> None:
     """``AssertionError`` unless the document is of a documented type.
 
-    With the ``method`` and ``path`` of its request: it has ``error`` on core routes alone, and ``started`` in answers
-    to submissions alone.
+    With the ``method`` and ``path`` of its request, also check that it has ``error`` only on core routes, and
+    ``started`` only in answers to submissions.
     """
     home, _, name = document["type"].rpartition("/")
     assert home == "/problems", document

@@ -1,4 +1,4 @@
-"""Jobs that run only while a client attends them, as clients come, wait, and hang up."""
+"""Jobs with ``unattended_timeout``, which run only while a client follows them or waits for them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AttendanceTests(ServerTestCase):
         self.assertEqual((job["state"], job["reason"], job["unattended_timeout"]), ("stopped", WHY, 60))
 
     def test_submissions(self) -> None:
-        """Who submits a job and follows it or waits for its end attends it until the connection is lost."""
+        """A client that submits a job and follows it or waits for its end attends it while connected."""
         for query, headers in (("?follow=1", {}), ("", EVENTS)):
             self.setUp()
             self.assert_attends(self.submit(query, **headers))
@@ -47,7 +47,7 @@ class AttendanceTests(ServerTestCase):
         self.assert_attends(self.server.ask("GET", f"/v1/jobs/{self.shown()['id']}/output?follow=1"))
 
     def test_others(self) -> None:
-        """So does any client that comes later."""
+        """Any client that follows the job later attends it, too."""
         for path, headers in (
             ("/output?follow=1&stream=stderr", {}),
             ("/output", EVENTS),
@@ -59,7 +59,7 @@ class AttendanceTests(ServerTestCase):
             self.assert_attends(self.server.ask("GET", f"/v1/jobs/{self.shown()['id']}{path}", **headers))
 
     def test_wait(self) -> None:
-        """A client that waits again and again attends it, too."""
+        """A client that waits again and again attends the job."""
         job_id = self.submit().response().json()["id"]
         for _ in range(10):
             self.server.clock.advance(59)
@@ -70,7 +70,7 @@ class AttendanceTests(ServerTestCase):
         self.assertEqual(self.shown()["reason"], WHY)
 
     def test_what_does_not_count(self) -> None:
-        """Looking at it, output as it is now, and the headers of what could be followed attend nothing."""
+        """Snapshots of the job or its output attend nothing, nor does a HEAD."""
         job_id = self.submit().response().json()["id"]
         for method, path, headers in (
             ("GET", "", {}),

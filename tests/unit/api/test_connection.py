@@ -15,7 +15,7 @@ class BodyTests(ServerTestCase):
     """The limit on the size of a body."""
 
     def test_too_large_by_length(self) -> None:
-        """A body whose length is over the limit is refused before any of it has come, and is not asked for."""
+        """A body whose length is over the limit is refused before any of it has come, and without 100 Continue."""
         client = self.server.connect()
         client.send(
             b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\nExpect: 100-continue\r\n\r\n"
@@ -25,7 +25,7 @@ class BodyTests(ServerTestCase):
         self.assertTrue(client.socket.half_closed)
 
     def test_lingers(self) -> None:
-        """What is still being sent is thrown away, so that the answer is seen; but not for ever."""
+        """The rest of a refused body is thrown away, up to a limit, so that the client sees the answer."""
         for more, after in (((b"x" * 65536,) * 20, False), ((b"x" * 65536,) * 5000, True)):
             client = self.server.connect()
             client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000000\r\n\r\n" + b"x" * 65536)
@@ -40,7 +40,7 @@ class BodyTests(ServerTestCase):
         self.assertTrue(client.socket.aborted)
 
     def test_too_large_in_chunks(self) -> None:
-        """Without a length it is refused once the limit is passed."""
+        """A body without a length is refused once the limit is passed."""
         client = self.server.connect()
         client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(BODY_MAX_BYTES // 65536):
@@ -52,7 +52,7 @@ class BodyTests(ServerTestCase):
         self.assertEqual((client.response().complete, client.response().rest), (True, b""))
 
     def test_too_large_in_one_piece(self) -> None:
-        """The same when the end comes in the same piece of data."""
+        """A body that ends in the same piece of data in which it passes the limit is refused."""
         client = self.server.connect()
         client.send(
             b"POST /start HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n"
@@ -62,12 +62,12 @@ class BodyTests(ServerTestCase):
         self.assertEqual((client.response().status, client.response().rest), (413, b""))
 
     def test_just_not_too_large(self) -> None:
-        """The limit itself is allowed."""
+        """A body of exactly the limit is allowed."""
         padded = START + b" " * (BODY_MAX_BYTES - len(START))
         self.assertEqual(self.server.ask("POST", "/start", padded).response().status, 201)
 
     def test_expect(self) -> None:
-        """A client that asks first is told to go on."""
+        """A client that sends ``Expect`` gets 100 Continue."""
         client = self.server.connect()
         head = (
             f"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(START)}\r\nExpect: 100-continue\r\n\r\n"
@@ -82,7 +82,7 @@ class TimeTests(ServerTestCase):
     """The deadlines of a connection."""
 
     def test_slow_headers(self) -> None:
-        """Headers that drip in are cut off at a fixed time."""
+        """Headers that come slowly are cut off at a fixed time."""
         client = self.server.connect()
         client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
         for _ in range(int(connection.HEADERS_DEADLINE_SECONDS)):
@@ -92,7 +92,7 @@ class TimeTests(ServerTestCase):
         self.assertFalse(client.socket.connected)
 
     def test_slow_body(self) -> None:
-        """So is a body."""
+        """A body that comes slowly is cut off at a fixed time."""
         client = self.server.connect()
         client.send(b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
         for _ in range(int(connection.BODY_DEADLINE_SECONDS)):
@@ -102,7 +102,7 @@ class TimeTests(ServerTestCase):
         self.assertFalse(client.socket.connected)
 
     def test_slow_pipelined(self) -> None:
-        """So is a request that began to come while another was being answered."""
+        """A slow request is cut off, too, if it began while another was being answered."""
         self.scheduler.held["submit"] = held = Deferred()
         client = self.server.ask("POST", "/start", START)
         client.send(b"GET /heal")
@@ -113,7 +113,7 @@ class TimeTests(ServerTestCase):
         self.assertFalse(client.socket.connected)
 
     def test_idle(self) -> None:
-        """A connection that says nothing is closed, one that waits for its answer is not."""
+        """An idle connection is closed; a connection that waits for its answer is not."""
         client, waiting = self.server.connect(), self.server.connect()
         job = self.scheduler.add_job()
         waiting.ask("GET", f"/v1/jobs/{job.id}?wait=300")
@@ -127,7 +127,7 @@ class TimeTests(ServerTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_reused(self) -> None:
-        """Many requests on one connection leave no deadline of an earlier one behind."""
+        """Many requests on one connection leave no deadline of an earlier request behind."""
         client = self.server.connect()
         for _ in range(5):
             client.ask("GET", "/healthz")
@@ -140,7 +140,7 @@ class HangUpTests(ServerTestCase):
     """Clients that hang up."""
 
     def test_while_waiting(self) -> None:
-        """Who leaves while it waits frees what it held, undoes nothing, and is no error."""
+        """A client that leaves while it waits frees its resources, undoes nothing, and causes no error."""
         job = self.scheduler.add_job()
         waiting = self.server.ask("GET", f"/v1/jobs/{job.id}?wait=300")
         self.scheduler.held["submit"] = held = Deferred()
@@ -154,7 +154,7 @@ class HangUpTests(ServerTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_anywhere_in_a_request(self) -> None:
-        """At whatever byte of a request a client leaves, nothing stays and nothing is logged as an error."""
+        """A client that leaves at any byte of a request leaves nothing behind and causes no error in the log."""
         request = b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 38\r\n\r\n" + START
         for length in range(len(request)):
             client = self.server.connect()

@@ -17,7 +17,7 @@ class FollowTests(StreamTestCase):
     """``GET /v1/jobs/{id}/output?follow=1``."""
 
     def test_ends_with_the_job(self) -> None:
-        """Bytes come as they are written, and the body ends when the job has ended and all were sent."""
+        """Bytes come as they are written, and the body ends when the job has ended and all bytes were sent."""
         job = self.scheduler.add_job(b"one\n")
         client = self.follow(job.id)
         self.assertEqual((client.response().body, client.response().complete), (b"one\n", False))
@@ -38,19 +38,19 @@ class FollowTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_offset_and_stream(self) -> None:
-        """It begins at the offset, of either stream."""
+        """The body begins at the offset, for either stream."""
         job = self.scheduler.add_job(b"out", b"errors", state=JobState.FAILED)
         self.assertEqual(self.follow(job.id, "&stream=stderr&offset=3").response().body, b"ors")
 
     def test_tail(self) -> None:
-        """It begins the lines before the end, and says at which offset that is."""
+        """The body begins with the last lines, and a header has their offset."""
         job = self.scheduler.add_job(b"a\nb\nc\n")
         client = self.follow(job.id, "&tail=2")
         self.assertEqual(client.response().body, b"b\nc\n")
         self.assertEqual(client.response().headers["x-output-offset"], "2")
 
     def test_trailers(self) -> None:
-        """After the last byte come the state and the exit code, where there is one; the headers announce both."""
+        """After the last byte come the state and the exit code, if there is one; the headers announce both."""
         for facts, expected in (
             ({"state": JobState.SUCCEEDED, "exit_code": 0}, {"x-job-state": "succeeded", "x-exit-code": "0"}),
             ({"state": JobState.FAILED, "exit_code": 3}, {"x-job-state": "failed", "x-exit-code": "3"}),
@@ -80,7 +80,7 @@ class FollowTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_end_waits_for_the_job(self) -> None:
-        """A stream may end before the job is known to: the body ends with its final state."""
+        """A stream may end before the job's end is known: the body ends with the final state."""
         job = self.scheduler.add_job(b"x")
         client = self.follow(job.id, "&stall=5s")
         self.scheduler.end_output(job.id)
@@ -92,7 +92,7 @@ class FollowTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_end_never_lies(self) -> None:
-        """When the job does not become final, the body is cut: it has no end."""
+        """If the job does not become final, the body is cut instead of ended."""
         job = self.scheduler.add_job(b"x")
         client = self.follow(job.id)
         self.scheduler.end_output(job.id)
@@ -102,7 +102,7 @@ class FollowTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_headers_before_output(self) -> None:
-        """A job that is silent is answered with headers at once, also where the follower resumes."""
+        """A silent job is answered with headers at once, also to a follower that resumes."""
         job = self.scheduler.add_job()
         response = self.follow(job.id).response()
         self.assertEqual((response.status, response.headers["x-job-id"], response.body), (200, job.id, b""))
@@ -111,7 +111,7 @@ class FollowTests(StreamTestCase):
         self.assertEqual((response.status, response.headers["x-output-offset"], response.body), (200, "1", b""))
 
     def test_headers_of_an_ended_job(self) -> None:
-        """The headers wait for the first byte of a job that has ended, but not for long."""
+        """The headers of an ended job wait for its first byte, but not for long."""
         job = self.scheduler.add_job(state=JobState.SUCCEEDED)
         self.scheduler.reopen(job.id)
         client = self.follow(job.id)
@@ -120,7 +120,7 @@ class FollowTests(StreamTestCase):
         self.assertEqual(client.response().status, 200)
 
     def test_much_at_once(self) -> None:
-        """However many chunks are there at once, the stack does not grow."""
+        """The stack does not grow with the number of chunks that are ready."""
         self.scheduler.piece = 1
         job = self.scheduler.add_job(b"x" * 5000, state=JobState.SUCCEEDED)
         self.assertEqual(self.follow(job.id).response().body, b"x" * 5000)
@@ -130,7 +130,7 @@ class FailureTests(StreamTestCase):
     """A raw follow that fails."""
 
     def test_failure_before_output(self) -> None:
-        """What fails meanwhile is a problem document."""
+        """A failure before the headers is a problem document."""
         job = self.scheduler.add_job(state=JobState.SUCCEEDED)
         self.scheduler.reopen(job.id)
         client = self.follow(job.id)
@@ -141,7 +141,7 @@ class FailureTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_failure_after_headers(self) -> None:
-        """What fails for a job that runs cuts the connection, whose headers were sent."""
+        """A failure after the headers of a running job cuts the connection."""
         client = self.follow(self.scheduler.add_job().id)
         self.scheduler.readers()[0].break_with(Unavailable("lost"))
         self.assertEqual((client.response().status, client.response().complete), (200, False))
@@ -149,7 +149,7 @@ class FailureTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_offset_that_can_not_be(self) -> None:
-        """An offset beyond what a job that runs has written is refused before any header."""
+        """An offset beyond the output of a running job is refused before any header."""
         job = self.scheduler.add_job(b"abc")
         self.assertEqual(self.follow(job.id, "&offset=4").response().status, 416)
         self.scheduler.prune(job.id)
@@ -157,7 +157,7 @@ class FailureTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_offset_that_can_not_be_checked(self) -> None:
-        """Where the worker can't be asked about the offset, the follower waits for it, with its headers."""
+        """If the worker can't be asked about the offset, the follower gets headers and waits for the worker."""
         job = self.scheduler.add_job(b"abc")
         for error in (Unreachable("w1"), Busy("reads", 4), DeadlineExceeded("read", 10), WorkerFault("w1", "what")):
             self.scheduler.fail["read_output"] = error
@@ -167,7 +167,7 @@ class FailureTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_failure_midway(self) -> None:
-        """What fails later cuts the connection, so the body is seen to be short."""
+        """A failure later cuts the connection, so the body is seen to be short."""
         job = self.scheduler.add_job(b"some")
         client = self.follow(job.id)
         self.scheduler.readers()[0].break_with(Unavailable("lost"))
@@ -176,7 +176,7 @@ class FailureTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_bug_midway(self) -> None:
-        """A gap in what a reader gives is never passed on."""
+        """A gap between chunks is never sent."""
         job = self.scheduler.add_job(b"some")
         client = self.follow(job.id)
         self.scheduler.readers()[0].offset = 8
@@ -187,7 +187,7 @@ class FailureTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_refused(self) -> None:
-        """Where there is no reader to be had, that is the answer."""
+        """If no reader can be opened, the error is the answer."""
         core = self.scheduler.add_worker("old", boot_id="")
         job = self.scheduler.add_job()
         self.scheduler.fail["open_output"] = Busy("streams", 256)
@@ -200,7 +200,7 @@ class FailureTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_shutdown(self) -> None:
-        """At shutdown a follower is cut, and one without headers yet is told why."""
+        """At shutdown a follower is cut; a follower without headers gets a problem document."""
         silent, loud = self.scheduler.add_job(state=JobState.SUCCEEDED), self.scheduler.add_job(b"x")
         self.scheduler.reopen(silent.id)
         waiting, reading = self.follow(silent.id), self.follow(loud.id)
@@ -210,7 +210,7 @@ class FailureTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_mistakes(self) -> None:
-        """What makes no sense for a raw follow is refused, and starts nothing."""
+        """A parameter that makes no sense for a raw follow is refused, and nothing is started."""
         job = self.scheduler.add_job()
         body = b'{"worker": "w1", "command": "echo"}'
         for field, query in (

@@ -9,7 +9,7 @@ class StallTests(StreamTestCase):
     """The parameter ``stall``."""
 
     def test_stall(self) -> None:
-        """With ``stall`` a body without a byte for so long is cut, counted from the headers and from each byte."""
+        """A body without a byte for ``stall`` seconds is cut, counted from the headers and from each byte."""
         job = self.scheduler.add_job()
         client = self.follow(job.id, "&stall=5s")
         self.clock.advance(4)
@@ -22,7 +22,7 @@ class StallTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_stall_of_the_client(self) -> None:
-        """While the client reads nothing the job is not to blame, however long that takes."""
+        """The time in which the client reads nothing does not count."""
         job = self.scheduler.add_job(b"x" * 1000)
         client = self.server.connect()
         client.socket.room = 500
@@ -37,7 +37,7 @@ class StallTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_stall_queued(self) -> None:
-        """It counts for one that waits for a worker, too."""
+        """``stall`` counts for a job that waits for a worker, too."""
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         body = b'{"selector": {}, "command": "echo"}'
         client = self.server.ask("POST", "/v1/jobs?follow=1&stall=5s", body)
@@ -51,7 +51,7 @@ class ClientTests(StreamTestCase):
     """Clients that read slowly or hang up."""
 
     def test_hang_up(self) -> None:
-        """A client that leaves, before or after the headers, frees the reader, and the job goes on."""
+        """A client that leaves, before or after the headers, frees the reader, and the job continues."""
         job = self.scheduler.add_job()
         before, after = self.follow(job.id), self.follow(job.id)
         before.hang_up()
@@ -61,7 +61,7 @@ class ClientTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_slow_client(self) -> None:
-        """A client that does not read holds one chunk at most, and gets everything in the end."""
+        """For a client that does not read, one chunk is held at most; the client gets everything in the end."""
         self.scheduler.piece = 1000
         job = self.scheduler.add_job(b"x" * 100_000)
         client = self.server.connect()
@@ -79,7 +79,7 @@ class ClientTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_slow_client_hangs_up(self) -> None:
-        """A client that leaves while it is slow frees the reader too."""
+        """A slow client that leaves frees the reader, too."""
         job = self.scheduler.add_job(b"x" * 100_000)
         client = self.server.connect()
         client.socket.room = 500
@@ -92,7 +92,7 @@ class OldClientTests(StreamTestCase):
     """Clients of HTTP/1.0."""
 
     def test_old_client(self) -> None:
-        """A client that knows no chunks can't tell an end from a cut: it follows nothing, and starts nothing."""
+        """A client of HTTP/1.0 can't tell an end from a cut: it can't follow, and starts nothing."""
         job = self.scheduler.add_job(b"some")
         submission = b'{"worker": "w1", "command": "echo"}'
         for method, target, body in (
@@ -112,7 +112,7 @@ class OldClientTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_old_client_without_follow(self) -> None:
-        """It gets what is there, which has a length."""
+        """A client of HTTP/1.0 gets the present output, which has a length."""
         job = self.scheduler.add_job(b"some")
         client = self.server.connect()
         client.send(f"GET /v1/jobs/{job.id}/output HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
@@ -121,7 +121,7 @@ class OldClientTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_old_client_anywhere(self) -> None:
-        """No other answer ends with its connection alone: it has a length, no body, or the event ``end``."""
+        """Every other answer to HTTP/1.0 has a length, no body, or the event ``end``."""
         for path, methods in PATHS.items():
             for method in methods - {"HEAD"}:
                 job = self.scheduler.add_job(b"some")

@@ -16,10 +16,10 @@ from tests.unit.api.documents import check_problem
 
 
 class SubmittedTests(StreamTestCase):
-    """``POST /v1/jobs?follow=1``, and with events."""
+    """``POST /v1/jobs?follow=1``, and the same with events."""
 
     def test_submitted(self) -> None:
-        """One POST runs a job, streams its output, and names it in its headers."""
+        """A single POST runs a job, streams its output, and has its id in a header."""
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}')
         job = self.scheduler.job(client.response().headers["x-job-id"])
         self.assertEqual(client.response().status, 201)
@@ -31,7 +31,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_output_before_the_answer(self) -> None:
-        """Output is asked for when the start is on its way, and let go of when nothing comes of that."""
+        """Readers are opened when the start is sent, and closed if the start fails."""
         for query, headers, count in (("?follow=1", {}, 1), ("", EVENTS, 2)):
             start = self.scheduler.held["start"] = Deferred()
             client = self.server.ask("POST", f"/v1/jobs{query}", b'{"worker": "w1", "command": "echo"}', **headers)
@@ -47,7 +47,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_gone_before_the_start(self) -> None:
-        """When the client is gone nothing is asked for, though its job is started all the same."""
+        """If the client leaves before the start is sent, no reader is opened; the job is started all the same."""
         output = FromTheStart(self.scheduler, [Stream.STDOUT])
         with self.assertRaises(CancelledError), output:
             raise CancelledError
@@ -55,7 +55,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_queued(self) -> None:
-        """One that waits for a worker has its headers at once, and its bytes when it runs."""
+        """A job that waits for a worker is answered with headers at once, and with bytes when it runs."""
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
         response = client.response()
@@ -68,7 +68,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_queued_for_nothing(self) -> None:
-        """One that is never started ends properly, with nothing."""
+        """The body of a job that is never started ends properly, with no bytes."""
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
         self.clock.advance(3600)
@@ -77,7 +77,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_submitted_unfollowed(self) -> None:
-        """When the job runs but can't be followed, whatever the reason, the problem names it, and is no 5xx."""
+        """If the job runs but can't be followed, the problem names it, and is no 5xx."""
         for query, headers in (("?follow=1", {}), ("", EVENTS)):
             for error in (Busy("streams", 256), ShuttingDown(), Unsupported("w1", "output"), Unreachable("w1")):
                 self.scheduler.fail["open_output"] = error
@@ -93,7 +93,7 @@ class SubmittedTests(StreamTestCase):
                 self.assertNotIn("retry-after", response.headers)
 
     def test_submitted_and_cut(self) -> None:
-        """When the output is lost later the connection is cut: the headers have named the job."""
+        """If the output is lost later, the connection is cut; the headers have the job's id."""
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}')
         self.successResultOf(self.server.site.drain(5.0))
         response = client.response()
@@ -102,7 +102,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_submitted_before(self) -> None:
-        """The output of a job that ended long ago may be gone: the answer to its key says so, and is no 5xx."""
+        """If the output of a replayed submission is gone, the answer is a problem with the job, and no 5xx."""
         body = b'{"worker": "w1", "command": "echo"}'
         self.server.ask("POST", "/v1/jobs", body, idempotency_key="k")
         self.scheduler.write("job-1", b"x")
@@ -114,7 +114,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_submitted_to_a_core_worker(self) -> None:
-        """A worker whose output can't be had is not made to run what should be followed."""
+        """A job is not started on a worker whose output can't be followed."""
         self.scheduler.add_worker("old", boot_id="")
         body = b'{"worker": "old", "command": "echo"}'
         self.assertEqual(self.server.ask("POST", "/v1/jobs?follow=1", body).response().status, 501)

@@ -18,7 +18,7 @@ class GuardTests(ServerTestCase):
     TARGETS = ("/start", "/v1/jobs", "/v1/jobs/j/output", "/v1/workers/w1", "/healthz", "/nope", "/", "//", "*", "x")
 
     def test_everywhere(self) -> None:
-        """Every method of every path is guarded, those included that do not exist."""
+        """Every method of every path is guarded, including paths that are no route."""
         for target in self.TARGETS:
             for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "FOO"):
                 for headers in (
@@ -46,7 +46,7 @@ class GuardTests(ServerTestCase):
             self.assertEqual(client.response().status, status, (reached, host))
 
     def test_headers_everywhere(self) -> None:
-        """Every answer forbids caching and guessing, and is a problem document if it is an error."""
+        """Every answer forbids caching and sniffing, and is a problem document if it is an error."""
         for target in self.TARGETS:
             for method in ("GET", "POST", "OPTIONS"):
                 response = self.server.ask(method, target).response()
@@ -58,13 +58,13 @@ class GuardTests(ServerTestCase):
                     check_problem(response.json(), response.status, method, target)
 
     def test_targets(self) -> None:
-        """A target that is no path, or no UTF-8, is a mistake."""
+        """A target that is no path, or not UTF-8, is a mistake."""
         for target in ("*", "http://localhost/healthz", "localhost:80", "/v1/jobs/%ff", "/%c3"):
             self.assertEqual(self.server.ask("GET", target).response().status, 400, target)
             self.assertEqual(self.server.ask("OPTIONS", target).response().status, 400, target)
 
     def test_traversal(self) -> None:
-        """Encoded slashes, dots and NULs in a path name nothing."""
+        """Encoded slashes, dots and NULs in a path lead to no route and no job."""
         for target in ("/v1/jobs/..%2f..%2fetc", "/v1/jobs/%00", "/v1/jobs/%0a", "/v1/workers/%00", "//v1/jobs"):
             self.assertEqual(self.server.ask("GET", target).response().status, 404, target)
 
@@ -73,7 +73,7 @@ class RequestIdTests(ServerTestCase):
     """The ids of requests, and their lines in the log."""
 
     def logged(self) -> list[dict[str, Any]]:
-        """Events of the log from now on."""
+        """The events of the log from now on."""
         found: list[dict[str, Any]] = []
         observer: Callable[[dict[str, Any]], None] = found.append
         globalLogPublisher.addObserver(observer)  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ class RequestIdTests(ServerTestCase):
         return found
 
     def test_given(self) -> None:
-        """A client's id is kept, on the answer and for whatever is called."""
+        """A client's id is kept, in the answer and for all calls that follow."""
         seen: list[str] = []
         self.patch(self.scheduler, "worker", lambda _: seen.append(logs.REQUEST_ID.get()))
         client = self.server.ask("GET", "/v1/workers/w1", x_request_id="abc.1-_")
@@ -91,7 +91,7 @@ class RequestIdTests(ServerTestCase):
         self.assertEqual(logs.REQUEST_ID.get(), "")
 
     def test_kept_over_waiting(self) -> None:
-        """It is still there after an answer was waited for."""
+        """The id is still set after a wait."""
         seen: list[str] = []
         self.scheduler.held["submit"] = held = Deferred()
         self.scheduler.held["submit"].addCallback(lambda _: seen.append(logs.REQUEST_ID.get()))
@@ -102,7 +102,7 @@ class RequestIdTests(ServerTestCase):
         self.assertEqual(seen[-1], "abc")
 
     def test_made(self) -> None:
-        """Without one, or with one that would not do in a log, an id is made."""
+        """A request without an id, or with an id that is unfit for a log, gets a new one."""
         made = set()
         for given in ("", "a b", "a" * 65, "\xe4"):
             made.add(self.server.ask("GET", "/healthz", x_request_id=given).response().headers["x-request-id"])
@@ -111,7 +111,7 @@ class RequestIdTests(ServerTestCase):
             self.assertRegex(request_id, "^[0-9a-f]{32}$")
 
     def test_log(self) -> None:
-        """Each request is one line, with its fields named; one that was cut says so."""
+        """Each request is one line with named fields; a request that was cut is marked."""
         events = self.logged()
         self.server.ask("GET", "/healthz?", x_request_id="a")
         job = self.scheduler.add_job(b"some")
@@ -134,7 +134,7 @@ class BugTests(ServerTestCase):
     """Exceptions that are bugs."""
 
     def test_incident(self) -> None:
-        """The client gets an id and nothing else, the log the traceback; the server goes on."""
+        """The client gets only an incident id, the log has the traceback, and the server continues."""
         self.scheduler.fail["workers"] = RuntimeError("secret")
         response = self.server.ask("GET", "/v1/workers").response()
         self.assertEqual(response.status, 500)
@@ -143,7 +143,7 @@ class BugTests(ServerTestCase):
         self.assertEqual(self.server.ask("GET", "/healthz").response().status, 200)
 
     def test_outside_the_routes(self) -> None:
-        """The same when what fails is not a route."""
+        """A bug outside of the routes is answered in the same way."""
         self.patch(self.server.site, "resource", None)
         response = self.server.ask("GET", "/healthz").response()
         self.assertEqual((response.status, response.headers["content-type"]), (500, "application/problem+json"))

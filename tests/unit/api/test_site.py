@@ -16,7 +16,7 @@ class ConnectionTests(ServerTestCase):
     """The limit on connections."""
 
     def test_limit(self) -> None:
-        """Over the limit a connection is told so and closed; when one is gone there is room again."""
+        """A connection over the limit is answered with 503 and closed; a closed connection makes room."""
         server = Server(max_connections=2)
         first, second = server.connect(), server.connect()
         third = server.ask("GET", "/healthz")
@@ -32,14 +32,14 @@ class ConnectionTests(ServerTestCase):
         self.assertEqual(second.response().status, 200)
 
     def test_far_over_the_limit(self) -> None:
-        """When too many are being told so, no more are taken."""
+        """Connections far over the limit are closed without an answer."""
         server = Server(max_connections=2)
         for _ in range(2 + site.MAX_SPARE_CONNECTIONS):
             server.connect()
         self.assertIsNone(server.site.buildProtocol(None))
 
     def test_http_1_only(self) -> None:
-        """Nothing else is negotiated."""
+        """Only HTTP/1.1 is negotiated."""
         self.assertEqual(self.server.site.acceptableProtocols(), [b"http/1.1"])
 
 
@@ -47,7 +47,7 @@ class DrainTests(ServerTestCase):
     """The shutdown."""
 
     def test_nobody_there(self) -> None:
-        """Without connections it is over at once."""
+        """A server without connections is drained at once."""
         self.assertIsNone(self.successResultOf(self.server.site.drain(5.0)))
 
     def test_idle_closed(self) -> None:
@@ -58,7 +58,7 @@ class DrainTests(ServerTestCase):
         self.assertFalse(client.socket.connected)
 
     def test_under_way_answered(self) -> None:
-        """A request under way gets its answer, then the connection is closed, then it is over."""
+        """A request under way is answered, then its connection is closed, then the server is drained."""
         self.scheduler.held["submit"] = held = Deferred()
         client = self.server.ask("POST", "/start", START)
         drained = self.server.site.drain(5.0)
@@ -70,7 +70,7 @@ class DrainTests(ServerTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_new_refused(self) -> None:
-        """A request that comes now is told to try again elsewhere or later."""
+        """A new request is 503 with ``Retry-After``."""
         coming = self.server.connect()
         coming.send(b"GET /healthz HTTP/1.1\r\n")
         drained = self.server.site.drain(5.0)
@@ -82,7 +82,7 @@ class DrainTests(ServerTestCase):
         self.successResultOf(drained)
 
     def test_long_poll(self) -> None:
-        """Who waits for an end is told how it is."""
+        """A client that waits for an end is answered with the job as it is."""
         job = self.scheduler.add_job()
         client = self.server.ask("GET", f"/v1/jobs/{job.id}?wait=300")
         self.successResultOf(self.server.site.drain(5.0))
@@ -90,7 +90,7 @@ class DrainTests(ServerTestCase):
         self.assertEqual(self.scheduler.waits, 0)
 
     def test_stop(self) -> None:
-        """Who waits for the end of a job it stopped is told that this is accepted: the stop goes on."""
+        """A client that waits for the end of a stopped job is answered with 202: the stop goes on."""
         self.scheduler.ends_on_stop = False
         job = self.scheduler.add_job()
         body = f'{{"worker_id":"w1","job_id":"{job.id}"}}'.encode()
@@ -100,7 +100,7 @@ class DrainTests(ServerTestCase):
         self.assertEqual(asked[1].response().json()["success"], False)
 
     def test_stop_not_recorded(self) -> None:
-        """One whose stop has not been recorded yet is told to try again, and so is who stops many."""
+        """A stop that has not been recorded yet is 503, and so is a stop of many jobs."""
         job = self.scheduler.add_job()
         for path, method in ((f"/v1/jobs/{job.id}/stop", "stop"), ("/v1/jobs/stop?worker=w1", "stop_matching")):
             self.scheduler.held[method] = Deferred()
@@ -110,7 +110,7 @@ class DrainTests(ServerTestCase):
         self.assertEqual(client.response().status, 503)
 
     def test_stop_looks_at_what_is_left(self) -> None:
-        """Who asks whether processes of an ended job still run is not told that they are gone."""
+        """A client that asks for leftover processes of an ended job is not told that they are gone."""
         job = self.scheduler.add_job()
         self.scheduler.finish(job.id, JobState.STOPPED, stop_requested_at=1.0, leftover=(123,))
         self.scheduler.held["stop"] = Deferred()
@@ -119,7 +119,7 @@ class DrainTests(ServerTestCase):
         self.assertEqual(client.response().status, 503)
 
     def test_bounded(self) -> None:
-        """What does not end is cut."""
+        """A request that does not end is cut."""
         self.scheduler.held["submit"] = Deferred()
         client = self.server.ask("POST", "/start", START)
         drained = self.server.site.drain(5.0)
@@ -136,7 +136,7 @@ class WaitTests(ServerTestCase):
         return self.server.ask("POST", "/v1/jobs?wait=100", body, idempotency_key="k")
 
     def test_wait(self) -> None:
-        """Whoever starts it is answered at the end of its last attempt, with that; what was made is the first."""
+        """The submission is answered at the end of the last attempt, with that attempt; ``Location`` is the first."""
         self.scheduler.add_worker()
         client = self.submit()
         self.scheduler.finish("job-1", JobState.FAILED, exit_code=1)
@@ -155,7 +155,7 @@ class WaitTests(ServerTestCase):
             self.assertEqual(response.headers["x-job-id"], "job-1")
 
     def test_until_then(self) -> None:
-        """After that long it is the last attempt as it is; so it is when the scheduler is to end."""
+        """When the wait is over, or at shutdown, the answer is the last attempt as it is."""
         self.scheduler.add_worker()
         client = self.submit()
         self.scheduler.finish("job-1", JobState.FAILED, exit_code=1)

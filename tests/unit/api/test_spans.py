@@ -1,4 +1,4 @@
-"""Which part of the output is meant."""
+"""Ranges and the last lines of output."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +42,7 @@ class RangeTests(SynchronousTestCase):
 
 
 class TailTests(SynchronousTestCase):
-    """The last lines."""
+    """The offset of the last lines."""
 
     def tail(self, data: bytes, lines: int, piece: int = 1 << 20) -> bytes:
         scheduler = FakeScheduler(Clock())
@@ -54,7 +54,7 @@ class TailTests(SynchronousTestCase):
         return data[offset:]
 
     def test_lines(self) -> None:
-        """A last line without an end is one too."""
+        """A last line without a line feed counts as a line."""
         self.assertEqual(self.tail(b"a\nb\nc\n", 2), b"b\nc\n")
         self.assertEqual(self.tail(b"a\nb\nc", 2), b"b\nc")
         self.assertEqual(self.tail(b"a\nb\n\n", 2), b"b\n\n")
@@ -69,7 +69,7 @@ class TailTests(SynchronousTestCase):
         st.integers(1, 7),
     )
     def test_like_splitlines(self, data: bytes, lines: int, piece: int) -> None:
-        """The same as cutting all of it, in blocks as small as can be and answers smaller still."""
+        """The last lines are those of the whole output, with blocks and answers as small as can be."""
         self.patch(spans, "FIRST_BLOCK_BYTES", 4)
         self.patch(spans, "BLOCK_MAX_BYTES", 16)
         whole = data.split(b"\n")
@@ -77,7 +77,7 @@ class TailTests(SynchronousTestCase):
         self.assertEqual(self.tail(data, lines, piece), b"".join(parts[max(0, len(parts) - lines) :]))
 
     def test_bounded(self) -> None:
-        """A long output is not read as a whole for a few lines, and never in more than one block."""
+        """A few lines of a long output are found without reading all of it, one block at a time."""
         scheduler = FakeScheduler(Clock())
         job = scheduler.add_job(b"line\n" * 1_000_000)
         self.successResultOf(Deferred.fromCoroutine(offset_of_tail(scheduler, job.id, Stream.STDOUT, 3)))

@@ -11,7 +11,7 @@ class EventStreamTests(StreamTestCase):
     """``GET /v1/jobs/{id}/output`` with ``Accept: text/event-stream``."""
 
     def test_whole_run(self) -> None:
-        """Both streams as they come, then the end with the job; ids count what was sent of both."""
+        """Both streams come as they are written, then the end with the job; ids count the bytes sent of both."""
         job = self.scheduler.add_job(b"one")
         client = self.events(job.id)
         self.scheduler.write(job.id, b"bad", Stream.STDERR)
@@ -34,7 +34,7 @@ class EventStreamTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_accept(self) -> None:
-        """They are sent where they are named, and nothing that goes before them is wanted more; ``q=0`` is never."""
+        """Events are sent if ``Accept`` names them, unless it prefers the other answer; ``q=0`` refuses them."""
         job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED)
         submission = b'{"worker": "w1", "command": "echo"}'
         for accept, raw, document in (
@@ -66,7 +66,7 @@ class EventStreamTests(StreamTestCase):
                 self.assertEqual(kind == "text/event-stream", expected, (accept, method, target))
 
     def test_job_first(self) -> None:
-        """The job comes at once, before there is any output, and after that only when it changes."""
+        """The event ``job`` comes at once, before any output, and again only when the job changes."""
         job = self.scheduler.add_job()
         client = self.events(job.id)
         [(name, event_id, data)] = parse(client.response().body)
@@ -76,13 +76,13 @@ class EventStreamTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_tail(self) -> None:
-        """The last lines of each stream."""
+        """``tail`` begins with the last lines of each stream."""
         job = self.scheduler.add_job(b"a\nb\n", b"x\ny\n", state=JobState.SUCCEEDED)
         found = parse(self.events(job.id, "?tail=1").response().body)
         self.assertEqual([data.get("text") for _, _, data in found[1:3]], ["b\n", "y\n"])
 
     def test_heartbeat(self) -> None:
-        """While nothing happens a comment is sent now and then, but not to a client that does not read."""
+        """While nothing happens a comment is sent now and then, except to a client that does not read."""
         job = self.scheduler.add_job(b"x")
         client = self.events(job.id)
         before = client.response().body
@@ -105,14 +105,14 @@ class EventStreamTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_gone_at_once(self) -> None:
-        """A job that is kept no longer when the stream begins is not found."""
+        """A job that is removed before the stream begins is not found."""
         job = self.scheduler.add_job()
         self.scheduler.fail["watch"] = NotFound("job", job.id)
         self.assertEqual(self.events(job.id).response().status, 404)
         self.assert_nothing_left()
 
     def test_mistakes(self) -> None:
-        """What makes no sense for events is refused before any."""
+        """A parameter that makes no sense for events is refused before any event."""
         job = self.scheduler.add_job()
         for query in ("?offset=x", "?offset=-1,0", "?stream=stdout", "?tail=1&offset=1,1", "?tail=x"):
             self.assertEqual(self.events(job.id, query).response().status, 400, query)
@@ -121,7 +121,7 @@ class EventStreamTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_one_reader_only(self) -> None:
-        """When the second stream can't be opened, the first is let go."""
+        """If the second stream can't be opened, the first is closed."""
         job = self.scheduler.add_job()
         opened = self.scheduler.open_output
 
@@ -135,7 +135,7 @@ class EventStreamTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_failure_midway(self) -> None:
-        """One stream that fails cuts the whole, without an end."""
+        """A failure of one stream cuts the response, without an end."""
         job = self.scheduler.add_job(b"x")
         client = self.events(job.id)
         self.scheduler.readers()[1].break_with(Unavailable("lost"))
@@ -144,7 +144,7 @@ class EventStreamTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_shutdown(self) -> None:
-        """At shutdown the client is told to resume, where it is, and the body ends properly."""
+        """At shutdown the client gets the event ``resume`` with its position, and the body ends properly."""
         job = self.scheduler.add_job(b"x\xc3")
         client = self.events(job.id)
         self.successResultOf(self.server.site.drain(5.0))
@@ -153,7 +153,7 @@ class EventStreamTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_slow_client_sees_both(self) -> None:
-        """One stream that never runs dry does not keep the other from a slow client."""
+        """A slow client gets both streams, even if one of them always has data."""
         self.scheduler.piece = 1000
         job = self.scheduler.add_job(b"x" * 100_000, b"y" * 3000)
         client = self.server.connect()
@@ -169,10 +169,10 @@ class EventStreamTests(StreamTestCase):
 
 
 class ChangeTests(StreamTestCase):
-    """The events of changes of the job."""
+    """The event ``job`` after each change."""
 
     def test_changes(self) -> None:
-        """Each change of state or reason is told when it comes: of a worker that is gone, and that is back."""
+        """Each change of state or reason is an event: the worker is gone, and it is back."""
         job = self.scheduler.add_job(b"x")
         client = self.events(job.id)
         self.scheduler.worker_is("w1", WorkerState.UNREACHABLE)
@@ -204,7 +204,7 @@ class ChangeTests(StreamTestCase):
         self.assertEqual(len(parse(client.response().body)), 1)
 
     def test_ended_before_its_output(self) -> None:
-        """A job may end before its last bytes can be read: that is told, and the end when they came."""
+        """A job may end before its last bytes are read: ``job`` comes at once, ``end`` after the bytes."""
         job = self.scheduler.add_job(b"x")
         client = self.events(job.id)
         reader = self.scheduler.readers()[0]
@@ -217,7 +217,7 @@ class ChangeTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_changes_of_a_slow_client(self) -> None:
-        """A client that does not read is told the last of the changes when it does, and no other."""
+        """A client that does not read gets only the last of the changes when it reads again."""
         job = self.scheduler.add_job()
         client = self.events(job.id)
         client.socket.producer.pauseProducing()
@@ -232,7 +232,7 @@ class ChangeTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_changes_of_what_it_waits_for(self) -> None:
-        """What a queued job waits for changes without a change of the job: that is told with the heartbeat."""
+        """A change of the reason why a job is queued is sent with the next heartbeat."""
         why = ["no free slot"]
         self.patch(Context, "job_json", lambda _, job: {"id": job.id, "state": job.state.value, "why": why[-1]})
         self.scheduler.workers_are(WorkerState.UNREACHABLE)

@@ -16,7 +16,7 @@ class EndTests(StreamTestCase):
     """The event ``end``."""
 
     def test_end_with_output(self) -> None:
-        """With ``output`` the end has the last bytes of both streams, as the answer of a call that waits has."""
+        """With ``output`` the event ``end`` has the last bytes of both streams."""
         job = self.scheduler.add_job(b"0123456789", b"err")
         client = self.events(job.id, "?output=4")
         started = self.server.ask("POST", "/v1/jobs?output=4", b'{"worker": "w1", "command": "echo"}', **EVENTS)
@@ -31,7 +31,7 @@ class EndTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_hang_up_before_the_end_is_read(self) -> None:
-        """A client that leaves while the output of its end is being read leaves nothing behind."""
+        """A client that leaves while the output for ``end`` is read leaves nothing behind."""
         job = self.scheduler.add_job(b"x")
         client = self.events(job.id, "?output=4")
         read = self.scheduler.held["read_output"] = Deferred()
@@ -42,7 +42,7 @@ class EndTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_end_waits_for_the_job(self) -> None:
-        """Streams may end before the job is known to: the end comes with its final state."""
+        """Streams may end before the job's end is known: ``end`` comes with the final state."""
         job = self.scheduler.add_job(b"x")
         client = self.events(job.id)
         self.scheduler.end_output(job.id)
@@ -52,7 +52,7 @@ class EndTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_end_names_the_next_attempt(self) -> None:
-        """The end of a job that is run again says by which job."""
+        """The ``end`` of a job that is retried names the next attempt."""
         retry = QueueTerms(queue_timeout=60.0, retry=Retry(1, 30.0))
         job = self.scheduler.add_job(b"x", terms=retry, target=Target(worker="w1"), group_id="g")
         client = self.events(job.id)
@@ -64,7 +64,7 @@ class EndTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_end_never_lies(self) -> None:
-        """When the job does not become final, the client is told to come back, not that it ended."""
+        """If the job does not become final, the client is told to resume, not that the job ended."""
         job = self.scheduler.add_job(b"x")
         client = self.events(job.id)
         self.scheduler.end_output(job.id)
@@ -86,7 +86,7 @@ class ResumeTests(StreamTestCase):
     """Streams that are resumed."""
 
     def test_resumed(self) -> None:
-        """It goes on after the last event, by header or parameter; the header is the later word."""
+        """A stream continues after the last event, by header or parameter; the header goes before the parameter."""
         job = self.scheduler.add_job(b"0123456789", b"abcdef", state=JobState.SUCCEEDED)
         for client in (
             self.events(job.id, "?offset=8,4"),
@@ -99,7 +99,7 @@ class ResumeTests(StreamTestCase):
             self.assertEqual(found[-1][1], "10,6,end")
 
     def test_resumed_at_the_end(self) -> None:
-        """After the end nothing follows, and a browser that is told so does not come again."""
+        """A stream that is resumed after its end is 204, so that a browser does not reconnect."""
         job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
         last = parse(self.events(job.id).response().body)[-1][1]
         self.assertEqual(last, "1,0,end")
@@ -110,7 +110,7 @@ class ResumeTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_resumed_too_far(self) -> None:
-        """An offset beyond what there is of a stream is refused before any event, whether the job has ended or not."""
+        """An offset beyond the output of a stream is refused before any event, whether the job has ended or not."""
         job = self.scheduler.add_job(b"abc", b"d")
         for _ in range(2):
             for offset in ("4,0", "0,2"):
@@ -129,7 +129,7 @@ class ResumeTests(StreamTestCase):
         )
     )
     def test_resumes_lose_nothing(self, writes: list[tuple[Stream, bytes, bool]]) -> None:
-        """Hung up anywhere and resumed by the last id, every byte of both streams comes once."""
+        """A client that hangs up anywhere and resumes by the last id gets every byte of both streams once."""
         self.setUp()
         job = self.scheduler.add_job()
         got = {stream.value: b"" for stream in Stream}
@@ -165,7 +165,7 @@ class SubmittedTests(StreamTestCase):
     """``POST /v1/jobs`` with ``Accept: text/event-stream``."""
 
     def test_submitted(self) -> None:
-        """A POST sends the job first, at once."""
+        """A POST is answered with the event ``job`` at once."""
         client = self.server.ask("POST", "/v1/jobs", b'{"worker": "w1", "command": "echo"}', **EVENTS)
         response = client.response()
         self.assertEqual((response.status, response.headers["x-job-id"]), (201, "job-1"))
@@ -176,7 +176,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_queued(self) -> None:
-        """The first event is the job that waits, and the others come when it runs; or its end, if it never does."""
+        """The first event is the queued job; the others come when it runs, or its end if it never runs."""
         body = b'{"selector": {}, "command": "echo", "queue_timeout": 5}'
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         late = self.server.ask("POST", "/v1/jobs", body, **EVENTS)
@@ -192,7 +192,7 @@ class SubmittedTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_submit_refused(self) -> None:
-        """A start that is refused is a problem document, not a stream."""
+        """A refused start is a problem document, not a stream."""
         self.scheduler.fail["submit"] = Unavailable("no")
         body = b'{"worker": "w1", "command": "echo"}'
         response = self.server.ask("POST", "/v1/jobs", body, **EVENTS).response()

@@ -15,7 +15,7 @@ NO_ROUTE = {"method-not-allowed", "refused", "name-taken"}
 
 class TableTests(SynchronousTestCase):
     def test_once(self) -> None:
-        """No method and path has two rows."""
+        """Each method and path has only one row."""
         names = [route.name for route in ROUTES]
         self.assertEqual(len(names), len(set(names)))
 
@@ -27,7 +27,7 @@ class TableTests(SynchronousTestCase):
             )
 
     def test_problems(self) -> None:
-        """The table has each type of problem but a few, and no other."""
+        """The table has all types of problems except a few."""
         self.assertEqual({name for route in ROUTES for name in route.all_problems}, set(TYPES) - NO_ROUTE)
         for route in ROUTES:
             self.assertEqual(set(route.problems) & set(ANYWHERE), set(), route.name)

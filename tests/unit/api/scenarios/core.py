@@ -32,7 +32,7 @@ class CoreScenarios(Scenarios):
 
     @scenario
     async def test_core_run(self) -> None:
-        """Started, asked for, stopped, stopped again, asked for: as ever."""
+        """A job is started, queried, stopped, stopped again, and queried."""
         job_id = (await self.post("/start", {"worker_id": "w1", "command": "cat", "path": ""})).json()["job_id"]
         both = {"worker_id": "w1", "job_id": job_id}
         self.assertEqual((await self.post("/query", both)).json(), {"done": False, "error": False, "error_text": ""})
@@ -45,7 +45,7 @@ class CoreScenarios(Scenarios):
 
     @scenario
     async def test_core_not_found(self) -> None:
-        """Neither worker nor job are made up, nor is a job found at another worker."""
+        """An unknown worker or job is not found, nor is the job of another worker."""
         self.scheduler.add_worker("w2")
         job = self.scheduler.add_job()
         await self.assert_problem(self.post("/start", {"worker_id": "w9", "command": "a"}), 404, "worker 'w9'")
@@ -55,7 +55,7 @@ class CoreScenarios(Scenarios):
 
     @scenario
     async def test_failures(self) -> None:
-        """What the scheduler can't do has its status, and a hint where trying again helps."""
+        """Each failure of the scheduler has its status, with ``Retry-After`` if a retry can help."""
         for error, status, retry_after in (
             (Unreachable("w1"), 503, "5"),
             (NoFreeSlot("full", 7), 503, "7"),
@@ -73,7 +73,7 @@ class CoreScenarios(Scenarios):
 
     @scenario
     async def test_failure_after_the_start(self) -> None:
-        """A job that was started and is kept no longer when its end is to be answered is answered as it was."""
+        """A job that was started and then removed is answered as it was at its start."""
         self.scheduler.fail["wait_for_attempts"] = NotFound("job", "job-1")
         reply = await self.post("/v1/jobs?wait=1", {"worker": "w1", "command": "a"})
         self.assertEqual((reply.status, reply.json()["id"]), (201, "job-1"))
@@ -81,7 +81,7 @@ class CoreScenarios(Scenarios):
 
     @scenario
     async def test_types(self) -> None:
-        """A body is JSON with its type, with curl's or without one; another type is refused."""
+        """A body is JSON with its own type, with curl's, or without a type; any other type is refused."""
         body = b'{"worker_id": "w1", "command": "a"}'
         for kind in (
             "application/json",
@@ -96,7 +96,7 @@ class CoreScenarios(Scenarios):
 
     @scenario
     async def test_mistakes_in_bodies(self) -> None:
-        """A mistake is named, with its field, and makes no job."""
+        """A mistake is named by its field, and starts no job."""
         for body, field in (
             (b"{", "body"),
             (b"[]", "body"),
@@ -114,7 +114,7 @@ class CoreScenarios(Scenarios):
 
     @scenario
     async def test_bodies_of_nothing(self) -> None:
-        """Routes that want nothing take nothing, or an empty object."""
+        """Routes without fields take no body, or an empty object."""
         for path in ("/v1/workers/w1/drain", "/v1/workers/w1/resume"):
             self.assertEqual((await self.call("POST", path)).status, 200)
             self.assertEqual((await self.call("POST", path, b"{}")).status, 200)

@@ -17,7 +17,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_jobs(self) -> None:
-        """Newest first, in pages."""
+        """Jobs are listed newest first, in pages."""
         for _ in range(5):
             self.scheduler.add_job()
         first = (await self.call("GET", "/v1/jobs?limit=3")).json()
@@ -33,7 +33,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_filters(self) -> None:
-        """They reach the scheduler."""
+        """Filters reach the scheduler."""
         await self.call("GET", "/v1/jobs?state=running,unknown&label=a=1&created_after=1h")
         self.assertEqual(
             self.scheduler.calls[-1][1],
@@ -44,7 +44,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_job(self) -> None:
-        """One job, of which an ended one is answered at once."""
+        """A job is answered; a wait for an ended job is answered at once."""
         job = self.scheduler.add_job(state=JobState.FAILED)
         for path in (f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}?wait=300"):
             reply = await self.call("GET", path)
@@ -55,7 +55,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_stop(self) -> None:
-        """The job that was stopped is answered."""
+        """A stop is answered with the stopped job."""
         job = self.scheduler.add_job()
         reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
         self.assertEqual((reply.status, reply.json()["state"], reply.json()["signal"]), (200, "stopped", "SIGTERM"))
@@ -63,7 +63,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_stop_later(self) -> None:
-        """A stop that can't be delivered yet is accepted, with when it was asked for, and is no success so far."""
+        """A stop that can't be delivered yet is 202 with the time of the request, and not a success yet."""
         job = self.scheduler.add_job()
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         for _ in range(2):
@@ -79,7 +79,7 @@ class JobScenarios(Scenarios):
         self.assertEqual((reply.status, reply.json()), (200, {"success": True}))
 
     async def assert_stopped(self, job: Job, status: int) -> list[dict[str, Any]]:
-        """Both ways to stop it are answered with that status; the documents."""
+        """Check that both ways to stop the job are answered with that status, and return their documents."""
         replies = [
             await self.call("POST", f"/v1/jobs/{job.id}/stop"),
             await self.post("/stop", {"worker_id": "w1", "job_id": job.id}),
@@ -104,7 +104,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_stop_attempts(self) -> None:
-        """A stop of an attempt that failed is one of its last attempt; the answer is the job that was asked for."""
+        """A stop of a failed attempt stops the last attempt, and is answered with the job that was named."""
         for ends, status in ((True, 200), (False, 202)):
             self.scheduler.workers_are(WorkerState.ONLINE)
             job = self.scheduler.add_job(terms=QueueTerms(3600.0, retry=Retry(1)), target=Target(worker="w1"))
@@ -128,7 +128,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_orphan(self) -> None:
-        """A job that is lost and runs is shown as an orphan, can be asked for, and stopped."""
+        """A lost job that still runs is shown as an orphan, and can be listed and stopped."""
         job = self.scheduler.add_job(state=JobState.LOST)
         other = self.scheduler.add_job(state=JobState.SUCCEEDED)
         self.scheduler.come_back(self.scheduler.worker("w1").worker)
@@ -144,7 +144,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_remove(self) -> None:
-        """An ended job is gone after it; one that has not ended stays, and is 409."""
+        """An ended job can be removed; for any other the answer is 409."""
         ended, job = self.scheduler.add_job(state=JobState.FAILED), self.scheduler.add_job()
         reply = await self.call("DELETE", f"/v1/jobs/{ended.id}")
         self.assertEqual((reply.status, reply.body), (204, b""))
@@ -156,7 +156,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_remove_later(self) -> None:
-        """While its worker can't be told the job is answered, with since when it is to go."""
+        """While the worker can't be told, the job is answered with the time of the request."""
         job = self.scheduler.add_job(state=JobState.FAILED)
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         for _ in range(2):
@@ -168,7 +168,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_remove_with_a_key(self) -> None:
-        """A submission whose job was removed is 410 from then on, with that job's id, and starts nothing."""
+        """A submission whose job was removed is 410 from then on, with the job's id, and starts nothing."""
         body = {"worker": "w1", "command": "true"}
         first = await self.post("/v1/jobs", body, idempotency_key="k")
         self.scheduler.finish(first.json()["id"])
@@ -182,7 +182,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_signal(self) -> None:
-        """A signal is sent by its name, with or without SIG, to the main process or the tree; the job is answered."""
+        """A signal is named with or without SIG, and goes to the main process or the tree; the answer is the job."""
         job = self.scheduler.add_job()
         for body, sent in (
             ({"signal": "SIGUSR1"}, ("SIGUSR1", "main")),
@@ -197,7 +197,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_signal_refused(self) -> None:
-        """A job that is not running gets none; a worker that can't be reached is 503, a lost answer 504."""
+        """A job that is not running is 409, a worker that can't be reached is 503, a lost answer is 504."""
         ended, job = self.scheduler.add_job(state=JobState.FAILED), self.scheduler.add_job()
 
         def signal(which: Job) -> Deferred[Reply]:
@@ -216,7 +216,7 @@ class JobScenarios(Scenarios):
 
     @scenario
     async def test_stop_matching(self) -> None:
-        """All that match are stopped, by query or by body; without a filter none is."""
+        """All jobs that match are stopped, by query or by body; a request without a filter stops none."""
         for way in ("?label=a=1", {"label": {"a": "1"}}):
             mine = self.scheduler.add_job(spec=JobSpec(command="a", labels={"a": "1"}))
             other = self.scheduler.add_job()

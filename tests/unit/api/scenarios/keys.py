@@ -11,7 +11,7 @@ class KeyScenarios(Scenarios):
 
     @scenario
     async def test_same_key(self) -> None:
-        """A request sent again, however its body is written, starts nothing and gets the first answer."""
+        """A repeated request starts nothing and gets the first answer, however its body is written."""
         for path, text, again in (
             ("/start", b'{"worker_id": "w1", "command": "a"}', b'{"command":"a", \n"worker_id":"w1"}'),
             ("/v1/jobs", b'{"selector": {}, "command": "a"}', b'{"command":"\\u0061","selector":{}}'),
@@ -27,7 +27,7 @@ class KeyScenarios(Scenarios):
 
     @scenario
     async def test_same_key_another_answer(self) -> None:
-        """How the answer is wanted is not part of the request: the end, or the output, of the first job."""
+        """The form of the answer is not part of the request: the end or the output of the first job is answered."""
         body = {"worker": "w1", "command": "a"}
         job = (await self.post("/v1/jobs", body, idempotency_key="k")).json()
         self.scheduler.write(job["id"], b"out")
@@ -46,7 +46,7 @@ class KeyScenarios(Scenarios):
 
     @scenario
     async def test_key_of_another_request(self) -> None:
-        """A used key with another body, or at another route, is refused."""
+        """A used key with another body or route is refused."""
         await self.post("/v1/jobs", {"worker": "w1", "command": "a"}, idempotency_key="k")
         for path, body in (
             ("/v1/jobs", {"worker": "w1", "command": "b"}),
@@ -59,7 +59,7 @@ class KeyScenarios(Scenarios):
 
     @scenario
     async def test_key_of_nothing(self) -> None:
-        """A start that came to nothing leaves its key free."""
+        """A failed start leaves its key free."""
         body = {"worker_id": "w1", "command": "a"}
         self.scheduler.fail["submit"] = Unreachable("w1")
         await self.assert_problem(self.post("/start", body, idempotency_key="k"), 503)
@@ -69,7 +69,7 @@ class KeyScenarios(Scenarios):
 
     @scenario
     async def test_not_a_key(self) -> None:
-        """A key is given once, of printable ASCII, not too long; a mistake makes no job."""
+        """A key is given once and is printable ASCII of limited length; a mistake starts no job."""
         for path, body in (
             ("/start", {"worker_id": "w1", "command": "a"}),
             ("/v1/jobs", {"worker": "w1", "command": "a"}),

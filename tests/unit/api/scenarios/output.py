@@ -11,7 +11,7 @@ class OutputScenarios(Scenarios):
 
     @scenario
     async def test_output(self) -> None:
-        """What is there, with its length; from an offset; the last lines; of either stream."""
+        """The present output is answered with its length: all of it, from an offset, or its last lines."""
         job = self.scheduler.add_job(b"one\ntwo\n", b"err")
         for query, body, offset in (
             ("", b"one\ntwo\n", 0),
@@ -31,7 +31,7 @@ class OutputScenarios(Scenarios):
 
     @scenario
     async def test_large_output(self) -> None:
-        """Output that takes many reads comes whole, and what is written meanwhile is not added."""
+        """Output that takes many reads is complete, without bytes written meanwhile."""
         self.scheduler.piece = 1000
         job = self.scheduler.add_job(bytes(range(256)) * 300)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output")
@@ -41,7 +41,7 @@ class OutputScenarios(Scenarios):
 
     @scenario
     async def test_ranges(self) -> None:
-        """One range is answered, others are as if there were none."""
+        """A single range is answered; other ranges are ignored."""
         job = self.scheduler.add_job(b"0123456789")
         for header, body, content_range in (
             ("bytes=0-0", b"0", "bytes 0-0/10"),
@@ -68,7 +68,7 @@ class OutputScenarios(Scenarios):
 
     @scenario
     async def test_range_of_nothing(self) -> None:
-        """Of an empty output no byte can be had, but its last ones are all there are."""
+        """A range of an empty output is 416, except its last bytes, which are empty."""
         job = self.scheduler.add_job(b"")
         await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=0-"), 416)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=-5")
@@ -76,7 +76,7 @@ class OutputScenarios(Scenarios):
 
     @scenario
     async def test_output_mistakes(self) -> None:
-        """Mistakes are named; what is not there is not found; what can't be had is 501."""
+        """A mistake is 400, an unknown job 404, and a worker without output 501."""
         job = self.scheduler.add_job(b"x")
         for query in ("stream=out", "offset=-1", "offset=x", "tail=-1", "tail=1&offset=1", "follow=2", "wait=1"):
             await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output?{query}"), 400)
@@ -89,7 +89,7 @@ class OutputScenarios(Scenarios):
 
     @scenario
     async def test_follow(self) -> None:
-        """Of an ended job, following is reading to the end."""
+        """A follow of an ended job has all of its output."""
         job = self.scheduler.add_job(b"all of it", b"no", JobState.SUCCEEDED)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output?follow=1")
         self.assertEqual((reply.status, reply.body), (200, b"all of it"))
@@ -97,7 +97,7 @@ class OutputScenarios(Scenarios):
 
     @scenario
     async def test_events(self) -> None:
-        """Of an ended job, the events are both streams and the end."""
+        """The events of an ended job are both streams and the end."""
         job = self.scheduler.add_job(b"out", b"err", JobState.SUCCEEDED)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", accept="text/event-stream")
         self.assertEqual(reply.headers["content-type"], "text/event-stream")
@@ -106,7 +106,7 @@ class OutputScenarios(Scenarios):
 
     @scenario
     async def test_pruned(self) -> None:
-        """Output that is no longer kept is gone, however it is asked for; the job is not."""
+        """Output that is no longer kept is 410 in every form; the job itself remains."""
         job = self.scheduler.add_job(b"out", b"", JobState.SUCCEEDED)
         self.scheduler.prune(job.id)
         path = f"/v1/jobs/{job.id}/output"

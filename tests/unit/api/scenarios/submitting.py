@@ -11,7 +11,7 @@ class SubmissionScenarios(Scenarios):
 
     @scenario
     async def test_submit(self) -> None:
-        """A job in full is answered, with its place."""
+        """A submission is answered with the whole job and its ``Location``."""
         reply = await self.post("/v1/jobs", {"selector": {"zone": "a"}, "command": "echo", "args": ["ä"]})
         self.assertEqual((reply.status, reply.headers["location"]), (201, "/v1/jobs/job-1"))
         self.assertEqual(reply.json()["args"], ["ä"])
@@ -19,12 +19,12 @@ class SubmissionScenarios(Scenarios):
 
     @scenario
     async def test_submit_refused(self) -> None:
-        """Nowhere to run is a conflict."""
+        """A submission that no worker matches is a conflict."""
         await self.assert_problem(self.post("/v1/jobs", {"selector": {"zone": "z"}, "command": "a"}), 409)
 
     @scenario
     async def test_submit_and_queue(self) -> None:
-        """A job that has to wait is answered all the same, with its place, and can be found and stopped."""
+        """A job that has to wait is answered with its ``Location``, and can be listed and stopped."""
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         for body in ({"selector": {}}, {"worker": "w1", "queue_timeout": "5m"}):
             reply = await self.post("/v1/jobs", {**body, "command": "a", "priority": 7})
@@ -39,7 +39,7 @@ class SubmissionScenarios(Scenarios):
 
     @scenario
     async def test_submit_and_not_queue(self) -> None:
-        """Where it may not wait, or no more may, it is refused, with a hint; ``/start`` never waits."""
+        """A job that may not wait, or that finds the queue full, is refused; ``/start`` never waits."""
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         for body in ({"selector": {}, "queue_timeout": 0}, {"worker": "w1"}):
             reply = await self.assert_problem(self.post("/v1/jobs", {**body, "command": "a"}), 503)
@@ -51,7 +51,7 @@ class SubmissionScenarios(Scenarios):
 
     @scenario
     async def test_submit_terms(self) -> None:
-        """The terms reach the scheduler, and come back with the job."""
+        """The terms reach the scheduler, and are part of the job."""
         terms = {"queue_timeout": "2m", "priority": -3, "retry": {"attempts": 2, "delay": "1m"}}
         reply = await self.post("/v1/jobs", {"selector": {}, "command": "a", **terms})
         self.assertEqual(self.scheduler.calls[-1][3], QueueTerms(120.0, -3, Retry(2, 60.0)))
@@ -60,19 +60,19 @@ class SubmissionScenarios(Scenarios):
 
     @scenario
     async def test_submit_many_arguments(self) -> None:
-        """10,000 arguments are as good as one."""
+        """A job may have 10,000 arguments."""
         reply = await self.post("/v1/jobs", {"worker": "w1", "command": "echo", "args": ["argument"] * 10_000})
         self.assertEqual((reply.status, len(reply.json()["args"])), (201, 10_000))
 
     @scenario
     async def test_submit_and_wait(self) -> None:
-        """With ``wait`` the answer is the job at its end, or as it is then."""
+        """With ``wait`` the answer is the job at its end, or as it is when the wait is over."""
         reply = await self.post("/v1/jobs?wait=0", {"worker": "w1", "command": "a"})
         self.assertEqual((reply.status, reply.json()["state"]), (201, "running"))
 
     @scenario
     async def test_wait_with_a_stream(self) -> None:
-        """To wait for the end of a stream is one thing too many."""
+        """``wait`` does not go with a stream."""
         body = {"worker": "w1", "command": "a"}
         await self.assert_problem(self.post("/v1/jobs?wait=1&follow=1", body), 400, "wait")
         await self.assert_problem(self.post("/v1/jobs?wait=1", body, accept="text/event-stream"), 400, "wait")

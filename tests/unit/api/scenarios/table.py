@@ -12,7 +12,7 @@ class TableScenarios(Scenarios):
 
     @scenario
     async def test_methods(self) -> None:
-        """Each route answers its own methods; the others are refused with those it has."""
+        """Each path answers its own methods; any other is 405 with these methods."""
         self.scheduler.add_job()
         for path, methods in PATHS.items():
             for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"):
@@ -49,7 +49,7 @@ class TableScenarios(Scenarios):
 
     @scenario
     async def test_nowhere(self) -> None:
-        """What is no route is not found, for any method."""
+        """A path that is no route is not found, for any method."""
         for path in ("/", "/v1", "/v1/", "/v1/jobs/", "/start/", "/v2/jobs", "/favicon.ico", "/v1/jobs/a/b/c"):
             for method in ("GET", "POST", "DELETE"):
                 await self.assert_problem(self.call(method, path), 404)

@@ -12,7 +12,7 @@ class WorkerScenarios(Scenarios):
 
     @scenario
     async def test_workers(self) -> None:
-        """All by name, or one by id or name."""
+        """Workers are listed by name; one worker is found by id or name."""
         self.scheduler.add_worker("a1")
         self.scheduler.add_job()
         reply = await self.call("GET", "/v1/workers")
@@ -24,7 +24,7 @@ class WorkerScenarios(Scenarios):
 
     @scenario
     async def test_drain(self) -> None:
-        """Drained and resumed."""
+        """A worker is drained and resumed."""
         for path, draining in (("drain", True), ("resume", False)):
             reply = await self.call("POST", f"/v1/workers/w1/{path}")
             self.assertEqual((reply.status, reply.json()["draining"]), (200, draining))
@@ -32,7 +32,7 @@ class WorkerScenarios(Scenarios):
 
     @scenario
     async def test_forget(self) -> None:
-        """An online worker stays; another is gone, without a word."""
+        """A worker that is online is a conflict; any other is forgotten with 204."""
         await self.assert_problem(self.call("DELETE", "/v1/workers/w1"), 409)
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         reply = await self.call("DELETE", "/v1/workers/w1")
@@ -41,7 +41,7 @@ class WorkerScenarios(Scenarios):
 
     @scenario
     async def test_health(self) -> None:
-        """Alive; ready, or why not."""
+        """The server is alive, and ready or 503 with the reasons."""
         self.assertEqual((await self.call("GET", "/healthz")).status, 200)
         self.scheduler.ready = Readiness((), 3)
         reply = await self.call("GET", "/readyz")
