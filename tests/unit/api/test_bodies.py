@@ -17,7 +17,7 @@ def large(size: int) -> JobSpec:
 class BodyTestCase(ServerTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.held = self.server.site._under_way.held
+        self.held = self.server.site.under_way.held
 
     def unread(self, target: str, method: str = "GET", **headers: str) -> Connection:
         """Send a request for a client that reads nothing."""
@@ -125,7 +125,7 @@ class HeldTests(BodyTestCase):
 
     def test_in_all(self) -> None:
         """When too many bytes are held, the client that read nothing for the longest time is cut."""
-        self.held._most = 1_000_000
+        self.held.most = 1_000_000
         job = self.scheduler.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}") for _ in range(3)]
         clients[0].socket.take()  # reads on, slowly
@@ -161,14 +161,14 @@ class HeldTests(BodyTestCase):
                     client.socket.take()
         clients.append(self.unread(f"/v1/jobs/{job.id}/output?follow=1"))
         self.assertFalse(clients[-1].response().complete)
-        self.server.site._under_way.end()
+        self.server.site.under_way.end()
         clients[-1].socket.take()
         self.assertEqual([client.response().complete for client in clients], [True] * 3)
         self.assertEqual([name for name, _, _ in parse(clients[0].response().body)][-1], "end")
 
     def test_events_are_cut(self) -> None:
         """An event stream whose client reads nothing is cut when the memory is needed."""
-        self.held._most = 500_000
+        self.held.most = 500_000
         job = self.scheduler.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream") for _ in range(2)]
         self.assertEqual([client.socket.aborted for client in clients], [True, False])
