@@ -84,27 +84,19 @@ class Context:
         """A JSON document of these parts, which may be large."""
         return await answer_of(parts, self.under_way.held)
 
-    async def ended(
-        self, wait: Callable[[str, float], Deferred[Job]], now: Callable[[str], Job], job_id: str, seconds: float
-    ) -> Job:
-        """The job at its end, or as it is after ``seconds``, or as it is ``now`` when this process is to end."""
-        try:
-            return await self.unless_shut_down(wait(job_id, seconds))
-        except ShuttingDown:
-            return now(job_id)
-
     async def stopped(self, stopping: Deferred[Job], job_id: str) -> Job:
-        """The result of a stop. When this process is to end: the job as it is, if the stop was recorded for later."""
-        try:
-            return await self.unless_shut_down(stopping)
-        except ShuttingDown:
+        """The result of a stop; at shutdown the job as it is, if the stop was recorded for later."""
+
+        def recorded() -> Job:
             last = self.scheduler.last_attempt(job_id)
             if last.over or last.stop_requested_at is None:  # over: its leftover processes are being looked at
-                raise
+                raise ShuttingDown()
             return self.scheduler.job(job_id)
 
-    async def unless_shut_down(self, waiting: Deferred[T]) -> T:
-        """The result of ``waiting``; ``ShuttingDown`` if this process is to end before."""
+        return await self.unless_shut_down(stopping, recorded)
+
+    async def unless_shut_down(self, waiting: Deferred[T], instead: Callable[[], T] | None = None) -> T:
+        """The result of ``waiting``. At shutdown that is cancelled, and the result is ``instead()`` or ``ShuttingDown``."""
         ending = False
 
         def end() -> None:
@@ -116,8 +108,10 @@ class Context:
         try:
             return await waiting
         except CancelledError:
-            if ending:
+            if not ending:
+                raise
+            if instead is None:
                 raise ShuttingDown() from None
-            raise
+            return instead()
         finally:
             self.under_way.discard(end)

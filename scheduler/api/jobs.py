@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from scheduler.api import outcomes
 from scheduler.api.answers import JSON, Answer, json_answer
 from scheduler.api.call import Call, checked_id
@@ -31,7 +33,8 @@ async def one(call: Call, job_id: str) -> Reply:
     wanted = Wanted.read(call.query)
     job = call.scheduler.job(checked_id(job_id))
     if wanted.wait is not None and not job.state.final and not call.head:
-        job = await call.context.ended(call.scheduler.wait, call.scheduler.job, job_id, wanted.wait)
+        waiting = call.scheduler.wait(job_id, wanted.wait)
+        job = await call.context.unless_shut_down(waiting, partial(call.scheduler.job, job_id))
     return await outcomes.of_job(call.context, job, wanted)
 
 

@@ -47,10 +47,10 @@ ID_PREFIX_MIN_LENGTH = 6
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[ +-][0-9]{2}:[0-9]{2})")
+
 # An unescaped "+" arrives as a space.
-_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(?:([Zz])|([ +-][0-9]{2}:[0-9]{2}))"
-)
+_PLUS = re.compile(" (?=[0-9:]{5}$)")
 
 # A value may have commas. But a comma and "key=" was meant as the next label.
 _NEXT_LABEL = re.compile(r",\s*[A-Za-z0-9][A-Za-z0-9._/-]*=")
@@ -202,13 +202,8 @@ def _moment(now: float, value: str) -> float:
 
 
 def _rfc3339(text: str) -> float | None:
-    match = _TIME.fullmatch(text)
-    assert match is not None
-    date, clock, fraction, zulu, offset = match.groups()
-    zone = "+00:00" if zulu else offset.replace(" ", "+")
     try:
-        when = datetime.fromisoformat(f"{date}T{clock}.{(fraction or '')[:6]:0<6}{zone}")
-        return when.astimezone(UTC).timestamp()
+        return datetime.fromisoformat(_PLUS.sub("+", text).upper()).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         return None
 

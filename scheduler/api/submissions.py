@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from twisted.python.failure import Failure
 
@@ -71,7 +72,8 @@ async def _awaited(context: Context, job: Job, wanted: Wanted) -> Job:
     if wanted.wait is None:
         return job if wanted.output is None else _now(scheduler, job)
     with suppress(NotFound):  # the job ended, and is no longer kept
-        return await context.ended(scheduler.wait_for_attempts, scheduler.last_attempt, job.id, wanted.wait)
+        waiting = scheduler.wait_for_attempts(job.id, wanted.wait)
+        return await context.unless_shut_down(waiting, partial(scheduler.last_attempt, job.id))
     return job
 
 
