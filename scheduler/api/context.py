@@ -96,7 +96,7 @@ class Context:
         return await self.unless_shut_down(stopping, recorded)
 
     async def unless_shut_down(self, waiting: Deferred[T], instead: Callable[[], T] | None = None) -> T:
-        """The result of ``waiting``. At shutdown that is cancelled, and the result is ``instead()`` or ``ShuttingDown``."""
+        """The result of ``waiting``. At shutdown it is cancelled: the result is ``instead()``, or ``ShuttingDown``."""
         ending = False
 
         def end() -> None:

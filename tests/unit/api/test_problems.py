@@ -9,45 +9,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import scheduler
-from scheduler import __version__
+from scheduler import __version__, errors
 from scheduler.api.errors import NOT_FOUND, PROBLEMS, ProblemError, submission_problem
 from scheduler.api.problems import TYPES
-from scheduler.errors import (
-    AnswerUnreadable,
-    Busy,
-    Conflict,
-    DeadlineExceeded,
-    Draining,
-    Invalid,
-    JobNotEnded,
-    JobNotRunning,
-    JobRemoved,
-    KeyInUse,
-    KeyReused,
-    KeyUnsettled,
-    LeftRunning,
-    Misdirected,
-    NameTaken,
-    NoFreeSlot,
-    NoMatch,
-    NotAWorker,
-    NotFound,
-    OffsetBeyondEnd,
-    OutputCut,
-    OutputGone,
-    OutputPruned,
-    QueueFull,
-    Refused,
-    SchedulerError,
-    ShuttingDown,
-    StartUnanswered,
-    StoreFailed,
-    Unavailable,
-    Unreachable,
-    Unsupported,
-    WorkerFault,
-    WorkerOnline,
-)
 from tests.unit.api.conversation import Server
 
 PACKAGE = Path(scheduler.__file__).parent
@@ -147,40 +111,40 @@ class StartedTests(SynchronousTestCase):
 
     #: Every error of the domain, and whether a job was started.
     CASES: tuple[tuple[Exception, bool | str], ...] = (
-        (Invalid("command", "is missing"), False),
-        (Refused("no"), False),
-        (NotFound("worker", "w"), False),
-        (Conflict("no"), False),
-        (Draining("w"), False),
-        (NoMatch("none"), False),
-        (NameTaken("n"), False),
-        (WorkerOnline("w"), False),
-        (JobNotRunning("j", "queued"), False),
-        (JobNotEnded("j", "queued"), False),
-        (KeyInUse("k"), "unknown"),
-        (KeyUnsettled("k"), "unknown"),
-        (LeftRunning("j", (1,), "no"), False),
-        (JobRemoved("j"), True),
-        (OutputPruned("j"), False),
-        (OutputCut("j", "full"), False),
-        (OutputGone("j", "the job is lost (no record)"), False),
-        (OffsetBeyondEnd(1, 0), False),
-        (KeyReused("k"), False),
-        (QueueFull(1), False),
-        (Unsupported("w", "x"), False),
-        (WorkerFault("w", "x"), "unknown"),
-        (AnswerUnreadable("w", "x"), "unknown"),
-        (Unavailable("no"), False),
-        (Unreachable("w"), False),
-        (Unreachable("w", sent=True), "unknown"),
-        (NotAWorker("w", "StartJob"), False),
-        (Misdirected("w"), False),
-        (NoFreeSlot("no"), False),
-        (Busy("calls", 4), False),
-        (StoreFailed("full"), False),
-        (ShuttingDown(), False),
-        (DeadlineExceeded("start", 10), "unknown"),
-        (StartUnanswered("w", "j"), "unknown"),
+        (errors.Invalid("command", "is missing"), False),
+        (errors.Refused("no"), False),
+        (errors.NotFound("worker", "w"), False),
+        (errors.Conflict("no"), False),
+        (errors.Draining("w"), False),
+        (errors.NoMatch("none"), False),
+        (errors.NameTaken("n"), False),
+        (errors.WorkerOnline("w"), False),
+        (errors.JobNotRunning("j", "queued"), False),
+        (errors.JobNotEnded("j", "queued"), False),
+        (errors.KeyInUse("k"), "unknown"),
+        (errors.KeyUnsettled("k"), "unknown"),
+        (errors.LeftRunning("j", (1,), "no"), False),
+        (errors.JobRemoved("j"), True),
+        (errors.OutputPruned("j"), False),
+        (errors.OutputCut("j", "full"), False),
+        (errors.OutputGone("j", "the job is lost (no record)"), False),
+        (errors.OffsetBeyondEnd(1, 0), False),
+        (errors.KeyReused("k"), False),
+        (errors.QueueFull(1), False),
+        (errors.Unsupported("w", "x"), False),
+        (errors.WorkerFault("w", "x"), "unknown"),
+        (errors.AnswerUnreadable("w", "x"), "unknown"),
+        (errors.Unavailable("no"), False),
+        (errors.Unreachable("w"), False),
+        (errors.Unreachable("w", sent=True), "unknown"),
+        (errors.NotAWorker("w", "StartJob"), False),
+        (errors.Misdirected("w"), False),
+        (errors.NoFreeSlot("no"), False),
+        (errors.Busy("calls", 4), False),
+        (errors.StoreFailed("full"), False),
+        (errors.ShuttingDown(), False),
+        (errors.DeadlineExceeded("start", 10), "unknown"),
+        (errors.StartUnanswered("w", "j"), "unknown"),
     )
 
     def test_of_the_domain(self) -> None:
@@ -193,7 +157,7 @@ class StartedTests(SynchronousTestCase):
         """A refusal by the rules of HTTP started nothing; after a bug it is unknown."""
         refused = ProblemError(415, "no", type="unsupported-media-type")
         self.assertIs(submission_problem(Failure(refused)).members["started"], False)
-        for bug in (RuntimeError("bug"), SchedulerError("not in the table")):
+        for bug in (RuntimeError("bug"), errors.SchedulerError("not in the table")):
             self.assertEqual(submission_problem(Failure(bug)).members["started"], "unknown")
             self.flushLoggedErrors(type(bug))
 

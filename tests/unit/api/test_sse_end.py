@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from scheduler.api import streams
-from scheduler.errors import Unavailable
+from scheduler.errors import NotFound, Unavailable
 from scheduler.model import JobState, QueueTerms, Retry, Stream, Target, WorkerState
 from tests.unit.api.cases import EVENTS, StreamTestCase, parse
 from tests.unit.api.conversation import Connection
@@ -71,6 +71,18 @@ class EndTests(StreamTestCase):
         self.clock.pump([streams.END_WAIT_MAX_SECONDS / 4] * 4)
         self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout", "resume"])
         self.assertTrue(client.response().complete)
+        self.assert_nothing_left()
+
+    def test_removed_meanwhile(self) -> None:
+        """If the job's end can't be awaited, because it was removed or by a bug, the response is cut without an end."""
+        for error in (NotFound("job", "job-1"), RuntimeError("a bug")):
+            self.scheduler.fail["wait"] = error
+            job = self.scheduler.add_job(b"out")
+            client = self.events(job.id)
+            self.scheduler.finish(job.id)
+            self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout"])
+            self.assertEqual((client.response().complete, client.socket.connected), (False, False))
+            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), isinstance(error, RuntimeError))
         self.assert_nothing_left()
 
     def test_hang_up_while_settling(self) -> None:

@@ -93,6 +93,8 @@ class CoreScenarios(Scenarios):
         self.assertEqual((await self.call("POST", "/start", body)).status, 201)
         for kind in ("text/plain", "multipart/form-data; boundary=a", "application/json; charset=latin-1", "x"):
             await self.assert_problem(self.call("POST", "/start", body, content_type=kind), 415)
+        for encoding in ("gzip", "br", "identity, gzip"):
+            await self.assert_problem(self.call("POST", "/start", body, content_encoding=encoding), 415)
 
     @scenario
     async def test_mistakes_in_bodies(self) -> None:

@@ -53,18 +53,24 @@ class OutputScenarios(Scenarios):
             self.assertEqual((reply.status, reply.body), (206, body))
             self.assertEqual(reply.headers["content-range"], content_range)
             self.assertEqual(reply.headers["content-length"], str(len(body)))
-        for header in ("bytes=0-1,4-5", "bytes=x", "bytes=5-4", "lines=1-2", "%00", "-"):
+        for header in (
+            *("bytes=0-1,4-5", "bytes=x", "bytes=5-4", "lines=1-2", "%00", "-", "bytes", "bytes=", "bytes=-"),
+            *("bytes=1", "bytes=--1", "bytes 0-1", "bytes=0-1;", "bytes=0x0-0x1", "bytes=+0-1", "bytes=1-2-3"),
+            "bytes=" + "0-1," * 1000,
+        ):
             reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range=header)
             self.assertEqual((reply.status, reply.body), (200, b"0123456789"), header)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=0-0", if_range='"x"')
         self.assertEqual(reply.status, 200)
-        for header in ("bytes=10-", "bytes=99-100"):
+        for header in ("bytes=10-", "bytes=99-100", "bytes=" + "9" * 30 + "-"):
             reply = await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output", range=header), 416)
             self.assertEqual(reply.headers["content-range"], "bytes */10")
         await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output?offset=11"), 416)
         for query in ("follow=1", "offset=0", "tail=1"):
             path = f"/v1/jobs/{job.id}/output?{query}"
             await self.assert_problem(self.call("GET", path, range="bytes=0-1"), 400, "Range")
+        path, events = f"/v1/jobs/{job.id}/output", "text/event-stream"
+        await self.assert_problem(self.call("GET", path, range="bytes=0-1", accept=events), 400, "Range")
 
     @scenario
     async def test_range_of_nothing(self) -> None:
