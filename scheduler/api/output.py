@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-
-from attrs import field, frozen
-from twisted.python.failure import Failure
-
-from scheduler.api import outcomes
 from scheduler.api.answers import Answer
 from scheduler.api.call import PLAIN, Call, checked_id
-from scheduler.api.context import Context, Reply
-from scheduler.api.errors import Problem, problem_of
+from scheduler.api.context import Reply
 from scheduler.api.events import read_offsets, says_end
-from scheduler.api.following import Readers, open_all
+from scheduler.api.following import open_all
 from scheduler.api.raw import FollowStream, RawStream, follow_headers
 from scheduler.api.spans import READ_MAX_BYTES, SpanReader, offset_of_tail, read_range, size_of, span_of
 from scheduler.api.sse import EventStream, events_headers
+from scheduler.api.streams import Opening
 from scheduler.errors import DeadlineExceeded, Invalid, OutputCut, Unavailable, WorkerFault
-from scheduler.interfaces import IOutputReader, IScheduler
+from scheduler.interfaces import IScheduler
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream
 
@@ -27,15 +20,6 @@ from scheduler.model import Job, JobState, Stream
 QUERY = ("stream", "offset", "tail", "follow", "stall", "output")
 
 _RAW = {"Content-Type": "text/plain; charset=utf-8"}
-
-
-@frozen
-class Opening:
-    """The beginning of a stream: its headers and status, and the problem document of a failure before any output."""
-
-    headers: Mapping[str, str] = field(factory=dict)
-    status: int = 200
-    problem: Callable[[Failure], Problem] = problem_of
 
 
 async def output(call: Call, job_id: str) -> Reply:
@@ -67,22 +51,8 @@ async def output(call: Call, job_id: str) -> Reply:
     if call.head:
         return Answer(headers=follow_headers(job, offset or 0), sized=False)
     job = scheduler.job(job.id)
-    return follow_output(call.context, job, scheduler.open_output(job.id, stream, offset or 0), Opening(), stall)
-
-
-def follow_output(
-    context: Context, job: Job, reader: IOutputReader, opening: Opening, stall: float | None
-) -> FollowStream:
-    """A stream as the job writes it, to the end of the job."""
-    headers = {**follow_headers(job, reader.offset), **opening.headers}
-    return FollowStream(context, job, reader, headers, opening.status, stall, opening.problem)
-
-
-def event_stream(context: Context, job: Job, readers: Readers, opening: Opening, limit: int | None) -> EventStream:
-    """Both streams as events. With ``limit``, the event ``end`` has that many of the last bytes of each stream."""
-    headers = {**events_headers(job), **opening.headers}
-    describe_end = partial(outcomes.described, context, limit=limit)
-    return EventStream(context, job, readers, describe_end, headers, opening.status, opening.problem)
+    reader = scheduler.open_output(job.id, stream, offset or 0)
+    return FollowStream(call.context, job, reader, Opening(), stall)
 
 
 async def _snapshot(call: Call, job: Job, stream: Stream, offset: int, tail: int | None) -> Reply:
@@ -105,7 +75,7 @@ async def _snapshot(call: Call, job: Job, stream: Stream, offset: int, tail: int
     if call.head:
         return Answer(status=status, headers=headers)
     reader = SpanReader(scheduler, job.id, stream, first, end)
-    return RawStream(call.context, job.id, reader, headers, status)
+    return RawStream(call.context, job.id, reader, headers, Opening(status=status))
 
 
 async def _check_offset(scheduler: IScheduler, job: Job, stream: Stream, offset: int) -> Chunk | None:
@@ -144,4 +114,4 @@ async def _resumed_events(call: Call, job: Job, tail: int | None, limit: int | N
     if call.head:
         return Answer(headers=events_headers(job), sized=False)
     job = scheduler.job(job.id)
-    return event_stream(call.context, job, open_all(scheduler, job, offsets), Opening(), limit)
+    return EventStream(call.context, job, open_all(scheduler, job, offsets), Opening(), limit)

@@ -5,15 +5,14 @@ A raw follow reports the job's end in trailers (RFC 9110, 6.5), after the last b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from scheduler.api.context import Context
-from scheduler.api.errors import Problem, problem_of
-from scheduler.api.streams import END_WAIT_MAX_SECONDS, Pull, StreamResource
+from scheduler.api.streams import END_WAIT_MAX_SECONDS, Opening, Pull, StreamResource
 from scheduler.errors import OutputCut, ShuttingDown, Unavailable
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
@@ -49,11 +48,10 @@ class RawStream(StreamResource):
         job_id: str,
         reader: IOutputReader,
         headers: Mapping[str, str],
-        status: int = 200,
+        opening: Opening,
         at_once: bool = False,
-        problem: Callable[[Failure], Problem] = problem_of,
     ) -> None:
-        super().__init__(context, headers, status, at_once, problem)
+        super().__init__(context, headers, opening, at_once)
         self._job_id = job_id
         self._pulls = [Pull(reader, self._wanted, self._deliver, self._cut)]
 
@@ -78,16 +76,9 @@ class FollowStream(RawStream):
     """
 
     def __init__(
-        self,
-        context: Context,
-        job: Job,
-        reader: IOutputReader,
-        headers: Mapping[str, str],
-        status: int = 200,
-        stall: float | None = None,
-        problem: Callable[[Failure], Problem] = problem_of,
+        self, context: Context, job: Job, reader: IOutputReader, opening: Opening, stall: float | None
     ) -> None:
-        super().__init__(context, job.id, reader, headers, status, not job.over, problem)
+        super().__init__(context, job.id, reader, follow_headers(job, reader.offset), opening, not job.over)
         self._stall = stall
         self._silence: IDelayedCall | None = None
 

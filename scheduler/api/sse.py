@@ -7,16 +7,15 @@ why it is queued. A client that does not read gets only the latest of them when 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from scheduler.api import events
+from scheduler.api import events, outcomes
 from scheduler.api.context import Context
-from scheduler.api.errors import Problem, problem_of
-from scheduler.api.streams import END_WAIT_MAX_SECONDS, Pull, StreamResource
+from scheduler.api.streams import END_WAIT_MAX_SECONDS, Opening, Pull, StreamResource
 from scheduler.errors import SchedulerError
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
@@ -24,9 +23,6 @@ from scheduler.model import Job, JobState, Stream
 from scheduler.reading import Object
 
 HEARTBEAT_INTERVAL_SECONDS = 15.0
-
-#: Makes the data of the event ``end``.
-DescribeEnd = Callable[[Job], Awaitable[Object]]
 
 
 def events_headers(job: Job) -> dict[str, str]:
@@ -42,14 +38,13 @@ class EventStream(StreamResource):
         context: Context,
         job: Job,
         readers: Mapping[Stream, IOutputReader],
-        describe_end: DescribeEnd,
-        headers: Mapping[str, str],
-        status: int = 200,
-        problem: Callable[[Failure], Problem] = problem_of,
+        opening: Opening,
+        limit: int | None,
     ) -> None:
-        super().__init__(context, headers, status, not job.over, problem)
+        """With ``limit`` the event ``end`` has that many of the last bytes of each stream."""
+        super().__init__(context, events_headers(job), opening, not job.over)
         self._job = job
-        self._describe_end = describe_end
+        self._limit = limit
         # the data of the last event ``job``
         self._told: Object = {}
         self._news = False
@@ -138,7 +133,7 @@ class EventStream(StreamResource):
         """The data of the event ``end``; ``None`` if the job's end is not known."""
 
         async def described() -> Object | None:
-            return await self._describe_end(job) if job.state.final else None
+            return await outcomes.described(self._context, job, self._limit) if job.state.final else None
 
         return Deferred.fromCoroutine(described())
 

@@ -24,6 +24,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.logger import Logger
@@ -102,27 +103,29 @@ class Pull:
         self._failed(failure)
 
 
+@frozen
+class Opening:
+    """The beginning of a stream: further headers, the status, and the problem of a failure before any output."""
+
+    headers: Mapping[str, str] = field(factory=dict)
+    status: int = 200
+    problem: Callable[[Failure], Problem] = problem_of
+
+
 @implementer(IPushProducer)
 class StreamResource(Resource):
     """The common part of all streams: beginning, pausing, being cut."""
 
     isLeaf = True  # noqa: N815
 
-    def __init__(
-        self,
-        context: Context,
-        headers: Mapping[str, str],
-        status: int = 200,
-        at_once: bool = False,
-        problem: Callable[[Failure], Problem] = problem_of,
-    ) -> None:
-        """``at_once``: the headers wait for nothing. ``problem`` makes the answer of a failure before the headers."""
+    def __init__(self, context: Context, headers: Mapping[str, str], opening: Opening, at_once: bool) -> None:
+        """``headers`` are those of this kind of stream; ``at_once``: they wait for nothing."""
         super().__init__()
         self._context = context
-        self._headers = headers
-        self._status = status
+        self._headers = {**headers, **opening.headers}
+        self._status = opening.status
         self._at_once = at_once
-        self._problem = problem
+        self._problem = opening.problem
         self._request: Request | None = None
         # the same until its connection is closed, even if the response was cut
         self._connected: Request | None = None

@@ -14,7 +14,9 @@ from scheduler.api.context import Context, Reply
 from scheduler.api.errors import Problem, problem_of
 from scheduler.api.following import FromTheStart
 from scheduler.api.outcomes import WANTED, Wanted
-from scheduler.api.output import Opening, event_stream, follow_output
+from scheduler.api.raw import FollowStream
+from scheduler.api.sse import EventStream
+from scheduler.api.streams import Opening
 from scheduler.errors import Invalid, NotFound, SchedulerError, Unsupported
 from scheduler.interfaces import IScheduler
 from scheduler.model import Job, Stream
@@ -62,8 +64,8 @@ async def submit(call: Call) -> Reply:
         return problem_answer(unfollowable(Failure()))
     opening = Opening(headers, 201, unfollowable)
     if as_events:
-        return event_stream(context, job, readers, opening, wanted.output)
-    return follow_output(context, job, readers[Stream.STDOUT], opening, stall)
+        return EventStream(context, job, readers, opening, wanted.output)
+    return FollowStream(context, job, readers[Stream.STDOUT], opening, stall)
 
 
 async def _awaited(context: Context, job: Job, wanted: Wanted) -> Job:

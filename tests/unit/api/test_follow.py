@@ -1,14 +1,7 @@
 """Raw follows: the bytes that are sent, the end of the body, and slow, lost and old clients."""
 
 from scheduler.api import streams
-from scheduler.errors import (
-    Busy,
-    DeadlineExceeded,
-    NotFound,
-    Unavailable,
-    Unreachable,
-    WorkerFault,
-)
+from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unavailable, Unreachable, WorkerFault
 from scheduler.model import JobState, WorkerState
 from tests.unit.api.cases import EVENTS, StreamTestCase
 from tests.unit.api.documents import PATHS, check_problem

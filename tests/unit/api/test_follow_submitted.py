@@ -3,13 +3,7 @@
 from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.api.following import FromTheStart
-from scheduler.errors import (
-    Busy,
-    ShuttingDown,
-    StartUnanswered,
-    Unreachable,
-    Unsupported,
-)
+from scheduler.errors import Busy, ShuttingDown, StartUnanswered, Unreachable, Unsupported
 from scheduler.model import JobState, Stream, WorkerState
 from tests.unit.api.cases import EVENTS, StreamTestCase
 from tests.unit.api.documents import check_problem
