@@ -124,7 +124,7 @@ class SocketTestCase(TestCase):
 
     async def everyone_gone(self) -> None:
         """Wait until the server has noticed that all clients are gone."""
-        # Connections are taken in order, so those before this one have been.
+        # Connections are accepted in order, so all before this one have been accepted.
         await self.ask(request("GET /healthz"))
         if self.site.channels:
             gone: Deferred[None] = Deferred()
@@ -262,7 +262,7 @@ class SlowClientTests(SocketTestCase):
             connection.settimeout(20)
             await deferToThread(connection.connect, ("127.0.0.1", self.port))
             await deferToThread(connection.sendall, request(f"GET /v1/jobs/{job.id}/output?follow=1"))
-            # Another client is served meanwhile, many times over.
+            # Other requests are answered meanwhile.
             for _ in range(50):
                 self.assertEqual((await self.ask(request("GET /healthz"))).status, 200)
             [reader] = self.scheduler.readers()

@@ -30,9 +30,9 @@ class Response:
     headers: dict[str, str]
     body: bytes
     complete: bool
-    #: What came after it.
+    #: The bytes after the response.
     rest: bytes = b""
-    #: Those that followed the last chunk.
+    #: The fields after the last chunk.
     trailers: dict[str, str] = field(factory=dict)
 
     def json(self) -> Any:

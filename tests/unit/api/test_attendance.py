@@ -69,7 +69,7 @@ class AttendanceTests(ServerTestCase):
         self.server.clock.advance(60)
         self.assertEqual(self.shown()["reason"], WHY)
 
-    def test_what_does_not_count(self) -> None:
+    def test_not_counted(self) -> None:
         """Snapshots of the job or its output attend nothing, nor does a HEAD."""
         job_id = self.submit().response().json()["id"]
         for method, path, headers in (

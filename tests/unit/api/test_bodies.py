@@ -128,7 +128,7 @@ class HeldTests(BodyTestCase):
         self.held.most = 1_000_000
         job = self.scheduler.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}") for _ in range(3)]
-        clients[0].socket.take()  # reads on, slowly
+        clients[0].socket.take()  # reads a little
         clients.append(self.unread(f"/v1/jobs/{job.id}"))
         self.assertEqual([client.socket.aborted for client in clients], [False, True, False, False])
         self.assertLessEqual(self.held.total, 1_000_000)

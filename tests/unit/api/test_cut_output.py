@@ -105,7 +105,7 @@ class CutOutputTests(StreamTestCase):
         self.assertEqual((client.response().status, client.response().complete), (201, False))
         self.assert_nothing_left()
 
-    def test_what_is_there(self) -> None:
+    def test_snapshot(self) -> None:
         """Without ``follow`` the kept bytes are answered as usual: nothing is promised about the rest."""
         job_id = self.cut_job()
         for query, headers, status, body in (

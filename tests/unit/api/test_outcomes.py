@@ -181,7 +181,7 @@ class SubmissionTests(OutcomeTestCase):
             for method in ("wait_for_attempts", "last_attempt", "read_output", "open_output", "watch", "job"):
                 for error in (NotFound("job", "job-1"), ShuttingDown(), StoreFailed("full"), Unreachable("w1")):
                     if method in ("wait_for_attempts", "last_attempt", "job") and not isinstance(error, NotFound):
-                        continue  # they have no other
+                        continue  # no other error is possible there
                     for headers in ({}, {"accept": "text/event-stream"}):
                         self.setUp()
                         held = self.scheduler.held["start"] = Deferred()

@@ -147,7 +147,7 @@ class StartedTests(SynchronousTestCase):
         (errors.StartUnanswered("w", "j"), "unknown"),
     )
 
-    def test_of_the_domain(self) -> None:
+    def test_domain_errors(self) -> None:
         """Each error says whether the job was started, or that this is unknown."""
         self.assertEqual({type(error) for error, _ in self.CASES}, set(PROBLEMS))
         for error, started in self.CASES:

@@ -20,7 +20,7 @@ class MemoryRouteTests(RouteScenarios, SynchronousTestCase):
         self._server = Server()
         self.scheduler = self._server.scheduler
         self._client = StubTreq(self._server.site.resource)
-        # Its own Site knows none of our limits.
+        # StubTreq makes a Site of its own, without our limits.
         self._client._agent._serverFactory = self._server.site
 
     def play(self, done: Deferred[None]) -> None:

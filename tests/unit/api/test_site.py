@@ -46,7 +46,7 @@ class ConnectionTests(ServerTestCase):
 class DrainTests(ServerTestCase):
     """The shutdown."""
 
-    def test_nobody_there(self) -> None:
+    def test_no_connections(self) -> None:
         """A server without connections is drained at once."""
         self.assertIsNone(self.successResultOf(self.server.site.drain(5.0)))
 

@@ -38,7 +38,7 @@ class EndTests(StreamTestCase):
         self.scheduler.finish(job.id)
         self.assertEqual(parse(client.response().body)[-1][0], "stdout")
         client.hang_up()
-        self.assertTrue(read.called)  # by its cancellation
+        self.assertTrue(read.called)  # it was cancelled
         self.assert_nothing_left()
 
     def test_end_waits_for_the_job(self) -> None:
