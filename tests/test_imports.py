@@ -53,7 +53,7 @@ BARE = "scheduler.worker.shim"
 
 #: What both programs have in common knows nothing of jobs. Of ours it may import this alone.
 DAEMON = "scheduler.daemon"
-DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "units"))
+DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "reading", "units"))
 
 #: The parts of ``cluster/`` from the top, each with the parts that it may import beside itself. ``workers`` may use
 #: ``jobs``; ``output`` needs neither. They meet in ``service`` and ``build``.

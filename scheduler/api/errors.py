@@ -1,9 +1,8 @@
-"""From what went wrong to what the client is told: one table, and RFC 9457 problem documents.
+"""The table from exceptions to HTTP statuses and types of problems, and RFC 9457 problem documents.
 
-Every error of this server is ``application/problem+json``; that of a core route
-also carries ``error``, its text. What is not in the table is a bug: the client gets
-an incident id, the log gets the traceback under the same id. ``scheduler.api.problems``
-describes the types.
+Every error of this server is ``application/problem+json``. On the core routes the document also has the text as
+``error``. An exception that is not in the table is a bug: the client gets an incident id, and the log has the traceback
+under the same id. ``scheduler.api.problems`` describes the types.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ from typing import Any
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from scheduler import wire
 from scheduler.errors import (
@@ -59,11 +56,11 @@ from scheduler.errors import (
 
 _log = Logger()
 
-#: Every exception of the domain: the status, and the name of the problem's type.
+#: The status and the type of problem of every exception of the domain.
 PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
     Invalid: (400, "invalid-request"),
     Refused: (403, "refused"),
-    NotFound: (404, "job-unknown"),  # by its kind: see NOT_FOUND
+    NotFound: (404, "job-unknown"),  # the type depends on the kind: see NOT_FOUND
     Conflict: (409, "conflict"),
     Draining: (409, "worker-draining"),
     NoMatch: (409, "no-match"),
@@ -97,27 +94,24 @@ PROBLEMS: Mapping[type[SchedulerError], tuple[int, str]] = {
 }
 
 
-#: The type of a problem by what was not found: the kinds of ``NotFound``.
+#: The type of problem for each kind of ``NotFound``.
 NOT_FOUND: Mapping[str, str] = {
     "worker": "worker-unknown",
     "job": "job-unknown",
     "output of job": "output-unknown",
 }
 
-#: Paths of the core routes, whose problem documents have the text as ``error`` too.
+#: The core routes, whose problem documents also have the text as ``error``.
 CORE_PATHS = frozenset({b"/start", b"/stop", b"/query"})
 
-#: Requests that submit a job: method and path.
-SUBMISSIONS = frozenset({("POST", "/start"), ("POST", "/v1/jobs")})
-
-#: The errors after which nobody can say whether a job was started; any other that the domain raises means that it
-#: was not. ``KeyInUse``, ``KeyUnsettled``: by another request with that key.
+#: Errors after which it is not known whether a job was started. After any other error of the domain no job was started.
+#: With ``KeyInUse`` and ``KeyUnsettled`` it may have been started by another request with that key.
 _MAY_HAVE_STARTED = (DeadlineExceeded, StartUnanswered, WorkerFault, KeyInUse, KeyUnsettled)
 
 
 @frozen
 class Problem:
-    """What a client is told of an error: ``members`` are further members of the document.
+    """An error as the client sees it; ``members`` are further members of the document.
 
     ``type`` is the name of one of ``scheduler.api.problems.TYPES``.
     """
@@ -129,7 +123,7 @@ class Problem:
     type: str = field(kw_only=True)
 
     def document(self, path: bytes) -> bytes:
-        """The body, as the answer to a request for that path."""
+        """The body of the answer to a request for ``path``."""
         return wire.dump(
             {
                 "type": f"/problems/{self.type}",
@@ -142,12 +136,12 @@ class Problem:
         )
 
     def of_submission(self, started: bool | str) -> Problem:
-        """The same as the answer to a submission: ``started`` is whether its job was started, or ``"unknown"``."""
+        """The problem of a submission; ``started``: whether its job was started, or ``"unknown"``."""
         return evolve(self, members={**self.members, "started": started})
 
 
 class ProblemError(Exception):
-    """A refusal that only HTTP knows, such as an unwelcome content type."""
+    """A refusal by the rules of HTTP, such as a wrong content type."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, *, type: str) -> None:  # noqa: A002
         super().__init__(detail)
@@ -155,7 +149,7 @@ class ProblemError(Exception):
 
 
 def problem_of(failure: Failure) -> Problem:
-    """What to tell of a failure; logs it if it is a bug."""
+    """The problem of a failure. A failure that is a bug is logged."""
     error = failure.value
     if isinstance(error, ProblemError):
         return error.problem
@@ -164,8 +158,6 @@ def problem_of(failure: Failure) -> Problem:
         if isinstance(error, NotFound):
             name = NOT_FOUND[error.kind]
         return Problem(status, _detail(error), _headers(error), _members(error), type=name)
-    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
-        return _routing(error)
     incident = uuid.uuid4().hex
     _log.failure("incident {incident}", failure=failure, incident=incident)
     detail = f"internal error; the log has more under {incident}"
@@ -173,7 +165,7 @@ def problem_of(failure: Failure) -> Problem:
 
 
 def submission_problem(failure: Failure) -> Problem:
-    """What to tell of a submission that came to nothing, or may have."""
+    """The problem of a submission that failed, with whether its job was started."""
     error, problem = failure.value, problem_of(failure)
     started: bool | str = False
     sent = isinstance(error, Unreachable) and error.sent
@@ -208,15 +200,6 @@ def _members(error: SchedulerError) -> dict[str, Any]:
     return {}
 
 
-def _routing(error: HTTPException) -> Problem:
-    if isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        return Problem(405, f"this route is for {allowed}", {"Allow": allowed}, type="method-not-allowed")
-    if isinstance(error, NoSuchRoute):
-        return no_such_route()
-    return Problem(400, str(error.description), type="invalid-request")
-
-
 def no_such_route() -> Problem:
-    """The path is none of a route."""
+    """The problem of a path that no route has."""
     return Problem(404, "there is no such route", type="route-unknown")

@@ -1,178 +1,21 @@
-"""What must not hurt the HTTP server: bad input of every kind over a real socket, and clients that hang up.
+"""Hostile requests over a real socket: methods, paths, queries, foreign pages, and ranges.
 
-None of it may give a 500, a traceback, or leave a reader, a connection or a descriptor behind.
-"""
+None may be answered with a 500 or a traceback, or leave a reader, a connection or a descriptor behind."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
-from typing import Any
 
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.protocol import ProcessProtocol, Protocol
-from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
-
-from scheduler.api.site import make_site
-from scheduler.errors import NotFound
-from scheduler.model import Job
-from tests.fakes.scheduler import FakeScheduler
-from tests.unit.api.documents import check_problem
-from tests.unit.api.routes import ROUTES
-
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW", "get")
-
-SUBMISSION: dict[str, Any] = {"worker": "w1", "command": "true"}
-
-
-class Wire(Protocol):
-    """One connection, as bytes."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.closed = False
-        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
-
-    def until(self, condition: Callable[[], bool]) -> Deferred[None]:
-        """Fires when it holds, looked at whenever something happens here."""
-        waiting: Deferred[None] = Deferred()
-        self._waiting.append((condition, waiting))
-        self._look()
-        return waiting
-
-    def holds(self, size: int) -> Deferred[None]:
-        """Fires when more than so many bytes are there."""
-        return self.until(lambda: len(self.received) > size)
-
-    def problem(self) -> Deferred[None]:
-        """Fires when a problem document is there."""
-        return self.until(lambda: b"}" in self.received)
-
-    def end(self) -> Deferred[None]:
-        """Fires when the connection is closed."""
-        return self.until(lambda: self.closed)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-        self._look()
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self.closed = True
-        self._look()
-
-    def _look(self) -> None:
-        for entry in list(self._waiting):
-            if entry[0]():
-                self._waiting.remove(entry)
-                entry[1].callback(None)
-
-
-class Answer:
-    """A complete response, taken apart."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        head, _, self.body = raw.partition(b"\r\n\r\n")
-        lines = head.decode("latin-1").split("\r\n")
-        self.status = int(lines[0].split(" ")[1])
-        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
-
-
-class _Program(ProcessProtocol):
-    def __init__(self) -> None:
-        self.out = b""
-        self.ended: Deferred[int] = Deferred()
-
-    def outReceived(self, data: bytes) -> None:
-        self.out += data
-
-    def processEnded(self, reason: Failure) -> None:
-        self.ended.callback(reason.value.exitCode)
-
-
-def sockets() -> set[str]:
-    """What this process has open of them."""
-    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
-    return {found for found in (os.readlink(link) for link in links if os.path.lexists(link)) if "socket:" in found}
-
-
-class HostileCase(TestCase):
-    """A server with a worker ``w1`` and a job ``job-1`` that runs."""
-
-    timeout = 60
-
-    def setUp(self) -> None:
-        self.scheduler = FakeScheduler(reactor)
-        self.job: Job = self.scheduler.add_job(output=b"0123456789")
-        self.site = make_site(self.scheduler, reactor, lambda: 1_700_000_000.0, ("localhost", "127.0.0.1"))
-        self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
-        self.addCleanup(self.port.stopListening)
-        self.sockets = sockets()
-
-    async def tearDown(self) -> None:
-        await self.eventually(lambda: not self.site.channels, "all connections are closed")
-        self.assertEqual(self.scheduler.readers(), [])
-        self.assertEqual(self.scheduler.waits, 0)
-        self.assertEqual(sockets() - self.sockets, set())
-        self.assertEqual(self.flushLoggedErrors(), [])
-
-    async def eventually(self, condition: Callable[[], bool], what: str) -> None:
-        for _ in range(1000):
-            if condition():
-                return
-            await deferLater(reactor, 0.01)
-        self.fail(f"not in time: {what}")
-
-    async def connect(self) -> Wire:
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
-        return await connectProtocol(endpoint, Wire())
-
-    async def send(self, raw: bytes) -> bytes:
-        """All that comes back until the server closes."""
-        wire = await self.connect()
-        wire.transport.write(raw)
-        await wire.end()
-        return wire.received
-
-    async def ask(self, method: str, path: str, body: bytes = b"", host: str = "localhost", head: str = "") -> Answer:
-        """``head`` are more header lines, each with its CRLF."""
-        raw = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{head}"
-        if body:
-            raw += f"Content-Length: {len(body)}\r\n"
-        return Answer(await self.send(f"{raw}\r\n".encode("latin-1") + body))
-
-    async def submit(self, body: Any, path: str = "/v1/jobs") -> Answer:
-        return await self.ask("POST", path, body if isinstance(body, bytes) else json.dumps(body).encode())
-
-    def assertProblem(self, answer: Answer, status: int, about: object = None) -> dict[str, Any]:
-        self.assertEqual(answer.status, status, (about, answer.raw[:500]))
-        self.assertEqual(answer.headers["content-type"], "application/problem+json", about)
-        self.assertEqual(answer.headers["cache-control"], "no-store", about)
-        self.assertEqual(answer.headers["x-content-type-options"], "nosniff", about)
-        self.assertNotIn("access-control-allow-origin", answer.headers, about)
-        if about is not None and "HEAD" in str(about):
-            self.assertEqual(answer.body, b"")
-            return {}
-        document: dict[str, Any] = json.loads(answer.body)
-        check_problem(document, status)
-        self.assertTrue(document["title"])
-        self.assertNotIn("Traceback", answer.raw.decode())
-        return document
+from tests.integration.hostile import METHODS, SUBMISSION, Answer, HostileCase
+from tests.unit.api.documents import PATHS
 
 
 class RouteTests(HostileCase):
-    """Methods, paths, and who may ask."""
+    """Methods, paths, parameters, hosts and origins."""
 
     async def test_methods(self) -> None:
-        """A method that a route is not for is 405 and told which are allowed."""
-        for path, allowed in ROUTES.items():
+        """A method that a path does not have is 405, with the methods that it has."""
+        for path, allowed in PATHS.items():
             for method in METHODS:
                 if method in allowed:
                     continue
@@ -185,7 +28,7 @@ class RouteTests(HostileCase):
         self.assertEqual(self.scheduler.calls, [])
 
     async def test_paths(self) -> None:
-        """What is nearly a route is 404, and never another route."""
+        """A path that is almost a route is 404, and never another route."""
         for path in (
             *("/", "//", "/v1", "/v2/jobs", "/healthz/", "/healthz/x", "//healthz", "/v1//jobs", "/v1/jobs/", "/START"),
             *("/v1/jobs/job-1/output/", "/v1/jobs/job-1/output/x", "/v1/jobs/job-1%2foutput", "/v1/jobs/..%2f..%2fetc"),
@@ -202,7 +45,7 @@ class RouteTests(HostileCase):
         self.assertProblem(await self.ask("OPTIONS", "*"), 400)
 
     async def test_queries(self) -> None:
-        """Unknown, repeated and meaningless parameters are 400 by name."""
+        """Unknown, repeated and meaningless parameters are 400 and named."""
         for path, name in (
             ("/healthz?x=1", "x"),
             ("/v1/jobs?limit=0", "limit"),
@@ -249,9 +92,9 @@ class RouteTests(HostileCase):
         self.assertEqual(self.scheduler.calls[:1] and self.scheduler.calls[0][0], "jobs")  # the cursor is its to refuse
 
     async def test_guard(self) -> None:
-        """Whoever asks on behalf of another site is refused, whatever the method and the path, and nothing is done."""
+        """A request for another site is refused, whatever the method and the path, and nothing is done."""
         bodies = {"POST": json.dumps(SUBMISSION).encode()}
-        for path in (*ROUTES, "/nowhere", "/v1/jobs?bad=1"):
+        for path in (*PATHS, "/nowhere", "/v1/jobs?bad=1"):
             for method in METHODS[:-1]:
                 for head in (
                     "Origin: http://evil.example\r\n",
@@ -268,7 +111,7 @@ class RouteTests(HostileCase):
         self.assertEqual(self.scheduler.calls, [])
 
     async def test_hosts(self) -> None:
-        """Exactly one Host, by a name of this server, with any port."""
+        """A request has exactly one ``Host``: a name of this server, with any port."""
         for host in ("localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:65535"):
             self.assertEqual((await self.ask("GET", "/healthz", host=host)).status, 200, host)
         for host in (
@@ -291,7 +134,7 @@ class RouteTests(HostileCase):
             self.assertProblem(Answer(await self.send(raw)), 400, raw)
 
     async def test_own_origin(self) -> None:
-        """A page of this server itself may ask."""
+        """A page of this server may send requests."""
         for head in (
             "Origin: http://localhost:3000\r\n",
             "Sec-Fetch-Site: same-origin\r\n",
@@ -300,7 +143,7 @@ class RouteTests(HostileCase):
             self.assertEqual((await self.ask("GET", "/healthz", host="localhost:3000", head=head)).status, 200)
 
     async def test_no_http(self) -> None:
-        """What is no HTTP is answered with a bare 400 or closed."""
+        """Bytes that are not HTTP are answered with a bare 400, or the connection is closed."""
         for raw in (
             b"\r\n\r\n\r\n",
             b"\0" * 100 + b"\r\n\r\n",
@@ -324,156 +167,11 @@ class RouteTests(HostileCase):
         self.assertEqual(self.scheduler.calls, [])
 
 
-class BodyTests(HostileCase):
-    """Bodies."""
-
-    async def test_broken(self) -> None:
-        """What is no JSON object is 400 on every route with a body."""
-        for path in (path for path, methods in ROUTES.items() if "POST" in methods):
-            for body in (b"{", b"[]", b"null", b"1", b'"a"', b"\xff", b"\0", b"{} {}", b'{"a":NaN}', b"[" * 100_000):
-                self.assertProblem(await self.submit(body, path), 400, (path, body[:20]))
-            self.assertProblem(await self.submit({"nonsense": 1}, path), 400, path)
-        self.assertEqual(self.scheduler.calls, [])
-
-    async def test_types(self) -> None:
-        """A body of another type is 415."""
-        for kind in (
-            "text/plain",
-            "multipart/form-data; boundary=x",
-            "application/xml",
-            "application/json; charset=latin1",
-        ):
-            answer = await self.ask("POST", "/v1/jobs", b"{}", head=f"Content-Type: {kind}\r\n")
-            self.assertProblem(answer, 415, kind)
-        for kind in ("application/json", "Application/JSON; charset=UTF-8", "application/x-www-form-urlencoded"):
-            answer = await self.ask("POST", "/v1/jobs", b"{}", head=f"Content-Type: {kind}\r\n")
-            self.assertProblem(answer, 400, kind)
-        for encoding in ("gzip", "br", "identity, gzip"):
-            answer = await self.ask("POST", "/v1/jobs", b"{}", head=f"Content-Encoding: {encoding}\r\n")
-            self.assertProblem(answer, 415, encoding)
-
-    async def test_nul_and_newline(self) -> None:
-        """NUL or a newline in any string is refused or passed on, never a fault of the server."""
-        places: list[Callable[[str], Any]] = [
-            *(
-                (lambda text, name=name: {name: text})
-                for name in ("command", "path", "cwd", "stdin", "script", "worker")
-            ),
-            *((lambda text, name=name: {name: text}) for name in ("stdin_base64", "timeout", "stop_grace", "nonsense")),
-            lambda text: {"args": [text]},
-            *((lambda text, name=name: {name: {"A": text}}) for name in ("env", "labels", "selector")),
-            *((lambda text, name=name: {name: {text: "a"}}) for name in ("env", "labels", "selector")),
-        ]
-        for text in ("a\0b", "\0", "a\nb", "\n", "\r\n", "\x1b[2J", "\ud800", "\u2028", "\U0010ffff", "", " "):
-            for place in places:
-                body = place(text)
-                base = {k: v for k, v in SUBMISSION.items() if not (k == "command" and "script" in body)}
-                base = {k: v for k, v in base.items() if not (k == "worker" and "selector" in body)}
-                answer = await self.submit(base | body)
-                self.assertIn(answer.status, (201, 400, 404, 409), (body, answer.raw[:300]))
-                if "\0" in text:
-                    self.assertEqual(answer.status, 400, body)
-            for path in ("/start", "/stop", "/query"):
-                for field in ("worker_id", "job_id", "command", "path"):
-                    base = {"worker_id": "w1", **({"command": "a"} if path == "/start" else {"job_id": "job-1"})}
-                    answer = await self.submit(base | {field: text}, path)
-                    self.assertIn(answer.status, (200, 201, 400, 404), (path, field, text))
-
-    async def test_ten_thousand_arguments(self) -> None:
-        """Ten thousand arguments start a job."""
-        answer = await self.submit(SUBMISSION | {"args": [str(i) for i in range(10_000)]})
-        self.assertEqual(answer.status, 201)
-        self.assertEqual(len(self.scheduler.calls[0][1].args), 10_000)
-
-    async def test_largest(self) -> None:
-        """A body of just 1 MiB is read, of one byte more refused, with its length told or in chunks."""
-        body = json.dumps(SUBMISSION).encode()
-        body += b" " * (1024 * 1024 - len(body))
-        self.assertEqual((await self.submit(body)).status, 201)
-        self.assertProblem(await self.submit(body + b" "), 413)
-        for extra, status in ((b"", 201), (b" ", 413)):
-            data = body + extra
-            chunks = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in (data[:1000], data[1000:600_000], data[600_000:]))
-            raw = (
-                b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-            )
-            self.assertEqual(Answer(await self.send(raw + chunks + b"0\r\n\r\n")).status, status)
-
-    async def test_too_large_unread(self) -> None:
-        """A body that is too large is refused before any of it is there, and without 100 Continue."""
-        for head in (b"", b"Expect: 100-continue\r\n"):
-            wire = await self.connect()
-            wire.transport.write(
-                b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n" + head + b"\r\n"
-            )
-            await wire.problem()
-            answer = Answer(wire.received)
-            self.assertProblem(answer, 413)
-            self.assertEqual(answer.headers["connection"], "close")
-            wire.transport.loseConnection()
-            await wire.end()
-
-    async def test_expect(self) -> None:
-        """A body that is awaited is asked for."""
-        wire = await self.connect()
-        body = json.dumps(SUBMISSION).encode()
-        wire.transport.write(
-            b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n" % len(body)
-        )
-        await wire.until(lambda: wire.received == b"HTTP/1.1 100 Continue\r\n\r\n")
-        wire.transport.write(body)
-        await wire.end()
-        self.assertIn(b"\r\n\r\nHTTP/1.1 201 ", wire.received)
-
-    async def test_pipelined_behind_too_large(self) -> None:
-        """What follows a refused body on its connection is never taken for a request."""
-        smuggled = (
-            b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 33\r\n\r\n" + json.dumps(SUBMISSION).encode()
-        )
-        wire = await self.connect()
-        wire.transport.write(
-            b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n" + smuggled * 50
-        )
-        await wire.problem()
-        wire.transport.loseConnection()
-        await wire.end()
-        self.assertEqual(wire.received.count(b"HTTP/1.1 "), 1)
-        self.assertEqual(self.scheduler.calls, [])
-
-    async def test_curl_sees_the_refusal(self) -> None:
-        """curl that sends 100 MB gets to see the 413, whether it waits to be asked, pushes on, or sends in chunks."""
-        curl = shutil.which("curl")
-        if curl is None:
-            self.skipTest("needs curl")
-        with tempfile.NamedTemporaryFile() as large:
-            large.truncate(100_000_000)
-            url = f"http://localhost:{self.port.getHost().port}/v1/jobs"
-            for more in ([], ["-H", "Expect:"], ["-H", "Expect:", "-H", "Transfer-Encoding: chunked"]):
-                program = _Program()
-                arguments = [
-                    "curl",
-                    "-4sS",
-                    "-o",
-                    "-",
-                    "-w",
-                    "\n%{http_code}",
-                    *more,
-                    "--data-binary",
-                    f"@{large.name}",
-                    url,
-                ]
-                reactor.spawnProcess(program, curl, arguments, env={"no_proxy": "*"})
-                self.assertEqual(await program.ended, 0, (more, program.out))
-                self.assertTrue(program.out.endswith(b"\n413"), (more, program.out[-300:]))
-                self.assertIn(b'"status":413', program.out)
-
-
 class RangeTests(HostileCase):
-    """``Range``, of the ten bytes there are."""
+    """``Range`` on an output of ten bytes."""
 
     async def test_garbage(self) -> None:
-        """A range that is none is as if it were not there."""
+        """A malformed range is ignored."""
         for value in (
             *("", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-4", "bytes=0-1,3-4", "bytes=--1", "bytes=1"),
             *("lines=0-1", "bytes 0-1", "bytes=0-1;", "bytes=0x0-0x1", "bytes=+0-1", "bytes=\xb2-", "bytes=1-2-3"),
@@ -485,7 +183,7 @@ class RangeTests(HostileCase):
         self.assertEqual((twice.status, twice.body), (200, b"0123456789"))
 
     async def test_ranges(self) -> None:
-        """One range is 206 with just that, as far as there is something."""
+        """A single range is 206 with those of its bytes that exist."""
         for value, first, body in (
             ("bytes=0-0", 0, b"0"),
             ("bytes=2-4", 2, b"234"),
@@ -501,8 +199,8 @@ class RangeTests(HostileCase):
             self.assertEqual(answer.headers["content-length"], str(len(body)))
 
     async def test_past_the_end(self) -> None:
-        """A range that begins past the end is 416 and tells the length."""
-        for value in ("bytes=10-", "bytes=10-20", "bytes=-0", "bytes=999999999999999999-"):
+        """A range that begins past the end is 416, with the length."""
+        for value in ("bytes=10-", "bytes=10-20", "bytes=999999999999999999-", "bytes=" + "9" * 30 + "-"):
             answer = await self.ask("GET", "/v1/jobs/job-1/output", head=f"Range: {value}\r\n")
             self.assertProblem(answer, 416, value)
             self.assertEqual(answer.headers["content-range"], "bytes */10")
@@ -517,86 +215,3 @@ class RangeTests(HostileCase):
         ):
             answer = await self.ask("GET", f"/v1/jobs/job-1/output{query}", head=f"Range: bytes=0-1\r\n{head}")
             self.assertProblem(answer, 400, query)
-
-
-class HangUpTests(HostileCase):
-    """Clients that go away."""
-
-    async def test_at_each_stage(self) -> None:
-        """A client may go at any byte of its request."""
-        body = json.dumps(SUBMISSION).encode()
-        raw = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        for length in range(0, len(raw), 7):
-            wire = await self.connect()
-            wire.transport.write(raw[:length])
-            wire.transport.loseConnection()
-            await wire.end()
-        self.assertEqual(self.scheduler.calls, [])
-
-    async def test_while_starting(self) -> None:
-        """Who goes while a start is under way undoes nothing."""
-        held: Deferred[Any] = Deferred()
-        cancelled: list[bool] = []
-        self.scheduler.held["submit"] = Deferred(lambda _: cancelled.append(True))
-        for query in ("", "?wait=30", "?follow=1"):
-            self.scheduler.held["submit"] = Deferred(lambda _: cancelled.append(True))
-            wire = await self.connect()
-            body = json.dumps(SUBMISSION).encode()
-            raw = b"POST /v1/jobs%b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (
-                query.encode(),
-                len(body),
-            )
-            before = len(self.scheduler.calls)
-            wire.transport.write(raw + body)
-            await self.eventually(lambda before=before: len(self.scheduler.calls) > before, "asked")  # type: ignore[misc]
-            wire.transport.abortConnection()
-            await self.eventually(lambda: not self.site.channels, "noticed")
-        self.assertEqual(len(cancelled), 3)
-        self.assertFalse(held.called)
-
-    async def test_while_waiting(self) -> None:
-        """Who goes while waiting for a job's end frees the place."""
-        for path in (
-            "/v1/jobs/job-1?wait=300",
-            "/v1/jobs/job-1/output?follow=1",
-            "/v1/jobs/job-1/output?offset=10&follow=1",
-        ):
-            wire = await self.connect()
-            wire.transport.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            await self.eventually(lambda: bool(self.scheduler.waits or self.scheduler.readers()), "waits")
-            wire.transport.abortConnection()
-            await self.eventually(lambda: not (self.scheduler.waits or self.scheduler.readers()), "freed")
-
-    async def test_forgotten_meanwhile(self) -> None:
-        """A stream of a job that was forgotten in the middle is cut, not left hanging."""
-        for error in (NotFound("job", "job-1"), RuntimeError("a bug")):
-            self.scheduler.fail["wait"] = error
-            job = self.scheduler.add_job(output=b"out")
-            wire = await self.connect()
-            wire.transport.write(
-                f"GET /v1/jobs/{job.id}/output HTTP/1.1\r\nHost: localhost\r\n"
-                "Accept: text/event-stream\r\n\r\n".encode()
-            )
-            await wire.problem()
-            self.scheduler.finish(job.id)
-            await wire.end()
-            self.assertIn(b'"text":"out"', wire.received)
-            self.assertNotIn(b"event: end", wire.received)
-            self.assertFalse(wire.received.endswith(b"0\r\n\r\n"))
-            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), isinstance(error, RuntimeError))
-
-    async def test_while_streaming(self) -> None:
-        """Who goes in the middle of a stream it does not read frees its readers."""
-        job = self.scheduler.add_job(output=b"x" * 20_000_000, errors=b"y" * 20_000_000)
-        for path, head in (
-            (f"/v1/jobs/{job.id}/output", ""),
-            (f"/v1/jobs/{job.id}/output?follow=1", ""),
-            (f"/v1/jobs/{job.id}/output", "Accept: text/event-stream\r\n"),
-        ):
-            wire = await self.connect()
-            wire.transport.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
-            await wire.holds(1000)
-            wire.transport.pauseProducing()
-            wire.transport.abortConnection()
-            await self.eventually(lambda: not self.site.channels, "noticed")
-            self.assertEqual(self.scheduler.readers(), [])

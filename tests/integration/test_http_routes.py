@@ -12,7 +12,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from scheduler.api.site import make_site
 from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.conversation import HOSTS
-from tests.unit.api.routes import NOW, Reply, RouteScenarios
+from tests.unit.api.scenarios import NOW, Reply, RouteScenarios
 
 
 class SocketRouteTests(RouteScenarios, TestCase):

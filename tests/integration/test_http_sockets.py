@@ -1,4 +1,4 @@
-"""Blocking clients over raw sockets: those that look up too late, read too slowly, or are gone; and what it costs."""
+"""Blocking clients over raw sockets: clients that look up too late, read too slowly, or are gone."""
 
 import contextlib
 import hashlib
@@ -25,13 +25,13 @@ MIB = 1024 * 1024
 
 
 def request(line: str, body: bytes = b"", *headers: str) -> bytes:
-    """A request, the only one of its connection."""
+    """A request that is the only one of its connection."""
     head = [f"{line} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
 def read_answer(connection: socket.socket) -> bytes:
-    """Until a response is complete or the server closes."""
+    """Read until a response is complete or the server closes."""
     received = b""
     while (response := read_response(received)) is None or not response.complete:
         data = connection.recv(65536)
@@ -42,7 +42,7 @@ def read_answer(connection: socket.socket) -> bytes:
 
 
 def exchange(port: int, *pieces: bytes) -> bytes:
-    """Send all of it, and only then look for an answer."""
+    """Send everything, and only then read the answer."""
     with socket.create_connection(("127.0.0.1", port), 20) as connection:
         for piece in pieces:
             connection.sendall(piece)
@@ -50,7 +50,7 @@ def exchange(port: int, *pieces: bytes) -> bytes:
 
 
 def hang_up(port: int, sent: bytes, reset: bool, read: bool) -> None:
-    """Send that, perhaps read a little, and go, politely or not."""
+    """Send some bytes, perhaps read a little, and leave by a close or a reset."""
     with socket.create_connection(("127.0.0.1", port), 20) as connection:
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -60,7 +60,7 @@ def hang_up(port: int, sent: bytes, reset: bool, read: bool) -> None:
 
 
 def digest_of_chunks(connection: socket.socket) -> tuple[str, bool]:
-    """Read a chunked response; of its body the digest, and whether it ended."""
+    """Read a chunked response; the digest of its body, and whether it ended."""
     stream = connection.makefile("rb")
     while stream.readline().strip():
         pass
@@ -79,7 +79,7 @@ class ServiceTests(TestCase):
     timeout = 60
 
     async def test_bound_is_not_serving(self) -> None:
-        """Who connects while the process is still starting is answered once it has started, and not before."""
+        """A client that connects while the process starts is answered once it has started, and not before."""
         scheduler = FakeScheduler(reactor, lambda: NOW)
         site = make_site(scheduler, reactor, lambda: NOW, HOSTS)
         server = HttpServer(reactor, Address("127.0.0.1", 0), site, drain=5.0)
@@ -96,7 +96,7 @@ class ServiceTests(TestCase):
 
 
 class SocketTestCase(TestCase):
-    """A server that listens; afterwards it has no connection, no reader and no error left."""
+    """A listening server, which in the end has no connection, reader or error left."""
 
     timeout = 60
 
@@ -123,7 +123,7 @@ class SocketTestCase(TestCase):
         await self.listening.stopListening()
 
     async def everyone_gone(self) -> None:
-        """Once the server has noticed that all clients are gone."""
+        """Wait until the server has noticed that all clients are gone."""
         # Connections are taken in order, so those before this one have been.
         await self.ask(request("GET /healthz"))
         if self.site.channels:
@@ -138,7 +138,7 @@ class SocketTestCase(TestCase):
 
 
 class TooMuchTests(SocketTestCase):
-    """Clients that send more than is wanted."""
+    """Clients that send too much."""
 
     async def test_100_megabytes(self) -> None:
         """A client that sends 100 MB before it looks up sees the refusal, with a length told or in chunks."""
@@ -152,10 +152,10 @@ class TooMuchTests(SocketTestCase):
 
 
 class HangUpTests(SocketTestCase):
-    """One side is gone."""
+    """Clients or the server hang up."""
 
     async def test_each_stage(self) -> None:
-        """Wherever in its life a request is left, by a close or by a reset, everything it held is free again."""
+        """A request that is left at any stage, by a close or a reset, frees everything it held."""
         job = self.scheduler.add_job(b"x" * MIB)
         self.scheduler.held["query"] = Deferred()
         output = f"/v1/jobs/{job.id}/output"
@@ -213,7 +213,7 @@ class HangUpTests(SocketTestCase):
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """The bytes of memory of this process."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
@@ -245,7 +245,7 @@ class SlowClientTests(SocketTestCase):
             for _ in range(3):
                 page = (await self.ask(request("GET /v1/jobs?limit=3"))).json()
                 self.assertEqual([job["id"] for job in page["jobs"]], [ended.id, jobs[-1].id, jobs[-2].id])
-            held = self.site._under_way.held
+            held = self.site.under_way.held
             self.assertGreater(held.total, 10 * MIB)
             self.assertLessEqual(held.total, HELD_MAX_BYTES)
             self.assertLess(resident() - before, HELD_MAX_BYTES + 64 * MIB)
@@ -253,7 +253,7 @@ class SlowClientTests(SocketTestCase):
         self.assertEqual(held.total, 0)
 
     async def test_back_pressure(self) -> None:
-        """While a client reads nothing, output is read no further than buffers go; then all of it arrives."""
+        """While a client reads nothing, output is read only as far as buffers go; then all of it arrives."""
         output = os.urandom(MIB) * 64
         self.scheduler.piece = 256 * 1024
         job = self.scheduler.add_job(output, state=JobState.SUCCEEDED)

@@ -15,9 +15,9 @@ from twisted.logger import Logger
 
 from scheduler.cluster.ledger import Ledger
 from scheduler.errors import Invalid
-from scheduler.fields import NAME_MAX_CHARACTERS, PATH_MAX_BYTES, check_count, check_text
 from scheduler.messages import Heartbeat, JobReport
 from scheduler.model import JobSpec, Worker
+from scheduler.reading import NAME_MAX_CHARACTERS, PATH_MAX_BYTES, check_count, check_text
 
 #: Jobs that one answer asks about, and that one heartbeat can have adopted.
 DESCRIBED_PER_HEARTBEAT = 64

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from scheduler.api.site import ApiSite, make_site
 from tests.fakes.scheduler import FakeScheduler
-from tests.unit.api.documents import check_problem
+from tests.unit.api.documents import check_answer, check_problem
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -24,7 +24,7 @@ NOW = 1_700_000_000.0
 
 @frozen
 class Response:
-    """One response; ``complete`` tells whether its body ended as its headers say."""
+    """A response; ``complete`` tells whether its body ended as its headers say."""
 
     status: int
     headers: dict[str, str]
@@ -103,7 +103,7 @@ class Socket:
         self.write(b"".join(pieces))
 
     def take(self) -> None:
-        """The client reads all there is."""
+        """Let the client read everything."""
         self.unread = 0
         if self.producer is not None:
             self.producer.resumeProducing()
@@ -119,7 +119,7 @@ class Socket:
         self.half_closed = True
 
     def lost(self, reason: Failure) -> None:
-        """It is no more."""
+        """Close the connection."""
         if self.connected:
             self.connected = False
             if self.producer is not None:
@@ -158,50 +158,59 @@ class Server:
         self.site: ApiSite = make_site(self.scheduler, self.clock, lambda: NOW, **{"allowed_hosts": HOSTS, **settings})
 
     def connect(self, host: str = "127.0.0.1") -> Connection:
-        """A new connection, which reaches the server at that address."""
+        """Open a connection that reaches the server at ``host``."""
         return Connection(self, host)
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Connection:
-        """A request on a connection of its own."""
+        """Send a request on a connection of its own."""
         connection = self.connect()
         connection.ask(method, target, body, **headers)
         return connection
 
 
 class Connection:
-    """The client's side."""
+    """The client's side of a connection."""
 
     def __init__(self, server: Server, host: str) -> None:
         self.protocol = server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50001))
         self.socket = Socket(self.protocol, host)
         self.protocol.makeConnection(self.socket)
-        self._head = False
+        # method and target of the first request; empty if that was sent as raw bytes
+        self._asked: tuple[str, str] | None = None
 
     def send(self, data: bytes) -> None:
-        """Raw bytes."""
+        """Send raw bytes."""
+        self._asked = self._asked or ("", "")
         if self.socket.connected:
             self.protocol.dataReceived(data)
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> None:
-        """A request; ``_`` in a header's name is ``-``."""
-        self._head = method == "HEAD"
+        """Send a request; ``_`` in a header's name is ``-``."""
+        self._asked = self._asked or (method, target)
         fields = {"host": "127.0.0.1:3000", "content-length": str(len(body)), **headers}
         lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
         self.send("\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1") + body)
 
     def response(self) -> Response:
-        """What came so far; the headers must have."""
+        """The response so far; its headers must be complete."""
         found = read_response(self.socket.received, self._head)
         assert found is not None, "no response yet"
-        if found.headers.get("content-type") == "application/problem+json" and found.body:
+        assert self._asked is not None
+        if all(self._asked):
+            check_answer(*self._asked, found.status, found.headers, found.body)
+        elif found.headers.get("content-type") == "application/problem+json" and found.body:
             check_problem(found.json(), found.status)
         return found
 
     @property
+    def _head(self) -> bool:
+        return self._asked is not None and self._asked[0] == "HEAD"
+
+    @property
     def answered(self) -> bool:
-        """Whether the headers have come."""
+        """Whether the headers of the response are complete."""
         return read_response(self.socket.received, self._head) is not None
 
     def hang_up(self) -> None:
-        """The client goes away."""
+        """Close the connection from the client's side."""
         self.socket.lost(Failure(ConnectionLost()))

@@ -1,9 +1,9 @@
-"""Output of which something was not kept, as on a full disk: a followed body never ends as if it were all."""
+"""Output that was not kept completely, as on a full disk: a followed body never ends as if it were complete."""
 
 from __future__ import annotations
 
 from scheduler.model import Stream, WorkerState
-from tests.unit.api.streaming import EVENTS, StreamTestCase, parse
+from tests.unit.api.cases import EVENTS, StreamTestCase, parse
 
 FULL = "stdout: No space left on device"
 SAID = "the output of job 'job-1' was cut: stdout: No space left on device"
@@ -11,7 +11,7 @@ SAID = "the output of job 'job-1' was cut: stdout: No space left on device"
 
 class CutOutputTests(StreamTestCase):
     def cut_job(self, output: bytes = b"hello") -> str:
-        """The id of a job that has ended, and of whose output only that was kept."""
+        """The id of an ended job of whose output only these bytes were kept."""
         job = self.scheduler.add_job(output)
         self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
         return job.id
@@ -22,7 +22,7 @@ class CutOutputTests(StreamTestCase):
         self.assertEqual(response.headers["content-type"], "application/problem+json")
 
     def test_followed_to_its_end(self) -> None:
-        """Who follows it gets all that there is, and then a connection that breaks."""
+        """A follower gets all bytes that were kept, and then a cut connection."""
         job = self.scheduler.add_job(b"hel")
         client = self.follow(job.id)
         self.scheduler.write(job.id, b"lo")
@@ -32,7 +32,7 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_followed_later(self) -> None:
-        """So does one who comes later, from any offset before the end, where the last bytes come with the end."""
+        """A follower that comes later gets the same, from any offset before the end."""
         job_id = self.cut_job()
         for offset in range(5):
             response = self.follow(job_id, f"&offset={offset}").response()
@@ -40,7 +40,7 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_followed_from_its_end(self) -> None:
-        """The next request, at the end that was reached, is told why there is no more; so for either stream."""
+        """A request at the end that was reached is refused with the reason, for either stream."""
         job_id = self.cut_job()
         self.assert_gone(f"/v1/jobs/{job_id}/output?follow=1&offset=5")
         self.assert_gone(f"/v1/jobs/{job_id}/output?follow=1&tail=0")
@@ -49,12 +49,12 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_nothing_kept(self) -> None:
-        """Where not one byte was kept, that is the first answer."""
+        """If no byte was kept, the first request is refused with the reason."""
         self.assert_gone(f"/v1/jobs/{self.cut_job(b'')}/output?follow=1")
         self.assert_nothing_left()
 
     def test_late_reason(self) -> None:
-        """Headers that were sent can't be taken back: the body breaks without a byte."""
+        """If the headers were sent already, the body is cut without a byte."""
         job = self.scheduler.add_job()
         client = self.follow(job.id)
         self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
@@ -63,7 +63,7 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_slow_client(self) -> None:
-        """A client that reads slowly gets all that there is, too."""
+        """A client that reads slowly gets all bytes that were kept."""
         self.scheduler.piece = 1000
         job_id = self.cut_job(b"x" * 10_000)
         client = self.server.connect()
@@ -75,7 +75,7 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_submitted(self) -> None:
-        """The body that answers a POST is cut as well, also where nothing was kept; the next answer says why."""
+        """The body of a POST is cut as well, even with no bytes; the next request is refused with the reason."""
         body = b'{"worker": "w1", "command": "echo"}'
         client = self.server.ask("POST", "/v1/jobs?follow=1", body)
         self.scheduler.write("job-1", b"hello")
@@ -90,14 +90,14 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_cut_while_it_runs(self) -> None:
-        """A job that runs on after its output was cut is followed to there; resumed there, the answer is why."""
+        """A job whose output was cut while it runs is followed to the cut; there, the next request is refused."""
         job = self.scheduler.add_job(b"hello", output_error=FULL)
         self.scheduler.end_output(job.id)
         self.assertFalse(self.follow(job.id).response().complete)
         self.assert_gone(f"/v1/jobs/{job.id}/output?follow=1&offset=5")
 
     def test_queued(self) -> None:
-        """So is that of one that waited for a worker, whose headers were sent at once."""
+        """The body of a job that waited for a worker is cut, because its headers were sent at once."""
         self.scheduler.workers_are(WorkerState.UNREACHABLE)
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
         self.scheduler.workers_are(WorkerState.ONLINE)
@@ -106,7 +106,7 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_what_is_there(self) -> None:
-        """Without ``follow`` nothing is promised of the rest: what is there is answered as ever."""
+        """Without ``follow`` the kept bytes are answered as usual: nothing is promised about the rest."""
         job_id = self.cut_job()
         for query, headers, status, body in (
             ("", {}, 200, b"hello"),
@@ -122,7 +122,7 @@ class CutOutputTests(StreamTestCase):
         self.assert_nothing_left()
 
     def test_events(self) -> None:
-        """Events go on to the end, which says why; they may be resumed there."""
+        """An event stream goes on to the event ``end``, which has the reason; it can be resumed before that."""
         job = self.scheduler.add_job(b"hello")
         client = self.server.ask("GET", f"/v1/jobs/{job.id}/output", **EVENTS)
         self.scheduler.write(job.id, b"oh", Stream.STDERR)

@@ -1,4 +1,4 @@
-"""The types of problems: what the code answers, what the table says, and what docs/problems.md says are the same."""
+"""The types of problems: the code, the table and docs/problems.md have the same."""
 
 import ast
 import re
@@ -64,7 +64,7 @@ def calls(folder: Path) -> Iterator[ast.Call]:
 
 
 def named_in_code() -> set[str]:
-    """The types that something in ``scheduler.api`` answers with."""
+    """The types that the code of ``scheduler.api`` answers with."""
     names = {name for _, name in PROBLEMS.values()} | set(NOT_FOUND.values())
     for call in calls(PACKAGE / "api"):
         if isinstance(call.func, ast.Name) and call.func.id in ("Problem", "ProblemError"):
@@ -77,10 +77,10 @@ def named_in_code() -> set[str]:
 
 
 class TableTests(SynchronousTestCase):
-    """One table of types."""
+    """The table of types."""
 
     def test_complete(self) -> None:
-        """Every type that the code answers with is in the table, and the code answers with every one of the table."""
+        """The code answers with the types of the table and no others."""
         self.assertEqual(named_in_code(), set(TYPES))
 
     def test_statuses(self) -> None:
@@ -89,7 +89,7 @@ class TableTests(SynchronousTestCase):
             self.assertIn(status, TYPES[name].statuses, error)
 
     def test_kinds(self) -> None:
-        """Whatever the code does not find has a type."""
+        """Every kind of thing that the code does not find has a type."""
         kinds = {
             call.args[0].value
             for call in calls(PACKAGE)
@@ -110,10 +110,10 @@ class TableTests(SynchronousTestCase):
 
 
 class RouteTests(SynchronousTestCase):
-    """A ``type`` is a path of this server."""
+    """``GET /problems/{name}`` and ``GET /v1/version``."""
 
     def test_each(self) -> None:
-        """``GET`` of a type says what it means."""
+        """``GET`` of a type answers with its entry in the table."""
         server = Server()
         for name, found in TYPES.items():
             response = server.ask("GET", f"/problems/{name}").response()
@@ -132,7 +132,7 @@ class RouteTests(SynchronousTestCase):
             )
 
     def test_none(self) -> None:
-        """What is no type is no route."""
+        """A name that is no type is no route."""
         response = Server().ask("GET", "/problems/bogus").response()
         self.assertEqual((response.status, response.json()["type"]), (404, "/problems/route-unknown"))
 
@@ -143,7 +143,7 @@ class RouteTests(SynchronousTestCase):
 
 
 class StartedTests(SynchronousTestCase):
-    """What a submission is told of its job."""
+    """The member ``started`` of a submission's problem."""
 
     #: Every error of the domain, and whether a job was started.
     CASES: tuple[tuple[Exception, bool | str], ...] = (
@@ -184,13 +184,13 @@ class StartedTests(SynchronousTestCase):
     )
 
     def test_of_the_domain(self) -> None:
-        """Each error says whether the job was started, or that nobody knows."""
+        """Each error says whether the job was started, or that this is unknown."""
         self.assertEqual({type(error) for error, _ in self.CASES}, set(PROBLEMS))
         for error, started in self.CASES:
             self.assertEqual(submission_problem(Failure(error)).members["started"], started, error)
 
     def test_others(self) -> None:
-        """What HTTP refuses was not started; of a bug nobody knows."""
+        """A refusal by the rules of HTTP started nothing; after a bug it is unknown."""
         refused = ProblemError(415, "no", type="unsupported-media-type")
         self.assertIs(submission_problem(Failure(refused)).members["started"], False)
         for bug in (RuntimeError("bug"), SchedulerError("not in the table")):
@@ -198,7 +198,7 @@ class StartedTests(SynchronousTestCase):
             self.flushLoggedErrors(type(bug))
 
     def test_refused_before_the_routes(self) -> None:
-        """A submission that no route sees says so as well, and nothing else does."""
+        """A submission that is refused before the routes has ``started``, and no other request has."""
         server = Server()
         cases: tuple[tuple[str, dict[str, str]], ...] = (
             ("host-not-allowed", {"host": "evil.example"}),
@@ -216,7 +216,7 @@ class StartedTests(SynchronousTestCase):
                 self.assertNotIn("started", document)
 
     def test_while_draining(self) -> None:
-        """Nothing is started by a process that is about to end, or that has too many connections."""
+        """A server that shuts down or has too many connections starts nothing."""
         server = Server()
         open_already = server.connect()
         open_already.send(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n")
@@ -228,7 +228,7 @@ class StartedTests(SynchronousTestCase):
         self.assertEqual((crowded["type"], crowded["started"]), ("/problems/busy", False))
 
     def test_a_bug_outside_the_handlers(self) -> None:
-        """Of a submission that a bug ended nobody knows."""
+        """After a bug outside of the handlers, ``started`` is unknown."""
         server = Server()
         self.patch(server.site, "resource", None)
         document = server.ask("POST", "/start", b"{}").response().json()

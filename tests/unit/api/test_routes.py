@@ -1,4 +1,4 @@
-"""All routes, in memory: a real client, a real server, no socket."""
+"""All routes in memory: a real client and a real server without a socket."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from scheduler.interfaces import IOutputReader, IScheduler
 from scheduler.model import Stream
 from tests.unit.api.conversation import Server
-from tests.unit.api.routes import Reply, RouteScenarios
+from tests.unit.api.scenarios import Reply, RouteScenarios
 
 
 class MemoryRouteTests(RouteScenarios, SynchronousTestCase):
@@ -45,10 +45,10 @@ class MemoryRouteTests(RouteScenarios, SynchronousTestCase):
 
 
 class FakeTests(SynchronousTestCase):
-    """The stand-in."""
+    """The fake scheduler."""
 
     def test_provides(self) -> None:
-        """It is a scheduler, and its readers are readers."""
+        """The fake provides ``IScheduler``, and its readers provide ``IOutputReader``."""
         scheduler = Server().scheduler
         verifyObject(IScheduler, scheduler)
         verifyObject(IOutputReader, scheduler.open_output(scheduler.add_job().id, Stream.STDOUT, 0))

@@ -1,4 +1,4 @@
-"""What the tests of streams share: a server, and how events are read."""
+"""The base classes of the tests of the HTTP API, and a parser of event streams."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from tests.unit.api.conversation import Connection, Server
 EVENTS = {"accept": "text/event-stream"}
 
 
-class StreamTestCase(SynchronousTestCase):
-    """A server, and afterwards nothing is left of any stream."""
+class ServerTestCase(SynchronousTestCase):
+    """A server in memory."""
 
     def setUp(self) -> None:
         self.server = Server()
         self.scheduler = self.server.scheduler
         self.clock = self.server.clock
 
+
+class StreamTestCase(ServerTestCase):
+    """A server whose streams must leave nothing behind."""
+
     def follow(self, job_id: str, more: str = "", **headers: str) -> Connection:
         return self.server.ask("GET", f"/v1/jobs/{job_id}/output?follow=1{more}", **headers)
+
+    def events(self, job_id: str, query: str = "", **headers: str) -> Connection:
+        return self.server.ask("GET", f"/v1/jobs/{job_id}/output{query}", **EVENTS, **headers)
 
     def assert_nothing_left(self) -> None:
         self.assertEqual(self.scheduler.readers(), [])
