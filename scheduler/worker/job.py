@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
+from scheduler.deferreds import Waiters
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec
 from scheduler.worker.pidfd import Pidfd
@@ -45,8 +44,8 @@ class RunningJob:
     #: Who the shim is, or was, once that is known.
     shim_identity: Identity | None = None
     #: Wait for the start's answer, and for the end.
-    for_start: list[Deferred[JobStatus]] = field(factory=list)
-    for_end: list[Deferred[JobStatus]] = field(factory=list)
+    for_start: Waiters[JobStatus] = field(factory=Waiters)
+    for_end: Waiters[JobStatus] = field(factory=Waiters)
     watchers: list[Notify] = field(factory=list)
 
     @property
@@ -57,23 +56,3 @@ class RunningJob:
     def command(self) -> str:
         """What it runs, in a word."""
         return self.spec.command or "script" if self.spec else ""
-
-
-def wait_in(waiting: list[Deferred[JobStatus]]) -> Deferred[JobStatus]:
-    """One more that waits, until it is cancelled."""
-    deferred: Deferred[JobStatus] = Deferred(waiting.remove)
-    waiting.append(deferred)
-    return deferred
-
-
-def fail_one(waiting: list[Deferred[JobStatus]], deferred: Deferred[JobStatus], failure: Failure) -> None:
-    """Answer one that waits, if it still does."""
-    if deferred in waiting:
-        waiting.remove(deferred)
-        deferred.errback(failure)
-
-
-def settle(waiting: list[Deferred[JobStatus]], result: JobStatus | Failure) -> None:
-    """Answer all that wait."""
-    while waiting:
-        waiting.pop(0).callback(result)  # a Failure starts the errbacks

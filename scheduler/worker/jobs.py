@@ -29,7 +29,7 @@ from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.worker.endings import NOT_BEGUN
-from scheduler.worker.job import Notify, OutputWatch, RunningJob, settle, wait_in
+from scheduler.worker.job import Notify, OutputWatch, RunningJob
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.records import HeldByShim, NeverBegun
 from scheduler.worker.recovery import RecoveredSpool
@@ -103,7 +103,7 @@ class JobRunner:
         for job in list(self._running.values()):
             if job.shim is not None:
                 job.shim.close()
-            settle(job.for_end, Failure(ShuttingDown()))
+            job.for_end.settle(Failure(ShuttingDown()))
 
     def _take_back(self, found: list[RecoveredSpool]) -> None:
         if self._closed:
@@ -316,19 +316,19 @@ class JobRunner:
             raise NotFound("job", job_id) from None
 
     def _when_started(self, job: RunningJob) -> Deferred[JobStatus]:
-        return wait_in(job.for_start) if job.starting else succeed(job.status)
+        return job.for_start.wait() if job.starting else succeed(job.status)
 
     def _started(self, seen: JobStatus | HeldByShim, job: RunningJob) -> None:
         job.starting = False
         failpoints.hit("worker.before-start-answer")
         if isinstance(seen, HeldByShim):
             job.status = evolve(job.status, started_at=seen.started_at)
-            settle(job.for_start, job.status)  # first: what else there is to do keeps nobody waiting
+            job.for_start.settle(job.status)  # first: what else there is to do keeps nobody waiting
             self._log.info("job {job_id} started: {command}", job_id=job.id, command=job.command)
             self._place(seen, job)
         else:
             self._place(seen, job)
-            settle(job.for_start, job.status)
+            job.for_start.settle(job.status)
 
     def _not_started(self, failure: Failure, job: RunningJob) -> None:
         del self._jobs[job.id], self._running[job.id]
@@ -336,7 +336,7 @@ class JobRunner:
             self._log.failure("job {job_id} not started", failure, job_id=job.id)
         else:
             self._log.warn("job {job_id} not started: {why}", job_id=job.id, why=failure.getErrorMessage())
-        settle(job.for_start, failure)
+        job.for_start.settle(failure)
 
     def _place(self, seen: JobStatus | HeldByShim, job: RunningJob) -> None:
         if job.status.state.final:  # its folder was removed, as somebody else saw first
@@ -409,7 +409,7 @@ class JobRunner:
         self._unacknowledged[job.id] = job
         self._retention.ended(job.id)
         self._log_end(status)
-        settle(job.for_end, status)
+        job.for_end.settle(status)
         watchers, job.watchers = job.watchers, []
         self._call_all([*watchers, *self._on_end])
 

@@ -36,6 +36,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.daemon.services import Periodic
+from scheduler.deferreds import Waiters
 from scheduler.errors import ShuttingDown, Unavailable
 from scheduler.model import Disk
 from scheduler.threads import Pool
@@ -136,7 +137,7 @@ class SpoolRetention:
         self._kept: dict[str, Kept] = {}
         self._unmeasured: set[str] = set()
         #: By the ids of jobs: who waits until nothing is done to one any more.
-        self._until_idle: dict[str, list[Deferred[None]]] = {}
+        self._until_idle: dict[str, Waiters[None]] = {}
         #: Bytes that ``_kept`` takes.
         self._size = 0
         self._running: dict[str, _Running] = {}
@@ -219,9 +220,7 @@ class SpoolRetention:
         ``Unavailable``: it, or something that was in its folder, is still there.
         """
         while (job := self._kept.get(job_id)) is not None and job.busy:
-            idle: Deferred[None] = Deferred()
-            self._until_idle.setdefault(job_id, []).append(idle)
-            await idle
+            await self._until_idle.setdefault(job_id, Waiters()).wait()
         why = ""
         if job is not None:
             with self._busy(job):
@@ -374,8 +373,7 @@ class SpoolRetention:
             yield
         finally:
             job.busy = False
-            for waiting in self._until_idle.pop(job.job_id, []):
-                waiting.callback(None)
+            self._until_idle.pop(job.job_id, Waiters()).settle(None)
 
     async def _clean(self, job: Kept, output: bool) -> None:
         with self._busy(job):

@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from scheduler.deferreds import Shared
 from scheduler.errors import NotFound, SchedulerError
 from scheduler.messages import JobStatus
 from scheduler.threads import Pool
-from scheduler.worker.job import settle, wait_in
 from scheduler.worker.recovery import RecoveredSpool
 from scheduler.worker.spools import Spools
 
@@ -26,26 +26,25 @@ class Sealing:
         self._pool = pool
         self._spools = spools
         self._take = take
-        #: Not decided yet; those who wait for it.
-        self._under_way: dict[str, list[Deferred[JobStatus]]] = {}
+        self._under_way = Shared()
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._under_way
 
     def seal(self, job_id: str) -> Deferred[JobStatus]:
         """Of an id that is no known job's; see ``IJobRunner.seal``."""
-        if job_id not in self._under_way:
-            self._under_way[job_id] = []
-            sealed = self._pool.run(self._spools.seal_thd, job_id)
-            sealed.addCallback(self._found_or_sealed, job_id).addBoth(self._over, job_id)
-        return wait_in(self._under_way[job_id])
+        return self._under_way.join(job_id, lambda: self._seal(job_id))
+
+    def _seal(self, job_id: str) -> Deferred[JobStatus]:
+        sealed = self._pool.run(self._spools.seal_thd, job_id)
+        return sealed.addCallback(self._found_or_sealed, job_id).addErrback(self._failed, job_id)
 
     def _found_or_sealed(self, found: RecoveredSpool | None, job_id: str) -> JobStatus:
         if found is None:
             raise NotFound("job", job_id)
         return self._take(found)
 
-    def _over(self, result: JobStatus | Failure, job_id: str) -> None:
-        if isinstance(result, Failure) and result.check(SchedulerError) is None:
-            self._log.failure("job {job_id} is not sealed", result, job_id=job_id)
-        settle(self._under_way.pop(job_id), result)
+    def _failed(self, failure: Failure, job_id: str) -> Failure:
+        if failure.check(SchedulerError) is None:
+            self._log.failure("job {job_id} is not sealed", failure, job_id=job_id)
+        return failure
