@@ -12,7 +12,8 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, judge_thd, status_of
 from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
-from scheduler.worker.shim.spool import MAX_LEFTOVER, Identity, Spool
+from scheduler.worker.shim.exits import MAX_LEFTOVER
+from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: Why a job that nobody began has failed.

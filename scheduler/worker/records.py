@@ -15,7 +15,8 @@ from attrs import fields, frozen
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Usage
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
+from scheduler.worker.shim.exits import Record, exit_record, left_behind
+from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
 #: Why a job is ``lost``.
 SHIM_KILLED = "its shim was killed by a signal"

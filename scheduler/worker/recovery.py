@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 
 from attrs import frozen
@@ -150,13 +152,26 @@ class Recovery:
     def _clear_cut_short(self, job_id: str, spool: Spool) -> bool:
         """Whether a power cut left it so early that it was none, and it is gone now."""
         try:
-            if not spool.cut_short():
+            if not _is_cut_short(spool):
                 return False
             self._clearing.move_away(job_id)
         except (OSError, ValueError):  # not even the lock can be read
             return False
         self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
         return True
+
+
+def _is_cut_short(spool: Spool) -> bool:
+    """Whether a power cut took the record of the job, before the spool was durable, and no shim or end is there.
+
+    ``OSError`` or ``ValueError``: the lock, which every spool has, can't be read.
+    """
+    try:
+        with open(spool.job_path, "rb") as job:
+            json.load(job)
+    except (FileNotFoundError, ValueError):
+        return spool.begun_by() is None and not os.path.exists(spool.exit_path)
+    return False
 
 
 def _taken(takes: tuple[int, ...] | None) -> DiskUse | None:

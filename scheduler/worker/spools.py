@@ -34,7 +34,8 @@ from scheduler.worker.records import (
 )
 from scheduler.worker.recovery import RecoveredSpool, Recovery
 from scheduler.worker.room import DiskFull, DiskUse
-from scheduler.worker.shim.spool import Record, Spool, boot_id, create, exit_record
+from scheduler.worker.shim.exits import Record, exit_record
+from scheduler.worker.shim.spool import Spool, boot_id, create
 from scheduler.worker.starting import Starter
 from scheduler.worker.trees import Left
 from scheduler.worker.used_ids import HowUsed, UsedIds
