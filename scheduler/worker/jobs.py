@@ -28,6 +28,7 @@ from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, Scheduler
 from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
+from scheduler.worker.clearing import DiskUse
 from scheduler.worker.endings import NOT_BEGUN
 from scheduler.worker.job import Notify, OutputWatch, RunningJob
 from scheduler.worker.pidfd import Pidfd
@@ -35,7 +36,6 @@ from scheduler.worker.records import HeldByShim, NeverBegun
 from scheduler.worker.recovery import RecoveredSpool
 from scheduler.worker.removals import Removals
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
-from scheduler.worker.room import DiskUse
 from scheduler.worker.sealing import Sealing
 from scheduler.worker.shim import proctree
 from scheduler.worker.signals import Signals

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec
-from scheduler.worker.clearing import Clearing
+from scheduler.worker.clearing import Clearing, DiskUse
 from scheduler.worker.records import (
     CopiedSpool,
     HeldByShim,
@@ -22,7 +22,6 @@ from scheduler.worker.records import (
     spec_of,
     status_of,
 )
-from scheduler.worker.room import DiskUse
 from scheduler.worker.shim.spool import Spool
 from scheduler.worker.starting import Starter
 from scheduler.worker.trees import Amount

@@ -42,11 +42,11 @@ from scheduler.model import Disk
 from scheduler.threads import Pool
 from scheduler.units import Share
 from scheduler.worker import leftovers
-from scheduler.worker.clearing import Remains
+from scheduler.worker.clearing import DiskUse, Remains
+from scheduler.worker.disk import ROOM_AFTER_REFUSAL, DiskFull, lack, shortage
 from scheduler.worker.eviction import Demand, Kept, choose, counted
 from scheduler.worker.leftovers import Leftovers, retry_delay
 from scheduler.worker.patience import Patience
-from scheduler.worker.room import ROOM_AFTER_REFUSAL, DiskFull, DiskUse, lack, shortage
 from scheduler.worker.trees import NOTHING, Amount, Left
 
 T = TypeVar("T")

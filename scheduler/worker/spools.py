@@ -16,9 +16,9 @@ from scheduler.errors import Conflict, JobNotEnded, NotFound, OffsetBeyondEnd, O
 from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import Disk, JobSpec, JobState, Stream, is_id
 from scheduler.units import Share
-from scheduler.worker import room
-from scheduler.worker.clearing import MAKING, REMOVING, Clearing, Remains
+from scheduler.worker.clearing import MAKING, REMOVING, Clearing, DiskUse, Remains
 from scheduler.worker.commands import NotRunnable, mounted_noexec
+from scheduler.worker.disk import DiskFull, disk_of, lack
 from scheduler.worker.endings import Endings
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.records import (
@@ -33,7 +33,6 @@ from scheduler.worker.records import (
     status_of,
 )
 from scheduler.worker.recovery import RecoveredSpool, Recovery
-from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.shim.exits import Record, exit_record
 from scheduler.worker.shim.spool import Spool, boot_id, create
 from scheduler.worker.starting import Starter
@@ -132,8 +131,8 @@ class Spools:
             raise Conflict(f"job {job_id!r} was started before, and is no longer kept")
 
     def _check_room(self) -> None:
-        if lack := room.lack(room.disk(self._folder), self._min_free):
-            raise DiskFull(lack)
+        if lacking := lack(disk_of(self._folder), self._min_free):
+            raise DiskFull(lacking)
 
     @staticmethod
     def _check_readable(job_id: str, spool: Spool) -> None:
@@ -249,13 +248,13 @@ class Spools:
 
     def disk_thd(self) -> Disk:
         """The disk that they are on; ``OSError``."""
-        return room.disk(self._folder)
+        return disk_of(self._folder)
 
     def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]:
         """The disk, and how many bytes of output each of those has that run."""
         os.makedirs(self._folder, 0o700, exist_ok=True)  # it may have been removed by hand
         written = {job_id: self._clearing.written(self.spool(job_id)) for job_id in running}
-        return room.disk(self._folder), written
+        return disk_of(self._folder), written
 
     def measure_thd(self, job_id: str, running: bool) -> DiskUse:
         """What its folder takes."""

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.errors import Unavailable
 from scheduler.model import Disk
 from scheduler.units import Share
-from scheduler.worker import room
-from scheduler.worker.clearing import Remains
+from scheduler.worker import disk
+from scheduler.worker.clearing import DiskUse, Remains
+from scheduler.worker.disk import DiskFull
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
-from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.trees import Amount, Left
 from tests.doubles.pools import InlinePool
 
@@ -630,7 +630,7 @@ class FreeTests(RetentionCase):
             began.append(Deferred())
             return began[-1]
 
-        self.patch(room, "ROOM_FOR_START", Amount(20, 20))
+        self.patch(disk, "ROOM_FOR_START", Amount(20, 20))
         self.pool.holding = True
         starts = [Deferred.fromCoroutine(self.retention.with_room(start)) for _ in range(5)]
         self.pool.release()
