@@ -14,7 +14,6 @@ import signal
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
@@ -40,6 +39,7 @@ from scheduler.worker.sealing import Sealing
 from scheduler.worker.shim import proctree
 from scheduler.worker.signals import Signals
 from scheduler.worker.spools import Spools
+from scheduler.worker.starting import Starter
 from scheduler.worker.stops import Stops
 from scheduler.worker_interfaces import IJobRunner, IJobs
 
@@ -63,6 +63,7 @@ class JobRunner:
         reactor: IReactor,
         pool: Pool,
         spools: Spools,
+        starter: Starter,
         watch: OutputWatch,
         wall_time: Callable[[], float],
         limits: RetentionLimits,
@@ -70,6 +71,7 @@ class JobRunner:
         self._reactor = reactor
         self._pool = pool
         self._spools = spools
+        self._starter = starter
         self._watch = watch
         self._wall_time = wall_time
         self._jobs: dict[str, RunningJob] = {}
@@ -169,7 +171,7 @@ class JobRunner:
 
     async def _launch(self, job: RunningJob, spec: JobSpec) -> JobStatus | HeldByShim:
         assert job.created_at is not None
-        start = partial(self._pool.run, self._spools.start_thd, job.id, spec, job.created_at, job.key)
+        start = partial(self._pool.run, self._starter.start_thd, job.id, spec, job.created_at, job.key)
         return await self._retention.with_room(start)
 
     def stop(self, job_id: str, wait: bool) -> Deferred[JobStatus]:
@@ -283,9 +285,8 @@ class JobRunner:
         if acknowledged:
             written = self._pool.run(self._spools.acknowledge_thd, acknowledged)
             written.addCallback(self._acknowledged)
-            written.addErrback(
-                self._complaint("{count} acknowledgements are not written down", count=len(acknowledged))
-            )
+            message = "{count} acknowledgements are not written down"
+            written.addErrback(lambda failure: self._log.failure(message, failure, count=len(acknowledged)))
 
     def _acknowledged(self, found: Mapping[str, DiskUse]) -> None:
         for job_id, taken in found.items():
@@ -430,10 +431,6 @@ class JobRunner:
         """It was removed."""
         del self._jobs[job_id]
         self._unacknowledged.pop(job_id, None)
-
-    def _complaint(self, message: str, **fields: Any) -> Callable[[Failure], None]:
-        """Log what failed, and go on."""
-        return lambda failure: self._log.failure(message, failure, **fields)
 
 
 def _nothing() -> None:

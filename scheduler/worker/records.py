@@ -66,6 +66,10 @@ class NotStartable:
     why: str
 
 
+#: What a spool shows of its job.
+Seen = JobStatus | HeldByShim | NeverBegun | NotStartable
+
+
 def spec_record(spec: JobSpec) -> Record:
     """A spec without stdin and script."""
     return {
@@ -139,7 +143,7 @@ def _end_of(job_id: str, record: Record) -> JobStatus | NotStartable:
 
 def judge_thd(
     job_id: str, spool: Spool, wall_time: Callable[[], float], not_begun: str | None = None, own: bool = False
-) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
+) -> Seen:
     """How the job ended, or who has it.
 
     Of a job without shim and exit record this writes the record, while holding the

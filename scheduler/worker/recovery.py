@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec
 from scheduler.worker.clearing import Clearing, DiskUse
+from scheduler.worker.endings import Endings
 from scheduler.worker.records import (
     CopiedSpool,
     HeldByShim,
@@ -23,7 +24,6 @@ from scheduler.worker.records import (
     status_of,
 )
 from scheduler.worker.shim.spool import Spool
-from scheduler.worker.starting import Starter
 from scheduler.worker.trees import Amount
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
@@ -61,14 +61,14 @@ class Recovery:
         spool: Callable[[str], Spool],
         used: UsedIds,
         clearing: Clearing,
-        starter: Starter,
+        endings: Endings,
         wall_time: Callable[[], float],
     ) -> None:
         """``spool`` gives that of a job, whether it exists or not."""
         self._spool = spool
         self._used = used
         self._clearing = clearing
-        self._starter = starter
+        self._endings = endings
         self._wall_time = wall_time
 
     def find_thd(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
@@ -130,7 +130,7 @@ class Recovery:
                 raise
             return NeverBegun()
         if isinstance(seen, NeverBegun):
-            seen = self._starter.withdraw_thd(job_id, spool)
+            seen = self._endings.withdraw_thd(job_id)
         if isinstance(seen, NotStartable):
             self._clearing.move_away(job_id)
             return NeverBegun()

@@ -29,6 +29,7 @@ from scheduler.worker.launcher import Launcher
 from scheduler.worker.link import Link
 from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.spools import Spools
+from scheduler.worker.starting import Starter
 from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
@@ -59,11 +60,12 @@ def makeService(options: Options) -> IService:
     launcher = Launcher(str(state.path / "shims.log"))
     used = UsedIds(str(state.path / folder.USED_IDS))
     jobs_dir, min_free, most = str(state.path / folder.JOBS), settings.spool_min_free, settings.output_limit
-    spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, most, options.umask)
+    spools = Spools(jobs_dir, used, time.time)
+    starter = Starter(spools, used, policy, launcher, time.time, min_free, most, options.umask)
     limits = RetentionLimits(settings.keep_spool, settings.spool_max, min_free)
     pool = Pool(reactor, "spools", SPOOL_THREADS, least=1)
     watch = OutputWatch(reactor)
-    jobs = JobRunner(reactor, pool, spools, watch, time.time, limits)
+    jobs = JobRunner(reactor, pool, spools, starter, watch, time.time, limits)
     disk = DiskGauge(reactor, pool, spools.disk_thd)
     identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
     grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs, identity)

@@ -22,6 +22,7 @@ from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.spools import Spools
+from scheduler.worker.starting import Starter
 from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
@@ -90,10 +91,11 @@ class Running:
         self.watch = OutputWatch(reactor)
         limits = RetentionLimits(keep_spool, parse_share(spool_max), parse_share(spool_min_free))
         self.used = UsedIds(os.path.join(state_dir, "used-ids"))
-        self.spools = Spools(
-            self.jobs_dir, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
+        self.spools = Spools(self.jobs_dir, self.used, wall_time)
+        self.starter = Starter(
+            self.spools, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
         )
-        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, limits)
+        self.runner = JobRunner(reactor, self.pool, self.spools, self.starter, self.watch, wall_time, limits)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False
 

@@ -162,7 +162,7 @@ class KeepingTests(RunningCase):
 
     async def leave_a_spool(self) -> None:
         """Have a start fail that can't even remove its spool."""
-        unmake = self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)
+        unmake = self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)
         launch = self.patch(self.worker.launcher, "launch_thd", no_descriptor)
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
         unmake.restore()

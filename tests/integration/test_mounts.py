@@ -243,7 +243,7 @@ class FewInodesTests(RunningCase):
         self.patch(clearing.Clearing, "discard", lambda *_: None)
         job = (await self.worker.run("true")).job_id
         await self.acknowledged(job)
-        real, tries = self.worker.spools._create, []
+        real, tries = self.worker.starter.make_thd, []
 
         def full_once(*args: object) -> object:
             tries.append(os.listdir(self.worker.jobs_dir))
@@ -251,7 +251,7 @@ class FewInodesTests(RunningCase):
                 raise OSError(122, "Disk quota exceeded")
             return real(*args)
 
-        self.worker.spools._create = full_once
+        self.worker.starter.make_thd = full_once
         late = await self.worker.runner.start("late", JobSpec(command="true"), None)
         self.assertEqual(late.job_id, "late")
         await self.worker.ended("late")

@@ -99,7 +99,7 @@ class RemoveTests(RunningCase):
     async def test_resisting(self) -> None:
         """A folder that can't be moved stays, with its job and its report, and is removed when that is possible."""
         await self.ended(acknowledged=False)
-        clearing, refusals = self.worker.spools._clearing, []
+        clearing, refusals = self.worker.spools.clearing, []
 
         def refuse(job_id: str) -> None:
             refusals.append(job_id)
@@ -142,19 +142,19 @@ class RemoveTests(RunningCase):
 
     async def test_start_that_failed(self) -> None:
         """Of a start that comes to nothing there is nothing to remove, and none comes to more."""
-        real, created = self.worker.spools.start_thd, []
+        real, created = self.worker.starter.start_thd, []
 
         def fail_thd(job_id: str, spec: JobSpec, created_at: float, key: RequestKey | None) -> None:
             created.append(job_id)
             raise Unavailable("no room")
 
-        patched = self.patch(self.worker.spools, "start_thd", fail_thd)
+        patched = self.patch(self.worker.starter, "start_thd", fail_thd)
         start = self.worker.runner.start(JOB, JobSpec(command="true"), None)
         removed = self.worker.runner.remove(JOB)
         await self.assertFailure(start, Unavailable)
         await removed
         patched.restore()
-        self.assertEqual(self.worker.spools.start_thd, real)
+        self.assertEqual(self.worker.starter.start_thd, real)
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
 
     async def test_unreadable(self) -> None:
