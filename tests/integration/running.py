@@ -16,9 +16,10 @@ from scheduler.model import JobSpec, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.units import parse_share
 from scheduler.worker.commands import Policy
-from scheduler.worker.jobs import JobRunner
+from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.retention import RetentionLimits
+from scheduler.worker.runner import JobRunner
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.spools import Spools
@@ -95,7 +96,8 @@ class Running:
         self.starter = Starter(
             self.spools, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
         )
-        self.runner = JobRunner(reactor, self.pool, self.spools, self.starter, self.watch, wall_time, limits)
+        self.jobs = Jobs(reactor, self.pool, self.spools, limits)
+        self.runner = JobRunner(reactor, self.pool, self.spools, self.starter, self.watch, wall_time, self.jobs)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False
 
@@ -103,7 +105,7 @@ class Running:
         self.pool.startService()
         self._up = True
         await self.runner.recover()
-        self.runner.on_end(self._look)
+        self.jobs.on_end(self._look)
 
     async def drop(self) -> None:
         """End as a worker process does: by letting go of everything."""
