@@ -64,7 +64,7 @@ class Jobs:
         if not acknowledged:
             self._unacknowledged[job.id] = job
             self._log_end(job.status)
-        self.retention.ended(job.id, age, acknowledged, taken)
+        self.retention.ended.add(job.id, age, acknowledged, taken)
 
     def tell(self) -> None:
         """Tell all who asked for it that a job has ended, or that starts are refused, or no longer."""
@@ -125,16 +125,16 @@ class Jobs:
     def _acknowledged(self, found: Mapping[str, DiskUse]) -> None:
         for job_id, taken in found.items():
             if job_id not in self._unacknowledged:  # else it has to be acknowledged once more
-                self.retention.acknowledged(job_id, taken)
+                self.retention.ended.acknowledged(job_id, taken)
 
     def report_again(self) -> None:
         ended = [job for job in self._jobs.values() if job.ended and not job.starting]
         ended.sort(key=lambda job: job.status.finished_at or 0.0)
         self._unacknowledged = {job.id: job for job in ended}
-        self.retention.not_acknowledged(self._unacknowledged)
+        self.retention.ended.not_acknowledged(self._unacknowledged)
 
     def expect_acknowledgements(self, expected: bool) -> None:
-        self.retention.expect_acknowledgements(expected)
+        self.retention.ended.expect_acknowledgements(expected)
 
     def on_end(self, notify: Notify) -> None:
         self._on_end.append(notify)

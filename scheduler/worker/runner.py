@@ -162,13 +162,13 @@ class JobRunner:
         job = self._jobs.find(job_id)
         if job is None:
             removed = self._pool.run(self._spools.remove_unlisted_thd, job_id)
-            return removed.addCallback(lambda _: Deferred.fromCoroutine(self._jobs.retention.remove(job_id)))
+            return removed.addCallback(lambda _: Deferred.fromCoroutine(self._jobs.retention.ended.remove(job_id)))
         return job.when_started().addCallbacks(lambda _: self._remove(job), lambda _: self.remove(job_id))
 
     def _remove(self, job: RunningJob) -> Deferred[None]:
         if not job.ended:
             raise JobNotEnded(job.id, job.status.state.value)
-        return Deferred.fromCoroutine(self._jobs.retention.remove(job.id))
+        return Deferred.fromCoroutine(self._jobs.retention.ended.remove(job.id))
 
     def read_output_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
         return self._spools.read_thd(job_id, stream, offset, size)

@@ -88,7 +88,7 @@ class FullTests(RunningCase):
             self.assertEqual(os.path.exists(self.worker.spool(jobs[3]).work), False)
             await self.worker.drop()
             self.worker = await self.next_life(spool_max="4MB")
-            self.assertLess(self.worker.jobs.retention._size, 400_000)
+            self.assertLess(self.worker.jobs.retention.ended.size, 400_000)
 
     async def test_work_folder_of_a_job_that_runs(self) -> None:
         """A job that runs and fills its work folder pushes out a quarter at most."""

@@ -275,7 +275,7 @@ class KeepingTests(RunningCase):
         self.worker = await self.next_life()
         await self.swept()
         self.assertEqual(self.worker.jobs.unacknowledged(), ())
-        self.assertGreaterEqual(self.worker.jobs.retention._size, 1_000_000)
+        self.assertGreaterEqual(self.worker.jobs.retention.ended.size, 1_000_000)
 
     async def test_most_of_what_is_not_acknowledged(self) -> None:
         """What was not acknowledged loses its output if it must, and is reported all the same, in the next life too."""

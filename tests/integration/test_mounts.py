@@ -140,7 +140,7 @@ class KeptTests(MountCase):
         await self.worker.pool.run(lambda: None)
         await self.worker.jobs.retention.make_room()
         self.assertEqual(self.worker.output(job), b"written\n")
-        self.assertLess(self.worker.jobs.retention._size, 200_000)
+        self.assertLess(self.worker.jobs.retention.ended.size, 200_000)
         self.assertUntouched()
 
     async def test_not_permitted(self) -> None:
@@ -210,9 +210,9 @@ class FewInodesTests(RunningCase):
     async def acknowledged(self, job: str) -> None:
         """Once that is written down, and known to who makes room."""
         known: Deferred[None] = Deferred()
-        retention = self.worker.jobs.retention
-        acknowledged = retention.acknowledged
-        patched = self.patch(retention, "acknowledged", lambda *args: (acknowledged(*args), known.callback(None)))
+        ended = self.worker.jobs.retention.ended
+        acknowledged = ended.acknowledged
+        patched = self.patch(ended, "acknowledged", lambda *args: (acknowledged(*args), known.callback(None)))
         self.worker.jobs.acknowledge([job])
         await known
         patched.restore()

@@ -48,7 +48,7 @@ class RemoveTests(RunningCase):
         for acknowledged in (True, False):
             await self.ended(acknowledged)
             await self.worker.runner.remove(JOB)
-            self.assertEqual(self.worker.jobs.retention._size, 0)
+            self.assertEqual(self.worker.jobs.retention.ended.size, 0)
             await self.check_gone()
             os.unlink(os.path.join(self.state_dir, "used-ids"))
             await self.worker.drop()

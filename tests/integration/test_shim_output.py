@@ -236,9 +236,9 @@ class FullDiskTests(RunningCase):
         with self.assertRaises(NotFound):
             self.worker.runner.query(late)
         known: Deferred[None] = Deferred()
-        retention = self.worker.jobs.retention
-        acknowledged = retention.acknowledged
-        self.patch(retention, "acknowledged", lambda *args: (acknowledged(*args), known.callback(None)))
+        ended = self.worker.jobs.retention.ended
+        acknowledged = ended.acknowledged
+        self.patch(ended, "acknowledged", lambda *args: (acknowledged(*args), known.callback(None)))
         self.worker.jobs.acknowledge([filler])
         await known
         started = await self.worker.runner.start(late, JobSpec(command="true"), None)
