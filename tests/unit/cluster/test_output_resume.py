@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from scheduler.cluster.output.live import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
+from scheduler.cluster.output.failures import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
 from scheduler.errors import (
     DeadlineExceeded,
     NotFound,
