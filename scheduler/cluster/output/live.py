@@ -181,13 +181,14 @@ class Live:
         if moved:
             self.window.reset(offset)
         number, job = self._number, self.followed.job
+        starting = job.state is JobState.STARTING
         self.refusal = None
         self._source = worker.id
         self._began_at = self._clock.seconds()
         self._enter(State.STREAMING)
         try:
             self._running = self.client.stream_output(
-                worker, job.id_on_worker, self.stream, self.window.end, partial(self._deliver, number)
+                worker, job.id_on_worker, self.stream, self.window.end, partial(self._deliver, number), starting
             )
         except Exception:
             self._stopped(Failure(), number)
