@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -33,11 +33,35 @@ def shielded(inner: Deferred[T]) -> Deferred[T]:
     return outer
 
 
+class Waiters(Generic[T]):
+    """Those who wait for one result, each with a Deferred of its own. Whoever cancels that one waits no more."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[T]] = []
+
+    def wait(self) -> Deferred[T]:
+        """A Deferred that fires with the result."""
+        waiting: Deferred[T] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def fail(self, waiting: Deferred[T], failure: Failure) -> None:
+        """Fail one of them alone, if it still waits."""
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+            waiting.errback(failure)
+
+    def settle(self, result: T | Failure) -> None:
+        """Give the result to all that wait now, in the order in which they came. A Failure starts their errbacks."""
+        while self._waiting:
+            self._waiting.pop(0).callback(result)
+
+
 class Shared:
     """One call for all that ask the same at the same moment."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[Deferred[Any]]] = {}
+        self._waiting: dict[str, Waiters[Any]] = {}
 
     def __contains__(self, key: str) -> bool:
         return key in self._waiting
@@ -49,18 +73,13 @@ class Shared:
 
     def join(self, key: str, call: Callable[[], Deferred[T]]) -> Deferred[T]:
         """The result of the call under way for ``key``, or of a new one; each caller has a Deferred of its own."""
-        answer: Deferred[T] = Deferred()
         if key in self._waiting:
-            self._waiting[key].append(answer)
-            return answer
-        self._waiting[key] = [answer]
-        call().addBoth(self._deliver, key)
+            return self._waiting[key].wait()
+        waiters: Waiters[T] = Waiters()
+        self._waiting[key] = waiters
+        answer = waiters.wait()
+        call().addBoth(lambda result: self._waiting.pop(key).settle(result))
         return answer
-
-    def _deliver(self, result: Any, key: str) -> None:
-        for answer in self._waiting.pop(key):
-            if not answer.called:
-                answer.callback(result)
 
 
 class Rounds:

@@ -2,7 +2,7 @@
 
 ::
 
-    rpc    -> IJobRunner       <- worker.jobs
+    rpc    -> IJobRunner       <- worker.runner
     worker -> ISchedulerClient <- rpc.scheduler_client
     worker -> IJobs            <- worker.jobs
     worker -> IHeldId          <- worker.held_id

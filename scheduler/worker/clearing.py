@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from attrs import frozen
+
 from scheduler.worker import mounts, trees
-from scheduler.worker.room import DiskUse
 from scheduler.worker.shim.spool import Spool
 from scheduler.worker.trees import NOTHING, Amount, Left
 
@@ -35,6 +36,25 @@ _ENTRIES_MAX = 100_000
 
 _OUTPUT = ("stdout", "stderr")
 _WORK = ("work", "stdin", "script")
+
+
+@frozen
+class DiskUse:
+    """What the folder of a job takes."""
+
+    output: Amount = NOTHING
+    #: What no client can read: the content of the work folder, stdin and script.
+    work: Amount = NOTHING
+    records: Amount = NOTHING
+
+    @property
+    def all(self) -> Amount:
+        return self.output.plus(self.work).plus(self.records)
+
+    @property
+    def stripped(self) -> bool:
+        """Its output is gone already."""
+        return not self.output.entries
 
 
 class Remains(NamedTuple):

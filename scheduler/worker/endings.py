@@ -10,9 +10,11 @@ from twisted.logger import Logger
 
 from scheduler.messages import JobStatus
 from scheduler.model import JobState
-from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, judge_thd, status_of
+from scheduler.worker.clearing import Clearing
+from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, Seen, judge_thd, status_of
 from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
-from scheduler.worker.shim.spool import MAX_LEFTOVER, Identity, Spool
+from scheduler.worker.shim.exits import MAX_LEFTOVER
+from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: Why a job that nobody began has failed.
@@ -25,12 +27,18 @@ class Endings:
     _log = Logger()
 
     def __init__(
-        self, folder: str, spool: Callable[[str], Spool], used: UsedIds, wall_time: Callable[[], float]
+        self,
+        folder: str,
+        spool: Callable[[str], Spool],
+        used: UsedIds,
+        clearing: Clearing,
+        wall_time: Callable[[], float],
     ) -> None:
         """``spool`` gives the spool of a job in ``folder``, whether it exists or not."""
         self._folder = folder
         self._spool = spool
         self._used = used
+        self._clearing = clearing
         self._wall_time = wall_time
 
     def judge_thd(self, job_id: str, shim: Identity | None, not_begun: str) -> JobStatus | HeldByShim:
@@ -60,6 +68,40 @@ class Endings:
             seen = status_of(job_id, record)
         assert not isinstance(seen, NeverBegun)
         return seen
+
+    def look_thd(self, job_id: str) -> Seen:
+        """Answer as ``records.judge_thd``. Where that fails the job may run, so it counts as held by a shim."""
+        try:
+            return judge_thd(job_id, self._spool(job_id), self._wall_time)
+        except OSError:
+            return HeldByShim(None, None)
+
+    def withdraw_thd(self, job_id: str) -> Seen:
+        """Remove the spool of a job that no shim has begun, while holding its lock, so none will: ``NeverBegun``.
+
+        Where a shim has come for it, or that can't be told now, this answers as ``look_thd``.
+        """
+        spool = self._spool(job_id)
+        try:
+            with spool.locked() as lock:
+                if lock is not None and spool.begun_by() is None and spool.read_exit() is None:
+                    return NeverBegun() if self.unmake_thd(job_id) else HeldByShim(None, None)
+        except OSError:
+            return HeldByShim(None, None)
+        return self.look_thd(job_id)
+
+    def unmake_thd(self, job_id: str) -> bool:
+        """Remove the spool of a refused start, or the next worker process would report it as a failed job.
+
+        The rename is not synced, as that takes a descriptor. After a power cut in the next seconds the job may be
+        reported as failed.
+        """
+        try:
+            self._clearing.move_away(job_id)
+        except OSError:
+            self._log.failure("what is left of the start of job {job_id} can't be removed", job_id=job_id)
+            return False
+        return True
 
     def removed_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
         """Those of these running jobs whose spool somebody removed. The folder of all is made again if it is gone."""

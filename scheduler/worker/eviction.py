@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from attrs import define
 
-from scheduler.worker.room import DiskUse
+from scheduler.worker.clearing import DiskUse
 from scheduler.worker.trees import NOTHING, Amount
 
 

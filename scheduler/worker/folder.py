@@ -25,7 +25,8 @@ from twisted.logger import Logger
 
 from scheduler.errors import Invalid
 from scheduler.model import is_id
-from scheduler.worker.shim.spool import Spool, sync_folder
+from scheduler.worker.shim.files import sync_folder
+from scheduler.worker.shim.spool import Spool
 
 _log = Logger()
 

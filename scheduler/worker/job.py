@@ -1,14 +1,13 @@
-"""One job as the reactor remembers it, and those who wait for what becomes of it."""
+"""One job as the reactor remembers it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, succeed
 
+from scheduler.deferreds import Waiters
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec
 from scheduler.worker.pidfd import Pidfd
@@ -17,36 +16,33 @@ from scheduler.worker.shim.spool import Identity
 Notify = Callable[[], None]
 
 
-class OutputWatch(Protocol):
-    """``scheduler.worker.watch.OutputWatch``: calls ``notify`` when a file has grown."""
-
-    def add(self, path: str, notify: Notify) -> Notify: ...
-
-
 @define(eq=False)
 class RunningJob:
-    """A job that is started, runs, or has ended."""
+    """A job that is being started, runs, or has ended."""
 
     status: JobStatus
-    #: Without stdin and script; ``None`` once acknowledged: hardly anybody asks any more.
+    #: Without stdin and script; ``None`` once the end is acknowledged, as it is rarely asked for after that.
     spec: JobSpec | None
-    #: Not known either of a job that this process found acknowledged.
+    #: ``None``, like ``key``, for a job that was acknowledged before this process began.
     created_at: float | None
-    #: Of the request that it came from; likewise.
+    #: The key of the request that the job came from.
     key: RequestKey | None = None
     #: The start has not been answered.
     starting: bool = False
     stop_asked: bool = False
-    #: The process before this one was asked to start it.
+    #: The previous worker process was asked to start the job.
     taken_back: bool = False
-    #: That it has ended and can't be decided on yet was logged.
+    #: The log says that the job has ended and can't be decided on yet.
     undecided: bool = False
+    #: The rest of its life; cancelled where the job ends otherwise.
+    life: Deferred[None] | None = None
+    #: The shim, while its end is waited for.
     shim: Pidfd | None = None
-    #: Who the shim is, or was, once that is known.
+    #: The shim that has the job, or had it, once that is known.
     shim_identity: Identity | None = None
-    #: Wait for the start's answer, and for the end.
-    for_start: list[Deferred[JobStatus]] = field(factory=list)
-    for_end: list[Deferred[JobStatus]] = field(factory=list)
+    for_start: Waiters[JobStatus] = field(factory=Waiters)
+    for_end: Waiters[JobStatus] = field(factory=Waiters)
+    #: Called at the end, as no output comes after it.
     watchers: list[Notify] = field(factory=list)
 
     @property
@@ -54,26 +50,9 @@ class RunningJob:
         return self.status.job_id
 
     @property
-    def command(self) -> str:
-        """What it runs, in a word."""
-        return self.spec.command or "script" if self.spec else ""
+    def ended(self) -> bool:
+        return self.status.state.final
 
-
-def wait_in(waiting: list[Deferred[JobStatus]]) -> Deferred[JobStatus]:
-    """One more that waits, until it is cancelled."""
-    deferred: Deferred[JobStatus] = Deferred(waiting.remove)
-    waiting.append(deferred)
-    return deferred
-
-
-def fail_one(waiting: list[Deferred[JobStatus]], deferred: Deferred[JobStatus], failure: Failure) -> None:
-    """Answer one that waits, if it still does."""
-    if deferred in waiting:
-        waiting.remove(deferred)
-        deferred.errback(failure)
-
-
-def settle(waiting: list[Deferred[JobStatus]], result: JobStatus | Failure) -> None:
-    """Answer all that wait."""
-    while waiting:
-        waiting.pop(0).callback(result)  # a Failure starts the errbacks
+    def when_started(self) -> Deferred[JobStatus]:
+        """Fires with the status once the start was answered, and fails as the start does."""
+        return self.for_start.wait() if self.starting else succeed(self.status)

@@ -15,7 +15,8 @@ from attrs import fields, frozen
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Usage
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record, left_behind
+from scheduler.worker.shim.exits import Record, exit_record, left_behind
+from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
 #: Why a job is ``lost``.
 SHIM_KILLED = "its shim was killed by a signal"
@@ -63,6 +64,10 @@ class NotStartable:
     """A shim took the job on, and the machine could not start it: nothing ran, and nobody will begin it any more."""
 
     why: str
+
+
+#: What a spool shows of its job.
+Seen = JobStatus | HeldByShim | NeverBegun | NotStartable
 
 
 def spec_record(spec: JobSpec) -> Record:
@@ -138,7 +143,7 @@ def _end_of(job_id: str, record: Record) -> JobStatus | NotStartable:
 
 def judge_thd(
     job_id: str, spool: Spool, wall_time: Callable[[], float], not_begun: str | None = None, own: bool = False
-) -> JobStatus | HeldByShim | NeverBegun | NotStartable:
+) -> Seen:
     """How the job ended, or who has it.
 
     Of a job without shim and exit record this writes the record, while holding the

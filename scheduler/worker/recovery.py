@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 
 from attrs import frozen
@@ -9,7 +11,8 @@ from twisted.logger import Logger
 
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec
-from scheduler.worker.clearing import Clearing
+from scheduler.worker.clearing import Clearing, DiskUse
+from scheduler.worker.endings import Endings
 from scheduler.worker.records import (
     CopiedSpool,
     HeldByShim,
@@ -20,9 +23,7 @@ from scheduler.worker.records import (
     spec_of,
     status_of,
 )
-from scheduler.worker.room import DiskUse
 from scheduler.worker.shim.spool import Spool
-from scheduler.worker.starting import Starter
 from scheduler.worker.trees import Amount
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
@@ -60,14 +61,14 @@ class Recovery:
         spool: Callable[[str], Spool],
         used: UsedIds,
         clearing: Clearing,
-        starter: Starter,
+        endings: Endings,
         wall_time: Callable[[], float],
     ) -> None:
         """``spool`` gives that of a job, whether it exists or not."""
         self._spool = spool
         self._used = used
         self._clearing = clearing
-        self._starter = starter
+        self._endings = endings
         self._wall_time = wall_time
 
     def find_thd(self, job_id: str, tell: bool = False) -> RecoveredSpool | None:
@@ -129,7 +130,7 @@ class Recovery:
                 raise
             return NeverBegun()
         if isinstance(seen, NeverBegun):
-            seen = self._starter.withdraw_thd(job_id, spool)
+            seen = self._endings.withdraw_thd(job_id)
         if isinstance(seen, NotStartable):
             self._clearing.move_away(job_id)
             return NeverBegun()
@@ -150,13 +151,26 @@ class Recovery:
     def _clear_cut_short(self, job_id: str, spool: Spool) -> bool:
         """Whether a power cut left it so early that it was none, and it is gone now."""
         try:
-            if not spool.cut_short():
+            if not _is_cut_short(spool):
                 return False
             self._clearing.move_away(job_id)
         except (OSError, ValueError):  # not even the lock can be read
             return False
         self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
         return True
+
+
+def _is_cut_short(spool: Spool) -> bool:
+    """Whether a power cut took the record of the job, before the spool was durable, and no shim or end is there.
+
+    ``OSError`` or ``ValueError``: the lock, which every spool has, can't be read.
+    """
+    try:
+        with open(spool.job_path, "rb") as job:
+            json.load(job)
+    except (FileNotFoundError, ValueError):
+        return spool.begun_by() is None and not os.path.exists(spool.exit_path)
+    return False
 
 
 def _taken(takes: tuple[int, ...] | None) -> DiskUse | None:

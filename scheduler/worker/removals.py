@@ -9,7 +9,7 @@ up: no start of it runs it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -23,6 +23,7 @@ from scheduler.messages import JobStatus
 from scheduler.threads import Pool
 from scheduler.worker.endings import Endings
 from scheduler.worker.job import RunningJob
+from scheduler.worker.jobs import Jobs
 
 #: Seconds between two looks whether the folders of all running jobs are there.
 FOLDER_CHECK_INTERVAL_SECONDS = 5.0
@@ -38,13 +39,13 @@ class Removals:
         clock: IReactorTime,
         pool: Pool,
         endings: Endings,
-        running: Mapping[str, RunningJob],
-        end: Callable[[JobStatus, RunningJob], None],
+        jobs: Jobs,
+        end: Callable[[RunningJob, JobStatus], None],
     ) -> None:
-        """``end`` is called with how a job among those that are ``running`` has ended, if it still runs."""
+        """``end`` ends a job with that status, unless it has ended."""
         self._pool = pool
         self._endings = endings
-        self._running = running
+        self._jobs = jobs
         self._end = end
         self._timer = Periodic(clock, FOLDER_CHECK_INTERVAL_SECONDS, self._look_now)
 
@@ -61,8 +62,7 @@ class Removals:
 
     def look(self) -> Deferred[None]:
         """Look now; fires when those whose folder is gone have ended. It never fails."""
-        job_ids = [job.id for job in self._running.values() if not job.starting]
-        looked = self._pool.run(self._endings.removed_thd, job_ids)
+        looked = self._pool.run(self._endings.removed_thd, self._jobs.running())
         return looked.addCallback(self._found).addErrback(self._failed)
 
     async def _lose_all(self, jobs: list[RunningJob]) -> None:
@@ -70,9 +70,8 @@ class Removals:
             await self.lose(job)
 
     def _found(self, removed: tuple[str, ...]) -> Deferred[None]:
-        return Deferred.fromCoroutine(
-            self._lose_all([self._running[job_id] for job_id in removed if job_id in self._running])
-        )
+        found = map(self._jobs.find, removed)
+        return Deferred.fromCoroutine(self._lose_all([job for job in found if job is not None and not job.ended]))
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(ShuttingDown) is None:
@@ -82,7 +81,7 @@ class Removals:
         """End a job whose folder is gone; answers how it has ended, this way or another."""
 
         def lost(status: JobStatus) -> JobStatus:
-            self._end(evolve(status, started_at=job.status.started_at), job)
+            self._end(job, evolve(status, started_at=job.status.started_at))
             return job.status
 
         return self._pool.run(self._endings.lose_thd, job.id, job.shim_identity).addCallback(lost)

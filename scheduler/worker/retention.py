@@ -25,8 +25,7 @@ for does not wait for sweeps, only for what is being done to that job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from attrs import define, field, frozen
@@ -40,19 +39,17 @@ from scheduler.errors import ShuttingDown, Unavailable
 from scheduler.model import Disk
 from scheduler.threads import Pool
 from scheduler.units import Share
-from scheduler.worker import leftovers
-from scheduler.worker.clearing import Remains
-from scheduler.worker.eviction import Demand, Kept, choose, counted
-from scheduler.worker.leftovers import Leftovers, retry_delay
+from scheduler.worker.clearing import DiskUse
+from scheduler.worker.disk import ROOM_AFTER_REFUSAL, DiskFull, lack, shortage
+from scheduler.worker.ended import EndedJobs, EndedSpoolsLike
+from scheduler.worker.eviction import Demand, Plan, choose, counted
 from scheduler.worker.patience import Patience
-from scheduler.worker.room import ROOM_AFTER_REFUSAL, DiskFull, DiskUse, lack, shortage
-from scheduler.worker.trees import NOTHING, Amount, Left
+from scheduler.worker.trees import NOTHING, Amount
 
 T = TypeVar("T")
 
-#: Seconds between two sweeps at most; from an end, or an unfinished removal, to the next; and while starts are refused.
+#: Seconds between two sweeps at most, and while starts are refused.
 _SWEEP_INTERVAL_SECONDS = 60.0
-_SWEEP_AFTER_END_SECONDS = 1.0
 _REFUSING_SWEEP_INTERVAL_SECONDS = 10.0
 
 #: Seconds between two looks into the folder of a job that runs.
@@ -74,18 +71,10 @@ class RetentionLimits:
     spool_min_free: Share
 
 
-class SpoolsLike(leftovers.LeftoverSpoolsLike, Protocol):
+class SpoolsLike(EndedSpoolsLike, Protocol):
     """``scheduler.worker.spools.Spools``, as far as it is about this."""
 
     def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]: ...
-
-    def measure_thd(self, job_id: str, running: bool) -> DiskUse: ...
-
-    def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]: ...
-
-    def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]: ...
-
-    def remove_thd(self, job_id: str) -> Remains | None: ...
 
 
 @define(eq=False)
@@ -105,7 +94,7 @@ class _Running:
 
 
 class SpoolRetention:
-    """The ended jobs of this worker."""
+    """Keeps the spools of this worker within their limits."""
 
     _log = Logger()
 
@@ -119,29 +108,19 @@ class SpoolRetention:
         forget: Callable[[str], None],
         refusing_changed: Callable[[], None],
     ) -> None:
-        """``running`` says which jobs run; ``forget`` is called with each that is no more."""
+        """``running`` answers which jobs run; ``forget`` is called with each that is removed."""
         self._clock = clock
         self._pool = pool
         self._spools = spools
         self._limits = limits
         self._running_ids = running
-        self._forget = forget
         self._refusing_changed = refusing_changed
         self._refusing = ""
-        #: Starts that found no room, until they have come once more.
+        #: Starts that found too little free, until they have been tried once more.
         self._waiting = 0
-        #: Ends are acknowledged some time.
-        self._awaiting = True
-        #: In the order of their ends.
-        self._kept: dict[str, Kept] = {}
-        self._unmeasured: set[str] = set()
-        #: By the ids of jobs: who waits until nothing is done to one any more.
-        self._until_idle: dict[str, list[Deferred[None]]] = {}
-        #: Bytes that ``_kept`` takes.
-        self._size = 0
         self._running: dict[str, _Running] = {}
         self._patience = Patience(clock, self._failed)
-        self._leftovers = Leftovers(clock, pool, spools, self._patience, self._sweep_soon)
+        self.ended = EndedJobs(clock, pool, spools, self._patience, forget, self._sweep_soon)
         self._lock = DeferredLock()
         self._soon: IDelayedCall | None = None
         self._timer = Periodic(clock, min(_SWEEP_INTERVAL_SECONDS, limits.keep_spool), self._sweep_now, at_once=True)
@@ -157,42 +136,12 @@ class SpoolRetention:
         if soon is not None:
             soon.cancel()
 
-    def ended(self, job_id: str, age: float = 0.0, acknowledged: bool = False, taken: DiskUse | None = None) -> None:
-        """One more, which ended ``age`` seconds ago: not before one that was told of earlier."""
-        self._kept[job_id] = Kept(job_id, self._clock.seconds() - age, acknowledged, not self._awaiting, taken)
-        if taken is None:
-            self._unmeasured.add(job_id)
-        else:
-            self._size += taken.all.size
-        self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
-
-    def acknowledged(self, job_id: str, taken: DiskUse) -> None:
-        """The scheduler keeps its end."""
-        job = self._kept.get(job_id)
-        if job is not None:
-            job.acknowledged = True
-            self._measured(job, taken)
-            self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
-
-    def not_acknowledged(self, job_ids: Iterable[str]) -> None:
-        """The scheduler may not keep their ends any more."""
-        for job_id in job_ids:
-            if job_id in self._kept:
-                self._kept[job_id].acknowledged = False
-
-    def expect_acknowledgements(self, expected: bool) -> None:
-        """Whether the scheduler ever says that it keeps an end; if not, none waits for that to be removed."""
-        if self._awaiting is expected:
-            return
-        self._awaiting = expected
-        for job in self._kept.values():
-            job.unawaited = not expected
-        self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
+    # starts
 
     def make_room(self, refused: bool = False) -> Deferred[None]:
         """Have enough be free for a start, if what was acknowledged suffices for that. It never fails.
 
-        ``refused``: a start found no room, whatever the disk says of what is free.
+        ``refused``: a start was refused by the disk, whatever that says of what is free.
         """
         return self._run(ROOM_AFTER_REFUSAL if refused else NOTHING)
 
@@ -212,27 +161,6 @@ class SpoolRetention:
                 self._waiting -= 1
         self.refusing = ""
         return started
-
-    async def remove(self, job_id: str) -> None:
-        """Remove one that has ended, whether or not that was acknowledged, or that is not kept any more.
-
-        ``Unavailable``: it, or something that was in its folder, is still there.
-        """
-        while (job := self._kept.get(job_id)) is not None and job.busy:
-            idle: Deferred[None] = Deferred()
-            self._until_idle.setdefault(job_id, []).append(idle)
-            await idle
-        why = ""
-        if job is not None:
-            with self._busy(job):
-                usable = await self._pool.run(self._spools.use_up_thd, [job_id])
-                why = await self._take_away(job) if usable else "its id can't be written down as used"
-        why = why or await self._leftovers.clear_of(job_id)
-        if why:
-            raise Unavailable(f"job {job_id!r} can't be removed: {why}")
-        self._log.info("job {job_id} is removed, as asked for", job_id=job_id)
-
-    # why nothing is started
 
     @property
     def refusing(self) -> str:
@@ -280,49 +208,48 @@ class SpoolRetention:
     async def _sweep(self, room: Amount | None) -> None:
         """``room``: have at least so much more be free for a start; ``None``: there is no start."""
         disk = await self._look()
-        quarter = self._limits.spool_max.of(disk.size) // _PUSHED_OUT_DIVISOR
-        now = self._clock.seconds()
-        demand = self._demand(disk, room, self._waiting)
-        plan = choose(self._kept.values(), now, self._limits.keep_spool, quarter, demand)
-        for job in self._idle(plan.clean):
-            await self._patience.wait(job.job_id, self._clean(job, output=False))
+        plan = self._plan(disk, self._demand(disk, room, self._waiting))
+        await self.ended.clean(plan.clean, output=False)
         going = [*plan.expired, *plan.remove]
         if going:
-            await self._remove_all(going)
-        for job in self._idle(plan.strip):
-            await self._patience.wait(job.job_id, self._clean(job, output=True))
+            await self.ended.remove_all(going)
+        await self.ended.clean(plan.strip, output=True)
         if plan.clean:
             self._log.info("{count} work folders of ended jobs are removed", count=len(plan.clean))
         if plan.strip:
             self._log.warn("the output of {count} jobs that were not acknowledged is removed", count=len(plan.strip))
-        await self._leftovers.try_again()
-        await self._say(quarter)
+        await self.ended.leftovers.try_again()
+        await self._judge_starts()
+
+    async def _judge_starts(self) -> None:
+        """Refuse starts if one would find too little free though all were removed for it that may be."""
+        disk, _ = await self._pool.run(self._spools.look_thd, ())
+        why = lack(disk, self._limits.spool_min_free)
+        if why and self._plan(disk, self._demand(disk, NOTHING)._replace(over=0)).rest.short_met:
+            why = ""
+        self.refusing = why
+
+    def _plan(self, disk: Disk, demand: Demand) -> Plan:
+        return choose(self.ended.all(), self._clock.seconds(), self._limits.keep_spool, self._quarter(disk), demand)
+
+    def _quarter(self, disk: Disk) -> int:
+        return self._limits.spool_max.of(disk.size) // _PUSHED_OUT_DIVISOR
 
     def _demand(self, disk: Disk, room: Amount | None, starts: int = 0) -> Demand:
-        most = self._limits.spool_max.of(disk.size)
-        quarter = most // _PUSHED_OUT_DIVISOR
+        quarter = self._quarter(disk)
         entries = disk.inodes * quarter // disk.size if disk.size else 0
         short = NOTHING
         if room is not None:
             missing = shortage(disk, self._limits.spool_min_free, starts)
             short = Amount(max(missing.size, room.size), max(missing.entries, room.entries))
-        ended = self._size + sum(min(amount.size, quarter) for amount in self._leftovers.amounts())
+        ended = self.ended.size + sum(min(amount.size, quarter) for amount in self.ended.leftovers.amounts())
         running = [each.amount for each in self._running.values()]
-        return counted(ended, running, most, short, Amount(quarter, entries))
-
-    async def _say(self, quarter: int) -> None:
-        """Whether a start would be refused, though all were removed for it that may be."""
-        disk, _ = await self._pool.run(self._spools.look_thd, ())
-        now, why = self._clock.seconds(), lack(disk, self._limits.spool_min_free)
-        if why:
-            demand = self._demand(disk, NOTHING)._replace(over=0)
-            if choose(self._kept.values(), now, self._limits.keep_spool, quarter, demand).rest.short_met:
-                why = ""
-        self.refusing = why
+        return counted(ended, running, self._limits.spool_max.of(disk.size), short, Amount(quarter, entries))
 
     # looking
 
     async def _look(self) -> Disk:
+        """Measure what was not measured, or not lately."""
         now, ids = self._clock.seconds(), tuple(self._running_ids())
         self._running = {
             job_id: self._running.get(job_id) or _Running(now - _RUNNING_CHECK_INTERVAL_SECONDS) for job_id in ids
@@ -331,19 +258,12 @@ class SpoolRetention:
         for job_id, size in written.items():
             if job_id in self._running:
                 self._running[job_id].written = size
-        for job in self._idle(tuple(self._unmeasured)):
-            await self._patience.wait(job.job_id, self._measure(job))
+        await self.ended.measure_new()
         for job_id, running in tuple(self._running.items()):
             if not running.busy and now - running.looked_at >= _RUNNING_CHECK_INTERVAL_SECONDS:
                 running.looked_at = now
                 await self._patience.wait(job_id, self._measure_running(job_id, running))
         return disk
-
-    async def _measure(self, job: Kept) -> None:
-        with self._busy(job):
-            taken = await self._pool.run(self._spools.measure_thd, job.job_id, False)
-            if job.job_id in self._unmeasured:
-                self._measured(job, taken)
 
     async def _measure_running(self, job_id: str, running: _Running) -> None:
         running.busy = True
@@ -351,81 +271,3 @@ class SpoolRetention:
             running.taken = await self._pool.run(self._spools.measure_thd, job_id, True)
         finally:
             running.busy = False
-
-    def _measured(self, job: Kept, taken: DiskUse) -> None:
-        self._size += taken.all.size - job.amount.size
-        job.taken = taken
-        self._unmeasured.discard(job.job_id)
-
-    # removing
-
-    def _idle(self, job_ids: Iterable[str]) -> Iterator[Kept]:
-        """Those of them that are here, when it is their turn, and that nothing is done to."""
-        for job_id in job_ids:
-            job = self._kept.get(job_id)
-            if job is not None and not job.busy:
-                yield job
-
-    @contextmanager
-    def _busy(self, job: Kept) -> Iterator[None]:
-        """Nothing else is done to that job meanwhile."""
-        job.busy = True
-        try:
-            yield
-        finally:
-            job.busy = False
-            for waiting in self._until_idle.pop(job.job_id, []):
-                waiting.callback(None)
-
-    async def _clean(self, job: Kept, output: bool) -> None:
-        with self._busy(job):
-            taken, left = await self._pool.run(self._spools.clean_thd, job.job_id, output)
-            self._measured(job, taken)
-            if left is not None and left.unfinished:
-                self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
-            elif left is not None:
-                self._log_resisting(job, left)
-                job.cleaned_after = self._retry_at(job.resisted)
-
-    async def _remove_all(self, going: list[str]) -> None:
-        usable = await self._pool.run(self._spools.use_up_thd, going)
-        for job in self._idle(set(going) - set(usable)):  # that is logged
-            job.removed_after = self._retry_at(1)
-        before = len(self._kept)
-        for job in self._idle(usable):
-            if job.acknowledged or job.unawaited:  # else its end is to be reported once more, as was asked meanwhile
-                await self._patience.wait(job.job_id, self._remove(job))
-        self._log.info("{count} old jobs removed", count=before - len(self._kept))
-
-    async def _remove(self, job: Kept) -> None:
-        with self._busy(job):
-            await self._take_away(job)
-
-    async def _take_away(self, job: Kept) -> str:
-        """Why it is still there; ``""``: it is removed. Its id is used up."""
-        try:
-            remains = await self._pool.run(self._spools.remove_thd, job.job_id)
-        except OSError as error:
-            why = error.strerror or str(error)
-            self._log_resisting(job, Left("its folder", why))
-            job.removed_after = self._retry_at(job.resisted)
-            return why
-        self._drop(job)
-        if remains is not None:
-            self._leftovers.add(remains, told=job.resisted > 0)
-        return ""
-
-    def _drop(self, job: Kept) -> None:
-        del self._kept[job.job_id]
-        self._unmeasured.discard(job.job_id)
-        self._size -= job.amount.size
-        self._forget(job.job_id)
-
-    def _log_resisting(self, job: Kept, left: Left) -> None:
-        if not job.resisted:
-            message = "{path} of job {job_id}, which takes {size} bytes, can't be removed: {why}"
-            self._log.error(message, path=left.path, job_id=job.job_id, size=job.amount.size, why=left.why)
-        job.resisted += 1
-
-    def _retry_at(self, tried: int) -> float:
-        return self._clock.seconds() + retry_delay(tried)

@@ -24,7 +24,8 @@ from scheduler.errors import Conflict, JobNotRunning, Unavailable
 from scheduler.threads import Pool
 from scheduler.worker.job import RunningJob
 from scheduler.worker.shim import proctree
-from scheduler.worker.shim.spool import MAX_LEFTOVER, Identity, Spool
+from scheduler.worker.shim.exits import MAX_LEFTOVER
+from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.spools import Spools
 
 #: Why a process got no signal that this process may not send it.

@@ -13,7 +13,7 @@ from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.threads import Pool
-from scheduler.worker.job import RunningJob, fail_one, wait_in
+from scheduler.worker.job import RunningJob
 from scheduler.worker.removals import Removals
 from scheduler.worker.spools import Spools
 
@@ -35,9 +35,9 @@ class Stops:
         marked = self._pool.run(self._spools.spool(job.id).ask_stop).addBoth(self._marked, job)
         if not wait:
             return marked
-        ended = wait_in(job.for_end)
-        marked.addErrback(lambda failure: fail_one(job.for_end, ended, failure))
-        return ended.addCallback(lambda status: self._ended(status, job))
+        ended = job.for_end.wait()
+        marked.addErrback(lambda failure: job.for_end.fail(ended, failure))
+        return ended.addCallback(self._ended, job)
 
     def _ended(self, status: JobStatus, job: RunningJob) -> Deferred[JobStatus]:
         """Its shim ended what it could, unless the job has lost it."""

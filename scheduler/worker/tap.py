@@ -24,11 +24,13 @@ from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.held_id import IdFile
 from scheduler.worker.identity import Identity
-from scheduler.worker.jobs import JobRunner
+from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.link import Link
 from scheduler.worker.retention import RetentionLimits
+from scheduler.worker.runner import JobRunner
 from scheduler.worker.spools import Spools
+from scheduler.worker.starting import Starter
 from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
@@ -59,14 +61,16 @@ def makeService(options: Options) -> IService:
     launcher = Launcher(str(state.path / "shims.log"))
     used = UsedIds(str(state.path / folder.USED_IDS))
     jobs_dir, min_free, most = str(state.path / folder.JOBS), settings.spool_min_free, settings.output_limit
-    spools = Spools(jobs_dir, used, policy, launcher, time.time, min_free, most, options.umask)
+    spools = Spools(jobs_dir, used, time.time)
+    starter = Starter(spools, used, policy, launcher, time.time, min_free, most, options.umask)
     limits = RetentionLimits(settings.keep_spool, settings.spool_max, min_free)
     pool = Pool(reactor, "spools", SPOOL_THREADS, least=1)
     watch = OutputWatch(reactor)
-    jobs = JobRunner(reactor, pool, spools, watch, time.time, limits)
+    jobs = Jobs(reactor, pool, spools, limits)
+    runner = JobRunner(reactor, pool, spools, starter, watch, time.time, jobs)
     disk = DiskGauge(reactor, pool, spools.disk_thd)
     identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
-    grpc = worker_server(reactor, config.grpc_server.addr, tls, jobs, identity)
+    grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)
 
     def own_facts() -> Registration:
@@ -85,7 +89,7 @@ def makeService(options: Options) -> IService:
         pool,
         Step(start=options.folder.announce),
         Step(stop=watch.close),
-        Step(start=jobs.recover, stop=jobs.shut_down),
+        Step(start=runner.recover, stop=runner.shut_down),
         scheduler,
         grpc,
         Link(reactor, scheduler, jobs, own_facts, held_id, commit_count, identity, rng, time.time, disk.read),

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from enum import Enum
 from hashlib import blake2b
 
-from scheduler.worker.shim.spool import sync_folder, write_file
+from scheduler.worker.shim.files import sync_folder, write_file
 
 _PAGE = 4096
 _FIRST_PAGES = 16

@@ -89,7 +89,7 @@ class Workers:
     """``runners`` are the healthy workers, by their ids; one that is not there is unreachable.
 
     ``calls`` has every call, ``held`` those that wait for the test, ``streams`` every stream that was opened,
-    ``forgotten`` the ids of workers whose channels were closed, ``sent`` what is to be called once a held start leaves,
+    ``forgotten`` the ids of workers whose channels were closed,
     ``late`` what is to be called before a start on a core worker fails, if it may be answered later.
     ``on_call`` is called with each call as it is made.
     ``identities``, by worker ids, have who answers at the address of a worker, ``None`` a program that does not say; of
@@ -105,7 +105,6 @@ class Workers:
         self.held: list[Call] = []
         self.streams: list[OutputStream] = []
         self.forgotten: list[str] = []
-        self.sent: list[Callable[[], None]] = []
         self.late: list[Callable[[Deferred[JobStatus]], None]] = []
         self.on_call: Callable[[Call], None] = lambda call: None
         self._holding: set[str] = set()
@@ -171,7 +170,6 @@ class Workers:
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
@@ -179,16 +177,12 @@ class Workers:
             self.late.append(late)
 
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
-            if sent is not None:
-                sent()
             if not worker.is_core:
                 return runner.start(job.id, job.spec, job.created_at, key)
             return runner.start("", job.spec, None).addCallback(
                 lambda status: JobStatus(status.job_id, JobState.RUNNING)
             )
 
-        if sent is not None and "start_job" in self._holding:
-            self.sent.append(sent)
         return self._call(Call("start_job", worker, (job,)), start)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
@@ -215,12 +209,12 @@ class Workers:
         )
 
     def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
     ) -> IOutputStream:
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise refusal
-        opened = OutputStream(self.clock, worker.id, job_id, stream, offset, deliver)
+        opened = OutputStream(self.clock, worker.id, job_id, stream, offset, deliver, starting)
         self.streams.append(opened)
         self._call(Call("stream_output", worker, (job_id, stream, offset)), opened.flow_from).addErrback(opened.fail)
         return opened
@@ -284,9 +278,17 @@ class OutputStream:
     """
 
     def __init__(
-        self, clock: IReactorTime, worker_id: str, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self,
+        clock: IReactorTime,
+        worker_id: str,
+        job_id: str,
+        stream: Stream,
+        offset: int,
+        deliver: Deliver,
+        starting: bool = False,
     ) -> None:
         self.worker_id = worker_id
+        self.starting = starting
         self.key = (job_id, stream)
         self.offset = offset
         self.finished: Deferred[None] = Deferred()

@@ -16,12 +16,14 @@ from scheduler.model import JobSpec, Stream, is_id
 from scheduler.threads import Pool
 from scheduler.units import parse_share
 from scheduler.worker.commands import Policy
-from scheduler.worker.jobs import JobRunner
+from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
 from scheduler.worker.retention import RetentionLimits
+from scheduler.worker.runner import JobRunner
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.spool import Identity, Spool
 from scheduler.worker.spools import Spools
+from scheduler.worker.starting import Starter
 from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
@@ -90,10 +92,12 @@ class Running:
         self.watch = OutputWatch(reactor)
         limits = RetentionLimits(keep_spool, parse_share(spool_max), parse_share(spool_min_free))
         self.used = UsedIds(os.path.join(state_dir, "used-ids"))
-        self.spools = Spools(
-            self.jobs_dir, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
+        self.spools = Spools(self.jobs_dir, self.used, wall_time)
+        self.starter = Starter(
+            self.spools, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
         )
-        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, limits)
+        self.jobs = Jobs(reactor, self.pool, self.spools, limits)
+        self.runner = JobRunner(reactor, self.pool, self.spools, self.starter, self.watch, wall_time, self.jobs)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False
 
@@ -101,7 +105,7 @@ class Running:
         self.pool.startService()
         self._up = True
         await self.runner.recover()
-        self.runner.on_end(self._look)
+        self.jobs.on_end(self._look)
 
     async def drop(self) -> None:
         """End as a worker process does: by letting go of everything."""

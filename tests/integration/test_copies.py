@@ -37,7 +37,7 @@ class CopyCase(RunningCase):
         """The copy reports no such job, and does nothing with it, whatever it is asked."""
         record = copy.spool(job)
         before = sorted(os.listdir(record.folder))
-        self.assertEqual((copy.runner.running(), copy.runner.unacknowledged()), ((), ()))
+        self.assertEqual((copy.jobs.running(), copy.jobs.unacknowledged()), ((), ()))
         with self.assertRaises(NotFound):
             copy.runner.query(job)
         with self.assertRaises(NotFound):
@@ -154,7 +154,7 @@ class NewIdTests(CopyCase):
         self.assertNotEqual(identity.folder_id, original.folder_id)
         self.assertEqual(identity.set_aside, f"{self.copied}/jobs-of-no-worker")
         copy = await self.life()
-        self.assertEqual((copy.runner.running(), copy.runner.unacknowledged()), ((), ()))
+        self.assertEqual((copy.jobs.running(), copy.jobs.unacknowledged()), ((), ()))
         for job_id in (job, ended.job_id):
             with self.assertRaises(NotFound):
                 copy.runner.query(job_id)

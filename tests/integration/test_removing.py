@@ -24,7 +24,7 @@ class RemoveTests(RunningCase):
     async def ended(self, acknowledged: bool = True) -> str:
         status = await self.worker.run("sh", "-c", "echo hello > file; cat file", job_id=JOB)
         if acknowledged:
-            self.worker.runner.acknowledge([JOB])
+            self.worker.jobs.acknowledge([JOB])
             while self.worker.spool(JOB).acknowledged() is None:
                 await later(0.01)
         return status.job_id
@@ -35,8 +35,8 @@ class RemoveTests(RunningCase):
             self.assertEqual(os.listdir(self.worker.jobs_dir), [])
             with self.assertRaises(NotFound):
                 self.worker.runner.query(JOB)
-            self.assertEqual(self.worker.runner.unacknowledged(), ())
-            self.assertEqual(await self.worker.runner.describe([JOB]), ())
+            self.assertEqual(self.worker.jobs.unacknowledged(), ())
+            self.assertEqual(await self.worker.jobs.describe([JOB]), ())
             with self.assertRaises(OutputPruned):
                 self.worker.output(JOB)
             await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
@@ -48,7 +48,7 @@ class RemoveTests(RunningCase):
         for acknowledged in (True, False):
             await self.ended(acknowledged)
             await self.worker.runner.remove(JOB)
-            self.assertEqual(self.worker.runner._retention._size, 0)
+            self.assertEqual(self.worker.jobs.retention.ended.size, 0)
             await self.check_gone()
             os.unlink(os.path.join(self.state_dir, "used-ids"))
             await self.worker.drop()
@@ -73,7 +73,7 @@ class RemoveTests(RunningCase):
     async def test_at_once(self) -> None:
         """Right after its end, though its folder is being looked at, and asked for more than once."""
         await self.ended(acknowledged=False)
-        sweep = self.worker.runner._retention.make_room()
+        sweep = self.worker.jobs.retention.make_room()
         await gatherResults([self.worker.runner.remove(JOB) for _ in range(3)])
         await sweep
         await self.check_gone(1)
@@ -99,7 +99,7 @@ class RemoveTests(RunningCase):
     async def test_resisting(self) -> None:
         """A folder that can't be moved stays, with its job and its report, and is removed when that is possible."""
         await self.ended(acknowledged=False)
-        clearing, refusals = self.worker.spools._clearing, []
+        clearing, refusals = self.worker.spools.clearing, []
 
         def refuse(job_id: str) -> None:
             refusals.append(job_id)
@@ -108,7 +108,7 @@ class RemoveTests(RunningCase):
         patched = self.patch(clearing, "move_away", refuse)
         error = await self.assertFailure(self.worker.runner.remove(JOB), Unavailable)
         self.assertIn("Operation not permitted", str(error))
-        self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], [JOB])
+        self.assertEqual([report.status.job_id for report in self.worker.jobs.unacknowledged()], [JOB])
         self.assertEqual(self.worker.output(JOB), b"hello\n")
         patched.restore()
         await self.worker.runner.remove(JOB)
@@ -142,19 +142,19 @@ class RemoveTests(RunningCase):
 
     async def test_start_that_failed(self) -> None:
         """Of a start that comes to nothing there is nothing to remove, and none comes to more."""
-        real, created = self.worker.spools.start_thd, []
+        real, created = self.worker.starter.start_thd, []
 
         def fail_thd(job_id: str, spec: JobSpec, created_at: float, key: RequestKey | None) -> None:
             created.append(job_id)
             raise Unavailable("no room")
 
-        patched = self.patch(self.worker.spools, "start_thd", fail_thd)
+        patched = self.patch(self.worker.starter, "start_thd", fail_thd)
         start = self.worker.runner.start(JOB, JobSpec(command="true"), None)
         removed = self.worker.runner.remove(JOB)
         await self.assertFailure(start, Unavailable)
         await removed
         patched.restore()
-        self.assertEqual(self.worker.spools.start_thd, real)
+        self.assertEqual(self.worker.starter.start_thd, real)
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
 
     async def test_unreadable(self) -> None:

@@ -71,7 +71,7 @@ class UnwritableTests(RunningCase):
             while not (said := self.said()):
                 await later(0.01)
             self.assertEqual(said, f"the end of job {job} can't be written down yet: File too large\n")
-            self.assertEqual(self.worker.runner.running(), (job,))
+            self.assertEqual(self.worker.jobs.running(), (job,))
             if stopped:  # it is too late for that
                 await self.worker.runner.stop(job, wait=False)
             resource.prlimit(shim, resource.RLIMIT_FSIZE, limits)

@@ -54,11 +54,11 @@ class LingerTests(RunningCase):
         source = f"echo up; ({TOLD}; echo down) & exit 4"
         job = await self.worker.start("sh", "-c", source, linger=LONG)
         await self.lingering(job)
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
         self.assertEqual(await self.worker.lines(job, 1), [b"up"])
         await self.worker.drop()
         self.worker = await self.next_life()
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
         self.worker.tell(job)
         status = await self.worker.ended(job)
         self.assertEqual((status.exit_code, self.worker.output(job)), (4, b"up\ndown\n"))

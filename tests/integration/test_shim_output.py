@@ -148,7 +148,7 @@ class LimitTests(RunningCase):
         for own, limit in ((None, 5000), (9000, 5000), (600, 600)):
             status = await self.worker.run("yes", output_limit=own)
             self.check(status, limit)
-            (report,) = await self.worker.runner.describe([status.job_id])
+            (report,) = await self.worker.jobs.describe([status.job_id])
             self.assertEqual(report.spec.output_limit, own)
 
     async def test_without_a_worker(self) -> None:
@@ -232,13 +232,14 @@ class FullDiskTests(RunningCase):
         late = f"late-{os.getpid()}"
         short = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
         self.assertIn("less than the 50% of spool_min_free", str(short))
-        self.assertEqual((self.worker.runner.running(), os.listdir(self.worker.jobs_dir)), ((), [filler]))
+        self.assertEqual((self.worker.jobs.running(), os.listdir(self.worker.jobs_dir)), ((), [filler]))
         with self.assertRaises(NotFound):
             self.worker.runner.query(late)
         known: Deferred[None] = Deferred()
-        acknowledged = self.worker.runner._acknowledged
-        self.worker.runner._acknowledged = lambda found: (acknowledged(found), known.callback(None))
-        self.worker.runner.acknowledge([filler])
+        ended = self.worker.jobs.retention.ended
+        acknowledged = ended.acknowledged
+        self.patch(ended, "acknowledged", lambda *args: (acknowledged(*args), known.callback(None)))
+        self.worker.jobs.acknowledge([filler])
         await known
         started = await self.worker.runner.start(late, JobSpec(command="true"), None)
         self.assertEqual(started.job_id, late)
@@ -271,7 +272,7 @@ class FullDiskTests(RunningCase):
         late = f"late-{os.getpid()}"
         full = await self.assertFailure(self.worker.runner.start(late, JobSpec(command="true"), None), Unavailable)
         self.assertIn("No space left on device", str(full))
-        self.assertEqual(self.worker.runner.running(), ())
+        self.assertEqual(self.worker.jobs.running(), ())
         os.truncate(self.worker.spool(filler).output("stdout"), 0)
         started = await self.worker.runner.start(late, JobSpec(command="true"), None)
         self.assertEqual(started.job_id, late)

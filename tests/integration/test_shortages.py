@@ -43,8 +43,8 @@ async def refused(worker: Running) -> str:
         await worker.runner.start("job", JobSpec(command="sh", args=("-c", "echo ran")), None)
     except Unavailable as error:
         assert not os.path.exists(worker.spool("job").folder), os.listdir(worker.spool("job").folder)
-        assert worker.runner.running() == ()
-        assert "job" not in worker.runner._jobs
+        assert worker.jobs.running() == ()
+        assert worker.jobs.find("job") is None
         return str(error)
     raise AssertionError("it was started")
 
@@ -168,12 +168,11 @@ class ShortageTests(RunningCase):
         await self.worker.run("true", job_id="job")
         spool = self.worker.spool("job")
         await self.worker.drop()
+        aside = self.mktemp()
+        os.rename(spool.folder, aside)
         self.worker = await self.next_life()
+        os.rename(aside, spool.folder)
         spool.write_exit(spool.read_exit() | {"state": "failed", "shortage": "no memory"})
-        del self.worker.runner._jobs["job"]
-        self.worker.runner._unacknowledged.clear()
-        self.worker.runner._retention._kept.clear()
-        self.worker.runner._retention._unmeasured.clear()
         self.assertEqual((await self.worker.run("echo", "ran", job_id="job")).state, JobState.SUCCEEDED)
         self.assertEqual(self.worker.output("job"), b"ran\n")
 

@@ -147,7 +147,7 @@ class SignalTests(RunningCase):
             await self.assertFailure(self.worker.runner.signal(job, "SIGKILL", "main"), JobNotRunning)
             edit(self.worker.spool(job).start_path, **record)
         self.assertIsNone(stranger.poll())
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
 
     async def test_main_not_known(self) -> None:
         """Where the disk was too full to note who the main process is, only the tree can be signalled."""
@@ -169,7 +169,7 @@ class SignalTests(RunningCase):
         self.assertIn("SIGKILL can't be sent to 3 processes", str(error))
         self.assertIn("Too many open files", str(error))
         pidfd_open.restore()
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
 
     @staticmethod
     def refuse(*_: object) -> None:

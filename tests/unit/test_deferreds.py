@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.deferreds import Shared, shielded
+from scheduler.deferreds import Shared, Waiters, shielded
 from scheduler.errors import StoreFailed
 
 
@@ -37,6 +38,42 @@ class ShieldedTests(SynchronousTestCase):
             self.failureResultOf(outer, CancelledError)
             inner.errback(error)
             self.assertEqual(len(self.flushLoggedErrors(type(error))), logged)
+
+
+class WaitersTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.waiters: Waiters[int] = Waiters()
+
+    def test_result(self) -> None:
+        """All that wait get the result, in the order in which they came, and those that wait later the next one."""
+        order: list[str] = []
+        for name in "ab":
+            self.waiters.wait().addCallback(lambda value, name=name: order.append(f"{name}{value}"))
+        self.waiters.settle(7)
+        later = self.waiters.wait()
+        self.assertEqual(order, ["a7", "b7"])
+        self.assertNoResult(later)
+        self.waiters.settle(Failure(ValueError()))
+        self.failureResultOf(later, ValueError)
+
+    def test_one_leaves(self) -> None:
+        """One that gives up disturbs no other, even while all are being told."""
+        first, second, third = (self.waiters.wait() for _ in range(3))
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        second.addCallback(lambda _: third.cancel())
+        self.waiters.settle(7)
+        self.failureResultOf(third, CancelledError)
+        self.assertIsNone(self.successResultOf(second))
+
+    def test_one_fails(self) -> None:
+        """One can fail alone, unless it has its result already."""
+        first, second = self.waiters.wait(), self.waiters.wait()
+        self.waiters.fail(first, Failure(ValueError()))
+        self.failureResultOf(first, ValueError)
+        self.waiters.settle(7)
+        self.waiters.fail(second, Failure(ValueError()))
+        self.assertEqual(self.successResultOf(second), 7)
 
 
 class SharedTests(SynchronousTestCase):

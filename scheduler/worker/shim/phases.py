@@ -27,8 +27,9 @@ import time
 from collections.abc import Mapping
 
 from scheduler.worker.shim import proctree
+from scheduler.worker.shim.exits import Record, exit_record, left_behind
 from scheduler.worker.shim.pump import Allowance, Pump
-from scheduler.worker.shim.spool import Identity, Record, Spool, exit_record, left_behind
+from scheduler.worker.shim.spool import Identity, Spool
 
 #: Seconds from the first KILL until what is still there is reported as left over.
 _KILL_WAIT_MAX_SECONDS = 5.0

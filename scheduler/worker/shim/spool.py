@@ -23,8 +23,7 @@ lock file, and writes itself into the lock file first; so a job is started at mo
 once, and a shim that was killed leaves a trace. A worker that gets the lock of
 a job without an exit record knows that the shim is gone and writes the record
 itself, while it holds the lock. A folder gets its name when all is in it, and is
-begun when all that is durable; what a power cut left of one in between is
-``cut_short``. A file that matters and is written later appears under its name only
+begun when all that is durable. A file that matters and is written later appears under its name only
 when it is whole and on the disk.
 """
 
@@ -36,13 +35,15 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from scheduler.daemon import failpoints
 from scheduler.worker.shim.beneath import open_handle
 from scheduler.worker.shim.copies import file_id, is_other
+from scheduler.worker.shim.exits import Record, shortened
+from scheduler.worker.shim.files import sync_file, sync_folder, take_room, write_file
 
 #: Of all records that are written; and those that are read: in the first there is no output limit.
 FORMAT = 2
@@ -66,12 +67,6 @@ _STDIN_MODE = 0o644
 
 #: Numbers in the mark of an acknowledgement; in those of earlier versions there is one.
 _DISK_USE_NUMBERS = 6
-
-_REASON_MAX_CHARACTERS = 1000
-#: Ids of processes in an exit record.
-MAX_LEFTOVER = 100
-
-Record = dict[str, Any]
 
 
 class Identity(NamedTuple):
@@ -106,6 +101,8 @@ class Spool:
         self.start_path = self._path("start.json")
         self.exit_path = self._path("exit.json")
         self.lock_path = self._path("lock")
+        self.exit_draft_path = self._path("exit.tmp")
+        self.stop_draft_path = self._path("stop.tmp")
 
     def _path(self, name: str) -> str:
         return f"{self.folder}/{name}"
@@ -118,23 +115,11 @@ class Spool:
         """Make durable what ``create`` made; ``NotDurable``."""
         try:
             # First: where one file's sync commits all that went before, the folders' have nothing to wait for.
-            _sync(self.job_path, os.O_RDONLY)
+            sync_file(self.job_path)
             sync_folder(self.folder)
             sync_folder(os.path.dirname(self.folder))
         except OSError as error:
             raise NotDurable(error.errno or errno.EIO, error.strerror) from error
-
-    def cut_short(self) -> bool:
-        """Whether a power cut left it, made and not durable: it does not say what to run, and no shim or end is there.
-
-        ``OSError`` and ``ValueError``: it has no lock that can be read, and that it would have.
-        """
-        try:
-            with open(self.job_path, "rb") as job:
-                json.load(job)
-        except (FileNotFoundError, ValueError):
-            return self.begun_by() is None and not os.path.exists(self.exit_path)
-        return False
 
     def removed(self) -> bool:
         """Whether somebody removed the folder, or so much of it that nobody can say what becomes of the job.
@@ -159,14 +144,8 @@ class Spool:
                     os.close(handle)
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes of stdout and of stderr; of a file that somebody removed, 0."""
-        return self._size("stdout"), self._size("stderr")
-
-    def _size(self, stream: str) -> int:
-        try:
-            return os.stat(self.output(stream)).st_size
-        except FileNotFoundError:
-            return 0
+        """Bytes of stdout and of stderr; 0 for a file that was removed."""
+        return _size(self.output("stdout")), _size(self.output("stderr"))
 
     # records
 
@@ -197,30 +176,17 @@ class Spool:
 
     def write_start(self, record: Record) -> None:
         """Whole or not there. The start waits for it; so it is not synced: a power cut takes the job, too."""
-        self._write(f"{self.start_path}.tmp", record, sync=False)
+        _write(f"{self.start_path}.tmp", record, sync=False)
         os.rename(f"{self.start_path}.tmp", self.start_path)
 
     def write_exit(self, record: Record, failpoint: str = "worker.before-exit-rename") -> None:
-        """The end. Fits in the room that was taken, whatever the record says."""
-        short = record | {
-            "reason": record["reason"][:_REASON_MAX_CHARACTERS],
-            "leftover": list(record["leftover"])[:MAX_LEFTOVER],
-            "leftover_started": list(record["leftover_started"])[:MAX_LEFTOVER],
-        }
-        self._write(self._path("exit.tmp"), short)
+        """Write the end down, whole and durable, in the room that was taken for it."""
+        _write(self.exit_draft_path, shortened(record))
         failpoints.hit(failpoint)
-        os.rename(self._path("exit.tmp"), self.exit_path)
+        os.rename(self.exit_draft_path, self.exit_path)
         with contextlib.suppress(FileNotFoundError):  # nobody has to stop it any more
-            os.unlink(self._path("stop.tmp"))
+            os.unlink(self.stop_draft_path)
         sync_folder(self.folder)
-
-    def reserve(self) -> None:
-        """Take the room for the exit record; ``OSError`` when there is none."""
-        _take_room(self._path("exit.tmp"), EXIT_RECORD_BYTES)
-
-    @staticmethod
-    def _write(path: str, record: Record, sync: bool = True) -> None:
-        write_file(path, json.dumps({"format": FORMAT, **record}).encode(), sync=sync)
 
     # marks
 
@@ -228,14 +194,10 @@ class Spool:
         """Set the mark ``stop``, durably."""
         self.unlock()
         try:
-            os.rename(self._path("stop.tmp"), self._path("stop"))
+            os.rename(self.stop_draft_path, self._path("stop"))
         except FileNotFoundError:  # it is set already, or the spool is of an earlier version
             write_file(self._path("stop"), b"")
         sync_folder(self.folder)
-
-    def prepare_stop(self) -> None:
-        """Make what ``ask_stop`` then only has to rename, which takes neither a block nor an inode."""
-        os.close(os.open(self._path("stop.tmp"), os.O_WRONLY | os.O_CREAT, 0o600))
 
     def stop_asked(self) -> bool:
         return os.path.exists(self._path("stop"))
@@ -268,17 +230,9 @@ class Spool:
         """
         fd = os.open(self.lock_path, os.O_RDWR)
         try:
-            yield fd if self._is_locked(fd) else None
+            yield fd if _is_locked(fd, self.lock_path) else None
         finally:
             os.close(fd)
-
-    def _is_locked(self, fd: int) -> bool:
-        """Whether this holds the lock now, and the lock is still that of this spool."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.path.samestat(os.fstat(fd), os.stat(self.lock_path))
-        except (BlockingIOError, FileNotFoundError):
-            return False
 
     def begin(self, lock: int, shim: Identity) -> None:
         """Leave the trace of the shim that has the lock."""
@@ -309,15 +263,16 @@ def create(
     os.chmod(making.work, _WORK_MODE)  # whatever the umask
     for empty in (making.output("stdout"), making.output("stderr")):
         os.close(os.open(empty, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    _take_room(making.lock_path, _SHIM_NAME_BYTES)
+    take_room(making.lock_path, _SHIM_NAME_BYTES)
     if stdin is not None:
         write_file(making.stdin, stdin)
         os.chmod(making.stdin, _STDIN_MODE)
     if script is not None:
         write_file(making.script, script, 0o700)
     if exit_record is None:
-        making.prepare_stop()
-        making.reserve()
+        take_room(making.exit_draft_path, EXIT_RECORD_BYTES)
+        # ``ask_stop`` only has to rename this, which takes neither a block nor an inode.
+        os.close(os.open(making.stop_draft_path, os.O_WRONLY | os.O_CREAT, 0o600))
     else:
         making.write_exit(exit_record)
     lock = file_id(making.lock_path)
@@ -326,89 +281,6 @@ def create(
     failpoints.hit("worker.before-spool-rename")
     os.rename(making.folder, folder)
     failpoints.hit("worker.after-spool-rename")
-
-
-def exit_record(
-    state: str,
-    reason: str,
-    finished_at: float,
-    sizes: tuple[int, int] = (0, 0),
-    exit_code: int | None = None,
-    signal: str | None = None,
-    started_at: float | None = None,
-    tree: str = "",
-    leftover: tuple[int, ...] = (),
-    output_error: str = "",
-    leftover_started: tuple[int, ...] = (),
-    background_ended: int = 0,
-    shortage: str = "",
-    usage: Record | None = None,
-) -> Record:
-    """An exit record, its fields those of ``scheduler.model.JobStatus``, and two more.
-
-    ``usage`` is left out where it is not known.
-
-    ``leftover_started`` are the start times of the processes ``leftover``, in clock ticks since the machine's start.
-    ``shortage``: nothing ran, for want of what the machine has, so the start counts as never made.
-    """
-    record = {
-        "state": state,
-        "reason": reason,
-        "exit_code": exit_code,
-        "signal": signal,
-        "started_at": started_at,
-        "finished_at": finished_at,
-        "stdout_bytes": sizes[0],
-        "stderr_bytes": sizes[1],
-        "tree": tree,
-        "leftover": leftover,
-        "leftover_started": leftover_started,
-        "background_ended": background_ended,
-        "output_error": output_error,
-    }
-    return record | ({"shortage": shortage} if shortage else {}) | ({} if usage is None else {"usage": usage})
-
-
-def left_behind(pids: Sequence[int]) -> str:
-    """The reason of a job of which those processes could not be ended."""
-    count = f"{len(pids)} process{'es' if len(pids) > 1 else ''}"
-    more = f", and {len(pids) - MAX_LEFTOVER} more" if len(pids) > MAX_LEFTOVER else ""
-    return f"{count} could not be ended: {', '.join(map(str, pids[:MAX_LEFTOVER]))}{more}"
-
-
-def write_file(path: str, data: bytes | bytearray, mode: int = 0o600, sync: bool = True) -> None:
-    """All of ``data``, on the disk if ``sync``; room the file had before is used."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.ftruncate(fd, len(data))
-        if sync:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _take_room(path: str, size: int) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        os.posix_fallocate(fd, 0, size)
-    finally:
-        os.close(fd)
-
-
-def sync_folder(path: str) -> None:
-    """Make the names in a folder durable."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: str, flags: int) -> None:
-    fd = os.open(path, flags)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @lru_cache
@@ -427,3 +299,23 @@ def _read(path: str) -> Record | None:
     if record.get("format") not in _READABLE:
         raise ValueError(f"{path}: format {record.get('format')!r}, known are {_READABLE}")
     return dict(record)
+
+
+def _write(path: str, record: Record, sync: bool = True) -> None:
+    write_file(path, json.dumps({"format": FORMAT, **record}).encode(), sync=sync)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is_locked(fd: int, path: str) -> bool:
+    """Whether this process holds the lock now, and the lock is still the one at ``path``."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False

@@ -26,9 +26,10 @@ import traceback
 from typing import Any, NoReturn
 
 from scheduler.worker.shim import handoff, proctree
+from scheduler.worker.shim.exits import Record, exit_record
 from scheduler.worker.shim.phases import Phases
 from scheduler.worker.shim.pump import Allowance, Pump
-from scheduler.worker.shim.spool import Identity, Record, Spool, boot_id, exit_record
+from scheduler.worker.shim.spool import Identity, Spool, boot_id
 
 #: A script that was just written may be held open by a fork under way elsewhere, for milliseconds.
 _MAX_BUSY_TRIES = 50

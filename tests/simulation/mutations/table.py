@@ -405,7 +405,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "register without the folder id",
         "A worker's id follows from its folder: one that was not told its id gets it again.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            folder_id=identity.folder_id,\n",
         "",
         "identity",
@@ -414,7 +414,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "do not keep the worker id",
         "A worker's id outlives its process.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            self._held_id.write(registered.worker_id)\n",
         "",
         "processes",
@@ -432,7 +432,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take a report for acknowledged",
         "A worker keeps an end until the scheduler has acknowledged it.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)\n",
         """\
             self._jobs.acknowledge(report.status.job_id for report in heartbeat.ended)

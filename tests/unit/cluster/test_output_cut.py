@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.cluster.output.live import RETRY_MAX_SECONDS
+from scheduler.cluster.output.failures import RETRY_MAX_SECONDS
 from scheduler.errors import WorkerFault
 from scheduler.model import WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from attrs import evolve
+from twisted.python.failure import Failure
 
-from scheduler.cluster.output.follower import FAILING_MAX_SECONDS, FAULTS_MAX_SECONDS
-from scheduler.cluster.output.live import RETRY_MAX_SECONDS
+from scheduler.cluster.output.failures import FAILING_MAX_SECONDS, FAULTS_MAX_SECONDS, RETRY_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     NotFound,
@@ -243,14 +243,15 @@ class EndTests(OutputTestCase):
 
     def test_faults(self) -> None:
         """A worker that answers with faults alone is given up, even while the job runs."""
-        reading = self.open().read()
+        failures: list[Failure] = []
+        self.open().read().addErrback(failures.append)
         self.client.stream().cut(WorkerFault("w-1", "disk"))
-        while not reading.called:
+        while not failures:
             self.clock.advance(0.5)
             for _ in self.client.reads[:]:
                 self.client.fail_read(WorkerFault("w-1", "disk"))
             self.assertLess(self.clock.seconds(), FAULTS_MAX_SECONDS + 2 * RETRY_MAX_SECONDS)
-        self.failureResultOf(reading, WorkerFault)
+        self.assertTrue(failures[0].check(WorkerFault))
         self.assertGreaterEqual(self.clock.seconds(), FAULTS_MAX_SECONDS)
         self.assert_idle()
 

@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
-from scheduler.cluster.output.live import Tail
 from scheduler.errors import Busy, DeadlineExceeded, Unreachable, WorkerFault
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk, JobStatus
@@ -178,7 +177,7 @@ class World:
         if how == "damaged":  # nobody has read so far yet: what was read must be a prefix of what there is
             out = self.client.spools[OUT]
             reached = max((f.start + len(f.got) for f in self.followers if f.key == OUT), default=0)
-            reached = max([reached, *(tail.window.end for tail in self.tails() if tail.stream is Stream.STDOUT)])
+            reached = max([reached, *(stream.offset for stream in self.client.streams if stream.key == OUT)])
             out.data = out.data[: max(reached, len(out.data) - 7)]
             out.cut = "damaged" if worker.features and len(out.data) < sizes[Stream.STDOUT] else ""
 
@@ -192,9 +191,6 @@ class World:
         if n % 3 == 0 and worker.features:
             job = evolve(job, stdout_bytes=None, stderr_bytes=None)
         self.house.add(job)
-
-    def tails(self) -> list[Tail]:
-        return [tail for tails in self.outputs._tails.values() for tail in tails.values()]
 
     def disconnect(self, n: int) -> None:
         self.set_worker(WorkerState.UNREACHABLE)
@@ -236,8 +232,8 @@ class World:
         running = [stream.key for stream in self.client.running()]
         assert len(running) == len(set(running)), "two streams for one output"
         assert set(running) <= {follower.key for follower in self.followers}, "a stream for nobody"
-        for tail in self.tails():
-            assert sum(map(len, tail.window._blocks)) <= WINDOW, "too much in memory"
+        followed = {follower.key for follower in self.followers}
+        assert self.outputs.bytes_held <= WINDOW * len(followed), "too much in memory"
 
     def behind(self, follower: Follower) -> int:
         return len(self.client.spools[follower.key].data) - follower.start - len(follower.got)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from scheduler.cluster.output.live import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
+from scheduler.cluster.output.failures import RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS
 from scheduler.errors import (
     DeadlineExceeded,
     NotFound,
@@ -207,14 +207,16 @@ class ResumeTests(OutputTestCase):
         self.assert_gives(reading, 0, 20, end=True)
 
     def test_being_started(self) -> None:
-        """The output of a job that is being started is asked for; if that was too early, again once it runs."""
+        """The worker of a job that is being started is asked to wait for it; if it does not, it is asked again."""
         self.house.add(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
+        self.assertTrue(self.client.stream().starting)
         self.client.stream().cut(NotFound("job", "j-1b"))
         self.assertEqual(self.client.running(), [])
         job = a_job("j-1b", JobState.RUNNING)
         self.house.add(job)
         self.assertEqual((self.client.stream().key[0], self.client.reads), ("j-1b", []))
+        self.assertFalse(self.client.stream().starting)
         self.assertNoResult(reading)
 
     def test_never_came_to_be(self) -> None:

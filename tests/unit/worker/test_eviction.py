@@ -4,8 +4,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.model import Disk
 from scheduler.units import Share
+from scheduler.worker.clearing import DiskUse
+from scheduler.worker.disk import lack, shortage
 from scheduler.worker.eviction import Demand, Kept, Plan, choose, counted
-from scheduler.worker.room import DiskUse, lack, shortage
 from scheduler.worker.trees import Amount
 
 NOW, KEEP, QUARTER = 1000.0, 100.0, 25

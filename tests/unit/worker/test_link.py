@@ -26,9 +26,11 @@ from scheduler.errors import (
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState
 from scheduler.worker.commit_count import CommitCountFile
+from scheduler.worker.conversation import LEAVE_DEADLINE_SECONDS, Conversation
 from scheduler.worker.held_id import IdFile
 from scheduler.worker.identity import Identity
-from scheduler.worker.link import LEAVE_DEADLINE_SECONDS, RETRY_MAX_SECONDS, Link
+from scheduler.worker.link import Link
+from scheduler.worker.troubles import RETRY_MAX_SECONDS, Troubles
 from scheduler.worker_interfaces import ICommitCount, ISchedulerClient
 from tests.doubles.pools import InlinePool
 from tests.doubles.runner import FakeJobRunner
@@ -70,7 +72,7 @@ class MembershipCase(SynchronousTestCase):
         self.use(FakeSchedulerClient())
 
     def note(self, event: dict) -> None:
-        if isinstance(event.get("log_source"), Link | IdFile):
+        if isinstance(event.get("log_source"), Link | Conversation | Troubles | IdFile):
             self.logged.append(event["log_format"].format(**event))
 
     def use(
@@ -365,7 +367,7 @@ class HeartbeatTests(MembershipCase):
             self.begin()
             self.clock.pump([0.0999] * 101)
             self.assertEqual(len(self.client.calls), beats, lease)
-            (call,) = [call for call in self.clock.getDelayedCalls() if call.func == self.membership._in_time]
+            (call,) = self.clock.getDelayedCalls()
             self.assertLess(call.getTime() - self.clock.seconds(), 24 * 3600)
             call.cancel()
 

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.errors import Unavailable
 from scheduler.model import Disk
 from scheduler.units import Share
-from scheduler.worker import room
-from scheduler.worker.clearing import Remains
+from scheduler.worker import disk
+from scheduler.worker.clearing import DiskUse, Remains
+from scheduler.worker.disk import DiskFull
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
-from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.trees import Amount, Left
 from tests.doubles.pools import InlinePool
 
@@ -140,9 +140,9 @@ class RetentionCase(SynchronousTestCase):
         """A job ends, and the scheduler keeps its end, or not."""
         self.spools.sizes[job_id] = size
         self.spools.work[job_id] = work
-        self.retention.ended(job_id, age)
+        self.retention.ended.add(job_id, age)
         if acknowledged:
-            self.retention.acknowledged(job_id, self.spools.taken(job_id))
+            self.retention.ended.acknowledged(job_id, self.spools.taken(job_id))
 
     def later(self, seconds: float = 2.0) -> None:
         """Time for a sweep, or more."""
@@ -172,7 +172,7 @@ class AgeTests(RetentionCase):
         self.assertEqual(self.kept, ["a", "b", "c"])
         self.later(70)
         self.assertEqual((self.kept, self.forgotten), (["b", "c"], ["a"]))
-        self.retention.acknowledged("b", DiskUse(both(100)))
+        self.retention.ended.acknowledged("b", DiskUse(both(100)))
         self.later()
         self.assertEqual(self.kept, ["c"])
 
@@ -180,23 +180,23 @@ class AgeTests(RetentionCase):
         """A job whose end is to be acknowledged once more stays until it is, also where its removal was begun."""
         self.end("a")
         self.end("b")
-        self.retention.not_acknowledged(["a", "other"])
+        self.retention.ended.not_acknowledged(["a", "other"])
         self.later(HOUR + 60)
         self.assertEqual(self.kept, ["a"])
 
         def use_up_thd(job_ids: Iterable[str]) -> tuple[str, ...]:
-            self.retention.not_acknowledged(job_ids)
+            self.retention.ended.not_acknowledged(job_ids)
             return tuple(job_ids)
 
         self.spools.use_up_thd = use_up_thd
-        self.retention.acknowledged("a", DiskUse(both(100)))
+        self.retention.ended.acknowledged("a", DiskUse(both(100)))
         self.later()
         self.assertEqual(self.kept, ["a"])
 
     def test_where_nothing_is_acknowledged(self) -> None:
         """Under a scheduler that acknowledges nothing a job goes when it was kept so long; under another not."""
         self.end("a", acknowledged=False)
-        self.retention.expect_acknowledgements(False)
+        self.retention.ended.expect_acknowledgements(False)
         self.end("b", acknowledged=False)
         self.later(HOUR - 10)
         self.assertEqual(self.kept, ["a", "b"])
@@ -204,7 +204,7 @@ class AgeTests(RetentionCase):
         self.assertEqual((self.kept, self.forgotten), ([], ["a", "b"]))
         self.end("c", acknowledged=False)
         self.end("d")
-        self.retention.expect_acknowledgements(True)
+        self.retention.ended.expect_acknowledgements(True)
         self.later(HOUR + 60)
         self.assertEqual(self.kept, ["c"])
 
@@ -247,7 +247,7 @@ class RemoveTests(RetentionCase):
     """Removals that a client asks for."""
 
     def remove(self, job_id: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.retention.remove(job_id))
+        return Deferred.fromCoroutine(self.retention.ended.remove(job_id))
 
     def test_at_once(self) -> None:
         """A job goes at once, however young, acknowledged or not; one that is not there has gone."""
@@ -261,17 +261,13 @@ class RemoveTests(RetentionCase):
         """It waits for what is being done to that job, and for no more; so does a second one."""
         self.end("a", acknowledged=False)
         self.end("b", acknowledged=False)
-        self.pool.holding = True
-        self.later()
-        self.pool.release()  # the look at the disk; what follows is measuring "a"
-        self.pool.holding = True
         self.end("c", acknowledged=False)
-        self.retention._kept["a"].busy = True
-        removals = [self.remove("a"), self.remove("a")]
-        self.pool.release()
-        for each in removals:
-            self.assertNoResult(each)
-        with self.retention._busy(self.retention._kept["a"]):
+        ended = self.retention.ended
+        with ended.busy(ended.find("a")):
+            removals = [self.remove("a"), self.remove("a")]
+            self.later()
+            for each in removals:
+                self.assertNoResult(each)
             self.successResultOf(self.remove("c"))
         for each in removals:
             self.successResultOf(each)
@@ -507,7 +503,7 @@ class MostTests(RetentionCase):
 
     def test_where_nothing_is_acknowledged(self) -> None:
         """Under a scheduler that acknowledges nothing the oldest lose their output; when all have, the oldest go."""
-        self.retention.expect_acknowledgements(False)
+        self.retention.ended.expect_acknowledgements(False)
         jobs = [f"j{number:02}" for number in range(40)]
         for job_id in jobs:
             self.end(job_id, acknowledged=False)
@@ -593,7 +589,7 @@ class FreeTests(RetentionCase):
         self.later(10)
         self.assertIn("290 bytes", self.retention.refusing)
         self.assertEqual(len(self.told), 1)
-        self.retention.acknowledged("a", DiskUse(both(400)))
+        self.retention.ended.acknowledged("a", DiskUse(both(400)))
         self.later()
         self.assertEqual((self.retention.refusing, self.told[1:]), ("", [""]))
 
@@ -630,7 +626,7 @@ class FreeTests(RetentionCase):
             began.append(Deferred())
             return began[-1]
 
-        self.patch(room, "ROOM_FOR_START", Amount(20, 20))
+        self.patch(disk, "ROOM_FOR_START", Amount(20, 20))
         self.pool.holding = True
         starts = [Deferred.fromCoroutine(self.retention.with_room(start)) for _ in range(5)]
         self.pool.release()

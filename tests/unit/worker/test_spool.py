@@ -8,7 +8,8 @@ import stat
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.worker.shim import copies
-from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, Identity, Spool, create, exit_record, left_behind
+from scheduler.worker.shim.exits import exit_record, left_behind
+from scheduler.worker.shim.spool import EXIT_RECORD_BYTES, Identity, Spool, create
 
 
 class ExitRecordTests(SynchronousTestCase):
@@ -16,11 +17,10 @@ class ExitRecordTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.spool = Spool(self.mktemp())
-        os.mkdir(self.spool.folder)
+        create(self.spool.folder, f"{self.spool.folder}.new", {}, None, None)
 
     def test_room(self) -> None:
         """The longest record there can be fits in the room that was taken for it."""
-        self.spool.reserve()
         text = "\N{GRINNING FACE}" * 100_000
         self.spool.write_exit(
             exit_record(
