@@ -23,7 +23,7 @@ from twisted.trial.unittest import TestCase
 from scheduler.api.site import make_site
 from scheduler.errors import NotFound
 from scheduler.model import Job
-from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.conversation import Stage
 from tests.unit.api.documents import check_problem
 from tests.unit.api.routes import ROUTES
 
@@ -109,17 +109,22 @@ class HostileCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        self.scheduler = FakeScheduler(reactor)
-        self.job: Job = self.scheduler.add_job(output=b"0123456789")
+        self.scheduler, self.fleet, self.house = Stage(reactor).parts
+        self.job: Job = self.fleet.add_job(output=b"0123456789")
         self.site = make_site(self.scheduler, reactor, lambda: 1_700_000_000.0, ("localhost", "127.0.0.1"))
         self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
         self.sockets = sockets()
 
+    def is_idle(self) -> bool:
+        """Whether nobody follows output or waits for a job."""
+        return self.house.parts.outputs.idle and self.house.parts.ledger.idle
+
     async def tearDown(self) -> None:
         await self.eventually(lambda: not self.site.channels, "all connections are closed")
-        self.assertEqual(self.scheduler.readers(), [])
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.outputs.idle)
+        await self.house.stop()
+        self.assertTrue(self.is_idle())
         self.assertEqual(sockets() - self.sockets, set())
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -383,7 +388,7 @@ class BodyTests(HostileCase):
         """Ten thousand arguments start a job."""
         answer = await self.submit(SUBMISSION | {"args": [str(i) for i in range(10_000)]})
         self.assertEqual(answer.status, 201)
-        self.assertEqual(len(self.scheduler.calls[0][1].args), 10_000)
+        self.assertEqual(len(self.scheduler.asked("submit")[0][0].args), 10_000)
 
     async def test_largest(self) -> None:
         """A body of just 1 MiB is read, of one byte more refused, with its length told or in chunks."""
@@ -546,9 +551,9 @@ class HangUpTests(HostileCase):
                 query.encode(),
                 len(body),
             )
-            before = len(self.scheduler.calls)
+            before = len(self.scheduler.asked("submit"))
             wire.transport.write(raw + body)
-            await self.eventually(lambda before=before: len(self.scheduler.calls) > before, "asked")  # type: ignore[misc]
+            await self.eventually(lambda before=before: len(self.scheduler.asked("submit")) > before, "asked")  # type: ignore[misc]
             wire.transport.abortConnection()
             await self.eventually(lambda: not self.site.channels, "noticed")
         self.assertEqual(len(cancelled), 3)
@@ -563,22 +568,22 @@ class HangUpTests(HostileCase):
         ):
             wire = await self.connect()
             wire.transport.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            await self.eventually(lambda: bool(self.scheduler.waits or self.scheduler.readers()), "waits")
+            await self.eventually(lambda: not self.is_idle(), "waits")
             wire.transport.abortConnection()
-            await self.eventually(lambda: not (self.scheduler.waits or self.scheduler.readers()), "freed")
+            await self.eventually(self.is_idle, "freed")
 
     async def test_forgotten_meanwhile(self) -> None:
         """A stream of a job that was forgotten in the middle is cut, not left hanging."""
         for error in (NotFound("job", "job-1"), RuntimeError("a bug")):
             self.scheduler.fail["wait"] = error
-            job = self.scheduler.add_job(output=b"out")
+            job = self.fleet.add_job(output=b"out")
             wire = await self.connect()
             wire.transport.write(
                 f"GET /v1/jobs/{job.id}/output HTTP/1.1\r\nHost: localhost\r\n"
                 "Accept: text/event-stream\r\n\r\n".encode()
             )
             await wire.problem()
-            self.scheduler.finish(job.id)
+            self.fleet.end(job.id)
             await wire.end()
             self.assertIn(b'"text":"out"', wire.received)
             self.assertNotIn(b"event: end", wire.received)
@@ -587,7 +592,7 @@ class HangUpTests(HostileCase):
 
     async def test_while_streaming(self) -> None:
         """Who goes in the middle of a stream it does not read frees its readers."""
-        job = self.scheduler.add_job(output=b"x" * 20_000_000, errors=b"y" * 20_000_000)
+        job = self.fleet.add_job(output=b"x" * 20_000_000, errors=b"y" * 20_000_000)
         for path, head in (
             (f"/v1/jobs/{job.id}/output", ""),
             (f"/v1/jobs/{job.id}/output?follow=1", ""),
@@ -599,4 +604,4 @@ class HangUpTests(HostileCase):
             wire.transport.pauseProducing()
             wire.transport.abortConnection()
             await self.eventually(lambda: not self.site.channels, "noticed")
-            self.assertEqual(self.scheduler.readers(), [])
+            self.assertTrue(self.house.parts.outputs.idle)

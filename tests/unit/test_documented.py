@@ -25,7 +25,6 @@ from scheduler.daemon.config import load_scheduler, load_worker
 from scheduler.daemon.tomlfile import ConfigError
 from scheduler.interfaces import WorkerView
 from scheduler.model import Job, JobSpec, JobState, Worker
-from tests.fakes.scheduler import FakeScheduler
 from tests.unit.api.conversation import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,10 +70,10 @@ class ApiTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.text = document("docs/api.md")
-        scheduler = FakeScheduler(Clock())
-        self.routes = [
-            (method, path) for method, path, *_ in routes(Context(scheduler, Clock(), lambda: 0.0, UnderWay()))
-        ]
+        self.server = Server()
+        self.server.fleet.add_job()
+        context = Context(self.server.scheduler, Clock(), lambda: 0.0, UnderWay())
+        self.routes = [(method, path) for method, path, *_ in routes(context)]
 
     def documented(self) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
         """Each route's parameters and fields of the body, with those that a link in the table stands for."""
@@ -93,10 +92,8 @@ class ApiTests(SynchronousTestCase):
 
     def allowed(self, method: str, path: str, query: str = "", body: bytes = b"") -> set[str]:
         """What the route says that it knows, asked for what it does not."""
-        server = Server()
-        server.scheduler.add_job()
         target = re.sub("<(.*?)>", lambda found: NAMES[found[1]], path) + query
-        answer = server.ask(method, target, body).response()
+        answer = self.server.ask(method, target, body).response()
         self.assertEqual(answer.status, 400, f"{method} {path} is not refused with {query} {body!r}: {answer.body!r}")
         self.assertEqual(answer.json()["field"], "bogus", f"{method} {path}: {answer.body!r}")
         names = answer.json()["detail"].rpartition("allowed: ")[2]

@@ -19,14 +19,17 @@ from scheduler.errors import (
     DeadlineExceeded,
     NoFreeSlot,
     NotFound,
+    QueueFull,
     StartUnanswered,
     StoreFailed,
     Unreachable,
     WorkerFault,
 )
-from scheduler.interfaces import JobFilter, Readiness
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
-from tests.fakes.scheduler import FakeScheduler
+from scheduler.interfaces import JobFilter
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target
+from tests.doubles.overridden import Overridden
+from tests.fleet import Fleet
+from tests.house import House
 from tests.unit.api.documents import check_problem
 
 NOW = 1_700_000_000.0
@@ -80,9 +83,11 @@ def scenario(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any]
 
 
 class RouteScenarios:
-    """All routes, over a ``FakeScheduler`` with the worker ``w1``."""
+    """All routes, over a scheduler with the worker ``w1``."""
 
-    scheduler: FakeScheduler
+    scheduler: Overridden
+    fleet: Fleet
+    house: House
     call: Callable[..., Deferred[Reply]]
     play: Callable[[Deferred[None]], Any]
     assertEqual: Callable[..., None]  # noqa: N815
@@ -108,10 +113,9 @@ class RouteScenarios:
         for worker in ("w1", "id-w1"):
             reply = await self.post("/start", {"worker_id": worker, "command": "echo", "path": "p"})
             self.assertEqual((reply.status, set(reply.json())), (201, {"job_id"}))
-            self.assertEqual(
-                self.scheduler.calls[-1],
-                ("submit", JobSpec(command="echo", path="p"), Target(worker=worker), QueueTerms()),
-            )
+            submitted = self.scheduler.asked("submit")[-1][:2]
+            self.assertEqual(submitted, (JobSpec(command="echo", path="p"), Target(worker=worker)))
+            self.assertEqual(self.scheduler.job(reply.json()["job_id"]).terms, QueueTerms())
 
     @scenario
     async def test_core_run(self) -> None:
@@ -129,8 +133,8 @@ class RouteScenarios:
     @scenario
     async def test_core_not_found(self) -> None:
         """Neither worker nor job are made up, nor is a job found at another worker."""
-        self.scheduler.add_worker("w2")
-        job = self.scheduler.add_job()
+        self.fleet.add_worker("w2")
+        job = self.fleet.add_job()
         await self.assert_problem(self.post("/start", {"worker_id": "w9", "command": "a"}), 404, "worker 'w9'")
         for path in ("/stop", "/query"):
             for worker, job_id in (("w9", job.id), ("w1", "nope"), ("w2", job.id), ("w1", "../etc"), ("w1", "ä")):
@@ -195,7 +199,7 @@ class RouteScenarios:
         ):
             reply = await self.assert_problem(self.call("POST", "/start", body), 400, field)
             self.assertEqual(reply.json()["field"], field)
-        self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(self.scheduler.asked("submit"), [])
 
     @scenario
     async def test_bodies_of_nothing(self) -> None:
@@ -216,20 +220,20 @@ class RouteScenarios:
         ):
             first = await self.call("POST", path, text, idempotency_key=path)
             self.assertEqual((first.status, first.headers.get("idempotent-replayed")), (201, None))
-            self.scheduler.finish(first.headers["location"].rpartition("/")[2])
+            self.fleet.end(first.headers["location"].rpartition("/")[2])
             second = await self.call("POST", path, again, idempotency_key=path)
             self.assertEqual((second.status, second.body), (201, first.body))
             self.assertEqual(second.headers["idempotent-replayed"], "true")
             self.assertEqual(second.headers["location"], first.headers["location"])
-        self.assertEqual(len(self.scheduler.calls), 2)
+        self.assertEqual(len(self.fleet.runner().started), 2)
 
     @scenario
     async def test_same_key_another_answer(self) -> None:
         """How the answer is wanted is not part of the request: the end, or the output, of the first job."""
         body = {"worker": "w1", "command": "a"}
         job = (await self.post("/v1/jobs", body, idempotency_key="k")).json()
-        self.scheduler.write(job["id"], b"out")
-        self.scheduler.finish(job["id"])
+        self.fleet.write(job["id"], b"out")
+        self.fleet.end(job["id"])
         waited = await self.post("/v1/jobs?wait=1", body, idempotency_key="k")
         self.assertEqual((waited.status, waited.json()["state"]), (201, "succeeded"))
         followed = await self.post("/v1/jobs?follow=1", body, idempotency_key="k")
@@ -253,7 +257,7 @@ class RouteScenarios:
         ):
             reply = await self.assert_problem(self.post(path, body, idempotency_key="k"), 422, "'k'")
             self.assertEqual(reply.headers.get("idempotent-replayed"), None)
-        self.assertEqual(len(self.scheduler.calls), 1)
+        self.assertEqual(len(self.fleet.runner().started), 1)
 
     @scenario
     async def test_key_of_nothing(self) -> None:
@@ -275,7 +279,7 @@ class RouteScenarios:
             for wrong in ("", "a" * 256, "a\tb"):
                 reply = await self.assert_problem(self.post(path, body, idempotency_key=wrong), 400, "Idempotency-Key")
                 self.assertEqual(reply.json()["field"], "Idempotency-Key")
-            self.assertEqual(self.scheduler.calls, [])
+            self.assertEqual(self.scheduler.asked("submit"), [])
         self.assertEqual(
             (await self.post("/start", {"worker_id": "w1", "command": "a"}, idempotency_key=" ~" * 127)).status, 201
         )
@@ -298,27 +302,29 @@ class RouteScenarios:
     @scenario
     async def test_submit_and_queue(self) -> None:
         """A job that has to wait is answered all the same, with its place, and can be found and stopped."""
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         for body in ({"selector": {}}, {"worker": "w1", "queue_timeout": "5m"}):
             reply = await self.post("/v1/jobs", {**body, "command": "a", "priority": 7})
             self.assertEqual((reply.status, reply.json()["state"], reply.json()["priority"]), (201, "queued", 7))
             self.assertEqual((await self.call("GET", reply.headers["location"])).json(), reply.json())
             found = (await self.call("GET", "/v1/jobs?state=queued")).json()["jobs"]
             self.assertEqual([job["id"] for job in found], [reply.json()["id"]])
-            stopped = (await self.call("POST", f"{reply.headers['location']}/stop")).json()
-            self.assertEqual((stopped["state"], stopped["reason"]), ("stopped", "stopped before it was started"))
-            output = await self.call("GET", f"{reply.headers['location']}/output?follow=1")
+            reply = await self.call("POST", f"{reply.headers['location']}/stop")
+            stopped = reply.json()
+            self.assertEqual((reply.status, stopped["state"]), (200, "stopped"))
+            self.assertEqual(stopped["reason"], "stopped before it was started")
+            output = await self.call("GET", f"/v1/jobs/{stopped['id']}/output?follow=1")
             self.assertEqual((output.status, output.body), (200, b""))
 
     @scenario
     async def test_submit_and_not_queue(self) -> None:
         """Where it may not wait, or no more may, it is refused, with a hint; ``/start`` never waits."""
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         for body in ({"selector": {}, "queue_timeout": 0}, {"worker": "w1"}):
             reply = await self.assert_problem(self.post("/v1/jobs", {**body, "command": "a"}), 503)
             self.assertIn("retry-after", reply.headers)
         await self.assert_problem(self.post("/start", {"worker_id": "w1", "command": "a"}), 503)
-        self.scheduler.queue_max = 0
+        self.scheduler.fail["submit"] = QueueFull(1000)
         reply = await self.assert_problem(self.post("/v1/jobs", {"selector": {}, "command": "a"}), 429, "queued")
         self.assertEqual(reply.headers["retry-after"], "10")
 
@@ -327,7 +333,7 @@ class RouteScenarios:
         """The terms reach the scheduler, and come back with the job."""
         terms = {"queue_timeout": "2m", "priority": -3, "retry": {"attempts": 2, "delay": "1m"}}
         reply = await self.post("/v1/jobs", {"selector": {}, "command": "a", **terms})
-        self.assertEqual(self.scheduler.calls[-1][3], QueueTerms(120.0, -3, Retry(2, 60.0)))
+        self.assertEqual(self.scheduler.asked("submit")[-1][2], QueueTerms(120.0, -3, Retry(2, 60.0)))
         shown = {name: reply.json()[name] for name in terms}
         self.assertEqual(shown, {"queue_timeout": 120, "priority": -3, "retry": {"attempts": 2, "delay": 60}})
 
@@ -350,7 +356,7 @@ class RouteScenarios:
         await self.assert_problem(self.post("/v1/jobs?wait=1&follow=1", body), 400, "wait")
         await self.assert_problem(self.post("/v1/jobs?wait=1", body, accept="text/event-stream"), 400, "wait")
         await self.assert_problem(self.post("/v1/jobs?tail=1", body), 400, "tail")
-        self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(self.scheduler.asked("submit"), [])
 
     # -- jobs
 
@@ -358,15 +364,15 @@ class RouteScenarios:
     async def test_jobs(self) -> None:
         """Newest first, in pages."""
         for _ in range(5):
-            self.scheduler.add_job()
+            self.fleet.add_job()
         first = (await self.call("GET", "/v1/jobs?limit=3")).json()
         self.assertEqual([job["id"] for job in first["jobs"]], ["job-5", "job-4", "job-3"])
         second = (await self.call("GET", f"/v1/jobs?limit=3&cursor={first['next']}")).json()
         self.assertEqual([job["id"] for job in second["jobs"]], ["job-2", "job-1"])
         self.assertEqual(second["next"], None)
-        self.assertEqual(self.scheduler.calls[-1][2], 3)
+        self.assertEqual(self.scheduler.asked("jobs")[-1][1], 3)
         await self.call("GET", "/v1/jobs")
-        self.assertEqual(self.scheduler.calls[-1], ("jobs", JobFilter(), 100, None))
+        self.assertEqual(self.scheduler.asked("jobs")[-1], (JobFilter(), 100, None))
         for mistake in ("limit=0", "limit=1001", "cursor=x", "state=dead", "worker=w1&worker=w2", "foo=1"):
             await self.assert_problem(self.call("GET", f"/v1/jobs?{mistake}"), 400, mistake.partition("=")[0])
 
@@ -375,7 +381,7 @@ class RouteScenarios:
         """They reach the scheduler."""
         await self.call("GET", "/v1/jobs?state=running,unknown&label=a=1&created_after=1h")
         self.assertEqual(
-            self.scheduler.calls[-1][1],
+            self.scheduler.asked("jobs")[-1][0],
             JobFilter(
                 states=frozenset({JobState.RUNNING, JobState.UNKNOWN}), labels={"a": "1"}, created_after=NOW - 3600
             ),
@@ -384,7 +390,7 @@ class RouteScenarios:
     @scenario
     async def test_job(self) -> None:
         """One job, of which an ended one is answered at once."""
-        job = self.scheduler.add_job(state=JobState.FAILED)
+        job = self.fleet.add_job(state=JobState.FAILED)
         for path in (f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}?wait=300"):
             reply = await self.call("GET", path)
             self.assertEqual((reply.status, reply.json()["state"]), (200, "failed"))
@@ -395,7 +401,7 @@ class RouteScenarios:
     @scenario
     async def test_stop(self) -> None:
         """The job that was stopped is answered."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
         self.assertEqual((reply.status, reply.json()["state"], reply.json()["signal"]), (200, "stopped", "SIGTERM"))
         await self.assert_problem(self.call("POST", "/v1/jobs/nope/stop"), 404)
@@ -403,8 +409,8 @@ class RouteScenarios:
     @scenario
     async def test_stop_later(self) -> None:
         """A stop that can't be delivered yet is accepted, with when it was asked for, and is no success so far."""
-        job = self.scheduler.add_job()
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        job = self.fleet.add_job()
+        self.fleet.lose()
         for _ in range(2):
             reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
             document = reply.json()
@@ -413,7 +419,7 @@ class RouteScenarios:
             reply = await self.post("/stop", {"worker_id": "w1", "job_id": job.id})
             self.assertEqual(reply.status, 202)
             self.assertEqual(reply.json(), {"success": False, "stop_requested_at": "2023-11-14T22:13:20.000000Z"})
-        self.scheduler.workers_are(WorkerState.ONLINE)
+        self.fleet.find()
         reply = await self.post("/stop", {"worker_id": "w1", "job_id": job.id})
         self.assertEqual((reply.status, reply.json()), (200, {"success": True}))
 
@@ -429,15 +435,15 @@ class RouteScenarios:
     @scenario
     async def test_stop_left_running(self) -> None:
         """A stop that left processes behind is a conflict that names them, until they are gone."""
-        for job in (self.scheduler.add_job(), self.scheduler.add_job()):
-            self.scheduler.left[job.id] = (123, 124)
+        for job in (self.fleet.add_job(), self.fleet.add_job()):
+            self.fleet.leave(job.id, 123, 124)
             if job.id == "job-2":
-                self.scheduler.finish(job.id)
+                self.fleet.end(job.id)
             for document in await self.assert_stopped(job, 409):
                 self.assertEqual((document["success"], document["leftover"]), (False, [123, 124]))
                 self.assertEqual((document["job_id"], document["status"]), (job.id, 409))
                 self.assertIn("could not be ended", document["detail"])
-            del self.scheduler.left[job.id]
+            self.fleet.leave(job.id)
             document, core = await self.assert_stopped(job, 200)
             self.assertEqual((document["leftover"], core), ([123, 124], {"success": True}))
 
@@ -445,32 +451,25 @@ class RouteScenarios:
     async def test_stop_attempts(self) -> None:
         """A stop of an attempt that failed is one of its last attempt; the answer is the job that was asked for."""
         for ends, status in ((True, 200), (False, 202)):
-            self.scheduler.workers_are(WorkerState.ONLINE)
-            job = self.scheduler.add_job(terms=QueueTerms(3600.0, retry=Retry(1)), target=Target(worker="w1"))
-            job = self.scheduler.finish(job.id, JobState.FAILED, reason="exit status 1")
+            self.fleet.find()
+            job = self.fleet.add_job(terms=QueueTerms(3600.0, retry=Retry(1)), target=Target(worker="w1"))
+            job = self.fleet.end(job.id, 1)
+            await self.call("GET", "/healthz")  # meanwhile the next attempt is started
             last = self.scheduler.last_attempt(job.id)
             self.assertEqual((last.state, last.retry_of), (JobState.RUNNING, job.id))
             if not ends:
-                self.scheduler.workers_are(WorkerState.UNREACHABLE)
+                self.fleet.lose()
             document, core = await self.assert_stopped(job, status)
             self.assertEqual((document["id"], document["state"], document["retried_by"]), (job.id, "failed", last.id))
             self.assertEqual(core["success"], ends)
             self.assertEqual(self.scheduler.job(last.id).over, ends)
 
     @scenario
-    async def test_stop_queued(self) -> None:
-        """A queued job is stopped at once."""
-        job = self.scheduler.add_job(state=JobState.QUEUED)
-        reply = await self.call("POST", f"/v1/jobs/{job.id}/stop")
-        self.assertEqual((reply.status, reply.json()["state"]), (200, "stopped"))
-        self.assertEqual(reply.json()["reason"], "stopped before it was started")
-
-    @scenario
     async def test_orphan(self) -> None:
         """A job that is lost and runs is shown as an orphan, can be asked for, and stopped."""
-        job = self.scheduler.add_job(state=JobState.LOST)
-        other = self.scheduler.add_job(state=JobState.SUCCEEDED)
-        self.scheduler.come_back(self.scheduler.worker("w1").worker)
+        job = self.fleet.add_job(state=JobState.LOST)
+        other = self.fleet.add_job(state=JobState.SUCCEEDED)
+        self.fleet.come_back()
         for query, ids in (("1", [job.id]), ("true", [job.id]), ("0", [other.id])):
             listed = (await self.call("GET", f"/v1/jobs?orphan={query}")).json()["jobs"]
             self.assertEqual([found["id"] for found in listed], ids)
@@ -484,7 +483,7 @@ class RouteScenarios:
     @scenario
     async def test_remove(self) -> None:
         """An ended job is gone after it; one that has not ended stays, and is 409."""
-        ended, job = self.scheduler.add_job(state=JobState.FAILED), self.scheduler.add_job()
+        ended, job = self.fleet.add_job(state=JobState.FAILED), self.fleet.add_job()
         reply = await self.call("DELETE", f"/v1/jobs/{ended.id}")
         self.assertEqual((reply.status, reply.body), (204, b""))
         for method, path in (("DELETE", ""), ("GET", ""), ("GET", "/output"), ("GET", "/output?follow=1")):
@@ -496,13 +495,13 @@ class RouteScenarios:
     @scenario
     async def test_remove_later(self) -> None:
         """While its worker can't be told the job is answered, with since when it is to go."""
-        job = self.scheduler.add_job(state=JobState.FAILED)
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        job = self.fleet.add_job(state=JobState.FAILED)
+        self.fleet.lose()
         for _ in range(2):
             reply = await self.call("DELETE", f"/v1/jobs/{job.id}")
             self.assertEqual((reply.status, reply.json()["id"]), (202, job.id))
             self.assertEqual(reply.json()["remove_requested_at"], "2023-11-14T22:13:20.000000Z")
-        self.scheduler.workers_are(WorkerState.ONLINE)
+        self.fleet.find()
         await self.assert_problem(self.call("DELETE", f"/v1/jobs/{job.id}"), 404)
 
     @scenario
@@ -510,7 +509,7 @@ class RouteScenarios:
         """A submission whose job was removed is 410 from then on, with that job's id, and starts nothing."""
         body = {"worker": "w1", "command": "true"}
         first = await self.post("/v1/jobs", body, idempotency_key="k")
-        self.scheduler.finish(first.json()["id"])
+        self.fleet.end(first.json()["id"])
         self.assertEqual((await self.call("DELETE", f"/v1/jobs/{first.json()['id']}")).status, 204)
         for query in ("", "?wait=1", "?follow=1"):
             reply = await self.assert_problem(self.post(f"/v1/jobs{query}", body, idempotency_key="k"), 410)
@@ -522,14 +521,14 @@ class RouteScenarios:
     @scenario
     async def test_signal(self) -> None:
         """A signal is sent by its name, with or without SIG, to the main process or the tree; the job is answered."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         for body, sent in (
             ({"signal": "SIGUSR1"}, ("SIGUSR1", "main")),
             ({"signal": "usr2", "to": "tree"}, ("SIGUSR2", "tree")),
         ):
             reply = await self.post(f"/v1/jobs/{job.id}/signal", body)
             self.assertEqual((reply.status, reply.json()["id"], reply.json()["state"]), (200, job.id, "running"))
-            self.assertEqual(self.scheduler.signals.pop(), (job.id, *sent))
+            self.assertEqual(self.fleet.signals()[-1], (job.id, *sent))
         for mistake in ({}, {"signal": 10}, {"signal": "10"}, {"signal": "SIGNONE"}):
             await self.assert_problem(self.post(f"/v1/jobs/{job.id}/signal", mistake), 400, "signal")
         await self.assert_problem(self.post("/v1/jobs/nope/signal", {"signal": "HUP"}), 404)
@@ -537,28 +536,28 @@ class RouteScenarios:
     @scenario
     async def test_signal_refused(self) -> None:
         """A job that is not running gets none; a worker that can't be reached is 503, a lost answer 504."""
-        ended, job = self.scheduler.add_job(state=JobState.FAILED), self.scheduler.add_job()
+        ended, job = self.fleet.add_job(state=JobState.FAILED), self.fleet.add_job()
 
         def signal(which: Job) -> Deferred[Reply]:
             return self.post(f"/v1/jobs/{which.id}/signal", {"signal": "HUP"})
 
         reply = await self.assert_problem(signal(ended), 409, "it is failed")
         self.assertEqual(reply.json()["type"], "/problems/job-not-running")
-        self.scheduler.left[job.id] = (123,)
+        self.fleet.leave(job.id, 123)
         await self.assert_problem(signal(job), 409, "can't be sent")
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         reply = await self.assert_problem(signal(job), 503, "can't be reached")
         self.assertEqual(reply.json()["type"], "/problems/worker-unreachable")
         self.scheduler.fail["signal"] = DeadlineExceeded("SIGHUP to job", 10.0, job.id)
         reply = await self.assert_problem(signal(job), 504)
-        self.assertEqual((reply.json()["job_id"], self.scheduler.signals), (job.id, []))
+        self.assertEqual((reply.json()["job_id"], self.fleet.signals()), (job.id, []))
 
     @scenario
     async def test_stop_matching(self) -> None:
         """All that match are stopped, by query or by body; without a filter none is."""
         for way in ("?label=a=1", {"label": {"a": "1"}}):
-            mine = self.scheduler.add_job(spec=JobSpec(command="a", labels={"a": "1"}))
-            other = self.scheduler.add_job()
+            mine = self.fleet.add_job(spec=JobSpec(command="a", labels={"a": "1"}))
+            other = self.fleet.add_job()
             if isinstance(way, str):
                 reply = await self.call("POST", f"/v1/jobs/stop{way}")
             else:
@@ -579,7 +578,7 @@ class RouteScenarios:
     @scenario
     async def test_output(self) -> None:
         """What is there, with its length; from an offset; the last lines; of either stream."""
-        job = self.scheduler.add_job(b"one\ntwo\n", b"err")
+        job = self.fleet.add_job(b"one\ntwo\n", b"err")
         for query, body, offset in (
             ("", b"one\ntwo\n", 0),
             ("?offset=4", b"two\n", 4),
@@ -599,8 +598,8 @@ class RouteScenarios:
     @scenario
     async def test_large_output(self) -> None:
         """Output that takes many reads comes whole, and what is written meanwhile is not added."""
-        self.scheduler.piece = 1000
-        job = self.scheduler.add_job(bytes(range(256)) * 300)
+        self.house.workers.piece = 1000
+        job = self.fleet.add_job(bytes(range(256)) * 300)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output")
         self.assertEqual(reply.body, bytes(range(256)) * 300)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=500-60000")
@@ -609,7 +608,7 @@ class RouteScenarios:
     @scenario
     async def test_ranges(self) -> None:
         """One range is answered, others are as if there were none."""
-        job = self.scheduler.add_job(b"0123456789")
+        job = self.fleet.add_job(b"0123456789")
         for header, body, content_range in (
             ("bytes=0-0", b"0", "bytes 0-0/10"),
             ("bytes=5-", b"56789", "bytes 5-9/10"),
@@ -636,7 +635,7 @@ class RouteScenarios:
     @scenario
     async def test_range_of_nothing(self) -> None:
         """Of an empty output no byte can be had, but its last ones are all there are."""
-        job = self.scheduler.add_job(b"")
+        job = self.fleet.add_job(b"")
         await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=0-"), 416)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=-5")
         self.assertEqual((reply.status, reply.body), (200, b""))
@@ -644,11 +643,11 @@ class RouteScenarios:
     @scenario
     async def test_output_mistakes(self) -> None:
         """Mistakes are named; what is not there is not found; what can't be had is 501."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         for query in ("stream=out", "offset=-1", "offset=x", "tail=-1", "tail=1&offset=1", "follow=2", "wait=1"):
             await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output?{query}"), 400)
         await self.assert_problem(self.call("GET", "/v1/jobs/nope/output"), 404)
-        self.scheduler.add_worker("old", boot_id="")
+        self.fleet.add_worker("old", core=True)
         old = (await self.post("/start", {"worker_id": "old", "command": "a"})).json()["job_id"]
         for query in ("", "?follow=1", "?tail=1"):
             await self.assert_problem(self.call("GET", f"/v1/jobs/{old}/output{query}"), 501)
@@ -657,7 +656,7 @@ class RouteScenarios:
     @scenario
     async def test_follow(self) -> None:
         """Of an ended job, following is reading to the end."""
-        job = self.scheduler.add_job(b"all of it", b"no", JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"all of it", b"no", JobState.SUCCEEDED)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output?follow=1")
         self.assertEqual((reply.status, reply.body), (200, b"all of it"))
         self.assertEqual("content-length" in reply.headers, False)
@@ -665,7 +664,7 @@ class RouteScenarios:
     @scenario
     async def test_events(self) -> None:
         """Of an ended job, the events are both streams and the end."""
-        job = self.scheduler.add_job(b"out", b"err", JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"out", b"err", JobState.SUCCEEDED)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", accept="text/event-stream")
         self.assertEqual(reply.headers["content-type"], "text/event-stream")
         self.assertEqual(reply.body.count(b"\n\n"), 4)
@@ -674,8 +673,8 @@ class RouteScenarios:
     @scenario
     async def test_pruned(self) -> None:
         """Output that is no longer kept is gone, however it is asked for; the job is not."""
-        job = self.scheduler.add_job(b"out", b"", JobState.SUCCEEDED)
-        self.scheduler.prune(job.id)
+        job = self.fleet.add_job(b"out", b"", JobState.SUCCEEDED)
+        self.fleet.prune(job.id)
         path = f"/v1/jobs/{job.id}/output"
         for query in ("", "?follow=1", "?tail=1", "?offset=1", "?offset=1&follow=1"):
             await self.assert_problem(self.call("GET", path + query), 410, "no longer kept")
@@ -685,8 +684,8 @@ class RouteScenarios:
         self.assertEqual((await self.call("HEAD", path)).status, 410)
         self.assertEqual((await self.call("GET", f"{path}?stream=stderr")).body, b"")
         self.assertEqual((await self.call("GET", f"/v1/jobs/{job.id}")).json()["stdout_bytes"], 3)
-        second = self.scheduler.add_job(b"", b"err", JobState.SUCCEEDED)
-        self.scheduler.prune(second.id)
+        second = self.fleet.add_job(b"", b"err", JobState.SUCCEEDED)
+        self.fleet.prune(second.id)
         events = self.call("GET", f"/v1/jobs/{second.id}/output", accept="text/event-stream")
         await self.assert_problem(events, 410)
 
@@ -695,8 +694,8 @@ class RouteScenarios:
     @scenario
     async def test_workers(self) -> None:
         """All by name, or one by id or name."""
-        self.scheduler.add_worker("a1")
-        self.scheduler.add_job()
+        self.fleet.add_worker("a1")
+        self.fleet.add_job()
         reply = await self.call("GET", "/v1/workers")
         self.assertEqual([worker["name"] for worker in reply.json()["workers"]], ["a1", "w1"])
         for name in ("w1", "id-w1"):
@@ -716,7 +715,7 @@ class RouteScenarios:
     async def test_forget(self) -> None:
         """An online worker stays; another is gone, without a word."""
         await self.assert_problem(self.call("DELETE", "/v1/workers/w1"), 409)
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         reply = await self.call("DELETE", "/v1/workers/w1")
         self.assertEqual((reply.status, reply.body), (204, b""))
         await self.assert_problem(self.call("DELETE", "/v1/workers/w1"), 404)
@@ -727,19 +726,20 @@ class RouteScenarios:
     async def test_health(self) -> None:
         """Alive; ready, or why not."""
         self.assertEqual((await self.call("GET", "/healthz")).status, 200)
-        self.scheduler.ready = Readiness((), 3)
         reply = await self.call("GET", "/readyz")
-        self.assertEqual((reply.status, reply.json()), (200, {"ready": True, "workers_online": 3}))
-        self.scheduler.ready = Readiness(("the store failed", "shutting down"))
-        reply = await self.assert_problem(self.call("GET", "/readyz"), 503, "the store failed")
-        self.assertEqual(reply.json()["reasons"], ["the store failed", "shutting down"])
+        self.assertEqual((reply.status, reply.json()), (200, {"ready": True, "workers_online": 1}))
+        self.house.store.problem = "disk full"
+        await self.assert_problem(self.call("POST", "/v1/workers/w1/drain"), 503)
+        self.house.parts.service.refuse()
+        reply = await self.assert_problem(self.call("GET", "/readyz"), 503, "the store fails")
+        self.assertEqual(reply.json()["reasons"], ["shutting down", "the store fails: disk full"])
 
     # -- methods
 
     @scenario
     async def test_methods(self) -> None:
         """Each route answers its own methods; the others are refused with those it has."""
-        self.scheduler.add_job()
+        self.fleet.add_job()
         for path, methods in ROUTES.items():
             for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"):
                 reply = await self.call(method, path)
@@ -752,7 +752,7 @@ class RouteScenarios:
     @scenario
     async def test_head(self) -> None:
         """HEAD is GET without the body, and starts nothing."""
-        job = self.scheduler.add_job(b"0123456789")
+        job = self.fleet.add_job(b"0123456789")
         for path in ("/healthz", "/v1/jobs", f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}/output", "/v1/workers"):
             get, head = await self.call("GET", path), await self.call("HEAD", path)
             self.assertEqual((head.status, head.body), (get.status, b""))
@@ -760,7 +760,7 @@ class RouteScenarios:
                 self.assertEqual(head.headers[name], get.headers[name], path)
         head = await self.call("HEAD", f"/v1/jobs/{job.id}/output", range="bytes=2-4")
         self.assertEqual((head.status, head.headers["content-range"]), (206, "bytes 2-4/10"))
-        ended = self.scheduler.add_job(b"0123456789", state=JobState.SUCCEEDED)
+        ended = self.fleet.add_job(b"0123456789", state=JobState.SUCCEEDED)
         for headers in ({}, {"accept": "text/event-stream"}):
             path = f"/v1/jobs/{ended.id}/output?follow=1"
             get, head = await self.call("GET", path, **headers), await self.call("HEAD", path, **headers)
@@ -771,7 +771,7 @@ class RouteScenarios:
             self.assertEqual(head.headers, get.headers)
         self.assertEqual((await self.call("HEAD", f"/v1/jobs/{job.id}?wait=300")).status, 200)
         self.assertEqual((await self.call("HEAD", "/v1/jobs/nope/output")).status, 404)
-        self.assertEqual(self.scheduler.readers(), [])
+        self.assertTrue(self.house.parts.outputs.idle)
 
     @scenario
     async def test_nowhere(self) -> None:
@@ -783,7 +783,7 @@ class RouteScenarios:
     @scenario
     async def test_parameters(self) -> None:
         """No route takes a parameter that it does not know."""
-        self.scheduler.add_job()
+        self.fleet.add_job()
         for path, methods in ROUTES.items():
             for method in methods - {"HEAD"}:
                 body = b'{"worker_id": "w1", "job_id": "job-1"}' if path in ("/stop", "/query") else b""

@@ -8,7 +8,7 @@ from scheduler.api.bodies import HELD_MAX_BYTES, PIECE_BYTES, Held
 from scheduler.api.lists import PAGE_MAX_BYTES
 from scheduler.errors import StoreFailed
 from scheduler.model import JobSpec, JobState
-from tests.unit.api.conversation import Connection, Server, read_response
+from tests.unit.api.conversation import NOW, Connection, Server, read_response
 from tests.unit.api.streaming import parse
 
 
@@ -19,7 +19,7 @@ def large(size: int) -> JobSpec:
 class BodyTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.server = Server()
-        self.scheduler = self.server.scheduler
+        self.scheduler, self.fleet, self.house = self.server.parts
         self.held = self.server.site._under_way.held
 
     def unread(self, target: str, method: str = "GET", **headers: str) -> Connection:
@@ -42,7 +42,7 @@ class BodyTestCase(SynchronousTestCase):
 class PieceTests(BodyTestCase):
     def test_a_list(self) -> None:
         """A page is written as it is read: a client that does not read holds one piece of it."""
-        jobs = [self.scheduler.add_job(spec=large(10_000)) for _ in range(50)]
+        jobs = [self.fleet.add_job(spec=large(10_000), created_at=NOW + number) for number in range(50)]
         client = self.unread("/v1/jobs")
         self.assertLess(len(client.socket.received), 2 * PIECE_BYTES)
         self.assertEqual(len(client.response().body), self.held.total)
@@ -53,13 +53,13 @@ class PieceTests(BodyTestCase):
 
     def test_a_small_list(self) -> None:
         """A page that is small is written at once, with its length."""
-        self.scheduler.add_job()
+        self.fleet.add_job()
         response = self.server.ask("GET", "/v1/jobs").response()
         self.assertEqual(int(response.headers["content-length"]), len(response.body))
 
     def test_one_job(self) -> None:
         """A large job is written in pieces, too, and its length is told."""
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         client = self.unread(f"/v1/jobs/{job.id}")
         self.assertEqual(len(client.response().body), PIECE_BYTES)
         self.assertGreater(self.held.total, 300_000)
@@ -70,7 +70,7 @@ class PieceTests(BodyTestCase):
         """So are many workers."""
         names = [f"w{number:04}" for number in range(1000)]
         for name in names:
-            self.scheduler.add_worker(name)
+            self.fleet.add_worker(name)
         client = self.unread("/v1/workers")
         self.assertLess(self.held.total, 2 * PIECE_BYTES)
         self.read_all(client)
@@ -78,7 +78,7 @@ class PieceTests(BodyTestCase):
 
     def test_stopped(self) -> None:
         """So are the jobs that a stop by filter answers with, however many bytes that are."""
-        ids = {self.scheduler.add_job(spec=large(1_000_000)).id for _ in range(10)}
+        ids = {self.fleet.add_job(spec=large(1_000_000)).id for _ in range(10)}
         client = self.unread("/v1/jobs/stop?worker=w1", "POST")
         self.assertLess(self.held.total, 1_100_000)
         self.read_all(client)
@@ -86,14 +86,14 @@ class PieceTests(BodyTestCase):
 
     def test_hang_up(self) -> None:
         """Nothing is held for a client that has gone."""
-        self.scheduler.add_job(spec=large(300_000))
+        self.fleet.add_job(spec=large(300_000))
         client = self.unread("/v1/jobs")
         client.hang_up()
         self.assertEqual(self.held.total, 0)
 
     def test_head(self) -> None:
         """A HEAD has no body, however large that would be."""
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         for target in ("/v1/jobs", f"/v1/jobs/{job.id}"):
             response = self.server.ask("HEAD", target).response()
             self.assertEqual((response.status, response.body, self.held.total), (200, b"", 0))
@@ -102,7 +102,7 @@ class PieceTests(BodyTestCase):
 class PageTests(BodyTestCase):
     def test_bytes(self) -> None:
         """A page ends before it is larger than it may be, and the next one goes on there."""
-        jobs = [self.scheduler.add_job(spec=large(900_000)) for _ in range(20)]
+        jobs = [self.fleet.add_job(spec=large(900_000), created_at=NOW + number) for number in range(20)]
         seen: list[str] = []
         cursor = ""
         for _ in range(3):
@@ -115,12 +115,12 @@ class PageTests(BodyTestCase):
 
     def test_one_that_is_larger(self) -> None:
         """A job that is larger than a page may be is one by itself."""
-        jobs = [self.scheduler.add_job(spec=large(size)) for size in (10, PAGE_MAX_BYTES, 10)]
+        jobs = [self.fleet.add_job(spec=large(size)) for size in (10, PAGE_MAX_BYTES, 10)]
         first = self.server.ask("GET", "/v1/jobs").response().json()
         self.assertEqual([job["id"] for job in first["jobs"]], [jobs[2].id])
         second = self.server.ask("GET", f"/v1/jobs?cursor={first['next']}").response().json()
         self.assertEqual([job["id"] for job in second["jobs"]], [jobs[1].id])
-        self.assertEqual(second["next"], jobs[1].id)
+        self.assertEqual(second["next"], self.scheduler.cursor_after(jobs[1]))
 
 
 class HeldTests(BodyTestCase):
@@ -129,7 +129,7 @@ class HeldTests(BodyTestCase):
     def test_in_all(self) -> None:
         """What is held for all is bounded: the one that took nothing for the longest time is cut for the next."""
         self.held._most = 1_000_000
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}") for _ in range(3)]
         clients[0].socket.take()  # reads on, slowly
         clients.append(self.unread(f"/v1/jobs/{job.id}"))
@@ -139,10 +139,10 @@ class HeldTests(BodyTestCase):
 
     def test_events(self) -> None:
         """An event with a large job counts, and so does the last one, which is followed by the end of the body."""
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         client = self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream")
         self.assertGreater(self.held.total, 300_000)
-        self.scheduler.finish(job.id)
+        self.fleet.end(job.id)
         client.socket.take()
         self.assertGreater(self.held.total, 300_000)
         self.assertFalse(client.response().complete)
@@ -153,7 +153,7 @@ class HeldTests(BodyTestCase):
 
     def test_shutdown_at_the_end(self) -> None:
         """A stream that is complete, but for what its client has yet to take, ends so at shutdown."""
-        job = self.scheduler.add_job(b"x" * 300_000, spec=large(300_000), state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"x" * 300_000, spec=large(300_000), state=JobState.SUCCEEDED)
         clients = [
             self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream"),
             self.unread(f"/v1/jobs/{job.id}/output?follow=1"),
@@ -172,14 +172,14 @@ class HeldTests(BodyTestCase):
     def test_events_are_cut(self) -> None:
         """A stream whose client takes nothing is cut where the room is needed."""
         self.held._most = 500_000
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream") for _ in range(2)]
         self.assertEqual([client.socket.aborted for client in clients], [True, False])
-        self.assertEqual(len(self.scheduler.readers()), 2)
+        self.assertEqual(len(self.house.workers.running()), 2)
 
     def test_output(self) -> None:
         """So does output: what was written before a cut counts until the client has it, or is gone."""
-        job = self.scheduler.add_job(b"x" * 300_000, state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"x" * 300_000, state=JobState.SUCCEEDED)
         client = self.unread(f"/v1/jobs/{job.id}/output")
         self.assertGreater(self.held.total, PIECE_BYTES)
         client.hang_up()
@@ -188,7 +188,7 @@ class HeldTests(BodyTestCase):
     def test_output_of_jobs(self) -> None:
         """A page with the output of jobs is in memory as a whole, and counts so."""
         for _ in range(8):
-            self.scheduler.add_job(b"x" * 100_000, state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"x" * 100_000, state=JobState.SUCCEEDED)
         client = self.unread("/v1/jobs?output=100000")
         self.assertGreater(self.held.total, 800_000)
         self.read_all(client)
@@ -213,14 +213,15 @@ class StoredTests(BodyTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.jobs = [self.scheduler.add_job(spec=large(90_000), state=JobState.SUCCEEDED) for _ in range(10)]
-        for job in self.jobs:
-            self.scheduler.keep_light(job.id)
+        self.jobs = [
+            self.fleet.add_job(spec=large(90_000), state=JobState.SUCCEEDED, created_at=NOW - 10 + number)
+            for number in range(10)
+        ]
         self.path = f"/v1/jobs/{self.jobs[0].id}"
 
     def test_a_list(self) -> None:
         """A list reads them as it is read, for one piece at a time, and shows all in order."""
-        self.jobs.append(self.scheduler.add_job())
+        self.jobs.append(self.fleet.add_job())
         asked: list[int] = []
         with_specs = self.scheduler.with_specs
         self.patch(self.scheduler, "with_specs", lambda jobs: (asked.append(len(jobs)), with_specs(jobs))[1])
@@ -265,8 +266,8 @@ class StoredTests(BodyTestCase):
 class ProblemTests(BodyTestCase):
     def test_large(self) -> None:
         """A problem document with a large job is no other answer."""
-        job = self.scheduler.add_job(spec=large(300_000))
-        self.scheduler.finish(job.id, JobState.FAILED)
+        job = self.fleet.add_job(spec=large(300_000))
+        self.fleet.end(job.id, 1)
         client = self.unread(f"/v1/jobs/{job.id}?wait=0&check=1")
         self.read_all(client)
         self.assertEqual((client.response().status, json.loads(client.response().body)["job_id"]), (424, job.id))

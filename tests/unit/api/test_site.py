@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api import site
 from scheduler.api.request import BODY_MAX_BYTES
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.daemon import logs
 from scheduler.model import JobState
 from tests.unit.api.conversation import Server, read_response
@@ -22,7 +23,7 @@ class SiteTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.server = Server()
-        self.scheduler = self.server.scheduler
+        self.scheduler, self.fleet, self.house = self.server.parts
         self.clock = self.server.clock
 
     def logged(self) -> list[dict[str, Any]]:
@@ -138,16 +139,16 @@ class TimeTests(SiteTestCase):
     def test_idle(self) -> None:
         """A connection that says nothing is closed, one that waits for its answer is not."""
         client, waiting = self.server.connect(), self.server.connect()
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         waiting.ask("GET", f"/v1/jobs/{job.id}?wait=300")
         self.clock.pump([site.IDLE_MAX_SECONDS / 2] * 3)
         self.assertFalse(client.socket.connected)
         self.assertTrue(waiting.socket.connected)
-        self.scheduler.finish(job.id)
+        self.fleet.end(job.id)
         self.assertEqual(waiting.response().status, 200)
         self.clock.pump([site.IDLE_MAX_SECONDS / 2] * 3)
         self.assertFalse(waiting.socket.connected)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
     def test_reused(self) -> None:
         """Many requests on one connection leave no deadline of an earlier one behind."""
@@ -208,7 +209,7 @@ class GuardTests(SiteTestCase):
                     response = self.server.ask(method, target, **headers).response()
                     self.assertEqual(response.status, 403, (method, target, headers))
                     self.assertNotIn("access-control-allow-origin", response.headers)
-        self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(self.scheduler.asked("submit"), [])
 
     def test_default_hosts(self) -> None:
         """Unless configured, the address at which a connection reached the server is allowed on it, and no other."""
@@ -284,7 +285,7 @@ class RequestIdTests(SiteTestCase):
         """Each request is one line, with its fields named; one that was cut says so."""
         events = self.logged()
         self.server.ask("GET", "/healthz?", x_request_id="a")
-        job = self.scheduler.add_job(b"some")
+        job = self.fleet.add_job(b"some")
         client = self.server.ask("GET", f"/v1/jobs/{job.id}/output?follow=1", x_request_id="b")
         self.clock.advance(2.00034)
         client.hang_up()
@@ -344,7 +345,8 @@ class DrainTests(SiteTestCase):
         self.assertEqual(client.response().status, 201)
         self.assertFalse(client.socket.connected)
         self.successResultOf(drained)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(UNSAVED_MAX_SECONDS)
+        self.assertEqual(self.house.timers(), 0)
 
     def test_new_refused(self) -> None:
         """A request that comes now is told to try again elsewhere or later."""
@@ -360,16 +362,16 @@ class DrainTests(SiteTestCase):
 
     def test_long_poll(self) -> None:
         """Who waits for an end is told how it is."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         client = self.server.ask("GET", f"/v1/jobs/{job.id}?wait=300")
         self.successResultOf(self.server.site.drain(5.0))
         self.assertEqual((client.response().status, client.response().json()["state"]), (200, "running"))
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.ledger.idle)
 
     def test_stop(self) -> None:
         """Who waits for the end of a job it stopped is told that this is accepted: the stop goes on."""
-        self.scheduler.ends_on_stop = False
-        job = self.scheduler.add_job()
+        self.fleet.runner().ends_on_stop = False
+        job = self.fleet.add_job()
         body = f'{{"worker_id":"w1","job_id":"{job.id}"}}'.encode()
         asked = [self.server.ask("POST", f"/v1/jobs/{job.id}/stop"), self.server.ask("POST", "/stop", body)]
         self.successResultOf(self.server.site.drain(5.0))
@@ -378,7 +380,7 @@ class DrainTests(SiteTestCase):
 
     def test_stop_not_recorded(self) -> None:
         """One whose stop has not been recorded yet is told to try again, and so is who stops many."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         for path, method in ((f"/v1/jobs/{job.id}/stop", "stop"), ("/v1/jobs/stop?worker=w1", "stop_matching")):
             self.scheduler.held[method] = Deferred()
             client = self.server.ask("POST", path)
@@ -388,8 +390,9 @@ class DrainTests(SiteTestCase):
 
     def test_stop_looks_at_what_is_left(self) -> None:
         """Who asks whether processes of an ended job still run is not told that they are gone."""
-        job = self.scheduler.add_job()
-        self.scheduler.finish(job.id, JobState.STOPPED, stop_requested_at=1.0, leftover=(123,))
+        job = self.fleet.add_job()
+        self.fleet.leave(job.id, 123)
+        self.assertEqual(self.server.ask("POST", f"/v1/jobs/{job.id}/stop").response().status, 409)
         self.scheduler.held["stop"] = Deferred()
         client = self.server.ask("POST", f"/v1/jobs/{job.id}/stop")
         self.successResultOf(self.server.site.drain(5.0))
@@ -414,15 +417,14 @@ class WaitTests(SiteTestCase):
 
     def test_wait(self) -> None:
         """Whoever starts it is answered at the end of its last attempt, with that; what was made is the first."""
-        self.scheduler.add_worker()
         client = self.submit()
-        self.scheduler.finish("job-1", JobState.FAILED, exit_code=1)
+        self.fleet.end("job-1", 1)
         client_of_the_first = self.server.ask("GET", "/v1/jobs/job-1?wait=100")
         self.assertEqual(client_of_the_first.response().json()["state"], "failed")
         self.clock.advance(10.0)
         self.assertFalse(client.answered)
         last = self.scheduler.last_attempt("job-1")
-        self.scheduler.finish(last.id)
+        self.fleet.end(last.id)
         for answered in (client, self.submit()):
             response = answered.response()
             document = response.json()
@@ -433,10 +435,9 @@ class WaitTests(SiteTestCase):
 
     def test_until_then(self) -> None:
         """After that long it is the last attempt as it is; so it is when the scheduler is to end."""
-        self.scheduler.add_worker()
         client = self.submit()
-        self.scheduler.finish("job-1", JobState.FAILED, exit_code=1)
-        self.clock.advance(100.0)
+        self.fleet.end("job-1", 1)
+        self.clock.pump([10.0, 90.0])
         again = self.submit()
         self.successResultOf(self.server.site.drain(5.0))
         for answered in (client, again):
@@ -449,17 +450,17 @@ class HangUpTests(SiteTestCase):
 
     def test_while_waiting(self) -> None:
         """Who leaves while it waits frees what it held, undoes nothing, and is no error."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         waiting = self.server.ask("GET", f"/v1/jobs/{job.id}?wait=300")
         self.scheduler.held["submit"] = held = Deferred()
         starting = self.server.ask("POST", "/start", START)
         waiting.hang_up()
         starting.hang_up()
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.ledger.idle)
         self.assertIs(self.scheduler.job(job.id).state, JobState.RUNNING)
         self.assertTrue(held.called)
         self.assertEqual(self.server.site.channels, set())
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
     def test_anywhere_in_a_request(self) -> None:
         """At whatever byte of a request a client leaves, nothing stays and nothing is logged as an error."""
@@ -469,7 +470,7 @@ class HangUpTests(SiteTestCase):
             client.send(request[:length])
             client.hang_up()
         self.assertEqual(self.server.site.channels, set())
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
     def test_pipelined(self) -> None:
         """Several requests in one piece are answered in order."""

@@ -10,7 +10,7 @@ from scheduler.api import spans
 from scheduler.api.spans import Range, offset_of_tail, read_range
 from scheduler.errors import OffsetBeyondEnd
 from scheduler.model import Stream
-from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.conversation import Stage
 
 
 class RangeTests(SynchronousTestCase):
@@ -54,11 +54,14 @@ class RangeTests(SynchronousTestCase):
 class TailTests(SynchronousTestCase):
     """The last lines."""
 
+    def setUp(self) -> None:
+        self.stage = Stage(Clock())
+
     def tail(self, data: bytes, lines: int, piece: int = 1 << 20) -> bytes:
-        scheduler = FakeScheduler(Clock())
-        scheduler.piece = piece
-        job = scheduler.add_job(data)
-        found = Deferred.fromCoroutine(offset_of_tail(scheduler, job.id, Stream.STDOUT, lines))
+        stage = self.stage
+        stage.house.workers.piece = piece
+        job = stage.fleet.add_job(data)
+        found = Deferred.fromCoroutine(offset_of_tail(stage.scheduler, job.id, Stream.STDOUT, lines))
         offset, size = self.successResultOf(found)
         self.assertEqual(size, len(data))
         return data[offset:]
@@ -88,8 +91,8 @@ class TailTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """A long output is not read as a whole for a few lines, and never in more than one block."""
-        scheduler = FakeScheduler(Clock())
-        job = scheduler.add_job(b"line\n" * 1_000_000)
+        scheduler = self.stage.scheduler
+        job = self.stage.fleet.add_job(b"line\n" * 1_000_000)
         self.successResultOf(Deferred.fromCoroutine(offset_of_tail(scheduler, job.id, Stream.STDOUT, 3)))
-        sizes = [call[4] for call in scheduler.calls if call[0] == "read_output"]
+        sizes = [size for *_, size in scheduler.asked("read_output")]
         self.assertEqual(sizes, [0, spans.FIRST_BLOCK_BYTES])

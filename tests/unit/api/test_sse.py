@@ -6,8 +6,10 @@ from twisted.internet.defer import Deferred
 
 from scheduler.api import sse, streams
 from scheduler.api.context import Context
-from scheduler.errors import Busy, NotFound, Unavailable
-from scheduler.model import JobState, QueueTerms, Retry, Stream, Target, WorkerState
+from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
+from scheduler.errors import Busy, NotFound, OutputPruned, Unavailable, WorkerFault
+from scheduler.messages import Chunk
+from scheduler.model import JobState, QueueTerms, Retry, Stream, Target
 from tests.unit.api.conversation import Connection
 from tests.unit.api.streaming import EVENTS, StreamTestCase, parse
 from tests.unit.api.test_events import bytes_of
@@ -21,11 +23,11 @@ class EventStreamTests(StreamTestCase):
 
     def test_whole_run(self) -> None:
         """Both streams as they come, then the end with the job; ids count what was sent of both."""
-        job = self.scheduler.add_job(b"one")
+        job = self.fleet.add_job(b"one")
         client = self.events(job.id)
-        self.scheduler.write(job.id, b"bad", Stream.STDERR)
-        self.scheduler.write(job.id, b"\xff")
-        self.scheduler.finish(job.id, exit_code=0)
+        self.fleet.write(job.id, b"bad", Stream.STDERR)
+        self.fleet.write(job.id, b"\xff")
+        self.fleet.end(job.id)
         self.assertEqual(client.response().headers["content-type"], "text/event-stream")
         (name, event_id, data), *found = parse(client.response().body)
         self.assertEqual((name, event_id, data["id"], data["state"]), ("job", "0,0", job.id, "running"))
@@ -44,7 +46,7 @@ class EventStreamTests(StreamTestCase):
 
     def test_resumed(self) -> None:
         """It goes on after the last event, by header or parameter; the header is the later word."""
-        job = self.scheduler.add_job(b"0123456789", b"abcdef", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"0123456789", b"abcdef", state=JobState.SUCCEEDED)
         for client in (
             self.events(job.id, "?offset=8,4"),
             self.events(job.id, last_event_id="8,4"),
@@ -57,7 +59,7 @@ class EventStreamTests(StreamTestCase):
 
     def test_resumed_at_the_end(self) -> None:
         """After the end nothing follows, and a browser that is told so does not come again."""
-        job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         last = parse(self.events(job.id).response().body)[-1][1]
         self.assertEqual(last, "1,0,end")
         for client in (self.events(job.id, last_event_id=last), self.events(job.id, f"?offset={last}")):
@@ -68,7 +70,7 @@ class EventStreamTests(StreamTestCase):
 
     def test_accept(self) -> None:
         """They are sent where they are named, and nothing that goes before them is wanted more; ``q=0`` is never."""
-        job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"some", state=JobState.SUCCEEDED)
         submission = b'{"worker": "w1", "command": "echo"}'
         for accept, raw, document in (
             ("text/event-stream", True, True),
@@ -100,23 +102,24 @@ class EventStreamTests(StreamTestCase):
 
     def test_resumed_too_far(self) -> None:
         """An offset beyond what there is of a stream is refused before any event, whether the job has ended or not."""
-        job = self.scheduler.add_job(b"abc", b"d")
-        for _ in range(2):
+        job = self.fleet.add_job(b"abc", b"d")
+        for ended in (False, True):
+            if ended:
+                self.fleet.end(job.id)
             for offset in ("4,0", "0,2"):
                 self.assertEqual(self.events(job.id, last_event_id=offset).response().status, 416, offset)
-            self.scheduler.finish(job.id)
         self.assert_nothing_left()
 
     def test_pruned(self) -> None:
         """Output of an ended job that is gone is refused before any event."""
-        job = self.scheduler.add_job(b"abc", state=JobState.SUCCEEDED)
-        self.scheduler.prune(job.id)
+        job = self.fleet.add_job(b"abc", state=JobState.SUCCEEDED)
+        self.fleet.prune(job.id)
         self.assertEqual(self.events(job.id).response().status, 410)
         self.assert_nothing_left()
 
     def test_job_first(self) -> None:
         """The job comes at once, before there is any output, and after that only when it changes."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         client = self.events(job.id)
         [(name, event_id, data)] = parse(client.response().body)
         self.assertEqual((name, event_id, data["state"]), ("job", "0,0", "running"))
@@ -126,12 +129,12 @@ class EventStreamTests(StreamTestCase):
 
     def test_changes(self) -> None:
         """Each change of state or reason is told when it comes: of a worker that is gone, and that is back."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
-        self.scheduler.worker_is("w1", WorkerState.UNREACHABLE)
-        self.scheduler.worker_is("w1", WorkerState.ONLINE)
-        self.scheduler.write(job.id, b"y")
-        self.scheduler.finish(job.id, JobState.FAILED, reason="exit status 3", exit_code=3)
+        self.fleet.lose()
+        self.fleet.find()
+        self.fleet.write(job.id, b"y")
+        self.fleet.end(job.id, 3)
         found = parse(client.response().body)
         self.assertEqual(
             [(name, event_id, data.get("state")) for name, event_id, data in found],
@@ -149,8 +152,8 @@ class EventStreamTests(StreamTestCase):
 
     def test_other_changes(self) -> None:
         """A change of anything else is no event."""
-        job = self.scheduler.add_job()
-        self.scheduler.ends_on_stop = False
+        job = self.fleet.add_job()
+        self.fleet.runner().ends_on_stop = False
         client = self.events(job.id)
         self.server.ask("POST", f"/v1/jobs/{job.id}/stop")
         self.assertIsNotNone(self.scheduler.job(job.id).stop_requested_at)
@@ -158,26 +161,25 @@ class EventStreamTests(StreamTestCase):
 
     def test_ended_before_its_output(self) -> None:
         """A job may end before its last bytes can be read: that is told, and the end when they came."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
+        self.house.workers.hold("stream_output")
         client = self.events(job.id)
-        reader = self.scheduler.readers()[0]
-        self.patch(reader, "look", lambda: None)
-        self.scheduler.finish(job.id, JobState.FAILED)
+        self.fleet.end(job.id, 1)
         self.assertEqual([data.get("state") for _, _, data in parse(client.response().body)][-1], "failed")
-        del reader.look
-        reader.look()
-        self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout", "job", "end"])
+        for stream in self.house.workers.running():
+            stream.send(Chunk(b"x", 0, end=True))
+        self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "job", "stdout", "end"])
         self.assert_nothing_left()
 
     def test_changes_of_a_slow_client(self) -> None:
         """A client that does not read is told the last of the changes when it does, and no other."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         client = self.events(job.id)
         client.socket.producer.pauseProducing()
         for _ in range(5):
-            self.scheduler.worker_is("w1", WorkerState.UNREACHABLE)
-            self.scheduler.worker_is("w1", WorkerState.ONLINE)
-        self.scheduler.worker_is("w1", WorkerState.UNREACHABLE)
+            self.fleet.lose()
+            self.fleet.find()
+        self.fleet.lose()
         self.assertEqual(len(parse(client.response().body)), 1)
         client.socket.take()
         self.assertEqual([data["state"] for _, _, data in parse(client.response().body)], ["running", "unknown"])
@@ -188,24 +190,24 @@ class EventStreamTests(StreamTestCase):
         """What a queued job waits for changes without a change of the job: that is told with the heartbeat."""
         why = ["no free slot"]
         self.patch(Context, "job_json", lambda _, job: {"id": job.id, "state": job.state.value, "why": why[-1]})
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         client = self.server.ask("POST", "/v1/jobs", b'{"selector": {}, "command": "echo"}', **EVENTS)
         self.clock.advance(sse.HEARTBEAT_INTERVAL_SECONDS)
         why.append("draining")
         self.clock.pump([sse.HEARTBEAT_INTERVAL_SECONDS] * 2)
         self.assertEqual([data["why"] for _, _, data in parse(client.response().body)], why)
         client.hang_up()
-        self.assertEqual(self.scheduler.watchers, 0)
+        self.assertTrue(self.house.parts.ledger.idle)
 
     def test_end_with_output(self) -> None:
         """With ``output`` the end has the last bytes of both streams, as the answer of a call that waits has."""
-        job = self.scheduler.add_job(b"0123456789", b"err")
+        job = self.fleet.add_job(b"0123456789", b"err")
         client = self.events(job.id, "?output=4")
         started = self.server.ask("POST", "/v1/jobs?output=4", b'{"worker": "w1", "command": "echo"}', **EVENTS)
-        self.scheduler.write("job-2", b"abcdef")
+        self.fleet.write("job-2", b"abcdef")
         self.assertNotIn("stdout", parse(client.response().body)[0][2])
-        self.scheduler.finish(job.id)
-        self.scheduler.finish("job-2")
+        self.fleet.end(job.id)
+        self.fleet.end("job-2")
         end = parse(client.response().body)[-1][2]
         self.assertEqual((end["stdout"], end["stdout_offset"], end["stdout_cut"]), ("6789", 6, True))
         self.assertEqual((end["stderr"], end["stderr_offset"], end["stderr_cut"]), ("err", 0, False))
@@ -214,10 +216,10 @@ class EventStreamTests(StreamTestCase):
 
     def test_hang_up_before_the_end_is_read(self) -> None:
         """A client that leaves while the output of its end is being read leaves nothing behind."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id, "?output=4")
         read = self.scheduler.held["read_output"] = Deferred()
-        self.scheduler.finish(job.id)
+        self.fleet.end(job.id)
         self.assertEqual(parse(client.response().body)[-1][0], "stdout")
         client.hang_up()
         self.assertTrue(read.called)  # by its cancellation
@@ -225,14 +227,14 @@ class EventStreamTests(StreamTestCase):
 
     def test_gone_at_once(self) -> None:
         """A job that is kept no longer when the stream begins is not found."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         self.scheduler.fail["watch"] = NotFound("job", job.id)
         self.assertEqual(self.events(job.id).response().status, 404)
         self.assert_nothing_left()
 
     def test_mistakes(self) -> None:
         """What makes no sense for events is refused before any."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         for query in ("?offset=x", "?offset=-1,0", "?stream=stdout", "?tail=1&offset=1,1", "?tail=x"):
             self.assertEqual(self.events(job.id, query).response().status, 400, query)
         self.assertEqual(self.events(job.id, last_event_id="x").response().status, 400)
@@ -241,37 +243,39 @@ class EventStreamTests(StreamTestCase):
 
     def test_tail(self) -> None:
         """The last lines of each stream."""
-        job = self.scheduler.add_job(b"a\nb\n", b"x\ny\n", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"a\nb\n", b"x\ny\n", state=JobState.SUCCEEDED)
         found = parse(self.events(job.id, "?tail=1").response().body)
         self.assertEqual([data.get("text") for _, _, data in found[1:3]], ["b\n", "y\n"])
 
     def test_end_waits_for_the_job(self) -> None:
         """Streams may end before the job is known to: the end comes with its final state."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
-        self.scheduler.end_output(job.id)
+        self.fleet.end(job.id, 3, report=False)
         self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout"])
-        self.scheduler.finish(job.id, JobState.FAILED, exit_code=3)
+        self.house.report("id-w1")
         self.assertEqual(parse(client.response().body)[-1][2]["exit_code"], 3)
         self.assert_nothing_left()
 
     def test_end_names_the_next_attempt(self) -> None:
         """The end of a job that is run again says by which job."""
         retry = QueueTerms(queue_timeout=60.0, retry=Retry(1, 30.0))
-        job = self.scheduler.add_job(b"x", terms=retry, target=Target(worker="w1"), group_id="g")
+        job = self.fleet.add_job(b"x", terms=retry, target=Target(worker="w1"), group_id="g")
         client = self.events(job.id)
-        self.scheduler.finish(job.id, JobState.FAILED, exit_code=3)
+        self.fleet.end(job.id, 3)
         name, _, data = parse(client.response().body)[-1]
         following = self.scheduler.last_attempt(job.id)
         self.assertEqual((name, data["id"], data["retried_by"]), ("end", job.id, following.id))
-        self.scheduler.finish(following.id)
+        self.clock.advance(30.0)
+        self.fleet.end(following.id)
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assert_nothing_left()
 
     def test_end_never_lies(self) -> None:
         """When the job does not become final, the client is told to come back, not that it ended."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
-        self.scheduler.end_output(job.id)
+        self.fleet.end(job.id, report=False)
         self.clock.pump([streams.END_WAIT_MAX_SECONDS / 4] * 4)
         self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout", "resume"])
         self.assertTrue(client.response().complete)
@@ -279,15 +283,15 @@ class EventStreamTests(StreamTestCase):
 
     def test_hang_up_while_settling(self) -> None:
         """A client that leaves between the last byte and the end leaves nothing behind."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
-        self.scheduler.end_output(job.id)
+        self.fleet.end(job.id, report=False)
         client.hang_up()
         self.assert_nothing_left()
 
     def test_heartbeat(self) -> None:
         """While nothing happens a comment is sent now and then, but not to a client that does not read."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
         before = client.response().body
         self.clock.advance(sse.HEARTBEAT_INTERVAL_SECONDS)
@@ -308,24 +312,25 @@ class EventStreamTests(StreamTestCase):
         self.assertEqual((response.status, response.headers["x-job-id"]), (201, "job-1"))
         [(name, event_id, data)] = parse(response.body)
         self.assertEqual((name, event_id, data["id"]), ("job", "0,0", "job-1"))
-        self.scheduler.finish("job-1")
+        self.fleet.end("job-1")
         self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "end"])
         self.assert_nothing_left()
 
     def test_queued(self) -> None:
         """The first event is the job that waits, and the others come when it runs; or its end, if it never does."""
         body = b'{"selector": {}, "command": "echo", "queue_timeout": 5}'
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         late = self.server.ask("POST", "/v1/jobs", body, **EVENTS)
         [(name, _, data)] = parse(late.response().body)
         self.assertEqual((name, data["state"]), ("job", "queued"))
         self.clock.advance(5)
         self.assertEqual([name for name, _, _ in parse(late.response().body)], ["job", "end"])
         client = self.server.ask("POST", "/v1/jobs", body, **EVENTS)
-        self.scheduler.workers_are(WorkerState.ONLINE)
-        self.scheduler.write("job-2", b"x")
-        self.scheduler.finish("job-2")
-        self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "job", "stdout", "end"])
+        self.fleet.find()
+        self.fleet.write("job-2", b"x")
+        self.fleet.end("job-2")
+        self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "job", "job", "stdout", "end"])
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assert_nothing_left()
 
     def test_submit_refused(self) -> None:
@@ -337,7 +342,7 @@ class EventStreamTests(StreamTestCase):
 
     def test_one_reader_only(self) -> None:
         """When the second stream can't be opened, the first is let go."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         opened = self.scheduler.open_output
 
         def once(job_id: str, stream: Stream, offset: int) -> object:
@@ -351,16 +356,18 @@ class EventStreamTests(StreamTestCase):
 
     def test_failure_midway(self) -> None:
         """One stream that fails cuts the whole, without an end."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
-        self.scheduler.readers()[1].break_with(Unavailable("lost"))
+        self.house.workers.fail("read_output", OutputPruned(job.id))
+        self.house.workers.running()[1].cut(WorkerFault("w1", "what"))
+        self.clock.advance(1)
         self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout"])
         self.assertEqual((client.response().complete, client.socket.connected), (False, False))
         self.assert_nothing_left()
 
     def test_shutdown(self) -> None:
         """At shutdown the client is told to resume, where it is, and the body ends properly."""
-        job = self.scheduler.add_job(b"x\xc3")
+        job = self.fleet.add_job(b"x\xc3")
         client = self.events(job.id)
         self.successResultOf(self.server.site.drain(5.0))
         self.assertEqual(parse(client.response().body)[-1], ("resume", "1,0", {}))
@@ -369,16 +376,18 @@ class EventStreamTests(StreamTestCase):
 
     def test_slow_client_sees_both(self) -> None:
         """One stream that never runs dry does not keep the other from a slow client."""
-        self.scheduler.piece = 1000
-        job = self.scheduler.add_job(b"x" * 100_000, b"y" * 3000)
+        self.begin(window=1000)
+        self.house.workers.piece = 1000
+        job = self.fleet.add_job(b"x" * 100_000, b"y" * 3000)
         client = self.server.connect()
         client.socket.room = 500
         client.ask("GET", f"/v1/jobs/{job.id}/output", **EVENTS)
         for _ in range(10):
             client.socket.take()
-        names = [name for name, _, _ in parse(client.response().body)]
-        self.assertEqual(names.count("stderr"), 3)
-        self.assertGreater(names.count("stdout"), 3)
+            self.house.settle()
+        found = parse(client.response().body)
+        self.assertEqual(sum(len(data["text"]) for name, _, data in found if name == "stderr"), 3000)
+        self.assertGreater(len([name for name, _, _ in found if name == "stdout"]), 3)
         client.hang_up()
         self.assert_nothing_left()
 
@@ -394,8 +403,7 @@ class EventStreamTests(StreamTestCase):
     )
     def test_resumes_lose_nothing(self, writes: list[tuple[Stream, bytes, bool]]) -> None:
         """Hung up anywhere and resumed by the last id, every byte of both streams comes once."""
-        self.setUp()
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         got = {stream.value: b"" for stream in Stream}
         last = "0,0"
 
@@ -411,12 +419,12 @@ class EventStreamTests(StreamTestCase):
 
         client = self.events(job.id, last_event_id=last)
         for stream, data, hang_up in writes:
-            self.scheduler.write(job.id, data, stream)
+            self.fleet.write(job.id, data, stream)
             if hang_up:
                 last = take(client)
                 client.hang_up()
                 client = self.events(job.id, last_event_id=last)
-        self.scheduler.finish(job.id)
+        self.fleet.end(job.id)
         take(client)
         self.assertEqual(parse(client.response().body)[-1][0], "end")
         for stream in Stream:
