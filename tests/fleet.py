@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.errors import SchedulerError
 from scheduler.interfaces import JobFilter
-from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, WorkerState
 from tests.doubles.runner import FakeJobRunner
-from tests.house import HOME, House, result_of
+from tests.house import ECHO, HOME, House, result_of
+
+#: Jobs that may be queued in a ``FleetTestCase``.
+QUEUE_MAX = 4
+
+W1 = Target(worker="w1")
 
 
 class Fleet:
@@ -184,3 +192,41 @@ class Fleet:
         if "ahead" in facts:
             facts["sent_at"] = self.house.wall_time() + facts.pop("ahead")
         self.house.report(worker_id, **facts)
+
+
+class FleetTestCase(SynchronousTestCase):
+    """What clients see of a scheduler with the worker ``w1``, whose jobs and workers do as they are asked."""
+
+    def setUp(self) -> None:
+        self.house = House(lease=30.0, queue_max=QUEUE_MAX)
+        self.clock, self.scheduler = self.house.clock, self.house.parts.service
+        self.fleet = Fleet(self.house)
+        self.fleet.add_worker("w1")
+
+    def flow(self) -> None:
+        """What is under way comes to rest; that takes two seconds by the clock."""
+        self.clock.pump([0.1] * 20)
+
+    def submit(self, target: Target = W1, spec: JobSpec = ECHO) -> Job:
+        """What a submission is answered with, a second later than all before."""
+        self.clock.advance(1.0)
+        job: Job = self.successResultOf(self.scheduler.submit(spec, target))
+        return job
+
+    def ended(self, exit_code: int = 0, output: bytes = b"") -> Job:
+        """A job that has ended."""
+        job = self.submit()
+        self.fleet.write(job.id, output)
+        return self.fleet.end(job.id, exit_code)
+
+    def refusal(self, error: type[SchedulerError], method: Callable[..., Deferred[Any]], *args: Any) -> Any:
+        """The error that a call comes to; it may be raised at once, or later."""
+        return self.failureResultOf(maybeDeferred(method, *args), error).value
+
+    def ids(self, which: JobFilter | None = None) -> list[str]:
+        """Of all jobs that match, newest first."""
+        return [job.id for job in self.scheduler.jobs(which or JobFilter(), 100, None).jobs]
+
+    def state(self, job: Job) -> JobState:
+        """As it is now."""
+        return self.scheduler.job(job.id).state

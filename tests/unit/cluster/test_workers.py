@@ -1,4 +1,4 @@
-"""What every scheduler does with workers and their jobs' output, for the HTTP API."""
+"""Workers and the output of their jobs, as clients see them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from scheduler.errors import (
 from scheduler.interfaces import IOutputReader, Readiness
 from scheduler.messages import Chunk
 from scheduler.model import Disk, Job, JobState, QueueTerms, Stream, Target, WorkerState
-from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO, EPOCH
 
 
-class Workers(Contract):
+class WorkersTests(FleetTestCase):
     def test_all(self) -> None:
         """All are listed by name, with what they said of themselves."""
-        self.world.add_worker("b", slots=2, labels={"gpu": "yes"})
-        self.world.add_worker("a", core=True)
+        self.fleet.add_worker("b", slots=2, labels={"gpu": "yes"})
+        self.fleet.add_worker("a", core=True)
         views = self.scheduler.workers()
         self.assertEqual([view.worker.name for view in views], ["a", "b", "w1"])
         self.assertEqual([view.worker.slots for view in views], [None, 2, None])
@@ -36,7 +36,7 @@ class Workers(Contract):
 
     def test_one(self) -> None:
         """One is found by id or name."""
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         self.assertEqual(self.scheduler.worker("w1").worker.id, "id-w1")
         self.assertEqual(self.scheduler.worker("id-w1").worker.name, "w1")
         self.assertEqual(self.scheduler.worker("id-w2").worker.name, "w2")
@@ -45,18 +45,18 @@ class Workers(Contract):
         """A worker is shown with its disk and its clock, once it has told of them."""
         worker = self.scheduler.worker("w1").worker
         self.assertEqual((worker.disk, worker.clock_difference), (None, None))
-        self.world.describes("w1", -3.25, Disk(1000, 500, 100, 50))
+        self.fleet.describes("w1", -3.25, Disk(1000, 500, 100, 50))
         worker = self.scheduler.worker("w1").worker
         self.assertEqual((worker.disk, worker.clock_difference), (Disk(1000, 500, 100, 50), -3.25))
 
     def test_running_jobs(self) -> None:
         """A worker is shown with the number of its jobs that have not ended, those unknown too."""
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         self.submit()
         self.submit()
         self.ended()
         self.assertEqual([view.running_jobs for view in self.scheduler.workers()], [2, 0])
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         view = self.scheduler.worker("w1")
         self.assertEqual((view.worker.state, view.running_jobs), (WorkerState.UNREACHABLE, 2))
 
@@ -81,15 +81,15 @@ class Workers(Contract):
     def test_draining_stays(self) -> None:
         """One that is drained still is when it is back."""
         self.successResultOf(self.scheduler.drain("w1"))
-        self.world.lose("w1")
-        self.world.find("w1")
+        self.fleet.lose("w1")
+        self.fleet.find("w1")
         self.assertTrue(self.scheduler.worker("w1").worker.draining)
 
     def test_offline(self) -> None:
         """One that deregistered is listed as it was, with the reason; a selector finds it, and jobs wait for it."""
-        self.world.add_worker("w2", slots=2, labels={"gpu": "yes"})
+        self.fleet.add_worker("w2", slots=2, labels={"gpu": "yes"})
         before = self.successResultOf(self.scheduler.drain("w2"))
-        self.world.deregister("w2")
+        self.fleet.deregister("w2")
         view = self.scheduler.worker("w2")
         self.assertEqual((view.worker.state, view.running_jobs), (WorkerState.OFFLINE, 0))
         self.assertRegex(view.reason or "", r"^it deregistered at 20..-..-..T..:..:..Z$")
@@ -104,14 +104,14 @@ class Workers(Contract):
         waiting = self.scheduler.waiting_for(job)
         assert waiting is not None
         self.assertEqual((job.state, waiting.why), (JobState.QUEUED, "unreachable"))
-        self.world.find("w2")
-        self.world.flow()
+        self.fleet.find("w2")
+        self.flow()
         self.assertIs(self.state(job), JobState.RUNNING)
         self.assertIs(self.scheduler.worker("w2").worker.state, WorkerState.ONLINE)
 
     def test_forget_offline(self) -> None:
         """One that deregistered can be forgotten."""
-        self.world.deregister("w1")
+        self.fleet.deregister("w1")
         self.successResultOf(self.scheduler.forget("w1"))
         self.assertEqual(self.scheduler.workers(), ())
 
@@ -126,7 +126,7 @@ class Workers(Contract):
         """One that is forgotten is known no more; its jobs are, and those that had not ended are lost."""
         ended, job = self.ended(), self.submit()
         wait = self.scheduler.wait(job.id, 30)
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.assertIsNone(self.successResultOf(self.scheduler.forget("w1")))
         self.assertEqual(self.scheduler.workers(), ())
         self.refusal(NotFound, self.scheduler.forget, "w1")
@@ -137,22 +137,22 @@ class Workers(Contract):
 
     def test_readiness(self) -> None:
         """Ready is ready with any number of workers, and says how many can be reached."""
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         self.assertEqual(self.scheduler.readiness(), Readiness((), 2))
-        self.world.lose("w1")
-        self.world.lose("w2")
+        self.fleet.lose("w1")
+        self.fleet.lose("w2")
         self.assertEqual(self.scheduler.readiness(), Readiness((), 0))
 
     def test_not_ready(self) -> None:
         """While the store fails, as the last submission showed, it is not ready, and says why."""
-        self.world.store_fails("disk full")
+        self.house.store.problem = "disk full"
         self.refusal(StoreFailed, self.scheduler.submit, ECHO, W1)
         readiness = self.scheduler.readiness()
         self.assertFalse(readiness.ready)
         self.assertIn("disk full", " ".join(readiness.reasons))
 
 
-class Following(Contract):
+class FollowingTests(FleetTestCase):
     """Output as it comes."""
 
     def open(self, job: Job, offset: int = 0, stream: Stream = Stream.STDOUT) -> IOutputReader:
@@ -161,7 +161,7 @@ class Following(Contract):
     def read(self, reader: IOutputReader) -> Deferred[Chunk]:
         """What a read comes to, after a while."""
         reading: Deferred[Chunk] = reader.read()
-        self.world.flow()
+        self.flow()
         return reading
 
     def assert_reads(self, reader: IOutputReader, data: bytes, end: bool = False) -> None:
@@ -183,33 +183,33 @@ class Following(Contract):
     def test_live(self) -> None:
         """A reader gets what is there, then what comes, of its stream alone, and an end."""
         job = self.submit()
-        self.world.write(job, b"before")
+        self.fleet.write(job.id, b"before")
         reader = self.open(job)
         self.assert_reads(reader, b"before")
         for data in (b"\0\xff", b"\n", b"more"):
             reading = self.read(reader)
             self.assertNoResult(reading)
-            self.world.write(job, b"other", Stream.STDERR)
-            self.world.flow()
+            self.fleet.write(job.id, b"other", Stream.STDERR)
+            self.flow()
             self.assertNoResult(reading)
-            self.world.write(job, data)
-            self.world.flow()
+            self.fleet.write(job.id, data)
+            self.flow()
             self.assertEqual(self.successResultOf(reading).data, data)
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assert_reads(reader, b"", end=True)
         errors = self.open(job, 0, Stream.STDERR)
         self.assert_reads(errors, b"other" * 3, end=True)
         for ended in (reader, errors):
             ended.close()
-        self.assertEqual(self.world.readers(), 0)
+        self.assertEqual(len(self.house.workers.running()), 0)
 
     def test_end_while_it_waits(self) -> None:
         """The end comes to a read that waits for bytes."""
         job = self.submit()
         reading = self.read(self.open(job))
         self.assertNoResult(reading)
-        self.world.end(job)
-        self.world.flow()
+        self.fleet.end(job.id)
+        self.flow()
         self.assertEqual(self.successResultOf(reading), Chunk(b"", 0, True))
 
     def test_ended(self) -> None:
@@ -222,12 +222,12 @@ class Following(Contract):
     def test_cut(self) -> None:
         """The end of output that was cut says why, to those who follow it and to those who come later."""
         job = self.submit()
-        self.world.write(job, b"hello")
+        self.fleet.write(job.id, b"hello")
         under_way = self.open(job)
         self.assert_reads(under_way, b"hello")
         reading = self.read(under_way)
-        self.world.end(job, output_error="stdout: No space left on device")
-        self.world.flow()
+        self.fleet.end(job.id, output_error="stdout: No space left on device")
+        self.flow()
         ends = [reading, *(self.read(self.open(job, offset)) for offset in (0, 4, 5))]
         for offset, end in zip((5, 0, 4, 5), ends, strict=True):
             chunk = self.successResultOf(end)
@@ -240,20 +240,20 @@ class Following(Contract):
     def test_side_by_side(self) -> None:
         """Each reader has a place of its own; one that closes disturbs nobody."""
         job = self.submit()
-        self.world.write(job, b"hello")
+        self.fleet.write(job.id, b"hello")
         first, second, third = self.open(job), self.open(job, 3), self.open(job, 5)
         self.assert_reads(second, b"lo")
         self.assert_reads(first, b"hello")
         first.close()
-        self.world.write(job, b" world")
-        self.world.end(job)
+        self.fleet.write(job.id, b" world")
+        self.fleet.end(job.id)
         self.assert_reads(third, b" world", end=True)
         self.assert_reads(second, b" world", end=True)
 
     def test_beyond_end(self) -> None:
         """An offset past the end is told, with how much there is, when it is read from."""
         running = self.submit()
-        self.world.write(running, b"abc")
+        self.fleet.write(running.id, b"abc")
         for job in (running, self.ended(output=b"abc")):
             error = self.failureResultOf(self.read(self.open(job, 9)), OffsetBeyondEnd).value
             self.assertEqual((error.offset, error.size), (9, 3))
@@ -263,7 +263,7 @@ class Following(Contract):
         with self.assertRaises(NotFound) as caught:
             self.scheduler.open_output("nothing", Stream.STDOUT, 0)
         self.assertEqual(caught.exception.kind, "job")
-        self.world.add_worker("old", core=True)
+        self.fleet.add_worker("old", core=True)
         job = self.submit(Target(worker="old"))
         with self.assertRaises(Unsupported):
             self.open(job)
@@ -275,7 +275,7 @@ class Following(Contract):
         reading = self.read(reader)
         reading.cancel()
         self.failureResultOf(reading, CancelledError)
-        self.assertEqual((self.world.readers(), self.world.timers()), (0, 0))
+        self.assertEqual((len(self.house.workers.running()), self.house.timers()), (0, 0))
         reader.close()
 
     def test_close(self) -> None:
@@ -286,22 +286,22 @@ class Following(Contract):
         reader.close()
         reader.close()
         self.failureResultOf(reading, CancelledError)
-        self.assertEqual((self.world.readers(), self.world.timers()), (0, 0))
+        self.assertEqual((len(self.house.workers.running()), self.house.timers()), (0, 0))
 
     def test_worker_away(self) -> None:
         """A reader of a job that has not ended waits for its worker, however long, and goes on where it was."""
         job = self.submit()
-        self.world.write(job, b"one")
+        self.fleet.write(job.id, b"one")
         reader = self.open(job)
         self.assert_reads(reader, b"one")
         reading = self.read(reader)
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         late = self.read(self.open(job, 1))
-        self.world.clock.pump([60.0] * 10)
+        self.clock.pump([60.0] * 10)
         self.assertNoResult(reading)
-        self.world.find("w1")
-        self.world.write(job, b"two")
-        self.world.flow()
+        self.fleet.find("w1")
+        self.fleet.write(job.id, b"two")
+        self.flow()
         for waited, offset, data in ((reading, 3, b"two"), (late, 1, b"netwo")):
             chunk = self.successResultOf(waited)
             self.assertEqual(chunk.offset, offset)
@@ -311,33 +311,33 @@ class Following(Contract):
         """The output of a job that is lost can't be had: not by one who waits for it, nor by one who comes."""
         job = self.submit()
         reading = self.read(self.open(job))
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.assertNoResult(reading)
         self.successResultOf(self.scheduler.forget("w1"))
-        self.world.flow()
+        self.flow()
         self.failureResultOf(reading, OutputGone, Unreachable)
         self.failureResultOf(self.read(self.open(job)), OutputGone)
 
     def test_orphan(self) -> None:
         """The output of an orphan is read on, and comes to its end with it."""
         job = self.submit()
-        self.world.write(job, b"one")
-        self.world.lose("w1")
+        self.fleet.write(job.id, b"one")
+        self.fleet.lose("w1")
         self.successResultOf(self.scheduler.forget("w1"))
-        self.world.come_back("w1")
+        self.fleet.come_back("w1")
         reader = self.open(job)
         first = self.successResultOf(self.read(reader))
         self.assertEqual((first.data, first.end), (b"one", False))
-        self.world.write(job, b"two")
-        self.world.flow()
+        self.fleet.write(job.id, b"two")
+        self.flow()
         second = self.successResultOf(self.read(reader))
         self.assertEqual((second.data, second.offset), (b"two", 3))
         self.successResultOf(self.scheduler.stop(job.id))
-        self.world.flow()
+        self.flow()
         self.assertTrue(self.successResultOf(self.read(reader)).end)
 
 
-class Reading(Contract):
+class ReadingTests(FleetTestCase):
     """Output as it is."""
 
     def read(self, job: Job, offset: int, size: int, stream: Stream = Stream.STDOUT) -> Chunk:
@@ -346,8 +346,8 @@ class Reading(Contract):
     def test_running(self) -> None:
         """What is there, as much as was asked for, and how much there is; of a job that runs it is no end."""
         job = self.submit()
-        self.world.write(job, b"hello\0\xff")
-        self.world.write(job, b"err", Stream.STDERR)
+        self.fleet.write(job.id, b"hello\0\xff")
+        self.fleet.write(job.id, b"err", Stream.STDERR)
         self.assertEqual(self.read(job, 1, 3), Chunk(b"ell", 1, False, 7))
         self.assertEqual(self.read(job, 0, 100), Chunk(b"hello\0\xff", 0, False, 7))
         self.assertEqual(self.read(job, 7, 1), Chunk(b"", 7, False, 7))
@@ -365,9 +365,9 @@ class Reading(Contract):
         """Size 0 asks for the length alone, running or ended."""
         job = self.submit()
         self.assertEqual(self.read(job, 0, 0), Chunk(b"", 0, False, 0))
-        self.world.write(job, b"hello")
+        self.fleet.write(job.id, b"hello")
         self.assertEqual(self.read(job, 0, 0), Chunk(b"", 0, False, 5))
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assertEqual(self.read(job, 0, 0), Chunk(b"", 0, False, 5))
 
     def test_much(self) -> None:
@@ -385,7 +385,7 @@ class Reading(Contract):
     def test_beyond_end(self) -> None:
         """An offset past the end is told, with how much there is."""
         running = self.submit()
-        self.world.write(running, b"abc")
+        self.fleet.write(running.id, b"abc")
         for job in (running, self.ended(output=b"abc")):
             error = self.refusal(OffsetBeyondEnd, self.scheduler.read_output, job.id, Stream.STDOUT, 4, 1)
             self.assertEqual((error.offset, error.size), (4, 3))
@@ -394,14 +394,14 @@ class Reading(Contract):
         """No job, or a worker that can't do it."""
         error = self.refusal(NotFound, self.scheduler.read_output, "nothing", Stream.STDOUT, 0, 1)
         self.assertEqual(error.kind, "job")
-        self.world.add_worker("old", core=True)
+        self.fleet.add_worker("old", core=True)
         job = self.submit(Target(worker="old"))
         self.refusal(Unsupported, self.scheduler.read_output, job.id, Stream.STDOUT, 0, 1)
 
     def test_unreachable(self) -> None:
         """Without its worker there is no output, but what is known to be none is answered."""
         running, ended = self.submit(), self.ended(output=b"abc")
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         for job in (running, ended):
             self.refusal(Unreachable, self.scheduler.read_output, job.id, Stream.STDOUT, 0, 1)
         self.assertEqual(self.read(ended, 3, 1), Chunk(b"", 3, True, 3))
@@ -410,17 +410,14 @@ class Reading(Contract):
     def test_lost(self) -> None:
         """The output of a job that is lost can't be had."""
         job = self.submit()
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.successResultOf(self.scheduler.forget("w1"))
         self.refusal(OutputGone, self.scheduler.read_output, job.id, Stream.STDOUT, 0, 1)
 
     def test_forgotten(self) -> None:
         """The output of a job that ended went with its worker."""
         job = self.ended(output=b"abc")
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.successResultOf(self.scheduler.forget("w1"))
         self.refusal(OutputGone, self.scheduler.read_output, job.id, Stream.STDOUT, 0, 1)
         self.assertEqual(self.read(job, 3, 1), Chunk(b"", 3, True, 3))
-
-
-globals().update(for_every_provider(Workers, Following, Reading))

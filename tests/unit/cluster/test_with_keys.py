@@ -1,22 +1,22 @@
-"""What every scheduler does with a request that its client named with a key."""
+"""Requests that their clients named with keys, as clients see them."""
 
 from __future__ import annotations
 
 from twisted.internet.defer import maybeDeferred
 
-from scheduler.errors import KeyReused, StartUnanswered, Unreachable
+from scheduler.errors import DeadlineExceeded, KeyReused, StartUnanswered, Unreachable
 from scheduler.messages import RequestKey
 from scheduler.model import NO_WAITING, Job, JobState, Target
-from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO
 
 KEY = RequestKey("k", "f" * 64)
 
 
-class WithKeys(Contract):
+class WithKeysTests(FleetTestCase):
     def send(self, key: RequestKey = KEY, target: Target = W1) -> Job:
         """A submission with a key, a second later than all before."""
-        self.world.clock.advance(1.0)
+        self.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, NO_WAITING, key))
         return job
 
@@ -27,7 +27,7 @@ class WithKeys(Contract):
         """A request sent again starts nothing, and is answered with the job as it was then."""
         self.assertFalse(self.scheduler.replays(KEY))
         job = self.send()
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assertTrue(self.scheduler.replays(KEY))
         self.assertEqual(self.send(), job)
         self.assertEqual((self.ids(), self.state(job)), ([job.id], JobState.SUCCEEDED))
@@ -45,22 +45,19 @@ class WithKeys(Contract):
 
     def test_nothing_came_of_it(self) -> None:
         """A request that made no job leaves its key free."""
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.refused(Unreachable)
         self.assertFalse(self.scheduler.replays(KEY))
-        self.world.find("w1")
+        self.fleet.find("w1")
         self.send()
 
     def test_unanswered(self) -> None:
         """A start that was not answered is that again, and once its worker has told the job is the answer."""
-        self.world.start_goes_unanswered()
+        self.house.workers.fail("start_job", DeadlineExceeded("start", 10), arrives=True)
         first = self.refused(StartUnanswered)
         assert isinstance(first, StartUnanswered)
         again = self.refused(StartUnanswered)
         assert isinstance(again, StartUnanswered)
         self.assertEqual(again.job_id, first.job_id)
-        self.world.find("w1")
+        self.fleet.find("w1")
         self.assertEqual(self.send(), self.scheduler.job(first.job_id))
-
-
-globals().update(for_every_provider(WithKeys))

@@ -1,8 +1,4 @@
-"""What every scheduler does with jobs, for the HTTP API: the cluster, and the one in memory that stands in for it.
-
-There is a class of behaviours for each thing that can be asked; at the end all of
-them are run for every provider.
-"""
+"""Submissions, looks, waits, queries and stops, as clients see them."""
 
 from __future__ import annotations
 
@@ -29,11 +25,11 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IScheduler, JobFilter
 from scheduler.model import FEATURES, Job, JobSpec, JobState, QueueTerms, Target
-from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.fleet import W1, FleetTestCase
 from tests.house import ANY, ECHO, EPOCH
 
 
-class Submitting(Contract):
+class SubmittingTests(FleetTestCase):
     def refused(self, error: type[SchedulerError], target: Target, spec: JobSpec = ECHO) -> SchedulerError:
         """A submission comes to that, and to no job."""
         before = self.ids()
@@ -47,19 +43,19 @@ class Submitting(Contract):
 
     def test_runs(self) -> None:
         """A submitted job runs on the worker that was named, by id or by name, and is known from then on."""
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         spec = JobSpec("sh", ("-c", "x"), env={"A": "b"}, labels={"team": "blue"})
         for target in (Target(worker="w2"), Target(worker="id-w2")):
             job = self.submit(target, spec)
             self.assertEqual((job.worker_id, job.worker_name), ("id-w2", "w2"))
             self.assertEqual((job.spec, job.target, job.state), (spec, target, JobState.RUNNING))
-            self.assertEqual(job.created_at, EPOCH + self.world.clock.seconds())
+            self.assertEqual(job.created_at, EPOCH + self.clock.seconds())
             self.assertEqual((job.started_at, job.finished_at), (job.created_at, None))
             self.assertEqual(self.scheduler.job(job.id), job)
 
     def test_refused_by_the_worker(self) -> None:
         """What the worker will not run is a job that failed, with the reason."""
-        self.world.refuse("echo", "command 'echo' is not allowed")
+        self.fleet.refuse("echo", "command 'echo' is not allowed")
         job = self.submit()
         self.assertEqual((job.state, job.reason), (JobState.FAILED, "command 'echo' is not allowed"))
         self.assertEqual((job.started_at, job.finished_at), (None, EPOCH + 1))
@@ -67,9 +63,9 @@ class Submitting(Contract):
 
     def test_selector(self) -> None:
         """Of the workers that have all labels the least loaded takes the job, of equals the first by name."""
-        self.world.add_worker("b", labels={"gpu": "yes", "zone": "a"})
-        self.world.add_worker("a", labels={"gpu": "yes", "zone": "a"})
-        self.world.add_worker("0", labels={"gpu": "yes", "zone": "b"})
+        self.fleet.add_worker("b", labels={"gpu": "yes", "zone": "a"})
+        self.fleet.add_worker("a", labels={"gpu": "yes", "zone": "a"})
+        self.fleet.add_worker("0", labels={"gpu": "yes", "zone": "b"})
         target = Target(selector={"gpu": "yes", "zone": "a"})
         self.assertEqual([self.submit(target).worker_name for _ in range(4)], ["a", "b", "a", "b"])
         self.assertEqual(self.submit(Target(selector={"name": "w1"})).worker_name, "w1")
@@ -90,61 +86,61 @@ class Submitting(Contract):
         self.successResultOf(self.scheduler.drain("w1"))
         self.refused(Conflict, W1)
         self.refused(Conflict, ANY)
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         self.assertEqual(self.submit(ANY).worker_name, "w2")
         self.successResultOf(self.scheduler.resume("w1"))
         self.assertEqual(self.submit(ANY).worker_name, "w1")
 
     def test_no_free_slot(self) -> None:
         """Slots bind only the choice among workers: a job for a named one starts at once."""
-        self.world.add_worker("w2", slots=1, labels={"gpu": "yes"})
+        self.fleet.add_worker("w2", slots=1, labels={"gpu": "yes"})
         gpu = Target(selector={"gpu": "yes"})
         first = self.submit(gpu)
         self.refused(NoFreeSlot, gpu)
         second = self.submit(Target(worker="w2"))
-        self.world.end(first)
+        self.fleet.end(first.id)
         self.refused(NoFreeSlot, gpu)
-        self.world.end(second)
+        self.fleet.end(second.id)
         self.assertEqual(self.submit(gpu).worker_name, "w2")
 
     def test_unreachable(self) -> None:
         """A worker that is known to be out of reach takes nothing; as one of those that match it has no free slot."""
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.assertEqual(self.refused(Unreachable, W1).name, "w1")
         self.refused(NoFreeSlot, ANY)
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         self.assertEqual(self.submit(ANY).worker_name, "w2")
 
     def test_out_of_reach_at_the_call(self) -> None:
         """A worker that can't be reached when it is called leaves no job, and takes the next when it is back."""
-        self.world.vanish("w1")
+        self.house.vanish("id-w1")
         self.refused(Unreachable, W1)
-        self.world.find("w1")
+        self.fleet.find("w1")
         self.submit()
 
     def test_nothing_was_sent(self) -> None:
         """A start that never left its process leaves no job and takes no slot."""
         for error in (Busy("calls", 4), Unsupported("w1", "StartJob"), ShuttingDown(), Unreachable("w1")):
-            self.world.start_fails(error)
+            self.house.workers.fail("start_job", error)
             self.assertIs(self.refused(type(error), W1), error)
         self.assertEqual(self.scheduler.worker("w1").running_jobs, 0)
 
     def test_unanswered(self) -> None:
         """A start that may have arrived is a job: unknown, until its worker reports."""
-        self.world.start_goes_unanswered()
+        self.house.workers.fail("start_job", DeadlineExceeded("start", 10), arrives=True)
         error = self.refusal(StartUnanswered, self.scheduler.submit, ECHO, W1)
         job = self.scheduler.job(error.job_id)
         self.assertEqual((error.worker, self.ids()), ("w1", [job.id]))
         self.assertEqual((job.state, job.worker_name, job.target), (JobState.UNKNOWN, "w1", W1))
         self.assertEqual((job.unknown_since, job.started_at), (EPOCH, None))
         self.assertEqual(job.reason, "the start was not answered")
-        self.world.find("w1")
+        self.fleet.find("w1")
         job = self.scheduler.job(job.id)
         self.assertEqual((job.state, job.unknown_since, job.reason), (JobState.RUNNING, None, None))
 
     def test_unsupported(self) -> None:
         """A core worker takes a command and a path; more it is not offered."""
-        self.world.add_worker("old", labels={"arch": "vax"}, core=True)
+        self.fleet.add_worker("old", labels={"arch": "vax"}, core=True)
         old, vax, more = Target(worker="old"), Target(selector={"arch": "vax"}), JobSpec(command="sh", args=("x",))
         self.assertEqual(self.refused(Unsupported, old, more).worker, "old")
         self.refused(Conflict, vax, more)
@@ -154,14 +150,14 @@ class Submitting(Contract):
 
     def test_shortage(self) -> None:
         """A job for a worker that lacks something to start it is none; by selector it goes to another one."""
-        self.world.add_worker("well", slots=40)
+        self.fleet.add_worker("well", slots=40)
         why = "Resource temporarily unavailable (EAGAIN): no more processes"
-        self.world.lacks("w1", why)
+        self.fleet.runner("w1").shortage = why
         jobs = []
         for _ in range(40):
             jobs.append(self.submit(ANY))
             for name in ("w1", "well"):
-                self.world.find(name)
+                self.fleet.find(name)
         self.assertEqual({(job.state, job.worker_name) for job in jobs}, {(JobState.RUNNING, "well")})
         self.assertEqual(self.scheduler.worker("w1").reason, why)
         self.assertEqual(self.scheduler.worker("well").reason, None)
@@ -169,34 +165,34 @@ class Submitting(Contract):
         self.refusal(Unavailable, self.scheduler.submit, ECHO, ANY)
         self.assertEqual(len(self.ids()), 40)
         for job in jobs:
-            self.world.end(job)
+            self.fleet.end(job.id)
         self.assertEqual({self.state(job) for job in jobs}, {JobState.SUCCEEDED})
-        self.world.lacks("w1", "")
-        self.world.clock.advance(60)
-        self.world.find("w1")
+        self.fleet.runner("w1").shortage = ""
+        self.clock.advance(60)
+        self.fleet.find("w1")
         self.assertEqual(self.submit().state, JobState.RUNNING)
         self.assertIsNone(self.scheduler.worker("w1").reason)
 
     def test_what_may_not_run_is_no_shortage(self) -> None:
         """A command that a worker may not run, or does not have, takes the worker from nobody."""
-        self.world.refuse("typo", "command 'typo' not found")
+        self.fleet.refuse("typo", "command 'typo' not found")
         self.assertIs(self.submit(spec=JobSpec(command="typo")).state, JobState.FAILED)
         self.assertIsNone(self.scheduler.worker("w1").reason)
         self.assertIs(self.submit(ANY).state, JobState.RUNNING)
 
     def test_refusing(self) -> None:
         """A worker that says that it takes no job gets none by selector; one that names it is tried all the same."""
-        self.world.says("w1", "no room on its disk")
+        self.fleet.says("w1", "no room on its disk")
         self.assertEqual(self.scheduler.worker("w1").reason, "no room on its disk")
         self.refusal(NoFreeSlot, self.scheduler.submit, ECHO, ANY)
         self.assertIs(self.submit().state, JobState.RUNNING)
-        self.world.says("w1", "")
+        self.fleet.says("w1", "")
         self.assertIsNone(self.scheduler.worker("w1").reason)
         self.assertIs(self.submit(ANY).state, JobState.RUNNING)
 
     def test_features(self) -> None:
         """A worker that lacks what a job needs does not get that job, by name or by selector."""
-        self.world.add_worker("earlier", labels={"kind": "box"}, features=())
+        self.fleet.add_worker("earlier", labels={"kind": "box"}, features=())
         named, box = Target(worker="earlier"), Target(selector={"kind": "box"})
         spec = JobSpec(command="sleep", linger=0.0, stop_signal="SIGINT")
         error = self.refused(Unsupported, named, spec)
@@ -205,18 +201,18 @@ class Submitting(Contract):
             self.refused(Unsupported, named, one)
         self.assertIn("linger, stop_signal", str(self.refused(Conflict, box, spec)))
         self.assertEqual(self.submit(named).state, JobState.RUNNING)
-        self.world.add_worker("later", labels={"kind": "box"}, features=(*FEATURES, "of_the_next_version"))
+        self.fleet.add_worker("later", labels={"kind": "box"}, features=(*FEATURES, "of_the_next_version"))
         for _ in range(2):
             self.assertEqual(self.submit(box, spec).worker_name, "later")
         self.assertEqual(self.submit(Target(worker="later"), spec).state, JobState.RUNNING)
 
     def test_store(self) -> None:
         """While the store fails no job is taken."""
-        self.world.store_fails("disk full")
+        self.house.store.problem = "disk full"
         self.refused(StoreFailed, W1)
 
 
-class Looking(Contract):
+class LookingTests(FleetTestCase):
     def test_not_found(self) -> None:
         """A job that never was is not found."""
         with self.assertRaises(NotFound) as caught:
@@ -226,9 +222,9 @@ class Looking(Contract):
     def test_ended(self) -> None:
         """A job that ended says how, and how much it wrote."""
         job = self.submit()
-        self.world.write(job, b"hello")
-        self.world.clock.advance(2.0)
-        self.world.end(job, 3)
+        self.fleet.write(job.id, b"hello")
+        self.clock.advance(2.0)
+        self.fleet.end(job.id, 3)
         job = self.scheduler.job(job.id)
         self.assertEqual((job.state, job.exit_code, job.reason), (JobState.FAILED, 3, "exit status 3"))
         self.assertEqual((job.finished_at, job.stdout_bytes, job.stderr_bytes), (EPOCH + 3, 5, 0))
@@ -236,13 +232,13 @@ class Looking(Contract):
     def test_unknown_and_back(self) -> None:
         """What runs on a worker that can't be reached is unknown, since then, and nothing else is; until it is back."""
         running, ended = self.submit(), self.ended()
-        self.world.clock.advance(5.0)
-        self.world.lose("w1")
+        self.clock.advance(5.0)
+        self.fleet.lose("w1")
         job = self.scheduler.job(running.id)
         self.assertEqual((job.state, job.unknown_since), (JobState.UNKNOWN, EPOCH + 7))
         self.assertEqual(job.reason, "worker 'w1' can't be reached")
         self.assertEqual(self.scheduler.job(ended.id), ended)
-        self.world.find("w1")
+        self.fleet.find("w1")
         self.assertEqual(self.scheduler.job(running.id), running)
 
     def test_order_and_limit(self) -> None:
@@ -263,7 +259,7 @@ class Looking(Contract):
         running = JobFilter(states=frozenset({JobState.RUNNING}))
         page = self.scheduler.jobs(running, 2, None)
         self.submit()
-        self.world.end(jobs[1])
+        self.fleet.end(jobs[1].id)
         self.assertEqual(self.scheduler.jobs(running, 2, page.next).jobs, tuple(jobs[2:]))
 
     def test_cursor_after(self) -> None:
@@ -277,7 +273,7 @@ class Looking(Contract):
         """A job that has ended has what memory does not hold of its spec when that is asked for."""
         spec = JobSpec(command="echo", args=("a" * 10_000,), env={"E": "e"})
         job = self.submit(spec=spec)
-        self.world.end(job)
+        self.fleet.end(job.id)
         found = self.scheduler.job(job.id)
         (whole,) = self.successResultOf(self.scheduler.with_specs([found]))
         self.assertEqual((whole.spec, whole.spec.stored, whole.state), (spec, 0, found.state))
@@ -292,12 +288,12 @@ class Looking(Contract):
 
     def test_filters(self) -> None:
         """Every field that is set must match; after is from then on, before is up to but not at."""
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         first = self.submit(W1, JobSpec(command="a", labels={"team": "blue", "run": "7"})).id
         second = self.submit(Target(worker="w2"), JobSpec(command="b", labels={"team": "blue"}))
         third = self.submit(W1, JobSpec(command="c", labels={"team": "red"})).id
-        self.world.clock.advance(1.0)
-        self.world.end(second)
+        self.clock.advance(1.0)
+        self.fleet.end(second.id)
         for which, expected in (
             (JobFilter(), [third, second.id, first]),
             (JobFilter(worker="w1"), [third, first]),
@@ -324,29 +320,29 @@ class Looking(Contract):
             self.assertEqual(self.ids(which), expected, which)
 
 
-class Waiting(Contract):
+class WaitingTests(FleetTestCase):
     def test_end(self) -> None:
         """All who wait for the end of a job get it, and one who comes after it gets it at once."""
         job = self.submit()
         waits = [self.scheduler.wait(job.id, 30) for _ in range(2)]
-        self.world.clock.advance(29)
+        self.clock.advance(29)
         for wait in waits:
             self.assertNoResult(wait)
-        self.world.end(job, 3)
+        self.fleet.end(job.id, 3)
         for wait in (*waits, self.scheduler.wait(job.id, 30)):
             self.assertEqual(self.successResultOf(wait).exit_code, 3)
-        self.assertEqual(self.world.timers(), 0)
+        self.assertEqual(self.house.timers(), 0)
 
     def test_as_it_is(self) -> None:
         """After the seconds a job that has not ended is answered as it is by then."""
         job = self.submit()
         short, long = self.scheduler.wait(job.id, 2), self.scheduler.wait(job.id, 4)
-        self.world.lose("w1")
-        self.world.clock.advance(2)
+        self.fleet.lose("w1")
+        self.clock.advance(2)
         self.assertIs(self.successResultOf(short).state, JobState.UNKNOWN)
         self.assertNoResult(long)
-        self.world.find("w1")
-        self.world.clock.advance(2)
+        self.fleet.find("w1")
+        self.clock.advance(2)
         self.assertEqual(self.successResultOf(long), job)
 
     def test_not_found(self) -> None:
@@ -358,16 +354,16 @@ class Waiting(Contract):
         """One who goes away leaves the others to wait, and nothing behind."""
         job = self.submit()
         stays = self.scheduler.wait(job.id, 30)
-        timers = self.world.clock.getDelayedCalls()
+        timers = self.clock.getDelayedCalls()
         gone = self.scheduler.wait(job.id, 30)
         gone.cancel()
         self.failureResultOf(gone, CancelledError)
-        self.assertEqual(self.world.clock.getDelayedCalls(), timers)
-        self.world.end(job)
+        self.assertEqual(self.clock.getDelayedCalls(), timers)
+        self.fleet.end(job.id)
         self.assertIs(self.successResultOf(stays).state, JobState.SUCCEEDED)
 
 
-class Watching(Contract):
+class WatchingTests(FleetTestCase):
     def watch(self, job: Job) -> tuple[list[tuple[JobState, str | None]], Callable[[], None]]:
         """What is told of the job from now on, and how to end that."""
         told: list[tuple[JobState, str | None]] = []
@@ -380,10 +376,10 @@ class Watching(Contract):
         (first, _), (second, _) = self.watch(job), self.watch(job)
         other, _ = self.watch(self.submit())
         self.assertEqual(first, [])
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.assertEqual(first[-1], (JobState.UNKNOWN, self.scheduler.job(job.id).reason))
-        self.world.find("w1")
-        self.world.end(job, 3)
+        self.fleet.find("w1")
+        self.fleet.end(job.id, 3)
         states = [state for state, _ in first]
         self.assertEqual(
             [state for index, state in enumerate(states) if states[index - 1 : index] != [state]],
@@ -394,11 +390,11 @@ class Watching(Contract):
 
     def test_queued(self) -> None:
         """One that waits is told of when it is started."""
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         job = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         told, _ = self.watch(job)
-        self.world.find("w1")
-        self.world.flow()
+        self.fleet.find("w1")
+        self.flow()
         self.assertIs(told[-1][0], JobState.RUNNING)
 
     def test_after_those_who_wait(self) -> None:
@@ -407,7 +403,7 @@ class Watching(Contract):
         order: list[str] = []
         self.scheduler.watch(job.id, lambda job: order.append("watch"))
         self.scheduler.wait(job.id, 30).addCallback(lambda _: order.append("wait"))
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assertEqual(order[:2], ["wait", "watch"])
 
     def test_leave(self) -> None:
@@ -420,7 +416,7 @@ class Watching(Contract):
         leaves.append(self.scheduler.watch(job.id, gone.append))
         leave()
         leave()
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assertEqual((told, gone), ([], []))
 
     def test_not_found(self) -> None:
@@ -429,7 +425,7 @@ class Watching(Contract):
             self.scheduler.watch("nothing", lambda _: None)
 
 
-class Querying(Contract):
+class QueryingTests(FleetTestCase):
     def test_running(self) -> None:
         """A query, by the worker's id or name, is answered with the job as it is."""
         job = self.submit()
@@ -439,14 +435,14 @@ class Querying(Contract):
     def test_unreported(self) -> None:
         """The worker is asked: an end that nobody told is found out."""
         job = self.submit()
-        self.world.end(job, 3, report=False)
+        self.fleet.end(job.id, 3, report=False)
         answer = self.successResultOf(self.scheduler.query("w1", job.id))
         self.assertEqual((answer.state, answer.exit_code), (JobState.FAILED, 3))
         self.assertEqual(self.scheduler.job(job.id), answer)
 
     def test_not_found(self) -> None:
         """An unknown worker, an unknown job, and a job of another worker are not found; the worker comes first."""
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         job = self.submit()
         for worker, job_id, kind in (
             ("nobody", job.id, "worker"),
@@ -460,7 +456,7 @@ class Querying(Contract):
     def test_unreachable(self) -> None:
         """Of a job that has not ended there is no answer without its worker."""
         job = self.submit()
-        self.world.vanish("w1")
+        self.house.vanish("id-w1")
         for _ in range(2):
             self.refusal(Unreachable, self.scheduler.query, "w1", job.id)
         self.assertIs(self.state(job), JobState.UNKNOWN)
@@ -468,24 +464,24 @@ class Querying(Contract):
     def test_ended(self) -> None:
         """A job that has ended needs its worker no more, even one that was forgotten."""
         job = self.ended(3)
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.assertEqual(self.successResultOf(self.scheduler.query("w1", job.id)), job)
         self.successResultOf(self.scheduler.forget("w1"))
         for worker in ("w1", "id-w1"):
             self.assertEqual(self.successResultOf(self.scheduler.query(worker, job.id)), job)
 
 
-class Stopping(Contract):
+class StoppingTests(FleetTestCase):
     def test_stop(self) -> None:
         """A stop is answered with the end, and says when it was asked for."""
         job = self.submit()
-        self.world.clock.advance(4.0)
+        self.clock.advance(4.0)
         stopped = self.successResultOf(self.scheduler.stop(job.id))
         self.assertEqual((stopped.state, stopped.signal), (JobState.STOPPED, "SIGTERM"))
         self.assertEqual(stopped.reason, "signal: terminated")
         self.assertEqual((stopped.stop_requested_at, stopped.finished_at), (EPOCH + 5, EPOCH + 5))
         self.assertEqual(self.scheduler.job(job.id), stopped)
-        self.assertEqual(self.world.timers(), 0)
+        self.assertEqual(self.house.timers(), 0)
 
     def test_worker(self) -> None:
         """A stop may name the job's worker, by id or name."""
@@ -494,7 +490,7 @@ class Stopping(Contract):
 
     def test_not_found(self) -> None:
         """An unknown job or worker, or a job of another worker, is not found, and runs on."""
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         job = self.submit()
         for args, kind in (
             (("nothing",), "job"),
@@ -509,76 +505,76 @@ class Stopping(Contract):
         """A job that has ended is answered as it is, whatever became of its worker."""
         job = self.ended(3)
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), job)
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id, "w1")), job)
 
     def test_left_running(self) -> None:
         """A stop that leaves processes behind is none; each further one looks again, until they are gone."""
         job = self.submit()
-        self.world.leave(job, 123, 124)
+        self.fleet.leave(job.id, 123, 124)
         error = self.refusal(LeftRunning, self.scheduler.stop, job.id)
         self.assertEqual((error.job_id, error.leftover), (job.id, (123, 124)))
         stopped = self.scheduler.job(job.id)
         self.assertEqual((stopped.state, stopped.leftover), (JobState.STOPPED, (123, 124)))
-        self.world.leave(job, 124)
+        self.fleet.leave(job.id, 124)
         self.assertEqual(self.refusal(LeftRunning, self.scheduler.stop, job.id, "w1").leftover, (124,))
-        self.world.leave(job)
+        self.fleet.leave(job.id)
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), stopped)
 
     def test_ended_and_left_running(self) -> None:
         """So it is with a job that ended by itself; where its worker can't be asked, they count as left."""
         job = self.submit()
-        self.world.leave(job, 123)
-        self.world.end(job)
+        self.fleet.leave(job.id, 123)
+        self.fleet.end(job.id)
         ended = self.scheduler.job(job.id)
         self.assertEqual((ended.state, ended.leftover), (JobState.SUCCEEDED, (123,)))
         self.assertIn("could not be ended", ended.reason or "")
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.assertEqual(self.refusal(LeftRunning, self.scheduler.stop, job.id).leftover, (123,))
-        self.world.find("w1")
-        self.world.leave(job)
+        self.fleet.find("w1")
+        self.fleet.leave(job.id)
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), ended)
 
     def test_waits_for_the_end(self) -> None:
         """While the job lives its stop has no answer; how it ends is the answer."""
-        self.world.ignore_stops()
+        self.fleet.runner().ends_on_stop = False
         job = self.submit(spec=JobSpec(command="x", stop_grace=20))
         stop = self.scheduler.stop(job.id)
-        self.world.clock.advance(20)
+        self.clock.advance(20)
         self.assertNoResult(stop)
         self.assertEqual(self.scheduler.job(job.id).stop_requested_at, EPOCH + 1)
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assertIs(self.successResultOf(stop).state, JobState.SUCCEEDED)
-        self.assertEqual(self.world.timers(), 0)
+        self.assertEqual(self.house.timers(), 0)
 
     def test_deadline(self) -> None:
         """A job that has not ended some time after its grace is not called stopped, and the error names it."""
-        self.world.ignore_stops()
+        self.fleet.runner().ends_on_stop = False
         job = self.submit(spec=JobSpec(command="x", stop_grace=20))
         stop = self.scheduler.stop(job.id)
-        self.world.clock.advance(60)
+        self.clock.advance(60)
         self.assertEqual(self.failureResultOf(stop, DeadlineExceeded).value.job_id, job.id)
         self.assertIs(self.state(job), JobState.RUNNING)
 
     def test_cancel(self) -> None:
         """One who asked for a stop and goes away leaves the others to wait for it."""
-        self.world.ignore_stops()
+        self.fleet.runner().ends_on_stop = False
         job = self.submit()
         gone, stays = self.scheduler.stop(job.id), self.scheduler.stop(job.id)
         gone.cancel()
         self.failureResultOf(gone, CancelledError)
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assertIs(self.successResultOf(stays).state, JobState.SUCCEEDED)
 
     def test_matching(self) -> None:
         """All that match and have not ended are stopped, and no others; one that can't be is answered as it is."""
-        self.world.add_worker("w2")
+        self.fleet.add_worker("w2")
         red = JobSpec(command="a", labels={"team": "red"})
         other, first, ended = self.submit(), self.submit(spec=red), self.submit(spec=red)
         lost = self.submit(Target(worker="w2"), red)
         last = self.submit(spec=red)
-        self.world.end(ended)
-        self.world.lose("w2")
+        self.fleet.end(ended.id)
+        self.fleet.lose("w2")
         jobs = self.successResultOf(self.scheduler.stop_matching(JobFilter(labels={"team": "red"})))
         self.assertEqual(
             {job.id: job.state for job in jobs},
@@ -594,45 +590,45 @@ class Stopping(Contract):
 
     def test_matching_waits(self) -> None:
         """It is answered when the last one has ended, or its time is over."""
-        self.world.ignore_stops()
+        self.fleet.runner().ends_on_stop = False
         jobs = [self.submit(spec=JobSpec(command="x", stop_grace=20)) for _ in range(2)]
         stop = self.scheduler.stop_matching(JobFilter())
-        self.world.end(jobs[0])
+        self.fleet.end(jobs[0].id)
         self.assertNoResult(stop)
-        self.world.clock.advance(60)
+        self.clock.advance(60)
         states = {job.id: job.state for job in self.successResultOf(stop)}
         self.assertEqual(states, {jobs[0].id: JobState.SUCCEEDED, jobs[1].id: JobState.RUNNING})
 
     def test_later(self) -> None:
         """A stop for a worker that can't be reached is recorded, and carried out when the worker is back."""
         job = self.submit()
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         recorded = self.successResultOf(self.scheduler.stop(job.id))
         self.assertEqual((recorded.state, recorded.over), (JobState.UNKNOWN, False))
         self.assertEqual(recorded.stop_requested_at, EPOCH + 1)
-        self.world.clock.advance(100)
+        self.clock.advance(100)
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), recorded)
-        self.world.find("w1")
+        self.fleet.find("w1")
         self.assertIs(self.state(job), JobState.STOPPED)
 
     def test_long_grace(self) -> None:
         """A job that may take longer than a minute to end is answered as it is by then."""
-        self.world.ignore_stops()
+        self.fleet.runner().ends_on_stop = False
         job = self.submit(spec=JobSpec(command="x", stop_grace=600))
         stop = self.scheduler.stop(job.id)
-        self.world.clock.advance(59)
+        self.clock.advance(59)
         self.assertNoResult(stop)
-        self.world.clock.advance(1)
+        self.clock.advance(1)
         self.assertIs(self.successResultOf(stop).state, JobState.RUNNING)
 
     def test_orphan(self) -> None:
         """A job that was lost with its worker and runs on it when it is back is an orphan: lost, and to be stopped."""
         job = self.submit()
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.successResultOf(self.scheduler.forget("w1"))
         lost = self.scheduler.job(job.id)
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), lost)
-        self.world.come_back("w1")
+        self.fleet.come_back("w1")
         orphan = self.scheduler.job(job.id)
         self.assertEqual((orphan.state, orphan.reason, orphan.orphan), (JobState.LOST, "forgotten", True))
         self.assertEqual((orphan.finished_at, self.ids(JobFilter(orphan=True))), (lost.finished_at, [job.id]))
@@ -641,6 +637,3 @@ class Stopping(Contract):
         stopped = self.successResultOf(self.scheduler.stop(job.id))
         self.assertEqual((stopped.state, stopped.orphan), (JobState.LOST, False))
         self.assertEqual((self.scheduler.worker("w1").running_jobs, self.ids(JobFilter(orphan=True))), (0, []))
-
-
-globals().update(for_every_provider(Submitting, Looking, Waiting, Watching, Querying, Stopping))

@@ -1,9 +1,9 @@
-"""What every scheduler says of jobs that wait: why they do, and how many go before them."""
+"""What clients are told of jobs that wait: why they do, and how many go before them."""
 
 from __future__ import annotations
 
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor
-from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.fleet import W1, FleetTestCase
 from tests.house import ANY, ECHO
 
 HOUR = 3600.0
@@ -11,19 +11,19 @@ PATIENT = QueueTerms(queue_timeout=HOUR)
 SLOT = Target(selector={"name": "slot"})
 
 
-class Waiting(Contract):
+class WaitingTests(FleetTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.world.add_worker("slot", slots=1)
+        self.fleet.add_worker("slot", slots=1)
 
     def begin(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
-        self.world.clock.advance(1.0)
+        self.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
-        self.world.settle()
+        self.house.settle()
         return job
 
     def waiting(self, job: Job) -> WaitingFor:
-        self.world.settle()
+        self.house.settle()
         found = self.scheduler.waiting_for(self.scheduler.job(job.id))
         assert found is not None
         self.assertNotEqual(found.detail, "")
@@ -39,8 +39,8 @@ class Waiting(Contract):
         """A job that runs or has ended waits for nothing, whatever was known of it before."""
         first, queued = self.begin(), self.begin()
         self.assertIsNone(self.scheduler.waiting_for(first))
-        self.world.end(first)
-        self.world.flow()
+        self.fleet.end(first.id)
+        self.flow()
         self.assertIs(self.state(queued), JobState.RUNNING)
         for job in (first, queued, self.scheduler.job(first.id), self.scheduler.job(queued.id)):
             self.assertIsNone(self.scheduler.waiting_for(job))
@@ -52,7 +52,7 @@ class Waiting(Contract):
 
     def test_unreachable(self) -> None:
         """It waits for a worker while none that matches can be reached, by selector or by name."""
-        self.world.lose("slot")
+        self.fleet.lose("slot")
         jobs = [self.begin(), self.begin(Target(worker="slot")), self.begin(Target(worker="id-slot"))]
         self.assertEqual([self.why(job) for job in jobs], ["unreachable"] * 3)
 
@@ -67,38 +67,38 @@ class Waiting(Contract):
 
     def test_backoff(self) -> None:
         """It waits while its worker could not start jobs, or says that it takes none."""
-        self.world.lacks("slot", "Too many open files")
+        self.fleet.runner("slot").shortage = "Too many open files"
         job = self.begin()
-        self.world.flow()
+        self.flow()
         self.assertEqual(self.why(job), "backoff")
-        self.world.lacks("slot", "")
-        self.world.clock.advance(60)
-        self.world.find("slot")
-        self.world.flow()
+        self.fleet.runner("slot").shortage = ""
+        self.clock.advance(60)
+        self.fleet.find("slot")
+        self.flow()
         self.assertIs(self.state(job), JobState.RUNNING)
-        self.world.says("slot", "no room on its disk")
-        self.world.end(self.scheduler.job(job.id))
+        self.fleet.says("slot", "no room on its disk")
+        self.fleet.end(self.scheduler.job(job.id).id)
         self.assertEqual(self.why(self.begin()), "backoff")
 
     def test_no_match(self) -> None:
         """It waits for a worker that can run it when that came back as one that can't."""
-        self.world.lose("slot")
+        self.fleet.lose("slot")
         jobs = [self.begin(target, spec=JobSpec("echo", umask=0)) for target in (SLOT, Target(worker="slot"))]
-        self.world.add_worker("slot", slots=1, features=())
-        self.world.find("slot")
-        self.world.flow()
+        self.fleet.add_worker("slot", slots=1, features=())
+        self.fleet.find("slot")
+        self.flow()
         self.assertEqual([self.why(job) for job in jobs], ["no-match"] * 2)
 
     def test_delay(self) -> None:
         """An attempt waits until it is due."""
         job = self.begin(W1, QueueTerms(HOUR, retry=Retry(1, 60.0)))
-        self.world.end(job, 1)
-        self.world.flow()
+        self.fleet.end(job.id, 1)
+        self.flow()
         following = self.scheduler.last_attempt(job.id)
         self.assertEqual(self.why(following), "delay")
-        self.world.lose("w1")
-        self.world.clock.advance(60)
-        self.world.flow()
+        self.fleet.lose("w1")
+        self.clock.advance(60)
+        self.flow()
         self.assertEqual(self.why(following), "unreachable")
 
     def test_places(self) -> None:
@@ -106,13 +106,13 @@ class Waiting(Contract):
         first = self.begin()
         jobs = [self.begin(terms=QueueTerms(HOUR, priority)) for priority in (0, 5, -5, 5)]
         self.assertEqual(self.places(*jobs), [3, 1, 4, 2])
-        self.world.end(first)
-        self.world.flow()
+        self.fleet.end(first.id)
+        self.flow()
         self.assertEqual(self.places(jobs[0], jobs[2], jobs[3]), [2, 3, 1])
 
     def test_places_across_targets(self) -> None:
         """Those that wait for one of its workers go before it, too, and no others."""
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.begin()
         slot, any_, named, high = (
             self.begin(),
@@ -125,13 +125,10 @@ class Waiting(Contract):
     def test_place_of_an_attempt(self) -> None:
         """One that is not due yet is where it would be if it were."""
         job = self.begin(W1, QueueTerms(HOUR, 5, retry=Retry(1, 60.0)))
-        self.world.end(job, 1)
-        self.world.flow()
+        self.fleet.end(job.id, 1)
+        self.flow()
         following = self.scheduler.last_attempt(job.id)
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         for priority in (5, 9, 0):
             self.begin(W1, QueueTerms(HOUR, priority))
         self.assertEqual(self.places(following), [3])
-
-
-globals().update(for_every_provider(Waiting))
