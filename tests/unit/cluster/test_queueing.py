@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError
 
-from scheduler.errors import Conflict, LeftRunning, NoFreeSlot, NotFound, QueueFull, Unreachable
+from scheduler.errors import LeftRunning, NotFound
 from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target
-from tests.fleet import QUEUE_MAX, W1, FleetTestCase
-from tests.house import ANY, ECHO
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target
+from tests.fleet import W1, FleetTestCase
+from tests.house import ECHO
 
 HOUR = 3600.0
 PATIENT = QueueTerms(queue_timeout=HOUR)
@@ -33,49 +33,6 @@ class QueueingTests(FleetTestCase):
         self.assertEqual((job.state, job.worker_id, job.started_at), (JobState.QUEUED, None, None))
         self.assertEqual((job.target, job.terms, job.promised), (target, terms, True))
         return job
-
-    def ended_in_the_queue(self, job: Job, state: JobState, reason: str) -> None:
-        ended = self.scheduler.job(job.id)
-        self.assertEqual((ended.state, ended.reason, ended.worker_id, ended.started_at), (state, reason, None, None))
-        self.assertIsNotNone(ended.finished_at)
-
-    def test_a_slot_gets_free(self) -> None:
-        """A job that finds no free slot waits, and runs when there is one."""
-        first, job = self.wanted(), self.queued()
-        self.fleet.end(first.id)
-        self.flow()
-        running = self.scheduler.job(job.id)
-        self.assertEqual((running.state, running.worker_name), (JobState.RUNNING, "slot"))
-        self.assertEqual(running.created_at, job.created_at)
-
-    def test_a_worker_comes(self) -> None:
-        """A job whose workers can't be reached waits for one, by selector or by name."""
-        self.fleet.lose("slot")
-        jobs = [self.queued(), self.queued(Target(worker="id-slot"))]
-        self.assertEqual([job.worker_name for job in jobs], [None, "slot"])
-        self.fleet.find("slot")
-        self.flow()
-        self.assertEqual([self.state(job) for job in jobs], [JobState.RUNNING] * 2)
-
-    def test_not_waiting(self) -> None:
-        """Without patience nothing waits, and nothing waits for what no worker is."""
-        self.wanted()
-        self.refusal(NoFreeSlot, self.scheduler.submit, ECHO, SLOT)
-        self.refusal(Conflict, self.scheduler.submit, ECHO, Target(selector={"gpu": "yes"}), PATIENT)
-        self.successResultOf(self.scheduler.drain("w1"))
-        self.refusal(Conflict, self.scheduler.submit, ECHO, W1, PATIENT)
-        self.fleet.lose("slot")
-        self.refusal(Unreachable, self.scheduler.submit, ECHO, Target(worker="slot"))
-
-    def test_order(self) -> None:
-        """Of those that wait the highest priority goes first, and of the same who came first."""
-        last = self.wanted()
-        jobs = [self.queued(terms=QueueTerms(HOUR, priority=priority)) for priority in (0, 5, -5, 5)]
-        for number in (1, 3, 0, 2):
-            self.fleet.end(last.id)
-            self.flow()
-            last = self.scheduler.job(jobs[number].id)
-            self.assertIs(last.state, JobState.RUNNING)
 
     def test_shortage(self) -> None:
         """A job that its worker can't start for lack of something waits, by name or selector, and runs when it can."""
@@ -128,104 +85,6 @@ class QueueingTests(FleetTestCase):
             self.assertIs(self.state(job), JobState.RUNNING)
             self.fleet.end(self.scheduler.job(job.id).id)
 
-    def test_nobody_is_held_up(self) -> None:
-        """A job that nobody can take lets others pass."""
-        self.fleet.add_worker("other", slots=1)
-        self.fleet.lose("other")
-        first, stuck = self.wanted(), self.queued(Target(selector={"name": "other"}), QueueTerms(HOUR, priority=9))
-        job = self.queued()
-        self.fleet.end(first.id)
-        self.flow()
-        self.assertEqual((self.state(stuck), self.state(job)), (JobState.QUEUED, JobState.RUNNING))
-
-    def test_full(self) -> None:
-        """No more wait than may."""
-        self.wanted()
-        for _ in range(QUEUE_MAX):
-            self.queued()
-        error = self.refusal(QueueFull, self.scheduler.submit, ECHO, SLOT, PATIENT)
-        self.assertEqual(error.limit, QUEUE_MAX)
-
-    def test_too_late(self) -> None:
-        """A job that nobody took in its time has failed."""
-        self.wanted()
-        job = self.queued()
-        self.clock.advance(HOUR - 1)
-        self.assertIs(self.state(job), JobState.QUEUED)
-        self.clock.advance(1)
-        self.ended_in_the_queue(job, JobState.FAILED, "queue_timeout of 1h passed before a worker was free")
-
-    def test_stop(self) -> None:
-        """A job that waits is stopped at once, and never runs."""
-        first, job = self.wanted(), self.queued()
-        stopped = self.successResultOf(self.scheduler.stop(job.id))
-        self.assertEqual(stopped, self.scheduler.job(job.id))
-        self.ended_in_the_queue(job, JobState.STOPPED, "stopped before it was started")
-        self.fleet.end(first.id)
-        self.flow()
-        self.assertIs(self.state(job), JobState.STOPPED)
-
-    def test_drain(self) -> None:
-        """A job goes on waiting while its worker is drained."""
-        first, job = self.wanted(), self.queued()
-        self.successResultOf(self.scheduler.drain("slot"))
-        self.fleet.end(first.id)
-        self.flow()
-        self.assertIs(self.state(job), JobState.QUEUED)
-        self.successResultOf(self.scheduler.resume("slot"))
-        self.flow()
-        self.assertIs(self.state(job), JobState.RUNNING)
-
-    def test_forget(self) -> None:
-        """A job for a worker that is forgotten has failed."""
-        self.fleet.lose("slot")
-        job = self.queued(Target(worker="slot"))
-        self.successResultOf(self.scheduler.forget("slot"))
-        self.ended_in_the_queue(job, JobState.FAILED, "worker 'slot' was forgotten")
-
-    def test_looking(self) -> None:
-        """It is found by its state, by the worker it names, and nobody is asked about it."""
-        self.fleet.lose("slot")
-        job = self.queued(Target(worker="slot"))
-        for which in (JobFilter(states=frozenset({JobState.QUEUED})), JobFilter(worker="slot")):
-            self.assertEqual(self.ids(which), [job.id])
-        self.assertEqual(self.successResultOf(self.scheduler.query("slot", job.id)), job)
-
-    def test_wait(self) -> None:
-        """Who waits for its end gets its end."""
-        first, job = self.wanted(), self.queued()
-        waiting = self.scheduler.wait(job.id, 300)
-        self.fleet.end(first.id)
-        self.flow()
-        self.assertNoResult(waiting)
-        self.fleet.end(self.scheduler.job(job.id).id, 3)
-        self.assertEqual(self.successResultOf(waiting).exit_code, 3)
-
-    def test_follow(self) -> None:
-        """Who follows it reads what it writes when it runs."""
-        first, job = self.wanted(), self.queued()
-        reader = self.scheduler.open_output(job.id, Stream.STDOUT, 0)
-        reading = reader.read()
-        self.assertNoResult(reading)
-        snapshot = self.successResultOf(self.scheduler.read_output(job.id, Stream.STDOUT, 0, 9))
-        self.assertEqual((snapshot.data, snapshot.end), (b"", False))
-        self.fleet.end(first.id)
-        self.flow()
-        self.fleet.write(self.scheduler.job(job.id).id, b"hello")
-        self.flow()
-        self.assertEqual(self.successResultOf(reading).data, b"hello")
-        reader.close()
-
-    def test_follow_one_that_never_starts(self) -> None:
-        """Its output is empty, and ends properly."""
-        self.wanted()
-        job = self.queued()
-        reading = self.scheduler.open_output(job.id, Stream.STDOUT, 0).read()
-        self.successResultOf(self.scheduler.stop(job.id))
-        self.flow()
-        for chunk in (reading, self.scheduler.open_output(job.id, Stream.STDERR, 0).read()):
-            self.assertEqual([(c.data, c.end) for c in [self.successResultOf(chunk)]], [(b"", True)])
-
 
 class RetryingTests(FleetTestCase):
     def begin(self, terms: QueueTerms, target: Target = W1, spec: JobSpec = ECHO) -> Job:
@@ -262,25 +121,6 @@ class RetryingTests(FleetTestCase):
         jobs = [self.scheduler.job(job_id) for job_id in self.ids()]
         return next((other for other in jobs if other.retry_of == job.id), None)
 
-    def test_again(self) -> None:
-        """A job that failed is run again after the delay, as a job of its own, until the attempts are used up."""
-        spec = JobSpec("sh", ("-c", "x"), stdin=b"in")
-        job = self.begin(QueueTerms(HOUR, 3, Retry(2, 60.0)), ANY, spec)
-        for left in (1, 0):
-            self.fleet.end(job.id, 3)
-            following = self.following(job)
-            assert following is not None
-            self.assertEqual((following.spec, following.target, following.state), (spec, ANY, JobState.QUEUED))
-            self.assertEqual(following.terms, QueueTerms(HOUR, 3, Retry(left, 60.0)))
-            self.clock.advance(59)
-            self.assertIs(self.state(following), JobState.QUEUED)
-            self.clock.advance(1)
-            self.flow()
-            job = self.scheduler.job(following.id)
-            self.assertIs(job.state, JobState.RUNNING)
-        self.fleet.end(job.id, 3)
-        self.assertIsNone(self.following(job))
-
     def test_linked(self) -> None:
         """Each attempt names the one before and the one after, and all of them their group, that of the first."""
         job, following = self.retried()
@@ -291,35 +131,6 @@ class RetryingTests(FleetTestCase):
         for attempt in (job, following):
             self.assertEqual(self.scheduler.last_attempt(attempt.id), following)
         self.refusal(NotFound, self.scheduler.last_attempt, "nothing")
-
-    def test_no_group(self) -> None:
-        """A job without attempts to come is in no group."""
-        self.assertIsNone(self.submit().group_id)
-
-    def test_wait(self) -> None:
-        """Who waits for the attempts gets the last one at its end; who waits for one job gets that."""
-        job = self.begin(QueueTerms(HOUR, retry=Retry(2, 60.0)))
-        one, last, short = (
-            self.scheduler.wait(job.id, 300),
-            self.scheduler.wait_for_attempts(job.id, 300),
-            self.scheduler.wait_for_attempts(job.id, 20),
-        )
-        self.fleet.end(job.id, 1)
-        self.assertEqual(self.successResultOf(one).id, job.id)
-        following = self.following(job)
-        assert following is not None
-        for waiting in (short, last):
-            self.assertNoResult(waiting)
-        self.clock.advance(20)
-        self.assertEqual(self.successResultOf(short), self.scheduler.job(following.id))
-        self.clock.advance(20)
-        self.assertNoResult(last)
-        self.fleet.end(self.started(following).id)
-        succeeded = self.successResultOf(last)
-        self.assertEqual((succeeded.id, succeeded.state), (following.id, JobState.SUCCEEDED))
-        for attempt in (job, following):
-            self.assertEqual(self.successResultOf(self.scheduler.wait_for_attempts(attempt.id, 0)), succeeded)
-        self.assertEqual(self.successResultOf(self.scheduler.wait(job.id, 300)).id, job.id)
 
     def test_wait_for_one(self) -> None:
         """A job that is not run again is the last of its attempts."""
@@ -389,15 +200,6 @@ class RetryingTests(FleetTestCase):
         job, following = self.retried()
         (stopped,) = self.successResultOf(self.scheduler.stop_matching(JobFilter(group_id=job.id)))
         self.assertEqual((stopped.id, stopped.state), (following.id, JobState.STOPPED))
-
-    def test_what_can_not_start(self) -> None:
-        """So is one that its worker could not start."""
-        self.fleet.refuse("echo", "command not found")
-        job = self.begin(QueueTerms(HOUR, retry=Retry(1)), ANY)
-        self.flow()
-        following = self.following(job)
-        assert following is not None
-        self.assertIs(self.state(following), JobState.FAILED)
 
     def test_not_again(self) -> None:
         """Not after success, a stop or a loss, nor when it was never given to a worker."""

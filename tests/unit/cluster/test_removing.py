@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import maybeDeferred
 
-from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound, StoreFailed
+from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound
 from scheduler.interfaces import JobFilter
 from scheduler.messages import RequestKey
 from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Retry, Stream, Target
@@ -69,17 +69,6 @@ class RemovingTests(FleetTestCase):
         self.house.vanish("id-w1")
         self.assertFalse(self.remove(job))
         self.fleet.find("w1")
-        self.check_gone(job)
-
-    def test_resisting(self) -> None:
-        """So it is while the worker can't remove the job."""
-        job = self.ended()
-        self.fleet.runner().resists = "its folder can't be moved"
-        self.assertFalse(self.remove(job))
-        self.fleet.find("w1")
-        self.assertIsNotNone(self.scheduler.job(job.id).remove_requested_at)
-        self.fleet.runner().resists = ""
-        self.assertTrue(self.remove(job))
         self.check_gone(job)
 
     def test_forgotten_worker(self) -> None:
@@ -170,10 +159,3 @@ class RemovingTests(FleetTestCase):
         self.refusal(NotFound, reader.read)
         reader.close()
         self.refusal(NotFound, self.scheduler.open_output, job.id, Stream.STDOUT, 0)
-
-    def test_store(self) -> None:
-        """While the store fails nothing is removed, nor promised to be."""
-        job = self.ended()
-        self.house.store.problem = "disk full"
-        self.refusal(StoreFailed, self.scheduler.remove, job.id)
-        self.assertEqual(self.scheduler.job(job.id), job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor
 from tests.fleet import W1, FleetTestCase
-from tests.house import ANY, ECHO
+from tests.house import ECHO
 
 HOUR = 3600.0
 PATIENT = QueueTerms(queue_timeout=HOUR)
@@ -45,17 +45,6 @@ class WaitingTests(FleetTestCase):
         for job in (first, queued, self.scheduler.job(first.id), self.scheduler.job(queued.id)):
             self.assertIsNone(self.scheduler.waiting_for(job))
 
-    def test_no_free_slot(self) -> None:
-        """It waits for a slot while all of those workers that match are taken."""
-        self.begin()
-        self.assertEqual(self.why(self.begin()), "no-free-slot")
-
-    def test_unreachable(self) -> None:
-        """It waits for a worker while none that matches can be reached, by selector or by name."""
-        self.fleet.lose("slot")
-        jobs = [self.begin(), self.begin(Target(worker="slot")), self.begin(Target(worker="id-slot"))]
-        self.assertEqual([self.why(job) for job in jobs], ["unreachable"] * 3)
-
     def test_draining(self) -> None:
         """It waits while all that match are drained."""
         self.begin()
@@ -80,15 +69,6 @@ class WaitingTests(FleetTestCase):
         self.fleet.end(self.scheduler.job(job.id).id)
         self.assertEqual(self.why(self.begin()), "backoff")
 
-    def test_no_match(self) -> None:
-        """It waits for a worker that can run it when that came back as one that can't."""
-        self.fleet.lose("slot")
-        jobs = [self.begin(target, spec=JobSpec("echo", umask=0)) for target in (SLOT, Target(worker="slot"))]
-        self.fleet.add_worker("slot", slots=1, features=())
-        self.fleet.find("slot")
-        self.flow()
-        self.assertEqual([self.why(job) for job in jobs], ["no-match"] * 2)
-
     def test_delay(self) -> None:
         """An attempt waits until it is due."""
         job = self.begin(W1, QueueTerms(HOUR, retry=Retry(1, 60.0)))
@@ -100,27 +80,6 @@ class WaitingTests(FleetTestCase):
         self.clock.advance(60)
         self.flow()
         self.assertEqual(self.why(following), "unreachable")
-
-    def test_places(self) -> None:
-        """Of those that wait for the same, a higher priority goes first, and of the same who came first."""
-        first = self.begin()
-        jobs = [self.begin(terms=QueueTerms(HOUR, priority)) for priority in (0, 5, -5, 5)]
-        self.assertEqual(self.places(*jobs), [3, 1, 4, 2])
-        self.fleet.end(first.id)
-        self.flow()
-        self.assertEqual(self.places(jobs[0], jobs[2], jobs[3]), [2, 3, 1])
-
-    def test_places_across_targets(self) -> None:
-        """Those that wait for one of its workers go before it, too, and no others."""
-        self.fleet.lose("w1")
-        self.begin()
-        slot, any_, named, high = (
-            self.begin(),
-            self.begin(ANY),
-            self.begin(W1),
-            self.begin(W1, QueueTerms(HOUR, priority=5)),
-        )
-        self.assertEqual(self.places(slot, any_, named, high), [1, 3, 3, 1])
 
     def test_place_of_an_attempt(self) -> None:
         """One that is not due yet is where it would be if it were."""
