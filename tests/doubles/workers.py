@@ -110,6 +110,8 @@ class Workers:
         self._holding: set[str] = set()
         self._failing: dict[str, _Failing] = {}
         self._refusal: SchedulerError | None = None
+        #: Bytes of output in one chunk, at most.
+        self.piece = CHUNK_MAX_BYTES
 
     # what a test does
 
@@ -204,9 +206,7 @@ class Workers:
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         call = Call("read_output", worker, (job_id, stream, offset, size))
-        return self._call(
-            call, lambda runner: runner.read_output_thd(job_id, stream, offset, min(size, CHUNK_MAX_BYTES))
-        )
+        return self._call(call, lambda runner: runner.read_output_thd(job_id, stream, offset, min(size, self.piece)))
 
     def stream_output(
         self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
@@ -214,7 +214,7 @@ class Workers:
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise refusal
-        opened = OutputStream(self.clock, worker.id, job_id, stream, offset, deliver, starting)
+        opened = OutputStream(self.clock, worker.id, job_id, stream, offset, deliver, self.piece, starting)
         self.streams.append(opened)
         self._call(Call("stream_output", worker, (job_id, stream, offset)), opened.flow_from).addErrback(opened.fail)
         return opened
@@ -285,6 +285,7 @@ class OutputStream:
         stream: Stream,
         offset: int,
         deliver: Deliver,
+        piece: int,
         starting: bool = False,
     ) -> None:
         self.worker_id = worker_id
@@ -297,6 +298,7 @@ class OutputStream:
         self.held = False
         self._clock = clock
         self._deliver = deliver
+        self._piece = piece
         self._runner: IJobRunner | None = None
         self._unwatch: Callable[[], None] = lambda: None
 
@@ -348,7 +350,7 @@ class OutputStream:
         if self.over or self.cancelled or self.held or self._runner is None:
             return
         try:
-            chunk = self._runner.read_output_thd(*self.key, self.offset, CHUNK_MAX_BYTES)
+            chunk = self._runner.read_output_thd(*self.key, self.offset, self._piece)
         except SchedulerError as error:
             self.cut(error)
             return

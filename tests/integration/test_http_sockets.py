@@ -18,8 +18,7 @@ from scheduler.api.server import HttpServer
 from scheduler.api.site import make_site
 from scheduler.model import JobSpec, JobState
 from scheduler.net import Address
-from tests.fakes.scheduler import FakeScheduler
-from tests.unit.api.conversation import HOSTS, NOW, Response, read_response
+from tests.unit.api.conversation import HOSTS, NOW, Response, Stage, read_response
 
 MIB = 1024 * 1024
 
@@ -80,7 +79,8 @@ class ServiceTests(TestCase):
 
     async def test_bound_is_not_serving(self) -> None:
         """A client that connects while the process starts is answered once it has started, and not before."""
-        scheduler = FakeScheduler(reactor, lambda: NOW)
+        scheduler, _, house = Stage(reactor).parts
+        self.addCleanup(Deferred.fromCoroutine, house.stop())
         site = make_site(scheduler, reactor, lambda: NOW, HOSTS)
         server = HttpServer(reactor, Address("127.0.0.1", 0), site, drain=5.0)
         server.privilegedStartService()
@@ -101,8 +101,7 @@ class SocketTestCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        self.scheduler = FakeScheduler(reactor, lambda: NOW)
-        self.scheduler.add_worker()
+        self.scheduler, self.fleet, self.house = Stage(reactor).parts
         self.site = make_site(self.scheduler, reactor, lambda: NOW, HOSTS)
         self.listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.port = self.listening.getHost().port
@@ -118,8 +117,9 @@ class SocketTestCase(TestCase):
 
     async def tearDown(self) -> None:
         await self.everyone_gone()
-        self.assertEqual(self.scheduler.readers(), [])
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.outputs.idle)
+        await self.house.stop()
+        self.assertTrue(self.house.parts.ledger.idle)
         await self.listening.stopListening()
 
     async def everyone_gone(self) -> None:
@@ -156,7 +156,7 @@ class HangUpTests(SocketTestCase):
 
     async def test_each_stage(self) -> None:
         """A request that is left at any stage, by a close or a reset, frees everything it held."""
-        job = self.scheduler.add_job(b"x" * MIB)
+        job = self.fleet.add_job(b"x" * MIB)
         self.scheduler.held["query"] = Deferred()
         output = f"/v1/jobs/{job.id}/output"
         start = request("POST /start", b'{"worker_id": "w1", "command": "a"}')
@@ -185,14 +185,13 @@ class HangUpTests(SocketTestCase):
                 for reset in (False, True):
                     await deferToThread(hang_up, self.port, sent, reset, read)
         await self.everyone_gone()
-        self.assertEqual(self.scheduler.readers(), [])
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.outputs.idle)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
         self.assertIs(self.scheduler.job(job.id).state, JobState.RUNNING)
 
     async def test_server_hangs_up(self) -> None:
         """At shutdown a follower's connection is closed without the end of the body."""
-        job = self.scheduler.add_job(b"some")
+        job = self.fleet.add_job(b"some")
 
         def follow(seen: Callable[[], None]) -> bytes:
             with socket.create_connection(("127.0.0.1", self.port), 20) as connection:
@@ -224,10 +223,10 @@ class SlowClientTests(SocketTestCase):
     async def test_lists_of_large_jobs(self) -> None:
         """Forty clients that ask for large jobs and never read take little memory, and others are answered."""
         jobs = [
-            self.scheduler.add_job(spec=JobSpec(command="true", args=(f"{number:06}" * 150_000,)))
+            self.fleet.add_job(spec=JobSpec(command="true", args=(f"{number:06}" * 150_000,)), created_at=NOW + number)
             for number in range(20)
         ]
-        ended = self.scheduler.add_job(spec=jobs[0].spec, state=JobState.SUCCEEDED)
+        ended = self.fleet.add_job(spec=jobs[0].spec, state=JobState.SUCCEEDED, created_at=NOW + 20)
         events = "Accept: text/event-stream"
         asked = [
             request("GET /v1/jobs?limit=1000"),
@@ -255,8 +254,8 @@ class SlowClientTests(SocketTestCase):
     async def test_back_pressure(self) -> None:
         """While a client reads nothing, output is read only as far as buffers go; then all of it arrives."""
         output = os.urandom(MIB) * 64
-        self.scheduler.piece = 256 * 1024
-        job = self.scheduler.add_job(output, state=JobState.SUCCEEDED)
+        self.house.workers.piece = 256 * 1024
+        job = self.fleet.add_job(output, state=JobState.SUCCEEDED)
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             connection.settimeout(20)
@@ -265,8 +264,8 @@ class SlowClientTests(SocketTestCase):
             # Other requests are answered meanwhile.
             for _ in range(50):
                 self.assertEqual((await self.ask(request("GET /healthz"))).status, 200)
-            [reader] = self.scheduler.readers()
-            self.assertLess(reader.offset, 16 * MIB)
+            offsets = [call.args[2] for call in self.house.workers.calls if call.method == "read_output"]
+            self.assertLess(max(offsets), 16 * MIB)
             digest, complete = await deferToThread(digest_of_chunks, connection)
         self.assertEqual(digest, hashlib.sha256(output).hexdigest())
         self.assertTrue(complete)

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from tests.unit.api.conversation import Connection, Server
 
 EVENTS = {"accept": "text/event-stream"}
@@ -16,8 +17,11 @@ class ServerTestCase(SynchronousTestCase):
     """A server in memory."""
 
     def setUp(self) -> None:
-        self.server = Server()
-        self.scheduler = self.server.scheduler
+        self.begin()
+
+    def begin(self, **settings: Any) -> None:
+        self.server = Server(**settings)
+        self.scheduler, self.fleet, self.house = self.server.parts
         self.clock = self.server.clock
 
 
@@ -31,11 +35,12 @@ class StreamTestCase(ServerTestCase):
         return self.server.ask("GET", f"/v1/jobs/{job_id}/output{query}", **EVENTS, **headers)
 
     def assert_nothing_left(self) -> None:
-        self.assertEqual(self.scheduler.readers(), [])
-        self.assertEqual((self.scheduler.waits, self.scheduler.watchers), (0, 0))
+        self.clock.advance(UNSAVED_MAX_SECONDS)
+        self.assertTrue(self.house.parts.outputs.idle)
+        self.assertTrue(self.house.parts.ledger.idle)
         for channel in list(self.server.site.channels):
             channel.loseConnection()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
 
 def parse(body: bytes) -> list[tuple[str, str, dict[str, Any]]]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, IReactorTime, ITransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.api.site import ApiSite, make_site
-from tests.fakes.scheduler import FakeScheduler
+from scheduler.cluster.output.outputs import WINDOW_BYTES
+from scheduler.interfaces import JobFilter
+from tests.doubles.overridden import Overridden
+from tests.doubles.workers import Workers
+from tests.fleet import Fleet
+from tests.house import House
 from tests.unit.api.documents import check_answer, check_problem
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -148,13 +154,31 @@ class Socket:
         return IPv4Address("TCP", self.host, 3000)
 
 
-class Server:
-    """A site over a ``FakeScheduler`` with one worker, ``w1``; all in memory."""
+class Stage:
+    """A scheduler for the API, with one worker, ``w1``: its jobs have the ids ``job-1``, ``job-2``."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, clock: IReactorTime, window: int = WINDOW_BYTES) -> None:
+        ids = count(1)
+        self.house = House(lambda: NOW, workers=Workers(clock), new_id=lambda: f"job-{next(ids)}", window=window)
+        self.fleet = Fleet(self.house)
+        self.fleet.add_worker(labels={"zone": "a"})
+        self.scheduler = Overridden(self.house.parts.service)
+
+    @property
+    def parts(self) -> tuple[Overridden, Fleet, House]:
+        return self.scheduler, self.fleet, self.house
+
+    def newest(self) -> str:
+        """The id of the job that was created last."""
+        return self.scheduler.jobs(JobFilter(), 1, None).jobs[0].id
+
+
+class Server(Stage):
+    """A site over such a scheduler, in memory."""
+
+    def __init__(self, window: int = WINDOW_BYTES, **settings: Any) -> None:
         self.clock = Clock()
-        self.scheduler = FakeScheduler(self.clock, lambda: NOW)
-        self.scheduler.add_worker(labels={"zone": "a"})
+        super().__init__(self.clock, window)
         self.site: ApiSite = make_site(self.scheduler, self.clock, lambda: NOW, **{"allowed_hosts": HOSTS, **settings})
 
     def connect(self, host: str = "127.0.0.1") -> Connection:
@@ -172,6 +196,7 @@ class Connection:
     """The client's side of a connection."""
 
     def __init__(self, server: Server, host: str) -> None:
+        self._settle = server.house.settle
         self.protocol = server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50001))
         self.socket = Socket(self.protocol, host)
         self.protocol.makeConnection(self.socket)
@@ -183,6 +208,7 @@ class Connection:
         self._asked = self._asked or ("", "")
         if self.socket.connected:
             self.protocol.dataReceived(data)
+            self._settle()
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> None:
         """Send a request; ``_`` in a header's name is ``-``."""
@@ -193,6 +219,7 @@ class Connection:
 
     def response(self) -> Response:
         """The response so far; its headers must be complete."""
+        self._settle()
         found = read_response(self.socket.received, self._head)
         assert found is not None, "no response yet"
         assert self._asked is not None
@@ -209,8 +236,10 @@ class Connection:
     @property
     def answered(self) -> bool:
         """Whether the headers of the response are complete."""
+        self._settle()
         return read_response(self.socket.received, self._head) is not None
 
     def hang_up(self) -> None:
         """Close the connection from the client's side."""
         self.socket.lost(Failure(ConnectionLost()))
+        self._settle()

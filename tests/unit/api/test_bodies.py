@@ -7,7 +7,7 @@ from scheduler.api.lists import PAGE_MAX_BYTES
 from scheduler.errors import StoreFailed
 from scheduler.model import JobSpec, JobState
 from tests.unit.api.cases import ServerTestCase, parse
-from tests.unit.api.conversation import Connection, read_response
+from tests.unit.api.conversation import NOW, Connection, read_response
 
 
 def large(size: int) -> JobSpec:
@@ -39,7 +39,7 @@ class BodyTestCase(ServerTestCase):
 class PieceTests(BodyTestCase):
     def test_a_list(self) -> None:
         """A list is written as it is read: for a client that does not read, one piece is held."""
-        jobs = [self.scheduler.add_job(spec=large(10_000)) for _ in range(50)]
+        jobs = [self.fleet.add_job(spec=large(10_000), created_at=NOW + number) for number in range(50)]
         client = self.unread("/v1/jobs")
         self.assertLess(len(client.socket.received), 2 * PIECE_BYTES)
         self.assertEqual(len(client.response().body), self.held.total)
@@ -50,13 +50,13 @@ class PieceTests(BodyTestCase):
 
     def test_a_small_list(self) -> None:
         """A small list is written at once, with its length."""
-        self.scheduler.add_job()
+        self.fleet.add_job()
         response = self.server.ask("GET", "/v1/jobs").response()
         self.assertEqual(int(response.headers["content-length"]), len(response.body))
 
     def test_one_job(self) -> None:
         """A large job is written in pieces, with its length."""
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         client = self.unread(f"/v1/jobs/{job.id}")
         self.assertEqual(len(client.response().body), PIECE_BYTES)
         self.assertGreater(self.held.total, 300_000)
@@ -67,7 +67,7 @@ class PieceTests(BodyTestCase):
         """Many workers are written in pieces."""
         names = [f"w{number:04}" for number in range(1000)]
         for name in names:
-            self.scheduler.add_worker(name)
+            self.fleet.add_worker(name)
         client = self.unread("/v1/workers")
         self.assertLess(self.held.total, 2 * PIECE_BYTES)
         self.read_all(client)
@@ -75,7 +75,7 @@ class PieceTests(BodyTestCase):
 
     def test_stopped(self) -> None:
         """The jobs stopped by a filter are written in pieces, however many bytes they have."""
-        ids = {self.scheduler.add_job(spec=large(1_000_000)).id for _ in range(10)}
+        ids = {self.fleet.add_job(spec=large(1_000_000)).id for _ in range(10)}
         client = self.unread("/v1/jobs/stop?worker=w1", "POST")
         self.assertLess(self.held.total, 1_100_000)
         self.read_all(client)
@@ -83,14 +83,14 @@ class PieceTests(BodyTestCase):
 
     def test_hang_up(self) -> None:
         """After a client has hung up, nothing is held for it."""
-        self.scheduler.add_job(spec=large(300_000))
+        self.fleet.add_job(spec=large(300_000))
         client = self.unread("/v1/jobs")
         client.hang_up()
         self.assertEqual(self.held.total, 0)
 
     def test_head(self) -> None:
         """The answer to a HEAD has no body, however large it would be."""
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         for target in ("/v1/jobs", f"/v1/jobs/{job.id}"):
             response = self.server.ask("HEAD", target).response()
             self.assertEqual((response.status, response.body, self.held.total), (200, b"", 0))
@@ -99,7 +99,7 @@ class PieceTests(BodyTestCase):
 class PageTests(BodyTestCase):
     def test_bytes(self) -> None:
         """A page ends before it exceeds its limit, and the next page continues there."""
-        jobs = [self.scheduler.add_job(spec=large(900_000)) for _ in range(20)]
+        jobs = [self.fleet.add_job(spec=large(900_000), created_at=NOW + number) for number in range(20)]
         seen: list[str] = []
         cursor = ""
         for _ in range(3):
@@ -112,12 +112,12 @@ class PageTests(BodyTestCase):
 
     def test_one_that_is_larger(self) -> None:
         """A job that exceeds the limit is a page by itself."""
-        jobs = [self.scheduler.add_job(spec=large(size)) for size in (10, PAGE_MAX_BYTES, 10)]
+        jobs = [self.fleet.add_job(spec=large(size)) for size in (10, PAGE_MAX_BYTES, 10)]
         first = self.server.ask("GET", "/v1/jobs").response().json()
         self.assertEqual([job["id"] for job in first["jobs"]], [jobs[2].id])
         second = self.server.ask("GET", f"/v1/jobs?cursor={first['next']}").response().json()
         self.assertEqual([job["id"] for job in second["jobs"]], [jobs[1].id])
-        self.assertEqual(second["next"], jobs[1].id)
+        self.assertEqual(second["next"], self.scheduler.cursor_after(jobs[1]))
 
 
 class HeldTests(BodyTestCase):
@@ -126,9 +126,9 @@ class HeldTests(BodyTestCase):
     def test_in_all(self) -> None:
         """When too many bytes are held, the client that read nothing for the longest time is cut."""
         self.held.most = 1_000_000
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}") for _ in range(3)]
-        clients[0].socket.take()  # reads a little
+        clients[0].socket.take()  # reads on, slowly
         clients.append(self.unread(f"/v1/jobs/{job.id}"))
         self.assertEqual([client.socket.aborted for client in clients], [False, True, False, False])
         self.assertLessEqual(self.held.total, 1_000_000)
@@ -136,10 +136,10 @@ class HeldTests(BodyTestCase):
 
     def test_events(self) -> None:
         """Events with a large job count, including the last event, which is followed by the end of the body."""
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         client = self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream")
         self.assertGreater(self.held.total, 300_000)
-        self.scheduler.finish(job.id)
+        self.fleet.end(job.id)
         client.socket.take()
         self.assertGreater(self.held.total, 300_000)
         self.assertFalse(client.response().complete)
@@ -150,7 +150,7 @@ class HeldTests(BodyTestCase):
 
     def test_shutdown_at_the_end(self) -> None:
         """A stream that is complete except for unread bytes ends properly at shutdown."""
-        job = self.scheduler.add_job(b"x" * 300_000, spec=large(300_000), state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"x" * 300_000, spec=large(300_000), state=JobState.SUCCEEDED)
         clients = [
             self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream"),
             self.unread(f"/v1/jobs/{job.id}/output?follow=1"),
@@ -169,14 +169,14 @@ class HeldTests(BodyTestCase):
     def test_events_are_cut(self) -> None:
         """An event stream whose client reads nothing is cut when the memory is needed."""
         self.held.most = 500_000
-        job = self.scheduler.add_job(spec=large(300_000))
+        job = self.fleet.add_job(spec=large(300_000))
         clients = [self.unread(f"/v1/jobs/{job.id}/output", accept="text/event-stream") for _ in range(2)]
         self.assertEqual([client.socket.aborted for client in clients], [True, False])
-        self.assertEqual(len(self.scheduler.readers()), 2)
+        self.assertEqual(len(self.house.workers.running()), 2)
 
     def test_output(self) -> None:
         """Unread output counts until the client has read it or is gone."""
-        job = self.scheduler.add_job(b"x" * 300_000, state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"x" * 300_000, state=JobState.SUCCEEDED)
         client = self.unread(f"/v1/jobs/{job.id}/output")
         self.assertGreater(self.held.total, PIECE_BYTES)
         client.hang_up()
@@ -185,7 +185,7 @@ class HeldTests(BodyTestCase):
     def test_output_of_jobs(self) -> None:
         """A page with the output of jobs is in memory as a whole, and counts as a whole."""
         for _ in range(8):
-            self.scheduler.add_job(b"x" * 100_000, state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"x" * 100_000, state=JobState.SUCCEEDED)
         client = self.unread("/v1/jobs?output=100000")
         self.assertGreater(self.held.total, 800_000)
         self.read_all(client)
@@ -210,14 +210,15 @@ class StoredTests(BodyTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.jobs = [self.scheduler.add_job(spec=large(90_000), state=JobState.SUCCEEDED) for _ in range(10)]
-        for job in self.jobs:
-            self.scheduler.keep_light(job.id)
+        self.jobs = [
+            self.fleet.add_job(spec=large(90_000), state=JobState.SUCCEEDED, created_at=NOW - 10 + number)
+            for number in range(10)
+        ]
         self.path = f"/v1/jobs/{self.jobs[0].id}"
 
     def test_a_list(self) -> None:
         """A list reads the parts from the store one piece at a time, and shows all jobs in order."""
-        self.jobs.append(self.scheduler.add_job())
+        self.jobs.append(self.fleet.add_job())
         asked: list[int] = []
         with_specs = self.scheduler.with_specs
         self.patch(self.scheduler, "with_specs", lambda jobs: (asked.append(len(jobs)), with_specs(jobs))[1])
@@ -262,8 +263,8 @@ class StoredTests(BodyTestCase):
 class ProblemTests(BodyTestCase):
     def test_large(self) -> None:
         """A problem document with a large job is written like any other large answer."""
-        job = self.scheduler.add_job(spec=large(300_000))
-        self.scheduler.finish(job.id, JobState.FAILED)
+        job = self.fleet.add_job(spec=large(300_000))
+        self.fleet.end(job.id, 1)
         client = self.unread(f"/v1/jobs/{job.id}?wait=0&check=1")
         self.read_all(client)
         self.assertEqual((client.response().status, json.loads(client.response().body)["job_id"]), (424, job.id))

@@ -115,16 +115,16 @@ class TimeTests(ServerTestCase):
     def test_idle(self) -> None:
         """An idle connection is closed; a connection that waits for its answer is not."""
         client, waiting = self.server.connect(), self.server.connect()
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         waiting.ask("GET", f"/v1/jobs/{job.id}?wait=300")
         self.clock.pump([site.IDLE_MAX_SECONDS / 2] * 3)
         self.assertFalse(client.socket.connected)
         self.assertTrue(waiting.socket.connected)
-        self.scheduler.finish(job.id)
+        self.fleet.end(job.id)
         self.assertEqual(waiting.response().status, 200)
         self.clock.pump([site.IDLE_MAX_SECONDS / 2] * 3)
         self.assertFalse(waiting.socket.connected)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
     def test_reused(self) -> None:
         """Many requests on one connection leave no deadline of an earlier request behind."""
@@ -141,17 +141,17 @@ class HangUpTests(ServerTestCase):
 
     def test_while_waiting(self) -> None:
         """A client that leaves while it waits frees its resources, undoes nothing, and causes no error."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         waiting = self.server.ask("GET", f"/v1/jobs/{job.id}?wait=300")
         self.scheduler.held["submit"] = held = Deferred()
         starting = self.server.ask("POST", "/start", START)
         waiting.hang_up()
         starting.hang_up()
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.ledger.idle)
         self.assertIs(self.scheduler.job(job.id).state, JobState.RUNNING)
         self.assertTrue(held.called)
         self.assertEqual(self.server.site.channels, set())
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
     def test_anywhere_in_a_request(self) -> None:
         """A client that leaves at any byte of a request leaves nothing behind and causes no error in the log."""
@@ -161,7 +161,7 @@ class HangUpTests(ServerTestCase):
             client.send(request[:length])
             client.hang_up()
         self.assertEqual(self.server.site.channels, set())
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
     def test_pipelined(self) -> None:
         """Several requests in one piece are answered in order."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scheduler.model import Stream, WorkerState
+from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
+from scheduler.model import Stream
 from tests.unit.api.cases import EVENTS, StreamTestCase, parse
 
 FULL = "stdout: No space left on device"
@@ -12,8 +13,8 @@ SAID = "the output of job 'job-1' was cut: stdout: No space left on device"
 class CutOutputTests(StreamTestCase):
     def cut_job(self, output: bytes = b"hello") -> str:
         """The id of an ended job of whose output only these bytes were kept."""
-        job = self.scheduler.add_job(output)
-        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        job = self.fleet.add_job(output)
+        self.fleet.end(job.id, output_error=FULL)
         return job.id
 
     def assert_gone(self, target: str, method: str = "GET", **headers: str) -> None:
@@ -23,10 +24,10 @@ class CutOutputTests(StreamTestCase):
 
     def test_followed_to_its_end(self) -> None:
         """A follower gets all bytes that were kept, and then a cut connection."""
-        job = self.scheduler.add_job(b"hel")
+        job = self.fleet.add_job(b"hel")
         client = self.follow(job.id)
-        self.scheduler.write(job.id, b"lo")
-        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        self.fleet.write(job.id, b"lo")
+        self.fleet.end(job.id, output_error=FULL)
         self.assertEqual((client.response().body, client.response().complete), (b"hello", False))
         self.assertFalse(client.socket.connected)
         self.assert_nothing_left()
@@ -55,16 +56,16 @@ class CutOutputTests(StreamTestCase):
 
     def test_late_reason(self) -> None:
         """If the headers were sent already, the body is cut without a byte."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         client = self.follow(job.id)
-        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        self.fleet.end(job.id, output_error=FULL)
         response = client.response()
         self.assertEqual((response.status, response.body, response.complete), (200, b"", False))
         self.assert_nothing_left()
 
     def test_slow_client(self) -> None:
         """A client that reads slowly gets all bytes that were kept."""
-        self.scheduler.piece = 1000
+        self.house.workers.piece = 1000
         job_id = self.cut_job(b"x" * 10_000)
         client = self.server.connect()
         client.socket.room = 500
@@ -78,12 +79,12 @@ class CutOutputTests(StreamTestCase):
         """The body of a POST is cut as well, even with no bytes; the next request is refused with the reason."""
         body = b'{"worker": "w1", "command": "echo"}'
         client = self.server.ask("POST", "/v1/jobs?follow=1", body)
-        self.scheduler.write("job-1", b"hello")
-        self.scheduler.finish("job-1", exit_code=0, output_error=FULL)
+        self.fleet.write("job-1", b"hello")
+        self.fleet.end("job-1", output_error=FULL)
         self.assertEqual((client.response().status, client.response().body), (201, b"hello"))
         self.assertFalse(client.response().complete)
         client = self.server.ask("POST", "/v1/jobs?follow=1", body)
-        self.scheduler.finish("job-2", exit_code=0, output_error=FULL)
+        self.fleet.end("job-2", output_error=FULL)
         response = client.response()
         self.assertEqual((response.status, response.body, response.complete), (201, b"", False))
         self.assertEqual(self.follow("job-2").response().status, 410)
@@ -91,18 +92,19 @@ class CutOutputTests(StreamTestCase):
 
     def test_cut_while_it_runs(self) -> None:
         """A job whose output was cut while it runs is followed to the cut; there, the next request is refused."""
-        job = self.scheduler.add_job(b"hello", output_error=FULL)
-        self.scheduler.end_output(job.id)
+        job = self.fleet.add_job(b"hello", output_error=FULL)
+        self.fleet.end(job.id, report=False, output_error=FULL)
         self.assertFalse(self.follow(job.id).response().complete)
         self.assert_gone(f"/v1/jobs/{job.id}/output?follow=1&offset=5")
 
     def test_queued(self) -> None:
         """The body of a job that waited for a worker is cut, because its headers were sent at once."""
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
-        self.scheduler.workers_are(WorkerState.ONLINE)
-        self.scheduler.finish("job-1", exit_code=0, output_error=FULL)
+        self.fleet.find()
+        self.fleet.end("job-1", output_error=FULL)
         self.assertEqual((client.response().status, client.response().complete), (201, False))
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assert_nothing_left()
 
     def test_snapshot(self) -> None:
@@ -123,10 +125,10 @@ class CutOutputTests(StreamTestCase):
 
     def test_events(self) -> None:
         """An event stream goes on to the event ``end``, which has the reason; it can be resumed before that."""
-        job = self.scheduler.add_job(b"hello")
+        job = self.fleet.add_job(b"hello")
         client = self.server.ask("GET", f"/v1/jobs/{job.id}/output", **EVENTS)
-        self.scheduler.write(job.id, b"oh", Stream.STDERR)
-        self.scheduler.finish(job.id, exit_code=0, output_error=FULL)
+        self.fleet.write(job.id, b"oh", Stream.STDERR)
+        self.fleet.end(job.id, output_error=FULL)
         found = parse(client.response().body)
         self.assertEqual([name for name, _, _ in found], ["job", "stdout", "stderr", "end"])
         self.assertEqual((found[-1][1], found[-1][2]["output_error"]), ("5,2,end", FULL))

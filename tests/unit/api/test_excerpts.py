@@ -16,7 +16,7 @@ from scheduler.api.excerpts import Excerpt
 from scheduler.errors import Busy, Unreachable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Chunk
-from scheduler.model import Job, JobState, Stream, WorkerState
+from scheduler.model import Job, JobState, Stream
 from tests.unit.api.cases import ServerTestCase
 from tests.unit.api.conversation import Connection
 
@@ -83,8 +83,8 @@ class ReadingTests(ServerTestCase):
 
     def test_complete_at_the_end(self) -> None:
         """The excerpt of a job that is over reaches to the end of the stream, in however many reads."""
-        self.scheduler.piece = 3
-        job = self.scheduler.add_job(b"0123456789", state=JobState.SUCCEEDED)
+        self.house.workers.piece = 3
+        job = self.fleet.add_job(b"0123456789", state=JobState.SUCCEEDED)
         found = self.ask(job, "8")
         self.assertEqual((found["stdout"], found["stdout_offset"], found["stdout_cut"]), ("23456789", 2, True))
         self.assertEqual((found["stderr"], found["stderr_offset"], found["stderr_cut"]), ("", 0, False))
@@ -92,7 +92,7 @@ class ReadingTests(ServerTestCase):
 
     def test_written_meanwhile(self) -> None:
         """Bytes written while the output is read make no gap, and are not added."""
-        job = self.scheduler.add_job(b"0123")
+        job = self.fleet.add_job(b"0123")
         size = self.scheduler.held["read_output"] = Deferred()
         client = self.server.ask("GET", f"/v1/jobs/{job.id}?output=4")
         del self.scheduler.held["read_output"]
@@ -101,27 +101,29 @@ class ReadingTests(ServerTestCase):
 
     def test_nothing(self) -> None:
         """``output=0`` answers with the length of the output."""
-        found = self.ask(self.scheduler.add_job(b"0123"), "0")
+        found = self.ask(self.fleet.add_job(b"0123"), "0")
         self.assertEqual((found["stdout"], found["stdout_offset"], found["stdout_cut"]), ("", 4, True))
 
     def test_unavailable(self) -> None:
         """Output that can't be read is null, with the reason; the rest of the job is answered as usual."""
-        job = self.scheduler.add_job(b"x", state=JobState.FAILED)
-        pruned = self.scheduler.add_job(b"x", state=JobState.FAILED)
-        self.scheduler.prune(pruned.id)
-        lost = self.scheduler.add_job(state=JobState.LOST, reason="rebooted")
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
-        for which, why in ((job, "can't be reached"), (lost, "is lost (rebooted)")):
+        job = self.fleet.add_job(b"x", state=JobState.FAILED)
+        pruned = self.fleet.add_job(b"x", state=JobState.FAILED)
+        self.fleet.prune(pruned.id)
+        lost = self.fleet.add_job(b"x")
+        self.assertIn("no longer kept", self.ask(pruned)["output_unavailable"])
+        for happens, which, why in (
+            (self.fleet.lose, job, "can't be reached"),
+            (self.fleet.forget, lost, "is lost (forgotten)"),
+        ):
+            happens()
             found = self.ask(which)
             self.assertEqual((found["id"], found["stdout"], found["stdout_offset"]), (which.id, None, None))
             self.assertIs(found["stdout_cut"], True)
             self.assertIn(why, found["output_unavailable"])
-        self.scheduler.workers_are(WorkerState.ONLINE)
-        self.assertIn("no longer kept", self.ask(pruned)["output_unavailable"])
 
     def test_one_stream_unavailable(self) -> None:
         """If one stream can't be read, the answer has the other."""
-        job = self.scheduler.add_job(b"out", b"err", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"out", b"err", state=JobState.SUCCEEDED)
         read = self.scheduler.read_output
 
         def half(job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
@@ -136,7 +138,7 @@ class ReadingTests(ServerTestCase):
 
     def test_busy(self) -> None:
         """While all places for reads are in use, the answer waits for a place, up to a limit."""
-        job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         self.scheduler.fail["read_output"] = Busy("reads", 4)
         served, late = (self.server.ask("GET", f"/v1/jobs/{job.id}?output=4") for _ in range(2))
         self.clock.advance(excerpts.BUSY_RETRY_SECONDS)
@@ -155,7 +157,7 @@ class ReadingTests(ServerTestCase):
 
     def test_many_clients(self) -> None:
         """Many clients are all answered, even if waiting reads complete at once when their turn comes."""
-        job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         waiting: deque[Deferred[None]] = deque()
         read = self.scheduler.read_output
 
@@ -171,11 +173,9 @@ class ReadingTests(ServerTestCase):
 
     def test_deadline(self) -> None:
         """A worker that does not answer delays an answer by 10 s at most, and does not delay others."""
-        self.scheduler.add_worker("w2")
-        stuck = [self.scheduler.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(9)]
-        self.server.ask("POST", "/v1/jobs", b'{"worker": "w2", "command": "true"}')
-        other = self.scheduler._newest()[0]
-        self.scheduler.write(other.id, b"y")
+        self.fleet.add_worker("w2")
+        stuck = [self.fleet.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(9)]
+        other = self.fleet.add_job(b"y", on="w2")
         reads: list[Deferred[Chunk]] = []
         read = self.scheduler.read_output
 
@@ -195,7 +195,7 @@ class ReadingTests(ServerTestCase):
 
     def test_hang_up(self) -> None:
         """A client that leaves frees its place for the reads behind it."""
-        jobs = [self.scheduler.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(6)]
+        jobs = [self.fleet.add_job(b"x", state=JobState.SUCCEEDED) for _ in range(6)]
         waiting: deque[Deferred[None]] = deque()
         read = self.scheduler.read_output
 
@@ -216,7 +216,7 @@ class ReadingTests(ServerTestCase):
         self.assertEqual(len(waiting), 5)
         for channel in list(self.server.site.channels):
             channel.loseConnection()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)
 
 
 class PageTests(ServerTestCase):
@@ -231,7 +231,7 @@ class PageTests(ServerTestCase):
     def test_page(self) -> None:
         """Each job of the page has its output, and the cursor is that of the page."""
         for index in range(3):
-            self.scheduler.add_job(b"output %d" % index, state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"output %d" % index, state=JobState.SUCCEEDED)
         response = self.ask("limit=2&output=3").response()
         page = response.json()
         self.assertEqual((response.status, response.headers["content-type"]), (200, "application/json"))
@@ -243,7 +243,7 @@ class PageTests(ServerTestCase):
     def test_bounded(self) -> None:
         """A page is less than 8 MiB. It ends early, the next page continues, and no job is left out or repeated."""
         for index in range(30):
-            self.scheduler.add_job(b"%d" % (index % 10) * 600_000, b"\x00" * 50_000, state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"%d" % (index % 10) * 600_000, b"\x00" * 50_000, state=JobState.SUCCEEDED)
         found: list[str] = []
         pages, cursor = 0, ""
         while cursor is not None:
@@ -259,7 +259,7 @@ class PageTests(ServerTestCase):
 
     def test_one_too_large(self) -> None:
         """A job that does not fit on a page has less of its output, which is marked as cut."""
-        self.scheduler.add_job(b"\x00" * 1024 * 1024, b"\x00" * 1024 * 1024, state=JobState.SUCCEEDED)
+        self.fleet.add_job(b"\x00" * 1024 * 1024, b"\x00" * 1024 * 1024, state=JobState.SUCCEEDED)
         response = self.ask("output=1MiB").response()
         self.assertLess(len(response.body), excerpts.PAGE_MAX_BYTES)
         (job,) = response.json()["jobs"]
@@ -270,9 +270,10 @@ class PageTests(ServerTestCase):
         for limit, workers in ((excerpts.READS_PER_WORKER, 1), (excerpts.READS_PER_PAGE, 20)):
             self.setUp()
             for index in range(40):
-                job = self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
-                worker = self.scheduler.add_worker(f"v{index % workers}")
-                self.scheduler.move(job.id, worker)
+                name = f"v{index % workers}"
+                if index < workers:
+                    self.fleet.add_worker(name)
+                self.fleet.add_job(b"x", state=JobState.SUCCEEDED, on=name)
             self.check_few_at_once(limit)
 
     def check_few_at_once(self, limit: int) -> None:
@@ -295,19 +296,19 @@ class PageTests(ServerTestCase):
     def test_slow(self) -> None:
         """A page that takes too long ends early."""
         for _ in range(40):
-            self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         self.patch(self.scheduler, "read_output", lambda *args: Deferred())
         client = self.ask("output=1")
         self.clock.advance(excerpts.READ_DEADLINE_SECONDS)
         page = client.response().json()
         (job,) = page["jobs"]
         self.assertIn("no answer within 10 s", job["output_unavailable"])
-        self.assertEqual(page["next"], job["id"])
+        self.assertEqual(page["next"], self.scheduler.cursor_after(self.scheduler.job(job["id"])))
 
     def test_hang_up(self) -> None:
         """A client that leaves ends all reads of its page, and makes room for another page."""
         for _ in range(10):
-            self.scheduler.add_job(b"x", state=JobState.SUCCEEDED)
+            self.fleet.add_job(b"x", state=JobState.SUCCEEDED)
         reads: list[Deferred[Any]] = []
 
         def held(*args: Any) -> Deferred[Chunk]:
@@ -325,4 +326,4 @@ class PageTests(ServerTestCase):
         self.assertTrue(all(read.called for read in reads))
         self.assertEqual(len(last.response().json()["jobs"]), 10)
         last.hang_up()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.house.timers(), 0)

@@ -1,10 +1,11 @@
 """Submissions that are answered with a stream."""
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 
 from scheduler.api.following import FromTheStart
-from scheduler.errors import Busy, ShuttingDown, StartUnanswered, Unreachable, Unsupported
-from scheduler.model import JobState, Stream, WorkerState
+from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
+from scheduler.errors import Busy, DeadlineExceeded, ShuttingDown, Unreachable, Unsupported
+from scheduler.model import JobState, Stream
 from tests.unit.api.cases import EVENTS, StreamTestCase
 from tests.unit.api.documents import check_problem
 
@@ -18,8 +19,8 @@ class SubmittedTests(StreamTestCase):
         job = self.scheduler.job(client.response().headers["x-job-id"])
         self.assertEqual(client.response().status, 201)
         self.assertEqual(client.response().headers["location"], f"/v1/jobs/{job.id}")
-        self.scheduler.write(job.id, b"hello")
-        self.scheduler.finish(job.id, JobState.FAILED, exit_code=2)
+        self.fleet.write(job.id, b"hello")
+        self.fleet.end(job.id, 2)
         self.assertEqual((client.response().body, client.response().complete), (b"hello", True))
         self.assertEqual(client.response().trailers, {"x-job-state": "failed", "x-exit-code": "2"})
         self.assert_nothing_left()
@@ -27,16 +28,17 @@ class SubmittedTests(StreamTestCase):
     def test_output_before_the_answer(self) -> None:
         """Readers are opened when the start is sent, and closed if the start fails."""
         for query, headers, count in (("?follow=1", {}, 1), ("", EVENTS, 2)):
-            start = self.scheduler.held["start"] = Deferred()
+            self.begin()
+            self.house.workers.hold("start_job", "stream_output")
             client = self.server.ask("POST", f"/v1/jobs{query}", b'{"worker": "w1", "command": "echo"}', **headers)
-            self.assertEqual(len(self.scheduler.readers()), count)
-            start.errback(StartUnanswered("w1", "job-1"))
+            self.assertEqual(len(self.house.workers.running()), count)
+            self.house.take("start_job").answer.errback(DeadlineExceeded("start", 10.0))
             self.assertEqual(client.response().status, 504)
             self.assert_nothing_left()
 
     def test_gone_before_the_answer(self) -> None:
         """A client that leaves during the start leaves no reader."""
-        self.scheduler.held["start"] = Deferred()
+        self.house.workers.hold("start_job")
         self.server.ask("POST", "/v1/jobs?follow=1", b'{"worker": "w1", "command": "echo"}').hang_up()
         self.assert_nothing_left()
 
@@ -45,29 +47,31 @@ class SubmittedTests(StreamTestCase):
         output = FromTheStart(self.scheduler, [Stream.STDOUT])
         with self.assertRaises(CancelledError), output:
             raise CancelledError
-        output.starting(self.scheduler.add_job())
+        output.starting(self.fleet.add_job())
         self.assert_nothing_left()
 
     def test_queued(self) -> None:
         """A job that waits for a worker is answered with headers at once, and with bytes when it runs."""
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
         response = client.response()
         self.assertEqual((response.status, response.headers["x-job-id"], response.body), (201, "job-1", b""))
         self.assertFalse(response.complete)
-        self.scheduler.workers_are(WorkerState.ONLINE)
-        self.scheduler.write("job-1", b"hello")
-        self.scheduler.finish("job-1")
+        self.fleet.find()
+        self.fleet.write("job-1", b"hello")
+        self.fleet.end("job-1")
         self.assertEqual((client.response().body, client.response().complete), (b"hello", True))
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assert_nothing_left()
 
     def test_queued_for_nothing(self) -> None:
         """The body of a job that is never started ends properly, with no bytes."""
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         client = self.server.ask("POST", "/v1/jobs?follow=1", b'{"selector": {}, "command": "echo"}')
         self.clock.advance(3600)
         self.assertIs(self.scheduler.job("job-1").state, JobState.FAILED)
         self.assertEqual((client.response().body, client.response().complete), (b"", True))
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
         self.assert_nothing_left()
 
     def test_submitted_unfollowed(self) -> None:
@@ -77,7 +81,7 @@ class SubmittedTests(StreamTestCase):
                 self.scheduler.fail["open_output"] = error
                 body = b'{"worker": "w1", "command": "echo"}'
                 response = self.server.ask("POST", f"/v1/jobs{query}", body, **headers).response()
-                document, job_id = response.json(), self.scheduler._newest()[0].id
+                document, job_id = response.json(), self.server.newest()
                 self.assertEqual((response.status, document["type"]), (424, "/problems/output-unavailable"))
                 self.assertEqual((document["job_id"], document["job"]["id"]), (job_id, job_id))
                 check_problem(document, 424, "POST", "/v1/jobs")
@@ -99,9 +103,9 @@ class SubmittedTests(StreamTestCase):
         """If the output of a replayed submission is gone, the answer is a problem with the job, and no 5xx."""
         body = b'{"worker": "w1", "command": "echo"}'
         self.server.ask("POST", "/v1/jobs", body, idempotency_key="k")
-        self.scheduler.write("job-1", b"x")
-        self.scheduler.finish("job-1")
-        self.scheduler.prune("job-1")
+        self.fleet.write("job-1", b"x")
+        self.fleet.end("job-1")
+        self.fleet.prune("job-1")
         response = self.server.ask("POST", "/v1/jobs?follow=1", body, idempotency_key="k").response()
         self.assertEqual((response.status, response.json()["job_id"]), (424, "job-1"))
         self.assertIn("no longer kept", response.json()["detail"])
@@ -109,8 +113,8 @@ class SubmittedTests(StreamTestCase):
 
     def test_submitted_to_a_core_worker(self) -> None:
         """A job is not started on a worker whose output can't be followed."""
-        self.scheduler.add_worker("old", boot_id="")
+        self.fleet.add_worker("old", core=True)
         body = b'{"worker": "old", "command": "echo"}'
         self.assertEqual(self.server.ask("POST", "/v1/jobs?follow=1", body).response().status, 501)
         self.assertEqual(self.server.ask("POST", "/v1/jobs", body, **EVENTS).response().status, 501)
-        self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(self.scheduler.asked("submit"), [])

@@ -33,7 +33,7 @@ class GuardTests(ServerTestCase):
                     response = self.server.ask(method, target, **headers).response()
                     self.assertEqual(response.status, 403, (method, target, headers))
                     self.assertNotIn("access-control-allow-origin", response.headers)
-        self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(self.scheduler.asked("submit"), [])
 
     def test_default_hosts(self) -> None:
         """Unless configured, the address at which a connection reached the server is allowed on it, and no other."""
@@ -117,7 +117,7 @@ class RequestIdTests(ServerTestCase):
         """Each request is one line with named fields; a request that was cut is marked."""
         events = self.logged()
         self.server.ask("GET", "/healthz?", x_request_id="a")
-        job = self.scheduler.add_job(b"some")
+        job = self.fleet.add_job(b"some")
         client = self.server.ask("GET", f"/v1/jobs/{job.id}/output?follow=1", x_request_id="b")
         self.clock.advance(2.00034)
         client.hang_up()

@@ -5,7 +5,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from scheduler.api import site
-from scheduler.model import JobState
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from tests.unit.api.cases import ServerTestCase
 from tests.unit.api.conversation import Server
 
@@ -67,7 +67,8 @@ class DrainTests(ServerTestCase):
         self.assertEqual(client.response().status, 201)
         self.assertFalse(client.socket.connected)
         self.successResultOf(drained)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(UNSAVED_MAX_SECONDS)
+        self.assertEqual(self.house.timers(), 0)
 
     def test_new_refused(self) -> None:
         """A new request is 503 with ``Retry-After``."""
@@ -83,16 +84,16 @@ class DrainTests(ServerTestCase):
 
     def test_long_poll(self) -> None:
         """A client that waits for an end is answered with the job as it is."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         client = self.server.ask("GET", f"/v1/jobs/{job.id}?wait=300")
         self.successResultOf(self.server.site.drain(5.0))
         self.assertEqual((client.response().status, client.response().json()["state"]), (200, "running"))
-        self.assertEqual(self.scheduler.waits, 0)
+        self.assertTrue(self.house.parts.ledger.idle)
 
     def test_stop(self) -> None:
         """A client that waits for the end of a stopped job is answered with 202: the stop goes on."""
-        self.scheduler.ends_on_stop = False
-        job = self.scheduler.add_job()
+        self.fleet.runner().ends_on_stop = False
+        job = self.fleet.add_job()
         body = f'{{"worker_id":"w1","job_id":"{job.id}"}}'.encode()
         asked = [self.server.ask("POST", f"/v1/jobs/{job.id}/stop"), self.server.ask("POST", "/stop", body)]
         self.successResultOf(self.server.site.drain(5.0))
@@ -101,7 +102,7 @@ class DrainTests(ServerTestCase):
 
     def test_stop_not_recorded(self) -> None:
         """A stop that has not been recorded yet is 503, and so is a stop of many jobs."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         for path, method in ((f"/v1/jobs/{job.id}/stop", "stop"), ("/v1/jobs/stop?worker=w1", "stop_matching")):
             self.scheduler.held[method] = Deferred()
             client = self.server.ask("POST", path)
@@ -111,8 +112,9 @@ class DrainTests(ServerTestCase):
 
     def test_stop_looks_at_what_is_left(self) -> None:
         """A client that asks for leftover processes of an ended job is not told that they are gone."""
-        job = self.scheduler.add_job()
-        self.scheduler.finish(job.id, JobState.STOPPED, stop_requested_at=1.0, leftover=(123,))
+        job = self.fleet.add_job()
+        self.fleet.leave(job.id, 123)
+        self.assertEqual(self.server.ask("POST", f"/v1/jobs/{job.id}/stop").response().status, 409)
         self.scheduler.held["stop"] = Deferred()
         client = self.server.ask("POST", f"/v1/jobs/{job.id}/stop")
         self.successResultOf(self.server.site.drain(5.0))
@@ -137,15 +139,14 @@ class WaitTests(ServerTestCase):
 
     def test_wait(self) -> None:
         """The submission is answered at the end of the last attempt, with that attempt; ``Location`` is the first."""
-        self.scheduler.add_worker()
         client = self.submit()
-        self.scheduler.finish("job-1", JobState.FAILED, exit_code=1)
+        self.fleet.end("job-1", 1)
         client_of_the_first = self.server.ask("GET", "/v1/jobs/job-1?wait=100")
         self.assertEqual(client_of_the_first.response().json()["state"], "failed")
         self.clock.advance(10.0)
         self.assertFalse(client.answered)
         last = self.scheduler.last_attempt("job-1")
-        self.scheduler.finish(last.id)
+        self.fleet.end(last.id)
         for answered in (client, self.submit()):
             response = answered.response()
             document = response.json()
@@ -156,10 +157,9 @@ class WaitTests(ServerTestCase):
 
     def test_until_then(self) -> None:
         """When the wait is over, or at shutdown, the answer is the last attempt as it is."""
-        self.scheduler.add_worker()
         client = self.submit()
-        self.scheduler.finish("job-1", JobState.FAILED, exit_code=1)
-        self.clock.advance(100.0)
+        self.fleet.end("job-1", 1)
+        self.clock.pump([10.0, 90.0])
         again = self.submit()
         self.successResultOf(self.server.site.drain(5.0))
         for answered in (client, again):

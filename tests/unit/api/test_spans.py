@@ -10,7 +10,7 @@ from scheduler.api import spans
 from scheduler.api.spans import offset_of_tail, read_range, span_of
 from scheduler.errors import OffsetBeyondEnd
 from scheduler.model import Stream
-from tests.fakes.scheduler import FakeScheduler
+from tests.unit.api.conversation import Stage
 
 
 class RangeTests(SynchronousTestCase):
@@ -44,11 +44,14 @@ class RangeTests(SynchronousTestCase):
 class TailTests(SynchronousTestCase):
     """The offset of the last lines."""
 
+    def setUp(self) -> None:
+        self.stage = Stage(Clock())
+
     def tail(self, data: bytes, lines: int, piece: int = 1 << 20) -> bytes:
-        scheduler = FakeScheduler(Clock())
-        scheduler.piece = piece
-        job = scheduler.add_job(data)
-        found = Deferred.fromCoroutine(offset_of_tail(scheduler, job.id, Stream.STDOUT, lines))
+        stage = self.stage
+        stage.house.workers.piece = piece
+        job = stage.fleet.add_job(data)
+        found = Deferred.fromCoroutine(offset_of_tail(stage.scheduler, job.id, Stream.STDOUT, lines))
         offset, size = self.successResultOf(found)
         self.assertEqual(size, len(data))
         return data[offset:]
@@ -78,8 +81,8 @@ class TailTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """A few lines of a long output are found without reading all of it, one block at a time."""
-        scheduler = FakeScheduler(Clock())
-        job = scheduler.add_job(b"line\n" * 1_000_000)
+        scheduler = self.stage.scheduler
+        job = self.stage.fleet.add_job(b"line\n" * 1_000_000)
         self.successResultOf(Deferred.fromCoroutine(offset_of_tail(scheduler, job.id, Stream.STDOUT, 3)))
-        sizes = [call[4] for call in scheduler.calls if call[0] == "read_output"]
+        sizes = [size for *_, size in scheduler.asked("read_output")]
         self.assertEqual(sizes, [0, spans.FIRST_BLOCK_BYTES])

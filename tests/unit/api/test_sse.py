@@ -2,8 +2,9 @@
 
 from scheduler.api import sse
 from scheduler.api.context import Context
-from scheduler.errors import Busy, NotFound, Unavailable
-from scheduler.model import JobState, Stream, WorkerState
+from scheduler.errors import Busy, NotFound, OutputPruned, WorkerFault
+from scheduler.messages import Chunk
+from scheduler.model import JobState, Stream
 from tests.unit.api.cases import EVENTS, StreamTestCase, parse
 
 
@@ -12,11 +13,11 @@ class EventStreamTests(StreamTestCase):
 
     def test_whole_run(self) -> None:
         """Both streams come as they are written, then the end with the job; ids count the bytes sent of both."""
-        job = self.scheduler.add_job(b"one")
+        job = self.fleet.add_job(b"one")
         client = self.events(job.id)
-        self.scheduler.write(job.id, b"bad", Stream.STDERR)
-        self.scheduler.write(job.id, b"\xff")
-        self.scheduler.finish(job.id, exit_code=0)
+        self.fleet.write(job.id, b"bad", Stream.STDERR)
+        self.fleet.write(job.id, b"\xff")
+        self.fleet.end(job.id)
         self.assertEqual(client.response().headers["content-type"], "text/event-stream")
         (name, event_id, data), *found = parse(client.response().body)
         self.assertEqual((name, event_id, data["id"], data["state"]), ("job", "0,0", job.id, "running"))
@@ -35,7 +36,7 @@ class EventStreamTests(StreamTestCase):
 
     def test_accept(self) -> None:
         """Events are sent if ``Accept`` names them, unless it prefers the other answer; ``q=0`` refuses them."""
-        job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"some", state=JobState.SUCCEEDED)
         submission = b'{"worker": "w1", "command": "echo"}'
         for accept, raw, document in (
             ("text/event-stream", True, True),
@@ -67,7 +68,7 @@ class EventStreamTests(StreamTestCase):
 
     def test_job_first(self) -> None:
         """The event ``job`` comes at once, before any output, and again only when the job changes."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         client = self.events(job.id)
         [(name, event_id, data)] = parse(client.response().body)
         self.assertEqual((name, event_id, data["state"]), ("job", "0,0", "running"))
@@ -77,13 +78,13 @@ class EventStreamTests(StreamTestCase):
 
     def test_tail(self) -> None:
         """``tail`` begins with the last lines of each stream."""
-        job = self.scheduler.add_job(b"a\nb\n", b"x\ny\n", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"a\nb\n", b"x\ny\n", state=JobState.SUCCEEDED)
         found = parse(self.events(job.id, "?tail=1").response().body)
         self.assertEqual([data.get("text") for _, _, data in found[1:3]], ["b\n", "y\n"])
 
     def test_heartbeat(self) -> None:
         """While nothing happens a comment is sent now and then, except to a client that does not read."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
         before = client.response().body
         self.clock.advance(sse.HEARTBEAT_INTERVAL_SECONDS)
@@ -99,21 +100,21 @@ class EventStreamTests(StreamTestCase):
 
     def test_pruned(self) -> None:
         """Output of an ended job that is gone is refused before any event."""
-        job = self.scheduler.add_job(b"abc", state=JobState.SUCCEEDED)
-        self.scheduler.prune(job.id)
+        job = self.fleet.add_job(b"abc", state=JobState.SUCCEEDED)
+        self.fleet.prune(job.id)
         self.assertEqual(self.events(job.id).response().status, 410)
         self.assert_nothing_left()
 
     def test_gone_at_once(self) -> None:
         """A job that is removed before the stream begins is not found."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         self.scheduler.fail["watch"] = NotFound("job", job.id)
         self.assertEqual(self.events(job.id).response().status, 404)
         self.assert_nothing_left()
 
     def test_mistakes(self) -> None:
         """A parameter that makes no sense for events is refused before any event."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         for query in ("?offset=x", "?offset=-1,0", "?stream=stdout", "?tail=1&offset=1,1", "?tail=x"):
             self.assertEqual(self.events(job.id, query).response().status, 400, query)
         self.assertEqual(self.events(job.id, last_event_id="x").response().status, 400)
@@ -122,7 +123,7 @@ class EventStreamTests(StreamTestCase):
 
     def test_one_reader_only(self) -> None:
         """If the second stream can't be opened, the first is closed."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         opened = self.scheduler.open_output
 
         def once(job_id: str, stream: Stream, offset: int) -> object:
@@ -136,16 +137,18 @@ class EventStreamTests(StreamTestCase):
 
     def test_failure_midway(self) -> None:
         """A failure of one stream cuts the response, without an end."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
-        self.scheduler.readers()[1].break_with(Unavailable("lost"))
+        self.house.workers.fail("read_output", OutputPruned(job.id))
+        self.house.workers.running()[1].cut(WorkerFault("w1", "what"))
+        self.clock.advance(1)
         self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout"])
         self.assertEqual((client.response().complete, client.socket.connected), (False, False))
         self.assert_nothing_left()
 
     def test_shutdown(self) -> None:
         """At shutdown the client gets the event ``resume`` with its position, and the body ends properly."""
-        job = self.scheduler.add_job(b"x\xc3")
+        job = self.fleet.add_job(b"x\xc3")
         client = self.events(job.id)
         self.successResultOf(self.server.site.drain(5.0))
         self.assertEqual(parse(client.response().body)[-1], ("resume", "1,0", {}))
@@ -154,16 +157,18 @@ class EventStreamTests(StreamTestCase):
 
     def test_slow_client_sees_both(self) -> None:
         """A slow client gets both streams, even if one of them always has data."""
-        self.scheduler.piece = 1000
-        job = self.scheduler.add_job(b"x" * 100_000, b"y" * 3000)
+        self.begin(window=1000)
+        self.house.workers.piece = 1000
+        job = self.fleet.add_job(b"x" * 100_000, b"y" * 3000)
         client = self.server.connect()
         client.socket.room = 500
         client.ask("GET", f"/v1/jobs/{job.id}/output", **EVENTS)
         for _ in range(10):
             client.socket.take()
-        names = [name for name, _, _ in parse(client.response().body)]
-        self.assertEqual(names.count("stderr"), 3)
-        self.assertGreater(names.count("stdout"), 3)
+            self.house.settle()
+        found = parse(client.response().body)
+        self.assertEqual(sum(len(data["text"]) for name, _, data in found if name == "stderr"), 3000)
+        self.assertGreater(len([name for name, _, _ in found if name == "stdout"]), 3)
         client.hang_up()
         self.assert_nothing_left()
 
@@ -173,12 +178,12 @@ class ChangeTests(StreamTestCase):
 
     def test_changes(self) -> None:
         """Each change of state or reason is an event: the worker is gone, and it is back."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         client = self.events(job.id)
-        self.scheduler.worker_is("w1", WorkerState.UNREACHABLE)
-        self.scheduler.worker_is("w1", WorkerState.ONLINE)
-        self.scheduler.write(job.id, b"y")
-        self.scheduler.finish(job.id, JobState.FAILED, reason="exit status 3", exit_code=3)
+        self.fleet.lose()
+        self.fleet.find()
+        self.fleet.write(job.id, b"y")
+        self.fleet.end(job.id, 3)
         found = parse(client.response().body)
         self.assertEqual(
             [(name, event_id, data.get("state")) for name, event_id, data in found],
@@ -196,8 +201,8 @@ class ChangeTests(StreamTestCase):
 
     def test_other_changes(self) -> None:
         """A change of anything else is no event."""
-        job = self.scheduler.add_job()
-        self.scheduler.ends_on_stop = False
+        job = self.fleet.add_job()
+        self.fleet.runner().ends_on_stop = False
         client = self.events(job.id)
         self.server.ask("POST", f"/v1/jobs/{job.id}/stop")
         self.assertIsNotNone(self.scheduler.job(job.id).stop_requested_at)
@@ -205,26 +210,25 @@ class ChangeTests(StreamTestCase):
 
     def test_ended_before_its_output(self) -> None:
         """A job may end before its last bytes are read: ``job`` comes at once, ``end`` after the bytes."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
+        self.house.workers.hold("stream_output")
         client = self.events(job.id)
-        reader = self.scheduler.readers()[0]
-        self.patch(reader, "look", lambda: None)
-        self.scheduler.finish(job.id, JobState.FAILED)
+        self.fleet.end(job.id, 1)
         self.assertEqual([data.get("state") for _, _, data in parse(client.response().body)][-1], "failed")
-        del reader.look
-        reader.look()
-        self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "stdout", "job", "end"])
+        for stream in self.house.workers.running():
+            stream.send(Chunk(b"x", 0, end=True))
+        self.assertEqual([name for name, _, _ in parse(client.response().body)], ["job", "job", "stdout", "end"])
         self.assert_nothing_left()
 
     def test_changes_of_a_slow_client(self) -> None:
         """A client that does not read gets only the last of the changes when it reads again."""
-        job = self.scheduler.add_job()
+        job = self.fleet.add_job()
         client = self.events(job.id)
         client.socket.producer.pauseProducing()
         for _ in range(5):
-            self.scheduler.worker_is("w1", WorkerState.UNREACHABLE)
-            self.scheduler.worker_is("w1", WorkerState.ONLINE)
-        self.scheduler.worker_is("w1", WorkerState.UNREACHABLE)
+            self.fleet.lose()
+            self.fleet.find()
+        self.fleet.lose()
         self.assertEqual(len(parse(client.response().body)), 1)
         client.socket.take()
         self.assertEqual([data["state"] for _, _, data in parse(client.response().body)], ["running", "unknown"])
@@ -235,11 +239,11 @@ class ChangeTests(StreamTestCase):
         """A change of the reason why a job is queued is sent with the next heartbeat."""
         why = ["no free slot"]
         self.patch(Context, "job_json", lambda _, job: {"id": job.id, "state": job.state.value, "why": why[-1]})
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         client = self.server.ask("POST", "/v1/jobs", b'{"selector": {}, "command": "echo"}', **EVENTS)
         self.clock.advance(sse.HEARTBEAT_INTERVAL_SECONDS)
         why.append("draining")
         self.clock.pump([sse.HEARTBEAT_INTERVAL_SECONDS] * 2)
         self.assertEqual([data["why"] for _, _, data in parse(client.response().body)], why)
         client.hang_up()
-        self.assertEqual(self.scheduler.watchers, 0)
+        self.assertTrue(self.house.parts.ledger.idle)

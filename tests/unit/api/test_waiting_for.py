@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.unit.api.conversation import Connection, Server
 
-PLACE_2 = {"why": "no-free-slot", "detail": "it waits: no-free-slot", "place": 2}
+PLACE_2 = {"why": "no-free-slot", "detail": "1 worker matches; its only slot is taken", "place": 2}
 
 
 class WaitingForTests(SynchronousTestCase):
@@ -17,7 +17,7 @@ class WaitingForTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.server = Server()
-        self.server.scheduler.add_worker(slots=1, labels={"zone": "a"})
+        self.server.fleet.add_worker(slots=1, labels={"zone": "a"})
         self.running, self.first, self.second = (self.submit().response().json() for _ in range(3))
 
     def submit(self, query: str = "", **headers: str) -> Connection:
@@ -59,6 +59,6 @@ class WaitingForTests(SynchronousTestCase):
         """A replayed answer says nothing of the place of a job that is no longer queued."""
         first = self.submit(idempotency_key="k").response().json()
         self.assertEqual(first["waiting_for"]["place"], 3)
-        self.server.scheduler.finish(first["id"])
+        self.server.ask("POST", f"/v1/jobs/{first['id']}/stop")
         again = self.submit(idempotency_key="k").response().json()
         self.assertEqual((again["id"], again["state"], again["waiting_for"]), (first["id"], "queued", None))

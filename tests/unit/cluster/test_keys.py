@@ -34,6 +34,12 @@ class KeyTests(ClusterTestCase):
         self.assertEqual(self.successResultOf(self.submit()), job)
         self.assertEqual((self.held(), len(self.jobs())), ([], 1))
 
+    def test_keys_are_apart(self) -> None:
+        """Another key is another request, though it asks for the same."""
+        self.started()
+        self.submit(RequestKey("other", KEY.fingerprint))
+        self.assertNotEqual(self.take("start_job").job_id, self.workers.calls[0].job_id)
+
     def test_another_request(self) -> None:
         """A key that was used for another request is refused, answered or not, and so is that."""
         self.submit()

@@ -13,7 +13,9 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from tests.fakes.scheduler import FakeScheduler
+from tests.doubles.overridden import Overridden
+from tests.fleet import Fleet
+from tests.house import House
 from tests.unit.api.documents import check_answer
 
 NOW = 1_700_000_000.0
@@ -49,9 +51,11 @@ def scenario(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any]
 
 
 class Scenarios:
-    """Scenarios over a ``FakeScheduler`` with the worker ``w1``."""
+    """Scenarios over a scheduler with the worker ``w1``."""
 
-    scheduler: FakeScheduler
+    scheduler: Overridden
+    fleet: Fleet
+    house: House
     call: Callable[..., Deferred[Reply]]
     play: Callable[[Deferred[None]], Any]
     assertEqual: Callable[..., None]  # noqa: N815

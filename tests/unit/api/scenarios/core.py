@@ -25,10 +25,9 @@ class CoreScenarios(Scenarios):
         for worker in ("w1", "id-w1"):
             reply = await self.post("/start", {"worker_id": worker, "command": "echo", "path": "p"})
             self.assertEqual((reply.status, set(reply.json())), (201, {"job_id"}))
-            self.assertEqual(
-                self.scheduler.calls[-1],
-                ("submit", JobSpec(command="echo", path="p"), Target(worker=worker), QueueTerms()),
-            )
+            submitted = self.scheduler.asked("submit")[-1][:2]
+            self.assertEqual(submitted, (JobSpec(command="echo", path="p"), Target(worker=worker)))
+            self.assertEqual(self.scheduler.job(reply.json()["job_id"]).terms, QueueTerms())
 
     @scenario
     async def test_core_run(self) -> None:
@@ -46,8 +45,8 @@ class CoreScenarios(Scenarios):
     @scenario
     async def test_core_not_found(self) -> None:
         """An unknown worker or job is not found, nor is the job of another worker."""
-        self.scheduler.add_worker("w2")
-        job = self.scheduler.add_job()
+        self.fleet.add_worker("w2")
+        job = self.fleet.add_job()
         await self.assert_problem(self.post("/start", {"worker_id": "w9", "command": "a"}), 404, "worker 'w9'")
         for path in ("/stop", "/query"):
             for worker, job_id in (("w9", job.id), ("w1", "nope"), ("w2", job.id), ("w1", "../etc"), ("w1", "ä")):
@@ -112,7 +111,7 @@ class CoreScenarios(Scenarios):
         ):
             reply = await self.assert_problem(self.call("POST", "/start", body), 400, field)
             self.assertEqual(reply.json()["field"], field)
-        self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(self.scheduler.asked("submit"), [])
 
     @scenario
     async def test_bodies_of_nothing(self) -> None:

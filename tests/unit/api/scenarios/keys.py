@@ -18,20 +18,20 @@ class KeyScenarios(Scenarios):
         ):
             first = await self.call("POST", path, text, idempotency_key=path)
             self.assertEqual((first.status, first.headers.get("idempotent-replayed")), (201, None))
-            self.scheduler.finish(first.headers["location"].rpartition("/")[2])
+            self.fleet.end(first.headers["location"].rpartition("/")[2])
             second = await self.call("POST", path, again, idempotency_key=path)
             self.assertEqual((second.status, second.body), (201, first.body))
             self.assertEqual(second.headers["idempotent-replayed"], "true")
             self.assertEqual(second.headers["location"], first.headers["location"])
-        self.assertEqual(len(self.scheduler.calls), 2)
+        self.assertEqual(len(self.fleet.runner().started), 2)
 
     @scenario
     async def test_same_key_another_answer(self) -> None:
         """The form of the answer is not part of the request: the end or the output of the first job is answered."""
         body = {"worker": "w1", "command": "a"}
         job = (await self.post("/v1/jobs", body, idempotency_key="k")).json()
-        self.scheduler.write(job["id"], b"out")
-        self.scheduler.finish(job["id"])
+        self.fleet.write(job["id"], b"out")
+        self.fleet.end(job["id"])
         waited = await self.post("/v1/jobs?wait=1", body, idempotency_key="k")
         self.assertEqual((waited.status, waited.json()["state"]), (201, "succeeded"))
         followed = await self.post("/v1/jobs?follow=1", body, idempotency_key="k")
@@ -55,7 +55,7 @@ class KeyScenarios(Scenarios):
         ):
             reply = await self.assert_problem(self.post(path, body, idempotency_key="k"), 422, "'k'")
             self.assertEqual(reply.headers.get("idempotent-replayed"), None)
-        self.assertEqual(len(self.scheduler.calls), 1)
+        self.assertEqual(len(self.fleet.runner().started), 1)
 
     @scenario
     async def test_key_of_nothing(self) -> None:
@@ -77,7 +77,7 @@ class KeyScenarios(Scenarios):
             for wrong in ("", "a" * 256, "a\tb"):
                 reply = await self.assert_problem(self.post(path, body, idempotency_key=wrong), 400, "Idempotency-Key")
                 self.assertEqual(reply.json()["field"], "Idempotency-Key")
-            self.assertEqual(self.scheduler.calls, [])
+            self.assertEqual(self.scheduler.asked("submit"), [])
         self.assertEqual(
             (await self.post("/start", {"worker_id": "w1", "command": "a"}, idempotency_key=" ~" * 127)).status, 201
         )

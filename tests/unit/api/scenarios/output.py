@@ -12,7 +12,7 @@ class OutputScenarios(Scenarios):
     @scenario
     async def test_output(self) -> None:
         """The present output is answered with its length: all of it, from an offset, or its last lines."""
-        job = self.scheduler.add_job(b"one\ntwo\n", b"err")
+        job = self.fleet.add_job(b"one\ntwo\n", b"err")
         for query, body, offset in (
             ("", b"one\ntwo\n", 0),
             ("?offset=4", b"two\n", 4),
@@ -32,8 +32,8 @@ class OutputScenarios(Scenarios):
     @scenario
     async def test_large_output(self) -> None:
         """Output that takes many reads is complete, without bytes written meanwhile."""
-        self.scheduler.piece = 1000
-        job = self.scheduler.add_job(bytes(range(256)) * 300)
+        self.house.workers.piece = 1000
+        job = self.fleet.add_job(bytes(range(256)) * 300)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output")
         self.assertEqual(reply.body, bytes(range(256)) * 300)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=500-60000")
@@ -42,7 +42,7 @@ class OutputScenarios(Scenarios):
     @scenario
     async def test_ranges(self) -> None:
         """A single range is answered; other ranges are ignored."""
-        job = self.scheduler.add_job(b"0123456789")
+        job = self.fleet.add_job(b"0123456789")
         for header, body, content_range in (
             ("bytes=0-0", b"0", "bytes 0-0/10"),
             ("bytes=5-", b"56789", "bytes 5-9/10"),
@@ -75,7 +75,7 @@ class OutputScenarios(Scenarios):
     @scenario
     async def test_range_of_nothing(self) -> None:
         """A range of an empty output is 416, except its last bytes, which are empty."""
-        job = self.scheduler.add_job(b"")
+        job = self.fleet.add_job(b"")
         await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=0-"), 416)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", range="bytes=-5")
         self.assertEqual((reply.status, reply.body), (200, b""))
@@ -83,11 +83,11 @@ class OutputScenarios(Scenarios):
     @scenario
     async def test_output_mistakes(self) -> None:
         """A mistake is 400, an unknown job 404, and a worker without output 501."""
-        job = self.scheduler.add_job(b"x")
+        job = self.fleet.add_job(b"x")
         for query in ("stream=out", "offset=-1", "offset=x", "tail=-1", "tail=1&offset=1", "follow=2", "wait=1"):
             await self.assert_problem(self.call("GET", f"/v1/jobs/{job.id}/output?{query}"), 400)
         await self.assert_problem(self.call("GET", "/v1/jobs/nope/output"), 404)
-        self.scheduler.add_worker("old", boot_id="")
+        self.fleet.add_worker("old", core=True)
         old = (await self.post("/start", {"worker_id": "old", "command": "a"})).json()["job_id"]
         for query in ("", "?follow=1", "?tail=1"):
             await self.assert_problem(self.call("GET", f"/v1/jobs/{old}/output{query}"), 501)
@@ -96,7 +96,7 @@ class OutputScenarios(Scenarios):
     @scenario
     async def test_follow(self) -> None:
         """A follow of an ended job has all of its output."""
-        job = self.scheduler.add_job(b"all of it", b"no", JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"all of it", b"no", JobState.SUCCEEDED)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output?follow=1")
         self.assertEqual((reply.status, reply.body), (200, b"all of it"))
         self.assertEqual("content-length" in reply.headers, False)
@@ -104,7 +104,7 @@ class OutputScenarios(Scenarios):
     @scenario
     async def test_events(self) -> None:
         """The events of an ended job are both streams and the end."""
-        job = self.scheduler.add_job(b"out", b"err", JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"out", b"err", JobState.SUCCEEDED)
         reply = await self.call("GET", f"/v1/jobs/{job.id}/output", accept="text/event-stream")
         self.assertEqual(reply.headers["content-type"], "text/event-stream")
         self.assertEqual(reply.body.count(b"\n\n"), 4)
@@ -113,8 +113,8 @@ class OutputScenarios(Scenarios):
     @scenario
     async def test_pruned(self) -> None:
         """Output that is no longer kept is 410 in every form; the job itself remains."""
-        job = self.scheduler.add_job(b"out", b"", JobState.SUCCEEDED)
-        self.scheduler.prune(job.id)
+        job = self.fleet.add_job(b"out", b"", JobState.SUCCEEDED)
+        self.fleet.prune(job.id)
         path = f"/v1/jobs/{job.id}/output"
         for query in ("", "?follow=1", "?tail=1", "?offset=1", "?offset=1&follow=1"):
             await self.assert_problem(self.call("GET", path + query), 410, "no longer kept")
@@ -124,7 +124,7 @@ class OutputScenarios(Scenarios):
         self.assertEqual((await self.call("HEAD", path)).status, 410)
         self.assertEqual((await self.call("GET", f"{path}?stream=stderr")).body, b"")
         self.assertEqual((await self.call("GET", f"/v1/jobs/{job.id}")).json()["stdout_bytes"], 3)
-        second = self.scheduler.add_job(b"", b"err", JobState.SUCCEEDED)
-        self.scheduler.prune(second.id)
+        second = self.fleet.add_job(b"", b"err", JobState.SUCCEEDED)
+        self.fleet.prune(second.id)
         events = self.call("GET", f"/v1/jobs/{second.id}/output", accept="text/event-stream")
         await self.assert_problem(events, 410)

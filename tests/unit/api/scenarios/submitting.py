@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scheduler.model import QueueTerms, Retry, WorkerState
+from scheduler.errors import QueueFull
+from scheduler.model import QueueTerms, Retry
 from tests.unit.api.scenarios.base import Scenarios, scenario
 
 
@@ -25,27 +26,29 @@ class SubmissionScenarios(Scenarios):
     @scenario
     async def test_submit_and_queue(self) -> None:
         """A job that has to wait is answered with its ``Location``, and can be listed and stopped."""
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         for body in ({"selector": {}}, {"worker": "w1", "queue_timeout": "5m"}):
             reply = await self.post("/v1/jobs", {**body, "command": "a", "priority": 7})
             self.assertEqual((reply.status, reply.json()["state"], reply.json()["priority"]), (201, "queued", 7))
             self.assertEqual((await self.call("GET", reply.headers["location"])).json(), reply.json())
             found = (await self.call("GET", "/v1/jobs?state=queued")).json()["jobs"]
             self.assertEqual([job["id"] for job in found], [reply.json()["id"]])
-            stopped = (await self.call("POST", f"{reply.headers['location']}/stop")).json()
-            self.assertEqual((stopped["state"], stopped["reason"]), ("stopped", "stopped before it was started"))
-            output = await self.call("GET", f"{reply.headers['location']}/output?follow=1")
+            reply = await self.call("POST", f"{reply.headers['location']}/stop")
+            stopped = reply.json()
+            self.assertEqual((reply.status, stopped["state"]), (200, "stopped"))
+            self.assertEqual(stopped["reason"], "stopped before it was started")
+            output = await self.call("GET", f"/v1/jobs/{stopped['id']}/output?follow=1")
             self.assertEqual((output.status, output.body), (200, b""))
 
     @scenario
     async def test_submit_and_not_queue(self) -> None:
         """A job that may not wait, or that finds the queue full, is refused; ``/start`` never waits."""
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         for body in ({"selector": {}, "queue_timeout": 0}, {"worker": "w1"}):
             reply = await self.assert_problem(self.post("/v1/jobs", {**body, "command": "a"}), 503)
             self.assertIn("retry-after", reply.headers)
         await self.assert_problem(self.post("/start", {"worker_id": "w1", "command": "a"}), 503)
-        self.scheduler.queue_max = 0
+        self.scheduler.fail["submit"] = QueueFull(1000)
         reply = await self.assert_problem(self.post("/v1/jobs", {"selector": {}, "command": "a"}), 429, "queued")
         self.assertEqual(reply.headers["retry-after"], "10")
 
@@ -54,7 +57,7 @@ class SubmissionScenarios(Scenarios):
         """The terms reach the scheduler, and are part of the job."""
         terms = {"queue_timeout": "2m", "priority": -3, "retry": {"attempts": 2, "delay": "1m"}}
         reply = await self.post("/v1/jobs", {"selector": {}, "command": "a", **terms})
-        self.assertEqual(self.scheduler.calls[-1][3], QueueTerms(120.0, -3, Retry(2, 60.0)))
+        self.assertEqual(self.scheduler.asked("submit")[-1][2], QueueTerms(120.0, -3, Retry(2, 60.0)))
         shown = {name: reply.json()[name] for name in terms}
         self.assertEqual(shown, {"queue_timeout": 120, "priority": -3, "retry": {"attempts": 2, "delay": 60}})
 
@@ -77,4 +80,4 @@ class SubmissionScenarios(Scenarios):
         await self.assert_problem(self.post("/v1/jobs?wait=1&follow=1", body), 400, "wait")
         await self.assert_problem(self.post("/v1/jobs?wait=1", body, accept="text/event-stream"), 400, "wait")
         await self.assert_problem(self.post("/v1/jobs?tail=1", body), 400, "tail")
-        self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(self.scheduler.asked("submit"), [])

@@ -13,7 +13,7 @@ class TableScenarios(Scenarios):
     @scenario
     async def test_methods(self) -> None:
         """Each path answers its own methods; any other is 405 with these methods."""
-        self.scheduler.add_job()
+        self.fleet.add_job()
         for path, methods in PATHS.items():
             for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"):
                 reply = await self.call(method, path)
@@ -26,7 +26,7 @@ class TableScenarios(Scenarios):
     @scenario
     async def test_head(self) -> None:
         """HEAD is GET without the body, and starts nothing."""
-        job = self.scheduler.add_job(b"0123456789")
+        job = self.fleet.add_job(b"0123456789")
         for path in ("/healthz", "/v1/jobs", f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}/output", "/v1/workers"):
             get, head = await self.call("GET", path), await self.call("HEAD", path)
             self.assertEqual((head.status, head.body), (get.status, b""))
@@ -34,7 +34,7 @@ class TableScenarios(Scenarios):
                 self.assertEqual(head.headers[name], get.headers[name], path)
         head = await self.call("HEAD", f"/v1/jobs/{job.id}/output", range="bytes=2-4")
         self.assertEqual((head.status, head.headers["content-range"]), (206, "bytes 2-4/10"))
-        ended = self.scheduler.add_job(b"0123456789", state=JobState.SUCCEEDED)
+        ended = self.fleet.add_job(b"0123456789", state=JobState.SUCCEEDED)
         for headers in ({}, {"accept": "text/event-stream"}):
             path = f"/v1/jobs/{ended.id}/output?follow=1"
             get, head = await self.call("GET", path, **headers), await self.call("HEAD", path, **headers)
@@ -45,7 +45,7 @@ class TableScenarios(Scenarios):
             self.assertEqual(head.headers, get.headers)
         self.assertEqual((await self.call("HEAD", f"/v1/jobs/{job.id}?wait=300")).status, 200)
         self.assertEqual((await self.call("HEAD", "/v1/jobs/nope/output")).status, 404)
-        self.assertEqual(self.scheduler.readers(), [])
+        self.assertTrue(self.house.parts.outputs.idle)
 
     @scenario
     async def test_nowhere(self) -> None:
@@ -57,7 +57,7 @@ class TableScenarios(Scenarios):
     @scenario
     async def test_parameters(self) -> None:
         """A route refuses a parameter that its row does not have, and names those that it has."""
-        self.scheduler.add_job()
+        self.fleet.add_job()
         for path, routes in ROUTES_OF.items():
             for route in routes:
                 reply = await self.assert_problem(self.call(route.method, f"{path}?bogus=1"), 400, "bogus")
@@ -66,13 +66,13 @@ class TableScenarios(Scenarios):
     @scenario
     async def test_fields(self) -> None:
         """A route refuses a field that the body reader in its row does not have, and names those that it has."""
-        self.scheduler.add_job()
+        self.fleet.add_job()
         for path, routes in ROUTES_OF.items():
             for route in routes:
                 if route.body is not None:
                     reply = await self.assert_problem(self.call(route.method, path, b'{"bogus": 1}'), 400, "bogus")
                     self.assert_allowed(reply, route.body.names)
-        self.assertEqual(self.scheduler.calls, [])
+        self.assertEqual(self.scheduler.asked("submit"), [])
 
     def assert_allowed(self, reply: Reply, names: tuple[str, ...]) -> None:
         allowed = reply.json()["detail"].rpartition("allowed: ")[2]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scheduler.interfaces import Readiness
-from scheduler.model import WorkerState
 from tests.unit.api.scenarios.base import Scenarios, scenario
 
 
@@ -13,8 +11,8 @@ class WorkerScenarios(Scenarios):
     @scenario
     async def test_workers(self) -> None:
         """Workers are listed by name; one worker is found by id or name."""
-        self.scheduler.add_worker("a1")
-        self.scheduler.add_job()
+        self.fleet.add_worker("a1")
+        self.fleet.add_job()
         reply = await self.call("GET", "/v1/workers")
         self.assertEqual([worker["name"] for worker in reply.json()["workers"]], ["a1", "w1"])
         for name in ("w1", "id-w1"):
@@ -34,7 +32,7 @@ class WorkerScenarios(Scenarios):
     async def test_forget(self) -> None:
         """A worker that is online is a conflict; any other is forgotten with 204."""
         await self.assert_problem(self.call("DELETE", "/v1/workers/w1"), 409)
-        self.scheduler.workers_are(WorkerState.UNREACHABLE)
+        self.fleet.lose()
         reply = await self.call("DELETE", "/v1/workers/w1")
         self.assertEqual((reply.status, reply.body), (204, b""))
         await self.assert_problem(self.call("DELETE", "/v1/workers/w1"), 404)
@@ -43,9 +41,10 @@ class WorkerScenarios(Scenarios):
     async def test_health(self) -> None:
         """The server is alive, and ready or 503 with the reasons."""
         self.assertEqual((await self.call("GET", "/healthz")).status, 200)
-        self.scheduler.ready = Readiness((), 3)
         reply = await self.call("GET", "/readyz")
-        self.assertEqual((reply.status, reply.json()), (200, {"ready": True, "workers_online": 3}))
-        self.scheduler.ready = Readiness(("the store failed", "shutting down"))
-        reply = await self.assert_problem(self.call("GET", "/readyz"), 503, "the store failed")
-        self.assertEqual(reply.json()["reasons"], ["the store failed", "shutting down"])
+        self.assertEqual((reply.status, reply.json()), (200, {"ready": True, "workers_online": 1}))
+        self.house.store.problem = "disk full"
+        await self.assert_problem(self.call("POST", "/v1/workers/w1/drain"), 503)
+        self.house.parts.service.refuse()
+        reply = await self.assert_problem(self.call("GET", "/readyz"), 503, "the store fails")
+        self.assertEqual(reply.json()["reasons"], ["shutting down", "the store fails: disk full"])

@@ -1,4 +1,4 @@
-"""What every scheduler does with a job that runs only while a client attends it."""
+"""A job that runs only while a client attends it, as clients see it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.errors import DeadlineExceeded
 from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
-from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO
 
 MINUTE = 60.0
@@ -15,15 +15,15 @@ ATTENDED = QueueTerms(unattended_timeout=MINUTE)
 WHY = "stopped: no client followed it or waited for it for 60 s"
 
 
-class Attending(Contract):
+class AttendingTests(FleetTestCase):
     def begin(self, terms: QueueTerms = ATTENDED, target: Target = W1) -> Job:
         job: Job = self.successResultOf(self.scheduler.submit(ECHO, target, terms))
-        self.world.settle()
+        self.house.settle()
         return job
 
     def pass_(self, seconds: float) -> None:
-        self.world.clock.advance(seconds)
-        self.world.settle()
+        self.clock.advance(seconds)
+        self.house.settle()
 
     def assert_alive(self, job: Job) -> None:
         self.assertFalse(self.state(job).final)
@@ -43,14 +43,14 @@ class Attending(Contract):
     def test_nobody(self) -> None:
         """A job that no client attends is stopped after its time, and its reason says why."""
         self.assert_ends_after(MINUTE, self.begin())
-        self.assertEqual(self.world.timers(), 0)
+        self.assertEqual(self.house.timers(), 0)
 
     def test_without(self) -> None:
         """A job without the timeout runs on, whoever attends it, and costs no timer."""
         job = self.begin(QueueTerms())
         self.scheduler.open_output(job.id, Stream.STDOUT, 0).close()
-        self.world.flow()
-        self.assertEqual(self.world.timers(), 0)
+        self.flow()
+        self.assertEqual(self.house.timers(), 0)
         self.pass_(1e6)
         self.assertIs(self.state(job), JobState.RUNNING)
 
@@ -70,9 +70,9 @@ class Attending(Contract):
         """A follower that reads counts as long as its connection lives, with output or without."""
         job = self.begin()
         reader = self.scheduler.open_output(job.id, Stream.STDOUT, 0)
-        self.world.write(job, b"one")
+        self.fleet.write(job.id, b"one")
         reading = reader.read()
-        self.world.flow()
+        self.flow()
         self.assertEqual(self.successResultOf(reading).data, b"one")
         reading = reader.read()
         self.pass_(10 * MINUTE)
@@ -119,17 +119,17 @@ class Attending(Contract):
         """One that ends by itself is as any other, and nothing of it is left."""
         job = self.begin()
         reader = self.scheduler.open_output(job.id, Stream.STDOUT, 0)
-        self.world.end(job, 3)
+        self.fleet.end(job.id, 3)
         reader.close()
         self.assertEqual(self.scheduler.job(job.id).reason, "exit status 3")
         self.scheduler.open_output(job.id, Stream.STDOUT, 0).close()
-        self.world.flow()
-        self.assertEqual(self.world.timers(), 0)
+        self.flow()
+        self.assertEqual(self.house.timers(), 0)
 
     def test_stopped_by_a_client(self) -> None:
         """A stop that a client asked for keeps its own reason."""
         job = self.begin()
-        self.world.ignore_stops()
+        self.fleet.runner().ends_on_stop = False
         stopping = self.scheduler.stop(job.id)
         self.pass_(10 * MINUTE)
         self.failureResultOf(stopping, DeadlineExceeded)
@@ -137,7 +137,7 @@ class Attending(Contract):
 
     def test_queued(self) -> None:
         """A job that nobody attends is withdrawn from the queue."""
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         job = self.begin(evolve(ATTENDED, queue_timeout=3600.0))
         self.assertIs(job.state, JobState.QUEUED)
         waiting = self.scheduler.wait(job.id, 2 * MINUTE)
@@ -149,12 +149,12 @@ class Attending(Contract):
     def test_unreachable(self) -> None:
         """One whose worker can't be told now is stopped when that is back, for the same reason."""
         job = self.begin()
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.pass_(MINUTE)
         self.assert_alive(job)
         self.assertIsNotNone(self.scheduler.job(job.id).stop_requested_at)
-        self.world.find("w1")
-        self.world.flow()
+        self.fleet.find("w1")
+        self.flow()
         self.assert_stopped(job)
 
     def test_attempts(self) -> None:
@@ -162,8 +162,8 @@ class Attending(Contract):
         job = self.begin(evolve(ATTENDED, queue_timeout=3600.0, retry=Retry(5)))
         waiting = self.scheduler.wait_for_attempts(job.id, 3600)
         self.pass_(10)
-        self.world.end(job, 1)
-        self.world.flow()
+        self.fleet.end(job.id, 1)
+        self.flow()
         second = self.scheduler.last_attempt(job.id)
         self.assertNotEqual(second.id, job.id)
         self.assertEqual(second.terms.unattended_timeout, MINUTE)
@@ -172,8 +172,8 @@ class Attending(Contract):
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         self.pass_(50)
-        self.world.end(self.scheduler.job(second.id), 1)
-        self.world.flow()
+        self.fleet.end(self.scheduler.job(second.id).id, 1)
+        self.flow()
         third = self.scheduler.last_attempt(job.id)
         self.assert_alive(third)
         for _ in range(10):  # one leap beyond its time would be time in which the process did not run
@@ -186,13 +186,10 @@ class Attending(Contract):
         job = self.begin(evolve(ATTENDED, queue_timeout=3600.0, retry=Retry(5)))
         reader = self.scheduler.open_output(job.id, Stream.STDOUT, 0)
         reading = reader.read()
-        self.world.end(job, 1)
+        self.fleet.end(job.id, 1)
         self.assertTrue(self.successResultOf(reading).end)
-        self.world.flow()
+        self.flow()
         self.pass_(20)
         self.successResultOf(self.scheduler.wait(job.id, 300))
         self.assert_ends_after(MINUTE - 22, self.scheduler.last_attempt(job.id))
         reader.close()
-
-
-globals().update(for_every_provider(Attending))

@@ -1,20 +1,20 @@
-"""What every scheduler does when a client removes a job."""
+"""Jobs that a client removes, as clients see them."""
 
 from __future__ import annotations
 
 from twisted.internet.defer import maybeDeferred
 
-from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound, StoreFailed
+from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound
 from scheduler.interfaces import JobFilter
 from scheduler.messages import RequestKey
 from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Retry, Stream, Target
-from tests.contract.scheduler_worlds import W1, Contract, for_every_provider
+from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO, EPOCH
 
 KEY = RequestKey("k", "f" * 64)
 
 
-class Removing(Contract):
+class RemovingTests(FleetTestCase):
     def remove(self, job: Job) -> bool:
         """Whether that is done."""
         done: bool = self.successResultOf(self.scheduler.remove(job.id))
@@ -22,7 +22,7 @@ class Removing(Contract):
 
     def check_gone(self, job: Job) -> None:
         """It is as if it had never been."""
-        self.world.settle()
+        self.house.settle()
         for method in (self.scheduler.job, self.scheduler.last_attempt):
             self.assertRaises(NotFound, method, job.id)
         self.assertNotIn(job.id, self.ids())
@@ -41,7 +41,7 @@ class Removing(Contract):
     def test_not_ended(self) -> None:
         """One that runs, or is queued, stays as it is; one that never was is not found."""
         running = self.submit()
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         queued = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         for job in (running, queued):
             before = self.scheduler.job(job.id)
@@ -53,39 +53,28 @@ class Removing(Contract):
     def test_later(self) -> None:
         """While its worker can't be reached it stays, says since when it is to go, and goes when the worker is back."""
         job = self.ended(0, b"hello")
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         for _ in range(2):
             self.assertFalse(self.remove(job))
-            self.world.clock.advance(5.0)
+            self.clock.advance(5.0)
             self.assertEqual(self.scheduler.job(job.id).remove_requested_at, EPOCH + 1)
         self.assertIs(self.state(job), JobState.SUCCEEDED)
         self.assertEqual(self.ids(), [job.id])
-        self.world.find("w1")
+        self.fleet.find("w1")
         self.check_gone(job)
 
     def test_out_of_reach_at_the_call(self) -> None:
         """So it is where that shows at the call."""
         job = self.ended()
-        self.world.vanish("w1")
+        self.house.vanish("id-w1")
         self.assertFalse(self.remove(job))
-        self.world.find("w1")
-        self.check_gone(job)
-
-    def test_resisting(self) -> None:
-        """So it is while the worker can't remove the job."""
-        job = self.ended()
-        self.world.resist("its folder can't be moved")
-        self.assertFalse(self.remove(job))
-        self.world.find("w1")
-        self.assertIsNotNone(self.scheduler.job(job.id).remove_requested_at)
-        self.world.resist("")
-        self.assertTrue(self.remove(job))
+        self.fleet.find("w1")
         self.check_gone(job)
 
     def test_forgotten_worker(self) -> None:
         """When its worker is forgotten, or was, it goes at once: nobody is left to be told."""
         waiting, other = self.ended(), self.ended()
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         self.assertFalse(self.remove(waiting))
         self.successResultOf(self.scheduler.forget("w1"))
         self.check_gone(waiting)
@@ -94,7 +83,7 @@ class Removing(Contract):
 
     def test_never_given_to_a_worker(self) -> None:
         """One that was stopped in the queue goes at once."""
-        self.world.lose("w1")
+        self.fleet.lose("w1")
         job = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         self.successResultOf(self.scheduler.stop(job.id))
         self.assertTrue(self.remove(job))
@@ -102,27 +91,27 @@ class Removing(Contract):
 
     def test_core_worker(self) -> None:
         """A core worker keeps nothing that could be removed."""
-        self.world.add_worker("old", core=True)
+        self.fleet.add_worker("old", core=True)
         job = self.submit(Target(worker="old"))
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assertTrue(self.remove(job))
         self.check_gone(job)
 
     def test_lost_and_reported(self) -> None:
         """The end that a worker reports of a job that was removed while it was away makes no job again."""
         job = self.submit()
-        self.world.end(job, 3, report=False)
-        self.world.lose("w1")
+        self.fleet.end(job.id, 3, report=False)
+        self.fleet.lose("w1")
         self.successResultOf(self.scheduler.forget("w1"))
         self.assertTrue(self.remove(job))
-        self.world.come_back("w1")
-        self.world.find("w1")
+        self.fleet.come_back("w1")
+        self.fleet.find("w1")
         self.check_gone(job)
 
     def test_key(self) -> None:
         """Its key stays: the request sent again is told that the job was removed, and runs nothing."""
         job = self.successResultOf(self.scheduler.submit(ECHO, W1, NO_WAITING, KEY))
-        self.world.end(job)
+        self.fleet.end(job.id)
         self.assertTrue(self.remove(job))
         self.assertTrue(self.scheduler.replays(KEY))
         for _ in range(2):
@@ -136,10 +125,10 @@ class Removing(Contract):
     def attempts(self) -> tuple[Job, Job]:
         """A job that failed, and the one that followed it and did, too."""
         first = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0, retry=Retry(1))))
-        self.world.end(first, 3)
-        self.world.flow()
+        self.fleet.end(first.id, 3)
+        self.flow()
         first = self.scheduler.job(first.id)
-        self.world.end(self.scheduler.job(first.retried_by or ""), 4)
+        self.fleet.end(self.scheduler.job(first.retried_by or "").id, 4)
         return first, self.scheduler.job(first.retried_by or "")
 
     def test_attempt_before(self) -> None:
@@ -166,17 +155,7 @@ class Removing(Contract):
         job = self.ended(0, b"hello")
         reader = self.scheduler.open_output(job.id, Stream.STDOUT, 2)
         self.assertTrue(self.remove(job))
-        self.world.settle()
+        self.house.settle()
         self.refusal(NotFound, reader.read)
         reader.close()
         self.refusal(NotFound, self.scheduler.open_output, job.id, Stream.STDOUT, 0)
-
-    def test_store(self) -> None:
-        """While the store fails nothing is removed, nor promised to be."""
-        job = self.ended()
-        self.world.store_fails("disk full")
-        self.refusal(StoreFailed, self.scheduler.remove, job.id)
-        self.assertEqual(self.scheduler.job(job.id), job)
-
-
-globals().update(for_every_provider(Removing))
