@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -12,26 +11,15 @@ from twisted.logger import Logger
 from scheduler.deferreds import Waiters
 from scheduler.errors import Unavailable
 from scheduler.threads import Pool
-from scheduler.worker.clearing import DiskUse, Remains
+from scheduler.worker.clearing import DiskUse
 from scheduler.worker.eviction import Kept
-from scheduler.worker.leftovers import Leftovers, LeftoverSpoolsLike, retry_delay
+from scheduler.worker.leftovers import Leftovers, retry_delay
 from scheduler.worker.patience import Patience
+from scheduler.worker.spools import Spools
 from scheduler.worker.trees import Left
 
 #: Seconds from an end, or an unfinished removal, to the next sweep.
 _SWEEP_AFTER_END_SECONDS = 1.0
-
-
-class EndedSpoolsLike(LeftoverSpoolsLike, Protocol):
-    """``scheduler.worker.spools.Spools``, as far as it is about this."""
-
-    def measure_thd(self, job_id: str, running: bool) -> DiskUse: ...
-
-    def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]: ...
-
-    def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]: ...
-
-    def remove_thd(self, job_id: str) -> Remains | None: ...
 
 
 class EndedJobs:
@@ -43,7 +31,7 @@ class EndedJobs:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: EndedSpoolsLike,
+        spools: Spools,
         patience: Patience,
         forget: Callable[[str], None],
         sweep_soon: Callable[[float], None],

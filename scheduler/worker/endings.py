@@ -12,13 +12,17 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.worker.clearing import Clearing
 from scheduler.worker.records import SPOOL_REMOVED, HeldByShim, NeverBegun, NotStartable, Seen, judge_thd, status_of
-from scheduler.worker.remains import end_leftover_thd, end_tree_thd, tree_thd
+from scheduler.worker.shim import proctree
 from scheduler.worker.shim.exits import MAX_LEFTOVER
-from scheduler.worker.shim.spool import Identity, Spool
+from scheduler.worker.shim.proctree import Process
+from scheduler.worker.shim.spool import Identity, Spool, boot_id
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
 #: Why a job that nobody began has failed.
 NOT_BEGUN = "not started: no shim began it"
+
+#: Seconds to wait for those that a further KILL could be sent to; less than the call waits that asks for it.
+_KILL_WAIT_MAX_SECONDS = 5.0
 
 
 class Endings:
@@ -115,7 +119,7 @@ class Endings:
 
     def lose_thd(self, job_id: str, shim: Identity | None) -> JobStatus:
         """The end of a job whose spool was removed. Nothing is written down but that its id is used up."""
-        left = tuple(each.pid for each in tree_thd(self._spool(job_id).folder, shim))[:MAX_LEFTOVER]
+        left = tuple(each.pid for each in _tree(self._spool(job_id).folder, shim))[:MAX_LEFTOVER]
         still_run = f"; processes of it still run: {', '.join(map(str, left))}" if left else ""
         try:
             self._used.add_thd([job_id], HowUsed.PRUNED)
@@ -132,7 +136,7 @@ class Endings:
     def find_removed_thd(self, job_id: str) -> JobStatus | None:
         """The end of a job that is not known here, if it has no spool and processes of it still run."""
         spool = self._spool(job_id)
-        if os.path.lexists(spool.folder) or not tree_thd(spool.folder, None):
+        if os.path.lexists(spool.folder) or not _tree(spool.folder, None):
             return None
         return self.lose_thd(job_id, None)
 
@@ -143,5 +147,47 @@ class Endings:
         """
         spool = self._spool(job_id)
         if os.path.exists(spool.exit_path):
-            return end_leftover_thd(spool)
-        return end_tree_thd(spool.folder, shim)
+            return _end_named(spool)
+        return _end_tree(spool.folder, shim)
+
+
+def _end_named(spool: Spool) -> tuple[int, ...]:
+    """Kill once more the processes that the exit record names; answers the ids of those that are there all the same.
+
+    In a copy of the spool they are not killed: they are those of another worker. Processes from before a restart of the
+    machine count as gone, and so do those whose start times the record of an earlier version lacks.
+    """
+    ended, job = spool.read_exit(), spool.read_job()
+    if ended is None or job is None or job["boot_id"] != boot_id():
+        return ()
+    named = [Identity(*each) for each in zip(ended["leftover"], ended.get("leftover_started", ()), strict=False)]
+    if spool.is_copy(job):
+        return _ids([each.identity for each in proctree.still(named)])
+    return _ids(proctree.end(lambda: proctree.still(named), _KILL_WAIT_MAX_SECONDS))
+
+
+def _tree(folder: str, shim: Identity | None) -> list[Process]:
+    """The processes of a job whose folder is gone, the shim the last.
+
+    Where it is not known which shim had the job, those that carry the path of its folder, however old they are.
+    """
+    found = proctree.of_spool(folder, shim.starttime if shim else 0)
+    alive = proctree.still([shim]) if shim else []
+    if shim and alive:
+        found += proctree.descendants([shim.pid], list(proctree.alive()))
+    return [*{each.identity: each for each in found}.values(), *alive]
+
+
+def _end_tree(folder: str, shim: Identity | None) -> tuple[int, ...]:
+    """Kill these; answers the ids of those that are there all the same."""
+    seen: dict[Identity, None] = {}
+
+    def find() -> list[Process]:
+        seen.update(dict.fromkeys(each.identity for each in _tree(folder, shim)))
+        return proctree.still(list(seen))  # also those that lost their parent, and can't be found any more
+
+    return _ids(proctree.end(find, _KILL_WAIT_MAX_SECONDS))
+
+
+def _ids(identities: list[Identity]) -> tuple[int, ...]:
+    return tuple(each.pid for each in identities)

@@ -7,7 +7,6 @@ gone goes on soon; what resists is logged once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +15,7 @@ from twisted.logger import Logger
 from scheduler.threads import Pool
 from scheduler.worker.clearing import Remains, job_of
 from scheduler.worker.patience import Patience
+from scheduler.worker.spools import Spools
 from scheduler.worker.trees import NOTHING, Amount
 
 #: Seconds until a removal goes on whose time was over.
@@ -32,14 +32,6 @@ _RETRY_MAX_SECONDS = 3600.0
 def retry_delay(tried: int) -> float:
     """Seconds until something is tried again that resisted so often."""
     return min(_RETRY_FIRST_SECONDS * 2.0 ** min(tried - 1, 16), _RETRY_MAX_SECONDS)
-
-
-class LeftoverSpoolsLike(Protocol):
-    """``scheduler.worker.spools.Spools``, as far as it is about this."""
-
-    def clear_thd(self, name: str) -> Remains | None: ...
-
-    def leftovers(self) -> tuple[str, ...]: ...
 
 
 @define(eq=False)
@@ -67,7 +59,7 @@ class Leftovers:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: LeftoverSpoolsLike,
+        spools: Spools,
         patience: Patience,
         soon: Callable[[float], None],
     ) -> None:

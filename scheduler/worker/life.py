@@ -30,8 +30,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
 from scheduler.threads import Pool
 from scheduler.worker.endings import NOT_BEGUN
-from scheduler.worker.job import RunningJob
-from scheduler.worker.jobs import Jobs
+from scheduler.worker.jobs import Jobs, RunningJob
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.records import HeldByShim, NeverBegun
 from scheduler.worker.recovery import RecoveredSpool

@@ -19,7 +19,6 @@ What is said in a call is in ``conversation``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 
 from twisted.application.service import Service
@@ -28,11 +27,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scheduler.messages import Registration
-from scheduler.model import Disk
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.troubles import RETRY_MAX_SECONDS, retry_delay
-from scheduler.worker_interfaces import ICommitCount, IHeldId, IIdentity, IJobs, ISchedulerClient
+from scheduler.worker_interfaces import IIdentity, IJobs, ISchedulerClient
 
 #: Seconds after which a call under way was not made to a process of the scheduler that calls for the first time.
 STALE_CALL_SECONDS = 1.0
@@ -48,22 +45,15 @@ class Link(Service):
         clock: IReactorTime,
         client: ISchedulerClient,
         jobs: IJobs,
-        facts: Callable[[], Registration],
-        held_id: IHeldId,
-        commit_count: ICommitCount,
         identity: IIdentity,
+        conversation: Conversation,
         random: Random,
-        wall_time: Callable[[], float],
-        disk: Callable[[], Disk | None],
     ) -> None:
-        """See ``Conversation``."""
         self._clock = clock
         self._client = client
         self._random = random
-        self._conversation = Conversation(
-            clock, client, jobs, facts, held_id, commit_count, identity, random, wall_time, disk
-        )
-        self._troubles = self._conversation.troubles
+        self._conversation = conversation
+        self._troubles = conversation.troubles
         self._timer: IDelayedCall | None = None
         #: Fires when the call in flight and what comes of it are over.
         self._call: Deferred[None] | None = None

@@ -22,8 +22,7 @@ from scheduler.errors import ShuttingDown
 from scheduler.messages import JobStatus
 from scheduler.threads import Pool
 from scheduler.worker.endings import Endings
-from scheduler.worker.job import RunningJob
-from scheduler.worker.jobs import Jobs
+from scheduler.worker.jobs import Jobs, RunningJob
 
 #: Seconds between two looks whether the folders of all running jobs are there.
 FOLDER_CHECK_INTERVAL_SECONDS = 5.0
@@ -58,24 +57,18 @@ class Removals:
         self._timer.stopService()
 
     def _look_now(self) -> None:
-        self.look()
-
-    def look(self) -> Deferred[None]:
-        """Look now; fires when those whose folder is gone have ended. It never fails."""
-        looked = self._pool.run(self._endings.removed_thd, self._jobs.running())
-        return looked.addCallback(self._found).addErrback(self._failed)
-
-    async def _lose_all(self, jobs: list[RunningJob]) -> None:
-        for job in jobs:
-            await self.lose(job)
-
-    def _found(self, removed: tuple[str, ...]) -> Deferred[None]:
-        found = map(self._jobs.find, removed)
-        return Deferred.fromCoroutine(self._lose_all([job for job in found if job is not None and not job.ended]))
+        Deferred.fromCoroutine(self.look()).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(ShuttingDown) is None:
             self._log.failure("folders of jobs can't be looked at", failure)
+
+    async def look(self) -> None:
+        """Look now, and end the jobs whose folder is gone."""
+        for job_id in await self._pool.run(self._endings.removed_thd, self._jobs.running()):
+            job = self._jobs.find(job_id)
+            if job is not None and not job.ended:
+                await self.lose(job)
 
     def lose(self, job: RunningJob) -> Deferred[JobStatus]:
         """End a job whose folder is gone; answers how it has ended, this way or another."""

@@ -25,8 +25,8 @@ for does not wait for sweeps, only for what is being done to that job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
@@ -41,9 +41,10 @@ from scheduler.threads import Pool
 from scheduler.units import Share
 from scheduler.worker.clearing import DiskUse
 from scheduler.worker.disk import ROOM_AFTER_REFUSAL, DiskFull, lack, shortage
-from scheduler.worker.ended import EndedJobs, EndedSpoolsLike
+from scheduler.worker.ended import EndedJobs
 from scheduler.worker.eviction import Demand, Plan, choose, counted
 from scheduler.worker.patience import Patience
+from scheduler.worker.spools import Spools
 from scheduler.worker.trees import NOTHING, Amount
 
 T = TypeVar("T")
@@ -71,12 +72,6 @@ class RetentionLimits:
     spool_min_free: Share
 
 
-class SpoolsLike(EndedSpoolsLike, Protocol):
-    """``scheduler.worker.spools.Spools``, as far as it is about this."""
-
-    def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]: ...
-
-
 @define(eq=False)
 class _Running:
     """What is known of the folder of a job that runs."""
@@ -102,7 +97,7 @@ class SpoolRetention:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: SpoolsLike,
+        spools: Spools,
         limits: RetentionLimits,
         running: Callable[[], Iterable[str]],
         forget: Callable[[str], None],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Protocol
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -17,22 +17,15 @@ from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, Scheduler
 from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
-from scheduler.worker.job import Notify, RunningJob
-from scheduler.worker.jobs import Jobs
-from scheduler.worker.life import IReactor, JobLives
+from scheduler.worker.jobs import Jobs, Notify, RunningJob
+from scheduler.worker.life import JobLives
 from scheduler.worker.recovery import RecoveredSpool
 from scheduler.worker.removals import Removals
 from scheduler.worker.signals import Signals
 from scheduler.worker.spools import Spools
-from scheduler.worker.starting import Starter
 from scheduler.worker.stops import Stops
+from scheduler.worker.watch import OutputWatch
 from scheduler.worker_interfaces import IJobRunner
-
-
-class OutputWatch(Protocol):
-    """``scheduler.worker.watch.OutputWatch``: calls ``notify`` when a file has grown."""
-
-    def add(self, path: str, notify: Notify) -> Notify: ...
 
 
 @implementer(IJobRunner)
@@ -43,21 +36,21 @@ class JobRunner:
 
     def __init__(
         self,
-        reactor: IReactor,
+        clock: IReactorTime,
         pool: Pool,
         spools: Spools,
-        starter: Starter,
         watch: OutputWatch,
         wall_time: Callable[[], float],
         jobs: Jobs,
+        lives: JobLives,
     ) -> None:
         self._pool = pool
         self._spools = spools
         self._watch = watch
         self._wall_time = wall_time
         self._jobs = jobs
-        self._lives = JobLives(reactor, pool, spools, starter, wall_time, jobs)
-        self.removals = Removals(reactor, pool, spools.endings, jobs, self._lives.end)
+        self._lives = lives
+        self.removals = Removals(clock, pool, spools.endings, jobs, lives.end)
         self._stops = Stops(pool, spools, self.removals)
         self._signals = Signals(pool, spools)
         #: Ids that are being found to be a job's, or sealed.

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, fail
 
 from scheduler.errors import Conflict, JobNotRunning, Unavailable
 from scheduler.threads import Pool
-from scheduler.worker.job import RunningJob
+from scheduler.worker.jobs import RunningJob
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.exits import MAX_LEFTOVER
 from scheduler.worker.shim.spool import Identity, Spool

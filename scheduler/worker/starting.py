@@ -14,14 +14,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 from scheduler.errors import Conflict, Unavailable
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState
 from scheduler.units import Share
 from scheduler.worker.clearing import MAKING
-from scheduler.worker.commands import NotRunnable, mounted_noexec
+from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec
 from scheduler.worker.disk import DiskFull, disk_of, lack
 from scheduler.worker.launcher import Launcher, Shortage
 from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, Seen, judge_thd, spec_record
@@ -40,14 +39,6 @@ _MAX_LAUNCHES = 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class PolicyLike(Protocol):
-    """``scheduler.worker.commands.Policy``: what may run here, and how."""
-
-    def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]: ...
-
-    def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]: ...
-
-
 class Starter:
     """Starts the jobs of one worker. All of it blocks, and may be called from any thread."""
 
@@ -55,7 +46,7 @@ class Starter:
         self,
         spools: Spools,
         used: UsedIds,
-        policy: PolicyLike,
+        policy: Policy,
         launcher: Launcher,
         wall_time: Callable[[], float],
         min_free: Share,

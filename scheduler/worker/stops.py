@@ -13,7 +13,7 @@ from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
 from scheduler.model import JobState
 from scheduler.threads import Pool
-from scheduler.worker.job import RunningJob
+from scheduler.worker.jobs import RunningJob
 from scheduler.worker.removals import Removals
 from scheduler.worker.spools import Spools
 

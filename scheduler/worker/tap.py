@@ -20,12 +20,14 @@ from scheduler.threads import Pool
 from scheduler.worker import facts, folder
 from scheduler.worker.commands import Policy
 from scheduler.worker.commit_count import CommitCountFile
+from scheduler.worker.conversation import Conversation
 from scheduler.worker.disk import DiskGauge
 from scheduler.worker.environment import BaseEnvironment
 from scheduler.worker.held_id import IdFile
 from scheduler.worker.identity import Identity
 from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
+from scheduler.worker.life import JobLives
 from scheduler.worker.link import Link
 from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.runner import JobRunner
@@ -67,7 +69,8 @@ def makeService(options: Options) -> IService:
     pool = Pool(reactor, "spools", SPOOL_THREADS, least=1)
     watch = OutputWatch(reactor)
     jobs = Jobs(reactor, pool, spools, limits)
-    runner = JobRunner(reactor, pool, spools, starter, watch, time.time, jobs)
+    lives = JobLives(reactor, pool, spools, starter, time.time, jobs)
+    runner = JobRunner(reactor, pool, spools, watch, time.time, jobs, lives)
     disk = DiskGauge(reactor, pool, spools.disk_thd)
     identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
     grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity)
@@ -79,6 +82,9 @@ def makeService(options: Options) -> IService:
     held_id = IdFile(state.path / folder.WORKER_ID)
     commit_count = CommitCountFile(pool, str(state.path / folder.COMMIT_COUNT))
     rng = random.SystemRandom()
+    conversation = Conversation(
+        reactor, scheduler, jobs, own_facts, held_id, commit_count, identity, rng, time.time, disk.read
+    )
     top = LoggingService(reactor, options.parent, config.log_format, config.log_level)
     parts = Ordered(reactor, config.shutdown_timeout, startup.end_after, startup.end_with_failure)
     parts.setServiceParent(top)
@@ -92,7 +98,7 @@ def makeService(options: Options) -> IService:
         Step(start=runner.recover, stop=runner.shut_down),
         scheduler,
         grpc,
-        Link(reactor, scheduler, jobs, own_facts, held_id, commit_count, identity, rng, time.time, disk.read),
+        Link(reactor, scheduler, jobs, identity, conversation, rng),
         startup.Announcement(reactor, state, grpc=grpc),
     ):
         part.setServiceParent(parts)

@@ -18,6 +18,7 @@ from scheduler.units import parse_share
 from scheduler.worker.commands import Policy
 from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
+from scheduler.worker.life import JobLives
 from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.runner import JobRunner
 from scheduler.worker.shim import proctree
@@ -97,7 +98,8 @@ class Running:
             self.spools, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
         )
         self.jobs = Jobs(reactor, self.pool, self.spools, limits)
-        self.runner = JobRunner(reactor, self.pool, self.spools, self.starter, self.watch, wall_time, self.jobs)
+        lives = JobLives(reactor, self.pool, self.spools, self.starter, wall_time, self.jobs)
+        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, self.jobs, lives)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False
 

@@ -85,7 +85,8 @@ class MembershipCase(SynchronousTestCase):
         """Have that scheduler, and a new process on this machine."""
         self.client = client
         self.jobs = jobs or FakeJobRunner()
-        self.membership = Link(
+        random = random or Latest()
+        conversation = Conversation(
             self.clock,
             client,
             self.jobs,
@@ -93,10 +94,11 @@ class MembershipCase(SynchronousTestCase):
             IdFile(self.id_file),
             CommitCountFile(InlinePool(), self.mktemp()) if commit_count is None else commit_count,
             self.identity,
-            random or Latest(),
+            random,
             lambda: WALL,
             lambda: self.disk,
         )
+        self.membership = Link(self.clock, client, self.jobs, self.identity, conversation, random)
 
     disk: Disk | None = DISK
     facts = Registration("127.0.0.1:30000", name="box", labels={"a": "b"}, slots=4, boot_id="boot", version="1")
