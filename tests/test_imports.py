@@ -140,7 +140,7 @@ def part_of_cluster(name: str) -> str:
 
 
 def against_order(module: str, name: str) -> str | None:
-    """Why ``module`` must not import ``name``: the rule of ``daemon/``, of the shim, or of the parts of ``cluster/``."""
+    """Why ``module`` must not import ``name``: the rule of ``daemon/``, the shim, or the parts of ``cluster/``."""
     ours = within(name, ("scheduler",)) and name != "scheduler"
     if ours and within(module, (DAEMON,)) and not within(name, (DAEMON, *DAEMON_MAY)):
         return f"{DAEMON} knows nothing of jobs"
