@@ -1,7 +1,7 @@
-"""The jobs of this worker: those that run, those whose end is to be reported, those that are kept.
+"""The table of this worker's jobs: those that run, those whose end is to be reported, those that are kept.
 
-The spools are the only truth. This is what the reactor remembers of them, and what
-the link to the scheduler asks for.
+The spools are the only source of truth. The table is the reactor's memory of them, and
+the link to the scheduler reads it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class RunningJob:
     taken_back: bool = False
     #: The log says that the job has ended and can't be decided on yet.
     undecided: bool = False
-    #: The rest of its life; cancelled where the job ends otherwise.
+    #: The rest of its life; cancelled if the job ends otherwise.
     life: Deferred[None] | None = None
-    #: The shim, while its end is waited for.
+    #: The shim, while this process waits for its end.
     shim: Pidfd | None = None
     #: The shim that has the job, or had it, once that is known.
     shim_identity: Identity | None = None
@@ -89,11 +89,11 @@ class Jobs:
     # the table
 
     def find(self, job_id: str) -> RunningJob | None:
-        """The job, if this worker has it."""
+        """Find a job of this worker."""
         return self._jobs.get(job_id)
 
     def unfinished(self) -> list[RunningJob]:
-        """All that are being started or run."""
+        """List the jobs that are being started or run."""
         return list(self._running.values())
 
     def add(self, job: RunningJob) -> None:
@@ -114,11 +114,11 @@ class Jobs:
         self.retention.ended.add(job.id, age, acknowledged, taken)
 
     def tell(self) -> None:
-        """Tell all who asked for it that a job has ended, or that starts are refused, or no longer."""
+        """Call the listeners of ``on_end``: a job has ended, or starts are refused now, or no longer."""
         self.call(self._on_end)
 
     def call(self, listeners: Iterable[Notify]) -> None:
-        """Call each of them, whatever happens to another."""
+        """Call each listener, even if another one fails."""
         for notify in listeners:
             try:
                 notify()
@@ -155,7 +155,7 @@ class Jobs:
             return tuple(
                 JobReport(job.status, *((job.spec, job.created_at, job.key) if job.spec is not None else found[job.id]))
                 for job in known
-                if job.spec is not None or job.id in found  # else it was removed meanwhile
+                if job.spec is not None or job.id in found  # otherwise it was removed meanwhile
             )
 
         return self._pool.run(self._spools.describe_thd, unspecified).addCallback(described)
@@ -171,7 +171,7 @@ class Jobs:
 
     def _acknowledged(self, found: Mapping[str, DiskUse]) -> None:
         for job_id, taken in found.items():
-            if job_id not in self._unacknowledged:  # else it has to be acknowledged once more
+            if job_id not in self._unacknowledged:  # otherwise it has to be acknowledged once more
                 self.retention.ended.acknowledged(job_id, taken)
 
     def report_again(self) -> None:

@@ -1,10 +1,10 @@
-"""Notices that somebody removed the folder of a job that runs: it is lost then, and holds no slot.
+"""Notices that the folder of a running job was removed: the job is then lost, and holds no slot.
 
-Theory of operation. A job runs on without its folder, and its shim can write no
-exit record any more. Whoever meets that, at the end of the shim or at a stop, says
-so; and as nobody may for hours, a periodic look at all jobs that run catches the
-rest. The end is in memory only, as there is no place for a record. The id is used
-up: no start of it runs it again.
+Theory of operation. A job runs on without its folder, but its shim can't write an exit
+record any more. The end of the shim and a stop notice a missing folder; as both may be
+hours away, a periodic look at all running jobs catches the rest. The end is kept in
+memory only, as there is no place for a record. The id is used up, so no start runs the
+job again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from scheduler.threads import Pool
 from scheduler.worker.endings import Endings
 from scheduler.worker.jobs import Jobs, RunningJob
 
-#: Seconds between two looks whether the folders of all running jobs are there.
+#: Seconds between two looks at the folders of all running jobs.
 FOLDER_CHECK_INTERVAL_SECONDS = 5.0
 
 
 class Removals:
-    """Called on the reactor thread."""
+    """Looks for removed folders of running jobs. Called on the reactor thread."""
 
     _log = Logger()
 
@@ -41,7 +41,7 @@ class Removals:
         jobs: Jobs,
         end: Callable[[RunningJob, JobStatus], None],
     ) -> None:
-        """``end`` ends a job with that status, unless it has ended."""
+        """``end`` ends a job with a status, unless the job has ended."""
         self._pool = pool
         self._endings = endings
         self._jobs = jobs
@@ -71,7 +71,7 @@ class Removals:
                 await self.lose(job)
 
     def lose(self, job: RunningJob) -> Deferred[JobStatus]:
-        """End a job whose folder is gone; answers how it has ended, this way or another."""
+        """End a job whose folder is gone; answers its status, which may be an earlier end."""
 
         def lost(status: JobStatus) -> JobStatus:
             self._end(job, evolve(status, started_at=job.status.started_at))

@@ -1,4 +1,4 @@
-"""Serves all requests of the scheduler. The jobs are in ``jobs``, and the course of each is in ``life``."""
+"""Serves the scheduler's requests about jobs. ``jobs`` is the table of all jobs, ``life`` the course of each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from scheduler.worker_interfaces import IJobRunner
 
 @implementer(IJobRunner)
 class JobRunner:
-    """Runs jobs. ``recover`` must have fired before anything else is asked; ``shut_down`` leaves the jobs running."""
+    """Runs jobs. ``recover`` must have fired before any request is made; ``shut_down`` leaves the jobs running."""
 
     _log = Logger()
 
@@ -53,7 +53,7 @@ class JobRunner:
         self.removals = Removals(clock, pool, spools.endings, jobs, lives.end)
         self._stops = Stops(pool, spools, self.removals)
         self._signals = Signals(pool, spools)
-        #: Ids that are being found to be a job's, or sealed.
+        #: Ids that are being sealed, or found to belong to a job.
         self._sealing = Shared()
 
     def recover(self) -> Deferred[None]:
@@ -69,7 +69,7 @@ class JobRunner:
         self.removals.start()
 
     def shut_down(self) -> None:
-        """Follow nothing any more. The jobs run on, and wait for the next worker process."""
+        """Follow no job any more. The jobs run on, and the next worker process takes them back."""
         self._jobs.retention.stop()
         self.removals.stop()
         self._lives.close()
@@ -110,8 +110,8 @@ class JobRunner:
         return job.when_started().addCallback(lambda _: self._stops.stop(job, wait))
 
     def _stop_removed(self, lost: JobStatus | None, job_id: str, wait: bool) -> Deferred[JobStatus]:
-        """Stop what is left of a job whose folder was removed while no worker process ran."""
-        if self._jobs.find(job_id) is not None:  # since then
+        """Stop the rest of a job whose folder was removed while no worker process ran."""
+        if self._jobs.find(job_id) is not None:  # it was started meanwhile
             return self.stop(job_id, wait)
         if lost is None:
             raise NotFound("job", job_id)
@@ -127,7 +127,7 @@ class JobRunner:
         job = self._jobs.find(job_id)
         if job is None or job.starting:
             raise NotFound("job", job_id)
-        return job.status  # frozen, and replaced as a whole: so any thread may look
+        return job.status  # frozen, and replaced as a whole, so any thread may read it
 
     def seal(self, job_id: str) -> Deferred[JobStatus]:
         known = self._jobs.find(job_id)
@@ -177,12 +177,12 @@ class JobRunner:
             return _nothing
         try:
             unwatch = self._watch.add(self._spools.spool(job.id).output(stream.value), notify)
-        except FileNotFoundError:  # somebody removed it, as whoever reads it is told
+        except FileNotFoundError:  # it was removed, and a read of the output fails with that
             return _nothing
         except OSError as error:
             raise Unavailable(f"the output of job {job.id!r} can't be watched: {error.strerror}") from error
 
-        def watcher() -> None:  # one of its own for each call, whatever ``notify`` equals
+        def watcher() -> None:  # a new one for each call, as two ``notify`` may be equal
             notify()
 
         job.watchers.append(watcher)
@@ -196,4 +196,4 @@ class JobRunner:
 
 
 def _nothing() -> None:
-    """Stop watching an ended job: nothing is to be done."""
+    """Do nothing: the watch of an ended job needs no end."""

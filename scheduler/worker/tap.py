@@ -1,4 +1,4 @@
-"""Composition root of ``twistd worker``: what there is, and in which order it starts and, backwards, stops."""
+"""Composition root of ``twistd worker``: its parts, in the order in which they start, and backwards stop."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from scheduler.worker.starting import Starter
 from scheduler.worker.used_ids import UsedIds
 from scheduler.worker.watch import OutputWatch
 
-#: Threads for the spools: starts wait there for their shim, and disks for their platters.
+#: Threads for the spools: starts wait there for their shims, and all the others for the disk.
 SPOOL_THREADS = 16
 
 
 class Options(startup.WorkerOptions):
-    """See ``scheduler.daemon.startup``."""
+    """Options of ``twistd worker``; see ``scheduler.daemon.startup``."""
 
     check_tls = staticmethod(credentials.check)
     open_folder = staticmethod(folder.open_folder)
@@ -49,10 +49,10 @@ class Options(startup.WorkerOptions):
 
 
 def makeService(options: Options) -> IService:
-    """Nothing runs, and nothing of grpc exists, before it is started."""
-    from twisted.internet import reactor as installed  # noqa: PLC0415 - by now, as twistd was told
+    """Make the worker. No part runs, and no grpc object exists, before the service is started."""
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - twistd has installed it by now
 
-    reactor: Any = installed  # its type says least of all that it is
+    reactor: Any = installed  # its type lacks most of its interfaces
     startup.use_monotonic_time(reactor)
     signals.stop_once(reactor)
     config, state, settings = options.config, options.state, options.config.worker
