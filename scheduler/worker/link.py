@@ -150,5 +150,5 @@ class Link(Service):
         self._timer = None
 
     def _went_wrong(self, reason: Failure) -> float:
-        self._log.failure("keeping up the membership went wrong", reason)
+        self._log.failure("a call to the scheduler went wrong", reason)
         return RETRY_MAX_SECONDS

@@ -107,7 +107,7 @@ class Recovery:
                 )
                 return None
             if isinstance(seen, NeverBegun):
-                self._log.info("job {job_id} was not begun before the worker ended, and is none", job_id=job_id)
+                self._log.info("job {job_id} was not begun before the worker ended, so it is dropped", job_id=job_id)
                 return None
             created_at, key = record["created_at"], key_of(record)
             return RecoveredSpool(job_id, seen, begun, spec_of(record), created_at, key, spool.stop_asked())
@@ -159,7 +159,7 @@ class Recovery:
             self._clearing.move_away(job_id)
         except (OSError, ValueError):  # the lock can't be read either
             return False
-        self._log.warn("job {job_id} was cut short before it was durable, and is none", job_id=job_id)
+        self._log.warn("job {job_id} was cut short before it was durable, so it is dropped", job_id=job_id)
         return True
 
 
