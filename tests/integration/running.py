@@ -73,7 +73,7 @@ def wall_time() -> float:
 
 
 class Running:
-    """One life of a worker's job runner."""
+    """The job runner of one worker process."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Running:
         return self.spools.spool(job_id)
 
     def shim(self, job_id: str) -> Identity:
-        """Of a job that was started."""
+        """Answer the shim of a job that was started."""
         found = self.spool(job_id).begun_by()
         assert found is not None
         return found
