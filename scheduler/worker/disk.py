@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -75,11 +74,11 @@ class DiskGauge:
     ``clock`` tells the age of the last look.
     """
 
-    def __init__(self, clock: IReactorTime, pool: Pool, disk_thd: Callable[[], Disk]) -> None:
-        """``disk_thd`` looks; it may fail with ``OSError``."""
+    def __init__(self, clock: IReactorTime, pool: Pool, folder: str) -> None:
+        """``folder`` is on the disk."""
         self._clock = clock
         self._pool = pool
-        self._disk_thd = disk_thd
+        self._folder = folder
         self._seen: Disk | None = None
         self._seen_at = 0.0
         #: When the last look began, and whether it still goes on.
@@ -91,7 +90,7 @@ class DiskGauge:
         now = self._clock.seconds()
         if not self._looking and (self._began is None or now - self._began >= CHECK_INTERVAL_SECONDS):
             self._began, self._looking = now, True
-            self._pool.run(self._disk_thd).addCallbacks(self._look_done, self._look_failed)
+            self._pool.run(disk_of, self._folder).addCallbacks(self._look_done, self._look_failed)
         return self._seen if now - self._seen_at <= VALID_SECONDS else None
 
     def _look_done(self, disk: Disk) -> None:

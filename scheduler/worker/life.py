@@ -156,7 +156,7 @@ class JobLives:
         seen: JobStatus | HeldByShim | NeverBegun = HeldByShim(None, None)
         while isinstance(seen, HeldByShim) and seen.shim is None:
             await self._pause(_ASK_AGAIN_SECONDS)
-            seen = await self._ask(job, partial(self._spools.recover_thd, job.id))
+            seen = await self._ask(job, partial(self._spools.recovery.decide_thd, job.id))
         if isinstance(seen, NeverBegun):
             self._not_started(job, Failure(Unavailable("the worker ended before the job was begun")))
         else:

@@ -13,15 +13,24 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.deferreds import Shared
-from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, SchedulerError, ShuttingDown, Unavailable
+from scheduler.errors import (
+    Conflict,
+    Invalid,
+    JobNotEnded,
+    JobNotRunning,
+    NotFound,
+    SchedulerError,
+    ShuttingDown,
+    Unavailable,
+)
 from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
+from scheduler.worker import signals
 from scheduler.worker.jobs import Jobs, Notify, RunningJob
 from scheduler.worker.life import JobLives
 from scheduler.worker.recovery import RecoveredSpool
 from scheduler.worker.removals import Removals
-from scheduler.worker.signals import Signals
 from scheduler.worker.spools import Spools
 from scheduler.worker.stops import Stops
 from scheduler.worker.watch import OutputWatch
@@ -52,7 +61,6 @@ class JobRunner:
         self._lives = lives
         self.removals = Removals(clock, pool, spools.endings, jobs, lives.end)
         self._stops = Stops(pool, spools, self.removals)
-        self._signals = Signals(pool, spools)
         #: Ids that are being sealed, or found to belong to a job.
         self._sealing = Shared()
 
@@ -121,7 +129,12 @@ class JobRunner:
         job = self._jobs.find(job_id)
         if job is None:
             return fail(NotFound("job", job_id))
-        return job.when_started().addCallback(lambda _: self._signals.send(job, signal, to))
+        return job.when_started().addCallback(lambda _: self._signal(job, signal, to))
+
+    def _signal(self, job: RunningJob, signal: str, to: str) -> Deferred[None]:
+        if job.ended:
+            raise JobNotRunning(job.id, job.status.state.value)
+        return self._pool.run(signals.send_thd, job.id, self._spools.spool(job.id), job.shim_identity, signal, to)
 
     def query(self, job_id: str) -> JobStatus:
         job = self._jobs.find(job_id)

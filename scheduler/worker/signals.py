@@ -18,41 +18,22 @@ import os
 import signal
 from collections.abc import Iterable
 
-from twisted.internet.defer import Deferred, fail
-
 from scheduler.errors import Conflict, JobNotRunning, Unavailable
-from scheduler.threads import Pool
-from scheduler.worker.jobs import RunningJob
 from scheduler.worker.shim import proctree
 from scheduler.worker.shim.exits import MAX_LEFTOVER
 from scheduler.worker.shim.spool import Identity, Spool
-from scheduler.worker.spools import Spools
 
 #: The reason of a signal that this process may not send.
 NOT_PERMITTED = "it runs as another user"
 
 
-class Signals:
-    """Sends signals to the jobs of one worker. Called on the reactor thread."""
-
-    def __init__(self, pool: Pool, spools: Spools) -> None:
-        self._pool = pool
-        self._spools = spools
-
-    def send(self, job: RunningJob, name: str, to: str) -> Deferred[None]:
-        """Carry out ``IJobRunner.signal`` for a job whose start was answered."""
-        if job.status.state.final:
-            return fail(JobNotRunning(job.id, job.status.state.value))
-        spool = self._spools.spool(job.id)
-        return self._pool.run(send_thd, job.id, spool, job.shim_identity, signal.Signals[name], to == "tree")
-
-
-def send_thd(job_id: str, spool: Spool, shim: Identity | None, number: signal.Signals, tree: bool) -> None:
-    """Send a signal once; ``shim`` has the job, if that is known. Blocks on /proc and the spool.
+def send_thd(job_id: str, spool: Spool, shim: Identity | None, name: str, to: str) -> None:
+    """Carry out ``IJobRunner.signal``; ``shim`` has the job, if that is known. Blocks on /proc and the spool.
 
     ``JobNotRunning``: none of the processes is left. ``Conflict``: some could not be sent the signal. ``Unavailable``:
     none was sent it.
     """
+    number, tree = signal.Signals[name], to == "tree"
     spool.unlock()
     try:
         shim = shim or spool.begun_by()

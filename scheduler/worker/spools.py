@@ -11,15 +11,13 @@ from twisted.logger import Logger
 from scheduler.completeness import output_cut
 from scheduler.daemon import failpoints
 from scheduler.errors import JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
-from scheduler.messages import Chunk, JobStatus, RequestKey
+from scheduler.messages import Chunk, RequestKey
 from scheduler.model import Disk, JobSpec, JobState, Stream, is_id
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, DiskUse, Remains
 from scheduler.worker.commands import mounted_noexec
 from scheduler.worker.disk import disk_of
 from scheduler.worker.endings import Endings
 from scheduler.worker.records import (
-    HeldByShim,
-    NeverBegun,
     key_of,
     spec_of,
     status_of,
@@ -40,7 +38,7 @@ class Spools:
         self.clearing = Clearing(folder)
         self.endings = Endings(folder, self.spool, used, self.clearing, wall_time)
         self._used = used
-        self._recovery = Recovery(self.spool, used, self.clearing, self.endings, wall_time)
+        self.recovery = Recovery(self.spool, used, self.clearing, self.endings, wall_time)
 
     def spool(self, job_id: str) -> Spool:
         """Make the spool of a job, whether it exists or not; ``NotFound`` for an invalid id."""
@@ -52,7 +50,7 @@ class Spools:
         """Find the job, if its spool is there; otherwise use its id up. ``Unavailable``: neither is possible now."""
         try:
             if os.path.exists(self.spool(job_id).folder):
-                found = self._recovery.find_thd(job_id, tell=True)
+                found = self.recovery.find_thd(job_id, tell=True)
                 if found is not None:
                     return found
             lost = self.endings.find_removed_thd(job_id)
@@ -73,12 +71,8 @@ class Spools:
             self._used.open_thd()
         except OSError:  # starts are refused as long as the file can't be read, or made
             self._log.failure("used ids can't be looked up")
-        found = (self._recovery.find_thd(job_id) for job_id in os.listdir(self.folder) if is_id(job_id))
-        return [each for each in found if each is not None and not self._recovery.remove_again_thd(each)]
-
-    def recover_thd(self, job_id: str) -> JobStatus | HeldByShim | NeverBegun:
-        """Decide as ``Recovery.decide_thd``."""
-        return self._recovery.decide_thd(job_id)
+        found = (self.recovery.find_thd(job_id) for job_id in os.listdir(self.folder) if is_id(job_id))
+        return [each for each in found if each is not None and not self.recovery.remove_again_thd(each)]
 
     def describe_thd(self, job_ids: Iterable[str]) -> dict[str, tuple[JobSpec, float, RequestKey | None]]:
         """Read the specs (without stdin and script), creation times and keys of the jobs whose spools are there."""
@@ -105,10 +99,6 @@ class Spools:
         return found
 
     # for ``retention``
-
-    def disk_thd(self) -> Disk:
-        """Look at the disk of the spools; ``OSError``."""
-        return disk_of(self.folder)
 
     def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]:
         """Look at the disk, and at the bytes of output of each running job."""

@@ -71,7 +71,7 @@ def makeService(options: Options) -> IService:
     jobs = Jobs(reactor, pool, spools, limits)
     lives = JobLives(reactor, pool, spools, starter, time.time, jobs)
     runner = JobRunner(reactor, pool, spools, watch, time.time, jobs, lives)
-    disk = DiskGauge(reactor, pool, spools.disk_thd)
+    disk = DiskGauge(reactor, pool, jobs_dir)
     identity = Identity(reactor.callFromThread, options.folder.folder_id, uuid.uuid4().hex)
     grpc = worker_server(reactor, config.grpc_server.addr, tls, runner, identity)
     scheduler = SchedulerClient(reactor, config.scheduler, tls)

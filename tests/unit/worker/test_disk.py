@@ -21,7 +21,7 @@ class HeldPool:
     def __init__(self) -> None:
         self.looks: list[Deferred[Any]] = []
 
-    def run(self, function_thd: Callable[[], Disk]) -> Deferred[Any]:
+    def run(self, function_thd: Callable[[str], Disk], folder: str) -> Deferred[Any]:
         self.looks.append(Deferred())
         return self.looks[-1]
 
@@ -30,7 +30,7 @@ class DiskGaugeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.pool = HeldPool()
-        self.gauge = DiskGauge(self.clock, self.pool, lambda: FULL)  # type: ignore[arg-type]
+        self.gauge = DiskGauge(self.clock, self.pool, "/")  # type: ignore[arg-type]
 
     def test_read(self) -> None:
         """The gauge answers with its last look, and looks again if that was a while ago."""
