@@ -48,8 +48,9 @@ RESERVED = (
 #: What some must not import though others outside of RESERVED may: (what, who must not, why).
 BARRED = ((("twisted", "zope"), "scheduler.cli", "a command must start at once, and blocks while it waits"),)
 
-#: These run in a bare interpreter, without site-packages.
+#: These run in a bare interpreter, without site-packages. Of ours they may import this alone beside themselves.
 BARE = "scheduler.worker.shim"
+BARE_MAY = ("scheduler.daemon.failpoints",)
 
 #: What both programs have in common knows nothing of jobs. Of ours it may import this alone.
 DAEMON = "scheduler.daemon"
@@ -139,10 +140,12 @@ def part_of_cluster(name: str) -> str:
 
 
 def against_order(module: str, name: str) -> str | None:
-    """Why ``module`` must not import ``name``: the rule of ``daemon/``, or the order of the parts of ``cluster/``."""
+    """Why ``module`` must not import ``name``: the rule of ``daemon/``, the shim, or the parts of ``cluster/``."""
     ours = within(name, ("scheduler",)) and name != "scheduler"
     if ours and within(module, (DAEMON,)) and not within(name, (DAEMON, *DAEMON_MAY)):
         return f"{DAEMON} knows nothing of jobs"
+    if ours and within(module, (BARE,)) and not within(name, (BARE, *BARE_MAY)):
+        return f"{BARE} is for a bare interpreter"
     here, there = part_of_cluster(module), part_of_cluster(name)
     if here and here not in CLUSTER_PARTS:
         return f"{here} has no place in the order of the parts of {CLUSTER}"
@@ -428,6 +431,9 @@ class LawIsEnforcedTests(SynchronousTestCase):
         failpoints = {"scheduler.daemon": "import twisted", "scheduler.daemon.failpoints": "import os"}
         loads = {"scheduler.worker.shim.new": "from scheduler.daemon import failpoints"}
         self.assertTrue(not_bare(sources | failpoints | loads))
+        for source in ("from scheduler.worker import trees", "from scheduler.errors import Invalid"):
+            self.assertBroken("scheduler.worker.shim.new", source)
+        self.assertKept("scheduler.worker.shim.new", "from scheduler.daemon import failpoints\nfrom . import spool")
 
 
 class InstalledTests(SynchronousTestCase):

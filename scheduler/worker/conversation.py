@@ -1,4 +1,4 @@
-"""All that this worker says to its scheduler, one call at a time, and what it learns from the answers.
+"""The calls of this worker to its scheduler, and what follows from their answers.
 
 Theory of operation. The scheduler may forget this worker, by a restart or otherwise. It
 then answers NOT_FOUND to a heartbeat, and the worker registers again with the id it
@@ -10,8 +10,7 @@ A scheduler may ask for a registration, as what it derived from the last one may
 changed. The worker stays registered meanwhile. If the registration fails, it goes on as
 before, and tries again with a later beat.
 
-What is told of jobs, and in how many heartbeats, is in ``reports``. When a call is made is
-in ``link``.
+``reports`` decides what heartbeats tell of jobs. ``link`` decides when a call is made.
 """
 
 from __future__ import annotations
@@ -45,16 +44,16 @@ from scheduler.worker_interfaces import ICommitCount, IHeldId, IIdentity, IJobs,
 #: Seconds from a registration, or the try of one, to the next that the scheduler asks for, at least.
 _REGISTER_AGAIN_SECONDS = 5.0
 
-#: Seconds that the answer to the last heartbeat is waited for. It is a courtesy: a scheduler that is not told finds out
-#: by a call that fails, or when the lease is over.
+#: Seconds to wait for the answer to the leaving heartbeat. It is a courtesy: without it the scheduler finds out when a
+#: call fails or the lease ends.
 LEAVE_DEADLINE_SECONDS = 2.0
 
-#: Bounds of a lease that is believed, and the one that is assumed where none is told, in seconds.
+#: Seconds: the bounds of a lease that is believed, and the lease that is assumed where none is told.
 _LEASE_MIN_SECONDS = 1.0
 _LEASE_MAX_SECONDS = 24 * 3600.0
 _DEFAULT_LEASE_SECONDS = 30.0
 
-#: Failures that the same request meets again until somebody changes something.
+#: Failures that the same request meets again until a configuration is changed.
 _LASTING = (Invalid, Refused, Conflict)
 
 
@@ -76,9 +75,9 @@ class Conversation:
         wall_time: Callable[[], float],
         disk: Callable[[], Disk | None],
     ) -> None:
-        """``facts`` answers, each time, what to register as, without ids: these are in ``held_id`` and ``identity``.
+        """``facts`` makes a registration without ids, each time anew; the ids are in ``held_id`` and ``identity``.
 
-        ``commit_count`` keeps the highest that was told. Each heartbeat tells ``wall_time`` and ``disk``.
+        ``commit_count`` keeps the highest count that was told. Each heartbeat tells ``wall_time`` and ``disk``.
         """
         self._clock = clock
         self._client = client
@@ -97,7 +96,7 @@ class Conversation:
         self._registered = False
         #: The scheduler asks for a registration although the worker is registered.
         self._register_again = False
-        #: When that may be done, and what was logged of a refusal.
+        #: When that may be done, and the refusal that was logged last.
         self._register_after = 0.0
         self._refusal = ""
         #: The scheduler has said that it does not know this worker, and not taken a heartbeat since.
@@ -111,7 +110,7 @@ class Conversation:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is to be told, or was in this round."""
+        """Whether nothing is to be told, or was told in this round."""
         return self._reports.idle
 
     @property
@@ -120,13 +119,13 @@ class Conversation:
         return self._registered and not self.troubles.failures and not self._unheard
 
     def begin(self) -> None:
-        """Read what the process before this one kept."""
+        """Read the id and the count that the previous process kept."""
         self._identity.worker_id = self._held_id.read()
         self._commits = self._kept_count.read()
         self._disk()  # so that the first heartbeat can tell
 
     def begin_round(self) -> None:
-        """Tell again what was told and is not acknowledged. The next round is due a third of a lease on."""
+        """Begin a round: unacknowledged ends are told again. The next round is due a third of a lease later."""
         self._reports.begin_round()
         self.due = self._clock.seconds() + self._lease / 3 * self._random.uniform(0.9, 1)
 
@@ -207,7 +206,7 @@ class Conversation:
         identity = self._identity
         registration = evolve(
             self._facts(),
-            # One that a scheduler of the core protocol chose may be none for another: that has not given it.
+            # An id that a scheduler of the core protocol chose may be invalid for another scheduler.
             worker_id=identity.worker_id if is_id(identity.worker_id) else "",
             folder_id=identity.folder_id,
             nonce=identity.nonce,
@@ -240,7 +239,7 @@ class Conversation:
 
     async def _beat(self, leaving: bool = False) -> None:
         reports = () if self._unheard else await self._reports.describe()
-        running = self._jobs.running()  # as it is when all is said
+        running = self._jobs.running()  # after the wait
         heartbeat = Heartbeat(
             self._identity.worker_id,
             self._boot_id,
@@ -284,7 +283,7 @@ class Conversation:
             self._jobs.expect_acknowledgements(False)
             self._log.info("the scheduler knows no heartbeats: it has to ask how jobs are")
         elif self.troubles.failures:
-            # It was away, and may have forgotten this worker without a way to say so.
+            # The scheduler was away. It may have forgotten this worker, and has no way to say so.
             with contextlib.suppress(SchedulerError):
                 await self._client.deregister(self._identity.worker_id, self._identity.nonce)
             self._registered = False
@@ -295,5 +294,5 @@ class Conversation:
 
 
 def _believed(lease: float) -> float:
-    """A lease as told, within reason; ``0`` is none."""
+    """Bound a lease that the scheduler told; ``0`` means that it told none."""
     return min(max(lease, _LEASE_MIN_SECONDS), _LEASE_MAX_SECONDS) if lease > 0 else _DEFAULT_LEASE_SECONDS

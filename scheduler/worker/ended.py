@@ -1,10 +1,9 @@
-"""The ended jobs whose folders are here: what each takes, and what is done to one at a time."""
+"""The ended jobs whose folders are here: the disk use of each, and their removal, one operation on a job at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -12,26 +11,15 @@ from twisted.logger import Logger
 from scheduler.deferreds import Waiters
 from scheduler.errors import Unavailable
 from scheduler.threads import Pool
-from scheduler.worker.clearing import DiskUse, Remains
+from scheduler.worker.clearing import DiskUse
 from scheduler.worker.eviction import Kept
-from scheduler.worker.leftovers import Leftovers, LeftoverSpoolsLike, retry_delay
+from scheduler.worker.leftovers import Leftovers, retry_delay
 from scheduler.worker.patience import Patience
+from scheduler.worker.spools import Spools
 from scheduler.worker.trees import Left
 
 #: Seconds from an end, or an unfinished removal, to the next sweep.
 _SWEEP_AFTER_END_SECONDS = 1.0
-
-
-class EndedSpoolsLike(LeftoverSpoolsLike, Protocol):
-    """``scheduler.worker.spools.Spools``, as far as it is about this."""
-
-    def measure_thd(self, job_id: str, running: bool) -> DiskUse: ...
-
-    def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]: ...
-
-    def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]: ...
-
-    def remove_thd(self, job_id: str) -> Remains | None: ...
 
 
 class EndedJobs:
@@ -43,7 +31,7 @@ class EndedJobs:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: EndedSpoolsLike,
+        spools: Spools,
         patience: Patience,
         forget: Callable[[str], None],
         sweep_soon: Callable[[float], None],
@@ -60,9 +48,9 @@ class EndedJobs:
         #: In the order of their ends.
         self._jobs: dict[str, Kept] = {}
         self._unmeasured: set[str] = set()
-        #: By the ids of jobs: who waits until nothing is done to one any more.
+        #: By job id: removals that wait until no other operation works on the job.
         self._until_idle: dict[str, Waiters[None]] = {}
-        #: Bytes that all of them take.
+        #: Bytes of all of them.
         self.size = 0
         self.leftovers = Leftovers(clock, pool, spools, patience, sweep_soon)
 
@@ -74,10 +62,10 @@ class EndedJobs:
         """The ended job of that id, if it is here."""
         return self._jobs.get(job_id)
 
-    # what is known of them
+    # knowledge
 
     def add(self, job_id: str, age: float = 0.0, acknowledged: bool = False, taken: DiskUse | None = None) -> None:
-        """Take up a job that ended ``age`` seconds ago: not before one that was added earlier."""
+        """Take up a job that ended ``age`` seconds ago, and not before those that were added earlier."""
         self._jobs[job_id] = Kept(job_id, self._clock.seconds() - age, acknowledged, not self._awaiting, taken)
         if taken is None:
             self._unmeasured.add(job_id)
@@ -108,10 +96,10 @@ class EndedJobs:
             job.unawaited = not expected
         self._sweep_soon(_SWEEP_AFTER_END_SECONDS)
 
-    # one thing at a time
+    # one operation at a time
 
     def idle(self, job_ids: Iterable[str]) -> Iterator[Kept]:
-        """Go through those that are here, when it is their turn, and that nothing is done to."""
+        """Go through those jobs that are here, and on which no operation works, when it is their turn."""
         for job_id in job_ids:
             job = self._jobs.get(job_id)
             if job is not None and not job.busy:
@@ -119,7 +107,7 @@ class EndedJobs:
 
     @contextmanager
     def busy(self, job: Kept) -> Iterator[None]:
-        """Have nothing else done to the job meanwhile."""
+        """Keep other operations off the job meanwhile."""
         job.busy = True
         try:
             yield
@@ -130,7 +118,7 @@ class EndedJobs:
     # measuring
 
     async def measure_new(self) -> None:
-        """Measure those that never were."""
+        """Measure the jobs that were never measured."""
         for job in self.idle(tuple(self._unmeasured)):
             await self._patience.wait(job.job_id, self._measure(job))
 
@@ -165,11 +153,11 @@ class EndedJobs:
     async def remove_all(self, job_ids: list[str]) -> None:
         """Remove these, once it is written down that their ids are used."""
         usable = await self._pool.run(self._spools.use_up_thd, job_ids)
-        for job in self.idle(set(job_ids) - set(usable)):  # that is logged
+        for job in self.idle(set(job_ids) - set(usable)):  # ``use_up_thd`` has logged why
             job.removed_after = self._retry_at(1)
         before = len(self._jobs)
         for job in self.idle(usable):
-            if job.acknowledged or job.unawaited:  # else its end is to be reported once more, as was asked meanwhile
+            if job.acknowledged or job.unawaited:  # else the scheduler has asked meanwhile for its end once more
                 await self._patience.wait(job.job_id, self._remove(job))
         self._log.info("{count} old jobs removed", count=before - len(self._jobs))
 
@@ -178,10 +166,9 @@ class EndedJobs:
             await self._take_away(job)
 
     async def remove(self, job_id: str) -> None:
-        """Remove a job as a client asks for it, acknowledged or not, or what is left of one that is not here any more.
+        """Remove a job for a client, acknowledged or not; of a job that is not here any more, its leftovers.
 
-        Waits only for what is being done to that job. ``Unavailable``: it, or something that was in its folder, is
-        still there.
+        Waits only for an operation on that job. ``Unavailable``: the job, or a part of its folder, is still there.
         """
         while (job := self._jobs.get(job_id)) is not None and job.busy:
             await self._until_idle.setdefault(job_id, Waiters()).wait()
@@ -196,7 +183,7 @@ class EndedJobs:
         self._log.info("job {job_id} is removed, as asked for", job_id=job_id)
 
     async def _take_away(self, job: Kept) -> str:
-        """Remove a job whose id is used up; answers why it is still there, or ``""``."""
+        """Remove a job whose id is used up; answers why it is still there. ``""``: it is removed."""
         try:
             remains = await self._pool.run(self._spools.remove_thd, job.job_id)
         except OSError as error:

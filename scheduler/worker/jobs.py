@@ -1,26 +1,73 @@
-"""The jobs of this worker: those that run, those whose end is to be reported, those that are kept.
+"""The table of this worker's jobs: those that run, those whose end is to be reported, those that are kept.
 
-The spools are the only truth. This is what the reactor remembers of them, and what
-the link to the scheduler asks for.
+The spools are the only source of truth. The table is the reactor's memory of them, and
+the link to the scheduler reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from twisted.internet.defer import Deferred
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from scheduler.deferreds import Waiters
 from scheduler.messages import JobReport, JobStatus, RequestKey
 from scheduler.model import JobSpec
 from scheduler.threads import Pool
 from scheduler.worker.clearing import DiskUse
-from scheduler.worker.job import Notify, RunningJob
+from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
+from scheduler.worker.shim.spool import Identity
 from scheduler.worker.spools import Spools
 from scheduler.worker_interfaces import IJobs
+
+Notify = Callable[[], None]
+
+
+@define(eq=False)
+class RunningJob:
+    """A job that is being started, runs, or has ended."""
+
+    status: JobStatus
+    #: Without stdin and script; ``None`` once the end is acknowledged, as it is rarely asked for after that.
+    spec: JobSpec | None
+    #: ``None``, like ``key``, for a job that was acknowledged before this process began.
+    created_at: float | None
+    #: The key of the request that the job came from.
+    key: RequestKey | None = None
+    #: The start has not been answered.
+    starting: bool = False
+    stop_asked: bool = False
+    #: The previous worker process was asked to start the job.
+    taken_back: bool = False
+    #: The log says that the job has ended and can't be decided on yet.
+    undecided: bool = False
+    #: The rest of its life; cancelled if the job ends otherwise.
+    life: Deferred[None] | None = None
+    #: The shim, while this process waits for its end.
+    shim: Pidfd | None = None
+    #: The shim that has the job, or had it, once that is known.
+    shim_identity: Identity | None = None
+    for_start: Waiters[JobStatus] = field(factory=Waiters)
+    for_end: Waiters[JobStatus] = field(factory=Waiters)
+    #: Called at the end, as no output comes after it.
+    watchers: list[Notify] = field(factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.status.job_id
+
+    @property
+    def ended(self) -> bool:
+        return self.status.state.final
+
+    def when_started(self) -> Deferred[JobStatus]:
+        """Fires with the status once the start was answered, and fails as the start does."""
+        return self.for_start.wait() if self.starting else succeed(self.status)
 
 
 @implementer(IJobs)
@@ -42,11 +89,11 @@ class Jobs:
     # the table
 
     def find(self, job_id: str) -> RunningJob | None:
-        """The job, if this worker has it."""
+        """Find a job of this worker."""
         return self._jobs.get(job_id)
 
     def unfinished(self) -> list[RunningJob]:
-        """All that are being started or run."""
+        """List the jobs that are being started or run."""
         return list(self._running.values())
 
     def add(self, job: RunningJob) -> None:
@@ -67,11 +114,11 @@ class Jobs:
         self.retention.ended.add(job.id, age, acknowledged, taken)
 
     def tell(self) -> None:
-        """Tell all who asked for it that a job has ended, or that starts are refused, or no longer."""
+        """Call the listeners of ``on_end``: a job has ended, or starts are refused now, or no longer."""
         self.call(self._on_end)
 
     def call(self, listeners: Iterable[Notify]) -> None:
-        """Call each of them, whatever happens to another."""
+        """Call each listener, even if another one fails."""
         for notify in listeners:
             try:
                 notify()
@@ -108,7 +155,7 @@ class Jobs:
             return tuple(
                 JobReport(job.status, *((job.spec, job.created_at, job.key) if job.spec is not None else found[job.id]))
                 for job in known
-                if job.spec is not None or job.id in found  # else it was removed meanwhile
+                if job.spec is not None or job.id in found  # otherwise it was removed meanwhile
             )
 
         return self._pool.run(self._spools.describe_thd, unspecified).addCallback(described)
@@ -124,7 +171,7 @@ class Jobs:
 
     def _acknowledged(self, found: Mapping[str, DiskUse]) -> None:
         for job_id, taken in found.items():
-            if job_id not in self._unacknowledged:  # else it has to be acknowledged once more
+            if job_id not in self._unacknowledged:  # otherwise it has to be acknowledged once more
                 self.retention.ended.acknowledged(job_id, taken)
 
     def report_again(self) -> None:

@@ -1,13 +1,13 @@
-"""A job's life on the worker: one coroutine, from its start, or from being found, to its end.
+"""The life of each job on the worker, as one coroutine from its start, or from being found, to its end.
 
-Theory of operation. A job runs under its shim and needs nothing from here. Its end
-is pushed: the shim's pidfd wakes the reactor, and then the spool is asked, in a
-pool, how the job ended. The same question is asked after a start and when a worker
-process begins. The answer is an exit record, or the shim to wait for. For a shim
-that is gone without a record, the record ``lost`` is written then.
+Theory of operation. A job runs under its shim and does not need this process. Its end
+is pushed: the shim's pidfd wakes the reactor, and then the spool is asked, in a pool,
+how the job ended. The same question is asked after a start and when a worker process
+begins. The answer is an exit record, or the shim to wait for. If the shim is gone
+without a record, the question itself writes one, with the state ``lost``.
 
 A start that is under way is never cancelled, as its thread goes on. The rest of a life
-is cancelled at shutdown, and where the folder of the job was removed.
+is cancelled at shutdown, or when the folder of the job was removed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from scheduler.messages import JobStatus
 from scheduler.model import JobSpec, JobState
 from scheduler.threads import Pool
 from scheduler.worker.endings import NOT_BEGUN
-from scheduler.worker.job import RunningJob
-from scheduler.worker.jobs import Jobs
+from scheduler.worker.jobs import Jobs, RunningJob
 from scheduler.worker.pidfd import Pidfd
 from scheduler.worker.records import HeldByShim, NeverBegun
 from scheduler.worker.recovery import RecoveredSpool
@@ -47,7 +46,7 @@ _RETRY_AFTER_FAILURE_SECONDS = 2.0
 
 
 class IReactor(IReactorFDSet, IReactorTime):
-    """What is needed of the reactor."""
+    """The parts of the reactor that are used here."""
 
 
 class JobLives:
@@ -73,7 +72,7 @@ class JobLives:
         self.closed = False
 
     def close(self) -> None:
-        """Follow no job any more. The jobs run on; those who wait for an end are told ``ShuttingDown``."""
+        """Follow no job any more. The jobs run on; calls that wait for an end fail with ``ShuttingDown``."""
         self.closed = True
         for job in self._jobs.unfinished():
             if job.life is not None:
@@ -83,7 +82,7 @@ class JobLives:
     # three ways into a life
 
     def start(self, job: RunningJob, spec: JobSpec) -> None:
-        """Start a new job. ``spec`` is whole; that of the job has neither stdin nor script."""
+        """Start a new job. ``spec`` is complete; the one in ``job`` has neither stdin nor script."""
         self._jobs.add(job)
         Deferred.fromCoroutine(self._start(job, spec)).addErrback(self._went_wrong, job)
 
@@ -126,7 +125,7 @@ class JobLives:
         failpoints.hit("worker.before-start-answer")
         if isinstance(seen, HeldByShim):
             job.status = evolve(job.status, started_at=seen.started_at)
-            job.for_start.settle(job.status)  # first: nothing else that is to be done delays the answer
+            job.for_start.settle(job.status)  # first, so that nothing delays the answer
             command = job.spec.command or "script" if job.spec else ""
             self._log.info("job {job_id} started: {command}", job_id=job.id, command=command)
         self._live(job, seen)
@@ -150,11 +149,14 @@ class JobLives:
         job.life = Deferred.fromCoroutine(life).addErrback(self._went_wrong, job)
 
     async def _until_begun(self, job: RunningJob) -> None:
-        """Wait for a shim that the previous process asked, and that may not have noticed that this one is gone."""
+        """See whether the shim begins the job that the previous process asked for.
+
+        The shim may not have noticed yet that that process is gone.
+        """
         seen: JobStatus | HeldByShim | NeverBegun = HeldByShim(None, None)
         while isinstance(seen, HeldByShim) and seen.shim is None:
             await self._pause(_ASK_AGAIN_SECONDS)
-            seen = await self._ask(job, partial(self._spools.recover_thd, job.id))
+            seen = await self._ask(job, partial(self._spools.recovery.decide_thd, job.id))
         if isinstance(seen, NeverBegun):
             self._not_started(job, Failure(Unavailable("the worker ended before the job was begun")))
         else:
@@ -169,14 +171,14 @@ class JobLives:
         self._end(job, seen)
 
     async def _end_of_shim(self, job: RunningJob, held: HeldByShim) -> None:
-        """Wait for the end of the shim; where it can't be waited for, for a moment."""
+        """Wait for the end of the shim; if that can't be done, wait for a moment."""
         try:
             pidfd = None if held.shim is None else proctree.open_pidfd(held.shim)
         except OSError:  # no descriptor is left
             self._log.failure("job {job_id} can't be followed yet", job_id=job.id)
             await self._pause(_RETRY_AFTER_FAILURE_SECONDS)
             return
-        if pidfd is None:  # it is about to say who it is, or has just ended
+        if pidfd is None:  # its identity is not written yet, or it has just ended
             await self._pause(_ASK_AGAIN_SECONDS)
             return
         ended: Deferred[None] = Deferred()
@@ -190,7 +192,7 @@ class JobLives:
             job.shim = None
 
     async def _ask(self, job: RunningJob, ask_thd: Callable[[], T]) -> T:
-        """Ask the spool, again and again until it answers."""
+        """Ask the spool, again and again until that succeeds."""
         while True:
             try:
                 return await self._pool.run(ask_thd)

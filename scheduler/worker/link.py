@@ -19,7 +19,6 @@ What is said in a call is in ``conversation``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 
 from twisted.application.service import Service
@@ -28,11 +27,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scheduler.messages import Registration
-from scheduler.model import Disk
 from scheduler.worker.conversation import Conversation
 from scheduler.worker.troubles import RETRY_MAX_SECONDS, retry_delay
-from scheduler.worker_interfaces import ICommitCount, IHeldId, IIdentity, IJobs, ISchedulerClient
+from scheduler.worker_interfaces import IIdentity, IJobs, ISchedulerClient
 
 #: Seconds after which a call under way was not made to a process of the scheduler that calls for the first time.
 STALE_CALL_SECONDS = 1.0
@@ -48,30 +45,23 @@ class Link(Service):
         clock: IReactorTime,
         client: ISchedulerClient,
         jobs: IJobs,
-        facts: Callable[[], Registration],
-        held_id: IHeldId,
-        commit_count: ICommitCount,
         identity: IIdentity,
+        conversation: Conversation,
         random: Random,
-        wall_time: Callable[[], float],
-        disk: Callable[[], Disk | None],
     ) -> None:
-        """See ``Conversation``."""
         self._clock = clock
         self._client = client
         self._random = random
-        self._conversation = Conversation(
-            clock, client, jobs, facts, held_id, commit_count, identity, random, wall_time, disk
-        )
-        self._troubles = self._conversation.troubles
+        self._conversation = conversation
+        self._troubles = conversation.troubles
         self._timer: IDelayedCall | None = None
-        #: Fires when the call in flight and what comes of it are over.
+        #: Fires when the call in flight is over and its answer was applied.
         self._call: Deferred[None] | None = None
         #: When it was made.
         self._began = 0.0
         #: A new scheduler has called meanwhile.
         self._called = False
-        #: Cuts since the last call that came in its time.
+        #: Cuts since the last call that was made at its regular time.
         self._cuts = 0
         jobs.on_end(self._job_ended)
         identity.on_new_scheduler(self._new_scheduler)
@@ -79,7 +69,7 @@ class Link(Service):
 
     @property
     def idle(self) -> bool:
-        """Whether no call is in flight, and nothing is to be told or was in this round."""
+        """Whether no call is in flight, and nothing is to be told or was told in this round."""
         return self._call is None and self._conversation.idle
 
     def startService(self) -> None:
@@ -88,9 +78,9 @@ class Link(Service):
         self._go()
 
     def stopService(self) -> Deferred[None]:
-        """Fires once nothing is in flight any more and the scheduler was told that we leave, and whether jobs run on.
+        """Leave. Fires once no call is in flight and the scheduler was told that the worker leaves.
 
-        It never fails; the deadlines of the client bound how long it takes.
+        Never fails. The deadlines of the client limit how long it takes.
         """
         super().stopService()
         self._cancel_timer()
@@ -103,23 +93,23 @@ class Link(Service):
             await self._call
         await self._conversation.leave()
 
-    # what brings a call forward
+    # events that bring a call forward
 
     def _job_ended(self) -> None:
         if self._conversation.takes_ends:
             self._go()
 
     def _new_scheduler(self) -> None:
-        # It is there: should it not answer yet, it is tried again soon.
+        # It is there. If it does not answer yet, it is tried again soon.
         self._troubles.failures = min(self._troubles.failures, 1)
         self._called = self._call is not None
         if self._called and self._clock.seconds() - self._began >= STALE_CALL_SECONDS:
-            self._client.hang_up()  # it was for the process before, which can't answer any more
+            self._client.hang_up()  # it was made to the previous process, which can't answer any more
         self._go(new_round=True)
 
     def _cut(self) -> None:
         if self._call is not None or self._troubles.failures or not self.running:
-            return  # it shows, or has shown, by a call that fails
+            return  # a call that fails shows it, or has shown it
         self._cuts += 1
         delay = retry_delay(self._cuts, self._random)
         if self._timer is not None and self._timer.active() and self._timer.getTime() > self._clock.seconds() + delay:
@@ -129,7 +119,7 @@ class Link(Service):
     # one call after the other
 
     def _go(self, new_round: bool = False) -> None:
-        """Make the next call now, unless one is in flight: then its end decides."""
+        """Make the next call now. If one is in flight, its end decides on the next."""
         if self._call is not None or not self.running:
             return
         self._cancel_timer()
@@ -160,5 +150,5 @@ class Link(Service):
         self._timer = None
 
     def _went_wrong(self, reason: Failure) -> float:
-        self._log.failure("keeping up the membership went wrong", reason)
+        self._log.failure("a call to the scheduler went wrong", reason)
         return RETRY_MAX_SECONDS

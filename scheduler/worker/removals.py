@@ -1,10 +1,10 @@
-"""Notices that somebody removed the folder of a job that runs: it is lost then, and holds no slot.
+"""Notices that the folder of a running job was removed: the job is then lost, and holds no slot.
 
-Theory of operation. A job runs on without its folder, and its shim can write no
-exit record any more. Whoever meets that, at the end of the shim or at a stop, says
-so; and as nobody may for hours, a periodic look at all jobs that run catches the
-rest. The end is in memory only, as there is no place for a record. The id is used
-up: no start of it runs it again.
+Theory of operation. A job runs on without its folder, but its shim can't write an exit
+record any more. The end of the shim and a stop notice a missing folder; as both may be
+hours away, a periodic look at all running jobs catches the rest. The end is kept in
+memory only, as there is no place for a record. The id is used up, so no start runs the
+job again.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from scheduler.errors import ShuttingDown
 from scheduler.messages import JobStatus
 from scheduler.threads import Pool
 from scheduler.worker.endings import Endings
-from scheduler.worker.job import RunningJob
-from scheduler.worker.jobs import Jobs
+from scheduler.worker.jobs import Jobs, RunningJob
 
-#: Seconds between two looks whether the folders of all running jobs are there.
+#: Seconds between two looks at the folders of all running jobs.
 FOLDER_CHECK_INTERVAL_SECONDS = 5.0
 
 
 class Removals:
-    """Called on the reactor thread."""
+    """Looks for removed folders of running jobs. Called on the reactor thread."""
 
     _log = Logger()
 
@@ -42,7 +41,7 @@ class Removals:
         jobs: Jobs,
         end: Callable[[RunningJob, JobStatus], None],
     ) -> None:
-        """``end`` ends a job with that status, unless it has ended."""
+        """``end`` ends a job with a status, unless the job has ended."""
         self._pool = pool
         self._endings = endings
         self._jobs = jobs
@@ -58,27 +57,21 @@ class Removals:
         self._timer.stopService()
 
     def _look_now(self) -> None:
-        self.look()
-
-    def look(self) -> Deferred[None]:
-        """Look now; fires when those whose folder is gone have ended. It never fails."""
-        looked = self._pool.run(self._endings.removed_thd, self._jobs.running())
-        return looked.addCallback(self._found).addErrback(self._failed)
-
-    async def _lose_all(self, jobs: list[RunningJob]) -> None:
-        for job in jobs:
-            await self.lose(job)
-
-    def _found(self, removed: tuple[str, ...]) -> Deferred[None]:
-        found = map(self._jobs.find, removed)
-        return Deferred.fromCoroutine(self._lose_all([job for job in found if job is not None and not job.ended]))
+        Deferred.fromCoroutine(self.look()).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(ShuttingDown) is None:
             self._log.failure("folders of jobs can't be looked at", failure)
 
+    async def look(self) -> None:
+        """Look now, and end the jobs whose folder is gone."""
+        for job_id in await self._pool.run(self._endings.removed_thd, self._jobs.running()):
+            job = self._jobs.find(job_id)
+            if job is not None and not job.ended:
+                await self.lose(job)
+
     def lose(self, job: RunningJob) -> Deferred[JobStatus]:
-        """End a job whose folder is gone; answers how it has ended, this way or another."""
+        """End a job whose folder is gone; answers its status, which may be an earlier end."""
 
         def lost(status: JobStatus) -> JobStatus:
             self._end(job, evolve(status, started_at=job.status.started_at))

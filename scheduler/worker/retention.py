@@ -1,32 +1,32 @@
-"""What is kept of jobs that have ended, and for how long.
+"""Keeps the spools of ended jobs within limits of age and size.
 
-Theory of operation. A sweep looks how much all spools take, and removes: what was
-acknowledged and kept for ``keep_spool``; and what has to make room, beyond ``spool_max``
-and for a start that finds too little free. ``scheduler.worker.eviction`` says which goes.
-An end that the scheduler does not keep yet is never removed. If nothing else is left
-beyond ``spool_max`` its output goes and its record stays. Under a scheduler with only
-the core protocol, which acknowledges nothing, no acknowledgement is waited for. What runs counts, and is not
-touched.
+Theory of operation. A sweep measures all spools. It removes jobs that are acknowledged
+and older than ``keep_spool``, and jobs that have to make room: for ``spool_max``, and for
+a start that finds too little free. ``eviction`` chooses them. A job whose end the
+scheduler does not keep yet is never removed. If nothing else is left beyond
+``spool_max``, its output is removed and its records stay. A scheduler that knows only the
+core protocol acknowledges nothing, so no removal waits for that then. Running jobs count,
+and are not touched.
 
-What could not be removed still counts, so others go instead: for a quarter of ``spool_max``
-at most, as for one job that runs. It is logged once, and tried again, later each time. A
-removal or a look that takes long holds up nothing else: the sweep goes on without it, and
-leaves that job alone until it is over.
+A folder that can't be removed still counts, so other jobs are removed instead of it: for a
+quarter of ``spool_max`` at most, as for one running job. It is logged once, and tried
+again, later each time. A removal or a measurement that takes long delays nothing else: the
+sweep goes on, and leaves that job alone until the operation is over.
 
-How much an ended job takes is looked at once; a job that runs, once a minute. The age of
-an ended job is measured by the monotonic clock from its end on, or from the age it had, by
-the wall clock, when this process found it. So a step of the clock makes nothing older; a
-clock that is wrong when the worker starts does: one that is slow, or was, keeps jobs
-longer, and one that is days ahead makes all look old that were acknowledged.
+An ended job is measured once, a running one once a minute. The age of an ended job is
+measured by the monotonic clock from its end on, or from the age that it had, by the wall
+clock, when this process found it. So a step of the clock makes no job older. A clock that
+is wrong when the worker starts does: a slow one keeps jobs longer, and with one that is
+days ahead all acknowledged jobs look old.
 
-There is one sweep at a time, by a timer and soon after ends. A removal that a client asks
-for does not wait for sweeps, only for what is being done to that job.
+There is one sweep at a time, by a timer and soon after ends. A removal for a client does
+not wait for sweeps, only for an operation on the same job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
@@ -41,45 +41,40 @@ from scheduler.threads import Pool
 from scheduler.units import Share
 from scheduler.worker.clearing import DiskUse
 from scheduler.worker.disk import ROOM_AFTER_REFUSAL, DiskFull, lack, shortage
-from scheduler.worker.ended import EndedJobs, EndedSpoolsLike
+from scheduler.worker.ended import EndedJobs
 from scheduler.worker.eviction import Demand, Plan, choose, counted
 from scheduler.worker.patience import Patience
+from scheduler.worker.spools import Spools
 from scheduler.worker.trees import NOTHING, Amount
 
 T = TypeVar("T")
 
-#: Seconds between two sweeps at most, and while starts are refused.
+#: Seconds between two sweeps, at most: always, and while starts are refused.
 _SWEEP_INTERVAL_SECONDS = 60.0
 _REFUSING_SWEEP_INTERVAL_SECONDS = 10.0
 
 #: Seconds between two looks into the folder of a job that runs.
 _RUNNING_CHECK_INTERVAL_SECONDS = 60.0
 
-#: One job that runs pushes out so much of ``spool_max``.
+#: A running job pushes out at most ``spool_max`` divided by this.
 _PUSHED_OUT_DIVISOR = 4
 
 
 @frozen
 class RetentionLimits:
-    """What ``[worker]`` of the configuration says."""
+    """The limits in ``[worker]`` of the configuration."""
 
     #: Seconds.
     keep_spool: float
-    #: All spools together, of the disk they are on.
+    #: The most that all spools together may take of their disk.
     spool_max: Share
-    #: Of the disk, for a start.
+    #: The part of the disk that must be free for a start.
     spool_min_free: Share
-
-
-class SpoolsLike(EndedSpoolsLike, Protocol):
-    """``scheduler.worker.spools.Spools``, as far as it is about this."""
-
-    def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]: ...
 
 
 @define(eq=False)
 class _Running:
-    """What is known of the folder of a job that runs."""
+    """The disk use of a running job."""
 
     looked_at: float
     taken: DiskUse = field(factory=DiskUse)
@@ -102,13 +97,13 @@ class SpoolRetention:
         self,
         clock: IReactorTime,
         pool: Pool,
-        spools: SpoolsLike,
+        spools: Spools,
         limits: RetentionLimits,
         running: Callable[[], Iterable[str]],
         forget: Callable[[str], None],
         refusing_changed: Callable[[], None],
     ) -> None:
-        """``running`` answers which jobs run; ``forget`` is called with each that is removed."""
+        """``running`` answers the ids of running jobs; ``forget`` is called with each job that is removed."""
         self._clock = clock
         self._pool = pool
         self._spools = spools
@@ -139,14 +134,14 @@ class SpoolRetention:
     # starts
 
     def make_room(self, refused: bool = False) -> Deferred[None]:
-        """Have enough be free for a start, if what was acknowledged suffices for that. It never fails.
+        """Free enough for a start, if the acknowledged jobs suffice for that. Never fails.
 
-        ``refused``: a start was refused by the disk, whatever that says of what is free.
+        ``refused``: the disk refused a start, however much it says is free.
         """
         return self._run(ROOM_AFTER_REFUSAL if refused else NOTHING)
 
     async def with_room(self, start: Callable[[], Deferred[T]]) -> T:
-        """Call ``start``, and where that fails with ``DiskFull`` once more, after room was made; ``Unavailable``."""
+        """Call ``start``; if it fails with ``DiskFull``, make room and call it once more. ``Unavailable``."""
         try:
             started = await start()
         except DiskFull as lacking:
@@ -164,7 +159,7 @@ class SpoolRetention:
 
     @property
     def refusing(self) -> str:
-        """Why starts are refused now, a sentence; ``""``: they are not."""
+        """The reason why starts are refused now, a sentence; ``""``: they are not."""
         return self._refusing
 
     @refusing.setter
@@ -172,7 +167,7 @@ class SpoolRetention:
         before, self._refusing = self._refusing, why
         if why:
             self._sweep_soon(_REFUSING_SWEEP_INTERVAL_SECONDS)
-        if bool(why) != bool(before):  # how much is free changes all the time
+        if bool(why) != bool(before):  # the free bytes in the sentence change all the time
             if why:
                 self._log.warn("no job is started: {why}", why=why)
             else:
@@ -206,7 +201,7 @@ class SpoolRetention:
             self._log.failure("old jobs are not removed", failure)
 
     async def _sweep(self, room: Amount | None) -> None:
-        """``room``: have at least so much more be free for a start; ``None``: there is no start."""
+        """Do one sweep. ``room``: free at least that much for a start; ``None``: there is no start."""
         disk = await self._look()
         plan = self._plan(disk, self._demand(disk, room, self._waiting))
         await self.ended.clean(plan.clean, output=False)
@@ -222,7 +217,7 @@ class SpoolRetention:
         await self._judge_starts()
 
     async def _judge_starts(self) -> None:
-        """Refuse starts if one would find too little free though all were removed for it that may be."""
+        """Refuse starts if one would find too little free, even after all that may be removed for it."""
         disk, _ = await self._pool.run(self._spools.look_thd, ())
         why = lack(disk, self._limits.spool_min_free)
         if why and self._plan(disk, self._demand(disk, NOTHING)._replace(over=0)).rest.short_met:
@@ -249,7 +244,7 @@ class SpoolRetention:
     # looking
 
     async def _look(self) -> Disk:
-        """Measure what was not measured, or not lately."""
+        """Measure the jobs that were not measured, or not lately; answers the disk."""
         now, ids = self._clock.seconds(), tuple(self._running_ids())
         self._running = {
             job_id: self._running.get(job_id) or _Running(now - _RUNNING_CHECK_INTERVAL_SECONDS) for job_id in ids

@@ -1,66 +1,67 @@
-"""Serves all requests of the scheduler. The jobs are in ``jobs``, and the course of each is in ``life``."""
+"""Serves the scheduler's requests about jobs. ``jobs`` is the table of all jobs, ``life`` the course of each."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Protocol
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from scheduler.deferreds import Shared
-from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, SchedulerError, ShuttingDown, Unavailable
+from scheduler.errors import (
+    Conflict,
+    Invalid,
+    JobNotEnded,
+    JobNotRunning,
+    NotFound,
+    SchedulerError,
+    ShuttingDown,
+    Unavailable,
+)
 from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
 from scheduler.threads import Pool
-from scheduler.worker.job import Notify, RunningJob
-from scheduler.worker.jobs import Jobs
-from scheduler.worker.life import IReactor, JobLives
+from scheduler.worker import signals
+from scheduler.worker.jobs import Jobs, Notify, RunningJob
+from scheduler.worker.life import JobLives
 from scheduler.worker.recovery import RecoveredSpool
 from scheduler.worker.removals import Removals
-from scheduler.worker.signals import Signals
 from scheduler.worker.spools import Spools
-from scheduler.worker.starting import Starter
 from scheduler.worker.stops import Stops
+from scheduler.worker.watch import OutputWatch
 from scheduler.worker_interfaces import IJobRunner
-
-
-class OutputWatch(Protocol):
-    """``scheduler.worker.watch.OutputWatch``: calls ``notify`` when a file has grown."""
-
-    def add(self, path: str, notify: Notify) -> Notify: ...
 
 
 @implementer(IJobRunner)
 class JobRunner:
-    """Runs jobs. ``recover`` must have fired before anything else is asked; ``shut_down`` leaves the jobs running."""
+    """Runs jobs. ``recover`` must have fired before any request is made; ``shut_down`` leaves the jobs running."""
 
     _log = Logger()
 
     def __init__(
         self,
-        reactor: IReactor,
+        clock: IReactorTime,
         pool: Pool,
         spools: Spools,
-        starter: Starter,
         watch: OutputWatch,
         wall_time: Callable[[], float],
         jobs: Jobs,
+        lives: JobLives,
     ) -> None:
         self._pool = pool
         self._spools = spools
         self._watch = watch
         self._wall_time = wall_time
         self._jobs = jobs
-        self._lives = JobLives(reactor, pool, spools, starter, wall_time, jobs)
-        self.removals = Removals(reactor, pool, spools.endings, jobs, self._lives.end)
+        self._lives = lives
+        self.removals = Removals(clock, pool, spools.endings, jobs, lives.end)
         self._stops = Stops(pool, spools, self.removals)
-        self._signals = Signals(pool, spools)
-        #: Ids that are being found to be a job's, or sealed.
+        #: Ids that are being sealed, or found to belong to a job.
         self._sealing = Shared()
 
     def recover(self) -> Deferred[None]:
@@ -76,7 +77,7 @@ class JobRunner:
         self.removals.start()
 
     def shut_down(self) -> None:
-        """Follow nothing any more. The jobs run on, and wait for the next worker process."""
+        """Follow no job any more. The jobs run on, and the next worker process takes them back."""
         self._jobs.retention.stop()
         self.removals.stop()
         self._lives.close()
@@ -117,8 +118,8 @@ class JobRunner:
         return job.when_started().addCallback(lambda _: self._stops.stop(job, wait))
 
     def _stop_removed(self, lost: JobStatus | None, job_id: str, wait: bool) -> Deferred[JobStatus]:
-        """Stop what is left of a job whose folder was removed while no worker process ran."""
-        if self._jobs.find(job_id) is not None:  # since then
+        """Stop the rest of a job whose folder was removed while no worker process ran."""
+        if self._jobs.find(job_id) is not None:  # it was started meanwhile
             return self.stop(job_id, wait)
         if lost is None:
             raise NotFound("job", job_id)
@@ -128,13 +129,18 @@ class JobRunner:
         job = self._jobs.find(job_id)
         if job is None:
             return fail(NotFound("job", job_id))
-        return job.when_started().addCallback(lambda _: self._signals.send(job, signal, to))
+        return job.when_started().addCallback(lambda _: self._signal(job, signal, to))
+
+    def _signal(self, job: RunningJob, signal: str, to: str) -> Deferred[None]:
+        if job.ended:
+            raise JobNotRunning(job.id, job.status.state.value)
+        return self._pool.run(signals.send_thd, job.id, self._spools.spool(job.id), job.shim_identity, signal, to)
 
     def query(self, job_id: str) -> JobStatus:
         job = self._jobs.find(job_id)
         if job is None or job.starting:
             raise NotFound("job", job_id)
-        return job.status  # frozen, and replaced as a whole: so any thread may look
+        return job.status  # frozen, and replaced as a whole, so any thread may read it
 
     def seal(self, job_id: str) -> Deferred[JobStatus]:
         known = self._jobs.find(job_id)
@@ -184,12 +190,12 @@ class JobRunner:
             return _nothing
         try:
             unwatch = self._watch.add(self._spools.spool(job.id).output(stream.value), notify)
-        except FileNotFoundError:  # somebody removed it, as whoever reads it is told
+        except FileNotFoundError:  # it was removed, and a read of the output fails with that
             return _nothing
         except OSError as error:
             raise Unavailable(f"the output of job {job.id!r} can't be watched: {error.strerror}") from error
 
-        def watcher() -> None:  # one of its own for each call, whatever ``notify`` equals
+        def watcher() -> None:  # a new one for each call, as two ``notify`` may be equal
             notify()
 
         job.watchers.append(watcher)
@@ -203,4 +209,4 @@ class JobRunner:
 
 
 def _nothing() -> None:
-    """Stop watching an ended job: nothing is to be done."""
+    """Do nothing: the watch of an ended job needs no end."""

@@ -1,4 +1,4 @@
-"""All spools of this worker: what blocks, and so runs in a pool."""
+"""The folder ``jobs``, with the spools of this worker. Methods that end in ``_thd`` block on the disk."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from twisted.logger import Logger
 from scheduler.completeness import output_cut
 from scheduler.daemon import failpoints
 from scheduler.errors import JobNotEnded, NotFound, OffsetBeyondEnd, OutputPruned, Unavailable
-from scheduler.messages import Chunk, JobStatus, RequestKey
+from scheduler.messages import Chunk, RequestKey
 from scheduler.model import Disk, JobSpec, JobState, Stream, is_id
 from scheduler.worker.clearing import MAKING, REMOVING, Clearing, DiskUse, Remains
 from scheduler.worker.commands import mounted_noexec
 from scheduler.worker.disk import disk_of
 from scheduler.worker.endings import Endings
 from scheduler.worker.records import (
-    HeldByShim,
-    NeverBegun,
     key_of,
     spec_of,
     status_of,
@@ -31,7 +29,7 @@ from scheduler.worker.used_ids import HowUsed, UsedIds
 
 
 class Spools:
-    """The folder ``jobs`` and what is in it."""
+    """Finds, reads, describes, acknowledges and removes spools."""
 
     _log = Logger()
 
@@ -40,19 +38,19 @@ class Spools:
         self.clearing = Clearing(folder)
         self.endings = Endings(folder, self.spool, used, self.clearing, wall_time)
         self._used = used
-        self._recovery = Recovery(self.spool, used, self.clearing, self.endings, wall_time)
+        self.recovery = Recovery(self.spool, used, self.clearing, self.endings, wall_time)
 
     def spool(self, job_id: str) -> Spool:
-        """The spool of a job, whether it exists or not; ``NotFound`` for an id that is none."""
+        """Make the spool of a job, whether it exists or not; ``NotFound`` for an invalid id."""
         if not is_id(job_id):
             raise NotFound("job", job_id)
         return Spool(os.path.join(self.folder, job_id))
 
     def seal_thd(self, job_id: str) -> RecoveredSpool | None:
-        """The job, if its spool is there; else its id is used up from now on. ``Unavailable``: it can't be told."""
+        """Find the job, if its spool is there; otherwise use its id up. ``Unavailable``: neither is possible now."""
         try:
             if os.path.exists(self.spool(job_id).folder):
-                found = self._recovery.find_thd(job_id, tell=True)
+                found = self.recovery.find_thd(job_id, tell=True)
                 if found is not None:
                     return found
             lost = self.endings.find_removed_thd(job_id)
@@ -64,24 +62,20 @@ class Spools:
         return None
 
     def load_thd(self) -> list[RecoveredSpool]:
-        """All jobs there are; what is left of unfinished work in the folder is removed."""
+        """Find all jobs, and remove the rests of unfinished work from the folder."""
         os.makedirs(self.folder, 0o700, exist_ok=True)
         if mounted_noexec(self.folder):
             self._log.warn("{folder} is on a file system mounted noexec: no job can run a script", folder=self.folder)
         self.clearing.take_over(name for name in os.listdir(self.folder) if name.startswith((MAKING, REMOVING)))
         try:
             self._used.open_thd()
-        except OSError:  # starts are refused as long as it can't be read, or made
+        except OSError:  # starts are refused as long as the file can't be read, or made
             self._log.failure("used ids can't be looked up")
-        found = (self._recovery.find_thd(job_id) for job_id in os.listdir(self.folder) if is_id(job_id))
-        return [each for each in found if each is not None and not self._recovery.remove_again_thd(each)]
-
-    def recover_thd(self, job_id: str) -> JobStatus | HeldByShim | NeverBegun:
-        """See ``Recovery.decide_thd``."""
-        return self._recovery.decide_thd(job_id)
+        found = (self.recovery.find_thd(job_id) for job_id in os.listdir(self.folder) if is_id(job_id))
+        return [each for each in found if each is not None and not self.recovery.remove_again_thd(each)]
 
     def describe_thd(self, job_ids: Iterable[str]) -> dict[str, tuple[JobSpec, float, RequestKey | None]]:
-        """Specs without stdin and script, when the jobs were created, and the keys, of those whose spools are there."""
+        """Read the specs (without stdin and script), creation times and keys of the jobs whose spools are there."""
         described = {}
         for job_id in job_ids:
             record = self.spool(job_id).read_job()
@@ -90,7 +84,7 @@ class Spools:
         return described
 
     def acknowledge_thd(self, job_ids: Iterable[str]) -> dict[str, DiskUse]:
-        """Remember across restarts that the scheduler keeps these, and what their spools take."""
+        """Mark jobs as acknowledged, for this and later processes; answers the disk use of their spools."""
         found = {}
         for job_id in job_ids:
             spool = self.spool(job_id)
@@ -98,51 +92,48 @@ class Spools:
             failpoints.hit("worker.before-ack-written")
             try:
                 spool.acknowledge(_takes(found[job_id]))
-            except FileNotFoundError:  # somebody removed it
+            except FileNotFoundError:  # it was removed
                 continue
-            except OSError:  # the next process has it acknowledged again; on a full disk this one is to make room
+            except OSError:  # this process may remove it, to make room on a full disk; the next one reports it again
                 self._log.failure("the acknowledgement of job {job_id} is not written down", job_id=job_id)
         return found
 
     # for ``retention``
 
-    def disk_thd(self) -> Disk:
-        """The disk that they are on; ``OSError``."""
-        return disk_of(self.folder)
-
     def look_thd(self, running: Iterable[str]) -> tuple[Disk, Mapping[str, int]]:
-        """The disk, and how many bytes of output each of those has that run."""
+        """Look at the disk, and at the bytes of output of each running job."""
         os.makedirs(self.folder, 0o700, exist_ok=True)  # it may have been removed by hand
         written = {job_id: self.clearing.written(self.spool(job_id)) for job_id in running}
         return disk_of(self.folder), written
 
     def measure_thd(self, job_id: str, running: bool) -> DiskUse:
-        """What its folder takes."""
+        """Measure the folder of a job."""
         return self.clearing.taken(self.spool(job_id), running)
 
     def clean_thd(self, job_id: str, output: bool) -> tuple[DiskUse, Left | None]:
-        """Of an ended job, remove the work folder, and the output if so told; answers what it takes now."""
+        """Remove the work folder of an ended job, and with ``output`` the output; answers its disk use then."""
         spool = self.spool(job_id)
         left = self.clearing.clean(spool, output)
         taken = self.clearing.taken(spool)
         if spool.acknowledged() is not None:
-            with contextlib.suppress(OSError):  # the next process counts too much, then
+            with contextlib.suppress(OSError):  # the next process then counts too much
                 spool.acknowledge(_takes(taken))
         return taken, left
 
     def use_up_thd(self, job_ids: Iterable[str]) -> tuple[str, ...]:
-        """Remember that those ids were used, before their spools are removed; answers for which that is durable."""
+        """Mark ids as used, before their spools are removed; answers those for which that is durable."""
         return self._use_up(tuple(job_ids))
 
     def remove_thd(self, job_id: str) -> Remains | None:
-        """Remove a job, at once as far as anybody can see; answers what resists. ``OSError``: it is still there."""
+        """Remove a job, gone at once for all others; answers the rest that resists. ``OSError``: it is still there."""
         failpoints.hit("worker.before-spool-removed")
         return self.clearing.move_away(job_id)
 
     def remove_unlisted_thd(self, job_id: str) -> None:
-        """Remove what there is of a job that no process of the worker could read, or found; its id is used up.
+        """Remove the spool of a job that the worker could not read, or did not find, and use its id up.
 
-        What resists is among the ``leftovers``. ``JobNotEnded``: a shim has it. ``Unavailable``: it is still there.
+        A rest that resists is among the ``leftovers``. ``JobNotEnded``: a shim has the job. ``Unavailable``: the spool
+        is still there.
         """
         spool = self.spool(job_id)
         try:
@@ -156,7 +147,7 @@ class Spools:
 
     @staticmethod
     def _is_held(spool: Spool) -> bool:
-        """Whether a shim has the lock. ``OSError``: that can't be told."""
+        """Whether a shim has the lock. ``OSError``: that can't be found out."""
         spool.unlock()
         try:
             with spool.locked() as lock:
@@ -169,11 +160,11 @@ class Spools:
         return self.clearing.clear(name)
 
     def leftovers(self) -> tuple[str, ...]:
-        """Names of folders that are to go and are there."""
+        """Answer the names of folders that are to be removed and are still there."""
         return self.clearing.leftovers()
 
     def _use_up(self, job_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Those whose ids are used up now; on a full disk there may be a place for some only."""
+        """Mark ids as used; answers those that are. On a full disk there may be room for some only."""
         try:
             self._used.add_thd(job_ids, HowUsed.PRUNED)
             return job_ids
@@ -185,9 +176,9 @@ class Spools:
             return self._use_up(job_ids[:half]) + self._use_up(job_ids[half:])
 
     def read_thd(self, job_id: str, stream: Stream, offset: int, size: int) -> Chunk:
-        """See ``IJobRunner.read_output_thd``."""
+        """Read output as ``IJobRunner.read_output_thd``."""
         spool = self.spool(job_id)
-        ended = os.path.exists(spool.exit_path)  # looked at first: from then on the file does not grow
+        ended = os.path.exists(spool.exit_path)  # checked first: once it is there, the output does not grow
         try:
             with open(spool.output(stream.value), "rb", buffering=0) as file:
                 length = os.fstat(file.fileno()).st_size
@@ -207,11 +198,11 @@ class Spools:
         record = spool.read_exit()
         if record is None:  # removed meanwhile
             raise OutputPruned(job_id)
-        if record.get("shortage"):  # nothing ran, and the start is about to be refused
+        if record.get("shortage"):  # the job did not run, and its start is about to be refused
             raise NotFound("job", job_id)
         return Chunk(data, offset, True, length, output_cut(status_of(job_id, record), stream, length))
 
 
 def _takes(taken: DiskUse) -> tuple[int, ...]:
-    """For the mark of an acknowledgement."""
+    """Make the numbers in the mark of an acknowledgement."""
     return (*taken.output, *taken.work, *taken.records)

@@ -1,4 +1,4 @@
-"""One start of a job, in a thread: check, make the spool, have a shim begin the job, see what became of it.
+"""Starts a job, in a thread: checks the request, makes the spool, has a shim begin the job, and reads the outcome.
 
 Theory of operation. A start is refused only when nothing ran and nothing will.
 As long as no shim was told that it may begin, removing the spool is enough. A shim
@@ -14,14 +14,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 from scheduler.errors import Conflict, Unavailable
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState
 from scheduler.units import Share
 from scheduler.worker.clearing import MAKING
-from scheduler.worker.commands import NotRunnable, mounted_noexec
+from scheduler.worker.commands import NotRunnable, Policy, mounted_noexec
 from scheduler.worker.disk import DiskFull, disk_of, lack
 from scheduler.worker.launcher import Launcher, Shortage
 from scheduler.worker.records import CopiedSpool, HeldByShim, NeverBegun, NotStartable, Seen, judge_thd, spec_record
@@ -30,22 +29,14 @@ from scheduler.worker.shim.spool import NotDurable, Spool, boot_id, create
 from scheduler.worker.spools import Spools
 from scheduler.worker.used_ids import HowUsed, UsedIds
 
-#: Seconds a shim has to start its job: with a second try less than a scheduler waits for the answer.
+#: Seconds that a shim has to start its job. Two tries take less time than a scheduler waits for the answer.
 START_DEADLINE_SECONDS = 4.0
 
-#: A zygote may hang, or be killed with a start in its hands; so twice.
+#: Tries for one start: a zygote may hang, or be killed while it handles the first.
 _MAX_LAUNCHES = 2
 
 #: A disk or a quota that is full.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class PolicyLike(Protocol):
-    """``scheduler.worker.commands.Policy``: what may run here, and how."""
-
-    def environment_thd(self, job_id: str, spec: JobSpec, spool: Spool) -> dict[str, str]: ...
-
-    def command_line_thd(self, spec: JobSpec, script: str | None) -> list[str]: ...
 
 
 class Starter:
@@ -55,7 +46,7 @@ class Starter:
         self,
         spools: Spools,
         used: UsedIds,
-        policy: PolicyLike,
+        policy: Policy,
         launcher: Launcher,
         wall_time: Callable[[], float],
         min_free: Share,
@@ -80,12 +71,12 @@ class Starter:
     ) -> JobStatus | HeldByShim:
         """Make the spool, unless it is there, and have a shim start the job.
 
-        Answers when the job runs, or has ended, or could not be started. ``Conflict``: the id was used up.
-        ``DiskFull``; ``Unavailable``: it can't be started now; nothing ran, and there is no such job.
+        Answers when the job runs, or has ended. ``Conflict``: the id was used up. ``DiskFull``; ``Unavailable``: the
+        machine can't start it now. In all three cases the job did not run, and no such job exists.
         """
         spool, new = self._spools.spool(job_id), False
         try:
-            os.makedirs(self._spools.folder, 0o700, exist_ok=True)  # somebody may have removed it
+            os.makedirs(self._spools.folder, 0o700, exist_ok=True)  # it may have been removed
             self._check_unused(job_id)
             new = not os.path.exists(spool.folder)
             if new:
@@ -135,7 +126,7 @@ class Starter:
     # the spool
 
     def make_thd(self, job_id: str, spec: JobSpec, created_at: float, key: RequestKey | None) -> Seen:
-        """Make the spool. A job that may not or can't run here has then ended; every other one is ``NeverBegun``."""
+        """Make the spool. A job that may not or can't run here has ended then; any other one is ``NeverBegun``."""
         spool, refused = self._spools.spool(job_id), None
         argv: list[str] = []
         env: dict[str, str] = {}
@@ -171,7 +162,7 @@ class Starter:
         return judge_thd(job_id, spool, self._wall_time)
 
     def _command(self, job_id: str, spec: JobSpec, spool: Spool) -> tuple[list[str], dict[str, str]]:
-        """Command line and environment of the job; ``NotRunnable``."""
+        """Make the command line and the environment of the job; ``NotRunnable``."""
         folder = self._spools.folder
         if spec.script is not None and mounted_noexec(folder):
             raise NotRunnable(
@@ -187,10 +178,10 @@ class Starter:
     # the shim
 
     def _begin(self, job_id: str, spool: Spool, new: bool) -> JobStatus | HeldByShim:
-        """Have a shim begin the job, and answer what became of it; ``new``: no shim was ever asked to.
+        """Have a shim begin the job, and answer the outcome; ``new``: no shim was asked before.
 
-        ``Unavailable``: the machine can't start it now. ``NotDurable``. In both cases nothing ran, and the spool is
-        removed.
+        ``Unavailable``: the machine can't start it now. ``NotDurable``. In both cases the job did not run, and
+        the spool is removed.
         """
         seen: Seen = NeverBegun()
         problem, pending = "", not new
@@ -222,7 +213,7 @@ class Starter:
         return seen
 
     def _withdraw(self, job_id: str, pending: bool) -> Seen:
-        """Remove a spool that was not begun; ``pending``: a shim may still come for it, and may have."""
+        """Remove a spool that was not begun; ``pending``: a shim may still begin it, or may just have done so."""
         if pending:
             return self._spools.endings.withdraw_thd(job_id)
         self._spools.endings.unmake_thd(job_id)

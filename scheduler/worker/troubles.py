@@ -1,4 +1,4 @@
-"""Failures that follow each other: what the log says of them, and how long to wait after each."""
+"""Counts calls that fail in a row: limits the log lines about them, and lengthens the delay after each."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from random import Random
 
 from twisted.logger import Logger
 
-#: Seconds: the first delay after a failure, doubled with each further one, and the longest.
+#: Seconds: the first delay after a failure, which is doubled with each further one, and the longest.
 RETRY_FIRST_SECONDS = 0.25
 RETRY_MAX_SECONDS = 5.0
 
-#: Lines of log about failures that follow each other: the text of an error may be another one each time.
+#: Log lines about failures in a row: the text of an error may change each time.
 _TROUBLES_LOGGED_MAX = 10
 
 
 def retry_delay(count: int, random: Random) -> float:
-    """Seconds until a call, after so many failures or cuts in a row."""
+    """Answer the seconds until the next call, after so many failures or cuts in a row."""
     delay = min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2.0 ** min(count - 1, 16))
     return delay * random.uniform(0.5, 1)
 
@@ -33,7 +33,7 @@ class Troubles:
         self._logged = 0
 
     def add(self, trouble: str, why: str = "") -> float:
-        """Log a failure, if it is news, unless there is too much of that; answers the seconds until the next try."""
+        """Count a failure, and log it if it is new; answers the seconds until the next try."""
         self.failures += 1
         if trouble != self._last and self._logged < _TROUBLES_LOGGED_MAX:
             self._last = trouble
@@ -42,7 +42,7 @@ class Troubles:
         return retry_delay(self.failures, self._random)
 
     def end(self) -> bool:
-        """Begin anew, as a call succeeded; answers whether the log told of a failure since the last time."""
+        """Count a success; answers whether the log told of a failure since the last one."""
         told, self._last = bool(self._last), ""
         self.failures = self._logged = 0
         return told

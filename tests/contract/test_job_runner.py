@@ -1,4 +1,4 @@
-"""What every job runner does: the one of real processes, the one in memory, and the simulated one."""
+"""The contract of every job runner: the one with real processes, the one in memory, and the simulated one."""
 
 import os
 import uuid
@@ -67,7 +67,7 @@ class Contract:
         remove()
 
     def test_interfaces(self) -> None:
-        """It provides what it says, with the arguments that are asked for."""
+        """The runner provides its interfaces, with the arguments that they have."""
         verifyObject(IJobRunner, self.runner)
         verifyObject(IJobs, self.jobs)
 
@@ -96,7 +96,7 @@ class Contract:
         self.assertNotEqual(first.job_id, second.job_id)
 
     async def test_same_id_again(self) -> None:
-        """The same id again is answered with the job there is, running or ended."""
+        """A second start of an id is answered with the existing job, running or ended."""
         first = await self.started()
         self.assertEqual(await self.started(), first)
         at_end = self.when_ended()
@@ -120,7 +120,7 @@ class Contract:
                 self.runner.read_output_thd(bad, Stream.STDOUT, 0, 1)
 
     async def test_refused(self) -> None:
-        """What may not run is a job that failed, with the reason, kept like any other."""
+        """A command that may not run is a failed job with the reason, kept like any other job."""
         at_end = self.when_ended()
         status = await self.runner.start(JOB, JobSpec(command="no-such-program"), 7.0)
         self.assertEqual(status.state, JobState.FAILED)
@@ -222,7 +222,7 @@ class Contract:
         await self.assertFailure(self.started_again(JOB), Conflict)
 
     async def test_unknown(self) -> None:
-        """Of a job that is not known everything is NotFound."""
+        """Every request about an unknown job fails with NotFound."""
         with self.assertRaises(NotFound):
             self.runner.query("other")
         with self.assertRaises(NotFound):
@@ -268,7 +268,7 @@ class Contract:
         await self.assertFailure(seal, NotFound)
 
     async def test_seal_of_what_is_no_id(self) -> None:
-        """What could not be an id is not found."""
+        """A text that is no valid id is not found."""
         for bad in ("../x", "", "x" * 65):
             await self.assertFailure(self.runner.seal(bad), NotFound)
 
@@ -301,7 +301,7 @@ class Contract:
         self.assertEqual(raised.exception.size, 5)
 
     async def test_watch(self) -> None:
-        """Whoever watches a stream is told of its end, until the watch is given up."""
+        """A watcher of a stream is told of its end, unless the watch was given up."""
         await self.started()
         told: list[str] = []
         await self.runner.watch_output(JOB, Stream.STDERR, lambda: told.append("watching"))
@@ -380,7 +380,7 @@ class FakeTests(Contract, TestCase):
 
 
 class WhileStarting:
-    """What of the contract shows where a start takes time."""
+    """The part of the contract that shows if a start takes time."""
 
     async def test_query_while_starting(self) -> None:
         """A job is not found before its start was answered, which may still come to nothing."""

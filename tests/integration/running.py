@@ -18,6 +18,7 @@ from scheduler.units import parse_share
 from scheduler.worker.commands import Policy
 from scheduler.worker.jobs import Jobs
 from scheduler.worker.launcher import Launcher
+from scheduler.worker.life import JobLives
 from scheduler.worker.retention import RetentionLimits
 from scheduler.worker.runner import JobRunner
 from scheduler.worker.shim import proctree
@@ -72,7 +73,7 @@ def wall_time() -> float:
 
 
 class Running:
-    """One life of a worker's job runner."""
+    """The job runner of one worker process."""
 
     def __init__(
         self,
@@ -97,7 +98,8 @@ class Running:
             self.spools, self.used, policy, self.launcher, wall_time, limits.spool_min_free, output_limit, umask
         )
         self.jobs = Jobs(reactor, self.pool, self.spools, limits)
-        self.runner = JobRunner(reactor, self.pool, self.spools, self.starter, self.watch, wall_time, self.jobs)
+        lives = JobLives(reactor, self.pool, self.spools, self.starter, wall_time, self.jobs)
+        self.runner = JobRunner(reactor, self.pool, self.spools, self.watch, wall_time, self.jobs, lives)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._up = False
 
@@ -121,7 +123,7 @@ class Running:
         return self.spools.spool(job_id)
 
     def shim(self, job_id: str) -> Identity:
-        """Of a job that was started."""
+        """Answer the shim of a job that was started."""
         found = self.spool(job_id).begun_by()
         assert found is not None
         return found

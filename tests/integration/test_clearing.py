@@ -17,7 +17,7 @@ from tests.integration.test_trees import MAKE_DEEP, TreeCase
 
 
 class ClearingTests(TreeCase):
-    """What is left is found again."""
+    """The leftovers of a process are found by the next one."""
 
     def test_names(self) -> None:
         """A folder that is to go gets a name of its own, though another of that job resists."""
@@ -105,7 +105,7 @@ class FullTests(RunningCase):
         self.assertEqual((await self.worker.runner.stop(running, wait=True)).state, JobState.STOPPED)
 
     async def test_what_resists(self) -> None:
-        """What can't be removed counts, for a quarter at most, is named once, and goes when it can."""
+        """A leftover counts for a quarter at most, is logged once, and is removed when that is possible."""
         await self.worker.drop()
         self.worker = await self.next_life(spool_max="3MB")
         errors: list[dict] = []

@@ -27,7 +27,7 @@ class FormatTests(RunningCase):
         await self.check_taken_back("spool-1", created_at=1795528640.975634, output_limit=None)
 
     async def test_second_format(self) -> None:
-        """So are those of the version before this one, which has no linger, no stop signal and no umask."""
+        """Spools of the previous version, without linger, stop signal and umask, are read, too."""
         await self.check_taken_back("spool-2", created_at=1795866460.8035526, output_limit=1000)
 
     async def check_taken_back(self, fixture: str, created_at: float, output_limit: int | None) -> None:

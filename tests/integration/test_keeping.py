@@ -1,4 +1,4 @@
-"""What stays of jobs, for how long, and how little the worker keeps itself."""
+"""Spools of ended jobs: which are kept, for how long, and how little the worker holds in memory."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def no_room(path: str, data: bytes) -> None:
 
 
 class KeepingTests(RunningCase):
-    """What stays, and for how long."""
+    """Spools are kept within limits of age and size."""
 
     async def removed(self, job_id: str) -> None:
         """Once the worker has nothing more of that job."""
@@ -139,7 +139,7 @@ class KeepingTests(RunningCase):
         self.assertEqual((await self.worker.ended(job)).exit_code, 3)
 
     async def test_an_acknowledgement_that_can_not_be_written(self) -> None:
-        """What the scheduler keeps may be removed, though the disk takes no mark of that."""
+        """An acknowledged job may be removed although the full disk does not take the mark."""
         await self.worker.drop()
         self.worker = await self.next_life(keep_spool=0.1)
         self.patch(Spool, "acknowledge", no_descriptor)
@@ -150,7 +150,7 @@ class KeepingTests(RunningCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
 
     async def test_seal_of_a_failed_start(self) -> None:
-        """Of a start that left a spool and no job nothing is left when it is sealed."""
+        """The seal of a start that left a spool and no job removes the spool."""
         await self.leave_a_spool()
         self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
         with self.assertRaises(NotFound):
@@ -278,7 +278,7 @@ class KeepingTests(RunningCase):
         self.assertGreaterEqual(self.worker.jobs.retention.ended.size, 1_000_000)
 
     async def test_most_of_what_is_not_acknowledged(self) -> None:
-        """What was not acknowledged loses its output if it must, and is reported all the same, in the next life too."""
+        """An unacknowledged job loses its output if need be, and is still reported, by the next process, too."""
         await self.worker.drop()
         self.worker = await self.next_life(spool_max="2.5MB")
         jobs = [await self.write(1_000_000) for _ in range(3)]

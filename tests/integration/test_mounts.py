@@ -76,7 +76,7 @@ class RemovedTests(MountCase):
         await self.expire()
 
     async def test_mounts_in_what_is_mounted(self) -> None:
-        """What is mounted in the data stays mounted there, though mounts share what happens to them."""
+        """A mount in the data stays mounted there, although mounts are shared."""
         mount("--make-rshared", "/")
         mount("-t", "tmpfs", "none", os.path.join(self.data, "sub"))
         with open(os.path.join(self.data, "sub", "file"), "wb") as file:
@@ -85,11 +85,11 @@ class RemovedTests(MountCase):
         self.assertEqual(mounted(self.data), [os.path.join(self.data, "sub")])
 
     async def test_on_top_of_each_other(self) -> None:
-        """One mount over another at the same place are both detached, and names may have any characters."""
+        """Two mounts at the same place are both detached, and names may have any characters."""
         await self.expire('mkdir "a b\n\\c"; cd "a b\n\\c"; mkdir d; mount -t tmpfs n d; mount --bind {0} d')
 
     async def test_hidden_by_another(self) -> None:
-        """What is mounted over a folder in which something is mounted goes first: it hides that."""
+        """A mount over a folder with a mount inside is detached first, as it hides that one."""
         await self.expire(
             "mkdir -p d/e/f; mount --bind {0} d/e/f; mount -t tmpfs n d/e; mount -t tmpfs n d;"
             "mkdir -p d/e; mount --bind {0} d/e"
@@ -130,10 +130,10 @@ class RemovedTests(MountCase):
 
 @namespaced
 class KeptTests(MountCase):
-    """What is mounted is not the job's."""
+    """Mounts don't belong to the job."""
 
     async def test_size(self) -> None:
-        """What is mounted does not count as the job's, so it does not push out its output."""
+        """A mount does not count for the job, so it does not push out its output."""
         await self.worker.drop()
         self.worker = await self.next_life(spool_max="1MB")
         job = await self.mounts(MOUNTS + "echo written")
@@ -226,7 +226,7 @@ class FewInodesTests(RunningCase):
         self.assertEqual(self.worker.jobs.refusing(), "")
 
     async def test_refusing(self) -> None:
-        """What was not acknowledged stays; starts are refused with the reason, which is told, until there is room."""
+        """Unacknowledged jobs stay, and starts are refused with the reason, which is reported, until there is room."""
         told: list[str] = []
         self.worker.jobs.on_end(lambda: told.append(self.worker.jobs.refusing()))
         jobs = []

@@ -1,4 +1,4 @@
-"""What a worker finds of the jobs of the process before it."""
+"""Recovery: a worker process finds the jobs of the previous one."""
 
 import json
 import math
@@ -53,7 +53,7 @@ class FailpointTests(ProcessCase):
     """A worker that dies at the worst moments."""
 
     async def died(self, failpoint: str, warm: bool = False) -> JobStatus:
-        """How the job is that a worker had when it died there, in the next life, after the same start again.
+        """Kill a worker at a failpoint of a start; answers the job's status after the same start in the next process.
 
         With ``warm`` it has run another before, so that a shim is there at once.
         """
@@ -81,7 +81,7 @@ class FailpointTests(ProcessCase):
             return 0
 
     async def test_before_the_spool(self) -> None:
-        """Of a start that has no spool yet nothing is left, and the same start runs it, once."""
+        """A start without a spool yet leaves nothing behind, and the same start runs the job once."""
         self.assertEqual((await self.died("worker.before-spool-rename")).exit_code, 3)
         self.assertEqual(self.runs(), 1)
 
@@ -91,7 +91,7 @@ class FailpointTests(ProcessCase):
         self.assertEqual(self.runs(), 1)
 
     async def test_before_it_is_begun(self) -> None:
-        """Nor does a shim begin it that waits to be told that it may: nobody is left to tell it."""
+        """A shim that waits for its permission does not begin the job, as the worker is gone."""
         self.assertEqual((await self.died("worker.before-begin:2", warm=True)).exit_code, 3)
         self.assertEqual(self.runs(), 1)
 
@@ -234,7 +234,7 @@ class NextLifeTests(ProcessCase):
         return job
 
     async def test_strays(self) -> None:
-        """What worker, zygote and shim leave when they are killed together ends at the next start."""
+        """Processes that worker, zygote and shim leave when they are killed are ended by the next worker process."""
         await self.worker.drop()
         process = self.process()
         early = self.bystander(self.worker.spool(JOB).folder)  # began before the job
@@ -319,7 +319,7 @@ class NextLifeTests(ProcessCase):
         self.assertEqual(self.worker.output(job), b"ran\n")
 
     async def test_acknowledged(self) -> None:
-        """What was acknowledged is not reported by the next worker, but known."""
+        """An acknowledged job is known to the next worker process, and not reported by it."""
         first = await self.worker.start("true")
         second = await self.worker.start("true")
         for job in (first, second):
@@ -347,7 +347,7 @@ class NextLifeTests(ProcessCase):
         os.rmdir(os.path.join(self.worker.jobs_dir, "broken"))
 
     async def test_cut_short(self) -> None:
-        """What a power cut left of a spool before it was durable is none, and the same start runs it."""
+        """A spool that a power cut left before it was durable is removed, and the same start runs the job."""
         for left in (b"", bytes(100), b'{"id": "j", "spec": {"com', None):
             await self.worker.drop()
             spool = self.worker.spool(JOB)

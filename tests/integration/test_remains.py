@@ -73,7 +73,7 @@ class RemovedTests(RunningCase):
             self.worker.output(job)
 
     async def test_output_that_cannot_be_read(self) -> None:
-        """What keeps the worker from reading is named, and may pass."""
+        """An error that prevents a look is named, and may pass."""
         job, _ = await self.running("job")
         path = Path(self.worker.spool(job).output("stdout"))
         path.unlink()
@@ -224,7 +224,7 @@ class RemovedTests(RunningCase):
 
 
 async def unkillable(worker: Running) -> None:
-    """What this user may not signal stays, and is named until it is gone."""
+    """A process that this user may not signal stays, and is named until it is gone."""
     status = await worker.run("true", job_id="job")
     root = proctree.process(int(os.environ["OF_ROOT"]))
     edit(worker.spool("job").exit_path, leftover=[root.pid], leftover_started=[root.identity.starttime])
@@ -257,7 +257,7 @@ async def locked(worker: Running) -> None:
 
 
 class UnprivilegedTests(TestCase):
-    """Of a worker that is not root's."""
+    """A worker without root's rights."""
 
     timeout = 60
 

@@ -55,7 +55,7 @@ class RemoveTests(RunningCase):
             self.worker = await self.next_life()
 
     async def test_remains(self) -> None:
-        """What can't be removed of its folder is not removed, in this life and the next, until it can be."""
+        """A job with a part that can't be removed does not count as removed, in this process and the next."""
         await self.ended()
         real = trees.remove
         self.patch(trees, "remove", lambda base, path, *_: Left(path, "resists"))
@@ -88,7 +88,7 @@ class RemoveTests(RunningCase):
         await self.check_gone()
 
     async def test_killed_while_the_folder_went(self) -> None:
-        """One that died later leaves a folder by another name, which goes when it is back."""
+        """A worker that died later leaves a renamed folder, which its next process removes."""
         await self.ended()
         await self.worker.pool.run(self.worker.spools.use_up_thd, [JOB])
         await self.worker.drop()
@@ -141,7 +141,7 @@ class RemoveTests(RunningCase):
         await self.check_gone()
 
     async def test_start_that_failed(self) -> None:
-        """Of a start that comes to nothing there is nothing to remove, and none comes to more."""
+        """The removal of a job whose start fails succeeds, and no later start of it runs."""
         real, created = self.worker.starter.start_thd, []
 
         def fail_thd(job_id: str, spec: JobSpec, created_at: float, key: RequestKey | None) -> None:
@@ -171,14 +171,14 @@ class RemoveTests(RunningCase):
         await self.check_gone()
 
     async def test_removed_by_hand(self) -> None:
-        """One whose folder somebody removed is removed all the same."""
+        """A job whose folder is gone already can be removed."""
         await self.ended()
         shutil.rmtree(self.worker.spool(JOB).folder)
         await self.worker.runner.remove(JOB)
         await self.check_gone()
 
     async def test_reader(self) -> None:
-        """Whoever is in the middle of the output is told that it is gone."""
+        """A reader in the middle of the output is told that it was removed."""
         await self.ended()
         self.assertEqual(self.worker.runner.read_output_thd(JOB, Stream.STDOUT, 0, 2).data, b"he")
         remove = await self.worker.runner.watch_output(JOB, Stream.STDOUT, lambda: None)

@@ -1,4 +1,4 @@
-"""What becomes of the output of real jobs: all of it, too much of it, and on a full disk."""
+"""The output of real jobs: all of it, too much of it, and on a full disk."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ WAIT = "import time\nwhile not os.path.exists('told'): time.sleep(0.02)\n"
 
 
 class OutputTests(RunningCase):
-    """What the job writes is in the spool."""
+    """The output of a job is in its spool."""
 
     async def test_two_streams(self) -> None:
         """Each stream has its own file, though somebody opens it anew by name."""
@@ -53,7 +53,7 @@ class OutputTests(RunningCase):
         self.assertEqual(hashlib.sha256(self.worker.output(job)).hexdigest(), written)
 
     async def test_all_of_it(self) -> None:
-        """What is in the pipe when the job has ended is not lost, however much."""
+        """Data in the pipe at the end of the job is kept, however much it is."""
         source = (
             f"import fcntl, os, signal; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n{WAIT}"
             "os.kill(os.getppid(), signal.SIGSTOP); os.write(1, b'x' * (1 << 20)); os._exit(0)"
@@ -104,7 +104,7 @@ class LimitTests(RunningCase):
         self.check(status, 1_000_000)
 
     async def test_whole_tree(self) -> None:
-        """What ignores TERM is killed after the grace, wherever it went."""
+        """A process that ignores TERM is killed after the grace, also in another session."""
         source = stubborn(main=WAIT + "os.write(1, b'x' * 999)\nwhile True: signal.pause()")
         job = await self.worker.start(sys.executable, "-c", source, output_limit=500)
         pids = [int(line) for line in await self.worker.lines(job, 2)]

@@ -27,7 +27,7 @@ NOT_NOW = "the worker's machine can't start a job now"
 
 @contextlib.contextmanager
 def without_processes(pid: int) -> Iterator[None]:
-    """That process, which is not root's, can start no other."""
+    """Keep a process without root's rights from starting others."""
     soft, hard = resource.prlimit(pid, PROCESSES)
     resource.prlimit(pid, PROCESSES, (0, hard))
     try:
@@ -113,7 +113,7 @@ class MachineTests(TestCase):
 
 
 class ShortageTests(RunningCase):
-    """What a start does that meets a shortage."""
+    """Starts that meet a shortage of the machine."""
 
     async def test_no_interpreter(self) -> None:
         """Where the worker's interpreter is gone that is told."""
@@ -164,7 +164,7 @@ class ShortageTests(RunningCase):
         self.assertEqual((await self.worker.run("true", job_id="job")).state, status.state)
 
     async def test_same_start_meanwhile(self) -> None:
-        """Nor is it for the same start, where its spool could not be removed."""
+        """A spool with that record that could not be removed does not keep the same start from running the job."""
         await self.worker.run("true", job_id="job")
         spool = self.worker.spool("job")
         await self.worker.drop()

@@ -21,7 +21,7 @@ class ShieldedTests(SynchronousTestCase):
         self.failureResultOf(outer, ValueError)
 
     def test_cancel(self) -> None:
-        """Who gives up hears so, and what was begun goes on to its end."""
+        """A caller that cancels gets the error, and the operation goes on to its end."""
         inner: Deferred[int] = Deferred()
         outer = shielded(inner)
         outer.cancel()
@@ -57,7 +57,7 @@ class WaitersTests(SynchronousTestCase):
         self.failureResultOf(later, ValueError)
 
     def test_one_leaves(self) -> None:
-        """One that gives up disturbs no other, even while all are being told."""
+        """A waiter that cancels disturbs no other, even while all are being called."""
         first, second, third = (self.waiters.wait() for _ in range(3))
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -67,7 +67,7 @@ class WaitersTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(second))
 
     def test_one_fails(self) -> None:
-        """One can fail alone, unless it has its result already."""
+        """A waiter can fail alone, unless it has its result already."""
         first, second = self.waiters.wait(), self.waiters.wait()
         self.waiters.fail(first, Failure(ValueError()))
         self.failureResultOf(first, ValueError)
@@ -86,7 +86,7 @@ class SharedTests(SynchronousTestCase):
         return self.calls[-1]
 
     def test_one_call_for_all(self) -> None:
-        """Those that ask at the same moment share one call; one that asks later makes a new one."""
+        """Questions at the same moment share one call; a later one makes a new call."""
         answers = [self.shared.join("a", self.call) for _ in range(3)]
         self.assertEqual(len(self.calls), 1)
         self.calls[0].callback(7)
@@ -102,7 +102,7 @@ class SharedTests(SynchronousTestCase):
             self.failureResultOf(answer, ValueError)
 
     def test_one_leaves(self) -> None:
-        """One that gives up disturbs no other, nor the call."""
+        """A caller that cancels disturbs no other one, nor the call."""
         first, second = self.shared.join("a", self.call), self.shared.join("a", self.call)
         first.cancel()
         self.failureResultOf(first, CancelledError)

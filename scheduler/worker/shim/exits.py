@@ -1,4 +1,4 @@
-"""Exit records: what is written down of a job's end. Standard library only."""
+"""Exit records: how the end of a job is written down. Standard library only."""
 
 from __future__ import annotations
 

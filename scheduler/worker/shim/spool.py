@@ -2,29 +2,28 @@
 
 ::
 
-    job.json      what to run, and which file is the lock: that of a copy of the folder is another one
-    stdin script  the job's, where it has them
-    work/         where it runs, unless it says otherwise; usable by all users, as far as they get into the folder
-    stdout stderr its output, every byte in order
-    lock          flock of the shim, and who that is: "<pid> <start time>"; before, room for that
-    start.json    that the job was started, when, and as which process
+    job.json      the command, and which file is the lock: a copy of the folder has another one
+    stdin script  of the job, if it has them
+    work/         the job's default cwd; usable by all users, as far as they get into the folder
+    stdout stderr the output, every byte in order
+    lock          has the flock of the shim, and its identity: "<pid> <start time>"; before that, room for it
+    start.json    the job was started: the time, and the process
     stop.tmp      the mark ``stop``, made with the folder, so that it can be set on a full disk
-    stop          exists: somebody asked for the stop
+    stop          exists: a stop was asked for
     exit.tmp      room for the exit record, taken with the folder
     exit.json     the exit record: the job has ended, and nothing here changes any more
-    acknowledged  exists: the scheduler keeps the end; what the folder takes
+    acknowledged  exists: the scheduler keeps the end; contains the disk use of the folder
 
-Of a job whose output was removed before its end was acknowledged the records are
-left.
+If the output was removed before the end was acknowledged, the records are left.
 
-Theory of operation. Who holds the lock decides what becomes of the job. A shim
-starts it only if it gets the lock, finds no exit record and finds nobody in the
-lock file, and writes itself into the lock file first; so a job is started at most
-once, and a shim that was killed leaves a trace. A worker that gets the lock of
-a job without an exit record knows that the shim is gone and writes the record
-itself, while it holds the lock. A folder gets its name when all is in it, and is
-begun when all that is durable. A file that matters and is written later appears under its name only
-when it is whole and on the disk.
+Theory of operation. The holder of the lock decides the outcome of the job. A shim
+starts the job only if it gets the lock and finds neither an exit record nor an
+identity in the lock file. It first writes its own identity into the lock file. So a
+job is started at most once, and a shim that was killed leaves a trace. A worker that
+gets the lock of a job without an exit record knows that the shim is gone. It writes
+the record itself, while it holds the lock. A folder gets its name when it is
+complete, and is begun when it is durable. A file that matters and is written later
+appears under its name only when it is whole and on the disk.
 """
 
 from __future__ import annotations
@@ -45,32 +44,32 @@ from scheduler.worker.shim.copies import file_id, is_other
 from scheduler.worker.shim.exits import Record, shortened
 from scheduler.worker.shim.files import sync_file, sync_folder, take_room, write_file
 
-#: Of all records that are written; and those that are read: in the first there is no output limit.
+#: The format of all records that are written, and those that can be read: the first has no output limit.
 FORMAT = 2
 _READABLE = (1, 2)
 
-#: The variable of every process of a job that names its spool.
+#: The variable that names the spool to every process of a job.
 SPOOL_VARIABLE = "SCHEDULER_SPOOL"
 
 #: Bytes taken for the exit record beforehand, so that a full disk still gets one.
 EXIT_RECORD_BYTES = 16384
 
-#: Bytes taken for the name of the shim, so that on a full disk what has a spool can be begun.
+#: Bytes taken for the identity of the shim, so that a job with a spool can be begun on a full disk.
 _SHIM_NAME_BYTES = 64
 
-#: Processes of the job that run as another user work here, too; nobody else gets into the folder around it. Like
-#: /tmp: one user's files are safe from the others.
+#: The work folder is like /tmp, as processes of the job may run as another user: one user's files are safe from the
+#: others. The folder around it keeps all other users out.
 _WORK_MODE = 0o1777
 
-#: Who opens /dev/stdin opens the file anew, for which a process of another user needs permission.
+#: An open of /dev/stdin opens the file anew, for which a process of another user needs permission.
 _STDIN_MODE = 0o644
 
-#: Numbers in the mark of an acknowledgement; in those of earlier versions there is one.
+#: Numbers in the mark of an acknowledgement. Earlier versions wrote one.
 _DISK_USE_NUMBERS = 6
 
 
 class Identity(NamedTuple):
-    """One process, ever: ids are used again, and then with another start time."""
+    """A process, told from all others: an id that is used again comes with another start time."""
 
     pid: int
     #: In ticks since the machine's start.
@@ -78,13 +77,13 @@ class Identity(NamedTuple):
 
 
 class NotDurable(OSError):
-    """A spool could not be made durable."""
+    """The spool could not be made durable."""
 
 
 class Acknowledged(NamedTuple):
     """The scheduler keeps the end."""
 
-    #: What the folder took then: bytes and entries of the output, of work folder, stdin and script, and of all else.
+    #: The disk use of the folder: bytes and entries of the output; of work folder, stdin and script; of all else.
     #: ``None`` if that was not written down.
     takes: tuple[int, ...] | None
 
@@ -108,13 +107,13 @@ class Spool:
         return f"{self.folder}/{name}"
 
     def output(self, stream: str) -> str:
-        """The file of ``stdout`` or ``stderr``."""
+        """Name the file of ``stdout`` or ``stderr``."""
         return self._path(stream)
 
     def sync(self) -> None:
-        """Make durable what ``create`` made; ``NotDurable``."""
+        """Make the new spool durable; ``NotDurable``."""
         try:
-            # First: where one file's sync commits all that went before, the folders' have nothing to wait for.
+            # First: where the sync of one file commits all earlier changes, those of the folders do not wait.
             sync_file(self.job_path)
             sync_folder(self.folder)
             sync_folder(os.path.dirname(self.folder))
@@ -122,7 +121,7 @@ class Spool:
             raise NotDurable(error.errno or errno.EIO, error.strerror) from error
 
     def removed(self) -> bool:
-        """Whether somebody removed the folder, or so much of it that nobody can say what becomes of the job.
+        """Whether the folder was removed, or so much of it that the outcome of the job can't be told.
 
         ``OSError``: it can't be looked at now.
         """
@@ -134,17 +133,17 @@ class Spool:
         return False
 
     def unlock(self) -> None:
-        """Take back the permissions of the folder, should the job have taken them away."""
+        """Restore the permissions of the folder, in case the job has changed them."""
         with contextlib.suppress(OSError):
             if os.stat(self.folder).st_mode & stat.S_IRWXU != stat.S_IRWXU:
-                handle = open_handle(*os.path.split(self.folder))  # not what is linked or mounted there
+                handle = open_handle(*os.path.split(self.folder))  # never the target of a link or mount
                 try:
                     os.chmod(f"/proc/self/fd/{handle}", stat.S_IRWXU)
                 finally:
                     os.close(handle)
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes of stdout and of stderr; 0 for a file that was removed."""
+        """Answer the bytes of stdout and of stderr; 0 for a file that was removed."""
         return _size(self.output("stdout")), _size(self.output("stderr"))
 
     # records
@@ -153,7 +152,7 @@ class Spool:
         return _read(self.job_path)
 
     def read_start(self) -> Record | None:
-        """``None`` also for one that a power cut left in pieces."""
+        """Read the record of the start; ``None``, too, if a power cut left it in pieces."""
         try:
             return _read(self.start_path)
         except json.JSONDecodeError:
@@ -165,8 +164,8 @@ class Spool:
     def is_copy(self, job: Record) -> bool:
         """Whether this is a copy of the folder that was made for the job: its lock is another file, or missing.
 
-        ``job`` is its record, of this boot of the machine. That of an earlier version says less of the file that the
-        lock is, or nothing. ``OSError``.
+        ``job`` is its record, of this boot of the machine. A record of an earlier version says less of the lock,
+        or nothing. ``OSError``.
         """
         made = job.get("lock")
         try:
@@ -175,7 +174,10 @@ class Spool:
             return True
 
     def write_start(self, record: Record) -> None:
-        """Whole or not there. The start waits for it; so it is not synced: a power cut takes the job, too."""
+        """Write the record of the start, whole or not at all.
+
+        It is not synced, as the start waits for it: a power cut ends the job, too.
+        """
         _write(f"{self.start_path}.tmp", record, sync=False)
         os.rename(f"{self.start_path}.tmp", self.start_path)
 
@@ -184,7 +186,7 @@ class Spool:
         _write(self.exit_draft_path, shortened(record))
         failpoints.hit(failpoint)
         os.rename(self.exit_draft_path, self.exit_path)
-        with contextlib.suppress(FileNotFoundError):  # nobody has to stop it any more
+        with contextlib.suppress(FileNotFoundError):  # a stop is not possible any more
             os.unlink(self.stop_draft_path)
         sync_folder(self.folder)
 
@@ -203,10 +205,13 @@ class Spool:
         return os.path.exists(self._path("stop"))
 
     def acknowledge(self, takes: tuple[int, ...]) -> None:
-        """Not synced: a mark that is lost is made again. See ``Acknowledged``."""
+        """Set the mark ``acknowledged``, with the numbers of ``Acknowledged``. A mark that is lost is set again.
+
+        So it is not synced.
+        """
         fd = os.open(self._path("acknowledged"), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            with contextlib.suppress(OSError):  # on a full disk it is the mark that counts
+            with contextlib.suppress(OSError):  # on a full disk the mark alone must do
                 os.write(fd, b" ".join(b"%d" % each for each in takes) + b"\n")
         finally:
             os.close(fd)
@@ -224,9 +229,9 @@ class Spool:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int | None]:
-        """The lock as a descriptor, or ``None`` when another holds it, or took the spool away.
+        """Take the lock; gives a descriptor, or ``None`` if another process holds it or has removed the spool.
 
-        No process started meanwhile inherits it.
+        A process that is started meanwhile does not inherit it.
         """
         fd = os.open(self.lock_path, os.O_RDWR)
         try:
@@ -235,11 +240,11 @@ class Spool:
             os.close(fd)
 
     def begin(self, lock: int, shim: Identity) -> None:
-        """Leave the trace of the shim that has the lock."""
+        """Write the identity of the shim into its lock."""
         os.ftruncate(lock, os.pwrite(lock, f"{shim.pid} {shim.starttime}\n".encode(), 0))
 
     def begun_by(self) -> Identity | None:
-        """The shim that took the job on; ``None``: none ever did."""
+        """Read which shim took the job on; ``None``: none ever did."""
         with open(self.lock_path, "rb") as lock:
             words = lock.read().rstrip(b"\0").split()
         return Identity(int(words[0]), int(words[1])) if len(words) == 2 else None
@@ -253,9 +258,10 @@ def create(
     script: bytes | None,
     exit_record: Record | None = None,
 ) -> None:
-    """Make a spool, at once; with an ``exit_record``, of a job that has ended already. Durable it is by its ``sync``.
+    """Make a spool, whole or not at all; not durable until its ``sync``.
 
-    ``making_in`` is the name of the folder, beside ``folder``, until it is complete.
+    ``making_in`` is the name of the folder, beside ``folder``, until it is complete. With ``exit_record``, the job has
+    ended already.
     """
     making = Spool(making_in)
     os.mkdir(making.folder, 0o700)
@@ -285,7 +291,7 @@ def create(
 
 @lru_cache
 def boot_id() -> str:
-    """Another after each start of the machine."""
+    """Identify this run of the machine: the id changes with each start of it."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 

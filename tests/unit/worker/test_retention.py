@@ -1,4 +1,4 @@
-"""What is kept of ended jobs: which go, when, and what never does."""
+"""The retention of ended jobs: which are removed, and when, and which never are."""
 
 import errno
 from collections.abc import Callable, Iterable
@@ -155,7 +155,7 @@ class RetentionCase(SynchronousTestCase):
 
     @property
     def errors(self) -> list[str]:
-        """What was logged as an error."""
+        """Answer the errors in the log."""
         return [formatEvent(event) for event in self.events if event["log_level"] is LogLevel.error]
 
 
@@ -258,7 +258,7 @@ class RemoveTests(RetentionCase):
         self.assertEqual((self.kept, self.forgotten), ([], ["a", "b"]))
 
     def test_while_it_is_looked_at(self) -> None:
-        """It waits for what is being done to that job, and for no more; so does a second one."""
+        """A removal waits for the operation on that job alone; so does a second one."""
         self.end("a", acknowledged=False)
         self.end("b", acknowledged=False)
         self.end("c", acknowledged=False)
@@ -292,7 +292,7 @@ class RemoveTests(RetentionCase):
         self.assertEqual([event for event in self.events if "log_failure" in event], [])
 
     def test_resisting(self) -> None:
-        """What can't be moved is still known, and the reason is told; a sweep does not try it before its time."""
+        """A job that can't be moved is still known, with the reason; a sweep does not try it before its time."""
         self.spools.resisting.add("a")
         self.end("a")
         error = self.failureResultOf(self.remove("a"), Unavailable).value
@@ -303,7 +303,7 @@ class RemoveTests(RetentionCase):
         self.assertEqual((self.kept, self.forgotten), ([], ["a"]))
 
     def test_remains(self) -> None:
-        """What is left of a folder counts, is logged, and is tried again; until then the job is not removed."""
+        """A leftover counts, is logged, and is tried again; until it is gone the job does not count as removed."""
         self.spools.remaining["a"] = 70
         self.end("a")
         for _ in range(3):
@@ -380,7 +380,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.spools.sizes, {"a": 80, "b": 10, "c": 100})
 
     def test_remains(self) -> None:
-        """What can't be removed still counts, so others go; it is said once, tried again, and then forgotten."""
+        """A leftover counts, so other jobs are removed; it is logged once, tried again, and then forgotten."""
         self.spools.remaining["a"] = 80
         self.end("a", age=HOUR)
         self.later()
@@ -410,7 +410,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.kept, ["b"])
 
     def test_large_remains(self) -> None:
-        """What can't be removed of one job pushes out no more than a quarter, however often one looks."""
+        """A leftover of one job pushes out a quarter at most, over all sweeps."""
         self.spools.left[".gone-x"] = 800
         self.later(60)
         for job_id in "abcdefghij":
@@ -481,7 +481,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.forgotten, ["b", "a"])
 
     def test_acknowledged_first(self) -> None:
-        """What was acknowledged goes before what was not, however old that is."""
+        """Acknowledged jobs are removed before older unacknowledged ones."""
         self.end("a", acknowledged=False)
         self.end("b")
         self.end("c", acknowledged=False)
@@ -522,7 +522,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.spools.measured, ["b"])
 
     def test_one_that_is_too_large(self) -> None:
-        """One that is too large by itself goes, and pushes out no other."""
+        """A job that is too large by itself is removed, and pushes out no other."""
         self.end("a", 100)
         self.end("b", 700)
         self.later()
@@ -564,7 +564,7 @@ class FreeTests(RetentionCase):
         self.assertEqual(self.kept, ["c", "d"])
 
     def test_unacknowledged(self) -> None:
-        """What was not acknowledged keeps its output: a start is refused instead."""
+        """An unacknowledged job keeps its output, and a start is refused instead."""
         self.end("a", 400, acknowledged=False)
         self.make_room()
         self.assertEqual((self.kept, self.spools.stripped), (["a"], []))
@@ -580,7 +580,7 @@ class FreeTests(RetentionCase):
         self.assertEqual(self.kept, [])
 
     def test_refusing(self) -> None:
-        """That nothing can be started is told once, also before a start was refused, and that it can be again."""
+        """A lack of space is reported once, even before a start was refused, and once when it is over."""
         self.end("a", 400, acknowledged=False)
         self.later()
         why = "the disk for the output of jobs has 300 bytes free, less than the 500 bytes of spool_min_free"
