@@ -328,8 +328,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cluster/output/live.py",
         '        reason = result or Failure(Unavailable("the output ended without its end"))\n',
         """\
-        self.ended = True
-        self._advance()
+        self._enter(State.ENDED)
+        self._wake()
+        return
         reason = result or Failure(Unavailable("the output ended without its end"))
 """,
         "output",
@@ -498,9 +499,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take a worker that comes back for one of the past",
         "A worker that leaves and comes back says the count that this process told it: nothing was set back.",
-        "cluster/set_back.py",
-        "        if worker_id in self._told:\n            self._note_gone(worker_id)\n",
-        "        self._told.discard(worker_id)\n",
+        "cluster/commit_counts.py",
+        "            self._gone[worker_id] = None\n",
+        "            self._told.discard(worker_id)\n",
         "processes",
         ("set back is true",),
     ),
