@@ -48,12 +48,12 @@ class _Asked:
     told: int | None = None
     #: Ids of the jobs that it has reported since it heard.
     seen: set[str] = Factory(set)
-    #: How many of these are unknown.
+    #: The number of unknown ones among these.
     unknown: int = 0
 
 
 class SetBack(Service):
-    """One for each scheduler; it starts when the ledger is loaded."""
+    """Finds out whether the store was set back; it starts when the ledger is loaded."""
 
     def __init__(self, clock: IReactorTime, ledger: Ledger, store: IStore, lease: float) -> None:
         """``store`` is that of the ledger; ``lease`` in seconds."""

@@ -14,7 +14,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         try:
             await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)
         except (StoreFailed, TimedOut):
-            durable, reported = False, []  # it lives all the same, and what ended it tells again
+            durable, reported = False, []  # it is alive all the same, and reports these ends again
 """,
         """\
         saved.addErrback(lambda _: None)
@@ -277,11 +277,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "hear a worker before its report is applied",
         "Nobody asks a worker about a job while the heartbeat that says how it ended is being looked at.",
         "cluster/workers/membership.py",
-        "        # First of all: whoever is told",
+        "        # First apply the report: parts",
         """\
         if not heartbeat.leaving:
             self._liveness.heard(worker.id)
-        # First of all: whoever is told""",
+        # First apply the report: parts""",
         "network",
         ("no stop after the end",),
     ),
