@@ -10,7 +10,7 @@ from scheduler.model import Job, Worker
 
 @define(eq=False)
 class FollowedJob:
-    """One for each job that is followed, for both of its streams."""
+    """The job and its worker; there is one for both streams of a job."""
 
     reach: Reach
     _job: Job

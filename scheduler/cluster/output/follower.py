@@ -1,4 +1,4 @@
-"""One follower: a place in one stream of one job.
+"""A follower: a reader with its own place in one stream of a job.
 
 A read takes the next chunk from the window, else it gives the end, else it pulls by a call to the worker, else it waits
 for the stream and looks again. ``scheduler.cluster.output.failures`` says which failures end a follower. The last chunk

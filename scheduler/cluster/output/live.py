@@ -76,7 +76,7 @@ class FollowerLike(Protocol):
 
 
 class Live:
-    """One for each (job, stream) that is followed, from its first follower to its last."""
+    """The state machine of the table above. It exists from the first follower of a stream to the last."""
 
     _log = Logger()
 

@@ -38,7 +38,7 @@ class _Followed(FollowedJob):
 
 
 class Outputs:
-    """One for each scheduler."""
+    """Opens followers, and tells them of changes; there is one for each scheduler."""
 
     def __init__(self, clock: IReactorTime, client: IWorkerClient, reach: Reach, window: int = WINDOW_BYTES) -> None:
         """``clock`` measures delays; ``window`` is in bytes."""

@@ -1,4 +1,4 @@
-"""A worker client that tells the liveness what its calls reveal about their workers."""
+"""A worker client that reports the outcome of each call to the liveness."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ObservedClient:
         return self._liveness.observe(worker.id, self._client.probe(worker), is_probe=True)
 
     def answers(self, worker: Worker) -> Deferred[bool | None]:
-        return self._client.answers(worker)  # it may be asked of a process that has not registered
+        return self._client.answers(worker)  # the process may not have registered
 
     def start_job(
         self,

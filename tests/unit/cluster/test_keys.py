@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import NO_WAITING, Job, JobState

@@ -15,7 +15,7 @@ from scheduler.cluster.jobs.queue import (
     SWEEP_INTERVAL_SECONDS,
 )
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     Conflict,
