@@ -1,4 +1,4 @@
-"""What followers assemble is what the spool holds, and an end without ``cut`` what the job wrote, come what may."""
+"""Followers assemble the content of the spool, and an end without ``cut`` means all that the job wrote."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIZES = (1, 5, 20, 30, 70, 200)
 
 @define
 class Follower:
-    """Collects what its reader gives."""
+    """Collects the chunks of its reader."""
 
     reader: IOutputReader
     key: tuple[str, Stream]
@@ -124,7 +124,7 @@ class World:
             self.followers[n % len(self.followers)].ask()
 
     def read_some(self, n: int) -> None:
-        """The fast ones read on and on, what they want comes; every third is left behind."""
+        """Two of three followers read on and on; every third is left behind."""
         for _ in range(5):
             for follower in self.followers[::3] + self.followers[1::3]:
                 follower.ask()
@@ -133,7 +133,7 @@ class World:
                 self.client.answer(SIZES[n % 5])
 
     def read_fast(self, n: int) -> None:
-        """All read what there is, while a little time passes."""
+        """All followers read everything, while a little time passes."""
         for _ in range(5):
             for follower in self.followers:
                 follower.ask()
@@ -197,7 +197,7 @@ class World:
         self.client.go_down()
 
     def restart(self, n: int) -> None:
-        """Faster than anybody noticed."""
+        """The worker restarts so fast that the scheduler does not notice."""
         self.client.go_down()
 
     def come_back(self, n: int) -> None:
@@ -247,7 +247,7 @@ class World:
         raise AssertionError(f"somebody waits for ever: {self.followers}")
 
     def come_to_rest(self) -> None:
-        """Nothing bad happens any more: everyone gets everything, and once the job has ended, the end."""
+        """Without further failures each follower gets everything, and the end once the job has ended."""
         self.come_back(0)
         self.settle(lambda follower: not self.behind(follower))
         self.end(0)
