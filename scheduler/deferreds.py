@@ -27,7 +27,7 @@ def shielded(inner: Deferred[T]) -> Deferred[T]:
         if not outer.called:
             outer.callback(result)  # a Failure starts the errbacks
         elif isinstance(result, Failure) and not result.check(SchedulerError):
-            _log.failure("an operation whose caller has left went wrong", result)
+            _log.failure("an operation failed after its caller had given up", result)
 
     inner.addBoth(pass_on)
     return outer
@@ -94,7 +94,7 @@ class Rounds:
 
     @property
     def idle(self) -> bool:
-        """Whether no round is under way."""
+        """Whether no round is in progress."""
         return not self._going
 
     def begin(self, key: str, round_: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
@@ -106,6 +106,6 @@ class Rounds:
         def over(result: Any) -> None:
             self._going.discard(key)
             if isinstance(result, Failure):
-                self._log.failure("{what} of {key} went wrong", result, what=self._what, key=key)
+                self._log.failure("{what} of {key} failed", result, what=self._what, key=key)
 
         Deferred.fromCoroutine(round_()).addBoth(over)

@@ -17,29 +17,23 @@ from attrs import asdict
 
 from scheduler import reading
 from scheduler.errors import Invalid
-from scheduler.interfaces import WorkerView
 from scheduler.model import (
     DEFAULT_LINGER_SECONDS,
-    DEFAULT_QUEUE_TIMEOUT_SECONDS,
     DEFAULT_STOP_GRACE_SECONDS,
-    MAX_ATTEMPTS,
-    MAX_PRIORITY,
     SIGNAL_NAMES,
     SIGNAL_TARGETS,
     STOP_MODES,
     STOP_SIGNALS,
     Job,
     JobSpec,
-    QueueTerms,
-    Retry,
     ScriptSummary,
-    Target,
-    WaitingFor,
     error_text,
 )
 from scheduler.names import env_name_problem
 from scheduler.reading import Fields, Object, Unfit, check_count, check_label, check_text, printable, reads, shown
 from scheduler.scripts import script_problem
+from scheduler.terms import DEFAULT_QUEUE_TIMEOUT_SECONDS, MAX_ATTEMPTS, MAX_PRIORITY, QueueTerms, Retry, Target
+from scheduler.views import WaitingFor, WorkerView
 
 #: Bytes of an argument or a variable that Linux takes: MAX_ARG_STRLEN, less the NUL.
 TEXT_MAX_BYTES = 131_071

@@ -10,8 +10,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import SchedulerError
-from scheduler.interfaces import JobFilter
-from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, Target, WorkerState
+from scheduler.model import FEATURES, Disk, Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.terms import Target
+from scheduler.views import JobFilter
 from tests.doubles.runner import FakeJobRunner
 from tests.house import ECHO, HOME, House, result_of
 

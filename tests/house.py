@@ -18,8 +18,9 @@ from scheduler.cluster.build import ClusterParts, make_cluster, random_id
 from scheduler.cluster.output.outputs import WINDOW_BYTES
 from scheduler.errors import Unreachable
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
-from scheduler.model import Job, JobSpec, Target, Worker, WorkerState
+from scheduler.model import Job, JobSpec, Worker, WorkerState
 from scheduler.net import DialRule
+from scheduler.terms import Target
 from tests.doubles.runner import FakeJobRunner
 from tests.doubles.store import ScriptedStore
 from tests.doubles.workers import Call, Workers

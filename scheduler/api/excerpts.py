@@ -27,10 +27,11 @@ from scheduler.api.events import cut_character
 from scheduler.api.lists import PAGE_FRAME_BYTES, PAGE_MAX_BYTES
 from scheduler.api.spans import read_between, size_of
 from scheduler.errors import Busy, DeadlineExceeded, SchedulerError
-from scheduler.interfaces import IScheduler, JobPage
+from scheduler.interfaces import IScheduler
 from scheduler.model import Job, Stream
 from scheduler.reading import Object
 from scheduler.turns import KeyedTurns, Turns
+from scheduler.views import JobPage
 
 #: How long an answer waits for the output of one job, and after how long a page takes no further job, in seconds.
 READ_DEADLINE_SECONDS, PAGE_DEADLINE_SECONDS = 10.0, 10.0

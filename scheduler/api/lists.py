@@ -9,9 +9,10 @@ from itertools import islice
 from scheduler import wire
 from scheduler.api.bodies import PIECE_BYTES
 from scheduler.errors import NotFound
-from scheduler.interfaces import IScheduler, JobPage, WorkerView
+from scheduler.interfaces import IScheduler
 from scheduler.model import Job
 from scheduler.reading import Object
+from scheduler.views import JobPage, WorkerView
 
 #: Bytes of a page of jobs, at most. A job that is larger is a page by itself.
 PAGE_MAX_BYTES = 8 * 1024 * 1024

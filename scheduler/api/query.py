@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 
 from scheduler import reading, units
 from scheduler.errors import Invalid
-from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream, is_id
 from scheduler.reading import Fields, Reader, Unfit, check_label, check_names, check_text, printable, reads, shown
+from scheduler.views import JobFilter
 
 #: Names of the filters of jobs.
 FILTERS = (

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from scheduler.errors import Invalid, NotFound
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, Target, Worker
+from scheduler.model import Job, Worker
+from scheduler.terms import Target
+from scheduler.views import JobFilter
 
 
 class WorkerNames:

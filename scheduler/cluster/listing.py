@@ -11,8 +11,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from scheduler.cluster.filters import WorkerNames, cursor_after, place_of, selects
-from scheduler.interfaces import JobFilter, JobPage
 from scheduler.model import FINAL, Job, Worker
+from scheduler.views import JobFilter, JobPage
 
 #: Jobs that are looked at for one page, which takes about 10 ms.
 EXAMINED_PER_PAGE = 10_000

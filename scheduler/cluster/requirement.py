@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from scheduler.model import JobSpec, Target, Worker
+from scheduler.model import JobSpec, Worker
+from scheduler.terms import Target
 
 Label = tuple[str, str]
 

@@ -32,9 +32,10 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.settling import Settling
 from scheduler.commits import COMMIT_COUNT_MAX
 from scheduler.errors import StoreFailed
-from scheduler.interfaces import IStore, JobFilter
+from scheduler.interfaces import IStore
 from scheduler.messages import Heartbeat
 from scheduler.model import Job, JobState
+from scheduler.views import JobFilter
 
 #: Ids of unknown jobs that are remembered of one worker which is asked for all its jobs.
 UNKNOWN_SEEN_MAX = 10_000

@@ -52,7 +52,7 @@ _UNPROTECTED = (
 
 @frozen
 class TlsFiles:
-    """Certificates for serving and for dialling: absolute paths of files that could be read."""
+    """Certificates for serving and for dialling: absolute paths of readable files."""
 
     crt_file: Path
     key_file: Path
@@ -140,7 +140,7 @@ class WorkerSettings:
     scripts_dir: Path
     scripts_only: bool
     allowed_commands: tuple[str, ...]
-    #: Variables of every job.
+    #: Environment variables of every job.
     env: Mapping[str, str]
     #: The address that the scheduler calls; ``None``: the address on which the gRPC server listens.
     advertise_addr: Address | None

@@ -1,4 +1,4 @@
-"""What a server does for a stream: ``StreamJob`` on a worker, and a raw follow of the HTTP API."""
+"""The server's side of a stream: ``StreamJob`` on a worker, and a raw follow of the HTTP API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.simulation.flows import Flow
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: Seconds that a worker waits for the start of a job whose output is asked for, once the start arrived.
+#: Seconds that a worker waits for the start of a job whose output is requested, once the start arrived.
 START_DEADLINE = 10.0
 #: Looks at a job whose start may be on the way, and the seconds between two of them.
 START_LOOKS, START_RECHECK = 20, 0.1
@@ -60,7 +60,7 @@ def serve_stream(
 
 
 class _JobStream:
-    """One stream of one job, which is sent as far as there is room for it."""
+    """A stream of a job, which is sent as far as there is room for it."""
 
     def __init__(self, jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int, size: int) -> None:
         self.unwatch: Callable[[], None] = _nothing
@@ -72,7 +72,7 @@ class _JobStream:
         self._size = size
 
     def send(self) -> None:
-        """All that there is now."""
+        """Send everything that exists now."""
         while self._flow.room:
             try:
                 chunk: Chunk = self._jobs.read_output_thd(self._job_id, self._stream, self._offset, self._size)
@@ -96,7 +96,7 @@ class _JobStream:
 
 
 class RawFollow:
-    """A raw follow of the HTTP API: see ``scheduler.api.streams``. The body has no end where the reader has none."""
+    """A raw follow of the HTTP API (``scheduler.api.streams``). Without an end of the reader, the body has none."""
 
     def __init__(self, reader: IOutputReader, flow: Flow, leave: Callable[[], None]) -> None:
         """``leave`` is called when it is over."""
@@ -109,7 +109,7 @@ class RawFollow:
         self.pull()
 
     def pull(self) -> None:
-        """Read, one chunk at a time, while the client takes what is sent."""
+        """Read, one chunk at a time, while the client takes the chunks."""
         while self._flow.room and not self._reading and not self._over:
             self._reading = True
             self._reader.read().addCallbacks(self._got, self._lost)
@@ -137,7 +137,7 @@ class RawFollow:
             self._flow.fail(error if isinstance(error, Exception) else OutputCutShort())
 
     def close(self) -> None:
-        """Let go of the reader."""
+        """Release the reader."""
         if not self._over:
             self._over = True
             self._leave()
@@ -200,7 +200,7 @@ def serve_run(
 
 
 def attend(world: World, job_id: str) -> Callable[[], None]:
-    """A client attends a job, as the present process of the scheduler knows, until what is returned is called."""
+    """A client attends a job, for the present process of the scheduler, until the returned function is called."""
     scheduler = world.scheduler
     assert scheduler is not None
     attending = object()
@@ -210,4 +210,4 @@ def attend(world: World, job_id: str) -> Callable[[], None]:
 
 
 def _nothing() -> None:
-    """Of a stream that watches nothing yet."""
+    """Called for a stream that watches nothing yet."""

@@ -10,7 +10,7 @@ from scheduler.errors import StoreFailed
 
 class ShieldedTests(SynchronousTestCase):
     def test_result(self) -> None:
-        """The result comes through, good or bad."""
+        """The result is passed on, be it a value or a failure."""
         inner: Deferred[int] = Deferred()
         outer = shielded(inner)
         inner.callback(3)
@@ -30,7 +30,7 @@ class ShieldedTests(SynchronousTestCase):
         inner.callback(3)
 
     def test_error_nobody_hears(self) -> None:
-        """An error after that is logged where it is a bug."""
+        """A later error is logged if it is a bug."""
         for error, logged in ((ValueError(), 1), (StoreFailed("disk full"), 0)):
             inner: Deferred[int] = Deferred()
             outer = shielded(inner)
@@ -95,7 +95,7 @@ class SharedTests(SynchronousTestCase):
         self.assertEqual(len(self.calls), 2)
 
     def test_failure_for_all(self) -> None:
-        """A failure reaches every one of them."""
+        """A failure reaches every caller."""
         answers = [self.shared.join("a", self.call) for _ in range(2)]
         self.calls[0].errback(ValueError())
         for answer in answers:
@@ -110,7 +110,7 @@ class SharedTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(second), 7)
 
     def test_keys(self) -> None:
-        """Different questions are different calls."""
+        """Different keys have separate calls."""
         self.shared.join("a", self.call)
         self.shared.join("b", self.call)
         self.assertEqual(len(self.calls), 2)

@@ -20,8 +20,8 @@ from scheduler.api.query import FILTERS
 from scheduler.api.routes import ROUTES
 from scheduler.daemon.config import load_scheduler, load_worker
 from scheduler.daemon.tomlfile import ConfigError
-from scheduler.interfaces import WorkerView
 from scheduler.model import Job, JobSpec, JobState, Worker
+from scheduler.views import WorkerView
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,7 +92,7 @@ class ApiTests(SynchronousTestCase):
         self.assertEqual(first_words(section(self.text, "### Filters")), set(FILTERS))
 
     def test_states(self) -> None:
-        """Each state says whether it is final."""
+        """Each state is documented as final or not."""
         told = {state: final for states, final, _ in rows(section(self.text, "### States")) for state in code(states)}
         self.assertEqual(
             {state: final[:3] == "yes" for state, final in told.items()},
@@ -101,7 +101,7 @@ class ApiTests(SynchronousTestCase):
         self.assertEqual(set(told), {state.value for state in JobState})
 
     def test_answers(self) -> None:
-        """The lists of what a job and a worker have are complete."""
+        """The lists of a job's and a worker's fields are complete."""
         job = wire.job_json(Job(id="j", spec=JobSpec(command="a"), state=JobState.QUEUED, created_at=0.0))
         worker = wire.worker_json(WorkerView(Worker(id="w", name="w", address="a:1"), 0, None))
         for what, shown in (("A job: `id ", job), ("`GET /v1/workers/{w}`: `id ", worker)):
@@ -176,10 +176,10 @@ class ConfigurationTests(SynchronousTestCase):
 
 
 class UnitTests(SynchronousTestCase):
-    """The units of systemd, and the commands of docs/operations.md that set them up."""
+    """The systemd units, and the commands of docs/operations.md that set them up."""
 
     def unit(self, program: str) -> dict[str, str]:
-        """The settings of a unit; of those that are given twice, the last."""
+        """The settings of a unit; the last value of a repeated one."""
         name = {"scheduler": "scheduler", "worker": "scheduler-worker"}[program]
         text = document(f"etc/systemd/{name}.service")
         return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
@@ -194,7 +194,7 @@ class UnitTests(SynchronousTestCase):
             self.assertEqual({"Group", "SupplementaryGroups", "Requires", "BindsTo", "PartOf"} & set(unit), set())
 
     def test_set_up(self) -> None:
-        """The documented commands make the user of each, and let nobody else read its configuration."""
+        """The documented commands make each user, and protect its configuration from others."""
         commands = document("docs/operations.md")
         for program in ("scheduler", "worker"):
             unit = self.unit(program)
@@ -215,7 +215,7 @@ class CommandTests(SynchronousTestCase):
         skip = "there is no schedctl yet"
 
     def commands(self) -> Mapping[str, Any]:
-        """Each command by its name, ``schedctl`` itself included."""
+        """Each command by its name, including ``schedctl`` itself."""
         group: Any = importlib.import_module("scheduler.cli.main").commands
         context = group.make_context("schedctl", [], resilient_parsing=True)
         found = {f"schedctl {name}": group.get_command(context, name) for name in group.list_commands(context)}
@@ -232,7 +232,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(headings, set(self.commands()))
 
     def test_options(self) -> None:
-        """The section of a command names each of its options, and no option that it does not have."""
+        """The section of a command names each of its options, and no other option."""
         text = document("docs/cli.md").replace("`", "")
         for name, command in self.commands().items():
             below = section(text, f"## {name}")

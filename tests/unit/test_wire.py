@@ -7,20 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
 from scheduler.errors import Invalid
-from scheduler.interfaces import WorkerView
-from scheduler.model import (
-    SIGNAL_NAMES,
-    Job,
-    JobSpec,
-    JobState,
-    QueueTerms,
-    Retry,
-    Target,
-    WaitingFor,
-    Worker,
-    WorkerState,
-)
+from scheduler.model import SIGNAL_NAMES, Job, JobSpec, JobState, Worker, WorkerState
 from scheduler.reading import Object
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import WaitingFor, WorkerView
 
 NO_TEXTS: tuple[Any, ...] = (None, 1, 1.5, True, [], {}, ["a"])
 

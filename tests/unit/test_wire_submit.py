@@ -9,19 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler import wire
 from scheduler.errors import Invalid
-from scheduler.model import (
-    NO_WAITING,
-    STOP_MODES,
-    STOP_SIGNALS,
-    Job,
-    JobSpec,
-    JobState,
-    QueueTerms,
-    Retry,
-    ScriptSummary,
-    Target,
-)
+from scheduler.model import STOP_MODES, STOP_SIGNALS, Job, JobSpec, JobState, ScriptSummary
 from scheduler.reading import printable
+from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.unit.test_wire import NO_TEXTS
 
 TEXTS = ("command", "path", "cwd", "stdin", "stdin_base64", "script", "shell", "worker")

@@ -52,8 +52,8 @@ from scheduler.cluster.requirement import Requirement
 from scheduler.cluster.set_back import SetBack
 from scheduler.daemon.sweep import Sweep
 from scheduler.errors import SchedulerError
-from scheduler.interfaces import JobFilter
 from scheduler.model import Job, JobState, Worker, WorkerState
+from scheduler.views import JobFilter
 
 #: Seconds between looks at all workers.
 SWEEP_INTERVAL_SECONDS = 2.0

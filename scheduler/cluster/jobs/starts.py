@@ -60,7 +60,8 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IWorkerClient, Starting
 from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Target, Worker
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Worker
+from scheduler.terms import QueueTerms, Target
 
 
 class Starts:

@@ -1,4 +1,4 @@
-"""The mutations: each undoes a fix, or takes away a line that a promise rests on."""
+"""The mutations: each undoes a fix, or removes a line that a promise needs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from scheduler.api.site import ApiSite, make_site
 from scheduler.cluster.output.outputs import WINDOW_BYTES
-from scheduler.interfaces import JobFilter
+from scheduler.views import JobFilter
 from tests.doubles.overridden import Overridden
 from tests.doubles.workers import Workers
 from tests.fleet import Fleet

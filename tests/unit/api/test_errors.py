@@ -48,7 +48,7 @@ class ProblemTests(SynchronousTestCase):
     def test_store(self) -> None:
         """A failure of the store is named as such: the database's own text could be about anything."""
         problem = problem_of(Failure(StoreFailed("database or disk is full")))
-        self.assertEqual((problem.status, problem.detail), (503, "the store fails: database or disk is full"))
+        self.assertEqual((problem.status, problem.detail), (503, "database unavailable: database or disk is full"))
 
     def test_size(self) -> None:
         """An offset past the end is answered with the size, as for a range."""

@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.api import excerpts
 from scheduler.api.excerpts import Excerpt
 from scheduler.errors import Busy, Unreachable
-from scheduler.interfaces import JobFilter
 from scheduler.messages import Chunk
 from scheduler.model import Job, JobState, Stream
+from scheduler.views import JobFilter
 from tests.unit.api.cases import ServerTestCase
 from tests.unit.api.conversation import Connection
 

@@ -4,8 +4,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.api.query import FILTERS, Query, pairs_of, read_pairs
 from scheduler.errors import Invalid
-from scheduler.interfaces import JobFilter
 from scheduler.model import JobState, Stream
+from scheduler.views import JobFilter
 
 NOW = 1_700_000_000.0
 

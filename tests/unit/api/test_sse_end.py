@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 from scheduler.api import streams
 from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
 from scheduler.errors import NotFound, Unavailable
-from scheduler.model import JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import JobState, Stream
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.unit.api.cases import EVENTS, StreamTestCase, parse
 from tests.unit.api.conversation import Connection
 from tests.unit.api.test_events import bytes_of

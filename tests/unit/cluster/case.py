@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NotFound
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, Target, Worker
+from scheduler.model import Job, JobSpec, Worker
+from scheduler.terms import Target
+from scheduler.views import JobFilter
 from tests.doubles.workers import METHODS, Call
 from tests.house import House
 from tests.unit.cluster.values import a_worker

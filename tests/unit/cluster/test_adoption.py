@@ -12,9 +12,9 @@ from scheduler.cluster.workers.adoption import (
     SPEC_MAX_BYTES,
 )
 from scheduler.cluster.workers.refusals import Refusals
-from scheduler.interfaces import JobFilter
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
 from scheduler.model import Job, JobSpec, JobState
+from scheduler.views import JobFilter
 from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job

@@ -10,7 +10,8 @@ from twisted.internet.defer import fail
 from scheduler.cluster.jobs.attendance import STOP_RETRY_INTERVAL_SECONDS, TIMER_LATE_MAX_SECONDS, reason
 from scheduler.errors import DeadlineExceeded, NotFound, StartUnanswered, StoreFailed, WorkerFault
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import Job, JobState, Stream
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker

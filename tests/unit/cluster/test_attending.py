@@ -6,7 +6,8 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
 from scheduler.errors import DeadlineExceeded
-from scheduler.model import Job, JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import Job, JobState, Stream
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO
 

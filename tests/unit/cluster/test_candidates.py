@@ -16,7 +16,8 @@ from scheduler.cluster.jobs.placement import place
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import NoFreeSlot, NoMatch, SchedulerError
-from scheduler.model import JobSpec, JobState, Target, Worker, WorkerState
+from scheduler.model import JobSpec, JobState, Worker, WorkerState
+from scheduler.terms import Target
 from tests.unit.cluster.values import a_job, a_worker
 
 ANY = Requirement.of(JobSpec(command="echo"), Target(selector={}))

@@ -19,8 +19,9 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import JobFilter
-from scheduler.model import FEATURES, Job, JobSpec, JobState, QueueTerms, Target
+from scheduler.model import FEATURES, Job, JobSpec, JobState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.fleet import W1, FleetTestCase
 from tests.house import ANY, ECHO, EPOCH
 

@@ -17,7 +17,8 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobState, Target, WorkerState
+from scheduler.model import Job, JobState, WorkerState
+from scheduler.terms import Target
 from tests.house import House
 from tests.unit.cluster.case import ECHO, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker

@@ -10,7 +10,8 @@ from scheduler.cluster.requirement import Requirement
 from scheduler.errors import KeyInUse, Misdirected, NoFreeSlot, NotFound, QueueFull, ShuttingDown, Unreachable
 from scheduler.interfaces import RequestKey
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Retry, Target, WorkerState
+from scheduler.model import Job, JobState, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
 from tests.house import HOME
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker

@@ -1,8 +1,9 @@
 """Which jobs a filter by worker means, where workers get other names."""
 
 from scheduler.errors import NotFound
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobState, QueueTerms, Target
+from scheduler.model import Job, JobState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.fleet import FleetTestCase
 from tests.house import ECHO
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Job, JobState, QueueTerms, Target, WorkerState
+from scheduler.model import Job, JobState, WorkerState
+from scheduler.terms import QueueTerms, Target
 from tests.house import ANY, ECHO, House
 from tests.unit.cluster.values import a_worker
 

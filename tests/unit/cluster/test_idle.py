@@ -9,7 +9,8 @@ from scheduler.cluster.jobs.lines import Lines
 from scheduler.deferreds import Rounds, Shared
 from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreachable
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration, RequestKey
-from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms
 from tests.house import ANY, ECHO, HOME, House
 from tests.unit.cluster.values import a_job, a_worker
 

@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import NO_WAITING, Job, JobState
+from scheduler.model import Job, JobState
+from scheduler.terms import NO_WAITING
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 

@@ -7,9 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.lifecycle import next_attempt
 from scheduler.errors import NotFound, StoreFailed
-from scheduler.interfaces import JobFilter
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, WorkerState
 from scheduler.store.memory import MemoryStore
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.doubles.store import ScriptedStore
 from tests.unit.cluster.values import a_job, a_worker
 

@@ -5,7 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster import lifecycle
 from scheduler.messages import JobReport, JobStatus
-from scheduler.model import FINAL, TRANSITIONS, JobSpec, JobState, QueueTerms, Retry, Usage
+from scheduler.model import FINAL, TRANSITIONS, JobSpec, JobState, Usage
+from scheduler.terms import QueueTerms, Retry
 from tests.unit.cluster.values import a_job, a_worker
 
 RUNNING = JobStatus(job_id="j-1", state=JobState.RUNNING, started_at=1000.5)

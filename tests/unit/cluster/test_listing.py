@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.listing import EXAMINED_PER_PAGE, Listing
 from scheduler.errors import NotFound
-from scheduler.interfaces import JobFilter
 from scheduler.model import FINAL, Job, JobSpec, JobState, Worker
+from scheduler.views import JobFilter
 from tests.unit.cluster.case import ClusterTestCase
 from tests.unit.cluster.values import a_job
 

@@ -12,7 +12,8 @@ from scheduler.cluster.workers.forgetting import FORGOTTEN_PER_SWEEP, SWEEP_INTE
 from scheduler.daemon.cautious_time import CATCH_UP_FACTOR
 from scheduler.errors import Conflict, NameTaken, NoFreeSlot, NoMatch, NotFound, StoreFailed, Unreachable
 from scheduler.messages import Heartbeat, JobStatus, Registration
-from scheduler.model import FEATURES, NO_WAITING, Disk, Job, JobState, QueueTerms, Stream, Target, Worker, WorkerState
+from scheduler.model import FEATURES, Disk, Job, JobState, Stream, Worker, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Target
 from tests.house import HOME, House
 from tests.unit.cluster.case import ECHO, ClusterTestCase
 from tests.unit.cluster.values import a_job

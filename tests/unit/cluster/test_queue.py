@@ -30,9 +30,10 @@ from scheduler.errors import (
     Unreachable,
     Unsupported,
 )
-from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus, Registration, RequestKey
-from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Retry, Stream, Target, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Stream, Worker, WorkerState
+from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.doubles.workers import Call
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker

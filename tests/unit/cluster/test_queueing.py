@@ -5,8 +5,9 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 
 from scheduler.errors import LeftRunning, NotFound
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target
+from scheduler.model import Job, JobSpec, JobState
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO
 

@@ -5,9 +5,10 @@ from twisted.internet.defer import Deferred
 
 from scheduler.cluster import lifecycle
 from scheduler.errors import Busy, Conflict, DeadlineExceeded, NotFound, Unreachable
-from scheduler.interfaces import JobFilter
 from scheduler.messages import JobReport
-from scheduler.model import NO_WAITING, Job, JobSpec, JobState, Target
+from scheduler.model import Job, JobSpec, JobState
+from scheduler.terms import NO_WAITING, Target
+from scheduler.views import JobFilter
 from tests.doubles.workers import Call
 from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running

@@ -5,9 +5,10 @@ from __future__ import annotations
 from twisted.internet.defer import maybeDeferred
 
 from scheduler.errors import JobNotEnded, JobRemoved, KeyReused, NotFound
-from scheduler.interfaces import JobFilter
 from scheduler.messages import RequestKey
-from scheduler.model import NO_WAITING, Job, JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import Job, JobState, Stream
+from scheduler.terms import NO_WAITING, QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO, EPOCH
 

@@ -10,9 +10,10 @@ from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
 from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
-from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
+from scheduler.model import Job, JobSpec, JobState, WorkerState
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 

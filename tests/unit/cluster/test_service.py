@@ -20,7 +20,8 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IScheduler
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, Target, WorkerState
+from scheduler.model import Job, JobSpec, JobState, WorkerState
+from scheduler.terms import Target
 from tests.doubles.workers import Call
 from tests.house import HOME
 from tests.unit.cluster.case import ANY, ECHO, W1, ClusterTestCase, call_or_fail

@@ -16,7 +16,8 @@ from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline
 from scheduler.errors import DeadlineExceeded, KeyUnsettled, NoFreeSlot, StoreFailed, Unreachable
 from scheduler.interfaces import Loaded
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration, RequestKey
-from scheduler.model import FEATURES, Job, JobState, QueueTerms, Retry, Target
+from scheduler.model import FEATURES, Job, JobState
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.house import ANY, ECHO, HOME, House
 
 LEASE = 30.0

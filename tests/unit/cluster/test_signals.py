@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from scheduler.errors import Conflict, DeadlineExceeded, JobNotRunning, NotFound, Unreachable, Unsupported
 from scheduler.messages import JobStatus
-from scheduler.model import NO_WAITING, JobState, QueueTerms, Target
+from scheduler.model import JobState
+from scheduler.terms import NO_WAITING, QueueTerms, Target
 from tests.fleet import FleetTestCase
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor
+from scheduler.model import Job, JobSpec, JobState
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import WaitingFor
 from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO
 

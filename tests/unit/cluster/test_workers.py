@@ -11,9 +11,11 @@ from scheduler.errors import (
     StoreFailed,
     Unreachable,
 )
-from scheduler.interfaces import IOutputReader, Readiness
+from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
-from scheduler.model import Disk, Job, JobState, QueueTerms, Stream, Target, WorkerState
+from scheduler.model import Disk, Job, JobState, Stream, WorkerState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import Readiness
 from tests.fleet import W1, FleetTestCase
 from tests.house import ECHO, EPOCH
 

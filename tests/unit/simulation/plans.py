@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve, frozen
 
-from scheduler.model import Target
+from scheduler.terms import Target
 from tests.simulation.acts import Drain, Submit
 from tests.simulation.faults.identity import Failover
 from tests.simulation.faults.processes import KillScheduler, StopWorker

@@ -7,7 +7,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.registry import Registry
-from scheduler.model import Job, JobState, QueueTerms, Target
+from scheduler.model import Job, JobState
+from scheduler.terms import QueueTerms, Target
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.machine import Run
 from tests.simulation.nodes import SchedulerProcess

@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import JobState, QueueTerms, Retry, Stream, Target
+from scheduler.model import JobState, Stream
+from scheduler.terms import QueueTerms, Retry, Target
 from tests.simulation import steps
 from tests.simulation.acts import Drain, Forget, ListJobs, StopMatching, Submit
 from tests.simulation.faults.processes import KillWorker, StopWorker

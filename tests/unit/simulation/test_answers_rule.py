@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import JobRemoved, KeyReused, NotFound
-from scheduler.model import JobState, QueueTerms
+from scheduler.model import JobState
+from scheduler.terms import QueueTerms
 from tests.simulation.clients import Reply
 from tests.simulation.machine import EPOCH, Run
 from tests.unit.simulation.scene import Scene

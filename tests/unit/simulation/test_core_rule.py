@@ -5,7 +5,8 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Job, JobState, QueueTerms, Target
+from scheduler.model import Job, JobState
+from scheduler.terms import QueueTerms, Target
 from tests.simulation.acts import Submit
 from tests.simulation.faults.processes import Freeze, KillScheduler, KillWorker, Reboot
 from tests.simulation.machine import Plan

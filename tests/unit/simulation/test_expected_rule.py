@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.cluster.expected import EXPECTED_WAIT_MAX_SECONDS
 from scheduler.errors import NotAWorker, NotFound, Unreachable
-from scheduler.model import JobState, QueueTerms, Worker, WorkerState
+from scheduler.model import JobState, Worker, WorkerState
+from scheduler.terms import QueueTerms
 from tests.simulation.faults.strangers import RegisterStranger
 from tests.simulation.rules.expected import BACK, LATELY, NOT_HEARD, NOT_PROBED
 from tests.unit.simulation.scene import Scene, world

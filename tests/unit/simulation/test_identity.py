@@ -5,8 +5,9 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobState, QueueTerms, Target
+from scheduler.model import Job, JobState
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.simulation.acts import Drain
 from tests.simulation.faults.identity import (
     ClockStep,

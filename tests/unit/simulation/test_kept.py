@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from scheduler.errors import Busy, WorkerFault
-from scheduler.model import JobState, Target
+from scheduler.model import JobState
+from scheduler.terms import Target
 from tests.unit.simulation.scene_case import SceneCase
 
 

@@ -6,8 +6,10 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.errors import NotFound, WorkerOnline
-from scheduler.interfaces import JobFilter, Loaded
-from scheduler.model import IdempotencyKey, Job, JobState, QueueTerms, Stream, Target
+from scheduler.interfaces import Loaded
+from scheduler.model import IdempotencyKey, Job, JobState, Stream
+from scheduler.terms import QueueTerms, Target
+from scheduler.views import JobFilter
 from tests.simulation.clients import Reply
 from tests.simulation.faults.identity import RestoreDatabase
 from tests.simulation.follow import Follower

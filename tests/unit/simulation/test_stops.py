@@ -7,7 +7,8 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Job, JobState, Target, Worker
+from scheduler.model import Job, JobState, Worker
+from scheduler.terms import Target
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Plan, PlannedWorker
 from tests.simulation.rules.stops import PROMPTLY, Stops

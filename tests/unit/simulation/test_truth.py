@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from scheduler.model import JobState, QueueTerms, Retry
+from scheduler.model import JobState
+from scheduler.terms import QueueTerms, Retry
 from tests.simulation.machine import Spool
 from tests.unit.simulation.scene_case import SceneCase
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scheduler.cluster.registry import Registry
-from scheduler.model import Target
+from scheduler.terms import Target
 from tests.simulation.acts import Submit
 from tests.simulation.machine import Plan as JobPlan
 from tests.simulation.plan import Act, Fault, Plan, PlannedWorker

@@ -12,7 +12,8 @@ from scheduler.errors import (
     Unreachable,
     WorkerFault,
 )
-from scheduler.model import JobSpec, QueueTerms, Target
+from scheduler.model import JobSpec
+from scheduler.terms import QueueTerms, Target
 from tests.unit.api.scenarios.base import Scenarios, scenario
 
 

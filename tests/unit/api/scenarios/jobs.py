@@ -7,8 +7,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from scheduler.errors import DeadlineExceeded
-from scheduler.interfaces import JobFilter
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target
+from scheduler.model import Job, JobSpec, JobState
+from scheduler.terms import QueueTerms, Retry, Target
+from scheduler.views import JobFilter
 from tests.unit.api.scenarios.base import NOW, Reply, Scenarios, scenario
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scheduler.errors import QueueFull
-from scheduler.model import QueueTerms, Retry
+from scheduler.terms import QueueTerms, Retry
 from tests.unit.api.scenarios.base import Scenarios, scenario
 
 
