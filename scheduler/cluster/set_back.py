@@ -8,7 +8,7 @@ From its start a scheduler does not know yet. So the count stands still, no work
 was loaded as ``queued``, no start is sent again, no next attempt begins, and a request with a key that is not known
 waits: what the store lacks may run, or have run. This ends as soon as every worker that was loaded has said a count
 that the store has, with a heartbeat that tells of no job which it has yet to describe, or ``SILENCE_MAX_SECONDS`` have
-passed: it is ``settled``.
+passed: it is ``settled``. A registration under way then that names a higher count is waited for, and counts.
 
 Where the store was set back, it first begins a new timeline, so that this stays known whoever is killed. Each worker
 with a count of the past is asked to report all ended jobs. It is told a count that is one higher than its own, and
@@ -24,6 +24,9 @@ is noticed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from attrs import Factory, define
 from twisted.application.service import Service
@@ -41,6 +44,9 @@ from scheduler.model import Job, JobState
 
 #: Seconds from the start for which the workers that were loaded are waited for.
 SILENCE_MAX_SECONDS = 6.0
+
+#: Seconds after that for which a registration under way is waited for: the worker that has its name may be asked first.
+REGISTRATION_MAX_SECONDS = 3.0
 
 #: Of a lease, the share in which every worker that is there calls.
 SILENT_SHARE = 0.5
@@ -103,6 +109,9 @@ class SetBack(Service):
         self._began: set[str] = set()
         self._doubted: set[str] = set()
         self._asked: dict[str, _Asked] = {}
+        # registrations under way; and whether the time is over, and only they are waited for
+        self._registering = 0
+        self._overdue = False
         self._timer: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
 
@@ -153,6 +162,20 @@ class SetBack(Service):
         finally:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
+
+    @contextmanager
+    def registering(self, count: int) -> Iterator[None]:
+        """A worker that has heard of that count registers meanwhile; ``registered`` tells how that ended."""
+        if count <= self._ledger.loaded_count:
+            yield
+            return
+        self._registering += 1
+        try:
+            yield
+        finally:
+            self._registering -= 1
+            if self._overdue and not self._registering and self.running:
+                self._settle()
 
     def registered(self, worker_id: str, count: int, new_process: bool) -> int:
         """A worker registers, and has heard of that count; answers the count to tell it, 0 for none.
@@ -289,6 +312,7 @@ class SetBack(Service):
         if not self._recovering:
             self._recovering = True
             if not self.settled:
+                self._overdue = False
                 self._wait(self._lease - (self._clock.seconds() - self._since))
         return True
 
@@ -349,23 +373,28 @@ class SetBack(Service):
         if left > 0:
             self._wait(left)
         else:
-            self._settle()
+            self._time_is_over()
 
     def _wait(self, seconds: float) -> None:
         self._stop_timer()
         self._timer = self._clock.callLater(max(seconds, 0.0), self._time_is_over)
 
     def _stop_timer(self) -> None:
-        if self._timer is not None:
+        if self._timer is not None and self._timer.active():
             self._timer.cancel()
-            self._timer = None
+        self._timer = None
 
     def _time_is_over(self) -> None:
-        self._timer = None
-        self._settle()
+        self._stop_timer()
+        if self._registering and not self._overdue:
+            self._overdue = True
+            self._wait(REGISTRATION_MAX_SECONDS)
+        else:
+            self._settle()
 
     def _settle(self) -> None:
         self._stop_timer()
+        self._overdue = False
         self.settled = True
         self._count()
         if self._waiting:

@@ -102,7 +102,7 @@ class Membership:
         return all(part.idle for part in parts) and all(map(self._ledger.registry.find_worker, kept))
 
     def register(self, registration: Registration, peer: str) -> Deferred[Registered]:
-        return Deferred.fromCoroutine(self._register(registration, peer))
+        return Deferred.fromCoroutine(self._checked(registration, peer))
 
     def deregister(self, worker_id: str, nonce: str) -> Deferred[None]:
         return Deferred.fromCoroutine(self._deregister(worker_id, nonce))
@@ -114,8 +114,12 @@ class Membership:
         """In words that end a sentence, of a worker that is not online."""
         return self._liveness.why_unreachable(worker)
 
-    async def _register(self, registration: Registration, peer: str) -> Registered:
+    async def _checked(self, registration: Registration, peer: str) -> Registered:
         check(registration)
+        with self._set_back.registering(registration.commit_count):
+            return await self._register(registration, peer)
+
+    async def _register(self, registration: Registration, peer: str) -> Registered:
         if not registration.boot_id:  # a core worker: its address is its identity
             registration = evolve(registration, worker_id="", folder_id="", nonce="")
         address = await self._rule.check(registration.address, peer)

@@ -11,6 +11,7 @@ Those that are online are not counted: many workers may be behind one address.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -24,7 +25,7 @@ from scheduler.model import Worker, WorkerState
 NEWCOMERS_MAX = 1000
 
 #: Workers that are looked at for each newcomer beyond that.
-_LOOKS_MAX = 100
+_LOOKS_MAX = 20
 
 
 class Newcomers:
@@ -50,7 +51,9 @@ class Newcomers:
     def add(self, worker_id: str) -> None:
         """It has registered, and was not known before."""
         self._ids[worker_id] = None
-        for oldest in list(self._ids)[: _LOOKS_MAX if len(self._ids) > NEWCOMERS_MAX else 0]:
+        if len(self._ids) <= NEWCOMERS_MAX:
+            return
+        for oldest in tuple(islice(self._ids, _LOOKS_MAX)):
             worker = self._registry.find_worker(oldest)
             del self._ids[oldest]
             if worker is None or worker.draining or self._registry.has_jobs_of(oldest):

@@ -10,6 +10,7 @@ from scheduler.cluster.jobs.choice import REQUEST_WAIT_MAX_SECONDS
 from scheduler.cluster.jobs.keys import KEY_WAIT_MAX_SECONDS
 from scheduler.cluster.jobs.stops import STOP_WAIT_MAX_SECONDS
 from scheduler.cluster.set_back import (
+    REGISTRATION_MAX_SECONDS,
     SILENCE_MAX_SECONDS,
     TIMELINES_AHEAD_MAX,
     TIMELINES_BEGUN_MAX,
@@ -19,7 +20,7 @@ from scheduler.cluster.set_back import (
 from scheduler.commits import COMMIT_COUNT_MAX, TIMELINE_COMMITS, next_timeline
 from scheduler.errors import DeadlineExceeded, KeyUnsettled, NoFreeSlot, StoreFailed, Unreachable
 from scheduler.interfaces import Loaded
-from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
+from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus, Registered, Registration, RequestKey
 from scheduler.model import FEATURES, Job, JobState, QueueTerms, Retry, Target
 from tests.house import ANY, ECHO, HOME, House
 
@@ -318,6 +319,42 @@ class SetBackTests(SetBackCase):
         self.house.parts.set_back.registered("w-1", self.told, new_process=True)
         self.assertTrue(self.beat().report_all)
         self.flushLoggedErrors()
+
+    def test_one_that_registers_meanwhile(self) -> None:
+        """A worker that the backup lacks is heard of first, where its registration waits when the time is over."""
+        self.restored(self.backup())
+        waiting = self.registering(self.told + 1)
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        self.assertFalse(self.house.parts.set_back.settled)
+        self.house.workers.take("answers").answer.callback(False)
+        self.successResultOf(waiting)
+        self.assertTrue(self.house.parts.set_back.found)
+        self.house.clock.advance(REGISTRATION_MAX_SECONDS)
+        self.assertFalse(self.house.parts.set_back.settled)
+        self.house.clock.advance(LEASE)
+        self.assertTrue(self.house.parts.set_back.settled)
+        self.flushLoggedErrors()
+
+    def test_one_that_registers_for_ever(self) -> None:
+        """A registration that does not end holds the queue up for a few seconds more and no longer."""
+        self.restored(self.backup())
+        self.registering(self.told + 1)
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        self.house.clock.advance(REGISTRATION_MAX_SECONDS)
+        self.assertTrue(self.house.parts.set_back.settled)
+
+    def test_one_that_knows_no_more(self) -> None:
+        """A registration that names no later commit holds nothing up."""
+        self.restored(self.backup())
+        self.registering(self.told)
+        self.house.clock.advance(SILENCE_MAX_SECONDS)
+        self.assertTrue(self.house.parts.set_back.settled)
+
+    def registering(self, count: int) -> Deferred[Registered]:
+        """Another folder wants the name of the worker that the backup has, which is asked whether it answers."""
+        self.house.workers.hold("answers")
+        facts = {"name": "box", "boot_id": "b", "nonce": "z", "folder_id": "new", "commit_count": count}
+        return self.house.parts.membership.register(Registration("127.0.0.1:9", **facts), HOME)
 
 
 class MadeUpTests(SetBackCase):

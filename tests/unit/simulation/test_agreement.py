@@ -45,6 +45,14 @@ class UnderWayTests(SynchronousTestCase):
         self.show(JobState.STARTING, reason="again")
         self.assertEqual(self.agree(7.5), "P5 agreement")
 
+    def test_answered_late(self) -> None:
+        """A job whose start a core worker has just answered may have ended; a second later it was asked about."""
+        self.show(JobState.RUNNING)
+        job = registry(self.world).job("another")
+        self.world.judge.facts.core[job.worker_id] = "10.0.1.4:30000"
+        self.assertEqual(self.agree(6.0), "")
+        self.assertEqual(self.agree(7.5), "P5 agreement")
+
     def test_found_set_back(self) -> None:
         """That the database was set back is found only where it was."""
         self.world.scheduler.parts.set_back.registered("w9", 1 << 20, new_process=True)

@@ -53,6 +53,9 @@ class SetBackTests(SceneCase):
         self.not_found()
         self.assert_kept()
         self.put(self.ended())
+        self.not_found()  # asked before that
+        self.assert_kept()
+        self.world.loop.now += 1.0
         self.not_found()
         self.assert_broken("P1 kept", "not found")
 
