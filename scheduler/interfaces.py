@@ -110,7 +110,7 @@ class IOutputReader(Interface):
         """Let go of everything; a pending read is cancelled. May be called twice."""
 
 
-#: Is told of a job whose start is on its way.
+#: Called with a job whose worker is being called to start it.
 Starting = Callable[[Job], None]
 
 
@@ -130,8 +130,8 @@ class IScheduler(Interface):
     ) -> Deferred[Job]:
         """Start a job; fires once its worker has answered, with a job that is running or already final.
 
-        ``starting`` is called with the job when its start leaves for the worker: from then on its output may be asked
-        for, and comes all the sooner. It is not called of a job that is queued first, nor of one that was there before.
+        ``starting`` is called with the job once it is durable and its worker is called, unless it was queued first or
+        is not new: from then on its output may be asked for, and comes all the sooner.
 
         Where no worker can take it now, and ``terms`` let it wait, it fires once the job is ``queued``.
 
@@ -327,13 +327,10 @@ class IWorkerClient(Interface):
     def start_job(
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
-        """``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start is on its way.
-
-        ``key`` is that of the request that the job came from; the worker keeps it with the job.
+        """``JobStatus.job_id`` is the worker's id for the job, ours or not. The worker keeps the request's ``key``.
 
         ``late`` is called before ``DeadlineExceeded``, where the answer of a core worker is listened for all the same,
         for 5 minutes at most: with what fires with that, or with the error that ends the listening.
@@ -371,9 +368,12 @@ class IWorkerClient(Interface):
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         """At most ``size`` bytes; 0 asks for the length alone. ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``."""
 
-    def stream_output(worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver) -> IOutputStream:
+    def stream_output(
+        worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
+    ) -> IOutputStream:
         """Call ``deliver`` on the reactor thread with each chunk from ``offset`` on, until the end.
 
+        ``starting``: the start of the job is on the way, and the worker waits for it, up to 2 s.
         The next chunk is not taken off the wire before ``deliver`` returned and, where it returned a Deferred, before
         that fired: so a receiver holds the stream up. It never does for longer than a few seconds, and the provider may
         cut a stream held up for longer than a call's deadline. ``Busy`` at once (raised) when all streams are in use.

@@ -1,4 +1,4 @@
-"""What every job runner does: the one of real processes, the one in memory, and the simulated one."""
+"""The contract of every job runner: the one with real processes, the one in memory, and the simulated one."""
 
 import os
 import uuid
@@ -29,7 +29,10 @@ JOB, SECOND, THIRD = (str(uuid.uuid4()) for _ in range(3))
 
 
 class Contract:
-    """Mixed into a TestCase that has ``runner``, ``job()`` (a spec that runs until told), ``write`` and ``finish``."""
+    """Mixed into a TestCase that has ``runner`` and ``jobs``, for the scheduler and for the link to it.
+
+    It also has ``job()`` (a spec that runs until told), ``write`` and ``finish``.
+    """
 
     def job(self) -> JobSpec:
         raise NotImplementedError
@@ -46,7 +49,7 @@ class Contract:
     def when_ended(self) -> Deferred[None]:
         """Fires at the next end."""
         deferred: Deferred[None] = Deferred()
-        self.runner.on_end(lambda: deferred.called or deferred.callback(None))
+        self.jobs.on_end(lambda: deferred.called or deferred.callback(None))
         return deferred
 
     async def ended(self, code: int = 0, job_id: str = JOB) -> JobStatus:
@@ -64,9 +67,9 @@ class Contract:
         remove()
 
     def test_interfaces(self) -> None:
-        """It provides what it says, with the arguments that are asked for."""
+        """The runner provides its interfaces, with the arguments that they have."""
         verifyObject(IJobRunner, self.runner)
-        verifyObject(IJobs, self.runner)
+        verifyObject(IJobs, self.jobs)
 
     async def test_start(self) -> None:
         """A start is answered with a job that runs under that id."""
@@ -74,17 +77,17 @@ class Contract:
         self.assertEqual((status.job_id, status.state, status.reason), (JOB, JobState.RUNNING, ""))
         self.assertIsNotNone(status.started_at)
         self.assertEqual(self.runner.query(JOB), status)
-        self.assertEqual(self.runner.running(), (JOB,))
+        self.assertEqual(self.jobs.running(), (JOB,))
 
     async def test_starting(self) -> None:
         """A job counts as running when it was begun; before that it is one that is starting."""
-        self.assertFalse(self.runner.is_starting())
+        self.assertFalse(self.jobs.is_starting())
         answer = self.runner.start(JOB, self.job(), 7.0)
         self.assertEqual(
-            (self.runner.running(), self.runner.is_starting()), ((JOB,), False) if answer.called else ((), True)
+            (self.jobs.running(), self.jobs.is_starting()), ((JOB,), False) if answer.called else ((), True)
         )
         await answer
-        self.assertEqual((self.runner.running(), self.runner.is_starting()), ((JOB,), False))
+        self.assertEqual((self.jobs.running(), self.jobs.is_starting()), ((JOB,), False))
 
     async def test_chosen_id(self) -> None:
         """Asked without an id it chooses one, another each time."""
@@ -93,7 +96,7 @@ class Contract:
         self.assertNotEqual(first.job_id, second.job_id)
 
     async def test_same_id_again(self) -> None:
-        """The same id again is answered with the job there is, running or ended."""
+        """A second start of an id is answered with the existing job, running or ended."""
         first = await self.started()
         self.assertEqual(await self.started(), first)
         at_end = self.when_ended()
@@ -106,7 +109,7 @@ class Contract:
         """Starts of one id at the same moment are one job, and all are answered."""
         answers = await gatherResults([self.runner.start(JOB, self.job(), None) for _ in range(5)])
         self.assertEqual(set(answers), {self.runner.query(JOB)})
-        self.assertEqual(self.runner.running(), (JOB,))
+        self.assertEqual(self.jobs.running(), (JOB,))
 
     async def test_bad_id(self) -> None:
         """An id that could be a path is refused, everywhere."""
@@ -117,14 +120,14 @@ class Contract:
                 self.runner.read_output_thd(bad, Stream.STDOUT, 0, 1)
 
     async def test_refused(self) -> None:
-        """What may not run is a job that failed, with the reason, kept like any other."""
+        """A command that may not run is a failed job with the reason, kept like any other job."""
         at_end = self.when_ended()
         status = await self.runner.start(JOB, JobSpec(command="no-such-program"), 7.0)
         self.assertEqual(status.state, JobState.FAILED)
         self.assertIn("no-such-program", status.reason)
         await at_end
-        self.assertEqual([report.status for report in self.runner.unacknowledged()], [status])
-        self.assertEqual(self.runner.running(), ())
+        self.assertEqual([report.status for report in self.jobs.unacknowledged()], [status])
+        self.assertEqual(self.jobs.running(), ())
 
     async def test_success(self) -> None:
         """Exit status 0 is a success, without a reason."""
@@ -191,7 +194,7 @@ class Contract:
         self.finish(JOB, 0)
         await at_end
         await self.ended(1, SECOND)
-        self.runner.acknowledge([SECOND])
+        self.jobs.acknowledge([SECOND])
         for job_id in (JOB, SECOND, JOB):
             self.assertIsNone(await self.runner.remove(job_id))
         for job_id in (JOB, SECOND):
@@ -200,7 +203,7 @@ class Contract:
             with self.assertRaises(OutputPruned):
                 self.runner.read_output_thd(job_id, Stream.STDOUT, 0, 1)
             await self.assertFailure(self.started_again(job_id), Conflict)
-        self.assertEqual((self.runner.unacknowledged(), await self.runner.describe([JOB, SECOND])), ((), ()))
+        self.assertEqual((self.jobs.unacknowledged(), await self.jobs.describe([JOB, SECOND])), ((), ()))
 
     def started_again(self, job_id: str) -> Deferred[JobStatus]:
         return self.runner.start(job_id, JobSpec(command="true"), None)
@@ -211,7 +214,7 @@ class Contract:
         error = await self.assertFailure(self.runner.remove(JOB), JobNotEnded)
         self.assertEqual((error.job_id, error.state), (JOB, "running"))
         await self.written("hello")
-        self.assertEqual(self.runner.running(), (JOB,))
+        self.assertEqual(self.jobs.running(), (JOB,))
 
     async def test_remove_nothing(self) -> None:
         """A job that is not there is removed already, and a start of it that comes later is refused."""
@@ -219,7 +222,7 @@ class Contract:
         await self.assertFailure(self.started_again(JOB), Conflict)
 
     async def test_unknown(self) -> None:
-        """Of a job that is not known everything is NotFound."""
+        """Every request about an unknown job fails with NotFound."""
         with self.assertRaises(NotFound):
             self.runner.query("other")
         with self.assertRaises(NotFound):
@@ -237,7 +240,7 @@ class Contract:
             error = await self.assertFailure(self.runner.seal(JOB), NotFound)
             self.assertEqual((error.kind, error.name), ("job", JOB))
             await self.assertFailure(self.runner.start(JOB, self.job(), 7.0), Conflict)
-        self.assertEqual((self.runner.running(), self.runner.unacknowledged()), ((), ()))
+        self.assertEqual((self.jobs.running(), self.jobs.unacknowledged()), ((), ()))
         with self.assertRaises(NotFound):
             self.runner.query(JOB)
         with self.assertRaises(NotFound):
@@ -254,7 +257,7 @@ class Contract:
         await at_end
         for _ in range(2):
             self.assertEqual(await self.runner.seal(JOB), self.runner.query(JOB))
-            self.runner.acknowledge([JOB])
+            self.jobs.acknowledge([JOB])
 
     async def test_seal_at_once(self) -> None:
         """A start and a seal at the same moment agree: the one that was first decides."""
@@ -265,7 +268,7 @@ class Contract:
         await self.assertFailure(seal, NotFound)
 
     async def test_seal_of_what_is_no_id(self) -> None:
-        """What could not be an id is not found."""
+        """A text that is no valid id is not found."""
         for bad in ("../x", "", "x" * 65):
             await self.assertFailure(self.runner.seal(bad), NotFound)
 
@@ -298,7 +301,7 @@ class Contract:
         self.assertEqual(raised.exception.size, 5)
 
     async def test_watch(self) -> None:
-        """Whoever watches a stream is told of its end, until the watch is given up."""
+        """A watcher of a stream is told of its end, unless the watch was given up."""
         await self.started()
         told: list[str] = []
         await self.runner.watch_output(JOB, Stream.STDERR, lambda: told.append("watching"))
@@ -315,35 +318,35 @@ class Contract:
         """An ended job is reported, oldest first, until it is acknowledged; a running one can't be."""
         first, second = await self.ended(1), await self.ended(2, SECOND)
         await self.started(THIRD)
-        reports = self.runner.unacknowledged()
+        reports = self.jobs.unacknowledged()
         self.assertEqual([report.status for report in reports], [first, second])
         self.assertEqual([(report.spec, report.created_at) for report in reports], [(None, 7.0), (None, 7.0)])
-        self.runner.acknowledge([JOB, THIRD, "other"])
-        self.assertEqual([report.status for report in self.runner.unacknowledged()], [second])
+        self.jobs.acknowledge([JOB, THIRD, "other"])
+        self.assertEqual([report.status for report in self.jobs.unacknowledged()], [second])
         self.assertEqual(self.runner.query(JOB), first)
-        self.assertEqual(self.runner.running(), (THIRD,))
+        self.assertEqual(self.jobs.running(), (THIRD,))
 
     async def test_report_again(self) -> None:
         """When asked for, all ended jobs are reported once more, oldest first, until they are acknowledged again."""
         first, second = await self.ended(1), await self.ended(2, SECOND)
         await self.started(THIRD)
-        self.runner.acknowledge([SECOND, JOB])
-        self.runner.report_again()
-        self.assertEqual([report.status for report in self.runner.unacknowledged()], [first, second])
-        self.assertEqual(self.runner.running(), (THIRD,))
-        self.runner.acknowledge([JOB])
-        self.runner.report_again()
-        self.runner.acknowledge([JOB])
-        self.assertEqual([report.status for report in self.runner.unacknowledged()], [second])
-        self.runner.acknowledge([SECOND])
-        self.assertEqual(self.runner.unacknowledged(), ())
+        self.jobs.acknowledge([SECOND, JOB])
+        self.jobs.report_again()
+        self.assertEqual([report.status for report in self.jobs.unacknowledged()], [first, second])
+        self.assertEqual(self.jobs.running(), (THIRD,))
+        self.jobs.acknowledge([JOB])
+        self.jobs.report_again()
+        self.jobs.acknowledge([JOB])
+        self.assertEqual([report.status for report in self.jobs.unacknowledged()], [second])
+        self.jobs.acknowledge([SECOND])
+        self.assertEqual(self.jobs.unacknowledged(), ())
 
     async def test_no_acknowledgements(self) -> None:
         """Where none is expected an ended job is there, and is reported, until its time is over."""
         status = await self.ended(1)
         for expected in (False, True):
-            self.runner.expect_acknowledgements(expected)
-            self.assertEqual([report.status for report in self.runner.unacknowledged()], [status])
+            self.jobs.expect_acknowledgements(expected)
+            self.assertEqual([report.status for report in self.jobs.unacknowledged()], [status])
             self.assertEqual(self.runner.query(JOB), status)
 
     async def test_describe(self) -> None:
@@ -353,17 +356,17 @@ class Contract:
         await self.runner.start(JOB, running, 7.0)
         await self.runner.start(SECOND, evolve(spec, stdin=b"secret"), 8.0)
         for _ in range(2):
-            first, second = await self.runner.describe([JOB, "other", SECOND])
+            first, second = await self.jobs.describe([JOB, "other", SECOND])
             self.assertEqual((first.status, first.spec, first.created_at), (self.runner.query(JOB), running, 7.0))
             self.assertEqual(second.spec, spec)
-            self.runner.acknowledge([SECOND])
+            self.jobs.acknowledge([SECOND])
 
 
 class FakeTests(Contract, TestCase):
     """The runner in memory."""
 
     def setUp(self) -> None:
-        self.runner = FakeJobRunner()
+        self.runner = self.jobs = FakeJobRunner()
         self.runner.refused["no-such-program"] = "command 'no-such-program' not found"
 
     def job(self) -> JobSpec:
@@ -377,7 +380,7 @@ class FakeTests(Contract, TestCase):
 
 
 class WhileStarting:
-    """What of the contract shows where a start takes time."""
+    """The part of the contract that shows if a start takes time."""
 
     async def test_query_while_starting(self) -> None:
         """A job is not found before its start was answered, which may still come to nothing."""
@@ -405,7 +408,7 @@ class RealTests(Contract, WhileStarting, RunningCase):
 
     async def setUp(self) -> None:
         await super().setUp()
-        self.runner = self.worker.runner
+        self.runner, self.jobs = self.worker.runner, self.worker.jobs
         self.pipes = os.path.join(self.state_dir, "pipes")
         os.mkdir(self.pipes)
         self.fifos: list[int] = []

@@ -22,7 +22,7 @@ for number in range(3):
 
 
 def passed(setting: str) -> tuple[str, int, str]:
-    """What a process that passes a point three times prints, how it ends, and its complaint."""
+    """Run a process that passes a point three times; answers its output, its exit status and its errors."""
     done = subprocess.run(
         [sys.executable, "-c", PASSING],
         env={"SCHEDULER_FAILPOINTS": setting, "PYTHONPATH": str(ROOT.parent)},

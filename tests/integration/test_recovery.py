@@ -1,4 +1,4 @@
-"""What a worker finds of the jobs of the process before it."""
+"""Recovery: a worker process finds the jobs of the previous one."""
 
 import json
 import math
@@ -53,7 +53,7 @@ class FailpointTests(ProcessCase):
     """A worker that dies at the worst moments."""
 
     async def died(self, failpoint: str, warm: bool = False) -> JobStatus:
-        """How the job is that a worker had when it died there, in the next life, after the same start again.
+        """Kill a worker at a failpoint of a start; answers the job's status after the same start in the next process.
 
         With ``warm`` it has run another before, so that a shim is there at once.
         """
@@ -81,7 +81,7 @@ class FailpointTests(ProcessCase):
             return 0
 
     async def test_before_the_spool(self) -> None:
-        """Of a start that has no spool yet nothing is left, and the same start runs it, once."""
+        """A start without a spool yet leaves nothing behind, and the same start runs the job once."""
         self.assertEqual((await self.died("worker.before-spool-rename")).exit_code, 3)
         self.assertEqual(self.runs(), 1)
 
@@ -91,7 +91,7 @@ class FailpointTests(ProcessCase):
         self.assertEqual(self.runs(), 1)
 
     async def test_before_it_is_begun(self) -> None:
-        """Nor does a shim begin it that waits to be told that it may: nobody is left to tell it."""
+        """A shim that waits for its permission does not begin the job, as the worker is gone."""
         self.assertEqual((await self.died("worker.before-begin:2", warm=True)).exit_code, 3)
         self.assertEqual(self.runs(), 1)
 
@@ -103,7 +103,7 @@ class FailpointTests(ProcessCase):
     async def test_before_the_acknowledgement(self) -> None:
         """An end whose acknowledgement was not written down is reported again."""
         status = await self.died("worker.before-ack-written")
-        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+        self.assertEqual([report.status for report in self.worker.jobs.unacknowledged()], [status])
         self.assertEqual(self.runs(), 1)
 
     async def test_shim(self) -> None:
@@ -139,8 +139,8 @@ class NextLifeTests(ProcessCase):
         before = time.monotonic()
         self.worker = await self.next_life()
         self.assertLess(time.monotonic() - before, 2)
-        self.assertEqual(self.worker.runner.running(), (runs,))
-        self.assertEqual([report.status.exit_code for report in self.worker.runner.unacknowledged()], [3])
+        self.assertEqual(self.worker.jobs.running(), (runs,))
+        self.assertEqual([report.status.exit_code for report in self.worker.jobs.unacknowledged()], [3])
         self.worker.tell(runs)
         self.assertEqual((await self.worker.ended(runs)).exit_code, 3)
 
@@ -155,7 +155,7 @@ class NextLifeTests(ProcessCase):
         await deferToThread(process.wait)
         process.stdin.close()
         self.worker = await self.next_life()
-        self.assertEqual(self.worker.runner.running(), (job,))
+        self.assertEqual(self.worker.jobs.running(), (job,))
         await self.worker.lines(job, self.worker.output(job).count(b"\n") + 1000)
         self.worker.tell(job)
         self.assertEqual((await self.worker.ended(job)).exit_code, 3)
@@ -191,7 +191,7 @@ class NextLifeTests(ProcessCase):
         status = self.worker.runner.query(job)
         self.assertEqual((status.state, status.reason), (JobState.LOST, "its shim was killed by a signal"))
         self.assertIsNone(status.exit_code)
-        self.assertEqual([report.status for report in self.worker.runner.unacknowledged()], [status])
+        self.assertEqual([report.status for report in self.worker.jobs.unacknowledged()], [status])
 
     async def test_rebooted(self) -> None:
         """A job that ran when the machine went down is lost, and nothing is signalled for it."""
@@ -234,7 +234,7 @@ class NextLifeTests(ProcessCase):
         return job
 
     async def test_strays(self) -> None:
-        """What worker, zygote and shim leave when they are killed together ends at the next start."""
+        """Processes that worker, zygote and shim leave when they are killed are ended by the next worker process."""
         await self.worker.drop()
         process = self.process()
         early = self.bystander(self.worker.spool(JOB).folder)  # began before the job
@@ -266,13 +266,13 @@ class NextLifeTests(ProcessCase):
         wanted = f"the worker's machine can't start a job now: no shim began it, see {self.worker.log}"
         self.assertEqual(str(refused), wanted)
         self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-        self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)  # as if it had been killed before
+        self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)  # as if it had been killed before
         await self.assertFailure(self.start_unlaunched(), Unavailable)
         await self.worker.drop()
         self.worker = await self.next_life()
         with self.assertRaises(NotFound):
             self.worker.runner.query(JOB)
-        self.assertEqual((self.worker.runner.running(), self.worker.runner.unacknowledged()), ((), ()))
+        self.assertEqual((self.worker.jobs.running(), self.worker.jobs.unacknowledged()), ((), ()))
         folder = self.worker.spool(JOB).folder  # a shim that comes late does nothing
         late = self.worker.pool.run(self.worker.launcher.launch_thd, folder, 10.0, lambda: None)
         await self.assertFailure(late, Shortage)
@@ -280,7 +280,7 @@ class NextLifeTests(ProcessCase):
 
     async def test_not_begun_and_rebooted(self) -> None:
         """A power cut may have taken the trace of a shim: such a job is lost, and is not started again."""
-        self.patch(self.worker.spools._starter, "unmake_thd", lambda job_id: True)
+        self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)
         await self.assertFailure(self.start_unlaunched(), Unavailable)
         await self.worker.drop()
         self.patch(records, "boot_id", lambda: "another")
@@ -319,17 +319,17 @@ class NextLifeTests(ProcessCase):
         self.assertEqual(self.worker.output(job), b"ran\n")
 
     async def test_acknowledged(self) -> None:
-        """What was acknowledged is not reported by the next worker, but known."""
+        """An acknowledged job is known to the next worker process, and not reported by it."""
         first = await self.worker.start("true")
         second = await self.worker.start("true")
         for job in (first, second):
             await self.worker.ended(job)
-        self.worker.runner.acknowledge([first])
+        self.worker.jobs.acknowledge([first])
         await self.worker.drop()
         self.worker = await self.next_life()
-        self.assertEqual([report.status.job_id for report in self.worker.runner.unacknowledged()], [second])
+        self.assertEqual([report.status.job_id for report in self.worker.jobs.unacknowledged()], [second])
         self.assertEqual(self.worker.runner.query(first).state, JobState.SUCCEEDED)
-        (report,) = await self.worker.runner.describe([first])
+        (report,) = await self.worker.jobs.describe([first])
         self.assertEqual(report.spec.command, "true")
 
     async def test_leftovers(self) -> None:
@@ -347,7 +347,7 @@ class NextLifeTests(ProcessCase):
         os.rmdir(os.path.join(self.worker.jobs_dir, "broken"))
 
     async def test_cut_short(self) -> None:
-        """What a power cut left of a spool before it was durable is none, and the same start runs it."""
+        """A spool that a power cut left before it was durable is removed, and the same start runs the job."""
         for left in (b"", bytes(100), b'{"id": "j", "spec": {"com', None):
             await self.worker.drop()
             spool = self.worker.spool(JOB)
@@ -364,34 +364,34 @@ class NextLifeTests(ProcessCase):
     async def test_waiting_shim(self) -> None:
         """A shim that still waits to be told that it may begin, as it has not noticed yet that nobody is left to."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
+        self.worker.starter.make_thd(JOB, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with spool.locked() as lock:
             self.assertIsNotNone(lock)
             self.worker = await self.next_life()
-            runner = self.worker.runner
-            self.assertEqual((runner.running(), runner.is_starting()), ((), True))
+            runner, jobs = self.worker.runner, self.worker.jobs
+            self.assertEqual((jobs.running(), jobs.is_starting()), ((), True))
             started = runner.start(JOB, JobSpec(command="sh", args=("-c", "exit 3")), None)
         self.assertIs((await started).state, JobState.RUNNING)  # once the shim has let go of it
-        self.assertEqual(runner.running(), (JOB,))
+        self.assertEqual(jobs.running(), (JOB,))
         self.assertEqual((await self.worker.ended(JOB)).exit_code, 3)
 
     async def test_waiting_shim_of_a_sealed_job(self) -> None:
         """A job that such a shim has is sealed when that has let go of it."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
+        self.worker.starter.make_thd(JOB, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with spool.locked():
             self.worker = await self.next_life()
             sealed = self.worker.runner.seal(JOB)
         await self.assertFailure(sealed, NotFound)
         await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
-        self.assertEqual((self.worker.runner.is_starting(), os.listdir(self.worker.jobs_dir)), (False, []))
+        self.assertEqual((self.worker.jobs.is_starting(), os.listdir(self.worker.jobs_dir)), (False, []))
 
     async def test_shim_that_was_let_begin(self) -> None:
         """A shim that begins the job after all is followed."""
         spool = self.worker.spool(JOB)
-        self.worker.spools._create(JOB, spool, JobSpec(command="true"), 7.0, None)
+        self.worker.starter.make_thd(JOB, JobSpec(command="true"), 7.0, None)
         await self.worker.drop()
         with subprocess.Popen(["sleep", "600"]) as other, spool.locked() as lock:
             assert lock is not None
@@ -402,7 +402,7 @@ class NextLifeTests(ProcessCase):
             assert shim is not None
             spool.begin(lock, shim.identity)
             self.assertIs((await started).state, JobState.RUNNING)
-            self.assertEqual((self.worker.runner.running(), self.worker.runner.is_starting()), ((JOB,), False))
+            self.assertEqual((self.worker.jobs.running(), self.worker.jobs.is_starting()), ((JOB,), False))
             other.kill()
         self.assertIs((await self.worker.ended(JOB)).state, JobState.LOST)
 
@@ -453,7 +453,7 @@ class NextLifeTests(ProcessCase):
         self.worker = await self.next_life()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), len(damages))
         self.assertEqual(
-            [each.status for each in self.worker.runner.unacknowledged()], [evolve(good, reason="? was here")]
+            [each.status for each in self.worker.jobs.unacknowledged()], [evolve(good, reason="? was here")]
         )
         self.assertEqual(len(os.listdir(self.worker.jobs_dir)), len(damages) + 1)
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scheduler.cluster.registry import Registry
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS, SetBack
+from scheduler.cluster.set_back import SetBack
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import KeyInUse, KeyReused, KeyUnsettled
 from scheduler.messages import RequestKey
 from scheduler.model import IdempotencyKey, Job

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -297,8 +296,10 @@ class Starts:
         worker = now  # its address may be another: whoever listens at the one before is not meant
         late: list[Deferred[JobStatus]] = []
         try:
-            sent = None if starting is None else partial(starting, job)
-            status = await self._client.start_job(worker, job, sent, self.keys.request_of(job), late.append)
+            start = self._client.start_job(worker, job, self.keys.request_of(job), late.append)
+            if starting is not None:
+                starting(job)
+            status = await start
         except (Unreachable, DeadlineExceeded) as error:
             if isinstance(error, Unreachable) and not error.sent:
                 return await self._not_sent(worker, job, error, tried)

@@ -14,7 +14,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         try:
             await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)
         except (StoreFailed, TimedOut):
-            durable, reported = False, []  # it lives all the same, and what ended it tells again
+            durable, reported = False, []  # it is alive all the same, and reports these ends again
 """,
         """\
         saved.addErrback(lambda _: None)
@@ -277,11 +277,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "hear a worker before its report is applied",
         "Nobody asks a worker about a job while the heartbeat that says how it ended is being looked at.",
         "cluster/workers/membership.py",
-        "        # First of all: whoever is told",
+        "        # First apply the report: parts",
         """\
         if not heartbeat.leaving:
             self._liveness.heard(worker.id)
-        # First of all: whoever is told""",
+        # First apply the report: parts""",
         "network",
         ("no stop after the end",),
     ),
@@ -328,8 +328,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cluster/output/live.py",
         '        reason = result or Failure(Unavailable("the output ended without its end"))\n',
         """\
-        self.ended = True
-        self._advance()
+        self._enter(State.ENDED)
+        self._wake()
+        return
         reason = result or Failure(Unavailable("the output ended without its end"))
 """,
         "output",
@@ -405,7 +406,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "register without the folder id",
         "A worker's id follows from its folder: one that was not told its id gets it again.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            folder_id=identity.folder_id,\n",
         "",
         "identity",
@@ -414,7 +415,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "do not keep the worker id",
         "A worker's id outlives its process.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            self._held_id.write(registered.worker_id)\n",
         "",
         "processes",
@@ -432,7 +433,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take a report for acknowledged",
         "A worker keeps an end until the scheduler has acknowledged it.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)\n",
         """\
             self._jobs.acknowledge(report.status.job_id for report in heartbeat.ended)
@@ -498,9 +499,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take a worker that comes back for one of the past",
         "A worker that leaves and comes back says the count that this process told it: nothing was set back.",
-        "cluster/set_back.py",
-        "        if worker_id in self._told:\n            self._note_gone(worker_id)\n",
-        "        self._told.discard(worker_id)\n",
+        "cluster/commit_counts.py",
+        "            self._gone[worker_id] = None\n",
+        "            self._told.discard(worker_id)\n",
         "processes",
         ("set back is true",),
     ),

@@ -135,11 +135,9 @@ class AttendanceTests(ClusterTestCase):
         self.assertEqual(self.held(), [])
 
     def test_follower_of_one_that_starts(self) -> None:
-        """A client whose submission is answered with the output attends it from when its start leaves."""
+        """A client whose submission is answered with the output attends the job from when its worker is called."""
         opened: list[Job] = []
         self.cluster.submit(ECHO, W1, ATTENDED, starting=opened.append)
-        (sent,) = self.workers.sent
-        sent()
         (job,) = opened
         reader = self.cluster.open_output(job.id, Stream.STDOUT, 0)
         self.clock.advance(600)

@@ -184,7 +184,7 @@ class IdleTests(SynchronousTestCase):
         self.assertTrue(backoff.idle)
 
     def test_saving(self) -> None:
-        """What a store that fails did not take is owed to it, and so the ledger is not idle."""
+        """The ledger is not idle while it has changes that the store did not take."""
         self.store.held = True
         self.ledger.update_job(a_job()).addErrback(lambda reason: reason.trap(StoreFailed))
         self.store.fail()
@@ -196,7 +196,7 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy("ledger")
 
     def test_waiters(self) -> None:
-        """Whoever waits for a job, or watches one, is kept until it ends or they leave."""
+        """A client that waits for or watches a job is kept until the job ends or the client leaves."""
         job = self.run_job()
         wait = self.cluster.wait(job.id, 10.0)
         self.assert_busy("ledger")

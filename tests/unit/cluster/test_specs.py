@@ -22,7 +22,7 @@ KEY = RequestKey("k", "f" * 64)
 
 class TrimmedTests(SynchronousTestCase):
     def test_small(self) -> None:
-        """What is small stays."""
+        """Small arguments and variables stay in memory."""
         spec = JobSpec(command="x", args=("a" * 4000,), env={"E": "e"})
         self.assertIs(spec.trimmed(), spec)
 
@@ -55,7 +55,7 @@ class SpecTests(ClusterTestCase):
         return [job.spec for job in self.successResultOf(self.cluster.with_specs(jobs))]
 
     def test_ended(self) -> None:
-        """At its end a job gives them up, for whoever waits, too; they are read from the store."""
+        """A job gives them up at its end, also for waiting clients; they are read from the store."""
         job = self.run_one()
         waiting = self.cluster.wait(job.id, 30)
         self.assertEqual(self.cluster.job(job.id).spec, LARGE)
@@ -92,7 +92,7 @@ class SpecTests(ClusterTestCase):
         self.assertEqual(self.filled(), [])
 
     def test_removed(self) -> None:
-        """Those of a job that was removed meanwhile are gone."""
+        """The arguments of a job that was removed meanwhile are gone."""
         job = self.run_one()
         self.end(job)
         light = self.cluster.job(job.id)
@@ -124,7 +124,7 @@ class AdoptedTests(MembershipTestCase):
         self.assertEqual(self.successResultOf(self.cluster.with_specs([light]))[0].spec, WHOLE)
 
     def test_while_the_store_fails(self) -> None:
-        """So it is where the store failed at first: nothing of it is kept, and the worker tells it again."""
+        """A job whose first save failed is not kept; its worker tells of it again."""
         self.beat("w-1", ended=(JobReport(ended()),))
         self.store.problem = "disk full"
         self.beat("w-1", described=(JobReport(ended(), WHOLE, 800.0),))

@@ -1,4 +1,4 @@
-"""What may run: where programs and scripts are found, and what is refused, in which words."""
+"""The policy: where programs and scripts are found, and which commands are refused, with their reasons."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ class CommandTests(PolicyCase):
         self.assertEqual(self.run_("python"), [self.python])
 
     def test_unfit_is_passed_over(self) -> None:
-        """What is no program does not hide one further on."""
+        """A file that is no program does not hide a program further on."""
         (self.bin / "thing").mkdir()
         thing = self.program("tools/thing")
         self.assertEqual(self.run_("thing"), [thing])
@@ -102,7 +102,7 @@ class CommandTests(PolicyCase):
         self.assertEqual(self.refusal(data), f"command '{data}' is not executable")
 
     def test_absolute_unfit(self) -> None:
-        """So is a path that leads to nothing, to a folder, or nowhere."""
+        """A path that leads to nothing, to a folder, or nowhere is refused."""
         self.assertEqual(self.refusal("/no/such"), "command '/no/such' not found")
         self.assertEqual(self.refusal(str(self.bin)), f"command '{self.bin}' is a directory")
         self.assertEqual(self.refusal("/dev/null"), "command '/dev/null' is not a file")
@@ -118,7 +118,7 @@ class CommandTests(PolicyCase):
         self.assertEqual(self.refusal(""), "command: must not be empty")
 
     def test_names_of_folders(self) -> None:
-        """What names a folder is no program."""
+        """A folder is no program."""
         for command in (".", ".."):
             self.assertIn("not found on PATH", self.refusal(command))
 
@@ -170,7 +170,7 @@ class CommandTests(PolicyCase):
         self.assertIn(f"'{program}' is on a file system that is mounted noexec", tried.stderr)
 
     def test_impossible_text(self) -> None:
-        """What no command line can hold is refused wherever it stands, and is shown harmlessly and not at length."""
+        """Text that no command line can hold is refused in every field, and shown quoted and shortened."""
         for value, problem in (("a\0b", "holds a NUL byte"), ("\ud800", "holds what is no character")):
             for refusal in (
                 self.refusal(value),
@@ -255,7 +255,7 @@ class PathTests(PolicyCase):
         self.assertIn("can't be used (Too many levels of symbolic links)", self.refusal("sh", "loop"))
 
     def test_whatever_is_written(self) -> None:
-        """Of any mixture of names, dots, slashes and links, what is let through is inside."""
+        """Every path of names, dots, slashes and links that is allowed leads inside the folder."""
         self.escapes()
         self.restrict("sh", scripts_only=True)
         parts = st.sampled_from(
@@ -275,7 +275,7 @@ class PathTests(PolicyCase):
 
 
 class AllowedCommandsTests(PolicyCase):
-    """What allowed_commands lets run."""
+    """The commands that ``allowed_commands`` allows."""
 
     def allows(self, command: str, path: str = "", **more: object) -> bool:
         try:
@@ -420,7 +420,7 @@ class ScriptTests(PolicyCase):
         return str(self.assertRaises(NotRunnable, self.script, content))
 
     def test_runs(self) -> None:
-        """It is run by itself, with its arguments."""
+        """A script runs by itself, with its arguments."""
         self.assertEqual(self.script(SCRIPT, "a"), ["/spool/script", "a"])
         self.assertEqual(self.script(b"#! \t/bin/sh -e"), ["/spool/script"])
 
@@ -432,7 +432,7 @@ class ScriptTests(PolicyCase):
         self.assertIn("not allowed here, where scripts_only restricts", self.refused(SCRIPT))
 
     def test_no_interpreter(self) -> None:
-        """One the kernel could not run is told what it lacks."""
+        """A script that the kernel could not run is refused with the reason."""
         self.assertIn("must begin with a #! line", self.refused(b"echo hi\n"))
         self.assertIn("must begin with a #! line", self.refused(b""))
         self.assertIn("'/no/such' that its #! line names not found", self.refused(b"#!/no/such\n"))

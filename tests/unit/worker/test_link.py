@@ -26,9 +26,11 @@ from scheduler.errors import (
 from scheduler.messages import Heartbeat, HeartbeatAnswer, Registered, Registration
 from scheduler.model import Disk, JobSpec, JobState
 from scheduler.worker.commit_count import CommitCountFile
+from scheduler.worker.conversation import LEAVE_DEADLINE_SECONDS, Conversation
 from scheduler.worker.held_id import IdFile
 from scheduler.worker.identity import Identity
-from scheduler.worker.link import LEAVE_DEADLINE_SECONDS, RETRY_MAX_SECONDS, Link
+from scheduler.worker.link import Link
+from scheduler.worker.troubles import RETRY_MAX_SECONDS, Troubles
 from scheduler.worker_interfaces import ICommitCount, ISchedulerClient
 from tests.doubles.pools import InlinePool
 from tests.doubles.runner import FakeJobRunner
@@ -70,7 +72,7 @@ class MembershipCase(SynchronousTestCase):
         self.use(FakeSchedulerClient())
 
     def note(self, event: dict) -> None:
-        if isinstance(event.get("log_source"), Link | IdFile):
+        if isinstance(event.get("log_source"), Link | Conversation | Troubles | IdFile):
             self.logged.append(event["log_format"].format(**event))
 
     def use(
@@ -83,7 +85,8 @@ class MembershipCase(SynchronousTestCase):
         """Have that scheduler, and a new process on this machine."""
         self.client = client
         self.jobs = jobs or FakeJobRunner()
-        self.membership = Link(
+        random = random or Latest()
+        conversation = Conversation(
             self.clock,
             client,
             self.jobs,
@@ -91,10 +94,11 @@ class MembershipCase(SynchronousTestCase):
             IdFile(self.id_file),
             CommitCountFile(InlinePool(), self.mktemp()) if commit_count is None else commit_count,
             self.identity,
-            random or Latest(),
+            random,
             lambda: WALL,
             lambda: self.disk,
         )
+        self.membership = Link(self.clock, client, self.jobs, self.identity, conversation, random)
 
     disk: Disk | None = DISK
     facts = Registration("127.0.0.1:30000", name="box", labels={"a": "b"}, slots=4, boot_id="boot", version="1")
@@ -141,7 +145,7 @@ class RegistrationTests(MembershipCase):
     """Becoming a member."""
 
     def test_at_once(self) -> None:
-        """It registers as what it is at once, and sends a heartbeat with its running jobs."""
+        """A worker registers at once with its facts, and sends a heartbeat with its running jobs."""
         self.start("j1")
         self.membership.startService()
         beat = Heartbeat("w1", "boot", running=("j1",), sent_at=WALL, disk=DISK, nonce="nonce")
@@ -179,7 +183,7 @@ class RegistrationTests(MembershipCase):
         self.assertEqual(self.client.workers["w1"].worker_id, "w1")
 
     def test_left_draft(self) -> None:
-        """What a killed process left half written is no obstacle."""
+        """A half-written file of a killed process is no obstacle."""
         self.id_file.with_suffix(".tmp").write_text("half")
         self.membership.startService()
         self.assertEqual(self.id_file.read_text(), "w1\n")
@@ -249,7 +253,7 @@ class RetryTests(MembershipCase):
         self.assertEqual(self.client.methods[-2:], ["register", "heartbeat"])
 
     def test_told_once(self) -> None:
-        """That the scheduler can't be reached is logged once, in whichever way it shows, and once that it can again."""
+        """A scheduler that can't be reached is logged once, in all its forms, and once when it is back."""
         self.membership.startService()
         self.logged.clear()
         for failure in (Unreachable("s"), DeadlineExceeded("heartbeat", 10), Unreachable("s", sent=True)):
@@ -262,7 +266,7 @@ class RetryTests(MembershipCase):
         self.assertEqual(self.client.methods.count("register"), 1)
 
     def test_refused(self) -> None:
-        """What only somebody can mend is logged once until it changes, and tried every five seconds."""
+        """A lasting refusal is logged once until it changes, and tried again every five seconds."""
         for error in (Refused("address not allowed"), Conflict("name is taken"), Invalid("labels", "too many")):
             self.logged.clear()
             self.use(RefusingSchedulerClient(error))
@@ -294,7 +298,7 @@ class RetryTests(MembershipCase):
         self.assertEqual(self.logged, ["the scheduler answers with a fault: disk full, trying again"])
 
     def test_silent(self) -> None:
-        """Of a scheduler that does not answer one call waits at a time."""
+        """A scheduler that does not answer gets one call at a time."""
         self.use(SilentSchedulerClient(self.clock, 10))
         self.membership.startService()
         self.assertEqual(self.tries(31), [10.25, 20.75])
@@ -327,7 +331,7 @@ class HeartbeatTests(MembershipCase):
     """Signs of life."""
 
     def test_every_third_of_a_lease(self) -> None:
-        """One is sent at each third of the lease."""
+        """A heartbeat is sent at each third of the lease."""
         self.begin()
         self.clock.pump([0.5] * 61)
         self.assertEqual(self.client.methods, ["heartbeat"] * 3)
@@ -365,7 +369,7 @@ class HeartbeatTests(MembershipCase):
             self.begin()
             self.clock.pump([0.0999] * 101)
             self.assertEqual(len(self.client.calls), beats, lease)
-            (call,) = [call for call in self.clock.getDelayedCalls() if call.func == self.membership._in_time]
+            (call,) = self.clock.getDelayedCalls()
             self.assertLess(call.getTime() - self.clock.seconds(), 24 * 3600)
             call.cancel()
 
@@ -434,7 +438,7 @@ class HeartbeatTests(MembershipCase):
         self.assertEqual(self.unacknowledged(), [])
 
     def test_describe(self) -> None:
-        """What the scheduler asks about is described at once, running or ended."""
+        """Jobs that the scheduler asks about are described at once, running or ended."""
         self.start("j1", "j2", spec=JobSpec(command="cat", stdin=b"secret"))
         self.jobs.end("j2")
         self.client.knows.clear()
@@ -447,7 +451,7 @@ class HeartbeatTests(MembershipCase):
         self.assertEqual(self.unacknowledged(), [])
 
     def test_idle(self) -> None:
-        """What was told or is asked about is kept until the next round, and a call until it is over."""
+        """A link is not idle during a call, nor after a report until the next round."""
         self.assertTrue(self.membership.idle)
         self.use(SilentSchedulerClient(self.clock, deadline=5.0))
         self.membership.startService()
@@ -497,7 +501,7 @@ class SizeTests(MembershipCase):
         self.check_sizes()
 
     def test_many_described(self) -> None:
-        """So are descriptions, the last of them with the same hurry."""
+        """Descriptions are spread over several heartbeats, too, one right after the other."""
         ids = [f"j{count}" for count in range(40)]
         for spec in (
             JobSpec(command="echo", args=("a" * 40_000,)),
@@ -556,7 +560,7 @@ class ForgottenTests(MembershipCase):
         self.assertEqual(self.described(self.client.heartbeats[-1]), ["j1"])
 
     def test_away_and_restarted(self) -> None:
-        """So it does when the scheduler was away meanwhile, and goes on as before."""
+        """A worker whose scheduler was away and forgot it registers again, and goes on as before."""
         self.begin()
         self.client.failure = Unreachable("s")
         self.clock.pump([1.0] * 20)
@@ -570,7 +574,7 @@ class ForgottenTests(MembershipCase):
         self.assertEqual(self.unacknowledged(), [])
 
     def test_again_and_again(self) -> None:
-        """One that forgets us each time is not overrun."""
+        """A scheduler that forgets the worker each time is not overrun."""
 
         class Forgetful(FakeSchedulerClient):
             def _register(self, registration: Registration) -> Registered:
@@ -603,7 +607,7 @@ class RegisterAgainTests(MembershipCase):
     """A scheduler that asks for a registration, as what it knows of us may have changed."""
 
     def test_at_once(self) -> None:
-        """It registers at once as what it is by now, under its id, and goes on."""
+        """A worker that is asked to registers at once, with its present facts and its id, and goes on."""
         self.begin()
         self.facts = Registration("10.0.0.7:30000", boot_id="boot")
         self.client.registrations_wanted = 1
@@ -662,7 +666,7 @@ class RegisterAgainTests(MembershipCase):
         self.assertEqual(client.methods[3:], ["register", "heartbeat"])
 
     def test_stopped_meanwhile(self) -> None:
-        """One that stops just leaves."""
+        """A worker that stops does not register again, and deregisters."""
         self.begin()
         self.client.registrations_wanted = 1
         self.client.holding = True
@@ -673,7 +677,7 @@ class RegisterAgainTests(MembershipCase):
         self.assertEqual(self.client.methods, ["heartbeat", "deregister"])
 
     def test_for_ever(self) -> None:
-        """One that always asks is not overrun."""
+        """A scheduler that always asks for a registration is not overrun."""
         self.client.registrations_wanted = 1000
         self.begin()
         self.clock.pump([0.25] * 240)
@@ -687,7 +691,7 @@ class NewSchedulerTests(MembershipCase):
         self.identity.check_thd("w1", nonce, scheduler)
 
     def test_at_once(self) -> None:
-        """It hears from us at once, and not again when it calls again; the next beat is a third of a lease later."""
+        """A new scheduler gets a heartbeat at once, none when it calls again, and the next a third of a lease later."""
         self.begin()
         self.clock.advance(5)
         for scheduler in ("first", "first", "second", "first", "second", ""):
@@ -737,7 +741,7 @@ class NewSchedulerTests(MembershipCase):
         self.assertEqual((self.client.methods, self.client.pending), (["heartbeat"] * 2, 1))
 
     def test_out_of_a_delay(self) -> None:
-        """It does not wait until a delay after failures is over; if it still fails the delays begin anew."""
+        """A new scheduler gets a heartbeat during a delay after failures; if that fails the delays begin anew."""
         self.begin()
         self.client.failure = Unreachable("s")
         self.clock.pump([1.0] * 40)
@@ -753,7 +757,7 @@ class NewSchedulerTests(MembershipCase):
         self.assertEqual(len(self.client.calls), 3)
 
     def test_not_registered(self) -> None:
-        """One that is not registered registers."""
+        """A worker that is not registered registers when a new scheduler calls."""
         self.use(UnreachableSchedulerClient())
         self.membership.startService()
         self.clock.pump([1.0] * 40)
@@ -775,13 +779,13 @@ class CutTests(MembershipCase):
     """A connection that was cut."""
 
     def beats(self, seconds: float) -> int:
-        """How many calls are made in that time."""
+        """Count the calls that are made in that time."""
         before = len(self.client.calls)
         self.clock.pump([0.125] * int(seconds / 0.125))
         return len(self.client.calls) - before
 
     def test_soon(self) -> None:
-        """It calls after the first delay, and then as ever."""
+        """After a cut the next call comes after the first delay, and then the usual ones."""
         self.begin()
         self.client.cut()
         self.assertEqual(self.client.calls, [])
@@ -886,7 +890,7 @@ class CoreTests(MembershipCase):
         self.use(CoreSchedulerClient())
 
     def test_stays(self) -> None:
-        """It is registered once; heartbeats, empty ones, only see whether it is there."""
+        """A worker of a core scheduler registers once; empty heartbeats only test whether the scheduler is there."""
         self.start("j1")
         self.membership.startService()
         self.jobs.end("j1")
@@ -896,7 +900,7 @@ class CoreTests(MembershipCase):
         self.assertEqual(len([line for line in self.logged if "knows no heartbeats" in line]), 1)
 
     def test_any_id(self) -> None:
-        """It gives any text as an id, which is kept and sent back as it is; another scheduler is not told of it."""
+        """Any text that a core scheduler gives as an id is kept and sent back to it, and to no other scheduler."""
         given = " host.example:5, gegeben f\u00fcr 1 "
         self.patch(CoreSchedulerClient, "_register", lambda client, registration: Registered(given, 0))
         for _ in range(2):
@@ -954,7 +958,7 @@ class StopTests(MembershipCase):
         self.assertEqual(self.logged[-1], "worker w1 deregistered")
 
     def test_busy(self) -> None:
-        """One whose jobs run on does not: it says that it leaves them, and nothing afterwards."""
+        """A worker whose jobs run on does not deregister: it says that it leaves, and nothing afterwards."""
         self.start("j1")
         self.begin()
         self.stop()
@@ -966,7 +970,7 @@ class StopTests(MembershipCase):
         self.assertEqual(len(self.client.calls), 1)
 
     def test_starting(self) -> None:
-        """One that has a start under way does not deregister: the job may run on."""
+        """A worker with a start under way does not deregister: the job may run on."""
         self.patch(self.jobs, "is_starting", lambda: True)
         self.begin()
         self.stop()
@@ -974,7 +978,7 @@ class StopTests(MembershipCase):
         self.assertEqual(self.client.calls, [("heartbeat", last)])
 
     def test_busy_and_not_heard(self) -> None:
-        """It leaves all the same where nobody listens, or listens to heartbeats."""
+        """A worker stops even if the scheduler is away, or knows no heartbeats."""
         self.start("j1")
         self.begin()
         self.client.failure = Unreachable("the scheduler")
@@ -986,7 +990,7 @@ class StopTests(MembershipCase):
         self.assertEqual(self.client.calls, [])
 
     def test_busy_and_not_answered(self) -> None:
-        """It does not wait long for an answer."""
+        """A worker that leaves does not wait long for an answer."""
         self.start("j1")
         self.begin()
         self.client.holding = True
@@ -997,18 +1001,18 @@ class StopTests(MembershipCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_not_registered(self) -> None:
-        """One that never was a member has nobody to tell."""
+        """A worker that was never registered makes no call when it stops."""
         self.use(UnreachableSchedulerClient())
         self.membership.startService()
         self.stop()
         self.assertEqual(self.client.methods, ["register"])
 
     def test_never_started(self) -> None:
-        """One that was never started can be stopped."""
+        """A link that was never started can be stopped."""
         self.stop()
 
     def test_in_flight(self) -> None:
-        """It waits for the call in flight: a registration that is answered only now is undone."""
+        """A stop waits for the call in flight: a registration that is answered only then is undone."""
         self.client.holding = True
         self.membership.startService()
         stopped = self.membership.stopService()
@@ -1043,7 +1047,7 @@ class StopTests(MembershipCase):
             self.assertIn("could not deregister", self.logged[-1])
 
     def test_silent(self) -> None:
-        """One that does not answer keeps it no longer than the deadline of the call."""
+        """A stop waits for a scheduler that does not answer no longer than the deadline of the call."""
         self.use(SilentSchedulerClient(self.clock, 10))
         self.membership.startService()
         stopped = self.membership.stopService()
@@ -1053,7 +1057,7 @@ class StopTests(MembershipCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_started_again(self) -> None:
-        """It may be started again, and is the worker it was."""
+        """A link may be started again, with the same id."""
         self.begin()
         self.stop()
         self.membership.startService()
@@ -1073,7 +1077,7 @@ class SetBackTests(MembershipCase):
         return [what.commit_count for _, what in self.client.calls if not isinstance(what, str)]
 
     def test_highest(self) -> None:
-        """It tells the highest count that it was told, with each registration and heartbeat, and no lower one."""
+        """Each registration and heartbeat tells the highest count that the worker was told."""
         self.client.commit_count = 5
         self.membership.startService()
         for count in (9, 3, 7):
@@ -1102,7 +1106,7 @@ class SetBackTests(MembershipCase):
         self.assertEqual(CommitCountFile(self.pool, str(self.count_file)).read(), 7)
 
     def test_one_write_at_a_time(self) -> None:
-        """What grows while it is written is written next, once."""
+        """A count that grows during a write is written next, once."""
         self.pool.holding = True
         for count in (1, 2, 3):
             self.client.commit_count = count

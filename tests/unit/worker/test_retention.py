@@ -1,4 +1,4 @@
-"""What is kept of ended jobs: which go, when, and what never does."""
+"""The retention of ended jobs: which are removed, and when, and which never are."""
 
 import errno
 from collections.abc import Callable, Iterable
@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.errors import Unavailable
 from scheduler.model import Disk
 from scheduler.units import Share
-from scheduler.worker import room
-from scheduler.worker.clearing import Remains
+from scheduler.worker import disk
+from scheduler.worker.clearing import DiskUse, Remains
+from scheduler.worker.disk import DiskFull
 from scheduler.worker.retention import RetentionLimits, SpoolRetention
-from scheduler.worker.room import DiskFull, DiskUse
 from scheduler.worker.trees import Amount, Left
 from tests.doubles.pools import InlinePool
 
@@ -140,9 +140,9 @@ class RetentionCase(SynchronousTestCase):
         """A job ends, and the scheduler keeps its end, or not."""
         self.spools.sizes[job_id] = size
         self.spools.work[job_id] = work
-        self.retention.ended(job_id, age)
+        self.retention.ended.add(job_id, age)
         if acknowledged:
-            self.retention.acknowledged(job_id, self.spools.taken(job_id))
+            self.retention.ended.acknowledged(job_id, self.spools.taken(job_id))
 
     def later(self, seconds: float = 2.0) -> None:
         """Time for a sweep, or more."""
@@ -155,7 +155,7 @@ class RetentionCase(SynchronousTestCase):
 
     @property
     def errors(self) -> list[str]:
-        """What was logged as an error."""
+        """Answer the errors in the log."""
         return [formatEvent(event) for event in self.events if event["log_level"] is LogLevel.error]
 
 
@@ -172,7 +172,7 @@ class AgeTests(RetentionCase):
         self.assertEqual(self.kept, ["a", "b", "c"])
         self.later(70)
         self.assertEqual((self.kept, self.forgotten), (["b", "c"], ["a"]))
-        self.retention.acknowledged("b", DiskUse(both(100)))
+        self.retention.ended.acknowledged("b", DiskUse(both(100)))
         self.later()
         self.assertEqual(self.kept, ["c"])
 
@@ -180,23 +180,23 @@ class AgeTests(RetentionCase):
         """A job whose end is to be acknowledged once more stays until it is, also where its removal was begun."""
         self.end("a")
         self.end("b")
-        self.retention.not_acknowledged(["a", "other"])
+        self.retention.ended.not_acknowledged(["a", "other"])
         self.later(HOUR + 60)
         self.assertEqual(self.kept, ["a"])
 
         def use_up_thd(job_ids: Iterable[str]) -> tuple[str, ...]:
-            self.retention.not_acknowledged(job_ids)
+            self.retention.ended.not_acknowledged(job_ids)
             return tuple(job_ids)
 
         self.spools.use_up_thd = use_up_thd
-        self.retention.acknowledged("a", DiskUse(both(100)))
+        self.retention.ended.acknowledged("a", DiskUse(both(100)))
         self.later()
         self.assertEqual(self.kept, ["a"])
 
     def test_where_nothing_is_acknowledged(self) -> None:
         """Under a scheduler that acknowledges nothing a job goes when it was kept so long; under another not."""
         self.end("a", acknowledged=False)
-        self.retention.expect_acknowledgements(False)
+        self.retention.ended.expect_acknowledgements(False)
         self.end("b", acknowledged=False)
         self.later(HOUR - 10)
         self.assertEqual(self.kept, ["a", "b"])
@@ -204,7 +204,7 @@ class AgeTests(RetentionCase):
         self.assertEqual((self.kept, self.forgotten), ([], ["a", "b"]))
         self.end("c", acknowledged=False)
         self.end("d")
-        self.retention.expect_acknowledgements(True)
+        self.retention.ended.expect_acknowledgements(True)
         self.later(HOUR + 60)
         self.assertEqual(self.kept, ["c"])
 
@@ -247,7 +247,7 @@ class RemoveTests(RetentionCase):
     """Removals that a client asks for."""
 
     def remove(self, job_id: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.retention.remove(job_id))
+        return Deferred.fromCoroutine(self.retention.ended.remove(job_id))
 
     def test_at_once(self) -> None:
         """A job goes at once, however young, acknowledged or not; one that is not there has gone."""
@@ -258,20 +258,16 @@ class RemoveTests(RetentionCase):
         self.assertEqual((self.kept, self.forgotten), ([], ["a", "b"]))
 
     def test_while_it_is_looked_at(self) -> None:
-        """It waits for what is being done to that job, and for no more; so does a second one."""
+        """A removal waits for the operation on that job alone; so does a second one."""
         self.end("a", acknowledged=False)
         self.end("b", acknowledged=False)
-        self.pool.holding = True
-        self.later()
-        self.pool.release()  # the look at the disk; what follows is measuring "a"
-        self.pool.holding = True
         self.end("c", acknowledged=False)
-        self.retention._kept["a"].busy = True
-        removals = [self.remove("a"), self.remove("a")]
-        self.pool.release()
-        for each in removals:
-            self.assertNoResult(each)
-        with self.retention._busy(self.retention._kept["a"]):
+        ended = self.retention.ended
+        with ended.busy(ended.find("a")):
+            removals = [self.remove("a"), self.remove("a")]
+            self.later()
+            for each in removals:
+                self.assertNoResult(each)
             self.successResultOf(self.remove("c"))
         for each in removals:
             self.successResultOf(each)
@@ -296,7 +292,7 @@ class RemoveTests(RetentionCase):
         self.assertEqual([event for event in self.events if "log_failure" in event], [])
 
     def test_resisting(self) -> None:
-        """What can't be moved is still known, and the reason is told; a sweep does not try it before its time."""
+        """A job that can't be moved is still known, with the reason; a sweep does not try it before its time."""
         self.spools.resisting.add("a")
         self.end("a")
         error = self.failureResultOf(self.remove("a"), Unavailable).value
@@ -307,7 +303,7 @@ class RemoveTests(RetentionCase):
         self.assertEqual((self.kept, self.forgotten), ([], ["a"]))
 
     def test_remains(self) -> None:
-        """What is left of a folder counts, is logged, and is tried again; until then the job is not removed."""
+        """A leftover counts, is logged, and is tried again; until it is gone the job does not count as removed."""
         self.spools.remaining["a"] = 70
         self.end("a")
         for _ in range(3):
@@ -384,7 +380,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.spools.sizes, {"a": 80, "b": 10, "c": 100})
 
     def test_remains(self) -> None:
-        """What can't be removed still counts, so others go; it is said once, tried again, and then forgotten."""
+        """A leftover counts, so other jobs are removed; it is logged once, tried again, and then forgotten."""
         self.spools.remaining["a"] = 80
         self.end("a", age=HOUR)
         self.later()
@@ -414,7 +410,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.kept, ["b"])
 
     def test_large_remains(self) -> None:
-        """What can't be removed of one job pushes out no more than a quarter, however often one looks."""
+        """A leftover of one job pushes out a quarter at most, over all sweeps."""
         self.spools.left[".gone-x"] = 800
         self.later(60)
         for job_id in "abcdefghij":
@@ -485,7 +481,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.forgotten, ["b", "a"])
 
     def test_acknowledged_first(self) -> None:
-        """What was acknowledged goes before what was not, however old that is."""
+        """Acknowledged jobs are removed before older unacknowledged ones."""
         self.end("a", acknowledged=False)
         self.end("b")
         self.end("c", acknowledged=False)
@@ -507,7 +503,7 @@ class MostTests(RetentionCase):
 
     def test_where_nothing_is_acknowledged(self) -> None:
         """Under a scheduler that acknowledges nothing the oldest lose their output; when all have, the oldest go."""
-        self.retention.expect_acknowledgements(False)
+        self.retention.ended.expect_acknowledgements(False)
         jobs = [f"j{number:02}" for number in range(40)]
         for job_id in jobs:
             self.end(job_id, acknowledged=False)
@@ -526,7 +522,7 @@ class MostTests(RetentionCase):
         self.assertEqual(self.spools.measured, ["b"])
 
     def test_one_that_is_too_large(self) -> None:
-        """One that is too large by itself goes, and pushes out no other."""
+        """A job that is too large by itself is removed, and pushes out no other."""
         self.end("a", 100)
         self.end("b", 700)
         self.later()
@@ -568,7 +564,7 @@ class FreeTests(RetentionCase):
         self.assertEqual(self.kept, ["c", "d"])
 
     def test_unacknowledged(self) -> None:
-        """What was not acknowledged keeps its output: a start is refused instead."""
+        """An unacknowledged job keeps its output, and a start is refused instead."""
         self.end("a", 400, acknowledged=False)
         self.make_room()
         self.assertEqual((self.kept, self.spools.stripped), (["a"], []))
@@ -584,7 +580,7 @@ class FreeTests(RetentionCase):
         self.assertEqual(self.kept, [])
 
     def test_refusing(self) -> None:
-        """That nothing can be started is told once, also before a start was refused, and that it can be again."""
+        """A lack of space is reported once, even before a start was refused, and once when it is over."""
         self.end("a", 400, acknowledged=False)
         self.later()
         why = "the disk for the output of jobs has 300 bytes free, less than the 500 bytes of spool_min_free"
@@ -593,7 +589,7 @@ class FreeTests(RetentionCase):
         self.later(10)
         self.assertIn("290 bytes", self.retention.refusing)
         self.assertEqual(len(self.told), 1)
-        self.retention.acknowledged("a", DiskUse(both(400)))
+        self.retention.ended.acknowledged("a", DiskUse(both(400)))
         self.later()
         self.assertEqual((self.retention.refusing, self.told[1:]), ("", [""]))
 
@@ -630,7 +626,7 @@ class FreeTests(RetentionCase):
             began.append(Deferred())
             return began[-1]
 
-        self.patch(room, "ROOM_FOR_START", Amount(20, 20))
+        self.patch(disk, "ROOM_FOR_START", Amount(20, 20))
         self.pool.holding = True
         starts = [Deferred.fromCoroutine(self.retention.with_room(start)) for _ in range(5)]
         self.pool.release()
