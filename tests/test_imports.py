@@ -81,6 +81,7 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "specs": ("registry",),
     "endings": ("registry", "lifecycle"),
     "waits": ("registry",),
+    "changes": (),
     "lifecycle": (),
 }
 
