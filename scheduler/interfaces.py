@@ -177,7 +177,7 @@ class IScheduler(Interface):
         """Call ``notify`` with the job after each change of it; ``NotFound``.
 
         The function that is returned ends this, and may be called twice. ``notify`` is called on the reactor thread,
-        after those that wait for the job's end were answered, and must not block.
+        in a turn after the change, and must not block.
         """
 
     def wait(job_id: str, seconds: float) -> Deferred[Job]:

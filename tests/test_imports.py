@@ -59,19 +59,21 @@ DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "na
 #: ``jobs``; ``output`` needs neither. They meet in ``service`` and ``build``.
 CLUSTER = "scheduler.cluster"
 _FACTS = ("registry", "saving", "lifecycle")
+#: How the parts hear of changes.
+_HEARD = ("changes", "waits")
 #: What the registry files workers under, and how it answers who of them can take a job.
 _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
-    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_FACTS),
-    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_FACTS),
+    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_HEARD, *_FACTS),
+    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_HEARD, *_FACTS),
     "workers": ("jobs", "job_rounds", "expected", "set_back", "ledger", *_FACTS),
-    "jobs": ("job_rounds", "expected", "set_back", "reach", "ledger", *_FACTS, *_FILED),
+    "jobs": ("job_rounds", "expected", "set_back", "reach", "ledger", *_HEARD, *_FACTS, *_FILED),
     "job_rounds": ("registry",),
     "expected": ("registry", *_FILED),
     "set_back": ("ledger",),
     "reach": ("registry",),
-    "output": ("reach", "registry", "lifecycle"),
-    "ledger": ("endings", "waits", "specs", *_FACTS),
+    "output": ("reach", "changes", "registry", "lifecycle"),
+    "ledger": ("endings", "changes", "specs", *_FACTS),
     "registry": ("candidates", "listing"),
     "listing": ("filters",),
     "candidates": ("requirement",),
@@ -80,7 +82,7 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "saving": (),
     "specs": ("registry",),
     "endings": ("registry", "lifecycle"),
-    "waits": ("registry",),
+    "waits": ("changes", "registry"),
     "changes": (),
     "lifecycle": (),
 }

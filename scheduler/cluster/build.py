@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.cluster.changes import ChangeFeed
 from scheduler.cluster.expected import Expected
 from scheduler.cluster.jobs.attendance import Attendance
 from scheduler.cluster.jobs.lines import Lines
@@ -27,6 +28,7 @@ from scheduler.cluster.output.outputs import WINDOW_BYTES, Outputs
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.set_back import SetBack
+from scheduler.cluster.waits import Waits
 from scheduler.cluster.workers.forgetting import Forgetting
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.membership import Membership
@@ -51,6 +53,7 @@ class ClusterParts:
     """
 
     ledger: Ledger
+    feed: ChangeFeed
     expected: Expected
     liveness: Liveness
     lines: Lines
@@ -101,6 +104,7 @@ def make_cluster(
     """
     ledger = Ledger(clock, wall_time, store)
     registry = ledger.registry
+    waits = Waits(clock, registry, ledger.feed)
     expected = Expected(clock, registry)
     liveness = Liveness(clock, ledger, calls, expected, lease)
     workers = ObservedClient(calls, liveness)
@@ -109,7 +113,7 @@ def make_cluster(
     waiting = Lines()
     starts = Starts(clock, new_id, ledger, workers, waiting, expected, reach, set_back, queue_max)
     queue = Queue(clock, ledger, starts, waiting, set_back)
-    stops = Stops(clock, ledger, workers, starts, reach, set_back, liveness.probed)
+    stops = Stops(clock, ledger, workers, starts, reach, set_back, waits, liveness.probed)
     removals = Removals(ledger, workers, starts, reach)
     reconciler = Reconciler(ledger, workers, starts, removals, set_back, liveness.probed)
     membership = Membership(
@@ -120,21 +124,31 @@ def make_cluster(
     outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
     signals = Signals(workers, starts, reach)
     service = Cluster(
-        clock, ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook, reach
+        clock,
+        ledger,
+        waits,
+        starts,
+        stops,
+        signals,
+        removals,
+        reconciler,
+        membership,
+        outputs,
+        attendance,
+        outlook,
+        reach,
     )
     polling = Polling(clock, registry, service.query, starts.under_way, liveness.probed)
     forgetting = Forgetting(clock, ledger, service.forget, membership.unlist, forget_after)
 
-    ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
-    ledger.listen(outputs.job_changed, outputs.worker_changed)
-    ledger.listen(stops.job_changed, stops.worker_changed)
-    ledger.listen(queue.job_changed, queue.worker_changed)
-    ledger.listen(on_worker=removals.worker_changed)
-    ledger.listen(attendance.job_changed)
+    for part in (outputs, stops, queue, removals, attendance):
+        ledger.feed.subscribe(part.hear)
+    ledger.enter_queue = queue.enter
     expected.listen(liveness.wanted)
 
     return ClusterParts(
         ledger=ledger,
+        feed=ledger.feed,
         expected=expected,
         liveness=liveness,
         lines=waiting,

@@ -1,7 +1,7 @@
-"""The registry, its durable copy, and all who want to know of a change.
+"""The registry and its durable copy.
 
 Every change of a worker or a job goes through here, so that no path forgets to
-save it or to wake those who wait for it. A new job is committed first and
+save it or to publish it (``changes``). A new job is committed first and
 visible after, and so is the end of one: a final state that was seen never
 changes, not even by a crash. Any other change is visible at once, and whoever
 must not speak before it is durable waits for the Deferred.
@@ -19,18 +19,17 @@ from typing import TypeVar
 from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.changes import ChangeFeed, JobChanged, WorkerChanged
 from scheduler.cluster.endings import Ending, Endings
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
 from scheduler.cluster.specs import Specs
-from scheduler.cluster.waits import Waits
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import IdempotencyKey, Job, Ref, Worker, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobState, Ref, Worker, WorkerState
 
 T = TypeVar("T")
 
@@ -47,15 +46,15 @@ RESTARTED = "the scheduler was restarted"
 class Ledger:
     """One for each scheduler."""
 
-    _log = Logger()
-
     def __init__(
         self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, keep_finished: int = MAX_FINISHED_JOBS
     ) -> None:
         self.registry = Registry()
+        self.feed = ChangeFeed(clock)
+        #: Called within the change with each job that becomes queued: no new job may overtake it until it is heard of.
+        self.enter_queue: Callable[[Job], None] = lambda _: None
         #: POSIX time, for people to read.
         self.now = wall_time
-        self._clock = clock
         self._store = store
         self._keep_finished = keep_finished
         # nothing changes the jobs of these any more
@@ -67,11 +66,6 @@ class Ledger:
         self.set_back_to: int | None = None
         # ids of jobs whose removals are being saved: likewise
         self._leaving: set[str] = set()
-        self._waits = Waits(clock, self.registry)
-        # job id -> those who watch it, by a token of each
-        self._watchers: dict[str, dict[object, Callable[[Job], None]]] = {}
-        self._job_listeners: list[Callable[[Job], None]] = []
-        self._worker_listeners: list[Callable[[str], None]] = []
 
     @property
     def store_problem(self) -> str:
@@ -80,8 +74,8 @@ class Ledger:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being saved, and nobody waits for a job or watches one."""
-        return not any((self._endings, self._leaving, self._watchers)) and self._waits.idle and self._saving.idle
+        """Whether nothing is being saved."""
+        return not (self._endings or self._leaving) and self._saving.idle
 
     def load(self) -> Deferred[None]:
         """Take over what the store holds; before anything else.
@@ -114,15 +108,6 @@ class Ledger:
     def close(self) -> Deferred[None]:
         """Save what is owed, if that is possible now; fires when nothing more will be tried."""
         return self._saving.close()
-
-    def listen(
-        self, on_job: Callable[[Job], None] | None = None, on_worker: Callable[[str], None] | None = None
-    ) -> None:
-        """Call these after each change: with the new job, or the last of one that was removed; with a worker's id."""
-        if on_job is not None:
-            self._job_listeners.append(on_job)
-        if on_worker is not None:
-            self._worker_listeners.append(on_worker)
 
     def add_job(self, job: Job, key: IdempotencyKey | None = None) -> Deferred[None]:
         """Commit a new job, with the key of its request, and only then let them be seen.
@@ -254,10 +239,7 @@ class Ledger:
 
     def drop_job(self, job: Job) -> Deferred[None]:
         """It never came to be, and the key of its request is free again."""
-        removed = self._remove(job.id)
-        self._waits.dropped(job)
-        self._tell_of_job(job)
-        return self._saving.save(removed)
+        return self._saving.save(self._remove(job.id))
 
     def remove_jobs(self, job_ids: Iterable[str]) -> Deferred[None]:
         """They are kept no longer, nor are their keys."""
@@ -300,7 +282,7 @@ class Ledger:
             if job is not None:  # else its time was over meanwhile, and that of its key
                 self.registry.remove_job(job_id)
                 self.registry.put_key(key)
-                self._tell_of_job(job)
+                self.feed.publish(JobChanged(job, None))
                 surplus = self.registry.surplus_keys(self._keep_finished)
             self.remove_keys(surplus).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
 
@@ -336,78 +318,33 @@ class Ledger:
 
     def note_worker(self, worker: Worker) -> None:
         """Put what is only true for the moment, like a sign of life: it comes often, and is not saved."""
+        before = self.registry.find_worker(worker.id)
         self.registry.put_worker(worker)
-        self._tell_of_worker(worker.id)
+        self.feed.publish(WorkerChanged(before, worker))
 
     def note_facts(self, worker: Worker) -> None:
-        """Put what is only shown, and decides nothing: no listener is told."""
+        """Put what is only shown, and decides nothing: it is not published."""
         self.registry.put_worker(worker)
 
     def remove_worker(self, worker_id: str) -> Deferred[None]:
         """Its jobs stay."""
+        worker = self.registry.find_worker(worker_id)
         self.registry.remove_worker(worker_id)
-        self._tell_of_worker(worker_id)
+        self.feed.publish(WorkerChanged(worker, None))
         return self._saving.save([Ref("worker", worker_id)])
-
-    def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
-        """Call ``notify`` with the job after each change, until the returned function is called; ``NotFound``."""
-        self.registry.job(job_id)
-        token = object()
-        self._watchers.setdefault(job_id, {})[token] = notify
-
-        def leave() -> None:
-            watchers = self._watchers.get(job_id, {})
-            watchers.pop(token, None)
-            if not watchers:
-                self._watchers.pop(job_id, None)
-
-        return leave
-
-    def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
-        """The job at its end, or as it is after ``seconds``; ``NotFound`` is raised."""
-        return self._waits.until_ended(job_id, seconds)
-
-    async def wait_for_attempts(self, job_id: str, seconds: float) -> Job:
-        """The last attempt at its end, when no other follows it, or as it is after ``seconds``; ``NotFound``."""
-        return await self._waits.until_attempts_ended(job_id, seconds)
-
-    def wait_over(self, job_id: str, seconds: float) -> Deferred[Job]:
-        """The same of the time when nothing of the job is known to run, which for an orphan comes later."""
-        return self._waits.until_over(job_id, seconds)
 
     def _remove(self, job_id: str) -> list[Record]:
         """Forget a job and its key; what there is to save of that."""
         key = self.registry.key_of(job_id)
         self._endings.forget(job_id)
+        self.feed.publish(JobChanged(self.registry.job(job_id), None))
         self.registry.remove_job(job_id)
         return [Ref("job", job_id), *([] if key is None else [key.ref])]
 
     def _put(self, job: Job) -> None:
         job = job.trimmed()  # one that has ended was saved as it was
+        before = self.registry.find_job(job.id)
         self.registry.put_job(job)
-        self._waits.changed(job)
-        self._tell_of_job(job)
-        self._tell_watchers(job)
-
-    def _tell_of_job(self, job: Job) -> None:
-        for listener in self._job_listeners:
-            try:
-                listener(job)
-            except Exception:  # the others have to know all the same
-                self._log.failure("a listener failed after a change of job {job_id}", job_id=job.id)
-
-    def _tell_of_worker(self, worker_id: str) -> None:
-        for listener in self._worker_listeners:
-            try:
-                listener(worker_id)
-            except Exception:
-                self._log.failure("a listener failed after a change of worker {worker_id}", worker_id=worker_id)
-
-    def _tell_watchers(self, job: Job) -> None:
-        for token, notify in list(self._watchers.get(job.id, {}).items()):
-            if token not in self._watchers.get(job.id, {}):
-                continue  # one of those before ended it
-            try:
-                notify(job)
-            except Exception:
-                self._log.failure("a watcher of job {job_id} failed", job_id=job.id)
+        if job.state is JobState.QUEUED:
+            self.enter_queue(job)
+        self.feed.publish(JobChanged(before, job))

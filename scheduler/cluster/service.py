@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.filters import cursor_after
 from scheduler.cluster.jobs.attendance import Attendance
 from scheduler.cluster.jobs.outlook import Outlook
@@ -27,6 +28,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.listing import EXAMINED_PER_PAGE
 from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.reach import Reach
+from scheduler.cluster.waits import Waits
 from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import shielded
@@ -65,6 +67,7 @@ class Cluster:
         self,
         clock: IReactorTime,
         ledger: Ledger,
+        waits: Waits,
         starts: Starts,
         stops: Stops,
         signals: Signals,
@@ -79,6 +82,7 @@ class Cluster:
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
+        self._waits = waits
         self._reconciler = reconciler
         self._starts = starts
         self._stops = stops
@@ -118,14 +122,18 @@ class Cluster:
         return cursor_after(job)
 
     def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
-        return self._ledger.watch(job_id, notify)
+        def hear(change: Change) -> None:
+            if isinstance(change, JobChanged) and change.after is not None:
+                notify(change.after)
+
+        return self._ledger.feed.subscribe(hear, self._registry.job(job_id).ref)
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
-        waiting = self._ledger.wait(job_id, seconds)
+        waiting = self._waits.until_ended(job_id, seconds)
         return self._attendance.while_waiting(job_id, waiting) if seconds else waiting
 
     def wait_for_attempts(self, job_id: str, seconds: float) -> Deferred[Job]:
-        waiting = Deferred.fromCoroutine(self._ledger.wait_for_attempts(job_id, seconds))
+        waiting = Deferred.fromCoroutine(self._waits.until_attempts_ended(job_id, seconds))
         return self._attendance.while_waiting(job_id, waiting) if seconds else waiting
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:

@@ -381,9 +381,11 @@ class Watching(Contract):
         other, _ = self.watch(self.submit())
         self.assertEqual(first, [])
         self.world.lose("w1")
+        self.world.settle()
         self.assertEqual(first[-1], (JobState.UNKNOWN, self.scheduler.job(job.id).reason))
         self.world.find("w1")
         self.world.end(job, 3)
+        self.world.settle()
         states = [state for state, _ in first]
         self.assertEqual(
             [state for index, state in enumerate(states) if states[index - 1 : index] != [state]],
@@ -401,15 +403,6 @@ class Watching(Contract):
         self.world.flow()
         self.assertIs(told[-1][0], JobState.RUNNING)
 
-    def test_after_those_who_wait(self) -> None:
-        """The end of a job is told after those were answered that wait for it."""
-        job = self.submit()
-        order: list[str] = []
-        self.scheduler.watch(job.id, lambda job: order.append("watch"))
-        self.scheduler.wait(job.id, 30).addCallback(lambda _: order.append("wait"))
-        self.world.end(job)
-        self.assertEqual(order[:2], ["wait", "watch"])
-
     def test_leave(self) -> None:
         """One who leaves, also while others are being told, and twice, is told no more."""
         job = self.submit()
@@ -421,6 +414,7 @@ class Watching(Contract):
         leave()
         leave()
         self.world.end(job)
+        self.world.settle()
         self.assertEqual((told, gone), ([], []))
 
     def test_not_found(self) -> None:

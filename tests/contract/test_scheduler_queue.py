@@ -338,6 +338,7 @@ class Retrying(Contract):
         job, following = self.retried()
         waiting = self.scheduler.wait_for_attempts(job.id, 300)
         self.successResultOf(self.scheduler.stop(job.id))
+        self.world.settle()
         ended = self.successResultOf(waiting)
         self.assertEqual((ended.id, ended.state), (following.id, JobState.STOPPED))
 

@@ -130,6 +130,7 @@ class Workers(Contract):
         self.assertIsNone(self.successResultOf(self.scheduler.forget("w1")))
         self.assertEqual(self.scheduler.workers(), ())
         self.refusal(NotFound, self.scheduler.forget, "w1")
+        self.world.settle()
         lost = self.successResultOf(wait)
         self.assertEqual((lost.state, lost.reason, lost.unknown_since), (JobState.LOST, "forgotten", None))
         self.assertEqual(lost.finished_at, EPOCH + 2)

@@ -1,12 +1,14 @@
 """Has queued jobs started when their turn comes, and ends those whose time is over.
 
 Theory of operation. The queue is no store of its own: it follows the ledger. A job
-that becomes ``queued`` there enters, whether it is new, comes back because its start
-never left, or is the next attempt of another; one that becomes anything else has
-left, whoever did that. After a restart it is made again from the registry. Until it is known whether
-the store was set back (``scheduler.cluster.set_back``) no job is taken from it, and the time of none
-is over that was loaded: it may run, or have run. All that are due stand in their lines, so no newcomer
-goes before them.
+that becomes ``queued`` there enters by a call within that change, so that no new job can
+overtake it: whether it is new, comes back because its start never left, or is the next
+attempt of another. One that becomes anything else has left, whoever did that; the queue
+hears so in the next turn, and looks at a job as it is by then before it does anything with
+it. After a restart it is made again from the registry. Until it is known whether the store
+was set back (``scheduler.cluster.set_back``) no job is taken from it, and the time of none
+is over that was loaded: it may run, or have run. All that are due stand in their lines, so
+no newcomer goes before them.
 
 A job waits in ``scheduler.cluster.jobs.lines`` from when it is due, which is at once but
 for one that retries after a delay, until its ``queue_timeout`` has passed. Where that is 0
@@ -45,6 +47,7 @@ from twisted.logger import Logger
 from scheduler import units
 from scheduler.cluster import lifecycle
 from scheduler.cluster.candidates import Place, Standing, has_slot
+from scheduler.cluster.changes import Change, WorkerChanged
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
@@ -79,7 +82,7 @@ class _Times:
 
 
 class Queue(Service):
-    """One for each scheduler; to be told by the ledger of every change."""
+    """One for each scheduler; to hear every change."""
 
     _log = Logger()
 
@@ -135,24 +138,29 @@ class Queue(Service):
         for job_id in list(self._times):
             self._forget(job_id)
 
-    def job_changed(self, job: Job) -> None:
-        """It is new in the registry, or another than before, or gone from there."""
+    def enter(self, job: Job) -> None:
+        """The job becomes queued now."""
+        if self.running:
+            self._enter(job)
+
+    def hear(self, change: Change) -> None:
+        """A job or a worker changed."""
         if not self.running:
             return
-        if job.state is JobState.QUEUED and self._registry.find_job(job.id) is not None:
+        if isinstance(change, WorkerChanged):
+            self._consider(change.last.id)
+            return
+        job, is_gone = change.last, change.after is None
+        if job.state is JobState.QUEUED and not is_gone:
             self._enter(job)
-        elif job.state is JobState.STARTING and self._registry.find_job(job.id) is not None:
+        elif job.state is JobState.STARTING and not is_gone:
             self._leave(job)
-        elif _awaits_word(job):
+        elif _awaits_word(job) and not is_gone:
             self._await_word(job)
         else:
             self._forget(job.id)
-            if job.worker_id is not None and (job.state.final or self._registry.find_job(job.id) is None):
+            if job.worker_id is not None and (job.state.final or is_gone):
                 self._consider(job.worker_id)
-
-    def worker_changed(self, worker_id: str) -> None:
-        """It gave a sign of life, is another than before, or is gone."""
-        self._consider(worker_id)
 
     @property
     def idle(self) -> bool:
@@ -210,7 +218,7 @@ class Queue(Service):
         return times
 
     def _next(self, job: Job) -> None:
-        """Wait for what is next; nothing is done at once, as this may be within a change of the ledger."""
+        """Wait for what is next; nothing is done at once, as the job may be entering."""
         times, now = self._times[job.id], self._clock.seconds()
         if now < times.due:
             self._at(times, times.due, self._next, job)
@@ -222,10 +230,14 @@ class Queue(Service):
     def _at(self, times: _Times, when: float, call: Callable[[Job], None], job: Job) -> None:
         def now() -> None:
             times.timer = None
+            current = self._registry.find_job(job.id)
+            is_due = _awaits_word if call == self._too_late else _is_queued
+            if current is None or not is_due(current):
+                return  # what became of it is heard in a moment
             if call != self._next and self._set_back.may_have_begun(job):  # to stand in a line has nothing started
                 self._postponed.append(lambda: self._resume(times, job))
             else:
-                call(job)
+                call(current)
 
         times.timer = self._clock.callLater(max(0.0, when - self._clock.seconds()), now)
 
@@ -270,21 +282,20 @@ class Queue(Service):
         except SchedulerError as error:
             refusal = str(error)
         times.choosing = False
-        if self._times.get(job.id) is not times or self._starts.closed:
+        current = self._registry.find_job(job.id)
+        if self._times.get(job.id) is not times or current is None or not _is_queued(current) or self._starts.closed:
             return  # it has left the queue meanwhile, or stays there until the next start of this scheduler
         if worker is None:
-            self._end(job, refusal)
+            self._end(current, refusal)
         else:
-            self._starts.dispatch_to(worker, self._registry.job(job.id))
+            self._starts.dispatch_to(worker, current)
 
     def _expire(self, job: Job) -> None:
         why = f"queue_timeout of {units.format_duration(job.terms.queue_timeout)} passed before a worker was free"
-        refusal = self._registry.job(job.id).reason
-        self._end(job, f"{why}; the last one asked: {refusal}" if refusal else why)
+        self._end(job, f"{why}; the last one asked: {job.reason}" if job.reason else why)
 
     def _too_late(self, job: Job) -> None:
-        current = self._registry.job(job.id)
-        self._ledger.update_job(evolve(current, promised=False)).addErrback(lambda _: None)
+        self._ledger.update_job(evolve(job, promised=False)).addErrback(lambda _: None)
 
     def _end(self, job: Job, why: str) -> None:
         def not_yet(_: object) -> None:
@@ -292,8 +303,7 @@ class Queue(Service):
             if times is not None and times.timer is None:
                 self._at(times, self._clock.seconds() + SWEEP_INTERVAL_SECONDS, self._next, job)
 
-        ended = lifecycle.failed(self._registry.job(job.id), why, self._ledger.now())
-        self._ledger.conclude_job(ended).addErrback(not_yet)
+        self._ledger.conclude_job(lifecycle.failed(job, why, self._ledger.now())).addErrback(not_yet)
 
     # -- finding work
 
@@ -353,13 +363,18 @@ class Queue(Service):
         if worker is None or not self._takes_work(worker):
             return False
         free = has_slot(worker, self._registry.load(worker_id)) and worker.refusing is None
-        job_id = self._waiting.first(worker, free)
-        if job_id is None:
-            return False
-        job = self._registry.job(job_id)
+        job = None
+        while job is None:
+            job_id = self._waiting.first(worker, free)
+            if job_id is None:
+                return False
+            job = self._registry.find_job(job_id)
+            if job is None or not _is_queued(job):
+                self._waiting.leave(job_id)  # what became of it is heard in a moment
+                job = None
         self._leave(job)  # at once: a job whose end is being saved does not become "starting", and would stay the first
         self._under_way[worker_id] += 1
-        self._starts.dispatch_to(worker, job).addCallback(self._started, worker_id, job_id)
+        self._starts.dispatch_to(worker, job).addCallback(self._started, worker_id, job.id)
         return True
 
     def _takes_work(self, worker: Worker) -> bool:
@@ -380,6 +395,10 @@ class Queue(Service):
         if self._worth_a_look:
             self._wake()  # those there was no room for
         self._consider(worker_id)
+
+
+def _is_queued(job: Job) -> bool:
+    return job.state is JobState.QUEUED
 
 
 def _awaits_word(job: Job) -> bool:

@@ -23,6 +23,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from scheduler.cluster.changes import Change, WorkerChanged
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
@@ -63,7 +64,7 @@ class Removals:
     def begin(self) -> None:
         """Carry out what waits for workers that are not known any more; after the ledger was loaded."""
         for worker_id in self._registry.awaited_by_removals():
-            self.worker_changed(worker_id)
+            self._begin_round(worker_id)
 
     async def remove(self, job_id: str) -> bool:
         """See ``IScheduler.remove``."""
@@ -75,8 +76,12 @@ class Removals:
             failpoints.hit("scheduler.after-removal-commit")
         return await self._carry_out(job_id)
 
-    def worker_changed(self, worker_id: str) -> None:
-        """It gave a sign of life, is another than before, or is gone."""
+    def hear(self, change: Change) -> None:
+        """A job or a worker changed."""
+        if isinstance(change, WorkerChanged):
+            self._begin_round(change.last.id)
+
+    def _begin_round(self, worker_id: str) -> None:
         if self._can_ask(worker_id) and self._registry.removing(worker_id):
             self._rounds.begin(worker_id, partial(self._round, worker_id))
 

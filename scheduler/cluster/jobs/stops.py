@@ -37,11 +37,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.job_rounds import JobRounds
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.set_back import SetBack
+from scheduler.cluster.waits import Waits
 from scheduler.deferreds import Shared, shielded
 from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
@@ -71,6 +73,7 @@ class Stops:
         starts: Starts,
         reach: Reach,
         set_back: SetBack,
+        waits: Waits,
         probed: Callable[[str], Deferred[None]],
     ) -> None:
         """``probed`` is as of ``JobRounds``."""
@@ -81,6 +84,7 @@ class Stops:
         self._starts = starts
         self._reach = reach
         self._set_back = set_back
+        self._waits = waits
         # ids of unfinished jobs whose workers have taken the stop
         self._taken: set[str] = set()
         self._asking = Shared()
@@ -125,7 +129,7 @@ class Stops:
                     raise unsaved from None
                 return self._registry.job(job.id)
             patience, left = job.spec.stop_grace + STOP_MARGIN_SECONDS, until - self._clock.seconds()
-            job = await self._ledger.wait_over(job.id, max(0.0, min(patience, left)))
+            job = await self._waits.until_over(job.id, max(0.0, min(patience, left)))
             unsaved_end = self._ledger.unsaved_end(job.id)
             if unsaved_end is not None:
                 raise unsaved_end  # not kept: the attempt that may follow it is not stopped
@@ -165,16 +169,15 @@ class Stops:
         done = shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
         return done.addTimeout(STOP_WAIT_MAX_SECONDS, self._clock, lambda _reason, _seconds: None)
 
-    def job_changed(self, job: Job) -> None:
-        """It is new in the registry, or another than before."""
-        if job.over:
-            self._taken.discard(job.id)
-
-    def worker_changed(self, worker_id: str) -> None:
-        """It gave a sign of life, is another than before, or is gone."""
-        worker = self._registry.find_worker(worker_id)
-        if worker is not None and worker.state is WorkerState.ONLINE and self._undelivered(worker_id):
-            self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)
+    def hear(self, change: Change) -> None:
+        """A job or a worker changed."""
+        if isinstance(change, JobChanged):
+            if change.after is None or change.after.over:
+                self._taken.discard(change.last.id)
+            return
+        worker = change.after
+        if worker is not None and worker.state is WorkerState.ONLINE and self._undelivered(worker.id):
+            self._rounds.begin(worker.id, partial(self._undelivered, worker.id), self._deliver_again)
 
     def _undelivered(self, worker_id: str) -> list[Job]:
         return [job for job in self._registry.stopping(worker_id) if self._may_deliver(job)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.output.bounds import judged, length, nothing, without_record, without_worker
 from scheduler.cluster.output.follower import Reader
 from scheduler.cluster.output.live import Tail
@@ -67,24 +68,27 @@ class Outputs:
         """What ``IScheduler.read_output`` promises."""
         return Deferred.fromCoroutine(self._read(job_id, stream, offset, size))
 
-    def job_changed(self, job: Job) -> None:
-        """It is new in the registry, or another than before, or was removed."""
-        if job.id not in self._tails:
+    def hear(self, change: Change) -> None:
+        """A job or a worker changed."""
+        if isinstance(change, JobChanged):
+            self._job_changed(change)
             return
-        if job.over and self._registry.find_job(job.id) is None:  # a client removed it
-            for tail in list(self._tails[job.id].values()):
-                tail.fail(NotFound("job", job.id))
-            return
-        self._file(job)
-        for tail in list(self._tails[job.id].values()):
-            tail.job_changed()
-
-    def worker_changed(self, worker_id: str) -> None:
-        """It gave a sign of life, is another than before, or is gone."""
-        for job_id in list(self._jobs_of.get(worker_id, ())):
+        for job_id in list(self._jobs_of.get(change.last.id, ())):
             for tail in list(self._tails.get(job_id, {}).values()):
                 if tail.held:
                     tail.wake()
+
+    def _job_changed(self, change: JobChanged) -> None:
+        job = change.last
+        tails = list(self._tails.get(job.id, {}).values())
+        if change.after is None and self._registry.was_removed(job.id):
+            for tail in tails:
+                tail.fail(NotFound("job", job.id))
+            return
+        if tails:
+            self._file(job)
+        for tail in tails:
+            tail.job_changed()
 
     def shut_down(self) -> None:
         """Every reader fails with ``ShuttingDown``, now or when it reads; no stream is left."""

@@ -302,7 +302,6 @@ class Membership:
             clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),
         )
         self._set_back.heard(heartbeat)
-        # First of all: whoever is told that the worker lives may ask it about its jobs, and some have ended.
         changed, describe = self._reconciler.apply_report(told, heartbeat)
         reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
         saved = self._ledger.update_jobs(changed, self._reconciler.keys_told(heartbeat, changed))

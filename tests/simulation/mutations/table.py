@@ -268,22 +268,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "forget a stop of an unreachable worker",
         "A stop that can't be delivered is delivered when the worker is there again.",
         "cluster/jobs/stops.py",
-        "            self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)\n",
+        "            self._rounds.begin(worker.id, partial(self._undelivered, worker.id), self._deliver_again)\n",
         "            pass\n",
         "crashes",
         ("a stop is carried out",),
-    ),
-    Mutation(
-        "hear a worker before its report is applied",
-        "Nobody asks a worker about a job while the heartbeat that says how it ended is being looked at.",
-        "cluster/workers/membership.py",
-        "        # First of all: whoever is told",
-        """\
-        if not heartbeat.leaving:
-            self._liveness.heard(worker.id)
-        # First of all: whoever is told""",
-        "network",
-        ("no stop after the end",),
     ),
     Mutation(
         "deliver a stop while the end is saved",

@@ -26,7 +26,7 @@ WORKER_TIMERS = 1
 
 #: The parts of the cluster that keep something of what is under way.
 PARTS = (
-    *("ledger", "expected", "liveness", "starts", "queue", "stops", "removals"),
+    *("ledger", "feed", "expected", "liveness", "starts", "queue", "stops", "removals"),
     *("outputs", "attendance", "outlook", "reconciler", "polling", "forgetting", "membership", "set_back"),
 )
 

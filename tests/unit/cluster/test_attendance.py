@@ -213,6 +213,7 @@ class AttendanceTests(ClusterTestCase):
         self.store.held = False
         while len(self.store.saves):
             self.store.commit()
+            self.settle()
         first, last = self.cluster.job("j-1"), self.cluster.last_attempt("j-1")
         self.assertEqual((first.state, first.reason), (JobState.FAILED, "exit status 1"))
         self.assertEqual((last.state, last.reason), (JobState.STOPPED, WHY))

@@ -105,7 +105,7 @@ class IdleTests(SynchronousTestCase):
         stop = self.cluster.stop(job.id)
         self.assert_busy("stops")
         self.workers.take("stop_job").answer.callback(None)
-        self.assert_busy("stops", "ledger")
+        self.assert_busy("stops", "feed")
         self.end(job)
         self.successResultOf(stop)
         self.assert_busy()
@@ -199,15 +199,15 @@ class IdleTests(SynchronousTestCase):
         """Whoever waits for a job, or watches one, is kept until it ends or they leave."""
         job = self.run_job()
         wait = self.cluster.wait(job.id, 10.0)
-        self.assert_busy("ledger")
+        self.assert_busy("feed")
         self.clock.advance(10.0)
         self.successResultOf(wait)
         self.workers.held.clear()
-        self.assertTrue(self.ledger.idle)
+        self.assertTrue(self.parts.feed.idle)
         leave = self.cluster.watch(job.id, lambda _: None)
-        self.assertFalse(self.ledger.idle)
+        self.assertFalse(self.parts.feed.idle)
         leave()
-        self.assertTrue(self.ledger.idle)
+        self.assertTrue(self.parts.feed.idle)
 
     def test_end(self) -> None:
         """An end that is being saved is kept until it is."""

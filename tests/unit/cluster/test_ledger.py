@@ -4,9 +4,10 @@ from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.changes import Change, JobChanged, WorkerChanged
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.lifecycle import next_attempt
-from scheduler.errors import NotFound, StoreFailed
+from scheduler.errors import StoreFailed
 from scheduler.interfaces import JobFilter
 from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WorkerState
 from scheduler.store.memory import MemoryStore
@@ -21,14 +22,22 @@ class LedgerCase(SynchronousTestCase):
         self.clock = Clock()
         self.store = ScriptedStore()
         self.store.held = True
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store, keep_finished=2)
         self.seen: list[tuple[str, JobState]] = []
-        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), lambda worker_id: None)
+        self.make_ledger(keep_finished=2)
+
+    def make_ledger(self, **limits: int) -> None:
+        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store, **limits)
+        self.ledger.feed.subscribe(self.see)
+
+    def see(self, change: Change) -> None:
+        if isinstance(change, JobChanged):
+            self.seen.append((change.last.id, change.last.state))
 
     def add(self, job: Job, key: IdempotencyKey | None = None) -> None:
         added = self.ledger.add_job(job, key)
         self.store.commit()
         self.successResultOf(added)
+        self.clock.advance(0)
 
     def end(self, job: Job) -> None:
         ended = self.ledger.update_job(job)
@@ -46,6 +55,7 @@ class LedgerTests(LedgerCase):
         self.store.commit()
         self.successResultOf(added)
         self.assertEqual(self.ledger.registry.load("w-1"), 1)
+        self.clock.advance(0)
         self.assertEqual(self.seen, [("j-1", JobState.RUNNING)])
 
     def test_a_failed_commit_drops_the_job(self) -> None:
@@ -141,46 +151,13 @@ class LedgerTests(LedgerCase):
         self.add(a_job())
         self.seen.clear()
         self.assertNoResult(self.ledger.update_job(a_job()))
+        self.clock.advance(0)
         self.assertEqual(self.seen, [])
 
     def test_what_is_only_noted_is_not_saved(self) -> None:
         """A sign of life changes what is known and costs the store nothing."""
         self.ledger.note_worker(a_worker())
         self.assertEqual((self.ledger.registry.worker("w-1"), self.store.saves), (a_worker(), []))
-
-    def test_wait_for_the_end(self) -> None:
-        """All who wait for a job get it at its end, and at once when it has ended."""
-        self.add(a_job())
-        waits = [self.ledger.wait("j-1", 30), self.ledger.wait("j-1", 60)]
-        self.end(a_job(state=JobState.FAILED))
-        for wait in waits:
-            self.assertIs(self.successResultOf(wait).state, JobState.FAILED)
-        self.assertIs(self.successResultOf(self.ledger.wait("j-1", 30)).state, JobState.FAILED)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_wait_no_longer(self) -> None:
-        """After its time a wait answers the job as it is."""
-        self.add(a_job())
-        wait = self.ledger.wait("j-1", 30)
-        self.ledger.update_job(evolve(a_job(), state=JobState.UNKNOWN))
-        self.clock.advance(29)
-        self.assertNoResult(wait)
-        self.clock.advance(1)
-        self.assertIs(self.successResultOf(wait).state, JobState.UNKNOWN)
-
-    def test_a_wait_given_up_leaves_nothing(self) -> None:
-        """Cancelling a wait frees its timer and disturbs no other."""
-        self.add(a_job())
-        first, second = self.ledger.wait("j-1", 30), self.ledger.wait("j-1", 30)
-        first.addErrback(lambda _: None).cancel()
-        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.end(a_job(state=JobState.SUCCEEDED))
-        self.assertIs(self.successResultOf(second).state, JobState.SUCCEEDED)
-
-    def test_wait_for_nothing(self) -> None:
-        """There is no waiting for a job that is not there."""
-        with self.assertRaises(NotFound):
-            self.ledger.wait("j-9", 30)
 
     def test_the_oldest_ends_are_dropped(self) -> None:
         """Beyond the limit the finished job that ended first goes, from the store too; unfinished ones stay."""
@@ -205,34 +182,26 @@ class LedgerTests(LedgerCase):
         (again,) = (job for job in self.ledger.registry.listing.matching(JobFilter()) if job.retry_of == "j-1")
         self.assertEqual(again.spec, spec)
 
-    def test_a_listener_fails(self) -> None:
-        """A listener that raises is logged; the ends behind it are shown, and the other listeners told."""
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
-        workers: list[str] = []
-
-        def fail(_: Job | str) -> None:
-            raise ZeroDivisionError
-
-        self.ledger.listen(fail, fail)
-        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), workers.append)
-        ids = ["j-1", "j-2"]
-        for job_id in ids:
+    def test_removals_are_published(self) -> None:
+        """A job that was removed, never came to be, or is kept no longer is published as gone; so is a worker."""
+        for job_id in ("j-1", "j-2", "j-3"):
             self.add(a_job(job_id))
-        waits = [self.ledger.wait(job_id, 30) for job_id in ids]
-        self.seen.clear()
-        ended = self.ledger.update_jobs([a_job(job_id, JobState.SUCCEEDED) for job_id in ids])
-        self.store.commit()
-        self.successResultOf(ended)
-        self.assertEqual([self.successResultOf(wait).state for wait in waits], [JobState.SUCCEEDED] * 2)
-        removed = self.ledger.remove_for_client("j-1")
-        self.store.commit()
-        self.successResultOf(removed)
-        self.ledger.drop_job(a_job("j-2", JobState.SUCCEEDED))
-        self.assertEqual(self.seen, [(job_id, JobState.SUCCEEDED) for job_id in (*ids, *ids)])
+        self.end(a_job("j-3", JobState.SUCCEEDED))
+        self.end(a_job("j-1", JobState.SUCCEEDED))
         self.ledger.note_worker(a_worker())
+        self.clock.advance(0)
+        gone: list[Change] = []
+        self.ledger.feed.subscribe(gone.append)
+        jobs = [self.ledger.registry.job(job_id) for job_id in ("j-1", "j-2", "j-3")]
+        removed = self.ledger.remove_for_client("j-1")
+        while self.store.saves:
+            self.store.commit()
+        self.successResultOf(removed)
+        self.ledger.drop_job(jobs[1])
+        self.ledger.remove_jobs(["j-3"])
         self.ledger.remove_worker("w-1")
-        self.assertEqual(workers, ["w-1", "w-1"])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 8)  # with those of two jobs that were added
+        self.clock.advance(0)
+        self.assertEqual(gone, [*(JobChanged(job, None) for job in jobs), WorkerChanged(a_worker(), None)])
 
     def test_load(self) -> None:
         """After a restart nobody is reachable, what ran is unknown, and the rest is as it was."""
@@ -255,8 +224,7 @@ class ToldAttemptsTests(LedgerCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
-        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), lambda worker_id: None)
+        self.make_ledger()
         terms = QueueTerms(queue_timeout=60.0, retry=Retry(attempts=2))
         self.job = a_job(target=Target(selector={}), terms=terms, started_at=900.0)
         self.add(self.job)
@@ -298,6 +266,7 @@ class ToldAttemptsTests(LedgerCase):
         self.commit_all()
         ids = ("j-1", self.told.id, self.last)
         self.assertEqual(self.chain(), list(zip(ids, [JobState.FAILED, JobState.FAILED, JobState.QUEUED], strict=True)))
+        self.clock.advance(0)
         self.assertNotIn((self.told.id, JobState.QUEUED), self.seen)
 
     def test_attempt_that_was_removed(self) -> None:

@@ -426,7 +426,7 @@ class HeartbeatTests(MembershipTestCase):
 
         self.online(worker_id="w-1")
         changes: list[str] = []
-        self.ledger.listen(lambda job: None, changes.append)
+        self.ledger.feed.subscribe(lambda change: changes.append(change.last.id))
         for text, shown in (
             ("no room", "no room"),
             ("", None),
@@ -466,7 +466,7 @@ class HeartbeatTests(MembershipTestCase):
         """What a heartbeat tells of its machine is not saved, and wakes nobody whom its sign of life does not."""
         self.online(worker_id="w-1")
         told: list[str] = []
-        self.ledger.listen(lambda job: None, told.append)
+        self.ledger.feed.subscribe(lambda change: told.append(change.last.id))
         saves: list[object] = []
         self.patch(self.store, "save", lambda records: succeed(saves.append(list(records))))
         self.beat("w-1", sent_at=1234.0, disk=Disk(1000, 500))

@@ -7,6 +7,8 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
+from scheduler.cluster import lifecycle
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.jobs.choice import MAX_WORKERS_TRIED
 from scheduler.cluster.jobs.queue import (
     MAX_STARTS,
@@ -397,7 +399,7 @@ class StartingTests(QueueTestCase):
         self.clock.advance(UNSAVED_MAX_SECONDS)
         self.assertEqual(self.ledger.store_problem, "disk full")
         states: list[JobState] = []
-        self.ledger.watch(job.id, lambda job: states.append(job.state))
+        self.cluster.watch(job.id, lambda job: states.append(job.state))
         self.add(a_worker(slots=2), a_worker("w-2"))
         self.clock.pump([SWEEP_INTERVAL_SECONDS] * 10)
         self.assertEqual((states, self.held(), self.state(job)), ([], [], JobState.QUEUED))
@@ -917,6 +919,35 @@ class ShortageTests(QueueTestCase):
 
 
 class LeavingTests(QueueTestCase):
+    def test_as_its_turn_comes(self) -> None:
+        """A job that is stopped in the moment in which its turn comes is not started, and the next one is."""
+        job, following = self.queued(), self.queued()
+
+        def stop(change: Change) -> None:
+            if isinstance(change, JobChanged) and change.last.id == self.first.id:
+                self.cluster.stop(job.id)  # the worker is to be looked at already, and the queue has not heard of this
+
+        self.ledger.feed.subscribe(stop)
+        self.end(self.first)
+        self.assertEqual((self.taken().id, self.held()), (following.id, []))
+        self.assertIs(self.state(job), JobState.STOPPED)
+        self.end(following)
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
+        self.assertTrue(self.queue.idle)
+
+    def test_as_its_time_ends(self) -> None:
+        """A job that its worker turns out to run in the moment in which its time is over goes on running."""
+        self.clock.callLater(HOUR, lambda: self.ledger.update_job(self.told(job)))
+        job = self.queued()
+        self.clock.advance(HOUR)
+        self.settle()
+        self.assertIs(self.state(job), JobState.RUNNING)
+        self.assertEqual(self.queue.due_in(job.id), 0)
+
+    def told(self, job: Job) -> Job:
+        """The job as its worker tells of it where the store was set back."""
+        return lifecycle.running(lifecycle.taken_over(job, a_worker()), self.wall)
+
     def test_too_late(self) -> None:
         """A job that nobody took in its time has failed, and says how long that was."""
         for seconds, text in ((HOUR, "1h"), (90.0, "90s"), (0.5, "500ms")):

@@ -390,6 +390,7 @@ class FollowerTests(RemovalCase):
         removal = self.remove()
         self.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
+        self.settle()
         if not pull.answer.called:
             pull.answer.errback(OutputPruned("j-1"))
         self.settle()

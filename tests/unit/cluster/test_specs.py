@@ -50,6 +50,7 @@ class SpecTests(ClusterTestCase):
     def end(self, job: Job) -> None:
         current = self.cluster.job(job.id)
         self.successResultOf(self.ledger.update_job(evolve(current, state=JobState.FAILED, finished_at=self.wall)))
+        self.settle()
 
     def filled(self, *jobs: Job) -> list[JobSpec]:
         return [job.spec for job in self.successResultOf(self.cluster.with_specs(jobs))]

@@ -30,6 +30,7 @@ class StopTests(ClusterTestCase):
         ended = JobStatus("j-1", state, "signal: terminated", finished_at=1001.0, signal="SIGTERM")
         heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended),))
         self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
+        self.settle()
 
     def test_stop_waits_for_the_end(self) -> None:
         """A stop is answered once the end of the job has been reported."""
@@ -282,6 +283,7 @@ class DurableStopTests(ClusterTestCase):
         self.assertNoResult(answer)
         ended = JobStatus(job_id, JobState.STOPPED, "signal: terminated", finished_at=1001.0)
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",), (JobReport(ended),)), HOME))
+        self.settle()
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
 
     def test_a_start_that_never_arrived(self) -> None:
@@ -321,6 +323,7 @@ class OrphanStopTests(ClusterTestCase):
             self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),)), HOME)
         )
         self.assertEqual(answer.acknowledged, ("j-1",))
+        self.settle()
 
     def test_stop(self) -> None:
         """An orphan is stopped; that it is none any more is the end that is waited for."""
@@ -394,6 +397,7 @@ class FailingStoreTests(ClusterTestCase):
         self.store.held = False
         while self.store.saves:
             self.store.commit()
+        self.settle()
         self.assertIs(self.successResultOf(again).state, JobState.STOPPED)
 
     def test_delivered_and_does_not_end(self) -> None:
