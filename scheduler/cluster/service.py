@@ -8,8 +8,10 @@ caller that goes away undoes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -253,7 +255,7 @@ class Cluster:
 
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:
         worker = self._registry.worker(name)
-        await self._ledger.set_draining(worker, draining)
+        await self._ledger.amend(worker, partial(evolve, draining=draining))
         return self._view(self._registry.worker(worker.id))
 
     async def _forget(self, name: str) -> None:
@@ -264,12 +266,12 @@ class Cluster:
             jobs = [*self._registry.unfinished(name), *self._queued_for(name)]
             if not jobs:
                 raise
-            await self._ledger.conclude_jobs([self._forgotten(job) for job in jobs])
+            await self._ledger.decide(*map(self._forgotten, jobs))
             return
         if worker.state is WorkerState.ONLINE:
             raise WorkerOnline(worker.name)
         await self._membership.remove(worker, "forgotten")
-        await self._ledger.conclude_jobs([self._forgotten(job) for job in self._queued_for(worker.id, worker.name)])
+        await self._ledger.decide(*map(self._forgotten, self._queued_for(worker.id, worker.name)))
 
     def _queued_for(self, *names: str) -> list[Job]:
         """The jobs that are queued for the worker that had these names, and for no other of the same."""

@@ -167,7 +167,7 @@ class Outlook:
 
     def _holds_a_slot(self, requirement: Requirement) -> bool:
         """Whether a job that has ended, and whose end could not be saved yet, has a slot that such a job could take."""
-        held_by = {job.worker_id for job in self._ledger.unsaved_ends()}
+        held_by = {job.worker_id for job in self._ledger.endings.held()}
         workers = map(self._registry.find_worker, held_by)
         return any(worker is not None and requirement.met_by(worker) for worker in workers)
 

@@ -295,7 +295,7 @@ class Queue(Service):
         self._end(job, f"{why}; the last one asked: {job.reason}" if job.reason else why)
 
     def _too_late(self, job: Job) -> None:
-        self._ledger.update_job(evolve(job, promised=False)).addErrback(lambda _: None)
+        self._ledger.learn(evolve(job, promised=False)).addErrback(lambda _: None)
 
     def _end(self, job: Job, why: str) -> None:
         def not_yet(_: object) -> None:
@@ -303,7 +303,7 @@ class Queue(Service):
             if times is not None and times.timer is None:
                 self._at(times, self._clock.seconds() + SWEEP_INTERVAL_SECONDS, self._next, job)
 
-        self._ledger.conclude_job(lifecycle.failed(job, why, self._ledger.now())).addErrback(not_yet)
+        self._ledger.decide(lifecycle.failed(job, why, self._ledger.now())).addErrback(not_yet)
 
     # -- finding work
 

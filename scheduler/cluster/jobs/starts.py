@@ -254,7 +254,7 @@ class Starts:
         job = evolve(job, worker_name=named, promised=True)
         self._entering += 1
         try:
-            await self._ledger.add_job(job, _named(key, job, answer=job))
+            await self._ledger.decide(job, *_named(key, job, answer=job))
         finally:
             self._entering -= 1
         self._log.info("job {job_id} is queued", job_id=job.id)
@@ -262,7 +262,7 @@ class Starts:
 
     async def _start(self, worker: Worker, job: Job, key: RequestKey | None, starting: Starting | None) -> Job:
         tried = Tried(self._clock.seconds())
-        await self._ledger.add_job(job, _named(key, job))
+        await self._ledger.decide(job, *_named(key, job))
         failpoints.hit("scheduler.after-commit-before-rpc")
         try:
             return await self._call(worker, job, tried, starting)
@@ -278,7 +278,7 @@ class Starts:
 
     async def _dispatch(self, worker: Worker, job: Job, tried: Tried) -> Job:
         try:
-            await self._ledger.update_job(job)
+            await self._ledger.learn(job)  # so that a stop finds it starting
         except StoreFailed as failure:
             return await self._not_sent(worker, job, failure, tried)
         failpoints.hit("scheduler.after-dequeue-commit")
@@ -323,7 +323,7 @@ class Starts:
             status = await self._client.start_job(worker, job, key=self.keys.request_of(job))
         except Conflict:
             lost = lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now())
-            await self._ledger.conclude_job(lost)
+            await self._ledger.decide(lost)
             raise
         return await self._started(worker, job, status)
 
@@ -351,7 +351,7 @@ class Starts:
                 if not isinstance(error, StoreFailed):
                     return await self._fail(job, error)
             return await self._back(job, str(error))  # its chance is not used up, or it is decided on later
-        await self._ledger.drop_job(job)
+        await self._ledger.learn(job.ref)
         raise error
 
     async def _back(self, job: Job, why: str) -> Job:
@@ -363,7 +363,7 @@ class Starts:
             return await self._record(waiting)
         except StoreFailed:
             if not job.promised:
-                await self._ledger.drop_job(job)
+                await self._ledger.learn(job.ref)
             raise
 
     async def _unanswered(self, job: Job) -> None:
@@ -371,7 +371,7 @@ class Starts:
         with contextlib.suppress(
             StoreFailed
         ):  # saved later; until then the store says "starting", which is no less true
-            await self._ledger.update_job(lifecycle.unknown(now, "the start was not answered", self._ledger.now()))
+            await self._ledger.learn(lifecycle.unknown(now, "the start was not answered", self._ledger.now()))
 
     async def _started(self, worker: Worker, job: Job, status: JobStatus) -> Job:
         if status.state is JobState.RUNNING or status.started_at is not None:  # not one that it may not run
@@ -387,7 +387,7 @@ class Starts:
         # succeed. An end must be durable to be told, and so must the first answer to a key and an id that is not ours.
         told_again = not started.state.final and started.remote_id is None and self._registry.key_of(job.id) is None
         if told_again:
-            self._ledger.note_job(started)
+            self._ledger.learn(started, lazily=True)
         else:
             try:
                 await self._record(started)
@@ -402,12 +402,12 @@ class Starts:
 
     async def _record(self, job: Job) -> Job:
         """What the request for the job is answered with, if it was not answered before."""
-        await self._ledger.update_jobs([job], keys=self._answered_with(job))
+        await self._ledger.learn(job, *self._answered_with(job))
         return job
 
     async def _conclude(self, job: Job) -> Job:
         """The same of an end that is decided here."""
-        await self._ledger.conclude_jobs([job], keys=self._answered_with(job))
+        await self._ledger.decide(job, *self._answered_with(job))
         return job
 
     async def _fail(self, job: Job, error: SchedulerError) -> Job:
@@ -419,6 +419,6 @@ class Starts:
         return [] if key is None or key.answer is not None else [evolve(key, answer=job)]
 
 
-def _named(key: RequestKey | None, job: Job, answer: Job | None = None) -> IdempotencyKey | None:
-    """The key as it is kept with the job."""
-    return None if key is None else IdempotencyKey(key.key, key.fingerprint, job.id, answer)
+def _named(key: RequestKey | None, job: Job, answer: Job | None = None) -> list[IdempotencyKey]:
+    """The key as it is kept with the job, if there is one."""
+    return [] if key is None else [IdempotencyKey(key.key, key.fingerprint, job.id, answer)]

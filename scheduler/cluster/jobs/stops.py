@@ -122,7 +122,7 @@ class Stops:
         job = await self._starts.settled(job.id)
         if not job.over:
             try:
-                if not self._ledger.is_ending(job.id):  # else there is nothing to stop, and only that to wait for
+                if job.id not in self._ledger.endings:  # else there is nothing to stop, and only that to wait for
                     await self._deliver(job, ask)
             except (Unavailable, DeadlineExceeded):
                 if unsaved is not None:
@@ -130,11 +130,11 @@ class Stops:
                 return self._registry.job(job.id)
             patience, left = job.spec.stop_grace + STOP_MARGIN_SECONDS, until - self._clock.seconds()
             job = await self._waits.until_over(job.id, max(0.0, min(patience, left)))
-            unsaved_end = self._ledger.unsaved_end(job.id)
+            unsaved_end = self._ledger.endings.failure(job.id)
             if unsaved_end is not None:
                 raise unsaved_end  # not kept: the attempt that may follow it is not stopped
             if unsaved is not None and not job.over:
-                await self._ledger.update_jobs([])  # the stop is promised for later only if it is durable by now
+                await self._ledger.settled()  # the stop is promised for later only if it is durable by now
             if not job.over and patience <= left:
                 raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
         return job
@@ -185,7 +185,7 @@ class Stops:
     def _may_deliver(self, job: Job) -> bool:
         return (
             not job.over
-            and not self._ledger.is_ending(job.id)
+            and job.id not in self._ledger.endings
             and job.id not in self._taken
             and job.id not in self._asking
             and not self._starts.under_way(job.id)
@@ -211,13 +211,13 @@ class Stops:
         now = self._ledger.now()
         asked = lifecycle.asked_to_stop(job, now, why)
         if job.state is JobState.QUEUED:
-            await self._ledger.conclude_job(lifecycle.withdrawn(asked, now))
+            await self._ledger.decide(lifecycle.withdrawn(asked, now))
             return None
         if why is not None:
-            await self._ledger.request_stop(job.id, now, why)
+            await self._ledger.amend(job, lambda job: job if job.over else lifecycle.asked_to_stop(job, now, why))
             return None
         try:
-            await self._ledger.update_job(asked)
+            await self._ledger.learn(asked)
         except StoreFailed as failure:
             return failure
         return None
@@ -228,25 +228,25 @@ class Stops:
 
     async def _ask(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
         if job.state is JobState.QUEUED:  # again: its start never left
-            await self._ledger.conclude_job(lifecycle.withdrawn(job, self._ledger.now()))
+            await self._ledger.decide(lifecycle.withdrawn(job, self._ledger.now()))
             return
         worker = self._reach.worker_of(job)
         if lifecycle.unconfirmed(job) and worker.seals:
             try:
                 status = await ask(self._client.query_job, worker, job.id_on_worker, seal=True)
             except NotFound:
-                await self._ledger.conclude_job(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
+                await self._ledger.decide(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
                 return
-            await self._ledger.update_job(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
+            await self._ledger.learn(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
         if lifecycle.untraceable(job, worker):
             if job.id in self._starts.late:
                 raise Unavailable(f"worker {worker.name!r} has not answered the start of job {job.id!r} yet")
-            await self._ledger.conclude_job(lifecycle.lost(job, "no record", self._ledger.now()))
+            await self._ledger.decide(lifecycle.lost(job, "no record", self._ledger.now()))
             return
         try:
             await ask(self._client.stop_job, worker, job.id_on_worker)
         except NotFound:
-            await self._ledger.conclude_job(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
+            await self._ledger.decide(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
             return
         if not self._registry.job(job.id).over:
             self._taken.add(job.id)

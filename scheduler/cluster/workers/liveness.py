@@ -132,11 +132,11 @@ class Liveness(Periodic):
         find = self._ledger.registry.find_worker
         return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
 
-    def heard(self, worker_id: str) -> None:
-        """It called us."""
+    def heard(self, worker_id: str, told: Worker | None = None) -> None:
+        """It called us, and is as it ``told`` with that."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is not None:
-            self._heard(self._seen(worker))
+            self._heard(self._seen(told or worker))
 
     def registered(self, worker_id: str) -> None:
         """It is a new process, or at a new address: whether calls succeed is open again.
@@ -153,12 +153,12 @@ class Liveness(Periodic):
         self._expected.settle(worker_id)
         self._apply_to(worker_id)
 
-    def left(self, worker_id: str) -> None:
-        """It called us for the last time, and was stopped while its jobs run on."""
+    def left(self, worker_id: str, told: Worker | None = None) -> None:
+        """The same for the last time: it was stopped while its jobs run on."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
-        self._seen(worker)
+        self._seen(told or worker)
         self._mark_jobs_unknown(worker_id, "was stopped, and left it running")
         self.reset(worker_id, "it was stopped, and left its jobs running")
 
@@ -228,7 +228,7 @@ class Liveness(Periodic):
     def _seen(self, worker: Worker) -> Worker:
         """Note that it gave a sign of life; the worker as it is then."""
         worker = evolve(worker, last_seen=self._ledger.now())
-        self._ledger.note_worker(worker)
+        self._ledger.see(worker)
         return worker
 
     def _heard(self, worker: Worker) -> None:
@@ -351,7 +351,7 @@ class Liveness(Periodic):
         state = judge(pulse, heartbeats, now, self.lease)
         changed = state is not worker.state
         if changed:
-            self._ledger.note_worker(evolve(worker, state=state))
+            self._ledger.see(evolve(worker, state=state))
         if state is WorkerState.ONLINE:
             pulse.logged = ""
             if changed:
@@ -376,4 +376,4 @@ class Liveness(Periodic):
             if job.state is JobState.RUNNING
         ]
         if unknown:
-            self._ledger.update_jobs(unknown).addErrback(lambda _: None)
+            self._ledger.learn(*unknown).addErrback(lambda _: None)

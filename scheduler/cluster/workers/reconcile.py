@@ -229,7 +229,7 @@ class Reconciler:
         Those who ask at the same moment share the call. The start of the job must not be under way. Where its end is
         known and could not be saved yet it stays as it is, and nobody is asked.
         """
-        if self._ledger.unsaved_end(job.id) is not None:
+        if self._ledger.endings.failure(job.id) is not None:
             return succeed(None)
         return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(worker, job)))
 
@@ -238,21 +238,21 @@ class Reconciler:
         if unsure and not self._set_back.settled:
             return  # another worker may have it
         if unsure and job.promised and job.stop_requested_at is None and worker.takes(job.spec):
-            await self._ledger.update_jobs([])  # that it went to this worker is durable, or it could go to another too
+            await self._ledger.settled()  # that it went to this worker is durable, or it could go to another too
             if self._registry.find_job(job.id) == job and not self._starts.under_way(job.id):
                 await self._starts.resend(job)
             return
         now = self._ledger.now
         if lifecycle.untraceable(job, worker):
             if job.id not in self._starts.late:
-                await self._ledger.conclude_job(lifecycle.lost(job, "no record", now()))
+                await self._ledger.decide(lifecycle.lost(job, "no record", now()))
             return
         try:
             status = await self._client.query_job(worker, job.id_on_worker, seal=worker.seals)
         except NotFound:
             current = self._registry.job(job.id)
             absent = lifecycle.absent(current, now()) if unsure else lifecycle.lost(current, "no record", now())
-            await self._ledger.conclude_job(absent)
+            await self._ledger.decide(absent)
         else:
             reported = lifecycle.reported_by_core if worker.is_core else lifecycle.reported
             current = self._registry.job(job.id)
@@ -260,7 +260,7 @@ class Reconciler:
             if known == current:
                 return
             try:
-                await self._ledger.update_job(known)
+                await self._ledger.learn(known)
             except StoreFailed:
-                if self._ledger.unsaved_end(job.id) is None:
+                if self._ledger.endings.failure(job.id) is None:
                     raise

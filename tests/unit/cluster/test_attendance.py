@@ -221,7 +221,7 @@ class AttendanceTests(ClusterTestCase):
     def test_dropped(self) -> None:
         """A job that never came to be leaves nothing."""
         job = self.attended()
-        self.ledger.drop_job(job)
+        self.ledger.learn(job.ref)
         self.settle()
         self.assertTrue(self.attendance.idle)
         self.attendance.attend("j-1")()
@@ -234,7 +234,7 @@ class AttendanceTests(ClusterTestCase):
         self.clock.advance(60)
         self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
         self.store.fail()
-        self.ledger.note_worker(a_worker())  # a sign of life
+        self.ledger.see(a_worker())  # a sign of life
         self.settle()
         self.assertEqual(self.held(), [])
         self.clock.advance(1)
@@ -262,7 +262,7 @@ class AttendanceTests(ClusterTestCase):
         job = self.attended()
         self.store.held = True
         self.clock.advance(60)
-        self.ledger.update_job(evolve(job, stdout_bytes=5))
+        self.ledger.learn(evolve(job, stdout_bytes=5))
         self.store.commit()
         self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
         while self.store.saves:
@@ -275,7 +275,7 @@ class AttendanceTests(ClusterTestCase):
         job = self.attended()
         self.store.held = True
         self.clock.advance(60)
-        self.ledger.update_job(evolve(job, state=JobState.SUCCEEDED, finished_at=1060.0))
+        self.ledger.learn(evolve(job, state=JobState.SUCCEEDED, finished_at=1060.0))
         while self.store.saves:
             self.store.commit()
         ended = self.cluster.job("j-1")

@@ -11,7 +11,7 @@ from scheduler.errors import DeadlineExceeded, StoreFailed, Unavailable, Unreach
 from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration, RequestKey
 from scheduler.model import NO_WAITING, Job, JobSpec, JobState, QueueTerms, Stream, WorkerState
 from tests.house import ANY, ECHO, HOME, House
-from tests.unit.cluster.values import a_job, a_worker
+from tests.unit.cluster.values import a_job, a_removal, a_worker
 
 WAITS = QueueTerms(queue_timeout=60.0)
 
@@ -26,7 +26,7 @@ class IdleTests(SynchronousTestCase):
         self.clock, self.store, self.workers = self.house.clock, self.house.store, self.house.workers
         self.parts = self.house.parts
         self.cluster, self.ledger = self.parts.service, self.parts.ledger
-        self.ledger.note_worker(a_worker(slots=1, state=WorkerState.UNREACHABLE))
+        self.ledger.see(a_worker(slots=1, state=WorkerState.UNREACHABLE))
         self.parts.liveness.heard("w-1")
         self.workers.take("probe").answer.callback(None)
         self.assert_busy()
@@ -40,7 +40,7 @@ class IdleTests(SynchronousTestCase):
 
     def end(self, job: Job) -> None:
         current = self.cluster.job(job.id)
-        self.ledger.update_job(evolve(current, state=JobState.SUCCEEDED, finished_at=1001.0))
+        self.ledger.learn(evolve(current, state=JobState.SUCCEEDED, finished_at=1001.0))
         self.clock.advance(0.2)  # what was noted is saved
 
     def run_job(self, **terms: float) -> Job:
@@ -112,9 +112,9 @@ class IdleTests(SynchronousTestCase):
 
     def test_removal(self) -> None:
         """A removal is under way until the worker and the store have answered."""
-        self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
+        self.ledger.learn(a_job(state=JobState.SUCCEEDED))
         removal = self.cluster.remove("j-1")
-        self.assert_busy("removals", "ledger")
+        self.assert_busy("removals")
         self.clock.advance(0.2)
         self.workers.take("remove_job").answer.callback(None)
         self.successResultOf(removal)
@@ -122,7 +122,7 @@ class IdleTests(SynchronousTestCase):
 
     def test_question(self) -> None:
         """A question is under way until the worker has answered."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         query = self.cluster.query("w-1", "j-1")
         self.assert_busy("reconciler")
         self.workers.take("query_job").answer.callback(JobStatus("j-1", JobState.RUNNING, started_at=1000.0))
@@ -131,8 +131,8 @@ class IdleTests(SynchronousTestCase):
 
     def test_dispute(self) -> None:
         """A removed job that is said to run is in dispute until it is described, or not said to run any more."""
-        self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
-        self.ledger.remove_for_client("j-1")
+        self.ledger.learn(a_job(state=JobState.SUCCEEDED))
+        self.ledger.decide(*a_removal("j-1"))
         self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), HOME)
         self.assert_busy("reconciler")
         self.parts.membership.heartbeat(Heartbeat("w-1", "boot"), HOME)
@@ -148,8 +148,8 @@ class IdleTests(SynchronousTestCase):
 
     def test_polling(self) -> None:
         """A core worker is asked in rounds."""
-        self.ledger.note_worker(a_worker("core", boot_id=""))
-        self.ledger.update_job(a_job(worker_id="core"))
+        self.ledger.see(a_worker("core", boot_id=""))
+        self.ledger.learn(a_job(worker_id="core"))
         self.clock.advance(1.0)
         self.assert_busy("polling", "reconciler")
         self.workers.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
@@ -186,13 +186,13 @@ class IdleTests(SynchronousTestCase):
     def test_saving(self) -> None:
         """What a store that fails did not take is owed to it, and so the ledger is not idle."""
         self.store.held = True
-        self.ledger.update_job(a_job()).addErrback(lambda reason: reason.trap(StoreFailed))
+        self.ledger.learn(a_job()).addErrback(lambda reason: reason.trap(StoreFailed))
         self.store.fail()
         self.assert_busy("ledger")
         self.clock.advance(1.0)
         self.store.commit()
         self.assert_busy()
-        self.ledger.note_job(a_job(stdout_bytes=1))
+        self.ledger.learn(a_job(stdout_bytes=1), lazily=True)
         self.assert_busy("ledger")
 
     def test_waiters(self) -> None:
@@ -211,7 +211,7 @@ class IdleTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """An end that is being saved is kept until it is."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.store.held = True
         self.end(a_job())
         self.assert_busy("ledger")

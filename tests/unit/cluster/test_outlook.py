@@ -16,7 +16,7 @@ from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WaitingFor, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WaitingFor, Worker, WorkerState
 from tests.unit.cluster.case import ANY, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -135,10 +135,10 @@ class SentenceTests(OutlookTestCase):
         """Where a worker could take it, it waits for the store, if that fails."""
         job = self.queue_job("q", GPU)
         self.store.held = True
-        self.ledger.update_worker(a_worker()).addErrback(lambda _: None)
+        self.ledger.learn(a_worker()).addErrback(lambda _: None)
         self.store.fail()
         self.assertEqual(self.told(job)[0], "no-match")
-        self.ledger.note_worker(a_worker("w-2", labels={"gpu": "yes"}))
+        self.ledger.see(a_worker("w-2", labels={"gpu": "yes"}))
         self.settle()
         self.assertEqual(self.told(job)[:2], ("store-failing", "the store fails: disk full"))
 
@@ -244,9 +244,9 @@ class PropertyTests(OutlookTestCase):
                 self.add(evolve(job, state=JobState.SUCCEEDED, finished_at=1001.0))
             case "refuse":
                 self.starts.backoff.refused(f"w-{given_}", Unavailable("no more processes", 2.0))
-                self.ledger.note_worker(a_worker(f"w-{given_}"))
+                self.ledger.see(a_worker(f"w-{given_}"))
             case "gone" if self.ledger.registry.find_worker(f"w-{given_}") is not None:
-                self.ledger.remove_worker(f"w-{given_}")
+                self.ledger.learn(Ref("worker", f"w-{given_}"))
             case "time":
                 self.clock.advance(given_)
 

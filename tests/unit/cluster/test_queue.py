@@ -78,7 +78,7 @@ class QueueTestCase(ClusterTestCase):
     def end(self, job: Job) -> None:
         """It has succeeded."""
         current = self.cluster.job(job.id)
-        self.ledger.update_job(evolve(current, state=JobState.SUCCEEDED, finished_at=self.wall, exit_code=0))
+        self.ledger.learn(evolve(current, state=JobState.SUCCEEDED, finished_at=self.wall, exit_code=0))
         self.settle()
 
     def change(self, worker: Worker) -> None:
@@ -395,7 +395,7 @@ class StartingTests(QueueTestCase):
         """No start is tried: each would fail at once, and wait again, and be tried again."""
         job = self.queued()
         self.store.problem = "disk full"
-        self.ledger.note_job(evolve(self.cluster.job(self.first.id), started_at=1.0))
+        self.ledger.learn(evolve(self.cluster.job(self.first.id), started_at=1.0), lazily=True)
         self.clock.advance(UNSAVED_MAX_SECONDS)
         self.assertEqual(self.ledger.store_problem, "disk full")
         states: list[JobState] = []
@@ -413,7 +413,7 @@ class StartingTests(QueueTestCase):
             lambda: self.end(self.first),
             lambda: self.change(a_worker(slots=9)),
             lambda: self.change(a_worker("w-2")),
-            lambda: self.ledger.drop_job(self.cluster.job(self.first.id)),
+            lambda: self.ledger.learn(self.cluster.job(self.first.id).ref),
         ):
             self.setUp()
             job = self.queued()
@@ -810,7 +810,7 @@ class ShortageTests(QueueTestCase):
         job = self.running(self.take("start_job"))
         self.successResultOf(answer)
         failed = evolve(self.cluster.job(job.id), state=JobState.FAILED, finished_at=self.wall)
-        self.ledger.update_job(failed)
+        self.ledger.learn(failed)
         self.settle()
         following = self.lacks("w-1")
         self.assertEqual((following.retry_of, self.taken().worker_id), (job.id, "w-2"))
@@ -937,7 +937,7 @@ class LeavingTests(QueueTestCase):
 
     def test_as_its_time_ends(self) -> None:
         """A job that its worker turns out to run in the moment in which its time is over goes on running."""
-        self.clock.callLater(HOUR, lambda: self.ledger.update_job(self.told(job)))
+        self.clock.callLater(HOUR, lambda: self.ledger.learn(self.told(job)))
         job = self.queued()
         self.clock.advance(HOUR)
         self.settle()
@@ -1042,7 +1042,7 @@ class LeavingTests(QueueTestCase):
             job, behind = self.queued(), self.queued()
             self.store.held = True
             answer = self.cluster.stop(job.id)
-            self.ledger.note_worker(a_worker(slots=9))
+            self.ledger.see(a_worker(slots=9))
             self.settle()
             while len(self.store.saves):
                 self.store.commit() if saved else self.store.fail()
@@ -1139,7 +1139,7 @@ class RestartTests(QueueTestCase):
     def test_days_later(self) -> None:
         """Nothing starts whose time ran out while nobody was there, though a worker is free."""
         job = self.queued()
-        self.ledger.update_job(evolve(self.first, state=JobState.SUCCEEDED, finished_at=self.wall))
+        self.ledger.learn(evolve(self.first, state=JobState.SUCCEEDED, finished_at=self.wall))
         self.restart(3 * 86400)
         self.clock.pump([SILENCE_MAX_SECONDS, SWEEP_INTERVAL_SECONDS])
         self.assertEqual((self.state(job), self.held()), (JobState.FAILED, []))

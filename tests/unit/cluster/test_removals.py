@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
@@ -20,7 +21,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import JobFilter
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import NO_WAITING, IdempotencyKey, Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.model import NO_WAITING, IdempotencyKey, Job, JobSpec, JobState, Ref, Stream, WorkerState
 from tests.house import HOME
 from tests.unit.cluster.case import ECHO, W1, ClusterTestCase
 from tests.unit.cluster.values import a_job, a_worker
@@ -255,11 +256,11 @@ class StoreTests(RemovalCase):
 
     def test_nothing_after_the_removal(self) -> None:
         """What is told of a job while its removal is being saved does not bring it back."""
-        for tell in (self.ledger.update_job, self.ledger.note_job):
+        for lazily in (False, True):
             self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
             self.store.held = True
             removal = self.cluster.remove("j-2")
-            tell(evolve(self.cluster.job("j-2"), reason="another"))
+            self.ledger.learn(evolve(self.cluster.job("j-2"), reason="another"), lazily=lazily)
             self.clock.advance(1.0)  # what was noted is saved
             while len(self.store.saves):
                 self.store.commit()
@@ -273,10 +274,12 @@ class StoreTests(RemovalCase):
         self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
         self.store.held = True
         removal = self.cluster.remove("j-2")
-        self.ledger.remove_jobs(["j-2"])
+        self.ledger.learn(Ref("job", "j-2"))
         while len(self.store.saves):
             self.store.commit()
         self.assertTrue(self.successResultOf(removal))
+        self.store.held = False
+        self.clock.advance(UNSAVED_MAX_SECONDS)
         self.assertEqual(self.successResultOf(self.store.load()).keys, ())
 
 

@@ -12,7 +12,7 @@ from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import Job, JobSpec, JobState, QueueTerms, Retry, Target, WorkerState
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target, WorkerState
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.values import a_worker
 
@@ -34,7 +34,7 @@ class RetryTestCase(ClusterTestCase):
 
     def end(self, job: Job, state: JobState = JobState.FAILED, **changes: Any) -> None:
         current = self.cluster.job(job.id)
-        ended = self.ledger.update_job(evolve(current, state=state, finished_at=self.wall, **changes))
+        ended = self.ledger.learn(evolve(current, state=state, finished_at=self.wall, **changes))
         ended.addErrback(lambda reason: reason.trap(StoreFailed))
         self.settle()
 
@@ -106,7 +106,7 @@ class RetryTests(RetryTestCase):
         self.clock.advance(50)
         self.store.problem = "disk full"
         if known:
-            self.ledger.update_job(evolve(following, reason="x")).addErrback(lambda reason: reason.trap(StoreFailed))
+            self.ledger.learn(evolve(following, reason="x")).addErrback(lambda reason: reason.trap(StoreFailed))
         self.clock.advance(10)
         self.settle()
         return following
@@ -256,7 +256,7 @@ class RetryTests(RetryTestCase):
         """An end that is known has had what follows from it, even if that is kept no more."""
         job = self.begin_job()
         self.end(job)
-        self.ledger.drop_job(self.next(job))
+        self.ledger.learn(self.next(job).ref)
         self.end(job, stdout_bytes=3)
         self.assertIsNone(self.following(job))
 
@@ -392,7 +392,7 @@ class StopTests(RetryTestCase):
         self.end(job)
         following = self.next(job)
         self.successResultOf(self.cluster.stop(following.id))
-        self.ledger.remove_jobs([following.id])
+        self.ledger.learn(Ref("job", following.id))
         self.assertEqual(self.successResultOf(self.cluster.stop(job.id)), self.cluster.job(job.id))
         self.assertEqual(self.cluster.last_attempt(job.id), self.cluster.job(job.id))
 

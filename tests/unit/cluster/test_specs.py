@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster import lifecycle
 from scheduler.errors import StoreFailed
 from scheduler.messages import JobReport, JobStatus, RequestKey
-from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, QueueTerms, Retry, Target
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, QueueTerms, Ref, Retry, Target
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.test_membership import MembershipTestCase, ended
 from tests.unit.cluster.values import a_job
@@ -49,7 +49,7 @@ class SpecTests(ClusterTestCase):
 
     def end(self, job: Job) -> None:
         current = self.cluster.job(job.id)
-        self.successResultOf(self.ledger.update_job(evolve(current, state=JobState.FAILED, finished_at=self.wall)))
+        self.successResultOf(self.ledger.learn(evolve(current, state=JobState.FAILED, finished_at=self.wall)))
         self.settle()
 
     def filled(self, *jobs: Job) -> list[JobSpec]:
@@ -97,7 +97,7 @@ class SpecTests(ClusterTestCase):
         job = self.run_one()
         self.end(job)
         light = self.cluster.job(job.id)
-        self.ledger.remove_jobs([job.id])
+        self.ledger.learn(Ref("job", job.id))
         self.assertEqual(self.filled(light), [light.spec])
         self.assertEqual(self.successResultOf(self.cluster.with_specs([light])), (light,))
 

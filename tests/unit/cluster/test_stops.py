@@ -391,7 +391,7 @@ class FailingStoreTests(ClusterTestCase):
         self.clock.advance(1)
         self.failureResultOf(answer, StoreFailed)
         again = self.cluster.stop("j-1")
-        self.ledger.note_worker(a_worker())  # a sign of life
+        self.ledger.see(a_worker())  # a sign of life
         self.settle()
         self.assertEqual(self.held(), [])
         self.store.held = False
@@ -425,13 +425,13 @@ class FailingStoreTests(ClusterTestCase):
         self.store.fail()
         self.take("stop_job").answer.callback(None)
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0)
-        update = self.ledger.update_job(lifecycle.reported(self.cluster.job("j-1"), ended, 1001.0))
+        update = self.ledger.learn(lifecycle.reported(self.cluster.job("j-1"), ended, 1001.0))
         self.failureResultOf(update, StoreFailed)
         return answer
 
     def test_not_delivered(self) -> None:
         """A stop is no promise before it is recorded, nor when it could be neither recorded nor delivered."""
-        self.ledger.note_worker(a_worker(state=WorkerState.UNREACHABLE))
+        self.ledger.see(a_worker(state=WorkerState.UNREACHABLE))
         answer = self.cluster.stop("j-1")
         self.assertNoResult(answer)
         self.store.fail()
