@@ -21,11 +21,14 @@ from scheduler.cluster import lifecycle
 from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.filters import cursor_after
 from scheduler.cluster.jobs.attendance import Attendance
+from scheduler.cluster.jobs.backoff import Backoff
+from scheduler.cluster.jobs.choice import Submission
+from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.outlook import Outlook
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.signals import Signals
-from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
+from scheduler.cluster.jobs.submissions import Submissions
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.listing import EXAMINED_PER_PAGE
 from scheduler.cluster.output.outputs import Outputs
@@ -70,7 +73,9 @@ class Cluster:
         clock: IReactorTime,
         ledger: Ledger,
         waits: Waits,
-        starts: Starts,
+        submissions: Submissions,
+        flights: Flights,
+        backoff: Backoff,
         stops: Stops,
         signals: Signals,
         removals: Removals,
@@ -86,7 +91,9 @@ class Cluster:
         self._registry = ledger.registry
         self._waits = waits
         self._reconciler = reconciler
-        self._starts = starts
+        self._submissions = submissions
+        self._flights = flights
+        self._backoff = backoff
         self._stops = stops
         self._signals = signals
         self._removals = removals
@@ -106,10 +113,10 @@ class Cluster:
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:
-        return self._own(self._starts.submit(spec, target, terms, key, starting))
+        return self._own(self._submissions.submit(Submission(spec, target, terms), key, starting))
 
     def replays(self, key: RequestKey) -> bool:
-        return self._starts.keys.replays(key)
+        return self._submissions.keys.replays(key)
 
     def job(self, job_id: str) -> Job:
         return self._registry.job(job_id)
@@ -189,7 +196,7 @@ class Cluster:
 
     def readiness(self) -> Readiness:
         reasons = []
-        if self._starts.closed:
+        if self._flights.closed:
             reasons.append("shutting down")
         if self._ledger.store_problem:
             reasons.append(StoreFailed.sentence(self._ledger.store_problem))
@@ -197,11 +204,11 @@ class Cluster:
 
     def refuse(self) -> None:
         """Take no new work from now on, and say so."""
-        self._starts.close()
+        self._submissions.close()
 
     def shut_down(self) -> Deferred[None]:
         """Take no new work; fires when every start under way has been answered."""
-        return self._starts.close()
+        return self._submissions.close()
 
     # -- how
 
@@ -225,7 +232,7 @@ class Cluster:
 
     def _view(self, worker: Worker) -> WorkerView:
         if worker.state is WorkerState.ONLINE:
-            reason = worker.refusing or self._starts.backoff.reason(worker.id)
+            reason = worker.refusing or self._backoff.reason(worker.id)
         else:
             reason = self._membership.why_unreachable(worker)
         return WorkerView(worker, self._registry.running_jobs(worker.id), reason)
@@ -243,11 +250,11 @@ class Cluster:
         if job.state.final or job.state is JobState.QUEUED:
             return job
         self._reach.worker_of(job)
-        starting = self._starts.in_flight(job.id)
+        starting = self._flights.over(job.id)
         if starting is not None:
             await starting
             job = self._registry.job(job.id)
-            if job.state is JobState.QUEUED or self._starts.under_way(job.id):
+            if job.state is JobState.QUEUED or job.id in self._flights:
                 return job  # that start never left: to ask would seal the id against the next
         if not job.state.final:
             await self._reconciler.ask(self._reach.worker_of(job), job)  # it may have gone to another worker

@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from scheduler.cluster.changes import Change, WorkerChanged
-from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
 from scheduler.daemon import failpoints
@@ -51,11 +51,11 @@ class Removals:
 
     _log = Logger()
 
-    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts, reach: Reach) -> None:
+    def __init__(self, ledger: Ledger, client: IWorkerClient, flights: Flights, reach: Reach) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
-        self._starts = starts
+        self._flights = flights
         self._reach = reach
         self._under_way = Shared()
         self._rounds = Rounds("removing the jobs")
@@ -72,7 +72,7 @@ class Removals:
 
     async def remove(self, job_id: str) -> bool:
         """See ``IScheduler.remove``."""
-        job = await self._starts.settled(job_id)
+        job = await self._flights.settled(job_id)
         if not job.over:
             raise self._ledger.endings.failure(job_id) or JobNotEnded(job_id, job.state.value)
         if self._holder(job) is not None and job.remove_requested_at is None:

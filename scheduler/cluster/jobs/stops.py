@@ -39,7 +39,8 @@ from twisted.logger import Logger
 from scheduler.cluster import lifecycle
 from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.job_rounds import JobRounds
-from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.jobs.flights import Flights
+from scheduler.cluster.jobs.late_answers import LateAnswers
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.set_back import SetBack
@@ -70,7 +71,8 @@ class Stops:
         clock: IReactorTime,
         ledger: Ledger,
         client: IWorkerClient,
-        starts: Starts,
+        flights: Flights,
+        late: LateAnswers,
         reach: Reach,
         set_back: SetBack,
         waits: Waits,
@@ -81,7 +83,8 @@ class Stops:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
-        self._starts = starts
+        self._flights = flights
+        self._late = late
         self._reach = reach
         self._set_back = set_back
         self._waits = waits
@@ -119,7 +122,7 @@ class Stops:
         if job.over:
             return job
         unsaved = await self._record(job, why)
-        job = await self._starts.settled(job.id)
+        job = await self._flights.settled(job.id)
         if not job.over:
             try:
                 if job.id not in self._ledger.endings:  # else there is nothing to stop, and only that to wait for
@@ -188,7 +191,7 @@ class Stops:
             and job.id not in self._ledger.endings
             and job.id not in self._taken
             and job.id not in self._asking
-            and not self._starts.under_way(job.id)
+            and job.id not in self._flights
         )
 
     async def _deliver_again(self, job: Job) -> None:
@@ -239,7 +242,7 @@ class Stops:
                 return
             await self._ledger.learn(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
         if lifecycle.untraceable(job, worker):
-            if job.id in self._starts.late:
+            if job.id in self._late:
                 raise Unavailable(f"worker {worker.name!r} has not answered the start of job {job.id!r} yet")
             await self._ledger.decide(lifecycle.lost(job, "no record", self._ledger.now()))
             return

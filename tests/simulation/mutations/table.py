@@ -63,12 +63,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "start before the commit",
         "A worker is told of a job only when that there is such a job is durable.",
-        "cluster/jobs/starts.py",
-        "        await self._ledger.decide(job, *_named(key, job))\n        failpoints",
+        "cluster/jobs/submissions.py",
+        "        since = self._clock.seconds()\n        await",
         """\
-        self._client.start_job(worker, job).addErrback(lambda _: None)
-        await self._ledger.decide(job, *_named(key, job))
-        failpoints""",
+        since = self._clock.seconds()
+        self._starts._client.start_job(worker, job).addErrback(lambda _: None)
+        await""",
         "store",
         ("P4 refused", "one job for each key", "P2 one run"),
     ),
@@ -156,10 +156,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "A start is sent again under the id of the job: its worker runs that once.",
         "cluster/jobs/starts.py",
         """\
-            status = await self._client.start_job(worker, job, key=self.keys.request_of(job))
+            status = await self._client.start_job(worker, job, key=request_of(self._registry, job))
         except Conflict:""",
         """\
-            job = evolve(job, id=self._new_id())
+            job = evolve(job, id=f"{job.id}-{int(1000 * self._clock.seconds())}")
             status = await self._client.start_job(worker, job)
         except Conflict:""",
         "network",
@@ -168,15 +168,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take an unanswered start for not sent",
         "A start that may have arrived is not made anywhere else, nor refused.",
-        "cluster/jobs/starts.py",
-        "            if isinstance(error, Unreachable) and not error.sent:\n",
+        "cluster/jobs/outcomes.py",
+        "        case DeadlineExceeded() | Unreachable(sent=True):\n",
         """\
-            if isinstance(error, DeadlineExceeded):
-                error = Unreachable(worker.name)
-            if not error.sent:
+        case DeadlineExceeded():
+            return Outcome(Fate.NOT_SENT, elsewhere=True)
+        case Unreachable(sent=True):
 """,
         "network",
-        ("P1 kept", "P2 one run", "P4 true", "the code it had"),
+        ("P1 kept", "P2 one run", "P4 true", "P4 refused", "the code it had"),
     ),
     Mutation(
         "take a starting job for a running one after a restart",
@@ -249,9 +249,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "hold workers off when the store fails",
         "A worker that was not called is not in backoff because the commit before the call failed.",
-        "cluster/jobs/starts.py",
-        " and not isinstance(error, StoreFailed):\n",
-        ":\n",
+        "cluster/jobs/outcomes.py",
+        "        case StoreFailed() | Unsupported():\n",
+        "        case Unsupported():\n",
         "store",
         ("backoff has a cause",),
     ),

@@ -55,19 +55,19 @@ class IdleTests(SynchronousTestCase):
         """A start is under way from its request to its answer, and reserves load until it is committed."""
         self.store.held = True
         answer = self.cluster.submit(ECHO, ANY, NO_WAITING, RequestKey("k", "f"))
-        self.assert_busy("starts", "registry")
+        self.assert_busy("flights", "submissions", "registry")
         self.store.commit()
-        self.assert_busy("starts")
+        self.assert_busy("flights", "submissions")
         call = self.workers.take("start_job")
         call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
-        self.assert_busy("starts")
+        self.assert_busy("flights", "submissions")
         self.store.commit()
         self.successResultOf(answer)
         self.assert_busy()
 
     def test_key(self) -> None:
         """A key is in use while its request is under way."""
-        keys = self.parts.starts.keys
+        keys = self.parts.submissions.keys
         with keys.in_use(RequestKey("k", "f")):
             self.assertFalse(keys.idle)
         self.assertTrue(keys.idle)
@@ -81,7 +81,7 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy("queue", "outlook")
         self.end(running)
         call = self.workers.take("start_job")
-        self.assert_busy("queue", "starts")
+        self.assert_busy("queue", "flights")
         call.answer.callback(JobStatus(queued.id, JobState.RUNNING, started_at=1000.0))
         self.clock.advance(2.0)
         self.assert_busy()
@@ -177,7 +177,7 @@ class IdleTests(SynchronousTestCase):
 
     def test_backoff(self) -> None:
         """A worker is in backoff for a time."""
-        backoff = self.parts.starts.backoff
+        backoff = self.parts.backoff
         backoff.refused("w-1", Unavailable("no more processes", 5.0))
         self.assertFalse(backoff.idle)
         self.clock.advance(6.0)

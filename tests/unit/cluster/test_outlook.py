@@ -104,7 +104,7 @@ class SentenceTests(OutlookTestCase):
             self.assertEqual(self.told(job)[:2], (why, detail))
         self.house.know(a_worker("w-9", name="box", refusing="no room", slots=0))
         self.assertEqual(self.told(job)[:2], ("turn", "worker 'box' can take it; it is next"))
-        self.starts.backoff.refused("w-9", Unavailable("no more processes"))
+        self.house.parts.backoff.refused("w-9", Unavailable("no more processes"))
         self.house.know(a_worker("w-9", name="box", slots=0))
         self.assertEqual(self.told(job)[:2], ("backoff", "worker 'box' takes no job now (no more processes)"))
         for facts, lack in (({"features": frozenset()}, "umask"), ({"boot_id": ""}, "more than a command and a path")):
@@ -172,7 +172,7 @@ class SentenceTests(OutlookTestCase):
         """A backoff that is over is none, though nothing else has changed."""
         self.add(a_worker(slots=1))
         self.add(a_job())
-        self.starts.backoff.refused("w-1", Unavailable("no more processes", 5.0))
+        self.house.parts.backoff.refused("w-1", Unavailable("no more processes", 5.0))
         job = self.queue_job("q")
         self.assertEqual(self.told(job)[0], "backoff")
         self.clock.advance(4.9)
@@ -243,7 +243,7 @@ class PropertyTests(OutlookTestCase):
                 job = running[given_ % len(running)]
                 self.add(evolve(job, state=JobState.SUCCEEDED, finished_at=1001.0))
             case "refuse":
-                self.starts.backoff.refused(f"w-{given_}", Unavailable("no more processes", 2.0))
+                self.house.parts.backoff.refused(f"w-{given_}", Unavailable("no more processes", 2.0))
                 self.ledger.see(a_worker(f"w-{given_}"))
             case "gone" if self.ledger.registry.find_worker(f"w-{given_}") is not None:
                 self.ledger.learn(Ref("worker", f"w-{given_}"))
@@ -251,7 +251,7 @@ class PropertyTests(OutlookTestCase):
                 self.clock.advance(given_)
 
     def check(self) -> None:
-        fresh = Outlook(self.clock, self.ledger, self.waiting, self.queue, self.starts.backoff)
+        fresh = Outlook(self.clock, self.ledger, self.waiting, self.queue, self.house.parts.backoff)
         places: dict[str, int] = {}
         for job in self.jobs():
             told = self.cluster.waiting_for(job)

@@ -10,12 +10,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from scheduler.cluster import lifecycle
 from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.jobs.choice import MAX_WORKERS_TRIED
-from scheduler.cluster.jobs.queue import (
-    MAX_STARTS,
-    MAX_STARTS_PER_WORKER,
-    RESTART_GRACE_SECONDS,
-    SWEEP_INTERVAL_SECONDS,
-)
+from scheduler.cluster.jobs.dispatcher import MAX_STARTS, MAX_STARTS_PER_WORKER, SWEEP_INTERVAL_SECONDS
+from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
 from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
 from scheduler.errors import (
@@ -258,7 +254,7 @@ class FindingTests(QueueTestCase):
         """These workers can take jobs again in a while, of which nobody is told."""
         self.add(*(a_worker(name, slots=slots) for name in names))
         for name in names:
-            self.starts.backoff.refused(name, SHORT)
+            self.house.parts.backoff.refused(name, SHORT)
 
     def turns(self) -> list[str]:
         """Of the workers that were looked at, as the calls that find a job for one of them."""
@@ -279,7 +275,7 @@ class FindingTests(QueueTestCase):
         """When the workers of a line can take jobs again they get all that wait, the least loaded one each time."""
         self.all_in_backoff("w-2", "w-3", "w-4")
         self.run_job(Target(worker="w-3"))  # which ends its backoff
-        self.starts.backoff.refused("w-3", SHORT)
+        self.house.parts.backoff.refused("w-3", SHORT)
         for _ in range(4):
             self.queued()
         self.clock.pump([1.0] * 8)
@@ -289,7 +285,7 @@ class FindingTests(QueueTestCase):
         """Each line has its turn, and a worker that serves several has the oldest job first."""
         self.add(a_worker("w-2", labels={"gpu": "yes"}, slots=2), a_worker("w-3", labels={"gpu": "yes"}, slots=1))
         for name in ("w-2", "w-3"):
-            self.starts.backoff.refused(name, SHORT)
+            self.house.parts.backoff.refused(name, SHORT)
         jobs = [self.queued(Target(selector=selector)) for selector in ({}, {"gpu": "yes"}, {})]
         self.clock.pump([1.0] * 8)
         sent = [(call.args[0].id, call.worker_id) for call in self.held()]
@@ -300,7 +296,7 @@ class FindingTests(QueueTestCase):
         self.add(a_worker("w-3", slots=20))
         for _ in range(MAX_STARTS_PER_WORKER + 1):
             self.run_job(Target(worker="w-3"))
-        self.starts.backoff.refused("w-3", SHORT)
+        self.house.parts.backoff.refused("w-3", SHORT)
         self.all_in_backoff("w-2", slots=20)
         for _ in range(MAX_STARTS_PER_WORKER + 2):
             self.queued()
@@ -385,7 +381,7 @@ class StartingTests(QueueTestCase):
         self.settle()
         self.store.fail()
         self.assertEqual((self.state(job), self.held()), (JobState.QUEUED, []))
-        self.assertFalse(self.starts.backoff.active("w-1"))  # it was not even called
+        self.assertFalse(self.house.parts.backoff.active("w-1"))  # it was not even called
         self.store.held = False
         self.clock.advance(STORE_RETRY_FIRST_SECONDS)
         self.clock.advance(SWEEP_INTERVAL_SECONDS - STORE_RETRY_FIRST_SECONDS)
@@ -471,10 +467,10 @@ class StartingTests(QueueTestCase):
         self.store.held = False
         job = self.successResultOf(answer)
         self.assertIs(job.state, JobState.QUEUED)
-        again = self.starts.in_flight(job.id)
+        again = self.house.parts.flights.over(job.id)
         self.assertEqual(self.taken().worker_id, "w-3")
         self.successResultOf(again)
-        self.assertFalse(self.starts.under_way(job.id))
+        self.assertNotIn(job.id, self.house.parts.flights)
 
     def test_backoff_until_it_registers(self) -> None:
         """A worker that took no job and registers again is sent one at once: it is a new process."""
@@ -495,15 +491,15 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         self.take("start_job").answer.errback(Unavailable("no space left", 60))
         gone = self.ledger.registry.worker("w-1")
-        self.assertTrue(self.starts.backoff.active(gone.id))
+        self.assertTrue(self.house.parts.backoff.active(gone.id))
         self.successResultOf(self.membership.deregister("w-1", ""))
-        self.assertFalse(self.starts.backoff.active(gone.id))
+        self.assertFalse(self.house.parts.backoff.active(gone.id))
         self.change(a_worker("w-2"))
         call = self.take("start_job")
         gone = self.ledger.registry.worker("w-2")
         self.successResultOf(self.membership.deregister("w-2", ""))
         call.answer.errback(Unreachable("w-2"))
-        self.assertFalse(self.starts.backoff.active(gone.id))
+        self.assertFalse(self.house.parts.backoff.active(gone.id))
 
     def test_another_worker(self) -> None:
         """What one worker would not take another may."""
@@ -635,9 +631,11 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         self.clock.advance(100)
         self.take("start_job").answer.errback(DeadlineExceeded("start", 10))
-        self.assertEqual((self.state(job), self.cluster.job(job.id).promised), (JobState.UNKNOWN, True))
-        self.clock.advance(HOUR - 100)
-        self.assertFalse(self.cluster.job(job.id).promised)
+        self.assertIs(self.state(job), JobState.UNKNOWN)
+        self.clock.advance(HOUR - 101)
+        self.assertTrue(self.queue.still_wanted(self.cluster.job(job.id)))
+        self.clock.advance(1)
+        self.assertFalse(self.queue.still_wanted(self.cluster.job(job.id)))
 
     def test_used_up(self) -> None:
         """An id that its worker refuses for good ends the job."""
@@ -1154,7 +1152,7 @@ class RestartTests(QueueTestCase):
             self.restart(after)
             self.clock.advance(SILENCE_MAX_SECONDS)
             self.settle()
-            self.assertEqual(self.cluster.job(job.id).promised, promised)
+            self.assertEqual(self.queue.still_wanted(self.cluster.job(job.id)), promised)
 
     def with_one_chance(self) -> Job:
         """The next attempt of a job, which has but one chance, when the scheduler was killed."""

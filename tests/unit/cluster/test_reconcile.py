@@ -7,11 +7,14 @@ from scheduler.cluster import lifecycle
 from scheduler.errors import Busy, Conflict, DeadlineExceeded, NotFound, Unreachable
 from scheduler.interfaces import JobFilter
 from scheduler.messages import JobReport
-from scheduler.model import NO_WAITING, Job, JobSpec, JobState, Target
+from scheduler.model import Job, JobSpec, JobState, QueueTerms, Target
 from tests.doubles.workers import Call
 from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job
+
+#: For a job that was queued, and promised.
+WAITS = QueueTerms(queue_timeout=60.0)
 
 
 class ReconcileTests(MembershipTestCase):
@@ -22,9 +25,7 @@ class ReconcileTests(MembershipTestCase):
         self.online(worker_id="w-1")
 
     def submit(self) -> tuple[Deferred[Job], Call]:
-        answer = Deferred.fromCoroutine(
-            self.starts.submit(JobSpec(command="echo"), Target(worker="w-1"), NO_WAITING, None, None)
-        )
+        answer = self.cluster.submit(JobSpec(command="echo"), Target(worker="w-1"))
         return answer, self.workers.take("start_job")
 
     def only_job(self) -> Job:
@@ -72,7 +73,7 @@ class ReconcileTests(MembershipTestCase):
     def test_a_promised_job_is_started(self) -> None:
         """A job that somebody was promised is sent again under its id, and runs, or has run, as its worker answers."""
         for state in (JobState.UNKNOWN, JobState.STARTING):
-            job = a_job(state.value, state, promised=True)
+            job = a_job(state.value, state, promised=True, terms=WAITS)
             self.ledger.learn(job)
             self.beat("w-1")
             call = self.workers.take("start_job")
@@ -85,7 +86,7 @@ class ReconcileTests(MembershipTestCase):
 
     def test_a_promised_job_is_sent_until_it_arrives(self) -> None:
         """A start that was sent again and not answered is sent with the next heartbeat too."""
-        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True, terms=WAITS))
         for error in (Unreachable("w-1", sent=True), DeadlineExceeded("start", 10.0), Busy("calls", 4)):
             self.beat("w-1")
             self.workers.take("start_job").answer.errback(error)
@@ -98,7 +99,7 @@ class ReconcileTests(MembershipTestCase):
 
     def test_a_promised_job_is_not_sent_before_that_is_durable(self) -> None:
         """Where a promised job went must be known after a crash, or it could be sent elsewhere too."""
-        job = a_job(state=JobState.QUEUED, worker_id=None, promised=True)
+        job = a_job(state=JobState.QUEUED, worker_id=None, promised=True, terms=WAITS)
         self.ledger.learn(job)
         self.store.held = True
         self.ledger.learn(evolve(job, state=JobState.STARTING, worker_id="w-1")).addErrback(lambda _: None)
@@ -114,7 +115,7 @@ class ReconcileTests(MembershipTestCase):
         """A promised job is not sent again to a worker that came back as one that would run it differently."""
         for there, state in ((True, JobState.RUNNING), (False, JobState.FAILED)):
             spec = JobSpec(command="a", stop_mode="main")
-            job = a_job(str(there), state=JobState.UNKNOWN, promised=True, spec=spec)
+            job = a_job(str(there), state=JobState.UNKNOWN, promised=True, terms=WAITS, spec=spec)
             self.ledger.learn(job)
             self.beat("w-1", running=[str(True)] if not there else [])
             query = self.workers.take("query_job")
@@ -128,14 +129,14 @@ class ReconcileTests(MembershipTestCase):
 
     def test_a_promised_job_that_ran(self) -> None:
         """A promised job whose id its worker has used up is lost, not sent for ever."""
-        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True, terms=WAITS))
         self.beat("w-1")
         self.workers.take("start_job").answer.errback(Conflict("used up"))
         self.assertIs(self.state(), JobState.LOST)
 
     def test_a_promised_job_that_was_stopped(self) -> None:
         """A promised job that was asked to stop is not started any more: its id is sealed."""
-        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True, stop_requested_at=999.0))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True, terms=WAITS, stop_requested_at=999.0))
         self.beat("w-1")
         self.workers.take("query_job").answer.errback(NotFound("job", "j-1"))
         job = self.ledger.registry.job("j-1")

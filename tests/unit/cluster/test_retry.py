@@ -180,7 +180,7 @@ class RetryTests(RetryTestCase):
             self.settle()
             following = self.cluster.job(self.next(job).id)
             self.assertIs(following.state, state)
-        self.assertFalse(following.promised)
+        self.assertFalse(self.queue.still_wanted(following))
 
     def test_its_time_counts_from_when_it_is_due(self) -> None:
         """``queue_timeout`` does not pass during the delay."""

@@ -254,7 +254,7 @@ class WorkersTests(ClusterTestCase):
     def test_reason(self) -> None:
         """It is shown why a worker takes no job, or can't be reached; what it says itself goes before what was seen."""
         self.assertIsNone(self.cluster.worker("w-1").reason)
-        self.starts.backoff.refused("w-1", Busy("calls", 4))
+        self.house.parts.backoff.refused("w-1", Busy("calls", 4))
         self.assertEqual(self.cluster.worker("w-1").reason, "calls: all 4 in use")
         self.add(a_worker(refusing="no room"))
         self.assertEqual(self.cluster.worker("w-1").reason, "no room")
