@@ -113,8 +113,8 @@ class IScheduler(Interface):
     def watch(job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
         """Call ``notify`` with the job after each of its changes; ``NotFound``.
 
-        Call the returned function to end this; it may be called twice. ``notify`` is called on the reactor thread,
-        after the Deferreds that wait for the job's end have fired. It must not block.
+        Call the returned function to end this; it may be called twice. ``notify`` is called on the reactor thread, in a
+        turn after the change. It must not block.
         """
 
     def wait(job_id: str, seconds: float) -> Deferred[Job]:

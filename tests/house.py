@@ -140,7 +140,7 @@ class House:
             if isinstance(thing, Worker):
                 self._add_worker(thing)
             else:
-                self.parts.ledger.update_job(thing).addErrback(lambda _: None)
+                self.parts.ledger.learn(thing).addErrback(lambda _: None)
 
     def _add_worker(self, worker: Worker) -> None:
         ledger, liveness = self.parts.ledger, self.parts.liveness
@@ -149,11 +149,11 @@ class House:
         if worker.state is WorkerState.UNREACHABLE:
             liveness.forget(worker.id)
         elif known is None or known.state is WorkerState.UNREACHABLE:
-            ledger.update_worker(evolve(worker, state=WorkerState.UNREACHABLE)).addErrback(lambda _: None)
+            ledger.learn(evolve(worker, state=WorkerState.UNREACHABLE)).addErrback(lambda _: None)
             liveness.heard(worker.id)
             liveness.observe(worker.id, succeed(None))
             return
-        ledger.update_worker(worker).addErrback(lambda _: None)
+        ledger.learn(worker).addErrback(lambda _: None)
 
     # what clients and workers do
 

@@ -60,21 +60,23 @@ DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "na
 #: ``jobs``; ``output`` needs neither. They meet in ``service`` and ``build``.
 CLUSTER = "scheduler.cluster"
 _FACTS = ("registry", "saving", "lifecycle")
+#: The change feed, and its listeners that wait for one change.
+_HEARD = ("changes", "waits")
 #: The registry's index of workers, and its question which of them can take a job.
 _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
-    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_FACTS),
-    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_FACTS),
+    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_HEARD, *_FACTS),
+    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_HEARD, *_FACTS),
     "workers": ("jobs", "job_rounds", "expected", "set_back", "ledger", *_FACTS),
-    "jobs": ("job_rounds", "expected", "set_back", "settling", "reach", "ledger", *_FACTS, *_FILED),
+    "jobs": ("job_rounds", "expected", "set_back", "settling", "reach", "ledger", *_HEARD, *_FACTS, *_FILED),
     "job_rounds": ("registry",),
     "expected": ("registry", *_FILED),
     "set_back": ("commit_counts", "settling", "ledger"),
     "commit_counts": ("ledger",),
     "settling": (),
     "reach": ("registry",),
-    "output": ("reach", "registry", "lifecycle"),
-    "ledger": ("endings", "waits", "specs", *_FACTS),
+    "output": ("reach", "changes", "registry", "lifecycle"),
+    "ledger": ("endings", "changes", "specs", *_FACTS),
     "registry": ("candidates", "listing"),
     "listing": ("filters",),
     "candidates": ("requirement",),
@@ -83,7 +85,8 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "saving": (),
     "specs": ("registry",),
     "endings": ("registry", "lifecycle"),
-    "waits": ("registry",),
+    "waits": ("changes", "registry"),
+    "changes": (),
     "lifecycle": (),
 }
 

@@ -11,6 +11,7 @@ from attrs import Factory, define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.output.bounds import judged, length, no_record, nothing, without_worker
 from scheduler.cluster.output.followed import FollowedJob
 from scheduler.cluster.output.follower import Follower
@@ -85,12 +86,22 @@ class Outputs:
         """See ``IScheduler.read_output``."""
         return Deferred.fromCoroutine(self._read(job_id, stream, offset, size))
 
-    def job_changed(self, job: Job) -> None:
-        """The job is new in the registry, differs from before, or was removed."""
+    def hear(self, change: Change) -> None:
+        """A job or a worker changed."""
+        if isinstance(change, JobChanged):
+            self._job_changed(change)
+            return
+        for job_id in list(self._jobs_of.get(change.last.id, ())):
+            if job_id in self._followed:
+                for live in list(self._followed[job_id].streams.values()):
+                    live.worker_changed()
+
+    def _job_changed(self, change: JobChanged) -> None:
+        job = change.last
         followed = self._followed.get(job.id)
         if followed is None:
             return
-        if job.over and self._registry.find_job(job.id) is None:  # a client removed it
+        if change.after is None and self._registry.was_removed(job.id):
             for live in list(followed.streams.values()):
                 live.fail(NotFound("job", job.id))
             return
@@ -98,13 +109,6 @@ class Outputs:
         self._file(job, followed)
         for live in list(followed.streams.values()):
             live.job_changed()
-
-    def worker_changed(self, worker_id: str) -> None:
-        """The worker gave a sign of life, differs from before, or is gone."""
-        for job_id in list(self._jobs_of.get(worker_id, ())):
-            if job_id in self._followed:
-                for live in list(self._followed[job_id].streams.values()):
-                    live.worker_changed()
 
     def shut_down(self) -> None:
         """Every follower fails with ``ShuttingDown``, now or when it reads; no stream is left."""

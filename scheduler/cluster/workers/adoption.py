@@ -142,7 +142,7 @@ class Adoption:
 
     def _room(self, worker: Worker, unknown: _Unknown) -> int:
         """The number of jobs of the worker that may still be adopted."""
-        own, total = self._ledger.adopted(worker.id)
+        own, total = self._ledger.endings.adopted(worker.id)
         room = min(ADOPTED_PER_WORKER_MAX - own, ADOPTED_MAX - total)
         if room <= 0 and not unknown.full:
             self._log.warn(

@@ -65,7 +65,7 @@ class Departures:
             self._check(worker)
             now = self._ledger.now()
             unfinished = self._ledger.registry.unfinished(worker.id)
-            await self._ledger.conclude_jobs([lifecycle.lost(job, why, now) for job in unfinished])
+            await self._ledger.decide(*(lifecycle.lost(job, why, now) for job in unfinished))
             self._check(worker)
             if self._ledger.registry.find_worker(worker.id) is not None:  # unless it deregistered meanwhile
                 await self._forget(worker)

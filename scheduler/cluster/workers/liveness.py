@@ -130,11 +130,11 @@ class Liveness(Periodic):
         find = self._ledger.registry.find_worker
         return all(find(worker_id) and not pulse.probing for worker_id, pulse in self._pulses.items())
 
-    def heard(self, worker_id: str) -> None:
-        """The worker called this scheduler."""
+    def heard(self, worker_id: str, told: Worker | None = None) -> None:
+        """The worker called this scheduler, and described itself as ``told``."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is not None:
-            self._heard(self._seen(worker))
+            self._heard(self._seen(told or worker))
 
     def registered(self, worker_id: str) -> None:
         """The worker is a new process, or at a new address: it is not known whether calls succeed.
@@ -151,12 +151,12 @@ class Liveness(Periodic):
         self._expected.settle(worker_id)
         self._apply_to(worker_id)
 
-    def left(self, worker_id: str) -> None:
+    def left(self, worker_id: str, told: Worker | None = None) -> None:
         """The worker called for the last time, and was stopped while its jobs run on."""
         worker = self._ledger.registry.find_registered(worker_id)
         if worker is None:
             return
-        self._seen(worker)
+        self._seen(told or worker)
         self._mark_jobs_unknown(worker_id, "was stopped, and left it running")
         self.reset(worker_id, "it was stopped, and left its jobs running")
 
@@ -226,7 +226,7 @@ class Liveness(Periodic):
     def _seen(self, worker: Worker) -> Worker:
         """Note a sign of life; returns the worker with it."""
         worker = evolve(worker, last_seen=self._ledger.now())
-        self._ledger.note_worker(worker)
+        self._ledger.see(worker)
         return worker
 
     def _heard(self, worker: Worker) -> None:
@@ -349,7 +349,7 @@ class Liveness(Periodic):
         state = judge(pulse, heartbeats, now, self.lease)
         changed = state is not worker.state
         if changed:
-            self._ledger.note_worker(evolve(worker, state=state))
+            self._ledger.see(evolve(worker, state=state))
         if state is WorkerState.ONLINE:
             pulse.logged = ""
             if changed:
@@ -374,4 +374,4 @@ class Liveness(Periodic):
             if job.state is JobState.RUNNING
         ]
         if unknown:
-            self._ledger.update_jobs(unknown).addErrback(lambda _: None)
+            self._ledger.learn(*unknown).addErrback(lambda _: None)

@@ -139,7 +139,7 @@ class Membership:
             self._reconciler.forget(worker.id)
         self._peers[worker.id] = peer
         self._nameless.pop(worker.id, None)
-        saved = self._ledger.update_worker(worker)
+        saved = self._ledger.learn(worker)
         self._registered.add(worker.id)
         if known is None:
             self._newcomers.add(worker.id)
@@ -227,7 +227,7 @@ class Membership:
                 )
                 self._nameless[other.id] = other.name
                 renamed = renamed_to_its_id(other)
-                self._ledger.update_worker(renamed).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
+                self._ledger.learn(renamed).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
         return displaced
 
     async def _deregister(self, worker_id: str, nonce: str) -> None:
@@ -235,13 +235,13 @@ class Membership:
         if worker is None or worker.nonce != nonce:
             raise NotFound("worker", worker_id)
         if worker.state is WorkerState.OFFLINE:  # it deregisters again, as the answer was lost
-            await shielded(self._ledger.update_worker(worker))
+            await shielded(self._ledger.learn(worker))
             return
         why = f"worker {worker.name!r} deregistered"
         now = self._ledger.now()
         # A job that is starting is left to the answer of its start.
         unfinished = [job for job in self._ledger.registry.unfinished(worker_id) if job.state is not JobState.STARTING]
-        jobs_saved = self._ledger.update_jobs([lifecycle.unknown(job, why, now) for job in unfinished])
+        jobs_saved = self._ledger.learn(*(lifecycle.unknown(job, why, now) for job in unfinished))
         jobs_saved.addErrback(lambda _: None)  # then the save that follows fails, too
         stays = stays_listed(worker, self._ledger.registry.running_jobs(worker_id) > 0, self._forget_after)
         await shielded(self._go_offline(worker) if stays else self._remove(worker))
@@ -270,12 +270,12 @@ class Membership:
         self._log.info("worker {name} ({worker_id}) is offline: it deregistered", name=worker.name, worker_id=worker.id)
         now = self._ledger.now()
         offline = evolve(worker, state=WorkerState.OFFLINE, deregistered_at=now, last_seen=now)
-        return self._ledger.update_worker(evolve(offline, refusing=None, disk=None, clock_difference=None))
+        return self._ledger.learn(evolve(offline, refusing=None, disk=None, clock_difference=None))
 
     def _remove(self, worker: Worker) -> Deferred[None]:
         self._disconnect(worker)
         self._log.info("worker {name} ({worker_id}) is gone", name=worker.name, worker_id=worker.id)
-        return self._ledger.remove_worker(worker.id)
+        return self._ledger.learn(worker.ref)
 
     def _disconnect(self, worker: Worker) -> None:
         """Forget the channel and all other state of the worker in this process."""
@@ -306,23 +306,18 @@ class Membership:
             clock_difference=_difference(heartbeat.sent_at, self._ledger.now()),
         )
         self._set_back.heard(heartbeat)
-        # First apply the report: parts that hear of a sign of life may ask about its jobs, and some have ended.
         changed, describe = self._reconciler.apply_report(told, heartbeat)
         reported = [report.status.job_id for report in (*heartbeat.ended, *heartbeat.described)]
-        saved = self._ledger.update_jobs(changed, self._reconciler.keys_told(heartbeat, changed))
+        saved = self._ledger.learn(*changed, *self._reconciler.keys_told(heartbeat, changed))
         if reported:
             saved = self._set_back.verified(saved)
         if told.boot_id != worker.boot_id:
-            self._ledger.update_worker(told).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
-        elif told.refusing != worker.refusing:
-            self._ledger.note_worker(told)
-        else:
-            self._ledger.note_facts(told)
+            self._ledger.learn(told).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
         worker = told
         if heartbeat.leaving:
-            self._liveness.left(worker.id)  # the state of its jobs is unknown from now on
+            self._liveness.left(worker.id, told)  # the state of its jobs is unknown from now on
         else:
-            self._liveness.heard(worker.id)
+            self._liveness.heard(worker.id, told)
         durable = True
         try:
             await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)

@@ -29,7 +29,10 @@ from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
 from scheduler.cluster.job_rounds import JobRounds
+from scheduler.cluster.jobs.backoff import Backoff
+from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.placement import could_take
+from scheduler.cluster.jobs.queue import Queue
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.ledger import Ledger
@@ -53,6 +56,9 @@ class Reconciler:
         ledger: Ledger,
         client: IWorkerClient,
         starts: Starts,
+        queue: Queue,
+        flights: Flights,
+        backoff: Backoff,
         removals: Removals,
         set_back: SetBack,
         probed: Callable[[str], Deferred[None]],
@@ -62,6 +68,9 @@ class Reconciler:
         self._registry = ledger.registry
         self._client = client
         self._starts = starts
+        self._queue = queue
+        self._flights = flights
+        self._backoff = backoff
         self._removals = removals
         self._set_back = set_back
         # worker id -> ids of removed jobs that run by its last heartbeat, and that it was asked to describe
@@ -99,7 +108,7 @@ class Reconciler:
         self._dispute(worker, set(heartbeat.running) - {job.id for job in changed})
         for job_id in heartbeat.running:
             known = self._registry.find_job(job_id)
-            if job_id in described or self._starts.under_way(job_id):
+            if job_id in described or job_id in self._flights:
                 continue
             if known is None:
                 self._adoption.remember(worker, job_id, runs=True)
@@ -160,7 +169,7 @@ class Reconciler:
             return job
         not_started = job.state is JobState.QUEUED or lifecycle.unconfirmed(job)
         if not_started and self._set_back.may_run_on(worker.id, job) and could_take(job, worker):
-            return None if self._starts.under_way(job.id) else lifecycle.taken_over(job, worker)
+            return None if job.id in self._flights else lifecycle.taken_over(job, worker)
         if job.worker_id is None:
             return None
         raise Invalid("jobID", f"the job is worker {job.worker_id}'s")
@@ -189,14 +198,14 @@ class Reconciler:
         unlisted = [
             job
             for job in self._registry.unfinished(worker.id)
-            if job.id_on_worker not in mentioned and not self._starts.under_way(job.id)
+            if job.id_on_worker not in mentioned and job.id not in self._flights
         ]
         if unlisted:
             self._rounds.begin(worker.id, lambda: unlisted, partial(self._ask_about, worker))
 
     async def _ask_about(self, worker: Worker, asked: Job) -> None:
         job = self._registry.find_job(asked.id)
-        if job is None or job.over or job.state is JobState.QUEUED or self._starts.under_way(job.id):
+        if job is None or job.over or job.state is JobState.QUEUED or job.id in self._flights:
             return
         now = self._registry.find_worker(worker.id) or worker  # it may have moved meanwhile
         if job.worker_id != worker.id or now.state is WorkerState.OFFLINE:
@@ -211,7 +220,7 @@ class Reconciler:
     async def starts_over(self, worker_id: str) -> None:
         """Wait until the starts on that worker that are under way have been answered."""
         for job in self._registry.unfinished(worker_id):
-            start = self._starts.in_flight(job.id)
+            start = self._flights.over(job.id)
             if start is not None:
                 await start
 
@@ -220,7 +229,7 @@ class Reconciler:
         self._disputed.pop(worker_id, None)
         self._adoption.forget(worker_id)
         self._refusals.forget(worker_id)
-        self._starts.backoff.forget(worker_id)
+        self._backoff.forget(worker_id)
 
     def ask(self, worker: Worker, job: Job) -> Deferred[None]:
         """Ask a worker about an unfinished job, and record the answer; errors are those of the call.
@@ -228,7 +237,7 @@ class Reconciler:
         Callers at the same moment share one call. The start of the job must not be under way. If the end of the job is
         known and not saved yet, the worker is not asked.
         """
-        if self._ledger.unsaved_end(job.id) is not None:
+        if self._ledger.endings.failure(job.id) is not None:
             return succeed(None)
         return self._asking.join(job.id, lambda: Deferred.fromCoroutine(self._ask(worker, job)))
 
@@ -236,22 +245,22 @@ class Reconciler:
         unsure = lifecycle.unconfirmed(job) and worker.seals
         if unsure and not self._set_back.settled:
             return  # another worker may have it
-        if unsure and job.promised and job.stop_requested_at is None and worker.takes(job.spec):
-            await self._ledger.update_jobs([])  # its worker must be durable, or it could go to another one too
-            if self._registry.find_job(job.id) == job and not self._starts.under_way(job.id):
+        if unsure and self._queue.still_wanted(job) and job.stop_requested_at is None and worker.takes(job.spec):
+            await self._ledger.settled()  # that it went to this worker is durable, or it could go to another too
+            if self._registry.find_job(job.id) == job and job.id not in self._flights:
                 await self._starts.resend(job)
             return
         now = self._ledger.now
         if lifecycle.untraceable(job, worker):
             if job.id not in self._starts.late:
-                await self._ledger.conclude_job(lifecycle.lost(job, "no record", now()))
+                await self._ledger.decide(lifecycle.lost(job, "no record", now()))
             return
         try:
             status = await self._client.query_job(worker, job.id_on_worker, seal=worker.seals)
         except NotFound:
             current = self._registry.job(job.id)
             absent = lifecycle.absent(current, now()) if unsure else lifecycle.lost(current, "no record", now())
-            await self._ledger.conclude_job(absent)
+            await self._ledger.decide(absent)
         else:
             reported = lifecycle.reported_by_core if worker.is_core else lifecycle.reported
             current = self._registry.job(job.id)
@@ -259,7 +268,7 @@ class Reconciler:
             if known == current:
                 return
             try:
-                await self._ledger.update_job(known)
+                await self._ledger.learn(known)
             except StoreFailed:
-                if self._ledger.unsaved_end(job.id) is None:
+                if self._ledger.endings.failure(job.id) is None:
                     raise

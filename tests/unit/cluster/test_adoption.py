@@ -13,7 +13,7 @@ from scheduler.cluster.workers.adoption import (
 )
 from scheduler.cluster.workers.refusals import Refusals
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState
+from scheduler.model import Job, JobSpec, JobState, Ref
 from scheduler.views import JobFilter
 from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
@@ -122,7 +122,7 @@ class AdoptionTests(MembershipTestCase):
         self.assertEqual(self.tell_ended(["more"]).describe, ())
         self.online(address="127.0.0.1:30001", worker_id="w-2")
         self.assertEqual(self.describe_all(self.tell_ended(["other"], "w-2").describe, "w-2"), ["other"])
-        self.ledger.remove_jobs(acknowledged[:1])
+        self.ledger.learn(Ref("job", acknowledged[0]))
         self.assertEqual(self.tell_ended(["more"]).describe, ("more",))
 
     def test_while_they_are_being_saved(self) -> None:
@@ -133,7 +133,7 @@ class AdoptionTests(MembershipTestCase):
         saving = self.membership.heartbeat(Heartbeat("w-1", "boot", described=described(asked)), HOME)
         meanwhile = self.membership.heartbeat(Heartbeat("w-1", "boot", running=("r",)), HOME)
         self.assertNoResult(saving)
-        self.assertEqual(self.ledger.adopted("w-1"), (DESCRIBED_PER_HEARTBEAT, DESCRIBED_PER_HEARTBEAT))
+        self.assertEqual(self.ledger.endings.adopted("w-1"), (DESCRIBED_PER_HEARTBEAT, DESCRIBED_PER_HEARTBEAT))
         self.store.commit()
         self.store.commit()
         self.assertEqual(self.successResultOf(saving).acknowledged, asked)
@@ -144,7 +144,7 @@ class AdoptionTests(MembershipTestCase):
         self.patch(self.ledger, "_keep_finished", 10)
         self.patch(adoption, "ADOPTED_PER_WORKER_MAX", 50)
         placed = [a_job(job_id, JobState.SUCCEEDED, "w-2") for job_id in ids("placed", 10)]
-        self.ledger.update_jobs(placed)
+        self.ledger.learn(*placed)
         forged = ids("forged", 5_000)
         answer = self.beat("w-1", ended=tuple(JobReport(ended(each)) for each in forged), described=described(forged))
         self.describe_all(answer.describe)
@@ -155,7 +155,7 @@ class AdoptionTests(MembershipTestCase):
     def test_an_adopted_job_that_ends(self) -> None:
         """The end of a job that was adopted while it ran pushes out no other; that of a placed job does."""
         self.patch(self.ledger, "_keep_finished", 1)
-        self.ledger.update_jobs([a_job("old", JobState.SUCCEEDED, "w-2"), a_job("placed")])
+        self.ledger.learn(a_job("old", JobState.SUCCEEDED, "w-2"), a_job("placed"))
         self.beat("w-1", running=("run", "placed"))
         self.beat("w-1", running=("run", "placed"), described=(JobReport(running("run"), SPEC, 800.0),))
         self.tell_ended(["run"])
@@ -175,7 +175,7 @@ class AdoptionTests(MembershipTestCase):
         """Adopted jobs are known as such after a restart of the scheduler."""
         self.describe_all(self.tell_ended(ids("e", 3)).describe)
         self.house.restart()
-        self.assertEqual(self.house.parts.ledger.adopted("w-1"), (3, 3))
+        self.assertEqual(self.house.parts.ledger.endings.adopted("w-1"), (3, 3))
 
     def test_what_is_remembered(self) -> None:
         """The ids that a worker reports are remembered up to a number and for a limited time."""
@@ -198,7 +198,7 @@ class AdoptionTests(MembershipTestCase):
 
     def test_known_jobs_go_first(self) -> None:
         """A known job whose start was not answered is described in any case, and counts among the few."""
-        self.ledger.update_job(a_job(state=JobState.UNKNOWN))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN))
         answer = self.beat("w-1", running=(*ids("r", 100), "j-1"))
         self.assertEqual((answer.describe[0], len(answer.describe)), ("j-1", DESCRIBED_PER_HEARTBEAT))
 
@@ -232,7 +232,7 @@ class BelievedTests(MembershipTestCase):
 
     def test_contradictions(self) -> None:
         """A report that contradicts itself changes nothing and is not acknowledged; those beside it count."""
-        self.ledger.update_jobs([a_job("j-1"), a_job("j-2")])
+        self.ledger.learn(a_job("j-1"), a_job("j-2"))
         bad = JobStatus("j-1", JobState.SUCCEEDED, finished_at=950.0, exit_code=7)
         answer = self.beat("w-1", ended=(JobReport(bad), JobReport(ended("j-2"))))
         self.assertEqual(answer.acknowledged, ("j-2",))
@@ -247,7 +247,7 @@ class BelievedTests(MembershipTestCase):
 
     def test_times_to_come(self) -> None:
         """No time of a worker is later than now: not of a job that was placed, nor of one that is adopted."""
-        self.ledger.update_job(a_job("j-1"))
+        self.ledger.learn(a_job("j-1"))
         late = evolve(ended("j-1"), started_at=2e9, finished_at=253402300799.0)
         other = evolve(late, job_id="j-2")
         self.beat("w-1", ended=(JobReport(late), JobReport(other)))
@@ -259,7 +259,7 @@ class BelievedTests(MembershipTestCase):
     def test_one_line_of_log(self) -> None:
         """However much of a heartbeat is not believed, the log has one line of it."""
         self.online(address="127.0.0.1:30001", worker_id="w-2")
-        self.ledger.update_jobs([a_job(job_id, worker_id="w-2") for job_id in ids("j", 50)])
+        self.ledger.learn(*(a_job(job_id, worker_id="w-2") for job_id in ids("j", 50)))
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
         self.beat("w-1", running=tuple(ids("j", 25)), ended=tuple(JobReport(ended(each)) for each in ids("j", 50)))
@@ -272,7 +272,7 @@ class BelievedTests(MembershipTestCase):
         """A repeated refusal is logged once, even if heartbeats between do not report the job; a change is logged."""
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
-        self.ledger.update_jobs([a_job(job_id) for job_id in ids("j", 3)])
+        self.ledger.learn(*(a_job(job_id) for job_id in ids("j", 3)))
         bad = [JobReport(JobStatus(each, JobState.SUCCEEDED, exit_code=7)) for each in ids("j", 3)]
         for _ in range(3):
             self.beat("w-1", ended=tuple(bad[:2]))
@@ -301,7 +301,7 @@ class BelievedTests(MembershipTestCase):
         """An unreadable part of a heartbeat is logged; its job was mentioned, so the worker is not asked about it."""
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
-        self.ledger.update_jobs([a_job("j-1"), a_job("j-2")])
+        self.ledger.learn(a_job("j-1"), a_job("j-2"))
         answer = self.beat("w-1", ended=(JobReport(ended("j-2")),), refused={"j-1": "outcome: 99 is none"})
         self.assertEqual((answer.acknowledged, answer.describe), (("j-2",), ()))
         self.assertEqual((self.state("j-1"), self.state("j-2")), (JobState.RUNNING, JobState.FAILED))

@@ -194,15 +194,6 @@ class WatchingTests(FleetTestCase):
         self.flow()
         self.assertIs(told[-1][0], JobState.RUNNING)
 
-    def test_after_those_who_wait(self) -> None:
-        """The end of a job is told after those were answered that wait for it."""
-        job = self.submit()
-        order: list[str] = []
-        self.scheduler.watch(job.id, lambda job: order.append("watch"))
-        self.scheduler.wait(job.id, 30).addCallback(lambda _: order.append("wait"))
-        self.fleet.end(job.id)
-        self.assertEqual(order[:2], ["wait", "watch"])
-
     def test_leave(self) -> None:
         """One who leaves, also while others are being told, and twice, is told no more."""
         job = self.submit()

@@ -117,7 +117,7 @@ class RegisteredTests(ExpectedTestCase):
         self.failureResultOf(self.cluster.submit(ECHO, Target(worker="w-2"), PATIENT), QueueFull)
         answer = self.submit(W1, PATIENT)
         for n in range(self.queue_max):
-            self.ledger.conclude_job(a_job(f"j-{n}", JobState.STOPPED, None, terms=PATIENT))
+            self.ledger.decide(a_job(f"j-{n}", JobState.STOPPED, None, terms=PATIENT))
         self.probe()
         self.started(answer)
 
@@ -263,7 +263,7 @@ class RegisteredTests(ExpectedTestCase):
         job = a_job(state=JobState.QUEUED, worker_id=None, target=W1, terms=QueueTerms(retry=Retry(1, 0.0)))
         self.add(evolve(job, promised=True, retry_of="j-0"))
         self.clock.advance(1.0)
-        self.ledger.note_job(evolve(self.only_job(), reason="it changes meanwhile"))
+        self.ledger.learn(evolve(self.only_job(), reason="it changes meanwhile"), lazily=True)
         self.settle()
         self.assertIs(self.only_job().state, JobState.QUEUED)
         self.probe()
@@ -344,7 +344,7 @@ class LoadedTests(ExpectedTestCase):
     def test_deregistered(self) -> None:
         """A worker that has deregistered is not called, and requests do not wait for it."""
         self.workers.held.clear()
-        self.ledger.update_worker(a_worker(deregistered_at=900.0))
+        self.ledger.learn(a_worker(deregistered_at=900.0))
         self.begin()
         self.assertEqual(self.calls(), [("probe", "core")])
         self.failureResultOf(self.cluster.submit(ECHO, W1), Unreachable)
@@ -360,7 +360,7 @@ class LoadedTests(ExpectedTestCase):
     def test_the_queue(self) -> None:
         """Queued jobs are placed on each worker when it comes online."""
         self.workers.held.clear()
-        self.ledger.update_job(a_job(state=JobState.QUEUED, worker_id=None, terms=PATIENT, promised=True))
+        self.ledger.learn(a_job(state=JobState.QUEUED, worker_id=None, terms=PATIENT, promised=True))
         self.begin()
         self.beat()
         self.assertEqual(self.calls(), [("probe", "core"), ("probe", "w-1")])
@@ -371,7 +371,7 @@ class LoadedTests(ExpectedTestCase):
         """Workers are called a few at a time, one that a request waits for at once, and one that was heard next."""
         self.workers.held.clear()
         for number in range(100):
-            self.ledger.update_worker(a_worker(f"w-{number:03}"))
+            self.ledger.learn(a_worker(f"w-{number:03}"))
         self.begin()
         first = len(self.held())
         self.assertLess(first, 32)

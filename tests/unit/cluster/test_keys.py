@@ -30,7 +30,7 @@ class KeyTests(ClusterTestCase):
     def test_again(self) -> None:
         """The same request is answered with the job as it was then, whatever became of it, and calls nobody."""
         job = self.started()
-        self.ledger.update_job(evolve(job, state=JobState.FAILED, finished_at=1001.0))
+        self.ledger.learn(evolve(job, state=JobState.FAILED, finished_at=1001.0))
         self.assertTrue(self.cluster.replays(KEY))
         self.assertEqual(self.successResultOf(self.submit()), job)
         self.assertEqual((self.held(), len(self.jobs())), ([], 1))
@@ -89,7 +89,7 @@ class KeyTests(ClusterTestCase):
         job_id = self.failureResultOf(answer, StartUnanswered).value.job_id
         self.assertTrue(self.cluster.replays(KEY))
         self.assertEqual(self.failureResultOf(self.submit(), StartUnanswered).value.job_id, job_id)
-        self.ledger.update_job(evolve(self.only_job(), state=JobState.RUNNING, unknown_since=None))
+        self.ledger.learn(evolve(self.only_job(), state=JobState.RUNNING, unknown_since=None))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
 
     def test_an_end_that_could_not_be_saved(self) -> None:
@@ -113,12 +113,12 @@ class KeyTests(ClusterTestCase):
         self.submit()
         self.begin()
         self.failureResultOf(self.submit(), StartUnanswered)
-        self.ledger.update_job(evolve(self.only_job(), state=JobState.RUNNING))
+        self.ledger.learn(evolve(self.only_job(), state=JobState.RUNNING))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
         self.assertEqual((self.held(), len(self.jobs())), ([], 1))
 
     def test_as_long_as_the_job(self) -> None:
         """With its job the key is gone, and the request is a new one."""
-        self.ledger.drop_job(self.started())
+        self.ledger.learn(self.started().ref)
         self.assertFalse(self.cluster.replays(KEY))
         self.started()

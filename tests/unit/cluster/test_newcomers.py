@@ -40,12 +40,12 @@ class NewcomerTests(ClashTestCase):
         """A worker that is online, has a job, is drained or was known before is kept."""
         online, busy, drained = (self.come(number) for number in range(3))
         registry = self.ledger.registry
-        self.ledger.update_job(a_job("j-1", JobState.SUCCEEDED, worker_id=busy))
-        self.ledger.update_worker(evolve(registry.worker(drained), draining=True))
-        self.ledger.update_worker(evolve(registry.worker(online), state=WorkerState.ONLINE))
+        self.ledger.learn(a_job("j-1", JobState.SUCCEEDED, worker_id=busy))
+        self.ledger.learn(evolve(registry.worker(drained), draining=True))
+        self.ledger.learn(evolve(registry.worker(online), state=WorkerState.ONLINE))
         later = [self.come(number) for number in range(3, 9)]
         self.assertLessEqual({online, busy, drained}, self.known())
-        self.ledger.update_worker(evolve(registry.worker(online), state=WorkerState.UNREACHABLE))
+        self.ledger.learn(evolve(registry.worker(online), state=WorkerState.UNREACHABLE))
         later += [self.come(number) for number in range(9, 15)]
         self.assertEqual(self.known(), {busy, drained, *later[-3:]})
 

@@ -17,7 +17,7 @@ from scheduler.errors import (
     Unsupported,
     WorkerFault,
 )
-from scheduler.model import JobState, Stream, WorkerState
+from scheduler.model import JobState, Ref, Stream, WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase
 from tests.unit.cluster.values import a_worker
 
@@ -193,7 +193,7 @@ class EndTests(OutputTestCase):
         self.assertNoResult(reading)
         self.client.stream().cut(CUT)
         self.assertNoResult(reading)
-        self.ledger.remove_worker("w-1")
+        self.ledger.learn(Ref("worker", "w-1"))
         self.house.settle()
         self.assertIn("forgotten", str(self.failureResultOf(reading, OutputGone).value))
         self.assert_idle()
@@ -208,7 +208,7 @@ class EndTests(OutputTestCase):
     def test_ended_and_its_worker_forgotten(self) -> None:
         """A new follower of an ended job whose worker was removed fails at once: the output is gone."""
         self.end_job()
-        self.ledger.remove_worker("w-1")
+        self.ledger.learn(Ref("worker", "w-1"))
         self.house.settle()
         error = self.failureResultOf(self.open().read(), OutputGone).value
         self.assertEqual(str(error), "the output of job 'j-1' is gone: worker 'w-1' is not known any more")

@@ -13,7 +13,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
-from scheduler.model import JobState, WorkerState
+from scheduler.model import JobState, Ref, WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase
 from tests.unit.cluster.values import a_job, a_worker
 
@@ -128,7 +128,7 @@ class ResumeTests(OutputTestCase):
     def test_worker_goes_and_registers_again(self) -> None:
         """A worker that deregistered may register again under its id; its followers wait for it."""
         _, reading = self.under_way()
-        self.ledger.remove_worker("w-1")
+        self.ledger.learn(Ref("worker", "w-1"))
         self.client.stream().cut(CUT)
         self.clock.pump([RETRY_MAX_SECONDS] * 100)
         self.write(5)
@@ -223,7 +223,7 @@ class ResumeTests(OutputTestCase):
         """The output of a job that was dropped before its start was sent is not found."""
         self.house.add(a_job("j-1b", JobState.STARTING))
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
-        self.ledger.remove_jobs(["j-1b"])
+        self.ledger.learn(Ref("job", "j-1b"))
         self.client.stream().cut(NotFound("job", "j-1b"))
         self.clock.advance(RETRY_MAX_SECONDS)
         self.failureResultOf(reading, NotFound)
@@ -234,14 +234,14 @@ class ResumeTests(OutputTestCase):
         job = a_job("j-1b", JobState.STARTING)
         self.house.add(job)
         reading = self.outputs.open("j-1b", KEY[1], 0).read()
-        self.ledger.drop_job(job)
+        self.ledger.learn(job.ref)
         self.house.settle()
         self.failureResultOf(reading, NotFound)
         self.assert_idle()
 
     def test_queued_again(self) -> None:
         """A job that is queued again is not awaited on the worker that did not start it."""
-        self.ledger.remove_jobs(["j-1"])
+        self.ledger.learn(Ref("job", "j-1"))
         self.house.add(a_job("j-1", JobState.STARTING, target=None))
         reading = self.open().read()
         before = self.client.stream()

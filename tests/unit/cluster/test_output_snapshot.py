@@ -14,7 +14,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import Chunk
-from scheduler.model import JobState, WorkerState
+from scheduler.model import JobState, Ref, WorkerState
 from tests.unit.cluster.output_case import KEY, OutputTestCase
 from tests.unit.cluster.values import a_job
 
@@ -28,7 +28,7 @@ class SnapshotTests(OutputTestCase):
     def begin(self, state: JobState) -> None:
         """Have ``j-1`` begin in that state."""
         self.setUp()
-        self.house.parts.ledger.drop_job(self.house.job("j-1"))
+        self.house.parts.ledger.learn(self.house.job("j-1").ref)
         self.house.add(a_job(state=state))
 
     def test_asks_the_worker(self) -> None:
@@ -60,7 +60,7 @@ class SnapshotTests(OutputTestCase):
         """A worker that can't be reached, or is gone, is not called; the output of what ended there is gone."""
         self.set_worker(WorkerState.UNREACHABLE)
         self.failureResultOf(self.read(), Unreachable)
-        self.ledger.remove_worker("w-1")
+        self.ledger.learn(Ref("worker", "w-1"))
         self.failureResultOf(self.read(), Unreachable)
         self.end_job()
         self.failureResultOf(self.read(), OutputGone)
@@ -69,7 +69,7 @@ class SnapshotTests(OutputTestCase):
     def test_no_worker(self) -> None:
         """The output of a job that was lost when its worker was forgotten is gone."""
         self.house.add(a_job("j-3", JobState.LOST, reason="forgotten"))
-        self.ledger.remove_worker("w-1")
+        self.ledger.learn(Ref("worker", "w-1"))
         reading = self.outputs.read("j-3", KEY[1], 0, 1)
         self.assertIn("forgotten", str(self.failureResultOf(reading, OutputGone).value))
 

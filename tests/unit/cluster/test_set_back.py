@@ -425,12 +425,12 @@ class MadeUpTests(SetBackCase):
         self.other()
         for worker in ("w-1", "w-2"):
             self.successResultOf(self.house.parts.service.drain(worker))
-        self.house.parts.ledger.add_job(self.queued("q"))
+        self.house.parts.ledger.decide(self.queued("q"))
         self.house.restart()
         for worker in ("w-1", "w-2"):
             self.house.beat(worker)
         self.assertTrue(self.house.parts.set_back.settled)
-        self.house.parts.ledger.add_job(self.queued("next", retry_of="q"))
+        self.house.parts.ledger.decide(self.queued("next", retry_of="q"))
         self.reports("w-2", "q", "next")
         self.assertEqual({self.house.job(each).state for each in ("q", "next")}, {JobState.QUEUED})
 
@@ -444,7 +444,7 @@ class MadeUpTests(SetBackCase):
         self.other()
         for worker in ("w-1", "w-2"):
             self.successResultOf(self.house.parts.service.drain(worker))
-        self.house.parts.ledger.add_job(self.queued("q"))
+        self.house.parts.ledger.decide(self.queued("q"))
         self.house.restart()
         self.house.beat("w-2")
         self.house.clock.advance(SILENCE_MAX_SECONDS)

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from scheduler.cluster import lifecycle
 from scheduler.errors import StoreFailed
 from scheduler.messages import JobReport, JobStatus, RequestKey
-from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState
+from scheduler.model import SPEC_KEPT_MAX_CHARACTERS, Job, JobSpec, JobState, Ref
 from scheduler.terms import QueueTerms, Retry, Target
 from tests.unit.cluster.case import W1, ClusterTestCase
 from tests.unit.cluster.test_membership import MembershipTestCase, ended
@@ -50,7 +50,8 @@ class SpecTests(ClusterTestCase):
 
     def end(self, job: Job) -> None:
         current = self.cluster.job(job.id)
-        self.successResultOf(self.ledger.update_job(evolve(current, state=JobState.FAILED, finished_at=self.wall)))
+        self.successResultOf(self.ledger.learn(evolve(current, state=JobState.FAILED, finished_at=self.wall)))
+        self.settle()
 
     def filled(self, *jobs: Job) -> list[JobSpec]:
         return [job.spec for job in self.successResultOf(self.cluster.with_specs(jobs))]
@@ -97,7 +98,7 @@ class SpecTests(ClusterTestCase):
         job = self.run_one()
         self.end(job)
         light = self.cluster.job(job.id)
-        self.ledger.remove_jobs([job.id])
+        self.ledger.learn(Ref("job", job.id))
         self.assertEqual(self.filled(light), [light.spec])
         self.assertEqual(self.successResultOf(self.cluster.with_specs([light])), (light,))
 

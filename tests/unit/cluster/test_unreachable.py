@@ -26,7 +26,7 @@ class UnreachableTests(SynchronousTestCase):
         self.ledger, self.liveness = self.house.parts.ledger, self.house.parts.liveness
         self.workers.hold("probe")
         self.probes = self.workers.held
-        self.ledger.update_worker(a_worker(state=UNREACHABLE))
+        self.ledger.learn(a_worker(state=UNREACHABLE))
 
     def state(self) -> WorkerState:
         return self.ledger.registry.worker("w-1").state

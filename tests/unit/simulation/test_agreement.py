@@ -27,7 +27,7 @@ class UnderWayTests(SynchronousTestCase):
         assert self.world.scheduler is not None
         job = registry(self.world).job(next(iter(self.world.judge.facts.runs)))
         another = evolve(job, id="another", state=state, reason=reason, spec=evolve(job.spec, labels={}))
-        self.world.scheduler.parts.ledger.update_job(another)
+        self.world.scheduler.parts.ledger.learn(another)
 
     def test_runs(self) -> None:
         """A job that runs, and is shown so."""

@@ -287,7 +287,7 @@ class ForgottenTests(SceneCase):
 
     def shown(self) -> str:
         """The rule that it breaks where the worker is shown as not drained."""
-        self.scheduler.parts.ledger.note_worker(self.registry.worker("w1"))
+        self.scheduler.parts.ledger.see(self.registry.worker("w1"))
         return "" if self.judge.violation is None else self.judge.violation.rule
 
     def refuse(self, worker: str) -> None:

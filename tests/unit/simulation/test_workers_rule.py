@@ -24,7 +24,7 @@ class WorkersTests(SynchronousTestCase):
 
     def show(self, worker: Worker) -> None:
         assert self.world.scheduler is not None
-        self.world.scheduler.parts.ledger.note_worker(worker)
+        self.world.scheduler.parts.ledger.see(worker)
 
     def arrive(self, call: str, at: str) -> None:
         """A call for the first worker is taken by what listens where that one is."""
