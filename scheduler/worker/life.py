@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import TypeVar
 
@@ -142,11 +143,14 @@ class JobLives:
     # from the start to the end
 
     def _live(self, job: RunningJob, seen: JobStatus | HeldByShim) -> None:
-        """Begin the part of a life that can be cancelled."""
-        if self.closed and isinstance(seen, HeldByShim):
-            return
-        life = self._until_begun(job) if job.starting else self._until_ended(job, seen)
-        job.life = Deferred.fromCoroutine(life).addErrback(self._went_wrong, job)
+        """Begin the part of a life that can be cancelled, unless the job has ended already."""
+        if not isinstance(seen, HeldByShim):
+            self._end(job, seen)
+        elif not self.closed:
+            life = self._until_begun(job) if job.starting else self._until_ended(job, seen)
+            # In a context of its own: the end does not belong to the request that started the job.
+            job.life = Context().run(Deferred.fromCoroutine, life)
+            job.life.addErrback(self._went_wrong, job)
 
     async def _until_begun(self, job: RunningJob) -> None:
         """See whether the shim begins the job that the previous process asked for.
@@ -162,7 +166,8 @@ class JobLives:
         else:
             self._started(job, seen)
 
-    async def _until_ended(self, job: RunningJob, seen: JobStatus | HeldByShim) -> None:
+    async def _until_ended(self, job: RunningJob, held: HeldByShim) -> None:
+        seen: JobStatus | HeldByShim = held
         while isinstance(seen, HeldByShim):
             job.status = evolve(job.status, started_at=seen.started_at)
             job.shim_identity = seen.shim or job.shim_identity

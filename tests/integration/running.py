@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -199,6 +201,29 @@ class RunningCase(TestCase):
                     proctree.send(each.identity, signal.SIGKILL)
         with contextlib.suppress(FileNotFoundError), open(worker.log, encoding="utf-8") as log:
             self.assertEqual(log.read(), "")
+
+
+def ask(process: subprocess.Popen[bytes], job_id: str, *command: str) -> None:
+    """Have a worker in a process of its own start a job."""
+    process.stdin.write(json.dumps([job_id, *command]).encode() + b"\n")
+    process.stdin.flush()
+
+
+class ProcessCase(RunningCase):
+    """Has workers in processes of their own."""
+
+    def process(self, failpoints: str = "") -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.worker_process", self.state_dir],
+            cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "SCHEDULER_FAILPOINTS": failpoints},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
 
 
 def edit(path: str, **fields: object) -> None:

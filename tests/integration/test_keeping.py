@@ -108,36 +108,6 @@ class KeepingTests(RunningCase):
         self.patch(used_ids, "write_file", real)
         self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
 
-    async def test_start_while_sealing(self) -> None:
-        """A start that comes while its id is being sealed is refused, however long that takes."""
-        go_on, real = threading.Event(), self.worker.spools.seal_thd
-
-        def slow_thd(job_id: str) -> object:
-            go_on.wait(30)
-            return real(job_id)
-
-        self.worker.spools.seal_thd = slow_thd
-        first, second = self.worker.runner.seal(JOB), self.worker.runner.seal(JOB)
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
-        go_on.set()
-        await self.assertFailure(first, NotFound)
-        await self.assertFailure(second, NotFound)
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
-
-    async def test_seal_of_what_can_not_be_read_now(self) -> None:
-        """A job whose spool can't be read for want of a descriptor is not given up, and is taken back when it can."""
-        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
-        await self.worker.drop()
-        real = Spool.read_job
-        self.patch(Spool, "read_job", no_descriptor)
-        self.worker = await self.next_life()
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-        await self.assertFailure(self.worker.runner.seal(job), Unavailable)
-        self.patch(Spool, "read_job", real)
-        self.assertIs((await self.worker.runner.seal(job)).state, JobState.RUNNING)
-        self.worker.tell(job)
-        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
-
     async def test_an_acknowledgement_that_can_not_be_written(self) -> None:
         """An acknowledged job may be removed although the full disk does not take the mark."""
         await self.worker.drop()
@@ -148,80 +118,6 @@ class KeepingTests(RunningCase):
         for job in jobs:
             await self.removed(job)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
-
-    async def test_seal_of_a_failed_start(self) -> None:
-        """The seal of a start that left a spool and no job removes the spool."""
-        await self.leave_a_spool()
-        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
-        with self.assertRaises(NotFound):
-            self.worker.runner.query(JOB)
-        await self.assertFailure(self.worker.runner.seal(JOB), NotFound)
-        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
-        self.assertEqual(self.worker.jobs.unacknowledged(), ())
-
-    async def leave_a_spool(self) -> None:
-        """Have a start fail that can't even remove its spool."""
-        unmake = self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)
-        launch = self.patch(self.worker.launcher, "launch_thd", no_descriptor)
-        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
-        unmake.restore()
-        launch.restore()
-
-    async def test_start_without_a_descriptor(self) -> None:
-        """A start that nobody could be asked to carry out leaves nothing, in the next life too, and may come again."""
-        start = partial(self.worker.runner.start, JOB, JobSpec(command="true"), None)
-        left = os.path.join(self.worker.jobs_dir, f".gone-{JOB}", "work")
-        os.makedirs(left)  # of one before, which could not be removed for the same want
-        self.worker.launcher.launch_thd = no_descriptor
-        await self.assertFailure(start(), Unavailable)
-        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-        await self.worker.drop()
-        self.worker = await self.next_life()
-        self.assertEqual(self.worker.jobs.unacknowledged(), ())
-        self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
-
-    async def test_spool_that_is_not_durable(self) -> None:
-        """A spool that has its name, and can't be made durable, is none."""
-        synced = spool.sync_folder
-
-        def sync(path: str) -> None:
-            if path == self.worker.jobs_dir:
-                no_descriptor()
-            synced(path)
-
-        patched = self.patch(spool, "sync_folder", sync)
-        ran = os.path.join(self.state_dir, "ran")
-        spec = JobSpec(command="touch", args=(ran,))
-        await self.assertFailure(self.worker.runner.start(JOB, spec, None), Unavailable)
-        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
-        patched.restore()
-        await self.worker.run("true")  # the shim after that one has begun its job
-        self.assertFalse(os.path.exists(ran))
-
-    async def test_start_that_can_not_be_seen(self) -> None:
-        """A job that was asked for and can't be looked at just now is not taken for one that does not run."""
-        real, looks = starting.judge_thd, []
-
-        def judge(*args: object) -> object:
-            looks.append(args)
-            if len(looks) == 1:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return real(*args)
-
-        self.patch(starting, "judge_thd", judge)
-        status = await self.worker.run("sh", "-c", "echo x; exit 3", job_id=JOB)
-        self.assertEqual((status.exit_code, self.worker.output(JOB)), (3, b"x\n"))
-
-    async def test_start_of_what_was_there_without_a_descriptor(self) -> None:
-        """The spool of a start before goes only by its lock: that one may have been asked for."""
-        await self.leave_a_spool()
-        self.patch(self.worker.launcher, "launch_thd", no_descriptor)
-        with self.worker.spool(JOB).locked():  # as a shim has it that has not begun yet
-            started = await self.worker.runner.start(JOB, JobSpec(command="true"), None)
-            self.assertIs(started.state, JobState.RUNNING)
-        status = await self.worker.ended(JOB)
-        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: no shim began it"))
 
     async def test_clock_step(self) -> None:
         """A step of the clock, however far, makes nothing older."""
@@ -299,15 +195,113 @@ class KeepingTests(RunningCase):
         self.worker.jobs.acknowledge(jobs)
         await self.swept()
 
-    async def test_descriptors(self) -> None:
-        """Fifty jobs later the worker has the descriptors it had before."""
-        await self.worker.run("true")
-        before = sorted(os.listdir("/proc/self/fd"))
-        jobs = await gatherResults([self.worker.runner.start("", JobSpec(command="true"), None) for _ in range(50)])
-        for job in jobs:
-            await self.worker.ended(job.job_id)
-        await self.worker.run("false", cwd="/no/such")
-        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
+
+class StartsAndSealsTests(RunningCase):
+    """Starts and seals that meet each other, or a lack of descriptors."""
+
+    async def test_start_while_sealing(self) -> None:
+        """A start that comes while its id is being sealed is refused, however long that takes."""
+        go_on, real = threading.Event(), self.worker.spools.seal_thd
+
+        def slow_thd(job_id: str) -> object:
+            go_on.wait(30)
+            return real(job_id)
+
+        self.worker.spools.seal_thd = slow_thd
+        first, second = self.worker.runner.seal(JOB), self.worker.runner.seal(JOB)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
+        go_on.set()
+        await self.assertFailure(first, NotFound)
+        await self.assertFailure(second, NotFound)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
+
+    async def test_seal_of_what_can_not_be_read_now(self) -> None:
+        """A job whose spool can't be read for want of a descriptor is not given up, and is taken back when it can."""
+        job = await self.worker.start("sh", "-c", UNTIL_TOLD)
+        await self.worker.drop()
+        real = Spool.read_job
+        self.patch(Spool, "read_job", no_descriptor)
+        self.worker = await self.next_life()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        await self.assertFailure(self.worker.runner.seal(job), Unavailable)
+        self.patch(Spool, "read_job", real)
+        self.assertIs((await self.worker.runner.seal(job)).state, JobState.RUNNING)
+        self.worker.tell(job)
+        self.assertEqual((await self.worker.ended(job)).exit_code, 3)
+
+    async def test_seal_of_a_failed_start(self) -> None:
+        """The seal of a start that left a spool and no job removes the spool."""
+        await self.leave_a_spool()
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [JOB])
+        with self.assertRaises(NotFound):
+            self.worker.runner.query(JOB)
+        await self.assertFailure(self.worker.runner.seal(JOB), NotFound)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Conflict)
+        self.assertEqual(self.worker.jobs.unacknowledged(), ())
+
+    async def leave_a_spool(self) -> None:
+        """Have a start fail that can't even remove its spool."""
+        unmake = self.patch(self.worker.spools.endings, "unmake_thd", lambda job_id: True)
+        launch = self.patch(self.worker.launcher, "launch_thd", no_descriptor)
+        await self.assertFailure(self.worker.runner.start(JOB, JobSpec(command="true"), None), Unavailable)
+        unmake.restore()
+        launch.restore()
+
+    async def test_start_without_a_descriptor(self) -> None:
+        """A start that nobody could be asked to carry out leaves nothing, in the next life too, and may come again."""
+        start = partial(self.worker.runner.start, JOB, JobSpec(command="true"), None)
+        left = os.path.join(self.worker.jobs_dir, f".gone-{JOB}", "work")
+        os.makedirs(left)  # of one before, which could not be removed for the same want
+        self.worker.launcher.launch_thd = no_descriptor
+        await self.assertFailure(start(), Unavailable)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        await self.worker.drop()
+        self.worker = await self.next_life()
+        self.assertEqual(self.worker.jobs.unacknowledged(), ())
+        self.assertEqual((await self.worker.run("true", job_id=JOB)).state, JobState.SUCCEEDED)
+
+    async def test_spool_that_is_not_durable(self) -> None:
+        """A spool that has its name, and can't be made durable, is none."""
+        synced = spool.sync_folder
+
+        def sync(path: str) -> None:
+            if path == self.worker.jobs_dir:
+                no_descriptor()
+            synced(path)
+
+        patched = self.patch(spool, "sync_folder", sync)
+        ran = os.path.join(self.state_dir, "ran")
+        spec = JobSpec(command="touch", args=(ran,))
+        await self.assertFailure(self.worker.runner.start(JOB, spec, None), Unavailable)
+        self.assertEqual(os.listdir(self.worker.jobs_dir), [])
+        patched.restore()
+        await self.worker.run("true")  # the shim after that one has begun its job
+        self.assertFalse(os.path.exists(ran))
+
+    async def test_start_that_can_not_be_seen(self) -> None:
+        """A job that was asked for and can't be looked at just now is not taken for one that does not run."""
+        real, looks = starting.judge_thd, []
+
+        def judge(*args: object) -> object:
+            looks.append(args)
+            if len(looks) == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(*args)
+
+        self.patch(starting, "judge_thd", judge)
+        status = await self.worker.run("sh", "-c", "echo x; exit 3", job_id=JOB)
+        self.assertEqual((status.exit_code, self.worker.output(JOB)), (3, b"x\n"))
+
+    async def test_start_of_what_was_there_without_a_descriptor(self) -> None:
+        """The spool of a start before goes only by its lock: that one may have been asked for."""
+        await self.leave_a_spool()
+        self.patch(self.worker.launcher, "launch_thd", no_descriptor)
+        with self.worker.spool(JOB).locked():  # as a shim has it that has not begun yet
+            started = await self.worker.runner.start(JOB, JobSpec(command="true"), None)
+            self.assertIs(started.state, JobState.RUNNING)
+        status = await self.worker.ended(JOB)
+        self.assertEqual((status.state, status.reason), (JobState.FAILED, "not started: no shim began it"))
 
     async def test_many_at_once(self) -> None:
         """As many as are started at once all run, each once, with the output that is its own."""
@@ -324,6 +318,16 @@ class KeepingTests(RunningCase):
         status = await self.worker.runner.stop(JOB, wait=True)
         self.assertEqual(status.state, JobState.STOPPED)
         self.assertEqual((await started).state, JobState.RUNNING)
+
+    async def test_descriptors(self) -> None:
+        """Fifty jobs later the worker has the descriptors it had before."""
+        await self.worker.run("true")
+        before = sorted(os.listdir("/proc/self/fd"))
+        jobs = await gatherResults([self.worker.runner.start("", JobSpec(command="true"), None) for _ in range(50)])
+        for job in jobs:
+            await self.worker.ended(job.job_id)
+        await self.worker.run("false", cwd="/no/such")
+        self.assertEqual(sorted(os.listdir("/proc/self/fd")), before)
 
     async def test_no_descriptor_left(self) -> None:
         """Without descriptors for all some starts are refused, and work later; no job that was begun is forgotten."""

@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextvars import copy_context
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SkipTest
 
-from scheduler.model import JobState, Stream
+from scheduler.daemon.logs import REQUEST_ID
+from scheduler.messages import JobStatus
+from scheduler.model import JobSpec, JobState, Stream
 from scheduler.worker.environment import own_variables
-from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, stubborn
+from tests.integration.running import GRACE, UNTIL_TOLD, RunningCase, gone, is_gone, later, stubborn
 
 
 class EndTests(RunningCase):
@@ -208,6 +212,26 @@ class StartTests(RunningCase):
         self.assertEqual((modes.pop("work"), modes.pop("stdin")), (0o777, 0o644))
         self.assertGreater(set(modes), {".", "script", "job.json", "exit.json", "lock", "stdout"})
         self.assertEqual({name for name, mode in modes.items() if mode & 0o077}, set())
+
+
+class RequestTests(RunningCase):
+    """The request that starts a job."""
+
+    async def test_end(self) -> None:
+        """The end of a job does not belong to the request: a heartbeat about it does not carry the request's id."""
+        seen: list[str] = []
+        self.worker.jobs.on_end(lambda: seen.append(REQUEST_ID.get()))
+
+        def start(command: str) -> Deferred[JobStatus]:
+            REQUEST_ID.set("r1")
+            return self.worker.runner.start("", JobSpec(command=command), None)
+
+        status = await copy_context().run(start, "true")
+        await self.worker.ended(status.job_id)
+        await later(0)  # this listener is the last one
+        self.assertEqual(seen, [""])
+        await copy_context().run(start, "no-such-program")
+        self.assertEqual(seen, ["", "r1"])  # it ended at once, as the answer to the request
 
 
 class AnotherUserTests(RunningCase):
