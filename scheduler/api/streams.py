@@ -269,11 +269,7 @@ class StreamResource(Resource):
     def _settle(self, ended: Deferred[Any], settled: Callable[[Any], None]) -> None:
         """Call ``settled`` with the result of ``ended``, which is cancelled if the response ends before."""
         self._settling = ended
-        ended.addCallback(settled).addErrback(self._unsettled)
-
-    def _unsettled(self, failure: Failure) -> None:
-        if not self._over:
-            self._cut(failure)
+        ended.addCallback(settled).addErrback(lambda failure: None if self._over else self._cut(failure))
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
