@@ -44,7 +44,7 @@ class Fleet:
         core: bool = False,
         features: Iterable[str] = FEATURES,
     ) -> None:
-        """One registers; ``core``: it speaks only the core protocol. Again: it is another version of it."""
+        """A worker registers; ``core``: it speaks only the core protocol. A known one registers as another version."""
         worker_id = f"id-{name}"
         port = 30000 + len(self._facts)
         self._facts[worker_id] = {
@@ -69,30 +69,30 @@ class Fleet:
         self.come_back(name)
 
     def lose(self, name: str = "w1") -> None:
-        """It can't be reached any more, and the scheduler knows."""
+        """The worker can't be reached any more, and the scheduler knows."""
         self.house.lose(f"id-{name}")
         self.house.settle()
 
     def deregister(self, name: str) -> None:
-        """It deregisters: it is stopped, and has no jobs."""
+        """The worker deregisters: it is stopped, and has no jobs."""
         worker_id = f"id-{name}"
         result_of(self.house.parts.membership.deregister(worker_id, ""))
         del self.house.workers.runners[worker_id]
 
     def find(self, name: str = "w1") -> None:
-        """It can be reached, and has told the scheduler what runs on it."""
+        """The worker can be reached again, and has told the scheduler what runs on it."""
         if self.house.worker(f"id-{name}").state is WorkerState.OFFLINE:
             self.house.register(f"id-{name}", **self._facts[f"id-{name}"])
         self.house.find(f"id-{name}")
 
     def come_back(self, name: str = "w1") -> None:
-        """It was forgotten, registers under its id, and tells the scheduler what runs on it."""
+        """A worker that was forgotten registers under its id, and tells the scheduler what runs on it."""
         worker_id = f"id-{name}"
         self.house.register(worker_id, **self._facts[worker_id])
         self._report(worker_id)
 
     def forget(self, name: str = "w1") -> None:
-        """It can't be reached any more, and a client has it forgotten."""
+        """The worker can't be reached any more, and a client has it forgotten."""
         if self.house.worker(f"id-{name}").state is WorkerState.ONLINE:
             self.lose(name)
         result_of(self.house.parts.service.forget(f"id-{name}"))
@@ -111,7 +111,7 @@ class Fleet:
         self._say(f"id-{name}", ahead=ahead, disk=disk)
 
     def runner(self, name: str = "w1") -> FakeJobRunner:
-        """What runs on that worker."""
+        """The runner of that worker's jobs."""
         return self.house.runners[f"id-{name}"]
 
     # jobs
@@ -171,7 +171,7 @@ class Fleet:
             runner.left[id_on_worker] = pids
 
     def signals(self) -> list[tuple[str, str, str]]:
-        """What was sent to jobs: the job's id, the signal, and to whom."""
+        """The signals that were sent to jobs: the job's id, the signal, and its target."""
         jobs = self.house.parts.service.jobs(JobFilter(), 100, None).jobs
         names = {job.id_on_worker: job.id for job in jobs}
         sent = [each for runner in self.house.runners.values() for each in runner.signals]
@@ -186,7 +186,7 @@ class Fleet:
         self._report(worker_id)
 
     def _report(self, worker_id: str) -> None:
-        """What its heartbeat tells, or, if it sends none, what the polling finds out."""
+        """Have the scheduler hear a heartbeat of the worker, or, if it sends none, poll it."""
         if not self._reports or worker_id not in self.house.workers.runners:
             return
         facts = dict(self._says.get(worker_id, {}))
@@ -196,7 +196,7 @@ class Fleet:
 
 
 class FleetTestCase(SynchronousTestCase):
-    """What clients see of a scheduler with the worker ``w1``, whose jobs and workers do as they are asked."""
+    """Clients of a scheduler with the worker ``w1``, whose jobs and workers do as they are asked."""
 
     def setUp(self) -> None:
         self.house = House(lease=30.0, queue_max=QUEUE_MAX)
@@ -205,11 +205,11 @@ class FleetTestCase(SynchronousTestCase):
         self.fleet.add_worker("w1")
 
     def flow(self) -> None:
-        """What is under way comes to rest; that takes two seconds by the clock."""
+        """Let two seconds pass, in which all calls under way end."""
         self.clock.pump([0.1] * 20)
 
     def submit(self, target: Target = W1, spec: JobSpec = ECHO) -> Job:
-        """What a submission is answered with, a second later than all before."""
+        """Submit a job a second later than all before; returns the job of the answer."""
         self.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target))
         return job
@@ -225,7 +225,7 @@ class FleetTestCase(SynchronousTestCase):
         return self.failureResultOf(maybeDeferred(method, *args), error).value
 
     def ids(self, which: JobFilter | None = None) -> list[str]:
-        """Of all jobs that match, newest first."""
+        """The ids of all jobs that match, newest first."""
         return [job.id for job in self.scheduler.jobs(which or JobFilter(), 100, None).jobs]
 
     def state(self, job: Job) -> JobState:

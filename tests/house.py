@@ -184,7 +184,7 @@ class House:
         return registered
 
     def _next_id(self) -> str:
-        """Of a job; the one that a registration asks for comes to nothing, as the worker has one."""
+        """The id of a job. A registration asks for one too, and drops it, as the worker has an id."""
         return random_id() if self._registering else self.new_id()
 
     def beat(self, worker_id: str, **facts: Any) -> HeartbeatAnswer:

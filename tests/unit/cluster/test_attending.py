@@ -35,7 +35,7 @@ class AttendingTests(FleetTestCase):
         self.assertIsNotNone(ended.stop_requested_at)
 
     def assert_ends_after(self, seconds: float, job: Job) -> None:
-        """It is stopped then, and not before."""
+        """The job is stopped after that time, and not before."""
         self.pass_(seconds - 0.5)
         self.assert_alive(job)
         self.pass_(0.5)
@@ -56,7 +56,7 @@ class AttendingTests(FleetTestCase):
         self.assertIs(self.state(job), JobState.RUNNING)
 
     def test_follower(self) -> None:
-        """It runs while a client follows it; when the last one has left, the time begins."""
+        """A job runs while a client follows it; when the last one has left, the time begins."""
         job = self.begin()
         readers = [self.scheduler.open_output(job.id, stream, 0) for stream in Stream]
         self.pass_(10 * MINUTE)
@@ -83,7 +83,7 @@ class AttendingTests(FleetTestCase):
         self.assert_ends_after(MINUTE, job)
 
     def test_wait(self) -> None:
-        """It runs while a client waits for its end; one that hangs up counts no more."""
+        """A job runs while a client waits for its end; a client that hangs up no longer counts."""
         job = self.begin()
         waits: list[Deferred[Job]] = [
             self.scheduler.wait(job.id, 5 * MINUTE),
@@ -105,7 +105,7 @@ class AttendingTests(FleetTestCase):
         self.assert_ends_after(MINUTE, job)
 
     def test_questions(self) -> None:
-        """What is answered at once counts for nothing: looking at it, a snapshot of its output, a wait of no time."""
+        """Requests that are answered at once do not count: the job itself, its output so far, a wait of no time."""
         job = self.begin()
         self.pass_(20)
         self.scheduler.job(job.id)
@@ -117,7 +117,7 @@ class AttendingTests(FleetTestCase):
         self.assert_ends_after(20, job)
 
     def test_end(self) -> None:
-        """One that ends by itself is as any other, and nothing of it is left."""
+        """A job that ends by itself is like any other, and nothing is kept for it."""
         job = self.begin()
         reader = self.scheduler.open_output(job.id, Stream.STDOUT, 0)
         self.fleet.end(job.id, 3)
@@ -148,7 +148,7 @@ class AttendingTests(FleetTestCase):
         self.assertIsNone(self.scheduler.job(job.id).started_at)
 
     def test_unreachable(self) -> None:
-        """One whose worker can't be told now is stopped when that is back, for the same reason."""
+        """A job whose worker can't be called now is stopped when the worker is back, for the same reason."""
         job = self.begin()
         self.fleet.lose("w1")
         self.pass_(MINUTE)

@@ -141,7 +141,7 @@ class LookingTests(FleetTestCase):
         self.assertEqual((job.finished_at, job.stdout_bytes, job.stderr_bytes), (EPOCH + 3, 5, 0))
 
     def test_unknown_and_back(self) -> None:
-        """What runs on a worker that can't be reached is unknown, since then, and nothing else is; until it is back."""
+        """Only the running jobs of a worker that can't be reached are unknown, from then until the worker is back."""
         running, ended = self.submit(), self.ended()
         self.clock.advance(5.0)
         self.fleet.lose("w1")
@@ -162,7 +162,7 @@ class LookingTests(FleetTestCase):
 
 class WatchingTests(FleetTestCase):
     def watch(self, job: Job) -> tuple[list[tuple[JobState, str | None]], Callable[[], None]]:
-        """What is told of the job from now on, and how to end that."""
+        """The changes of the job from now on, and a function that ends the watch."""
         told: list[tuple[JobState, str | None]] = []
         leave = self.scheduler.watch(job.id, lambda job: told.append((job.state, job.reason)))
         return told, leave
@@ -186,7 +186,7 @@ class WatchingTests(FleetTestCase):
         self.assertNotIn(JobState.FAILED, [state for state, _ in other])
 
     def test_queued(self) -> None:
-        """One that waits is told of when it is started."""
+        """The start of a queued job is a change."""
         self.fleet.lose("w1")
         job = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         told, _ = self.watch(job)
@@ -195,7 +195,7 @@ class WatchingTests(FleetTestCase):
         self.assertIs(told[-1][0], JobState.RUNNING)
 
     def test_leave(self) -> None:
-        """One who leaves, also while others are being told, and twice, is told no more."""
+        """A watcher that leaves, even twice or while others are called, is called no more."""
         job = self.submit()
         told, leave = self.watch(job)
         gone: list[Job] = []
@@ -208,7 +208,7 @@ class WatchingTests(FleetTestCase):
         self.assertEqual((told, gone), ([], []))
 
     def test_not_found(self) -> None:
-        """Nobody watches a job that never was."""
+        """A job that never was can't be watched."""
         with self.assertRaises(NotFound):
             self.scheduler.watch("nothing", lambda _: None)
 
@@ -244,7 +244,7 @@ class StoppingTests(FleetTestCase):
         self.assertEqual(self.successResultOf(self.scheduler.stop(job.id)), stopped)
 
     def test_cancel(self) -> None:
-        """One who asked for a stop and goes away leaves the others to wait for it."""
+        """A client that cancels a stop does not disturb the others that wait for it."""
         self.fleet.runner().ends_on_stop = False
         job = self.submit()
         gone, stays = self.scheduler.stop(job.id), self.scheduler.stop(job.id)

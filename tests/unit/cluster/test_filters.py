@@ -74,7 +74,7 @@ class ByWorkerTests(FleetTestCase):
         self.assertEqual(self.stop("id-w1"), [by_id.id, self.first.id])
 
     def test_queued_for_a_name_that_none_has(self) -> None:
-        """It is found by that name, and by no other one of the worker that had it."""
+        """A job that is queued for a name is found by it, and by no later name of the worker that had it."""
         self.fleet.lose("w1")
         job = self.queue("w1")
         self.fleet.rename("w1", "new")

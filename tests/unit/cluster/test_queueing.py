@@ -22,14 +22,14 @@ class QueueingTests(FleetTestCase):
         self.fleet.add_worker("slot", slots=1)
 
     def wanted(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
-        """What such a submission is answered with, a second later than all before."""
+        """Submit such a job a second later than all before; returns the job of the answer."""
         self.clock.advance(1.0)
         job: Job = self.successResultOf(self.scheduler.submit(spec, target, terms))
         self.house.settle()
         return job
 
     def queued(self, target: Target = SLOT, terms: QueueTerms = PATIENT, spec: JobSpec = ECHO) -> Job:
-        """One that waits."""
+        """A job that waits."""
         job = self.wanted(target, terms, spec)
         self.assertEqual((job.state, job.worker_id, job.started_at), (JobState.QUEUED, None, None))
         self.assertEqual((job.target, job.terms, job.promised), (target, terms, True))

@@ -22,7 +22,7 @@ class RemovingTests(FleetTestCase):
         return done
 
     def check_gone(self, job: Job) -> None:
-        """It is as if it had never been."""
+        """The job is as unknown as one that never was."""
         self.house.settle()
         for method in (self.scheduler.job, self.scheduler.last_attempt):
             self.assertRaises(NotFound, method, job.id)
@@ -40,7 +40,7 @@ class RemovingTests(FleetTestCase):
         self.assertEqual(self.ids(), [other.id])
 
     def test_not_ended(self) -> None:
-        """One that runs, or is queued, stays as it is; one that never was is not found."""
+        """A job that runs, or is queued, stays as it is; a job that never was is not found."""
         running = self.submit()
         self.fleet.lose("w1")
         queued = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
@@ -83,7 +83,7 @@ class RemovingTests(FleetTestCase):
         self.check_gone(other)
 
     def test_never_given_to_a_worker(self) -> None:
-        """One that was stopped in the queue goes at once."""
+        """A job that was stopped in the queue is removed at once."""
         self.fleet.lose("w1")
         job = self.successResultOf(self.scheduler.submit(ECHO, W1, QueueTerms(queue_timeout=60.0)))
         self.successResultOf(self.scheduler.stop(job.id))
@@ -152,7 +152,7 @@ class RemovingTests(FleetTestCase):
         self.successResultOf(self.scheduler.stop_matching(JobFilter(worker="w1")))
 
     def test_follower(self) -> None:
-        """Who reads its output is told that there is no such job."""
+        """A reader of its output gets the error that there is no such job."""
         job = self.ended(0, b"hello")
         reader = self.scheduler.open_output(job.id, Stream.STDOUT, 2)
         self.assertTrue(self.remove(job))

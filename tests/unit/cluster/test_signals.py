@@ -106,7 +106,7 @@ class SignallingTests(FleetTestCase):
         self.refusal(Unreachable, self.scheduler.signal, job.id, "SIGUSR1", "main")
 
     def test_unanswered(self) -> None:
-        """One whose answer was lost may have arrived: that is said, with the job, and it is not sent again."""
+        """A signal whose answer was lost may have arrived: the error says so with the job; it is not sent again."""
         job = self.submit()
         self.house.workers.fail("signal_job", DeadlineExceeded("signal", 10), arrives=True)
         error = self.refusal(DeadlineExceeded, self.scheduler.signal, job.id, "SIGUSR1", "main")

@@ -1,4 +1,4 @@
-"""What clients are told of jobs that wait: why they do, and how many go before them."""
+"""The reason why a job waits, and the number of jobs before it, as clients see them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WaitingTests(FleetTestCase):
             self.assertIsNone(self.scheduler.waiting_for(job))
 
     def test_draining(self) -> None:
-        """It waits while all that match are drained."""
+        """A job waits while all workers that match are drained."""
         self.begin()
         job = self.begin()
         self.successResultOf(self.scheduler.drain("slot"))
@@ -57,7 +57,7 @@ class WaitingTests(FleetTestCase):
         self.assertEqual(self.why(job), "no-free-slot")
 
     def test_backoff(self) -> None:
-        """It waits while its worker could not start jobs, or says that it takes none."""
+        """A job waits while its worker could not start jobs, or says that it takes none."""
         self.fleet.runner("slot").shortage = "Too many open files"
         job = self.begin()
         self.flow()
@@ -84,7 +84,7 @@ class WaitingTests(FleetTestCase):
         self.assertEqual(self.why(following), "unreachable")
 
     def test_place_of_an_attempt(self) -> None:
-        """One that is not due yet is where it would be if it were."""
+        """An attempt that is not due yet has the place that it would have if it were due."""
         job = self.begin(W1, QueueTerms(HOUR, 5, retry=Retry(1, 60.0)))
         self.fleet.end(job.id, 1)
         self.flow()

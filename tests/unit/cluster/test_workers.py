@@ -52,14 +52,14 @@ class WorkersTests(FleetTestCase):
         self.assertEqual((view.worker.state, view.running_jobs), (WorkerState.UNREACHABLE, 2))
 
     def test_draining_stays(self) -> None:
-        """One that is drained still is when it is back."""
+        """A worker that is drained is still drained when it is back."""
         self.successResultOf(self.scheduler.drain("w1"))
         self.fleet.lose("w1")
         self.fleet.find("w1")
         self.assertTrue(self.scheduler.worker("w1").worker.draining)
 
     def test_offline(self) -> None:
-        """One that deregistered is listed as it was, with the reason; a selector finds it, and jobs wait for it."""
+        """A worker that deregistered is listed with the reason; a selector finds it, and jobs wait for it."""
         self.fleet.add_worker("w2", slots=2, labels={"gpu": "yes"})
         before = self.successResultOf(self.scheduler.drain("w2"))
         self.fleet.deregister("w2")
@@ -83,7 +83,7 @@ class WorkersTests(FleetTestCase):
         self.assertIs(self.scheduler.worker("w2").worker.state, WorkerState.ONLINE)
 
     def test_forget(self) -> None:
-        """One that is forgotten is known no more; its jobs are, and those that had not ended are lost."""
+        """A worker that is forgotten is not listed; its jobs are, and those that had not ended are lost."""
         ended, job = self.ended(), self.submit()
         wait = self.scheduler.wait(job.id, 30)
         self.fleet.lose("w1")
@@ -111,7 +111,7 @@ class FollowingTests(FleetTestCase):
         return self.scheduler.open_output(job.id, stream, offset)
 
     def read(self, reader: IOutputReader) -> Deferred[Chunk]:
-        """What a read comes to, after a while."""
+        """The result of a read, after a while."""
         reading: Deferred[Chunk] = reader.read()
         self.flow()
         return reading

@@ -49,7 +49,7 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(broken(self.world), "one worker for each name")
 
     def test_one_of_them_is_not_online(self) -> None:
-        """One of two entries of one name may be of a worker that is gone."""
+        """Two entries may have one name if the worker of one is gone."""
         self.show(evolve(self.second, name="w1", state=WorkerState.UNREACHABLE))
         self.assertEqual(broken(self.world), "")
 
