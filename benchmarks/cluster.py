@@ -189,10 +189,10 @@ def _placements(n: int, times: int) -> Iterator[Row]:
     yield _placement_row(f"placement for `zone=3`, {n} workers", made, _ZONE, times, "")
     ids = [worker.id for worker in made.parts.ledger.registry.workers()]
     for worker_id in ids[:-3]:
-        made.parts.starts.backoff.refused(worker_id, Unavailable("no more processes", 60.0))
+        made.parts.backoff.refused(worker_id, Unavailable("no more processes", 60.0))
     yield _placement_row(f"the same, all but 3 of {n} in backoff", made, _ANY, 8, f"aim {PLACEMENT_AIM:g} ms")
     for worker_id in ids[:-3]:
-        made.parts.starts.backoff.took(worker_id)
+        made.parts.backoff.took(worker_id)
     for worker_id in ids:
         registry = made.parts.ledger.registry
         while registry.load(worker_id) < SLOTS:
@@ -212,7 +212,7 @@ def _placement_row(what: str, made: _Cluster, target: Target, times: int, note: 
 
 
 def _place(made: _Cluster, target: Target) -> Worker:
-    return place(Requirement.of(_ECHO, target), made.parts.starts.backoff.candidates)
+    return place(Requirement.of(_ECHO, target), made.parts.backoff.candidates)
 
 
 def _place_or_not(made: _Cluster, target: Target) -> None:

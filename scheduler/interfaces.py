@@ -47,7 +47,7 @@ class IOutputReader(Interface):
         """Release all resources and cancel a pending read. May be called twice."""
 
 
-#: Called with a job whose start has been sent.
+#: Called with a job whose worker is being called to start it.
 Starting = Callable[[Job], None]
 
 
@@ -67,9 +67,9 @@ class IScheduler(Interface):
     ) -> Deferred[Job]:
         """Start a job. Fires once its worker has answered, with a job that is running or already final.
 
-        ``starting`` is called with the job when its start is sent. Its output may be requested from then on, and
-        arrives earlier than if it were requested after the answer. It is not called for a job that is queued first, nor
-        for one that existed before.
+        ``starting`` is called with the job once it is durable and its worker is called. Its output may be requested
+        from then on, and arrives earlier than if it were requested after the answer. It is not called for a job that is
+        queued first, nor for one that existed before.
 
         If no worker can take the job now and ``terms`` let it wait, this fires once the job is ``queued``.
 
@@ -113,8 +113,8 @@ class IScheduler(Interface):
     def watch(job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
         """Call ``notify`` with the job after each of its changes; ``NotFound``.
 
-        Call the returned function to end this; it may be called twice. ``notify`` is called on the reactor thread,
-        after the Deferreds that wait for the job's end have fired. It must not block.
+        Call the returned function to end this; it may be called twice. ``notify`` is called on the reactor thread, in a
+        turn after the change. It must not block.
         """
 
     def wait(job_id: str, seconds: float) -> Deferred[Job]:
@@ -267,12 +267,10 @@ class IWorkerClient(Interface):
     def start_job(
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
-        """Start a job. ``JobStatus.job_id`` is the worker's id for it, ours or not. ``sent`` is called once the start
-        is sent.
+        """Start a job. ``JobStatus.job_id`` is the worker's id for it, ours or not.
 
         ``key`` is the idempotency key of the job's request; the worker keeps it with the job.
 
@@ -313,8 +311,12 @@ class IWorkerClient(Interface):
     def read_output(worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         """At most ``size`` bytes; 0: only the length. ``NotFound``, ``OffsetBeyondEnd``, ``OutputPruned``."""
 
-    def stream_output(worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver) -> IOutputStream:
+    def stream_output(
+        worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
+    ) -> IOutputStream:
         """Call ``deliver`` on the reactor thread with each chunk from ``offset`` on, until the end.
+
+        ``starting``: the start of the job is on the way, and the worker waits for it, up to 2 s.
 
         The next chunk is received only after ``deliver`` has returned and its Deferred, if any, has fired. So a slow
         receiver delays the stream, by a few seconds at most. The provider may cut a stream that is delayed for longer

@@ -48,30 +48,35 @@ RESERVED = (
 #: Imports that are forbidden in some modules, beyond RESERVED: (packages, modules, reason).
 BARRED = ((("twisted", "zope"), "scheduler.cli", "a command must start at once, and blocks while it waits"),)
 
-#: Modules that run in a bare interpreter, without site-packages.
+#: Modules that run in a bare interpreter, without site-packages, and the only other modules of ours they may import.
 BARE = "scheduler.worker.shim"
+BARE_MAY = ("scheduler.daemon.failpoints",)
 
 #: The common part of both programs knows nothing of jobs. It may import only these modules of ours.
 DAEMON = "scheduler.daemon"
-DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "units"))
+DAEMON_MAY = tuple(f"scheduler.{name}" for name in ("__version__", "errors", "names", "net", "reading", "units"))
 
 #: The parts of ``cluster/`` from the top, each with the parts that it may import beside itself. ``workers`` may use
 #: ``jobs``; ``output`` needs neither. They meet in ``service`` and ``build``.
 CLUSTER = "scheduler.cluster"
 _FACTS = ("registry", "saving", "lifecycle")
+#: The change feed, and its listeners that wait for one change.
+_HEARD = ("changes", "waits")
 #: The registry's index of workers, and its question which of them can take a job.
 _FILED = ("candidates", "requirement")
 CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
-    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_FACTS),
-    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_FACTS),
+    "build": ("service", "workers", "jobs", "output", "expected", "set_back", "reach", "ledger", *_HEARD, *_FACTS),
+    "service": ("workers", "jobs", "output", "reach", "ledger", "filters", "listing", *_HEARD, *_FACTS),
     "workers": ("jobs", "job_rounds", "expected", "set_back", "ledger", *_FACTS),
-    "jobs": ("job_rounds", "expected", "set_back", "reach", "ledger", *_FACTS, *_FILED),
+    "jobs": ("job_rounds", "expected", "set_back", "settling", "reach", "ledger", *_HEARD, *_FACTS, *_FILED),
     "job_rounds": ("registry",),
     "expected": ("registry", *_FILED),
-    "set_back": ("ledger",),
+    "set_back": ("commit_counts", "settling", "ledger"),
+    "commit_counts": ("ledger",),
+    "settling": (),
     "reach": ("registry",),
-    "output": ("reach", "registry", "lifecycle"),
-    "ledger": ("endings", "waits", "specs", *_FACTS),
+    "output": ("reach", "changes", "registry", "lifecycle"),
+    "ledger": ("endings", "changes", "specs", *_FACTS),
     "registry": ("candidates", "listing"),
     "listing": ("filters",),
     "candidates": ("requirement",),
@@ -80,7 +85,8 @@ CLUSTER_PARTS: dict[str, tuple[str, ...]] = {
     "saving": (),
     "specs": ("registry",),
     "endings": ("registry", "lifecycle"),
-    "waits": ("registry",),
+    "waits": ("changes", "registry"),
+    "changes": (),
     "lifecycle": (),
 }
 
@@ -146,10 +152,12 @@ def part_of_cluster(name: str) -> str:
 
 
 def against_order(module: str, name: str) -> str | None:
-    """Why ``module`` must not import ``name``: the rule of ``daemon/``, or the order of the parts of ``cluster/``."""
+    """Why ``module`` must not import ``name``: the rule of ``daemon/``, the shim, or the parts of ``cluster/``."""
     ours = within(name, ("scheduler",)) and name != "scheduler"
     if ours and within(module, (DAEMON,)) and not within(name, (DAEMON, *DAEMON_MAY)):
         return f"{DAEMON} knows nothing of jobs"
+    if ours and within(module, (BARE,)) and not within(name, (BARE, *BARE_MAY)):
+        return f"{BARE} is for a bare interpreter"
     here, there = part_of_cluster(module), part_of_cluster(name)
     if here and here not in CLUSTER_PARTS:
         return f"{here} has no place in the order of the parts of {CLUSTER}"
@@ -435,6 +443,9 @@ class LawIsEnforcedTests(SynchronousTestCase):
         failpoints = {"scheduler.daemon": "import twisted", "scheduler.daemon.failpoints": "import os"}
         loads = {"scheduler.worker.shim.new": "from scheduler.daemon import failpoints"}
         self.assertTrue(not_bare(sources | failpoints | loads))
+        for source in ("from scheduler.worker import trees", "from scheduler.errors import Invalid"):
+            self.assertBroken("scheduler.worker.shim.new", source)
+        self.assertKept("scheduler.worker.shim.new", "from scheduler.daemon import failpoints\nfrom . import spool")
 
 
 class InstalledTests(SynchronousTestCase):

@@ -12,8 +12,13 @@ from attrs import frozen
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 
+from scheduler.cluster.changes import ChangeFeed
 from scheduler.cluster.expected import Expected
 from scheduler.cluster.jobs.attendance import Attendance
+from scheduler.cluster.jobs.backoff import Backoff
+from scheduler.cluster.jobs.choice import Choice
+from scheduler.cluster.jobs.flights import Flights
+from scheduler.cluster.jobs.keys import Keys
 from scheduler.cluster.jobs.lines import Lines
 from scheduler.cluster.jobs.outlook import Outlook
 from scheduler.cluster.jobs.queue import Queue
@@ -22,11 +27,13 @@ from scheduler.cluster.jobs.retention import Retention
 from scheduler.cluster.jobs.signals import Signals
 from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
+from scheduler.cluster.jobs.submissions import Submissions
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.output.outputs import WINDOW_BYTES, Outputs
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.service import Cluster
 from scheduler.cluster.set_back import SetBack
+from scheduler.cluster.waits import Waits
 from scheduler.cluster.workers.forgetting import Forgetting
 from scheduler.cluster.workers.liveness import Liveness
 from scheduler.cluster.workers.membership import Membership
@@ -51,11 +58,15 @@ class ClusterParts:
     """
 
     ledger: Ledger
+    feed: ChangeFeed
     expected: Expected
     liveness: Liveness
     lines: Lines
+    backoff: Backoff
+    flights: Flights
     starts: Starts
     queue: Queue
+    submissions: Submissions
     stops: Stops
     removals: Removals
     outputs: Outputs
@@ -101,45 +112,65 @@ def make_cluster(
     """
     ledger = Ledger(clock, wall_time, store)
     registry = ledger.registry
+    waits = Waits(clock, registry, ledger.feed)
     expected = Expected(clock, registry)
     liveness = Liveness(clock, ledger, calls, expected, lease)
     workers = ObservedClient(calls, liveness)
     reach = Reach(registry, liveness.why_unreachable)
     set_back = SetBack(clock, ledger, store, lease)
     waiting = Lines()
-    starts = Starts(clock, new_id, ledger, workers, waiting, expected, reach, set_back, queue_max)
-    queue = Queue(clock, ledger, starts, waiting, set_back)
-    stops = Stops(clock, ledger, workers, starts, reach, set_back, liveness.probed)
-    removals = Removals(ledger, workers, starts, reach)
-    reconciler = Reconciler(ledger, workers, starts, removals, set_back, liveness.probed)
+    backoff = Backoff(clock, registry)
+    choice = Choice(clock, registry, waiting, backoff, expected, reach)
+    flights = Flights(registry)
+    starts = Starts(clock, ledger, workers, choice, backoff, reach, flights)
+    queue = Queue(clock, ledger, starts, choice, backoff, flights, waiting, set_back, queue_max)
+    submissions = Submissions(clock, new_id, ledger, Keys(registry, set_back), choice, queue, starts, flights)
+    stops = Stops(clock, ledger, workers, flights, starts.late, reach, set_back, waits, liveness.probed)
+    removals = Removals(ledger, workers, flights, reach)
+    reconciler = Reconciler(ledger, workers, starts, queue, flights, backoff, removals, set_back, liveness.probed)
     membership = Membership(
         clock, new_id, ledger, liveness, workers, rule, is_own_address, reconciler, set_back, forget_after
     )
     outputs = Outputs(clock, workers, reach, window)
     attendance = Attendance(clock, registry, stops)
-    outlook = Outlook(clock, ledger, waiting, queue, starts.backoff)
-    signals = Signals(workers, starts, reach)
+    outlook = Outlook(clock, ledger, waiting, queue, backoff)
+    signals = Signals(workers, flights, reach)
     service = Cluster(
-        clock, ledger, starts, stops, signals, removals, reconciler, membership, outputs, attendance, outlook, reach
+        clock,
+        ledger,
+        waits,
+        submissions,
+        flights,
+        backoff,
+        stops,
+        signals,
+        removals,
+        reconciler,
+        membership,
+        outputs,
+        attendance,
+        outlook,
+        reach,
     )
-    polling = Polling(clock, registry, service.query, starts.under_way, liveness.probed)
+    polling = Polling(clock, registry, service.query, flights.__contains__, liveness.probed)
     forgetting = Forgetting(clock, ledger, service.forget, membership.unlist, forget_after)
 
-    ledger.listen(outlook.job_changed, outlook.worker_changed)  # first: whoever is told after it may ask
-    ledger.listen(outputs.job_changed, outputs.worker_changed)
-    ledger.listen(stops.job_changed, stops.worker_changed)
-    ledger.listen(queue.job_changed, queue.worker_changed)
-    ledger.listen(on_worker=removals.worker_changed)
-    ledger.listen(attendance.job_changed)
+    for part in (outputs, stops, queue, removals, attendance):
+        ledger.feed.subscribe(part.hear)
+    ledger.enter_queue = queue.stand
     expected.listen(liveness.wanted)
 
     return ClusterParts(
         ledger=ledger,
+        feed=ledger.feed,
         expected=expected,
         liveness=liveness,
         lines=waiting,
+        backoff=backoff,
+        flights=flights,
         starts=starts,
         queue=queue,
+        submissions=submissions,
         stops=stops,
         removals=removals,
         outputs=outputs,

@@ -123,13 +123,16 @@ class Endings:
         ending = self._endings.get(job_id)
         return None if ending is None or ending.problem is None else StoreFailed(ending.problem)
 
-    def jobs(self) -> list[Job]:
-        """The jobs, at their ends."""
-        return [ending.job for ending in self._endings.values()]
-
     def held(self) -> list[Job]:
         """The jobs, at their ends, whose ends are held."""
         return [ending.job for ending in self._endings.values() if ending.held]
+
+    def adopted(self, worker_id: str) -> tuple[int, int]:
+        """How many jobs were adopted of that worker, and of all; those whose ends are being saved count."""
+        find = self._registry.find_job
+        ending = [each.job for each in self._endings.values() if each.job.is_adopted and find(each.job.id) is None]
+        own = sum(job.worker_id == worker_id for job in ending)
+        return self._registry.adopted(worker_id) + own, self._registry.adopted() + len(ending)
 
     def records(self) -> list[Record]:
         """What is held: the jobs, and what becomes visible with their ends."""

@@ -1,77 +1,96 @@
-"""The registry, its durable copy, and all who want to know of a change.
+"""The registry and its durable copy: every change of a job, a worker or a key is made here, by one of three verbs.
 
-Every change of a worker or a job goes through here, so that no path forgets to
-save it or to wake those who wait for it. A new job is committed first and
-visible after, and so is the end of one: a final state that was seen never
-changes, not even by a crash. Any other change is visible at once, and whoever
-must not speak before it is durable waits for the Deferred.
+| verb | who decided | visible | if the store fails |
+| --- | --- | --- | --- |
+| ``decide`` | the scheduler | after the commit | nothing happens |
+| ``learn`` | a worker, a client, the facts | at once; an end: after the commit | it is true, and saved later |
+| ``see`` | a clock | at once | it is never saved |
 
-What fails to be saved is saved later (``saving``). Two things are not: a new job
-has then never been, and an end that was decided here is not decided. An end that
-a worker reported is saved later and shown then (``endings``).
+- ``decide`` is for a new job, an end that no worker reported, and a removal that a client asks for; as ``amend`` for
+  a part of a record: a drain, the request of a removal, a stop that no client asked for.
+- ``learn`` is for a report of a worker, an unanswered start, a dispatch, a stop that a client asks for, a registration,
+  and a record that never came to be or is kept no longer.
+- ``see`` is for a sign of life, and whether a worker is online.
+
+A dispatch is learned, not decided: a stop that comes while it is committed must find the job ``starting``.
+One that it found ``queued`` would be concluded, and the start would leave all the same.
+
+The end of a job is seen when it is durable, whoever said it (``endings``). What could not be saved is brought to the
+store again (``saving``). What becomes visible is published (``changes``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.changes import Change, ChangeFeed, JobChanged, WorkerChanged
 from scheduler.cluster.endings import Ending, Endings
 from scheduler.cluster.registry import Registry
 from scheduler.cluster.saving import Saving
 from scheduler.cluster.specs import Specs
-from scheduler.cluster.waits import Waits
 from scheduler.errors import StoreFailed
 from scheduler.interfaces import IStore, Loaded, Record
-from scheduler.model import IdempotencyKey, Job, Ref, Worker, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobState, Ref, Worker, WorkerState
 
 T = TypeVar("T")
+R = TypeVar("R", Job, Worker)
 
 #: Finished jobs kept at most; beyond, those that ended first go. Each takes about 1 KiB of memory.
 MAX_FINISHED_JOBS = 100_000
-
-#: The key that a removed job leaves whose request had none. No client can send it: it is not printable.
-_TOMBSTONE = "removed\n{}"
 
 #: Why a job is ``unknown`` before its worker has called again.
 RESTARTED = "the scheduler was restarted"
 
 
+@define
+class _Plan:
+    """The changes that one call makes, by kind."""
+
+    ends: list[Ending]
+    #: The jobs that are not as they were, at their ends those that end.
+    jobs: list[Job]
+    workers: list[Worker]
+    #: The names of what goes.
+    gone: list[Ref]
+    keys: list[IdempotencyKey]
+    #: All of these but what becomes visible with an end.
+    visible: list[Record]
+
+    def records(self) -> list[Record]:
+        """What is to be saved."""
+        following = [ending.following for ending in self.ends if ending.following is not None]
+        return [*self.jobs, *following, *self.workers, *self.gone, *self.keys]
+
+
 class Ledger:
     """One for each scheduler."""
-
-    _log = Logger()
 
     def __init__(
         self, clock: IReactorTime, wall_time: Callable[[], float], store: IStore, keep_finished: int = MAX_FINISHED_JOBS
     ) -> None:
         self.registry = Registry()
+        self.feed = ChangeFeed(clock)
+        #: Called within the change with each job that becomes queued: no new job may overtake it until it is heard of.
+        self.enter_queue: Callable[[Job], None] = lambda _: None
         #: POSIX time, for people to read.
         self.now = wall_time
-        self._clock = clock
         self._store = store
         self._keep_finished = keep_finished
-        # nothing changes the jobs of these any more
-        self._endings = Endings(self.registry, self._put)
-        self._saving = Saving(clock, store, self._present, self._endings.caught_up)
+        #: The ends that are not durable yet; nothing else changes the jobs of these.
+        self.endings = Endings(self.registry, self._show)
+        self._saving = Saving(clock, store, self._present, self.endings.caught_up)
         self.specs = Specs(self.registry, store)
         #: The count of commits when this process began, and that after which the store was set back, if it ever was.
         self.loaded_count = 0
         self.set_back_to: int | None = None
-        # ids of jobs whose removals are being saved: likewise
+        # ids of the jobs whose removals are being saved: likewise
         self._leaving: set[str] = set()
-        self._waits = Waits(clock, self.registry)
-        # job id -> those who watch it, by a token of each
-        self._watchers: dict[str, dict[object, Callable[[Job], None]]] = {}
-        self._job_listeners: list[Callable[[Job], None]] = []
-        self._worker_listeners: list[Callable[[str], None]] = []
 
     @property
     def store_problem(self) -> str:
@@ -80,8 +99,8 @@ class Ledger:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being saved, and nobody waits for a job or watches one."""
-        return not any((self._endings, self._leaving, self._watchers)) and self._waits.idle and self._saving.idle
+        """Whether nothing is being saved."""
+        return not (self.endings or self._leaving) and self._saving.idle
 
     def load(self) -> Deferred[None]:
         """Take over what the store holds; before anything else.
@@ -106,7 +125,7 @@ class Ledger:
 
     def _everything(self) -> Loaded:
         """What the store has to hold, less what is being saved."""
-        known, held = self.registry.everything(), self._endings.records()
+        known, held = self.registry.everything(), self.endings.records()
         jobs = {record.id: record for record in (*known.jobs, *held) if isinstance(record, Job)}
         keys = {record.key: record for record in (*known.keys, *held) if isinstance(record, IdempotencyKey)}
         return Loaded(tuple(jobs.values()), known.workers, tuple(keys.values()))
@@ -115,132 +134,123 @@ class Ledger:
         """Save what is owed, if that is possible now; fires when nothing more will be tried."""
         return self._saving.close()
 
-    def listen(
-        self, on_job: Callable[[Job], None] | None = None, on_worker: Callable[[str], None] | None = None
-    ) -> None:
-        """Call these after each change: with the new job, or the last of one that was removed; with a worker's id."""
-        if on_job is not None:
-            self._job_listeners.append(on_job)
-        if on_worker is not None:
-            self._worker_listeners.append(on_worker)
+    # -- the verbs
 
-    def add_job(self, job: Job, key: IdempotencyKey | None = None) -> Deferred[None]:
-        """Commit a new job, with the key of its request, and only then let them be seen.
+    def decide(self, *records: Record) -> Deferred[None]:
+        """Commit a decision, and only then let it be seen; ``StoreFailed``: nothing has happened.
 
-        If it has a worker already, the load of that one counts it from now on.
+        Until then a new job counts into the load of its worker, and nothing else changes a job that ends or goes. The
+        next attempt of a job that ends comes with its end. A ``Ref`` says that a job goes; a key says so with it.
         """
-        worker_id = job.worker_id
-        if worker_id is not None:
+        plan = self._plan(records)
+        known = {job.id: self.registry.find_job(job.id) for job in plan.jobs}
+        loaded = [job.worker_id for job in plan.jobs if job.worker_id is not None and known[job.id] is None]
+        leaving = {ref.id for ref in plan.gone}
+        self._leaving |= leaving
+        for worker_id in loaded:
             self.registry.reserve(worker_id)
 
-        def show(_: None) -> None:
-            self._put(job)
-            if key is not None:
-                self.registry.put_key(key.trimmed())
+        def is_outdated(record: Record) -> bool:
+            if isinstance(record, Job):
+                return self.registry.find_job(record.id) is not known[record.id]
+            if not isinstance(record, IdempotencyKey) or record.job_id in known:
+                return False
+            return self.registry.find_job(record.job_id) is None
 
-        def release(result: T) -> T:
-            if worker_id is not None:
+        def show(_: None) -> None:
+            for record in filter(is_outdated, plan.visible):
+                self._saving.note(record)  # the store gets it as it is now
+            self._show(*(record for record in plan.visible if not is_outdated(record)))
+            surplus = self.registry.surplus_keys(self._keep_finished) if leaving else []
+            if surplus:
+                self.learn(*(Ref("key", key) for key in surplus)).addErrback(lambda reason: reason.trap(StoreFailed))
+
+        def over(result: T) -> T:
+            self._leaving -= leaving
+            for worker_id in loaded:
                 self.registry.release(worker_id)
             return result
 
-        records: list[Record] = [job] if key is None else [job, key]
-        return self._saving.save(records).addCallback(show).addBoth(release)
+        return self._save(plan, decided=True).addCallback(show).addBoth(over)
 
-    def update_jobs(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey] = ()) -> Deferred[None]:
-        """Put changed or adopted jobs and changed keys, and let go of the oldest jobs beyond the limit.
+    async def amend(self, record: R, change: Callable[[R], R]) -> None:
+        """Decide a change of one record, which may become another during the commit: then the change is made of that.
 
-        What follows a job that ends, its next attempt, comes with it: nobody ever sees one without the other.
-        Fires once these and all changes before them are durable, even if none of these is one. With ``StoreFailed``
-        an end of a job that was known is held, and shown once it is saved; see ``unsaved_end``.
+        Nothing happens to a record that is gone, nor to a job whose end is known.
         """
-        return self._update(jobs, keys, decided=False)
+        while (before := self._open(record)) is not None:
+            after = change(before)
+            if after == before:
+                return
+            await self._saving.save([after])
+            now = self._open(record)
+            if now is not None and _durable_part(change(now)) == _durable_part(after):
+                self._show(change(now))
+                return
 
-    def update_job(self, job: Job) -> Deferred[None]:
-        """One, like ``update_jobs``."""
-        return self.update_jobs([job])
+    def learn(self, *records: Record, lazily: bool = False) -> Deferred[None]:
+        """Let facts be seen, and save them; ``StoreFailed``: they are saved later, and an end is seen then.
 
-    def note_job(self, job: Job) -> None:
-        """Put a job of which nobody waits until that is saved: most often, its worker tells the same again."""
-        if not self._is_settled(job.id):
-            self._put(job)
-            self._saving.note(job)
+        Fires when they and all earlier changes are durable, also where they are nothing new. The end of a job comes
+        with its next attempt. A ``Ref`` says that a record is gone; a job takes its key with it.
 
-    def conclude_jobs(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey] = ()) -> Deferred[None]:
-        """Like ``update_jobs``, of ends that are decided here: with ``StoreFailed`` the jobs are as they were."""
-        return self._update(jobs, keys, decided=True)
+        ``lazily``: of jobs that have not ended, for which nobody waits until they are saved.
+        """
+        if lazily:
+            for record in records:
+                if not (isinstance(record, Job) and self._is_settled(record.id)):
+                    self._show(record)
+                    self._saving.note(record)
+            return succeed(None)
+        plan = self._plan(records)
+        plan.gone = _with_keys(plan.gone, self.registry)
+        self._show(*plan.visible)
+        return self._save(plan, decided=False)
 
-    def conclude_job(self, job: Job) -> Deferred[None]:
-        """One, like ``conclude_jobs``."""
-        return self.conclude_jobs([job])
+    def see(self, worker: Worker) -> None:
+        """Let be seen what is true of a worker for the moment."""
+        self._show(worker)
 
-    def unsaved_end(self, job_id: str) -> StoreFailed | None:
-        """Why the end of that job, which is known, could not be saved yet; ``None``: there is no such end."""
-        return self._endings.failure(job_id)
+    def settled(self) -> Deferred[None]:
+        """Fires when all earlier changes are durable; ``StoreFailed``."""
+        return self._saving.save([])
 
-    def unsaved_ends(self) -> list[Job]:
-        """The jobs whose ends are known and could not be saved yet, at their ends."""
-        return self._endings.held()
+    # -- how
 
-    def _update(self, jobs: Iterable[Job], keys: Iterable[IdempotencyKey], decided: bool) -> Deferred[None]:
+    def _plan(self, records: Iterable[Record]) -> _Plan:
+        """Sort the changes out, and keep the ends among them from now on."""
+        records = list(records)
+        jobs, ends = self._jobs_after([record for record in records if isinstance(record, Job)])
+        for ending in ends:
+            self.endings.begin(ending)
+        workers = [record for record in records if isinstance(record, Worker)]
+        gone = [record for record in records if isinstance(record, Ref)]
+        keys = [record.trimmed() for record in records if isinstance(record, IdempotencyKey)]
+        keys = [key for key in keys if self.registry.find_key(key.key) != key]
+        visible_jobs = [job for job in jobs if job.id not in self.endings]
+        visible_keys = [key for key in keys if not self.endings.add_key(key)]
+        return _Plan(ends, jobs, workers, gone, keys, [*visible_jobs, *workers, *gone, *visible_keys])
+
+    def _jobs_after(self, jobs: list[Job]) -> tuple[list[Job], list[Ending]]:
+        """The jobs that change, as they are saved, and the ends among them."""
         find, gone = self.registry.find_job, self.registry.was_removed
-        linked = lifecycle.told_attempts(jobs, find, self._endings.following, self._is_settled, gone, self.now())
+        linked = lifecycle.told_attempts(jobs, find, self.endings.following, self._is_settled, gone, self.now())
         listed = [job for job in linked if not self._is_settled(job.id)]
         told = {job.id for job in listed}
-        known = [self._followed(job, told) for job in listed]
-        ends = [Ending(job, next_one) for job, next_one in known if job.state.final and not self._has_ended(job.id)]
-        following = [ending.following for ending in ends if ending.following is not None]
-        changed = [job for job, _ in known if self.registry.find_job(job.id) != job.trimmed()]
-        for ending in ends:
-            self._endings.begin(ending)
-        for job in changed:
-            if job.id not in self._endings:
-                self._put(job)
-        changed_keys = [key for key in (key.trimmed() for key in keys) if self.registry.find_key(key.key) != key]
-        free = [key for key in changed_keys if not self._endings.add_key(key)]
-        for key in free if not decided else ():
-            self.registry.put_key(key)
-        removed = [
-            record
-            for job_id in self.registry.surplus(self._keep_finished - sum(not ending.job.is_adopted for ending in ends))
-            for record in self._remove(job_id)
-        ]
+        changed, ends = [], []
+        for job in listed:
+            before = find(job.id)
+            after, following = self._followed(job, before, told)
+            if after.state.final and not (before is not None and before.state.final):
+                ends.append(Ending(after, following))
+            if before != after.trimmed():
+                changed.append(after)
+        return changed, ends
 
-        def settle(result: T) -> T:
-            for ending in ends:
-                self._endings.settle(ending, result, decided)
-            for key in free if decided and not isinstance(result, Failure) else ():
-                if self.registry.find_job(key.job_id) is not None:
-                    self.registry.put_key(key)
-            return result
-
-        return self._saving.save([*changed, *following, *changed_keys, *removed]).addBoth(settle)
-
-    def _present(self, ref: Ref) -> Record:
-        """What is to be saved under that name now."""
-        return self._endings.find(ref) or self.registry.find(ref) or ref
-
-    def adopted(self, worker_id: str) -> tuple[int, int]:
-        """How many jobs were adopted of that worker, and of all; those whose ends are being saved count."""
-        ending = [job for job in self._endings.jobs() if job.is_adopted and self.registry.find_job(job.id) is None]
-        own = sum(job.worker_id == worker_id for job in ending)
-        return self.registry.adopted(worker_id) + own, self.registry.adopted() + len(ending)
-
-    def is_ending(self, job_id: str) -> bool:
-        """Whether the end of that job is known, and is not shown yet as it is not durable."""
-        return job_id in self._endings
-
-    def _is_settled(self, job_id: str) -> bool:
-        """Whether its end, or its removal, is known and not durable: nothing else of it is saved after that."""
-        return job_id in self._endings or job_id in self._leaving
-
-    def _has_ended(self, job_id: str) -> bool:
-        job = self.registry.find_job(job_id)
-        return job is not None and job.state.final
-
-    def _followed(self, job: Job, told: Collection[str]) -> tuple[Job, Job | None]:
+    def _followed(self, job: Job, before: Job | None, told: Collection[str]) -> tuple[Job, Job | None]:
         """The job as it is saved, and its next attempt if it ends now and is to have one that is not ``told`` of."""
         following: Job | None = None
-        if self._ends_now(job):
+        if job.state.final and before is not None and not before.state.final:
             job, following = lifecycle.followed(job, self.now())
         if job.state.final:
             job = evolve(job, spec=job.spec.without_input())
@@ -248,166 +258,76 @@ class Ledger:
             return job, None
         return job, following if self.registry.find_job(following.id) is None else None
 
-    def _ends_now(self, job: Job) -> bool:
-        known = self.registry.find_job(job.id)
-        return job.state.final and known is not None and not known.state.final
+    def _save(self, plan: _Plan, decided: bool) -> Deferred[None]:
+        """Save the changes, and let go of the oldest finished jobs beyond the limit."""
+        most = self._keep_finished - sum(not ending.job.is_adopted for ending in plan.ends)
+        surplus = [Ref("job", job_id) for job_id in self.registry.surplus(most)]
+        records = [*plan.records(), *_with_keys(surplus, self.registry)]
+        self._show(*surplus)
 
-    def drop_job(self, job: Job) -> Deferred[None]:
-        """It never came to be, and the key of its request is free again."""
-        removed = self._remove(job.id)
-        self._waits.dropped(job)
-        self._tell_of_job(job)
-        return self._saving.save(removed)
-
-    def remove_jobs(self, job_ids: Iterable[str]) -> Deferred[None]:
-        """They are kept no longer, nor are their keys."""
-        return self._saving.save([record for job_id in job_ids for record in self._remove(job_id)])
-
-    def request_removal(self, job: Job, when: float | None) -> Deferred[None]:
-        """Commit that a job that is over is to be removed, or is not, and only then have it so."""
-
-        def show(_: None) -> None:
-            now = self.registry.find_job(job.id)
-            if now is not None and not self._is_settled(job.id):
-                self.note_job(evolve(now, remove_requested_at=when))  # it may have been saved as it was meanwhile
-
-        return self._saving.save([evolve(job, remove_requested_at=when)]).addCallback(show)
-
-    async def request_stop(self, job_id: str, when: float, why: str) -> None:
-        """Commit that a job is to be stopped, and only then have it so; nothing of one that ended, or is to be stopped.
-
-        ``NotFound``; with ``StoreFailed`` it is not to be stopped.
-        """
-        while True:
-            job = self.registry.job(job_id)
-            asked = lifecycle.asked_to_stop(job, when, why)
-            if asked is job or job.over or self._is_settled(job_id):
-                return
-            await self._saving.save([asked])
-            if self.registry.find_job(job_id) == job and not self._is_settled(job_id):
-                self._put(asked)
-                return  # else it may have been saved as it was meanwhile
-
-    def remove_for_client(self, job_id: str) -> Deferred[None]:
-        """Commit that a client removed a job, and only then have it gone; its key stays, and says so."""
-        key = self.registry.key_of(job_id) or IdempotencyKey(_TOMBSTONE.format(job_id), "", job_id)
-        key = evolve(key, answer=None, removed_at=self.now())
-        self._leaving.add(job_id)
-
-        def vanish(_: None) -> None:
-            job = self.registry.find_job(job_id)
-            surplus = [key.key]
-            if job is not None:  # else its time was over meanwhile, and that of its key
-                self.registry.remove_job(job_id)
-                self.registry.put_key(key)
-                self._tell_of_job(job)
-                surplus = self.registry.surplus_keys(self._keep_finished)
-            self.remove_keys(surplus).addErrback(lambda reason: reason.trap(StoreFailed))  # saved later
-
-        def over(result: T) -> T:
-            self._leaving.discard(job_id)
+        def settle(result: T) -> T:
+            for ending in plan.ends:
+                self.endings.settle(ending, result, decided)
             return result
 
-        return self._saving.save([Ref("job", job_id), key]).addCallback(vanish).addBoth(over)
+        return self._saving.save(records).addBoth(settle)
 
-    def remove_keys(self, keys: Iterable[str]) -> Deferred[None]:
-        """Those of removed jobs, whose time is over."""
-        gone = [Ref("key", key) for key in keys]
-        for each in gone:
-            self.registry.remove_key(each.id)
-        return self._saving.save(gone) if gone else succeed(None)
+    def _show(self, *records: Record) -> None:
+        """Have the registry say so, and publish it."""
+        changes = [self._apply(record) for record in records]
+        for change in changes:
+            if change is not None:
+                self.feed.publish(change)
 
-    def update_worker(self, worker: Worker) -> Deferred[None]:
-        """Put it, and save it."""
-        self.note_worker(worker)
-        return self._saving.save([worker])
+    def _apply(self, record: Record) -> Change | None:
+        registry = self.registry
+        ref = record if isinstance(record, Ref) else record.ref
+        before = registry.find(ref)
+        if isinstance(record, Job):
+            job = record.trimmed()  # one that has ended was saved as it was
+            registry.put_job(job)
+            if job.state is JobState.QUEUED:
+                self.enter_queue(job)
+            return JobChanged(cast("Job | None", before), job)
+        if isinstance(record, Worker):
+            registry.put_worker(record)
+            return WorkerChanged(cast("Worker | None", before), record)
+        if isinstance(record, IdempotencyKey):
+            registry.put_key(record)
+        elif isinstance(before, Job):
+            self.endings.forget(before.id)
+            registry.remove_job(before.id)
+            return JobChanged(before, None)
+        elif isinstance(before, Worker):
+            registry.remove_worker(before.id)
+            return WorkerChanged(before, None)
+        elif isinstance(before, IdempotencyKey):
+            registry.remove_key(before.key)
+        return None
 
-    def set_draining(self, worker: Worker, draining: bool) -> Deferred[None]:
-        """Commit that it takes no new jobs, or takes some again, and only then have it so."""
+    def _present(self, ref: Ref) -> Record:
+        """The record to be saved under that name now, or that there is none."""
+        return self.endings.find(ref) or self.registry.find(ref) or ref
 
-        def show(_: None) -> None:
-            now = self.registry.find_worker(worker.id)
-            if now is not None:
-                now = evolve(now, draining=draining)
-                self.note_worker(now)
-                self._saving.note(now)  # it may have been saved as it was before meanwhile
+    def _open(self, record: R) -> R | None:
+        """The record as it is now, if it is there and may change."""
+        is_settled = isinstance(record, Job) and self._is_settled(record.id)
+        return None if is_settled else cast("R | None", self.registry.find(record.ref))
 
-        return self._saving.save([evolve(worker, draining=draining)]).addCallback(show)
+    def _is_settled(self, job_id: str) -> bool:
+        """Whether its end, or its removal, is known and not durable: nothing else of it is saved after that."""
+        return job_id in self.endings or job_id in self._leaving
 
-    def note_worker(self, worker: Worker) -> None:
-        """Put what is only true for the moment, like a sign of life: it comes often, and is not saved."""
-        self.registry.put_worker(worker)
-        self._tell_of_worker(worker.id)
 
-    def note_facts(self, worker: Worker) -> None:
-        """Put what is only shown, and decides nothing: no listener is told."""
-        self.registry.put_worker(worker)
+def _with_keys(refs: list[Ref], registry: Registry) -> list[Ref]:
+    """The names of records that go, with those of the keys that go with jobs."""
+    keys = [registry.key_of(ref.id) for ref in refs if ref.kind == "job"]
+    return [*refs, *(key.ref for key in keys if key is not None)]
 
-    def remove_worker(self, worker_id: str) -> Deferred[None]:
-        """Its jobs stay."""
-        self.registry.remove_worker(worker_id)
-        self._tell_of_worker(worker_id)
-        return self._saving.save([Ref("worker", worker_id)])
 
-    def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
-        """Call ``notify`` with the job after each change, until the returned function is called; ``NotFound``."""
-        self.registry.job(job_id)
-        token = object()
-        self._watchers.setdefault(job_id, {})[token] = notify
-
-        def leave() -> None:
-            watchers = self._watchers.get(job_id, {})
-            watchers.pop(token, None)
-            if not watchers:
-                self._watchers.pop(job_id, None)
-
-        return leave
-
-    def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
-        """The job at its end, or as it is after ``seconds``; ``NotFound`` is raised."""
-        return self._waits.until_ended(job_id, seconds)
-
-    async def wait_for_attempts(self, job_id: str, seconds: float) -> Job:
-        """The last attempt at its end, when no other follows it, or as it is after ``seconds``; ``NotFound``."""
-        return await self._waits.until_attempts_ended(job_id, seconds)
-
-    def wait_over(self, job_id: str, seconds: float) -> Deferred[Job]:
-        """The same of the time when nothing of the job is known to run, which for an orphan comes later."""
-        return self._waits.until_over(job_id, seconds)
-
-    def _remove(self, job_id: str) -> list[Record]:
-        """Forget a job and its key; what there is to save of that."""
-        key = self.registry.key_of(job_id)
-        self._endings.forget(job_id)
-        self.registry.remove_job(job_id)
-        return [Ref("job", job_id), *([] if key is None else [key.ref])]
-
-    def _put(self, job: Job) -> None:
-        job = job.trimmed()  # one that has ended was saved as it was
-        self.registry.put_job(job)
-        self._waits.changed(job)
-        self._tell_of_job(job)
-        self._tell_watchers(job)
-
-    def _tell_of_job(self, job: Job) -> None:
-        for listener in self._job_listeners:
-            try:
-                listener(job)
-            except Exception:  # the others have to know all the same
-                self._log.failure("a listener failed after a change of job {job_id}", job_id=job.id)
-
-    def _tell_of_worker(self, worker_id: str) -> None:
-        for listener in self._worker_listeners:
-            try:
-                listener(worker_id)
-            except Exception:
-                self._log.failure("a listener failed after a change of worker {worker_id}", worker_id=worker_id)
-
-    def _tell_watchers(self, job: Job) -> None:
-        for token, notify in list(self._watchers.get(job.id, {}).items()):
-            if token not in self._watchers.get(job.id, {}):
-                continue  # one of those before ended it
-            try:
-                notify(job)
-            except Exception:
-                self._log.failure("a watcher of job {job_id} failed", job_id=job.id)
+def _durable_part(record: Job | Worker) -> Job | Worker:
+    """The record without what is true for the moment alone."""
+    if isinstance(record, Job):
+        return record
+    state = WorkerState.UNREACHABLE
+    return evolve(record, state=state, last_seen=None, refusing=None, disk=None, clock_difference=None)

@@ -8,25 +8,32 @@ caller that goes away undoes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.filters import cursor_after
 from scheduler.cluster.jobs.attendance import Attendance
+from scheduler.cluster.jobs.backoff import Backoff
+from scheduler.cluster.jobs.choice import Submission
+from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.jobs.outlook import Outlook
 from scheduler.cluster.jobs.removals import Removals
 from scheduler.cluster.jobs.signals import Signals
-from scheduler.cluster.jobs.starts import Starts
 from scheduler.cluster.jobs.stops import Stops
+from scheduler.cluster.jobs.submissions import Submissions
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.listing import EXAMINED_PER_PAGE
 from scheduler.cluster.output.outputs import Outputs
 from scheduler.cluster.reach import Reach
+from scheduler.cluster.waits import Waits
 from scheduler.cluster.workers.membership import Membership
 from scheduler.cluster.workers.reconcile import Reconciler
 from scheduler.deferreds import shielded
@@ -48,7 +55,10 @@ class Cluster:
         self,
         clock: IReactorTime,
         ledger: Ledger,
-        starts: Starts,
+        waits: Waits,
+        submissions: Submissions,
+        flights: Flights,
+        backoff: Backoff,
         stops: Stops,
         signals: Signals,
         removals: Removals,
@@ -62,8 +72,11 @@ class Cluster:
         self._clock = clock
         self._ledger = ledger
         self._registry = ledger.registry
+        self._waits = waits
         self._reconciler = reconciler
-        self._starts = starts
+        self._submissions = submissions
+        self._flights = flights
+        self._backoff = backoff
         self._stops = stops
         self._signals = signals
         self._removals = removals
@@ -83,10 +96,10 @@ class Cluster:
         key: RequestKey | None = None,
         starting: Starting | None = None,
     ) -> Deferred[Job]:
-        return self._own(self._starts.submit(spec, target, terms, key, starting))
+        return self._own(self._submissions.submit(Submission(spec, target, terms), key, starting))
 
     def replays(self, key: RequestKey) -> bool:
-        return self._starts.keys.replays(key)
+        return self._submissions.keys.replays(key)
 
     def job(self, job_id: str) -> Job:
         return self._registry.job(job_id)
@@ -101,14 +114,18 @@ class Cluster:
         return cursor_after(job)
 
     def watch(self, job_id: str, notify: Callable[[Job], None]) -> Callable[[], None]:
-        return self._ledger.watch(job_id, notify)
+        def hear(change: Change) -> None:
+            if isinstance(change, JobChanged) and change.after is not None:
+                notify(change.after)
+
+        return self._ledger.feed.subscribe(hear, self._registry.job(job_id).ref)
 
     def wait(self, job_id: str, seconds: float) -> Deferred[Job]:
-        waiting = self._ledger.wait(job_id, seconds)
+        waiting = self._waits.until_ended(job_id, seconds)
         return self._attendance.while_waiting(job_id, waiting) if seconds else waiting
 
     def wait_for_attempts(self, job_id: str, seconds: float) -> Deferred[Job]:
-        waiting = Deferred.fromCoroutine(self._ledger.wait_for_attempts(job_id, seconds))
+        waiting = Deferred.fromCoroutine(self._waits.until_attempts_ended(job_id, seconds))
         return self._attendance.while_waiting(job_id, waiting) if seconds else waiting
 
     def query(self, worker: str, job_id: str) -> Deferred[Job]:
@@ -162,7 +179,7 @@ class Cluster:
 
     def readiness(self) -> Readiness:
         reasons = []
-        if self._starts.closed:
+        if self._flights.closed:
             reasons.append("shutting down")
         if self._ledger.store_problem:
             reasons.append(StoreFailed.sentence(self._ledger.store_problem))
@@ -170,11 +187,11 @@ class Cluster:
 
     def refuse(self) -> None:
         """Take no new work from now on, and say so."""
-        self._starts.close()
+        self._submissions.close()
 
     def shut_down(self) -> Deferred[None]:
         """Take no new work; fires when every start under way has been answered."""
-        return self._starts.close()
+        return self._submissions.close()
 
     # -- how
 
@@ -198,7 +215,7 @@ class Cluster:
 
     def _view(self, worker: Worker) -> WorkerView:
         if worker.state is WorkerState.ONLINE:
-            reason = worker.refusing or self._starts.backoff.reason(worker.id)
+            reason = worker.refusing or self._backoff.reason(worker.id)
         else:
             reason = self._membership.why_unreachable(worker)
         return WorkerView(worker, self._registry.running_jobs(worker.id), reason)
@@ -216,11 +233,11 @@ class Cluster:
         if job.state.final or job.state is JobState.QUEUED:
             return job
         self._reach.worker_of(job)
-        starting = self._starts.in_flight(job.id)
+        starting = self._flights.over(job.id)
         if starting is not None:
             await starting
             job = self._registry.job(job.id)
-            if job.state is JobState.QUEUED or self._starts.under_way(job.id):
+            if job.state is JobState.QUEUED or job.id in self._flights:
                 return job  # that start never left: to ask would seal the id against the next
         if not job.state.final:
             await self._reconciler.ask(self._reach.worker_of(job), job)  # it may have gone to another worker
@@ -228,7 +245,7 @@ class Cluster:
 
     async def _set_draining(self, name: str, draining: bool) -> WorkerView:
         worker = self._registry.worker(name)
-        await self._ledger.set_draining(worker, draining)
+        await self._ledger.amend(worker, partial(evolve, draining=draining))
         return self._view(self._registry.worker(worker.id))
 
     async def _forget(self, name: str) -> None:
@@ -239,12 +256,12 @@ class Cluster:
             jobs = [*self._registry.unfinished(name), *self._queued_for(name)]
             if not jobs:
                 raise
-            await self._ledger.conclude_jobs([self._forgotten(job) for job in jobs])
+            await self._ledger.decide(*map(self._forgotten, jobs))
             return
         if worker.state is WorkerState.ONLINE:
             raise WorkerOnline(worker.name)
         await self._membership.remove(worker, "forgotten")
-        await self._ledger.conclude_jobs([self._forgotten(job) for job in self._queued_for(worker.id, worker.name)])
+        await self._ledger.decide(*map(self._forgotten, self._queued_for(worker.id, worker.name)))
 
     def _queued_for(self, *names: str) -> list[Job]:
         """The jobs that are queued for the worker that had these names, and for no other of the same."""

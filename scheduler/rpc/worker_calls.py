@@ -72,8 +72,6 @@ ANSWERS_DEADLINE_SECONDS = 2.0
 CHECK_VALID_SECONDS = 0.02
 #: Seconds after its deadline during which a late answer of a core worker to a start is still accepted.
 LATE_ANSWER_MAX_SECONDS = 300.0
-#: Seconds after its deadline at which a call is abandoned that gRPC itself has not ended.
-ABANDONED_AFTER_SECONDS = 1.0
 
 
 class Stubs:
@@ -143,39 +141,33 @@ class Late:
 
 
 def start_thd(
-    sent_thd: Callable[[], None] | None,
     late_thd: Callable[[Late], None] | None,
     stubs: Stubs,
     to: Addressee,
     request: worker_pb2.StartJobReq,
     seconds: float,
 ) -> JobStatus:
-    """Start a job and return its status. ``sent_thd`` is called once the request is on its way.
-
+    """Start a job and return its status.
     If no answer comes in time, ``late_thd`` is called before ``DeadlineExceeded`` is raised, and may await a late
     answer.
     """
     left = _checked_thd(stubs, to, seconds, CHECK_VALID_SECONDS)
-    if sent_thd is None and late_thd is None:
+    if late_thd is None:
         return _read_start(to, _made_thd(stubs, "StartJob", to, request, left))
-    more = 0.0 if late_thd is None else LATE_ANSWER_MAX_SECONDS
+    in_all = left + LATE_ANSWER_MAX_SECONDS
     under_way: Any = None
 
     def send_thd() -> tuple[Any, Any]:
         nonlocal under_way
-        under_way = stubs.worker.StartJob.future(request, timeout=left + more, metadata=to.metadata)
-        if sent_thd is not None:
-            sent_thd()
+        under_way = stubs.worker.StartJob.future(request, timeout=in_all, metadata=to.metadata)
         try:
-            return under_way.result(left if late_thd else left + ABANDONED_AFTER_SECONDS), under_way
+            return under_way.result(left), under_way
         except grpc.FutureTimeoutError:
-            if late_thd is None:
-                raise
             late_thd(Late(under_way, hear_thd))
             raise DeadlineExceeded(f"StartJob on worker {to.name!r}", round(left, 1)) from None
 
     def hear_thd() -> JobStatus:
-        heard = _made_thd(stubs, "StartJob", to, request, left + more, lambda: (under_way.result(0), under_way))
+        heard = _made_thd(stubs, "StartJob", to, request, in_all, lambda: (under_way.result(0), under_way))
         return _read_start(to, heard)
 
     return _read_start(to, _made_thd(stubs, "StartJob", to, request, left, send_thd))
@@ -301,7 +293,7 @@ def _read_answer(to: Addressee, read: Callable[[], T]) -> T:
 
 
 #: Raised by a call whose answer was not received: it was cut, or gRPC could start no thread for the answer.
-_UNHEARD = (grpc.FutureTimeoutError, grpc.FutureCancelledError, RuntimeError)
+_UNHEARD = (grpc.FutureCancelledError, RuntimeError)
 
 #: The reason for a call that ended well, without an answer.
 NO_MESSAGE = "its answer has no message"

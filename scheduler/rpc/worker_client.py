@@ -147,7 +147,6 @@ class WorkerClient(MultiService):
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
@@ -158,9 +157,7 @@ class WorkerClient(MultiService):
             request = convert.core_start_to_pb(job.spec)
         else:
             request = convert.start_to_pb(job.id, job.spec, job.created_at, key)
-        # The callback belongs to the current HTTP request, whose id is in the context.
-        tell_thd = None if sent is None else partial(self._hop.tell_thd, copy_context().run, sent)
-        return self._call(worker, partial(worker_calls.start_thd, tell_thd, listen_thd), request)
+        return self._call(worker, partial(worker_calls.start_thd, listen_thd), request)
 
     def _listener(
         self, worker_id: str, late: Callable[[Deferred[JobStatus]], None]
@@ -225,11 +222,13 @@ class WorkerClient(MultiService):
         return self._call(worker, worker_calls.read_thd, request, output=True)
 
     def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
     ) -> IOutputStream:
         if len(self._open) >= MAX_OUTPUT_STREAMS:
             raise Busy("output streams", MAX_OUTPUT_STREAMS)
-        request = worker_pb2.StreamJobReq(jobID=job_id, stream=chunks.stream_to_pb(stream), offset=offset)
+        request = worker_pb2.StreamJobReq(
+            jobID=job_id, stream=chunks.stream_to_pb(stream), offset=offset, starting=starting
+        )
         to = Addressee.of(worker, self._nonce)
         opened = _Stream(self._hop, deliver)
         self._open.add(opened)

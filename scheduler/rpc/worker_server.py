@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -45,6 +45,8 @@ MAX_WAITING_STOPS = 8
 STOP_WAIT_MAX_SECONDS = 300.0
 #: Bytes of output in one message.
 CHUNK_MAX_BYTES = 1024 * 1024
+#: Seconds that a stream waits for the start of its job, and until it looks again: the first time, and at most.
+START_WAIT_MAX_SECONDS, START_RECHECK_SECONDS, START_RECHECK_MAX_SECONDS = 2.0, 0.001, 0.05
 #: Seconds after which a stream checks its file even if nothing woke it.
 RECHECK_INTERVAL_SECONDS = 30.0
 
@@ -223,15 +225,30 @@ class _WorkerServicer(Servicer, worker_pb2_grpc.WorkerServicer):
             stream = chunks.stream_from_pb(request.stream)
             offset = convert.checked_size("offset", request.offset)
             with self._streams.one(), self._waking(context) as wake:
-                unwatch = self.answer_thd(
-                    context, "StreamJob", self._runner.watch_output, request.jobID, stream, wake.set
-                )
+                unwatch = self._watch_thd(request, stream, context, wake)
                 try:
                     yield from self._stream_thd(request.jobID, stream, offset, context, wake)
                 finally:
                     self._reactor.callFromThread(unwatch)
         except Exception as error:
             self.fail_thd(context, error)
+
+    def _watch_thd(
+        self, request: worker_pb2.StreamJobReq, stream: Stream, context: grpc.ServicerContext, wake: threading.Event
+    ) -> Callable[[], None]:
+        """Have ``wake`` set when the output grows. The call may be faster than the start that it comes after."""
+        give_up_at, pause = time.monotonic() + START_WAIT_MAX_SECONDS, START_RECHECK_SECONDS
+        while True:
+            try:
+                watch: Callable[[], None] = self.answer_thd(
+                    context, "StreamJob", self._runner.watch_output, request.jobID, stream, wake.set
+                )
+            except NotFound:
+                if not request.starting or time.monotonic() > give_up_at or wake.wait(pause):
+                    raise
+                pause = min(2 * pause, START_RECHECK_MAX_SECONDS)
+            else:
+                return watch
 
     def _stream_thd(
         self, job_id: str, stream: Stream, offset: int, context: grpc.ServicerContext, wake: threading.Event

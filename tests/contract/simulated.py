@@ -81,12 +81,12 @@ class ToldMachine(Machine):
 
 
 class ToldJobs(SimulatedCase):
-    """Has ``runner``, the jobs of a worker on a machine of that kind."""
+    """Has ``runner`` and ``jobs``, both the jobs of a worker on a machine of that kind."""
 
     def setUp(self) -> None:
         super().setUp()
         self.machine = ToldMachine(self.loop, self.trace)
-        self.runner = SimulatedJobs(self.process("worker"), self.machine, Folder(), Random(1))
+        self.runner = self.jobs = SimulatedJobs(self.process("worker"), self.machine, Folder(), Random(1))
 
     def job(self) -> Any:
         return JobPlan(UNTIL_TOLD, 0, 0).spec()

@@ -103,14 +103,6 @@ class Contract:
         self.assertEqual(status, self.runner.query("j"))
         self.assertEqual(self.runner.started, [("j", spec, 7.0)])
 
-    async def test_sent(self) -> None:
-        """The caller of a start is told once that it is sent, before the answer."""
-        told: list[str] = []
-        start = self.client.start_job(self.worker, a_job(), lambda: told.append("sent"))
-        start.addCallback(lambda _: told.append("answered"))
-        await start
-        self.assertEqual(told, ["sent", "answered"])
-
     async def test_start_again(self) -> None:
         """A repeated start is answered with the existing job."""
         await self.started()
@@ -464,12 +456,10 @@ class Unanswered:
     """Mixed into an RpcCase whose ``client`` can't reach ``worker``: all of its methods."""
 
     def asked(self) -> dict[str, Deferred]:
-        #: What was sent to the worker, as far as that is told.
-        self.sent: list[str] = []
         self.stream = self.client.stream_output(self.worker, "j", Stream.STDOUT, 0, lambda chunk: None)
         return {
             "probe": self.client.probe(self.worker),
-            "start": self.client.start_job(self.worker, a_job(), lambda: self.sent.append("start")),
+            "start": self.client.start_job(self.worker, a_job()),
             "stop": self.client.stop_job(self.worker, "j"),
             "signal": self.client.signal_job(self.worker, "j", "SIGUSR1", "main"),
             "remove": self.client.remove_job(self.worker, "j"),
@@ -487,7 +477,6 @@ class UnreachableContract(Unanswered):
             self.assertEqual((error.name, error.kind), (self.worker.name, "worker"), name)
             if name in ("start", "signal"):
                 self.assertFalse(error.sent)
-        self.assertEqual(self.sent, [])
         self.assertIs(await self.client.answers(self.worker), None)
 
 
@@ -520,7 +509,7 @@ class MisdirectedContract(Unanswered):
         for name, call in self.asked().items():
             error = await self.assertFailure(call, Misdirected)
             self.assertEqual((error.name, error.sent, error.reason), ("w", False, ANOTHER_PROCESS), name)
-        self.assertEqual((self.sent, self.runner.started), ([], []))
+        self.assertEqual(self.runner.started, [])
         self.assertIs(await self.client.answers(self.worker), False)
 
     async def test_another_process(self) -> None:
@@ -680,10 +669,7 @@ class HeldFakeTests(Unanswered, RpcCase):
         asked = list(self.asked().values())
         made = [method for method in METHODS if method not in {"answers", "stream_output"}]
         self.assertEqual([call.method for call in self.client.held], ["stream_output", *made])
-        self.assertEqual((runner.started, self.sent), ([], []))
-        for tell in self.client.sent:
-            tell()
-        self.assertEqual(self.sent, ["start"])
+        self.assertEqual(runner.started, [])
         self.client.take("stream_output").answer.errback(WorkerFault("w", "on fire"))
         self.client.take("probe").answer.callback(None)
         self.assertIsNone(await asked[0])

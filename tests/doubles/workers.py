@@ -89,10 +89,10 @@ class Workers:
     """Doubles of workers: ``runners`` are the healthy ones, by their ids; any other is unreachable.
 
     ``calls`` has every call, ``held`` those that wait for the test, ``streams`` every opened stream, and ``forgotten``
-    the ids of workers whose channels were closed. ``sent`` has functions to call when a held start is sent, ``late``
-    those to call before a start on a core worker fails, if it may be answered later. ``on_call`` is called with each
-    call as it is made. ``identities``, by worker ids, are the processes that answer at a worker's address, ``None`` for
-    a program without a name; by default the addressee answers. Streams flow by timers of the ``clock``.
+    the ids of workers whose channels were closed. ``late`` has functions to call before a start on a core worker fails,
+    if it may be answered later. ``on_call`` is called with each call as it is made. ``identities``, by worker ids, are
+    the processes that answer at a worker's address, ``None`` for a program without a name; by default the addressee
+    answers. Streams flow by timers of the ``clock``.
     """
 
     def __init__(self, clock: IReactorTime, runners: dict[str, IJobRunner] | None = None) -> None:
@@ -103,12 +103,13 @@ class Workers:
         self.held: list[Call] = []
         self.streams: list[OutputStream] = []
         self.forgotten: list[str] = []
-        self.sent: list[Callable[[], None]] = []
         self.late: list[Callable[[Deferred[JobStatus]], None]] = []
         self.on_call: Callable[[Call], None] = lambda call: None
         self._holding: set[str] = set()
         self._failing: dict[str, _Failing] = {}
         self._refusal: SchedulerError | None = None
+        #: Bytes of output in one chunk, at most.
+        self.piece = CHUNK_MAX_BYTES
 
     # what a test does
 
@@ -169,7 +170,6 @@ class Workers:
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
@@ -177,16 +177,12 @@ class Workers:
             self.late.append(late)
 
         def start(runner: IJobRunner) -> Deferred[JobStatus]:
-            if sent is not None:
-                sent()
             if not worker.is_core:
                 return runner.start(job.id, job.spec, job.created_at, key)
             return runner.start("", job.spec, None).addCallback(
                 lambda status: JobStatus(status.job_id, JobState.RUNNING)
             )
 
-        if sent is not None and "start_job" in self._holding:
-            self.sent.append(sent)
         return self._call(Call("start_job", worker, (job,)), start)
 
     def stop_job(self, worker: Worker, job_id: str) -> Deferred[JobStatus | None]:
@@ -208,17 +204,15 @@ class Workers:
 
     def read_output(self, worker: Worker, job_id: str, stream: Stream, offset: int, size: int) -> Deferred[Chunk]:
         call = Call("read_output", worker, (job_id, stream, offset, size))
-        return self._call(
-            call, lambda runner: runner.read_output_thd(job_id, stream, offset, min(size, CHUNK_MAX_BYTES))
-        )
+        return self._call(call, lambda runner: runner.read_output_thd(job_id, stream, offset, min(size, self.piece)))
 
     def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
     ) -> IOutputStream:
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise refusal
-        opened = OutputStream(self.clock, worker.id, job_id, stream, offset, deliver)
+        opened = OutputStream(self.clock, worker.id, job_id, stream, offset, deliver, self.piece, starting)
         self.streams.append(opened)
         self._call(Call("stream_output", worker, (job_id, stream, offset)), opened.flow_from).addErrback(opened.fail)
         return opened
@@ -282,9 +276,18 @@ class OutputStream:
     """
 
     def __init__(
-        self, clock: IReactorTime, worker_id: str, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self,
+        clock: IReactorTime,
+        worker_id: str,
+        job_id: str,
+        stream: Stream,
+        offset: int,
+        deliver: Deliver,
+        piece: int,
+        starting: bool = False,
     ) -> None:
         self.worker_id = worker_id
+        self.starting = starting
         self.key = (job_id, stream)
         self.offset = offset
         self.finished: Deferred[None] = Deferred()
@@ -293,6 +296,7 @@ class OutputStream:
         self.held = False
         self._clock = clock
         self._deliver = deliver
+        self._piece = piece
         self._runner: IJobRunner | None = None
         self._unwatch: Callable[[], None] = lambda: None
 
@@ -344,7 +348,7 @@ class OutputStream:
         if self.over or self.cancelled or self.held or self._runner is None:
             return
         try:
-            chunk = self._runner.read_output_thd(*self.key, self.offset, CHUNK_MAX_BYTES)
+            chunk = self._runner.read_output_thd(*self.key, self.offset, self._piece)
         except SchedulerError as error:
             self.cut(error)
             return

@@ -148,7 +148,7 @@ _TRACEBACK = "Traceback (most recent call last)"
 _TRACEBACK_MAX_LINES = 200
 _LOGGED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T")
 _UNEXPECTED = re.compile(
-    r"^\S+ critical |Exception ignored in|Fatal Python error|scheduler\.api\.site: \S+ [A-Z]+ \S+ 500 "
+    r"^\S+ critical |Exception ignored in|Fatal Python error|scheduler\.api\.request: \S+ [A-Z]+ \S+ 500 "
 )
 
 

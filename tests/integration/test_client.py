@@ -281,7 +281,7 @@ class ApiTests(SocketTestCase):
     async def test_live(self) -> None:
         """Events arrive as the job writes, and end with it."""
         for kind in (Blocking, Twisted):
-            job = self.scheduler.add_job()
+            job = self.fleet.add_job()
             got: list[Any] = []
             waiting: list[tuple[int, Deferred[None]]] = []
 
@@ -295,25 +295,29 @@ class ApiTests(SocketTestCase):
             for number, (stream, data) in enumerate(((Stream.STDOUT, b"a\xff"), (Stream.STDERR, b"b")), 1):
                 arrived: Deferred[None] = Deferred()
                 waiting.append((number, arrived))
-                self.scheduler.write(job.id, data, stream)
+                self.fleet.write(job.id, data, stream)
                 await arrived
-            self.scheduler.finish(job.id, JobState.FAILED, exit_code=5)
+            self.fleet.end(job.id, 5)
             events = await following
             self.assertEqual(got, [Output("stdout", 0, b"a\xff"), Output("stderr", 0, b"b")])
             self.assertIsInstance(events[-1], Ended)
             self.assertEqual(events[-1].job.exit_code, 5)
 
+    def read_up_to(self) -> int:
+        """The last offset at which the scheduler has read output so far."""
+        return max(call.args[2] for call in self.house.workers.calls if call.method == "read_output")
+
     async def test_left_early(self) -> None:
         """A caller that stops early has read no more than buffers hold, and the connection is closed."""
         output = os.urandom(MIB) * 64
-        self.scheduler.piece = 256 * 1024
-        job = self.scheduler.add_job(output, state=JobState.SUCCEEDED)
+        self.house.workers.piece = 256 * 1024
+        job = self.fleet.add_job(output, state=JobState.SUCCEEDED)
 
         def first() -> bytes:
             with Client(self.url) as client:
                 pieces = client.output(job.id, follow=True)
                 data = next(pieces)
-                offsets.extend(reader.offset for reader in self.scheduler.readers())
+                offsets.append(self.read_up_to())
                 pieces.close()  # type: ignore[attr-defined]
                 return data
 
@@ -327,7 +331,7 @@ class ApiTests(SocketTestCase):
                 # Many other requests are served meanwhile.
                 for _ in range(300):
                     await client.ready()
-                offsets.extend(reader.offset for reader in self.scheduler.readers())
+                offsets.append(self.read_up_to())
                 break
         self.assertEqual(len(offsets), 2)
         self.assertLess(max(offsets), 32 * MIB)
@@ -335,13 +339,13 @@ class ApiTests(SocketTestCase):
     async def test_cancelled(self) -> None:
         """A cancelled Deferred closes its connection, and its request is not repeated."""
         client = self.client(Twisted).client
-        job = self.scheduler.add_job(b"some")
+        job = self.fleet.add_job(b"some")
         waiting = client.wait(job.id)
         items = client.follow(job.id)
         while not isinstance(await items.__anext__(), Output):
             pass
         following = items.__anext__()
-        while not self.scheduler.waits:
+        while self.house.parts.ledger.idle:
             await client.ready()
         for deferred in (waiting, following):
             deferred.cancel()
@@ -353,7 +357,7 @@ class ApiTests(SocketTestCase):
     async def test_each(self) -> None:
         """Without a coroutine, a callback gets the items, one after the other."""
         client = self.client(Twisted).client
-        job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED)
+        job = self.fleet.add_job(b"some", state=JobState.SUCCEEDED)
         got: list[Any] = []
         held: Deferred[None] = Deferred()
 
@@ -412,7 +416,7 @@ class ApiTests(SocketTestCase):
             await self.assertFailure(client.job("nothing"), ApiProblem)
             error = await self.assertFailure(client.submit("true", worker="w1", colour="red"), ApiProblem)
             self.assertIn("colour", str(error))
-            job = self.scheduler.add_job(b"some", state=JobState.SUCCEEDED, output_error="disk full")
+            job = self.fleet.end(self.fleet.add_job(b"some").id, output_error="disk full")
             got: list[bytes] = []
             cut = client.items("output", job.id, follow=True, each=got.append)
             await self.assertFailure(cut, OutputLost)

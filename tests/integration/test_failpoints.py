@@ -22,7 +22,7 @@ for number in range(3):
 
 
 def passed(setting: str) -> tuple[str, int, str]:
-    """The output, exit code and stderr of a process that passes a point three times."""
+    """Run a process that passes a point three times; answers its output, its exit status and its errors."""
     done = subprocess.run(
         [sys.executable, "-c", PASSING],
         env={"SCHEDULER_FAILPOINTS": setting, "PYTHONPATH": str(ROOT.parent)},

@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.logs import REQUEST_ID
-from scheduler.errors import Unreachable
+from scheduler.errors import NotFound, Unreachable
 from scheduler.messages import Chunk, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream
 from scheduler.net import Address
@@ -346,6 +346,20 @@ class WorkerTests(WorkerCase):
         stream.cancel()
         while self.runner.watching:
             await later(0.01)
+
+    async def test_stream_before_its_start(self) -> None:
+        """A stream that was told of a start on the way waits for it, but not for long; any other does not wait."""
+        chunks: list[Chunk] = []
+        worker, client = a_worker(self.server.bound), self.worker_client()
+        early = client.stream_output(worker, "j", Stream.STDOUT, 0, chunks.append, starting=True)
+        never = client.stream_output(worker, "k", Stream.STDOUT, 0, chunks.append, starting=True)
+        await self.assertFailure(client.stream_output(worker, "j", Stream.STDOUT, 0, chunks.append).finished, NotFound)
+        self.runner.start("j", SPEC, None)
+        self.runner.write("j", b"x")
+        self.runner.end("j")
+        await early.finished
+        self.assertEqual([chunk.data for chunk in chunks if chunk.data], [b"x"])
+        await self.assertFailure(never.finished, NotFound)
 
     async def test_idle_stream(self) -> None:
         """A stream of a job that writes nothing sleeps until it is woken."""

@@ -46,7 +46,7 @@ class Watcher:
 
 
 def watched_inodes(descriptor: int) -> int:
-    """How many watches the kernel holds for this instance."""
+    """Count the kernel's watches of this instance."""
     return Path(f"/proc/self/fdinfo/{descriptor}").read_text().count("inotify wd:")
 
 
@@ -88,11 +88,11 @@ class WatchTests(TestCase):
                 os.close(descriptor)
 
     def test_interface(self) -> None:
-        """It is what the reactor takes it for."""
+        """The watch provides the reactor's interface."""
         verifyObject(IReadDescriptor, self.watch)
 
     async def test_byte_written(self) -> None:
-        """One byte is told within a fraction of a second; a file nobody wrote to is not mentioned."""
+        """A watcher is called within a fraction of a second after one byte; the watcher of another file is not."""
         watcher, elsewhere = Watcher(), Watcher()
         self.watch.add(str(self.file), watcher)
         self.watch.add(str(self.other), elsewhere)
@@ -144,7 +144,7 @@ class WatchTests(TestCase):
         self.assertEqual((first.calls, second.calls), (1, 2))
 
     async def test_leaving(self) -> None:
-        """Who left is not called; the kernel's watch goes with the last, and leaving twice harms nobody."""
+        """A removed watcher is not called; the kernel's watch goes with the last, and a second removal does nothing."""
         watcher = Watcher()
         leave = self.watch.add(str(self.file), Watcher())
         leave()
@@ -157,7 +157,7 @@ class WatchTests(TestCase):
         await told
 
     async def test_leaving_while_called(self) -> None:
-        """Who is sent away by another one's call is not called, and who comes during one is not either."""
+        """A watcher that another one removes in its call is not called, nor is one that is added then."""
         late = Watcher()
         watchers: list[Watcher] = []
         leaves: list[Callable[[], None]] = []
@@ -337,7 +337,7 @@ class ShortageTests(TestCase):
             self.assertEqual(self.watch._polled, set())
 
     async def test_other_files(self) -> None:
-        """What the kernel watches stays watched, and a later file is watched again when there are watches again."""
+        """Existing watches stay, and a later file is watched by the kernel once it has watches again."""
         watched, later = Watcher(), Watcher()
         self.refusals = {}
         self.watch.add(str(self.file), watched)

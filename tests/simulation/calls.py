@@ -262,7 +262,6 @@ class SimulatedWorkerClient:
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None = None,
         key: RequestKey | None = None,
         late: Callable[[Deferred[JobStatus]], None] | None = None,
     ) -> Deferred[JobStatus]:
@@ -270,21 +269,18 @@ class SimulatedWorkerClient:
             self._start_failed(worker)
             return reason
 
-        return Deferred.fromCoroutine(self._start(worker, job, sent, key, late)).addErrback(failed)
+        return Deferred.fromCoroutine(self._start(worker, job, key, late)).addErrback(failed)
 
     async def _start(
         self,
         worker: Worker,
         job: Job,
-        sent: Callable[[], None] | None,
         key: RequestKey | None,
         late: Callable[[Deferred[JobStatus]], None] | None,
     ) -> JobStatus:
         line = self._line(worker)
         if self._caller.process.loop.now - line.answered > FRESH:
             await self.probe(worker)
-        if sent is not None:
-            sent()
         if worker.is_core:
             spec = JobSpec(command=job.spec.command, path=job.spec.path)
             started = self._call(
@@ -333,7 +329,7 @@ class SimulatedWorkerClient:
         return self._call(worker, "read", read, wire=f"job={job_id} from {offset}")
 
     def stream_output(
-        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver
+        self, worker: Worker, job_id: str, stream: Stream, offset: int, deliver: Deliver, starting: bool = False
     ) -> IOutputStream:
         line = self._line(worker)
         if sum(len(each.streams) for each in self._lines.values()) >= STREAMS:
@@ -345,7 +341,7 @@ class SimulatedWorkerClient:
             except Misdirected as error:
                 flow.fail(error)
                 return
-            serve_stream(server, flow, job_id, stream, offset, self._chunk // 2)
+            serve_stream(server, flow, job_id, stream, offset, self._chunk // 2, starting)
 
         flow = Flow(
             self._network,

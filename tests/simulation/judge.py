@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 from twisted.python.failure import Failure
 
+from scheduler.cluster.changes import Change, JobChanged, WorkerChanged
 from scheduler.errors import SchedulerError, WorkerOnline
 from scheduler.interfaces import Loaded
 from scheduler.model import Job, JobState, Worker, WorkerState
@@ -404,26 +405,36 @@ class Judge:
 
     def watch(self, scheduler: SchedulerProcess) -> None:
         """Observe everything that the scheduler shows."""
-        ledger = scheduler.parts.ledger
+        feed = scheduler.parts.feed
+        publish = feed.publish
 
-        def on_job(job: Job) -> None:
-            current = ledger.registry.find_job(job.id)
-            if current is None:
-                self._drop(scheduler, job)
+        def publish_and_see(change: Change) -> None:
+            """Observe each change as it is published: a reader of the registry sees the same from then on."""
+            publish(change)
+            if isinstance(change, JobChanged):
+                self._see_job(scheduler, change)
             else:
-                self._world.trace.add(scheduler.process.name, f"shows {brief(current)}")
-                self._show(scheduler, current)
+                self._see_worker(scheduler, change)
 
-        def on_worker(worker_id: str) -> None:
-            worker = ledger.registry.find_worker(worker_id)
-            if worker is not None:
-                self._each(lambda rule: rule.worker_shown(scheduler, worker))
-                return
-            self._each(lambda rule: rule.worker_gone(scheduler, worker_id))
-            if {worker_id, self.facts.drained.get(worker_id)} & self.facts.forgotten.keys():
-                self.facts.drained.pop(worker_id, None)  # a client had it forgotten, with its drain
+        feed.publish = publish_and_see  # type: ignore[method-assign]
 
-        ledger.listen(on_job, on_worker)
+    def _see_job(self, scheduler: SchedulerProcess, change: JobChanged) -> None:
+        job = change.last
+        if change.after is not None:
+            self._world.trace.add(scheduler.process.name, f"shows {brief(job)}")
+            self._show(scheduler, job)
+        elif not job.over or scheduler.parts.ledger.registry.was_removed(job.id):  # else its time was over
+            self._drop(scheduler, job)
+
+    def _see_worker(self, scheduler: SchedulerProcess, change: WorkerChanged) -> None:
+        worker = change.after
+        if worker is not None:
+            self._each(lambda rule: rule.worker_shown(scheduler, worker))
+            return
+        worker_id = change.last.id
+        self._each(lambda rule: rule.worker_gone(scheduler, worker_id))
+        if {worker_id, self.facts.drained.get(worker_id)} & self.facts.forgotten.keys():
+            self.facts.drained.pop(worker_id, None)  # a client had it forgotten, with its drain
 
     def loaded(self, scheduler: SchedulerProcess) -> None:
         """The scheduler has loaded its store."""

@@ -19,6 +19,7 @@ from scheduler.daemon.services import Ordered, Step
 from scheduler.messages import Registration
 from scheduler.model import FEATURES, Worker
 from scheduler.net import DialRule
+from scheduler.worker.conversation import Conversation
 from scheduler.worker.link import Link
 from tests.simulation.calls import SimulatedSchedulerClient, SimulatedWorkerClient
 from tests.simulation.jobs import FolderCount, FolderId, SimulatedJobs
@@ -227,18 +228,21 @@ class WorkerProcess:
             around.deregistered,
         )
         rng = around.random(f"{name} link")
-        self.link = Link(
-            self.process.clock,
+        clock, identity = self.process.clock, self.jobs.identity
+        commit_count = FolderCount(self.process, folder)
+        conversation = Conversation(
+            clock,
             client,
             self.jobs,
             facts,
             FolderId(folder),
-            FolderCount(self.process, folder),
-            self.jobs.identity,
+            commit_count,
+            identity,
             rng,
             machine.wall_time,
             lambda: None,
         )
+        self.link = Link(clock, client, self.jobs, identity, conversation, rng)
 
     def start(self) -> None:
         """Begin to run."""

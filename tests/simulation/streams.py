@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from scheduler.errors import DeadlineExceeded, SchedulerError
+from scheduler.errors import DeadlineExceeded, NotFound, SchedulerError
 from scheduler.interfaces import IOutputReader
 from scheduler.messages import Chunk
 from scheduler.model import Job, Stream
@@ -18,15 +19,19 @@ from tests.simulation.flows import Flow
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: Seconds that a worker waits for the start of a job whose output is requested.
+#: Seconds that a worker waits for the start of a job whose output is requested, once the start arrived.
 START_DEADLINE = 10.0
+#: Looks at a job whose start may be on the way, and the seconds between two of them.
+START_LOOKS, START_RECHECK = 20, 0.1
 
 
 class OutputCutShort(Exception):
     """The body of an HTTP response ended without its proper end."""
 
 
-def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int, size: int) -> None:
+def serve_stream(
+    jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int, size: int, starting: bool, looks: int = START_LOOKS
+) -> None:
     """Serve ``StreamJob`` from the jobs of a worker, ``size`` bytes a message: see ``scheduler.rpc.worker_server``."""
     sending = _JobStream(jobs, flow, job_id, stream, offset, size)
     watching: Deferred[Callable[[], None]] = jobs.watch_output(job_id, stream, sending.send)
@@ -42,6 +47,12 @@ def serve_stream(jobs: Any, flow: Flow, job_id: str, stream: Stream, offset: int
         if give_up.active():
             give_up.cancel()
         error = reason.value
+        if isinstance(error, NotFound) and starting and looks:
+            again = flow.after(
+                START_RECHECK, partial(serve_stream, jobs, flow, job_id, stream, offset, size, starting, looks - 1)
+            )
+            flow.on_gone = again.cancel
+            return
         flow.fail(error if isinstance(error, SchedulerError) else DeadlineExceeded("StreamJob", START_DEADLINE))
 
     flow.on_gone = watching.cancel

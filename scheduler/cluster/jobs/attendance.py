@@ -32,6 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.jobs.stops import Stops
 from scheduler.cluster.registry import Registry
 from scheduler.errors import SchedulerError
@@ -72,7 +73,7 @@ class _Attended:
 
 
 class Attendance(Service):
-    """One for each scheduler; to be told by the ledger of every change of a job. ``clock`` runs the timers."""
+    """One for each scheduler; to hear every change. ``clock`` runs the timers."""
 
     _log = Logger()
 
@@ -87,7 +88,7 @@ class Attendance(Service):
         super().startService()
         for worker_id in (None, *self._registry.busy()):
             for job in self._registry.unfinished(worker_id):
-                self.job_changed(job)
+                self._follow(job)
         for attended in self._attended.values():
             self._wait(attended)
 
@@ -102,14 +103,19 @@ class Attendance(Service):
         """Whether no job is known that needs a client."""
         return not self._attended
 
-    def job_changed(self, job: Job) -> None:
-        """It is new in the registry, or another than before, or gone from there."""
+    def hear(self, change: Change) -> None:
+        """A job or a worker changed."""
+        if isinstance(change, JobChanged):
+            self._follow(change.last, is_gone=change.after is None)
+
+    def _follow(self, job: Job, is_gone: bool = False) -> None:
+        """It is known so now, or ``is_gone``."""
         timeout = job.terms.unattended_timeout
         if timeout is None:
             return
         first = _first(job)
         attended = self._attended.get(first)
-        if job.over or self._registry.find_job(job.id) is None:
+        if job.over or is_gone:
             if attended is not None and attended.job_id == job.id:  # else another attempt has followed
                 self._stop_waiting(attended)
                 del self._attended[first]
@@ -127,7 +133,7 @@ class Attendance(Service):
         job = self._registry.find_job(job_id)
         if job is None or job.terms.unattended_timeout is None:
             return _nothing
-        self.job_changed(self._registry.last_attempt(job_id))  # of one loaded, before the service runs
+        self._follow(self._registry.last_attempt(job_id))  # of one that was not heard of yet
         attended = self._attended.get(_first(job))
         if attended is None:
             return _nothing

@@ -14,7 +14,7 @@ from scheduler.cluster.registry import Registry
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Conflict, Draining, NoFreeSlot, Unreachable, Unsupported
 from scheduler.model import Job, JobSpec, JobState, Worker
-from scheduler.terms import QueueTerms, Target
+from scheduler.terms import NO_WAITING, QueueTerms, Target
 
 #: Workers that one start is sent to in turn, none of which could take it; many may lack the same.
 MAX_WORKERS_TRIED = 10
@@ -24,6 +24,15 @@ REQUEST_WAIT_MAX_SECONDS = 10.0
 
 #: Seconds after which a start that somebody waits for is sent to no other worker.
 RETRY_ELSEWHERE_MAX_SECONDS = 10.0
+
+
+@frozen
+class Submission:
+    """What a client wants run: what, where, and on which terms."""
+
+    spec: JobSpec
+    target: Target
+    terms: QueueTerms = NO_WAITING
 
 
 @frozen
@@ -60,14 +69,15 @@ class Choice:
         """Wait for no worker any more."""
         self._expected.close()
 
-    def now(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool) -> Worker:
+    def now(self, wanted: Submission, newcomer: bool) -> Worker:
         """A worker that can take such a job now; a ``newcomer`` lets those go first who have waited.
 
         Raises ``NoFreeSlot`` or ``Unreachable`` where one may be able to later, and ``NotFound``, ``NoMatch``,
         ``Draining`` or ``Unsupported`` where none is.
         """
+        spec, target, terms = wanted.spec, wanted.target, wanted.terms
         if target.worker is None:
-            return self._place(spec, target, terms, newcomer, frozenset())
+            return self._place(wanted, newcomer, frozenset())
         worker = self._registry.worker(target.worker)
         if worker.draining:
             raise Draining(worker.name)
@@ -78,9 +88,7 @@ class Choice:
             raise NoFreeSlot(f"other jobs wait for worker {worker.name!r}")
         return worker
 
-    async def soon(
-        self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool, since: float | None = None
-    ) -> Worker:
+    async def soon(self, wanted: Submission, newcomer: bool, since: float | None = None) -> Worker:
         """The same, and where there is none, a worker that may be online at any moment is waited for.
 
         ``since``: when the request for it came, by the clock; what that has waited already counts.
@@ -89,10 +97,10 @@ class Choice:
         until = min(now + EXPECTED_WAIT_MAX_SECONDS, (now if since is None else since) + REQUEST_WAIT_MAX_SECONDS)
         while True:
             try:
-                return self.now(spec, target, terms, newcomer)
+                return self.now(wanted, newcomer)
             except (NoFreeSlot, Unreachable):
                 left = until - self._clock.seconds()
-                waiting = self._expected.wait(Requirement.of(spec, target), left)
+                waiting = self._expected.wait(Requirement.of(wanted.spec, wanted.target), left)
                 if waiting is None:
                     raise
             await waiting
@@ -108,17 +116,19 @@ class Choice:
         if not job.promised and self._clock.seconds() - tried.since >= RETRY_ELSEWHERE_MAX_SECONDS:
             return None
         try:
-            return self._place(job.spec, job.target, job.terms, not job.promised, tried.workers)
+            return self._place(Submission(job.spec, job.target, job.terms), not job.promised, tried.workers)
         except (Conflict, NoFreeSlot):
             return None
 
-    def _place(self, spec: JobSpec, target: Target, terms: QueueTerms, newcomer: bool, tried: frozenset[str]) -> Worker:
+    def _place(self, wanted: Submission, newcomer: bool, tried: frozenset[str]) -> Worker:
         """A worker for a job with a selector; ``tried`` are ids of workers that could not take it."""
 
-        def withheld(worker: Worker) -> bool:
-            return worker.id in tried or (newcomer and self._waiting.before(worker, terms.priority))
+        priority = wanted.terms.priority
 
-        requirement, candidates = Requirement.of(spec, target), self._backoff.candidates
-        if newcomer and self._waiting.before_all(requirement, terms.priority):
+        def withheld(worker: Worker) -> bool:
+            return worker.id in tried or (newcomer and self._waiting.before(worker, priority))
+
+        requirement, candidates = Requirement.of(wanted.spec, wanted.target), self._backoff.candidates
+        if newcomer and self._waiting.before_all(requirement, priority):
             raise refusal(requirement, candidates)
         return place(requirement, candidates, withheld)

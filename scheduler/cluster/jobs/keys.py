@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from attrs import evolve
+
 from scheduler.cluster.registry import Registry
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS, SetBack
+from scheduler.cluster.set_back import SetBack
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import KeyInUse, KeyReused, KeyUnsettled
 from scheduler.messages import RequestKey
 from scheduler.model import IdempotencyKey, Job
@@ -60,11 +63,6 @@ class Keys:
             raise KeyReused(key.key)
         return known
 
-    def request_of(self, job: Job) -> RequestKey | None:
-        """The key of the request that a job came from."""
-        key = self._registry.key_of(job.id)
-        return None if key is None else RequestKey(key.key, key.fingerprint)
-
     def replays(self, key: RequestKey) -> bool:
         """Whether the request is one that came before and is over."""
         known = self._registry.find_key(key.key)
@@ -80,3 +78,15 @@ class Keys:
         finally:
             if key is not None:
                 del self._in_use[key.key]
+
+
+def request_of(registry: Registry, job: Job) -> RequestKey | None:
+    """The key of the request that a job came from."""
+    key = registry.key_of(job.id)
+    return None if key is None else RequestKey(key.key, key.fingerprint)
+
+
+def first_answer(registry: Registry, job: Job) -> list[IdempotencyKey]:
+    """The key of that request, answered with the job, if there is one that was not answered before."""
+    key = registry.key_of(job.id)
+    return [] if key is None or key.answer is not None else [evolve(key, answer=job)]

@@ -105,7 +105,7 @@ class _Facts:
 
 
 class Outlook:
-    """One for each scheduler; to be told by the ledger of every change, before anybody who may ask then."""
+    """One for each scheduler."""
 
     def __init__(self, clock: IReactorTime, ledger: Ledger, waiting: Lines, queue: Queue, backoff: Backoff) -> None:
         self._clock = clock
@@ -115,21 +115,13 @@ class Outlook:
         self._queue = queue
         self._backoff = backoff
         self._facts: dict[Requirement, _Facts] = {}
-        # of the lines that they are about
-        self._version = 0
+        # of the lines that they are about, and the number of the last change that they count in
+        self._version = (0, 0)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is kept about jobs that wait."""
-        return not self._facts
-
-    def job_changed(self, _: Job) -> None:
-        """The load of a worker may be another."""
-        self._facts.clear()
-
-    def worker_changed(self, _: str) -> None:
-        """It gave a sign of life, is another than before, or is gone."""
-        self._facts.clear()
+        return not self._facts or self._version != self._current_version()
 
     def of(self, job: Job) -> WaitingFor | None:
         """What it waits for; ``None`` when it is not queued now."""
@@ -160,9 +152,9 @@ class Outlook:
         return None
 
     def _facts_of(self, requirement: Requirement) -> _Facts:
-        if self._version != self._waiting.version:
+        if self._version != self._current_version():
             self._facts.clear()
-            self._version = self._waiting.version
+            self._version = self._current_version()
         facts = self._facts.get(requirement)
         if facts is None or (facts.until is not None and self._clock.seconds() >= facts.until):
             facts = self._find_out(requirement)
@@ -171,9 +163,12 @@ class Outlook:
             self._facts[requirement] = facts
         return facts
 
+    def _current_version(self) -> tuple[int, int]:
+        return self._waiting.version, self._ledger.feed.seq
+
     def _holds_a_slot(self, requirement: Requirement) -> bool:
         """Whether a job that has ended, and whose end could not be saved yet, has a slot that such a job could take."""
-        held_by = {job.worker_id for job in self._ledger.unsaved_ends()}
+        held_by = {job.worker_id for job in self._ledger.endings.held()}
         workers = map(self._registry.find_worker, held_by)
         return any(worker is not None and requirement.met_by(worker) for worker in workers)
 

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.changes import Change, WorkerChanged
+from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
 from scheduler.daemon import failpoints
@@ -38,7 +40,10 @@ from scheduler.errors import (
     Unsupported,
 )
 from scheduler.interfaces import IWorkerClient
-from scheduler.model import Job, Worker, WorkerState
+from scheduler.model import IdempotencyKey, Job, Worker, WorkerState
+
+#: The key that a removed job leaves whose request had none. No client can send it: it is not printable.
+_TOMBSTONE = "removed\n{}"
 
 
 class Removals:
@@ -46,11 +51,11 @@ class Removals:
 
     _log = Logger()
 
-    def __init__(self, ledger: Ledger, client: IWorkerClient, starts: Starts, reach: Reach) -> None:
+    def __init__(self, ledger: Ledger, client: IWorkerClient, flights: Flights, reach: Reach) -> None:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
-        self._starts = starts
+        self._flights = flights
         self._reach = reach
         self._under_way = Shared()
         self._rounds = Rounds("removing the jobs")
@@ -63,20 +68,24 @@ class Removals:
     def begin(self) -> None:
         """Carry out what waits for workers that are not known any more; after the ledger was loaded."""
         for worker_id in self._registry.awaited_by_removals():
-            self.worker_changed(worker_id)
+            self._begin_round(worker_id)
 
     async def remove(self, job_id: str) -> bool:
         """See ``IScheduler.remove``."""
-        job = await self._starts.settled(job_id)
+        job = await self._flights.settled(job_id)
         if not job.over:
-            raise self._ledger.unsaved_end(job_id) or JobNotEnded(job_id, job.state.value)
+            raise self._ledger.endings.failure(job_id) or JobNotEnded(job_id, job.state.value)
         if self._holder(job) is not None and job.remove_requested_at is None:
-            await self._ledger.request_removal(job, self._ledger.now())
+            await self._ledger.amend(job, partial(evolve, remove_requested_at=self._ledger.now()))
             failpoints.hit("scheduler.after-removal-commit")
         return await self._carry_out(job_id)
 
-    def worker_changed(self, worker_id: str) -> None:
-        """It gave a sign of life, is another than before, or is gone."""
+    def hear(self, change: Change) -> None:
+        """A job or a worker changed."""
+        if isinstance(change, WorkerChanged):
+            self._begin_round(change.last.id)
+
+    def _begin_round(self, worker_id: str) -> None:
         if self._can_ask(worker_id) and self._registry.removing(worker_id):
             self._rounds.begin(worker_id, partial(self._round, worker_id))
 
@@ -111,6 +120,11 @@ class Removals:
         worker = self._registry.find_worker(job.worker_id)
         return None if worker is None or worker.is_core else worker
 
+    def _tombstone(self, job_id: str) -> IdempotencyKey:
+        """The key that the job leaves."""
+        key = self._registry.key_of(job_id) or IdempotencyKey(_TOMBSTONE.format(job_id), "", job_id)
+        return evolve(key, answer=None, removed_at=self._ledger.now())
+
     def _carry_out(self, job_id: str) -> Deferred[bool]:
         return self._under_way.join(job_id, lambda: Deferred.fromCoroutine(self._remove(job_id)))
 
@@ -127,13 +141,13 @@ class Removals:
             except Unsupported as error:
                 self._log.info("the output of removed job {job_id} stays: {why}", job_id=job_id, why=str(error))
             except JobNotEnded as error:
-                await self._ledger.request_removal(job, None)
+                await self._ledger.amend(job, partial(evolve, remove_requested_at=None))
                 raise JobNotEnded(job_id, error.state) from None
             except (Unavailable, DeadlineExceeded):
                 return False
             failpoints.hit("scheduler.after-removal-rpc")
         try:
-            await self._ledger.remove_for_client(job_id)
+            await self._ledger.decide(job.ref, self._tombstone(job_id))
         except StoreFailed:
             if job.remove_requested_at is None:
                 raise

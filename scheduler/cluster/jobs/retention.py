@@ -23,7 +23,7 @@ from scheduler.cluster.ledger import Ledger
 from scheduler.daemon.cautious_time import CautiousTime
 from scheduler.daemon.services import Periodic
 from scheduler.errors import StoreFailed
-from scheduler.model import Job
+from scheduler.model import Job, Ref
 
 #: Seconds between looks, how many of the jobs that ended first are looked at, and how many may go at a time.
 SWEEP_INTERVAL_SECONDS = 10.0
@@ -59,10 +59,10 @@ class Retention(Periodic):
         self._skip = self._skip + JOBS_EXAMINED_PER_SWEEP if jobs and not gone else 0
         if gone:
             self._log.info("letting go of {count} jobs that ended longer ago than they are kept", count=len(gone))
-            self._ledger.remove_jobs(gone).addErrback(_ignore_store_failure)
-        keys = [key.key for key in islice(registry.removed_keys(), REMOVED_PER_SWEEP) if (key.removed_at or 0) < limit]
+            self._ledger.learn(*(Ref("job", job_id) for job_id in gone)).addErrback(_ignore_store_failure)
+        keys = [key.ref for key in islice(registry.removed_keys(), REMOVED_PER_SWEEP) if (key.removed_at or 0) < limit]
         if keys:
-            self._ledger.remove_keys(keys).addErrback(_ignore_store_failure)
+            self._ledger.learn(*keys).addErrback(_ignore_store_failure)
 
 
 def _newest(job: Job) -> float:

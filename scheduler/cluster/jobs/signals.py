@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.jobs.flights import Flights
 from scheduler.cluster.reach import Reach
 from scheduler.errors import DeadlineExceeded, JobNotRunning, NotFound, Unsupported
 from scheduler.interfaces import IWorkerClient
@@ -23,14 +23,14 @@ class Signals:
 
     _log = Logger()
 
-    def __init__(self, client: IWorkerClient, starts: Starts, reach: Reach) -> None:
+    def __init__(self, client: IWorkerClient, flights: Flights, reach: Reach) -> None:
         self._client = client
-        self._starts = starts
+        self._flights = flights
         self._reach = reach
 
     async def send(self, job_id: str, name: str, to: str) -> None:
         """See ``IScheduler.signal``."""
-        job = await self._starts.settled(job_id)
+        job = await self._flights.settled(job_id)
         if job.over or job.state is JobState.QUEUED:
             raise JobNotRunning(job_id, job.state.value)
         worker = self._reach.worker_of(job)

@@ -37,11 +37,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from scheduler.cluster import lifecycle
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.job_rounds import JobRounds
-from scheduler.cluster.jobs.starts import Starts
+from scheduler.cluster.jobs.flights import Flights
+from scheduler.cluster.jobs.late_answers import LateAnswers
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.reach import Reach
 from scheduler.cluster.set_back import SetBack
+from scheduler.cluster.waits import Waits
 from scheduler.deferreds import Shared, shielded
 from scheduler.errors import DeadlineExceeded, LeftRunning, NotFound, SchedulerError, StoreFailed, Unavailable
 from scheduler.interfaces import IWorkerClient
@@ -68,9 +71,11 @@ class Stops:
         clock: IReactorTime,
         ledger: Ledger,
         client: IWorkerClient,
-        starts: Starts,
+        flights: Flights,
+        late: LateAnswers,
         reach: Reach,
         set_back: SetBack,
+        waits: Waits,
         probed: Callable[[str], Deferred[None]],
     ) -> None:
         """``probed`` is as of ``JobRounds``."""
@@ -78,9 +83,11 @@ class Stops:
         self._ledger = ledger
         self._registry = ledger.registry
         self._client = client
-        self._starts = starts
+        self._flights = flights
+        self._late = late
         self._reach = reach
         self._set_back = set_back
+        self._waits = waits
         # ids of unfinished jobs whose workers have taken the stop
         self._taken: set[str] = set()
         self._asking = Shared()
@@ -115,22 +122,22 @@ class Stops:
         if job.over:
             return job
         unsaved = await self._record(job, why)
-        job = await self._starts.settled(job.id)
+        job = await self._flights.settled(job.id)
         if not job.over:
             try:
-                if not self._ledger.is_ending(job.id):  # else there is nothing to stop, and only that to wait for
+                if job.id not in self._ledger.endings:  # else there is nothing to stop, and only that to wait for
                     await self._deliver(job, ask)
             except (Unavailable, DeadlineExceeded):
                 if unsaved is not None:
                     raise unsaved from None
                 return self._registry.job(job.id)
             patience, left = job.spec.stop_grace + STOP_MARGIN_SECONDS, until - self._clock.seconds()
-            job = await self._ledger.wait_over(job.id, max(0.0, min(patience, left)))
-            unsaved_end = self._ledger.unsaved_end(job.id)
+            job = await self._waits.until_over(job.id, max(0.0, min(patience, left)))
+            unsaved_end = self._ledger.endings.failure(job.id)
             if unsaved_end is not None:
                 raise unsaved_end  # not kept: the attempt that may follow it is not stopped
             if unsaved is not None and not job.over:
-                await self._ledger.update_jobs([])  # the stop is promised for later only if it is durable by now
+                await self._ledger.settled()  # the stop is promised for later only if it is durable by now
             if not job.over and patience <= left:
                 raise DeadlineExceeded(f"stop of job {job.id}", patience, job.id)
         return job
@@ -165,16 +172,15 @@ class Stops:
         done = shielded(DeferredList(stops, consumeErrors=True).addCallback(lambda _: None))
         return done.addTimeout(STOP_WAIT_MAX_SECONDS, self._clock, lambda _reason, _seconds: None)
 
-    def job_changed(self, job: Job) -> None:
-        """It is new in the registry, or another than before."""
-        if job.over:
-            self._taken.discard(job.id)
-
-    def worker_changed(self, worker_id: str) -> None:
-        """It gave a sign of life, is another than before, or is gone."""
-        worker = self._registry.find_worker(worker_id)
-        if worker is not None and worker.state is WorkerState.ONLINE and self._undelivered(worker_id):
-            self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)
+    def hear(self, change: Change) -> None:
+        """A job or a worker changed."""
+        if isinstance(change, JobChanged):
+            if change.after is None or change.after.over:
+                self._taken.discard(change.last.id)
+            return
+        worker = change.after
+        if worker is not None and worker.state is WorkerState.ONLINE and self._undelivered(worker.id):
+            self._rounds.begin(worker.id, partial(self._undelivered, worker.id), self._deliver_again)
 
     def _undelivered(self, worker_id: str) -> list[Job]:
         return [job for job in self._registry.stopping(worker_id) if self._may_deliver(job)]
@@ -182,10 +188,10 @@ class Stops:
     def _may_deliver(self, job: Job) -> bool:
         return (
             not job.over
-            and not self._ledger.is_ending(job.id)
+            and job.id not in self._ledger.endings
             and job.id not in self._taken
             and job.id not in self._asking
-            and not self._starts.under_way(job.id)
+            and job.id not in self._flights
         )
 
     async def _deliver_again(self, job: Job) -> None:
@@ -208,13 +214,13 @@ class Stops:
         now = self._ledger.now()
         asked = lifecycle.asked_to_stop(job, now, why)
         if job.state is JobState.QUEUED:
-            await self._ledger.conclude_job(lifecycle.withdrawn(asked, now))
+            await self._ledger.decide(lifecycle.withdrawn(asked, now))
             return None
         if why is not None:
-            await self._ledger.request_stop(job.id, now, why)
+            await self._ledger.amend(job, lambda job: job if job.over else lifecycle.asked_to_stop(job, now, why))
             return None
         try:
-            await self._ledger.update_job(asked)
+            await self._ledger.learn(asked)
         except StoreFailed as failure:
             return failure
         return None
@@ -225,25 +231,25 @@ class Stops:
 
     async def _ask(self, job: Job, ask: Callable[..., Awaitable[Any]]) -> None:
         if job.state is JobState.QUEUED:  # again: its start never left
-            await self._ledger.conclude_job(lifecycle.withdrawn(job, self._ledger.now()))
+            await self._ledger.decide(lifecycle.withdrawn(job, self._ledger.now()))
             return
         worker = self._reach.worker_of(job)
         if lifecycle.unconfirmed(job) and worker.seals:
             try:
                 status = await ask(self._client.query_job, worker, job.id_on_worker, seal=True)
             except NotFound:
-                await self._ledger.conclude_job(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
+                await self._ledger.decide(lifecycle.withdrawn(self._registry.job(job.id), self._ledger.now()))
                 return
-            await self._ledger.update_job(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
+            await self._ledger.learn(lifecycle.reported(self._registry.job(job.id), status, self._ledger.now()))
         if lifecycle.untraceable(job, worker):
-            if job.id in self._starts.late:
+            if job.id in self._late:
                 raise Unavailable(f"worker {worker.name!r} has not answered the start of job {job.id!r} yet")
-            await self._ledger.conclude_job(lifecycle.lost(job, "no record", self._ledger.now()))
+            await self._ledger.decide(lifecycle.lost(job, "no record", self._ledger.now()))
             return
         try:
             await ask(self._client.stop_job, worker, job.id_on_worker)
         except NotFound:
-            await self._ledger.conclude_job(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
+            await self._ledger.decide(lifecycle.lost(self._registry.job(job.id), "no record", self._ledger.now()))
             return
         if not self._registry.job(job.id).over:
             self._taken.add(job.id)

@@ -14,7 +14,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         try:
             await shielded(saved).addTimeout(SAVED_SHARE * self._liveness.lease, self._clock)
         except (StoreFailed, TimedOut):
-            durable, reported = False, []  # it lives all the same, and what ended it tells again
+            durable, reported = False, []  # it is alive all the same, and reports these ends again
 """,
         """\
         saved.addErrback(lambda _: None)
@@ -28,8 +28,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "show ends before the commit",
         "An end is shown only when it is durable: a final state never changes, not even by a crash.",
         "cluster/ledger.py",
-        "            if job.id not in self._endings:\n                self._put(job)\n",
-        "            self._put(job)\n",
+        " = [job for job in jobs if job.id not in self.endings]\n",
+        " = jobs\n",
         "store",
         ("a final state stays",),
     ),
@@ -55,29 +55,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "keep a drain in memory only",
         "A drain that was answered survives a restart of the scheduler.",
         "cluster/ledger.py",
-        """\
-                self.note_worker(now)
-                self._saving.note(now)  # it may have been saved as it was before meanwhile
-
-        return self._saving.save([evolve(worker, draining=draining)]).addCallback(show)
-""",
-        """\
-                self.note_worker(now)
-
-        return succeed(None).addCallback(show)
-""",
+        "            await self._saving.save([after])\n",
+        "",
         "store",
         ("a drain stays",),
     ),
     Mutation(
         "start before the commit",
         "A worker is told of a job only when that there is such a job is durable.",
-        "cluster/jobs/starts.py",
-        "        await self._ledger.add_job(job, _named(key, job))\n        failpoints",
+        "cluster/jobs/submissions.py",
+        "        since = self._clock.seconds()\n        await",
         """\
-        self._client.start_job(worker, job).addErrback(lambda _: None)
-        await self._ledger.add_job(job, _named(key, job))
-        failpoints""",
+        since = self._clock.seconds()
+        self._starts._client.start_job(worker, job).addErrback(lambda _: None)
+        await""",
         "store",
         ("P4 refused", "one job for each key", "P2 one run"),
     ),
@@ -85,8 +76,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "dispatch without a commit",
         "A queued job goes to a worker only when it is durable to which: after a crash it would go to another, too.",
         "cluster/jobs/starts.py",
-        "            await self._ledger.update_job(job)\n        except StoreFailed as failure:",
-        "            self._ledger.note_job(job)\n        except StoreFailed as failure:",
+        "            await self._ledger.learn(job)  # so that a stop finds it starting\n",
+        "            await self._ledger.learn(job, lazily=True)\n",
         "crashes",
         ("P2 one run", "P4 true", "the code it had", "a final state stays"),
     ),
@@ -94,8 +85,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "do not save keys",
         "A key is durable with its job: a request sent again after a crash starts nothing again.",
         "cluster/ledger.py",
-        "        records: list[Record] = [job] if key is None else [job, key]\n",
-        "        records: list[Record] = [job]\n",
+        ", *self.gone, *self.keys]\n",
+        ", *self.gone]\n",
         "store",
         ("one job for each key",),
     ),
@@ -112,9 +103,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "save the next attempt after the end",
         "The next attempt of a job is committed with the end it follows: no crash comes between them.",
         "cluster/ledger.py",
-        "        return self._saving.save([*changed, *following, *changed_keys, *removed]).addBoth(settle)\n",
+        "        return self._saving.save(records).addBoth(settle)\n",
         """\
-        saved = self._saving.save([*changed, *changed_keys, *removed]).addBoth(settle)
+        following = [ending.following for ending in plan.ends if ending.following is not None]
+        saved = self._saving.save([record for record in records if record not in following]).addBoth(settle)
         for job in following:
             self._saving.note(job)
         return saved
@@ -135,7 +127,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "change a job while its end is saved",
         "Nothing changes a job whose end is being saved: the store would have the later change.",
         "cluster/ledger.py",
-        "        return job_id in self._endings or job_id in self._leaving\n",
+        "        return job_id in self.endings or job_id in self._leaving\n",
         "        return job_id in self._leaving\n",
         "crashes",
         ("a final state stays", "acknowledged is stored", "lost only if destroyed"),
@@ -164,10 +156,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "A start is sent again under the id of the job: its worker runs that once.",
         "cluster/jobs/starts.py",
         """\
-            status = await self._client.start_job(worker, job, key=self.keys.request_of(job))
+            status = await self._client.start_job(worker, job, key=request_of(self._registry, job))
         except Conflict:""",
         """\
-            job = evolve(job, id=self._new_id())
+            job = evolve(job, id=f"{job.id}-{int(1000 * self._clock.seconds())}")
             status = await self._client.start_job(worker, job)
         except Conflict:""",
         "network",
@@ -176,15 +168,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take an unanswered start for not sent",
         "A start that may have arrived is not made anywhere else, nor refused.",
-        "cluster/jobs/starts.py",
-        "            if isinstance(error, Unreachable) and not error.sent:\n",
+        "cluster/jobs/outcomes.py",
+        "        case DeadlineExceeded() | Unreachable(sent=True):\n",
         """\
-            if isinstance(error, DeadlineExceeded):
-                error = Unreachable(worker.name)
-            if not error.sent:
+        case DeadlineExceeded():
+            return Outcome(Fate.NOT_SENT, elsewhere=True)
+        case Unreachable(sent=True):
 """,
         "network",
-        ("P1 kept", "P2 one run", "P4 true", "the code it had"),
+        ("P1 kept", "P2 one run", "P4 true", "P4 refused", "the code it had"),
     ),
     Mutation(
         "take a starting job for a running one after a restart",
@@ -203,7 +195,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         """\
             now = self._ledger.now()
             jobs = [lifecycle.lost(job, "no record", now) for job in unlisted]
-            self._ledger.conclude_jobs(jobs).addErrback(lambda _: None)
+            self._ledger.decide(*jobs).addErrback(lambda _: None)
 """,
         "network",
         ("lost only if destroyed",),
@@ -257,9 +249,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "hold workers off when the store fails",
         "A worker that was not called is not in backoff because the commit before the call failed.",
-        "cluster/jobs/starts.py",
-        " and not isinstance(error, StoreFailed):\n",
-        ":\n",
+        "cluster/jobs/outcomes.py",
+        "        case StoreFailed() | Unsupported():\n",
+        "        case Unsupported():\n",
         "store",
         ("backoff has a cause",),
     ),
@@ -268,28 +260,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "forget a stop of an unreachable worker",
         "A stop that can't be delivered is delivered when the worker is there again.",
         "cluster/jobs/stops.py",
-        "            self._rounds.begin(worker_id, partial(self._undelivered, worker_id), self._deliver_again)\n",
+        "            self._rounds.begin(worker.id, partial(self._undelivered, worker.id), self._deliver_again)\n",
         "            pass\n",
         "crashes",
         ("a stop is carried out",),
     ),
     Mutation(
-        "hear a worker before its report is applied",
-        "Nobody asks a worker about a job while the heartbeat that says how it ended is being looked at.",
-        "cluster/workers/membership.py",
-        "        # First of all: whoever is told",
-        """\
-        if not heartbeat.leaving:
-            self._liveness.heard(worker.id)
-        # First of all: whoever is told""",
-        "network",
-        ("no stop after the end",),
-    ),
-    Mutation(
         "deliver a stop while the end is saved",
         "A worker is not asked to stop a job whose end is being saved.",
         "cluster/jobs/stops.py",
-        "            and not self._ledger.is_ending(job.id)\n",
+        "            and job.id not in self._ledger.endings\n",
         "",
         "queue",
         ("no stop after the end",),
@@ -328,8 +308,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "cluster/output/live.py",
         '        reason = result or Failure(Unavailable("the output ended without its end"))\n',
         """\
-        self.ended = True
-        self._advance()
+        self._enter(State.ENDED)
+        self._wake()
+        return
         reason = result or Failure(Unavailable("the output ended without its end"))
 """,
         "output",
@@ -405,7 +386,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "register without the folder id",
         "A worker's id follows from its folder: one that was not told its id gets it again.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            folder_id=identity.folder_id,\n",
         "",
         "identity",
@@ -414,7 +395,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "do not keep the worker id",
         "A worker's id outlives its process.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            self._held_id.write(registered.worker_id)\n",
         "",
         "processes",
@@ -432,7 +413,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "take a report for acknowledged",
         "A worker keeps an end until the scheduler has acknowledged it.",
-        "worker/link.py",
+        "worker/conversation.py",
         "            answer: HeartbeatAnswer = await self._client.heartbeat(heartbeat)\n",
         """\
             self._jobs.acknowledge(report.status.job_id for report in heartbeat.ended)
@@ -490,17 +471,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lose the jobs of a worker that deregisters",
         "A worker that deregisters may come back under its id: its unfinished jobs are unknown, not lost.",
         "cluster/workers/membership.py",
-        "[lifecycle.unknown(job, why, now) for job in unfinished]",
-        "[lifecycle.lost(job, why, now) for job in unfinished]",
+        "lifecycle.unknown(job, why, now) for job in unfinished",
+        "lifecycle.lost(job, why, now) for job in unfinished",
         "crashes",
         ("lost only if destroyed",),
     ),
     Mutation(
         "take a worker that comes back for one of the past",
         "A worker that leaves and comes back says the count that this process told it: nothing was set back.",
-        "cluster/set_back.py",
-        "        if worker_id in self._told:\n            self._note_gone(worker_id)\n",
-        "        self._told.discard(worker_id)\n",
+        "cluster/commit_counts.py",
+        "            self._gone[worker_id] = None\n",
+        "            self._told.discard(worker_id)\n",
         "processes",
         ("set back is true",),
     ),

@@ -27,7 +27,7 @@ class Backoff(Rule):
     def shown(self, scheduler: SchedulerProcess | None, before: Job | None, job: Job) -> None:
         if scheduler is None or before is None or before.state is not JobState.STARTING or before.worker_id is None:
             return
-        if job.state is not JobState.QUEUED or not scheduler.parts.starts.backoff.active(before.worker_id):
+        if job.state is not JobState.QUEUED or not scheduler.parts.backoff.active(before.worker_id):
             return
         failed = self._failed.get(before.worker_id)
         if failed is None or self.facts.world.loop.now - failed > BACKOFF_MAX_SECONDS:

@@ -26,8 +26,8 @@ WORKER_TIMERS = 1
 
 #: The parts of the cluster that hold work in progress.
 PARTS = (
-    *("ledger", "expected", "liveness", "starts", "queue", "stops", "removals"),
-    *("outputs", "attendance", "outlook", "reconciler", "polling", "forgetting", "membership", "set_back"),
+    *("ledger", "feed", "expected", "liveness", "backoff", "flights", "starts", "queue", "submissions", "stops"),
+    *("removals", "outputs", "attendance", "outlook", "reconciler", "polling", "forgetting", "membership", "set_back"),
 )
 
 
@@ -38,8 +38,6 @@ def busy_parts(parts: ClusterParts) -> Iterator[str]:
             yield name
     if not parts.ledger.registry.idle:
         yield "registry"
-    if not parts.starts.backoff.idle:
-        yield "backoff"
 
 
 def left_over(world: World) -> Iterator[str]:

@@ -46,7 +46,7 @@ class Output(Rule):
     def output_over(self, follower: Follower, cut: str) -> None:
         job_id = follower.job_id
         run = self.facts.run_of(job_id)
-        if job_id in self.facts.excused:
+        if job_id in self.facts.excused or self.facts.is_unheard(job_id):
             return
         if run is not None and run.ended is None:
             self.broken("P3 end", f"job {job_id} runs, and its output has an end ({cut})", job_id)
@@ -91,7 +91,7 @@ class Output(Rule):
         self.broken("P3 there", what, follower.job_id)
 
     def replied(self, reply: Reply) -> None:
-        if reply.name != "read" or reply.job_id in self.facts.excused:
+        if reply.name != "read" or reply.job_id in self.facts.excused or self.facts.is_unheard(reply.job_id):
             return
         offset, size, before = reply.detail
         run = self.facts.run_of(reply.job_id)

@@ -47,7 +47,7 @@ class Stops(Rule):
         if self._reported.get(job_id) == (worker.id, self.facts.world.loop.now):
             what = f"a stop of job {job_id} is sent to worker {worker.name}, which just said that it has ended"
             self.broken("no stop after the end", what, job_id)
-        elif scheduler.parts.ledger.is_ending(job_id):
+        elif job_id in scheduler.parts.ledger.endings:
             what = f"a stop of job {job_id} is sent to worker {worker.name} while the end of the job is being saved"
             self.broken("no stop after the end", what, job_id)
 

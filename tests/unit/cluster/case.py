@@ -1,4 +1,4 @@
-"""What the tests of the scheduler's parts share: a scheduler with the worker ``w-1``, whose calls wait for the test."""
+"""A scheduler with the worker ``w-1``, whose calls wait for the test, for tests of the scheduler's parts."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from scheduler.cluster.workers.adoption import (
 )
 from scheduler.cluster.workers.refusals import Refusals
 from scheduler.messages import Heartbeat, HeartbeatAnswer, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState
+from scheduler.model import Job, JobSpec, JobState, Ref
 from scheduler.views import JobFilter
 from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
@@ -31,7 +31,7 @@ def described(job_ids: list[str] | tuple[str, ...], spec: JobSpec = SPEC) -> tup
 
 
 class AdoptionTests(MembershipTestCase):
-    """What is taken over of the jobs that workers report and nobody here knows."""
+    """Jobs that workers report and the scheduler does not know."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -75,14 +75,14 @@ class AdoptionTests(MembershipTestCase):
         self.assertEqual(len(self.jobs()), DESCRIBED_PER_HEARTBEAT + 10)
 
     def test_asked_of_another(self) -> None:
-        """What one worker was asked about no other can have adopted."""
+        """A job that one worker was asked about is not adopted from another worker."""
         self.online(address="127.0.0.1:30001", worker_id="w-2")
         self.tell_ended(["j-1"])
         self.beat("w-2", described=described(["j-1"]))
         self.assertEqual(self.jobs(), [])
 
     def test_of_the_process_before(self) -> None:
-        """What the process before was asked about has to be asked about again."""
+        """Questions to an earlier process of the worker are asked again."""
         self.tell_ended(["j-1"])
         self.online(worker_id="w-1")
         self.beat("w-1", described=described(["j-1"]))
@@ -108,7 +108,7 @@ class AdoptionTests(MembershipTestCase):
         self.assertTrue(self.house.parts.reconciler.idle)
 
     def test_too_many_at_once(self) -> None:
-        """One heartbeat has no more adopted than one answer asks about, whatever was asked before."""
+        """A heartbeat has no more jobs adopted than one answer asks about, even if more were asked before."""
         asked = (*self.tell_ended(ids("e", 200)).describe, *self.beat("w-1").describe)
         self.assertEqual(len(asked), 2 * DESCRIBED_PER_HEARTBEAT)
         answer = self.beat("w-1", described=described(asked))
@@ -122,7 +122,7 @@ class AdoptionTests(MembershipTestCase):
         self.assertEqual(self.tell_ended(["more"]).describe, ())
         self.online(address="127.0.0.1:30001", worker_id="w-2")
         self.assertEqual(self.describe_all(self.tell_ended(["other"], "w-2").describe, "w-2"), ["other"])
-        self.ledger.remove_jobs(acknowledged[:1])
+        self.ledger.learn(Ref("job", acknowledged[0]))
         self.assertEqual(self.tell_ended(["more"]).describe, ("more",))
 
     def test_while_they_are_being_saved(self) -> None:
@@ -133,7 +133,7 @@ class AdoptionTests(MembershipTestCase):
         saving = self.membership.heartbeat(Heartbeat("w-1", "boot", described=described(asked)), HOME)
         meanwhile = self.membership.heartbeat(Heartbeat("w-1", "boot", running=("r",)), HOME)
         self.assertNoResult(saving)
-        self.assertEqual(self.ledger.adopted("w-1"), (DESCRIBED_PER_HEARTBEAT, DESCRIBED_PER_HEARTBEAT))
+        self.assertEqual(self.ledger.endings.adopted("w-1"), (DESCRIBED_PER_HEARTBEAT, DESCRIBED_PER_HEARTBEAT))
         self.store.commit()
         self.store.commit()
         self.assertEqual(self.successResultOf(saving).acknowledged, asked)
@@ -144,7 +144,7 @@ class AdoptionTests(MembershipTestCase):
         self.patch(self.ledger, "_keep_finished", 10)
         self.patch(adoption, "ADOPTED_PER_WORKER_MAX", 50)
         placed = [a_job(job_id, JobState.SUCCEEDED, "w-2") for job_id in ids("placed", 10)]
-        self.ledger.update_jobs(placed)
+        self.ledger.learn(*placed)
         forged = ids("forged", 5_000)
         answer = self.beat("w-1", ended=tuple(JobReport(ended(each)) for each in forged), described=described(forged))
         self.describe_all(answer.describe)
@@ -155,7 +155,7 @@ class AdoptionTests(MembershipTestCase):
     def test_an_adopted_job_that_ends(self) -> None:
         """The end of a job that was adopted while it ran pushes out no other; that of a placed job does."""
         self.patch(self.ledger, "_keep_finished", 1)
-        self.ledger.update_jobs([a_job("old", JobState.SUCCEEDED, "w-2"), a_job("placed")])
+        self.ledger.learn(a_job("old", JobState.SUCCEEDED, "w-2"), a_job("placed"))
         self.beat("w-1", running=("run", "placed"))
         self.beat("w-1", running=("run", "placed"), described=(JobReport(running("run"), SPEC, 800.0),))
         self.tell_ended(["run"])
@@ -175,10 +175,10 @@ class AdoptionTests(MembershipTestCase):
         """Adopted jobs are known as such after a restart of the scheduler."""
         self.describe_all(self.tell_ended(ids("e", 3)).describe)
         self.house.restart()
-        self.assertEqual(self.house.parts.ledger.adopted("w-1"), (3, 3))
+        self.assertEqual(self.house.parts.ledger.endings.adopted("w-1"), (3, 3))
 
     def test_what_is_remembered(self) -> None:
-        """Of the ids that a worker reports only so many are remembered, and only for so long."""
+        """The ids that a worker reports are remembered up to a number and for a limited time."""
         known = self.house.parts.reconciler._adoption
         self.tell_ended(ids("e", 3 * REMEMBERED_MAX))
         for _ in range(3 * REMEMBERED_MAX // DESCRIBED_PER_HEARTBEAT):
@@ -198,7 +198,7 @@ class AdoptionTests(MembershipTestCase):
 
     def test_known_jobs_go_first(self) -> None:
         """A known job whose start was not answered is described in any case, and counts among the few."""
-        self.ledger.update_job(a_job(state=JobState.UNKNOWN))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN))
         answer = self.beat("w-1", running=(*ids("r", 100), "j-1"))
         self.assertEqual((answer.describe[0], len(answer.describe)), ("j-1", DESCRIBED_PER_HEARTBEAT))
 
@@ -224,7 +224,7 @@ class AdoptionTests(MembershipTestCase):
 
 
 class BelievedTests(MembershipTestCase):
-    """What of a report is not believed."""
+    """Reports that are not believed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -232,7 +232,7 @@ class BelievedTests(MembershipTestCase):
 
     def test_contradictions(self) -> None:
         """A report that contradicts itself changes nothing and is not acknowledged; those beside it count."""
-        self.ledger.update_jobs([a_job("j-1"), a_job("j-2")])
+        self.ledger.learn(a_job("j-1"), a_job("j-2"))
         bad = JobStatus("j-1", JobState.SUCCEEDED, finished_at=950.0, exit_code=7)
         answer = self.beat("w-1", ended=(JobReport(bad), JobReport(ended("j-2"))))
         self.assertEqual(answer.acknowledged, ("j-2",))
@@ -247,7 +247,7 @@ class BelievedTests(MembershipTestCase):
 
     def test_times_to_come(self) -> None:
         """No time of a worker is later than now: not of a job that was placed, nor of one that is adopted."""
-        self.ledger.update_job(a_job("j-1"))
+        self.ledger.learn(a_job("j-1"))
         late = evolve(ended("j-1"), started_at=2e9, finished_at=253402300799.0)
         other = evolve(late, job_id="j-2")
         self.beat("w-1", ended=(JobReport(late), JobReport(other)))
@@ -259,7 +259,7 @@ class BelievedTests(MembershipTestCase):
     def test_one_line_of_log(self) -> None:
         """However much of a heartbeat is not believed, the log has one line of it."""
         self.online(address="127.0.0.1:30001", worker_id="w-2")
-        self.ledger.update_jobs([a_job(job_id, worker_id="w-2") for job_id in ids("j", 50)])
+        self.ledger.learn(*(a_job(job_id, worker_id="w-2") for job_id in ids("j", 50)))
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
         self.beat("w-1", running=tuple(ids("j", 25)), ended=tuple(JobReport(ended(each)) for each in ids("j", 50)))
@@ -269,10 +269,10 @@ class BelievedTests(MembershipTestCase):
         )
 
     def test_log_of_changes(self) -> None:
-        """What is refused again is logged once, also where heartbeats in between do not tell it; and so are changes."""
+        """A repeated refusal is logged once, even if heartbeats between do not report the job; a change is logged."""
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
-        self.ledger.update_jobs([a_job(job_id) for job_id in ids("j", 3)])
+        self.ledger.learn(*(a_job(job_id) for job_id in ids("j", 3)))
         bad = [JobReport(JobStatus(each, JobState.SUCCEEDED, exit_code=7)) for each in ids("j", 3)]
         for _ in range(3):
             self.beat("w-1", ended=tuple(bad[:2]))
@@ -298,10 +298,10 @@ class BelievedTests(MembershipTestCase):
         self.assertEqual(len(lines), refusals.REMEMBERED_MAX // 1000)
 
     def test_unreadable(self) -> None:
-        """What could not be read of a heartbeat is logged; its job was told of, so nobody is asked about it."""
+        """An unreadable part of a heartbeat is logged; its job was mentioned, so the worker is not asked about it."""
         lines: list[str] = []
         self.patch(Refusals, "_log", Logger(observer=lambda event: lines.append(formatEvent(event))))
-        self.ledger.update_jobs([a_job("j-1"), a_job("j-2")])
+        self.ledger.learn(a_job("j-1"), a_job("j-2"))
         answer = self.beat("w-1", ended=(JobReport(ended("j-2")),), refused={"j-1": "outcome: 99 is none"})
         self.assertEqual((answer.acknowledged, answer.describe), (("j-2",), ()))
         self.assertEqual((self.state("j-1"), self.state("j-2")), (JobState.RUNNING, JobState.FAILED))

@@ -136,11 +136,9 @@ class AttendanceTests(ClusterTestCase):
         self.assertEqual(self.held(), [])
 
     def test_follower_of_one_that_starts(self) -> None:
-        """A client whose submission is answered with the output attends it from when its start leaves."""
+        """A client whose submission is answered with the output attends the job from when its worker is called."""
         opened: list[Job] = []
         self.cluster.submit(ECHO, W1, ATTENDED, starting=opened.append)
-        (sent,) = self.workers.sent
-        sent()
         (job,) = opened
         reader = self.cluster.open_output(job.id, Stream.STDOUT, 0)
         self.clock.advance(600)
@@ -214,6 +212,7 @@ class AttendanceTests(ClusterTestCase):
         self.store.held = False
         while len(self.store.saves):
             self.store.commit()
+            self.settle()
         first, last = self.cluster.job("j-1"), self.cluster.last_attempt("j-1")
         self.assertEqual((first.state, first.reason), (JobState.FAILED, "exit status 1"))
         self.assertEqual((last.state, last.reason), (JobState.STOPPED, WHY))
@@ -221,7 +220,7 @@ class AttendanceTests(ClusterTestCase):
     def test_dropped(self) -> None:
         """A job that never came to be leaves nothing."""
         job = self.attended()
-        self.ledger.drop_job(job)
+        self.ledger.learn(job.ref)
         self.settle()
         self.assertTrue(self.attendance.idle)
         self.attendance.attend("j-1")()
@@ -234,7 +233,7 @@ class AttendanceTests(ClusterTestCase):
         self.clock.advance(60)
         self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
         self.store.fail()
-        self.ledger.note_worker(a_worker())  # a sign of life
+        self.ledger.see(a_worker())  # a sign of life
         self.settle()
         self.assertEqual(self.held(), [])
         self.clock.advance(1)
@@ -262,7 +261,7 @@ class AttendanceTests(ClusterTestCase):
         job = self.attended()
         self.store.held = True
         self.clock.advance(60)
-        self.ledger.update_job(evolve(job, stdout_bytes=5))
+        self.ledger.learn(evolve(job, stdout_bytes=5))
         self.store.commit()
         self.assertIsNone(self.cluster.job("j-1").stop_requested_at)
         while self.store.saves:
@@ -275,7 +274,7 @@ class AttendanceTests(ClusterTestCase):
         job = self.attended()
         self.store.held = True
         self.clock.advance(60)
-        self.ledger.update_job(evolve(job, state=JobState.SUCCEEDED, finished_at=1060.0))
+        self.ledger.learn(evolve(job, state=JobState.SUCCEEDED, finished_at=1060.0))
         while self.store.saves:
             self.store.commit()
         ended = self.cluster.job("j-1")

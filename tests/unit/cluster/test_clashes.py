@@ -12,7 +12,7 @@ from scheduler.cluster.workers.clashes import MAX_ASKING, Clashes
 from scheduler.cluster.workers.registration import id_of_folder
 from scheduler.errors import Busy, Conflict, Invalid, NameTaken, NotFound, Refused, StoreFailed
 from scheduler.messages import Heartbeat, JobReport, Registered, Registration
-from scheduler.model import FEATURES, JobState, Worker, WorkerState
+from scheduler.model import FEATURES, JobState, Ref, Worker, WorkerState
 from tests.house import HOME
 from tests.unit.cluster.test_membership import LEASE, MembershipTestCase, ended
 from tests.unit.cluster.values import a_job
@@ -69,7 +69,7 @@ class IdTests(ClashTestCase):
 
     def test_given(self) -> None:
         """An id that is not known is the worker's only where jobs say that this scheduler gave it."""
-        self.ledger.update_job(a_job("j-1", JobState.SUCCEEDED, worker_id="w-7"))
+        self.ledger.learn(a_job("j-1", JobState.SUCCEEDED, worker_id="w-7"))
         self.assertEqual(self.registered(worker_id="w-7").id, "w-7")
         self.assertEqual(
             self.registered(30001, worker_id="w-8", folder_id="other", name="other").id, id_of_folder("other")
@@ -78,9 +78,9 @@ class IdTests(ClashTestCase):
         self.assertNotEqual(made_up.id, "w-9")
 
     def test_needs_the_folder(self) -> None:
-        """Who registers with an id, and can't show its folder id, gets another one, also where that is gone."""
+        """A worker that sends an id without the folder id of it gets another id, even if the first worker is gone."""
         worker = self.registered()
-        self.ledger.update_job(a_job(worker_id=worker.id))
+        self.ledger.learn(a_job(worker_id=worker.id))
         self.liveness.left(worker.id)
         strangers = [{"folder_id": folder, "nonce": "n"} for folder in ("", "other")]
         for port, facts in enumerate(strangers, 40000):
@@ -111,14 +111,14 @@ class IdTests(ClashTestCase):
     def test_upgraded_and_forgotten(self) -> None:
         """A worker that had an id before it had a folder keeps it, and its jobs, where the scheduler forgot it."""
         old = self.registered(folder_id="", nonce="")
-        self.ledger.update_job(a_job("j-1", JobState.SUCCEEDED, worker_id=old.id))
+        self.ledger.learn(a_job("j-1", JobState.SUCCEEDED, worker_id=old.id))
         self.successResultOf(self.membership.remove(old, "forgotten"))
         self.assertEqual(self.registered(worker_id=old.id).id, old.id)
 
     def test_of_a_core_worker(self) -> None:
-        """No id that anybody sends is that of a core worker, which is its address, whatever else is said there."""
+        """An id that is sent is never that of a core worker, which is identified by its address alone."""
         core = self.registered(boot_id="", folder_id="", nonce="", name="")
-        self.ledger.update_job(a_job(worker_id=core.id))
+        self.ledger.learn(a_job(worker_id=core.id))
         for number, facts in enumerate(({}, {"nonce": "", "folder_id": ""}, {"boot_id": ""})):
             stranger = self.registered(40000 + number, worker_id=core.id, name=f"x{number}", **facts)
             self.assertNotEqual(stranger.id, core.id)
@@ -131,7 +131,7 @@ class IdTests(ClashTestCase):
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_nonce(self) -> None:
-        """What another process of a worker says is refused, and so is one that left."""
+        """Calls of another process of a worker are refused, and so are those of a process that left."""
         worker = self.registered()
         self.beat(worker.id, nonce="first")
         for nonce in ("", "second"):
@@ -156,7 +156,7 @@ class ProcessTests(ClashTestCase):
     def test_is_accepted(self) -> None:
         """Where the one that registered is silent the next has its id and its jobs."""
         worker = self.registered()
-        self.ledger.update_job(a_job(worker_id=worker.id))
+        self.ledger.learn(a_job(worker_id=worker.id))
         second = self.registering(30001, nonce="second")
         asked = self.workers.held[-1].worker
         self.assertEqual((asked.nonce, asked.address), ("first", f"{HOME}:30000"))
@@ -178,7 +178,7 @@ class ProcessTests(ClashTestCase):
         self.assertFalse(self.is_asked())
 
     def test_two_at_once(self) -> None:
-        """Of two that wait for the same silent process the first that is accepted is asked, too."""
+        """If two processes wait for the same silent one, the first that is accepted is asked for the second."""
         self.registered()
         second, third = self.registering(30001, nonce="second"), self.registering(30002, nonce="third")
         self.asked().callback(False)
@@ -221,7 +221,7 @@ class EarlierVersionTests(ClashTestCase):
         super().setUp()
         self.old = self.registered(folder_id="", nonce="", features=FEATURES)
         self.workers.take("probe").answer.callback(None)
-        self.ledger.update_job(a_job(worker_id=self.old.id))
+        self.ledger.learn(a_job(worker_id=self.old.id))
 
     def check_it_stays(self, newcomer: Deferred[Registered], *answers: bool) -> None:
         for answer in answers:
@@ -233,7 +233,7 @@ class EarlierVersionTests(ClashTestCase):
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_elsewhere(self) -> None:
-        """Its id is refused to a process elsewhere while it answers where it is, and not when it does not."""
+        """A process elsewhere gets its id only if the worker does not answer at its address."""
         for facts in ({}, {"folder_id": "", "nonce": ""}):
             self.check_it_stays(self.registering(40000, worker_id=self.old.id, **facts), True)
         upgraded = self.registering(40000, worker_id=self.old.id)
@@ -263,10 +263,10 @@ class EarlierVersionTests(ClashTestCase):
         self.assertTrue(self.ledger.registry.worker(self.successResultOf(core).worker_id).is_core)
 
     def test_at_a_core_workers_address(self) -> None:
-        """Nor does it at the address of a core worker that is online."""
+        """A core worker at the address of an online core worker displaces nothing either."""
         core = self.registered(30001, boot_id="", folder_id="", nonce="", name="")
         self.workers.take("probe").answer.callback(None)
-        self.ledger.update_job(a_job("j-2", worker_id=core.id))
+        self.ledger.learn(a_job("j-2", worker_id=core.id))
         newcomer = self.registering(30001, folder_id="", nonce="", name="new")
         self.asked().callback(True)
         self.failureResultOf(newcomer, Conflict)
@@ -302,7 +302,7 @@ class NameTests(ClashTestCase):
 
     def test_of_offline(self) -> None:
         """The name of one that is offline can be had without a question."""
-        self.ledger.update_worker(evolve(self.registered(), state=WorkerState.OFFLINE))
+        self.ledger.learn(evolve(self.registered(), state=WorkerState.OFFLINE))
         self.registered(30001, folder_id="other", nonce="n")
         self.assertFalse(self.is_asked())
         self.assertEqual(self.ledger.registry.worker(id_of_folder(SECRET)).name, id_of_folder(SECRET))
@@ -320,7 +320,7 @@ class AddressTests(ClashTestCase):
     def test_changes_hands(self) -> None:
         """Where another worker listens at an address now, the one before is unreachable, and keeps its jobs."""
         first = self.registered()
-        self.ledger.update_job(a_job(worker_id=first.id))
+        self.ledger.learn(a_job(worker_id=first.id))
         second = self.registering(folder_id="other", nonce="n", name="other")
         self.asked().callback(False)
         self.successResultOf(second)
@@ -332,8 +332,8 @@ class AddressTests(ClashTestCase):
     def test_lost_folder(self) -> None:
         """A new worker by the name and at the address of a silent one takes its place, and its drain."""
         first = self.registered()
-        self.ledger.update_worker(evolve(first, draining=True))
-        self.ledger.update_job(a_job(worker_id=first.id))
+        self.ledger.learn(evolve(first, draining=True))
+        self.ledger.learn(a_job(worker_id=first.id))
         second = self.registering(folder_id="other", nonce="n")
         self.asked().callback(False)
         new = self.ledger.registry.worker(self.successResultOf(second).worker_id)
@@ -343,9 +343,9 @@ class AddressTests(ClashTestCase):
         self.assertEqual((job.state, job.reason), (JobState.LOST, "forgotten"))
 
     def test_lost_folder_while_the_store_fails(self) -> None:
-        """It registers again until it has taken that place, which needs the store."""
+        """A worker that replaces another one registers again until that is saved."""
         first = self.registered()
-        self.ledger.update_job(a_job(worker_id=first.id))
+        self.ledger.learn(a_job(worker_id=first.id))
         self.store.problem = "disk full"
         second = self.registering(folder_id="other", nonce="n")
         self.asked().callback(False)
@@ -362,9 +362,9 @@ class AddressTests(ClashTestCase):
     def check_takes_the_place_after_a_kill(self, port: int) -> None:
         """The scheduler was killed once the newcomer was saved; the newcomer comes again."""
         first = self.registered()
-        self.ledger.update_job(a_job(worker_id=first.id))
+        self.ledger.learn(a_job(worker_id=first.id))
         second_id = id_of_folder("other")
-        self.ledger.update_worker(evolve(first, id=second_id, folder=second_id, nonce="n"))
+        self.ledger.learn(evolve(first, id=second_id, folder=second_id, nonce="n"))
         second = self.registering(port, folder_id="other", nonce="n")
         self.asked().callback(False)
         self.assertEqual(self.successResultOf(second).worker_id, second_id)
@@ -372,17 +372,17 @@ class AddressTests(ClashTestCase):
         self.assertIs(self.state(), JobState.LOST)
 
     def test_lost_folder_and_killed(self) -> None:
-        """So it is where the scheduler was killed before the place was taken."""
+        """The newcomer replaces the other worker also if the scheduler was killed in between."""
         self.check_takes_the_place_after_a_kill(30000)
 
     def test_lost_folder_killed_and_moved(self) -> None:
-        """And where the newcomer is elsewhere by then."""
+        """The newcomer replaces the other worker even if it has moved in the meantime."""
         self.check_takes_the_place_after_a_kill(30001)
 
     def test_comes_for_the_place_of_another(self) -> None:
         """A worker that is known takes no one's place: the one that it is named after keeps its jobs."""
         first = self.registered()
-        self.ledger.update_job(a_job(worker_id=first.id))
+        self.ledger.learn(a_job(worker_id=first.id))
         self.registered(30001, folder_id="other", nonce="n", name="other")
         second = self.registering(folder_id="other", nonce="n")
         self.asked().callback(False)
@@ -393,7 +393,7 @@ class AddressTests(ClashTestCase):
     def test_without_an_id(self) -> None:
         """A core worker at the address of a worker of ours displaces nothing while that answers."""
         first = self.registered()
-        self.ledger.update_job(a_job(worker_id=first.id))
+        self.ledger.learn(a_job(worker_id=first.id))
         core = self.registering(boot_id="", folder_id="", nonce="", name="")
         self.asked().callback(True)
         self.failureResultOf(core, Conflict)
@@ -404,9 +404,9 @@ class AddressTests(ClashTestCase):
         self.assertIs(self.ledger.registry.worker(first.id).state, WorkerState.UNREACHABLE)
 
     def test_of_a_core_worker(self) -> None:
-        """One of ours at the address of a core worker is refused if it does not answer there, but something does."""
+        """A worker of ours at a core worker's address is refused if not it, but another process answers there."""
         core = self.registered(boot_id="", folder_id="", nonce="", name="")
-        self.ledger.update_job(a_job(worker_id=core.id))
+        self.ledger.learn(a_job(worker_id=core.id))
         for answers, refused in (((True, False), True), ((True, True), False)):
             second = self.registering()
             for answer in answers:
@@ -421,7 +421,7 @@ class AddressTests(ClashTestCase):
     def test_core_worker_again(self) -> None:
         """A core worker that registers again at its address has its id and its jobs."""
         core = self.registered(boot_id="", folder_id="", nonce="", name="")
-        self.ledger.update_job(a_job(worker_id=core.id))
+        self.ledger.learn(a_job(worker_id=core.id))
         again = self.registered(boot_id="", folder_id="", nonce="", name="")
         self.assertEqual(again.id, core.id)
         self.assertIs(self.state(), JobState.RUNNING)
@@ -446,8 +446,8 @@ class QuestionTests(ClashTestCase):
         first = self.registered()
         workers = [evolve(first, id=f"w-{nonce}", name=nonce, labels={"name": nonce}, nonce=nonce) for nonce in nonces]
         for worker in workers:
-            self.ledger.update_worker(worker)
-        self.ledger.remove_worker(first.id)
+            self.ledger.learn(worker)
+        self.ledger.learn(Ref("worker", first.id))
         return workers
 
     def newcomer(self) -> Deferred[Registered]:
@@ -489,18 +489,18 @@ class QuestionTests(ClashTestCase):
         self.failureResultOf(newcomer, Conflict)
 
     def test_another_comes(self) -> None:
-        """One that registers there while another is asked is asked, too."""
+        """A process that registers while another is asked is asked, too."""
         (stale,) = self.stale("a")
         newcomer = self.newcomer()
         question = self.asked()
-        self.ledger.update_worker(evolve(stale, nonce="b"))
+        self.ledger.learn(evolve(stale, nonce="b"))
         question.callback(None)
         self.assertEqual(self.is_asked_next(), "b")
         self.asked().callback(True)
         self.failureResultOf(newcomer, Conflict)
 
     def test_elsewhere(self) -> None:
-        """What is found at one address says nothing of another."""
+        """An answer at one address says nothing about another address."""
         self.registered(30001, folder_id="other", name="new", nonce="a")
         self.stale("b")
         newcomer = self.newcomer()
@@ -511,7 +511,7 @@ class QuestionTests(ClashTestCase):
         self.successResultOf(newcomer)
 
     def test_too_many(self) -> None:
-        """Some registrations ask at a time, whatever else the threads of the server are for; others try again."""
+        """A limited number of registrations ask at a time; further ones have to try again."""
         for number in range(MAX_ASKING + 1):
             self.registered(30000 + number, folder_id=f"f{number}", name=f"n{number}")
         waiting = [
@@ -536,13 +536,13 @@ class RemovalTests(ClashTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.worker = self.registered()
-        self.ledger.update_job(a_job(worker_id=self.worker.id))
-        self.ledger.update_worker(evolve(self.worker, draining=True))
+        self.ledger.learn(a_job(worker_id=self.worker.id))
+        self.ledger.learn(evolve(self.worker, draining=True))
         self.liveness.left(self.worker.id)
         self.workers.held.clear()
 
     def test_comes_back_before_its_jobs_are_given_up(self) -> None:
-        """One that registers meanwhile stays, and so does what it runs, and its drain."""
+        """A worker that registers meanwhile stays, with its jobs and its drain."""
         start = Deferred[None]()
         self.patch(self.membership._reconciler, "starts_over", lambda _: start)
         forgotten = self.cluster.forget(self.worker.id)
@@ -585,11 +585,11 @@ class RemovalTests(ClashTestCase):
     def test_gone_meanwhile(self) -> None:
         """Nothing is kept of one that is forgotten while its heartbeat, or registration, is being saved."""
         self.beat(self.worker.id, nonce="first")
-        self.ledger.update_worker(evolve(self.ledger.registry.worker(self.worker.id), state=WorkerState.UNREACHABLE))
+        self.ledger.learn(evolve(self.ledger.registry.worker(self.worker.id), state=WorkerState.UNREACHABLE))
         for call in ("heartbeat", "register"):
             with self.subTest(call):
                 self.registered()
-                self.ledger.update_job(a_job(call, worker_id=self.worker.id))
+                self.ledger.learn(a_job(call, worker_id=self.worker.id))
                 self.store.held = True
                 if call == "heartbeat":
                     beat = Heartbeat(self.worker.id, "boot", ended=(JobReport(ended(call)),), nonce="first")
@@ -609,7 +609,7 @@ class AgainTests(ClashTestCase):
     def test_from_elsewhere(self) -> None:
         """A heartbeat from another address counts, and is answered by the wish that its worker registers again."""
         worker = self.registered()
-        self.ledger.update_job(a_job(worker_id=worker.id))
+        self.ledger.learn(a_job(worker_id=worker.id))
 
         def beat(peer: str) -> bool:
             heartbeat = Heartbeat(worker.id, "boot", ("j-1",), nonce="first")
@@ -623,7 +623,7 @@ class AgainTests(ClashTestCase):
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_calls_fail(self) -> None:
-        """One that calls do not reach registers again, as its address may be another."""
+        """A worker that calls do not reach is asked to register again, as its address may have changed."""
         worker = self.registered()
         self.assertFalse(self.beat(worker.id, nonce="first").register_again)
         self.workers.take("probe").answer.errback(NotFound("x", "y"))

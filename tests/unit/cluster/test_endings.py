@@ -86,7 +86,7 @@ class LogTests(EndingsTestCase):
     def test_decided_here(self) -> None:
         """An end that the scheduler decides is one as well, also of a job that never had a worker."""
         self.add(a_job(started_at=900.0))
-        self.ledger.conclude_job(lost(self.cluster.job("j-1"), "no record", 1010.0))
+        self.ledger.decide(lost(self.cluster.job("j-1"), "no record", 1010.0))
         self.add(a_job("j-2", JobState.QUEUED, None, target=Target(selector={"gpu": "x"})))
         self.assertEqual(
             self.lines(),
@@ -140,9 +140,9 @@ class HeldTests(EndingsTestCase):
         self.beat(ended())
         self.beat(running=("j-1",))
         self.liveness.reset("w-1", "gone")
-        self.ledger.update_job(a_job(state=JobState.UNKNOWN)).addErrback(lambda _: None)
-        self.ledger.conclude_job(a_job(state=JobState.LOST)).addErrback(lambda _: None)
-        self.ledger.note_job(a_job(stdout_bytes=1))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN)).addErrback(lambda _: None)
+        self.ledger.decide(a_job(state=JobState.LOST)).addErrback(lambda _: None)
+        self.ledger.learn(a_job(stdout_bytes=1), lazily=True)
         self.assertEqual(self.shown(), (JobState.RUNNING, REASON))
         self.mend()
         self.assertEqual(self.shown(), (JobState.SUCCEEDED, None))
@@ -162,7 +162,7 @@ class HeldTests(EndingsTestCase):
     def begin_attempt(self) -> None:
         """The store fails, and while it is tried again the job ends."""
         self.break_store()
-        self.ledger.update_job(a_job(started_at=900.0, stdout_bytes=1)).addErrback(lambda _: None)
+        self.ledger.learn(a_job(started_at=900.0, stdout_bytes=1)).addErrback(lambda _: None)
         self.store.problem, self.store.held = "", True
         self.clock.advance(1)
         self.assertEqual(len(self.store.saves), 1)

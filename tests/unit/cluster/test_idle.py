@@ -12,7 +12,7 @@ from scheduler.messages import Heartbeat, JobReport, JobStatus, Registration, Re
 from scheduler.model import Job, JobSpec, JobState, Stream, WorkerState
 from scheduler.terms import NO_WAITING, QueueTerms
 from tests.house import ANY, ECHO, HOME, House
-from tests.unit.cluster.values import a_job, a_worker
+from tests.unit.cluster.values import a_job, a_removal, a_worker
 
 WAITS = QueueTerms(queue_timeout=60.0)
 
@@ -27,7 +27,7 @@ class IdleTests(SynchronousTestCase):
         self.clock, self.store, self.workers = self.house.clock, self.house.store, self.house.workers
         self.parts = self.house.parts
         self.cluster, self.ledger = self.parts.service, self.parts.ledger
-        self.ledger.note_worker(a_worker(slots=1, state=WorkerState.UNREACHABLE))
+        self.ledger.see(a_worker(slots=1, state=WorkerState.UNREACHABLE))
         self.parts.liveness.heard("w-1")
         self.workers.take("probe").answer.callback(None)
         self.assert_busy()
@@ -41,7 +41,7 @@ class IdleTests(SynchronousTestCase):
 
     def end(self, job: Job) -> None:
         current = self.cluster.job(job.id)
-        self.ledger.update_job(evolve(current, state=JobState.SUCCEEDED, finished_at=1001.0))
+        self.ledger.learn(evolve(current, state=JobState.SUCCEEDED, finished_at=1001.0))
         self.clock.advance(0.2)  # what was noted is saved
 
     def run_job(self, **terms: float) -> Job:
@@ -56,19 +56,19 @@ class IdleTests(SynchronousTestCase):
         """A start is under way from its request to its answer, and reserves load until it is committed."""
         self.store.held = True
         answer = self.cluster.submit(ECHO, ANY, NO_WAITING, RequestKey("k", "f"))
-        self.assert_busy("starts", "registry")
+        self.assert_busy("flights", "submissions", "registry")
         self.store.commit()
-        self.assert_busy("starts")
+        self.assert_busy("flights", "submissions")
         call = self.workers.take("start_job")
         call.answer.callback(JobStatus(call.args[0].id, JobState.RUNNING, started_at=1000.0))
-        self.assert_busy("starts")
+        self.assert_busy("flights", "submissions")
         self.store.commit()
         self.successResultOf(answer)
         self.assert_busy()
 
     def test_key(self) -> None:
         """A key is in use while its request is under way."""
-        keys = self.parts.starts.keys
+        keys = self.parts.submissions.keys
         with keys.in_use(RequestKey("k", "f")):
             self.assertFalse(keys.idle)
         self.assertTrue(keys.idle)
@@ -82,7 +82,7 @@ class IdleTests(SynchronousTestCase):
         self.assert_busy("queue", "outlook")
         self.end(running)
         call = self.workers.take("start_job")
-        self.assert_busy("queue", "starts")
+        self.assert_busy("queue", "flights")
         call.answer.callback(JobStatus(queued.id, JobState.RUNNING, started_at=1000.0))
         self.clock.advance(2.0)
         self.assert_busy()
@@ -106,16 +106,16 @@ class IdleTests(SynchronousTestCase):
         stop = self.cluster.stop(job.id)
         self.assert_busy("stops")
         self.workers.take("stop_job").answer.callback(None)
-        self.assert_busy("stops", "ledger")
+        self.assert_busy("stops", "feed")
         self.end(job)
         self.successResultOf(stop)
         self.assert_busy()
 
     def test_removal(self) -> None:
         """A removal is under way until the worker and the store have answered."""
-        self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
+        self.ledger.learn(a_job(state=JobState.SUCCEEDED))
         removal = self.cluster.remove("j-1")
-        self.assert_busy("removals", "ledger")
+        self.assert_busy("removals")
         self.clock.advance(0.2)
         self.workers.take("remove_job").answer.callback(None)
         self.successResultOf(removal)
@@ -123,7 +123,7 @@ class IdleTests(SynchronousTestCase):
 
     def test_question(self) -> None:
         """A question is under way until the worker has answered."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         query = self.cluster.query("w-1", "j-1")
         self.assert_busy("reconciler")
         self.workers.take("query_job").answer.callback(JobStatus("j-1", JobState.RUNNING, started_at=1000.0))
@@ -132,8 +132,8 @@ class IdleTests(SynchronousTestCase):
 
     def test_dispute(self) -> None:
         """A removed job that is said to run is in dispute until it is described, or not said to run any more."""
-        self.ledger.update_job(a_job(state=JobState.SUCCEEDED))
-        self.ledger.remove_for_client("j-1")
+        self.ledger.learn(a_job(state=JobState.SUCCEEDED))
+        self.ledger.decide(*a_removal("j-1"))
         self.parts.membership.heartbeat(Heartbeat("w-1", "boot", running=("j-1",)), HOME)
         self.assert_busy("reconciler")
         self.parts.membership.heartbeat(Heartbeat("w-1", "boot"), HOME)
@@ -149,8 +149,8 @@ class IdleTests(SynchronousTestCase):
 
     def test_polling(self) -> None:
         """A core worker is asked in rounds."""
-        self.ledger.note_worker(a_worker("core", boot_id=""))
-        self.ledger.update_job(a_job(worker_id="core"))
+        self.ledger.see(a_worker("core", boot_id=""))
+        self.ledger.learn(a_job(worker_id="core"))
         self.clock.advance(1.0)
         self.assert_busy("polling", "reconciler")
         self.workers.take("query_job").answer.errback(DeadlineExceeded("query", 10.0))
@@ -178,41 +178,41 @@ class IdleTests(SynchronousTestCase):
 
     def test_backoff(self) -> None:
         """A worker is in backoff for a time."""
-        backoff = self.parts.starts.backoff
+        backoff = self.parts.backoff
         backoff.refused("w-1", Unavailable("no more processes", 5.0))
         self.assertFalse(backoff.idle)
         self.clock.advance(6.0)
         self.assertTrue(backoff.idle)
 
     def test_saving(self) -> None:
-        """What a store that fails did not take is owed to it, and so the ledger is not idle."""
+        """The ledger is not idle while it has changes that the store did not take."""
         self.store.held = True
-        self.ledger.update_job(a_job()).addErrback(lambda reason: reason.trap(StoreFailed))
+        self.ledger.learn(a_job()).addErrback(lambda reason: reason.trap(StoreFailed))
         self.store.fail()
         self.assert_busy("ledger")
         self.clock.advance(1.0)
         self.store.commit()
         self.assert_busy()
-        self.ledger.note_job(a_job(stdout_bytes=1))
+        self.ledger.learn(a_job(stdout_bytes=1), lazily=True)
         self.assert_busy("ledger")
 
     def test_waiters(self) -> None:
-        """Whoever waits for a job, or watches one, is kept until it ends or they leave."""
+        """A client that waits for or watches a job is kept until the job ends or the client leaves."""
         job = self.run_job()
         wait = self.cluster.wait(job.id, 10.0)
-        self.assert_busy("ledger")
+        self.assert_busy("feed")
         self.clock.advance(10.0)
         self.successResultOf(wait)
         self.workers.held.clear()
-        self.assertTrue(self.ledger.idle)
+        self.assertTrue(self.parts.feed.idle)
         leave = self.cluster.watch(job.id, lambda _: None)
-        self.assertFalse(self.ledger.idle)
+        self.assertFalse(self.parts.feed.idle)
         leave()
-        self.assertTrue(self.ledger.idle)
+        self.assertTrue(self.parts.feed.idle)
 
     def test_end(self) -> None:
         """An end that is being saved is kept until it is."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.store.held = True
         self.end(a_job())
         self.assert_busy("ledger")

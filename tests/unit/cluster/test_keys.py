@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Conflict, KeyInUse, KeyReused, NotFound, StartUnanswered, StoreFailed, Unreachable
 from scheduler.messages import JobStatus, RequestKey
 from scheduler.model import Job, JobState
@@ -30,10 +30,16 @@ class KeyTests(ClusterTestCase):
     def test_again(self) -> None:
         """The same request is answered with the job as it was then, whatever became of it, and calls nobody."""
         job = self.started()
-        self.ledger.update_job(evolve(job, state=JobState.FAILED, finished_at=1001.0))
+        self.ledger.learn(evolve(job, state=JobState.FAILED, finished_at=1001.0))
         self.assertTrue(self.cluster.replays(KEY))
         self.assertEqual(self.successResultOf(self.submit()), job)
         self.assertEqual((self.held(), len(self.jobs())), ([], 1))
+
+    def test_keys_are_apart(self) -> None:
+        """Another key is another request, though it asks for the same."""
+        self.started()
+        self.submit(RequestKey("other", KEY.fingerprint))
+        self.assertNotEqual(self.take("start_job").job_id, self.workers.calls[0].job_id)
 
     def test_another_request(self) -> None:
         """A key that was used for another request is refused, answered or not, and so is that."""
@@ -83,7 +89,7 @@ class KeyTests(ClusterTestCase):
         job_id = self.failureResultOf(answer, StartUnanswered).value.job_id
         self.assertTrue(self.cluster.replays(KEY))
         self.assertEqual(self.failureResultOf(self.submit(), StartUnanswered).value.job_id, job_id)
-        self.ledger.update_job(evolve(self.only_job(), state=JobState.RUNNING, unknown_since=None))
+        self.ledger.learn(evolve(self.only_job(), state=JobState.RUNNING, unknown_since=None))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
 
     def test_an_end_that_could_not_be_saved(self) -> None:
@@ -107,12 +113,12 @@ class KeyTests(ClusterTestCase):
         self.submit()
         self.begin()
         self.failureResultOf(self.submit(), StartUnanswered)
-        self.ledger.update_job(evolve(self.only_job(), state=JobState.RUNNING))
+        self.ledger.learn(evolve(self.only_job(), state=JobState.RUNNING))
         self.assertEqual(self.successResultOf(self.submit()), self.only_job())
         self.assertEqual((self.held(), len(self.jobs())), ([], 1))
 
     def test_as_long_as_the_job(self) -> None:
         """With its job the key is gone, and the request is a new one."""
-        self.ledger.drop_job(self.started())
+        self.ledger.learn(self.started().ref)
         self.assertFalse(self.cluster.replays(KEY))
         self.started()

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.cluster.changes import Change, JobChanged, WorkerChanged
 from scheduler.cluster.ledger import Ledger
 from scheduler.cluster.lifecycle import next_attempt
-from scheduler.errors import NotFound, StoreFailed
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, WorkerState
+from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
+from scheduler.errors import StoreFailed
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, Worker, WorkerState
 from scheduler.store.memory import MemoryStore
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
 from tests.doubles.store import ScriptedStore
-from tests.unit.cluster.values import a_job, a_worker
+from tests.unit.cluster.values import a_job, a_removal, a_worker
 
 A_KEY = IdempotencyKey("k", "f" * 64, "j-1")
 
@@ -22,17 +27,25 @@ class LedgerCase(SynchronousTestCase):
         self.clock = Clock()
         self.store = ScriptedStore()
         self.store.held = True
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store, keep_finished=2)
         self.seen: list[tuple[str, JobState]] = []
-        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), lambda worker_id: None)
+        self.make_ledger(keep_finished=2)
+
+    def make_ledger(self, **limits: int) -> None:
+        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store, **limits)
+        self.ledger.feed.subscribe(self.see)
+
+    def see(self, change: Change) -> None:
+        if isinstance(change, JobChanged):
+            self.seen.append((change.last.id, change.last.state))
 
     def add(self, job: Job, key: IdempotencyKey | None = None) -> None:
-        added = self.ledger.add_job(job, key)
+        added = self.ledger.decide(*([job] if key is None else [job, key]))
         self.store.commit()
         self.successResultOf(added)
+        self.clock.advance(0)
 
     def end(self, job: Job) -> None:
-        ended = self.ledger.update_job(job)
+        ended = self.ledger.learn(job)
         self.store.commit()
         self.successResultOf(ended)
 
@@ -40,18 +53,19 @@ class LedgerCase(SynchronousTestCase):
 class LedgerTests(LedgerCase):
     def test_a_new_job_is_invisible_until_committed(self) -> None:
         """Nobody sees a job that may yet be lost, but the load of its worker counts it."""
-        added = self.ledger.add_job(a_job())
+        added = self.ledger.decide(a_job())
         self.assertNoResult(added)
         self.assertIsNone(self.ledger.registry.find_job("j-1"))
         self.assertEqual(self.ledger.registry.load("w-1"), 1)
         self.store.commit()
         self.successResultOf(added)
         self.assertEqual(self.ledger.registry.load("w-1"), 1)
+        self.clock.advance(0)
         self.assertEqual(self.seen, [("j-1", JobState.RUNNING)])
 
     def test_a_failed_commit_drops_the_job(self) -> None:
         """A job whose commit failed has never been, even if its records got to the disk."""
-        added = self.ledger.add_job(a_job(), A_KEY)
+        added = self.ledger.decide(a_job(), A_KEY)
         self.store.fail()
         self.failureResultOf(added, StoreFailed)
         self.assertIsNone(self.ledger.registry.find_job("j-1"))
@@ -68,7 +82,7 @@ class LedgerTests(LedgerCase):
 
     def test_a_key_comes_with_its_job(self) -> None:
         """Job and key go into one save, and are seen together once it is committed."""
-        added = self.ledger.add_job(a_job(), A_KEY)
+        added = self.ledger.decide(a_job(), A_KEY)
         self.assertEqual(self.store.saves[0][0], [a_job(), A_KEY])
         self.assertIsNone(self.ledger.registry.find_key("k"))
         self.store.commit()
@@ -80,24 +94,24 @@ class LedgerTests(LedgerCase):
         self.add(a_job(), A_KEY)
         answered = evolve(A_KEY, answer=a_job())
         for _ in range(2):
-            self.ledger.update_jobs([a_job(stdout_bytes=3)], keys=[answered])
+            self.ledger.learn(a_job(stdout_bytes=3), answered)
         self.assertEqual([records for records, _ in self.store.saves], [[a_job(stdout_bytes=3), answered], []])
         self.assertEqual(self.ledger.registry.find_key("k"), answered)
 
     def test_a_key_goes_with_its_job(self) -> None:
         """The key of a job that never came to be is free again, here and in the store."""
         self.add(a_job(), A_KEY)
-        self.ledger.drop_job(a_job())
+        self.ledger.learn(a_job().ref)
         self.assertEqual(self.store.saves[0][0], [Ref("job", "j-1"), Ref("key", "k")])
         self.assertIsNone(self.ledger.registry.find_key("k"))
 
     def test_an_end_is_invisible_until_committed(self) -> None:
         """Nobody sees an end that a crash could undo, nor the attempt that follows; and no other comes between."""
         self.add(job := a_job(target=Target("w-1"), terms=QueueTerms(retry=Retry(1))))
-        self.ledger.update_job(evolve(job, state=JobState.FAILED))
+        self.ledger.learn(evolve(job, state=JobState.FAILED))
         self.assertEqual(self.ledger.registry.find_job("j-1"), job)
-        other = self.ledger.conclude_job(evolve(job, state=JobState.LOST))
-        self.ledger.update_job(evolve(job, state=JobState.UNKNOWN))
+        other = self.ledger.decide(evolve(job, state=JobState.LOST))
+        self.ledger.learn(evolve(job, state=JobState.UNKNOWN))
         self.assertEqual(self.ledger.registry.find_job("j-1"), job)
         self.assertEqual([len(records) for records, _ in self.store.saves], [2, 0, 0])
         self.store.commit()
@@ -108,11 +122,11 @@ class LedgerTests(LedgerCase):
     def test_an_end_that_is_not_committed(self) -> None:
         """If it can't be, one that was decided here is void; one that the worker reported is saved and shown later."""
         self.add(job := a_job(target=Target("w-1"), terms=QueueTerms(retry=Retry(1))))
-        decided = self.ledger.conclude_job(evolve(job, state=JobState.FAILED))
+        decided = self.ledger.decide(evolve(job, state=JobState.FAILED))
         self.store.fail()
         self.failureResultOf(decided, StoreFailed)
         self.assertEqual(list(self.ledger.registry.listing.matching(JobFilter())), [job])
-        reported = self.ledger.update_job(evolve(job, state=JobState.FAILED))
+        reported = self.ledger.learn(evolve(job, state=JobState.FAILED))
         self.failureResultOf(reported, StoreFailed)
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
         self.clock.advance(1)
@@ -124,13 +138,13 @@ class LedgerTests(LedgerCase):
     def test_a_failed_update_is_made_up_for(self) -> None:
         """What could not be saved is, as it is known then, as soon as the store works, and nobody has to ask for it."""
         self.add(a_job())
-        update = self.ledger.update_job(a_job(stdout_bytes=1))
+        update = self.ledger.learn(a_job(stdout_bytes=1))
         self.store.fail()
         self.failureResultOf(update, StoreFailed)
         ended = a_job(state=JobState.SUCCEEDED)
-        self.failureResultOf(self.ledger.update_job(ended), StoreFailed)
-        self.failureResultOf(self.ledger.update_worker(a_worker()), StoreFailed)
-        self.failureResultOf(self.ledger.add_job(a_job("j-2")), StoreFailed)
+        self.failureResultOf(self.ledger.learn(ended), StoreFailed)
+        self.failureResultOf(self.ledger.learn(a_worker()), StoreFailed)
+        self.failureResultOf(self.ledger.decide(a_job("j-2")), StoreFailed)
         self.assertEqual(self.store.saves, [])
         self.clock.advance(1)
         self.assertEqual(self.store.saves[0][0], [ended, a_worker(), Ref("job", "j-2")])
@@ -141,47 +155,14 @@ class LedgerTests(LedgerCase):
         """An update that changes nothing wakes nobody, yet waits for what was saved before."""
         self.add(a_job())
         self.seen.clear()
-        self.assertNoResult(self.ledger.update_job(a_job()))
+        self.assertNoResult(self.ledger.learn(a_job()))
+        self.clock.advance(0)
         self.assertEqual(self.seen, [])
 
     def test_what_is_only_noted_is_not_saved(self) -> None:
         """A sign of life changes what is known and costs the store nothing."""
-        self.ledger.note_worker(a_worker())
+        self.ledger.see(a_worker())
         self.assertEqual((self.ledger.registry.worker("w-1"), self.store.saves), (a_worker(), []))
-
-    def test_wait_for_the_end(self) -> None:
-        """All who wait for a job get it at its end, and at once when it has ended."""
-        self.add(a_job())
-        waits = [self.ledger.wait("j-1", 30), self.ledger.wait("j-1", 60)]
-        self.end(a_job(state=JobState.FAILED))
-        for wait in waits:
-            self.assertIs(self.successResultOf(wait).state, JobState.FAILED)
-        self.assertIs(self.successResultOf(self.ledger.wait("j-1", 30)).state, JobState.FAILED)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_wait_no_longer(self) -> None:
-        """After its time a wait answers the job as it is."""
-        self.add(a_job())
-        wait = self.ledger.wait("j-1", 30)
-        self.ledger.update_job(evolve(a_job(), state=JobState.UNKNOWN))
-        self.clock.advance(29)
-        self.assertNoResult(wait)
-        self.clock.advance(1)
-        self.assertIs(self.successResultOf(wait).state, JobState.UNKNOWN)
-
-    def test_a_wait_given_up_leaves_nothing(self) -> None:
-        """Cancelling a wait frees its timer and disturbs no other."""
-        self.add(a_job())
-        first, second = self.ledger.wait("j-1", 30), self.ledger.wait("j-1", 30)
-        first.addErrback(lambda _: None).cancel()
-        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.end(a_job(state=JobState.SUCCEEDED))
-        self.assertIs(self.successResultOf(second).state, JobState.SUCCEEDED)
-
-    def test_wait_for_nothing(self) -> None:
-        """There is no waiting for a job that is not there."""
-        with self.assertRaises(NotFound):
-            self.ledger.wait("j-9", 30)
 
     def test_the_oldest_ends_are_dropped(self) -> None:
         """Beyond the limit the finished job that ended first goes, from the store too; unfinished ones stay."""
@@ -189,7 +170,7 @@ class LedgerTests(LedgerCase):
             self.add(a_job(f"j{number}"))
         for number in range(2):
             self.end(a_job(f"j{number}", JobState.SUCCEEDED))
-        self.ledger.update_job(a_job("j2", JobState.SUCCEEDED))
+        self.ledger.learn(a_job("j2", JobState.SUCCEEDED))
         self.assertIn(Ref("job", "j0"), self.store.saves[-1][0])
         self.store.commit()
         found = self.ledger.registry.listing.matching(JobFilter())
@@ -206,34 +187,26 @@ class LedgerTests(LedgerCase):
         (again,) = (job for job in self.ledger.registry.listing.matching(JobFilter()) if job.retry_of == "j-1")
         self.assertEqual(again.spec, spec)
 
-    def test_a_listener_fails(self) -> None:
-        """A listener that raises is logged; the ends behind it are shown, and the other listeners told."""
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
-        workers: list[str] = []
-
-        def fail(_: Job | str) -> None:
-            raise ZeroDivisionError
-
-        self.ledger.listen(fail, fail)
-        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), workers.append)
-        ids = ["j-1", "j-2"]
-        for job_id in ids:
+    def test_removals_are_published(self) -> None:
+        """A job that was removed, never came to be, or is kept no longer is published as gone; so is a worker."""
+        for job_id in ("j-1", "j-2", "j-3"):
             self.add(a_job(job_id))
-        waits = [self.ledger.wait(job_id, 30) for job_id in ids]
-        self.seen.clear()
-        ended = self.ledger.update_jobs([a_job(job_id, JobState.SUCCEEDED) for job_id in ids])
-        self.store.commit()
-        self.successResultOf(ended)
-        self.assertEqual([self.successResultOf(wait).state for wait in waits], [JobState.SUCCEEDED] * 2)
-        removed = self.ledger.remove_for_client("j-1")
-        self.store.commit()
+        self.end(a_job("j-3", JobState.SUCCEEDED))
+        self.end(a_job("j-1", JobState.SUCCEEDED))
+        self.ledger.see(a_worker())
+        self.clock.advance(0)
+        gone: list[Change] = []
+        self.ledger.feed.subscribe(gone.append)
+        jobs = [self.ledger.registry.job(job_id) for job_id in ("j-1", "j-2", "j-3")]
+        removed = self.ledger.decide(*a_removal("j-1"))
+        while self.store.saves:
+            self.store.commit()
         self.successResultOf(removed)
-        self.ledger.drop_job(a_job("j-2", JobState.SUCCEEDED))
-        self.assertEqual(self.seen, [(job_id, JobState.SUCCEEDED) for job_id in (*ids, *ids)])
-        self.ledger.note_worker(a_worker())
-        self.ledger.remove_worker("w-1")
-        self.assertEqual(workers, ["w-1", "w-1"])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 8)  # with those of two jobs that were added
+        self.ledger.learn(jobs[1].ref)
+        self.ledger.learn(Ref("job", "j-3"))
+        self.ledger.learn(Ref("worker", "w-1"))
+        self.clock.advance(0)
+        self.assertEqual(gone, [*(JobChanged(job, None) for job in jobs), WorkerChanged(a_worker(), None)])
 
     def test_load(self) -> None:
         """After a restart nobody is reachable, what ran is unknown, and the rest is as it was."""
@@ -251,13 +224,131 @@ class LedgerTests(LedgerCase):
         self.assertIs(registry.worker("w-1").state, WorkerState.UNREACHABLE)
 
 
+class VerbTests(LedgerCase):
+    """The table of the verbs."""
+
+    def test_table(self) -> None:
+        """Whether what a verb says is visible at once, and what is known and stored after a failure of the store."""
+        changed, ended = a_job(stdout_bytes=1), a_job(state=JobState.FAILED)
+        drained = a_worker(draining=True)
+        drain = partial(evolve, draining=True)
+        for name, make, record, at_once, in_the_end in (
+            ("decide", lambda: self.ledger.decide(a_job("j-2")), a_job("j-2"), False, None),
+            ("decide an end", lambda: self.ledger.decide(ended), ended, False, a_job()),
+            ("amend", lambda: Deferred.fromCoroutine(self.ledger.amend(a_worker(), drain)), drained, False, a_worker()),
+            ("learn", lambda: self.ledger.learn(changed), changed, True, changed),
+            ("learn an end", lambda: self.ledger.learn(ended), ended, False, ended),
+            ("see", lambda: self.ledger.see(drained), drained, True, a_worker()),
+        ):
+            for fails in (False, True):
+                self.setUp()
+                self.add(a_job())
+                self.learn(a_worker())
+                done = make()
+                self.assertEqual(self.known(record.ref) == record, at_once, name)
+                if not self.store.saves:
+                    self.assertEqual((name, self.known(record.ref)), ("see", record))
+                    continue
+                if not fails:
+                    self.store.commit()
+                    self.successResultOf(done)
+                    self.assertEqual((self.known(record.ref), self.stored(record.ref)), (record, record), name)
+                    continue
+                self.store.fail()
+                self.failureResultOf(done, StoreFailed)
+                self.assertEqual(self.known(record.ref) == record, at_once, name)
+                self.clock.advance(STORE_RETRY_FIRST_SECONDS)
+                self.store.commit()
+                self.assertEqual([self.known(record.ref), self.stored(record.ref)], [in_the_end] * 2, name)
+
+    def learn(self, *records: Job | Worker) -> None:
+        learned = self.ledger.learn(*records)
+        self.store.commit()
+        self.successResultOf(learned)
+
+    def known(self, ref: Ref) -> object:
+        return self.ledger.registry.find(ref)
+
+    def stored(self, ref: Ref) -> object:
+        held = self.store.holding()
+        return next((record for record in (*held.jobs, *held.workers) if record.ref == ref), None)
+
+    def test_settled(self) -> None:
+        """All that came before is durable then."""
+        self.ledger.learn(a_job())
+        settled = self.ledger.settled()
+        self.store.commit()
+        self.assertNoResult(settled)
+        self.store.commit()
+        self.successResultOf(settled)
+        self.assertEqual(self.stored(Ref("job", "j-1")), a_job())
+
+    def test_lazily(self) -> None:
+        """What nobody waits for is visible at once, and saved in a moment, or with what is saved next."""
+        self.add(a_job())
+        self.successResultOf(self.ledger.learn(a_job(stdout_bytes=1), lazily=True))
+        self.assertEqual((self.known(Ref("job", "j-1")), self.store.saves), (a_job(stdout_bytes=1), []))
+        self.clock.advance(UNSAVED_MAX_SECONDS)
+        self.store.commit()
+        self.assertEqual(self.stored(Ref("job", "j-1")), a_job(stdout_bytes=1))
+        self.ledger.learn(a_job(stdout_bytes=2), lazily=True)
+        self.add(a_job("j-2"))
+        self.assertEqual(self.stored(Ref("job", "j-1")), a_job(stdout_bytes=2))
+
+    def test_amend_while_it_changes(self) -> None:
+        """A change of a part is made of the record as it is after the commit, and seen when that is durable."""
+        self.add(a_job())
+        amended = Deferred.fromCoroutine(self.ledger.amend(a_job(), partial(evolve, stop_requested_at=1.0)))
+        self.ledger.learn(a_job(stdout_bytes=1))
+        for _ in range(2):
+            self.store.commit()
+            self.assertNoResult(amended)
+            self.assertEqual(self.known(Ref("job", "j-1")), a_job(stdout_bytes=1))
+        self.store.commit()
+        self.successResultOf(amended)
+        both = a_job(stdout_bytes=1, stop_requested_at=1.0)
+        self.assertEqual([self.known(Ref("job", "j-1")), self.stored(Ref("job", "j-1"))], [both] * 2)
+
+    def test_amend_while_it_is_heard(self) -> None:
+        """A sign of life during the commit changes nothing that is saved, and is kept."""
+        self.learn(a_worker())
+        amended = Deferred.fromCoroutine(self.ledger.amend(a_worker(), partial(evolve, draining=True)))
+        self.ledger.see(a_worker(last_seen=5.0))
+        self.store.commit()
+        self.successResultOf(amended)
+        self.assertEqual(self.known(Ref("worker", "w-1")), a_worker(draining=True, last_seen=5.0))
+
+    def test_amend_nothing(self) -> None:
+        """Nothing happens where the record is so already, is gone, or ends meanwhile."""
+        self.add(a_job())
+        for job in (a_job(), a_job("j-2")):
+            self.successResultOf(Deferred.fromCoroutine(self.ledger.amend(job, lambda job: job)))
+        amended = Deferred.fromCoroutine(self.ledger.amend(a_job(), partial(evolve, stop_requested_at=1.0)))
+        self.ledger.learn(ended := a_job(state=JobState.FAILED))
+        self.store.commit()
+        self.successResultOf(amended)
+        self.store.commit()
+        self.assertEqual([self.known(ended.ref), self.stored(ended.ref)], [ended] * 2)
+
+    def test_decide_while_it_changes(self) -> None:
+        """What was decided of a job that is another after the commit is void, here and in the store."""
+        orphan, ended = a_job(state=JobState.LOST, orphan=True), a_job(state=JobState.LOST, leftover=(7,))
+        self.end(orphan)
+        self.ledger.decide(evolve(orphan, orphan=False))
+        self.ledger.learn(ended, lazily=True)
+        self.store.commit()
+        self.assertEqual(self.known(ended.ref), ended)
+        self.clock.advance(UNSAVED_MAX_SECONDS)
+        self.store.commit()
+        self.assertEqual([self.known(ended.ref), self.stored(ended.ref)], [ended] * 2)
+
+
 class ToldAttemptsTests(LedgerCase):
     """A worker tells of the next attempt of a job while the end of one of the two is being saved."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.ledger = Ledger(self.clock, lambda: 1000.0, self.store)
-        self.ledger.listen(lambda job: self.seen.append((job.id, job.state)), lambda worker_id: None)
+        self.make_ledger()
         terms = QueueTerms(queue_timeout=60.0, retry=Retry(attempts=2))
         self.job = a_job(target=Target(selector={}), terms=terms, started_at=900.0)
         self.add(self.job)
@@ -282,29 +373,30 @@ class ToldAttemptsTests(LedgerCase):
 
     def test_attempt_first(self) -> None:
         """The end of the job before it is told again, and nothing makes the attempt a queued job again."""
-        self.ledger.update_jobs([self.told])
-        self.ledger.update_jobs([self.failed])
+        self.ledger.learn(self.told)
+        self.ledger.learn(self.failed)
         self.commit_all()
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
         self.assertIs(self.store.holding().jobs[-1].state, JobState.FAILED)
-        self.ledger.update_jobs([self.failed])
+        self.ledger.learn(self.failed)
         self.commit_all()
         ids = ("j-1", self.told.id, self.last)
         self.assertEqual(self.chain(), list(zip(ids, [JobState.FAILED, JobState.FAILED, JobState.QUEUED], strict=True)))
 
     def test_attempt_last(self) -> None:
         """It becomes that attempt, and is never seen to be queued."""
-        self.ledger.update_jobs([self.failed])
-        self.ledger.update_jobs([self.told])
+        self.ledger.learn(self.failed)
+        self.ledger.learn(self.told)
         self.commit_all()
         ids = ("j-1", self.told.id, self.last)
         self.assertEqual(self.chain(), list(zip(ids, [JobState.FAILED, JobState.FAILED, JobState.QUEUED], strict=True)))
+        self.clock.advance(0)
         self.assertNotIn((self.told.id, JobState.QUEUED), self.seen)
 
     def test_attempt_that_was_removed(self) -> None:
         """One that a client removed is not made again."""
         self.end(self.told)
-        removed = self.ledger.remove_for_client(self.told.id)
+        removed = self.ledger.decide(*a_removal(self.told.id))
         self.store.commit()
         self.successResultOf(removed)
         self.end(self.failed)

@@ -33,7 +33,7 @@ class LifecycleTests(SynchronousTestCase):
                 self.assertEqual((after.state, after.reason, after.finished_at), (state, "as it was", 1001.0))
 
     def test_only_legal_transitions(self) -> None:
-        """Whatever happens to a job that was started, it goes where the table of transitions allows."""
+        """Every event takes a started job to a state that the table of transitions allows."""
         for job in ALL:
             if job.state is JobState.QUEUED:
                 continue

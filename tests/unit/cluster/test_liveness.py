@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from scheduler.daemon.sweep import SLICE_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, NotFound, Unreachable
-from scheduler.model import JobState, WorkerState
+from scheduler.model import JobState, Ref, WorkerState
 from tests.doubles.workers import Call
 from tests.house import House
 from tests.unit.cluster.values import a_job, a_worker
@@ -21,7 +21,7 @@ class LivenessTests(SynchronousTestCase):
         self.ledger, self.liveness = self.house.parts.ledger, self.house.parts.liveness
         self.workers.hold("probe")
         self.probes = self.workers.held
-        self.ledger.update_worker(a_worker(state=UNREACHABLE))
+        self.ledger.learn(a_worker(state=UNREACHABLE))
 
     def state(self) -> WorkerState:
         return self.ledger.registry.worker("w-1").state
@@ -42,10 +42,10 @@ class LivenessTests(SynchronousTestCase):
     def test_registering_again(self) -> None:
         """An answer of the process before says nothing of the one that registers; its jobs stay as they are."""
         self.go_online()
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         call: Deferred[None] = Deferred()
         self.liveness.observe("w-1", call)
-        self.ledger.update_worker(a_worker(state=UNREACHABLE))
+        self.ledger.learn(a_worker(state=UNREACHABLE))
         self.liveness.registered("w-1")
         self.assertIs(self.state(), UNREACHABLE)
         call.callback(None)
@@ -70,7 +70,7 @@ class LivenessTests(SynchronousTestCase):
         """A job that a worker lists which can't be called itself runs, and is unknown a lease after the last sign."""
         self.liveness.registered("w-1")
         self.probes.pop().answer.errback(Unreachable("w-1"))
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         for _ in range(6):
             self.clock.advance(LEASE / 6)
             self.assertIs(self.ledger.registry.job("j-1").state, JobState.RUNNING)
@@ -79,13 +79,13 @@ class LivenessTests(SynchronousTestCase):
 
     def test_a_job_of_nobody(self) -> None:
         """A job that turns out to run on a worker that has gone meanwhile is unknown at the next look."""
-        self.ledger.update_job(a_job(worker_id="w-gone"))
+        self.ledger.learn(a_job(worker_id="w-gone"))
         self.clock.advance(LEASE / 6)
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
 
     def test_nothing_is_kept_of_one_that_has_gone(self) -> None:
-        """What becomes of calls to a worker that was removed leaves nothing behind."""
-        self.ledger.remove_worker("w-1")
+        """The end of a call to a worker that was removed leaves nothing behind."""
+        self.ledger.learn(Ref("worker", "w-1"))
         self.liveness.forget("w-1")
         self.liveness.heard("w-1")
         self.failureResultOf(self.liveness.observe("w-1", fail(Unreachable("w-1"))), Unreachable)
@@ -94,7 +94,7 @@ class LivenessTests(SynchronousTestCase):
     def test_silence(self) -> None:
         """A lease without a heartbeat makes a worker unreachable, and its running jobs unknown since then."""
         self.go_online()
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.clock.pump([LEASE / 6] * 6)
         for probe in self.probes:
             probe.answer.callback(None)  # calls still succeed: that alone is not enough
@@ -107,12 +107,12 @@ class LivenessTests(SynchronousTestCase):
     def test_a_start_is_left_to_its_answer(self) -> None:
         """A job that is starting when its worker drops out of sight is decided by the answer of its start."""
         self.go_online()
-        self.ledger.update_job(a_job(state=JobState.STARTING))
+        self.ledger.learn(a_job(state=JobState.STARTING))
         self.liveness.reset("w-1", "another listens there")
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.STARTING)
 
     def test_a_failed_call_asks_a_failed_probe_decides(self) -> None:
-        """One call that fails proves nothing, but a probe follows at once; if that fails too it is out."""
+        """A failed call proves nothing, but causes a probe; if that fails, the worker is unreachable."""
         self.go_online()
         call: Deferred[None] = Deferred()
         observed = self.liveness.observe("w-1", call)
@@ -170,7 +170,7 @@ class LivenessTests(SynchronousTestCase):
     def test_this_process_was_stopped(self) -> None:
         """After a pause of this process a worker has its lease, or what was left of it, to be heard again."""
         self.go_online()
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.clock.advance(LEASE / 6)
         self.clock.advance(10 * LEASE)
         self.assertIs(self.state(), ONLINE)
@@ -195,9 +195,9 @@ class LivenessTests(SynchronousTestCase):
         self.assertEqual(why, f"no sign of life for {LEASE / 6 * (3 * 2 + 4):.0f} s")
 
     def test_what_is_first_after_a_pause(self) -> None:
-        """That holds too when something else than the look is the first thing that happens."""
+        """A pause is noticed also if something else than the look happens first after it."""
         self.go_online()
-        self.ledger.update_worker(a_worker("w-2", state=UNREACHABLE))
+        self.ledger.learn(a_worker("w-2", state=UNREACHABLE))
         self.liveness.registered("w-2")
         self.clock.rightNow += 10 * LEASE
         self.liveness.observe("w-1", _failed(NotFound("job", "j-1"))).addErrback(lambda _: None)
@@ -237,7 +237,7 @@ class LivenessTests(SynchronousTestCase):
     def test_left_while_it_could_not_be_called(self) -> None:
         """The jobs of a worker that could only call are unknown, too, once it left."""
         self.liveness.registered("w-1")
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.liveness.left("w-1")
         self.assertIs(self.ledger.registry.job("j-1").state, JobState.UNKNOWN)
 
@@ -274,7 +274,7 @@ class LivenessTests(SynchronousTestCase):
         self.workers.on_call = probed
         self.liveness.stopService()
         for number in range(5):
-            self.ledger.update_worker(a_worker(f"old-{number}", boot_id=""))
+            self.ledger.learn(a_worker(f"old-{number}", boot_id=""))
             self.liveness.reset(f"old-{number}", "its first call is over")
         self.clock.callLater(0, lambda: self.clock.callLater(0, events.append, "another turn"))
         self.liveness.startService()
@@ -286,7 +286,7 @@ class LivenessTests(SynchronousTestCase):
         """A stop ends the look at the workers, and the next start begins it anew."""
         self.liveness.stopService()
         for number in range(5):
-            self.ledger.update_worker(a_worker(f"old-{number}", boot_id=""))
+            self.ledger.learn(a_worker(f"old-{number}", boot_id=""))
             self.liveness.reset(f"old-{number}", "its first call is over")
 
         def probed(call: Call) -> None:
@@ -300,7 +300,7 @@ class LivenessTests(SynchronousTestCase):
 
     def test_core_worker(self) -> None:
         """A worker without heartbeats is kept online, and seen, by the calls it answers."""
-        self.ledger.update_worker(a_worker(boot_id="", state=UNREACHABLE))
+        self.ledger.learn(a_worker(boot_id="", state=UNREACHABLE))
         self.liveness.registered("w-1")
         for _ in range(5):
             self.probes.pop().answer.callback(None)

@@ -91,8 +91,8 @@ class RegisterTests(MembershipTestCase):
     def test_under_its_id(self) -> None:
         """A worker that comes back under its id keeps id, drain and jobs, and its old channel is closed."""
         worker_id = self.online(name="box")
-        self.ledger.update_worker(evolve(self.ledger.registry.worker("box"), draining=True))
-        self.ledger.update_job(a_job(worker_id=worker_id))
+        self.ledger.learn(evolve(self.ledger.registry.worker("box"), draining=True))
+        self.ledger.learn(a_job(worker_id=worker_id))
         again = self.register(f"{HOME}:30001", worker_id=worker_id, name="box")
         self.assertEqual(again.worker_id, worker_id)
         worker = self.ledger.registry.worker(worker_id)
@@ -103,7 +103,7 @@ class RegisterTests(MembershipTestCase):
     def test_elsewhere(self) -> None:
         """A worker that was online and comes back at another address is not before a call was answered there."""
         worker_id = self.online(name="box")
-        self.ledger.update_job(a_job(worker_id=worker_id))
+        self.ledger.learn(a_job(worker_id=worker_id))
         self.workers.hold("probe")
         self.store.held = True
         self.membership.register(Registration(f"{HOME}:30001", worker_id, "box", boot_id="boot", nonce="new"), HOME)
@@ -119,17 +119,17 @@ class RegisterTests(MembershipTestCase):
     def test_of_an_earlier_scheduler(self) -> None:
         """A worker whose features an earlier scheduler did not keep is asked to register once more, and only once."""
         facts = {"address": f"{HOME}:30000", "name": "box"}
-        self.ledger.update_worker(a_worker("w-1", features=frozenset(), **facts))
+        self.ledger.learn(a_worker("w-1", features=frozenset(), **facts))
         self.failureResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot"), HOME), NotFound)
         self.register(worker_id="w-1", features=("umask",), **facts)
         self.beat("w-1")
         self.assertEqual(self.ledger.registry.worker("w-1").features, {"umask"})
-        self.ledger.update_worker(a_worker("w-1", features=frozenset(), **facts))
+        self.ledger.learn(a_worker("w-1", features=frozenset(), **facts))
         self.beat("w-1")  # it has none
 
     def test_leaving_an_earlier_scheduler(self) -> None:
-        """What such a worker says last is heard all the same: its process registers no more."""
-        self.ledger.update_worker(a_worker("w-1", features=frozenset()))
+        """The last heartbeat of a worker that leaves is applied, though the worker would have to register again."""
+        self.ledger.learn(a_worker("w-1", features=frozenset()))
         self.beat("w-1", leaving=True)
         self.assertIs(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
 
@@ -137,7 +137,7 @@ class RegisterTests(MembershipTestCase):
         """A worker can register, come back and be rebooted though nothing can be saved: its jobs run on."""
         worker_id = self.online()
         self.store.held = True
-        self.ledger.update_worker(a_worker("w-9", address=f"{HOME}:39999")).addErrback(lambda _: None)
+        self.ledger.learn(a_worker("w-9", address=f"{HOME}:39999")).addErrback(lambda _: None)
         self.store.fail()
         self.register(worker_id=worker_id)
         self.workers.take("probe").answer.callback(None)
@@ -150,7 +150,7 @@ class RegisterTests(MembershipTestCase):
         self.assertEqual(saved, {worker_id, "w-9", other})
 
     def test_known_worker_at_anothers_address(self) -> None:
-        """One that held an id at another's address makes the other doubtful, not forgotten."""
+        """A known worker that registers at another's address makes the other unreachable, not forgotten."""
         old = self.online(name="a")
         self.register(worker_id="w-b", name="b")
         self.assertIs(self.ledger.registry.worker(old).state, WorkerState.UNREACHABLE)
@@ -176,7 +176,7 @@ class RegisterTests(MembershipTestCase):
         self.assertEqual(self.ledger.registry.workers(), before)
 
     def test_bad_registrations(self) -> None:
-        """What is no id, name, label or address is refused, by the name of its field, and changes nothing."""
+        """An invalid id, name, label or address is refused with the name of its field, and changes nothing."""
         for field, facts in (
             ("address", {"address": "unix:/run/x"}),
             ("workerID", {"worker_id": "../x"}),
@@ -209,13 +209,13 @@ class RegisterTests(MembershipTestCase):
     def test_no_id_equals_a_name(self) -> None:
         """A name that is the id of another worker or of a job is refused; an id that is either is nobody's."""
         first = self.online(name="box")
-        self.ledger.update_job(a_job("j-1", worker_id=first))
-        self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED, worker_id=first))
+        self.ledger.learn(a_job("j-1", worker_id=first))
+        self.ledger.learn(a_job("j-2", JobState.SUCCEEDED, worker_id=first))
         before = self.ledger.registry.workers()
         for name in (first, "j-1"):
             refused = self.membership.register(Registration(f"{HOME}:30001", name=name), HOME)
             self.failureResultOf(refused, NameTaken)
-        self.ledger.update_job(a_job("j-3", JobState.SUCCEEDED, worker_id="w-7"))
+        self.ledger.learn(a_job("j-3", JobState.SUCCEEDED, worker_id="w-7"))
         self.failureResultOf(self.membership.register(Registration(f"{HOME}:30001", name="w-7"), HOME), NameTaken)
         for made in (id_of_address(f"{HOME}:30001"), id_of_folder("other")):
             refused = self.membership.register(Registration(f"{HOME}:30001", name=made, boot_id="boot"), HOME)
@@ -229,7 +229,7 @@ class RegisterTests(MembershipTestCase):
         self.register(f"{HOME}:30001", worker_id="w-2", name="w-2")
 
     def test_one_of_many(self) -> None:
-        """To come, take another's address, show signs of life and go takes no look at all workers there are."""
+        """Registration, displacement, heartbeats and deregistration do not walk over all workers."""
 
         def walk() -> None:
             raise AssertionError("looked at all workers")
@@ -247,7 +247,7 @@ class DeregisterTests(MembershipTestCase):
     def test_gone_and_back(self) -> None:
         """A core worker that deregistered is offline, and its jobs are unknown; registering restores both."""
         worker_id = self.online(boot_id="")
-        self.ledger.update_job(a_job(worker_id=worker_id, started_at=900.0))
+        self.ledger.learn(a_job(worker_id=worker_id, started_at=900.0))
         self.successResultOf(self.membership.deregister(worker_id, ""))
         (worker,) = self.ledger.registry.workers()
         self.assertEqual((worker.id, worker.state), (worker_id, WorkerState.OFFLINE))
@@ -260,14 +260,14 @@ class DeregisterTests(MembershipTestCase):
         self.assertEqual((worker.id, worker.state), (worker_id, WorkerState.ONLINE))
 
     def test_without_jobs(self) -> None:
-        """One that has none is no worker any more."""
+        """A worker without jobs that deregisters is removed."""
         worker_id = self.online(boot_id="")
-        self.ledger.update_job(a_job(state=JobState.SUCCEEDED, worker_id=worker_id))
+        self.ledger.learn(a_job(state=JobState.SUCCEEDED, worker_id=worker_id))
         self.successResultOf(self.membership.deregister(worker_id, ""))
         self.assertEqual(self.ledger.registry.workers(), [])
 
     def test_nobody(self) -> None:
-        """Who is not known can't leave."""
+        """An unknown worker can't deregister."""
         self.failureResultOf(self.membership.deregister("w-9", ""), NotFound)
 
 
@@ -285,7 +285,7 @@ class HeartbeatTests(MembershipTestCase):
     def test_of_a_core_worker(self) -> None:
         """A core worker sends none: who sends one for it is told to register, and its jobs are as they were."""
         core = self.online(address=f"{HOME}:30001", boot_id="")
-        self.ledger.update_job(a_job(worker_id=core))
+        self.ledger.learn(a_job(worker_id=core))
         before = self.ledger.registry.worker(core)
         beat = Heartbeat(core, "boot", ended=(JobReport(ended()),))
         self.failureResultOf(self.membership.heartbeat(beat, HOME), NotFound)
@@ -303,7 +303,7 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_an_end_is_kept_then_acknowledged(self) -> None:
         """An end is acknowledged once it is recorded, and again when its acknowledgement was lost."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         for _ in range(2):
             self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ("j-1",))
         job = self.ledger.registry.job("j-1")
@@ -311,7 +311,7 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_an_end_that_can_not_be_kept(self) -> None:
         """While the store fails a worker is heard, but what ended on it is not acknowledged before it is durable."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.store.held = True
         beat = self.membership.heartbeat(Heartbeat("w-1", "boot", ended=(JobReport(ended()),)), HOME)
         self.store.fail()
@@ -323,7 +323,7 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_a_store_that_stalls(self) -> None:
         """A heartbeat does not wait for the store until its worker counts as silent; what ended is told again."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.store.held = True
         heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended()),))
         for _ in range(4):
@@ -335,7 +335,7 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_a_later_story_changes_nothing(self) -> None:
         """A final state stays what it was, whatever the worker says later."""
-        self.ledger.update_job(a_job(state=JobState.LOST))
+        self.ledger.learn(a_job(state=JobState.LOST))
         self.beat("w-1", ended=(JobReport(ended()),), running=("j-1",))
         self.assertIs(self.state(), JobState.LOST)
 
@@ -357,13 +357,13 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_running_ends_unknown(self) -> None:
         """A job that was unknown and is listed runs."""
-        self.ledger.update_job(a_job(state=JobState.UNKNOWN, started_at=900.0, unknown_since=990.0))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN, started_at=900.0, unknown_since=990.0))
         self.assertEqual(self.beat("w-1", running=("j-1",)).describe, ())
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_unmentioned_and_not_known_there(self) -> None:
         """A job the worker does not mention is asked about; without a record there it is lost, by name."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.beat("w-1")
         self.beat("w-1")  # asks no second time meanwhile
         call = self.workers.take("query_job")
@@ -375,14 +375,14 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_unmentioned_but_there(self) -> None:
         """A heartbeat that crossed the start of a job does not lose it."""
-        self.ledger.update_job(a_job())
+        self.ledger.learn(a_job())
         self.beat("w-1")
         self.workers.take("query_job").answer.callback(running())
         self.assertIs(self.state(), JobState.RUNNING)
 
     def test_unmentioned_and_no_answer(self) -> None:
-        """What can't be asked is not concluded; the next heartbeat asks again."""
-        self.ledger.update_jobs([a_job(), a_job("j-2")])
+        """A question that can't be asked changes nothing; the next heartbeat asks again."""
+        self.ledger.learn(a_job(), a_job("j-2"))
         self.beat("w-1")
         self.workers.take("query_job").answer.errback(Unreachable("w-1"))
         self.assertIs(self.state(), JobState.RUNNING)
@@ -393,19 +393,19 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_one_after_the_other(self) -> None:
         """Many that were not mentioned are asked about one by one; a fault of the worker about one is none of all."""
-        self.ledger.update_jobs([a_job("j-1"), a_job("j-2"), a_job("j-3")])
+        self.ledger.learn(a_job("j-1"), a_job("j-2"), a_job("j-3"))
         self.beat("w-1")
         self.workers.take("query_job").answer.errback(WorkerFault("w-1", "what"))
         call = self.workers.take("query_job")
         self.assertEqual((call.args, self.workers.held), (("j-2", True), []))
-        self.ledger.update_job(lifecycle.reported(self.ledger.registry.job("j-3"), ended("j-3"), 1000.0))
+        self.ledger.learn(lifecycle.reported(self.ledger.registry.job("j-3"), ended("j-3"), 1000.0))
         call.answer.callback(ended("j-2"))
         self.assertEqual([self.state(job) for job in ("j-1", "j-2")], [JobState.RUNNING, JobState.FAILED])
         self.assertEqual(self.workers.held, [])  # the third has ended meanwhile
 
     def test_the_last_of_a_process(self) -> None:
-        """One that leaves its jobs running is unreachable at once, and they are unknown, with the reason."""
-        self.ledger.update_jobs([a_job(), a_job("j-2"), a_job("j-3", state=JobState.UNKNOWN)])
+        """A worker that leaves its jobs running is unreachable at once, and they are unknown, with the reason."""
+        self.ledger.learn(a_job(), a_job("j-2"), a_job("j-3", state=JobState.UNKNOWN))
         answer = self.beat("w-1", running=("j-1", "j-3"), ended=(JobReport(ended("j-2")),), leaving=True)
         self.assertEqual(answer.acknowledged, ("j-2",))
         worker = self.ledger.registry.worker("w-1")
@@ -426,7 +426,7 @@ class HeartbeatTests(MembershipTestCase):
 
         self.online(worker_id="w-1")
         changes: list[str] = []
-        self.ledger.listen(lambda job: None, changes.append)
+        self.ledger.feed.subscribe(lambda change: changes.append(change.last.id))
         for text, shown in (
             ("no room", "no room"),
             ("", None),
@@ -443,7 +443,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(refusing(), "no room")
 
     def test_the_machine(self) -> None:
-        """Its disk, and how far its clock is ahead, are as its last heartbeat told, or not known."""
+        """The worker's disk and clock difference are those of its last heartbeat, or unknown."""
 
         def known() -> tuple[Disk | None, float | None]:
             worker = self.ledger.registry.worker("w-1")
@@ -463,10 +463,10 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(known(), (disk, None))
 
     def test_the_machine_costs_nothing(self) -> None:
-        """What a heartbeat tells of its machine is not saved, and wakes nobody whom its sign of life does not."""
+        """The facts about the machine in a heartbeat are not saved, and are no change of their own."""
         self.online(worker_id="w-1")
         told: list[str] = []
-        self.ledger.listen(lambda job: None, told.append)
+        self.ledger.feed.subscribe(lambda change: told.append(change.last.id))
         saves: list[object] = []
         self.patch(self.store, "save", lambda records: succeed(saves.append(list(records))))
         self.beat("w-1", sent_at=1234.0, disk=Disk(1000, 500))
@@ -474,7 +474,7 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual((told, [records for records in saves if records]), (["w-1"], []))
 
     def test_displaced(self) -> None:
-        """One at whose address another registered is unreachable for that reason."""
+        """A worker at whose address another one registered is unreachable for that reason."""
         self.online(worker_id="w-1", address=f"{HOME}:30007")
         self.register(worker_id="w-2", address=f"{HOME}:30007")
         worker = self.ledger.registry.worker("w-1")
@@ -482,14 +482,14 @@ class HeartbeatTests(MembershipTestCase):
         self.assertEqual(self.membership.why_unreachable(worker), "another worker registered at its address")
 
     def test_the_last_of_a_process_asks_nothing(self) -> None:
-        """One that leaves is not asked about jobs that it does not mention."""
-        self.ledger.update_job(a_job())
+        """A worker that leaves is not asked about jobs that it does not mention."""
+        self.ledger.learn(a_job())
         self.beat("w-1", leaving=True)
         self.assertEqual(self.workers.held, [])
 
     def test_a_worker_that_left_is_back(self) -> None:
-        """It registers again, answers, and what it lists runs; a call answered before that proves nothing."""
-        self.ledger.update_job(a_job())
+        """A worker that is back registers, answers, and its jobs run; an earlier answered call proves nothing."""
+        self.ledger.learn(a_job())
         self.beat("w-1", running=("j-1",), leaving=True)
         self.liveness.observe("w-1", succeed(None))
         self.assertIs(self.ledger.registry.worker("w-1").state, WorkerState.UNREACHABLE)
@@ -499,7 +499,7 @@ class HeartbeatTests(MembershipTestCase):
 
     def test_anothers_job(self) -> None:
         """A worker has no say in another's job."""
-        self.ledger.update_worker(a_worker("w-2"))
-        self.ledger.update_job(a_job(worker_id="w-2"))
+        self.ledger.learn(a_worker("w-2"))
+        self.ledger.learn(a_job(worker_id="w-2"))
         self.assertEqual(self.beat("w-1", ended=(JobReport(ended()),)).acknowledged, ())
         self.assertIs(self.state(), JobState.RUNNING)

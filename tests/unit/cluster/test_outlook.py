@@ -15,7 +15,7 @@ from scheduler.cluster.jobs.outlook import Group, Outlook
 from scheduler.cluster.requirement import Requirement
 from scheduler.errors import Unavailable
 from scheduler.messages import JobStatus
-from scheduler.model import Job, JobSpec, JobState, Worker, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, Worker, WorkerState
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter, WaitingFor
 from tests.unit.cluster.case import ANY, ClusterTestCase
@@ -105,7 +105,7 @@ class SentenceTests(OutlookTestCase):
             self.assertEqual(self.told(job)[:2], (why, detail))
         self.house.know(a_worker("w-9", name="box", refusing="no room", slots=0))
         self.assertEqual(self.told(job)[:2], ("turn", "worker 'box' can take it; it is next"))
-        self.starts.backoff.refused("w-9", Unavailable("no more processes"))
+        self.house.parts.backoff.refused("w-9", Unavailable("no more processes"))
         self.house.know(a_worker("w-9", name="box", slots=0))
         self.assertEqual(self.told(job)[:2], ("backoff", "worker 'box' takes no job now (no more processes)"))
         for facts, lack in (({"features": frozenset()}, "umask"), ({"boot_id": ""}, "more than a command and a path")):
@@ -136,10 +136,10 @@ class SentenceTests(OutlookTestCase):
         """Where a worker could take it, it waits for the store, if that fails."""
         job = self.queue_job("q", GPU)
         self.store.held = True
-        self.ledger.update_worker(a_worker()).addErrback(lambda _: None)
+        self.ledger.learn(a_worker()).addErrback(lambda _: None)
         self.store.fail()
         self.assertEqual(self.told(job)[0], "no-match")
-        self.ledger.note_worker(a_worker("w-2", labels={"gpu": "yes"}))
+        self.ledger.see(a_worker("w-2", labels={"gpu": "yes"}))
         self.settle()
         self.assertEqual(self.told(job)[:2], ("store-failing", "database unavailable: disk full"))
 
@@ -173,7 +173,7 @@ class SentenceTests(OutlookTestCase):
         """A backoff that is over is none, though nothing else has changed."""
         self.add(a_worker(slots=1))
         self.add(a_job())
-        self.starts.backoff.refused("w-1", Unavailable("no more processes", 5.0))
+        self.house.parts.backoff.refused("w-1", Unavailable("no more processes", 5.0))
         job = self.queue_job("q")
         self.assertEqual(self.told(job)[0], "backoff")
         self.clock.advance(4.9)
@@ -244,15 +244,15 @@ class PropertyTests(OutlookTestCase):
                 job = running[given_ % len(running)]
                 self.add(evolve(job, state=JobState.SUCCEEDED, finished_at=1001.0))
             case "refuse":
-                self.starts.backoff.refused(f"w-{given_}", Unavailable("no more processes", 2.0))
-                self.ledger.note_worker(a_worker(f"w-{given_}"))
+                self.house.parts.backoff.refused(f"w-{given_}", Unavailable("no more processes", 2.0))
+                self.ledger.see(a_worker(f"w-{given_}"))
             case "gone" if self.ledger.registry.find_worker(f"w-{given_}") is not None:
-                self.ledger.remove_worker(f"w-{given_}")
+                self.ledger.learn(Ref("worker", f"w-{given_}"))
             case "time":
                 self.clock.advance(given_)
 
     def check(self) -> None:
-        fresh = Outlook(self.clock, self.ledger, self.waiting, self.queue, self.starts.backoff)
+        fresh = Outlook(self.clock, self.ledger, self.waiting, self.queue, self.house.parts.backoff)
         places: dict[str, int] = {}
         for job in self.jobs():
             told = self.cluster.waiting_for(job)

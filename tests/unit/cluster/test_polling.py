@@ -22,7 +22,7 @@ class PollingTests(SynchronousTestCase):
         self.house.add(a_worker("old", boot_id=""), *jobs)
 
     def ids(self) -> list[str]:
-        """Of the jobs that were asked about."""
+        """The ids of the jobs that were asked about."""
         return [call.job_id for call in self.workers.held]
 
     def answer(self, number: int, error: Exception | None = None) -> None:

@@ -7,15 +7,13 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
+from scheduler.cluster import lifecycle
+from scheduler.cluster.changes import Change, JobChanged
 from scheduler.cluster.jobs.choice import MAX_WORKERS_TRIED
-from scheduler.cluster.jobs.queue import (
-    MAX_STARTS,
-    MAX_STARTS_PER_WORKER,
-    RESTART_GRACE_SECONDS,
-    SWEEP_INTERVAL_SECONDS,
-)
+from scheduler.cluster.jobs.dispatcher import MAX_STARTS, MAX_STARTS_PER_WORKER, SWEEP_INTERVAL_SECONDS
+from scheduler.cluster.jobs.queue import RESTART_GRACE_SECONDS
 from scheduler.cluster.saving import STORE_RETRY_FIRST_SECONDS, UNSAVED_MAX_SECONDS
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     Conflict,
@@ -77,7 +75,7 @@ class QueueTestCase(ClusterTestCase):
     def end(self, job: Job) -> None:
         """It has succeeded."""
         current = self.cluster.job(job.id)
-        self.ledger.update_job(evolve(current, state=JobState.SUCCEEDED, finished_at=self.wall, exit_code=0))
+        self.ledger.learn(evolve(current, state=JobState.SUCCEEDED, finished_at=self.wall, exit_code=0))
         self.settle()
 
     def change(self, worker: Worker) -> None:
@@ -257,7 +255,7 @@ class FindingTests(QueueTestCase):
         """These workers can take jobs again in a while, of which nobody is told."""
         self.add(*(a_worker(name, slots=slots) for name in names))
         for name in names:
-            self.starts.backoff.refused(name, SHORT)
+            self.house.parts.backoff.refused(name, SHORT)
 
     def turns(self) -> list[str]:
         """Of the workers that were looked at, as the calls that find a job for one of them."""
@@ -278,7 +276,7 @@ class FindingTests(QueueTestCase):
         """When the workers of a line can take jobs again they get all that wait, the least loaded one each time."""
         self.all_in_backoff("w-2", "w-3", "w-4")
         self.run_job(Target(worker="w-3"))  # which ends its backoff
-        self.starts.backoff.refused("w-3", SHORT)
+        self.house.parts.backoff.refused("w-3", SHORT)
         for _ in range(4):
             self.queued()
         self.clock.pump([1.0] * 8)
@@ -288,7 +286,7 @@ class FindingTests(QueueTestCase):
         """Each line has its turn, and a worker that serves several has the oldest job first."""
         self.add(a_worker("w-2", labels={"gpu": "yes"}, slots=2), a_worker("w-3", labels={"gpu": "yes"}, slots=1))
         for name in ("w-2", "w-3"):
-            self.starts.backoff.refused(name, SHORT)
+            self.house.parts.backoff.refused(name, SHORT)
         jobs = [self.queued(Target(selector=selector)) for selector in ({}, {"gpu": "yes"}, {})]
         self.clock.pump([1.0] * 8)
         sent = [(call.args[0].id, call.worker_id) for call in self.held()]
@@ -299,7 +297,7 @@ class FindingTests(QueueTestCase):
         self.add(a_worker("w-3", slots=20))
         for _ in range(MAX_STARTS_PER_WORKER + 1):
             self.run_job(Target(worker="w-3"))
-        self.starts.backoff.refused("w-3", SHORT)
+        self.house.parts.backoff.refused("w-3", SHORT)
         self.all_in_backoff("w-2", slots=20)
         for _ in range(MAX_STARTS_PER_WORKER + 2):
             self.queued()
@@ -384,7 +382,7 @@ class StartingTests(QueueTestCase):
         self.settle()
         self.store.fail()
         self.assertEqual((self.state(job), self.held()), (JobState.QUEUED, []))
-        self.assertFalse(self.starts.backoff.active("w-1"))  # it was not even called
+        self.assertFalse(self.house.parts.backoff.active("w-1"))  # it was not even called
         self.store.held = False
         self.clock.advance(STORE_RETRY_FIRST_SECONDS)
         self.clock.advance(SWEEP_INTERVAL_SECONDS - STORE_RETRY_FIRST_SECONDS)
@@ -394,11 +392,11 @@ class StartingTests(QueueTestCase):
         """No start is tried: each would fail at once, and wait again, and be tried again."""
         job = self.queued()
         self.store.problem = "disk full"
-        self.ledger.note_job(evolve(self.cluster.job(self.first.id), started_at=1.0))
+        self.ledger.learn(evolve(self.cluster.job(self.first.id), started_at=1.0), lazily=True)
         self.clock.advance(UNSAVED_MAX_SECONDS)
         self.assertEqual(self.ledger.store_problem, "disk full")
         states: list[JobState] = []
-        self.ledger.watch(job.id, lambda job: states.append(job.state))
+        self.cluster.watch(job.id, lambda job: states.append(job.state))
         self.add(a_worker(slots=2), a_worker("w-2"))
         self.clock.pump([SWEEP_INTERVAL_SECONDS] * 10)
         self.assertEqual((states, self.held(), self.state(job)), ([], [], JobState.QUEUED))
@@ -412,7 +410,7 @@ class StartingTests(QueueTestCase):
             lambda: self.end(self.first),
             lambda: self.change(a_worker(slots=9)),
             lambda: self.change(a_worker("w-2")),
-            lambda: self.ledger.drop_job(self.cluster.job(self.first.id)),
+            lambda: self.ledger.learn(self.cluster.job(self.first.id).ref),
         ):
             self.setUp()
             job = self.queued()
@@ -470,10 +468,10 @@ class StartingTests(QueueTestCase):
         self.store.held = False
         job = self.successResultOf(answer)
         self.assertIs(job.state, JobState.QUEUED)
-        again = self.starts.in_flight(job.id)
+        again = self.house.parts.flights.over(job.id)
         self.assertEqual(self.taken().worker_id, "w-3")
         self.successResultOf(again)
-        self.assertFalse(self.starts.under_way(job.id))
+        self.assertNotIn(job.id, self.house.parts.flights)
 
     def test_backoff_until_it_registers(self) -> None:
         """A worker that took no job and registers again is sent one at once: it is a new process."""
@@ -494,15 +492,15 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         self.take("start_job").answer.errback(Unavailable("no space left", 60))
         gone = self.ledger.registry.worker("w-1")
-        self.assertTrue(self.starts.backoff.active(gone.id))
+        self.assertTrue(self.house.parts.backoff.active(gone.id))
         self.successResultOf(self.membership.deregister("w-1", ""))
-        self.assertFalse(self.starts.backoff.active(gone.id))
+        self.assertFalse(self.house.parts.backoff.active(gone.id))
         self.change(a_worker("w-2"))
         call = self.take("start_job")
         gone = self.ledger.registry.worker("w-2")
         self.successResultOf(self.membership.deregister("w-2", ""))
         call.answer.errback(Unreachable("w-2"))
-        self.assertFalse(self.starts.backoff.active(gone.id))
+        self.assertFalse(self.house.parts.backoff.active(gone.id))
 
     def test_another_worker(self) -> None:
         """What one worker would not take another may."""
@@ -634,9 +632,11 @@ class StartingTests(QueueTestCase):
         self.end(self.first)
         self.clock.advance(100)
         self.take("start_job").answer.errback(DeadlineExceeded("start", 10))
-        self.assertEqual((self.state(job), self.cluster.job(job.id).promised), (JobState.UNKNOWN, True))
-        self.clock.advance(HOUR - 100)
-        self.assertFalse(self.cluster.job(job.id).promised)
+        self.assertIs(self.state(job), JobState.UNKNOWN)
+        self.clock.advance(HOUR - 101)
+        self.assertTrue(self.queue.still_wanted(self.cluster.job(job.id)))
+        self.clock.advance(1)
+        self.assertFalse(self.queue.still_wanted(self.cluster.job(job.id)))
 
     def test_used_up(self) -> None:
         """An id that its worker refuses for good ends the job."""
@@ -688,8 +688,6 @@ class ShortageTests(QueueTestCase):
         """A job by selector goes to the next worker, once that is durable; its client hears of the one that took it."""
         told: list[Job] = []
         answer = self.submit(starting=told.append)
-        for sent in self.workers.sent:
-            sent()
         self.store.held = True
         job = self.lacks("w-1")
         self.assertEqual(self.held(), [])
@@ -700,7 +698,7 @@ class ShortageTests(QueueTestCase):
         self.running(self.take("start_job"))
         running = self.successResultOf(answer)
         self.assertEqual((running.state, running.worker_name), (JobState.RUNNING, "w-2"))
-        self.assertEqual(([each.id for each in told], len(self.workers.sent)), ([job.id], 1))
+        self.assertEqual([each.id for each in told], [job.id])
         self.begin()
         self.assertEqual(self.cluster.job(job.id).worker_id, "w-2")
 
@@ -809,7 +807,7 @@ class ShortageTests(QueueTestCase):
         job = self.running(self.take("start_job"))
         self.successResultOf(answer)
         failed = evolve(self.cluster.job(job.id), state=JobState.FAILED, finished_at=self.wall)
-        self.ledger.update_job(failed)
+        self.ledger.learn(failed)
         self.settle()
         following = self.lacks("w-1")
         self.assertEqual((following.retry_of, self.taken().worker_id), (job.id, "w-2"))
@@ -918,6 +916,35 @@ class ShortageTests(QueueTestCase):
 
 
 class LeavingTests(QueueTestCase):
+    def test_as_its_turn_comes(self) -> None:
+        """A job that is stopped in the moment in which its turn comes is not started, and the next one is."""
+        job, following = self.queued(), self.queued()
+
+        def stop(change: Change) -> None:
+            if isinstance(change, JobChanged) and change.last.id == self.first.id:
+                self.cluster.stop(job.id)  # the worker is to be looked at already, and the queue has not heard of this
+
+        self.ledger.feed.subscribe(stop)
+        self.end(self.first)
+        self.assertEqual((self.taken().id, self.held()), (following.id, []))
+        self.assertIs(self.state(job), JobState.STOPPED)
+        self.end(following)
+        self.clock.advance(SWEEP_INTERVAL_SECONDS)
+        self.assertTrue(self.queue.idle)
+
+    def test_as_its_time_ends(self) -> None:
+        """A job that its worker turns out to run in the moment in which its time is over goes on running."""
+        self.clock.callLater(HOUR, lambda: self.ledger.learn(self.told(job)))
+        job = self.queued()
+        self.clock.advance(HOUR)
+        self.settle()
+        self.assertIs(self.state(job), JobState.RUNNING)
+        self.assertEqual(self.queue.due_in(job.id), 0)
+
+    def told(self, job: Job) -> Job:
+        """The job as its worker tells of it where the store was set back."""
+        return lifecycle.running(lifecycle.taken_over(job, a_worker()), self.wall)
+
     def test_too_late(self) -> None:
         """A job that nobody took in its time has failed, and says how long that was."""
         for seconds, text in ((HOUR, "1h"), (90.0, "90s"), (0.5, "500ms")):
@@ -1012,7 +1039,7 @@ class LeavingTests(QueueTestCase):
             job, behind = self.queued(), self.queued()
             self.store.held = True
             answer = self.cluster.stop(job.id)
-            self.ledger.note_worker(a_worker(slots=9))
+            self.ledger.see(a_worker(slots=9))
             self.settle()
             while len(self.store.saves):
                 self.store.commit() if saved else self.store.fail()
@@ -1109,7 +1136,7 @@ class RestartTests(QueueTestCase):
     def test_days_later(self) -> None:
         """Nothing starts whose time ran out while nobody was there, though a worker is free."""
         job = self.queued()
-        self.ledger.update_job(evolve(self.first, state=JobState.SUCCEEDED, finished_at=self.wall))
+        self.ledger.learn(evolve(self.first, state=JobState.SUCCEEDED, finished_at=self.wall))
         self.restart(3 * 86400)
         self.clock.pump([SILENCE_MAX_SECONDS, SWEEP_INTERVAL_SECONDS])
         self.assertEqual((self.state(job), self.held()), (JobState.FAILED, []))
@@ -1124,7 +1151,7 @@ class RestartTests(QueueTestCase):
             self.restart(after)
             self.clock.advance(SILENCE_MAX_SECONDS)
             self.settle()
-            self.assertEqual(self.cluster.job(job.id).promised, promised)
+            self.assertEqual(self.queue.still_wanted(self.cluster.job(job.id)), promised)
 
     def with_one_chance(self) -> Job:
         """The next attempt of a job, which has but one chance, when the scheduler was killed."""

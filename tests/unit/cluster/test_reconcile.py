@@ -7,25 +7,26 @@ from scheduler.cluster import lifecycle
 from scheduler.errors import Busy, Conflict, DeadlineExceeded, NotFound, Unreachable
 from scheduler.messages import JobReport
 from scheduler.model import Job, JobSpec, JobState
-from scheduler.terms import NO_WAITING, Target
+from scheduler.terms import QueueTerms, Target
 from scheduler.views import JobFilter
 from tests.doubles.workers import Call
 from tests.house import HOME
 from tests.unit.cluster.test_membership import MembershipTestCase, ended, running
 from tests.unit.cluster.values import a_job
 
+#: For a job that was queued, and promised.
+WAITS = QueueTerms(queue_timeout=60.0)
+
 
 class ReconcileTests(MembershipTestCase):
-    """What becomes of jobs whose starts were not answered, or whose scheduler died with them under way."""
+    """Jobs whose starts were not answered, or whose scheduler died during their start."""
 
     def setUp(self) -> None:
         super().setUp()
         self.online(worker_id="w-1")
 
     def submit(self) -> tuple[Deferred[Job], Call]:
-        answer = Deferred.fromCoroutine(
-            self.starts.submit(JobSpec(command="echo"), Target(worker="w-1"), NO_WAITING, None, None)
-        )
+        answer = self.cluster.submit(JobSpec(command="echo"), Target(worker="w-1"))
         return answer, self.workers.take("start_job")
 
     def only_job(self) -> Job:
@@ -33,7 +34,7 @@ class ReconcileTests(MembershipTestCase):
         return job
 
     def test_a_start_under_way_is_left_alone(self) -> None:
-        """Neither a heartbeat that lists the job nor one that does not says anything before the start is answered."""
+        """Heartbeats change nothing about a job before its start is answered, whether they list it or not."""
         answer, call = self.submit()
         job = self.only_job()
         self.beat("w-1")
@@ -46,14 +47,14 @@ class ReconcileTests(MembershipTestCase):
     def test_an_unanswered_start_arrived(self) -> None:
         """A job whose start was not answered runs once its worker lists it, and is described."""
         for state in (JobState.UNKNOWN, JobState.STARTING):
-            self.ledger.update_job(a_job(state.value, state))
+            self.ledger.learn(a_job(state.value, state))
             self.assertEqual(self.beat("w-1", running=(state.value,)).describe, (state.value,))
             self.assertIs(self.state(state.value), JobState.RUNNING)
 
     def test_an_unanswered_start_is_asked_about(self) -> None:
         """A job whose start was not answered is as its worker says when asked, with the id sealed."""
         for state in (JobState.UNKNOWN, JobState.STARTING):
-            self.ledger.update_job(a_job(state.value, state))
+            self.ledger.learn(a_job(state.value, state))
             self.beat("w-1")
             call = self.workers.take("query_job")
             self.assertEqual(call.args, (state.value, True))
@@ -64,7 +65,7 @@ class ReconcileTests(MembershipTestCase):
     def test_an_unanswered_start_never_arrived(self) -> None:
         """A job that nobody was promised and whose start did not arrive has failed, and says why."""
         for state in (JobState.UNKNOWN, JobState.STARTING):
-            self.ledger.update_job(a_job(state.value, state))
+            self.ledger.learn(a_job(state.value, state))
             self.beat("w-1")
             self.workers.take("query_job").answer.errback(NotFound("job", state.value))
             job = self.ledger.registry.job(state.value)
@@ -73,8 +74,8 @@ class ReconcileTests(MembershipTestCase):
     def test_a_promised_job_is_started(self) -> None:
         """A job that somebody was promised is sent again under its id, and runs, or has run, as its worker answers."""
         for state in (JobState.UNKNOWN, JobState.STARTING):
-            job = a_job(state.value, state, promised=True)
-            self.ledger.update_job(job)
+            job = a_job(state.value, state, promised=True, terms=WAITS)
+            self.ledger.learn(job)
             self.beat("w-1")
             call = self.workers.take("start_job")
             self.assertEqual(call.args[0].id, job.id)
@@ -82,11 +83,11 @@ class ReconcileTests(MembershipTestCase):
             self.assertEqual(self.workers.held, [])  # it is under way
             call.answer.callback(running(job.id))
             self.assertIs(self.state(job.id), JobState.RUNNING)
-            self.ledger.update_job(lifecycle.reported(self.ledger.registry.job(job.id), ended(job.id), 1000.0))
+            self.ledger.learn(lifecycle.reported(self.ledger.registry.job(job.id), ended(job.id), 1000.0))
 
     def test_a_promised_job_is_sent_until_it_arrives(self) -> None:
         """A start that was sent again and not answered is sent with the next heartbeat too."""
-        self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True, terms=WAITS))
         for error in (Unreachable("w-1", sent=True), DeadlineExceeded("start", 10.0), Busy("calls", 4)):
             self.beat("w-1")
             self.workers.take("start_job").answer.errback(error)
@@ -99,10 +100,10 @@ class ReconcileTests(MembershipTestCase):
 
     def test_a_promised_job_is_not_sent_before_that_is_durable(self) -> None:
         """Where a promised job went must be known after a crash, or it could be sent elsewhere too."""
-        job = a_job(state=JobState.QUEUED, worker_id=None, promised=True)
-        self.ledger.update_job(job)
+        job = a_job(state=JobState.QUEUED, worker_id=None, promised=True, terms=WAITS)
+        self.ledger.learn(job)
         self.store.held = True
-        self.ledger.update_job(evolve(job, state=JobState.STARTING, worker_id="w-1")).addErrback(lambda _: None)
+        self.ledger.learn(evolve(job, state=JobState.STARTING, worker_id="w-1")).addErrback(lambda _: None)
         self.store.fail()
         self.beat("w-1")
         self.assertEqual((self.workers.held, self.state()), ([], JobState.STARTING))
@@ -115,8 +116,8 @@ class ReconcileTests(MembershipTestCase):
         """A promised job is not sent again to a worker that came back as one that would run it differently."""
         for there, state in ((True, JobState.RUNNING), (False, JobState.FAILED)):
             spec = JobSpec(command="a", stop_mode="main")
-            job = a_job(str(there), state=JobState.UNKNOWN, promised=True, spec=spec)
-            self.ledger.update_job(job)
+            job = a_job(str(there), state=JobState.UNKNOWN, promised=True, terms=WAITS, spec=spec)
+            self.ledger.learn(job)
             self.beat("w-1", running=[str(True)] if not there else [])
             query = self.workers.take("query_job")
             self.assertEqual(query.args, (job.id, True))
@@ -129,14 +130,14 @@ class ReconcileTests(MembershipTestCase):
 
     def test_a_promised_job_that_ran(self) -> None:
         """A promised job whose id its worker has used up is lost, not sent for ever."""
-        self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True, terms=WAITS))
         self.beat("w-1")
         self.workers.take("start_job").answer.errback(Conflict("used up"))
         self.assertIs(self.state(), JobState.LOST)
 
     def test_a_promised_job_that_was_stopped(self) -> None:
         """A promised job that was asked to stop is not started any more: its id is sealed."""
-        self.ledger.update_job(a_job(state=JobState.UNKNOWN, promised=True, stop_requested_at=999.0))
+        self.ledger.learn(a_job(state=JobState.UNKNOWN, promised=True, terms=WAITS, stop_requested_at=999.0))
         self.beat("w-1")
         self.workers.take("query_job").answer.errback(NotFound("job", "j-1"))
         job = self.ledger.registry.job("j-1")
@@ -145,7 +146,7 @@ class ReconcileTests(MembershipTestCase):
     def test_a_worker_that_moves_meanwhile(self) -> None:
         """A worker that comes back at another address while its jobs are asked about is asked on there."""
         for job_id in ("j-1", "j-2"):
-            self.ledger.update_job(a_job(job_id, JobState.UNKNOWN))
+            self.ledger.learn(a_job(job_id, JobState.UNKNOWN))
         self.beat("w-1")
         self.register("127.0.0.1:30009", worker_id="w-1")
         self.workers.take("query_job").answer.callback(ended("j-1"))
@@ -155,16 +156,16 @@ class ReconcileTests(MembershipTestCase):
     def test_a_job_that_goes_to_another_meanwhile(self) -> None:
         """A worker that is asked about its jobs, one by one, is not asked about one that is another's by then."""
         for job_id in ("j-1", "j-2"):
-            self.ledger.update_job(a_job(job_id, started_at=900.0))
+            self.ledger.learn(a_job(job_id, started_at=900.0))
         self.beat("w-1")
         asked = self.workers.take("query_job")
-        self.ledger.update_job(evolve(self.ledger.registry.job("j-2"), worker_id="w-2"))
+        self.ledger.learn(evolve(self.ledger.registry.job("j-2"), worker_id="w-2"))
         asked.answer.callback(running("j-1"))
         self.assertEqual(self.workers.held, [])
 
     def test_a_queued_job_is_nobodys(self) -> None:
         """A job that waits for a worker, even this one, is none that the worker should know."""
-        self.ledger.update_job(a_job(state=JobState.QUEUED))
+        self.ledger.learn(a_job(state=JobState.QUEUED))
         self.beat("w-1")
         self.assertEqual(self.workers.held, [])
         self.assertIs(self.state(), JobState.QUEUED)
@@ -174,7 +175,7 @@ class OrphanTests(MembershipTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.online(worker_id="w-1", name="box")
-        self.ledger.update_job(a_job(started_at=900.0))
+        self.ledger.learn(a_job(started_at=900.0))
         self.successResultOf(self.membership.remove(self.ledger.registry.worker("w-1"), "forgotten"))
         self.assertIs(self.state(), JobState.LOST)
         self.online(worker_id="w-1", name="box")
@@ -210,20 +211,20 @@ class OrphanTests(MembershipTestCase):
         self.assertEqual((self.job().reason, self.job().orphan), ("forgotten", False))
 
     def test_forgotten_again(self) -> None:
-        """With its worker an orphan is gone once more."""
+        """An orphan is lost once more when its worker is forgotten."""
         self.beat("w-1", running=("j-1",))
         self.successResultOf(self.membership.remove(self.ledger.registry.worker("w-1"), "forgotten"))
         self.assertFalse(self.job().orphan)
 
     def test_only_what_was_lost(self) -> None:
         """A heartbeat that is older than the end its worker reported makes no orphan."""
-        self.ledger.update_job(a_job("j-2", JobState.SUCCEEDED))
+        self.ledger.learn(a_job("j-2", JobState.SUCCEEDED))
         self.beat("w-1", running=("j-2",))
         self.assertTrue(self.ledger.registry.job("j-2").over)
 
     def test_of_another_worker(self) -> None:
         """A job of a worker that is not known any more is no other's: another one's reports of it are not believed."""
-        self.ledger.update_job(a_job("j-2", worker_id="w-gone", started_at=900.0))
+        self.ledger.learn(a_job("j-2", worker_id="w-gone", started_at=900.0))
         other = self.online(address=f"{HOME}:30001", name="other")
         answer = self.beat(other, running=("j-1", "j-2"), ended=(JobReport(ended("j-2")),))
         self.assertEqual((answer.acknowledged, answer.describe), ((), ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from scheduler.cluster.saving import UNSAVED_MAX_SECONDS
 from scheduler.errors import (
     Busy,
     DeadlineExceeded,
@@ -19,7 +20,7 @@ from scheduler.errors import (
     WorkerFault,
 )
 from scheduler.messages import Chunk, Heartbeat, HeartbeatAnswer, JobReport, JobStatus, RequestKey
-from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Stream, WorkerState
+from scheduler.model import IdempotencyKey, Job, JobSpec, JobState, Ref, Stream, WorkerState
 from scheduler.terms import NO_WAITING
 from scheduler.views import JobFilter
 from tests.house import HOME
@@ -256,11 +257,11 @@ class StoreTests(RemovalCase):
 
     def test_nothing_after_the_removal(self) -> None:
         """What is told of a job while its removal is being saved does not bring it back."""
-        for tell in (self.ledger.update_job, self.ledger.note_job):
+        for lazily in (False, True):
             self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
             self.store.held = True
             removal = self.cluster.remove("j-2")
-            tell(evolve(self.cluster.job("j-2"), reason="another"))
+            self.ledger.learn(evolve(self.cluster.job("j-2"), reason="another"), lazily=lazily)
             self.clock.advance(1.0)  # what was noted is saved
             while len(self.store.saves):
                 self.store.commit()
@@ -274,10 +275,12 @@ class StoreTests(RemovalCase):
         self.add(evolve(a_job("j-2", JobState.LOST), worker_id="w-gone"))
         self.store.held = True
         removal = self.cluster.remove("j-2")
-        self.ledger.remove_jobs(["j-2"])
+        self.ledger.learn(Ref("job", "j-2"))
         while len(self.store.saves):
             self.store.commit()
         self.assertTrue(self.successResultOf(removal))
+        self.store.held = False
+        self.clock.advance(UNSAVED_MAX_SECONDS)
         self.assertEqual(self.successResultOf(self.store.load()).keys, ())
 
 
@@ -391,6 +394,7 @@ class FollowerTests(RemovalCase):
         removal = self.remove()
         self.take("remove_job").answer.callback(None)
         self.assertTrue(self.successResultOf(removal))
+        self.settle()
         if not pull.answer.called:
             pull.answer.errback(OutputPruned("j-1"))
         self.settle()

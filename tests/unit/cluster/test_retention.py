@@ -8,7 +8,7 @@ from scheduler.daemon.cautious_time import CATCH_UP_FACTOR
 from scheduler.model import IdempotencyKey, Job, JobState
 from scheduler.views import JobFilter
 from tests.house import House
-from tests.unit.cluster.values import a_job
+from tests.unit.cluster.values import a_job, a_removal
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -34,7 +34,7 @@ class RetentionTests(SynchronousTestCase):
 
     def begin(self, *jobs: Job) -> None:
         """These jobs are known when the scheduler begins."""
-        self.ledger.update_jobs(jobs)
+        self.ledger.learn(*jobs)
         self.house.restart()
         self._name_parts()
 
@@ -52,8 +52,8 @@ class RetentionTests(SynchronousTestCase):
         self.patch(retention, "JOBS_EXAMINED_PER_SWEEP", 2)
         old, late = NOON - 31 * DAY, NOON + YEAR
         for number in range(3):
-            self.ledger.update_jobs([ended(f"late-{number}", late), ended(f"adopted-late-{number}", late, target=None)])
-        self.ledger.update_jobs([ended("old", old), ended("adopted-old", old, target=None)])
+            self.ledger.learn(ended(f"late-{number}", late), ended(f"adopted-late-{number}", late, target=None))
+        self.ledger.learn(ended("old", old), ended("adopted-old", old, target=None))
         self.begin()
         self.pass_time(60)
         self.assertEqual(len(self.kept()), 6)
@@ -61,8 +61,8 @@ class RetentionTests(SynchronousTestCase):
 
     def test_when_its_time_is_over(self) -> None:
         """A job and its key go, here and in the store, when it has been kept long enough; no other does."""
-        self.ledger.add_job(a_job("j-running", created_at=NOON - YEAR))
-        self.ledger.update_jobs([ended("j-1", NOON - 30 * DAY + HOUR)], [IdempotencyKey("k", "f", "j-1")])
+        self.ledger.decide(a_job("j-running", created_at=NOON - YEAR))
+        self.ledger.learn(ended("j-1", NOON - 30 * DAY + HOUR), IdempotencyKey("k", "f", "j-1"))
         self.begin(ended("j-2", NOON - 29 * DAY), ended("j-new", NOON))
         self.pass_time(HOUR - 120)
         self.assertEqual(self.kept(), {"j-1", "j-2", "j-running", "j-new"})
@@ -75,9 +75,9 @@ class RetentionTests(SynchronousTestCase):
     def test_key_of_a_removed_job(self) -> None:
         """The key of a job that a client removed is kept as long after that as the job would have been."""
         self.begin(ended("j-1", NOON - 29 * DAY), ended("j-2", NOON))
-        self.ledger.remove_for_client("j-1")
+        self.ledger.decide(*a_removal("j-1", self.ledger.now()))
         self.pass_time(2 * DAY)
-        self.ledger.remove_for_client("j-2")
+        self.ledger.decide(*a_removal("j-2", self.ledger.now()))
         self.pass_time(28 * DAY - HOUR)
         registry = self.ledger.registry
         self.assertTrue(registry.was_removed("j-1") and registry.was_removed("j-2"))
@@ -154,7 +154,7 @@ class RetentionTests(SynchronousTestCase):
         """Nothing more is let go of, to be made up for later."""
         self.begin(ended("j-1", NOON - YEAR), ended("j-new", NOON))
         self.store.held = True
-        broken = self.ledger.update_job(a_job("j-2"))
+        broken = self.ledger.learn(a_job("j-2"))
         self.store.fail()
         self.failureResultOf(broken)
         self.clock.advance(SWEEP_INTERVAL_SECONDS)

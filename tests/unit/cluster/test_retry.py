@@ -8,10 +8,10 @@ from attrs import evolve
 
 from scheduler.cluster.jobs.queue import SWEEP_INTERVAL_SECONDS
 from scheduler.cluster.jobs.stops import STOP_MARGIN_SECONDS
-from scheduler.cluster.set_back import SILENCE_MAX_SECONDS
+from scheduler.cluster.settling import SILENCE_MAX_SECONDS
 from scheduler.errors import Busy, DeadlineExceeded, StoreFailed, Unavailable
 from scheduler.messages import JobStatus, RequestKey
-from scheduler.model import Job, JobSpec, JobState, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, WorkerState
 from scheduler.terms import QueueTerms, Retry, Target
 from scheduler.views import JobFilter
 from tests.unit.cluster.case import W1, ClusterTestCase
@@ -35,7 +35,7 @@ class RetryTestCase(ClusterTestCase):
 
     def end(self, job: Job, state: JobState = JobState.FAILED, **changes: Any) -> None:
         current = self.cluster.job(job.id)
-        ended = self.ledger.update_job(evolve(current, state=state, finished_at=self.wall, **changes))
+        ended = self.ledger.learn(evolve(current, state=state, finished_at=self.wall, **changes))
         ended.addErrback(lambda reason: reason.trap(StoreFailed))
         self.settle()
 
@@ -107,7 +107,7 @@ class RetryTests(RetryTestCase):
         self.clock.advance(50)
         self.store.problem = "disk full"
         if known:
-            self.ledger.update_job(evolve(following, reason="x")).addErrback(lambda reason: reason.trap(StoreFailed))
+            self.ledger.learn(evolve(following, reason="x")).addErrback(lambda reason: reason.trap(StoreFailed))
         self.clock.advance(10)
         self.settle()
         return following
@@ -181,7 +181,7 @@ class RetryTests(RetryTestCase):
             self.settle()
             following = self.cluster.job(self.next(job).id)
             self.assertIs(following.state, state)
-        self.assertFalse(following.promised)
+        self.assertFalse(self.queue.still_wanted(following))
 
     def test_its_time_counts_from_when_it_is_due(self) -> None:
         """``queue_timeout`` does not pass during the delay."""
@@ -257,7 +257,7 @@ class RetryTests(RetryTestCase):
         """An end that is known has had what follows from it, even if that is kept no more."""
         job = self.begin_job()
         self.end(job)
-        self.ledger.drop_job(self.next(job))
+        self.ledger.learn(self.next(job).ref)
         self.end(job, stdout_bytes=3)
         self.assertIsNone(self.following(job))
 
@@ -393,7 +393,7 @@ class StopTests(RetryTestCase):
         self.end(job)
         following = self.next(job)
         self.successResultOf(self.cluster.stop(following.id))
-        self.ledger.remove_jobs([following.id])
+        self.ledger.learn(Ref("job", following.id))
         self.assertEqual(self.successResultOf(self.cluster.stop(job.id)), self.cluster.job(job.id))
         self.assertEqual(self.cluster.last_attempt(job.id), self.cluster.job(job.id))
 

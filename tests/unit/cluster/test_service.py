@@ -20,7 +20,7 @@ from scheduler.errors import (
 )
 from scheduler.interfaces import IScheduler
 from scheduler.messages import Heartbeat, JobReport, JobStatus
-from scheduler.model import Job, JobSpec, JobState, WorkerState
+from scheduler.model import Job, JobSpec, JobState, Ref, WorkerState
 from scheduler.terms import Target
 from tests.doubles.workers import Call
 from tests.house import HOME
@@ -50,12 +50,12 @@ class SubmitTests(ClusterTestCase):
         self.assertEqual((started.state, started.started_at, started.remote_id), (JobState.RUNNING, 1000.5, None))
 
     def test_starting(self) -> None:
-        """Who submits is told of the job when its start leaves, before that is answered."""
+        """The caller of ``submit`` is told of the job when its worker is called, before that is answered."""
         told: list[Job] = []
+        self.store.held = True
         self.cluster.submit(ECHO, W1, starting=told.append)
         self.assertEqual(told, [])
-        (sent,) = self.workers.sent
-        sent()
+        self.store.commit()
         self.assertEqual(told, [self.only_job()])
 
     def test_what_the_worker_refuses(self) -> None:
@@ -132,7 +132,7 @@ class SubmitTests(ClusterTestCase):
         self.assertEqual(error.job_id, self.only_job().id)
         self.assertIn("boom", str(error))
         self.assertIs(self.only_job().state, JobState.UNKNOWN)
-        self.ledger.drop_job(self.only_job())
+        self.ledger.learn(self.only_job().ref)
         self.add(a_worker(boot_id="", slots=None))
         answer, call = self.submit()
         call.answer.errback(WorkerFault("w-1", "boom"))
@@ -213,7 +213,7 @@ class QueryTests(ClusterTestCase):
     def test_a_finished_one_is_not(self) -> None:
         """Of a finished job nobody is asked, even when its worker has gone."""
         self.add(a_job(state=JobState.SUCCEEDED))
-        self.ledger.remove_worker("w-1")
+        self.ledger.learn(Ref("worker", "w-1"))
         self.assertIs(self.successResultOf(self.cluster.query("w-1", "j-1")).state, JobState.SUCCEEDED)
 
     def test_not_found(self) -> None:
@@ -255,7 +255,7 @@ class WorkersTests(ClusterTestCase):
     def test_reason(self) -> None:
         """It is shown why a worker takes no job, or can't be reached; what it says itself goes before what was seen."""
         self.assertIsNone(self.cluster.worker("w-1").reason)
-        self.starts.backoff.refused("w-1", Busy("calls", 4))
+        self.house.parts.backoff.refused("w-1", Busy("calls", 4))
         self.assertEqual(self.cluster.worker("w-1").reason, "calls: all 4 in use")
         self.add(a_worker(refusing="no room"))
         self.assertEqual(self.cluster.worker("w-1").reason, "no room")
@@ -275,12 +275,12 @@ class WorkersTests(ClusterTestCase):
         """A worker that registers during the commit is drained all the same, and stays so."""
         self.store.held = True
         drained = self.cluster.drain("w-1")
-        self.ledger.update_worker(a_worker(version="2"))
+        self.ledger.learn(a_worker(version="2"))
         self.store.commit()
-        self.store.held = False
+        self.assertNoResult(drained)  # what is saved next would undo it
+        while self.store.saves:
+            self.store.commit()
         self.assertTrue(self.successResultOf(drained).worker.draining)
-        self.store.commit()
-        self.clock.advance(UNSAVED_MAX_SECONDS)
         (stored,) = self.successResultOf(self.store.load()).workers
         self.assertEqual((stored.draining, stored.version), (True, "2"))
 

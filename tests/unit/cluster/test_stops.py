@@ -30,6 +30,7 @@ class StopTests(ClusterTestCase):
         ended = JobStatus("j-1", state, "signal: terminated", finished_at=1001.0, signal="SIGTERM")
         heartbeat = Heartbeat("w-1", "boot", ended=(JobReport(ended),))
         self.successResultOf(self.membership.heartbeat(heartbeat, HOME))
+        self.settle()
 
     def test_stop_waits_for_the_end(self) -> None:
         """A stop is answered once the end of the job has been reported."""
@@ -282,6 +283,7 @@ class DurableStopTests(ClusterTestCase):
         self.assertNoResult(answer)
         ended = JobStatus(job_id, JobState.STOPPED, "signal: terminated", finished_at=1001.0)
         self.successResultOf(self.membership.heartbeat(Heartbeat("w-1", "boot", ("j-1",), (JobReport(ended),)), HOME))
+        self.settle()
         self.assertIs(self.successResultOf(answer).state, JobState.STOPPED)
 
     def test_a_start_that_never_arrived(self) -> None:
@@ -321,6 +323,7 @@ class OrphanStopTests(ClusterTestCase):
             self.membership.heartbeat(Heartbeat("w-1", "boot", (), (JobReport(ended),)), HOME)
         )
         self.assertEqual(answer.acknowledged, ("j-1",))
+        self.settle()
 
     def test_stop(self) -> None:
         """An orphan is stopped; that it is none any more is the end that is waited for."""
@@ -388,12 +391,13 @@ class FailingStoreTests(ClusterTestCase):
         self.clock.advance(1)
         self.failureResultOf(answer, StoreFailed)
         again = self.cluster.stop("j-1")
-        self.ledger.note_worker(a_worker())  # a sign of life
+        self.ledger.see(a_worker())  # a sign of life
         self.settle()
         self.assertEqual(self.held(), [])
         self.store.held = False
         while self.store.saves:
             self.store.commit()
+        self.settle()
         self.assertIs(self.successResultOf(again).state, JobState.STOPPED)
 
     def test_delivered_and_does_not_end(self) -> None:
@@ -421,13 +425,13 @@ class FailingStoreTests(ClusterTestCase):
         self.store.fail()
         self.take("stop_job").answer.callback(None)
         ended = JobStatus("j-1", JobState.STOPPED, finished_at=1001.0)
-        update = self.ledger.update_job(lifecycle.reported(self.cluster.job("j-1"), ended, 1001.0))
+        update = self.ledger.learn(lifecycle.reported(self.cluster.job("j-1"), ended, 1001.0))
         self.failureResultOf(update, StoreFailed)
         return answer
 
     def test_not_delivered(self) -> None:
         """A stop is no promise before it is recorded, nor when it could be neither recorded nor delivered."""
-        self.ledger.note_worker(a_worker(state=WorkerState.UNREACHABLE))
+        self.ledger.see(a_worker(state=WorkerState.UNREACHABLE))
         answer = self.cluster.stop("j-1")
         self.assertNoResult(answer)
         self.store.fail()

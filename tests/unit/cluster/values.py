@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.model import FEATURES, Job, JobSpec, JobState, Worker, WorkerState
+from scheduler.model import FEATURES, IdempotencyKey, Job, JobSpec, JobState, Ref, Worker, WorkerState
 from scheduler.terms import Target
 
 
@@ -38,3 +38,8 @@ def a_job(
     if state.final:
         facts["finished_at"] = 1001.0
     return Job(id=job_id, state=state, worker_id=worker_id, **(facts | changes))
+
+
+def a_removal(job_id: str, when: float = 1000.0) -> tuple[Ref, IdempotencyKey]:
+    """What a client's removal of a job that came without a key makes of the records."""
+    return Ref("job", job_id), IdempotencyKey(f"removed {job_id}", "", job_id, removed_at=when)

@@ -38,13 +38,13 @@ class HistoryTests(SynchronousTestCase):
     def test_log_errors(self) -> None:
         """Unexpected lines of a log are found: tracebacks, errors in one line, and answers with 500."""
         lines = [
-            "2026-11-28T20:54:15.121Z info     scheduler.api.site: 10.0.0.7 GET /v1/jobs?limit=500 200 500 B 1.3 ms",
+            "2026-11-28T20:54:15.121Z info     scheduler.api.request: 10.0.0.7 GET /v1/jobs?limit=500 200 500 B 1.3 ms",
             "2026-11-28T20:54:15.122Z error    scheduler.store.writer.Writer: database unavailable: disk full",
             "2026-11-28T20:54:15.123Z critical scheduler.api.errors: incident 5f",
             "    Traceback (most recent call last):",
             '      File "x.py", line 1, in x',
             "    KeyError: 'x'",
-            "2026-11-28T20:54:15.124Z info     scheduler.api.site: 10.0.0.7 GET /v1/jobs/j 500 80 B 1.0 ms",
+            "2026-11-28T20:54:15.124Z info     scheduler.api.request: 10.0.0.7 GET /v1/jobs/j 500 80 B 1.0 ms",
             "2026-11-28T20:54:15.125Z critical scheduler.changes.Feed: listener failed",
             "Exception ignored in: <function f>",
         ]

@@ -11,7 +11,7 @@ from scheduler.pb import scheduler_pb2, worker_pb2
 from scheduler.rpc.convert import report_to_pb
 from scheduler.rpc.heartbeats import REPORTS_MAX, RUNNING_MAX, heartbeat_from_pb
 from scheduler.worker import reports
-from scheduler.worker.message_budget import MessageBudget
+from scheduler.worker.reports import MessageBudget
 
 END = JobReport(JobStatus("good", JobState.FAILED, exit_code=3))
 

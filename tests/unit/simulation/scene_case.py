@@ -92,7 +92,7 @@ class SceneCase(SynchronousTestCase):
     def put(self, *jobs: Job) -> None:
         """The scheduler has the jobs, and shows them."""
         for job in jobs:
-            self.scheduler.parts.ledger.note_job(job)
+            self.scheduler.parts.ledger.learn(job, lazily=True)
 
     def assert_broken(self, rule: str, says: str = "") -> None:
         violation = self.judge.violation

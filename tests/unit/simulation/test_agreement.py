@@ -27,7 +27,7 @@ class UnderWayTests(SynchronousTestCase):
         assert self.world.scheduler is not None
         job = registry(self.world).job(next(iter(self.world.judge.facts.runs)))
         another = evolve(job, id="another", state=state, reason=reason, spec=evolve(job.spec, labels={}))
-        self.world.scheduler.parts.ledger.update_job(another)
+        self.world.scheduler.parts.ledger.learn(another)
 
     def test_runs(self) -> None:
         """A running job is shown as running."""
@@ -43,6 +43,14 @@ class UnderWayTests(SynchronousTestCase):
         self.show(JobState.STARTING)
         self.world.loop.run(6.0)
         self.show(JobState.STARTING, reason="again")
+        self.assertEqual(self.agree(7.5), "P5 agreement")
+
+    def test_answered_late(self) -> None:
+        """A job whose start a core worker has just answered may have ended; a second later it was asked about."""
+        self.show(JobState.RUNNING)
+        job = registry(self.world).job("another")
+        self.world.judge.facts.core[job.worker_id] = "10.0.1.4:30000"
+        self.assertEqual(self.agree(6.0), "")
         self.assertEqual(self.agree(7.5), "P5 agreement")
 
     def test_found_set_back(self) -> None:

@@ -22,7 +22,7 @@ class BackoffTests(SceneCase):
 
     def hold(self) -> None:
         """``w1`` is in backoff."""
-        self.scheduler.parts.starts.backoff.refused(self.worker_id, Unreachable("w1"))
+        self.scheduler.parts.backoff.refused(self.worker_id, Unreachable("w1"))
 
     def start_fails(self) -> None:
         """A start on ``w1`` fails."""

@@ -8,11 +8,12 @@ from attrs import evolve
 
 from scheduler.api.errors import PROBLEMS
 from scheduler.errors import Busy, JobNotEnded, KeyInUse, NotFound, StartUnanswered
-from scheduler.model import Job, JobState
+from scheduler.model import Job, JobState, Ref
 from tests.simulation.clients import Reply
 from tests.simulation.machine import USAGE, Spool
 from tests.simulation.network import CallFailed
 from tests.simulation.rules.checked import Checked, status_of
+from tests.unit.cluster.values import a_removal
 from tests.unit.simulation.scene_case import SceneCase
 
 
@@ -194,8 +195,8 @@ class CheckedTests(SceneCase):
             self.judge.removal_asked("j1")
             self.put(self.ended(worker_id=self.worker_id, usage=USAGE), self.ended("j2", usage=USAGE))
             if not known:
-                self.scheduler.parts.ledger.remove_worker(self.worker_id)
-            self.scheduler.parts.ledger.remove_for_client("j1")
+                self.scheduler.parts.ledger.learn(Ref("worker", self.worker_id))
+            self.scheduler.parts.ledger.decide(*a_removal("j1"))
             self.world.loop.run(7.0)
             spool = Spool("j1", self.job().spec, 1.0, "boot")
             self.world.workers["w1"].folder.spools["j1"] = spool

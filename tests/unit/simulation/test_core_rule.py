@@ -28,7 +28,7 @@ class CoreJobTests(SynchronousTestCase):
     def show(self, job: Job) -> str:
         """The violation found when the job is shown."""
         assert self.world.scheduler is not None
-        self.world.scheduler.parts.ledger.note_job(job)
+        self.world.scheduler.parts.ledger.learn(job, lazily=True)
         violation = self.world.judge.violation
         return "" if violation is None else str(violation)
 

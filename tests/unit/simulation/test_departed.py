@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from scheduler.model import Worker, WorkerState
+from scheduler.model import Ref, Worker, WorkerState
 from tests.simulation.faults.processes import KillScheduler, StopWorker
 from tests.simulation.machine import EPOCH
 from tests.simulation.rules.departed import LISTED
@@ -28,7 +28,7 @@ class DepartedTests(SynchronousTestCase):
         return self.world.scheduler.parts.ledger
 
     def show(self, **changes: Any) -> None:
-        self.ledger.note_worker(evolve(self.before, **changes))
+        self.ledger.see(evolve(self.before, **changes))
 
     def gone(self) -> Worker:
         """The worker, once it is offline."""
@@ -66,12 +66,12 @@ class DepartedTests(SynchronousTestCase):
             self.gone()
             if asked:
                 self.world.judge.forget_asked(asked)
-            self.ledger.remove_worker(self.before.id)
+            self.ledger.learn(Ref("worker", self.before.id))
             self.assertEqual(broken(self.world), rule)
 
     def test_online_before(self) -> None:
         """A worker that did not deregister may be removed."""
-        self.ledger.remove_worker(self.before.id)
+        self.ledger.learn(Ref("worker", self.before.id))
         self.assertEqual(broken(self.world), "")
 
     def test_without_registration(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from scheduler.model import Ref
 from tests.simulation.clients import Reply
 from tests.simulation.faults.store import StoreFails, StoreStalls
 from tests.unit.simulation.scene_case import SceneCase
@@ -43,7 +44,7 @@ class DurableTests(SceneCase):
         """A job may be gone if a client removed it, if it was dropped, or if its worker will report it again."""
         self.judge.removal_asked("j1")
         self.put(self.job(), self.job("j2"), self.job("j3", target=None))
-        self.scheduler.parts.ledger.drop_job(self.job("j2"))
+        self.scheduler.parts.ledger.learn(self.job("j2").ref)
         self.restart()
         self.assert_kept()
 
@@ -75,7 +76,7 @@ class DurableTests(SceneCase):
         self.ran()
         self.put(self.ended())
         self.commit()
-        self.scheduler.parts.ledger.remove_jobs(["j1"])
+        self.scheduler.parts.ledger.learn(Ref("job", "j1"))
         self.commit()
         self.judge.ends_acknowledged(["j1"])
         self.assert_broken("acknowledged is stored", "j1")

@@ -68,10 +68,10 @@ class NoWorkerTests(SynchronousTestCase):
         run.judge.call_answered(second, NotFound("job", "j1"))
         scheduler = run.scheduler
         assert scheduler is not None
-        scheduler.parts.ledger.note_worker(evolve(second, last_seen=0.0))
-        scheduler.parts.ledger.note_worker(evolve(first, state=WorkerState.UNREACHABLE))
+        scheduler.parts.ledger.see(evolve(second, last_seen=0.0))
+        scheduler.parts.ledger.see(evolve(first, state=WorkerState.UNREACHABLE))
         self.assertEqual(broken(run), "")
-        scheduler.parts.ledger.note_worker(first)
+        scheduler.parts.ledger.see(first)
         self.assertEqual(broken(run), "no worker, no job")
 
     def test_fault(self) -> None:

@@ -54,11 +54,11 @@ class KeptTests(SceneCase):
         """A job that has run must not be dropped; one whose start was never sent may be."""
         self.begin()
         self.put(self.job())
-        self.scheduler.parts.ledger.drop_job(self.job())
+        self.scheduler.parts.ledger.learn(self.job().ref)
         self.assert_kept()
         self.ran("j2")
         self.put(self.job("j2"))
-        self.scheduler.parts.ledger.drop_job(self.job("j2"))
+        self.scheduler.parts.ledger.learn(self.job("j2").ref)
         self.assert_broken("P1 kept", "dropped")
 
     def test_forgotten(self) -> None:

@@ -55,6 +55,9 @@ class SetBackTests(SceneCase):
         self.not_found()
         self.assert_kept()
         self.put(self.ended())
+        self.not_found()  # asked before that
+        self.assert_kept()
+        self.world.loop.now += 1.0
         self.not_found()
         self.assert_broken("P1 kept", "not found")
 
@@ -284,7 +287,7 @@ class ForgottenTests(SceneCase):
 
     def shown(self) -> str:
         """The rule that is broken if the worker is shown as not drained."""
-        self.scheduler.parts.ledger.note_worker(self.registry.worker("w1"))
+        self.scheduler.parts.ledger.see(self.registry.worker("w1"))
         return "" if self.judge.violation is None else self.judge.violation.rule
 
     def refuse(self, worker: str) -> None:

@@ -29,7 +29,7 @@ class StopsTests(SynchronousTestCase):
         assert self.world.scheduler is not None
         ledger = self.world.scheduler.parts.ledger
         before = ledger.registry.find_job(job_id)
-        ledger.note_job(job)
+        ledger.learn(job, lazily=True)
         self.rule.shown(self.world.scheduler, before, job)
 
     def test_carried_out(self) -> None:
@@ -70,7 +70,7 @@ class StopsTests(SynchronousTestCase):
         self.show()
         assert self.world.scheduler is not None
         ledger = self.world.scheduler.parts.ledger
-        ledger.update_job(evolve(ledger.registry.job("j1"), state=JobState.SUCCEEDED, finished_at=2.0))
+        ledger.learn(evolve(ledger.registry.job("j1"), state=JobState.SUCCEEDED, finished_at=2.0))
         self.rule.stopping(Worker("w-1", "w1", "10.0.1.2:30000"), "j1")
         self.assertEqual(self.broken, ["no stop after the end"])
 

@@ -24,7 +24,7 @@ class WorkersTests(SynchronousTestCase):
 
     def show(self, worker: Worker) -> None:
         assert self.world.scheduler is not None
-        self.world.scheduler.parts.ledger.note_worker(worker)
+        self.world.scheduler.parts.ledger.see(worker)
 
     def arrive(self, call: str, at: str) -> None:
         """A call for the first worker arrives at the worker named ``at``."""
@@ -49,7 +49,7 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(broken(self.world), "one worker for each name")
 
     def test_one_of_them_is_not_online(self) -> None:
-        """Two entries may have one name if one of their workers is gone."""
+        """Two entries may have one name if the worker of one is gone."""
         self.show(evolve(self.second, name="w1", state=WorkerState.UNREACHABLE))
         self.assertEqual(broken(self.world), "")
 

@@ -1,0 +1,66 @@
+"""The starts under way: from when a job is to start until what came of it is recorded.
+
+Whoever would ask a worker about a job, stop it or remove it leaves a start that is under way to its own answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from scheduler.cluster.registry import Registry
+from scheduler.deferreds import shielded
+from scheduler.model import Job
+
+
+class Flights:
+    """One for each scheduler. Each start runs to its end, whoever asked for it."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._under_way: dict[str, Deferred[Job]] = {}
+        #: Whether no new start is to begin.
+        self.closed = False
+
+    def __contains__(self, job_id: str) -> bool:
+        """Whether a start of that job is under way."""
+        return job_id in self._under_way
+
+    @property
+    def idle(self) -> bool:
+        """Whether no start is under way."""
+        return not self._under_way
+
+    def run(self, job_id: str, start: Coroutine[Deferred[Any], Any, Job]) -> Deferred[Job]:
+        """Have the start of that job known as under way while it is; fires with its result."""
+        result: Deferred[Job] = Deferred()
+        self._under_way[job_id] = result
+
+        def over(outcome: Any) -> None:
+            if self._under_way.get(job_id) is result:  # else one that came back is on its way again
+                del self._under_way[job_id]
+            result.callback(outcome)  # a Failure starts the errbacks
+
+        Deferred.fromCoroutine(start).addBoth(over)
+        return shielded(result)
+
+    def over(self, job_id: str) -> Deferred[None] | None:
+        """Fires once the start of that job is over, however it went; ``None``: it is not under way."""
+        start = self._under_way.get(job_id)
+        return None if start is None else shielded(start).addBoth(lambda _: None)
+
+    async def settled(self, job_id: str) -> Job:
+        """The job, once no start of it is under way; ``NotFound``."""
+        job = self._registry.job(job_id)
+        while (start := self.over(job_id)) is not None:
+            await start
+            job = self._registry.job(job_id)
+        return job
+
+    def close(self) -> Deferred[None]:
+        """Let no new start begin; fires when all that are under way are over."""
+        self.closed = True
+        starts = [shielded(start) for start in self._under_way.values()]
+        return DeferredList(starts, consumeErrors=True).addCallback(lambda _: None)

@@ -1,0 +1,82 @@
+"""What follows from the answer to a start: a pure function, which is this table.
+
+| the answer | fate | backoff | another worker at once |
+| --- | --- | --- | --- |
+| how the job is: it runs, or was refused | reported | - | - |
+| the worker lacks what it takes now | not sent | yes | yes |
+| another process, or a program that is no worker, answered | not sent | yes | yes |
+| the worker could not be called | not sent | yes | no |
+| the store failed before the call | not sent | no | no |
+| the worker can't do what the job asks for | not sent | no | no |
+| the call was sent and not answered | unknown, and the answer may come yet | - | - |
+| the id was used up before | failed | - | - |
+| a fault of a core worker | failed | - | - |
+| any other fault, an answer that can't be read | unknown | - | - |
+
+*Not sent* means that nothing runs: the worker has not heard of the job, or could not take it. Whoever has the job
+started decides what becomes of it. Another worker is tried at once only after an answer: that says for sure, and at
+once, that nothing runs.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import frozen
+
+from scheduler.cluster.jobs.backoff import is_shortage
+from scheduler.errors import (
+    AnswerUnreadable,
+    Conflict,
+    DeadlineExceeded,
+    Misdirected,
+    NotAWorker,
+    SchedulerError,
+    StoreFailed,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.messages import JobStatus
+
+
+class Fate(enum.Enum):
+    """What has become of a job that was to be started."""
+
+    REPORTED = "reported"
+    NOT_SENT = "not sent"
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+
+
+@frozen
+class Outcome:
+    """What follows from one answer."""
+
+    fate: Fate
+    #: No job is offered to the worker for a while.
+    backoff: bool = False
+    #: The job may be sent to another worker at once.
+    elsewhere: bool = False
+    #: The answer may come yet.
+    awaited: bool = False
+
+
+def outcome_of(answer: JobStatus | SchedulerError, is_core: bool) -> Outcome:
+    """What follows from the answer to a start, or from the error that came in its place; ``is_core``: of the worker."""
+    match answer:
+        case JobStatus():
+            return Outcome(Fate.REPORTED)
+        case DeadlineExceeded() | Unreachable(sent=True):
+            return Outcome(Fate.UNKNOWN, awaited=True)
+        case StoreFailed() | Unsupported():
+            return Outcome(Fate.NOT_SENT)
+        case Unavailable():
+            is_answer = is_shortage(answer) or isinstance(answer, Misdirected | NotAWorker)
+            return Outcome(Fate.NOT_SENT, backoff=True, elsewhere=is_answer)
+        case Conflict():
+            return Outcome(Fate.FAILED)
+        case WorkerFault() if is_core and not isinstance(answer, AnswerUnreadable):
+            return Outcome(Fate.FAILED)
+    return Outcome(Fate.UNKNOWN)

@@ -1,0 +1,158 @@
+"""Submissions: what clients want run, until they are answered.
+
+A worker is chosen, the job is committed as ``starting`` there, and the start is made (``starts``). Where no worker can
+take the job now, and it may wait, it goes to the queue instead, and that is the answer. Where it may not wait in the
+queue, or that is full, the choice waits for a few seconds for a worker that may be online at any moment
+(``scheduler.cluster.expected``).
+
+A start that was never sent puts the job into the queue, if it may wait there, and else drops it, as if it had never
+been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from scheduler.cluster.jobs.choice import Choice, Submission
+from scheduler.cluster.jobs.flights import Flights
+from scheduler.cluster.jobs.keys import Keys
+from scheduler.cluster.jobs.queue import Queue
+from scheduler.cluster.jobs.starts import NotSent, Starts
+from scheduler.cluster.ledger import Ledger
+from scheduler.daemon import failpoints
+from scheduler.errors import (
+    JobRemoved,
+    NoFreeSlot,
+    SchedulerError,
+    ShuttingDown,
+    StartUnanswered,
+    StoreFailed,
+    Unavailable,
+    Unreachable,
+)
+from scheduler.interfaces import Starting
+from scheduler.messages import RequestKey
+from scheduler.model import IdempotencyKey, Job, JobState, Worker
+
+
+class Submissions:
+    """One for each scheduler. ``clock`` tells the time, ``new_id`` gives the id of each job."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        new_id: Callable[[], str],
+        ledger: Ledger,
+        keys: Keys,
+        choice: Choice,
+        queue: Queue,
+        starts: Starts,
+        flights: Flights,
+    ) -> None:
+        self._clock = clock
+        self._new_id = new_id
+        self._ledger = ledger
+        self._registry = ledger.registry
+        self.keys = keys
+        self._choice = choice
+        self._queue = queue
+        self._starts = starts
+        self._flights = flights
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request with a key is under way."""
+        return self.keys.idle
+
+    def close(self) -> Deferred[None]:
+        """Take no more, and let no start begin; fires when every start under way is over."""
+        self._choice.close()
+        return self._flights.close()
+
+    async def submit(self, wanted: Submission, key: RequestKey | None, starting: Starting | None) -> Job:
+        """See ``IScheduler.submit``."""
+        since = self._clock.seconds()
+        known = self.keys.find(key) if key is not None else None
+        if known is not None:
+            return self._replay(known)
+        with self.keys.in_use(key):
+            known = await self.keys.told_of(key)
+            return self._replay(known) if known else await self._submit(wanted, key, starting, since)
+
+    def _replay(self, key: IdempotencyKey) -> Job:
+        if key.removed_at is not None:
+            raise JobRemoved(key.job_id)
+        if key.answer is not None:
+            return key.answer
+        job = self._registry.job(key.job_id)
+        if job.state in {JobState.STARTING, JobState.UNKNOWN}:
+            raise StartUnanswered(job.worker_name or "", job.id)
+        return job
+
+    async def _submit(self, wanted: Submission, key: RequestKey | None, starting: Starting | None, since: float) -> Job:
+        self._check_open()
+        try:
+            if wanted.terms.queue_timeout and self._queue.has_room:
+                worker = self._choice.now(wanted, newcomer=True)
+            else:
+                worker = await self._choice.soon(wanted, newcomer=True, since=since)
+        except (NoFreeSlot, Unreachable):
+            self._check_open()
+            if not wanted.terms.queue_timeout:
+                raise
+            job = self._new_job(wanted)
+            return await self._flights.run(job.id, self._queue.enter(job, key))
+        self._check_open()
+        job = self._new_job(wanted)
+        job = evolve(job, state=JobState.STARTING, worker_id=worker.id, worker_name=worker.name)
+        return await self._flights.run(job.id, self._start(worker, job, key, starting))
+
+    def _check_open(self) -> None:
+        if self._flights.closed:
+            raise ShuttingDown()
+
+    def _new_job(self, wanted: Submission) -> Job:
+        job_id = self._new_id()
+        return Job(
+            id=job_id,
+            spec=wanted.spec,
+            state=JobState.QUEUED,
+            created_at=self._ledger.now(),
+            group_id=None if wanted.terms.retry is None else job_id,
+            target=wanted.target,
+            terms=wanted.terms,
+        )
+
+    async def _start(self, worker: Worker, job: Job, key: RequestKey | None, starting: Starting | None) -> Job:
+        since = self._clock.seconds()
+        await self._ledger.decide(job, *([] if key is None else [IdempotencyKey(key.key, key.fingerprint, job.id)]))
+        failpoints.hit("scheduler.after-commit-before-rpc")
+        try:
+            result = await self._starts.start(worker, job, since, None if starting is None else partial(starting, job))
+            return await self._not_started(job, result.error) if isinstance(result, NotSent) else result
+        except StartUnanswered:
+            raise
+        except SchedulerError as error:
+            current = self._registry.find_job(job.id)
+            if current is None:
+                raise  # nothing was started, and there is no job
+            if current.state is JobState.STARTING:
+                await self._starts.unanswered(current)
+            raise StartUnanswered(current.worker_name or worker.name, job.id, str(error)) from error
+
+    async def _not_started(self, job: Job, error: SchedulerError) -> Job:
+        """It waits, if it may and that can be saved, and else there is no such job."""
+        if job.terms.queue_timeout and self._queue.has_room and isinstance(error, Unavailable):
+            try:
+                return await self._starts.take_back(job, str(error))
+            except StoreFailed as failure:
+                if self._registry.job(job.id).state is not JobState.QUEUED:
+                    raise
+                error = failure
+        await self._ledger.learn(job.ref)
+        raise error

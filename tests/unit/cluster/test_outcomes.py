@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from scheduler.cluster.jobs.outcomes import Fate, Outcome, outcome_of
+from scheduler.errors import (
+    AnswerUnreadable,
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    Invalid,
+    Misdirected,
+    NotAWorker,
+    ShuttingDown,
+    StoreFailed,
+    Unavailable,
+    Unreachable,
+    Unsupported,
+    WorkerFault,
+)
+from scheduler.messages import JobStatus
+from scheduler.model import JobState
+
+NOT_SENT = Outcome(Fate.NOT_SENT)
+HELD_OFF = Outcome(Fate.NOT_SENT, backoff=True)
+PASSED_ON = Outcome(Fate.NOT_SENT, backoff=True, elsewhere=True)
+UNKNOWN, FAILED = Outcome(Fate.UNKNOWN), Outcome(Fate.FAILED)
+UNANSWERED = Outcome(Fate.UNKNOWN, awaited=True)
+REPORTED = Outcome(Fate.REPORTED)
+
+#: The answer, and what follows from it, of one of our workers and of a core worker.
+TABLE = (
+    (JobStatus("j-1", JobState.RUNNING), REPORTED, REPORTED),
+    (JobStatus("j-1", JobState.FAILED, reason="not allowed"), REPORTED, REPORTED),
+    (Unavailable("no more processes"), PASSED_ON, PASSED_ON),
+    (Misdirected("w-1"), PASSED_ON, PASSED_ON),
+    (NotAWorker("w-1", "StartJob"), PASSED_ON, PASSED_ON),
+    (Unreachable("w-1"), HELD_OFF, HELD_OFF),
+    (Busy("calls", 4), HELD_OFF, HELD_OFF),
+    (ShuttingDown(), HELD_OFF, HELD_OFF),
+    (StoreFailed("disk full"), NOT_SENT, NOT_SENT),
+    (Unsupported("w-1", "umask"), NOT_SENT, NOT_SENT),
+    (Unreachable("w-1", sent=True), UNANSWERED, UNANSWERED),
+    (DeadlineExceeded("start", 10.0), UNANSWERED, UNANSWERED),
+    (Conflict("the id was used up"), FAILED, FAILED),
+    (WorkerFault("w-1", "boom"), UNKNOWN, FAILED),
+    (AnswerUnreadable("w-1", "garbled"), UNKNOWN, UNKNOWN),
+    (Invalid("command", "is empty"), UNKNOWN, UNKNOWN),
+)
+
+
+class OutcomeTests(SynchronousTestCase):
+    def test_table(self) -> None:
+        """What follows from each answer is what the table says."""
+        for answer, ours, core in TABLE:
+            for is_core, expected in ((False, ours), (True, core)):
+                self.assertEqual(outcome_of(answer, is_core), expected, (answer, is_core))
