@@ -38,7 +38,6 @@ EXCEPTIONS: dict[str, int] = {
     "scheduler/cluster/saving.py": 2,
     "scheduler/cluster/service.py": 1,
     "scheduler/cluster/waits.py": 1,
-    "tests/simulation/rules/checked.py": 1,
     "tests/unit/cluster/test_attendance.py": 2,
     "tests/unit/cluster/test_backoff.py": 3,
     "tests/unit/cluster/test_changes.py": 1,

@@ -73,7 +73,7 @@ class Checked(Rule):
         self._add("start", began, ticket=ticket, status=status, job=job.id, **terms)
 
     def _attempts(self, job: Job) -> int:
-        """How many retries the request allowed. The job may be a later attempt of that request."""
+        """The number of retries of the request, of which the job may be a later attempt."""
         left = 0 if job.terms.retry is None else job.terms.retry.attempts
         while job.retry_of is not None and (before := self.facts.shown.get(job.retry_of)) is not None:
             left, job = left + 1, before
