@@ -68,7 +68,7 @@ class _Listener:
 
 
 class ChangeFeed:
-    """One for each scheduler. Changes are numbered from 1."""
+    """Publishes changes, numbered from 1; there is one for each scheduler."""
 
     _log = Logger()
 
