@@ -90,6 +90,7 @@ VOCABULARY = {
     "scheduler.model": ("attrs",),
     "scheduler.messages": ("attrs", "scheduler.model"),
     "scheduler.names": (),
+    "scheduler.random_ids": (),
     "scheduler.units": ("attrs",),
     "scheduler.interfaces": ("attrs", "zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),
     "scheduler.worker_interfaces": ("zope.interface", "twisted.internet", "scheduler.model", "scheduler.messages"),

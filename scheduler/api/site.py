@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import re
-import uuid
 from collections.abc import Callable, Collection
 from contextvars import copy_context
 from typing import Any, cast
@@ -39,6 +38,7 @@ from scheduler.api.streams import UnderWay
 from scheduler.daemon.logs import REQUEST_ID
 from scheduler.errors import Busy, ShuttingDown
 from scheduler.interfaces import IScheduler
+from scheduler.random_ids import random_uuid
 
 #: Seconds a connection may be silent between requests.
 IDLE_MAX_SECONDS = 60.0
@@ -104,7 +104,7 @@ class Request(server.Request):
 
     def process(self) -> None:
         given = self.getHeader(b"x-request-id") or b""
-        self.request_id = given.decode("ascii") if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        self.request_id = given.decode("ascii") if _GIVEN_ID.fullmatch(given) else random_uuid().hex
         copy_context().run(self._process)
 
     def _process(self) -> None:
@@ -208,6 +208,13 @@ class Channel(http.HTTPChannel):
         self._lingering = 0
         #: It is one too many, and may only be told so.
         self.crowded = False
+        self._host: IAddress | None = None
+
+    def getHost(self) -> IAddress:
+        """The address that the connection came in on; the system is asked for it once, not with each request."""
+        if self._host is None:
+            self._host = super().getHost()
+        return self._host
 
     def connectionMade(self) -> None:
         super().connectionMade()

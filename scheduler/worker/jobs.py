@@ -11,7 +11,6 @@ is gone without a record is answered with the record ``lost``, written then.
 from __future__ import annotations
 
 import signal
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -27,6 +26,7 @@ from scheduler.daemon import failpoints
 from scheduler.errors import Conflict, Invalid, JobNotEnded, NotFound, SchedulerError, ShuttingDown, Unavailable
 from scheduler.messages import Chunk, JobReport, JobStatus, RequestKey
 from scheduler.model import JobSpec, JobState, Stream, is_id
+from scheduler.random_ids import random_uuid
 from scheduler.threads import Pool
 from scheduler.worker.endings import NOT_BEGUN
 from scheduler.worker.job import Notify, OutputWatch, RunningJob, settle, wait_in
@@ -154,7 +154,7 @@ class JobRunner:
         if self._closed:
             return fail(ShuttingDown())
         job = RunningJob(
-            JobStatus(job_id or str(uuid.uuid4()), JobState.RUNNING),
+            JobStatus(job_id or str(random_uuid()), JobState.RUNNING),
             evolve(spec, stdin=None, script=None),
             self._wall_time() if created_at is None else created_at,
             key,
