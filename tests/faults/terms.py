@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 from tests.faults import job as load_job
 from tests.faults.case import FINAL, Case, Violation
-from tests.faults.evidence import Run
 from tests.faults.history import Event
 
 #: Seconds by which a shim may end a job late on a busy machine, and early because of clocks.
@@ -36,7 +35,7 @@ def timed(case: Case) -> Iterator[Violation]:
         out = next((s for s in case.sights.get(job, ()) if s.seen and s.seen["state"] == "timed_out"), None)
         if out is not None and request.timeout is None:
             yield Violation("P4", "timed out, and had no timeout", job, (request.number, out.number))
-        elif out is not None and (early := _early(request, runs, out)):
+        elif out is not None and (early := _early(case, request, out)):
             yield Violation("P4", f"timed out {early:.2f} s before its time", job, (request.number, out.number))
         if request.timeout is None:
             continue
@@ -48,9 +47,16 @@ def timed(case: Case) -> Iterator[Violation]:
                 yield Violation("P4", f"ran on for {late:.1f} s after its timeout", job, (request.number,))
 
 
-def _early(request: Event, runs: list[Run], out: Event) -> float:
-    """The least seconds by which a job timed out too early; 0: none."""
+def _early(case: Case, request: Event, out: Event) -> float:
+    """The least seconds by which a job timed out too early; 0: none.
+
+    The job tells when it began itself, which is after its interpreter started. So its shim's record must say the same.
+    """
     assert request.timeout is not None
+    record = case.spools[request.job].exit if request.job in case.spools else None
+    if record and record.get("started_at") and record["finished_at"] - record["started_at"] >= request.timeout:
+        return 0.0
+    runs = case.runs.get(request.job, [])
     left = [request.timeout - (out.t - run.began) for run in runs if run.began is not None]
     return max([0.0, *(seconds for seconds in left if seconds > EARLY_MAX_SECONDS)])
 

@@ -63,6 +63,17 @@ class TimeoutTests(TermsTestCase):
         self.story.runs = [Run("t1", "j", 42, began=1.0)]
         self.violations(("P4", (start, last)))
 
+    def test_late_to_begin(self) -> None:
+        """A job that its shim gave all of its time is not early, even if its interpreter took long to start."""
+        start = self.story.start(timeout=1.5)
+        self.story.runs = [Run("t1", "j", 42, began=1.0)]
+        last = self.ended("timed_out")
+        record = {**(self.story.spool.exit or {}), "started_at": 100.0, "finished_at": 101.6}
+        self.story.spool = evolve(self.story.spool, exit=record)
+        self.violations()
+        self.story.spool = evolve(self.story.spool, exit=record | {"finished_at": 101.0})
+        self.violations(("P4", (start, last)))
+
     def test_overdue(self) -> None:
         """A job ended by itself long after its timeout."""
         start = self.story.start(timeout=1.0)
